@@ -1,0 +1,17 @@
+# For habit only: each line calls the script that does the work.
+.PHONY: serve test lint bench lock
+
+serve:
+	@sh scripts/serve
+
+test:
+	@sh scripts/test
+
+lint:
+	@sh scripts/test --lint
+
+bench:
+	@echo "bench: there is no benchmark yet" >&2; exit 1
+
+lock:
+	@sh scripts/lock

@@ -1,0 +1,1 @@
+"""Registries and their token servers, by HTTP."""

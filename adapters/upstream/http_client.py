@@ -1,0 +1,161 @@
+"""One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from adapters.upstream.addresses import check_redirect, origin_of, parse_url
+from adapters.upstream.faults import translated
+from adapters.upstream.proxies import ProxyRules
+from application.ports.request_record import current_record
+from domain.errors import UpstreamBroken
+from domain.upstreams import Origin
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HOPS = 10
+_DRAINED = 16 * 1024
+# A signed address is good for GET only; asked by HEAD, object stores answer with one of these.
+_HEAD_REFUSED = frozenset({403, 405, 501})
+_METHOD_REFUSED = frozenset({405, 501})
+
+
+@dataclass(frozen=True)
+class Request:
+    """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer."""
+
+    method: str
+    url: URL
+    headers: Sequence[tuple[str, str]] = ()
+    authorization: str | None = field(default=None, repr=False)
+    data: str | None = field(default=None, repr=False)
+    follow: bool = True
+
+    @property
+    def origin(self) -> Origin:
+        return origin_of(self.url)
+
+    def with_authorization(self, authorization: str | None) -> Self:
+        return replace(self, authorization=authorization)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The last answer, and whether it is the asked server's own rather than one that it redirected to."""
+
+    raw: aiohttp.ClientResponse
+    is_own: bool
+
+    @property
+    def status(self) -> int:
+        return self.raw.status
+
+    def header(self, name: str) -> str | None:
+        return self.raw.headers.get(name)
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        return tuple(self.raw.headers.getall(name, ()))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises UpstreamFault where it breaks off."""
+        with translated(_host(self.raw.url)):
+            async for piece in self.raw.content.iter_any():
+                yield piece
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""
+        content = bytearray()
+        async for piece in self.pieces():
+            content += piece
+            if len(content) > limit:
+                raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
+        return bytes(content)
+
+
+class HttpClient:
+    """Speaks HTTP through the shared session. `agent` is our User-Agent."""
+
+    def __init__(self, session: aiohttp.ClientSession, proxies: ProxyRules, agent: str) -> None:
+        self._session = session
+        self._proxies = proxies
+        self._agent = agent
+
+    @asynccontextmanager
+    async def request(self, request: Request) -> AsyncIterator[Response]:
+        """The answer, open until the context is left. Raises UpstreamFault.
+
+        A redirect is followed with the same method. Authorization is dropped for good at the first change of
+        scheme, host or port (CVE-2026-48978): storage refuses it, and it is none of storage's business.
+        """
+        url, authorization, method = request.url, request.authorization, request.method
+        for _ in range(_HOPS):
+            response = await self._send(request, method, url, authorization)
+            try:
+                target = _redirect_target(response, url) if request.follow else None
+                is_own = origin_of(url) == request.origin
+                if target is None and not _wants_get(method, response.status, is_own=is_own):
+                    yield Response(response, is_own)
+                    return
+                await _drain(response)
+            finally:
+                response.release()
+            if target is None:
+                method = "GET"
+                continue
+            check_redirect(request.origin, origin_of(target))
+            if origin_of(target) != request.origin:
+                authorization = None
+            url = target
+        raise UpstreamBroken("the upstream redirects without end")
+
+    async def _send(self, request: Request, method: str, url: URL, authorization: str | None) -> aiohttp.ClientResponse:
+        headers = [*request.headers, ("User-Agent", self._agent)]
+        if authorization is not None:
+            headers.append(("Authorization", authorization))
+        send = partial(
+            self._session.request,
+            method,
+            url,
+            headers=headers,
+            data=request.data,
+            allow_redirects=False,
+            proxy=self._proxies.proxy_for(url),
+        )
+        with translated(_host(url)):
+            try:
+                response = await send()
+            except aiohttp.ServerDisconnectedError:
+                # An idle connection that was closed just as we wrote on it. aiohttp repeats what is idempotent;
+                # a refresh grant may be repeated too, since its token does not rotate.
+                if method != "POST":
+                    raise
+                response = await send()
+        current_record().upstream_status = response.status
+        return response
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read what little an unwanted answer holds, so that its connection can be used again."""
+    if (response.content_length or 0) <= _DRAINED:
+        with translated(_host(response.url)):
+            await response.content.readany()
+
+
+def _redirect_target(response: aiohttp.ClientResponse, base: URL) -> URL | None:
+    location = response.headers.get("Location")
+    if response.status not in _REDIRECTS or location is None:
+        return None
+    target = parse_url(location)
+    return target if target.absolute else parse_url(str(base.join(target)))
+
+
+def _wants_get(method: str, status: int, *, is_own: bool) -> bool:
+    return method == "HEAD" and status in (_METHOD_REFUSED if is_own else _HEAD_REFUSED)
+
+
+def _host(url: URL) -> str:
+    return url.host or "the upstream"

@@ -1,0 +1,95 @@
+"""What an upstream's unsuccessful answer means."""
+
+import json
+import re
+from dataclasses import dataclass
+
+from adapters.upstream.http_client import Response
+from application.ports.upstream_registry import ResourceKind
+from domain.challenge import parse_challenges
+from domain.errors import (
+    BlobUnknown,
+    ContentUnknown,
+    Denied,
+    ManifestUnknown,
+    NameUnknown,
+    RangeUnsatisfiable,
+    ReferrersUnsupported,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimedOut,
+)
+
+_BODY_LIMIT = 64 * 1024
+_TEXT_LIMIT = 512
+_SERVER_ERRORS = 500
+_FORBIDDEN = 403
+_TIMED_OUT = frozenset({408, 504})
+_CLIENT_ERRORS = 400
+_UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
+    ResourceKind.MANIFEST: ManifestUnknown,
+    ResourceKind.BLOB: BlobUnknown,
+    ResourceKind.REFERRERS: ReferrersUnsupported,
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """The first error of an OCI error body; all empty where the body is anything else."""
+
+    code: str = ""
+    message: str = ""
+    detail: object = None
+
+
+async def refusal_of(response: Response, kind: ResourceKind | None = None) -> RegistryError:
+    """The error that an unsuccessful answer stands for. HTML, XML and text never pass on as they are."""
+    if not response.is_own and response.status in {401, 403}:
+        # Storage behind the registry: its refusal says nothing about this caller's rights.
+        return UpstreamBroken("the upstream's storage refused what the upstream sent us for")
+    told = await _told(response)
+    message = told.message or f"the upstream answered {response.status}"
+    match response.status:
+        case 401:
+            challenges = parse_challenges(response.lines("WWW-Authenticate"))
+            return UpstreamChallenged(message, challenges=challenges, detail=told.detail)
+        case 404:
+            return _unknown(told, kind)(message, detail=told.detail)
+        case 416:
+            return RangeUnsatisfiable(message, size=_whole_size(response))
+        case 429:
+            return UpstreamThrottled(message, retry_after=response.header("Retry-After"), detail=told.detail)
+    return _plain(response.status)(message, detail=told.detail)
+
+
+def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:
+    if told.code == "NAME_UNKNOWN" or kind is None:
+        return NameUnknown
+    return _UNKNOWN.get(kind, NameUnknown)
+
+
+def _plain(status: int) -> type[RegistryError]:
+    if status == _FORBIDDEN:
+        return Denied
+    if status in _TIMED_OUT:
+        return UpstreamTimedOut
+    return UpstreamRejected if _CLIENT_ERRORS <= status < _SERVER_ERRORS else UpstreamBroken
+
+
+async def _told(response: Response) -> Told:
+    if response.raw.method == "HEAD":
+        return Told()
+    try:
+        errors = json.loads(await response.read(_BODY_LIMIT))["errors"]
+        first = errors[0]
+        return Told(str(first["code"]), str(first.get("message", ""))[:_TEXT_LIMIT], first.get("detail"))
+    except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
+        return Told()
+
+
+def _whole_size(response: Response) -> int | None:
+    matched = re.fullmatch(r"bytes \*/(\d{1,19})", response.header("Content-Range") or "")
+    return int(matched[1]) if matched else None

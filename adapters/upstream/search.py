@@ -1,0 +1,45 @@
+"""The v1 search that `docker search` speaks, asked of the upstream."""
+
+import json
+from urllib.parse import urlencode
+
+from adapters.upstream.addresses import parse_url
+from adapters.upstream.http_client import HttpClient, Request
+from adapters.upstream.refusals import refusal_of
+from application.ports.upstream_search import SearchResult
+from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
+
+_OK = 200
+_BODY_LIMIT = 4 * 1024 * 1024
+
+
+class HttpUpstreamSearch:
+    """Plays the UpstreamSearch. Nobody's credentials go along: the search of a public registry is public."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
+        address = parse_url(f"{url}?{urlencode({'q': term, 'n': limit})}")
+        try:
+            async with self._client.request(Request("GET", address, (("Accept-Encoding", "identity"),))) as response:
+                if response.status != _OK:
+                    raise await refusal_of(response)
+                return _results(await response.read(_BODY_LIMIT))[:limit]
+        except UpstreamChallenged as challenged:
+            raise UpstreamRejected("the upstream's search wants a login") from challenged
+
+
+def _results(content: bytes) -> tuple[SearchResult, ...]:
+    try:
+        return tuple(
+            SearchResult(
+                str(one["name"]),
+                str(one.get("description") or ""),
+                int(one.get("star_count") or 0),
+                bool(one.get("is_official")),
+            )
+            for one in json.loads(content)["results"]
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UpstreamBroken("the upstream's search sent something else than results") from error

@@ -1,0 +1,87 @@
+"""How a session of ours answers an upstream's challenge, and what it remembers of the answers."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from application.ports.token_relay import TokenRelay, TokenRequest
+from domain.access import Credentials, Scope, ScopeSet
+from domain.authorization import encode_basic
+from domain.challenge import Challenge
+from domain.ports import Clock
+from domain.trust import Stance
+from domain.upstreams import Upstream
+
+_REMEMBERED = 4096
+# A token is renewed when a tenth of its life is left, so that none expires on its way.
+_USED_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class LoginKey:
+    """What a login is good for: an upstream, somebody's credentials (None: nobody's) and what is wanted there."""
+
+    upstream: Upstream
+    credentials: Credentials | None
+    wanted: Scope | None
+
+
+@dataclass
+class _Login:
+    authorization: str | None = field(default=None, repr=False)
+    until: float = 0.0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SessionLogins:
+    """Tokens of our own upstream sessions, bounded in number, fetched once for all who wait for the same."""
+
+    def __init__(self, relay: TokenRelay, clock: Clock) -> None:
+        self._relay = relay
+        self._clock = clock
+        self._logins: OrderedDict[LoginKey, _Login] = OrderedDict()
+
+    def remembered(self, key: LoginKey) -> str | None:
+        """The Authorization that worked last time, None where there is none or it is about to expire."""
+        login = self._logins.get(key)
+        return login.authorization if login and self._clock.now() < login.until else None
+
+    async def answer(self, key: LoginKey, challenges: Sequence[Challenge], refused: str | None) -> str | None:
+        """An Authorization that answers the challenges; None where we have no answer.
+
+        `refused` is what was sent and did not do: a remembered one is given up only if it is that one. Raises
+        what the token relay raises.
+        """
+        login = self._slot(key)
+        async with login.lock:
+            known = self.remembered(key)
+            if known and known != refused:
+                return known
+            login.authorization = None
+            await self._log_in(login, key, Stance(tuple(challenges)))
+            return login.authorization
+
+    async def _log_in(self, login: _Login, key: LoginKey, stance: Stance) -> None:
+        if stance.bearer:
+            scopes = _scopes(stance.bearer, key.wanted)
+            token = await self._relay.fetch(TokenRequest(key.upstream, stance.bearer, scopes, key.credentials))
+            login.authorization = f"Bearer {token.text}"
+            login.until = self._clock.now() + token.expires_in * _USED_SHARE
+        elif key.credentials and any(challenge.is_basic for challenge in stance.challenges):
+            login.authorization = f"Basic {encode_basic(key.credentials)}"
+            login.until = float("inf")
+
+    def _slot(self, key: LoginKey) -> _Login:
+        login = self._logins.setdefault(key, _Login())
+        self._logins.move_to_end(key)
+        while len(self._logins) > _REMEMBERED:
+            self._logins.popitem(last=False)
+        return login
+
+
+def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
+    """The challenge knows best: public.ecr.aws wants a scope that nobody would guess."""
+    if scope := challenge.get("scope"):
+        return ScopeSet.parse([scope])
+    return ScopeSet((wanted,)) if wanted else ScopeSet()

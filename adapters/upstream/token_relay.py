@@ -1,0 +1,123 @@
+"""Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
+
+import json
+from datetime import datetime
+from urllib.parse import urlencode
+
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
+from yarl import URL
+
+from adapters.upstream.addresses import origin_of, parse_url
+from adapters.upstream.http_client import HttpClient, Request
+from adapters.upstream.refusals import refusal_of
+from application.ports.token_relay import TokenRequest
+from domain.authorization import encode_basic
+from domain.errors import CredentialsRefused, RealmRefused, UpstreamBroken, UpstreamChallenged
+from domain.ports import Clock
+from domain.realm_policy import RealmPolicy
+from domain.tokens import IssuedToken
+
+_OK = 200
+_BODY_LIMIT = 1024 * 1024
+_DEFAULT_LIFETIME = 60
+"""Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
+
+
+class HttpTokenRelay:
+    """Plays the TokenRelay."""
+
+    def __init__(self, client: HttpClient, realms: RealmPolicy, clock: Clock) -> None:
+        self._client = client
+        self._realms = realms
+        self._clock = clock
+
+    async def fetch(self, request: TokenRequest) -> IssuedToken:
+        realm = self._trusted_realm(request)
+        prepared = _refresh(request, realm) if request.refresh_token else _query(request, realm)
+        try:
+            async with self._client.request(prepared) as response:
+                if response.status != _OK:
+                    raise await refusal_of(response)
+                content = await response.read(_BODY_LIMIT)
+        except UpstreamChallenged as refused:
+            raise CredentialsRefused(f"refused upstream: {refused.message}", detail=refused.detail) from refused
+        return _token(content, request, int(self._clock.now()))
+
+    def _trusted_realm(self, request: TokenRequest) -> URL:
+        realm = parse_url(request.challenge.get("realm") or "")
+        if not realm.absolute:
+            realm = parse_url(request.upstream.url).join(realm)
+        try:
+            self._realms.check(request.upstream, origin_of(realm))
+        except UpstreamBroken as error:
+            raise RealmRefused("the upstream's challenge names no address to get tokens from") from error
+        return realm
+
+
+def _query(request: TokenRequest, realm: URL) -> Request:
+    """A GET, which every token server knows. Absent values are left out: `service=None` is a name too."""
+    asked = {
+        "service": request.challenge.get("service"),
+        "client_id": request.client_id,
+        "account": request.credentials.username if request.credentials else None,
+        "offline_token": "true" if request.offline else None,
+    }
+    pairs = [(name, value) for name, value in asked.items() if value]
+    pairs += [("scope", str(scope)) for scope in request.scopes]
+    query = "&".join(part for part in (realm.raw_query_string, urlencode(pairs)) if part)
+    url = URL(f"{_without_query(realm)}?{query}" if query else _without_query(realm), encoded=True)
+    credentials = request.credentials
+    return Request(
+        "GET",
+        url,
+        (("Accept-Encoding", "identity"),),
+        f"Basic {encode_basic(credentials)}" if credentials else None,
+    )
+
+
+def _refresh(request: TokenRequest, realm: URL) -> Request:
+    """A refresh grant (RFC 6749 section 6). Not redirected: its body is a credential."""
+    form = prepare_token_request(
+        "refresh_token",
+        refresh_token=request.refresh_token,
+        service=request.challenge.get("service") or "",
+        client_id=request.client_id or "docker-image-proxy",
+        scope=str(request.scopes),
+    )
+    return Request("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
+
+
+def _without_query(url: URL) -> str:
+    return str(url).partition("#")[0].partition("?")[0]
+
+
+def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
+    try:
+        document = json.loads(content)
+        text = document.get("token") or document.get("access_token")
+        expires_in = int(document.get("expires_in") or _DEFAULT_LIFETIME)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UpstreamBroken("the upstream's token server sent something else than a token") from error
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
+        raise UpstreamBroken("the upstream's token server sent no token")
+    refresh = document.get("refresh_token")
+    return IssuedToken(
+        text,
+        _remaining(document.get("issued_at"), expires_in, now),
+        now,
+        request.scopes,
+        refresh if isinstance(refresh, str) else None,
+    )
+
+
+def _remaining(issued_at: object, expires_in: int, now: int) -> int:
+    """Seconds that are left. A token may come out of the server's cache; but where its clock and ours disagree
+    so far that nothing would be left, its word on the lifetime is all there is.
+    """
+    try:
+        issued = datetime.fromisoformat(str(issued_at)).timestamp()
+    except ValueError:
+        return expires_in
+    left = int(issued + expires_in - now)
+    return left if 0 < left < expires_in else expires_in

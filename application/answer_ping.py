@@ -1,0 +1,27 @@
+"""AnswerPing: GET /v2/, on which half the clients decide how to authenticate."""
+
+from application.authorize_pull import AuthorizePull
+from application.ports.upstream_registry import UpstreamRegistry
+from application.refusals import Refusals
+from application.rights import Caller, Wish
+from domain.errors import UpstreamChallenged
+from domain.upstreams import Upstream
+
+
+class AnswerPing:
+    """Accepts a caller whose authentication is good, here and, where it is the caller's own, upstream."""
+
+    def __init__(self, authorize: AuthorizePull, refusals: Refusals, registry: UpstreamRegistry) -> None:
+        self._authorize = authorize
+        self._refusals = refusals
+        self._registry = registry
+
+    async def __call__(self, caller: Caller, upstream: Upstream) -> None:
+        """Returns where the answer is "welcome". Raises Unauthorized with the row's challenges, or UpstreamFault."""
+        right = await self._authorize(Wish.to_ping(caller, upstream))
+        if right.is_mirrors:
+            return
+        with self._refusals.by_upstream(right):
+            answer = await self._registry.ping(upstream, right.upstream)
+            if not answer.accepted:
+                raise UpstreamChallenged("authentication required", challenges=answer.challenges)

@@ -1,0 +1,118 @@
+"""AuthorizePull: who calls, may they, and with whose right is the upstream asked."""
+
+from application.ports.request_record import current_record
+from application.ports.upstream_registry import Passed, Session, UpstreamRight
+from application.refusals import Refusals
+from application.rights import Gate, Purpose, Right, Wish
+from application.upstream_stances import UpstreamStances
+from domain.account_policy import AccountPolicy
+from domain.authorization import Basic, Bearer, Unreadable
+from domain.token_verifier import TokenVerifier
+from domain.tokens import TokenKind, TokenRefused, VerifiedToken
+from domain.trust import BareRule, BasicRule, BearerRule
+
+_NOBODY = Session(None)
+
+
+class AuthorizePull:
+    """Applies the trust row's rules to a caller; the gate that every resource stands behind.
+
+    `identity` is the right with which the mirror itself goes upstream.
+    """
+
+    def __init__(
+        self,
+        stances: UpstreamStances,
+        policy: AccountPolicy,
+        verifier: TokenVerifier,
+        refusals: Refusals,
+        identity: UpstreamRight,
+    ) -> None:
+        self._stances = stances
+        self._policy = policy
+        self._verifier = verifier
+        self._refusals = refusals
+        self._identity = identity
+
+    async def __call__(self, wish: Wish) -> Right:
+        """The right to fulfil the wish. Raises Unauthorized with the challenges of the row."""
+        row, stance = await self._stances.row(wish.upstream)
+        gate = Gate(wish, row, stance)
+        match wish.caller.authorization:
+            case None:
+                return self._bare(gate)
+            case Bearer() as bearer:
+                return self._bearer(gate, bearer)
+            case Basic() as basic:
+                return self._basic(gate, basic)
+            case Unreadable(raw):
+                if row.bare is BareRule.PASS:
+                    return gate.caller_passes(Passed(raw))
+                raise self._refusals.by_us(gate, "the Authorization header cannot be read")
+
+    def _bare(self, gate: Gate) -> Right:
+        purpose = gate.wish.purpose
+        match gate.row.bare:
+            case BareRule.PASS:
+                return gate.caller_passes(Passed())
+            case BareRule.OPEN if purpose is not Purpose.PING:
+                return gate.mirror_passes(self._identity)
+            case BareRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
+                return gate.caller_passes(_NOBODY)
+            case _:
+                # A challenge on a 200 does nothing in real clients: they authenticate on 401 only.
+                raise self._refusals.by_us(gate, "authentication required")
+
+    def _bearer(self, gate: Gate, bearer: Bearer) -> Right:
+        kind = self._verifier.kind_of(bearer.token)
+        try:
+            match gate.row.bearer, kind:
+                case BearerRule.PASS, _:
+                    return gate.caller_passes(Passed(bearer.raw))
+                case BearerRule.OURS | BearerRule.OURS_OR_PASS, TokenKind.OURS:
+                    return self._own_token(gate, bearer.token)
+                case BearerRule.COUNTERSIGNED, TokenKind.COUNTERSIGNED:
+                    return self._countersigned_token(gate, bearer.token)
+                case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(gate):
+                    return gate.caller_passes(Passed(bearer.raw))
+        except TokenRefused as refused:
+            raise self._refusals.by_us(gate, refused.reason, refused.error) from None
+        raise self._refusals.by_us(gate, "the token is none that this service takes here", "invalid_token")
+
+    def _own_token(self, gate: Gate, token: str) -> Right:
+        self._check_account(gate, self._verifier.verify_own(token, gate.wish.needed))
+        if gate.row.bare is BareRule.LISTINGS_ONLY:
+            # Where the upstream signs the tokens, one of ours stands for the anonymous caller and no more.
+            return gate.caller_passes(_NOBODY)
+        return gate.mirror_passes(self._identity)
+
+    def _countersigned_token(self, gate: Gate, text: str) -> Right:
+        token = self._verifier.verify_countersigned(text, gate.wish.needed)
+        self._check_account(gate, token)
+        return gate.caller_passes(Passed(f"Bearer {token.upstream_token}"))
+
+    def _check_account(self, gate: Gate, token: VerifiedToken) -> None:
+        if gate.row.checks_accounts and not self._policy.still_exists(token.account):
+            raise TokenRefused("invalid_token", "the token's account does not exist any more")
+        current_record().account = token.account or None
+
+    def _basic(self, gate: Gate, basic: Basic) -> Right:
+        rule = gate.row.basic
+        if rule is BasicRule.PASS:
+            return gate.caller_passes(Passed(basic.raw))
+        account = None if rule is BasicRule.REFUSE else self._policy.authenticate(basic.credentials)
+        if account is None:
+            raise self._refusals.by_us(gate, "authentication required")
+        current_record().account = account.name
+        match rule:
+            case BasicRule.ACCOUNT_EXCHANGED:
+                return gate.caller_passes(Session(basic.credentials))
+            case BasicRule.ACCOUNT_PASSED:
+                return gate.caller_passes(Passed(basic.raw))
+            case _:
+                return gate.mirror_passes(self._identity)
+
+
+def _asks_open_upstream_for_login(gate: Gate) -> bool:
+    """An upstream that asks for nothing takes any text; to a login that would say "your token is good"."""
+    return gate.wish.purpose is Purpose.PING and gate.row.bare is BareRule.OPEN

@@ -1,0 +1,103 @@
+"""Browse: the lists that a registry keeps: repositories, tags, referrers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from application.authorize_pull import AuthorizePull
+from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
+from application.refusals import Refusals
+from application.rights import Caller, Purpose, Right, Wish
+from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
+from domain.digest import Digest
+from domain.errors import UpstreamBroken
+from domain.links import next_link
+from domain.names import RepositoryName
+from domain.upstreams import Upstream, UpstreamTable
+
+Query = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page. `next_query` is the query string of the page after it, None on the last one."""
+
+    content: bytes
+    media_type: str = "application/json"
+    next_query: str | None = None
+    filters_applied: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Browse:
+    """Passes pages on as they are, but for the name and for lists that an upstream writes as null."""
+
+    def __init__(
+        self,
+        authorize: AuthorizePull,
+        refusals: Refusals,
+        upstreams: UpstreamTable,
+        registry: UpstreamRegistry,
+    ) -> None:
+        self._authorize = authorize
+        self._refusals = refusals
+        self._upstreams = upstreams
+        self._registry = registry
+
+    async def tags(self, caller: Caller, name: RepositoryName, query: Query) -> Listing:
+        """One page of the tags of a repository, under the name that the client uses."""
+        source = self._upstreams.source_of(name)
+        right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
+        page = await self._page(right, Resource.tags(source, query), ("application/json",))
+        return _normalised(page, {"name": str(name), "tags": []})
+
+    async def repositories(
+        self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING
+    ) -> Listing:
+        """One page of the upstream's catalog."""
+        right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
+        page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
+        return _normalised(page, {"repositories": []})
+
+    async def referrers(self, caller: Caller, name: RepositoryName, digest: Digest, query: Query) -> Listing:
+        """The manifests that refer to this one, as an OCI index."""
+        source = self._upstreams.source_of(name)
+        right = await self._authorize(Wish.to_read(caller, source, name))
+        resource = Resource.referrers(source, digest, query)
+        page = await self._page(right, resource, (INDEX_MEDIA_TYPE,))
+        return replace(page, media_type=INDEX_MEDIA_TYPE)
+
+    async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
+        with self._refusals.by_upstream(right):
+            async with self._registry.open(Fetch(resource, right.upstream, accept=accept)) as answer:
+                content, facts = await answer.read(MANIFEST_LIMIT), answer.facts
+        link = next_link(facts.link)
+        return Listing(
+            _json_object(content),
+            next_query=urlsplit(link).query or None if link else None,
+            filters_applied=facts.filters_applied,
+            warnings=facts.warnings,
+        )
+
+
+def _json_object(content: bytes) -> bytes:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise UpstreamBroken("the upstream sent a list that is no JSON object")
+    return content
+
+
+def _normalised(page: Listing, form: Mapping[str, object]) -> Listing:
+    """The page with the names of `form` and no null lists; its bytes stay where nothing is to be changed."""
+    document = json.loads(page.content)
+    wanted = {
+        key: (document.get(key) if isinstance(document.get(key), list) else value) if isinstance(value, list) else value
+        for key, value in form.items()
+    }
+    if wanted.items() <= document.items():
+        return page
+    return replace(page, content=json.dumps(document | wanted).encode())

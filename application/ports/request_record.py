@@ -1,0 +1,27 @@
+"""What one client's request leaves behind for the access log, gathered where each fact is known."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass
+class RequestRecord:
+    """`account` is the name of the account that was checked; `upstream_status` the last HTTP status from there."""
+
+    account: str | None = None
+    upstream_status: int | None = None
+
+
+_current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
+
+
+def begin_record() -> RequestRecord:
+    """A fresh record for the request that the current task serves."""
+    record = RequestRecord()
+    _current.set(record)
+    return record
+
+
+def current_record() -> RequestRecord:
+    """The record of the request being served; outside of one, a record that nobody reads."""
+    return _current.get() or RequestRecord()

@@ -1,0 +1,144 @@
+"""The port to a registry upstream: ask it one thing, with somebody's right, and read the answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, Self
+
+from domain.access import Credentials, Scope
+from domain.challenge import Challenge
+from domain.content import ByteRange, Span
+from domain.digest import Digest
+from domain.names import Reference
+from domain.upstreams import Source, Upstream
+
+
+@dataclass(frozen=True)
+class Passed:
+    """The caller's own Authorization header, exactly as it came; None sends none. A 401 is the answer."""
+
+    raw: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A right of ours: a challenge is answered with a token fetched for these credentials, None for nobody's."""
+
+    credentials: Credentials | None = None
+
+
+UpstreamRight = Passed | Session
+
+
+class ResourceKind(Enum):
+    MANIFEST = "manifest"
+    BLOB = "blob"
+    TAGS = "tags"
+    CATALOG = "catalog"
+    REFERRERS = "referrers"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing of an upstream. `path` is what follows `/v2/` there; `query` goes with it; `scope` is what a
+    token for it is usually asked with.
+    """
+
+    kind: ResourceKind
+    upstream: Upstream
+    path: str
+    scope: Scope
+    query: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def manifest(cls, source: Source, reference: Reference) -> Self:
+        path = f"{source.repository}/manifests/{reference}"
+        return cls(ResourceKind.MANIFEST, source.upstream, path, source.pull_scope)
+
+    @classmethod
+    def blob(cls, source: Source, digest: Digest) -> Self:
+        path = f"{source.repository}/blobs/{digest}"
+        return cls(ResourceKind.BLOB, source.upstream, path, source.pull_scope)
+
+    @classmethod
+    def tags(cls, source: Source, query: tuple[tuple[str, str], ...]) -> Self:
+        path = f"{source.repository}/tags/list"
+        return cls(ResourceKind.TAGS, source.upstream, path, source.pull_scope, query)
+
+    @classmethod
+    def catalog(cls, upstream: Upstream, query: tuple[tuple[str, str], ...]) -> Self:
+        return cls(ResourceKind.CATALOG, upstream, "_catalog", Scope.catalog(), query)
+
+    @classmethod
+    def referrers(cls, source: Source, digest: Digest, query: tuple[tuple[str, str], ...]) -> Self:
+        path = f"{source.repository}/referrers/{digest}"
+        return cls(ResourceKind.REFERRERS, source.upstream, path, source.pull_scope, query)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """One request to make. `accept` holds whole Accept lines."""
+
+    resource: Resource
+    right: UpstreamRight
+    head: bool = False
+    accept: tuple[str, ...] = ()
+    byte_range: ByteRange | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the answer's headers say, None where they are silent.
+
+    `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
+    are set on a partial answer only. `digest` is a claim until somebody hashes the bytes.
+    """
+
+    media_type: str | None = None
+    size: int | None = None
+    digest: Digest | None = None
+    span: Span | None = None
+    whole_size: int | None = None
+    link: str | None = None
+    filters_applied: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Answer(Protocol):
+    """A success of the upstream. The body can be read once; a broken one raises UpstreamFault."""
+
+    @property
+    def facts(self) -> Facts: ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, never more than a few pieces ahead of the reader."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class PingAnswer:
+    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401."""
+
+    accepted: bool
+    challenges: tuple[Challenge, ...] = ()
+
+
+class UpstreamRegistry(Protocol):
+    """Speaks to registries."""
+
+    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+        """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer."""
+        ...
+
+    def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
+        """Make the request; leaving the context gives the connection up.
+
+        Raises ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged (401, also when the session's own
+        token is refused), or another UpstreamFault.
+        """
+        ...

@@ -1,0 +1,89 @@
+"""What a caller is told who does not get through: by our own rules, or by the upstream's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from application.ports.upstream_registry import Passed, UpstreamRight
+from application.rights import Gate, Purpose, Right, Wish
+from application.upstream_stances import UpstreamStances
+from domain.authorization import Bearer
+from domain.challenge_rewriter import ChallengeRewriter
+from domain.errors import (
+    CredentialsRefused,
+    Denied,
+    IdentityRefused,
+    RegistryError,
+    Unauthorized,
+    UpstreamChallenged,
+)
+from domain.tokens import TokenError
+from domain.trust import Stance, UpstreamScheme
+
+_REFUSED_UPSTREAM = (
+    "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous"
+)
+
+
+class Refusals:
+    """Every 401 that leaves us bears the challenge of its row (half the clients never ping).
+
+    `identity` is the right with which the mirror itself goes upstream.
+    """
+
+    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter, identity: UpstreamRight) -> None:
+        self._stances = stances
+        self._rewriter = rewriter
+        self._identity = identity
+
+    def by_us(self, gate: Gate, message: str, error: TokenError | None = None) -> Unauthorized:
+        """The refusal of a caller whom our own rules stop."""
+        if gate.wish.purpose is Purpose.SEARCH and gate.row.checks_accounts:
+            # `docker search` knows Basic only; podman turns to the catalog on any 401.
+            return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(gate.wish))
+        wish = gate.wish
+        challenges = self._rewriter.challenges(gate.row, gate.stance, wish.caller.realm, wish.shown, error)
+        return Unauthorized(message, challenges=challenges, detail=_detail(wish))
+
+    @contextmanager
+    def by_upstream(self, right: Right) -> Iterator[None]:
+        """Turn the upstream's 401 into ours. Raises Unauthorized, Denied or IdentityRefused."""
+        try:
+            yield
+        except UpstreamChallenged as challenged:
+            raise self._after_challenge(right, challenged) from challenged
+        except CredentialsRefused as refused:
+            raise self._after_login(right, refused) from refused
+
+    def _after_challenge(self, right: Right, challenged: UpstreamChallenged) -> RegistryError:
+        if right.is_mirrors and right.upstream != Passed():
+            return Denied("refused upstream: no such repository, or no right to it", detail=challenged.detail)
+        wish = right.gate.wish
+        told, known = Stance(challenged.challenges), right.gate.stance
+        self._stances.learn(wish.upstream, told)
+        # A stale Bearer earns a Basic challenge at some registries; what they asked for before still holds.
+        keep = known.bearer and not told.bearer
+        stance = known if keep or told.scheme is UpstreamScheme.NONE else told
+        error: TokenError | None = "invalid_token" if isinstance(wish.caller.authorization, Bearer) else None
+        row = self._stances.row_with(stance)
+        challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
+        message = _REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
+        return Unauthorized(message, challenges=challenges, detail=challenged.detail)
+
+    def _after_login(self, right: Right, refused: CredentialsRefused) -> RegistryError:
+        """The upstream's token server did not take the credentials of a session of ours."""
+        if right.upstream == self._identity:
+            return IdentityRefused(
+                "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
+            )
+        if right.gate.row.checks_accounts:
+            return self.by_us(right.gate, _REFUSED_UPSTREAM)
+        return self.by_us(right.gate, refused.message)
+
+
+def _detail(wish: Wish) -> object:
+    """The accesses that were wanted, in the form in which distribution writes them."""
+    return [
+        {"Type": scope.resource_type, "Class": scope.resource_class, "Name": scope.name, "Action": action}
+        for scope in wish.shown
+        for action in sorted(scope.actions)
+    ] or None

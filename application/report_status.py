@@ -1,0 +1,47 @@
+"""ReportStatus: is the upstream there? Asked by load balancers far more often than it changes."""
+
+import asyncio
+from dataclasses import dataclass
+
+from application.ports.upstream_registry import Passed, UpstreamRegistry
+from domain.errors import RegistryError
+from domain.ports import Clock
+from domain.upstreams import Upstream
+
+_KEEP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class UpstreamStatus:
+    """`checked_at` in seconds since 1970; `reason` says why it is not reachable."""
+
+    url: str
+    reachable: bool
+    checked_at: float
+    reason: str | None = None
+
+
+class ReportStatus:
+    """Asks each upstream at most once in five seconds, however many ask us."""
+
+    def __init__(self, registry: UpstreamRegistry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._last: dict[Upstream, UpstreamStatus] = {}
+        self._asking = asyncio.Lock()
+
+    async def __call__(self, upstream: Upstream) -> UpstreamStatus:
+        """The upstream's status; a refusal by a registry is an answer, and so it is reachable."""
+        async with self._asking:
+            last = self._last.get(upstream)
+            if last is None or self._clock.now() - last.checked_at > _KEEP_SECONDS:
+                last = await self._check(upstream)
+                self._last[upstream] = last
+            return last
+
+    async def _check(self, upstream: Upstream) -> UpstreamStatus:
+        try:
+            await self._registry.ping(upstream, Passed())
+        except RegistryError as error:
+            return UpstreamStatus(upstream.url, reachable=False, checked_at=self._clock.now(), reason=error.message)
+        return UpstreamStatus(upstream.url, reachable=True, checked_at=self._clock.now())

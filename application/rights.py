@@ -1,0 +1,78 @@
+"""Who wants what, and with whose right it is then asked of the upstream."""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from application.ports.upstream_registry import UpstreamRight
+from domain.access import Scope, ScopeSet
+from domain.authorization import Authorization
+from domain.names import RepositoryName
+from domain.trust import Stance, TrustRow
+from domain.upstreams import Source, Upstream
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it."""
+
+    authorization: Authorization | None
+    realm: str
+
+
+class Purpose(Enum):
+    """What a right is wanted for; listings are given more freely than content."""
+
+    PING = auto()
+    LISTING = auto()
+    CONTENT = auto()
+    SEARCH = auto()
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller wants. `needed` is the scope at the source, `shown` the same in the client's own words."""
+
+    caller: Caller
+    upstream: Upstream
+    purpose: Purpose
+    needed: Scope | None = None
+    shown: ScopeSet = field(default_factory=ScopeSet)
+
+    @classmethod
+    def to_ping(cls, caller: Caller, upstream: Upstream) -> "Wish":
+        return cls(caller, upstream, Purpose.PING)
+
+    @classmethod
+    def to_read(
+        cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose = Purpose.CONTENT
+    ) -> "Wish":
+        """To read a repository that the client calls `name`."""
+        return cls(caller, source.upstream, purpose, source.pull_scope, ScopeSet((Scope.pull(name),)))
+
+    @classmethod
+    def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose = Purpose.LISTING) -> "Wish":
+        return cls(caller, upstream, purpose, Scope.catalog(), ScopeSet((Scope.catalog(),)))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A wish before the rules of the trust row that applies to it."""
+
+    wish: Wish
+    row: TrustRow
+    stance: Stance
+
+    def caller_passes(self, right: UpstreamRight) -> "Right":
+        return Right(self, right, is_mirrors=False)
+
+    def mirror_passes(self, right: UpstreamRight) -> "Right":
+        return Right(self, right, is_mirrors=True)
+
+
+@dataclass(frozen=True)
+class Right:
+    """A granted wish. `is_mirrors`: the upstream is asked with a right of ours, not of the caller's."""
+
+    gate: Gate
+    upstream: UpstreamRight
+    is_mirrors: bool

@@ -1,0 +1,61 @@
+"""Search: what `docker search HOST/term` and `podman search` ask."""
+
+import json
+from urllib.parse import parse_qsl
+
+from application.authorize_pull import AuthorizePull
+from application.browse import Browse
+from application.ports.upstream_search import SearchResult, UpstreamSearch
+from application.rights import Caller, Purpose, Wish
+from domain.errors import NameInvalid, UpstreamBroken
+from domain.names import RepositoryName
+from domain.upstreams import Upstream
+
+# A registry without a search of its own is read through; beyond this many pages nobody waits for the answer.
+_PAGES = 20
+_PAGE_SIZE = 1000
+
+
+class Search:
+    """Asks the upstream's search where it has one, else matches its catalog."""
+
+    def __init__(self, authorize: AuthorizePull, browse: Browse, search: UpstreamSearch) -> None:
+        self._authorize = authorize
+        self._browse = browse
+        self._search = search
+
+    async def __call__(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        """At most `limit` results. Names are content too: where accounts are checked, it wants one."""
+        if upstream.search_url:
+            await self._authorize(Wish.to_list_repositories(caller, upstream, Purpose.SEARCH))
+            return await self._search.search(upstream.search_url, term, limit)
+        return await self._match_catalog(caller, upstream, term.lower(), limit)
+
+    async def _match_catalog(
+        self, caller: Caller, upstream: Upstream, term: str, limit: int
+    ) -> tuple[SearchResult, ...]:
+        found: list[SearchResult] = []
+        query: tuple[tuple[str, str], ...] = (("n", str(_PAGE_SIZE)),)
+        for _ in range(_PAGES):
+            page = await self._browse.repositories(caller, upstream, query, Purpose.SEARCH)
+            found += [SearchResult(name) for name in _names(page.content) if term in name]
+            following = tuple(parse_qsl(page.next_query or ""))
+            # Some registries drop the query when they redirect, and answer with the first page for ever.
+            if len(found) >= limit or not following or following == query:
+                break
+            query = following
+        return tuple(found[:limit])
+
+
+def _names(content: bytes) -> list[str]:
+    return [name for name in json.loads(content)["repositories"] if _is_name(name)]
+
+
+def _is_name(name: object) -> bool:
+    if not isinstance(name, str):
+        raise UpstreamBroken("the upstream sent a catalog with something else than names in it")
+    try:
+        RepositoryName(name)
+    except NameInvalid:
+        return False
+    return True

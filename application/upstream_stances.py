@@ -1,0 +1,105 @@
+"""Remembers how each upstream wants callers to authenticate."""
+
+import asyncio
+from dataclasses import dataclass
+
+from application.ports.event_sink import EventSink
+from application.ports.upstream_registry import Passed, UpstreamRegistry
+from domain.errors import RegistryError, UpstreamUndecided
+from domain.events import StanceLearnt, UpstreamFailed, UpstreamSharesOurName
+from domain.ports import Clock
+from domain.trust import Stance, TrustPolicy, TrustRow, UpstreamScheme
+from domain.upstreams import Upstream
+
+_RECHECK_SECONDS = 60.0
+# While an upstream is gone, one probe in this time answers for every client that waits.
+_RETRY_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class _Failure:
+    at: float
+    message: str
+
+
+class UpstreamStances:
+    """Only a definite answer of the upstream is remembered; an error never changes what is known."""
+
+    def __init__(
+        self, registry: UpstreamRegistry, trust: TrustPolicy, service: str, clock: Clock, events: EventSink
+    ) -> None:
+        self._registry = registry
+        self._trust = trust
+        self._service = service
+        self._clock = clock
+        self._events = events
+        self._known: dict[Upstream, Stance] = {}
+        self._checked: dict[Upstream, float] = {}
+        self._failed: dict[Upstream, _Failure] = {}
+        self._probes: dict[Upstream, asyncio.Task[None]] = {}
+
+    async def row(self, upstream: Upstream) -> tuple[TrustRow, Stance]:
+        """The trust row that applies, and the stance behind it. Raises UpstreamUndecided while unknown."""
+        if settled := self._trust.settled_row:
+            return settled, Stance()
+        if upstream not in self._known:
+            await self._first_probe(upstream)
+        elif self._clock.now() - self._checked[upstream] > _RECHECK_SECONDS:
+            self._begin_probe(upstream)
+        stance = self._known[upstream]
+        return self._trust.row_for(stance), stance
+
+    def row_with(self, stance: Stance) -> TrustRow:
+        """The row that applies to an upstream of this stance."""
+        return self._trust.row_for(stance)
+
+    def learn(self, upstream: Upstream, told: Stance) -> None:
+        """A Bearer challenge on a resource overrides a ping that asked for nothing."""
+        known = self._known.get(upstream)
+        if known and known.scheme is UpstreamScheme.NONE and told.bearer:
+            # The scope is that one resource's; what is remembered is for all.
+            general = told.bearer.with_parameters(scope=None, error=None)
+            self._remember(upstream, Stance((general,)))
+
+    async def close(self) -> None:
+        """End the probes that are under way."""
+        probes = list(self._probes.values())
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
+
+    async def _first_probe(self, upstream: Upstream) -> None:
+        failure = self._failed.get(upstream)
+        if failure is None or self._clock.now() - failure.at > _RETRY_SECONDS:
+            # Shielded: the client that waits may leave, the others still want the answer.
+            self._begin_probe(upstream)
+            await asyncio.shield(self._probes[upstream])
+        if upstream not in self._known:
+            reason = self._failed[upstream].message
+            raise UpstreamUndecided(f"how to authenticate is not known yet: {reason}")
+
+    def _begin_probe(self, upstream: Upstream) -> None:
+        if upstream not in self._probes:
+            probe = asyncio.create_task(self._ask(upstream))
+            self._probes[upstream] = probe
+            probe.add_done_callback(lambda _: self._probes.pop(upstream, None))
+
+    async def _ask(self, upstream: Upstream) -> None:
+        try:
+            answer = await self._registry.ping(upstream, Passed())
+        except RegistryError as error:
+            self._failed[upstream] = _Failure(self._clock.now(), error.message)
+            self._events.emit(UpstreamFailed(upstream.url, error.message))
+        else:
+            self._remember(upstream, Stance(answer.challenges))
+        self._checked[upstream] = self._clock.now()
+
+    def _remember(self, upstream: Upstream, stance: Stance) -> None:
+        known = self._known.get(upstream)
+        if known == stance:
+            return
+        self._known[upstream] = stance
+        row = self._trust.row_for(stance)
+        self._events.emit(StanceLearnt(upstream.url, row.number, row.meaning, is_change=known is not None))
+        if stance.bearer and stance.bearer.get("service") == self._service:
+            self._events.emit(UpstreamSharesOurName(upstream.url, self._service))

@@ -1,0 +1,141 @@
+"""Who asks, and for what: accounts, credentials, scopes."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from domain.errors import ScopeInvalid
+from domain.names import RepositoryName
+
+ANONYMOUS = ""
+"""The account name of a caller who has none; the `sub` of its tokens (distribution, spec/auth/jwt.md)."""
+
+_SCOPE_TEXT = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3, scope-token
+_TYPE = re.compile(r"(?P<type>[a-z0-9]+)(?:\((?P<class>[a-z0-9]+)\))?")
+_ACTION = re.compile(r"[a-z]+|\*")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]+)?")
+_SCOPE_LIMIT = 1024
+_SCOPES_LIMIT = 64
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user name and a password; only the name is ever printed."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody who may use this service."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One resource and the actions wanted on it (distribution, spec/auth/scope.md).
+
+    A scope without colons is opaque (public.ecr.aws asks for `aws`): it can be relayed, never granted by us.
+    """
+
+    resource_type: str
+    name: str = ""
+    actions: frozenset[str] = frozenset()
+    resource_class: str = ""
+
+    @classmethod
+    def pull(cls, name: RepositoryName) -> Self:
+        return cls("repository", str(name), frozenset({"pull"}))
+
+    @classmethod
+    def catalog(cls) -> Self:
+        return cls("registry", "catalog", frozenset({"*"}))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ScopeInvalid where the text is no scope.
+
+        The name may hold `host:port`, so it lies between the first colon and the last.
+        """
+        if len(text) > _SCOPE_LIMIT or not _SCOPE_TEXT.fullmatch(text):
+            raise ScopeInvalid("malformed scope", detail={"scope": text[:_SCOPE_LIMIT]})
+        if ":" not in text:
+            return cls(text)
+        kind, _, rest = text.partition(":")
+        name, _, actions = rest.rpartition(":")
+        matched = _TYPE.fullmatch(kind)
+        wanted = actions.split(",") if actions else []
+        if not matched or not name or not all(_ACTION.fullmatch(action) for action in wanted):
+            raise ScopeInvalid("malformed scope", detail={"scope": text})
+        if matched["type"] == "repository":
+            _check_repository(name)
+        return cls(matched["type"], name, frozenset(wanted), matched["class"] or "")
+
+    @property
+    def is_opaque(self) -> bool:
+        return not self.name
+
+    @property
+    def repository(self) -> RepositoryName | None:
+        """The plain repository that it is about; None for plugins, names with a host and other types."""
+        if self.resource_type != "repository" or self.resource_class or ":" in self.name:
+            return None
+        return RepositoryName(self.name)
+
+    def covers(self, needed: "Scope") -> bool:
+        """Whether it allows every action of `needed` on the same resource."""
+        same = (self.resource_type, self.resource_class, self.name) == (
+            needed.resource_type,
+            needed.resource_class,
+            needed.name,
+        )
+        return same and needed.actions <= self.actions
+
+    def __str__(self) -> str:
+        if self.is_opaque:
+            return self.resource_type
+        kind = f"{self.resource_type}({self.resource_class})" if self.resource_class else self.resource_type
+        return f"{kind}:{self.name}:{','.join(sorted(self.actions))}"
+
+
+@dataclass(frozen=True)
+class ScopeSet:
+    """Distinct scopes in the order in which they were asked."""
+
+    scopes: tuple[Scope, ...] = ()
+
+    @classmethod
+    def of(cls, scopes: Iterable[Scope]) -> Self:
+        return cls(tuple(dict.fromkeys(scopes)))
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Self:
+        """Read repeated `scope` values, each one scope or several joined by spaces. Raises ScopeInvalid."""
+        words = [word for text in texts for word in text.split(" ") if word]
+        if len(words) > _SCOPES_LIMIT:
+            raise ScopeInvalid("too many scopes", detail={"limit": _SCOPES_LIMIT})
+        return cls.of(Scope.parse(word) for word in words)
+
+    def cover(self, needed: Scope) -> bool:
+        return any(scope.covers(needed) for scope in self.scopes)
+
+    def __iter__(self) -> Iterator[Scope]:
+        return iter(self.scopes)
+
+    def __bool__(self) -> bool:
+        return bool(self.scopes)
+
+    def __str__(self) -> str:
+        return " ".join(str(scope) for scope in self.scopes)
+
+
+def _check_repository(name: str) -> None:
+    """A repository scope's name is a repository name, with or without a host in front."""
+    host, slash, rest = name.partition("/")
+    path = rest if slash and ":" in host and _HOST.fullmatch(host) else name
+    if ":" in path:
+        raise ScopeInvalid("malformed scope", detail={"name": name})
+    RepositoryName(path)

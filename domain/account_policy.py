@@ -1,0 +1,36 @@
+"""AccountPolicy: who may use the service, and which of the wanted scopes they get."""
+
+from domain.access import ANONYMOUS, Account, Credentials, Scope, ScopeSet
+from domain.ports import AccountDirectory
+
+_CATALOG_ACTIONS = frozenset({"*", "search"})
+
+
+class AccountPolicy:
+    """Knows accounts and rules; its answer to wanted scopes is always a subset of what was asked."""
+
+    def __init__(self, accounts: AccountDirectory) -> None:
+        self._accounts = accounts
+
+    def authenticate(self, credentials: Credentials) -> Account | None:
+        """The account that these credentials open, None where they open none."""
+        return self._accounts.find(credentials)
+
+    def still_exists(self, name: str) -> bool:
+        """A token outlives neither its account nor, where accounts are checked, anonymity."""
+        return name != ANONYMOUS and self._accounts.knows(name)
+
+    def permit(self, wanted: ScopeSet) -> ScopeSet:
+        """What of the wanted scopes a mirror gives: pulls and listings, never a push.
+
+        Scopes that it does not know are dropped, not refused: containerd asks for one beside the challenge's
+        own (distribution, spec/auth/token.md: fewer rights than wanted is no error).
+        """
+        return ScopeSet.of(granted for scope in wanted if (granted := self._reduce(scope)))
+
+    def _reduce(self, scope: Scope) -> Scope | None:
+        if scope.repository and scope.actions & {"pull", "*"}:
+            return Scope.pull(scope.repository)
+        if (scope.resource_type, scope.name) == ("registry", "catalog") and scope.actions & _CATALOG_ACTIONS:
+            return Scope.catalog()
+        return None

@@ -1,0 +1,64 @@
+"""What a caller's Authorization header holds."""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+
+from domain.access import Credentials
+
+_BEARER = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Basic:
+    """RFC 7617. `raw` is the whole header value as it came."""
+
+    credentials: Credentials
+    raw: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Bearer:
+    """RFC 6750 section 2.1. `raw` is the whole header value as it came."""
+
+    token: str = field(repr=False)
+    raw: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Another scheme, or one of the two above gone wrong."""
+
+    raw: str = field(repr=False)
+
+
+Authorization = Basic | Bearer | Unreadable
+
+
+def parse_authorization(raw: str | None) -> Authorization | None:
+    """Read one header value; None where there was none."""
+    if raw is None:
+        return None
+    scheme, _, value = raw.strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and _BEARER.fullmatch(value):
+        return Bearer(value, raw)
+    if scheme.lower() == "basic" and (credentials := decode_basic(value)):
+        return Basic(credentials, raw)
+    return Unreadable(raw)
+
+
+def decode_basic(value: str) -> Credentials | None:
+    """`user:password` out of base64 (RFC 7617 section 2), None where it is neither."""
+    try:
+        text = base64.b64decode(value, validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    username, colon, password = text.partition(":")
+    return Credentials(username, password) if colon else None
+
+
+def encode_basic(credentials: Credentials) -> str:
+    """The base64 text that decode_basic reads."""
+    return base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode("ascii")

@@ -1,0 +1,60 @@
+"""ChallengeRewriter: turns the upstream's challenge into one that leads clients to us."""
+
+from domain.access import ScopeSet
+from domain.challenge import Challenge
+from domain.trust import ChallengeStyle, Stance, TrustRow
+
+_NOTHING = ScopeSet()
+
+
+class ChallengeRewriter:
+    """Knows challenges, scopes, our service name; the realm comes with each request."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+
+    def challenges(
+        self,
+        row: TrustRow,
+        stance: Stance,
+        realm: str,
+        scopes: ScopeSet = _NOTHING,
+        error: str | None = None,
+    ) -> tuple[Challenge, ...]:
+        """What a 401 says in this row, one challenge a header line.
+
+        `realm` is the absolute address of our token endpoint; `error` is `invalid_token` or
+        `insufficient_scope` (RFC 6750 section 3.1), None where no token was at fault.
+        """
+        match row.challenge:
+            case ChallengeStyle.UPSTREAM:
+                return stance.challenges
+            case ChallengeStyle.OWN_BASIC:
+                return (self.basic(),)
+            case ChallengeStyle.REWRITTEN if stance.bearer:
+                return (self.rewrite(stance.bearer, realm, scopes, error),)
+            case _:
+                return (self.own(realm, scopes, error),)
+
+    def rewrite(
+        self, upstream: Challenge, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None
+    ) -> Challenge:
+        """The upstream's Bearer challenge with our realm; its service, scope and error stay as they were.
+
+        `scopes` and `error` speak where the upstream's own challenge is silent.
+        """
+        return Challenge.of(
+            "Bearer",
+            realm=realm,
+            service=upstream.get("service"),
+            scope=upstream.get("scope") or str(scopes),
+            error=upstream.get("error") or error,
+        )
+
+    def own(self, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None) -> Challenge:
+        """A Bearer challenge for a token that we sign ourselves."""
+        return Challenge.of("Bearer", realm=realm, service=self.service, scope=str(scopes), error=error)
+
+    def basic(self) -> Challenge:
+        """A Basic challenge for an account of ours (RFC 7617)."""
+        return Challenge.of("Basic", realm=self.service)

@@ -1,0 +1,104 @@
+"""What registries hold, seen from outside: byte ranges and manifests."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
+
+BLOB_MEDIA_TYPE = "application/octet-stream"
+INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
+MANIFEST_MEDIA_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    INDEX_MEDIA_TYPE,
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.artifact.manifest.v1+json",
+)
+"""What we accept where a client did not say: an old registry answers silence with the withdrawn schema 1."""
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""Bytes; what the OCI distribution specification (section "Pushing Manifests") has every registry take."""
+
+_RANGE_SPEC = re.compile(r"(\d*)-(\d*)")
+_DIGITS_LIMIT = 19
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes `start` up to but not including `stop`."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """One range of a Range header (RFC 9110 section 14.1.2); `first` None means the last `last` bytes."""
+
+    first: int | None
+    last: int | None
+
+    @classmethod
+    def parse(cls, header: str | None) -> Self | None:
+        """The one range that is asked; None for none, for other units, and for several ranges at once.
+
+        The None cases are answered whole, as RFC 9110 section 14.2 allows: no client of registries copes with
+        a wrong 206, all of them with a 200. Raises RangeMalformed; RangeUnsatisfiable where the end comes
+        before the beginning, which the OCI conformance suite wants to be 416.
+        """
+        unit, equals, ranges = (header or "").partition("=")
+        if not equals or unit.strip().lower() != "bytes" or "," in ranges:
+            return None
+        matched = _RANGE_SPEC.fullmatch(ranges.strip())
+        if not matched or not any(matched.groups()) or max(map(len, matched.groups())) > _DIGITS_LIMIT:
+            raise RangeMalformed("malformed byte range", detail={"range": ranges[:64]})
+        first, last = (int(digits) if digits else None for digits in matched.groups())
+        if first is not None and last is not None and last < first:
+            raise RangeUnsatisfiable("the byte range ends before it begins")
+        return cls(first, last)
+
+    def of(self, size: int) -> Span:
+        """The bytes that it means in content of `size` bytes. Raises RangeUnsatisfiable where there are none."""
+        if self.first is None:
+            start, stop = max(0, size - (self.last or 0)), size
+        else:
+            start, stop = self.first, size if self.last is None else min(self.last + 1, size)
+        if start >= stop:
+            raise RangeUnsatisfiable("the byte range lies outside the content", size=size)
+        return Span(start, stop)
+
+    def is_answered_by(self, span: Span, size: int | None) -> bool:
+        """Whether a partial answer of these bytes is the one asked; `size` None where it was not told."""
+        if size is not None:
+            return self.of(size) == span
+        return self.first == span.start and (self.last is None or span.stop <= self.last + 1)
+
+    def __str__(self) -> str:
+        first, last = ("" if end is None else str(end) for end in (self.first, self.last))
+        return f"bytes={first}-{last}"
+
+
+def check_manifest(media_type: str, content: bytes) -> None:
+    """Refuse a manifest that two clients could read in two ways (CVE-2021-41190).
+
+    Raises UpstreamBroken where the document contradicts its media type, or is an index and an image at once.
+    A document that is no JSON object is of a type that we do not know, and none of our business.
+    """
+    try:
+        document = json.loads(content)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        if media_type in MANIFEST_MEDIA_TYPES:
+            raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
+        return
+    stated = document.get("mediaType")
+    if isinstance(stated, str) and stated and stated != media_type:
+        raise UpstreamBroken("the upstream sent a manifest whose mediaType contradicts its Content-Type")
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise UpstreamBroken("the upstream sent a manifest that is an index and an image at once")

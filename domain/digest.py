@@ -1,0 +1,58 @@
+"""Content digests and the check that bytes are what their digest says."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from domain.errors import DigestInvalid
+
+# The registered algorithms and their length in hex digits (OCI image specification, descriptor.md).
+_HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_LIMIT = 160
+
+
+@dataclass(frozen=True)
+class Digest:
+    """`algorithm:hex` with an algorithm that we can verify."""
+
+    algorithm: str
+    encoded: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises DigestInvalid for another form, another algorithm, another length or upper-case hex."""
+        algorithm, _, encoded = text.partition(":")
+        digits = _HEX_DIGITS.get(algorithm)
+        if digits is None or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", encoded):
+            raise DigestInvalid("invalid or unsupported digest", detail={"digest": text[:_LIMIT]})
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Self:
+        """The digest of these bytes."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    def matches(self, content: bytes) -> bool:
+        return Digest.of(content, self.algorithm) == self
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.encoded}"
+
+
+class DigestCheck:
+    """A running hash over content that arrives in pieces, to be compared once with what was promised."""
+
+    def __init__(self, promised: Digest) -> None:
+        self._promised = promised
+        self._hash = hashlib.new(promised.algorithm)
+        self.size = 0
+
+    def update(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self.size += len(piece)
+
+    @property
+    def holds(self) -> bool:
+        """Whether all bytes so far have the promised digest."""
+        return self._hash.hexdigest() == self._promised.encoded

@@ -1,0 +1,69 @@
+"""Repository names, tags and references, valid from birth."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from domain.digest import Digest
+from domain.errors import NameInvalid, TagInvalid
+
+# OCI distribution specification, section "Pulling manifests".
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+# The reference library of the distribution project caps the path at this many characters.
+_NAME_LIMIT = 255
+
+
+@dataclass(frozen=True, order=True)
+class RepositoryName:
+    """A repository's name, of one segment or many.
+
+    Raises NameInvalid for anything outside the grammar or longer than 255 characters.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > _NAME_LIMIT or not _NAME.fullmatch(self.text):
+            raise NameInvalid("invalid repository name", detail={"name": self.text[:_NAME_LIMIT]})
+
+    @property
+    def has_one_segment(self) -> bool:
+        return "/" not in self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag; raises TagInvalid outside the grammar."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _TAG.fullmatch(self.text):
+            raise TagInvalid("invalid tag", detail={"tag": self.text[:128]})
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a manifest is asked by: a tag or a digest."""
+
+    target: Tag | Digest
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises TagInvalid or DigestInvalid. No tag may hold a colon, so one means a digest."""
+        return cls(Digest.parse(text) if ":" in text else Tag(text))
+
+    @property
+    def digest(self) -> Digest | None:
+        return self.target if isinstance(self.target, Digest) else None
+
+    def __str__(self) -> str:
+        return str(self.target)

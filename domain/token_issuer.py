@@ -1,0 +1,65 @@
+"""TokenIssuer: signs tokens of ours and countersigns the upstream's."""
+
+import hashlib
+
+from domain.access import ScopeSet
+from domain.ports import Clock, TokenCodec
+from domain.tokens import (
+    COUNTERSIGNED_TYPE,
+    OWN_TYPE,
+    SEPARATOR,
+    UPSTREAM_HASH_CLAIM,
+    IssuedToken,
+)
+
+
+class TokenIssuer:
+    """Knows the account, the granted scopes and the time; not why they were granted.
+
+    Claims as in distribution's spec/auth/jwt.md. `lifetime` is in seconds; clients count on 60 at least.
+    """
+
+    def __init__(self, issuer: str, clock: Clock, codec: TokenCodec, lifetime: int) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._codec = codec
+        self._lifetime = lifetime
+
+    def issue(self, account: str, scopes: ScopeSet) -> IssuedToken:
+        """A token of ours: the account, what it may read, until when."""
+        now = int(self._clock.now())
+        claims = self._claims(account, scopes, now, self._lifetime) | {"aud": self._issuer}
+        return IssuedToken(self._codec.sign(OWN_TYPE, claims), self._lifetime, now, scopes)
+
+    def countersign(self, account: str, scopes: ScopeSet, upstream: IssuedToken) -> IssuedToken:
+        """The upstream's token with our word in front that this account may use it for these scopes.
+
+        Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's.
+        """
+        now = int(self._clock.now())
+        remaining = max(0, upstream.issued_at + upstream.expires_in - now)
+        claims = self._claims(account, scopes, now, remaining) | {
+            "aud": countersigned_audience(self._issuer),
+            UPSTREAM_HASH_CLAIM: hashlib.sha256(upstream.text.encode()).hexdigest(),
+        }
+        text = f"{self._codec.sign(COUNTERSIGNED_TYPE, claims)}{SEPARATOR}{upstream.text}"
+        return IssuedToken(text, remaining, now, scopes)
+
+    def _claims(self, account: str, scopes: ScopeSet, now: int, lifetime: int) -> dict[str, object]:
+        return {
+            "iss": self._issuer,
+            "sub": account,
+            "iat": now,
+            "nbf": now,
+            "exp": now + lifetime,
+            "access": [
+                {"type": scope.resource_type, "name": scope.name, "actions": sorted(scope.actions)}
+                for scope in scopes
+                if not scope.is_opaque
+            ],
+        }
+
+
+def countersigned_audience(issuer: str) -> str:
+    """The `aud` of a countersignature: another than an own token's, so that neither passes for the other."""
+    return f"{issuer}/countersigned"

@@ -1,0 +1,77 @@
+"""TokenVerifier: tells whose a token is, and whether it is good for what is needed."""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import replace
+
+from domain.access import Scope, ScopeSet
+from domain.ports import Clock, TokenCodec
+from domain.token_issuer import countersigned_audience
+from domain.tokens import (
+    COUNTERSIGNED_TYPE,
+    OWN_TYPE,
+    SEPARATOR,
+    UPSTREAM_HASH_CLAIM,
+    TokenKind,
+    TokenRefused,
+    VerifiedToken,
+)
+
+
+class TokenVerifier:
+    """Knows the token's text, the scope needed and the time; not accounts, not header syntax."""
+
+    def __init__(self, issuer: str, clock: Clock, codec: TokenCodec) -> None:
+        self._issuer = issuer
+        self._clock = clock
+        self._codec = codec
+
+    def kind_of(self, text: str) -> TokenKind:
+        """Whose token it claims to be. Reads the issuer unverified, so it only ever picks the check to make."""
+        signed, separator, _ = text.partition(SEPARATOR)
+        claimed = self._codec.peek(signed)
+        if claimed is None or claimed.claims.get("iss") != self._issuer:
+            return TokenKind.FOREIGN
+        return TokenKind.COUNTERSIGNED if separator else TokenKind.OURS
+
+    def verify_own(self, text: str, needed: Scope | None = None) -> VerifiedToken:
+        """A token of ours that covers `needed` (None: any will do). Raises TokenRefused."""
+        return _covering(self._verify(text, OWN_TYPE, self._issuer)[0], needed)
+
+    def verify_countersigned(self, text: str, needed: Scope | None = None) -> VerifiedToken:
+        """A countersigned token, both halves belonging together, that covers `needed`. Raises TokenRefused."""
+        signed, _, upstream = text.partition(SEPARATOR)
+        token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
+        actual = hashlib.sha256(upstream.encode()).hexdigest()
+        if not hmac.compare_digest(actual, str(claims.get(UPSTREAM_HASH_CLAIM, ""))):
+            raise TokenRefused("invalid_token", "the token is not the one that was countersigned")
+        return _covering(replace(token, upstream_token=upstream), needed)
+
+    def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
+        signed = self._codec.verify(text)
+        if signed is None:
+            raise TokenRefused("invalid_token", "the token's signature is not ours")
+        claims, now = signed.claims, self._clock.now()
+        begins, ends, account = claims.get("nbf"), claims.get("exp"), claims.get("sub")
+        if (signed.token_type, claims.get("iss"), claims.get("aud")) != (token_type, self._issuer, audience):
+            raise TokenRefused("invalid_token", "the token is of another kind")
+        if not isinstance(begins, int) or not isinstance(ends, int) or not isinstance(account, str):
+            raise TokenRefused("invalid_token", "the token lacks a claim")
+        if not begins <= now < ends:
+            raise TokenRefused("invalid_token", "the token is not valid now")
+        return VerifiedToken(account, _scopes(claims.get("access")), ends), claims
+
+
+def _covering(token: VerifiedToken, needed: Scope | None) -> VerifiedToken:
+    if needed is not None and not token.scopes.cover(needed):
+        raise TokenRefused("insufficient_scope", "the token is for something else")
+    return token
+
+
+def _scopes(access: object) -> ScopeSet:
+    """The `access` claim, whose form we wrote ourselves: the signature has been checked by now."""
+    entries = access if isinstance(access, list) else []
+    return ScopeSet.of(
+        Scope(str(entry["type"]), str(entry["name"]), frozenset(map(str, entry["actions"]))) for entry in entries
+    )

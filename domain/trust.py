@@ -1,0 +1,223 @@
+"""The trust table: which row of it applies, and what each row means.
+
+The rows are numbered as in ARCHITECTURE.md, "Trust". A row is data; the use cases read its columns and never
+ask for its number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from domain.challenge import Challenge
+from domain.errors import UpstreamUndecided
+
+
+class UpstreamIdentity(Enum):
+    """Whose credentials go upstream."""
+
+    CLIENT = "client"
+    ANONYMOUS = "anonymous"
+    SERVICE = "service"
+
+
+class UpstreamScheme(Enum):
+    """How the upstream wants callers to authenticate."""
+
+    NONE = auto()
+    BEARER = auto()
+    BASIC = auto()
+
+
+@dataclass(frozen=True)
+class Stance:
+    """The upstream's last definite answer to our own GET /v2/ without credentials."""
+
+    challenges: tuple[Challenge, ...] = ()
+
+    @property
+    def bearer(self) -> Challenge | None:
+        """Its first Bearer challenge that says where tokens are had."""
+        return next((one for one in self.challenges if one.is_bearer and one.get("realm")), None)
+
+    @property
+    def scheme(self) -> UpstreamScheme:
+        """Bearer before anything else; schemes that we cannot speak count as Basic: their realm is no address."""
+        if self.bearer:
+            return UpstreamScheme.BEARER
+        return UpstreamScheme.BASIC if self.challenges else UpstreamScheme.NONE
+
+
+class ChallengeStyle(Enum):
+    """What a 401 of ours says."""
+
+    UPSTREAM = auto()
+    OWN = auto()
+    REWRITTEN = auto()
+    OWN_BASIC = auto()
+
+
+class TokenEndpoint(Enum):
+    """What /v2/auth does."""
+
+    ABSENT = auto()
+    SIGN = auto()
+    RELAY = auto()
+    RELAY_AND_COUNTERSIGN = auto()
+
+
+class BearerRule(Enum):
+    """What a Bearer token on a resource must be."""
+
+    PASS = auto()
+    OURS_OR_PASS = auto()
+    OURS = auto()
+    COUNTERSIGNED = auto()
+    REFUSE = auto()
+
+
+class BasicRule(Enum):
+    """What Basic credentials on a resource mean."""
+
+    PASS = auto()
+    REFUSE = auto()
+    ACCOUNT = auto()
+    ACCOUNT_EXCHANGED = auto()
+    ACCOUNT_PASSED = auto()
+
+
+class BareRule(Enum):
+    """What a request without Authorization meets."""
+
+    PASS = auto()
+    OPEN = auto()
+    LISTINGS_ONLY = auto()
+    CHALLENGE = auto()
+
+
+@dataclass(frozen=True)
+class TrustRow:
+    """One row of the trust table. `checks_accounts`: nobody gets anything without an account of ours."""
+
+    number: int
+    meaning: str
+    challenge: ChallengeStyle
+    endpoint: TokenEndpoint
+    bearer: BearerRule
+    basic: BasicRule
+    bare: BareRule
+    checks_accounts: bool = False
+
+
+ROW_1 = TrustRow(
+    1,
+    "the upstream's own authentication, untouched",
+    ChallengeStyle.UPSTREAM,
+    TokenEndpoint.ABSENT,
+    BearerRule.PASS,
+    BasicRule.PASS,
+    BareRule.PASS,
+)
+ROW_2 = TrustRow(
+    2,
+    "the upstream asks nothing; a token of ours for anyone",
+    ChallengeStyle.OWN,
+    TokenEndpoint.SIGN,
+    BearerRule.OURS_OR_PASS,
+    BasicRule.REFUSE,
+    BareRule.OPEN,
+)
+ROW_3 = TrustRow(
+    3,
+    "the caller's own upstream login, relayed through /v2/auth",
+    ChallengeStyle.REWRITTEN,
+    TokenEndpoint.RELAY,
+    BearerRule.OURS_OR_PASS,
+    BasicRule.REFUSE,
+    BareRule.LISTINGS_ONLY,
+)
+ROW_4 = TrustRow(
+    4,
+    "the caller's own upstream login, by Basic",
+    ChallengeStyle.UPSTREAM,
+    TokenEndpoint.ABSENT,
+    BearerRule.PASS,
+    BasicRule.PASS,
+    BareRule.PASS,
+)
+ROW_5 = TrustRow(
+    5,
+    "anyone, with the mirror's own upstream identity",
+    ChallengeStyle.OWN,
+    TokenEndpoint.SIGN,
+    BearerRule.OURS,
+    BasicRule.REFUSE,
+    BareRule.OPEN,
+)
+ROW_6 = TrustRow(
+    6,
+    "accounts of ours, with the mirror's own upstream identity",
+    ChallengeStyle.OWN,
+    TokenEndpoint.SIGN,
+    BearerRule.OURS,
+    BasicRule.ACCOUNT,
+    BareRule.CHALLENGE,
+    checks_accounts=True,
+)
+ROW_7 = TrustRow(
+    7,
+    "accounts that are the upstream's too, relayed and countersigned",
+    ChallengeStyle.REWRITTEN,
+    TokenEndpoint.RELAY_AND_COUNTERSIGN,
+    BearerRule.COUNTERSIGNED,
+    BasicRule.ACCOUNT_EXCHANGED,
+    BareRule.CHALLENGE,
+    checks_accounts=True,
+)
+ROW_8 = TrustRow(
+    8,
+    "accounts that are the upstream's too, by Basic",
+    ChallengeStyle.OWN_BASIC,
+    TokenEndpoint.ABSENT,
+    BearerRule.REFUSE,
+    BasicRule.ACCOUNT_PASSED,
+    BareRule.CHALLENGE,
+    checks_accounts=True,
+)
+TABLE: Sequence[TrustRow] = (ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8)
+
+_FOR_CALLERS = {UpstreamScheme.NONE: ROW_2, UpstreamScheme.BEARER: ROW_3, UpstreamScheme.BASIC: ROW_4}
+_FOR_ACCOUNTS = {UpstreamScheme.NONE: ROW_6, UpstreamScheme.BEARER: ROW_7, UpstreamScheme.BASIC: ROW_8}
+
+
+@dataclass(frozen=True)
+class TrustPolicy:
+    """The operator's choices that the row follows from.
+
+    Raises ValueError where they contradict each other: SKIP_AUTH_PROXY leaves every decision to the upstream,
+    so an account list or another identity beside it would promise a check that nobody makes.
+    """
+
+    skip_auth_proxy: bool
+    has_accounts: bool
+    identity: UpstreamIdentity
+
+    def __post_init__(self) -> None:
+        if self.skip_auth_proxy and (self.has_accounts or self.identity is not UpstreamIdentity.CLIENT):
+            raise ValueError("SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client")
+
+    @property
+    def settled_row(self) -> TrustRow | None:
+        """The row where the settings alone decide it; None where the upstream's challenge does."""
+        if self.skip_auth_proxy:
+            return ROW_1
+        if self.identity is UpstreamIdentity.CLIENT:
+            return None
+        return ROW_6 if self.has_accounts else ROW_5
+
+    def row_for(self, stance: Stance | None) -> TrustRow:
+        """The row that applies; raises UpstreamUndecided while it hangs on a challenge never seen yet."""
+        if settled := self.settled_row:
+            return settled
+        if stance is None:
+            raise UpstreamUndecided("the upstream has not been reached yet, so how to authenticate is unknown")
+        return (_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[stance.scheme]

@@ -1,0 +1,54 @@
+"""check-config: would these settings work? Prints what it finds, in plain words."""
+
+import asyncio
+
+from application.ports.token_relay import TokenRequest
+from application.ports.upstream_registry import Passed
+from domain.access import ScopeSet
+from domain.challenge import Challenge
+from domain.errors import CredentialsRefused, Denied, RegistryError
+from domain.trust import Stance
+from entrypoints.container import Container, open_container
+from entrypoints.settings import Settings
+
+_TROUBLE = 1
+
+
+def check_config(settings: Settings) -> int:
+    """Returns the exit status: 0 where all is well, 1 where the upstream would not let the service work."""
+    return asyncio.run(_check(settings))
+
+
+async def _check(settings: Settings) -> int:
+    for warning in settings.warnings:
+        print(f"warning: {warning}")
+    async with open_container(settings) as parts:
+        try:
+            await _report(settings, parts)
+        except RegistryError as error:
+            print(f"error: {settings.upstream_registry}: {error.message}")
+            return _TROUBLE
+    return 0
+
+
+async def _report(settings: Settings, parts: Container) -> None:
+    """Raises RegistryError, RealmRefused among them."""
+    upstream = parts.upstream()
+    stance = Stance((await parts.registry().ping(upstream, Passed())).challenges)
+    row = settings.trust.row_for(stance)
+    print(f"ok: {upstream.url} answers as a registry; trust row {row.number}: {row.meaning}")
+    if stance.bearer:
+        print(await _token_server(settings, parts, stance.bearer))
+        if stance.bearer.get("service") == settings.self_auth_service and not settings.skip_auth_proxy:
+            print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
+
+
+async def _token_server(settings: Settings, parts: Container, challenge: Challenge) -> str:
+    credentials = settings.upstream_credentials
+    try:
+        await parts.relay().fetch(TokenRequest(parts.upstream(), challenge, scopes=ScopeSet(), credentials=credentials))
+    except (CredentialsRefused, Denied) as refused:
+        if credentials:
+            raise
+        return f"ok: its token server answers; nobody gets a token there without a login ({refused.message})"
+    return "ok: its token server gives a token" + (" for UPSTREAM_USERNAME" if credentials else " to anybody")

@@ -1,0 +1,76 @@
+"""One line for each request. It names methods, paths and accounts; never a query, a credential or a token."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sanic import Request
+from sanic.response import BaseHTTPResponse
+
+from application.ports.request_record import begin_record
+
+_LOG = logging.getLogger("docker_image_proxy.access")
+
+
+@dataclass
+class Sent:
+    """What of a streamed body went out, and why it ended early if it did."""
+
+    size: int = 0
+    fault: str | None = None
+
+    def count(self, size: int) -> None:
+        self.size += size
+
+    def failed(self, reason: str) -> None:
+        self.fault = reason
+
+
+async def begin(request: Request) -> None:
+    """Called before a request is handled."""
+    request.ctx.record = begin_record()
+    request.ctx.began = time.perf_counter()
+    request.ctx.is_streamed = False
+
+
+async def end(request: Request, response: BaseHTTPResponse) -> None:
+    """Called when the answer is ready; a streamed one writes its line when its last byte has gone."""
+    if not request.ctx.is_streamed:
+        size = 0 if request.method == "HEAD" else len(response.body or b"")
+        _write(request, response.status, Sent(size))
+
+
+@contextmanager
+def streamed(request: Request, status: int) -> Iterator[Sent]:
+    """Around the sending of a streamed body."""
+    request.ctx.is_streamed = True
+    sent = Sent(fault="the client left")
+    try:
+        yield sent
+        if sent.fault == "the client left":
+            sent.fault = None
+    finally:
+        _write(request, status, sent)
+
+
+def _write(request: Request, status: int, sent: Sent) -> None:
+    record = request.ctx.record
+    facts = {
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+        "bytes": sent.size,
+        "seconds": round(time.perf_counter() - request.ctx.began, 4),
+        "upstream_status": record.upstream_status,
+        "account": record.account,
+        "client": request.ip,
+        "fault": sent.fault,
+    }
+    _LOG.info(
+        "%(method)s %(path)s %(status)s %(bytes)s bytes %(seconds)ss upstream=%(upstream_status)s "
+        "account=%(account)s client=%(client)s fault=%(fault)s",
+        facts,
+        extra=facts,
+    )

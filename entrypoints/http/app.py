@@ -1,0 +1,87 @@
+"""The Sanic application: routes, limits, errors, and the parts that live as long as a worker."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import SanicException
+from sanic.http.http1 import Http
+
+from domain.errors import RegistryError
+from entrypoints.container import Container, open_container
+from entrypoints.http import access_log
+from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
+from entrypoints.http.ops_routes import operations
+from entrypoints.http.pull_routes import pulls
+from entrypoints.http.realm import TokenRealm
+from entrypoints.http.search_routes import searches
+from entrypoints.http.token_routes import tokens
+from entrypoints.settings import Settings
+
+_LOG = logging.getLogger("docker_image_proxy")
+
+# Tokens of large clouds pass Sanic's 8 KiB, and its ceiling of 16.
+_HEADER_LIMIT = 32 * 1024
+_REQUEST_LINE_LIMIT = 8 * 1024
+_BODY_LIMIT = 64 * 1024
+_SILENCE_SECONDS = 120
+
+App = Sanic[Any, Any]
+OpenParts = Callable[[Settings], AbstractAsyncContextManager[Container]]
+
+
+def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts: OpenParts = open_container) -> App:
+    """The application. `open_parts` gives it its parts; tests give others."""
+    Http.HEADER_CEILING = max(Http.HEADER_CEILING, _HEADER_LIMIT + _REQUEST_LINE_LIMIT)
+    app = Sanic(name, configure_logging=False)
+    app.config.update(
+        {
+            "ACCESS_LOG": False,
+            "FALLBACK_ERROR_FORMAT": "json",
+            "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
+            "KEEP_ALIVE_TIMEOUT": _SILENCE_SECONDS,
+            "MOTD": False,
+            "REQUEST_MAX_HEADER_SIZE": _HEADER_LIMIT + _REQUEST_LINE_LIMIT,
+            "REQUEST_MAX_SIZE": _BODY_LIMIT,
+            # Counts silence only: a slow client keeps its download as long as it reads.
+            "RESPONSE_TIMEOUT": _SILENCE_SECONDS,
+        }
+    )
+    app.blueprint([pulls, tokens, searches, operations])
+    app.ctx.settings = settings
+    app.ctx.realm = TokenRealm(settings)
+    _register_parts(app, open_parts)
+    _register_errors(app)
+    app.register_middleware(access_log.begin, "request")
+    app.register_middleware(access_log.end, "response")
+    return app
+
+
+def _register_parts(app: App, open_parts: OpenParts) -> None:
+    async def start(app: App) -> None:
+        app.ctx.opened = AsyncExitStack()
+        app.ctx.parts = await app.ctx.opened.enter_async_context(open_parts(app.ctx.settings))
+
+    async def stop(app: App) -> None:
+        await app.ctx.opened.aclose()
+
+    app.before_server_start(start)
+    app.after_server_stop(stop)
+
+
+def _register_errors(app: App) -> None:
+    async def refused(_: Request, error: RegistryError) -> HTTPResponse:
+        return error_response(error, app.ctx.settings.self_auth_service)
+
+    async def refused_by_sanic(_: Request, error: SanicException) -> HTTPResponse:
+        return sanic_error_response(error)
+
+    async def unexpected(request: Request, error: Exception) -> HTTPResponse:
+        _LOG.error("%s %s", request.method, request.path, exc_info=error)
+        return unexpected_error_response()
+
+    app.error_handler.add(RegistryError, refused)
+    app.error_handler.add(SanicException, refused_by_sanic)
+    app.error_handler.add(Exception, unexpected)

@@ -1,0 +1,124 @@
+"""Refusals as HTTP: the one table of statuses, and the registry's own error body."""
+
+import json
+from typing import Any
+
+from sanic import HTTPResponse
+from sanic.exceptions import (
+    BadRequest,
+    HeaderExpectationFailed,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RequestTimeout,
+    SanicException,
+)
+
+from domain.challenge import Challenge
+from domain.errors import (
+    ClientFault,
+    ContentUnknown,
+    CredentialsRefused,
+    Denied,
+    MethodUnsupported,
+    NoTokensHere,
+    PageUnknown,
+    RangeUnsatisfiable,
+    RegistryError,
+    Unauthorized,
+    UpstreamChallenged,
+    UpstreamFault,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimedOut,
+    UpstreamUndecided,
+)
+
+API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
+
+# PROTOCOL: 502 and 504 send clients to the next registry at once; they retry 500 and 503.
+# The first class that the error is an instance of decides.
+STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
+    (Unauthorized, 401),
+    (CredentialsRefused, 401),
+    (UpstreamChallenged, 401),
+    (Denied, 403),
+    (NoTokensHere, 404),
+    (PageUnknown, 404),
+    (ContentUnknown, 404),
+    (MethodUnsupported, 405),
+    (RangeUnsatisfiable, 416),
+    (ClientFault, 400),
+    (UpstreamRejected, 400),
+    (UpstreamThrottled, 429),
+    (UpstreamUndecided, 503),
+    (UpstreamTimedOut, 504),
+    (UpstreamFault, 502),
+    (RegistryError, 500),
+)
+
+_OF_SANIC: tuple[tuple[type[SanicException], str], ...] = (
+    (NotFound, "UNSUPPORTED"),
+    (MethodNotAllowed, "UNSUPPORTED"),
+    (HeaderExpectationFailed, "UNSUPPORTED"),
+    (PayloadTooLarge, "SIZE_INVALID"),
+    (RequestTimeout, "UNAVAILABLE"),
+    (BadRequest, "UNSUPPORTED"),
+)
+
+
+def status_of(error: RegistryError) -> int:
+    """The HTTP status by which clients understand it."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+def error_response(error: RegistryError, service: str) -> HTTPResponse:
+    """The answer to a refused request. `service` is the realm of the Basic challenge at the token endpoint."""
+    response = _body(status_of(error), error.code, error.message, error.detail)
+    match error:
+        case Unauthorized(challenges=challenges):
+            _challenge(response, challenges)
+        case CredentialsRefused():
+            _challenge(response, (Challenge.of("Basic", realm=service),))
+        case MethodUnsupported(allowed=allowed):
+            response.headers["Allow"] = ", ".join(allowed)
+        case RangeUnsatisfiable(size=int(size)):
+            response.headers["Content-Range"] = f"bytes */{size}"
+        case UpstreamThrottled(retry_after=str(retry_after)):
+            response.headers["Retry-After"] = retry_after
+    return response
+
+
+def sanic_error_response(error: SanicException) -> HTTPResponse:
+    """The same for what Sanic itself refuses: unknown pages, other methods, bytes that are no request."""
+    code = next((code for kind, code in _OF_SANIC if isinstance(error, kind)), "UNKNOWN")
+    message = "this mirror is read-only" if isinstance(error, MethodNotAllowed) else str(error)
+    response = _body(error.status_code, code, message, None)
+    for name, value in error.headers.items():
+        response.headers[name] = value
+    return response
+
+
+def unexpected_error_response() -> HTTPResponse:
+    """A fault of ours; its details go to the log and to nobody else."""
+    return _body(500, "UNKNOWN", "an error inside the mirror; its log has the details", None)
+
+
+def error_body(code: str, message: str, detail: object) -> dict[str, Any]:
+    """OCI distribution specification, section "Error Codes"."""
+    error: dict[str, object] = {"code": code, "message": message}
+    if detail is not None:
+        error["detail"] = detail
+    return {"errors": [error]}
+
+
+def _body(status: int, code: str, message: str, detail: object) -> HTTPResponse:
+    text = json.dumps(error_body(code, message, detail))
+    return HTTPResponse(text, status, headers=dict((API_VERSION,)), content_type="application/json")
+
+
+def _challenge(response: HTTPResponse, challenges: tuple[Challenge, ...]) -> None:
+    """One challenge a line, Bearer first: most clients read no second one out of a line."""
+    for challenge in sorted(challenges, key=lambda one: not one.is_bearer):
+        response.headers.add("WWW-Authenticate", str(challenge))
+    response.headers["Cache-Control"] = "no-store"

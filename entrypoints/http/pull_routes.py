@@ -1,0 +1,141 @@
+"""What clients read: the ping, manifests, blobs, tags, referrers, the catalog."""
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from application.browse import Listing
+from application.pull_blob import BlobAnswer, BlobQuery
+from application.pull_manifest import ManifestAnswer, ManifestQuery
+from application.rights import Caller
+from domain.authorization import parse_authorization
+from domain.content import ByteRange
+from domain.errors import RequestInvalid
+from entrypoints.container import Container
+from entrypoints.http.delivery import deliver
+from entrypoints.http.errors import API_VERSION
+from entrypoints.http.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
+from entrypoints.http.queries import accept_lines, known_digests, link_to, paging
+
+READ = ("GET", "HEAD")
+
+
+def caller_of(request: Request) -> Caller:
+    """Raises RequestInvalid where the request carries several Authorization lines: which one to believe?"""
+    lines = request.headers.getall("authorization", [])
+    if len(lines) > 1:
+        raise RequestInvalid("the request carries several Authorization headers")
+    return Caller(parse_authorization(lines[0] if lines else None), request.app.ctx.realm.of(request))
+
+
+async def ping(request: Request) -> HTTPResponse:
+    parts: Container = request.app.ctx.parts
+    await parts.answer_ping()(caller_of(request), parts.upstream())
+    return _answer(200, "application/json", b"{}")
+
+
+async def catalog(request: Request) -> HTTPResponse:
+    parts: Container = request.app.ctx.parts
+    listing = await parts.browse().repositories(caller_of(request), parts.upstream(), paging(request))
+    return _listing_answer("/v2/_catalog", listing)
+
+
+async def pull(request: Request, path: str) -> HTTPResponse | None:
+    match parse_pull_path(path):
+        case ManifestPath() as manifest:
+            return await _manifest(request, manifest)
+        case BlobPath() as blob:
+            return await _blob(request, blob)
+        case listed:
+            return await _listing(request, listed)
+
+
+async def _manifest(request: Request, path: ManifestPath) -> HTTPResponse:
+    parts: Container = request.app.ctx.parts
+    known = known_digests(request)
+    query = ManifestQuery(path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"})
+    answer = await parts.pull_manifest()(caller_of(request), query)
+    if "*" in known or str(answer.digest) in known:
+        return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
+    headers = _manifest_headers(path, answer) | {"Content-Length": str(answer.size)}
+    return _answer(200, answer.media_type, answer.content, headers)
+
+
+def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> dict[str, str]:
+    headers = _content_headers(str(answer.digest), answer.warnings)
+    if path.reference.digest is None:
+        headers["Vary"] = "Accept"  # the answer to a tag depends on it
+    return headers
+
+
+async def _blob(request: Request, path: BlobPath) -> HTTPResponse | None:
+    parts: Container = request.app.ctx.parts
+    known = bool(known_digests(request) & {"*", str(path.digest)})
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_range(request, path), known)
+    async with parts.pull_blob().open(caller_of(request), query) as blob:
+        headers = _content_headers(str(blob.digest), blob.warnings)
+        headers["Accept-Ranges"] = "bytes"
+        if known:
+            return _answer(304, blob.media_type, None, headers)
+        headers |= _extent(blob)
+        if blob.pieces is None:
+            return _answer(200, blob.media_type, None, headers)
+        await deliver(request, 206 if blob.span else 200, headers, blob.media_type, blob.pieces)
+    return None
+
+
+def _byte_range(request: Request, path: BlobPath) -> ByteRange | None:
+    """RFC 9110 section 13.1.5: with an If-Range that is not our entity tag, the whole is sent."""
+    condition = request.headers.get("if-range")
+    if condition is not None and condition.strip('"') != str(path.digest):
+        return None
+    return ByteRange.parse(request.headers.get("range"))
+
+
+def _extent(blob: BlobAnswer) -> dict[str, str]:
+    if blob.span is None:
+        return {} if blob.size is None else {"Content-Length": str(blob.size)}
+    whole = "*" if blob.size is None else str(blob.size)
+    return {
+        "Content-Length": str(blob.span.length),
+        "Content-Range": f"bytes {blob.span.start}-{blob.span.stop - 1}/{whole}",
+    }
+
+
+async def _listing(request: Request, path: PullPath) -> HTTPResponse:
+    browse = request.app.ctx.parts.browse()
+    caller = caller_of(request)
+    if isinstance(path, TagsPath):
+        listing = await browse.tags(caller, path.name, paging(request))
+        return _listing_answer(f"/v2/{path.name}/tags/list", listing)
+    assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
+    listing = await browse.referrers(caller, path.name, path.digest, paging(request))
+    return _listing_answer(f"/v2/{path.name}/referrers/{path.digest}", listing)
+
+
+def _listing_answer(path: str, listing: Listing) -> HTTPResponse:
+    headers = _warning_headers(listing.warnings)
+    if listing.next_query:
+        headers["Link"] = link_to(path, listing.next_query)
+    if listing.filters_applied:
+        headers["OCI-Filters-Applied"] = listing.filters_applied
+    return _answer(200, listing.media_type, listing.content, headers)
+
+
+def _content_headers(digest: str, warnings: tuple[str, ...]) -> dict[str, str]:
+    headers = {"Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
+    return headers | _warning_headers(warnings)
+
+
+def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
+    return {"Warning": ", ".join(warnings)} if warnings else {}
+
+
+def _answer(status: int, media_type: str, content: bytes | None, headers: dict[str, str] | None = None) -> HTTPResponse:
+    """Headers that a HEAD sets itself stay as they are: a length of 0 there would be believed."""
+    return HTTPResponse(content, status, {**(headers or {}), **dict((API_VERSION,))}, media_type)
+
+
+pulls = Blueprint("pulls")
+pulls.add_route(ping, "/v2", methods=READ, name="ping_without_slash", strict_slashes=True)
+pulls.add_route(ping, "/v2/", methods=READ, strict_slashes=True)
+pulls.add_route(catalog, "/v2/_catalog", methods=READ)
+pulls.add_route(pull, "/v2/<path:path>", methods=READ)

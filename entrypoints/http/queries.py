@@ -1,0 +1,52 @@
+"""What clients may say after the question mark, and in the headers that choose."""
+
+import re
+
+from sanic import Request
+
+from application.browse import Query
+from domain.errors import PaginationInvalid, RequestInvalid
+
+_LARGEST_PAGE = 1000
+"""ECR refuses more, others allocate memory for it (CVE-2023-2253)."""
+_PRINTABLE = re.compile(r"[\x20-\x7e]{0,1024}")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# For us, not for the upstream: `ns` names the registry to a mirror (specification, "Registry Proxying").
+_OURS = frozenset({"ns"})
+
+
+def paging(request: Request) -> Query:
+    """The query that goes upstream. Besides `n` and `last`, registries page with parameters of their own,
+    which come back to us out of the Link that we passed on. Raises PaginationInvalid, RequestInvalid.
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in request.get_query_args(keep_blank_values=True):
+        if name in _OURS:
+            continue
+        if not _WORD.fullmatch(name) or not _PRINTABLE.fullmatch(value):
+            raise RequestInvalid("malformed query", detail={"parameter": name[:64]})
+        pairs.append((name, _page_size(value) if name == "n" else value))
+    return tuple(pairs)
+
+
+def _page_size(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise PaginationInvalid("n is a number of entries, 0 or more", detail={"n": text[:64]})
+    return str(min(int(text), _LARGEST_PAGE))
+
+
+def link_to(path: str, query: str) -> str:
+    """A Link to the next page, relative: clients refuse one that leads to another host (RFC 8288)."""
+    return f'<{path}?{query}>; rel="next"'
+
+
+def accept_lines(request: Request) -> tuple[str, ...]:
+    """All Accept lines; none where they leave everything open, which old registries take for schema 1."""
+    lines = tuple(str(line) for line in request.headers.getall("accept", []))
+    return () if all(line.strip() in {"*/*", ""} for line in lines) else lines
+
+
+def known_digests(request: Request) -> frozenset[str]:
+    """The entity tags of If-None-Match, with or without quotes: registries have emitted both."""
+    lines = ",".join(request.headers.getall("if-none-match", []))
+    return frozenset(tag.strip().removeprefix("W/").strip('"') for tag in lines.split(",") if tag.strip())

@@ -1,0 +1,57 @@
+"""The address of our token endpoint, as the client that asks can reach it."""
+
+import ipaddress
+
+from sanic import Request
+
+from domain.errors import RequestInvalid
+from entrypoints.setting_values import HOST
+from entrypoints.settings import Settings
+
+_PATH = "/v2/auth"
+
+
+class TokenRealm:
+    """SELF_REGISTRY where it is set; else built from the request, so that a mirror works for other machines
+    without being told its own name.
+
+    The Host is whatever the client wrote, hence the grammar; X-Forwarded-* counts only from TRUSTED_PROXIES.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._fixed = settings.self_registry
+        self._trusted = settings.trusted_proxies
+        self._scheme = "https" if settings.tls_cert else "http"
+        self._nameless = f"localhost:{settings.port}"
+
+    def of(self, request: Request) -> str:
+        """Raises RequestInvalid for a Host that is none, or for several."""
+        if self._fixed is not None:
+            return self._fixed + _PATH
+        scheme, host = self._scheme, self._host(request)
+        if self._comes_from_trusted(request):
+            scheme = _first(request, "x-forwarded-proto") or scheme
+            host = _first(request, "x-forwarded-host") or host
+        if scheme not in {"http", "https"} or not HOST.fullmatch(host):
+            raise RequestInvalid("the Host of the request is not a host or host:port")
+        return f"{scheme}://{host}{_PATH}"
+
+    def _host(self, request: Request) -> str:
+        hosts = request.headers.getall("host", [])
+        if len(hosts) > 1:
+            raise RequestInvalid("the request names several Hosts")
+        return str(hosts[0]) if hosts and hosts[0] else self._nameless
+
+    def _comes_from_trusted(self, request: Request) -> bool:
+        if not self._trusted:
+            return False
+        try:
+            peer = ipaddress.ip_address(request.ip)
+        except ValueError:
+            return False
+        return any(peer in network for network in self._trusted)
+
+
+def _first(request: Request, name: str) -> str:
+    """The first element of the header's list: the one nearest to the client."""
+    return str(request.headers.get(name, "")).partition(",")[0].strip().lower()

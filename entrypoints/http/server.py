@@ -1,0 +1,70 @@
+"""Starts the worker processes and says so."""
+
+from functools import partial
+
+from sanic import Sanic
+from sanic.worker.loader import AppLoader
+
+from domain.errors import RegistryError
+from entrypoints.http.app import App, create_app
+from entrypoints.http.logs import configure_logging
+from entrypoints.settings import Settings
+from entrypoints.version import NAME, VERSION
+
+_FIRST_WORKER = "Sanic-Server-0-0"
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal ends it. The settings, a random SERVER_SECRET with them, go to every worker."""
+    configure_logging(settings)
+    loader = AppLoader(factory=partial(_worker_app, settings))
+    app = loader.load()
+    app.prepare(
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        ssl=_tls(settings),
+        motd=False,
+        access_log=False,
+    )
+    Sanic.serve(primary=app, app_loader=loader)
+
+
+def _worker_app(settings: Settings) -> App:
+    configure_logging(settings)
+    app = create_app(settings)
+    app.after_server_start(_announce)
+    return app
+
+
+def _tls(settings: Settings) -> dict[str, str] | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return {"cert": str(settings.tls_cert), "key": str(settings.tls_key)}
+
+
+async def _announce(app: App) -> None:
+    """One line, from one of the workers: only there is it known how the upstream wants to be asked."""
+    if app.m.name != _FIRST_WORKER:
+        return
+    settings: Settings = app.ctx.settings
+    scheme = "https" if settings.tls_cert else "http"
+    address = settings.self_registry or f"{scheme}://{_reachable(settings.host)}:{settings.port}"
+    print(  # noqa: T201 - the one line for the person who started it
+        f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{settings.host}:{settings.port} "
+        f"({await _trust_mode(app)}); point docker at it with "
+        f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json',
+        flush=True,
+    )
+
+
+async def _trust_mode(app: App) -> str:
+    try:
+        row, _ = await app.ctx.parts.stances().row(app.ctx.parts.upstream())
+    except RegistryError as error:
+        return f"trust mode not known yet: {error.message}"
+    return f"trust row {row.number}: {row.meaning}"
+
+
+def _reachable(host: str) -> str:
+    return "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound

@@ -1,0 +1,116 @@
+"""The token endpoint (distribution, spec/auth/token.md by GET, spec/auth/oauth.md by POST)."""
+
+import json
+from datetime import UTC, datetime
+
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, UnsupportedGrantTypeError
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.request import RequestParameters
+
+from application.grant_token import TokenQuery
+from domain.access import Credentials, ScopeSet
+from domain.authorization import Basic
+from domain.errors import CredentialsRefused
+from domain.tokens import IssuedToken
+from entrypoints.container import Container
+from entrypoints.http.errors import API_VERSION, error_body
+from entrypoints.http.pull_routes import caller_of
+
+_NOT_STORED = {"Cache-Control": "no-store", **dict((API_VERSION,))}
+_FORM = "application/x-www-form-urlencoded"
+
+
+async def token_by_get(request: Request) -> HTTPResponse:
+    args = request.get_args(keep_blank_values=False)
+    query = TokenQuery(
+        service=args.get("service"),
+        scopes=ScopeSet.parse(args.getlist("scope", [])),
+        credentials=_credentials(request),
+        offline=args.get("offline_token") == "true",
+        client_id=args.get("client_id"),
+    )
+    return _token_answer(await _grant(request, query))
+
+
+async def token_by_post(request: Request) -> HTTPResponse:
+    try:
+        token = await _grant(request, _form_query(request))
+    except CredentialsRefused as refused:
+        # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
+        return _oauth_error(InvalidGrantError(refused.message, status_code=401), refused.code)
+    except OAuth2Error as error:
+        return _oauth_error(error, "UNSUPPORTED")
+    return _token_answer(token)
+
+
+async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
+    parts: Container = request.app.ctx.parts
+    return await parts.grant_token()(query, parts.upstream())
+
+
+def _form_query(request: Request) -> TokenQuery:
+    """Raises an OAuth2 error of RFC 6749 section 5.2."""
+    if request.content_type.partition(";")[0].strip().lower() != _FORM:
+        raise InvalidRequestError(f"the body is to be {_FORM}")
+    form = request.get_form() or RequestParameters()
+    grant = form.get("grant_type")
+    if grant == "password":
+        credentials = _named(Credentials(form.get("username") or "", form.get("password") or ""))
+        refresh_token = None
+    elif grant == "refresh_token" and form.get("refresh_token"):
+        credentials, refresh_token = None, form.get("refresh_token")
+    else:
+        raise UnsupportedGrantTypeError(str(grant))
+    return TokenQuery(
+        service=form.get("service"),
+        scopes=ScopeSet.parse(form.getlist("scope", [])),
+        credentials=credentials,
+        refresh_token=refresh_token,
+        offline=form.get("access_type") == "offline",
+        client_id=form.get("client_id"),
+    )
+
+
+def _credentials(request: Request) -> Credentials | None:
+    """Raises CredentialsRefused for an Authorization that is no Basic: to ignore it would be to give an
+    anonymous token to somebody who believes to be logged in.
+    """
+    match caller_of(request).authorization:
+        case None:
+            return None
+        case Basic(credentials):
+            return _named(credentials)
+        case _:
+            raise CredentialsRefused("the token endpoint takes Basic credentials only")
+
+
+def _named(credentials: Credentials) -> Credentials | None:
+    """Podman sends an empty user name with an empty password where it has none."""
+    return credentials if credentials.username or credentials.password else None
+
+
+def _token_answer(token: IssuedToken) -> HTTPResponse:
+    """Both names of the token, since every client reads one and none reads both."""
+    issued_at = datetime.fromtimestamp(token.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document: dict[str, object] = {
+        "token": token.text,
+        "access_token": token.text,
+        "expires_in": token.expires_in,
+        "issued_at": issued_at,
+        "scope": str(token.scopes),
+    }
+    if token.refresh_token:
+        document["refresh_token"] = token.refresh_token
+    return HTTPResponse(json.dumps(document), 200, _NOT_STORED, "application/json")
+
+
+def _oauth_error(error: OAuth2Error, code: str) -> HTTPResponse:
+    """RFC 6749's body and the registry's in one, for both kinds of readers."""
+    document = dict(error.get_body()) | error_body(code, error.get_error_description(), None)
+    return HTTPResponse(json.dumps(document), error.status_code, _NOT_STORED, "application/json")
+
+
+tokens = Blueprint("tokens")
+tokens.add_route(token_by_get, "/v2/auth", methods=("GET",))
+tokens.add_route(token_by_post, "/v2/auth", methods=("POST",))

@@ -1,0 +1,84 @@
+"""How the text of one setting becomes a value. Every ValueError here says what the setting takes."""
+
+import ipaddress
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from domain.access import Credentials
+from domain.authorization import decode_basic
+from domain.upstreams import Origin
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# RFC 3986 section 3.2.2 and 3.2.3, as far as host names go.
+HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+_SECRET_BYTES = 32
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_address(text: str) -> str:
+    """An http or https address, without the slash at its end."""
+    parts = urlsplit(text)
+    extra = parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in _DEFAULT_PORTS or not HOST.fullmatch(parts.netloc) or extra:
+        raise ValueError("takes an address such as https://registry.example.com, without user, query or fragment")
+    return text.rstrip("/")
+
+
+def origin_of_address(address: str) -> Origin:
+    """Scheme, host and port of an address that parse_address has passed."""
+    parts = urlsplit(address)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+
+
+def parse_accounts(text: str) -> tuple[Credentials, ...]:
+    """base64 of `user:password`, separated by commas or lines. A malformed one is named by its position only."""
+    entries = [entry.strip() for entry in re.split(r"[,\n]", text)]
+    accounts = []
+    for position, entry in enumerate(entries, start=1):
+        if not entry:
+            continue
+        credentials = decode_basic(entry)
+        if credentials is None or not credentials.username:
+            raise ValueError(f"entry {position} is not the base64 of user:password (see encode-account)")
+        accounts.append(credentials)
+    if not accounts:
+        raise ValueError("is set but holds no entry; takes base64 of user:password, separated by commas")
+    return tuple(accounts)
+
+
+def parse_secret(text: str) -> str:
+    if len(text.encode()) < _SECRET_BYTES:
+        raise ValueError(f"is too short; takes {_SECRET_BYTES} bytes or more")
+    return text
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(word.strip()) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise ValueError("takes addresses or networks such as 10.0.0.0/8, separated by commas") from error
+
+
+def parse_hosts(text: str) -> frozenset[str]:
+    hosts = [word.strip().lower() for word in text.split(",") if word.strip()]
+    if not all(HOST.fullmatch(host) for host in hosts):
+        raise ValueError("takes hosts, each HOST or HOST:PORT, separated by commas")
+    return frozenset(hosts)
+
+
+def read_secret_file(path: Path) -> str:
+    """The file's text without the newline at its end, which every editor puts there."""
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"cannot be read ({reason}); takes the path of a file") from error
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

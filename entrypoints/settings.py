@@ -1,0 +1,177 @@
+"""The settings, from environment variables; nothing else in the service reads the environment."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from domain.access import Credentials
+from domain.trust import TrustPolicy, UpstreamIdentity
+from entrypoints.setting_values import (
+    Network,
+    is_loopback,
+    parse_accounts,
+    parse_address,
+    parse_hosts,
+    parse_networks,
+    parse_secret,
+    read_secret_file,
+)
+
+_SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
+
+Address = Annotated[str, AfterValidator(parse_address)]
+Secret = Annotated[SecretStr, AfterValidator(lambda value: SecretStr(parse_secret(value.get_secret_value())))]
+
+
+class SettingsError(Exception):
+    """A setting that stops the start; the message is the one line to print."""
+
+
+class Settings(BaseSettings):
+    """Every setting; its environment variable is the name in capitals, its description says what it takes."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    # --- the seed's ---
+    port: int = Field(8080, ge=1, le=65535, description="a port number from 1 to 65535")
+    upstream_registry: Address = Field("https://registry-1.docker.io", description="the upstream's address")
+    self_registry: Address | None = Field(None, description="the address by which clients reach this service")
+    self_auth_service: str = Field(
+        "docker-image-proxy",
+        pattern=r"^[A-Za-z0-9._:/-]{1,128}$",
+        description="a name of letters, digits and ._:/-",
+    )
+    accounts: Annotated[tuple[Credentials, ...], NoDecode, BeforeValidator(parse_accounts)] = Field(
+        (), description="base64 of user:password, separated by commas", validate_default=False
+    )
+    skip_auth_proxy: bool = Field(False, description="true or false")
+    server_secret: Secret = Field(
+        default_factory=lambda: SecretStr(secrets.token_urlsafe(48)), description="32 bytes or more"
+    )
+
+    # --- where we listen, and what clients see ---
+    host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a mirror is for other machines
+    workers: int = Field(2, ge=1, le=256, description="a number of processes from 1 to 256")
+    tls_cert: FilePath | None = Field(None, description="the path of a PEM file")
+    tls_key: FilePath | None = Field(None, description="the path of a PEM file")
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)] = Field(
+        (), description="addresses or networks, separated by commas", validate_default=False
+    )
+    shutdown_grace: float = Field(30, ge=0, le=3600, description="seconds from 0 to 3600")
+    token_ttl: int = Field(300, ge=60, le=86400, description="seconds from 60 to 86400")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+
+    # --- how we go upstream ---
+    upstream_identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
+    upstream_username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
+    upstream_password: SecretStr | None = Field(None, description="a password")
+    allow_everyone: bool = Field(False, description="true or false")
+    upstream_ca: FilePath | None = Field(None, description="the path of a PEM file")
+    upstream_realms: Annotated[frozenset[str], NoDecode, BeforeValidator(parse_hosts)] = Field(
+        frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
+    )
+    upstream_timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
+    search_upstream: Address | None = Field(None, description="the address of a v1 search endpoint")
+    http_proxy: str | None = Field(None, description="an address")
+    https_proxy: str | None = Field(None, description="an address")
+    no_proxy: str = Field("", description="hosts, separated by commas")
+
+    # --- secrets out of files ---
+    accounts_file: Path | None = Field(None, description="the path of a file")
+    server_secret_file: Path | None = Field(None, description="the path of a file")
+    upstream_password_file: Path | None = Field(None, description="the path of a file")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: dict[str, object]) -> dict[str, object]:
+        for name in sorted(_SECRETS):
+            path = given.get(f"{name}_file")
+            if path is None:
+                continue
+            if given.get(name) is not None:
+                raise ValueError(f"{name.upper()} and {name.upper()}_FILE are both set; takes one of them")
+            try:
+                given[name] = read_secret_file(Path(str(path)))
+            except ValueError as error:
+                raise ValueError(f"{name.upper()}_FILE: got {str(path)!r}; {error}") from error
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _imply_identity(cls, given: dict[str, object]) -> dict[str, object]:
+        if given.get("upstream_username") and not given.get("upstream_identity"):
+            given["upstream_identity"] = UpstreamIdentity.SERVICE
+        return given
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        service = self.upstream_identity is UpstreamIdentity.SERVICE
+        if service != (self.upstream_username is not None and self.upstream_password is not None):
+            raise ValueError(
+                f"UPSTREAM_IDENTITY: got {self.upstream_identity.value!r}; 'service' and the pair UPSTREAM_USERNAME "
+                "and UPSTREAM_PASSWORD go together, and with no other identity"
+            )
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
+        if service and not self.accounts and not self.allow_everyone and not is_loopback(self.host):
+            raise ValueError(
+                f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
+                "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
+            )
+        self.trust  # noqa: B018 - raises where the trust settings contradict each other
+        return self
+
+    @property
+    def trust(self) -> TrustPolicy:
+        return TrustPolicy(self.skip_auth_proxy, bool(self.accounts), self.upstream_identity)
+
+    @property
+    def upstream_credentials(self) -> Credentials | None:
+        """The mirror's own login at the upstream, None where it has none."""
+        if self.upstream_username is None or self.upstream_password is None:
+            return None
+        return Credentials(self.upstream_username, self.upstream_password.get_secret_value())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What starts, but should make the operator think."""
+        if self.accounts and self.self_registry is None and not is_loopback(self.host):
+            exposed = (
+                "ACCOUNTS without SELF_REGISTRY: clients send their passwords to whatever Host a request names; "
+                "set SELF_REGISTRY to this service's own address"
+            )
+            return (exposed,)
+        return ()
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment. Raises SettingsError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_line(error)) from None
+
+
+def _line(error: ValidationError) -> str:
+    """One line: the setting, what it got (never a secret), what it takes."""
+    first = error.errors(include_url=False)[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return reason
+    name = str(first["loc"][0])
+    takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
+    if name in _SECRETS:
+        return f"{name.upper()}: {takes}"
+    return f"{name.upper()}: got {str(first['input'])!r}; {takes}"

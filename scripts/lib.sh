@@ -1,0 +1,142 @@
+# shellcheck shell=sh
+# What scripts/serve, scripts/test and scripts/lock share.
+: "${root:?the sourcing script sets it to the checkout}"
+
+say() { printf '%s: %s\n' "${0##*/}" "$*"; }
+warn() { say "$@" >&2; }
+die() {
+    warn "$@"
+    exit 1
+}
+
+# --- the system's packages ---------------------------------------------------------------------------------
+
+# Sets $as_root to the words that make a command run as root; fails where nothing does.
+# Only "ask" may lead to a password prompt, and only at a terminal.
+find_root() {
+    if [ "$(id -u)" = 0 ]; then
+        as_root='env'
+    elif ! command -v sudo >/dev/null 2>&1; then
+        return 1
+    elif sudo -n true 2>/dev/null; then
+        as_root='sudo -n env'
+    elif [ "${1:-}" = ask ] && [ -t 0 ]; then
+        as_root='sudo env'
+    else
+        return 1
+    fi
+}
+
+apt_run() {
+    # Words on purpose: $as_root holds several. Nothing here may wait for an answer.
+    # shellcheck disable=SC2086
+    $as_root DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@" </dev/null
+}
+
+# apt_install package...: at first with the package lists there are, then once with fresh ones.
+# Quiet when it works; what apt said is shown by show_apt_log.
+apt_install() {
+    apt_log=${apt_log:-$(mktemp)}
+    apt_run install --no-install-recommends "$@" >"$apt_log" 2>&1 && return 0
+    if [ -z "${apt_updated:-}" ]; then
+        apt_updated=yes
+        say "updating the package lists"
+        apt_run update >"$apt_log" 2>&1 || warn "apt-get update failed; going on with what is there"
+        apt_run install --no-install-recommends "$@" >"$apt_log" 2>&1 && return 0
+    fi
+    return 1
+}
+show_apt_log() { sed 's/^/    apt: /' "$apt_log" >&2; }
+drop_apt_log() {
+    [ -z "${apt_log:-}" ] || rm -f "$apt_log"
+    apt_log=
+}
+
+# --- Python ------------------------------------------------------------------------------------------------
+
+# Sets $python to an interpreter that can make a virtual environment with pip.
+# Debian splits ensurepip off into python3-venv, so its presence is asked for, not assumed.
+find_python() {
+    for python in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+        "$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
+            2>/dev/null && return 0
+    done
+    return 1
+}
+
+has_certificates() {
+    for bundle in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt \
+        /etc/ssl/cert.pem; do
+        if [ -n "$bundle" ] && [ -s "$bundle" ]; then return 0; fi
+    done
+    return 1
+}
+
+need_python() {
+    if find_python && has_certificates; then return 0; fi
+    if command -v apt-get >/dev/null 2>&1 && find_root ask; then
+        say "installing Python and certificates from the system's packages"
+        if ! apt_install python3 python3-venv ca-certificates; then
+            show_apt_log
+            drop_apt_log
+            die "apt-get could not install python3, python3-venv and ca-certificates"
+        fi
+        drop_apt_log
+    fi
+    find_python || die "needs Python 3.11 to 3.14 with venv and ensurepip (Debian: python3-venv), and could not" \
+        "install it; set PYTHON to name one that lies elsewhere"
+    has_certificates || warn "no certificates found: registries over TLS may not be reachable"
+}
+
+# --- the virtual environment -------------------------------------------------------------------------------
+
+# The name of a state: equal names, nothing to do. The checkout's path and Python's version are part of it,
+# because scripts inside an environment carry the first and its packages the second.
+state_of() { { printf '%s\n' "$root" "$("$python" -VV)" && cat "$@"; } | sha256sum | cut -d ' ' -f 1; }
+is_state() { [ "$(cat "$root/.venv/.state-$1" 2>/dev/null)" = "$2" ]; }
+
+pip_install() {
+    # --no-deps: the locks are complete, so nothing is left for pip to decide.
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps "$@" </dev/null
+}
+
+# make_venv runtime|dev: brings .venv to what the lock says. The dev lock holds the runtime lock's versions
+# too (scripts/lock sees to that), so that an environment with both serves as well as one with the first.
+make_venv() {
+    need_python
+    # A second caller waits here instead of installing over the first.
+    if command -v flock >/dev/null 2>&1; then
+        exec 9<"$root/requirements"
+        flock -n 9 || say "waiting for another set-up in this checkout"
+        flock 9
+    fi
+    venv_runtime=$(state_of "$root/requirements/runtime.lock")
+    venv_dev=$(state_of "$root/requirements/dev.lock")
+    venv_project=$(state_of "$root/pyproject.toml")
+
+    # Anew when a lock changed, so that nothing which left the lock stays importable.
+    if ! is_state runtime "$venv_runtime" || ! "$root/.venv/bin/python" -c '' 2>/dev/null ||
+        { [ -e "$root/.venv/.state-dev" ] && ! is_state dev "$venv_dev"; }; then
+        say "making .venv with $("$python" -V)"
+        rm -rf "$root/.venv"
+        "$python" -m venv "$root/.venv"
+    fi
+    if [ "$1" = dev ] && ! is_state dev "$venv_dev"; then
+        say "installing requirements/dev.lock"
+        pip_install --require-hashes --only-binary :all: -r "$root/requirements/dev.lock"
+        printf '%s\n' "$venv_dev" >"$root/.venv/.state-dev"
+        printf '%s\n' "$venv_runtime" >"$root/.venv/.state-runtime"
+    elif ! is_state runtime "$venv_runtime"; then
+        say "installing requirements/runtime.lock"
+        pip_install --require-hashes --only-binary :all: -r "$root/requirements/runtime.lock"
+        printf '%s\n' "$venv_runtime" >"$root/.venv/.state-runtime"
+    fi
+    if ! is_state project "$venv_project"; then
+        say "installing the project, editable"
+        # A plain path entry: mypy and import-linter read that, but not setuptools' import hooks.
+        pip_install --no-build-isolation --config-settings editable_mode=compat --editable "$root"
+        printf '%s\n' "$venv_project" >"$root/.venv/.state-project"
+    fi
+    exec 9<&-
+}

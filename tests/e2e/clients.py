@@ -1,0 +1,83 @@
+"""skopeo, podman and curl with nothing of the machine's own configuration or logins."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.docker import Ran, run
+from tests.e2e.images import digest_of
+from tests.e2e.processes import SEARCH_PATH
+
+
+def _environment(home: Path) -> dict[str, str]:
+    home.mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": SEARCH_PATH, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "TMPDIR": str(home),
+        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+    }  # fmt: skip
+
+
+def curl(*arguments: str) -> Ran:
+    return run(["curl", "--silent", "--show-error", "--noproxy", "*", *arguments])
+
+
+@dataclass(frozen=True)
+class Skopeo:
+    home: Path
+
+    def __call__(self, *arguments: str) -> Ran:
+        return run(["skopeo", "--insecure-policy", *arguments], env=_environment(self.home))
+
+    def inspect(self, reference: str, *options: str) -> dict[str, Any]:
+        done = self("inspect", "--tls-verify=false", *options, f"docker://{reference}").ok()
+        return dict(json.loads(done.output.partition("\n")[2]))
+
+    def copy(self, reference: str, *options: str) -> Ran:
+        place = f"dir:{self.home}/copied"
+        return self("copy", "--src-tls-verify=false", *options, f"docker://{reference}", place)
+
+    def copied_digests(self) -> set[str]:
+        """The digest of each file that arrived, computed anew."""
+        folder = self.home / "copied"
+        return {digest_of(file.read_bytes()) for file in folder.iterdir() if file.name != "version"}
+
+
+@dataclass(frozen=True)
+class Podman:
+    home: Path
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Ran:
+        # vfs needs no kernel support, and the events no journal.
+        own = ["--root", f"{self.home}/root", "--runroot", f"{self.home}/run", "--storage-driver", "vfs"]
+        quiet = ["--events-backend", "none", "--cgroup-manager", "cgroupfs"]
+        return run(["podman", *own, *quiet, *arguments], stdin, env=_environment(self.home))
+
+    def pull(self, reference: str, *options: str) -> Ran:
+        return self("pull", "--tls-verify=false", *options, reference)
+
+    def search(self, term: str, *options: str) -> Ran:
+        return self("search", "--tls-verify=false", "--format", "{{.Name}}", *options, term)
+
+    def login(self, host: str, name: str, password: str) -> Ran:
+        return self(
+            "login", "--tls-verify=false", "--username", name, "--password-stdin", host, stdin=password
+        )
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        done = self("image", "inspect", reference).ok()
+        return dict(json.loads(done.output.partition("\n")[2])[0])
+
+
+@contextmanager
+def temporary_podman() -> Iterator[Podman]:
+    # podman refuses a run root whose path is longer than 50 characters.
+    home = Path(tempfile.mkdtemp(prefix="dip-"))
+    try:
+        yield Podman(home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,151 @@
+"""The real parts as fixtures: each started once a session, at the first test that needs it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import clients, upstreams
+from tests.e2e import docker as real_docker
+from tests.e2e.certificates import KeyPair, PrivateAuthority, make_authority, make_signer
+from tests.e2e.processes import NotReadyError, free_port, program
+from tests.e2e.proxy import Serving, serving
+from tests.e2e.registry import Registry, docker_registry
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("real"):
+        missing = [part for part in mark.args if not program(part)]
+        if missing:
+            pytest.skip(f"not installed: {', '.join(missing)}")
+        if "dockerd" in mark.args and (reason := real_docker.why_no_dockerd()):
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where configurations and logs of the session lie."""
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def authority(workplace: Path) -> PrivateAuthority:
+    return make_authority(workplace)
+
+
+@pytest.fixture(scope="session")
+def signer(workplace: Path) -> KeyPair:
+    return make_signer(workplace)
+
+
+@pytest.fixture(scope="session")
+def content(workplace: Path) -> upstreams.Content:
+    folder = workplace / "content"
+    folder.mkdir()
+    return upstreams.make_content(folder, workplace)
+
+
+@pytest.fixture(scope="session")
+def open_registry(workplace: Path, content: upstreams.Content) -> Iterator[Registry]:
+    with docker_registry(workplace, content.folder, "open") as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def token_registry(
+    workplace: Path, content: upstreams.Content, signer: KeyPair
+) -> Iterator[upstreams.TokenUpstream]:
+    with upstreams.token_upstream(workplace, content, signer) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def htpasswd_registry(workplace: Path, content: upstreams.Content) -> Iterator[Registry]:
+    with upstreams.htpasswd_upstream(workplace, content) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def tls_registry(
+    workplace: Path, content: upstreams.Content, authority: PrivateAuthority
+) -> Iterator[Registry]:
+    with upstreams.tls_upstream(workplace, content, authority) as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def redirecting_registry(
+    workplace: Path, content: upstreams.Content
+) -> Iterator[upstreams.RedirectingUpstream]:
+    with upstreams.redirecting_upstream(workplace, content) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def spied_open(workplace: Path, open_registry: Registry) -> Iterator[upstreams.LoggedUpstream]:
+    with upstreams.spied(workplace, open_registry) as spy:
+        yield spy
+
+
+@pytest.fixture(scope="session")
+def spied_token(
+    workplace: Path, token_registry: upstreams.TokenUpstream
+) -> Iterator[upstreams.LoggedUpstream]:
+    with upstreams.spied(workplace, token_registry) as spy:
+        yield spy
+
+
+@pytest.fixture(scope="session")
+def spied_htpasswd(workplace: Path, htpasswd_registry: Registry) -> Iterator[upstreams.LoggedUpstream]:
+    with upstreams.spied(workplace, htpasswd_registry) as spy:
+        yield spy
+
+
+@pytest.fixture(scope="session")
+def mirror_port() -> int:
+    """Where dockerd looks for its mirror: one daemon serves every test, whose service listens there."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def daemon(workplace: Path, mirror_port: int) -> Iterator[real_docker.Dockerd]:
+    log = workplace / "dockerd.log"
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(real_docker.dockerd(f"http://127.0.0.1:{mirror_port}", log))
+        except NotReadyError as reason:
+            # Not every root may: a chroot without cgroups cannot run it, which is no fault of the service.
+            pytest.skip(f"dockerd does not start here: {reason}")
+        yield running
+
+
+@pytest.fixture
+def docker(daemon: real_docker.Dockerd, tmp_path: Path) -> Iterator[real_docker.Docker]:
+    client = real_docker.Docker(daemon.socket, tmp_path / "docker-client")
+    yield client
+    client.forget_images()
+
+
+@pytest.fixture(scope="session")
+def serve(workplace: Path) -> Serving:
+    """`with serve(SETTING="value", ...) as proxy:` our service on a port of its own."""
+    return partial(serving, workplace)
+
+
+@pytest.fixture(scope="session")
+def mirror(workplace: Path, mirror_port: int) -> Serving:
+    """The same where dockerd looks for its mirror."""
+    return partial(serving, workplace, mirror_port)
+
+
+@pytest.fixture
+def podman() -> Iterator[clients.Podman]:
+    with clients.temporary_podman() as client:
+        yield client
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path) -> clients.Skopeo:
+    return clients.Skopeo(tmp_path / "skopeo")

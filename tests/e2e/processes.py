@@ -1,0 +1,135 @@
+"""A real program on loopback: started with its log in a file, awaited, and ended by its own pid."""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+# dockerd and its kin live in sbin, which a plain user's PATH leaves out.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+# Below the kernel's range for outgoing connections, so that no client takes a port between choice and use.
+_PORTS = random.SystemRandom().sample(range(20000, 32000), 12000)
+
+
+class NotReadyError(Exception):
+    """A process ended early or did not answer in time; the message carries the tail of its log."""
+
+
+def program(name: str) -> str | None:
+    return shutil.which(name, path=SEARCH_PATH)
+
+
+def free_port() -> int:
+    while True:
+        port = _PORTS.pop()
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.02) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(pause)
+    return condition()
+
+
+def port_open(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Process:
+    """One program with its log file; `tail()` is what a failing test shows."""
+
+    def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.name = Path(argv[0]).name
+        self.log = log
+        with log.open("ab") as out:
+            # A session of its own: a worker that outlives its parent is still found and ended by our pid.
+            self._popen = subprocess.Popen(
+                [program(argv[0]) or argv[0], *argv[1:]], stdin=subprocess.DEVNULL, stdout=out,
+                stderr=subprocess.STDOUT, env=env, start_new_session=True,
+            )  # fmt: skip
+        self.pid = self._popen.pid
+
+    def wait_ready(self, ready: Callable[[], bool], seconds: float = 20) -> None:
+        if wait_until(lambda: self.returncode is not None or ready(), seconds) and self.returncode is None:
+            return
+        state = "is not ready" if self.returncode is None else f"ended with {self.returncode}"
+        self.stop(grace=1)
+        raise NotReadyError(f"{self.name} {state}; its log ends:\n{self.tail()}")
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    def wait(self, seconds: float) -> int:
+        return self._popen.wait(seconds)
+
+    def terminate(self) -> None:
+        self._popen.send_signal(signal.SIGTERM)
+
+    def stop(self, grace: float = 10) -> None:
+        if self.returncode is None:
+            self.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(grace)
+        self.kill()
+
+    def kill(self) -> None:
+        """End at once whatever is left of the process and its children."""
+        for pid in session_pids(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._popen.wait(10)
+
+    def tail(self, lines: int = 25) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def log_lines(self, since: int = 0) -> list[str]:
+        return self.log.read_bytes()[since:].decode(errors="replace").splitlines()
+
+    def settled_lines(self, since: int = 0) -> list[str]:
+        """The lines once none follows for a moment: an access log is written after the answer has left."""
+        size = -1
+        while size != (size := self.mark()):
+            time.sleep(0.15)
+        return self.log_lines(since)
+
+    def mark(self) -> int:
+        """Where the log ends now, for `log_lines(since=...)`."""
+        return self.log.stat().st_size
+
+
+@contextlib.contextmanager
+def running(process: Process, ready: Callable[[], bool], seconds: float = 20) -> Iterator[Process]:
+    try:
+        process.wait_ready(ready, seconds)
+        yield process
+    finally:
+        process.stop()
+
+
+def session_pids(leader: int) -> list[int]:
+    """Every live process whose session is the leader's: the process itself and all that it spawned."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            fields = re.sub(r"^.*\) ", "", (entry / "stat").read_text(), flags=re.DOTALL).split()
+            if int(fields[3]) == leader and fields[0] != "Z":
+                pids.append(int(entry.name))
+    return sorted(pids)

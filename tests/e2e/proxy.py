@@ -1,0 +1,142 @@
+"""Our service as its users start it: the console script, settings in the environment, a port on loopback."""
+
+import http.client
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from tests.e2e.plain_http import Answer, answers, connect, fetch
+from tests.e2e.processes import Process, free_port, program, running, session_pids
+from tests.e2e.upstreams import basic
+
+SECRET = "e2e-secret-of-forty-characters-and-more-x"
+SCRIPT = Path(sys.executable).with_name("docker-image-proxy")
+
+
+@dataclass
+class Proxy:
+    process: Process
+    port: int
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    def get(self, path: str, authorization: str | None = None, **headers: str) -> Answer:
+        return self.request("GET", path, authorization, **headers)
+
+    def request(self, method: str, path: str, authorization: str | None = None, **headers: str) -> Answer:
+        if authorization:
+            headers["Authorization"] = authorization
+        return fetch(method, self.url + path, headers)
+
+    def open(self, path: str, authorization: str | None = None) -> "Transfer":
+        return Transfer(self, path, authorization)
+
+    def ask_token(self, scope: str, authorization: str | None, **query: str) -> Answer:
+        """What a client does with the challenge of `/v2/`: its service, our realm."""
+        challenge = self.get("/v2/").headers["WWW-Authenticate"]
+        service = challenge.partition('service="')[2].partition('"')[0]
+        return self.get("/v2/auth?" + urlencode({"service": service, "scope": scope, **query}), authorization)
+
+    def token(self, scope: str, account: str | None = None) -> str:
+        answer = self.ask_token(scope, basic(account) if account else None)
+        assert answer.status == 200, (answer.status, answer.body)
+        return str(answer.json()["token"])
+
+    def accesses(self, since: int = 0) -> list[dict[str, Any]]:
+        """The lines of the access log: one JSON object a request."""
+        entries = [json.loads(line) for line in self.process.settled_lines(since) if line.startswith("{")]
+        return [entry for entry in entries if "method" in entry and "path" in entry]
+
+    def worker_of(self, connection: http.client.HTTPConnection) -> int:
+        """Which of our processes holds the other end of this connection."""
+        ours = connection.sock.getsockname()[1]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()  # number, local address, remote address, ..., inode
+            if fields[1].endswith(f":{self.port:04X}") and fields[2].endswith(f":{ours:04X}"):
+                inode = f"socket:[{fields[9]}]"
+                return next(pid for pid in session_pids(self.process.pid) if inode in _open_files(pid))
+        raise AssertionError(f"{self.host} holds no end of the connection from port {ours}")
+
+    @contextmanager
+    def connection_to_each_worker(self, workers: int = 2) -> Iterator[list[http.client.HTTPConnection]]:
+        """One kept-alive connection to each; the kernel spreads new ones at will, so ask until all came."""
+        held: list[http.client.HTTPConnection] = []
+        found: dict[int, http.client.HTTPConnection] = {}
+        try:
+            while len(found) < workers:
+                assert len(held) < 500, f"only {len(found)} of {workers} workers accept connections"
+                held.append(connect(self.url))
+                held[-1].request("GET", "/livez")
+                held[-1].getresponse().read()
+                found.setdefault(self.worker_of(held[-1]), held[-1])
+            yield list(found.values())
+        finally:
+            for connection in held:
+                connection.close()
+
+
+class Transfer:
+    """One GET that is read when and as far as the test likes."""
+
+    def __init__(self, proxy: Proxy, path: str, authorization: str | None = None) -> None:
+        self.connection = connect(proxy.url, timeout=30)
+        headers = {"Authorization": authorization} if authorization else {}
+        self.connection.request("GET", path, headers=headers)
+        self.response = self.connection.getresponse()
+
+    def __enter__(self) -> http.client.HTTPResponse:
+        return self.response
+
+    def __exit__(self, *_: object) -> None:
+        self.response.close()
+        self.connection.close()
+
+
+def _open_files(pid: int) -> set[str]:
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.add(str(entry.readlink()))
+        except OSError:  # closed since it was listed
+            continue
+    return found
+
+
+def command(*arguments: str) -> list[str]:
+    # Beside the interpreter of the tests; without an installed script, the module of this source tree.
+    script = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "entrypoints.cli"]
+    return [*script, *arguments]
+
+
+def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
+    # Nothing of the caller's environment: a stray ACCOUNTS or HTTPS_PROXY would change what is tested.
+    return {
+        "PATH": str(Path(program("sh") or "/bin/sh").parent), "LANG": "C.UTF-8",
+        "HOST": "127.0.0.1", "PORT": str(port), "WORKERS": "2", "LOG_FORMAT": "json", **settings,
+    }  # fmt: skip
+
+
+@contextmanager
+def serving(
+    folder: Path, port: int | None = None, *, ready: str = "/readyz", **settings: str
+) -> Iterator[Proxy]:
+    port = port or free_port()
+    number = len(list(folder.glob("proxy-*.log")))
+    process = Process(command("serve"), folder / f"proxy-{number}.log", environment(port, settings))
+    proxy = Proxy(process, port)
+    with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):
+        yield proxy
+
+
+Serving = Callable[..., AbstractContextManager[Proxy]]

@@ -1,0 +1,39 @@
+"""What a complete pull looks like: in docker's store, and in the log of the registry that gave it."""
+
+from collections.abc import Sequence
+
+from tests.e2e.docker import Docker
+from tests.e2e.images import Image
+from tests.e2e.registry import Request
+from tests.e2e.upstreams import Content
+
+
+def mirror_name(name: str) -> str:
+    """What a user types for this repository: docker adds `library/` itself."""
+    return name.removeprefix("library/")
+
+
+def pull_whole(docker: Docker, content: Content, name: str, host: str = "") -> None:
+    """Pull, and find every layer's digest in docker's store."""
+    typed = f"{host}/{name}" if host else mirror_name(name)
+    docker.pull(f"{typed}:1").ok()
+    image = content.images[name]
+    assert docker.diff_ids(f"{typed}:1") == list(image.diff_ids)
+    assert docker.repo_digests(f"{typed}:1") == [f"{typed}@{image.manifest.digest}"]
+
+
+def assert_all_fetched(requests: Sequence[Request], name: str, image: Image, *, status: int = 200) -> None:
+    """The log shows this image's manifest and each of its blobs, once, and of other repositories nothing."""
+    blobs = [request.path for request in requests if "/blobs/" in request.path and request.method == "GET"]
+    assert sorted(blobs) == sorted(f"/v2/{name}/blobs/{digest}" for digest in image.blob_digests)
+    assert {request.status for request in requests if "/blobs/" in request.path} == {status}
+    manifests = {
+        request.path for request in requests if "/manifests/" in request.path and request.status == 200
+    }
+    assert manifests
+    assert manifests <= {f"/v2/{name}/manifests/1", f"/v2/{name}/manifests/{image.manifest.digest}"}
+
+
+def users(requests: Sequence[Request]) -> set[str | None]:
+    """Whose credentials the upstream accepted."""
+    return {request.user for request in requests if request.status == 200}

@@ -1,0 +1,84 @@
+"""A front of a registry: `spy.py PORT BACKEND_PORT`, a program of its own with one log line a request.
+
+It forwards each request as it came and notes what docker-registry does not log: how Authorization came, and
+whose it was. It also answers referrers, which docker-registry 2.8 has not, and to anybody: the worst upstream
+there is for a proxy that forgets to check.
+"""
+
+import base64
+import http.client
+import json
+import re
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BACKEND_PORT = int(sys.argv[2])
+REFERRERS = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [
+            {
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": "sha256:" + "5ec2e7" * 10 + "abcd",
+                "size": 1234,
+                "artifactType": "application/vnd.e2e.secret",
+            }
+        ],
+    }
+).encode()
+
+
+def user_in(scheme: str | None, value: str) -> str | None:
+    """Whose credentials these are, unverified: the name of a pair, the subject of a token."""
+    if scheme == "Basic":
+        return base64.b64decode(value).decode().partition(":")[0]
+    if scheme == "Bearer" and value.count(".") == 2:
+        claims = value.split(".")[1]
+        return str(json.loads(base64.urlsafe_b64decode(claims + "==")).get("sub"))
+    return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if re.fullmatch(r"/v2/.+/referrers/[^/]+", self.path.partition("?")[0]):
+            headers = [("Content-Type", "application/vnd.oci.image.index.v1+json")]
+            self.give(200, [*headers, ("Content-Length", str(len(REFERRERS)))], REFERRERS)
+            return
+        backend = http.client.HTTPConnection("127.0.0.1", BACKEND_PORT, timeout=30)
+        try:
+            backend.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                backend.putheader(name, value)
+            backend.endheaders()
+            answer = backend.getresponse()
+            hop = {"connection", "transfer-encoding", "keep-alive"}
+            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in hop]
+            self.give(answer.status, kept, answer.read())
+        finally:
+            backend.close()
+
+    do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+
+    def give(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
+        note = {
+            "method": self.command, "path": self.path, "status": status, "authorization": scheme or None,
+            "user": user_in(scheme, value), "agent": self.headers.get("User-Agent", ""),
+        }  # fmt: skip
+        print(json.dumps(note), flush=True)
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """The line in `give` says more."""
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

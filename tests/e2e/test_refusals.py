@@ -1,0 +1,243 @@
+"""With ACCOUNTS, whoever has no valid account gets not one byte of content, on either worker.
+
+Every wrong credential there is, on every address that gives content, by GET, HEAD and Range; the upstream
+behind gives its referrers to anybody. A valid account gets an answer to the same requests, so it can fail.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import forgeries
+from tests.e2e.plain_http import Answer, send
+from tests.e2e.proxy import SECRET, Proxy, serving
+from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, LoggedUpstream, TokenUpstream, account_entry, basic
+
+pytestmark = pytest.mark.real("docker-registry")
+
+PULL = f"repository:{PRIVATE}:pull"
+CATALOG = "registry:catalog:*"
+BOTH = f"{account_entry('alice')},{account_entry('bob')}"
+RANGE = {"Range": "bytes=0-9"}
+MANIFESTS = {"Accept": "application/vnd.oci.image.manifest.v1+json, */*"}
+
+
+@dataclass(frozen=True)
+class Door:
+    """One address that gives content, and the scope that its token needs; search knows no tokens."""
+
+    path: str
+    scope: str = PULL
+    headable: bool = False
+    token: bool = True
+
+
+def doors(content: Content) -> list[Door]:
+    image = content.images[PRIVATE]
+    return [
+        Door(f"/v2/{PRIVATE}/manifests/1", headable=True),
+        Door(f"/v2/{PRIVATE}/manifests/{image.manifest.digest}", headable=True),
+        Door(f"/v2/{PRIVATE}/blobs/{image.config.digest}", headable=True),
+        Door(f"/v2/{PRIVATE}/blobs/{image.layers[0].digest}", headable=True),
+        Door(f"/v2/{PRIVATE}/tags/list"),
+        Door("/v2/_catalog", CATALOG),
+        Door(f"/v2/{PRIVATE}/referrers/{image.manifest.digest}"),
+        Door("/v1/search?q=e2e", CATALOG, token=False),
+    ]
+
+
+@dataclass(frozen=True)
+class House:
+    """Our service in one row, with all that a thief could have got hold of."""
+
+    proxy: Proxy
+    upstream: LoggedUpstream
+    bearer: bool
+    tokens: dict[str, str]  # by scope, alice's
+    removed: dict[str, str]  # by scope, of bob, who was an account until the restart
+    foreign: dict[str, str]  # by scope, alice's at the upstream's own token server
+
+    def valid(self, door: Door) -> str:
+        return f"Bearer {self.tokens[door.scope]}" if self.bearer and door.token else basic("alice")
+
+    def wrong(self, door: Door) -> dict[str, str | None]:
+        scope = door.scope
+        found: dict[str, str | None] = {
+            "no credentials": None,
+            "no known scheme": "Digest username=alice",
+            "an unknown account": basic("mallory", "mallory-pass"),
+            "a wrong password": basic("alice", "bob-pass"),
+            "an account since removed": basic("bob"),
+            "no token at all": "Bearer ",
+            "no JWT": "Bearer abc",
+            "the upstream's own token": f"Bearer {self.foreign[scope]}",
+        }
+        return found | self._wrong_tokens(scope) if self.bearer else found
+
+    def _wrong_tokens(self, scope: str) -> dict[str, str | None]:
+        ours = self.tokens[scope]
+        other = self.tokens[PULL if scope == CATALOG else CATALOG]
+        elsewhere = self.tokens[f"repository:{PUBLIC}:pull"]
+        half, tilde, upstreams = ours.partition("~")
+        found = {
+            "an expired token": forgeries.expired(ours),
+            "another key": forgeries.resigned(ours, secret="x" * len(SECRET)),
+            "no signature": forgeries.unsigned(ours),
+            "altered claims": forgeries.altered(elsewhere, ours),
+            "a stranger's signature": forgeries.strangers(ours),
+            "another issuer": forgeries.resigned(ours, iss="another-proxy"),
+            "another scope": other,
+            "another repository": elsewhere,
+            "an account since removed, its token": self.removed[scope],
+            "a countersignature added": f"{half}~{self.foreign[scope]}x",
+        }
+        if tilde:
+            found |= {
+                "the signed half alone": half,
+                "the signed half and a tilde": f"{half}~",
+                "the upstream's half alone": upstreams,
+                "the upstream's half and a tilde": f"~{upstreams}",
+                "the halves of two tokens": f"{half}~{other.partition('~')[2]}",
+                "the halves exchanged": f"{upstreams}~{half}",
+            }
+        return {name: f"Bearer {token}" for name, token in found.items()}
+
+
+@contextmanager
+def house(
+    folder: Path, upstream: LoggedUpstream, tokens: TokenUpstream, *, bearer: bool, **settings: str
+) -> Iterator[House]:
+    settings = {**upstream.settings, "SERVER_SECRET": SECRET, **settings}
+    scopes = [PULL, CATALOG, f"repository:{PUBLIC}:pull"]
+    removed = {}
+    if bearer:
+        with serving(folder, **settings, ACCOUNTS=BOTH) as before:
+            removed = {scope: before.token(scope, "bob") for scope in scopes}
+    with serving(folder, **settings, ACCOUNTS=account_entry("alice")) as proxy:
+        ours = {scope: proxy.token(scope, "alice") for scope in scopes} if bearer else {}
+        foreign = {scope: tokens.token(scope, "alice") for scope in scopes}
+        yield House(proxy, upstream, bearer, ours, removed, foreign)
+
+
+@pytest.fixture(scope="module", params=["row 6", "row 7", "row 8"])
+def locked(request: pytest.FixtureRequest, workplace: Path, token_registry: TokenUpstream) -> Iterator[House]:
+    kind = {"row 6": "open", "row 7": "token", "row 8": "htpasswd"}[request.param]
+    upstream = request.getfixturevalue(f"spied_{kind}")
+    with house(workplace, upstream, token_registry, bearer=kind != "htpasswd") as found:
+        yield found
+
+
+def test_a_valid_account_gets_an_answer_on_each_worker(locked: House, content: Content) -> None:
+    with locked.proxy.connection_to_each_worker() as connections:
+        for connection in connections:
+            for door in doors(content):
+                headers = {**MANIFESTS, "Authorization": locked.valid(door)}
+                whole = send(connection, "GET", door.path, headers)
+                assert (whole.status, bool(whole.body)) == (200, True), (door.path, whole.body)
+                if door.headable:
+                    assert send(connection, "HEAD", door.path, headers).status == 200
+                ranged = send(connection, "GET", door.path, {**headers, **RANGE})
+                assert ranged.status == (206 if "/blobs/" in door.path else 200), door.path
+
+
+def test_nobody_else_gets_a_byte_from_any_worker(locked: House, content: Content) -> None:
+    since = locked.upstream.mark()
+    wrongs = 0
+    with locked.proxy.connection_to_each_worker() as connections:
+        for door in doors(content):
+            for name, authorization in locked.wrong(door).items():
+                headers = {**MANIFESTS, **({"Authorization": authorization} if authorization else {})}
+                for connection in connections:
+                    for method, more in (("GET", {}), ("HEAD", {}), ("GET", RANGE)):
+                        answer = send(connection, method, door.path, {**headers, **more})
+                        assert_refused(answer, method, door, f"{method} {door.path} with {name}")
+                        wrongs += 1
+    assert wrongs >= 8 * 8 * 2 * 3
+    # Not a single one went up: the upstream answers referrers to anybody.
+    assert locked.upstream.content_requests(since) == []
+
+
+def assert_refused(answer: Answer, method: str, door: Door, what: str) -> None:
+    if method == "HEAD" and not door.headable and answer.status == 405:
+        assert answer.body == b""
+        return
+    assert answer.status == 401, (what, answer.status, answer.body[:200])
+    assert answer.headers["WWW-Authenticate"], what
+    for header in ("Docker-Content-Digest", "ETag", "Content-Range", "Link"):
+        assert header not in answer.headers, what
+    if method == "HEAD":
+        assert answer.body == b"", what
+    else:
+        assert set(answer.json()) == {"errors"}, what
+        assert answer.error_codes() in (["UNAUTHORIZED"], ["DENIED"]), what
+
+
+def test_a_token_for_another_repository_is_told_so(locked: House) -> None:
+    if not locked.bearer:
+        pytest.skip("row 8 has no tokens")
+    elsewhere = locked.tokens[f"repository:{PUBLIC}:pull"]
+    answer = locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {elsewhere}")
+    assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
+    assert f'scope="{PULL}"' in answer.headers["WWW-Authenticate"]
+
+
+def test_a_token_signed_anew_with_our_secret_passes(locked: House) -> None:
+    """The forgeries above are refused for what they forge, not for how they are made."""
+    if not locked.bearer:
+        pytest.skip("row 8 has no tokens")
+    copy = forgeries.resigned(locked.tokens[PULL])
+    assert locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {copy}").status == 200
+
+
+def test_the_token_endpoint_gives_nothing_without_a_valid_account(locked: House) -> None:
+    if not locked.bearer:
+        pytest.skip("row 8 has no tokens")
+    for authorization in (None, basic("bob"), basic("alice", "wrong"), basic("mallory", "x"), "Bearer abc"):
+        answer = locked.proxy.ask_token(PULL, authorization)
+        assert answer.status == 401, authorization
+        assert set(answer.json()) == {"errors"}, authorization
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v2/{PUBLIC}/../../{PRIVATE}/tags/list",
+        f"/v2/{PUBLIC}/%2e%2e/%2e%2e/{PRIVATE}/tags/list",
+        f"/v2/{PUBLIC}%2F..%2F..%2F{PRIVATE}/tags/list",
+        f"/v2/{PUBLIC}/tags/list/../../../../{PRIVATE}/tags/list",
+        f"/v2//{PRIVATE}/tags/list",
+        f"//v2/{PRIVATE}/tags/list",
+        f"/v2/{PRIVATE}/tags/list/",
+        f"/v2/{PRIVATE}/tags/list%00",
+        f"/v2/{PRIVATE}/tags/list;x",
+        f"/v2/{PRIVATE.upper()}/tags/list",
+        f"/v2/{PRIVATE}/tags%2Flist",
+    ],
+)
+def test_a_crooked_address_opens_no_door(locked: House, path: str) -> None:
+    since = locked.upstream.mark()
+    for authorization in (None, f"Bearer {locked.tokens.get(f'repository:{PUBLIC}:pull', 'none')}"):
+        answer = locked.proxy.get(path, authorization)
+        assert 400 <= answer.status < 500, answer.status
+        assert b'"tags"' not in answer.body
+    assert locked.upstream.content_requests(since) == []
+
+
+@pytest.mark.parametrize("identity", ["anonymous", "service"])
+def test_row_6_with_an_identity_of_ours_is_as_closed(
+    workplace: Path,
+    spied_token: LoggedUpstream,
+    token_registry: TokenUpstream,
+    content: Content,
+    identity: str,
+) -> None:
+    settings = {"UPSTREAM_IDENTITY": identity}
+    if identity == "service":
+        settings |= {"UPSTREAM_USERNAME": "alice", "UPSTREAM_PASSWORD": "alice-pass"}
+    with house(workplace, spied_token, token_registry, bearer=True, **settings) as closed:
+        if identity == "service":
+            test_a_valid_account_gets_an_answer_on_each_worker(closed, content)
+        test_nobody_else_gets_a_byte_from_any_worker(closed, content)

@@ -1,0 +1,164 @@
+"""Trouble: the upstream dies or is gone, our service is told to end, somebody wants to push."""
+
+import hashlib
+import http.client
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.images import Blob, digest_of
+from tests.e2e.plain_http import fetch
+from tests.e2e.processes import free_port, port_open, wait_until
+from tests.e2e.proxy import Serving
+from tests.e2e.push import push_blob
+from tests.e2e.registry import Registry, docker_registry
+from tests.e2e.upstreams import PUBLIC, Content
+
+pytestmark = pytest.mark.real("docker-registry")
+
+MIB = 1 << 20
+# Far more than all socket buffers on the way hold, so that a slow reader stops the upstream.
+LARGE = 192 * MIB
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Blob]:
+    """A folder of content with one large blob in the repository `e2e/large`."""
+    folder = tmp_path_factory.mktemp("large")
+    (folder / "content").mkdir()
+    block = hashlib.shake_256(b"e2e").digest(MIB)
+    content = b"".join(number.to_bytes(8, "big") + block[8:] for number in range(LARGE // MIB))
+    blob = Blob(content, "application/octet-stream")
+    with docker_registry(folder, folder / "content", "filling") as registry:
+        push_blob(registry.url, "e2e/large", blob)
+    return folder, blob
+
+
+@pytest.fixture
+def mortal(large: tuple[Path, Blob]) -> Iterator[Registry]:
+    """A registry that the test may kill."""
+    folder, _ = large
+    with docker_registry(folder, folder / "content", "mortal") as registry:
+        yield registry
+
+
+def test_a_body_that_the_upstream_breaks_off_is_never_a_whole_one(
+    serve: Serving, mortal: Registry, large: tuple[Path, Blob]
+) -> None:
+    with (
+        serve(**mortal.settings) as proxy,
+        proxy.open(f"/v2/e2e/large/blobs/{large[1].digest}") as response,
+    ):
+        assert (response.status, response.length) == (200, LARGE)
+        response.read(MIB)
+        mortal.process.kill()
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
+        assert proxy.get("/livez").status == 200
+
+
+def test_an_upstream_that_comes_late_dies_and_returns_is_found_each_time(
+    serve: Serving, content: Content, tmp_path: Path
+) -> None:
+    port = free_port()
+    with (
+        serve(UPSTREAM_REGISTRY=f"http://127.0.0.1:{port}", ready="/livez") as proxy,
+        docker_registry(tmp_path, content.folder, "dying", port=port) as dying,
+    ):
+        assert wait_until(lambda: proxy.get("/readyz").status == 200, 15, 0.3)
+        assert proxy.get(f"/v2/{PUBLIC}/tags/list").status == 200
+        dying.process.kill()
+        lost = proxy.get(f"/v2/{PUBLIC}/tags/list")
+        assert (lost.status, lost.headers["Content-Type"]) == (502, "application/json")
+        assert lost.json()["errors"][0]["code"]
+        assert proxy.get("/v2/").status == 401, "the stored challenge is still known"
+        assert proxy.get("/livez").status == 200
+        # It is checked at most every few seconds.
+        assert wait_until(lambda: proxy.get("/readyz").status == 503, 15, 0.3)
+        with docker_registry(tmp_path, content.folder, "back", port=port):
+            assert wait_until(lambda: proxy.get("/readyz").status == 200, 15, 0.3)
+            assert proxy.get(f"/v2/{PUBLIC}/tags/list").status == 200
+
+
+def test_an_upstream_that_never_was_leaves_us_alive_and_not_ready(serve: Serving) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    with serve(ready="/livez", UPSTREAM_REGISTRY=nowhere) as proxy:
+        ready = proxy.get("/readyz")
+        assert ready.status == 503
+        assert ready.json()
+        for path in (f"/v2/{PUBLIC}/manifests/1", f"/v2/{PUBLIC}/tags/list"):
+            answer = proxy.get(path)
+            assert answer.status in (502, 503), path
+            assert answer.json()["errors"][0]["code"]
+        assert proxy.get("/v2/").status in (502, 503)
+
+
+def test_sigterm_lets_a_running_transfer_finish(
+    serve: Serving, mortal: Registry, large: tuple[Path, Blob]
+) -> None:
+    with (
+        serve(**mortal.settings) as proxy,
+        proxy.open(f"/v2/e2e/large/blobs/{large[1].digest}") as response,
+    ):
+        body = response.read(MIB)
+        proxy.process.terminate()
+        time.sleep(1)
+        assert proxy.process.returncode is None, "it waits for the transfer"
+        body += response.read()
+        assert digest_of(body) == large[1].digest
+        assert proxy.process.wait(10) == 0
+        assert not port_open(proxy.port)
+
+
+def test_sigterm_cuts_a_transfer_when_the_grace_is_over(
+    serve: Serving, mortal: Registry, large: tuple[Path, Blob]
+) -> None:
+    with (
+        serve(**mortal.settings, SHUTDOWN_GRACE="2") as proxy,
+        proxy.open(f"/v2/e2e/large/blobs/{large[1].digest}") as response,
+    ):
+        response.read(MIB)
+        began = time.monotonic()
+        proxy.process.terminate()
+        proxy.process.wait(15)
+        assert 1.5 < time.monotonic() - began < 10
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            response.read()
+
+
+def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Registry) -> None:
+    with serve(**open_registry.settings) as proxy:
+        assert proxy.get("/livez").status == 200
+        began = time.monotonic()
+        proxy.process.terminate()
+        assert proxy.process.wait(10) == 0
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", f"/v2/{PUBLIC}/blobs/uploads/"),
+        ("POST", f"/v2/{PUBLIC}/blobs/uploads/?mount=sha256:{'0' * 64}&from=library/x"),
+        ("PUT", f"/v2/{PUBLIC}/manifests/1"),
+        ("PATCH", f"/v2/{PUBLIC}/blobs/uploads/0"),
+        ("DELETE", f"/v2/{PUBLIC}/manifests/1"),
+        ("DELETE", f"/v2/{PUBLIC}/blobs/sha256:{'0' * 64}"),
+    ],
+)
+def test_a_push_is_refused_before_any_question_of_rights(
+    idle, open_registry: Registry, method: str, path: str
+) -> None:
+    since = open_registry.mark()
+    answer = fetch(method, idle.url + path, {"Authorization": "Bearer abc"}, b"x" * 1000)
+    assert (answer.status, answer.error_codes()) == (405, ["UNSUPPORTED"])
+    assert {part.strip() for part in answer.headers["Allow"].split(",")} >= {"GET", "HEAD"}
+    assert open_registry.content_requests(since) == []
+
+
+@pytest.fixture(scope="module")
+def idle(serve: Serving, open_registry: Registry) -> Iterator:
+    with serve(**open_registry.settings) as proxy:
+        yield proxy

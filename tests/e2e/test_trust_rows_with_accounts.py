@@ -1,0 +1,102 @@
+"""`docker pull` by mirror in rows 6 to 8 of the trust table: accounts of ours."""
+
+import pytest
+
+from tests.e2e.docker import Docker
+from tests.e2e.proxy import Serving
+from tests.e2e.pulls import assert_all_fetched, pull_whole, users
+from tests.e2e.upstreams import (
+    ACCOUNTS,
+    PRIVATE,
+    PUBLIC,
+    Content,
+    LoggedUpstream,
+    TokenUpstream,
+    account_entry,
+)
+
+pytestmark = pytest.mark.real("docker-registry", "dockerd")
+
+ALICE = ("alice", ACCOUNTS["alice"])
+BOB = ("bob", ACCOUNTS["bob"])
+
+
+def test_row_6_an_account_pulls_from_an_open_upstream(
+    docker: Docker, mirror: Serving, spied_open: LoggedUpstream, content: Content
+) -> None:
+    since = spied_open.mark()
+    docker.log_in_to_hub_as(*ALICE)
+    with mirror(**spied_open.settings, ACCOUNTS=account_entry("alice")):
+        pull_whole(docker, content, PRIVATE)
+    assert_all_fetched(spied_open.content_requests(since), PRIVATE, content.images[PRIVATE])
+    assert {entry["authorization"] for entry in spied_open.log(since)} == {None}
+
+
+def test_row_6_an_account_of_ours_pulls_as_the_operator(
+    docker: Docker,
+    mirror: Serving,
+    spied_token: LoggedUpstream,
+    token_registry: TokenUpstream,
+    content: Content,
+) -> None:
+    since, asked = spied_token.mark(), token_registry.server.mark()
+    docker.log_in_to_hub_as(*BOB)
+    operator = {"UPSTREAM_USERNAME": "alice", "UPSTREAM_PASSWORD": ACCOUNTS["alice"]}
+    with mirror(**spied_token.settings, **operator, ACCOUNTS=account_entry("bob")):
+        pull_whole(docker, content, PRIVATE)
+    requests = spied_token.content_requests(since)
+    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE])
+    assert users(requests) == {"alice"}
+    assert "bob" not in {entry["account"] for entry in token_registry.token_requests(asked)}
+
+
+def test_row_6_an_account_of_ours_pulls_what_is_public(
+    docker: Docker, mirror: Serving, token_registry: TokenUpstream, content: Content
+) -> None:
+    since, asked = token_registry.mark(), token_registry.server.mark()
+    docker.log_in_to_hub_as(*BOB)
+    with mirror(**token_registry.settings, UPSTREAM_IDENTITY="anonymous", ACCOUNTS=account_entry("bob")):
+        pull_whole(docker, content, PUBLIC)
+    assert_all_fetched(token_registry.content_requests(since), PUBLIC, content.images[PUBLIC])
+    assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
+
+
+def test_row_7_an_account_pulls_with_a_countersigned_token(
+    docker: Docker, mirror: Serving, spied_token: LoggedUpstream, content: Content
+) -> None:
+    since = spied_token.mark()
+    docker.log_in_to_hub_as(*ALICE)
+    with mirror(**spied_token.settings, ACCOUNTS=account_entry("alice")) as proxy:
+        pull_whole(docker, content, PRIVATE)
+        assert "~" in proxy.token(f"repository:{PRIVATE}:pull", "alice")
+    requests = spied_token.content_requests(since)
+    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE])
+    assert users(requests) == {"alice"}
+
+
+def test_row_8_an_accounts_basic_credentials_pass_on(
+    docker: Docker, mirror: Serving, spied_htpasswd: LoggedUpstream, content: Content
+) -> None:
+    since = spied_htpasswd.mark()
+    docker.log_in_to_hub_as(*ALICE)
+    with mirror(**spied_htpasswd.settings, ACCOUNTS=account_entry("alice")) as proxy:
+        assert proxy.get("/v2/").headers["WWW-Authenticate"].startswith("Basic ")
+        pull_whole(docker, content, PRIVATE)
+    requests = spied_htpasswd.content_requests(since)
+    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE])
+    assert users(requests) == {"alice"}
+
+
+@pytest.mark.parametrize("kind", ["open", "token", "htpasswd"])
+def test_rows_6_7_8_docker_without_an_account_of_ours_gets_nothing(
+    docker: Docker, mirror: Serving, request: pytest.FixtureRequest, kind: str
+) -> None:
+    upstream: LoggedUpstream = request.getfixturevalue(f"spied_{kind}")
+    since = upstream.mark()
+    with mirror(**upstream.settings, ACCOUNTS=account_entry("alice")):
+        assert docker.pull(f"{PUBLIC}:1").status != 0
+        # bob is the upstream's account, and not ours.
+        for login in (BOB, ("alice", "wrong")):
+            docker.log_in_to_hub_as(*login)
+            assert docker.pull(f"{PUBLIC}:1").status != 0
+    assert upstream.content_requests(since) == []
