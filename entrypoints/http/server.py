@@ -1,9 +1,10 @@
 """Starts the worker processes and says so."""
 
-from functools import partial
+import asyncio
+import os
+import signal
 
 from sanic import Sanic
-from sanic.worker.loader import AppLoader
 
 from domain.errors import RegistryError
 from entrypoints.http.app import App, create_app
@@ -15,10 +16,11 @@ _FIRST_WORKER = "Sanic-Server-0-0"
 
 
 def run(settings: Settings) -> None:
-    """Serve until a signal ends it. The settings, a random SERVER_SECRET with them, go to every worker."""
+    """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker."""
     configure_logging(settings)
-    loader = AppLoader(factory=partial(_worker_app, settings))
-    app = loader.load()
+    app = create_app(settings)
+    app.after_server_start(_leave_signals_to_main)
+    app.after_server_start(_announce)
     app.prepare(
         host=settings.host,
         port=settings.port,
@@ -27,14 +29,21 @@ def run(settings: Settings) -> None:
         motd=False,
         access_log=False,
     )
-    Sanic.serve(primary=app, app_loader=loader)
+    # Forked workers share the memory of all that was imported, half of what spawned ones need; nothing has
+    # started a thread or a loop by now that a fork could break.
+    Sanic.start_method = "fork"
+    Sanic.serve(primary=app)
 
 
-def _worker_app(settings: Settings) -> App:
-    configure_logging(settings)
-    app = create_app(settings)
-    app.after_server_start(_announce)
-    return app
+async def _leave_signals_to_main(_: App) -> None:
+    """Only the main process is to be told to stop; it tells each worker, once.
+
+    A terminal and a service manager signal the whole group or control group. A worker that hears it twice is cut
+    off in the middle of letting its transfers finish.
+    """
+    os.setpgrp()
+    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _tls(settings: Settings) -> dict[str, str] | None:

@@ -70,8 +70,6 @@ def _write(stem: Path, certificate: x509.Certificate, key: PrivateKey) -> KeyPai
     pair = KeyPair(stem.with_suffix(".crt"), stem.with_suffix(".key"))
     pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     pair.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return pair

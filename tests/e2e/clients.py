@@ -64,9 +64,7 @@ class Podman:
         return self("search", "--tls-verify=false", "--format", "{{.Name}}", *options, term)
 
     def login(self, host: str, name: str, password: str) -> Ran:
-        return self(
-            "login", "--tls-verify=false", "--username", name, "--password-stdin", host, stdin=password
-        )
+        return self("login", "--tls-verify=false", "--username", name, "--password-stdin", host, stdin=password)
 
     def inspect(self, reference: str) -> dict[str, Any]:
         done = self("image", "inspect", reference).ok()

@@ -13,6 +13,7 @@ from tests.e2e.certificates import KeyPair, PrivateAuthority, make_authority, ma
 from tests.e2e.processes import NotReadyError, free_port, program
 from tests.e2e.proxy import Serving, serving
 from tests.e2e.registry import Registry, docker_registry
+from tests.e2e.services import Services
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -54,9 +55,7 @@ def open_registry(workplace: Path, content: upstreams.Content) -> Iterator[Regis
 
 
 @pytest.fixture(scope="session")
-def token_registry(
-    workplace: Path, content: upstreams.Content, signer: KeyPair
-) -> Iterator[upstreams.TokenUpstream]:
+def token_registry(workplace: Path, content: upstreams.Content, signer: KeyPair) -> Iterator[upstreams.TokenUpstream]:
     with upstreams.token_upstream(workplace, content, signer) as upstream:
         yield upstream
 
@@ -68,17 +67,13 @@ def htpasswd_registry(workplace: Path, content: upstreams.Content) -> Iterator[R
 
 
 @pytest.fixture(scope="session")
-def tls_registry(
-    workplace: Path, content: upstreams.Content, authority: PrivateAuthority
-) -> Iterator[Registry]:
+def tls_registry(workplace: Path, content: upstreams.Content, authority: PrivateAuthority) -> Iterator[Registry]:
     with upstreams.tls_upstream(workplace, content, authority) as registry:
         yield registry
 
 
 @pytest.fixture(scope="session")
-def redirecting_registry(
-    workplace: Path, content: upstreams.Content
-) -> Iterator[upstreams.RedirectingUpstream]:
+def redirecting_registry(workplace: Path, content: upstreams.Content) -> Iterator[upstreams.RedirectingUpstream]:
     with upstreams.redirecting_upstream(workplace, content) as upstream:
         yield upstream
 
@@ -90,9 +85,7 @@ def spied_open(workplace: Path, open_registry: Registry) -> Iterator[upstreams.L
 
 
 @pytest.fixture(scope="session")
-def spied_token(
-    workplace: Path, token_registry: upstreams.TokenUpstream
-) -> Iterator[upstreams.LoggedUpstream]:
+def spied_token(workplace: Path, token_registry: upstreams.TokenUpstream) -> Iterator[upstreams.LoggedUpstream]:
     with upstreams.spied(workplace, token_registry) as spy:
         yield spy
 
@@ -130,14 +123,24 @@ def docker(daemon: real_docker.Dockerd, tmp_path: Path) -> Iterator[real_docker.
 
 @pytest.fixture(scope="session")
 def serve(workplace: Path) -> Serving:
-    """`with serve(SETTING="value", ...) as proxy:` our service on a port of its own."""
+    """`with serve(SETTING="value", ...) as proxy:` our service, started for this test alone."""
     return partial(serving, workplace)
 
 
 @pytest.fixture(scope="session")
-def mirror(workplace: Path, mirror_port: int) -> Serving:
-    """The same where dockerd looks for its mirror."""
-    return partial(serving, workplace, mirror_port)
+def shared(workplace: Path) -> Iterator[Serving]:
+    """The same, but still running from the last test that wanted these settings."""
+    services = Services(workplace)
+    yield services
+    services.close()
+
+
+@pytest.fixture(scope="session")
+def mirror(workplace: Path, mirror_port: int) -> Iterator[Serving]:
+    """As `shared`, where dockerd looks for its mirror."""
+    services = Services(workplace, mirror_port)
+    yield services
+    services.close()
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ class Docker:
         """What `docker login` leaves behind; a mirror gets this login and no other."""
         self._write({HUB: {"auth": base64.b64encode(f"{name}:{password}".encode()).decode()}})
 
+    def log_out_of_hub(self) -> None:
+        self._write({})
+
     def _write(self, auths: Mapping[str, Any]) -> None:
         (self._folder / "config.json").write_text(json.dumps({"auths": auths}))
 

@@ -59,9 +59,7 @@ class Index:
     images: tuple[Image, ...]
 
 
-def make_image(
-    seed: str, sizes: Sequence[int], *, docker: bool = False, architecture: str = "amd64"
-) -> Image:
+def make_image(seed: str, sizes: Sequence[int], *, docker: bool = False, architecture: str = "amd64") -> Image:
     tars = [_layer_tar(f"{seed}-{architecture}-{n}", size) for n, size in enumerate(sizes)]
     kind = DOCKER_LAYER if docker else OCI_LAYER
     # Level 1: random content does not shrink, and a fixed time keeps the digest the same on each run.
@@ -84,9 +82,7 @@ def make_index(seed: str, sizes: Sequence[int], architectures: Sequence[str] = (
         image.manifest.descriptor(platform={"os": "linux", "architecture": name})
         for image, name in zip(images, architectures, strict=True)
     ]
-    return Index(
-        Blob(_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}), OCI_INDEX), images
-    )
+    return Index(Blob(_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}), OCI_INDEX), images)
 
 
 def _layer_tar(seed: str, size: int) -> bytes:

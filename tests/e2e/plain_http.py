@@ -45,9 +45,7 @@ def fetch(
     parts = urlsplit(url)
     connection = connect(url, tls)
     try:
-        return send(
-            connection, method, parts.path + (f"?{parts.query}" if parts.query else ""), headers, body
-        )
+        return send(connection, method, parts.path + (f"?{parts.query}" if parts.query else ""), headers, body)
     finally:
         connection.close()
 

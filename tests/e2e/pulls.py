@@ -22,14 +22,20 @@ def pull_whole(docker: Docker, content: Content, name: str, host: str = "") -> N
     assert docker.repo_digests(f"{typed}:1") == [f"{typed}@{image.manifest.digest}"]
 
 
-def assert_all_fetched(requests: Sequence[Request], name: str, image: Image, *, status: int = 200) -> None:
-    """The log shows this image's manifest and each of its blobs, once, and of other repositories nothing."""
-    blobs = [request.path for request in requests if "/blobs/" in request.path and request.method == "GET"]
-    assert sorted(blobs) == sorted(f"/v2/{name}/blobs/{digest}" for digest in image.blob_digests)
-    assert {request.status for request in requests if "/blobs/" in request.path} == {status}
-    manifests = {
-        request.path for request in requests if "/manifests/" in request.path and request.status == 200
-    }
+def assert_all_fetched(
+    requests: Sequence[Request], name: str, image: Image, *, status: int = 200, logs_in: bool = False
+) -> None:
+    """The log shows this image's manifest and each of its blobs, once, and of other repositories nothing.
+
+    `logs_in`: the service goes there with a login of its own, and may be challenged first.
+    """
+    if logs_in:
+        requests = [request for request in requests if (request.status, request.user) != (401, None)]
+    blobs = [request for request in requests if "/blobs/" in request.path and request.method == "GET"]
+    wanted = sorted(f"/v2/{name}/blobs/{digest}" for digest in image.blob_digests)
+    assert sorted(request.path for request in blobs) == wanted
+    assert {request.status for request in blobs} == {status}
+    manifests = {request.path for request in requests if "/manifests/" in request.path and request.status == 200}
     assert manifests
     assert manifests <= {f"/v2/{name}/manifests/1", f"/v2/{name}/manifests/{image.manifest.digest}"}
 

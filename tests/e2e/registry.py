@@ -14,9 +14,7 @@ from tests.e2e.plain_http import answers
 from tests.e2e.processes import Process, free_port, running
 
 # docker-registry's access log; its structured one says nothing about what it refused.
-LINE = re.compile(
-    r'\S+ - \S+ \[.*?\] "(?P<method>\S+) (?P<path>\S+) .*?" (?P<status>\d+) \S+ ".*?" "(?P<agent>.*)"'
-)
+LINE = re.compile(r'\S+ - \S+ \[.*?\] "(?P<method>\S+) (?P<path>\S+) .*?" (?P<status>\d+) \S+ ".*?" "(?P<agent>.*)"')
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,7 @@ class Registry:
 
     def requests(self, since: int = 0) -> list[Request]:
         found = [LINE.match(line) for line in self.process.settled_lines(since)]
-        return [
-            Request(line["method"], line["path"], int(line["status"]), line["agent"])
-            for line in found
-            if line
-        ]
+        return [Request(line["method"], line["path"], int(line["status"]), line["agent"]) for line in found if line]
 
     def content_requests(self, since: int = 0) -> list[Request]:
         return [request for request in self.requests(since) if not request.is_ping]

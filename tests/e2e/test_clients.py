@@ -26,10 +26,10 @@ WITH_ALICE = {"ACCOUNTS": account_entry("alice")}
 
 @pytest.mark.real("dockerd")
 def test_docker_login_and_pull_by_host_name_with_an_account(
-    docker: Docker, serve: Serving, open_registry: Registry, content: Content
+    docker: Docker, shared: Serving, open_registry: Registry, content: Content
 ) -> None:
     since = open_registry.mark()
-    with serve(**open_registry.settings, **WITH_ALICE) as proxy:
+    with shared(**open_registry.settings, **WITH_ALICE) as proxy:
         assert docker.pull(f"{proxy.host}/{PRIVATE}:1").status != 0
         assert docker.login(proxy.host, "alice", "wrong").status != 0
         docker.login(proxy.host, "alice", ACCOUNTS["alice"]).ok()
@@ -40,10 +40,10 @@ def test_docker_login_and_pull_by_host_name_with_an_account(
 @pytest.mark.real("dockerd")
 @pytest.mark.parametrize("accounts", [{}, WITH_ALICE], ids=["row 3", "row 7"])
 def test_docker_login_and_pull_by_host_name_with_an_upstream_account(
-    docker: Docker, serve: Serving, token_registry: TokenUpstream, content: Content, accounts: dict[str, str]
+    docker: Docker, shared: Serving, token_registry: TokenUpstream, content: Content, accounts: dict[str, str]
 ) -> None:
     since = token_registry.mark()
-    with serve(**token_registry.settings, **accounts) as proxy:
+    with shared(**token_registry.settings, **accounts) as proxy:
         assert docker.login(proxy.host, "alice", "wrong").status != 0
         docker.login(proxy.host, "alice", ACCOUNTS["alice"]).ok()
         pull_whole(docker, content, PRIVATE, proxy.host)
@@ -53,20 +53,16 @@ def test_docker_login_and_pull_by_host_name_with_an_upstream_account(
 
 
 @pytest.mark.real("dockerd")
-def test_docker_search_finds_names_of_the_upstream(
-    docker: Docker, serve: Serving, open_registry: Registry
-) -> None:
-    with serve(**open_registry.settings) as proxy:
+def test_docker_search_finds_names_of_the_upstream(docker: Docker, shared: Serving, open_registry: Registry) -> None:
+    with shared(**open_registry.settings) as proxy:
         found = docker.search(f"{proxy.host}/e2e-three").ok().output
         assert PUBLIC in found
         assert MULTI not in found
 
 
 @pytest.mark.real("dockerd")
-def test_docker_search_with_accounts_wants_a_login(
-    docker: Docker, serve: Serving, open_registry: Registry
-) -> None:
-    with serve(**open_registry.settings, **WITH_ALICE) as proxy:
+def test_docker_search_with_accounts_wants_a_login(docker: Docker, shared: Serving, open_registry: Registry) -> None:
+    with shared(**open_registry.settings, **WITH_ALICE) as proxy:
         refused = docker.search(f"{proxy.host}/e2e-three")
         assert PUBLIC not in refused.output
         docker.login(proxy.host, "alice", ACCOUNTS["alice"]).ok()
@@ -75,10 +71,10 @@ def test_docker_search_with_accounts_wants_a_login(
 
 @pytest.mark.real("skopeo")
 def test_skopeo_inspects_and_copies_each_layer(
-    skopeo: Skopeo, serve: Serving, token_registry: TokenUpstream, content: Content
+    skopeo: Skopeo, shared: Serving, token_registry: TokenUpstream, content: Content
 ) -> None:
     image = content.images[PRIVATE]
-    with serve(
+    with shared(
         **token_registry.settings,
     ) as proxy:
         assert skopeo.copy(f"{proxy.host}/{PRIVATE}:1").status != 0
@@ -91,9 +87,9 @@ def test_skopeo_inspects_and_copies_each_layer(
 
 @pytest.mark.real("skopeo")
 def test_skopeo_copies_an_index_with_all_its_images(
-    skopeo: Skopeo, serve: Serving, open_registry: Registry, content: Content
+    skopeo: Skopeo, shared: Serving, open_registry: Registry, content: Content
 ) -> None:
-    with serve(**open_registry.settings) as proxy:
+    with shared(**open_registry.settings) as proxy:
         skopeo.copy(f"{proxy.host}/{MULTI}:1", "--all").ok()
     images = content.multi.images
     assert skopeo.copied_digests() == {content.multi.manifest.digest}.union(
@@ -104,9 +100,9 @@ def test_skopeo_copies_an_index_with_all_its_images(
 @pytest.mark.real("podman")
 @pytest.mark.parametrize("accounts", [{}, WITH_ALICE], ids=["row 3", "row 7"])
 def test_podman_logs_in_and_pulls(
-    podman: Podman, serve: Serving, token_registry: TokenUpstream, content: Content, accounts: dict[str, str]
+    podman: Podman, shared: Serving, token_registry: TokenUpstream, content: Content, accounts: dict[str, str]
 ) -> None:
-    with serve(**token_registry.settings, **accounts) as proxy:
+    with shared(**token_registry.settings, **accounts) as proxy:
         reference = f"{proxy.host}/{PRIVATE}:1"
         assert podman.pull(reference).status != 0
         podman.login(proxy.host, "alice", ACCOUNTS["alice"]).ok()
@@ -118,8 +114,8 @@ def test_podman_logs_in_and_pulls(
 
 @pytest.mark.real("podman")
 @pytest.mark.parametrize("accounts", [{}, WITH_ALICE], ids=["row 2", "row 6"])
-def test_podman_searches(podman: Podman, serve: Serving, open_registry: Registry, accounts: str) -> None:
-    with serve(**open_registry.settings, **accounts) as proxy:
+def test_podman_searches(podman: Podman, shared: Serving, open_registry: Registry, accounts: str) -> None:
+    with shared(**open_registry.settings, **accounts) as proxy:
         if accounts:
             assert PUBLIC not in podman.search(f"{proxy.host}/e2e-three").output
             podman.login(proxy.host, "alice", ACCOUNTS["alice"]).ok()
@@ -129,18 +125,18 @@ def test_podman_searches(podman: Podman, serve: Serving, open_registry: Registry
 
 
 @pytest.mark.real("curl")
-def test_curl_lists_tags_as_the_seed_has_it(serve: Serving, open_registry: Registry) -> None:
-    with serve(**open_registry.settings) as proxy:
+def test_curl_lists_tags_as_the_seed_has_it(shared: Serving, open_registry: Registry) -> None:
+    with shared(**open_registry.settings) as proxy:
         listed = curl(f"http://localhost:{proxy.port}/v2/{PUBLIC}/tags/list").ok().output
     assert json.loads(listed.partition("\n")[2]) == {"name": PUBLIC, "tags": ["1"]}
 
 
 @pytest.mark.real("curl")
 def test_curl_lists_tags_and_names_of_a_token_upstream_as_nobody(
-    serve: Serving, token_registry: TokenUpstream
+    shared: Serving, token_registry: TokenUpstream
 ) -> None:
     asked = token_registry.server.mark()
-    with serve(
+    with shared(
         **token_registry.settings,
     ) as proxy:
         tags = curl(f"http://localhost:{proxy.port}/v2/{PUBLIC}/tags/list").ok().output

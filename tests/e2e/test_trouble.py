@@ -10,8 +10,8 @@ import pytest
 
 from tests.e2e.images import Blob, digest_of
 from tests.e2e.plain_http import fetch
-from tests.e2e.processes import free_port, port_open, wait_until
-from tests.e2e.proxy import Serving
+from tests.e2e.processes import Process, free_port, port_open, wait_until
+from tests.e2e.proxy import Serving, command, environment
 from tests.e2e.push import push_blob
 from tests.e2e.registry import Registry, docker_registry
 from tests.e2e.upstreams import PUBLIC, Content
@@ -95,9 +95,7 @@ def test_an_upstream_that_never_was_leaves_us_alive_and_not_ready(serve: Serving
         assert proxy.get("/v2/").status in (502, 503)
 
 
-def test_sigterm_lets_a_running_transfer_finish(
-    serve: Serving, mortal: Registry, large: tuple[Path, Blob]
-) -> None:
+def test_sigterm_lets_a_running_transfer_finish(serve: Serving, mortal: Registry, large: tuple[Path, Blob]) -> None:
     with (
         serve(**mortal.settings) as proxy,
         proxy.open(f"/v2/e2e/large/blobs/{large[1].digest}") as response,
@@ -137,6 +135,18 @@ def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Reg
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("after", [0.3, 0.7, 1.0, 1.3, 1.6])
+def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_path: Path, after: float) -> None:
+    settings = environment(free_port(), open_registry.settings)
+    process = Process(command("serve"), tmp_path / "log", settings)
+    try:
+        time.sleep(after)
+        process.terminate()
+        process.wait(10)
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -148,9 +158,7 @@ def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Reg
         ("DELETE", f"/v2/{PUBLIC}/blobs/sha256:{'0' * 64}"),
     ],
 )
-def test_a_push_is_refused_before_any_question_of_rights(
-    idle, open_registry: Registry, method: str, path: str
-) -> None:
+def test_a_push_is_refused_before_any_question_of_rights(idle, open_registry: Registry, method: str, path: str) -> None:
     since = open_registry.mark()
     answer = fetch(method, idle.url + path, {"Authorization": "Bearer abc"}, b"x" * 1000)
     assert (answer.status, answer.error_codes()) == (405, ["UNSUPPORTED"])

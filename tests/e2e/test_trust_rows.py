@@ -113,9 +113,7 @@ def test_row_4_a_basic_challenge_passes_unchanged(
     assert users(requests) == {"alice"}
 
 
-def test_row_4_without_credentials_nothing_comes(
-    docker: Docker, mirror: Serving, htpasswd_registry: Registry
-) -> None:
+def test_row_4_without_credentials_nothing_comes(docker: Docker, mirror: Serving, htpasswd_registry: Registry) -> None:
     since = htpasswd_registry.mark()
     with mirror(**htpasswd_registry.settings):
         assert docker.pull(f"{PUBLIC}:1").status != 0
@@ -133,7 +131,7 @@ def test_row_5_anonymous_fetches_for_anyone_what_is_public(
         assert docker.pull(f"{PRIVATE}:1").status != 0
     requests = token_registry.content_requests(since)
     fetched = [request for request in requests if PUBLIC in request.path]
-    assert_all_fetched(fetched, PUBLIC, content.images[PUBLIC])
+    assert_all_fetched(fetched, PUBLIC, content.images[PUBLIC], logs_in=True)
     assert {request.status for request in requests if PRIVATE in request.path} == {401}
     assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
 
@@ -150,7 +148,7 @@ def test_row_5_service_fetches_as_the_operator(
     with mirror(**spied_token.settings, **AS_ALICE):
         pull_whole(docker, content, PRIVATE)
     requests = spied_token.content_requests(since)
-    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE])
+    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE], logs_in=True)
     assert users(requests) == {"alice"}
     assert "bob" not in {entry["account"] for entry in token_registry.token_requests(asked)}
 
@@ -162,5 +160,5 @@ def test_row_5_service_answers_a_basic_upstream(
     with mirror(**spied_htpasswd.settings, **AS_ALICE):
         pull_whole(docker, content, PRIVATE)
     requests = spied_htpasswd.content_requests(since)
-    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE])
+    assert_all_fetched(requests, PRIVATE, content.images[PRIVATE], logs_in=True)
     assert users(requests) == {"alice"}

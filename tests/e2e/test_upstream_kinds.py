@@ -94,7 +94,7 @@ def test_a_range_of_a_redirected_blob_arrives(
 
 def test_credentials_go_to_no_realm_that_is_not_named(serve: Serving, token_registry: TokenUpstream) -> None:
     asked = token_registry.server.mark()
-    with serve(**token_registry.settings) as proxy:
+    with serve(UPSTREAM_REGISTRY=token_registry.url) as proxy:
         answer = proxy.ask_token(f"repository:{PRIVATE}:pull", basic("alice"))
         assert answer.status == 502
         assert b"UPSTREAM_REALMS" in answer.body

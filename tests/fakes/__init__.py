@@ -1,0 +1,1 @@
+"""Small real implementations of the ports, for tests. They pass the same contracts as the adapters."""

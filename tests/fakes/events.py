@@ -1,0 +1,13 @@
+"""An event sink that keeps what it is given."""
+
+from domain.events import Event
+
+
+class RecordingEventSink:
+    """Plays the EventSink."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)

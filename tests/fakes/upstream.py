@@ -1,0 +1,208 @@
+"""A registry in memory, with its token server and its search: everything that the service asks upstream."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from application.ports.token_relay import TokenRequest
+from application.ports.upstream_registry import (
+    Answer,
+    Facts,
+    Fetch,
+    Passed,
+    PingAnswer,
+    ResourceKind,
+    Session,
+    UpstreamRight,
+)
+from application.ports.upstream_search import SearchResult
+from domain.access import Credentials
+from domain.authorization import Basic, Bearer, parse_authorization
+from domain.challenge import Challenge
+from domain.digest import Digest
+from domain.errors import (
+    BlobUnknown,
+    CredentialsRefused,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+)
+from domain.tokens import IssuedToken
+from domain.upstreams import Upstream
+
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass
+class FakeAnswer:
+    """Plays the Answer: `content` in pieces of `piece` bytes; `cut_after` breaks it off."""
+
+    facts: Facts
+    content: bytes
+    piece: int = 64 * 1024
+    cut_after: int | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.content), self.piece):
+            if self.cut_after is not None and start >= self.cut_after:
+                raise UpstreamBroken("the upstream broke the connection")
+            yield self.content[start : start + self.piece]
+
+    async def read(self, limit: int) -> bytes:
+        if len(self.content) > limit:
+            raise UpstreamBroken("too long")
+        return b"".join([piece async for piece in self.pieces()])
+
+
+@dataclass
+class FakeUpstream:
+    """Plays the UpstreamRegistry, the TokenRelay and the UpstreamSearch.
+
+    `scheme` is "none", "bearer" or "basic". `users` may read everything; an anonymous caller (a token of
+    nobody's) only repositories in `public`. `fault` is raised by everything as long as it is set.
+    `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request.
+    """
+
+    scheme: str = "none"
+    service: str = "upstream.test"
+    users: dict[str, str] = field(default_factory=dict)
+    public: set[str] = field(default_factory=lambda: {"public/app"})
+    manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
+    blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    tags: dict[str, list[str]] = field(default_factory=dict)
+    results: tuple[SearchResult, ...] = ()
+    fault: RegistryError | None = None
+    alter: Callable[[FakeAnswer], FakeAnswer] = lambda answer: answer
+    refresh_token: str | None = None
+    asked: list[Fetch] = field(default_factory=list)
+    pinged: list[UpstreamRight] = field(default_factory=list)
+    relayed: list[TokenRequest] = field(default_factory=list)
+
+    def put_manifest(self, name: str, tag: str, content: bytes, media_type: str = IMAGE) -> Digest:
+        digest = Digest.of(content)
+        self.manifests[name, tag] = self.manifests[name, str(digest)] = (media_type, content)
+        self.tags.setdefault(name, []).append(tag)
+        return digest
+
+    def put_blob(self, name: str, content: bytes) -> Digest:
+        digest = Digest.of(content)
+        self.blobs[name, str(digest)] = content
+        return digest
+
+    # --- the registry ---
+
+    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+        self.pinged.append(right)
+        self._fail()
+        if self.scheme == "none" or self._caller(right) is not None:
+            return PingAnswer(accepted=True)
+        return PingAnswer(accepted=False, challenges=(self.challenge(),))
+
+    @asynccontextmanager
+    async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
+        self.asked.append(fetch)
+        self._fail()
+        self._authorize(fetch)
+        yield self.alter(self._answer(fetch))
+
+    # --- the token server ---
+
+    async def fetch(self, request: TokenRequest) -> IssuedToken:
+        self.relayed.append(request)
+        self._fail()
+        name = self._login(request.credentials)
+        if request.refresh_token is not None and request.refresh_token != self.refresh_token:
+            raise CredentialsRefused("unknown refresh token")
+        text = f"upstream-token-of-{name}="
+        return IssuedToken(text, 300, 1_800_000_000, request.scopes, self.refresh_token if request.offline else None)
+
+    # --- the search ---
+
+    async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
+        self._fail()
+        return tuple(one for one in self.results if term in one.name)[:limit]
+
+    def challenge(self, scope: str | None = None, error: str | None = None) -> Challenge:
+        if self.scheme == "basic":
+            return Challenge.of("Basic", realm="Upstream Registry")
+        realm = "https://auth.upstream.test/token"
+        return Challenge.of("Bearer", realm=realm, service=self.service, scope=scope, error=error)
+
+    def _fail(self) -> None:
+        if self.fault:
+            raise self.fault
+
+    def _login(self, credentials: Credentials | None) -> str:
+        if credentials is None:
+            return ""
+        if self.users.get(credentials.username) != credentials.password:
+            raise CredentialsRefused("refused upstream: wrong user name or password")
+        return credentials.username
+
+    def _caller(self, right: UpstreamRight) -> str | None:
+        """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
+        if isinstance(right, Session):
+            return self._login(right.credentials)
+        match parse_authorization(right.raw):
+            case Bearer(token) if self.scheme == "bearer" and token.startswith("upstream-token-of-"):
+                return token.removeprefix("upstream-token-of-").rstrip("=")
+            case Basic(credentials) if self.scheme == "basic":
+                known = self.users.get(credentials.username) == credentials.password
+                return credentials.username if known else None
+        return None
+
+    def _authorize(self, fetch: Fetch) -> None:
+        if self.scheme == "none":
+            return
+        caller = self._caller(fetch.right)
+        name = fetch.resource.scope.name
+        if caller or (caller == "" and (name in self.public or name == "catalog")):
+            return
+        error = None if fetch.right == Passed() else "insufficient_scope"
+        challenge = self.challenge(str(fetch.resource.scope), error)
+        raise UpstreamChallenged("authentication required", challenges=(challenge,))
+
+    def _answer(self, fetch: Fetch) -> FakeAnswer:
+        name = fetch.resource.scope.name
+        last = fetch.resource.path.rsplit("/", 1)[-1]
+        match fetch.resource.kind:
+            case ResourceKind.MANIFEST:
+                return self._manifest(name, last)
+            case ResourceKind.BLOB:
+                return self._blob(name, last, fetch)
+            case ResourceKind.TAGS:
+                return self._listing({"name": name, "tags": self._tags(name)})
+            case ResourceKind.CATALOG:
+                return self._listing({"repositories": sorted(self.tags)})
+        return self._listing({"schemaVersion": 2, "manifests": []})
+
+    def _manifest(self, name: str, reference: str) -> FakeAnswer:
+        if (name, reference) not in self.manifests:
+            raise ManifestUnknown("manifest unknown")
+        media_type, content = self.manifests[name, reference]
+        return FakeAnswer(Facts(media_type, len(content), Digest.of(content)), content)
+
+    def _blob(self, name: str, digest: str, fetch: Fetch) -> FakeAnswer:
+        if (name, digest) not in self.blobs:
+            raise BlobUnknown("blob unknown")
+        content = self.blobs[name, digest]
+        facts = Facts("application/octet-stream", len(content), Digest.parse(digest))
+        if fetch.byte_range is None:
+            return FakeAnswer(facts, content)
+        span = fetch.byte_range.of(len(content))
+        partial = replace(facts, size=span.length, span=span, whole_size=len(content))
+        return FakeAnswer(partial, content[span.start : span.stop])
+
+    def _tags(self, name: str) -> list[str]:
+        if name not in self.tags:
+            raise NameUnknown("repository name not known to registry")
+        return self.tags[name]
+
+    def _listing(self, document: dict[str, object]) -> FakeAnswer:
+        content = json.dumps(document).encode()
+        return FakeAnswer(Facts("application/json", len(content)), content)
+
+
