@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -75,6 +76,23 @@ def read_secret_file(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"cannot be read ({reason}); takes the path of a file") from error
+
+
+def check_key_pair(certificate: Path, key: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"TLS_CERT, TLS_KEY: got {str(certificate)!r}, {str(key)!r}; "
+            "takes a PEM certificate and its PEM key without a passphrase"
+        ) from error
+
+
+def check_authorities(file: Path) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+    except OSError as error:
+        raise ValueError(f"UPSTREAM_CA: got {str(file)!r}; takes a file of PEM certificates") from error
 
 
 def is_loopback(host: str) -> bool:

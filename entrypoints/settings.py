@@ -19,6 +19,8 @@ from domain.access import Credentials
 from domain.trust import TrustPolicy, UpstreamIdentity
 from entrypoints.setting_values import (
     Network,
+    check_authorities,
+    check_key_pair,
     is_loopback,
     parse_accounts,
     parse_address,
@@ -131,6 +133,14 @@ class Settings(BaseSettings):
                 "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
             )
         self.trust  # noqa: B018 - raises where the trust settings contradict each other
+        return self
+
+    @model_validator(mode="after")
+    def _load_certificates(self) -> Self:
+        if self.tls_cert and self.tls_key:
+            check_key_pair(self.tls_cert, self.tls_key)
+        if self.upstream_ca:
+            check_authorities(self.upstream_ca)
         return self
 
     @property

@@ -3,16 +3,18 @@
 import asyncio
 import os
 import signal
+import socket
 
 from sanic import Sanic
 
 from domain.errors import RegistryError
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
-from entrypoints.settings import Settings
+from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME, VERSION
 
 _FIRST_WORKER = "Sanic-Server-0-0"
+_BACKLOG = 1024
 
 
 def run(settings: Settings) -> None:
@@ -22,8 +24,7 @@ def run(settings: Settings) -> None:
     app.after_server_start(_leave_signals_to_main)
     app.after_server_start(_announce)
     app.prepare(
-        host=settings.host,
-        port=settings.port,
+        sock=_listen(settings),
         workers=settings.workers,
         ssl=_tls(settings),
         motd=False,
@@ -33,6 +34,17 @@ def run(settings: Settings) -> None:
     # started a thread or a loop by now that a fork could break.
     Sanic.start_method = "fork"
     Sanic.serve(primary=app)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The socket that all workers accept from. Raises SettingsError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
+        raise SettingsError(message) from error
 
 
 async def _leave_signals_to_main(_: App) -> None:

@@ -55,7 +55,9 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command, "path": self.path, "status": status,
             "authorization": "Authorization" in self.headers, "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        print(json.dumps(note), flush=True)
+        # One write: print would send the line's end apart, and another thread's line between.
+        sys.stdout.write(json.dumps(note) + "\n")
+        sys.stdout.flush()
         self.send_response(status)
         headers = {"Content-Length": str(length), "Content-Type": "application/octet-stream", **more}
         for name, value in headers.items():

@@ -16,9 +16,12 @@ from tests.e2e.processes import SEARCH_PATH
 
 def _environment(home: Path) -> dict[str, str]:
     home.mkdir(parents=True, exist_ok=True)
+    logins = home / "auth.json"
+    if not logins.exists():
+        logins.write_text("{}")
     return {
         "PATH": SEARCH_PATH, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "TMPDIR": str(home),
-        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+        "REGISTRY_AUTH_FILE": str(logins),
     }  # fmt: skip
 
 

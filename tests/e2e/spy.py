@@ -68,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command, "path": self.path, "status": status, "authorization": scheme or None,
             "user": user_in(scheme, value), "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        print(json.dumps(note), flush=True)
+        # One write: print would send the line's end apart, and another thread's line between.
+        sys.stdout.write(json.dumps(note) + "\n")
+        sys.stdout.flush()
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)

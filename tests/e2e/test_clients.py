@@ -1,11 +1,14 @@
 """The clients that people have, addressed to the mirror by its host name; and the seed README's curl."""
 
 import json
+import ssl
+import time
 
 import pytest
 
 from tests.e2e.clients import Podman, Skopeo, curl
 from tests.e2e.docker import Docker
+from tests.e2e.plain_http import fetch
 from tests.e2e.proxy import Serving
 from tests.e2e.pulls import assert_all_fetched, pull_whole
 from tests.e2e.registry import Registry
@@ -114,7 +117,7 @@ def test_podman_logs_in_and_pulls(
 
 @pytest.mark.real("podman")
 @pytest.mark.parametrize("accounts", [{}, WITH_ALICE], ids=["row 2", "row 6"])
-def test_podman_searches(podman: Podman, shared: Serving, open_registry: Registry, accounts: str) -> None:
+def test_podman_searches(podman: Podman, shared: Serving, open_registry: Registry, accounts: dict[str, str]) -> None:
     with shared(**open_registry.settings, **accounts) as proxy:
         if accounts:
             assert PUBLIC not in podman.search(f"{proxy.host}/e2e-three").output
@@ -148,3 +151,12 @@ def test_curl_lists_tags_and_names_of_a_token_upstream_as_nobody(
     assert private.status == 401
     assert manifest.status == 401, "a pull spends its caller's allowance, not the mirror's"
     assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
+
+
+def test_a_client_that_tries_tls_first_is_turned_away_at_once(shared: Serving, open_registry: Registry) -> None:
+    # docker, podman and skopeo do so with every registry that may be insecure, and wait ten seconds for an answer.
+    context = ssl.create_default_context()
+    began = time.monotonic()
+    with shared(**open_registry.settings) as proxy, pytest.raises((ssl.SSLError, ConnectionError)):
+        fetch("GET", f"https://{proxy.host}/v2/", tls=context)
+    assert time.monotonic() - began < 2

@@ -108,7 +108,9 @@ class Handler(BaseHTTPRequestHandler):
             "credentials": credentials, "scopes": scopes, "service": asked.get("service"),
             "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        print(json.dumps(note), flush=True)
+        # One write: print would send the line's end apart, and another thread's line between.
+        sys.stdout.write(json.dumps(note) + "\n")
+        sys.stdout.flush()
         self.answer(status, json.dumps(answer).encode())
 
     def answer(self, status: int, body: bytes) -> None:
