@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from application.ports.request_record import current_record
 from application.ports.token_relay import TokenRelay, TokenRequest
+from application.refusals import REFUSED_UPSTREAM
 from application.upstream_stances import UpstreamStances
 from domain.access import ANONYMOUS, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
@@ -81,9 +82,11 @@ class GrantToken:
 
     async def _countersigned(self, query: TokenQuery, upstream: Upstream, stance: Stance, account: str) -> IssuedToken:
         granted = self._policy.permit(self._upstreams.scopes_there(query.scopes))
-        token = await self._relay.fetch(
-            TokenRequest(upstream, _bearer(stance), granted, query.credentials, client_id=query.client_id)
-        )
+        request = TokenRequest(upstream, _bearer(stance), granted, query.credentials, client_id=query.client_id)
+        try:
+            token = await self._relay.fetch(request)
+        except CredentialsRefused as refused:
+            raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
         return self._issuer.countersign(account, granted, token)
 
     def _request(self, query: TokenQuery, upstream: Upstream, stance: Stance, wanted: ScopeSet) -> TokenRequest:

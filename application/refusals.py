@@ -19,7 +19,7 @@ from domain.errors import (
 from domain.tokens import TokenError
 from domain.trust import Stance, UpstreamScheme
 
-_REFUSED_UPSTREAM = (
+REFUSED_UPSTREAM = (
     "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous"
 )
 
@@ -41,6 +41,8 @@ class Refusals:
             # `docker search` knows Basic only; podman turns to the catalog on any 401.
             return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(gate.wish))
         wish = gate.wish
+        if error and gate.stance.bearer and gate.stance.bearer.get("service") == self._rewriter.service:
+            message += "; the upstream's service has the name of this mirror: set another SELF_AUTH_SERVICE"
         challenges = self._rewriter.challenges(gate.row, gate.stance, wish.caller.realm, wish.shown, error)
         return Unauthorized(message, challenges=challenges, detail=_detail(wish))
 
@@ -66,7 +68,7 @@ class Refusals:
         error: TokenError | None = "invalid_token" if isinstance(wish.caller.authorization, Bearer) else None
         row = self._stances.row_with(stance)
         challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
-        message = _REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
+        message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
 
     def _after_login(self, right: Right, refused: CredentialsRefused) -> RegistryError:
@@ -76,7 +78,7 @@ class Refusals:
                 "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
             )
         if right.gate.row.checks_accounts:
-            return self.by_us(right.gate, _REFUSED_UPSTREAM)
+            return self.by_us(right.gate, REFUSED_UPSTREAM)
         return self.by_us(right.gate, refused.message)
 
 

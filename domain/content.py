@@ -20,7 +20,7 @@ MANIFEST_MEDIA_TYPES = (
 MANIFEST_LIMIT = 4 * 1024 * 1024
 """Bytes; what the OCI distribution specification (section "Pushing Manifests") has every registry take."""
 
-_RANGE_SPEC = re.compile(r"(\d*)-(\d*)")
+_RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
 
 

@@ -165,7 +165,8 @@ ROW_6 = TrustRow(
 )
 ROW_7 = TrustRow(
     7,
-    "accounts that are the upstream's too, relayed and countersigned",
+    "accounts that are the upstream's too, relayed and countersigned; "
+    "for accounts of your own set UPSTREAM_IDENTITY=anonymous",
     ChallengeStyle.REWRITTEN,
     TokenEndpoint.RELAY_AND_COUNTERSIGN,
     BearerRule.COUNTERSIGNED,
@@ -175,7 +176,7 @@ ROW_7 = TrustRow(
 )
 ROW_8 = TrustRow(
     8,
-    "accounts that are the upstream's too, by Basic",
+    "accounts that are the upstream's too, by Basic; for accounts of your own set UPSTREAM_IDENTITY=anonymous",
     ChallengeStyle.OWN_BASIC,
     TokenEndpoint.ABSENT,
     BearerRule.REFUSE,

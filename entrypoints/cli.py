@@ -58,11 +58,19 @@ def _encode(options: argparse.Namespace) -> int:
     if not options.user or ":" in options.user:
         print(f"{NAME}: a user name holds no colon (RFC 7617)", file=sys.stderr)
         return _WRONG_SETTINGS
-    password = (
-        getpass.getpass(f"Password of {options.user}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-    )
-    print(encode_basic(Credentials(options.user, password)))
+    try:
+        print(encode_basic(Credentials(options.user, _ask_password(options.user))))
+    except UnicodeDecodeError:
+        print(f"{NAME}: the password is not UTF-8 text", file=sys.stderr)
+        return _WRONG_SETTINGS
     return 0
+
+
+def _ask_password(user: str) -> str:
+    """From the terminal, without showing it; else the first line of standard input."""
+    if sys.stdin.isatty():
+        return getpass.getpass(f"Password of {user}: ")
+    return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import ssl
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
@@ -14,17 +14,37 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 3986 section 3.2.2 and 3.2.3, as far as host names go.
 HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+_ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
 _SECRET_BYTES = 32
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_address(text: str) -> str:
     """An http or https address, without the slash at its end."""
-    parts = urlsplit(text)
-    extra = parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in _DEFAULT_PORTS or not HOST.fullmatch(parts.netloc) or extra:
+    parts = _split(text)
+    if parts is None or parts.scheme not in _DEFAULT_PORTS or not HOST.fullmatch(parts.netloc):
         raise ValueError("takes an address such as https://registry.example.com, without user, query or fragment")
     return text.rstrip("/")
+
+
+def parse_proxy(text: str) -> str:
+    """An outbound proxy, with or without a scheme and a login, as the usual environment variables have it."""
+    parts = _split(text if "://" in text else f"http://{text}")
+    if parts is None or parts.scheme not in _DEFAULT_PORTS or not HOST.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ValueError("takes an address such as http://proxy.example.com:3128")
+    return parts.geturl()
+
+
+def _split(text: str) -> SplitResult | None:
+    """The address in its parts; None where it holds what no address here may: spaces, a query, a port too large."""
+    if not _ADDRESS.fullmatch(text):
+        return None
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts if port != 0 and parts.hostname else None
 
 
 def origin_of_address(address: str) -> Origin:

@@ -1,5 +1,6 @@
 """The settings, from environment variables; nothing else in the service reads the environment."""
 
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -26,6 +27,7 @@ from entrypoints.setting_values import (
     parse_address,
     parse_hosts,
     parse_networks,
+    parse_proxy,
     parse_secret,
     read_secret_file,
 )
@@ -33,6 +35,7 @@ from entrypoints.setting_values import (
 _SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
 
 Address = Annotated[str, AfterValidator(parse_address)]
+Proxy = Annotated[str, AfterValidator(parse_proxy)]
 Secret = Annotated[SecretStr, AfterValidator(lambda value: SecretStr(parse_secret(value.get_secret_value())))]
 
 
@@ -86,8 +89,8 @@ class Settings(BaseSettings):
     )
     upstream_timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
     search_upstream: Address | None = Field(None, description="the address of a v1 search endpoint")
-    http_proxy: str | None = Field(None, description="an address")
-    https_proxy: str | None = Field(None, description="an address")
+    http_proxy: Proxy | None = Field(None, repr=False, description="an address")
+    https_proxy: Proxy | None = Field(None, repr=False, description="an address")
     no_proxy: str = Field("", description="hosts, separated by commas")
 
     # --- secrets out of files ---
@@ -184,4 +187,6 @@ def _line(error: ValidationError) -> str:
     takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
     if name in _SECRETS:
         return f"{name.upper()}: {takes}"
-    return f"{name.upper()}: got {str(first['input'])!r}; {takes}"
+    # An address may hold a login, whether it is to or not.
+    got = re.sub(r"(//)?[^/]*@", r"\1***@", str(first["input"]))
+    return f"{name.upper()}: got {got!r}; {takes}"

@@ -91,5 +91,5 @@ async def _told(response: Response) -> Told:
 
 
 def _whole_size(response: Response) -> int | None:
-    matched = re.fullmatch(r"bytes \*/(\d{1,19})", response.header("Content-Range") or "")
+    matched = re.fullmatch(r"bytes \*/([0-9]{1,19})", response.header("Content-Range") or "")
     return int(matched[1]) if matched else None

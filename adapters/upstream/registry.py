@@ -29,7 +29,7 @@ _OK = 200
 _PARTIAL = 206
 _UNAUTHORIZED = 401
 _REDIRECTS = range(300, 400)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 # Bytes are sacred: a digest is over what the registry stores, not over what a coding makes of it.
 _UNCODED = ("Accept-Encoding", "identity")
 

@@ -14,6 +14,8 @@ from adapters.upstream.addresses import is_link_local
 # A signed redirect address or a challenge of a large cloud passes aiohttp's 8190 bytes.
 _HEADER_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 10.0
+# Bytes that may wait for a slow client, for each transfer; aiohttp stops reading at twice as many.
+_READ_AHEAD = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def open_session(settings: SessionSettings) -> aiohttp.ClientSession:
         ),
         auto_decompress=False,
         requote_redirect_url=False,
+        read_bufsize=_READ_AHEAD,
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_HEADER_LIMIT,
         max_field_size=_HEADER_LIMIT,

@@ -12,6 +12,10 @@ from sanic.response import BaseHTTPResponse
 from application.ports.request_record import begin_record
 
 _LOG = logging.getLogger("docker_image_proxy.access")
+_LINE = (
+    "%(method)s %(path)s %(status)s %(bytes)s bytes %(seconds)ss upstream=%(upstream_status)s "
+    "account=%(account)s client=%(client)s fault=%(fault)s"
+)
 
 
 @dataclass
@@ -33,13 +37,14 @@ async def begin(request: Request) -> None:
     request.ctx.record = begin_record()
     request.ctx.began = time.perf_counter()
     request.ctx.is_streamed = False
+    request.ctx.fault = None
 
 
 async def end(request: Request, response: BaseHTTPResponse) -> None:
     """Called when the answer is ready; a streamed one writes its line when its last byte has gone."""
     if not request.ctx.is_streamed:
         size = 0 if request.method == "HEAD" else len(response.body or b"")
-        _write(request, response.status, Sent(size))
+        _write(request, response.status, Sent(size, request.ctx.fault))
 
 
 @contextmanager
@@ -68,9 +73,5 @@ def _write(request: Request, status: int, sent: Sent) -> None:
         "client": request.ip,
         "fault": sent.fault,
     }
-    _LOG.info(
-        "%(method)s %(path)s %(status)s %(bytes)s bytes %(seconds)ss upstream=%(upstream_status)s "
-        "account=%(account)s client=%(client)s fault=%(fault)s",
-        facts,
-        extra=facts,
-    )
+    shown = {name: "-" if value is None else value for name, value in facts.items()}
+    _LOG.info(_LINE, shown, extra=facts)

@@ -6,10 +6,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
-from sanic.exceptions import SanicException
+from sanic.exceptions import BadURL, SanicException
 from sanic.http.http1 import Http
+from sanic.response import BaseHTTPResponse
 
-from domain.errors import RegistryError
+from domain.errors import RegistryError, UpstreamFault
 from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
 from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
@@ -32,10 +33,22 @@ App = Sanic[Any, Any]
 OpenParts = Callable[[Settings], AbstractAsyncContextManager[Container]]
 
 
+class AnyTargetRequest(Request[Any, Any]):
+    """A request whose target may be anything; Sanic's own raises where it cannot parse one, even while it builds
+    the answer that says so, and then logs the whole of it, query and all.
+    """
+
+    def __init__(self, url_bytes: bytes, *args: Any, **others: Any) -> None:
+        try:
+            super().__init__(url_bytes, *args, **others)
+        except BadURL:
+            super().__init__(b"*", *args, **others)
+
+
 def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts: OpenParts = open_container) -> App:
     """The application. `open_parts` gives it its parts; tests give others."""
     Http.HEADER_CEILING = max(Http.HEADER_CEILING, _HEADER_LIMIT + _REQUEST_LINE_LIMIT)
-    app = Sanic(name, configure_logging=False)
+    app = Sanic(name, configure_logging=False, request_class=AnyTargetRequest)
     app.config.update(
         {
             "ACCESS_LOG": False,
@@ -55,8 +68,14 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
     _register_parts(app, open_parts)
     _register_errors(app)
     app.register_middleware(access_log.begin, "request")
+    app.register_middleware(_name_api, "response")
     app.register_middleware(access_log.end, "response")
     return app
+
+
+async def _name_api(_: Request, response: BaseHTTPResponse) -> None:
+    """On every answer, a 401 included: old docker clients look for it before they believe a challenge."""
+    response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
 
 
 def _register_parts(app: App, open_parts: OpenParts) -> None:
@@ -72,7 +91,9 @@ def _register_parts(app: App, open_parts: OpenParts) -> None:
 
 
 def _register_errors(app: App) -> None:
-    async def refused(_: Request, error: RegistryError) -> HTTPResponse:
+    async def refused(request: Request, error: RegistryError) -> HTTPResponse:
+        if isinstance(error, UpstreamFault):
+            request.ctx.fault = error.message
         return error_response(error, app.ctx.settings.self_auth_service)
 
     async def refused_by_sanic(_: Request, error: SanicException) -> HTTPResponse:

@@ -23,8 +23,9 @@ async def deliver(
     with streamed(request, status) as sent:
         response = await request.respond(status=status, headers=headers, content_type=media_type)
         try:
-            await response.send(first)
-            sent.count(len(first))
+            if first:
+                await response.send(first)
+                sent.count(len(first))
             async for piece in pieces:
                 await response.send(piece)
                 sent.count(len(piece))

@@ -34,8 +34,6 @@ from domain.errors import (
     UpstreamUndecided,
 )
 
-API_VERSION = ("Docker-Distribution-Api-Version", "registry/2.0")
-
 # PROTOCOL: 502 and 504 send clients to the next registry at once; they retry 500 and 503.
 # The first class that the error is an instance of decides.
 STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
@@ -114,7 +112,7 @@ def error_body(code: str, message: str, detail: object) -> dict[str, Any]:
 
 def _body(status: int, code: str, message: str, detail: object) -> HTTPResponse:
     text = json.dumps(error_body(code, message, detail))
-    return HTTPResponse(text, status, headers=dict((API_VERSION,)), content_type="application/json")
+    return HTTPResponse(text, status, content_type="application/json")
 
 
 def _challenge(response: HTTPResponse, challenges: tuple[Challenge, ...]) -> None:

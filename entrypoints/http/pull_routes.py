@@ -11,7 +11,6 @@ from domain.content import ByteRange
 from domain.errors import RequestInvalid
 from entrypoints.container import Container
 from entrypoints.http.delivery import deliver
-from entrypoints.http.errors import API_VERSION
 from entrypoints.http.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
 from entrypoints.http.queries import accept_lines, known_digests, link_to, paging
 
@@ -83,8 +82,12 @@ async def _blob(request: Request, path: BlobPath) -> HTTPResponse | None:
 
 
 def _byte_range(request: Request, path: BlobPath) -> ByteRange | None:
-    """RFC 9110 section 13.1.5: with an If-Range that is not our entity tag, the whole is sent."""
+    """RFC 9110 section 14.2: a HEAD has no range. Section 13.1.5: with an If-Range that is not our entity tag,
+    the whole is sent.
+    """
     condition = request.headers.get("if-range")
+    if request.method == "HEAD":
+        return None
     if condition is not None and condition.strip('"') != str(path.digest):
         return None
     return ByteRange.parse(request.headers.get("range"))
@@ -131,7 +134,7 @@ def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
 
 def _answer(status: int, media_type: str, content: bytes | None, headers: dict[str, str] | None = None) -> HTTPResponse:
     """Headers that a HEAD sets itself stay as they are: a length of 0 there would be believed."""
-    return HTTPResponse(content, status, {**(headers or {}), **dict((API_VERSION,))}, media_type)
+    return HTTPResponse(content, status, headers or {}, media_type)
 
 
 pulls = Blueprint("pulls")

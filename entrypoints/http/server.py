@@ -70,9 +70,11 @@ async def _announce(app: App) -> None:
         return
     settings: Settings = app.ctx.settings
     scheme = "https" if settings.tls_cert else "http"
-    address = settings.self_registry or f"{scheme}://{_reachable(settings.host)}:{settings.port}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    reachable = "localhost" if host in {"0.0.0.0", "[::]"} else host  # noqa: S104 - compared, not bound
+    address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
     print(  # noqa: T201 - the one line for the person who started it
-        f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{settings.host}:{settings.port} "
+        f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{host}:{settings.port} "
         f"({await _trust_mode(app)}); point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json',
         flush=True,
@@ -83,9 +85,5 @@ async def _trust_mode(app: App) -> str:
     try:
         row, _ = await app.ctx.parts.stances().row(app.ctx.parts.upstream())
     except RegistryError as error:
-        return f"trust mode not known yet: {error.message}"
+        return error.message
     return f"trust row {row.number}: {row.meaning}"
-
-
-def _reachable(host: str) -> str:
-    return "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound

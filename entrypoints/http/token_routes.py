@@ -14,10 +14,10 @@ from domain.authorization import Basic
 from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
 from entrypoints.container import Container
-from entrypoints.http.errors import API_VERSION, error_body
+from entrypoints.http.errors import error_body
 from entrypoints.http.pull_routes import caller_of
 
-_NOT_STORED = {"Cache-Control": "no-store", **dict((API_VERSION,))}
+_NOT_STORED = {"Cache-Control": "no-store"}
 _FORM = "application/x-www-form-urlencoded"
 
 
