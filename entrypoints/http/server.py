@@ -1,8 +1,5 @@
 """Starts the worker processes and says so."""
 
-import asyncio
-import os
-import signal
 import socket
 
 from sanic import Sanic
@@ -10,6 +7,7 @@ from sanic import Sanic
 from domain.errors import RegistryError
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
+from entrypoints.http.stop_signals import hold_stop_signals
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME, VERSION
 
@@ -21,8 +19,8 @@ def run(settings: Settings) -> None:
     """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker."""
     configure_logging(settings)
     app = create_app(settings)
-    app.after_server_start(_leave_signals_to_main)
     app.after_server_start(_announce)
+    hold_stop_signals(app)
     app.prepare(
         sock=_listen(settings),
         workers=settings.workers,
@@ -47,17 +45,6 @@ def _listen(settings: Settings) -> socket.socket:
         raise SettingsError(message) from error
 
 
-async def _leave_signals_to_main(_: App) -> None:
-    """Only the main process is to be told to stop; it tells each worker, once.
-
-    A terminal and a service manager signal the whole group or control group. A worker that hears it twice is cut
-    off in the middle of letting its transfers finish.
-    """
-    os.setpgrp()
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 def _tls(settings: Settings) -> dict[str, str] | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -65,9 +52,13 @@ def _tls(settings: Settings) -> dict[str, str] | None:
 
 
 async def _announce(app: App) -> None:
+    """Not waited for: an upstream that is slow to answer is no reason to start late."""
+    if app.m.name == _FIRST_WORKER:
+        app.add_task(_print_start_line(app))
+
+
+async def _print_start_line(app: App) -> None:
     """One line, from one of the workers: only there is it known how the upstream wants to be asked."""
-    if app.m.name != _FIRST_WORKER:
-        return
     settings: Settings = app.ctx.settings
     scheme = "https" if settings.tls_cert else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
