@@ -69,15 +69,23 @@ class PullBlob:
         """
         source = self._upstreams.source_of(query.name)
         right = await self._authorize(Wish.to_read(caller, source, query.name))
-        head = query.head or query.known
-        part = None if head else query.byte_range
-        fetch = Fetch(Resource.blob(source, query.digest), right.upstream, head, byte_range=part)
+        fetch = Fetch(Resource.blob(source, query.digest), right.upstream, byte_range=query.byte_range)
         with self._refusals.by_upstream(right):
+            if query.head or query.known:
+                yield _described(query, await self._facts(fetch))
+                return
             async with self._registry.open(fetch) as answer:
-                if head:
-                    yield _described(query, answer.facts)
-                else:
-                    yield self._delivered(source, query, answer)
+                yield self._delivered(source, query, answer)
+
+    async def _facts(self, fetch: Fetch) -> Facts:
+        """What is to be said of the whole blob. A length that a HEAD leaves out may come with a GET; without one
+        no HEAD can be answered, for clients would believe the 0 that stands in for it.
+        """
+        for head in (True, False):
+            async with self._registry.open(replace(fetch, head=head, byte_range=None)) as answer:
+                if answer.facts.size is not None:
+                    return answer.facts
+        raise UpstreamBroken("the upstream does not say how long the blob is")
 
     def _delivered(self, source: Source, query: BlobQuery, answer: Answer) -> BlobAnswer:
         facts, asked = answer.facts, query.byte_range

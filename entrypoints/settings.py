@@ -188,5 +188,5 @@ def _line(error: ValidationError) -> str:
     if name in _SECRETS:
         return f"{name.upper()}: {takes}"
     # An address may hold a login, whether it is to or not.
-    got = re.sub(r"(//)?[^/]*@", r"\1***@", str(first["input"]))
+    got = re.sub(r"^.*@", "***@", str(first["input"]))
     return f"{name.upper()}: got {got!r}; {takes}"

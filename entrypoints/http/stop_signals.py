@@ -10,6 +10,7 @@ each process can act on them (they are kept, not lost), and workers leave SIGTER
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 from entrypoints.http.app import App
 
@@ -27,7 +28,7 @@ def hold_stop_signals(app: App) -> None:
 
 async def _release_in_main(app: App) -> None:
     """When the workers have reported. Sanic has no event for that moment, hence the wrapped method."""
-    wait_for_workers = app.manager.wait_for_ack
+    wait_for_workers: Callable[[], None] = app.manager.wait_for_ack
 
     def wait_then_release() -> None:
         wait_for_workers()

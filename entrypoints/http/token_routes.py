@@ -11,6 +11,7 @@ from sanic.request import RequestParameters
 from application.grant_token import TokenQuery
 from domain.access import Credentials, ScopeSet
 from domain.authorization import Basic
+from domain.challenge import Challenge
 from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
 from entrypoints.container import Container
@@ -38,7 +39,11 @@ async def token_by_post(request: Request) -> HTTPResponse:
         token = await _grant(request, _form_query(request))
     except CredentialsRefused as refused:
         # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
-        return _oauth_error(InvalidGrantError(refused.message, status_code=401), refused.code)
+        response = _oauth_error(InvalidGrantError(refused.message, status_code=401), refused.code)
+        response.headers["WWW-Authenticate"] = str(
+            Challenge.of("Basic", realm=request.app.ctx.settings.self_auth_service)
+        )
+        return response
     except OAuth2Error as error:
         return _oauth_error(error, "UNSUPPORTED")
     return _token_answer(token)
