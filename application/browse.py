@@ -11,6 +11,7 @@ from application.refusals import Refusals
 from application.rights import Caller, Purpose, Right, Wish
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
 from domain.digest import Digest
+from domain.documents import parse_object
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
@@ -82,18 +83,14 @@ class Browse:
 
 
 def _json_object(content: bytes) -> bytes:
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+    if parse_object(content) is None:
         raise UpstreamBroken("the upstream sent a list that is no JSON object")
     return content
 
 
 def _normalised(page: Listing, form: Mapping[str, object]) -> Listing:
     """The page with the names of `form` and no null lists; its bytes stay where nothing is to be changed."""
-    document = json.loads(page.content)
+    document = parse_object(page.content) or {}
     wanted = {
         key: (document.get(key) if isinstance(document.get(key), list) else value) if isinstance(value, list) else value
         for key, value in form.items()

@@ -34,17 +34,17 @@ class Search:
     async def _match_catalog(
         self, caller: Caller, upstream: Upstream, term: str, limit: int
     ) -> tuple[SearchResult, ...]:
-        found: list[SearchResult] = []
+        found: dict[str, SearchResult] = {}
         query: tuple[tuple[str, str], ...] = (("n", str(_PAGE_SIZE)),)
         for _ in range(_PAGES):
             page = await self._browse.repositories(caller, upstream, query, Purpose.SEARCH)
-            found += [SearchResult(name) for name in _names(page.content) if term in name]
+            found |= {name: SearchResult(name) for name in _names(page.content) if term in name}
             following = tuple(parse_qsl(page.next_query or ""))
             # Some registries drop the query when they redirect, and answer with the first page for ever.
             if len(found) >= limit or not following or following == query:
                 break
             query = following
-        return tuple(found[:limit])
+        return tuple(found.values())[:limit]
 
 
 def _names(content: bytes) -> list[str]:

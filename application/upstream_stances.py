@@ -34,6 +34,7 @@ class UpstreamStances:
         self._clock = clock
         self._events = events
         self._known: dict[Upstream, Stance] = {}
+        self._told: dict[Upstream, Stance] = {}
         self._checked: dict[Upstream, float] = {}
         self._failed: dict[Upstream, _Failure] = {}
         self._probes: dict[Upstream, asyncio.Task[None]] = {}
@@ -59,7 +60,8 @@ class UpstreamStances:
         if known and known.scheme is UpstreamScheme.NONE and told.bearer:
             # The scope is that one resource's; what is remembered is for all.
             general = told.bearer.with_parameters(scope=None, error=None)
-            self._remember(upstream, Stance((general,)))
+            self._told[upstream] = Stance((general,))
+            self._remember(upstream, self._told[upstream])
 
     async def close(self) -> None:
         """End the probes that are under way."""
@@ -91,7 +93,10 @@ class UpstreamStances:
             self._failed[upstream] = _Failure(self._clock.now(), error.message)
             self._events.emit(UpstreamFailed(upstream.url, error.message))
         else:
-            self._remember(upstream, Stance(answer.challenges))
+            pinged = Stance(answer.challenges)
+            # A ping that still asks for nothing does not unsay what a resource has said.
+            open_still = pinged.scheme is UpstreamScheme.NONE
+            self._remember(upstream, self._told.get(upstream, pinged) if open_still else pinged)
         self._checked[upstream] = self._clock.now()
 
     def _remember(self, upstream: Upstream, stance: Stance) -> None:

@@ -1,10 +1,10 @@
 """What registries hold, seen from outside: byte ranges and manifests."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Self
 
+from domain.documents import parse_object
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
@@ -76,7 +76,7 @@ class ByteRange:
         """Whether a partial answer of these bytes is the one asked; `size` None where it was not told."""
         if size is not None:
             return self.of(size) == span
-        return self.first == span.start and (self.last is None or span.stop <= self.last + 1)
+        return span.length > 0 and self.first == span.start and (self.last is None or span.stop <= self.last + 1)
 
     def __str__(self) -> str:
         first, last = ("" if end is None else str(end) for end in (self.first, self.last))
@@ -89,16 +89,13 @@ def check_manifest(media_type: str, content: bytes) -> None:
     Raises UpstreamBroken where the document contradicts its media type, or is an index and an image at once.
     A document that is no JSON object is of a type that we do not know, and none of our business.
     """
-    try:
-        document = json.loads(content)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+    document = parse_object(content)
+    if document is None:
         if media_type in MANIFEST_MEDIA_TYPES:
             raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
         return
     stated = document.get("mediaType")
-    if isinstance(stated, str) and stated and stated != media_type:
+    if isinstance(stated, str) and stated and stated != media_type.partition(";")[0].strip():
         raise UpstreamBroken("the upstream sent a manifest whose mediaType contradicts its Content-Type")
     if "manifests" in document and ("layers" in document or "config" in document):
         raise UpstreamBroken("the upstream sent a manifest that is an index and an image at once")

@@ -8,6 +8,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
+from domain.documents import parse_json
 from domain.tokens import SignedToken
 
 _ALGORITHM = "HS256"
@@ -37,14 +38,14 @@ class JwsTokenCodec:
             return None
         try:
             header, payload = (_decode(part) for part in parts[:2])
-            return _signed_token(json.loads(header), payload)
+            return _signed_token(parse_json(header), payload)
         except ValueError:
             return None
 
 
 def _signed_token(header: object, payload: bytes) -> SignedToken | None:
     try:
-        claims = json.loads(payload)
+        claims = parse_json(payload)
     except ValueError:
         return None
     if not isinstance(header, dict) or not isinstance(claims, dict):

@@ -1,12 +1,12 @@
 """What an upstream's unsuccessful answer means."""
 
-import json
 import re
 from dataclasses import dataclass
 
 from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
 from domain.challenge import parse_challenges
+from domain.documents import parse_object
 from domain.errors import (
     BlobUnknown,
     ContentUnknown,
@@ -83,8 +83,8 @@ async def _told(response: Response) -> Told:
     if response.raw.method == "HEAD":
         return Told()
     try:
-        errors = json.loads(await response.read(_BODY_LIMIT))["errors"]
-        first = errors[0]
+        document = parse_object(await response.read(_BODY_LIMIT)) or {}
+        first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
         return Told(str(first["code"]), str(first.get("message", ""))[:_TEXT_LIMIT], first.get("detail"))
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
         return Told()

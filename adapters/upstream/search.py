@@ -1,12 +1,12 @@
 """The v1 search that `docker search` speaks, asked of the upstream."""
 
-import json
 from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
 from adapters.upstream.http_client import HttpClient, Request
 from adapters.upstream.refusals import refusal_of
 from application.ports.upstream_search import SearchResult
+from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
 
 _OK = 200
@@ -39,7 +39,7 @@ def _results(content: bytes) -> tuple[SearchResult, ...]:
                 int(one.get("star_count") or 0),
                 bool(one.get("is_official")),
             )
-            for one in json.loads(content)["results"]
+            for one in parse_json(content)["results"]  # type: ignore[index]  # the except below knows what else it may be
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UpstreamBroken("the upstream's search sent something else than results") from error

@@ -1,6 +1,5 @@
 """Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
 
-import json
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -12,6 +11,7 @@ from adapters.upstream.http_client import HttpClient, Request
 from adapters.upstream.refusals import refusal_of
 from application.ports.token_relay import TokenRequest
 from domain.authorization import encode_basic
+from domain.documents import parse_object
 from domain.errors import CredentialsRefused, RealmRefused, UpstreamBroken, UpstreamChallenged
 from domain.ports import Clock
 from domain.realm_policy import RealmPolicy
@@ -21,6 +21,7 @@ _OK = 200
 _BODY_LIMIT = 1024 * 1024
 _DEFAULT_LIFETIME = 60
 """Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
+_LONGEST_LIFETIME = 10 * 365 * 24 * 3600
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
@@ -93,18 +94,19 @@ def _without_query(url: URL) -> str:
 
 
 def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
-    try:
-        document = json.loads(content)
-        text = document.get("token") or document.get("access_token")
-        expires_in = int(document.get("expires_in") or _DEFAULT_LIFETIME)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UpstreamBroken("the upstream's token server sent something else than a token") from error
+    document = parse_object(content)
+    if document is None:
+        raise UpstreamBroken("the upstream's token server sent something else than a token")
+    text = document.get("token") or document.get("access_token")
+    expires_in = document.get("expires_in") or _DEFAULT_LIFETIME
+    if not isinstance(expires_in, int | float) or not 0 < expires_in <= _LONGEST_LIFETIME:
+        raise UpstreamBroken("the upstream's token server sent a lifetime that is none")
     if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
         raise UpstreamBroken("the upstream's token server sent no token")
     refresh = document.get("refresh_token")
     return IssuedToken(
         text,
-        _remaining(document.get("issued_at"), expires_in, now),
+        _remaining(document.get("issued_at"), int(expires_in), now),
         now,
         request.scopes,
         refresh if isinstance(refresh, str) else None,

@@ -1,6 +1,7 @@
 """One line for each request. It names methods, paths and accounts; never a query, a credential or a token."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from sanic.response import BaseHTTPResponse
 from application.ports.request_record import begin_record
 
 _LOG = logging.getLogger("docker_image_proxy.access")
+# Sanic takes any bytes for a method; those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+CLIENT_LEFT = "the client left"
 _LINE = (
     "%(method)s %(path)s %(status)s %(bytes)s bytes %(seconds)ss upstream=%(upstream_status)s "
     "account=%(account)s client=%(client)s fault=%(fault)s"
@@ -51,10 +55,10 @@ async def end(request: Request, response: BaseHTTPResponse) -> None:
 def streamed(request: Request, status: int) -> Iterator[Sent]:
     """Around the sending of a streamed body."""
     request.ctx.is_streamed = True
-    sent = Sent(fault="the client left")
+    sent = Sent(fault=CLIENT_LEFT)
     try:
         yield sent
-        if sent.fault == "the client left":
+        if sent.fault == CLIENT_LEFT:
             sent.fault = None
     finally:
         _write(request, status, sent)
@@ -63,7 +67,7 @@ def streamed(request: Request, status: int) -> Iterator[Sent]:
 def _write(request: Request, status: int, sent: Sent) -> None:
     record = request.ctx.record
     facts = {
-        "method": request.method,
+        "method": request.method if _METHOD.fullmatch(request.method) else "?",
         "path": request.path,
         "status": status,
         "bytes": sent.size,
