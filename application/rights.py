@@ -51,7 +51,8 @@ class Wish:
 
     @classmethod
     def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose = Purpose.LISTING) -> "Wish":
-        return cls(caller, upstream, purpose, Scope.catalog(), ScopeSet((Scope.catalog(),)))
+        scope = Scope.search() if purpose is Purpose.SEARCH else Scope.catalog()
+        return cls(caller, upstream, purpose, scope, ScopeSet((scope,)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from domain.errors import ScopeInvalid
+from domain.errors import NameInvalid, ScopeInvalid
 from domain.names import RepositoryName
 
 ANONYMOUS = ""
@@ -55,6 +55,11 @@ class Scope:
         return cls("registry", "catalog", frozenset({"*"}))
 
     @classmethod
+    def search(cls) -> Self:
+        """What docker asks for when it searches with a token."""
+        return cls("registry", "catalog", frozenset({"search"}))
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Raises ScopeInvalid where the text is no scope.
 
@@ -81,7 +86,7 @@ class Scope:
     @property
     def repository(self) -> RepositoryName | None:
         """The plain repository that it is about; None for plugins, names with a host and other types."""
-        if self.resource_type != "repository" or self.resource_class or ":" in self.name:
+        if self.is_opaque or self.resource_type != "repository" or self.resource_class or ":" in self.name:
             return None
         return RepositoryName(self.name)
 
@@ -92,7 +97,7 @@ class Scope:
             needed.resource_class,
             needed.name,
         )
-        return same and needed.actions <= self.actions
+        return same and ("*" in self.actions or needed.actions <= self.actions)
 
     def __str__(self) -> str:
         if self.is_opaque:
@@ -136,6 +141,7 @@ def _check_repository(name: str) -> None:
     """A repository scope's name is a repository name, with or without a host in front."""
     host, slash, rest = name.partition("/")
     path = rest if slash and ":" in host and _HOST.fullmatch(host) else name
-    if ":" in path:
-        raise ScopeInvalid("malformed scope", detail={"name": name})
-    RepositoryName(path)
+    try:
+        RepositoryName(path)
+    except NameInvalid as error:
+        raise ScopeInvalid("malformed scope", detail={"name": name}) from error

@@ -3,8 +3,6 @@
 from domain.access import ANONYMOUS, Account, Credentials, Scope, ScopeSet
 from domain.ports import AccountDirectory
 
-_CATALOG_ACTIONS = frozenset({"*", "search"})
-
 
 class AccountPolicy:
     """Knows accounts and rules; its answer to wanted scopes is always a subset of what was asked."""
@@ -31,6 +29,7 @@ class AccountPolicy:
     def _reduce(self, scope: Scope) -> Scope | None:
         if scope.repository and scope.actions & {"pull", "*"}:
             return Scope.pull(scope.repository)
-        if (scope.resource_type, scope.name) == ("registry", "catalog") and scope.actions & _CATALOG_ACTIONS:
-            return Scope.catalog()
+        for listing in (Scope.catalog(), Scope.search()):
+            if scope.covers(listing):
+                return listing
         return None

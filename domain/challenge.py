@@ -1,17 +1,19 @@
 """One authentication challenge of a WWW-Authenticate field, parsed leniently and printed strictly."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_QUOTED = r'"(?:[^"\\]|\\.)*"'
-# Some registries send an unquoted scope with colons, slashes and commas in it, so a bare value runs as far
-# as it can be no other parameter: up to a space, or up to a comma that a new `name=` or scheme follows.
-_BARE = rf"(?:[^\s,\"]|,(?!\s*(?:{_WORD}\s*=|{_WORD}\s+{_WORD}\s*=|$)))+"
-_PARAMETER = re.compile(rf"\s*,?\s*({_WORD})\s*=\s*({_QUOTED}|{_BARE})")
-_SCHEME = re.compile(rf"\s*,?\s*({_WORD})(?=\s|,|$)(?!\s*=)")
+# Every quantifier is possessive: a hostile line is read once, not tried in all the ways it could be cut up.
+_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+# Some registries send an unquoted scope with colons, slashes and commas in it. So a bare value goes on behind a
+# comma, unless a space, the end, another parameter or another scheme with its first parameter comes there.
+_BARE = rf'[^\s,"]++(?:,(?![\s,]|$|{_WORD}\s*+=|{_WORD}\s++{_WORD}\s*+=)[^\s,"]++)*+'
+_SEPARATORS = re.compile(r"[\s,]*+")
+_PARAMETER = re.compile(rf"({_WORD})\s*+=\s*+({_QUOTED}|{_BARE})")
+_SCHEME = re.compile(rf"{_WORD}(?=[\s,]|$)")
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,24 @@ def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     return tuple(challenge for line in lines for challenge in _parse_line(line))
 
 
-def _parse_line(line: str) -> Iterator[Challenge]:
+def _parse_line(line: str) -> list[Challenge]:
+    found: list[tuple[str, dict[str, str]]] = []
     position = 0
-    while scheme := _SCHEME.match(line, position):
-        position = scheme.end()
-        parameters: dict[str, str] = {}
-        while parameter := _PARAMETER.match(line, position):
-            position = parameter.end()
-            parameters.setdefault(parameter[1].lower(), _unquote(parameter[2]))
-        yield Challenge(scheme[1], tuple(parameters.items()))
+    while match := _next(line, position, has_scheme=bool(found)):
+        position = match.end()
+        if match.re is _SCHEME:
+            found.append((match[0], {}))
+        else:
+            found[-1][1].setdefault(match[1].lower(), _unquote(match[2]))
+    return [Challenge(scheme, tuple(parameters.items())) for scheme, parameters in found]
+
+
+def _next(line: str, position: int, *, has_scheme: bool) -> re.Match[str] | None:
+    """The next parameter or scheme; None at the end and at what is neither."""
+    separators = _SEPARATORS.match(line, position)
+    start = separators.end() if separators else position
+    parameter = _PARAMETER.match(line, start) if has_scheme else None
+    return parameter or _SCHEME.match(line, start)
 
 
 def _unquote(value: str) -> str:

@@ -31,7 +31,8 @@ class RealmPolicy:
     def _trusts(self, upstream: Upstream, realm: Origin) -> bool:
         if realm == upstream.origin:
             return True
-        if realm.host in self._allowed or f"{realm.host}:{realm.port}" in self._allowed:
+        host = f"[{realm.host}]" if ":" in realm.host else realm.host
+        if host in self._allowed or f"{host}:{realm.port}" in self._allowed:
             return True
         domain = self._suffixes.registrable_domain(realm.host)
         return domain is not None and domain == self._suffixes.registrable_domain(upstream.origin.host)

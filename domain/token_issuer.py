@@ -2,7 +2,7 @@
 
 import hashlib
 
-from domain.access import ScopeSet
+from domain.access import Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.tokens import (
     COUNTERSIGNED_TYPE,
@@ -52,12 +52,17 @@ class TokenIssuer:
             "iat": now,
             "nbf": now,
             "exp": now + lifetime,
-            "access": [
-                {"type": scope.resource_type, "name": scope.name, "actions": sorted(scope.actions)}
-                for scope in scopes
-                if not scope.is_opaque
-            ],
+            "access": [_access(scope) for scope in scopes if not scope.is_opaque],
         }
+
+
+def _access(scope: Scope) -> dict[str, object]:
+    entry: dict[str, object] = {
+        "type": scope.resource_type,
+        "name": scope.name,
+        "actions": sorted(scope.actions),
+    }
+    return entry | {"class": scope.resource_class} if scope.resource_class else entry
 
 
 def countersigned_audience(issuer: str) -> str:

@@ -73,5 +73,5 @@ def _scopes(access: object) -> ScopeSet:
     """The `access` claim, whose form we wrote ourselves: the signature has been checked by now."""
     entries = access if isinstance(access, list) else []
     return ScopeSet.of(
-        Scope(str(entry["type"]), str(entry["name"]), frozenset(map(str, entry["actions"]))) for entry in entries
+        Scope(entry["type"], entry["name"], frozenset(entry["actions"]), entry.get("class", "")) for entry in entries
     )

@@ -1,11 +1,15 @@
 """Addresses: their origin, and those that nobody may send us to."""
 
 import ipaddress
+import re
+import socket
 
 from yarl import URL
 
 from domain.errors import UpstreamBroken
 from domain.upstreams import Origin
+
+_INET_ATON = re.compile(r"[0-9a-fx.]+")
 
 
 def parse_url(text: str) -> URL:
@@ -52,5 +56,11 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return None
+        if not _INET_ATON.fullmatch(host):
+            return None
+        try:
+            # What the resolver makes of 127.1, 0x7f000001 or 2130706433.
+            address = ipaddress.ip_address(socket.inet_aton(host))
+        except OSError:
+            return None
     return getattr(address, "ipv4_mapped", None) or address

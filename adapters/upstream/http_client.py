@@ -150,7 +150,7 @@ def _redirect_target(response: aiohttp.ClientResponse, base: URL) -> URL | None:
     if response.status not in _REDIRECTS or location is None:
         return None
     target = parse_url(location)
-    return target if target.absolute else parse_url(str(base.join(target)))
+    return target if target.scheme else parse_url(str(base.join(target)))
 
 
 def _wants_get(method: str, status: int, *, is_own: bool) -> bool:

@@ -18,6 +18,7 @@ from domain.errors import (
     RegistryError,
     UpstreamBroken,
     UpstreamChallenged,
+    UpstreamFault,
     UpstreamRejected,
     UpstreamThrottled,
     UpstreamTimedOut,
@@ -63,6 +64,13 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
         case 429:
             return UpstreamThrottled(message, retry_after=response.header("Retry-After"), detail=told.detail)
     return _plain(response.status)(message, detail=told.detail)
+
+
+async def fault_of(response: Response) -> RegistryError:
+    """The same where no content was asked for: what would be the client's fault there is the upstream's here."""
+    refusal = await refusal_of(response)
+    is_told = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
+    return refusal if is_told else UpstreamBroken(refusal.message)
 
 
 def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:

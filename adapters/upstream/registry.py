@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from adapters.upstream.http_client import HttpClient, Request, Response
-from adapters.upstream.refusals import refusal_of
+from adapters.upstream.refusals import fault_of, refusal_of
 from adapters.upstream.session_logins import LoginKey, SessionLogins
 from application.ports.upstream_registry import (
     Answer,
@@ -22,7 +22,7 @@ from application.ports.upstream_registry import (
 from domain.access import Scope
 from domain.content import Span
 from domain.digest import Digest
-from domain.errors import DigestInvalid, UpstreamBroken, UpstreamChallenged
+from domain.errors import Denied, DigestInvalid, UpstreamBroken, UpstreamChallenged
 from domain.upstreams import Upstream
 
 _OK = 200
@@ -101,7 +101,8 @@ async def _ping_answer(response: Response) -> PingAnswer:
     if response.status in _REDIRECTS:
         raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the address that it names")
     if response.status != _OK:
-        raise await refusal_of(response)
+        refusal = await fault_of(response)
+        raise UpstreamBroken(refusal.message) if isinstance(refusal, Denied) else refusal
     version = response.header("Docker-Distribution-Api-Version") or ""
     if not version.startswith("registry/2") and response.raw.content_type != "application/json":
         raise UpstreamBroken("the upstream does not answer /v2/ as a registry does")

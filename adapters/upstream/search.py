@@ -4,7 +4,7 @@ from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
 from adapters.upstream.http_client import HttpClient, Request
-from adapters.upstream.refusals import refusal_of
+from adapters.upstream.refusals import fault_of
 from application.ports.upstream_search import SearchResult
 from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
@@ -24,7 +24,7 @@ class HttpUpstreamSearch:
         try:
             async with self._client.request(Request("GET", address, (("Accept-Encoding", "identity"),))) as response:
                 if response.status != _OK:
-                    raise await refusal_of(response)
+                    raise await fault_of(response)
                 return _results(await response.read(_BODY_LIMIT))[:limit]
         except UpstreamChallenged as challenged:
             raise UpstreamRejected("the upstream's search wants a login") from challenged
@@ -41,5 +41,5 @@ def _results(content: bytes) -> tuple[SearchResult, ...]:
             )
             for one in parse_json(content)["results"]  # type: ignore[index]  # the except below knows what else it may be
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UpstreamBroken("the upstream's search sent something else than results") from error

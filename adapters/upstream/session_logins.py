@@ -9,6 +9,7 @@ from application.ports.token_relay import TokenRelay, TokenRequest
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
+from domain.errors import ScopeInvalid, UpstreamBroken
 from domain.ports import Clock
 from domain.trust import Stance
 from domain.upstreams import Upstream
@@ -83,5 +84,8 @@ class SessionLogins:
 def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
     """The challenge knows best: public.ecr.aws wants a scope that nobody would guess."""
     if scope := challenge.get("scope"):
-        return ScopeSet.parse([scope])
+        try:
+            return ScopeSet.parse([scope])
+        except ScopeInvalid as error:
+            raise UpstreamBroken("the upstream's challenge asks for a scope that is none") from error
     return ScopeSet((wanted,)) if wanted else ScopeSet()

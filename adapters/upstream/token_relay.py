@@ -8,7 +8,7 @@ from yarl import URL
 
 from adapters.upstream.addresses import origin_of, parse_url
 from adapters.upstream.http_client import HttpClient, Request
-from adapters.upstream.refusals import refusal_of
+from adapters.upstream.refusals import fault_of
 from application.ports.token_relay import TokenRequest
 from domain.authorization import encode_basic
 from domain.documents import parse_object
@@ -39,7 +39,7 @@ class HttpTokenRelay:
         try:
             async with self._client.request(prepared) as response:
                 if response.status != _OK:
-                    raise await refusal_of(response)
+                    raise await fault_of(response)
                 content = await response.read(_BODY_LIMIT)
         except UpstreamChallenged as refused:
             raise CredentialsRefused(f"refused upstream: {refused.message}", detail=refused.detail) from refused

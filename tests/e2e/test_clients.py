@@ -154,9 +154,9 @@ def test_curl_lists_tags_and_names_of_a_token_upstream_as_nobody(
 
 
 def test_a_client_that_tries_tls_first_is_turned_away_at_once(shared: Serving, open_registry: Registry) -> None:
-    # docker, podman and skopeo do so with every registry that may be insecure, and wait ten seconds for an answer.
-    context = ssl.create_default_context()
-    began = time.monotonic()
-    with shared(**open_registry.settings) as proxy, pytest.raises((ssl.SSLError, ConnectionError)):
-        fetch("GET", f"https://{proxy.host}/v2/", tls=context)
-    assert time.monotonic() - began < 2
+    # As docker, podman and skopeo do where a registry may be insecure; each then waits ten seconds for an answer.
+    with shared(**open_registry.settings) as proxy:
+        began = time.monotonic()
+        with pytest.raises((ssl.SSLError, OSError)):
+            fetch("GET", f"https://{proxy.host}/v2/", tls=ssl.create_default_context())
+        assert time.monotonic() - began < 2

@@ -3,13 +3,13 @@
 import hashlib
 import http.client
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.images import Blob, digest_of
-from tests.e2e.plain_http import fetch
+from tests.e2e.plain_http import fetch, send
 from tests.e2e.processes import Process, free_port, port_open, wait_until
 from tests.e2e.proxy import Serving, command, environment
 from tests.e2e.push import push_blob
@@ -18,6 +18,7 @@ from tests.e2e.upstreams import PUBLIC, Content
 
 pytestmark = pytest.mark.real("docker-registry")
 
+TAGS = f"/v2/{PUBLIC}/tags/list"
 MIB = 1 << 20
 # Far more than all socket buffers on the way hold, so that a slow reader stops the upstream.
 LARGE = 192 * MIB
@@ -65,21 +66,28 @@ def test_an_upstream_that_comes_late_dies_and_returns_is_found_each_time(
     port = free_port()
     with (
         serve(UPSTREAM_REGISTRY=f"http://127.0.0.1:{port}", ready="/livez") as proxy,
-        docker_registry(tmp_path, content.folder, "dying", port=port) as dying,
+        proxy.connection_to_each_worker() as workers,
     ):
-        assert wait_until(lambda: proxy.get("/readyz").status == 200, 15, 0.3)
-        assert proxy.get(f"/v2/{PUBLIC}/tags/list").status == 200
-        dying.process.kill()
-        lost = proxy.get(f"/v2/{PUBLIC}/tags/list")
-        assert (lost.status, lost.headers["Content-Type"]) == (502, "application/json")
-        assert lost.json()["errors"][0]["code"]
-        assert proxy.get("/v2/").status == 401, "the stored challenge is still known"
-        assert proxy.get("/livez").status == 200
+        with docker_registry(tmp_path, content.folder, "late", port=port) as late:
+            # Each learns for itself how the upstream stands, at its own next attempt.
+            assert wait_until(lambda: asked(workers, TAGS) == {200}, 15, 0.3)
+            assert wait_until(lambda: asked(workers, "/readyz") == {200}, 15, 0.3)
+            late.process.kill()
+        assert asked(workers, TAGS) == {502}
+        assert asked(workers, "/v2/") == {401}, "the stored challenge is still known"
+        assert asked(workers, "/livez") == {200}
         # It is checked at most every few seconds.
-        assert wait_until(lambda: proxy.get("/readyz").status == 503, 15, 0.3)
+        assert wait_until(lambda: asked(workers, "/readyz") == {503}, 15, 0.3)
         with docker_registry(tmp_path, content.folder, "back", port=port):
-            assert wait_until(lambda: proxy.get("/readyz").status == 200, 15, 0.3)
-            assert proxy.get(f"/v2/{PUBLIC}/tags/list").status == 200
+            assert wait_until(lambda: asked(workers, "/readyz") == {200}, 15, 0.3)
+            assert asked(workers, TAGS) == {200}
+
+
+def asked(workers: Iterable[http.client.HTTPConnection], path: str) -> set[int]:
+    """The status that each worker gives; an error is one of ours, in JSON."""
+    answers = [send(worker, "GET", path) for worker in workers]
+    assert all(answer.json() for answer in answers)
+    return {answer.status for answer in answers}
 
 
 def test_an_upstream_that_never_was_leaves_us_alive_and_not_ready(serve: Serving) -> None:
@@ -135,16 +143,20 @@ def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Reg
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("after", [0.3, 0.7, 1.0, 1.3, 1.6])
-def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_path: Path, after: float) -> None:
-    settings = environment(free_port(), open_registry.settings)
-    process = Process(command("serve"), tmp_path / "log", settings)
+def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_path: Path) -> None:
+    # Several at once, told to end at different moments of their start: between any two of its steps.
+    started = [
+        Process(command("serve"), tmp_path / f"log-{number}", environment(free_port(), open_registry.settings))
+        for number in range(6)
+    ]
     try:
-        time.sleep(after)
-        process.terminate()
-        process.wait(10)
+        for process in started:
+            time.sleep(0.7)
+            process.terminate()
+        assert wait_until(lambda: all(process.returncode is not None for process in started), 10, 0.1)
     finally:
-        process.kill()
+        for process in started:
+            process.kill()
 
 
 @pytest.mark.parametrize(

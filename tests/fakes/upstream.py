@@ -18,7 +18,7 @@ from application.ports.upstream_registry import (
 )
 from application.ports.upstream_search import SearchResult
 from domain.access import Credentials
-from domain.authorization import Basic, Bearer, parse_authorization
+from domain.authorization import Basic, Bearer, encode_basic, parse_authorization
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.errors import (
@@ -63,7 +63,8 @@ class FakeUpstream:
 
     `scheme` is "none", "bearer" or "basic". `users` may read everything; an anonymous caller (a token of
     nobody's) only repositories in `public`. `fault` is raised by everything as long as it is set.
-    `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request.
+    `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request,
+    `searched` every search.
     """
 
     scheme: str = "none"
@@ -80,6 +81,7 @@ class FakeUpstream:
     asked: list[Fetch] = field(default_factory=list)
     pinged: list[UpstreamRight] = field(default_factory=list)
     relayed: list[TokenRequest] = field(default_factory=list)
+    searched: list[tuple[str, str, int]] = field(default_factory=list)
 
     def put_manifest(self, name: str, tag: str, content: bytes, media_type: str = IMAGE) -> Digest:
         digest = Digest.of(content)
@@ -122,6 +124,7 @@ class FakeUpstream:
     # --- the search ---
 
     async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
+        self.searched.append((url, term, limit))
         self._fail()
         return tuple(one for one in self.results if term in one.name)[:limit]
 
@@ -144,9 +147,12 @@ class FakeUpstream:
 
     def _caller(self, right: UpstreamRight) -> str | None:
         """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
-        if isinstance(right, Session):
+        if isinstance(right, Session) and self.scheme == "bearer":
             return self._login(right.credentials)
-        match parse_authorization(right.raw):
+        raw = (
+            right.raw if isinstance(right, Passed) else right.credentials and f"Basic {encode_basic(right.credentials)}"
+        )
+        match parse_authorization(raw):
             case Bearer(token) if self.scheme == "bearer" and token.startswith("upstream-token-of-"):
                 return token.removeprefix("upstream-token-of-").rstrip("=")
             case Basic(credentials) if self.scheme == "basic":
@@ -204,5 +210,3 @@ class FakeUpstream:
     def _listing(self, document: dict[str, object]) -> FakeAnswer:
         content = json.dumps(document).encode()
         return FakeAnswer(Facts("application/json", len(content)), content)
-
-

@@ -1,0 +1,28 @@
+import socket
+from typing import Never
+
+import pytest
+
+from adapters.public_suffixes import BundledPublicSuffixes
+
+
+def test_no_look_up_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Never:
+        raise AssertionError("the network was asked")
+
+    for name in ("socket", "getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    assert BundledPublicSuffixes().registrable_domain("registry.example.com") == "example.com"
+
+
+@pytest.mark.parametrize("host", ["example.nosuchsuffix", "a.example.nosuchsuffix", "host.internal", "x.y.lan"])
+def test_an_unknown_suffix_is_no_suffix(host: str) -> None:
+    assert BundledPublicSuffixes().registrable_domain(host) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["", ".", "..", "a..com", ".com", "-", "é.com", "x" * 5000, "a." * 500 + "com", "[", "[::1", "1.2.3"]
+)
+def test_a_host_of_any_form_is_answered(host: str) -> None:
+    domain = BundledPublicSuffixes().registrable_domain(host)
+    assert domain is None or host.endswith(domain)

@@ -1,0 +1,125 @@
+"""The adapter, put together as in production, at one end of the line, and a WireServer at the other."""
+
+import asyncio
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.public_suffixes import BundledPublicSuffixes
+from adapters.upstream.http_client import HttpClient
+from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.registry import HttpUpstreamRegistry
+from adapters.upstream.search import HttpUpstreamSearch
+from adapters.upstream.session import SessionSettings, open_session
+from adapters.upstream.session_logins import SessionLogins
+from adapters.upstream.token_relay import HttpTokenRelay
+from application.ports.upstream_registry import Facts, Fetch, Passed, PingAnswer, Resource, UpstreamRight
+from domain.digest import Digest
+from domain.names import Reference, RepositoryName
+from domain.realm_policy import RealmPolicy
+from domain.upstreams import Origin, Source, Upstream
+from entrypoints.setting_values import origin_of_address
+from tests.adapters.upstream.wire import Script, WireServer
+from tests.fakes.clock import StoppedClock
+
+NAME = RepositoryName("some/app")
+CONTENT = b"some bytes of a blob"
+DIGEST = Digest.of(CONTENT)
+_SUFFIXES = functools.cache(BundledPublicSuffixes)
+
+
+def upstream_at(url: str) -> Upstream:
+    return Upstream.at(url, origin_of_address(url))
+
+
+def resources(upstream: Upstream) -> dict[str, Resource]:
+    source = Source(upstream, NAME)
+    return {
+        "manifest": Resource.manifest(source, Reference.parse("1")),
+        "blob": Resource.blob(source, DIGEST),
+        "tags": Resource.tags(source, (("n", "5"),)),
+        "catalog": Resource.catalog(upstream, ()),
+        "referrers": Resource.referrers(source, DIGEST, ()),
+    }
+
+
+@dataclass
+class Parts:
+    """The adapters over one session."""
+
+    client: HttpClient
+    relay: HttpTokenRelay
+    registry: HttpUpstreamRegistry
+    search: HttpUpstreamSearch
+    clock: StoppedClock
+
+
+@asynccontextmanager
+async def parts(
+    silence: float = 5,
+    ca_file: Path | None = None,
+    proxies: ProxyRules | None = None,
+    realms: frozenset[str] = frozenset(),
+) -> AsyncIterator[Parts]:
+    clock = StoppedClock()
+    with pytest.MonkeyPatch.context() as environment:
+        # No machine's own authorities: nothing here is to depend on them, and to read them takes its time.
+        environment.setenv("SSL_CERT_FILE", os.devnull)
+        environment.setenv("SSL_CERT_DIR", os.devnull)
+        session = open_session(SessionSettings(silence, ca_file))
+    client = HttpClient(session, proxies or ProxyRules(), "test-agent/1")
+    relay = HttpTokenRelay(client, RealmPolicy(_SUFFIXES(), realms), clock)
+    registry = HttpUpstreamRegistry(client, SessionLogins(relay, clock))
+    try:
+        yield Parts(client, relay, registry, HttpUpstreamSearch(client), clock)
+    finally:
+        await session.close()
+        await asyncio.sleep(0)
+
+
+@dataclass
+class Line:
+    """A server, and the adapter that knows it as its upstream."""
+
+    server: WireServer
+    parts: Parts
+    upstream: Upstream
+
+    async def fetch(self, kind: str = "blob", right: UpstreamRight | None = None, **fetch: Any) -> tuple[Facts, bytes]:
+        """What the answer's headers say, and its body."""
+        asked = Fetch(resources(self.upstream)[kind], right or Passed(), **fetch)
+        async with self.parts.registry.open(asked) as answer:
+            return answer.facts, b"" if asked.head else await answer.read(8 * 1024 * 1024)
+
+    async def ping(self, right: UpstreamRight | None = None) -> PingAnswer:
+        return await self.parts.registry.ping(self.upstream, right or Passed())
+
+    @property
+    def said(self) -> list[tuple[str, str]]:
+        """Method and target of every request."""
+        return [(heard.method, heard.target) for heard in self.server.heard]
+
+
+@asynccontextmanager
+async def line(script: Script | None = None, path: str = "", **options: Any) -> AsyncIterator[Line]:
+    """`path` is what the upstream's address ends in."""
+    server = WireServer(script) if script else WireServer()
+    async with server, parts(**options) as adapters:
+        upstream = Upstream.at(f"{server.url}{path}", Origin("http", "127.0.0.1", server.port))
+        yield Line(server, adapters, upstream)
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        asyncio.run(test(*args, **kwargs))
+
+    return run

@@ -1,0 +1,120 @@
+"""Which requests go through a forward proxy, and that they really do."""
+
+import pytest
+from yarl import URL
+
+from adapters.upstream.http_client import Request
+from adapters.upstream.proxies import ProxyRules
+from application.ports.upstream_registry import Fetch, Passed
+from domain.errors import UpstreamFault, UpstreamUnreachable
+from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at
+from tests.adapters.upstream.wire import WireServer, reply
+
+HTTP, HTTPS = "http://proxy.test:3128", "http://secure-proxy.test:3128"
+
+
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [("http://registry.test/v2/", HTTP), ("https://registry.test/v2/", HTTPS), ("https://10.0.0.1:5000/", HTTPS)],
+)
+def test_scheme_of_the_address_chooses_the_proxy(url: str, proxy: str) -> None:
+    assert ProxyRules(HTTP, HTTPS).proxy_for(URL(url)) == proxy
+
+
+def test_without_a_proxy_all_is_direct() -> None:
+    assert ProxyRules().proxy_for(URL("https://registry.test/")) is None
+    assert ProxyRules(http=HTTP).proxy_for(URL("https://registry.test/")) is None
+    assert ProxyRules(https=HTTPS).proxy_for(URL("http://registry.test/")) is None
+
+
+@pytest.mark.parametrize(
+    ("bypass", "url", "direct"),
+    [
+        ("registry.test", "https://registry.test/", True),
+        ("registry.test", "https://a.registry.test/", True),
+        (".registry.test", "https://a.registry.test/", True),
+        ("registry.test", "https://otherregistry.test/", False),
+        ("registry.test:5000", "https://registry.test:5000/", True),
+        ("registry.test:5000", "https://registry.test/", False),
+        ("REGISTRY.test", "https://registry.TEST/", True),
+        (" a.test , registry.test ", "https://registry.test/", True),
+        ("*", "https://registry.test/", True),
+        ("10.0.0.1", "https://10.0.0.1:5000/", True),
+        ("10.0.0.1", "https://10.0.0.10/", False),
+        ("a.test,,b.test", "https://registry.test/", False),
+        ("", "https://registry.test/", False),
+    ],
+)
+def test_no_proxy_is_read_as_everywhere(bypass: str, url: str, *, direct: bool) -> None:
+    assert (ProxyRules(HTTP, HTTPS, bypass).proxy_for(URL(url)) is None) is direct
+
+
+@in_loop
+async def test_forward_proxy_gets_the_whole_address() -> None:
+    async with (
+        WireServer(lambda _: reply(body=CONTENT)) as proxy,
+        parts(proxies=ProxyRules(http=proxy.url)) as adapters,
+    ):
+        upstream = upstream_at("http://registry.test:5000")
+        async with adapters.registry.open(Fetch(resources(upstream)["manifest"], Passed("Bearer abc"))) as answer:
+            assert await answer.read(100) == CONTENT
+        (heard,) = proxy.heard
+        assert (heard.method, heard.target) == ("GET", "http://registry.test:5000/v2/some/app/manifests/1")
+        assert (heard.header("Host"), heard.header("Authorization")) == ("registry.test:5000", "Bearer abc")
+
+
+@in_loop
+async def test_https_goes_through_a_tunnel() -> None:
+    async with WireServer(lambda _: reply(403)) as proxy, parts(proxies=ProxyRules(https=proxy.url)) as adapters:
+        with pytest.raises(UpstreamFault):
+            await adapters.registry.ping(upstream_at("https://registry.test"), Passed("Bearer abc"))
+        assert [(heard.method, heard.target) for heard in proxy.heard] == [("CONNECT", "registry.test:443")]
+        assert proxy.heard[0].header("Authorization") is None
+
+
+@in_loop
+async def test_login_of_the_proxy_is_for_the_proxy() -> None:
+    async with WireServer(lambda _: reply(body=b"{}")) as proxy:
+        address = proxy.url.replace("http://", "http://user:pass@")
+        request = Request("GET", URL("http://registry.test/x"))
+        async with parts(proxies=ProxyRules(http=address)) as adapters, adapters.client.request(request):
+            pass
+        assert proxy.heard[0].header("Proxy-Authorization") == "Basic dXNlcjpwYXNz"
+        assert proxy.heard[0].header("Authorization") is None
+
+
+@in_loop
+async def test_bypassed_host_is_reached_directly() -> None:
+    async with WireServer() as proxy:
+        rules = ProxyRules(http=proxy.url, bypass="127.0.0.1")
+        async with line(lambda _: reply(body=CONTENT), proxies=rules) as link:
+            assert (await link.fetch())[1] == CONTENT
+        assert proxy.connections == 0
+
+
+@in_loop
+async def test_redirect_chooses_its_proxy_anew() -> None:
+    async with WireServer(lambda _: reply(body=CONTENT)) as proxy:
+        rules = ProxyRules(http=proxy.url, bypass="127.0.0.1")
+        async with line(lambda _: reply(307, ("Location", "http://cdn.test/x")), proxies=rules) as link:
+            assert (await link.fetch())[1] == CONTENT
+        assert [heard.target for heard in proxy.heard] == ["http://cdn.test/x"]
+
+
+@in_loop
+async def test_proxy_that_is_gone_is_told() -> None:
+    async with WireServer() as gone:
+        url = gone.url
+    async with parts(proxies=ProxyRules(http=url)) as adapters:
+        with pytest.raises(UpstreamUnreachable):
+            await adapters.registry.ping(upstream_at("http://registry.test"), Passed())
+
+
+@in_loop
+async def test_environment_is_none_of_the_adapters_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with WireServer() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        async with line(lambda _: reply(body=CONTENT)) as link:
+            assert (await link.fetch())[1] == CONTENT
+        assert proxy.connections == 0

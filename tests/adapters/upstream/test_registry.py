@@ -1,0 +1,195 @@
+"""What is asked of a registry, and what its good answers say."""
+
+import asyncio
+
+import pytest
+
+from application.ports.upstream_registry import Facts, Passed
+from domain.content import ByteRange, Span
+from domain.digest import Digest
+from domain.errors import UpstreamBroken
+from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line
+from tests.adapters.upstream.wire import Heard, Say, reply
+
+TYPE = "application/vnd.oci.image.manifest.v1+json"
+PART = CONTENT[2:7]
+
+
+@in_loop
+async def test_request_says_what_is_needed_and_no_more() -> None:
+    async with line(lambda _: reply(body=CONTENT)) as link:
+        await link.fetch("manifest", Passed("Bearer abc=="), accept=("a/b, c/d", "*/*"), byte_range=ByteRange(2, None))
+        assert link.server.heard[0].headers == (
+            ("Host", f"127.0.0.1:{link.server.port}"),
+            ("Accept-Encoding", "identity"),
+            ("Accept", "a/b, c/d"),
+            ("Accept", "*/*"),
+            ("Range", "bytes=2-"),
+            ("User-Agent", "test-agent/1"),
+            ("Authorization", "Bearer abc=="),
+        )
+
+
+@pytest.mark.parametrize("path", ["", "/prefix", "/a/b"])
+@in_loop
+async def test_every_resource_has_its_address(path: str) -> None:
+    async with line(lambda _: reply(body=b"{}"), path=path) as link:
+        for kind in ("manifest", "blob", "tags", "catalog", "referrers"):
+            await link.fetch(kind)
+        assert [target for _, target in link.said] == [
+            f"{path}/v2/some/app/manifests/1",
+            f"{path}/v2/some/app/blobs/{DIGEST}",
+            f"{path}/v2/some/app/tags/list?n=5",
+            f"{path}/v2/_catalog",
+            f"{path}/v2/some/app/referrers/{DIGEST}",
+        ]
+
+
+@in_loop
+async def test_caller_without_authorization_sends_none() -> None:
+    async with line(lambda _: reply(body=CONTENT)) as link:
+        await link.fetch()
+        assert link.server.heard[0].header("Authorization") is None
+
+
+@pytest.mark.parametrize(
+    "raw", ["Bearer a.b.c~d=", "Basic  YTpi", "basic YTpi", "Digest x", "", "Bearer " + "x" * 20_000]
+)
+@in_loop
+async def test_callers_authorization_goes_up_as_it_came(raw: str) -> None:
+    async with line(lambda _: reply(body=CONTENT)) as link:
+        await link.fetch(right=Passed(raw))
+        assert link.server.heard[0].lines("Authorization") == [raw]
+
+
+@pytest.mark.parametrize("head", [True, False])
+@in_loop
+async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
+    headers = (
+        ("Content-Type", TYPE),
+        ("Docker-Content-Digest", str(DIGEST)),
+        ("Link", '</v2/_catalog?last=x>; rel="next"'),
+        ("OCI-Filters-Applied", "artifactType"),
+        ("Warning", '299 - "one"'),
+        ("Warning", '299 - "two"'),
+        ("Content-Length", str(len(CONTENT))),
+    )
+    async with line(lambda _: reply(200, *headers, body=b"" if head else CONTENT)) as link:
+        facts, content = await link.fetch(head=head)
+    link_header = '</v2/_catalog?last=x>; rel="next"'
+    warnings = ('299 - "one"', '299 - "two"')
+    assert facts == Facts(TYPE, len(CONTENT), DIGEST, None, None, link_header, "artifactType", warnings)
+    assert content == (b"" if head else CONTENT)
+
+
+@in_loop
+async def test_silent_headers_are_no_facts() -> None:
+    async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT, "close")) as link:
+        assert (await link.fetch())[0] == Facts()
+
+
+@pytest.mark.parametrize("media_type", [f"{TYPE}; charset=utf-8", "TEXT/Plain", "x", "application/vnd.unheard.of+json"])
+@in_loop
+async def test_type_is_kept_byte_for_byte(media_type: str) -> None:
+    async with line(lambda _: reply(200, ("Content-Type", media_type), body=CONTENT)) as link:
+        assert (await link.fetch())[0].media_type == media_type
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:abc", "md5:abc", f"sha256:{'A' * 64}", "nonsense"])
+@in_loop
+async def test_digest_that_cannot_be_checked_is_no_claim(digest: str) -> None:
+    async with line(lambda _: reply(200, ("Docker-Content-Digest", digest), body=CONTENT)) as link:
+        assert (await link.fetch())[0].digest is None
+
+
+@in_loop
+async def test_sha512_digest_is_a_claim() -> None:
+    digest = Digest.of(CONTENT, "sha512")
+    async with line(lambda _: reply(200, ("Docker-Content-Digest", str(digest)), body=CONTENT)) as link:
+        assert (await link.fetch())[0].digest == digest
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip"])
+@pytest.mark.parametrize("kind", ["manifest", "blob"])
+@in_loop
+async def test_coding_that_nobody_asked_is_refused(kind: str, coding: str) -> None:
+    async with line(lambda _: reply(200, ("Content-Encoding", coding), body=b"\x1f\x8b" + CONTENT)) as link:
+        with pytest.raises(UpstreamBroken, match="coded"):
+            await link.fetch(kind)
+
+
+@in_loop
+async def test_coding_by_the_name_of_none_passes() -> None:
+    async with line(lambda _: reply(200, ("Content-Encoding", "identity"), body=CONTENT)) as link:
+        assert (await link.fetch())[1] == CONTENT
+
+
+@in_loop
+async def test_layer_that_is_compressed_stays_compressed() -> None:
+    content = b"\x1f\x8b\x08\x00 no real gzip"
+    async with line(lambda _: reply(200, ("Content-Type", "application/gzip"), body=content)) as link:
+        assert (await link.fetch())[1] == content
+
+
+@pytest.mark.parametrize(("whole", "size"), [("20", 20), ("*", None)])
+@in_loop
+async def test_part_says_which_part_it_is(whole: str, size: int | None) -> None:
+    async with line(lambda _: reply(206, ("Content-Range", f"bytes 2-6/{whole}"), body=PART)) as link:
+        facts, content = await link.fetch(byte_range=ByteRange(2, 6))
+        assert (facts.span, facts.whole_size, facts.size, content) == (Span(2, 7), size, 5, PART)
+        assert link.server.heard[0].header("Range") == "bytes=2-6"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (("Content-Range", "bytes */20"),),
+        (("Content-Range", "items 2-6/20"),),
+        (("Content-Range", "bytes 2-/20"),),
+        (("Content-Range", "2-6/20"),),
+        (("Content-Range", f"bytes 2-6/{'9' * 30}"),),
+        (("Content-Type", "multipart/byteranges; boundary=x"),),
+    ],
+)
+@in_loop
+async def test_part_that_says_not_which_is_refused(headers: tuple[tuple[str, str], ...]) -> None:
+    async with line(lambda _: reply(206, *headers, body=PART)) as link:
+        with pytest.raises(UpstreamBroken):
+            await link.fetch(byte_range=ByteRange(2, 6))
+
+
+@in_loop
+async def test_content_range_of_a_whole_means_nothing() -> None:
+    async with line(lambda _: reply(200, ("Content-Range", "bytes 0-4/20"), body=CONTENT)) as link:
+        facts, _ = await link.fetch(byte_range=ByteRange(0, 4))
+        assert (facts.span, facts.whole_size) == (None, None)
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 300, 304])
+@in_loop
+async def test_success_of_another_kind_is_broken(status: int) -> None:
+    async with line(lambda _: reply(status)) as link:
+        with pytest.raises(UpstreamBroken):
+            await link.fetch()
+
+
+@in_loop
+async def test_cookies_of_the_upstream_are_forgotten() -> None:
+    async with line(lambda _: reply(200, ("Set-Cookie", "session=1; Path=/"), body=CONTENT)) as link:
+        for _ in range(2):
+            await link.fetch()
+        assert [heard.header("Cookie") for heard in link.server.heard] == [None, None]
+
+
+@in_loop
+async def test_parallel_fetches_do_not_mix() -> None:
+    def script(heard: Heard) -> Say:
+        return reply(body=heard.target.encode())
+
+    async with line(script) as link:
+        kinds = ["manifest", "blob", "tags", "catalog", "referrers"] * 5
+        bodies = await asyncio.gather(*(link.fetch(kind) for kind in kinds))
+        words = {"manifest": b"manifests", "blob": b"blobs", "tags": b"tags", "catalog": b"_catalog"}
+        for kind, (_, body) in zip(kinds, bodies, strict=True):
+            assert words.get(kind, b"referrers") in body

@@ -1,0 +1,218 @@
+"""How a session of ours logs in: once for all who wait, again in time, and never in a loop."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from application.ports.upstream_registry import PingAnswer, Session
+from domain.access import Credentials
+from domain.errors import CredentialsRefused, RegistryError, UpstreamChallenged, UpstreamFault
+from tests.adapters.upstream.line import CONTENT, Line, in_loop, line
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+
+ALICE = Credentials("alice", "right")
+NOBODY = Session(None)
+BASIC_ALICE = "Basic YWxpY2U6cmlnaHQ="
+
+
+class TokenRegistry:
+    """Challenges with Bearer, gives the tokens t1, t2 ..., and takes those that `accepts` says."""
+
+    def __init__(self, link: Line) -> None:
+        self.tokens: list[Heard] = []
+        self.accepts: Callable[[str], bool] = lambda authorization: authorization.startswith("Bearer t")
+        self.scope = ',scope="repository:some/app:pull"'
+        self.refusal: Say | None = None
+        self._realm = f"{link.server.url}/token"
+        link.server.script = self.script
+
+    def script(self, heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            self.tokens.append(heard)
+            body = json.dumps({"token": f"t{len(self.tokens)}", "expires_in": 300}).encode()
+            return self.refusal or reply(200, body=body)
+        if self.accepts(heard.header("Authorization") or ""):
+            return reply(200, ("Docker-Distribution-Api-Version", "registry/2.0"), body=CONTENT)
+        challenge = f'Bearer realm="{self._realm}",service="registry"{self.scope}'
+        return reply(401, ("WWW-Authenticate", challenge), body=b'{"errors":[{"code":"UNAUTHORIZED"}]}')
+
+
+def sent(link: Line) -> list[str | None]:
+    return [heard.header("Authorization") for heard in link.server.heard if heard.target.startswith("/v2/")]
+
+
+@in_loop
+async def test_challenge_is_answered_with_a_token() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1"]
+        assert registry.tokens[0].target == "/token?service=registry&scope=repository%3Asome%2Fapp%3Apull"
+        assert registry.tokens[0].header("Authorization") is None
+
+
+@in_loop
+async def test_credentials_go_to_the_token_server_only() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=Session(ALICE))
+        assert registry.tokens[0].header("Authorization") == BASIC_ALICE
+        assert sent(link) == [None, "Bearer t1"]
+
+
+@in_loop
+async def test_token_is_fetched_once_for_all_who_wait() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        assert len(registry.tokens) == 1
+
+
+@in_loop
+async def test_tokens_of_different_people_and_scopes_differ() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        for right in (NOBODY, Session(ALICE), Session(Credentials("bob", "right"))):
+            await link.fetch(right=right)
+            await link.fetch(right=right)
+        await link.fetch("catalog", NOBODY)
+        assert len(registry.tokens) == 4
+
+
+@in_loop
+async def test_token_is_renewed_when_a_tenth_is_left() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        link.parts.clock.advance(300 * 0.89)
+        await link.fetch(right=NOBODY)
+        assert len(registry.tokens) == 1
+        link.parts.clock.advance(300 * 0.02)
+        await link.fetch(right=NOBODY)
+        assert len(registry.tokens) == 2
+        assert sent(link)[-1] == "Bearer t2"
+
+
+@in_loop
+async def test_refused_token_is_thrown_away_and_fetched_anew() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        registry.accepts = lambda authorization: authorization == "Bearer t2"
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+@in_loop
+async def test_token_refused_again_ends_the_matter() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.accepts = lambda _: False
+        for attempt in (1, 2):
+            with pytest.raises(UpstreamChallenged):
+                await link.fetch(right=NOBODY)
+            assert len(sent(link)) <= 3 * attempt
+            assert len(registry.tokens) <= 2 * attempt
+
+
+@in_loop
+async def test_many_refused_at_once_fetch_one_new_token() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        registry.accepts = lambda authorization: authorization == "Bearer t2"
+        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        assert len(registry.tokens) == 2
+
+
+@pytest.mark.parametrize(("scope", "asked"), [(',scope="aws"', "aws"), ("", "repository%3Asome%2Fapp%3Apull")])
+@in_loop
+async def test_challenge_knows_the_scope_best(scope: str, asked: str) -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = scope
+        await link.fetch(right=NOBODY)
+        assert registry.tokens[0].target.endswith(f"scope={asked}")
+
+
+@pytest.mark.parametrize("scope", ["repository:Some/App:pull", "repository:some/app", "a b:", "*"])
+@in_loop
+async def test_odd_scope_is_never_the_clients_fault(scope: str) -> None:
+    async with line() as link:
+        TokenRegistry(link).scope = f',scope="{scope}"'
+        with suppress(UpstreamFault):
+            assert (await link.fetch(right=NOBODY))[1] == CONTENT
+
+
+@in_loop
+async def test_ping_logs_in_without_a_scope() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = ""
+        assert await link.ping(Session(ALICE)) == PingAnswer(accepted=True)
+        assert registry.tokens[0].target == "/token?service=registry&account=alice"
+
+
+@pytest.mark.parametrize(("refusal", "expected"), [(reply(401), CredentialsRefused), (reply(500), UpstreamFault)])
+@in_loop
+async def test_token_servers_refusal_comes_through(refusal: Say, expected: type[RegistryError]) -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.refusal = refusal
+        with pytest.raises(expected):
+            await link.fetch(right=Session(ALICE))
+        registry.refusal = None
+        assert (await link.fetch(right=Session(ALICE)))[1] == CONTENT
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y", Basic realm="x"'])
+@in_loop
+async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
+    def script(heard: Heard) -> Say:
+        known = heard.header("Authorization") == BASIC_ALICE
+        return reply(body=CONTENT) if known else reply(401, ("WWW-Authenticate", challenge))
+
+    async with line(script) as link:
+        for _ in range(2):
+            assert (await link.fetch(right=Session(ALICE)))[1] == CONTENT
+        assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE]
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=Session(Credentials("alice", "wrong")))
+
+
+@pytest.mark.parametrize("lines", [('Basic realm="x"',), ('Digest realm="y"',), ()])
+@in_loop
+async def test_nobody_has_no_answer_to_basic(lines: tuple[str, ...]) -> None:
+    async with line(lambda _: reply(401, *(("WWW-Authenticate", one) for one in lines))) as link:
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=NOBODY)
+        assert sent(link) == [None]
+
+
+@in_loop
+async def test_bearer_is_preferred_to_basic() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = ', Basic realm="x"'
+        await link.fetch(right=Session(ALICE))
+        assert sent(link)[-1] == "Bearer t1"
+
+
+@in_loop
+async def test_refusal_by_storage_asks_for_no_login() -> None:
+    challenge = ("WWW-Authenticate", 'Basic realm="storage"')
+    async with WireServer(lambda _: reply(401, challenge)) as storage, line() as link:
+        link.server.script = lambda _: reply(307, ("Location", f"{storage.url}/stored"))
+        with pytest.raises(UpstreamFault):
+            await link.fetch(right=Session(ALICE))
+        assert [heard.header("Authorization") for heard in storage.heard] == [None]
+
+
+@in_loop
+async def test_session_that_is_not_challenged_logs_in_nowhere() -> None:
+    async with line(lambda _: reply(body=CONTENT)) as link:
+        await link.fetch(right=Session(ALICE))
+        assert sent(link) == [None]

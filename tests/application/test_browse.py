@@ -1,0 +1,132 @@
+"""Lists: tags, repositories, referrers, page by page."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from application.rights import Caller
+from domain.content import MANIFEST_LIMIT
+from domain.digest import Digest
+from domain.errors import NameUnknown, UpstreamBroken
+from domain.names import RepositoryName
+from tests.application.service import NAME, REALM, Service, stocked
+from tests.fakes.upstream import FakeAnswer
+
+DIGEST = Digest.of(b"subject")
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+
+
+def sending(content: bytes, upstream: str = "https://upstream.test", **facts: object) -> Service:
+    service = Service(stocked("none"), upstream_registry=upstream)
+
+    def alter(answer: FakeAnswer) -> FakeAnswer:
+        return FakeAnswer(replace(answer.facts, **facts), content)
+
+    service.upstream.alter = alter
+    return service
+
+
+def referrers(service: Service, query: tuple[tuple[str, str], ...] = ()) -> object:
+    return service.parts.browse().referrers(Caller(None, REALM), NAME, DIGEST, query)
+
+
+LISTS: list[Callable[[Service], object]] = [
+    lambda service: service.tags(),
+    lambda service: service.catalog(),
+    referrers,
+]
+
+
+def test_page_of_tags_keeps_its_bytes() -> None:
+    content = b'{ "name":"public/app", "tags":["b","a"], "extra":1 }'
+    service = sending(content)
+    page = service.run(service.tags(query=(("n", "2"), ("last", "x"))))
+    assert (page.content, page.media_type, page.next_query) == (content, "application/json", None)
+    asked = service.upstream.asked[0]
+    assert (asked.resource.path, asked.resource.query) == ("public/app/tags/list", (("n", "2"), ("last", "x")))
+
+
+@pytest.mark.parametrize("content", [b'{"name":"public/app","tags":null}', b'{"name":"public/app"}', b"{}"])
+def test_null_tags_become_an_empty_list(content: bytes) -> None:
+    service = sending(content)
+    assert json.loads(service.run(service.tags()).content) == {"name": "public/app", "tags": []}
+
+
+@pytest.mark.parametrize("content", [b'{"repositories":null}', b"{}"])
+def test_null_catalog_becomes_an_empty_list(content: bytes) -> None:
+    service = sending(content)
+    assert json.loads(service.run(service.catalog()).content) == {"repositories": []}
+
+
+def test_tags_bear_the_name_the_client_used() -> None:
+    service = sending(b'{"name":"library/nginx","tags":["1"]}', "https://registry-1.docker.io")
+    service.upstream.tags["library/nginx"] = ["1"]
+    page = service.run(service.tags(name=RepositoryName("nginx")))
+    assert json.loads(page.content) == {"name": "nginx", "tags": ["1"]}
+    assert service.upstream.asked[0].resource.path == "library/nginx/tags/list"
+
+
+@pytest.mark.parametrize("ask", LISTS)
+@pytest.mark.parametrize(
+    ("link", "query"),
+    [
+        ('</v2/public/app/tags/list?n=2&last=b>; rel="next"', "n=2&last=b"),
+        ('<https://other.test/x?last=b%2Fc&n=2>; rel="next"', "last=b%2Fc&n=2"),
+        ("<?token=abc>;rel=next", "token=abc"),
+        ('</first>; rel="prev", </v2/_catalog?last=z>; rel="next"', "last=z"),
+        ('</v2/_catalog?last=z>; rel="prev"', None),
+        ('</v2/_catalog>; rel="next"', None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_link_gives_the_query_of_the_next_page(
+    ask: Callable[[Service], object], link: str | None, query: str | None
+) -> None:
+    service = sending(b'{"name":"public/app","tags":[],"repositories":[]}', link=link)
+    assert service.run(ask(service)).next_query == query
+
+
+@pytest.mark.parametrize("ask", LISTS)
+@pytest.mark.parametrize(
+    "content", [b"", b"<html></html>", b"[]", b"null", b'"text"', b"{", b"\xff\xfe{}", b"[" * 5000]
+)
+def test_page_that_is_no_json_object_is_refused(ask: Callable[[Service], object], content: bytes) -> None:
+    service = sending(content)
+    with pytest.raises(UpstreamBroken):
+        service.run(ask(service))
+
+
+@pytest.mark.parametrize("ask", LISTS)
+def test_page_beyond_four_mebibytes_is_refused(ask: Callable[[Service], object]) -> None:
+    service = sending(b" " * MANIFEST_LIMIT + b"{}")
+    with pytest.raises(UpstreamBroken):
+        service.run(ask(service))
+
+
+def test_unknown_repository_has_no_tags() -> None:
+    service = Service(stocked("none"))
+    with pytest.raises(NameUnknown):
+        service.run(service.tags(name=RepositoryName("no/such")))
+
+
+def test_referrers_are_an_index_whatever_the_header() -> None:
+    content = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
+    service = sending(content, media_type="application/json; charset=utf-8", filters_applied="artifactType")
+    page = service.run(referrers(service, (("artifactType", "a/b"),)))
+    assert (page.content, page.media_type, page.filters_applied) == (content, INDEX_TYPE, "artifactType")
+    asked = service.upstream.asked[0].resource
+    assert (asked.path, asked.query) == (f"public/app/referrers/{DIGEST}", (("artifactType", "a/b"),))
+
+
+def test_filter_is_never_claimed_for_the_upstream() -> None:
+    service = sending(b'{"manifests":[]}', filters_applied=None)
+    assert service.run(referrers(service, (("artifactType", "a/b"),))).filters_applied is None
+
+
+@pytest.mark.parametrize("ask", LISTS)
+def test_warnings_of_the_upstream_come_along(ask: Callable[[Service], object]) -> None:
+    service = sending(b'{"name":"public/app","tags":null,"repositories":null}', warnings=('299 - "old"',))
+    assert service.run(ask(service)).warnings == ('299 - "old"',)

@@ -1,0 +1,54 @@
+from collections.abc import Mapping
+
+import pytest
+
+from domain.access import Credentials
+from domain.authorization import encode_basic
+from entrypoints.container import Container
+from tests.fakes.parts import container_of, settings_of
+from tests.fakes.upstream import FakeUpstream
+
+ACCOUNTS = encode_basic(Credentials("alice", "sesame"))
+SERVICE = {"upstream_username": "mirror", "upstream_password": "sesame"}
+EACH = pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"skip_auth_proxy": True},
+        {"accounts": ACCOUNTS},
+        {"upstream_identity": "anonymous"},
+        SERVICE,
+        {"accounts": ACCOUNTS, "upstream_realms": "auth.test:8443", "https_proxy": "http://proxy.test:3128", **SERVICE},
+    ],
+    ids=lambda values: "+".join(values) or "defaults",
+)
+# None is what container_of gives as the session: no fake speaks over one.
+WITHOUT_A_VALUE = {"session"}
+
+
+@EACH
+def test_every_provider_builds_with_fakes(values: Mapping[str, object]) -> None:
+    container = container_of(settings_of(**values), FakeUpstream())
+    built = {name: provider() for name, provider in container.providers.items()}
+    assert len(built) > 20
+    assert {name for name, part in built.items() if part is None} <= WITHOUT_A_VALUE
+
+
+@EACH
+def test_every_provider_builds_as_in_production(values: Mapping[str, object]) -> None:
+    container = Container(settings=settings_of(**values), session=object())
+    built = {name: provider() for name, provider in container.providers.items()}
+    assert [name for name, part in built.items() if part is None] == []
+
+
+def test_every_part_is_built_only_once() -> None:
+    container = Container(settings=settings_of(), session=object())
+    first, second = ({name: provider() for name, provider in container.providers.items()} for _ in range(2))
+    assert [name for name in first if first[name] is not second[name]] == []
+
+
+def test_two_containers_share_no_part() -> None:
+    settings, session = settings_of(), object()
+    first, second = (Container(settings=settings, session=session) for _ in range(2))
+    assert first.stances() is not second.stances()
+    assert first.registry() is not second.registry()

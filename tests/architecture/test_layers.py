@@ -1,0 +1,86 @@
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.sources import PACKAGES, ROOT, files, imported, name_of, parsed
+
+# What waits, reads a clock, draws lots or touches the machine.
+NOT_FOR_RULES = frozenset(
+    {
+        *("asyncio", "concurrent", "multiprocessing", "threading", "queue", "sched", "signal", "subprocess"),
+        *("time", "datetime", "calendar", "random", "secrets", "uuid"),
+        *("os", "io", "pathlib", "shutil", "tempfile", "glob", "sqlite3", "mmap", "fcntl"),
+        *("socket", "ssl", "select", "selectors", "http", "urllib", "logging", "sys", "importlib"),
+    }
+)
+NOT_FOR_USE_CASES = frozenset(
+    {
+        *("os", "io", "pathlib", "shutil", "tempfile", "sqlite3", "mmap", "fcntl", "subprocess", "multiprocessing"),
+        *("socket", "ssl", "select", "http", "time", "datetime", "random", "secrets", "importlib"),
+    }
+)
+ALLOWED = {
+    "domain": frozenset(sys.stdlib_module_names) - NOT_FOR_RULES | {"domain"},
+    "application": frozenset(sys.stdlib_module_names) - NOT_FOR_USE_CASES | {"application", "domain"},
+}
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_the_inside_imports_only_what_it_may(package: str) -> None:
+    found = {
+        f"{name_of(path)} imports {module}"
+        for path in files(package)
+        for module in imported(parsed(path))
+        if module.partition(".")[0] not in ALLOWED[package]
+    }
+    assert found == set()
+
+
+def test_nobody_imports_by_a_name_at_run_time() -> None:
+    found = {
+        f"{name_of(path)}:{node.lineno}"
+        for path in files(*PACKAGES)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {"__import__", "import_module"}
+    }
+    assert found == set()
+
+
+def test_the_domain_never_waits_for_anything() -> None:
+    waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+    found = {
+        f"{name_of(path)}:{node.lineno}"
+        for path in files("domain")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, waiting) or (isinstance(node, ast.comprehension) and node.is_async)
+    }
+    assert found == set()
+
+
+def test_the_domain_opens_no_files_and_prints_nothing() -> None:
+    found = {
+        f"{name_of(path)}:{node.lineno}"
+        for path in files("domain", "application")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"open", "print", "input", "eval", "exec"}
+    }
+    assert found == set()
+
+
+def test_no_module_keeps_a_variable_for_all() -> None:
+    found = {
+        f"{name_of(path)}:{node.lineno}"
+        for path in files(*PACKAGES)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Global)
+    }
+    assert found == set()
+
+
+def test_the_contracts_of_import_linter_hold() -> None:
+    script = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout

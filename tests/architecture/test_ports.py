@@ -1,0 +1,43 @@
+import ast
+
+from tests.architecture.sources import PACKAGES, Function, files, module_of, name_of, parsed, protocols
+
+PORTS = {f"{module_of(path)}.{port.name}": port for path in files(*PACKAGES) for port in protocols(parsed(path))}
+
+
+def test_the_known_ports_are_found() -> None:
+    assert {
+        "domain.ports.Clock",
+        "domain.ports.TokenCodec",
+        "domain.ports.AccountDirectory",
+        "domain.ports.PublicSuffixes",
+        "application.ports.event_sink.EventSink",
+        "application.ports.token_relay.TokenRelay",
+        "application.ports.upstream_registry.UpstreamRegistry",
+        "application.ports.upstream_search.UpstreamSearch",
+    } <= set(PORTS)
+
+
+def test_a_port_has_one_to_four_methods() -> None:
+    counted = {name: sum(isinstance(member, Function) for member in port.body) for name, port in PORTS.items()}
+    assert {name: count for name, count in counted.items() if not 1 <= count <= 4} == {}
+
+
+def test_a_port_says_what_it_is_for() -> None:
+    assert [name for name, port in PORTS.items() if not ast.get_docstring(port)] == []
+
+
+def test_ports_live_where_ports_belong() -> None:
+    assert [name for name in PORTS if not name.startswith(("domain.ports.", "application.ports."))] == []
+
+
+def test_nobody_inherits_from_a_port() -> None:
+    # An inherited method of a Protocol answers None without a word.
+    names = {name.rpartition(".")[2] for name in PORTS}
+    found = {
+        f"{name_of(path)}: {node.name}"
+        for path in files(*PACKAGES, "tests")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ClassDef) and {ast.unparse(base).rpartition(".")[2] for base in node.bases} & names
+    }
+    assert found == set()

@@ -1,0 +1,92 @@
+from collections.abc import Iterator
+
+import pytest
+
+from domain import errors
+from domain.errors import RegistryError
+from entrypoints.http.errors import STATUSES, status_of
+
+# Written out, so that a new refusal has to be thought about: which status makes every client do the right thing?
+EXPECTED = {
+    errors.RegistryError: 500,
+    errors.ClientFault: 400,
+    errors.NameInvalid: 400,
+    errors.TagInvalid: 400,
+    errors.DigestInvalid: 400,
+    errors.PaginationInvalid: 400,
+    errors.RangeMalformed: 400,
+    errors.ScopeInvalid: 400,
+    errors.RequestInvalid: 400,
+    errors.RangeUnsatisfiable: 416,
+    errors.MethodUnsupported: 405,
+    errors.PageUnknown: 404,
+    errors.NoTokensHere: 404,
+    errors.Unauthorized: 401,
+    errors.CredentialsRefused: 401,
+    errors.Denied: 403,
+    errors.ContentUnknown: 404,
+    errors.NameUnknown: 404,
+    errors.ManifestUnknown: 404,
+    errors.BlobUnknown: 404,
+    errors.ReferrersUnsupported: 404,
+    errors.UpstreamFault: 502,
+    errors.UpstreamUnreachable: 502,
+    errors.UpstreamTimedOut: 504,
+    errors.UpstreamBroken: 502,
+    errors.UpstreamRejected: 400,
+    errors.UpstreamThrottled: 429,
+    errors.UpstreamUndecided: 503,
+    errors.IdentityRefused: 502,
+    errors.RealmRefused: 502,
+    errors.UpstreamChallenged: 401,
+}
+# OCI distribution specification, section "Error Codes", and those that the distribution project adds to it.
+CODES = {
+    *("BLOB_UNKNOWN", "DIGEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"),
+    *("UNSUPPORTED", "TOOMANYREQUESTS", "TAG_INVALID", "PAGINATION_NUMBER_INVALID", "RANGE_INVALID", "UNAVAILABLE"),
+    "UNKNOWN",
+}
+
+
+def every_refusal(kind: type[RegistryError] = RegistryError) -> Iterator[type[RegistryError]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from every_refusal(subclass)
+
+
+def ours() -> set[type[RegistryError]]:
+    return {kind for kind in every_refusal() if not kind.__module__.startswith("tests.")}
+
+
+def test_the_expectation_holds_every_refusal() -> None:
+    assert ours() == set(EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), list(EXPECTED.items()), ids=lambda value: getattr(value, "__name__", value)
+)
+def test_a_refusal_has_the_status_meant_for_it(kind: type[RegistryError], status: int) -> None:
+    assert status_of(kind.__new__(kind)) == status
+
+
+def test_no_row_hides_a_later_one() -> None:
+    kinds = [kind for kind, _ in STATUSES]
+    hidden = [later for place, later in enumerate(kinds) if any(issubclass(later, one) for one in kinds[:place])]
+    assert hidden == []
+
+
+def test_every_row_is_some_refusals_status() -> None:
+    assert {kind: status for kind, status in STATUSES if EXPECTED[kind] != status} == {}
+
+
+def test_every_refusal_has_a_known_code() -> None:
+    assert {kind.__name__: kind.code for kind in ours() if kind.code not in CODES} == {}
+
+
+def test_the_tree_of_refusals_is_drawn_whole() -> None:
+    drawn = errors.__doc__ or ""
+    assert [kind.__name__ for kind in ours() if kind.__name__ not in drawn] == []
+
+
+def test_every_refusal_lives_in_the_domain() -> None:
+    assert {kind.__module__ for kind in ours()} == {"domain.errors"}

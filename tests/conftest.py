@@ -1,0 +1,7 @@
+"""What every test needs."""
+
+from hypothesis import settings
+
+# A machine under load is slow, and no reason to fail.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")

@@ -1,0 +1,37 @@
+"""What every Clock does."""
+
+import time
+
+import pytest
+
+from adapters.clock import SystemClock
+from domain.ports import Clock
+from tests.fakes.clock import StoppedClock
+
+START_OF_2026 = 1_767_225_600
+START_OF_2100 = 4_102_444_800
+
+
+@pytest.fixture(params=[SystemClock, StoppedClock])
+def clock(request: pytest.FixtureRequest) -> Clock:
+    made: Clock = request.param()
+    return made
+
+
+def test_a_clock_tells_seconds_since_1970(clock: Clock) -> None:
+    assert isinstance(clock.now(), float)
+    assert START_OF_2026 < clock.now() < START_OF_2100
+
+
+def test_a_clock_does_not_run_backwards(clock: Clock) -> None:
+    assert clock.now() <= clock.now()
+
+
+def test_the_machines_clock_tells_the_machines_time() -> None:
+    assert time.time() - 5 < SystemClock().now() < time.time() + 5
+
+
+def test_the_stopped_clock_moves_when_told() -> None:
+    clock = StoppedClock(100.5)
+    clock.advance(1)
+    assert clock.now() == clock.now() == 101.5

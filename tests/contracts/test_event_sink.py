@@ -1,0 +1,124 @@
+"""What every EventSink does, and what the log never holds."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import get_args, get_type_hints
+
+import pytest
+from dependency_injector import providers
+
+from adapters.telemetry import LoggingEventSink
+from application.grant_token import TokenQuery
+from application.ports.event_sink import EventSink
+from domain.access import Credentials, ScopeSet
+from domain.authorization import encode_basic
+from domain.errors import CredentialsRefused, UpstreamUnreachable
+from domain.events import Event, StanceLearnt, UpstreamFailed, UpstreamSharesOurName, WrongContent
+from entrypoints.container import Container
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.parts import SECRET, container_of, settings_of
+from tests.fakes.upstream import FakeUpstream
+
+EACH = pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink])
+Maker = Callable[[], EventSink]
+URL = "https://upstream.test"
+EVENTS = [
+    StanceLearnt(URL, 3, "relayed", is_change=False),
+    StanceLearnt(URL, 2, "open", is_change=True),
+    UpstreamSharesOurName(URL, "mirror"),
+    UpstreamFailed(URL, "connection refused"),
+    WrongContent(URL, "library/nginx", "sha256:" + "a" * 64),
+]
+ALICE = Credentials("alice", "opensesame")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    with caplog.at_level(logging.DEBUG, logger="docker_image_proxy"):
+        yield caplog
+
+
+def test_the_examples_hold_every_kind_of_event() -> None:
+    assert {type(event) for event in EVENTS} == set(get_args(Event))
+
+
+@EACH
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_kind_of_event_is_taken(make: Maker, event: Event, log: pytest.LogCaptureFixture) -> None:
+    sink = make()
+    for _ in range(2):
+        sink.emit(event)
+    taken = sink.events if isinstance(sink, RecordingEventSink) else log.records
+    assert len(taken) == 2
+
+
+@EACH
+def test_events_are_taken_without_a_loop(make: Maker) -> None:
+    with pytest.raises(RuntimeError):
+        asyncio.get_running_loop()
+    make().emit(EVENTS[0])
+
+
+@pytest.mark.parametrize("kind", get_args(Event))
+def test_no_event_has_room_for_credentials(kind: type) -> None:
+    hints = get_type_hints(kind)
+    assert {hints[field.name] for field in fields(kind)} <= {str, int, bool}
+    assert {field.name for field in fields(kind)} <= {
+        *("upstream", "row", "meaning", "is_change", "service", "reason", "repository", "digest"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "level"),
+    list(zip(EVENTS, ["DEBUG", "WARNING", "WARNING", "WARNING", "ERROR"], strict=True)),
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_log_names_every_fact(event: Event, level: str, log: pytest.LogCaptureFixture) -> None:
+    LoggingEventSink().emit(event)
+    (record,) = log.records
+    assert (record.levelname, record.name) == (level, "docker_image_proxy")
+    facts = [getattr(event, field.name) for field in fields(event)]
+    assert all(str(fact) in record.getMessage() for fact in facts if not isinstance(fact, bool))
+
+
+def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> None:
+    said = "gone\nWARNING https://upstream.test: all is well\r\x1b[2K"
+    LoggingEventSink().emit(UpstreamSharesOurName(URL, said))
+    LoggingEventSink().emit(UpstreamFailed(URL, said))
+    assert [record.getMessage().isprintable() for record in log.records] == [True, True]
+
+
+@EACH
+def test_credentials_never_reach_the_log(make: Maker, log: pytest.LogCaptureFixture) -> None:
+    sink = make()
+    asyncio.run(_live(sink))
+    told = "\n".join([log.text, *(repr(event) for event in getattr(sink, "events", []))])
+    assert "trust row 7" in told or "row=7" in told
+    assert "unreachable" in told
+    for secret in (ALICE.password, encode_basic(ALICE), "wrong", "upstream-token-of", SECRET, "eyJ"):
+        assert secret not in told
+
+
+async def _live(sink: EventSink) -> None:
+    """A good login, a bad one, and an upstream that is gone."""
+    upstream, clock = FakeUpstream(scheme="bearer", users={ALICE.username: ALICE.password}), StoppedClock()
+    container = _container(upstream, clock, sink)
+    scopes = ScopeSet.parse(["repository:a/b:pull"])
+    grant, table = container.grant_token(), container.upstream()
+    assert (await grant(TokenQuery(scopes=scopes, credentials=ALICE), table)).text
+    with pytest.raises(CredentialsRefused):
+        await grant(TokenQuery(scopes=scopes, credentials=Credentials("alice", "wrong")), table)
+    upstream.fault = UpstreamUnreachable("the upstream is unreachable")
+    clock.advance(3600)
+    await container.stances().row(table)
+    await asyncio.sleep(0)
+    await container.stances().close()
+
+
+def _container(upstream: FakeUpstream, clock: StoppedClock, sink: EventSink) -> Container:
+    container = container_of(settings_of(accounts=encode_basic(ALICE)), upstream, clock)
+    container.events.override(providers.Object(sink))
+    return container

@@ -1,0 +1,55 @@
+"""Everything that plays the upstream, with the same content, for the contracts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from application.ports.token_relay import TokenRelay
+from application.ports.upstream_registry import UpstreamRegistry
+from domain.access import Credentials
+from domain.challenge import Challenge
+from domain.digest import Digest
+from domain.names import RepositoryName
+from domain.upstreams import Source, Upstream
+from tests.adapters.upstream.line import line, upstream_at
+from tests.contracts.honest_registry import HonestRegistry
+from tests.fakes.upstream import FakeUpstream
+
+PLAYERS = ["fake", "http"]
+PUBLIC = RepositoryName("public/app")
+PRIVATE = RepositoryName("private/app")
+MANIFEST = b'{"schemaVersion":2,"layers":[]}'
+BLOB = b"some bytes of a layer"
+BLOB_DIGEST = Digest.of(BLOB)
+ALICE = Credentials("alice", "right")
+
+
+@dataclass(frozen=True)
+class Player:
+    """One of the implementations, the address of its upstream, and where its tokens are had."""
+
+    registry: UpstreamRegistry
+    relay: TokenRelay
+    upstream: Upstream
+    challenge: Challenge
+
+    def source(self, name: RepositoryName = PUBLIC) -> Source:
+        return Source(self.upstream, name)
+
+
+@asynccontextmanager
+async def playing(player: str, scheme: str = "none") -> AsyncIterator[Player]:
+    """The player named "fake" or "http", over an upstream that authenticates by this scheme."""
+    content = FakeUpstream(scheme, users={"alice": "right"}, refresh_token="refresh")
+    for name in (str(PUBLIC), str(PRIVATE)):
+        content.put_manifest(name, "1", MANIFEST)
+        content.put_blob(name, BLOB)
+    if player == "fake":
+        challenge = Challenge.of("Bearer", realm="https://auth.upstream.test/token", service="upstream.test")
+        yield Player(content, content, upstream_at("https://upstream.test"), challenge)
+        return
+    registry = HonestRegistry(content)
+    async with line(registry) as link:
+        registry.url = link.server.url
+        challenge = Challenge.of("Bearer", realm=f"{link.server.url}/token", service="honest")
+        yield Player(link.parts.registry, link.parts.relay, link.upstream, challenge)

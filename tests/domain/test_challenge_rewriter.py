@@ -1,0 +1,85 @@
+import pytest
+from hypothesis import given
+
+from domain.access import ScopeSet
+from domain.challenge import Challenge, parse_challenges
+from domain.challenge_rewriter import ChallengeRewriter
+from domain.trust import ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8, TABLE, Stance, TrustRow
+from tests.domain.strategies import challenges
+
+REALM = "https://mirror.test/v2/auth"
+SCOPES = ScopeSet.parse(["repository:library/nginx:pull"])
+BEARER = Challenge.of("Bearer", realm="https://auth.test/token", service="upstream.test")
+BASIC = Challenge.of("Basic", realm="Registry")
+rewriter = ChallengeRewriter("mirror")
+
+
+def said(row: TrustRow, stance: Stance, scopes: ScopeSet = SCOPES, error: str | None = None) -> list[str]:
+    return [str(challenge) for challenge in rewriter.challenges(row, stance, REALM, scopes, error)]
+
+
+@pytest.mark.parametrize("row", [ROW_1, ROW_4])
+def test_an_untouched_row_repeats_the_upstreams_challenges(row: TrustRow) -> None:
+    stance = Stance((BEARER, BASIC))
+    assert rewriter.challenges(row, stance, REALM, SCOPES, "invalid_token") == (BEARER, BASIC)
+    assert rewriter.challenges(row, Stance(), REALM) == ()
+
+
+@pytest.mark.parametrize("row", [ROW_2, ROW_5, ROW_6])
+@pytest.mark.parametrize("stance", [Stance(), Stance((BEARER,)), Stance((BASIC,))])
+def test_a_signing_row_challenges_for_our_token(row: TrustRow, stance: Stance) -> None:
+    assert said(row, stance) == [f'Bearer realm="{REALM}",service="mirror",scope="repository:library/nginx:pull"']
+
+
+@pytest.mark.parametrize("row", [ROW_3, ROW_7])
+def test_a_relaying_row_keeps_the_upstreams_service(row: TrustRow) -> None:
+    stance = Stance((BASIC, BEARER))
+    expected = f'Bearer realm="{REALM}",service="upstream.test",scope="repository:library/nginx:pull"'
+    assert said(row, stance) == [expected]
+
+
+@pytest.mark.parametrize("row", [ROW_3, ROW_7])
+def test_a_relaying_row_without_a_bearer_challenges_itself(row: TrustRow) -> None:
+    assert said(row, Stance())[0].startswith(f'Bearer realm="{REALM}",service="mirror"')
+
+
+def test_row_8_asks_for_an_account_by_basic() -> None:
+    assert said(ROW_8, Stance((BASIC,)), error="invalid_token") == ['Basic realm="mirror"']
+
+
+@pytest.mark.parametrize("row", [ROW_2, ROW_3, ROW_5, ROW_6, ROW_7])
+@pytest.mark.parametrize("error", ["invalid_token", "insufficient_scope"])
+def test_a_failed_token_is_named_in_the_challenge(row: TrustRow, error: str) -> None:
+    (line,) = said(row, Stance((BEARER,)), error=error)
+    assert line.endswith(f',error="{error}"')
+
+
+def test_the_upstreams_own_scope_and_error_win() -> None:
+    upstream = BEARER.with_parameters(scope="repository:other:pull", error="insufficient_scope")
+    rewritten = rewriter.rewrite(upstream, REALM, SCOPES, "invalid_token")
+    assert rewritten == upstream.with_parameters(realm=REALM)
+
+
+def test_an_absent_service_is_left_out() -> None:
+    upstream = Challenge.of("Bearer", realm="https://nvcr.io/proxy_auth")
+    assert str(rewriter.rewrite(upstream, REALM)) == f'Bearer realm="{REALM}"'
+
+
+def test_other_parameters_of_the_upstream_are_dropped() -> None:
+    upstream = BEARER.with_parameters(nonce="n", realm_hint="https://auth.test")
+    assert rewriter.rewrite(upstream, REALM) == Challenge.of("Bearer", realm=REALM, service="upstream.test")
+
+
+def test_without_scopes_none_is_asked() -> None:
+    assert str(rewriter.own(REALM)) == f'Bearer realm="{REALM}",service="mirror"'
+
+
+@given(challenges)
+def test_a_rewritten_challenge_leads_only_to_us(upstream: Challenge) -> None:
+    stance = Stance((upstream.with_parameters(realm="https://elsewhere.test"), BEARER))
+    for row in TABLE:
+        if row not in {ROW_1, ROW_4}:
+            lines = said(row, stance)
+            assert len(lines) == len(parse_challenges(lines)) == 1
+            assert "elsewhere.test" not in lines[0]
+            assert parse_challenges(lines)[0].get("realm") in {REALM, "mirror"}

@@ -1,0 +1,167 @@
+import json
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from domain.content import MANIFEST_MEDIA_TYPES, ByteRange, Span, check_manifest
+from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
+
+IMAGE, INDEX = MANIFEST_MEDIA_TYPES[:2]
+_ends = st.integers(0, 60)
+ranges = st.one_of(
+    st.tuples(_ends, _ends).map(lambda ends: ByteRange(min(ends), max(ends))),
+    _ends.map(lambda first: ByteRange(first, None)),
+    _ends.map(lambda last: ByteRange(None, last)),
+)
+
+
+def wanted_positions(asked: ByteRange, size: int) -> list[int]:
+    """Which bytes the range means, one by one (RFC 9110 section 14.1.2)."""
+    if asked.first is None:
+        return [position for position in range(size) if position >= size - (asked.last or 0)]
+    return [
+        position
+        for position in range(size)
+        if position >= asked.first and (asked.last is None or position <= asked.last)
+    ]
+
+
+@given(ranges)
+def test_a_printed_range_is_read_back(asked: ByteRange) -> None:
+    assert ByteRange.parse(str(asked)) == asked
+
+
+@pytest.mark.parametrize("header", [None, "", "bytes", "bytes 0-1", "items=0-1", "bytes=0-1,4-5", "bytes=,"])
+def test_what_is_no_single_byte_range_is_none(header: str | None) -> None:
+    assert ByteRange.parse(header) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"),
+    [
+        ("bytes=0-", ByteRange(0, None)),
+        ("BYTES=5-9", ByteRange(5, 9)),
+        ("bytes= 5-9 ", ByteRange(5, 9)),
+        ("bytes=-0", ByteRange(None, 0)),
+        ("bytes=0-9999999999999999999", ByteRange(0, 9999999999999999999)),
+    ],
+)
+def test_a_single_byte_range_is_read(header: str, asked: ByteRange) -> None:
+    assert ByteRange.parse(header) == asked
+
+
+@pytest.mark.parametrize(
+    "header", ["bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=1-2-3", "bytes=--1", "bytes=+1-2", "bytes=1 -2"]
+)
+def test_a_malformed_range_is_refused(header: str) -> None:
+    with pytest.raises(RangeMalformed):
+        ByteRange.parse(header)
+
+
+def test_only_ascii_digits_make_a_range() -> None:
+    with pytest.raises(RangeMalformed):
+        ByteRange.parse("bytes=\N{ARABIC-INDIC DIGIT THREE}-\N{ARABIC-INDIC DIGIT FIVE}")
+
+
+def test_a_number_of_twenty_digits_is_refused() -> None:
+    with pytest.raises(RangeMalformed):
+        ByteRange.parse("bytes=0-" + "9" * 20)
+
+
+@given(_ends, st.integers(1, 60))
+def test_a_range_that_ends_early_is_unsatisfiable(last: int, excess: int) -> None:
+    with pytest.raises(RangeUnsatisfiable):
+        ByteRange.parse(f"bytes={last + excess}-{last}")
+
+
+@given(st.text())
+def test_any_header_is_read_or_refused(header: str) -> None:
+    for text in (header, f"bytes={header}"):
+        try:
+            asked = ByteRange.parse(text)
+        except (RangeMalformed, RangeUnsatisfiable):
+            continue
+        assert asked is None or ByteRange.parse(str(asked)) == asked
+
+
+@given(ranges, st.integers(0, 80))
+def test_a_range_means_the_bytes_it_names(asked: ByteRange, size: int) -> None:
+    wanted = wanted_positions(asked, size)
+    if wanted:
+        span = asked.of(size)
+        assert list(range(span.start, span.stop)) == wanted
+        assert span.length == len(wanted)
+    else:
+        with pytest.raises(RangeUnsatisfiable) as caught:
+            asked.of(size)
+        assert caught.value.size == size
+
+
+@given(ranges, st.integers(1, 80), st.integers(0, 80), st.integers(1, 80))
+def test_only_the_asked_bytes_answer_a_range(asked: ByteRange, size: int, start: int, length: int) -> None:
+    wanted = wanted_positions(asked, size)
+    assume(wanted)
+    span = Span(start, start + length)
+    assert asked.is_answered_by(span, size) == (list(range(start, start + length)) == wanted)
+    assert asked.is_answered_by(Span(wanted[0], wanted[-1] + 1), size)
+
+
+@pytest.mark.parametrize(
+    ("asked", "span", "answered"),
+    [
+        (ByteRange(5, 9), Span(5, 10), True),
+        (ByteRange(5, 9), Span(5, 8), True),
+        (ByteRange(5, 9), Span(5, 11), False),
+        (ByteRange(5, 9), Span(4, 10), False),
+        (ByteRange(5, None), Span(5, 99), True),
+        (ByteRange(None, 5), Span(0, 5), False),
+    ],
+)
+def test_an_answer_of_unknown_size_is_judged(asked: ByteRange, span: Span, answered: bool) -> None:  # noqa: FBT001 - a column
+    assert asked.is_answered_by(span, None) is answered
+
+
+@pytest.mark.parametrize(
+    ("media_type", "document"),
+    [
+        (IMAGE, {"config": {}, "layers": []}),
+        (IMAGE, {"mediaType": IMAGE, "config": {}, "layers": []}),
+        (INDEX, {"mediaType": INDEX, "manifests": []}),
+        (IMAGE, {"mediaType": "", "layers": []}),
+        (IMAGE, {"mediaType": None, "layers": []}),
+        ("application/x-other", {"anything": 1}),
+    ],
+)
+def test_a_manifest_with_one_meaning_passes(media_type: str, document: object) -> None:
+    check_manifest(media_type, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("media_type", "document"),
+    [
+        (IMAGE, {"mediaType": INDEX, "layers": []}),
+        (INDEX, {"mediaType": IMAGE, "manifests": []}),
+        ("application/x-other", {"mediaType": IMAGE}),
+        (INDEX, {"manifests": [], "layers": []}),
+        (INDEX, {"manifests": [], "config": {}}),
+        (IMAGE, {"manifests": [], "layers": []}),
+        (IMAGE, []),
+        (INDEX, "text"),
+    ],
+)
+def test_a_manifest_with_two_meanings_is_refused(media_type: str, document: object) -> None:
+    with pytest.raises(UpstreamBroken):
+        check_manifest(media_type, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe", b"{", b"{}{}"])
+def test_a_manifest_that_is_no_json_is_refused(content: bytes) -> None:
+    with pytest.raises(UpstreamBroken):
+        check_manifest(IMAGE, content)
+    check_manifest("text/html", content)
+
+
+def test_a_manifest_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(UpstreamBroken):
+        check_manifest(IMAGE, b"[" * 100_000)

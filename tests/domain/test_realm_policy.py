@@ -1,0 +1,130 @@
+import pytest
+
+from adapters.public_suffixes import BundledPublicSuffixes
+from domain.errors import RealmRefused
+from domain.realm_policy import RealmPolicy
+from domain.upstreams import Origin, Upstream
+
+
+def trusts(upstream: str, realm: str, allowed: frozenset[str] = frozenset()) -> bool:
+    origin = _origin(upstream)
+    try:
+        RealmPolicy(BundledPublicSuffixes(), allowed).check(Upstream.at(upstream, origin), _origin(realm))
+    except RealmRefused:
+        return False
+    return True
+
+
+def _origin(address: str) -> Origin:
+    scheme, _, rest = address.partition("://")
+    host, colon, port = rest.rpartition(":")
+    return Origin(scheme, host, int(port)) if colon else Origin(scheme, rest, {"http": 80, "https": 443}[scheme])
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("https://registry.example.com", "https://registry.example.com"),
+        ("http://registry.example.com:5000", "http://registry.example.com:5000"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://registry.corp", "https://registry.corp"),
+        ("http://::1:5000", "http://::1:5000"),
+    ],
+)
+def test_the_upstreams_own_host_is_trusted(upstream: str, realm: str) -> None:
+    assert trusts(upstream, realm)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("https://registry-1.docker.io", "https://auth.docker.io"),
+        ("https://registry.example.com", "https://example.com"),
+        ("https://example.com", "https://auth.example.com"),
+        ("https://a.registry.example.co.uk", "https://b.auth.example.co.uk"),
+        ("https://registry.example.com", "https://auth.example.com:8443"),
+        ("http://registry.example.com", "https://auth.example.com"),
+        ("http://registry.example.com", "http://auth.example.com"),
+    ],
+)
+def test_its_registrable_domain_is_trusted(upstream: str, realm: str) -> None:
+    assert trusts(upstream, realm)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("https://registry.example.com", "https://attacker.test"),
+        ("https://registry.example.com", "https://example.org"),
+        ("https://registry.example.com", "https://registry.example.com.attacker.org"),
+        ("https://registry.example.com", "https://attackerexample.com"),
+        ("https://registry-1.docker.io", "https://docker.io.example.com"),
+    ],
+)
+def test_a_host_of_others_is_refused(upstream: str, realm: str) -> None:
+    assert not trusts(upstream, realm)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("https://example.co.uk", "https://attacker.co.uk"),
+        ("https://mine.github.io", "https://theirs.github.io"),
+        ("https://mine.s3.amazonaws.com", "https://theirs.s3.amazonaws.com"),
+        ("https://com", "https://com:8443"),
+        ("https://registry.corp", "https://auth.registry.corp"),
+        ("https://registry.corp", "https://auth.corp"),
+    ],
+)
+def test_a_neighbour_under_a_public_suffix_is_refused(upstream: str, realm: str) -> None:
+    assert not trusts(upstream, realm)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("http://localhost:5000", "http://localhost:5001"),
+        ("http://localhost:5000", "http://auth.localhost:5000"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5001"),
+        ("http://127.0.0.1:5000", "http://127.0.0.2:5000"),
+        ("http://10.0.0.1", "http://20.0.0.1"),
+        ("http://::1:5000", "http://::1:5001"),
+        ("https://registry.corp:5000", "https://registry.corp:5001"),
+        ("https://registry.example.com", "https://169.254.169.254"),
+        ("https://registry.example.com", "https://localhost"),
+        ("http://registry.corp", "https://registry.corp"),
+    ],
+)
+def test_another_port_of_a_bare_host_is_refused(upstream: str, realm: str) -> None:
+    assert not trusts(upstream, realm)
+
+
+@pytest.mark.parametrize("realm", ["http://registry.example.com", "http://auth.example.com", "http://listed.test"])
+def test_https_never_leads_to_plain_http(realm: str) -> None:
+    assert not trusts("https://registry.example.com", realm, frozenset({"listed.test", "auth.example.com:80"}))
+
+
+def test_a_listed_host_is_trusted_on_every_port() -> None:
+    listed = frozenset({"auth.test"})
+    assert trusts("https://registry.example.com", "https://auth.test", listed)
+    assert trusts("https://registry.example.com", "https://auth.test:8443", listed)
+    assert not trusts("https://registry.example.com", "https://sub.auth.test", listed)
+
+
+def test_a_listed_port_is_trusted_alone() -> None:
+    listed = frozenset({"auth.test:8443"})
+    assert trusts("https://registry.example.com", "https://auth.test:8443", listed)
+    assert not trusts("https://registry.example.com", "https://auth.test", listed)
+
+
+@pytest.mark.parametrize("entry", ["[::1]:5000", "[::1]"])
+def test_a_listed_address_in_brackets_is_trusted(entry: str) -> None:
+    assert trusts("https://registry.example.com", "https://::1:5000", frozenset({entry}))
+
+
+def test_the_refusal_names_the_setting_to_change() -> None:
+    upstream = Upstream.at("https://registry.example.com", _origin("https://registry.example.com"))
+    policy = RealmPolicy(BundledPublicSuffixes(), frozenset())
+    with pytest.raises(RealmRefused, match=r"UPSTREAM_REALMS=auth\.test:443"):
+        policy.check(upstream, _origin("https://auth.test"))

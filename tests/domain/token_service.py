@@ -1,0 +1,49 @@
+"""Issuer and verifier together, with the real codec or the fake one."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from adapters.tokens.jws import JwsTokenCodec
+from domain.access import Scope, ScopeSet
+from domain.ports import TokenCodec
+from domain.token_issuer import TokenIssuer
+from domain.token_verifier import TokenVerifier
+from domain.tokens import IssuedToken, TokenRefused
+from tests.fakes.clock import StoppedClock
+from tests.fakes.codec import PlainTokenCodec
+
+NOW = 1_800_000_000
+LIFETIME = 300
+KEY = b"a key of thirty-two bytes or more"
+PULL = Scope.parse("repository:a/b:pull")
+UPSTREAM_TEXT = "upstream.token-of~alice="
+REAL, FAKE = JwsTokenCodec(KEY), PlainTokenCodec("ours")
+BOTH = pytest.mark.parametrize("codec", [pytest.param(REAL, id="real"), pytest.param(FAKE, id="fake")])
+
+
+@dataclass
+class Service:
+    """Issuer and verifier that share a codec and a clock."""
+
+    codec: TokenCodec
+
+    def __post_init__(self) -> None:
+        self.clock = StoppedClock(NOW)
+        self.issuer = TokenIssuer("mirror", self.clock, self.codec, LIFETIME)
+        self.verifier = TokenVerifier("mirror", self.clock, self.codec)
+
+    def own(self, scopes: ScopeSet) -> str:
+        return self.issuer.issue("alice", scopes).text
+
+    def countersigned(self, upstream: str = UPSTREAM_TEXT, lifetime: int = LIFETIME) -> str:
+        return self.issuer.countersign("alice", ScopeSet((PULL,)), IssuedToken(upstream, lifetime, NOW)).text
+
+    def refusal(self, text: str, needed: Scope | None = None) -> set[str]:
+        """How both checks refuse the text."""
+        errors = set()
+        for check in (self.verifier.verify_own, self.verifier.verify_countersigned):
+            with pytest.raises(TokenRefused) as caught:
+                check(text, needed)
+            errors.add(caught.value.error)
+        return errors

@@ -1,0 +1,21 @@
+"""Settings out of an environment that a test makes up."""
+
+from collections.abc import Callable
+
+import pytest
+
+from entrypoints.settings import Settings, SettingsError
+from tests.entrypoints.service import basic
+
+Load = Callable[..., Settings]
+
+ANN, BOB = basic("ann", "hunter2").split()[1], basic("bob", "hünter:3").split()[1]
+
+
+def refusal(load: Load, **variables: str) -> str:
+    """The one line with which these variables stop the start."""
+    with pytest.raises(SettingsError) as stopped:
+        load(**variables)
+    line = str(stopped.value)
+    assert line.isprintable(), "more than one line"
+    return line

@@ -1,0 +1,95 @@
+"""The form of the log."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from entrypoints.http.logs import configure_logging
+from entrypoints.settings import Settings
+from tests.fakes.parts import settings_of
+
+OURS = logging.getLogger("docker_image_proxy")
+ACCESS = logging.getLogger("docker_image_proxy.access")
+
+Configure = Callable[..., None]
+
+
+@pytest.fixture
+def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
+    """Configures the logging of this process as a service does, and takes it back afterwards."""
+    root = logging.getLogger()
+    before, level, our_level = root.handlers[:], root.level, OURS.level
+    root.handlers.clear()
+
+    def configured(**settings: object) -> None:
+        capsys.readouterr()
+        configure_logging(settings_of(**settings))
+
+    yield configured
+    root.handlers[:] = before
+    root.setLevel(level)
+    OURS.setLevel(our_level)
+
+
+def test_text_line_has_time_level_message(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    ACCESS.info("GET %(path)s", {"path": "/v2/"}, extra={"path": "/v2/", "status": 200})
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO GET /v2/\n", err)
+    assert out == ""
+
+
+def test_json_line_has_fields_of_its_own(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
+    ACCESS.info("GET %(path)s", {"path": "/v2/"}, extra={"path": "/v2/", "status": 200, "account": None})
+    line = json.loads(capsys.readouterr().err)
+    assert line.pop("time")
+    assert line == {
+        "level": "INFO",
+        "name": "docker_image_proxy.access",
+        "message": "GET /v2/",
+        "path": "/v2/",
+        "status": 200,
+        "account": None,
+    }
+
+
+def test_json_line_is_always_one_line(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
+    OURS.error("it\nbroke", exc_info=KeyError("two\nlines"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["message"] == "it\nbroke"
+    assert "KeyError" in json.loads(line)["exc_info"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+def test_level_holds_for_our_log(
+    configure: Configure, capsys: pytest.CaptureFixture[str], level: str, shown: int
+) -> None:
+    configure(log_level=level)
+    for write in (ACCESS.debug, ACCESS.info, OURS.warning, OURS.error):
+        write("said")
+    assert capsys.readouterr().err.count("said") == shown
+
+
+def test_other_libraries_speak_of_warnings_only(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_level="debug")
+    library = logging.getLogger("somebody.else")
+    library.info("chatter")
+    library.warning("trouble")
+    assert "chatter" not in (written := capsys.readouterr().err)
+    assert "trouble" in written
+
+
+def test_configuring_twice_writes_lines_once(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    configure()
+    OURS.warning("said")
+    assert capsys.readouterr().err.count("said") == 1
+
+
+def test_settings_of_logs_have_defaults() -> None:
+    assert (Settings().log_level, Settings().log_format) == ("info", "text")

@@ -1,0 +1,211 @@
+"""Every setting: its default, a good value, a bad one and what is said of it."""
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.access import Credentials
+from domain.trust import UpstreamIdentity
+from entrypoints.settings import Settings
+from tests.e2e.certificates import make_authority
+from tests.entrypoints.environment import ANN, Load, refusal
+
+ADDRESS = "takes an address such as https://registry.example.com, without user, query or fragment"
+
+# Setting: its default, the text of a good value, that value, a bad text (None where any text is good), what is said.
+TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
+    "port": (8080, "5000", 5000, "65536", "takes a port number from 1 to 65535"),
+    "upstream_registry": ("https://registry-1.docker.io", "http://h:5000/a/", "http://h:5000/a", "h:5000", ADDRESS),
+    "self_registry": (None, "https://mirror.test", "https://mirror.test", "ftp://mirror.test", ADDRESS),
+    "self_auth_service": (
+        "docker-image-proxy",
+        "a.b:5/c",
+        "a.b:5/c",
+        'a"b',
+        "takes a name of letters, digits and ._:/-",
+    ),
+    "accounts": ((), ANN, (Credentials("ann", "hunter2"),), None, ""),
+    "skip_auth_proxy": (False, "true", True, "perhaps", "takes true or false"),
+    "host": ("0.0.0.0", "127.0.0.1", "127.0.0.1", None, ""),
+    "workers": (2, "8", 8, "0", "takes a number of processes from 1 to 256"),
+    "trusted_proxies": (
+        (),
+        "10.0.0.0/8, ::1",
+        (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
+        "10.0.0.1/8",
+        "takes addresses or networks such as 10.0.0.0/8, separated by commas",
+    ),
+    "shutdown_grace": (30, "0.5", 0.5, "-1", "takes seconds from 0 to 3600"),
+    "token_ttl": (300, "60", 60, "59", "takes seconds from 60 to 86400"),
+    "log_level": ("info", "debug", "debug", "loud", "takes debug, info, warning or error"),
+    "log_format": ("text", "json", "json", "xml", "takes text or json"),
+    "upstream_identity": (
+        UpstreamIdentity.CLIENT,
+        "anonymous",
+        UpstreamIdentity.ANONYMOUS,
+        "root",
+        "takes client, anonymous or service",
+    ),
+    "upstream_username": (None, "bob", "bob", "b:ob", "takes a user name"),
+    "allow_everyone": (False, "1", True, "all", "takes true or false"),
+    "upstream_realms": (
+        frozenset(),
+        "Auth.test:8443, b.test",
+        frozenset({"auth.test:8443", "b.test"}),
+        "https://auth.test",
+        "takes hosts, each HOST or HOST:PORT, separated by commas",
+    ),
+    "upstream_timeout": (25, "2.5", 2.5, "0", "takes seconds of silence, up to 600"),
+    "search_upstream": (None, "https://s.test/v1/search", "https://s.test/v1/search", "https://s.test?q=", ADDRESS),
+    "http_proxy": (None, "http://p.test:3128", "http://p.test:3128", "p q", "takes an address"),
+    "https_proxy": (None, "p.test:3128", "http://p.test:3128", "socks5://p.test", "takes an address"),
+    "no_proxy": ("", "a.test,.b.test", "a.test,.b.test", None, ""),
+}
+ELSEWHERE = {"server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
+ELSEWHERE |= {"accounts_file", "server_secret_file", "upstream_password_file"}
+COMPANIONS = {"upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"}}
+
+
+def test_no_setting_is_left_out_here() -> None:
+    assert set(TABLE) | ELSEWHERE == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_setting_has_its_default_when_unset(load: Load, name: str) -> None:
+    assert getattr(load(), name) == TABLE[name][0]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_empty_variable_counts_as_unset(load: Load, name: str) -> None:
+    assert getattr(load(**{name.upper(): ""}), name) == TABLE[name][0]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_good_value_is_read_from_environment(load: Load, name: str) -> None:
+    _, text, value, _, _ = TABLE[name]
+    assert getattr(load(**{name.upper(): text}, **COMPANIONS.get(name, {})), name) == value
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row[3] is not None])
+def test_bad_value_is_told_inrefusal(load: Load, name: str) -> None:
+    bad, takes = TABLE[name][3:]
+    line = refusal(load, **{name.upper(): str(bad)})
+    assert line.startswith(f"{name.upper()}: got {bad!r}; ")
+    assert takes in line
+
+
+@pytest.mark.parametrize("name", ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"])
+def test_numbers_are_numbers_and_finite(load: Load, name: str) -> None:
+    for bad in ("x", "nan", "inf", "1e9", "-1", " ", "0x10", "8080\n1"):
+        assert refusal(load, **{name.upper(): bad}).startswith(f"{name.upper()}: got "), bad
+
+
+@pytest.mark.parametrize("name", ["upstream_registry", "self_registry", "search_upstream"])
+def test_addresses_hold_nothing_but_addresses(load: Load, name: str) -> None:
+    odd = ("https://", "https://h:99999", "https://h:0", "https://h:x", "https://[zz]", "https://h/a b", "https://h\n")
+    for bad in (
+        *odd,
+        "https://h/\n",
+        "https://h?a=b",
+        "https://h#a",
+        "//h",
+        "HTTPS//h",
+        "https://h\tx",
+        "https://é.test",
+    ):
+        line = refusal(load, **{name.upper(): bad})
+        assert line == f"{name.upper()}: got {bad!r}; {ADDRESS}"
+
+
+def test_lower_case_proxies_count_too(load: Load) -> None:
+    settings = load(https_proxy="http://p.test:1", no_proxy="a.test")
+    assert (settings.https_proxy, settings.no_proxy) == ("http://p.test:1", "a.test")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{"ACCOUNTS": ANN}, {"UPSTREAM_IDENTITY": "anonymous"}, {"UPSTREAM_USERNAME": "b", "UPSTREAM_PASSWORD": "c"}],
+)
+def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[str, str]) -> None:
+    line = refusal(load, SKIP_AUTH_PROXY="true", HOST="127.0.0.1", **beside)
+    assert line == "SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client"
+
+
+def test_skipping_authentication_alone_is_fine(load: Load) -> None:
+    assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").trust.settled_row
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_user_name_implies_the_service_identity(load: Load, host: str) -> None:
+    settings = load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", HOST=host)
+    assert settings.upstream_identity is UpstreamIdentity.SERVICE
+    assert settings.upstream_credentials == Credentials("bob", "pw")
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "mirror.test"])
+def test_service_identity_for_everyone_is_refused(load: Load, host: str) -> None:
+    line = refusal(load, UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="hunter2", HOST=host)
+    assert line.startswith("UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST ")
+    assert line.endswith("takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("beside", [{"ALLOW_EVERYONE": "true"}, {"ACCOUNTS": ANN}])
+def test_service_identity_may_be_allowed_outright(load: Load, beside: dict[str, str]) -> None:
+    assert load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", **beside).upstream_credentials
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"UPSTREAM_IDENTITY": "service"},
+        {"UPSTREAM_USERNAME": "bob"},
+        {"UPSTREAM_PASSWORD": "hunter2"},
+        {"UPSTREAM_IDENTITY": "client", "UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "hunter2"},
+        {"UPSTREAM_IDENTITY": "anonymous", "UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "hunter2"},
+        {"UPSTREAM_IDENTITY": "client", "UPSTREAM_USERNAME": "bob"},
+    ],
+)
+def test_half_a_login_stops_the_start(load: Load, variables: dict[str, str]) -> None:
+    line = refusal(load, HOST="127.0.0.1", **variables)
+    assert "UPSTREAM_USERNAME" in line
+    assert "hunter2" not in line
+
+
+def test_certificates_are_loaded_at_start(load: Load, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    good = {"TLS_CERT": str(authority.server.certificate), "TLS_KEY": str(authority.server.key)}
+    assert load(**good, UPSTREAM_CA=str(authority.certificate)).tls_cert == authority.server.certificate
+    (garbage := tmp_path / "garbage").write_text("hunter2")
+    assert refusal(load, **good | {"TLS_KEY": str(garbage)}).startswith("TLS_CERT, TLS_KEY: got ")
+    assert refusal(load, UPSTREAM_CA=str(garbage)) == (
+        f"UPSTREAM_CA: got {str(garbage)!r}; takes a file of PEM certificates"
+    )
+
+
+@pytest.mark.parametrize("name", ["TLS_CERT", "TLS_KEY", "UPSTREAM_CA"])
+def test_missing_pem_file_is_named(load: Load, tmp_path: Path, name: str) -> None:
+    path = str(tmp_path / "none")
+    assert refusal(load, **{name: path}) == f"{name}: got {path!r}; takes the path of a PEM file"
+
+
+@pytest.mark.parametrize("name", ["TLS_CERT", "TLS_KEY"])
+def test_half_a_key_pair_stops_the_start(load: Load, tmp_path: Path, name: str) -> None:
+    pair = make_authority(tmp_path).server
+    line = refusal(load, **{name: str(pair.certificate if name == "TLS_CERT" else pair.key)})
+    assert "TLS_CERT" in line
+    assert "TLS_KEY" in line
+
+
+def test_settings_cannot_be_changed_later(load: Load) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().port = 1
+
+
+def test_accounts_without_own_address_warn(load: Load) -> None:
+    assert "SELF_REGISTRY" in load(ACCOUNTS=ANN).warnings[0]
+    assert load(ACCOUNTS=ANN, HOST="127.0.0.1").warnings == ()
+    assert load(ACCOUNTS=ANN, HOST="", SELF_REGISTRY="https://mirror.test").warnings == ()
+    assert load(ACCOUNTS="").warnings == ()
