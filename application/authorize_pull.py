@@ -100,6 +100,9 @@ class AuthorizePull:
         rule = gate.row.basic
         if rule is BasicRule.PASS:
             return gate.caller_passes(Passed(basic.raw))
+        if rule is BasicRule.REFUSE and gate.wish.purpose is Purpose.SEARCH:
+            # docker sends the login that it has, whether a search wants one or not. It goes no further.
+            return self._bare(gate)
         account = None if rule is BasicRule.REFUSE else self._policy.authenticate(basic.credentials)
         if account is None:
             raise self._refusals.by_us(gate, "authentication required")

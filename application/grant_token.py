@@ -20,7 +20,8 @@ from domain.upstreams import Upstream, UpstreamTable
 class TokenQuery:
     """What a client asks of the token endpoint, whether by GET or by POST.
 
-    `offline` asks for a refresh token too; `refresh_token` stands in for credentials.
+    `offline` asks for a refresh token too; `refresh_token` stands in for credentials; `has_other_login`: there was
+    an Authorization, but no Basic.
     """
 
     service: str | None = None
@@ -29,6 +30,7 @@ class TokenQuery:
     refresh_token: str | None = field(default=None, repr=False)
     offline: bool = False
     client_id: str | None = None
+    has_other_login: bool = False
 
 
 class GrantToken:
@@ -54,7 +56,10 @@ class GrantToken:
         """The token. Raises NoTokensHere, CredentialsRefused, or what the upstream's token server says."""
         row, stance = await self._stances.row(upstream)
         if row.endpoint is TokenEndpoint.ABSENT:
-            raise NoTokensHere("this mirror gives no tokens: it leaves authentication to the upstream")
+            raise NoTokensHere("this mirror gives no tokens: authenticate as the challenge of /v2/ says")
+        if query.has_other_login:
+            # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
+            raise CredentialsRefused("the token endpoint takes Basic credentials only")
         account = self._check_account(row, query)
         wanted = self._upstreams.scopes_there(query.scopes)
         match row.endpoint:

@@ -7,7 +7,7 @@ from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
 from application.refusals import Refusals
 from application.rights import Caller, Right, Wish
-from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, check_manifest
+from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, check_manifest, signed_part
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from domain.events import WrongContent
@@ -89,8 +89,8 @@ class PullManifest:
         """The digest that the content really has; what was asked weighs more than what the header claims."""
         promised = asked or facts.digest
         if promised is None:
-            return Digest.of(content)
-        if not promised.matches(content):
+            return Digest.of(signed_part(facts.media_type, content))
+        if not promised.matches(signed_part(facts.media_type, content)):
             self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
             raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
         return promised

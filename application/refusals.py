@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from application.ports.upstream_registry import Passed, UpstreamRight
+from application.ports.upstream_registry import Passed, Session, UpstreamRight
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
 from domain.authorization import Bearer
@@ -17,11 +17,12 @@ from domain.errors import (
     UpstreamChallenged,
 )
 from domain.tokens import TokenError
-from domain.trust import Stance, UpstreamScheme
+from domain.trust import ChallengeStyle, Stance, UpstreamScheme
 
 REFUSED_UPSTREAM = (
     "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous"
 )
+_WRONG_LOGIN = "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
 
 
 class Refusals:
@@ -58,6 +59,8 @@ class Refusals:
 
     def _after_challenge(self, right: Right, challenged: UpstreamChallenged) -> RegistryError:
         if right.is_mirrors and right.upstream != Passed():
+            if Stance(challenged.challenges).scheme is UpstreamScheme.BASIC and right.upstream != Session():
+                return IdentityRefused(_WRONG_LOGIN)
             return Denied("refused upstream: no such repository, or no right to it", detail=challenged.detail)
         wish = right.gate.wish
         told, known = Stance(challenged.challenges), right.gate.stance
@@ -65,18 +68,20 @@ class Refusals:
         # A stale Bearer earns a Basic challenge at some registries; what they asked for before still holds.
         keep = known.bearer and not told.bearer
         stance = known if keep or told.scheme is UpstreamScheme.NONE else told
-        error: TokenError | None = "invalid_token" if isinstance(wish.caller.authorization, Bearer) else None
+        has_token = isinstance(wish.caller.authorization, Bearer)
+        error: TokenError | None = "invalid_token" if has_token else None
         row = self._stances.row_with(stance)
         challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
+        if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
+            # RFC 6750 section 3.1: no error to who sent no token; the upstream means one of our own.
+            challenges = tuple(challenge.with_parameters(error=None) for challenge in challenges)
         message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
 
     def _after_login(self, right: Right, refused: CredentialsRefused) -> RegistryError:
         """The upstream's token server did not take the credentials of a session of ours."""
         if right.upstream == self._identity:
-            return IdentityRefused(
-                "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
-            )
+            return IdentityRefused(_WRONG_LOGIN)
         if right.gate.row.checks_accounts:
             return self.by_us(right.gate, REFUSED_UPSTREAM)
         return self.by_us(right.gate, refused.message)

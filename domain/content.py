@@ -1,5 +1,6 @@
 """What registries hold, seen from outside: byte ranges and manifests."""
 
+import base64
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -20,6 +21,7 @@ MANIFEST_MEDIA_TYPES = (
 MANIFEST_LIMIT = 4 * 1024 * 1024
 """Bytes; what the OCI distribution specification (section "Pushing Manifests") has every registry take."""
 
+_SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
 
@@ -81,6 +83,27 @@ class ByteRange:
     def __str__(self) -> str:
         first, last = ("" if end is None else str(end) for end in (self.first, self.last))
         return f"bytes={first}-{last}"
+
+
+def signed_part(media_type: str | None, content: bytes) -> bytes:
+    """The bytes that a manifest's digest is over: all of them, but for the withdrawn schema 1.
+
+    There, they are what was signed, without the signatures, which a registry makes anew for each answer
+    (distribution, docs/content/spec/deprecated-schema-v1.md).
+    """
+    document = parse_object(content) if media_type == _SIGNED_MANIFEST else None
+    try:
+        protected = parse_object(_decode(document["signatures"][0]["protected"])) if document else None  # type: ignore[index]
+        if not protected:
+            return content
+        length, tail = int(str(protected["formatLength"])), _decode(str(protected["formatTail"]))
+    except (LookupError, TypeError, ValueError):
+        return content
+    return content[:length] + tail
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def check_manifest(media_type: str, content: bytes) -> None:

@@ -3,7 +3,7 @@
 import re
 
 _LINK = re.compile(r"<([^>]*)>([^<]*)")
-_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"next\"|next)(?:\s|;|,|$)", re.IGNORECASE)
+_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"(?:[^\"]*\s)?next(?:\s[^\"]*)?\"|next(?=[\s;,]|$))", re.IGNORECASE)
 
 
 def next_link(header: str | None) -> str | None:

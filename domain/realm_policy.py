@@ -24,15 +24,14 @@ class RealmPolicy:
             raise RealmRefused("the upstream's challenge leads from https to http; refused")
         if not self._trusts(upstream, realm):
             raise RealmRefused(
-                f"the upstream's challenge leads to {realm.host}:{realm.port}, which is not its own host; "
-                f"set UPSTREAM_REALMS={realm.host}:{realm.port} to trust it"
+                f"the upstream's challenge leads to {realm.authority}, which is not its own host; "
+                f"set UPSTREAM_REALMS={realm.authority} to trust it"
             )
 
     def _trusts(self, upstream: Upstream, realm: Origin) -> bool:
         if realm == upstream.origin:
             return True
-        host = f"[{realm.host}]" if ":" in realm.host else realm.host
-        if host in self._allowed or f"{host}:{realm.port}" in self._allowed:
+        if {realm.authority, realm.authority.rpartition(":")[0]} & self._allowed:
             return True
         domain = self._suffixes.registrable_domain(realm.host)
         return domain is not None and domain == self._suffixes.registrable_domain(upstream.origin.host)

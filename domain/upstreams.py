@@ -18,6 +18,11 @@ class Origin:
     host: str
     port: int
 
+    @property
+    def authority(self) -> str:
+        """`host:port`, an IPv6 address in brackets (RFC 3986 section 3.2)."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True)
 class Upstream:

@@ -37,9 +37,9 @@ async def _report(settings: Settings, parts: Container) -> None:
     stance = Stance((await parts.registry().ping(upstream, Passed())).challenges)
     row = settings.trust.row_for(stance)
     print(f"ok: {upstream.url} answers as a registry; trust row {row.number}: {row.meaning}")
-    if stance.bearer:
+    if stance.bearer and not settings.skip_auth_proxy:
         print(await _token_server(settings, parts, stance.bearer))
-        if stance.bearer.get("service") == settings.self_auth_service and not settings.skip_auth_proxy:
+        if stance.bearer.get("service") == settings.self_auth_service:
             print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
 
 

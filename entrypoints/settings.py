@@ -1,5 +1,6 @@
 """The settings, from environment variables; nothing else in the service reads the environment."""
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -123,7 +124,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         service = self.upstream_identity is UpstreamIdentity.SERVICE
-        if service != (self.upstream_username is not None and self.upstream_password is not None):
+        login = {self.upstream_username is not None, self.upstream_password is not None}
+        if login != {service}:
             raise ValueError(
                 f"UPSTREAM_IDENTITY: got {self.upstream_identity.value!r}; 'service' and the pair UPSTREAM_USERNAME "
                 "and UPSTREAM_PASSWORD go together, and with no other identity"
@@ -170,7 +172,13 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of this process's environment. Raises SettingsError."""
+    """The settings of this process's environment. Raises SettingsError.
+
+    An empty variable is an unset one, as in many an environment file; but for ACCOUNTS, where it is rather the
+    output of a command that failed, and to open the house in silence would be the worst answer to that.
+    """
+    if any(name.upper() == "ACCOUNTS" and not value for name, value in os.environ.items()):
+        raise SettingsError("ACCOUNTS: is set but empty; takes base64 of user:password, separated by commas")
     try:
         return Settings()
     except ValidationError as error:
@@ -188,5 +196,5 @@ def _line(error: ValidationError) -> str:
     if name in _SECRETS:
         return f"{name.upper()}: {takes}"
     # An address may hold a login, whether it is to or not.
-    got = re.sub(r"^.*@", "***@", str(first["input"]))
+    got = re.sub(r"^.*@", "***@", str(first["input"]), flags=re.DOTALL)
     return f"{name.upper()}: got {got!r}; {takes}"

@@ -98,8 +98,11 @@ def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
     if document is None:
         raise UpstreamBroken("the upstream's token server sent something else than a token")
     text = document.get("token") or document.get("access_token")
-    expires_in = document.get("expires_in") or _DEFAULT_LIFETIME
-    if not isinstance(expires_in, int | float) or not 0 < expires_in <= _LONGEST_LIFETIME:
+    try:
+        expires_in = float(str(document.get("expires_in") or _DEFAULT_LIFETIME))
+    except ValueError:
+        expires_in = 0
+    if not 0 < expires_in <= _LONGEST_LIFETIME:
         raise UpstreamBroken("the upstream's token server sent a lifetime that is none")
     if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
         raise UpstreamBroken("the upstream's token server sent no token")

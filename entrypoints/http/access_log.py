@@ -46,6 +46,8 @@ async def begin(request: Request) -> None:
 
 async def end(request: Request, response: BaseHTTPResponse) -> None:
     """Called when the answer is ready; a streamed one writes its line when its last byte has gone."""
+    if not hasattr(request.ctx, "record"):
+        return  # the client left before it had sent a request
     if not request.ctx.is_streamed:
         size = 0 if request.method == "HEAD" else len(response.body or b"")
         _write(request, response.status, Sent(size, request.ctx.fault))

@@ -13,6 +13,7 @@ from sanic.response import BaseHTTPResponse
 from domain.errors import RegistryError, UpstreamFault
 from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
+from entrypoints.http.connections import close_if_stopping
 from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
 from entrypoints.http.ops_routes import operations
 from entrypoints.http.pull_routes import pulls
@@ -43,6 +44,9 @@ class AnyTargetRequest(Request[Any, Any]):
             super().__init__(url_bytes, *args, **others)
         except BadURL:
             super().__init__(b"*", *args, **others)
+        if not self._parsed_url.path:
+            # RFC 9112 section 3.2.2: of a whole address without a path, the path is "/".
+            super().__init__(b"/", *args, **others)
 
 
 def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts: OpenParts = open_container) -> App:
@@ -64,17 +68,19 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
     )
     app.blueprint([pulls, tokens, searches, operations])
     app.ctx.settings = settings
+    app.ctx.is_stopping = False
     app.ctx.realm = TokenRealm(settings)
     _register_parts(app, open_parts)
     _register_errors(app)
     app.register_middleware(access_log.begin, "request")
-    app.register_middleware(_name_api, "response")
+    app.register_middleware(_finish, "response")
     app.register_middleware(access_log.end, "response")
     return app
 
 
-async def _name_api(_: Request, response: BaseHTTPResponse) -> None:
-    """On every answer, a 401 included: old docker clients look for it before they believe a challenge."""
+async def _finish(request: Request, response: BaseHTTPResponse) -> None:
+    """The version is on every answer, a 401 included: old docker clients look for it before they believe a challenge."""
+    close_if_stopping(request)
     response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
 
 

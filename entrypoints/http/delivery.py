@@ -9,6 +9,7 @@ from sanic import Request
 
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import Sent, streamed
+from entrypoints.http.connections import close_if_stopping
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -38,6 +39,7 @@ async def deliver(
             _note(sent, error)
             await _cut(request)
         await response.eof()
+        close_if_stopping(request)
 
 
 def _note(sent: Sent, error: Exception) -> None:

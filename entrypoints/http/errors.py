@@ -34,7 +34,7 @@ from domain.errors import (
     UpstreamUndecided,
 )
 
-# PROTOCOL: 502 and 504 send clients to the next registry at once; they retry 500 and 503.
+# 502 and 504 send clients to the next registry at once; they retry 500 and 503.
 # The first class that the error is an instance of decides.
 STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (Unauthorized, 401),

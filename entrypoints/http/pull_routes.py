@@ -90,7 +90,7 @@ def _byte_range(request: Request, path: BlobPath) -> ByteRange | None:
         return None
     if condition is not None and condition.strip('"') != str(path.digest):
         return None
-    return ByteRange.parse(request.headers.get("range"))
+    return ByteRange.parse(",".join(request.headers.getall("range", [])))
 
 
 def _extent(blob: BlobAnswer) -> dict[str, str]:

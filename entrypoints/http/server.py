@@ -3,10 +3,12 @@
 import socket
 
 from sanic import Sanic
+from sanic.server.protocols.http_protocol import HttpProtocol
 
 from domain.errors import RegistryError
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
+from entrypoints.http.protocol import PlainProtocol
 from entrypoints.http.stop_signals import hold_stop_signals
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME, VERSION
@@ -25,6 +27,7 @@ def run(settings: Settings) -> None:
         sock=_listen(settings),
         workers=settings.workers,
         ssl=_tls(settings),
+        protocol=HttpProtocol if settings.tls_cert else PlainProtocol,
         motd=False,
         access_log=False,
     )
@@ -67,7 +70,7 @@ async def _print_start_line(app: App) -> None:
     print(  # noqa: T201 - the one line for the person who started it
         f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{host}:{settings.port} "
         f"({await _trust_mode(app)}); point docker at it with "
-        f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json',
+        f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME',
         flush=True,
     )
 

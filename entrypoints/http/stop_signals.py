@@ -1,21 +1,28 @@
 """SIGTERM and SIGINT, heard once, and only by who can act on them.
 
-Sanic's main process tells each worker to stop with a SIGINT of its own. Three things go wrong with that [tried]:
-a terminal and a service manager signal every process of the group, and a worker that hears it twice is cut off in
-the middle of letting its transfers finish; a worker that is told before it serves stops half built; and a main
-process that is told before its workers have reported waits for them for ever. So the signals are blocked until
-each process can act on them (they are kept, not lost), and workers leave SIGTERM to the main process.
+Sanic's main process tells each worker to stop with a SIGINT of its own. Four things go wrong with that, each seen
+here before it was mended: a terminal and a service manager signal every process of the group, and a worker that
+hears it twice is cut off in the middle of letting its transfers finish; a worker that is told before it serves stops
+half built; a main process that is told before its workers have reported waits for them for ever; and its handler
+uses the very connection to its state that it may have interrupted. So the signals are blocked (they are kept, not
+lost) until each process can act on them: the main process takes them in a thread that passes the word on to its
+loop, and workers leave SIGTERM to the main process.
 """
 
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+
+from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
+_TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
 
 
 def hold_stop_signals(app: App) -> None:
@@ -24,21 +31,33 @@ def hold_stop_signals(app: App) -> None:
     app.main_process_ready(_release_in_main)
     app.before_server_start(_hold_in_worker)
     app.after_server_start(_release_in_worker)
+    app.before_server_stop(_close_connections_early)
 
 
 async def _release_in_main(app: App) -> None:
     """When the workers have reported. Sanic has no event for that moment, hence the wrapped method."""
-    wait_for_workers: Callable[[], None] = app.manager.wait_for_ack
+    manager = app.manager
+    wait_for_workers: Callable[[], None] = manager.wait_for_ack
 
-    def wait_then_release() -> None:
+    def wait_then_listen() -> None:
         wait_for_workers()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+        threading.Thread(target=_pass_on, args=(manager,), name="stop signals", daemon=True).start()
 
-    app.manager.wait_for_ack = wait_then_release  # type: ignore[method-assign]
+    manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
+
+
+def _pass_on(manager: WorkerManager) -> None:
+    """The first signal lets the workers finish; whoever sends a second one does not want to wait for that."""
+    signal.sigwait(_STOP)
+    manager.monitor_publisher.send(_TERMINATE)
+    signal.sigwait(_STOP)
+    for process in manager.processes:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 async def _hold_in_worker(_: App) -> None:
-    """A worker that replaces a dead one is forked after the release. Out of the terminal's group it hears no Ctrl-C."""
+    """Out of the terminal's group, a worker hears no Ctrl-C."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     os.setpgrp()
 
@@ -54,3 +73,10 @@ async def _release_when_serving(app: App) -> None:
     asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+
+
+async def _close_connections_early(app: App) -> None:
+    """Sanic closes idle connections once, when it begins to stop; those that are busy then are to close themselves
+    when they are done, or the whole grace would pass in waiting for clients that keep theirs open.
+    """
+    app.ctx.is_stopping = True

@@ -24,10 +24,12 @@ _FORM = "application/x-www-form-urlencoded"
 
 async def token_by_get(request: Request) -> HTTPResponse:
     args = request.get_args(keep_blank_values=False)
+    authorization = caller_of(request).authorization
     query = TokenQuery(
         service=args.get("service"),
         scopes=ScopeSet.parse(args.getlist("scope", [])),
-        credentials=_credentials(request),
+        credentials=_named(authorization.credentials) if isinstance(authorization, Basic) else None,
+        has_other_login=authorization is not None and not isinstance(authorization, Basic),
         offline=args.get("offline_token") == "true",
         client_id=args.get("client_id"),
     )
@@ -75,19 +77,6 @@ def _form_query(request: Request) -> TokenQuery:
         offline=form.get("access_type") == "offline",
         client_id=form.get("client_id"),
     )
-
-
-def _credentials(request: Request) -> Credentials | None:
-    """Raises CredentialsRefused for an Authorization that is no Basic: to ignore it would be to give an
-    anonymous token to somebody who believes to be logged in.
-    """
-    match caller_of(request).authorization:
-        case None:
-            return None
-        case Basic(credentials):
-            return _named(credentials)
-        case _:
-            raise CredentialsRefused("the token endpoint takes Basic credentials only")
 
 
 def _named(credentials: Credentials) -> Credentials | None:

@@ -166,7 +166,7 @@ def test_search_is_refused_by_basic_where_accounts_count() -> None:
 
 
 def test_mirror_of_a_namesake_says_so_in_the_401() -> None:
-    """DESIGN, section 3: an upstream that is one of us with the same name is told in the 401 as well."""
+    """An upstream that is one of us with the same name is told in the 401 as well."""
     namesake = Service(stocked("none"), server_secret="the namesake's secret of thirty-two bytes")
     service = Service(stocked("bearer"))
     service.upstream.service = "docker-image-proxy"

@@ -175,7 +175,7 @@ def test_scope_of_one_resource_is_not_remembered() -> None:
 
 
 def test_bearer_on_a_resource_outlives_a_later_recheck() -> None:
-    """The ping of such an upstream asks for nothing for ever; DESIGN: the resource's word overrides that."""
+    """The ping of such an upstream asks for nothing for ever; the resource's word overrides that."""
     service = Service(stocked("none"))
 
     async def ask() -> int:

@@ -1,4 +1,4 @@
-"""What every caller meets in every row of the trust table (DESIGN, section 3), written out.
+"""What every caller meets in every row of the trust table (ARCHITECTURE.md), written out.
 
 A cell is `what the caller meets/with which right the upstream was asked`.
 
@@ -70,8 +70,8 @@ countersigned expired       : all own!/-
 signed half alone           : all own!/-
 another upstream half       : all own!/-
 foreign                     : own!/- ok/raw  ok/raw  ok/raw  ok/raw  ok/raw
-basic right                 : all own/-
-basic wrong                 : all own/-
+basic right                 : own/-  own/-   own/-   own/-   own/-   ok/bare
+basic wrong                 : own/-  own/-   own/-   own/-   own/-   ok/bare
 unreadable                  : all own/-
 """
 _ROW_3 = """
@@ -85,8 +85,8 @@ countersigned expired       : all re!/-
 signed half alone           : all re!/-
 another upstream half       : all re!/-
 foreign                     : all ok/raw
-basic right                 : all re/-
-basic wrong                 : all re/-
+basic right                 : re/-      re/-      re/-      re/-      re/-      ok/nobody
+basic wrong                 : re/-      re/-      re/-      re/-      re/-      ok/nobody
 unreadable                  : all re/-
 """
 _ROW_5 = """
@@ -100,8 +100,8 @@ countersigned expired       : all own!/-
 signed half alone           : all own!/-
 another upstream half       : all own!/-
 foreign                     : all own!/-
-basic right                 : all own/-
-basic wrong                 : all own/-
+basic right                 : own/-  own/-     own/-     own/-     own/-     ok/mirror
+basic wrong                 : own/-  own/-     own/-     own/-     own/-     ok/mirror
 unreadable                  : all own/-
 """
 # `docker search` knows Basic only, so where accounts are checked, that is what it is asked for.

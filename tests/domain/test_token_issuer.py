@@ -37,8 +37,8 @@ def test_a_token_claims_what_clients_may_know() -> None:
             "nbf": NOW,
             "exp": NOW + 300,
             "access": [
-                {"type": "repository", "class": "", "name": "a/b", "actions": ["pull"]},
-                {"type": "registry", "class": "", "name": "catalog", "actions": ["*"]},
+                {"type": "repository", "name": "a/b", "actions": ["pull"]},
+                {"type": "registry", "name": "catalog", "actions": ["*"]},
             ],
         },
     )

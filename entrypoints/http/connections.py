@@ -1,0 +1,12 @@
+"""What becomes of a connection after its answer."""
+
+from typing import cast
+
+from sanic import Request
+from sanic.http.http1 import Http
+
+
+def close_if_stopping(request: Request) -> None:
+    """While the service stops, no connection is kept for a further request."""
+    if request.app.ctx.is_stopping and request.stream:
+        cast("Http", request.stream).keep_alive = False
