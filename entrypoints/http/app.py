@@ -79,7 +79,7 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
 
 
 async def _finish(request: Request, response: BaseHTTPResponse) -> None:
-    """The version is on every answer, a 401 included: old docker clients look for it before they believe a challenge."""
+    """The last touch to every answer, a 401 included: old docker clients believe no challenge without the version."""
     close_if_stopping(request)
     response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
 

@@ -37,5 +37,6 @@ def imported(tree: ast.Module) -> Iterator[str]:
 def protocols(tree: ast.Module) -> Iterator[ast.ClassDef]:
     """The ports: classes whose bases name Protocol."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and any(ast.unparse(base) in {"Protocol", "typing.Protocol"} for base in node.bases):
+        bases = {ast.unparse(base) for base in node.bases} if isinstance(node, ast.ClassDef) else set()
+        if bases & {"Protocol", "typing.Protocol"}:
             yield node
