@@ -9,7 +9,7 @@ from domain.errors import RegistryError
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
-from entrypoints.http.stop_signals import hold_stop_signals
+from entrypoints.http.supervision import supervise
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME, VERSION
 
@@ -22,7 +22,7 @@ def run(settings: Settings) -> None:
     configure_logging(settings)
     app = create_app(settings)
     app.after_server_start(_announce)
-    hold_stop_signals(app)
+    supervise(app)
     app.prepare(
         sock=_listen(settings),
         workers=settings.workers,

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT, heard once, and only by who can act on them.
+"""What the main process does while its workers serve: it replaces a dead one, and passes the word to stop on.
 
 Sanic's main process tells each worker to stop with a SIGINT of its own. Four things go wrong with that, each seen
 here before it was mended: a terminal and a service manager signal every process of the group, and a worker that
@@ -10,6 +10,7 @@ loop, and workers leave SIGTERM to the main process.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -20,12 +21,14 @@ from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
 
+_LOG = logging.getLogger("docker_image_proxy")
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
+_WATCH_SECONDS = 1.0
 _TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
 
 
-def hold_stop_signals(app: App) -> None:
+def supervise(app: App) -> None:
     """Called in the main process, before it starts the workers."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     app.main_process_ready(_release_in_main)
@@ -41,14 +44,22 @@ async def _release_in_main(app: App) -> None:
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        threading.Thread(target=_pass_on, args=(manager,), name="stop signals", daemon=True).start()
+        threading.Thread(target=_watch, args=(manager,), name="supervision", daemon=True).start()
 
     manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
 
 
-def _pass_on(manager: WorkerManager) -> None:
-    """The first signal lets the workers finish; whoever sends a second one does not want to wait for that."""
-    signal.sigwait(_STOP)
+def _watch(manager: WorkerManager) -> None:
+    """Sanic leaves a worker dead that was killed, by the kernel for want of memory, say. All that is done here is to
+    send what Sanic's loop in the main thread acts on: a process by its name to be restarted, or the end.
+
+    The first signal lets the workers finish; whoever sends a second one does not want to wait for that.
+    """
+    while signal.sigtimedwait(_STOP, _WATCH_SECONDS) is None:
+        for process in manager.processes:
+            if not process.is_alive():
+                _LOG.error("worker %s died; starting another", process.pid)
+                manager.monitor_publisher.send(process.name)
     manager.monitor_publisher.send(_TERMINATE)
     signal.sigwait(_STOP)
     for process in manager.processes:
