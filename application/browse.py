@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from application.authorize_pull import AuthorizePull
 from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
@@ -76,10 +75,15 @@ class Browse:
         link = next_link(facts.link)
         return Listing(
             _json_object(content),
-            next_query=urlsplit(link).query or None if link else None,
+            next_query=_query_of(link),
             filters_applied=facts.filters_applied,
             warnings=facts.warnings,
         )
+
+
+def _query_of(link: str | None) -> str | None:
+    """All of the next page's address that is passed on; a hostile rest is not even looked at."""
+    return link.partition("#")[0].partition("?")[2] or None if link else None
 
 
 def _json_object(content: bytes) -> bytes:

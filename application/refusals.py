@@ -64,7 +64,9 @@ class Refusals:
             return Denied("refused upstream: no such repository, or no right to it", detail=challenged.detail)
         wish = right.gate.wish
         told, known = Stance(challenged.challenges), right.gate.stance
-        self._stances.learn(wish.upstream, told)
+        if right.upstream == Passed():
+            # What a caller's bad token earns says nothing of what the upstream asks of others.
+            self._stances.learn(wish.upstream, told)
         # A stale Bearer earns a Basic challenge at some registries; what they asked for before still holds.
         keep = known.bearer and not told.bearer
         stance = known if keep or told.scheme is UpstreamScheme.NONE else told

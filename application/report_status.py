@@ -28,18 +28,33 @@ class ReportStatus:
         self._registry = registry
         self._clock = clock
         self._last: dict[Upstream, UpstreamStatus] = {}
-        self._asking = asyncio.Lock()
+        self._checks: dict[Upstream, asyncio.Task[UpstreamStatus]] = {}
 
     async def __call__(self, upstream: Upstream) -> UpstreamStatus:
         """The upstream's status; a refusal by a registry is an answer, and so it is reachable."""
-        async with self._asking:
-            last = self._last.get(upstream)
-            if last is None or self._clock.now() - last.checked_at > _KEEP_SECONDS:
-                last = await self._check(upstream)
-                self._last[upstream] = last
+        last = self._last.get(upstream)
+        if last is not None and self._clock.now() - last.checked_at <= _KEEP_SECONDS:
             return last
+        if upstream not in self._checks:
+            check = asyncio.create_task(self._check(upstream))
+            self._checks[upstream] = check
+            check.add_done_callback(lambda _: self._checks.pop(upstream, None))
+        # Shielded: who asks may have less patience than the upstream needs, and the next one asks soon.
+        return await asyncio.shield(self._checks[upstream])
+
+    async def close(self) -> None:
+        """End the checks that are under way."""
+        checks = list(self._checks.values())
+        for check in checks:
+            check.cancel()
+        await asyncio.gather(*checks, return_exceptions=True)
 
     async def _check(self, upstream: Upstream) -> UpstreamStatus:
+        status = await self._ask(upstream)
+        self._last[upstream] = status
+        return status
+
+    async def _ask(self, upstream: Upstream) -> UpstreamStatus:
         try:
             await self._registry.ping(upstream, Passed())
         except RegistryError as error:

@@ -1,6 +1,7 @@
 """Remembers how each upstream wants callers to authenticate."""
 
 import asyncio
+from contextvars import Context
 from dataclasses import dataclass
 
 from application.ports.event_sink import EventSink
@@ -82,7 +83,7 @@ class UpstreamStances:
 
     def _begin_probe(self, upstream: Upstream) -> None:
         if upstream not in self._probes:
-            probe = asyncio.create_task(self._ask(upstream))
+            probe = asyncio.create_task(self._ask(upstream), context=Context())
             self._probes[upstream] = probe
             probe.add_done_callback(lambda _: self._probes.pop(upstream, None))
 

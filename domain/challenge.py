@@ -5,15 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-# Every quantifier is possessive: a hostile line is read once, not tried in all the ways it could be cut up.
-_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
-# Some registries send an unquoted scope with colons, slashes and commas in it. So a bare value goes on behind a
-# comma, unless a space, the end, another parameter or another scheme with its first parameter comes there.
-_BARE = rf'[^\s,"]++(?:,(?![\s,]|$|{_WORD}\s*+=|{_WORD}\s++{_WORD}\s*+=)[^\s,"]++)*+'
-_SEPARATORS = re.compile(r"[\s,]*+")
-_PARAMETER = re.compile(rf"({_WORD})\s*+=\s*+({_QUOTED}|{_BARE})")
+# Small patterns, none of which can be cut up in more than one way: a hostile line is read in linear time.
+_WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_SEPARATORS = re.compile(r"[\s,]*")
 _SCHEME = re.compile(rf"{_WORD}(?=[\s,]|$)")
+_NAME = re.compile(rf"({_WORD})\s*=\s*")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BARE = re.compile(r'[^\s,"]+')
+_NEXT_BEGINS = re.compile(rf"[\s,]|$|{_WORD}\s*=|{_WORD}\s+{_WORD}\s*=")
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,41 @@ def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
 
 def _parse_line(line: str) -> list[Challenge]:
     found: list[tuple[str, dict[str, str]]] = []
-    position = 0
-    while match := _next(line, position, has_scheme=bool(found)):
-        position = match.end()
-        if match.re is _SCHEME:
-            found.append((match[0], {}))
+    position = _skip(line, 0)
+    while position < len(line):
+        name = _NAME.match(line, position) if found else None
+        end = _value_end(line, name.end()) if name else None
+        if name and end:
+            found[-1][1].setdefault(name[1].lower(), _unquote(line[name.end() : end]))
+        elif scheme := _SCHEME.match(line, position):
+            found.append((scheme[0], {}))
+            end = scheme.end()
         else:
-            found[-1][1].setdefault(match[1].lower(), _unquote(match[2]))
+            break
+        position = _skip(line, end)
     return [Challenge(scheme, tuple(parameters.items())) for scheme, parameters in found]
 
 
-def _next(line: str, position: int, *, has_scheme: bool) -> re.Match[str] | None:
-    """The next parameter or scheme; None at the end and at what is neither."""
+def _skip(line: str, position: int) -> int:
     separators = _SEPARATORS.match(line, position)
-    start = separators.end() if separators else position
-    parameter = _PARAMETER.match(line, start) if has_scheme else None
-    return parameter or _SCHEME.match(line, start)
+    return separators.end() if separators else position
+
+
+def _value_end(line: str, start: int) -> int | None:
+    """Where the value that starts here ends; None where there is none.
+
+    Some registries send an unquoted scope with colons, slashes and commas in it. So a bare value goes on behind a
+    comma, unless a space, the end, another parameter or another scheme with its first parameter comes there.
+    """
+    if quoted := _QUOTED.match(line, start):
+        return quoted.end()
+    bare = _BARE.match(line, start)
+    while bare and line[bare.end() : bare.end() + 1] == "," and not _NEXT_BEGINS.match(line, bare.end() + 1):
+        following = _BARE.match(line, bare.end() + 1)
+        if following is None:
+            break
+        bare = following
+    return bare.end() if bare else None
 
 
 def _unquote(value: str) -> str:

@@ -99,7 +99,10 @@ def signed_part(media_type: str | None, content: bytes) -> bytes:
         length, tail = int(str(protected["formatLength"])), _decode(str(protected["formatTail"]))
     except (LookupError, TypeError, ValueError):
         return content
-    return content[:length] + tail
+    signed = content[:length] + tail
+    # What stands outside the signed part is delivered too: nothing but the signatures may.
+    rest = {name: value for name, value in (document or {}).items() if name != "signatures"}
+    return signed if rest == parse_object(signed) else content
 
 
 def _decode(text: str) -> bytes:

@@ -135,5 +135,6 @@ async def open_container(settings: Settings) -> AsyncIterator[Container]:
     try:
         yield container
     finally:
+        await container.report_status().close()
         await container.stances().close()
         await session.close()

@@ -34,6 +34,8 @@ from entrypoints.setting_values import (
 )
 
 _SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
+# What may hold a secret, if only by mistake, is not repeated when it is refused.
+_UNSPOKEN = _SECRETS | {"upstream_username", "http_proxy", "https_proxy", *(f"{name}_file" for name in _SECRETS)}
 
 Address = Annotated[str, AfterValidator(parse_address)]
 Proxy = Annotated[str, AfterValidator(parse_proxy)]
@@ -111,7 +113,9 @@ class Settings(BaseSettings):
             try:
                 given[name] = read_secret_file(Path(str(path)))
             except ValueError as error:
-                raise ValueError(f"{name.upper()}_FILE: got {str(path)!r}; {error}") from error
+                # Only what is a path for sure: the secret itself stands here where somebody took the wrong variable.
+                got = f"got {str(path)!r}; " if str(path).startswith(("/", ".")) else ""
+                raise ValueError(f"{name.upper()}_FILE: {got}{error}") from error
         return given
 
     @model_validator(mode="before")
@@ -177,8 +181,10 @@ def load_settings() -> Settings:
     An empty variable is an unset one, as in many an environment file; but for ACCOUNTS, where it is rather the
     output of a command that failed, and to open the house in silence would be the worst answer to that.
     """
-    if any(name.upper() == "ACCOUNTS" and not value for name, value in os.environ.items()):
-        raise SettingsError("ACCOUNTS: is set but empty; takes base64 of user:password, separated by commas")
+    for name, value in os.environ.items():
+        if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE"} and not value:
+            takes = Settings.model_fields[name.lower()].description
+            raise SettingsError(f"{name.upper()}: is set but empty; takes {takes}")
     try:
         return Settings()
     except ValidationError as error:
@@ -193,7 +199,7 @@ def _line(error: ValidationError) -> str:
         return reason
     name = str(first["loc"][0])
     takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
-    if name in _SECRETS:
+    if name in _UNSPOKEN:
         return f"{name.upper()}: {takes}"
     # An address may hold a login, whether it is to or not.
     got = re.sub(r"^.*@", "***@", str(first["input"]), flags=re.DOTALL)

@@ -9,6 +9,7 @@ from yarl import URL
 from domain.errors import UpstreamBroken
 from domain.upstreams import Origin
 
+_METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # link-local in all but its prefix
 _INET_ATON = re.compile(r"[0-9a-fx.]+")
 
 
@@ -44,7 +45,9 @@ def check_redirect(upstream: Origin, target: Origin) -> None:
 def is_link_local(host: str) -> bool:
     """Whether it is an address that only means something on the machine's own wire, or none at all."""
     address = _address(host)
-    return address is not None and (address.is_link_local or address.is_multicast or address.is_unspecified)
+    if address is None:
+        return False
+    return address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified
 
 
 def _is_loopback(host: str) -> bool:

@@ -140,7 +140,7 @@ class HttpClient:
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read what little an unwanted answer holds, so that its connection can be used again."""
-    if (response.content_length or 0) <= _DRAINED:
+    if response.content_length is not None and response.content_length <= _DRAINED:
         with translated(_host(response.url)):
             await response.content.readany()
 
@@ -150,7 +150,10 @@ def _redirect_target(response: aiohttp.ClientResponse, base: URL) -> URL | None:
     if response.status not in _REDIRECTS or location is None:
         return None
     target = parse_url(location)
-    return target if target.scheme else parse_url(str(base.join(target)))
+    try:
+        return target if target.scheme else parse_url(str(base.join(target)))
+    except ValueError as error:
+        raise UpstreamBroken("the upstream redirects to an address that cannot be read") from error
 
 
 def _wants_get(method: str, status: int, *, is_own: bool) -> bool:

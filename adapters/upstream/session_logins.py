@@ -9,7 +9,7 @@ from application.ports.token_relay import TokenRelay, TokenRequest
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
-from domain.errors import ScopeInvalid, UpstreamBroken
+from domain.errors import RegistryError, ScopeInvalid, UpstreamBroken
 from domain.ports import Clock
 from domain.trust import Stance
 from domain.upstreams import Upstream
@@ -32,6 +32,7 @@ class LoginKey:
 class _Login:
     authorization: str | None = field(default=None, repr=False)
     until: float = 0.0
+    failure: RegistryError | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -55,12 +56,20 @@ class SessionLogins:
         what the token relay raises.
         """
         login = self._slot(key)
+        waited = login.lock.locked()
         async with login.lock:
+            if waited and login.failure:
+                # Who waited for this login shares its failure: in turn, each would wait as long again.
+                raise login.failure
             known = self.remembered(key)
             if known and known != refused:
                 return known
-            login.authorization = None
-            await self._log_in(login, key, Stance(tuple(challenges)))
+            login.authorization, login.failure = None, None
+            try:
+                await self._log_in(login, key, Stance(tuple(challenges)))
+            except RegistryError as error:
+                login.failure = error
+                raise
             return login.authorization
 
     async def _log_in(self, login: _Login, key: LoginKey, stance: Stance) -> None:

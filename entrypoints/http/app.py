@@ -62,8 +62,8 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
             "MOTD": False,
             "REQUEST_MAX_HEADER_SIZE": _HEADER_LIMIT + _REQUEST_LINE_LIMIT,
             "REQUEST_MAX_SIZE": _BODY_LIMIT,
-            # Counts silence only: a slow client keeps its download as long as it reads.
-            "RESPONSE_TIMEOUT": _SILENCE_SECONDS,
+            # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
+            "RESPONSE_TIMEOUT": max(_SILENCE_SECONDS, 3 * settings.upstream_timeout),
         }
     )
     app.blueprint([pulls, tokens, searches, operations])

@@ -1,6 +1,7 @@
 """The token endpoint (distribution, spec/auth/token.md by GET, spec/auth/oauth.md by POST)."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 from authlib.oauth2 import OAuth2Error
@@ -19,6 +20,8 @@ from entrypoints.http.errors import error_body
 from entrypoints.http.pull_routes import caller_of
 
 _NOT_STORED = {"Cache-Control": "no-store"}
+# RFC 6749 section 5.2: the characters that error_description may hold, turned round.
+_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -41,7 +44,9 @@ async def token_by_post(request: Request) -> HTTPResponse:
         token = await _grant(request, _form_query(request))
     except CredentialsRefused as refused:
         # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
-        response = _oauth_error(InvalidGrantError(refused.message, status_code=401), refused.code)
+        response = _oauth_error(
+            InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
+        )
         response.headers["WWW-Authenticate"] = str(
             Challenge.of("Basic", realm=request.app.ctx.settings.self_auth_service)
         )

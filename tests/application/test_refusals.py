@@ -179,3 +179,13 @@ def test_public_repository_stays_readable_after_a_refusal() -> None:
     service = Service(stocked("bearer"))
     refusal(service, "Bearer upstream-token-of-=")
     assert service.run(service.manifest("Bearer upstream-token-of-=", NAME)).content
+
+
+def test_bad_token_of_one_changes_nothing_for_others() -> None:
+    """Some open upstreams answer 401 to a token that they do not know, and serve whoever sends none."""
+    service = Service(stocked("none"))
+    bearer = challenged(Challenge.of("Bearer", realm="https://auth.upstream.test/token", service="upstream.test"))
+    refusal(service, "Bearer unknown", bearer)
+    service.upstream.fault = None
+    row, _ = service.run(service.parts.stances().row(service.parts.upstream()))
+    assert row.number == 2

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from application.ports.upstream_registry import Passed
+from application.ports.upstream_registry import Passed, PingAnswer
 from application.report_status import UpstreamStatus
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 from tests.application.service import Service, stocked
@@ -64,3 +64,27 @@ def test_operators_credentials_stay_out_of_the_probe() -> None:
     )
     assert status(service).reachable
     assert service.upstream.pinged == [Passed(None)]
+
+
+def test_one_check_serves_all_who_ask_and_leave() -> None:
+    service = Service(stocked("none"))
+    answer = asyncio.Event()
+    pinged: list[object] = []
+
+    async def slow_ping(*asked: object) -> PingAnswer:
+        pinged.append(asked)
+        await answer.wait()
+        return PingAnswer(accepted=True)
+
+    service.upstream.ping = slow_ping
+
+    async def ask() -> bool:
+        report, upstream = service.parts.report_status(), service.parts.upstream()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(report(upstream), 0.01)
+        answer.set()
+        return (await report(upstream)).reachable
+
+    assert service.run(ask())
+    assert len(pinged) == 1

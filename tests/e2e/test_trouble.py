@@ -2,6 +2,8 @@
 
 import hashlib
 import http.client
+import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -182,3 +184,15 @@ def test_a_push_is_refused_before_any_question_of_rights(idle, open_registry: Re
 def idle(serve: Serving, open_registry: Registry) -> Iterator:
     with serve(**open_registry.settings) as proxy:
         yield proxy
+
+
+def test_a_worker_that_is_killed_is_replaced(serve: Serving, mortal: Registry) -> None:
+    with serve(**mortal.settings) as proxy:
+        with proxy.connection_to_each_worker() as before:
+            killed = {proxy.worker_of(connection) for connection in before}
+            for worker in killed:
+                os.kill(worker, signal.SIGKILL)
+        with proxy.connection_to_each_worker() as after:
+            assert not {proxy.worker_of(connection) for connection in after} & killed
+        proxy.process.terminate()
+        assert proxy.process.wait(10) == 0

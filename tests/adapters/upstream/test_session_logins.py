@@ -216,3 +216,15 @@ async def test_session_that_is_not_challenged_logs_in_nowhere() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         await link.fetch(right=Session(ALICE))
         assert sent(link) == [None]
+
+
+@in_loop
+async def test_failed_login_fails_for_all_who_waited() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.refusal = reply(503)
+        results = await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(result, UpstreamFault) for result in results)
+        assert len(registry.tokens) == 1
+        registry.refusal = None
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
