@@ -29,13 +29,19 @@ class PrivateAuthority:
 
 def make_authority(folder: Path) -> PrivateAuthority:
     authority_key = ec.generate_private_key(ec.SECP256R1())
-    root = _builder("e2e private authority", "e2e private authority", authority_key).add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    root = (
+        _builder("e2e private authority", "e2e private authority", authority_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_signs_certificates(), critical=True)
     )
     key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    leaf = _builder("127.0.0.1", "e2e private authority", key).add_extension(
-        x509.SubjectAlternativeName(names), critical=False
+    # From Python 3.13 on, a certificate that does not name its issuer's key is refused by default.
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    leaf = (
+        _builder("127.0.0.1", "e2e private authority", key)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(issuer, critical=False)
     )
     authority = _write(folder / "authority", root.sign(authority_key, hashes.SHA256()), authority_key)
     server = _write(folder / "server", leaf.sign(authority_key, hashes.SHA256()), key)
@@ -59,6 +65,21 @@ def _builder(subject: str, issuer: str, key: PrivateKey) -> x509.CertificateBuil
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(minutes=5))
         .not_valid_after(now + dt.timedelta(hours=12))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _signs_certificates() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -71,7 +71,8 @@ class Podman:
 
     def inspect(self, reference: str) -> dict[str, Any]:
         done = self("image", "inspect", reference).ok()
-        return dict(json.loads(done.output.partition("\n")[2])[0])
+        # Whatever it says before and behind is no part of the list.
+        return dict(json.JSONDecoder().raw_decode(done.output, done.output.index("\n[") + 1)[0][0])
 
 
 @contextmanager
