@@ -2,6 +2,7 @@
 
 import logging
 
+from domain.documents import one_line
 from domain.events import Event, StanceLearnt, UpstreamFailed, UpstreamSharesOurName, WrongContent
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -21,14 +22,9 @@ class LoggingEventSink:
                     "%s calls its service %r, as this mirror does, so its tokens look like ours: "
                     "give this mirror another SELF_AUTH_SERVICE",
                     upstream,
-                    _one_line(service),
+                    one_line(service),
                 )
             case UpstreamFailed(upstream, reason):
-                _LOG.warning("%s: %s", upstream, _one_line(reason))
+                _LOG.warning("%s: %s", upstream, one_line(reason))
             case WrongContent(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
-
-
-def _one_line(text: str) -> str:
-    """What an upstream said, so that it can forge no line of its own."""
-    return "".join(character if character.isprintable() else "?" for character in text)

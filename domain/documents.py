@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote."""
+"""JSON and other text that somebody else wrote."""
 
 import json
 
@@ -22,3 +22,8 @@ def parse_object(content: str | bytes) -> dict[str, object] | None:
     except ValueError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def one_line(text: str) -> str:
+    """What somebody else said, fit for a log: it can forge no line of its own there."""
+    return "".join(character if character.isprintable() else "?" for character in text)

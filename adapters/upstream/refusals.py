@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
 from domain.challenge import parse_challenges
-from domain.documents import parse_object
+from domain.documents import one_line, parse_object
 from domain.errors import (
     BlobUnknown,
     ContentUnknown,
@@ -93,14 +93,9 @@ async def _told(response: Response) -> Told:
     try:
         document = parse_object(await response.read(_BODY_LIMIT)) or {}
         first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
-        return Told(str(first["code"]), _one_line(str(first.get("message", ""))), first.get("detail"))
+        return Told(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), first.get("detail"))
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
         return Told()
-
-
-def _one_line(text: str) -> str:
-    """Printable and short: it goes into logs and into headers of other people's software."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_TEXT_LIMIT])
 
 
 def _whole_size(response: Response) -> int | None:
