@@ -44,7 +44,7 @@ class DigestCheck:
     """A running hash over content that arrives in pieces, to be compared once with what was promised."""
 
     def __init__(self, promised: Digest) -> None:
-        self._promised = promised
+        self.promised = promised
         self._hash = hashlib.new(promised.algorithm)
         self.size = 0
 
@@ -55,4 +55,4 @@ class DigestCheck:
     @property
     def holds(self) -> bool:
         """Whether all bytes so far have the promised digest."""
-        return self._hash.hexdigest() == self._promised.encoded
+        return self._hash.hexdigest() == self.promised.encoded

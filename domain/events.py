@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from domain.records import ContentKind
+
 
 @dataclass(frozen=True)
 class StanceLearnt:
@@ -41,4 +43,95 @@ class WrongContent:
     digest: str
 
 
-Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent
+@dataclass(frozen=True)
+class ContentAsked:
+    """Somebody who may have it asked for a manifest or a blob; `is_hit`: nothing of it had to be fetched."""
+
+    kind: ContentKind
+    is_hit: bool
+
+
+@dataclass(frozen=True)
+class FillStarted:
+    """The download of a blob into the cache began."""
+
+
+@dataclass(frozen=True)
+class FillJoined:
+    """Somebody reads along what is being downloaded anyway."""
+
+
+@dataclass(frozen=True)
+class FillResumed:
+    """A download that had broken off is gone on with; `reason` is free of credentials."""
+
+    upstream: str
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BytesFetched:
+    """Bytes of content came from an upstream."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class BytesDelivered:
+    """Bytes of content went to clients."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class StaleServed:
+    """Something was answered that the upstream could not be asked about again."""
+
+    upstream: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ContentEvicted:
+    """Content was removed to make room: how many pieces, how many bytes."""
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
+class ContentDamaged:
+    """Stored content was not what it should be; it is gone now and will be fetched again."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class StorageRanFull:
+    """There was no room for this; it is delivered uncached."""
+
+    digest: str
+
+
+@dataclass(frozen=True)
+class UpkeepFailed:
+    """What is done for the cache now and then failed this time."""
+
+    reason: str
+
+
+CacheEvent = (
+    ContentAsked
+    | FillStarted
+    | FillJoined
+    | FillResumed
+    | BytesFetched
+    | BytesDelivered
+    | StaleServed
+    | ContentEvicted
+    | ContentDamaged
+    | StorageRanFull
+    | UpkeepFailed
+)
+Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | CacheEvent

@@ -31,12 +31,14 @@ class TokenIssuer:
         claims = self._claims(account, scopes, now, self._lifetime) | {"aud": self._issuer}
         return IssuedToken(self._codec.sign(OWN_TYPE, claims), self._lifetime, now, scopes)
 
-    def countersign(self, account: str, scopes: ScopeSet, upstream: IssuedToken) -> IssuedToken:
+    def countersign(self, account: str, scopes: ScopeSet, upstream: IssuedToken | None) -> IssuedToken:
         """The upstream's token with our word in front that this account may use it for these scopes.
 
-        Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's.
+        Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's. None where the
+        upstream could not be asked for one: then the account reads what everybody may.
         """
         now = int(self._clock.now())
+        upstream = upstream or IssuedToken("", self._lifetime, now)
         remaining = max(0, upstream.issued_at + upstream.expires_in - now)
         claims = self._claims(account, scopes, now, remaining) | {
             "aud": countersigned_audience(self._issuer),

@@ -1,0 +1,90 @@
+"""How long what was learnt may be believed, and how much may be kept."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.cache_policy import CachePolicy, Room, victims
+from domain.digest import Digest
+from domain.names import RepositoryName, Tag
+from domain.records import ANONYMOUS_CALLER, CallerId, Grant, TagKey, TagMark, mirror_caller
+from domain.upstreams import Origin, Source, Upstream
+
+SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
+POLICY = CachePolicy(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
+ALICE = CallerId("login 1")
+SIZES = st.integers(0, 10**6)
+ENTRIES = st.lists(st.tuples(st.uuids().map(str), SIZES), max_size=30)
+
+
+def mark(checked_at: float) -> TagMark:
+    return TagMark(TagKey(SOURCE, Tag("1"), ""), Digest.of(b""), "t", checked_at)
+
+
+def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Grant:
+    return Grant(caller, SOURCE, given_at, ends_at)
+
+
+@pytest.mark.parametrize(("now", "fresh"), [(1000, True), (1059.9, True), (1060, False), (1061, False)])
+def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -> None:  # noqa: FBT001 - a table
+    assert POLICY.tag_is_fresh(mark(1000), now) is fresh
+    assert (now < POLICY.fresh_until(mark(1000))) is fresh
+
+
+def test_without_a_time_nothing_is_believed() -> None:
+    policy = CachePolicy(0, 0, 0)
+    assert not policy.tag_is_fresh(mark(1000), 1000)
+    assert policy.grant_end(1000, float("inf")) == 1000
+    assert not policy.outlives_an_outage(grant(ANONYMOUS_CALLER), 1000)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 2e6))
+def test_a_grant_outlives_neither_its_time_nor_its_token(now: float, token_ends_at: float) -> None:
+    end = POLICY.grant_end(now, token_ends_at)
+    assert end <= now + 300
+    assert end <= token_ends_at
+    assert end in {now + 300, token_ends_at}
+
+
+@pytest.mark.parametrize("caller", [ANONYMOUS_CALLER, mirror_caller("a"), ALICE])
+def test_an_outage_is_outlived_for_a_while_only(caller: CallerId) -> None:
+    assert POLICY.outlives_an_outage(grant(caller), 1000 + 86399)
+    assert not POLICY.outlives_an_outage(grant(caller), 1000 + 86400)
+
+
+def test_what_may_stand_in_is_remembered_longer_than_it_is_good() -> None:
+    assert POLICY.kept_for(grant(ANONYMOUS_CALLER)) == 1000 + 86400
+    assert POLICY.kept_for(grant(mirror_caller("a"))) == 1000 + 86400
+    assert POLICY.kept_for(grant(ALICE)) == 1300
+    brief = CachePolicy(60, 300, 10)
+    assert brief.kept_for(grant(ANONYMOUS_CALLER)) == 1300
+
+
+@given(st.integers(0, 10**6), SIZES, SIZES)
+def test_freed_room_has_a_tenth_to_spare(bound: int, used: int, wanted: int) -> None:
+    to_free = Room(bound).to_free(used, wanted)
+    assert (to_free == 0) is (used + wanted <= bound)
+    if to_free:
+        assert used + wanted - to_free == int(bound * 0.9)
+
+
+@given(st.integers(0, 10**6), SIZES)
+def test_what_can_be_kept_at_all_fits_the_kept_share(bound: int, size: int) -> None:
+    room = Room(bound)
+    assert room.is_for(size) is (size <= bound * 0.9)
+    if room.is_for(size):
+        assert room.to_free(0, size) == 0
+
+
+@given(ENTRIES, st.integers(-10, 10**7))
+def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str, int]], to_free: int) -> None:
+    chosen = victims(entries, to_free)
+    assert chosen == [name for name, _ in entries[: len(chosen)]]
+    sizes = [size for _, size in entries[: len(chosen)]]
+    assert sum(sizes[:-1]) < to_free or not chosen
+    assert sum(sizes) >= to_free or len(chosen) == len(entries)
+
+
+def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
+    assert victims([("a", 1)], 0) == []
+    assert victims([], 5) == []

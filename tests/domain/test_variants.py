@@ -1,0 +1,42 @@
+"""Which answers to a tag are the same."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.content import MANIFEST_MEDIA_TYPES
+from domain.variants import variant_of
+
+KNOWN = st.lists(st.sampled_from([*MANIFEST_MEDIA_TYPES, "*/*", "application/json"]), min_size=1, max_size=9)
+UNKNOWN = st.lists(st.from_regex(r"application/vnd\.nobody\.[a-z]{1,5}", fullmatch=True), max_size=3)
+
+
+@given(KNOWN, UNKNOWN, st.randoms())
+def test_order_and_unknown_types_make_no_difference(known: list[str], unknown: list[str], chance: object) -> None:
+    mixed = [*known, *unknown]
+    chance.shuffle(mixed)
+    assert variant_of([", ".join(mixed)]) == variant_of(mixed) == variant_of(known)
+
+
+@given(KNOWN)
+def test_weights_and_capitals_make_no_difference(known: list[str]) -> None:
+    assert variant_of([",".join(f" {word.upper()} ; q=0.5" for word in known)]) == variant_of(known)
+
+
+@given(KNOWN, KNOWN)
+def test_other_known_types_are_another_variant(one: list[str], other: list[str]) -> None:
+    assert (variant_of(one) == variant_of(other)) is (set(one) == set(other))
+
+
+@given(UNKNOWN.filter(bool))
+def test_of_nothing_known_nothing_can_be_said(unknown: list[str]) -> None:
+    assert variant_of(unknown) is None
+
+
+def test_nothing_asked_is_a_variant_too() -> None:
+    assert variant_of([]) == variant_of([""]) == variant_of([" , "]) == ""
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+def test_any_text_gets_one_of_few_names(lines: list[str]) -> None:
+    name = variant_of(lines)
+    assert name is None or set(name.split(",")) - {""} <= {*MANIFEST_MEDIA_TYPES, "*/*", "application/json"}
