@@ -5,10 +5,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from dependency_injector import providers
 
-from entrypoints.container import Container
+from adapters.metrics import CountingEventSink, SharedCounters
+from entrypoints.container import Container, close_parts
 from entrypoints.settings import Settings
+from entrypoints.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
+from tests.fakes.storage_books import (
+    MemoryEpoch,
+    MemoryGrantBook,
+    MemoryLinkIndex,
+    MemoryStanceBook,
+    MemoryTagIndex,
+    MemoryTokenBook,
+    MemoryUsageIndex,
+)
 from tests.fakes.upstream import FakeUpstream
 
 SECRET = "a secret of thirty-two bytes or more"
@@ -20,9 +32,30 @@ def settings_of(**values: object) -> Settings:
     return Settings.model_validate(given | values)
 
 
-def container_of(settings: Settings, upstream: FakeUpstream, clock: StoppedClock | None = None) -> Container:
+def memory_storage() -> Storage:
+    """All that is kept, for as long as the test runs."""
+    disk, usage = MemoryDisk(), MemoryUsageIndex()
+    return Storage(
+        MemoryContentStore(disk),
+        MemoryStorageKeeper(disk),
+        MemoryLinkIndex(),
+        MemoryTagIndex(),
+        MemoryGrantBook(),
+        MemoryTokenBook(),
+        MemoryStanceBook(),
+        usage,
+        usage,
+        MemoryEpoch(),
+    )
+
+
+def container_of(
+    settings: Settings, upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
+) -> Container:
     """The container with the fake upstream in the three parts that it plays."""
-    container = Container(settings=settings, session=None)
+    counting = CountingEventSink(SharedCounters(1), 0)
+    storage = storage or (memory_storage() if settings.cache_dir else no_storage())
+    container = Container(settings=settings, session=None, storage=storage, counting=counting)
     container.registry.override(providers.Object(upstream))
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))
@@ -32,16 +65,16 @@ def container_of(settings: Settings, upstream: FakeUpstream, clock: StoppedClock
 
 
 def opening(
-    upstream: FakeUpstream, clock: StoppedClock | None = None
+    upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Callable[[Settings], AbstractAsyncContextManager[Container]]:
     """What create_app takes as `open_parts`."""
 
     @asynccontextmanager
-    async def open_parts(settings: Settings) -> AsyncIterator[Container]:
-        container = container_of(settings, upstream, clock)
+    async def open_parts(settings: Settings, row: int = 0) -> AsyncIterator[Container]:
+        container = container_of(settings, upstream, clock, storage)
         try:
             yield container
         finally:
-            await container.stances().close()
+            await close_parts(container)
 
     return open_parts

@@ -1,0 +1,1 @@
+"""Content in files, and what is known about it in SQLite."""

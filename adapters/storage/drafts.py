@@ -1,0 +1,116 @@
+"""Growing files, and the locks on them that are the leases."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from adapters.storage.open_files import DescriptorFile, portions, write
+from adapters.storage.storage_folder import StorageFolder, is_at, is_verified
+from adapters.storage.threads import Threads
+from application.ports.content_store import DraftState, OpenFile, StorageFull
+from domain.digest import Digest, DigestCheck
+
+_WHOLE = 0o444
+"""The mode of verified files."""
+
+
+class FileDraft:
+    """Plays the Draft, of a file that is locked. The kernel ends the lock with the process, however that ends."""
+
+    def __init__(self, file: DescriptorFile, digest: Digest, folder: StorageFolder, threads: Threads) -> None:
+        """Hashes what is there already. Raises OSError."""
+        self.file: OpenFile = file
+        self._digest, self._folder, self._threads = digest, folder, threads
+        self._check = DigestCheck(digest)
+        self._is_over = False
+        for portion in portions(file.descriptor, 0, os.fstat(file.descriptor).st_size):
+            self._check.update(portion)
+        self.size = self._check.size
+
+    async def append(self, pieces: Sequence[bytes]) -> None:
+        try:
+            await self._threads.run(partial(self._append, pieces))
+        except OSError as error:
+            raise StorageFull(f"a draft cannot grow: {error.strerror}") from error
+
+    def _append(self, pieces: Sequence[bytes]) -> None:
+        if self._is_over:
+            # Whatever came now would change content that is verified, or somebody else's draft.
+            raise OSError(errno.EBADF, "its lease has ended")
+        self._folder.demand_room()
+        # What is written of them when this fails stays where it is: the next try writes the same over it, and whoever
+        # follows in another process may have it by now.
+        write(self.file.descriptor, pieces, self.size)
+        for piece in pieces:
+            self._check.update(piece)
+        self.size = self._check.size
+
+    async def holds(self, offset: int, content: bytes) -> bool:
+        return await self._threads.run(partial(self._holds, offset, content))
+
+    def _holds(self, offset: int, content: bytes) -> bool:
+        place, view = 0, memoryview(content)
+        try:
+            for portion in portions(self.file.descriptor, offset, offset + len(content)):
+                if view[place : place + len(portion)] != portion:
+                    return False
+                place += len(portion)
+        except OSError:
+            return False
+        return place == len(content)
+
+    async def commit(self) -> bool:
+        return await self._threads.run(self._commit)
+
+    def _commit(self) -> bool:
+        if self._is_over or not self._check.holds:
+            self.end(keep=False)
+            return False
+        # Nothing is synced: that would hold back the last piece of each fill for as long as the disk takes to write
+        # the whole. What a power cut takes from a file is missing from its size, which the index knows.
+        try:
+            os.ftruncate(self.file.descriptor, self.size)
+            # First of all, for this is how followers in other processes learn that what they have is right.
+            os.fchmod(self.file.descriptor, _WHOLE)
+            if is_at(self.file.descriptor, self._path):
+                self._folder.make_content(self._digest, self._path)
+        except OSError:
+            # Right, but not to be kept; whoever has it open reads on.
+            self.end(keep=False)
+        self.end(keep=True)
+        return True
+
+    async def release(self, *, keep: bool) -> None:
+        await self._threads.run(partial(self.end, keep=keep))
+
+    def end(self, *, keep: bool) -> None:
+        """As `release`, in this thread. Once; afterwards nothing happens."""
+        if self._is_over:
+            return
+        self._is_over = True
+        with suppress(OSError):
+            if not keep and is_at(self.file.descriptor, self._path):
+                self._path.unlink()
+        with suppress(OSError):
+            fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
+
+    @property
+    def _path(self) -> Path:
+        return self._folder.draft_of(self._digest)
+
+
+class FollowedFileDraft:
+    """Plays the FollowedDraft."""
+
+    def __init__(self, file: DescriptorFile) -> None:
+        self.file: OpenFile = file
+
+    def look(self) -> DraftState:
+        state = os.fstat(self.file.descriptor)
+        whole = is_verified(state)
+        # No name and no mark: whoever filled it has given it up.
+        return DraftState(state.st_size, whole, state.st_nlink == 0 and not whole)

@@ -1,0 +1,144 @@
+"""Content in files, each under its digest."""
+
+import fcntl
+import os
+import tempfile
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from adapters.storage.drafts import FileDraft, FollowedFileDraft
+from adapters.storage.open_files import DescriptorFile, FileContent, write
+from adapters.storage.storage_folder import StorageFolder, is_at, is_verified, make_private
+from adapters.storage.threads import Threads
+from application.ports.content_store import StorageFull
+from domain.digest import Digest
+
+_ATTEMPTS = 100
+"""How often the draft may vanish under us; each time somebody else got further."""
+
+
+class FilesystemContentStore:
+    """Plays the ContentStore, for all processes that have the folder; on a local file system only."""
+
+    def __init__(self, folder: Path, reserve: int = 0, threads: int = 8) -> None:
+        """`reserve`: bytes of the file system that are left to others."""
+        self._folder = StorageFolder(folder, reserve)
+        self._threads = Threads(threads, "content")
+
+    def close(self) -> None:
+        """Nothing can be asked of it afterwards."""
+        self._threads.close()
+
+    async def open(self, digest: Digest) -> FileContent | None:
+        try:
+            return await self._threads.run(partial(self._open, digest), _close)
+        except OSError:
+            # What cannot be opened is fetched again; whether it can be kept then, the lease tells.
+            return None
+
+    def _open(self, digest: Digest) -> FileContent:
+        descriptor = os.open(self._folder.content_of(digest), os.O_RDONLY | os.O_CLOEXEC)
+        return FileContent(DescriptorFile(descriptor, self._threads), os.fstat(descriptor).st_size)
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        try:
+            await self._threads.run(partial(self._put, digest, content))
+        except OSError as error:
+            raise StorageFull(f"content cannot be kept: {error.strerror}") from error
+
+    def _put(self, digest: Digest, content: bytes) -> None:
+        with suppress(FileNotFoundError):
+            # A power cut may have left less.
+            if self._folder.content_of(digest).stat().st_size == len(content):
+                return
+        make_private(self._folder.temporary)
+        self._folder.demand_room()
+        descriptor, name = tempfile.mkstemp(dir=self._folder.temporary)
+        try:
+            write(descriptor, [content], 0)
+            os.fchmod(descriptor, 0o444)
+            self._folder.make_content(digest, Path(name))
+        except OSError:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+        finally:
+            os.close(descriptor)
+
+    async def lease(self, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+        try:
+            return await self._threads.run(partial(self._lease, digest), _let_go)
+        except OSError as error:
+            raise StorageFull(f"no draft can be had: {error.strerror}") from error
+
+    def _lease(self, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+        for _ in range(_ATTEMPTS):
+            if self._folder.content_of(digest).exists():
+                return None
+            make_private(self._folder.drafts)
+            self._folder.demand_room()
+            file = DescriptorFile(_open_draft(self._folder.draft_of(digest)), self._threads)
+            try:
+                draft = self._take(digest, file)
+            except BaseException:
+                file.close()
+                raise
+            if draft is not None:
+                return draft
+            file.close()
+        raise BlockingIOError(0, "others make and remove it all the time")
+
+    def _take(self, digest: Digest, file: DescriptorFile) -> FileDraft | FollowedFileDraft | None:
+        """What the open draft is; None where it is none any more."""
+        path = self._folder.draft_of(digest)
+        try:
+            fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            followed = FollowedFileDraft(file)
+            return None if followed.look().is_discarded else followed
+        if not is_at(file.descriptor, path):
+            return None
+        if self._folder.content_of(digest).exists():
+            # It was made between our look and our opening: this draft is a new one.
+            path.unlink()
+            return None
+        if is_verified(os.fstat(file.descriptor)):
+            # Whoever filled it died one step before its end.
+            self._folder.make_content(digest, path)
+            return None
+        return FileDraft(file, digest, self._folder, self._threads)
+
+    async def drop(self, digest: Digest) -> int:
+        try:
+            return await self._threads.run(partial(self._drop, digest))
+        except OSError:
+            return 0
+
+    def _drop(self, digest: Digest) -> int:
+        path = self._folder.content_of(digest)
+        size = path.lstat().st_size
+        path.unlink()
+        return size
+
+
+def _open_draft(path: Path) -> int:
+    """Raises OSError."""
+    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except PermissionError:
+        # Verified, but not yet renamed; only root may write to it.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def _close(content: FileContent) -> None:
+    content.file.close()
+
+
+def _let_go(draft: FileDraft | FollowedFileDraft | None) -> None:
+    """Of a lease that nobody waits for any more."""
+    if isinstance(draft, FileDraft):
+        draft.end(keep=True)
+    if draft is not None:
+        draft.file.close()

@@ -1,0 +1,139 @@
+"""What stands where storage would, when there is none: finds nothing and keeps nothing."""
+# ruff: noqa: ARG002 - the ports have these arguments; here nothing is done with any of them
+
+from collections.abc import Mapping
+
+from application.ports.content_store import Draft, FollowedDraft, StorageFull, StoredContent
+from application.ports.storage_keeper import Space
+from application.ports.token_book import CallerIdentity
+from application.ports.usage_index import Used
+from domain.digest import Digest
+from domain.names import Tag
+from domain.records import CallerId, Grant, Item, Link, TagMark
+from domain.trust import Stance
+from domain.upstreams import Source, Upstream
+
+_OFF = "the cache is off"
+
+
+class NoContentStore:
+    """Plays the ContentStore."""
+
+    async def open(self, digest: Digest) -> StoredContent | None:
+        return None
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        raise StorageFull(_OFF)
+
+    async def lease(self, digest: Digest) -> Draft | FollowedDraft | None:
+        raise StorageFull(_OFF)
+
+    async def drop(self, digest: Digest) -> int:
+        return 0
+
+
+class NoStorageKeeper:
+    """Plays the StorageKeeper."""
+
+    async def space(self) -> Space:
+        return Space(0, 0, 0)
+
+    async def sweep_drafts(self) -> int:
+        return 0
+
+    async def contents(self) -> dict[Digest, int]:
+        return {}
+
+
+class NoLinkIndex:
+    """Plays the LinkIndex."""
+
+    async def find(self, item: Item) -> Link | None:
+        return None
+
+    async def keep(self, link: Link) -> None:
+        return
+
+    async def forget(self, item: Item) -> None:
+        return
+
+    async def of(self, source: Source) -> list[Link]:
+        return []
+
+
+class NoTagIndex:
+    """Plays the TagIndex."""
+
+    async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
+        return []
+
+    async def keep(self, mark: TagMark) -> None:
+        return
+
+    async def forget(self, source: Source, tag: Tag | None) -> None:
+        return
+
+    async def of(self, upstream: Upstream) -> list[TagMark]:
+        return []
+
+
+class NoGrantBook:
+    """Plays the GrantBook."""
+
+    async def find(self, caller: CallerId, source: Source) -> Grant | None:
+        return None
+
+    async def keep(self, grant: Grant, until: float) -> None:
+        return
+
+    async def forget(self, caller: CallerId, source: Source) -> None:
+        return
+
+
+class NoTokenBook:
+    """Plays the TokenBook."""
+
+    async def find(self, fingerprint: str) -> CallerIdentity | None:
+        return None
+
+    async def keep(self, fingerprint: str, identity: CallerIdentity) -> None:
+        return
+
+
+class NoStanceBook:
+    """Plays the StanceBook."""
+
+    async def find(self, upstream: Upstream) -> Stance | None:
+        return None
+
+    async def keep(self, upstream: Upstream, stance: Stance) -> None:
+        return
+
+
+class NoUsageIndex:
+    """Plays the UsageIndex and the UsageTotal."""
+
+    async def keep(self, entries: list[Used]) -> None:
+        return
+
+    async def touch(self, times: Mapping[Digest, float]) -> None:
+        return
+
+    async def forget(self, digests: list[Digest]) -> None:
+        return
+
+    async def all(self) -> list[Used]:
+        return []
+
+    async def total(self) -> int:
+        return 0
+
+
+class NoEpoch:
+    """Plays the Epoch."""
+
+    async def read(self) -> int:
+        return 0
+
+    async def advance(self) -> None:
+        return

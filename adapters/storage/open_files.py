@@ -1,0 +1,72 @@
+"""Open files and the content in them."""
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from adapters.storage.threads import Threads
+from application.ports.content_store import OpenFile, StorageFull
+
+_PIECES = 1024
+"""As many buffers as Linux takes in one call (UIO_MAXIOV)."""
+
+_PORTION = 1 << 20
+
+
+class DescriptorFile:
+    """Plays the OpenFile."""
+
+    def __init__(self, descriptor: int, threads: Threads) -> None:
+        """Raises OSError."""
+        self.descriptor = descriptor
+        state = os.fstat(descriptor)
+        self.identity: object = (state.st_dev, state.st_ino)
+        self._threads = threads
+
+    async def read(self, start: int, stop: int) -> bytes:
+        try:
+            return await self._threads.run(partial(_read, self.descriptor, start, stop))
+        except OSError as error:
+            raise StorageFull(f"a file cannot be read: {error.strerror}") from error
+
+    def close(self) -> None:
+        # A number that is used after its end shall be nobody's: the next file gets the old one at once.
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class FileContent:
+    """Plays the StoredContent."""
+
+    def __init__(self, file: DescriptorFile, size: int) -> None:
+        self.file: OpenFile = file
+        self.size = size
+
+    async def read(self) -> bytes:
+        return await self.file.read(0, self.size)
+
+
+def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
+    """The file's bytes; fewer where it is shorter. Raises OSError."""
+    while start < stop and (portion := os.pread(descriptor, min(_PORTION, stop - start), start)):
+        yield portion
+        start += len(portion)
+
+
+def write(descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
+    """Write all pieces from the offset on. Raises OSError, with some of them written."""
+    views = [memoryview(piece) for piece in pieces if piece]
+    place = 0
+    while place < len(views):
+        written = os.pwritev(descriptor, views[place : place + _PIECES], offset)
+        offset += written
+        while place < len(views) and written >= len(views[place]):
+            written -= len(views[place])
+            place += 1
+        if written:
+            views[place] = views[place][written:]
+
+
+def _read(descriptor: int, start: int, stop: int) -> bytes:
+    return b"".join(portions(descriptor, start, stop))

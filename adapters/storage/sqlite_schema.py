@@ -1,0 +1,34 @@
+"""The tables of the index. Whoever changes one changes the version: an index of another is begun anew."""
+
+VERSION = 1
+
+TABLES = (
+    """CREATE TABLE links (
+        upstream TEXT NOT NULL, repository TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL,
+        media_type TEXT NOT NULL, size INTEGER,
+        PRIMARY KEY (upstream, repository, kind, digest)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE tags (
+        upstream TEXT NOT NULL, repository TEXT NOT NULL, tag TEXT NOT NULL, variant TEXT NOT NULL,
+        digest TEXT NOT NULL, media_type TEXT NOT NULL, checked_at REAL NOT NULL,
+        PRIMARY KEY (upstream, repository, tag, variant)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE grants (
+        caller TEXT NOT NULL, upstream TEXT NOT NULL, repository TEXT NOT NULL,
+        given_at REAL NOT NULL, ends_at REAL NOT NULL, kept_until REAL NOT NULL,
+        PRIMARY KEY (caller, upstream, repository)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX grants_by_end ON grants (kept_until)",
+    """CREATE TABLE tokens (
+        fingerprint TEXT NOT NULL PRIMARY KEY, caller TEXT NOT NULL, ends_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX tokens_by_end ON tokens (ends_at)",
+    "CREATE TABLE stances (upstream TEXT NOT NULL PRIMARY KEY, challenges TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE usage (
+        digest TEXT NOT NULL PRIMARY KEY, size INTEGER NOT NULL, used_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX usage_by_time ON usage (used_at, digest)",
+    "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    # Chance, so that an index that was begun anew has another epoch than the one before it.
+    "INSERT INTO meta VALUES ('epoch', random() & 0xffffffff)",
+)

@@ -1,0 +1,37 @@
+"""Blocking calls, off the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+class Threads:
+    """A few threads. They start with the first step, so nothing of them is there when workers are forked."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
+
+    async def run(self, step: Callable[[], Result], dispose: Callable[[Result], None] | None = None) -> Result:
+        """The step's result. Whoever is cancelled meanwhile still waits for its end: only then may a descriptor that
+        it uses be closed, or its bytes would go to whoever gets the number next. `dispose` takes a result that nobody
+        waits for any more.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self._pool, step)
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled() and future.exception() is None and dispose is not None:
+                dispose(future.result())
+            raise
+        return future.result()
+
+    def close(self) -> None:
+        """Steps that have begun go on to their end; none begins any more."""
+        self._pool.shutdown(wait=False)

@@ -1,0 +1,123 @@
+"""The ports to where content lies: whole content, and drafts of what is still arriving."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from domain.digest import Digest
+
+
+class StorageFull(Exception):
+    """There is no room, or no storage at all."""
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Bytes `start` up to but not including `stop` of an open file; whoever gave it keeps `descriptor` open."""
+
+    descriptor: int
+    start: int
+    stop: int
+
+
+class OpenFile(Protocol):
+    """A file that readers share. It stays readable until it is closed, even when it is dropped meanwhile.
+
+    `identity` is equal for two that are the same file, whatever its name, as long as one of them is open.
+    """
+
+    descriptor: int
+    identity: object
+
+    async def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` up to but not including `stop`, or as many of them as there are. Raises StorageFull
+        where the disk fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Once; only when no reader is left, or its next one would read a stranger's file."""
+        ...
+
+
+class StoredContent(Protocol):
+    """Whole, verified content, open. `size` in bytes, as the file has it now."""
+
+    file: OpenFile
+    size: int
+
+    async def read(self) -> bytes:
+        """All of it."""
+        ...
+
+
+class Draft(Protocol):
+    """A growing file, and with it the lease: the right to be the one who fills it. `size` in bytes so far.
+
+    `file` is open for readers, also after the lease has ended; whoever leased it closes it.
+    """
+
+    file: OpenFile
+    size: int
+
+    async def append(self, pieces: Sequence[bytes]) -> None:
+        """Write and hash, one call at a time. Raises StorageFull; it may be tried again, and counts as not written."""
+        ...
+
+    async def holds(self, offset: int, content: bytes) -> bool:
+        """Whether these bytes are in it from `offset` on. They lie wholly below `size`."""
+        ...
+
+    async def commit(self) -> bool:
+        """Make it content if its digest is right; else discard it. The lease ends. True also where it is right, but
+        cannot be kept.
+        """
+        ...
+
+    async def release(self, *, keep: bool) -> None:
+        """End the lease before that. `keep`: whoever leases it next goes on from here; else it is discarded, and
+        who follows it in another process is told.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DraftState:
+    """`size` in bytes so far; `is_verified`: it is whole and right; `is_discarded`: it will never be."""
+
+    size: int
+    is_verified: bool
+    is_discarded: bool
+
+
+@runtime_checkable
+class FollowedDraft(Protocol):
+    """A draft that another process fills. Whoever got it closes `file`."""
+
+    file: OpenFile
+
+    def look(self) -> DraftState:
+        """How it stands now. Does not wait."""
+        ...
+
+
+class ContentStore(Protocol):
+    """Content by digest, each once, whoever has it."""
+
+    async def open(self, digest: Digest) -> StoredContent | None:
+        """None where it is not there."""
+        ...
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        """Keep bytes whose digest has been checked. Raises StorageFull."""
+        ...
+
+    async def lease(self, digest: Digest) -> Draft | FollowedDraft | None:
+        """The draft, to be filled from its `size` on; or somebody else's, to be followed; None where the content
+        is whole by now. Raises StorageFull.
+        """
+        ...
+
+    async def drop(self, digest: Digest) -> int:
+        """Forget it; the number of bytes that were freed, 0 where it was not there."""
+        ...

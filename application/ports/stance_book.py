@@ -1,0 +1,14 @@
+"""The port to how upstreams wanted to be asked when they last answered."""
+
+from typing import Protocol
+
+from domain.trust import Stance
+from domain.upstreams import Upstream
+
+
+class StanceBook(Protocol):
+    """Stances, kept across restarts: a mirror starts though its upstream is gone."""
+
+    async def find(self, upstream: Upstream) -> Stance | None: ...
+
+    async def keep(self, upstream: Upstream, stance: Stance) -> None: ...

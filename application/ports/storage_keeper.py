@@ -1,0 +1,31 @@
+"""The port to the upkeep of the storage as a whole."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from domain.digest import Digest
+
+
+@dataclass(frozen=True)
+class Space:
+    """`drafts`: bytes in drafts; `free`: bytes that the file system still has, as far as we may use them; `total`:
+    its size in bytes.
+    """
+
+    drafts: int
+    free: int
+    total: int
+
+
+class StorageKeeper(Protocol):
+    """Looks at what really lies there, whatever the index says."""
+
+    async def space(self) -> Space: ...
+
+    async def sweep_drafts(self) -> int:
+        """Remove the drafts that nobody fills; how many there were."""
+        ...
+
+    async def contents(self) -> dict[Digest, int]:
+        """The digest and the size in bytes of all content."""
+        ...

@@ -1,0 +1,258 @@
+import asyncio
+import os
+import stat
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.storage.drafts import FileDraft, FollowedFileDraft
+from adapters.storage.filesystem_store import FilesystemContentStore
+from application.ports.content_store import DraftState, StorageFull
+from domain.digest import Digest
+from tests.adapters.storage.places import open_descriptors, process
+
+CONTENT = b"a layer " * 1000
+DIGEST = Digest.of(CONTENT)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
+    store = FilesystemContentStore(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FileDraft:
+    draft = await store.lease(digest)
+    assert isinstance(draft, FileDraft)
+    return draft
+
+
+async def read(store: FilesystemContentStore) -> bytes | None:
+    stored = await store.open(DIGEST)
+    if stored is None:
+        return None
+    content = await stored.read()
+    stored.file.close()
+    return content
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def place(folder: Path, digest: Digest = DIGEST) -> Path:
+    return folder / "content" / digest.algorithm / digest.encoded[:2] / digest.encoded
+
+
+def draft_place(folder: Path) -> Path:
+    return folder / "drafts" / f"sha256-{DIGEST.encoded}"
+
+
+def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
+    FilesystemContentStore(tmp_path / "cache").close()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path / "deep" / "cache") as store:
+            folder = tmp_path / "deep" / "cache"
+            draft = await leased(store)
+            assert mode(draft_place(folder)) == 0o600
+            await draft.append([CONTENT])
+            await draft.commit()
+            draft.file.close()
+            await store.put(Digest.of(b"small", "sha512"), b"small")
+            assert [mode(place(folder)), mode(place(folder, Digest.of(b"small", "sha512")))] == [0o444, 0o444]
+            assert [mode(folder / name) for name in ("content", "drafts", "temporary")] == [0o700] * 3
+            assert [*(folder / "drafts").iterdir(), *(folder / "temporary").iterdir()] == []
+
+    asyncio.run(go())
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.open(DIGEST)
+            before = open_descriptors()
+            for keep in (True, False):
+                draft, followed = await leased(store), await store.lease(DIGEST)
+                assert isinstance(followed, FollowedFileDraft)
+                await draft.append([CONTENT[:7]])
+                await draft.release(keep=keep)
+                draft.file.close()
+                followed.file.close()
+            await store.put(DIGEST, CONTENT)
+            assert await store.lease(DIGEST) is None
+            assert await read(store) == CONTENT
+            await store.drop(DIGEST)
+            assert open_descriptors() == before
+
+    asyncio.run(go())
+
+
+def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.put(DIGEST, CONTENT)
+            os.truncate(place(tmp_path), 10)
+            assert await read(store) == CONTENT[:10]
+            await store.put(DIGEST, CONTENT)
+            assert await read(store) == CONTENT
+
+    asyncio.run(go())
+
+
+def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft_place(tmp_path).parent.mkdir()
+            draft_place(tmp_path).write_bytes(CONTENT)
+            draft_place(tmp_path).chmod(0o444)
+            assert await store.lease(DIGEST) is None
+            assert await read(store) == CONTENT
+            assert not draft_place(tmp_path).exists()
+
+    asyncio.run(go())
+
+
+UNPRIVILEGED = """
+import asyncio, os, sys
+from pathlib import Path
+from adapters.storage.filesystem_store import FilesystemContentStore
+from domain.digest import Digest
+folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
+os.setuid(65534)
+(folder / "drafts").mkdir()
+draft = folder / "drafts" / f"sha256-{digest.encoded}"
+draft.write_bytes(b"whole")
+draft.chmod(0o444)
+store = FilesystemContentStore(folder)
+assert asyncio.run(store.lease(digest)) is None
+assert asyncio.run(store.open(digest))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; for all others it is the test above")
+def test_verified_and_not_yet_renamed_is_content_for_whoever_may_not_write_to_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        with process(UNPRIVILEGED, folder) as running:
+            assert running.wait() == 0
+
+
+def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft = await leased(store)
+            draft_place(tmp_path).unlink()
+            other = await leased(store)
+            await other.append([b"an"])
+            await draft.append([CONTENT])
+            assert await draft.commit()
+            assert await read(store) is None
+            await draft.release(keep=False)
+            assert draft_place(tmp_path).read_bytes() == b"an"
+            draft.file.close()
+            other.file.close()
+
+    asyncio.run(go())
+
+
+def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft, followed = await leased(store), await store.lease(DIGEST)
+            assert isinstance(followed, FollowedFileDraft)
+            (tmp_path / "content").write_bytes(b"in the way")
+            await draft.append([CONTENT])
+            assert await draft.commit()
+            assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+            assert await draft.file.read(0, 8) == b"a layer "
+            assert not draft_place(tmp_path).exists()
+            with pytest.raises(StorageFull):
+                await store.put(DIGEST, CONTENT)
+            draft.file.close()
+            followed.file.close()
+
+    asyncio.run(go())
+
+
+def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.put(Digest.of(b"other"), b"other")
+            before = open_descriptors()
+            for work in (lambda: store.lease(DIGEST), lambda: store.open(Digest.of(b"other"))):
+                task: asyncio.Task[object] = asyncio.create_task(work())
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert open_descriptors() == before
+            (await leased(store)).file.close()
+
+    asyncio.run(go())
+
+
+def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            content = os.urandom(1 << 24)
+            draft = await leased(store, Digest.of(content))
+            task = asyncio.create_task(draft.append([content[: 1 << 23]]))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await draft.append([content[draft.size :]])
+            assert await draft.commit()
+            draft.file.close()
+
+    asyncio.run(go())
+
+
+def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        (tmp_path / "file").write_bytes(b"")
+        async with opened(tmp_path / "file" / "cache") as store:
+            assert await store.open(DIGEST) is None
+            assert await store.drop(DIGEST) == 0
+            for refused in (store.put(DIGEST, CONTENT), store.lease(DIGEST)):
+                with pytest.raises(StorageFull, match="Not a directory"):
+                    await refused
+
+    asyncio.run(go())
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path / "cache") as store:
+            await store.put(DIGEST, CONTENT)
+            (tmp_path / "cache").rename(tmp_path / "gone")
+            assert await read(store) is None
+            draft = await leased(store)
+            await draft.append([CONTENT])
+            assert await draft.commit()
+            draft.file.close()
+            assert await read(store) == CONTENT
+
+    asyncio.run(go())
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft_place(tmp_path).parent.mkdir()
+            (tmp_path / "precious").write_bytes(b"precious")
+            draft_place(tmp_path).symlink_to(tmp_path / "precious")
+            with pytest.raises(StorageFull):
+                await store.lease(DIGEST)
+            assert (tmp_path / "precious").read_bytes() == b"precious"
+
+    asyncio.run(go())

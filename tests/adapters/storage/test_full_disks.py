@@ -1,0 +1,142 @@
+import asyncio
+import os
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from adapters.storage.drafts import FileDraft, FollowedFileDraft
+from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
+from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_store import StorageFull
+from application.ports.usage_index import Used
+from domain.digest import Digest
+from tests.adapters.storage.places import small_disk
+from tests.fakes.clock import StoppedClock
+
+PIECE = os.urandom(300_000)
+CONTENT = PIECE * 3
+DIGEST = Digest.of(CONTENT)
+
+
+def occupy(folder: Path) -> Path:
+    """Write a file until nothing more goes in."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    return ballast
+
+
+def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
+    async def go(folder: Path) -> None:
+        store = FilesystemContentStore(folder)
+        draft, followed = await store.lease(DIGEST), await store.lease(DIGEST)
+        assert isinstance(draft, FileDraft)
+        assert isinstance(followed, FollowedFileDraft)
+        await draft.append([PIECE])
+        (folder / "half").write_bytes(bytes(300_000))
+        with pytest.raises(StorageFull, match="No space left on device"):
+            await draft.append([PIECE[:1000], PIECE[1000:], PIECE])
+        # What a follower may have seen of it stays.
+        assert draft.size == len(PIECE) <= followed.look().size
+        (folder / "half").unlink()
+        await draft.append([PIECE, PIECE])
+        assert await draft.commit()
+        draft.file.close()
+        followed.file.close()
+        store.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))
+
+
+def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    async def go(folder: Path) -> None:
+        store = FilesystemContentStore(folder)
+        with pytest.raises(StorageFull):
+            await store.put(Digest.of(CONTENT * 2), CONTENT * 2)
+        assert list((folder / "temporary").iterdir()) == []
+        await store.put(DIGEST, CONTENT)
+        store.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))
+
+
+def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
+    async def go(folder: Path) -> None:
+        roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
+        draft = await store.lease(DIGEST)
+        assert isinstance(draft, FileDraft)
+        await draft.append([PIECE])
+        await draft.append([PIECE])
+        with pytest.raises(StorageFull):
+            await draft.append([PIECE])
+        for refused in (store.lease(Digest.of(b"")), store.put(Digest.of(b""), b"")):
+            with pytest.raises(StorageFull):
+                await refused
+        await roomy.put(Digest.of(PIECE), PIECE)
+        draft.file.close()
+        roomy.close()
+        store.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))
+
+
+def test_the_keeper_sees_the_room(tmp_path: Path) -> None:
+    async def go(folder: Path) -> None:
+        keeper = FilesystemStorageKeeper(folder, StoppedClock())
+        assert (await keeper.space()).total == (await keeper.space()).free == 1 << 20
+        occupy(folder)
+        assert (await keeper.space()).free == 0
+        keeper.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))
+
+
+def test_a_read_only_disk_serves_what_it_has(tmp_path: Path) -> None:
+    async def go(folder: Path) -> None:
+        store = FilesystemContentStore(folder)
+        await store.put(DIGEST, CONTENT)
+        await asyncio.to_thread(lambda: subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True))
+        stored = await store.open(DIGEST)
+        assert stored
+        assert await stored.read() == CONTENT
+        stored.file.close()
+        assert await store.drop(DIGEST) == 0
+        for refused in (store.lease(Digest.of(b"")), store.put(Digest.of(b""), b"")):
+            with pytest.raises(StorageFull, match="Read-only file system"):
+                await refused
+        store.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))
+
+
+def test_an_index_on_a_full_disk_is_still_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def go(folder: Path) -> None:
+        database = SqliteDatabase(folder / "index.sqlite3")
+        usage, epoch = SqliteUsageIndex(database), SqliteEpoch(database)
+        await usage.keep([Used(DIGEST, 1, 1.0)])
+        before = await epoch.read()
+        ballast = occupy(folder)
+        many = [Used(Digest.of(str(number).encode()), number, 2.0) for number in range(5000)]
+        await usage.keep(many)
+        await usage.keep(many)
+        assert await usage.all() == [Used(DIGEST, 1, 1.0)]
+        assert len(caplog.records) == 1
+        ballast.unlink()
+        await usage.keep(many[:3])
+        await epoch.advance()
+        assert len(await usage.all()) == 4
+        assert await epoch.read() == before + 1
+        await database.close()
+
+    with small_disk(tmp_path / "disk") as folder:
+        asyncio.run(go(folder))

@@ -1,0 +1,155 @@
+import asyncio
+from contextlib import ExitStack
+from pathlib import Path
+
+from adapters.storage.drafts import FileDraft, FollowedFileDraft
+from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
+from adapters.storage.filesystem_store import FilesystemContentStore
+from application.ports.content_store import DraftState
+from domain.digest import Digest
+from tests.adapters.storage.places import line_of, process, tell
+from tests.fakes.clock import StoppedClock
+
+CONTENT = b"0123456789" * 300_000
+DIGEST = Digest.of(CONTENT)
+START = """
+import asyncio, os, random, sys
+from pathlib import Path
+from adapters.clock import SystemClock
+from adapters.storage.drafts import FileDraft, FollowedFileDraft
+from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
+from adapters.storage.filesystem_store import FilesystemContentStore
+from domain.digest import Digest
+store = FilesystemContentStore(Path(sys.argv[1]))
+content = b"0123456789" * 300_000
+digest = Digest.of(content)
+"""
+FILL = """
+async def main():
+    draft = await store.lease(digest)
+    await draft.append([content[:1_000_000]])
+    print(draft.size, flush=True)
+    input()
+    await draft.append([content[1_000_000:]])
+    print(await draft.commit(), flush=True)
+asyncio.run(main())
+"""
+RACE = """
+async def main():
+    print("ready", flush=True)
+    input()
+    leases = await asyncio.gather(*(store.lease(digest) for _ in range(10)))
+    print(sum(isinstance(lease, FileDraft) for lease in leases), flush=True)
+    input()
+asyncio.run(main())
+"""
+TURMOIL = """
+lots = random.Random(int(sys.argv[2]))
+texts = [random.Random(number).randbytes(50_000) for number in range(3)]
+keeper = FilesystemStorageKeeper(Path(sys.argv[1]), SystemClock())
+
+async def fill(draft, text, counts):
+    assert await draft.file.read(0, draft.size) == text[:draft.size]
+    for start in range(draft.size, len(text), 10_000):
+        step = text[start:start + 10_000]
+        if start % 10_000:
+            step = text[start:start - start % 10_000 + 10_000]
+        assert draft.size == start
+        await draft.append([step])
+        if lots.random() < 0.1:
+            await draft.release(keep=lots.random() < 0.7)
+            return
+    counts["filled"] += draft.size == len(text) and await draft.commit()
+    await draft.release(keep=True)
+
+async def main():
+    counts = {"filled": 0, "read": 0, "followed": 0}
+    for _ in range(300):
+        text = lots.choice(texts)
+        digest, what = Digest.of(text), lots.random()
+        lease = await store.lease(digest)
+        if isinstance(lease, FileDraft):
+            await fill(lease, text, counts)
+        elif isinstance(lease, FollowedFileDraft):
+            state = lease.look()
+            assert await lease.file.read(0, state.size) == text[:state.size]
+            assert not state.is_verified or state.size == len(text)
+            counts["followed"] += 1
+        elif stored := await store.open(digest):
+            assert await stored.read() == text
+            stored.file.close()
+            counts["read"] += 1
+        if lease:
+            lease.file.close()
+        if what < 0.2:
+            await store.drop(digest)
+        elif what < 0.3:
+            await keeper.sweep_drafts()
+        elif what < 0.4:
+            await store.put(digest, text)
+    print(counts, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path: Path) -> None:
+    async def go() -> None:
+        store = FilesystemContentStore(tmp_path)
+        with process(START + FILL, tmp_path) as running:
+            assert line_of(running) == "1000000"
+            followed = await store.lease(DIGEST)
+            assert isinstance(followed, FollowedFileDraft)
+            running.kill()
+            running.wait()
+        assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
+        draft = await store.lease(DIGEST)
+        assert isinstance(draft, FileDraft)
+        assert draft.size == 1_000_000
+        await draft.append([CONTENT[1_000_000:]])
+        assert await draft.commit()
+        assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+        draft.file.close()
+        followed.file.close()
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -> None:
+    async def go() -> None:
+        store, keeper = FilesystemContentStore(tmp_path), FilesystemStorageKeeper(tmp_path, StoppedClock())
+        with process(START + FILL, tmp_path) as running:
+            assert line_of(running) == "1000000"
+            followed = await store.lease(DIGEST)
+            assert isinstance(followed, FollowedFileDraft)
+            assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
+            assert await keeper.sweep_drafts() == 0
+            tell(running)
+            assert line_of(running) == "True"
+        assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+        assert await followed.file.read(0, len(CONTENT)) == CONTENT
+        assert await keeper.contents() == {DIGEST: len(CONTENT)}
+        followed.file.close()
+        store.close()
+        keeper.close()
+
+    asyncio.run(go())
+
+
+def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        racers = [stack.enter_context(process(START + RACE, tmp_path)) for _ in range(6)]
+        assert [line_of(racer) for racer in racers] == ["ready"] * 6
+        for racer in racers:
+            tell(racer)
+        assert sum(int(line_of(racer)) for racer in racers) == 1
+
+
+def test_whatever_processes_do_at_once_content_is_right(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        running = [stack.enter_context(process(START + TURMOIL, tmp_path, number)) for number in range(4)]
+        said = [line_of(one) for one in running]
+        assert [one.wait() for one in running] == [0] * 4
+    assert all(said)
+    for path in (tmp_path / "content").glob("*/*/*"):
+        assert Digest.of(path.read_bytes()).encoded == path.name

@@ -1,0 +1,142 @@
+"""Storage as two workers have it: on one disk, or on one fake of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
+from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_store import ContentStore, Draft, FollowedDraft
+from application.ports.epoch import Epoch
+from application.ports.grant_book import GrantBook
+from application.ports.link_index import LinkIndex
+from application.ports.stance_book import StanceBook
+from application.ports.storage_keeper import StorageKeeper
+from application.ports.tag_index import TagIndex
+from application.ports.token_book import TokenBook
+from application.ports.usage_index import UsageIndex
+from domain.digest import Digest
+from domain.names import RepositoryName
+from domain.upstreams import Origin, Source, Upstream
+from tests.fakes import storage as fakes
+from tests.fakes.clock import StoppedClock
+
+HUB = Upstream("https://hub.test", Origin("https", "hub.test", 443))
+QUAY = Upstream("https://quay.test/v2path", Origin("https", "quay.test", 443))
+NGINX = Source(HUB, RepositoryName("library/nginx"))
+REDIS = Source(HUB, RepositoryName("library/redis"))
+NGINX_AT_QUAY = Source(QUAY, RepositoryName("library/nginx"))
+KINDS = ("real", "fake")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The ports, as one process has them."""
+
+    store: ContentStore
+    keeper: StorageKeeper
+    links: LinkIndex
+    tags: TagIndex
+    grants: GrantBook
+    tokens: TokenBook
+    stances: StanceBook
+    usage: UsageIndex
+    epoch: Epoch
+
+
+def by_two_workers(test: Callable[[Worker, Worker], Awaitable[None]]) -> Callable[[str, Path], None]:
+    """Runs the test once on the disk and once on the fakes."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def run(kind: str, tmp_path: Path) -> None:
+        async def go() -> None:
+            async with two_workers(kind, tmp_path) as (one, other):
+                await test(one, other)
+
+        asyncio.run(go())
+
+    return run
+
+
+@asynccontextmanager
+async def two_workers(kind: str, folder: Path) -> AsyncIterator[tuple[Worker, Worker]]:
+    if kind == "fake":
+        first = _fake(fakes.MemoryDisk())
+        yield first, Worker(**{**vars(first), "store": fakes.MemoryContentStore(_disk(first))})
+        return
+    async with real_worker(folder) as one, real_worker(folder) as other:
+        yield one, other
+
+
+@asynccontextmanager
+async def real_worker(folder: Path) -> AsyncIterator[Worker]:
+    database, clock = SqliteDatabase(folder / "index.sqlite3"), StoppedClock()
+    store, keeper = FilesystemContentStore(folder), FilesystemStorageKeeper(folder, clock)
+    try:
+        yield Worker(
+            store,
+            keeper,
+            SqliteLinkIndex(database),
+            SqliteTagIndex(database),
+            SqliteGrantBook(database, clock),
+            SqliteTokenBook(database, clock),
+            SqliteStanceBook(database),
+            SqliteUsageIndex(database),
+            SqliteEpoch(database),
+        )
+    finally:
+        await database.close()
+        store.close()
+        keeper.close()
+
+
+async def draft_of(worker: Worker, digest: Digest) -> Draft:
+    """The lease, which nobody else may have."""
+    draft = await worker.store.lease(digest)
+    assert draft is not None
+    assert not isinstance(draft, FollowedDraft)
+    return draft
+
+
+async def followed_by(worker: Worker, digest: Digest) -> FollowedDraft:
+    """The draft of somebody else."""
+    draft = await worker.store.lease(digest)
+    assert isinstance(draft, FollowedDraft)
+    return draft
+
+
+async def content_of(worker: Worker, digest: Digest) -> bytes | None:
+    stored = await worker.store.open(digest)
+    if stored is None:
+        return None
+    try:
+        return await stored.read()
+    finally:
+        stored.file.close()
+
+
+def _fake(disk: fakes.MemoryDisk) -> Worker:
+    return Worker(
+        fakes.MemoryContentStore(disk),
+        fakes.MemoryStorageKeeper(disk),
+        fakes.MemoryLinkIndex(),
+        fakes.MemoryTagIndex(),
+        fakes.MemoryGrantBook(),
+        fakes.MemoryTokenBook(),
+        fakes.MemoryStanceBook(),
+        fakes.MemoryUsageIndex(),
+        fakes.MemoryEpoch(),
+    )
+
+
+def _disk(worker: Worker) -> fakes.MemoryDisk:
+    assert isinstance(worker.store, fakes.MemoryContentStore)
+    return worker.store.disk

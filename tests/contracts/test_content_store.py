@@ -1,0 +1,273 @@
+"""What every ContentStore does."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.storage.nothing import NoContentStore
+from application.ports.content_store import DraftState, StorageFull
+from domain.digest import Digest
+from tests.contracts.storage import (
+    KINDS,
+    Worker,
+    by_two_workers,
+    content_of,
+    draft_of,
+    followed_by,
+    two_workers,
+)
+
+CONTENT = b"a layer " * 1000
+DIGEST = Digest.of(CONTENT)
+
+
+async def fill(worker: Worker, content: bytes = CONTENT) -> None:
+    draft = await draft_of(worker, Digest.of(content))
+    await draft.append([content])
+    assert await draft.commit()
+    draft.file.close()
+
+
+@by_two_workers
+async def test_what_is_not_there_is_not_found(one: Worker, other: Worker) -> None:
+    assert await one.store.open(DIGEST) is None
+    assert await one.store.drop(DIGEST) == 0
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with two_workers(kind, tmp_path) as (one, other):
+            put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
+            await one.store.put(put, b"put")
+            draft = await draft_of(one, filled)
+            await draft.append([b"fil", b"led"])
+            assert await draft.commit()
+            draft.file.close()
+            assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
+
+    asyncio.run(go())
+
+
+@by_two_workers
+async def test_content_may_be_put_twice_and_be_empty(one: Worker, other: Worker) -> None:
+    for content in (b"", b"twice"):
+        for worker in (one, other):
+            await worker.store.put(Digest.of(content), content)
+        assert await content_of(one, Digest.of(content)) == content
+
+
+@by_two_workers
+async def test_an_empty_draft_of_empty_content_is_right(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, Digest.of(b""))
+    assert await draft.commit()
+    draft.file.close()
+    assert await content_of(other, Digest.of(b"")) == b""
+
+
+@by_two_workers
+async def test_open_content_is_read_in_parts(one: Worker, other: Worker) -> None:
+    await one.store.put(DIGEST, CONTENT)
+    stored = await one.store.open(DIGEST)
+    assert stored
+    assert stored.size == len(CONTENT)
+    assert await stored.file.read(8, 15) == b"a layer"
+    assert await stored.file.read(7999, 9000) == b" "
+    assert await stored.file.read(9000, 9001) == b""
+    assert os.pread(stored.file.descriptor, 7, 8) == b"a layer"
+    stored.file.close()
+
+
+@by_two_workers
+async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, other: Worker) -> None:
+    await one.store.put(DIGEST, CONTENT)
+    stored = await other.store.open(DIGEST)
+    assert stored
+    assert await one.store.drop(DIGEST) == len(CONTENT)
+    assert await one.store.drop(DIGEST) == 0
+    assert await content_of(one, DIGEST) is await content_of(other, DIGEST) is None
+    assert await stored.read() == CONTENT
+    stored.file.close()
+
+
+@by_two_workers
+async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    await draft.append([CONTENT])
+    assert await content_of(other, DIGEST) is None
+    assert await draft.commit()
+    assert await content_of(other, DIGEST) == CONTENT
+    assert await other.store.lease(DIGEST) is await one.store.lease(DIGEST) is None
+    assert await draft.file.read(0, draft.size) == CONTENT
+    draft.file.close()
+
+
+@by_two_workers
+async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    followed = await followed_by(other, DIGEST)
+    await draft.append([CONTENT[:-1], b"!"])
+    assert not await draft.commit()
+    assert followed.look() == DraftState(len(CONTENT), is_verified=False, is_discarded=True)
+    assert await content_of(one, DIGEST) is None
+    again = await draft_of(other, DIGEST)
+    assert again.size == 0
+    for file in (draft.file, followed.file, again.file):
+        file.close()
+
+
+@by_two_workers
+async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
+    for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
+        draft = await draft_of(one, DIGEST)
+        await draft.append([wrong])
+        assert not await draft.commit()
+        draft.file.close()
+
+
+@by_two_workers
+async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
+    await draft.append([CONTENT[:10]])
+    assert [each.look() for each in followed] == 2 * [DraftState(10, is_verified=False, is_discarded=False)]
+    assert await followed[1].file.read(0, 20) == CONTENT[:10]
+    await draft.append([CONTENT[10:]])
+    assert await draft.commit()
+    assert [each.look() for each in followed] == 2 * [
+        DraftState(len(CONTENT), is_verified=True, is_discarded=False),
+    ]
+    draft.file.close()
+    for each in followed:
+        assert await each.file.read(0, len(CONTENT)) == CONTENT
+        each.file.close()
+
+
+@by_two_workers
+async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker, other: Worker) -> None:
+    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await draft.append([CONTENT])
+    assert await draft.commit()
+    await one.store.drop(DIGEST)
+    assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+    draft.file.close()
+    followed.file.close()
+
+
+@by_two_workers
+async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
+    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await draft.append([CONTENT[:3000]])
+    await draft.release(keep=True)
+    assert followed.look() == DraftState(3000, is_verified=False, is_discarded=False)
+    again = await draft_of(other, DIGEST)
+    assert again.size == 3000
+    await again.append([CONTENT[3000:]])
+    assert followed.look().size == len(CONTENT)
+    assert await again.commit()
+    for file in (draft.file, followed.file, again.file):
+        file.close()
+    assert await content_of(one, DIGEST) == CONTENT
+
+
+@by_two_workers
+async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
+    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await draft.append([b"something else"])
+    await draft.release(keep=False)
+    assert followed.look().is_discarded
+    assert await draft.file.read(0, 9) == b"something"
+    again = await draft_of(other, DIGEST)
+    assert again.size == 0
+    for file in (draft.file, followed.file, again.file):
+        file.close()
+
+
+@by_two_workers
+async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    await draft.append([CONTENT[:5]])
+    draft.file.close()
+    again = await draft_of(other, DIGEST)
+    assert again.size == 5
+    again.file.close()
+
+
+@by_two_workers
+async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    await draft.append([CONTENT])
+    assert await draft.commit()
+    with pytest.raises(StorageFull):
+        await draft.append([b"more"])
+    await draft.release(keep=False)
+    draft.file.close()
+    assert await content_of(other, DIGEST) == CONTENT
+
+
+@by_two_workers
+async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
+    draft = await draft_of(one, DIGEST)
+    await draft.append([b"0123", b"456789"])
+    assert [await draft.holds(0, b"0123456789"), await draft.holds(3, b"345"), await draft.holds(10, b"")] == 3 * [True]
+    assert [await draft.holds(0, b"0124"), await draft.holds(4, b"345")] == 2 * [False]
+    draft.file.close()
+
+
+@by_two_workers
+async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
+    drafts = [await draft_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
+    for draft, text in zip(drafts, (b"a", b"b"), strict=True):
+        await draft.append([text])
+        assert await draft.commit()
+        draft.file.close()
+    assert await content_of(one, Digest.of(b"b")) == b"b"
+
+
+@by_two_workers
+async def test_of_many_who_want_a_lease_one_gets_it(one: Worker, other: Worker) -> None:
+    leases = await asyncio.gather(*(worker.store.lease(DIGEST) for worker in (one, other) * 20))
+    assert all(leases)
+    assert sum(not hasattr(lease, "look") for lease in leases) == 1
+    for lease in leases:
+        assert lease
+        lease.file.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(pieces=st.lists(st.binary(max_size=40), max_size=12), cut=st.integers(0, 12))
+def test_any_pieces_become_one_content(
+    kind: str, pieces: list[bytes], cut: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async def go() -> None:
+        async with two_workers(kind, tmp_path_factory.mktemp("storage")) as (one, other):
+            digest, content = Digest.of(b"".join(pieces)), b"".join(pieces)
+            first = await draft_of(one, digest)
+            await first.append(pieces[:cut])
+            await first.release(keep=True)
+            first.file.close()
+            second = await draft_of(other, digest)
+            assert second.size == len(b"".join(pieces[:cut]))
+            await second.append(pieces[cut:])
+            assert await second.commit()
+            second.file.close()
+            assert await content_of(one, digest) == content
+
+    asyncio.run(go())
+
+
+def test_where_nothing_is_stored_there_is_no_room() -> None:
+    async def go() -> None:
+        store = NoContentStore()
+        assert await store.open(DIGEST) is None
+        assert await store.drop(DIGEST) == 0
+        for refused in (store.put(DIGEST, CONTENT), store.lease(DIGEST)):
+            with pytest.raises(StorageFull):
+                await refused
+
+    asyncio.run(go())

@@ -1,0 +1,31 @@
+"""What every MetricsPage does."""
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapters.metrics import CountingEventSink, SharedCounters
+from application.ports.metrics_page import MetricsPage
+
+
+def _page() -> MetricsPage:
+    return CountingEventSink(SharedCounters(2), 0)
+
+
+def test_the_page_is_what_prometheus_reads() -> None:
+    content, media_type = _page().render()
+    families = list(text_string_to_metric_families(content.decode()))
+    assert families
+    assert all(family.documentation for family in families)
+    assert "charset=utf-8" in media_type
+
+
+def test_all_names_have_one_beginning() -> None:
+    content, _ = _page().render()
+    names = re.findall(r"^([a-z_]+)", content.decode(), re.MULTILINE)
+    assert {name.startswith("docker_image_proxy_") for name in names} == {True}
+
+
+def test_looking_changes_nothing() -> None:
+    page = _page()
+    assert page.render() == page.render()

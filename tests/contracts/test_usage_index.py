@@ -1,0 +1,55 @@
+"""What every UsageIndex does."""
+
+from dataclasses import replace
+
+from application.ports.usage_index import Used
+from domain.digest import Digest
+from tests.contracts.storage import Worker, by_two_workers
+
+A, B, C = (Used(Digest.of(bytes([number])), number, 100.5 + number) for number in range(3))
+
+
+@by_two_workers
+async def test_the_least_recently_used_comes_first(one: Worker, other: Worker) -> None:
+    assert await one.usage.all() == []
+    await one.usage.keep([C, A])
+    await other.usage.keep([B])
+    assert await one.usage.all() == await other.usage.all() == [A, B, C]
+
+
+@by_two_workers
+async def test_what_is_known_is_replaced(one: Worker, other: Worker) -> None:
+    await one.usage.keep([A, B])
+    newer = replace(A, size=2**40, used_at=1000.0)
+    await other.usage.keep([newer])
+    assert await one.usage.all() == [B, newer]
+
+
+@by_two_workers
+async def test_a_touch_makes_young_and_adds_nothing(one: Worker, other: Worker) -> None:
+    await one.usage.keep([A, B])
+    await other.usage.touch({A.digest: 1000.0, C.digest: 1000.0})
+    assert await one.usage.all() == [B, replace(A, used_at=1000.0)]
+
+
+@by_two_workers
+async def test_a_late_touch_makes_nothing_older(one: Worker, other: Worker) -> None:
+    await one.usage.keep([B])
+    await one.usage.touch({B.digest: 1.0})
+    assert await one.usage.all() == [B]
+
+
+@by_two_workers
+async def test_what_is_forgotten_is_gone(one: Worker, other: Worker) -> None:
+    await one.usage.keep([A, B, C])
+    await other.usage.forget([A.digest, C.digest])
+    await other.usage.forget([A.digest])
+    assert await one.usage.all() == [B]
+
+
+@by_two_workers
+async def test_nothing_to_do_is_done(one: Worker, other: Worker) -> None:
+    await one.usage.keep([])
+    await one.usage.touch({})
+    await one.usage.forget([])
+    assert await one.usage.all() == []

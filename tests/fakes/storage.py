@@ -1,0 +1,237 @@
+"""A content store in memory, with real descriptors, so that everything that sends files can send these."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from application.ports.content_store import DraftState, OpenFile, StorageFull
+from application.ports.storage_keeper import Space
+from domain.digest import Digest
+from tests.fakes.storage_books import (
+    MemoryEpoch,
+    MemoryGrantBook,
+    MemoryLinkIndex,
+    MemoryStanceBook,
+    MemoryTagIndex,
+    MemoryTokenBook,
+    MemoryUsageIndex,
+)
+
+__all__ = [
+    "MemoryContentStore",
+    "MemoryDisk",
+    "MemoryDraft",
+    "MemoryEpoch",
+    "MemoryFollowedDraft",
+    "MemoryGrantBook",
+    "MemoryLinkIndex",
+    "MemoryStanceBook",
+    "MemoryStorageKeeper",
+    "MemoryTagIndex",
+    "MemoryTokenBook",
+    "MemoryUsageIndex",
+]
+
+
+class MemoryInode:
+    """What a file is, whatever names it has and whoever has it open. `lease`: the draft that fills it."""
+
+    def __init__(self, content: bytes = b"") -> None:
+        self.descriptor = os.memfd_create("fake content")
+        self.size = 0
+        self.lease: MemoryDraft | None = None
+        self.is_verified = False
+        self.is_discarded = False
+        self.write(content)
+
+    def write(self, content: bytes) -> None:
+        os.pwrite(self.descriptor, content, self.size)
+        self.size += len(content)
+
+    def read(self) -> bytes:
+        return os.pread(self.descriptor, self.size, 0)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@dataclass
+class MemoryDisk:
+    """What the stores of several "processes" share. `room`: bytes that content and drafts may take together."""
+
+    room: int | None = None
+    inodes: dict[Digest, MemoryInode] = field(default_factory=dict)
+    growing: dict[Digest, MemoryInode] = field(default_factory=dict)
+
+    def demand(self, size: int) -> None:
+        """Raises StorageFull where so many bytes more do not fit; in no room at all, not even an empty file does."""
+        used = sum(inode.size for inode in (*self.inodes.values(), *self.growing.values()))
+        if self.room is not None and (used + size > self.room or self.room == 0):
+            raise StorageFull("the fake disk is full")
+
+
+class MemoryFile:
+    """Plays the OpenFile. `is_closed` for tests."""
+
+    def __init__(self, inode: MemoryInode, at_close: Callable[[], None] = lambda: None) -> None:
+        self.descriptor = os.dup(inode.descriptor)
+        self.identity: object = inode
+        self.is_closed = False
+        self._at_close = at_close
+
+    async def read(self, start: int, stop: int) -> bytes:
+        await asyncio.sleep(0)
+        return os.pread(self.descriptor, max(0, stop - start), start)
+
+    def close(self) -> None:
+        assert not self.is_closed, "closed twice"
+        self.is_closed = True
+        os.close(self.descriptor)
+        self._at_close()
+
+
+class MemoryContent:
+    """Plays the StoredContent."""
+
+    def __init__(self, inode: MemoryInode) -> None:
+        self.file: OpenFile = MemoryFile(inode)
+        self.size = inode.size
+
+    async def read(self) -> bytes:
+        return await self.file.read(0, self.size)
+
+
+class MemoryDraft:
+    """Plays the Draft."""
+
+    def __init__(self, disk: MemoryDisk, digest: Digest, owner: object) -> None:
+        self._disk, self._digest, self.owner = disk, digest, owner
+        self._inode = disk.growing[digest]
+        self._inode.lease = self
+        self._is_over = False
+        self.size = self._inode.size
+        # As with a lock, whoever closes the file gives up the lease.
+        self.file: OpenFile = MemoryFile(self._inode, lambda: self.end(keep=True))
+
+    async def append(self, pieces: Sequence[bytes]) -> None:
+        await asyncio.sleep(0)
+        if self._is_over:
+            raise StorageFull("its lease has ended")
+        content = b"".join(pieces)
+        self._disk.demand(len(content))
+        self._inode.write(content)
+        self.size = self._inode.size
+
+    async def holds(self, offset: int, content: bytes) -> bool:
+        return self._inode.read()[offset : offset + len(content)] == content
+
+    async def commit(self) -> bool:
+        await asyncio.sleep(0)
+        if self._is_over or not self._digest.matches(self._inode.read()):
+            self.end(keep=False)
+            return False
+        self._inode.is_verified = True
+        self._disk.inodes[self._digest] = self._disk.growing.pop(self._digest)
+        self.end(keep=True)
+        return True
+
+    async def release(self, *, keep: bool) -> None:
+        await asyncio.sleep(0)
+        self.end(keep=keep)
+
+    def end(self, *, keep: bool) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._inode.lease = None
+        if not keep:
+            self._inode.is_discarded = True
+            del self._disk.growing[self._digest]
+
+
+class MemoryFollowedDraft:
+    """Plays the FollowedDraft."""
+
+    def __init__(self, inode: MemoryInode) -> None:
+        self._inode = inode
+        self.file: OpenFile = MemoryFile(inode)
+
+    def look(self) -> DraftState:
+        return DraftState(self._inode.size, self._inode.is_verified, self._inode.is_discarded)
+
+
+class MemoryContentStore:
+    """Plays the ContentStore. Another one with the same disk is another process."""
+
+    def __init__(self, disk: MemoryDisk | None = None) -> None:
+        self.disk = disk or MemoryDisk()
+
+    @property
+    def room(self) -> int | None:
+        return self.disk.room
+
+    @room.setter
+    def room(self, room: int | None) -> None:
+        self.disk.room = room
+
+    @property
+    def content(self) -> dict[Digest, bytes]:
+        return {digest: inode.read() for digest, inode in self.disk.inodes.items()}
+
+    @property
+    def drafts(self) -> dict[Digest, bytes]:
+        return {digest: inode.read() for digest, inode in self.disk.growing.items()}
+
+    def die(self) -> None:
+        """As a process that is killed: its leases end, its drafts stay as they are."""
+        for inode in self.disk.growing.values():
+            if inode.lease and inode.lease.owner is self:
+                inode.lease.end(keep=True)
+
+    async def open(self, digest: Digest) -> MemoryContent | None:
+        await asyncio.sleep(0)
+        inode = self.disk.inodes.get(digest)
+        return MemoryContent(inode) if inode else None
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        await asyncio.sleep(0)
+        if digest not in self.disk.inodes:
+            self.disk.demand(len(content))
+            self.disk.inodes[digest] = MemoryInode(content)
+
+    async def lease(self, digest: Digest) -> MemoryDraft | MemoryFollowedDraft | None:
+        await asyncio.sleep(0)
+        if digest in self.disk.inodes:
+            return None
+        inode = self.disk.growing.get(digest)
+        if inode is None:
+            self.disk.demand(0)
+            inode = self.disk.growing[digest] = MemoryInode()
+        return MemoryFollowedDraft(inode) if inode.lease else MemoryDraft(self.disk, digest, self)
+
+    async def drop(self, digest: Digest) -> int:
+        await asyncio.sleep(0)
+        inode = self.disk.inodes.pop(digest, None)
+        return inode.size if inode else 0
+
+
+class MemoryStorageKeeper:
+    """Plays the StorageKeeper. A disk without bounds has a terabyte."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+
+    async def space(self) -> Space:
+        drafts = sum(inode.size for inode in self._disk.growing.values())
+        total = 1 << 40 if self._disk.room is None else self._disk.room
+        return Space(drafts, max(0, total - drafts - sum((await self.contents()).values())), total)
+
+    async def sweep_drafts(self) -> int:
+        idle = [digest for digest, inode in self._disk.growing.items() if not inode.lease]
+        for digest in idle:
+            self._disk.growing.pop(digest).is_discarded = True
+        return len(idle)
+
+    async def contents(self) -> dict[Digest, int]:
+        return {digest: inode.size for digest, inode in self._disk.inodes.items()}
