@@ -1,7 +1,8 @@
 """AnswerPing: GET /v2/, on which half the clients decide how to authenticate."""
 
 from application.authorize_pull import AuthorizePull
-from application.ports.upstream_registry import UpstreamRegistry
+from application.cache.outages import OUTAGE
+from application.ports.upstream_registry import Session, UpstreamRegistry
 from application.refusals import Refusals
 from application.rights import Caller, Wish
 from domain.errors import UpstreamChallenged
@@ -22,6 +23,11 @@ class AnswerPing:
         if right.is_mirrors:
             return
         with self._refusals.by_upstream(right):
-            answer = await self._registry.ping(upstream, right.upstream)
+            try:
+                answer = await self._registry.ping(upstream, right.upstream)
+            except OUTAGE:
+                if right.upstream == Session():
+                    return  # nobody's right, by a token of ours: there is nothing that the upstream could refuse
+                raise
             if not answer.accepted:
                 raise UpstreamChallenged("authentication required", challenges=answer.challenges)

@@ -80,16 +80,19 @@ class AuthorizePull:
         raise self._refusals.by_us(gate, "the token is none that this service takes here", "invalid_token")
 
     def _own_token(self, gate: Gate, token: str) -> Right:
-        self._check_account(gate, self._verifier.verify_own(token, gate.wish.needed))
+        verified = self._verifier.verify_own(token, gate.wish.needed)
+        self._check_account(gate, verified)
         if gate.row.bare is BareRule.LISTINGS_ONLY:
             # Where the upstream signs the tokens, one of ours stands for the anonymous caller and no more.
-            return gate.caller_passes(_NOBODY)
-        return gate.mirror_passes(self._identity)
+            return gate.caller_passes(_NOBODY, verified.expires_at)
+        return gate.mirror_passes(self._identity, verified.expires_at)
 
     def _countersigned_token(self, gate: Gate, text: str) -> Right:
         token = self._verifier.verify_countersigned(text, gate.wish.needed)
         self._check_account(gate, token)
-        return gate.caller_passes(Passed(f"Bearer {token.upstream_token}"))
+        # Without an upstream's half it was given while the upstream could not be asked: for what is everybody's.
+        right = Passed(f"Bearer {token.upstream_token}") if token.upstream_token else _NOBODY
+        return gate.caller_passes(right, token.expires_at)
 
     def _check_account(self, gate: Gate, token: VerifiedToken) -> None:
         if gate.row.checks_accounts and not self._policy.still_exists(token.account):

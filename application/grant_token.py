@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from application.cache.outages import OUTAGE
 from application.ports.request_record import current_record
-from application.ports.token_relay import TokenRelay, TokenRequest
+from application.ports.token_relay import TokenRequest
 from application.refusals import REFUSED_UPSTREAM
+from application.relayed_tokens import RelayedTokens
 from application.upstream_stances import UpstreamStances
 from domain.access import ANONYMOUS, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
@@ -41,14 +43,14 @@ class GrantToken:
         stances: UpstreamStances,
         policy: AccountPolicy,
         issuer: TokenIssuer,
-        relay: TokenRelay,
+        relayed: RelayedTokens,
         upstreams: UpstreamTable,
         service: str,
     ) -> None:
         self._stances = stances
         self._policy = policy
         self._issuer = issuer
-        self._relay = relay
+        self._relayed = relayed
         self._upstreams = upstreams
         self._service = service
 
@@ -64,7 +66,7 @@ class GrantToken:
         wanted = self._upstreams.scopes_there(query.scopes)
         match row.endpoint:
             case TokenEndpoint.RELAY if not self._asks_for_ours(query, stance):
-                return await self._relay.fetch(self._request(query, upstream, stance, wanted))
+                return await self._from_upstream(query, upstream, stance, wanted)
             case TokenEndpoint.RELAY_AND_COUNTERSIGN:
                 return await self._countersigned(query, upstream, stance, account)
             case _:
@@ -85,13 +87,31 @@ class GrantToken:
         """The seed's K2: `service` names us. Where the upstream bears our name too, it means the upstream."""
         return query.service == self._service and _bearer(stance).get("service") != self._service
 
+    async def _from_upstream(
+        self, query: TokenQuery, upstream: Upstream, stance: Stance, wanted: ScopeSet
+    ) -> IssuedToken:
+        public = await self._relayed.public(self._policy.permit(wanted), upstream)
+        request = self._request(query, upstream, stance, wanted)
+        try:
+            return await self._relayed.fetch(request, has_stand_in=bool(public))
+        except OUTAGE:
+            if not public:
+                raise
+            # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
+            return self._issuer.issue(ANONYMOUS, public)
+
     async def _countersigned(self, query: TokenQuery, upstream: Upstream, stance: Stance, account: str) -> IssuedToken:
         granted = self._policy.permit(self._upstreams.scopes_there(query.scopes))
         request = TokenRequest(upstream, _bearer(stance), granted, query.credentials, client_id=query.client_id)
+        public = await self._relayed.public(granted, upstream)
         try:
-            token = await self._relay.fetch(request)
+            token = await self._relayed.fetch(request, has_stand_in=bool(public))
         except CredentialsRefused as refused:
             raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
+        except OUTAGE:
+            if not public:
+                raise
+            return self._issuer.countersign(account, public, None)
         return self._issuer.countersign(account, granted, token)
 
     def _request(self, query: TokenQuery, upstream: Upstream, stance: Stance, wanted: ScopeSet) -> TokenRequest:

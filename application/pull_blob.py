@@ -1,63 +1,56 @@
-"""PullBlob: one blob, whole or a part of it, streamed and checked on its way."""
+"""PullBlob: one blob, whole or a part of it: from the cache, along with what fills it, or past it."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from application.authorize_pull import AuthorizePull
+from application.blobs import BlobAnswer, BlobQuery, Piece, described, linked
+from application.cache.callers import Ask, Callers
+from application.cache.fill import DraftLost, Fill
+from application.cache.fills import Fills
+from application.cache.read_rights import Admission, ReadRights
+from application.cache.stream_blob import StreamBlob
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import ContentStore, FilePart, StorageFull, StoredContent
 from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import Answer, Facts, Fetch, Resource, UpstreamRegistry
+from application.ports.upstream_registry import Facts
 from application.refusals import Refusals
 from application.rights import Caller, Wish
-from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span
-from domain.digest import Digest, DigestCheck
-from domain.errors import UpstreamBroken
-from domain.events import WrongContent
-from domain.names import RepositoryName
-from domain.upstreams import Source, UpstreamTable
-
-
-@dataclass(frozen=True)
-class BlobQuery:
-    """Which blob, and which part of it. `known`: the client has this very digest already (If-None-Match)."""
-
-    name: RepositoryName
-    digest: Digest
-    head: bool = False
-    byte_range: ByteRange | None = None
-    known: bool = False
-
-
-@dataclass(frozen=True)
-class BlobAnswer:
-    """A blob about to be read. `size` is the whole blob's, None where the upstream does not say.
-
-    `span` is set where only a part is sent. `pieces` is None where no body belongs to the answer.
-    """
-
-    digest: Digest
-    media_type: str
-    size: int | None
-    span: Span | None
-    pieces: AsyncIterator[bytes] | None
-    warnings: tuple[str, ...] = ()
+from domain.content import ByteRange, Span
+from domain.digest import Digest
+from domain.errors import RegistryError
+from domain.events import ContentAsked, ContentDamaged, FillJoined
+from domain.records import ContentKind, Item
+from domain.upstreams import UpstreamTable
 
 
 class PullBlob:
-    """Nobody receives a complete wrong body: the last piece waits until the digest is known to be right."""
+    """Nobody gets a byte of cached content, nor of what is on its way into the cache, without a right of his own."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - who may, what is here, and where it comes from; the container names them
         self,
         authorize: AuthorizePull,
         refusals: Refusals,
         upstreams: UpstreamTable,
-        registry: UpstreamRegistry,
+        callers: Callers,
+        rights: ReadRights,
+        store: ContentStore,
+        sweep: SweepCache,
+        fills: Fills,
+        stream: StreamBlob,
         events: EventSink,
     ) -> None:
         self._authorize = authorize
         self._refusals = refusals
         self._upstreams = upstreams
-        self._registry = registry
+        self._callers = callers
+        self._rights = rights
+        self._store = store
+        self._sweep = sweep
+        self._fills = fills
+        self._stream = stream
         self._events = events
 
     @asynccontextmanager
@@ -69,71 +62,126 @@ class PullBlob:
         """
         source = self._upstreams.source_of(query.name)
         right = await self._authorize(Wish.to_read(caller, source, query.name))
-        fetch = Fetch(Resource.blob(source, query.digest), right.upstream, byte_range=query.byte_range)
         with self._refusals.by_upstream(right):
-            if query.head or query.known:
-                yield _described(query, await self._facts(fetch))
-                return
-            async with self._registry.open(fetch) as answer:
-                yield self._delivered(source, query, answer)
+            ask = await self._callers.ask(right, source)
+            async with AsyncExitStack() as stack:
+                if query.head or query.known:
+                    yield await self._described(ask, query)
+                else:
+                    yield await self._delivered(stack, ask, query)
 
-    async def _facts(self, fetch: Fetch) -> Facts:
-        """What is to be said of the whole blob. A length that a HEAD leaves out may come with a GET; without one
-        no HEAD can be answered, for clients would believe the 0 that stands in for it.
+    async def _described(self, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        admission = await self._rights.admit(ask, _item(ask, query))
+        if admission.link.size is not None:
+            return linked(admission.link, admission.warnings)
+        return described(query.digest, await self._stream.facts(ask, query.digest))
+
+    async def _delivered(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        stored = await self._store.open(query.digest)
+        if stored is not None:
+            stack.callback(stored.file.close)
+            admission = await self._rights.admit(ask, _item(ask, query))
+            if admission.link.size in {None, stored.size}:
+                self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
+                return self._from_file(query, admission, stored)
+            await self._damaged(query.digest)
+        self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
+        if self._fills.is_unfit(query.digest):
+            return await self._stream.open(stack, ask, query)
+        if query.byte_range is None or await self._is_filled_for(ask, query, query.byte_range):
+            return await self._along(stack, ask, query)
+        answer = await self._stream.open(stack, ask, query)
+        self._fills.join(ask, query.digest)  # behind: the next range may be here by then
+        return answer
+
+    # --- whole, and here ---
+
+    def _from_file(self, query: BlobQuery, admission: Admission, stored: StoredContent) -> BlobAnswer:
+        self._sweep.used(query.digest)
+        asked, size = query.byte_range, stored.size
+        span = asked.of(size) if asked else None
+        start, stop = (span.start, span.stop) if span else (0, size)
+        pieces = _one(FilePart(stored.file.descriptor, start, stop))
+        return replace(
+            linked(admission.link, admission.warnings),
+            size=size,
+            span=span,
+            pieces=pieces,
+            damaged=lambda: self._damaged(query.digest),
+        )
+
+    async def _damaged(self, digest: Digest) -> None:
+        self._events.emit(ContentDamaged(str(digest)))
+        await self._sweep.drop(digest)
+
+    # --- on its way ---
+
+    async def _is_filled_for(self, ask: Ask, query: BlobQuery, asked: ByteRange) -> bool:
+        """Whether the fill can give this range: all from the beginning, or what it has already."""
+        if asked.first == 0 and asked.last is None:
+            return True
+        fill = self._fills.running(query.digest)
+        if fill is None or fill.total is None:
+            return False
+        await self._rights.admit(ask, _item(ask, query))  # before anything is said of it, its size too
+        return asked.of(fill.total).stop <= fill.readable
+
+    async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        try:
+            fill, facts, admission = await self._joined(stack, ask, query)
+        except (StorageFull, DraftLost):
+            return await self._stream.open(stack, ask, query)
+        fill.offer(ask)
+        base = linked(admission.link, admission.warnings) if admission else described(query.digest, facts or Facts())
+        if fill.total is None:
+            fill.total = base.size
+        size, asked = fill.total, query.byte_range
+        span = asked.of(size) if asked and size is not None else None
+        start, stop = (span.start, span.stop) if span else (0, size)
+        return replace(base, size=size, span=span, pieces=self._pieces(fill, ask, start, stop))
+
+    async def _joined(
+        self, stack: AsyncExitStack, ask: Ask, query: BlobQuery
+    ) -> tuple[Fill, Facts | None, Admission | None]:
+        """A fill that has been opened, what the upstream answered to it, and the caller's right if that was not the
+        answer to this very request. Raises StorageFull, or the refusal of the caller's own question.
         """
-        for head in (True, False):
-            async with self._registry.open(replace(fetch, head=head, byte_range=None)) as answer:
-                if answer.facts.size is not None:
-                    return answer.facts
-        raise UpstreamBroken("the upstream does not say how long the blob is")
+        while True:
+            is_own = self._fills.running(query.digest) is None
+            fill = self._fills.join(ask, query.digest)
+            stack.enter_context(fill.reading())
+            if not is_own:
+                self._events.emit(FillJoined())
+            try:
+                facts = await asyncio.shield(fill.opened)
+            except RegistryError:
+                # Somebody else's refusal is none of ours: then we ask ourselves.
+                if is_own:
+                    raise
+                continue
+            # Only the request that began it has been answered by the upstream; all others are still to be let in, the
+            # same caller's too, whose right may have ended since.
+            admission = None if is_own and facts else await self._rights.admit(ask, _item(ask, query))
+            if is_own or not isinstance(fill.failure, RegistryError):
+                return fill, facts, admission
 
-    def _delivered(self, source: Source, query: BlobQuery, answer: Answer) -> BlobAnswer:
-        facts, asked = answer.facts, query.byte_range
-        if facts.span is not None:
-            return self._partial(source, query, answer, facts.span)
-        pieces = self._checked(source, query.digest, answer.pieces())
-        if asked is None or facts.size is None:
-            return replace(_described(query, facts), pieces=pieces)
-        # The upstream ignores ranges, but clients that resume take nothing but a 206.
-        span = asked.of(facts.size)
-        return replace(_described(query, facts), span=span, pieces=_cut(pieces, span))
-
-    def _partial(self, source: Source, query: BlobQuery, answer: Answer, span: Span) -> BlobAnswer:
-        facts, asked = answer.facts, query.byte_range
-        wrong_size = facts.size not in {None, span.length}
-        if asked is None or wrong_size or not asked.is_answered_by(span, facts.whole_size):
-            raise UpstreamBroken("the upstream sent another range than was asked")
-        pieces = answer.pieces()
-        if span.start == 0 and span.stop == facts.whole_size:
-            pieces = self._checked(source, query.digest, pieces)
-        return replace(_described(query, facts), size=facts.whole_size, span=span, pieces=pieces)
-
-    async def _checked(self, source: Source, promised: Digest, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        check, held = DigestCheck(promised), b""
-        async for piece in pieces:
-            if held:
-                yield held
-            check.update(piece)
-            held = piece
-        if not check.holds:
-            self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
-            raise UpstreamBroken("the upstream sent a blob that is not what its digest says")
-        if held:
-            yield held
+    async def _pieces(self, fill: Fill, ask: Ask, start: int, stop: int | None) -> AsyncIterator[Piece]:
+        position = start
+        try:
+            async for part in fill.parts(start, stop):
+                yield part
+                position = part.stop
+        except (StorageFull, DraftLost):
+            # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
+            rest = Span(position, 2**63 if stop is None else stop)
+            async for piece in self._stream.rest(ask, fill.digest, fill.file, rest):
+                yield piece
 
 
-def _described(query: BlobQuery, facts: Facts) -> BlobAnswer:
-    media_type = facts.media_type or BLOB_MEDIA_TYPE
-    return BlobAnswer(query.digest, media_type, facts.size, None, None, facts.warnings)
+def _item(ask: Ask, query: BlobQuery) -> Item:
+    return Item(ask.source, ContentKind.BLOB, query.digest)
 
 
-async def _cut(pieces: AsyncIterator[bytes], span: Span) -> AsyncIterator[bytes]:
-    """The bytes of the span out of the whole."""
-    position = 0
-    async for piece in pieces:
-        wanted = piece[max(0, span.start - position) : max(0, span.stop - position)]
-        position += len(piece)
-        if wanted:
-            yield wanted
-        if position >= span.stop:
-            return
+async def _one(part: FilePart) -> AsyncIterator[Piece]:
+    if part.start < part.stop:
+        yield part

@@ -1,59 +1,47 @@
 """PullManifest: one manifest, by tag or by digest, its bytes as the upstream sent them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from application.authorize_pull import AuthorizePull
+from application.cache.callers import Ask, Callers
+from application.cache.fetch_manifest import FetchManifest
+from application.cache.manifest_shelf import ManifestShelf
+from application.cache.pull_tag import PullTag
+from application.cache.read_rights import ReadRights
+from application.manifests import ManifestAnswer, ManifestQuery
 from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
 from application.refusals import Refusals
-from application.rights import Caller, Right, Wish
-from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, check_manifest, signed_part
+from application.rights import Caller, Wish
 from domain.digest import Digest
-from domain.errors import UpstreamBroken
-from domain.events import WrongContent
-from domain.names import Reference, RepositoryName
-from domain.upstreams import Source, UpstreamTable
-
-_ANY = (", ".join(MANIFEST_MEDIA_TYPES),)
-
-
-@dataclass(frozen=True)
-class ManifestQuery:
-    """Which manifest: `accept` holds whole Accept lines, `known` what the client says it has (If-None-Match)."""
-
-    name: RepositoryName
-    reference: Reference
-    accept: tuple[str, ...] = ()
-    head: bool = False
-    known: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class ManifestAnswer:
-    """A manifest or, for HEAD and for what the client has already, what is to be said of it."""
-
-    media_type: str
-    digest: Digest
-    size: int
-    content: bytes | None
-    warnings: tuple[str, ...] = ()
+from domain.events import ContentAsked
+from domain.names import Tag
+from domain.records import ContentKind, Item
+from domain.upstreams import UpstreamTable
 
 
 class PullManifest:
-    """Every manifest that leaves has been hashed; a HEAD says what the upstream says."""
+    """Served from here where the caller may read it, else asked of the upstream with the caller's right."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - who may, what is here, and where it comes from; the container names them
         self,
         authorize: AuthorizePull,
         refusals: Refusals,
         upstreams: UpstreamTable,
-        registry: UpstreamRegistry,
+        callers: Callers,
+        rights: ReadRights,
+        shelf: ManifestShelf,
+        fetch: FetchManifest,
+        tags: PullTag,
         events: EventSink,
     ) -> None:
         self._authorize = authorize
         self._refusals = refusals
         self._upstreams = upstreams
-        self._registry = registry
+        self._callers = callers
+        self._rights = rights
+        self._shelf = shelf
+        self._fetch = fetch
+        self._tags = tags
         self._events = events
 
     async def __call__(self, caller: Caller, query: ManifestQuery) -> ManifestAnswer:
@@ -61,40 +49,29 @@ class PullManifest:
         source = self._upstreams.source_of(query.name)
         right = await self._authorize(Wish.to_read(caller, source, query.name))
         with self._refusals.by_upstream(right):
-            # A HEAD first, where the client may have it already: Docker Hub counts GETs only.
-            told = await self._head(source, right, query) if query.head or query.known else None
-            if told and (query.head or str(told.digest) in query.known):
-                return told
-            answer = await self._get(source, right, query)
-        return replace(answer, content=None) if query.head else answer
+            ask = await self._callers.ask(right, source)
+            target = query.reference.target
+            if isinstance(target, Tag):
+                answer = await self._tags(ask, query, target)
+            else:
+                answer = await self._by_digest(ask, query, target)
+        if answer.content is not None and not query.head:
+            self._events.emit(ContentAsked(ContentKind.MANIFEST, answer.is_hit))
+        return replace(answer, content=None) if query.head and answer.content is not None else answer
 
-    async def _head(self, source: Source, right: Right, query: ManifestQuery) -> ManifestAnswer | None:
-        """What the upstream says of it; None where it leaves out what clients need to hear."""
-        async with self._registry.open(self._fetch(source, right, query, head=True)) as answer:
-            facts = answer.facts
-            digest = query.reference.digest or facts.digest
-            if digest is None or facts.size is None or facts.media_type is None:
-                return None
-            return ManifestAnswer(facts.media_type, digest, facts.size, None, facts.warnings)
+    async def _by_digest(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
+        """Content that never changes: nothing is asked but the caller's right to it."""
+        item = Item(ask.source, ContentKind.MANIFEST, digest)
+        content = await self._shelf.get(digest)
+        if content is None:
+            return await self._fetched(ask, query, digest)
+        admission = await self._rights.admit(ask, item)
+        link = admission.link
+        return ManifestAnswer(
+            link.media_type, digest, len(content), content, admission.warnings, admission.good_until, is_hit=True
+        )
 
-    async def _get(self, source: Source, right: Right, query: ManifestQuery) -> ManifestAnswer:
-        async with self._registry.open(self._fetch(source, right, query, head=False)) as answer:
-            content, facts = await answer.read(MANIFEST_LIMIT), answer.facts
-        digest = self._checked(source, query.reference.digest, facts, content)
-        media_type = facts.media_type or ""
-        check_manifest(media_type, content)
-        return ManifestAnswer(media_type, digest, len(content), content, facts.warnings)
-
-    def _checked(self, source: Source, asked: Digest | None, facts: Facts, content: bytes) -> Digest:
-        """The digest that the content really has; what was asked weighs more than what the header claims."""
-        promised = asked or facts.digest
-        if promised is None:
-            return Digest.of(signed_part(facts.media_type, content))
-        if not promised.matches(signed_part(facts.media_type, content)):
-            self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
-            raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
-        return promised
-
-    def _fetch(self, source: Source, right: Right, query: ManifestQuery, *, head: bool) -> Fetch:
-        accept = query.accept or _ANY
-        return Fetch(Resource.manifest(source, query.reference), right.upstream, head, accept)
+    async def _fetched(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
+        if query.is_content_with(digest) and (told := await self._fetch.head(ask, query)):
+            return told
+        return await self._fetch.get(ask, query)

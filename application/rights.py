@@ -10,6 +10,8 @@ from domain.names import RepositoryName
 from domain.trust import Stance, TrustRow
 from domain.upstreams import Source, Upstream
 
+FOREVER = float("inf")
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -63,17 +65,20 @@ class Gate:
     row: TrustRow
     stance: Stance
 
-    def caller_passes(self, right: UpstreamRight) -> "Right":
-        return Right(self, right, is_mirrors=False)
+    def caller_passes(self, right: UpstreamRight, ends_at: float = FOREVER) -> "Right":
+        return Right(self, right, is_mirrors=False, ends_at=ends_at)
 
-    def mirror_passes(self, right: UpstreamRight) -> "Right":
-        return Right(self, right, is_mirrors=True)
+    def mirror_passes(self, right: UpstreamRight, ends_at: float = FOREVER) -> "Right":
+        return Right(self, right, is_mirrors=True, ends_at=ends_at)
 
 
 @dataclass(frozen=True)
 class Right:
-    """A granted wish. `is_mirrors`: the upstream is asked with a right of ours, not of the caller's."""
+    """A granted wish. `is_mirrors`: the upstream is asked with a right of ours, not of the caller's. `ends_at`: until
+    when the token of ours that opened the gate is good, in seconds since 1970.
+    """
 
     gate: Gate
     upstream: UpstreamRight
     is_mirrors: bool
+    ends_at: float = FOREVER

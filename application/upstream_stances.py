@@ -4,7 +4,9 @@ import asyncio
 from contextvars import Context
 from dataclasses import dataclass
 
+from application.cache.background import Background
 from application.ports.event_sink import EventSink
+from application.ports.stance_book import StanceBook
 from application.ports.upstream_registry import Passed, UpstreamRegistry
 from domain.errors import RegistryError, UpstreamUndecided
 from domain.events import StanceLearnt, UpstreamFailed, UpstreamSharesOurName
@@ -26,14 +28,23 @@ class _Failure:
 class UpstreamStances:
     """Only a definite answer of the upstream is remembered; an error never changes what is known."""
 
-    def __init__(
-        self, registry: UpstreamRegistry, trust: TrustPolicy, service: str, clock: Clock, events: EventSink
+    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, what to make of it and where to keep it
+        self,
+        registry: UpstreamRegistry,
+        trust: TrustPolicy,
+        service: str,
+        book: StanceBook,
+        clock: Clock,
+        events: EventSink,
+        background: Background,
     ) -> None:
         self._registry = registry
         self._trust = trust
         self._service = service
+        self._book = book
         self._clock = clock
         self._events = events
+        self._background = background
         self._known: dict[Upstream, Stance] = {}
         self._told: dict[Upstream, Stance] = {}
         self._checked: dict[Upstream, float] = {}
@@ -44,6 +55,8 @@ class UpstreamStances:
         """The trust row that applies, and the stance behind it. Raises UpstreamUndecided while unknown."""
         if settled := self._trust.settled_row:
             return settled, Stance()
+        if upstream not in self._known:
+            await self._recall(upstream)
         if upstream not in self._known:
             await self._first_probe(upstream)
         elif self._clock.now() - self._checked[upstream] > _RECHECK_SECONDS:
@@ -70,6 +83,13 @@ class UpstreamStances:
         for probe in probes:
             probe.cancel()
         await asyncio.gather(*probes, return_exceptions=True)
+
+    async def _recall(self, upstream: Upstream) -> None:
+        """What an earlier start learnt: so a mirror whose upstream is gone knows how to challenge. Rechecked soon."""
+        kept = await self._book.find(upstream)
+        if kept is not None and upstream not in self._known:
+            self._known[upstream] = kept
+            self._checked[upstream] = 0.0
 
     async def _first_probe(self, upstream: Upstream) -> None:
         failure = self._failed.get(upstream)
@@ -105,6 +125,7 @@ class UpstreamStances:
         if known == stance:
             return
         self._known[upstream] = stance
+        self._background.start(self._book.keep(upstream, stance))
         row = self._trust.row_for(stance)
         self._events.emit(StanceLearnt(upstream.url, row.number, row.meaning, is_change=known is not None))
         if stance.bearer and stance.bearer.get("service") == self._service:

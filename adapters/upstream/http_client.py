@@ -22,6 +22,8 @@ _DRAINED = 16 * 1024
 # A signed address is good for GET only; asked by HEAD, object stores answer with one of these.
 _HEAD_REFUSED = frozenset({403, 405, 501})
 _METHOD_REFUSED = frozenset({405, 501})
+_ONE_BYTE = ("Range", "bytes=0-0")
+"""What is asked for by a GET that stands in for a HEAD: all of it would come in vain."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ class HttpClient:
         scheme, host or port (CVE-2026-48978): storage refuses it, and it is none of storage's business.
         """
         url, authorization, method = request.url, request.authorization, request.method
+        narrowed: tuple[tuple[str, str], ...] = ()
         for _ in range(_HOPS):
-            response = await self._send(request, method, url, authorization)
+            asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
+            response = await self._send(asked.with_authorization(authorization))
             try:
                 target = _redirect_target(response, url) if request.follow else None
                 is_own = origin_of(url) == request.origin
@@ -104,7 +108,7 @@ class HttpClient:
             finally:
                 response.release()
             if target is None:
-                method = "GET"
+                method, narrowed = "GET", (_ONE_BYTE,)
                 continue
             check_redirect(request.origin, origin_of(target))
             if origin_of(target) != request.origin:
@@ -112,10 +116,11 @@ class HttpClient:
             url = target
         raise UpstreamBroken("the upstream redirects without end")
 
-    async def _send(self, request: Request, method: str, url: URL, authorization: str | None) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request) -> aiohttp.ClientResponse:
+        method, url = request.method, request.url
         headers = [*request.headers, ("User-Agent", self._agent)]
-        if authorization is not None:
-            headers.append(("Authorization", authorization))
+        if request.authorization is not None:
+            headers.append(("Authorization", request.authorization))
         send = partial(
             self._session.request,
             method,

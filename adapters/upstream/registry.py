@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import urlencode
 
 from yarl import URL
@@ -61,7 +62,7 @@ class HttpUpstreamRegistry:
         async with self._authorized(request, resource.upstream, fetch.right, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
-            yield _HttpAnswer(response)
+            yield _HttpAnswer(response, of_whole=fetch.head)
 
     @asynccontextmanager
     async def _authorized(
@@ -90,9 +91,12 @@ class HttpUpstreamRegistry:
 class _HttpAnswer:
     """Plays the Answer."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, *, of_whole: bool) -> None:
         self._response = response
-        self.facts = _facts(response)
+        facts = _facts(response)
+        # One byte may have stood in for a HEAD; what is said is said of the whole all the same.
+        whole = replace(facts, size=facts.whole_size, span=None, whole_size=None)
+        self.facts = whole if of_whole and facts.span else facts
         self.read = response.read
         self.pieces = response.pieces
 

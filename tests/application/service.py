@@ -2,17 +2,20 @@
 
 import asyncio
 import base64
+import os
 from collections.abc import Coroutine
 from typing import Any
 
-from application.pull_blob import BlobQuery
-from application.pull_manifest import ManifestAnswer, ManifestQuery
+from application.blobs import BlobQuery, Piece
+from application.manifests import ManifestAnswer, ManifestQuery
 from application.rights import Caller
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic, parse_authorization
 from domain.digest import Digest
 from domain.events import Event
 from domain.names import Reference, RepositoryName
+from entrypoints.container import close_parts
+from entrypoints.storage import Storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.parts import container_of, settings_of
 from tests.fakes.upstream import FakeUpstream
@@ -51,10 +54,16 @@ def basic(credentials: Credentials) -> str:
 class Service:
     """One container and its callers; `run` leaves no task of the service behind."""
 
-    def __init__(self, upstream: FakeUpstream, **settings: object) -> None:
+    def __init__(
+        self,
+        upstream: FakeUpstream,
+        clock: StoppedClock | None = None,
+        storage: Storage | None = None,
+        **settings: object,
+    ) -> None:
         self.upstream = upstream
-        self.clock = StoppedClock()
-        self.parts = container_of(settings_of(**settings), upstream, self.clock)
+        self.clock = clock or StoppedClock()
+        self.parts = container_of(settings_of(**settings), upstream, self.clock, storage)
 
     def run(self, action: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(self._finish(action))
@@ -63,7 +72,7 @@ class Service:
         try:
             return await action
         finally:
-            await self.parts.stances().close()
+            await close_parts(self.parts)
 
     @property
     def events(self) -> list[Event]:
@@ -91,7 +100,7 @@ class Service:
     ) -> bytes:
         """All its bytes."""
         async with self.parts.pull_blob().open(_caller(header), BlobQuery(name, digest, **query)) as answer:
-            return b"".join([piece async for piece in answer.pieces]) if answer.pieces else b""
+            return b"".join([bytes_of(piece) async for piece in answer.pieces]) if answer.pieces else b""
 
     async def tags(self, header: str | None = None, name: RepositoryName = NAME, query: Any = ()) -> Any:
         return await self.parts.browse().tags(_caller(header), name, query)
@@ -101,6 +110,13 @@ class Service:
 
     async def search(self, header: str | None = None, term: str = "app", limit: int = 25) -> Any:
         return await self.parts.search()(_caller(header), self.parts.upstream(), term, limit)
+
+
+def bytes_of(piece: Piece) -> bytes:
+    """As the client gets them."""
+    if isinstance(piece, bytes):
+        return piece
+    return os.pread(piece.descriptor, piece.stop - piece.start, piece.start)
 
 
 def _caller(header: str | None) -> Caller:

@@ -211,8 +211,8 @@ def test_unknown_manifest_and_lost_upstream_are_told_apart() -> None:
 
 
 def test_warnings_of_the_upstream_come_along() -> None:
-    service = saying(Service(stocked("none")), warnings=('299 - "old"',))
     for head in (False, True):
+        service = saying(Service(stocked("none")), warnings=('299 - "old"',))
         assert service.run(service.manifest(head=head)).warnings == ('299 - "old"',)
 
 

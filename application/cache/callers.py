@@ -1,0 +1,107 @@
+"""Callers: who it is that calls, as far as an upstream's word to one caller must not serve another."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from application.cache.remembered import Remembered
+from application.ports.token_book import CallerIdentity, TokenBook
+from application.ports.upstream_registry import Passed, UpstreamRight
+from application.rights import FOREVER, Right
+from domain.access import Credentials
+from domain.authorization import Basic, Bearer, parse_authorization
+from domain.ports import TokenCodec
+from domain.records import ANONYMOUS_CALLER, CallerId
+from domain.tokens import IssuedToken
+from domain.upstreams import Source
+
+_REMEMBERED = 8192
+_FINGERPRINT_BYTES = 20
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Somebody, with the right to be used upstream, about one repository there."""
+
+    identity: CallerIdentity
+    right: UpstreamRight
+    source: Source
+
+    @property
+    def caller(self) -> CallerId:
+        return self.identity.caller
+
+
+class Callers:
+    """Tells callers apart by a keyed fingerprint of their login, or of their token where no login was seen here.
+
+    So a user who fetches a token for each pull stays one caller, and nothing that is kept opens a door. `key` is
+    this service's secret; `mirror` is the mirror itself with its own login.
+    """
+
+    def __init__(self, book: TokenBook, codec: TokenCodec, key: bytes, mirror: CallerId) -> None:
+        self._book = book
+        self._codec = codec
+        self._key = key
+        self._mirror = mirror
+        self._known: Remembered[str, CallerIdentity] = Remembered(_REMEMBERED)
+
+    async def ask(self, right: Right, source: Source) -> Ask:
+        """The ask behind a granted wish."""
+        identity = await self._identify(right)
+        if right.ends_at < identity.ends_at:
+            identity = replace(identity, ends_at=right.ends_at)
+        return Ask(identity, right.upstream, source)
+
+    async def remember(self, login: Credentials | str | None, token: IssuedToken) -> None:
+        """The upstream gave this token for these credentials, for this refresh token, or to nobody (None).
+
+        Returns when every worker knows it: the client comes back at once, to whichever it likes.
+        """
+        identity = CallerIdentity(self._caller_of(login), token.issued_at + token.expires_in)
+        fingerprint = self._fingerprint(token.text)
+        self._known.put(fingerprint, identity)
+        await self._book.keep(fingerprint, identity)
+
+    async def _identify(self, right: Right) -> CallerIdentity:
+        asks = right.upstream
+        if not isinstance(asks, Passed):
+            caller = self._mirror if right.is_mirrors and asks.credentials else self._caller_of(asks.credentials)
+            return CallerIdentity(caller, FOREVER)
+        match parse_authorization(asks.raw):
+            case None:
+                return CallerIdentity(ANONYMOUS_CALLER, FOREVER)
+            case Bearer(token):
+                return await self._of_token(token)
+            case Basic(credentials):
+                return CallerIdentity(self._caller_of(credentials), FOREVER)
+            case unreadable:
+                return CallerIdentity(self._caller_of(unreadable.raw), FOREVER)
+
+    async def _of_token(self, token: str) -> CallerIdentity:
+        fingerprint = self._fingerprint(token)
+        known = self._known.get(fingerprint)
+        if known is None:
+            known = await self._book.find(fingerprint) or self._stranger(token)
+            self._known.put(fingerprint, known)
+        return known
+
+    def _stranger(self, token: str) -> CallerIdentity:
+        """A token that did not come through us. What it says of its end is unverified, and can only shorten."""
+        claimed = self._codec.peek(token)
+        ends_at = claimed.claims.get("exp") if claimed else None
+        is_time = isinstance(ends_at, int | float) and not isinstance(ends_at, bool)
+        return CallerIdentity(self._caller_of(token), float(ends_at) if is_time else FOREVER)  # type: ignore[arg-type]
+
+    def _caller_of(self, login: Credentials | str | None) -> CallerId:
+        if login is None:
+            return ANONYMOUS_CALLER
+        if isinstance(login, str):
+            return CallerId(f"token {self._fingerprint(login)}")
+        # The length keeps two pairs apart that read the same when they are joined.
+        text = f"{len(login.username)}:{login.username}:{login.password}"
+        return CallerId(f"login {self._fingerprint(text)}")
+
+    def _fingerprint(self, text: str) -> str:
+        return hashlib.blake2b(
+            text.encode(errors="surrogatepass"), key=self._key, digest_size=_FINGERPRINT_BYTES
+        ).hexdigest()

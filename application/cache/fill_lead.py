@@ -1,0 +1,180 @@
+"""FillLead: downloads a blob into a draft, and goes on with what broke off."""
+
+import asyncio
+from collections.abc import Sequence
+
+from application.cache.batches import Batches
+from application.cache.callers import Ask
+from application.cache.fill import Fill
+from application.cache.fill_parts import FillParts
+from application.cache.outages import OUTAGE
+from application.ports.content_store import Draft, StorageFull
+from application.ports.upstream_registry import Answer, Facts, Fetch, Resource
+from domain.content import ByteRange
+from domain.documents import one_line
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    RangeUnsatisfiable,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamThrottled,
+)
+from domain.events import BytesFetched, FillResumed, FillStarted, WrongContent
+from domain.records import ContentKind, Item
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 10.0
+_LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
+
+
+class BeganOtherwise(Exception):
+    """What the upstream sends now does not go with what it sent before; the old draft leads nowhere."""
+
+
+class _WrongBlob(Exception):
+    """All of it came, and it is not what its digest says. No outage: to ask again would bring the same again."""
+
+
+class FillLead:
+    """Holds the lease of one draft, and ends it."""
+
+    def __init__(self, fill: Fill, draft: Draft, parts: FillParts) -> None:
+        self._fill = fill
+        self._draft = draft
+        self._parts = parts
+        self._right = 0
+
+    async def run(self) -> None:
+        """Returns when the blob is whole. Raises what ended it early."""
+        self._fill.grows(self._draft.size)
+        self._parts.events.emit(FillStarted())
+        try:
+            await self._until_whole()
+        except _WrongBlob:
+            # The commit has discarded it.
+            raise UpstreamBroken("the upstream sent a blob that is not what its digest says") from None
+        except (BeganOtherwise, StorageFull):
+            await asyncio.shield(self._draft.release(keep=False))
+            raise
+        except BaseException:
+            # Whoever asks next goes on from here.
+            await asyncio.shield(self._draft.release(keep=self._draft.size > 0))
+            raise
+        finally:
+            self._parts.sweep.promise(self._fill.digest, 0)
+
+    async def _until_whole(self) -> None:
+        tries, pause = self._parts.retries, _FIRST_PAUSE
+        while True:
+            before = self._draft.size
+            try:
+                await self._receive()
+            except _LOST_RIGHT as refused:
+                await self._next_right(refused)
+            except OUTAGE as fault:
+                if self._draft.size > before:
+                    tries, pause = self._parts.retries, _FIRST_PAUSE
+                if not self._fill.opened.done() or not tries:
+                    raise
+                self._tell_resumed(fault)
+                await asyncio.sleep(_wait(fault, pause))
+                tries, pause = tries - 1, min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return
+
+    async def _next_right(self, refused: RegistryError) -> None:
+        """A token may end while a large blob comes; whoever reads along may have a better one."""
+        ask = self._fill.asks[self._right]
+        await self._parts.rights.refused(ask, self._item(ask), refused)
+        if not self._fill.opened.done() or self._right + 1 >= len(self._fill.asks):
+            raise refused
+        self._right += 1
+        self._tell_resumed(refused)
+
+    def _tell_resumed(self, reason: RegistryError) -> None:
+        upstream = self._fill.asks[self._right].source.upstream.url
+        self._parts.events.emit(FillResumed(upstream, str(self._fill.digest), one_line(reason.message)))
+
+    async def _receive(self) -> None:
+        """One answer of the upstream, and the verdict when it has come to its end."""
+        fill, draft, offset = self._fill, self._draft, self._draft.size
+        ask = fill.asks[self._right]
+        asked = ByteRange(offset, None) if offset else None
+        fetch = Fetch(Resource.blob(ask.source, fill.digest), ask.right, byte_range=asked)
+        try:
+            async with self._parts.registry.open(fetch) as answer:
+                position = await self._place(ask, answer.facts, offset)
+                await self._pour(answer, position)
+        except RangeUnsatisfiable as nothing_left:
+            if not offset:
+                raise
+            if nothing_left.size not in {None, offset}:
+                raise BeganOtherwise from None
+        if fill.total is not None and draft.size != fill.total:
+            raise UpstreamBroken("the upstream broke the blob off")
+        size = draft.size
+        if not await draft.commit():
+            source = ask.source
+            self._parts.events.emit(WrongContent(source.upstream.url, str(source.repository), str(fill.digest)))
+            raise _WrongBlob
+        fill.is_whole()
+        # Not waited for, since readers are, and not to be lost where the service stops now.
+        self._parts.background.start(self._parts.sweep.added(fill.digest, size))
+
+    async def _place(self, ask: Ask, facts: Facts, offset: int) -> int:
+        """Where in the blob the answer's body begins: where we asked (checked), or at 0 where ranges are unknown."""
+        fill, span = self._fill, facts.span
+        total = facts.size if span is None else facts.whole_size
+        if span is not None and (span.start != offset or total not in {None, span.stop}):
+            raise UpstreamBroken("the upstream sent another range than was asked")
+        if fill.total is not None and total not in {None, fill.total}:
+            raise BeganOtherwise
+        self._parts.rights.record(ask, self._item(ask), facts)
+        if not fill.opened.done():
+            missing = max(0, (total or 0) - offset)
+            await self._parts.sweep.make_room(missing)
+            self._parts.sweep.promise(fill.digest, missing)
+            fill.total = total
+            fill.opened.set_result(facts)
+        fill.total = total if fill.total is None else fill.total
+        return 0 if span is None else offset
+
+    async def _pour(self, answer: Answer, position: int) -> None:
+        batches = Batches(self._write)
+        known = self._draft.size
+        try:
+            async for piece in answer.pieces():
+                self._parts.events.emit(BytesFetched(len(piece)))
+                repeated = piece[: max(0, known - position)]
+                if repeated and not await self._draft.holds(position, repeated):
+                    # An old beginning and a new rest would never be right together, and readers have had the old.
+                    raise BeganOtherwise
+                position += len(piece)
+                if fresh := piece[len(repeated) :]:
+                    await batches.add(fresh)
+        finally:
+            await batches.finish()  # also where it breaks off: what has come is kept
+
+    async def _write(self, pieces: Sequence[bytes]) -> None:
+        fill, sweep = self._fill, self._parts.sweep
+        if fill.total is None:
+            await sweep.make_room(sum(map(len, pieces)))  # it was not known before how much would come
+        try:
+            await self._draft.append(pieces)
+        except StorageFull:
+            await sweep.make_room(sum(map(len, pieces)))
+            await self._draft.append(pieces)
+        if fill.total is not None:
+            sweep.promise(fill.digest, fill.total - self._draft.size)
+        fill.grows(self._draft.size)
+
+    def _item(self, ask: Ask) -> Item:
+        return Item(ask.source, ContentKind.BLOB, self._fill.digest)
+
+
+def _wait(fault: RegistryError, pause: float) -> float:
+    """Seconds; what the upstream asks for in Retry-After (RFC 9110 section 10.2.3), as far as clients will wait."""
+    asked = fault.retry_after if isinstance(fault, UpstreamThrottled) else None
+    return min(float(asked), _LONGEST_PAUSE) if asked and asked.isdecimal() else pause

@@ -1,0 +1,23 @@
+"""What it takes to fill a blob."""
+
+from dataclasses import dataclass
+
+from application.cache.background import Background
+from application.cache.read_rights import ReadRights
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import ContentStore
+from application.ports.event_sink import EventSink
+from application.ports.upstream_registry import UpstreamRegistry
+
+
+@dataclass(frozen=True)
+class FillParts:
+    """`retries`: how often in a row a download that broke off is gone on with, without one byte gained."""
+
+    store: ContentStore
+    registry: UpstreamRegistry
+    rights: ReadRights
+    sweep: SweepCache
+    events: EventSink
+    background: Background
+    retries: int

@@ -1,0 +1,62 @@
+"""ManifestShelf: manifests by digest, the hot ones in memory, the others in the content store."""
+
+from application.cache.remembered import Remembered
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import ContentStore, StorageFull
+from application.ports.event_sink import EventSink
+from domain.digest import Digest
+from domain.events import ContentDamaged
+
+_MEMORY = 24 * 1024 * 1024
+"""Bytes in each worker; some ten thousand manifests of the usual size."""
+
+
+class ManifestShelf:
+    """Gives bytes only after they have been hashed, in this process, since they were read."""
+
+    def __init__(self, store: ContentStore, sweep: SweepCache, events: EventSink) -> None:
+        self._store = store
+        self._sweep = sweep
+        self._events = events
+        self._hot: Remembered[Digest, bytes] = Remembered(_MEMORY)
+
+    async def get(self, digest: Digest) -> bytes | None:
+        """None where it is not there, or is not any more what it should be."""
+        content = await self.look(digest)
+        if content is not None:
+            self._sweep.used(digest)
+        return content
+
+    async def look(self, digest: Digest) -> bytes | None:
+        """As `get`, but it does not count as being used."""
+        content = self._hot.get(digest)
+        if content is None and (content := await self._read(digest)) is not None:
+            self._hot.put(digest, content, len(content))
+        return content
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        """Keep a manifest whose digest has been checked. Where there is no room it is not kept."""
+        try:
+            await self._store.put(digest, content)
+        except StorageFull:
+            return
+        self._hot.put(digest, content, len(content))
+        await self._sweep.added(digest, len(content))
+
+    def forget_all(self) -> None:
+        """What is in memory; the store has what is true."""
+        self._hot.clear()
+
+    async def _read(self, digest: Digest) -> bytes | None:
+        stored = await self._store.open(digest)
+        if stored is None:
+            return None
+        try:
+            content = await stored.read()
+        finally:
+            stored.file.close()
+        if digest.matches(content):
+            return content
+        self._events.emit(ContentDamaged(str(digest)))
+        await self._sweep.drop(digest)
+        return None

@@ -1,0 +1,100 @@
+"""PullTag: what a tag means for these media types: as it was just now, as it is, or as it was."""
+
+from application.cache.callers import Ask
+from application.cache.fetch_manifest import FetchManifest
+from application.cache.manifest_shelf import ManifestShelf
+from application.cache.outages import OUTAGE, Outages
+from application.cache.read_rights import REFUSED_HEAD, ReadRights
+from application.cache.tag_marks import TagMarks
+from application.manifests import ManifestAnswer, ManifestQuery
+from domain.errors import ContentUnknown, RegistryError, UpstreamThrottled
+from domain.names import Tag
+from domain.records import TagKey, TagMark
+from domain.variants import variant_of
+
+
+class PullTag:
+    """Within its time a tag is answered from here; then a HEAD says whether it still means the same."""
+
+    def __init__(
+        self, rights: ReadRights, marks: TagMarks, shelf: ManifestShelf, fetch: FetchManifest, outages: Outages
+    ) -> None:
+        self._rights = rights
+        self._marks = marks
+        self._shelf = shelf
+        self._fetch = fetch
+        self._outages = outages
+
+    async def __call__(self, ask: Ask, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
+        """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
+        variant = variant_of(query.accept)
+        if variant is None:
+            return await self._asked(ask, query, None, None)
+        key = TagKey(ask.source, tag, variant)
+        mark = await self._marks.find(key)
+        held = await self._held(mark) if mark else None
+        grant = await self._rights.grants.live(ask) if held else None
+        if mark and held and grant and self._marks.is_fresh(mark):
+            good_until = min(self._marks.fresh_until(mark), grant.ends_at, ask.identity.ends_at)
+            return self._answer(mark, held, good_until=good_until)
+        stand_in = await self._stand_in(ask, query, key)
+        try:
+            return await self._outages.attempt(
+                ask, lambda: self._asked(ask, query, key, mark if held else None), has_stand_in=stand_in is not None
+            )
+        except OUTAGE as fault:
+            if stand_in is None:
+                raise
+            return await self._stale(*stand_in, fault)
+
+    async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[TagMark, bytes] | None:
+        """What may be told should the upstream fail, where this caller may be told it then."""
+        mark = await self._marks.stand_in(key, query.accept)
+        held = await self._held(mark) if mark else None
+        if mark is None or held is None:
+            return None
+        may = await self._rights.grants.live(ask) or await self._rights.grants.lasting(ask)
+        return (mark, held) if may else None
+
+    async def _held(self, mark: TagMark) -> bytes | None:
+        return await self._shelf.get(mark.digest)
+
+    def _answer(self, mark: TagMark, content: bytes, *, good_until: float = 0.0, warning: str = "") -> ManifestAnswer:
+        warnings = (warning,) if warning else ()
+        return ManifestAnswer(mark.media_type, mark.digest, len(content), content, warnings, good_until, is_hit=True)
+
+    async def _stale(self, mark: TagMark, content: bytes, fault: RegistryError) -> ManifestAnswer:
+        if isinstance(fault, UpstreamThrottled):
+            # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
+            await self._marks.learn(mark.key, mark.digest, mark.media_type)
+        return self._answer(mark, content, warning=self._outages.stale(mark.key.source.upstream, fault))
+
+    async def _asked(self, ask: Ask, query: ManifestQuery, key: TagKey | None, mark: TagMark | None) -> ManifestAnswer:
+        try:
+            answer = await self._told(ask, query, mark) or await self._fetch.get(ask, query)
+        except ContentUnknown:
+            if key:
+                await self._marks.forget(key.source, key.tag)
+            raise
+        if key is None:
+            return answer
+        mark = await self._marks.learn(key, answer.digest, answer.media_type)
+        if answer.content is None and not query.is_content_with(answer.digest):
+            # The HEAD spoke of content that may be here; by the tag it is fetched only where it is not.
+            held = await self._held(mark)
+            return self._answer(mark, held) if held is not None else await self._fetch.get(ask, query)
+        return answer
+
+    async def _told(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer | None:
+        """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""
+        if not (mark or query.head or query.known):
+            return None
+        try:
+            told = await self._fetch.head(ask, query)
+        except REFUSED_HEAD:
+            if mark is None:
+                raise
+            return None  # counts only when a GET is refused too
+        if told and not mark and not query.is_content_with(told.digest):
+            return None
+        return told

@@ -1,0 +1,151 @@
+"""ReadRights: may this caller read this very thing? Answered from memory, or by the upstream, to this caller."""
+
+from dataclasses import dataclass
+
+from application.cache.background import Background
+from application.cache.callers import Ask
+from application.cache.grants import BELIEVED_SECONDS, Grants
+from application.cache.joined import Joined
+from application.cache.outages import OUTAGE, Outages
+from application.cache.remembered import Remembered
+from application.ports.link_index import LinkIndex
+from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
+from domain.content import BLOB_MEDIA_TYPE, MANIFEST_MEDIA_TYPES, ByteRange
+from domain.errors import ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged, UpstreamRejected
+from domain.names import Reference
+from domain.ports import Clock
+from domain.records import ContentKind, Item, Link
+
+_REMEMBERED = 32768
+_ONE_BYTE = ByteRange(0, 0)
+_ANYTHING: tuple[str, ...] = ()
+_ANY_MANIFEST: tuple[str, ...] = (", ".join(MANIFEST_MEDIA_TYPES),)
+# A refused HEAD counts only after a refused GET: public.ecr.aws refuses every HEAD on a blob, and an address that
+# is signed for GET refuses HEAD too.
+REFUSED_HEAD = (UpstreamChallenged, Denied, ContentUnknown, UpstreamRejected)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The caller may read it. `good_until`: so it may without being asked about again, in seconds since 1970."""
+
+    link: Link
+    good_until: float
+    warnings: tuple[str, ...] = ()
+
+
+class ReadRights:
+    """A hit needs a grant for the caller and a link for the thing; what is missing is asked of the upstream with the
+    caller's own right. To know a digest is no right to read it (CVE-2026-35172).
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, and where to remember the answer; the container names them
+        self,
+        registry: UpstreamRegistry,
+        grants: Grants,
+        links: LinkIndex,
+        outages: Outages,
+        background: Background,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self.grants = grants
+        self._index = links
+        self._outages = outages
+        self._background = background
+        self._clock = clock
+        self._links: Remembered[Item, tuple[Link, float]] = Remembered(_REMEMBERED)
+        self._proofs = Joined()
+
+    async def admit(self, ask: Ask, item: Item) -> Admission:
+        """The caller's right to it. Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault."""
+        if known := await self.known(ask, item):
+            return known
+        link = await self._find(item)
+        stand_in = link if link and await self.grants.lasting(ask) else None
+        try:
+            link = await self._outages.attempt(
+                ask,
+                lambda: self._proofs.do((ask.caller, item), lambda: self._prove(ask, item, link)),
+                has_stand_in=stand_in is not None,
+            )
+        except OUTAGE as fault:
+            if stand_in is None:
+                raise
+            return Admission(stand_in, 0.0, (self._outages.stale(ask.source.upstream, fault),))
+        return Admission(link, 0.0)
+
+    async def known(self, ask: Ask, item: Item) -> Admission | None:
+        """The caller's right, where the upstream need not be asked."""
+        grant = await self.grants.live(ask)
+        link = await self._find(item) if grant else None
+        return Admission(link, min(grant.ends_at, ask.identity.ends_at)) if grant and link else None
+
+    def record(self, ask: Ask, item: Item, facts: Facts, known: Link | None = None) -> Link:
+        """The upstream gave this item, or spoke of it, to this caller. Where it was silent, what was `known` stays."""
+        remembered = self._links.get(item)
+        before = remembered[0] if remembered else known
+        size = facts.size if facts.span is None else facts.whole_size
+        default = BLOB_MEDIA_TYPE if item.kind is ContentKind.BLOB else ""
+        link = Link(
+            item,
+            facts.media_type or (before.media_type if before else default),
+            before.size if before and size is None else size,
+        )
+        self.grants.give(ask)
+        self._links.put(item, (link, self._clock.now()))
+        if before != link:
+            self._background.start(self._index.keep(link))
+        return link
+
+    async def refused(self, ask: Ask, item: Item | None, error: Exception) -> None:
+        """The upstream's refusal ends what it had granted."""
+        if isinstance(error, UpstreamChallenged | Denied):
+            await self.grants.end(ask)
+        elif item is not None and isinstance(error, ContentUnknown):
+            await self.unlink(item)
+
+    async def unlink(self, item: Item) -> None:
+        self._links.pop(item)
+        await self._index.forget(item)
+
+    def forget_all(self) -> None:
+        """What is in memory; the index has what is true."""
+        self._links.clear()
+        self.grants.forget_all()
+
+    async def _find(self, item: Item) -> Link | None:
+        known = self._links.get(item)
+        if known and self._clock.now() < known[1] + BELIEVED_SECONDS:
+            return known[0]
+        link = await self._index.find(item)
+        if link is None:
+            self._links.pop(item)
+        else:
+            self._links.put(item, (link, self._clock.now()))
+        return link
+
+    async def _prove(self, ask: Ask, item: Item, known: Link | None) -> Link:
+        try:
+            facts = await self._spoken_of(ask, item)
+        except REFUSED_HEAD as error:
+            await self.refused(ask, item, error)
+            raise
+        return self.record(ask, item, facts, known)
+
+    async def _spoken_of(self, ask: Ask, item: Item) -> Facts:
+        if item.kind is ContentKind.BLOB:
+            resource, accept = Resource.blob(ask.source, item.digest), _ANYTHING
+        else:
+            resource, accept = Resource.manifest(ask.source, Reference(item.digest)), _ANY_MANIFEST
+        try:
+            try:
+                return await self._facts(Fetch(resource, ask.right, head=True, accept=accept))
+            except REFUSED_HEAD:
+                return await self._facts(Fetch(resource, ask.right, accept=accept, byte_range=_ONE_BYTE))
+        except RangeUnsatisfiable as empty:
+            return Facts(size=empty.size)  # it is there, and has not even the one byte that stands in for a HEAD
+
+    async def _facts(self, fetch: Fetch) -> Facts:
+        async with self._registry.open(fetch) as answer:
+            return answer.facts

@@ -1,0 +1,115 @@
+"""SweepCache: what is used stays, what was not used for longest makes room."""
+
+import asyncio
+
+from application.ports.content_store import ContentStore, StorageFull
+from application.ports.event_sink import EventSink
+from application.ports.storage_keeper import StorageKeeper
+from application.ports.usage_index import UsageIndex, UsageTotal, Used
+from domain.cache_policy import Room, victims
+from domain.digest import Digest
+from domain.events import ContentEvicted
+from domain.ports import Clock
+
+_MARGIN = 64 * 1024 * 1024
+"""Bytes that are left free on the disk for everybody else."""
+
+
+class SweepCache:
+    """Keeps content and drafts below the bound. What is removed stays readable to whoever has it open."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what lies there, what it was used for, and the rule; the container names them
+        self,
+        store: ContentStore,
+        keeper: StorageKeeper,
+        usage: UsageIndex,
+        total: UsageTotal,
+        room: Room,
+        clock: Clock,
+        events: EventSink,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._usage = usage
+        self._total = total
+        self._room = room
+        self._clock = clock
+        self._events = events
+        self._touched: dict[Digest, float] = {}
+        self._promised: dict[Digest, int] = {}
+        self._evicting = asyncio.Lock()
+
+    def used(self, digest: Digest) -> None:
+        """Remembered, and written down with others now and then."""
+        self._touched[digest] = self._clock.now()
+
+    async def added(self, digest: Digest, size: int) -> None:
+        """New content of so many bytes is there."""
+        await self._usage.keep([Used(digest, size, self._clock.now())])
+        await self.make_room(0)
+
+    async def drop(self, digest: Digest) -> None:
+        """Content that is not to be had any more."""
+        await self._store.drop(digest)
+        await self._usage.forget([digest])
+
+    async def make_room(self, wanted: int) -> None:
+        """See that so many bytes more fit. Raises StorageFull where they do not, however much is removed."""
+        if not self._room.is_for(wanted):
+            raise StorageFull
+        async with self._evicting:
+            space = await self._keeper.space()
+            used = await self._total.total() + space.drafts + sum(self._promised.values())
+            short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
+            to_free = max(self._room.to_free(used, wanted), short)
+            freed = await self._evict(to_free) if to_free > 0 else 0
+            # What is being fetched cannot be removed, and the disk may be full of somebody else's files.
+            if wanted and (used + wanted - freed > self._room.bound or space.free + freed < wanted):
+                raise StorageFull
+
+    def promise(self, digest: Digest, size: int) -> None:
+        """So many bytes will still be written of what is being fetched in this process; 0 ends that."""
+        if size > 0:
+            self._promised[digest] = size
+        else:
+            self._promised.pop(digest, None)
+
+    async def flush(self) -> None:
+        """Write down what was used since the last time."""
+        touched, self._touched = self._touched, {}
+        if touched:
+            await self._usage.touch(touched)
+
+    async def _evict(self, to_free: int) -> int:
+        """How many bytes were really freed."""
+        await self.flush()  # or what was used a moment ago would look old
+        sizes = {str(one.digest): one.size for one in await self._usage.all()}
+        chosen = [Digest.parse(name) for name in victims(sizes.items(), to_free)]
+        # First out of the index: content that comes back meanwhile is written there after this.
+        await self._usage.forget(chosen)
+        freed = [await self._store.drop(digest) for digest in chosen]
+        if any(freed):
+            self._events.emit(ContentEvicted(sum(size > 0 for size in freed), sum(freed)))
+        return sum(freed)
+
+    async def reconcile(self) -> None:
+        """Put right what a crash left behind: drafts of nobody, content that the index does not know, and entries of
+        the index without content.
+        """
+        await self._keeper.sweep_drafts()
+        there = await self._keeper.contents()
+        known = {one.digest for one in await self._usage.all()}
+        now = self._clock.now()
+        # What was committed while the folder was being read is in neither, and safe: it is only forgotten if it is
+        # not to be found even now.
+        await self._usage.keep([Used(digest, size, now) for digest, size in there.items() if digest not in known])
+        gone = [digest for digest in known - there.keys() if not await self._is_there(digest)]
+        await self._usage.forget(gone)
+        await self.make_room(0)
+
+    async def _is_there(self, digest: Digest) -> bool:
+        stored = await self._store.open(digest)
+        if stored is None:
+            return False
+        stored.file.close()
+        return True

@@ -1,0 +1,175 @@
+"""InspectCache: what an operator asks of the cache, and does to it."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from application.cache.manifest_shelf import ManifestShelf
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import ContentStore
+from application.ports.epoch import Epoch
+from application.ports.link_index import LinkIndex
+from application.ports.storage_keeper import Space, StorageKeeper
+from application.ports.tag_index import TagIndex
+from application.ports.usage_index import UsageIndex, Used
+from domain.digest import Digest
+from domain.manifest_tree import descriptors_of
+from domain.names import Tag
+from domain.ports import Clock
+from domain.records import TagMark
+from domain.upstreams import Source, Upstream
+
+_PORTION = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`size` in bytes of all content; `oldest` and `newest` use in seconds since 1970, None where there is none."""
+
+    count: int
+    size: int
+    space: Space
+    tags: int
+    oldest: float | None
+    newest: float | None
+
+
+@dataclass(frozen=True)
+class TagEntry:
+    """A tag, and how much of it is here: `held` of `size` bytes; None where its manifest is not."""
+
+    mark: TagMark
+    size: int | None
+    held: int | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One piece of content after it was hashed again."""
+
+    used: Used
+    is_right: bool
+
+
+class InspectCache:
+    """Works on the same folder and index as a running service, and beside it."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - everything that is kept; the container names them
+        self,
+        store: ContentStore,
+        keeper: StorageKeeper,
+        usage: UsageIndex,
+        tags: TagIndex,
+        links: LinkIndex,
+        sweep: SweepCache,
+        shelf: ManifestShelf,
+        epoch: Epoch,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._usage = usage
+        self._tags = tags
+        self._links = links
+        self._sweep = sweep
+        self._shelf = shelf
+        self._epoch = epoch
+        self._clock = clock
+
+    async def statistics(self, upstream: Upstream) -> Statistics:
+        used = await self._usage.all()
+        return Statistics(
+            len(used),
+            sum(one.size for one in used),
+            await self._keeper.space(),
+            len({(mark.key.source, mark.key.tag) for mark in await self._tags.of(upstream)}),
+            used[0].used_at if used else None,
+            used[-1].used_at if used else None,
+        )
+
+    async def tags(self, upstream: Upstream) -> list[TagEntry]:
+        """What `ls` shows: every tag that was asked for, and how much of it is here."""
+        held = {one.digest: one.size for one in await self._usage.all()}
+        marks = {(str(mark.key.source.repository), str(mark.key.tag)): mark for mark in await self._tags.of(upstream)}
+        return [await self._entry(marks[key], held) for key in sorted(marks)]
+
+    async def _entry(self, mark: TagMark, held: dict[Digest, int]) -> TagEntry:
+        tree = await self._tree(mark.digest)
+        if not tree:
+            return TagEntry(mark, None, None)
+        # Of an index, mostly one platform's images are here: what was never asked for is not missing.
+        here = sum(size for digest, size in tree.items() if digest in held)
+        return TagEntry(mark, sum(tree.values()), here)
+
+    async def verify(self) -> AsyncIterator[Verdict]:
+        """Hash everything again; what is wrong is dropped, and will be fetched anew."""
+        for used in await self._usage.all():
+            is_right = await self._is_right(used.digest)
+            if is_right is None:
+                continue  # it made room meanwhile
+            if not is_right:
+                await self._sweep.drop(used.digest)
+            yield Verdict(used, is_right)
+        await self._epoch.advance()
+
+    async def _is_right(self, digest: Digest) -> bool | None:
+        """None where it is not there any more."""
+        stored = await self._store.open(digest)
+        if stored is None:
+            return None
+        running = hashlib.new(digest.algorithm)
+        try:
+            for start in range(0, stored.size, _PORTION):
+                running.update(await stored.file.read(start, min(start + _PORTION, stored.size)))
+        finally:
+            stored.file.close()
+        return running.hexdigest() == digest.encoded
+
+    async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
+        """Forget an image, or all of a repository; the digests that were dropped. Where another image shares a layer,
+        that layer is fetched again when it is next asked for.
+        """
+        marks = [mark for mark in await self._tags.of(source.upstream) if mark.key.source == source]
+        roots = [mark.digest for mark in marks if tag is None or mark.key.tag == tag]
+        links = await self._links.of(source)
+        digests = dict.fromkeys(roots)
+        for root in roots:
+            digests |= dict.fromkeys(await self._tree(root))
+        if tag is None:
+            digests |= dict.fromkeys(link.item.digest for link in links)
+        await self._tags.forget(source, tag)
+        for link in links:
+            if link.item.digest in digests:
+                await self._links.forget(link.item)
+        dropped = [digest for digest in digests if await self._is_here(digest)]
+        for digest in dropped:
+            await self._sweep.drop(digest)
+        await self._epoch.advance()
+        return dropped
+
+    async def prune(self, older_than: float) -> list[Used]:
+        """Drop what was not used for so many seconds, and put right what a crash left behind; what was dropped."""
+        await self._sweep.reconcile()
+        limit = self._clock.now() - older_than
+        dropped = [one for one in await self._usage.all() if one.used_at < limit]
+        for one in dropped:
+            await self._sweep.drop(one.digest)
+        await self._epoch.advance()
+        return dropped
+
+    async def _is_here(self, digest: Digest) -> bool:
+        stored = await self._store.open(digest)
+        if stored is not None:
+            stored.file.close()
+        return stored is not None
+
+    async def _tree(self, root: Digest) -> dict[Digest, int]:
+        """The sizes of a manifest and of all below it, as far as its manifests are here; empty where it is not."""
+        content = await self._shelf.look(root)
+        if content is None:
+            return {}
+        found = {root: len(content)}
+        for one in descriptors_of(content):
+            below = await self._tree(one.digest) if one.is_manifest else {}
+            found |= below or {one.digest: one.size}
+        return found

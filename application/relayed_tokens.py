@@ -1,0 +1,41 @@
+"""RelayedTokens: the upstream's tokens for callers, and what stands in for them while there are none to be had."""
+
+from application.cache.callers import Callers
+from application.cache.grants import Grants
+from application.cache.joined import Joined
+from application.cache.outages import Outages
+from application.ports.token_relay import TokenRelay, TokenRequest
+from domain.access import ScopeSet
+from domain.tokens import IssuedToken
+from domain.upstreams import Source, Upstream
+
+
+class RelayedTokens:
+    """Equal requests with equal credentials are one; whose token it is that was given is remembered."""
+
+    def __init__(self, relay: TokenRelay, callers: Callers, grants: Grants, outages: Outages) -> None:
+        self._relay = relay
+        self._callers = callers
+        self._grants = grants
+        self._outages = outages
+        self._joined = Joined()
+
+    async def fetch(self, request: TokenRequest, *, has_stand_in: bool) -> IssuedToken:
+        """Raises what the relay raises. With a stand-in nobody waits long for an upstream that does not answer."""
+        return await self._outages.attempt(
+            request.upstream,
+            lambda: self._joined.do(request, lambda: self._fetch(request)),
+            has_stand_in=has_stand_in,
+        )
+
+    async def public(self, wanted: ScopeSet, upstream: Upstream) -> ScopeSet:
+        """Those of the wanted scopes that the upstream gave to nobody in particular, not long ago."""
+        names = [(scope, scope.repository) for scope in wanted]
+        return ScopeSet(
+            tuple([scope for scope, name in names if name and await self._grants.is_public(Source(upstream, name))])
+        )
+
+    async def _fetch(self, request: TokenRequest) -> IssuedToken:
+        token = await self._relay.fetch(request)
+        await self._callers.remember(request.credentials or request.refresh_token, token)
+        return token

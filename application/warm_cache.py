@@ -1,0 +1,114 @@
+"""WarmCache: pulls an image ahead of time, by the same ways as a client would."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from application.blobs import BlobQuery
+from application.manifests import ManifestQuery
+from application.pull_blob import PullBlob
+from application.pull_manifest import PullManifest
+from application.rights import Caller
+from domain.content import MANIFEST_MEDIA_TYPES
+from domain.digest import Digest
+from domain.manifest_tree import Descriptor, descriptors_of
+from domain.names import Reference, RepositoryName
+
+_ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
+_AT_ONCE = 3
+"""Blobs; as many as docker fetches at a time."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """As a client names it at the mirror. `platform` is `os/architecture[/variant]`; None means all that there are."""
+
+    name: RepositoryName
+    reference: Reference
+    platform: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`total` in bytes so far known, `done` of them here. Both only grow."""
+
+    total: int
+    done: int
+
+
+class WarmCache:
+    """Reads everything and keeps nothing itself: what it reads goes through the cache."""
+
+    def __init__(self, manifests: PullManifest, blobs: PullBlob) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+
+    async def __call__(self, caller: Caller, image: Image) -> AsyncIterator[Progress]:
+        """Raises what a pull raises; NoSuchPlatform where an index has none that was asked for."""
+        layers = await self._layers(caller, image)
+        total, done = sum(one.size for one in layers), 0
+        yield Progress(total, done)
+        queue: asyncio.Queue[int | None] = asyncio.Queue()
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(digest: Digest) -> None:
+            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest)) as answer:
+                assert answer.pieces  # noqa: S101 - a GET has a body
+                async for piece in answer.pieces:
+                    queue.put_nowait(len(piece) if isinstance(piece, bytes) else piece.stop - piece.start)
+
+        async def fetch_all() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for one in layers:
+                        group.create_task(fetch(one.digest))
+            finally:
+                queue.put_nowait(None)
+
+        fetching = asyncio.create_task(fetch_all())
+        try:
+            while (count := await queue.get()) is not None:
+                done += count
+                yield Progress(max(total, done), done)
+            await _first_error(fetching)
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
+        """Each blob once, of all the wanted manifests, which are here afterwards."""
+        found: dict[Digest, Descriptor] = {}
+        waiting = [image.reference]
+        is_matched = False
+        while waiting:
+            query = ManifestQuery(image.name, waiting.pop(), _ACCEPT)
+            answer = await self._manifests(caller, query)
+            named = descriptors_of(answer.content or b"")
+            children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]
+            is_matched = is_matched or bool(children)
+            if any(one.is_manifest for one in named) and not is_matched:
+                offered = sorted({one.platform or "unknown" for one in named if one.is_manifest})
+                raise NoSuchPlatform(image.platform or "", tuple(offered))
+            waiting += [Reference(one.digest) for one in children]
+            found |= {one.digest: one for one in named if not one.is_manifest}
+        return list(found.values())
+
+
+class NoSuchPlatform(Exception):
+    """The image is not there for this platform; `offered` are those it is there for."""
+
+    def __init__(self, wanted: str, offered: tuple[str, ...]) -> None:
+        super().__init__(f"no image for {wanted}; there is {', '.join(offered)}")
+        self.offered = offered
+
+
+def _is_wanted(one: Descriptor, platform: str | None) -> bool:
+    """`linux/arm64` takes `linux/arm64/v8` too."""
+    return platform is None or one.platform == platform or (one.platform or "").startswith(f"{platform}/")
+
+
+async def _first_error(task: asyncio.Task[None]) -> None:
+    try:
+        await task
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None

@@ -1,0 +1,184 @@
+"""No room: what is asked for is delivered all the same, whole and checked, and kept nowhere."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from domain.content import ByteRange
+from domain.errors import UpstreamBroken
+from domain.events import StorageRanFull
+from tests.application.cache.crowd import Crowd
+from tests.application.cache.watched import BIG, BIG_DIGEST, PIECE, held, soon
+from tests.application.service import PRIVATE
+
+
+class Full(Crowd):
+    def __init__(self, room: int | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.store.room = room
+
+    @property
+    def store(self) -> Any:
+        return self.service.parts.store()
+
+    async def fills_up(self, *, after: Any = None) -> list[Any]:
+        """Two readers who have the beginning when the disk turns out to be full."""
+        gate = held(self.upstream)
+        readers = self.read(), self.read()
+        await self.under_way()
+        self.store.room = 2 * PIECE
+        if after:
+            after()
+        gate.set()
+        return await asyncio.gather(*readers, return_exceptions=True)
+
+
+@pytest.mark.parametrize("room", [0, 1, len(BIG) - 1])
+def test_where_there_is_no_room_at_all_it_is_delivered_whole(room: int) -> None:
+    crowd = Full(room)
+
+    async def act() -> list[bytes]:
+        return await asyncio.gather(*(crowd.read() for _ in range(3)))
+
+    assert crowd.run(act()) == [BIG] * 3
+    assert crowd.store.content == crowd.store.drafts == {}
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_it_is_told_that_there_was_no_room(room: int) -> None:
+    crowd = Full(room)
+
+    async def act() -> bytes:
+        return await crowd.read()
+
+    crowd.run(act())
+    assert StorageRanFull(str(BIG_DIGEST)) in crowd.service.events
+
+
+def test_a_disk_that_runs_full_in_the_middle_is_no_trouble_to_readers() -> None:
+    crowd = Full()
+    assert crowd.run(crowd.fills_up()) == [BIG, BIG]
+    assert crowd.store.content == crowd.store.drafts == {}
+    assert crowd.count(StorageRanFull) == 1
+    starts = [fetch.byte_range.first for fetch in crowd.upstream.gets if fetch.byte_range]
+    assert len(starts) == 2
+    assert all(PIECE < start <= 2 * PIECE for start in starts)  # nobody is sent the beginning again
+
+
+def test_what_comes_after_that_is_checked_with_what_came_before() -> None:
+    crowd = Full()
+
+    def another_blob() -> None:
+        crowd.upstream.blobs[str(PRIVATE), str(BIG_DIGEST)] = BIG[:-1] + b"!"
+
+    first, second = crowd.run(crowd.fills_up(after=another_blob))
+    assert isinstance(first, UpstreamBroken)
+    assert isinstance(second, UpstreamBroken)
+
+
+def test_an_upstream_without_ranges_is_no_trouble_then_either() -> None:
+    crowd = Full()
+
+    async def act() -> list[Any]:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        crowd.store.room = 2 * PIECE
+        normal = crowd.upstream.alter
+
+        def whole(answer: Any) -> Any:
+            facts = replace(answer.facts, span=None, whole_size=None, size=len(BIG))
+            return normal(replace(answer, facts=facts, content=BIG))
+
+        crowd.upstream.alter = whole
+        gate.set()
+        return await first
+
+    assert crowd.run(act()) == BIG
+
+
+def test_what_there_was_no_room_for_is_not_tried_again_at_once() -> None:
+    crowd = Full(1)
+
+    async def act() -> None:
+        await crowd.read()
+        crowd.upstream.asked.clear()
+        crowd.store.room = None
+        assert await crowd.read() == BIG
+        assert crowd.store.content == {}
+        assert len(crowd.upstream.asked) == 1
+        crowd.service.clock.advance(61)
+        assert await crowd.read() == BIG
+        assert list(crowd.store.content) == [BIG_DIGEST]
+
+    crowd.run(act())
+
+
+def test_without_a_cache_all_is_delivered_and_nothing_kept() -> None:
+    crowd = Crowd(cache_dir="off")
+
+    async def act() -> list[bytes]:
+        whole = [await crowd.read() for _ in range(2)]
+        return [*whole, await crowd.read(byte_range=ByteRange(5, 9))]
+
+    assert crowd.run(act()) == [BIG, BIG, BIG[5:10]]
+    assert crowd.count(StorageRanFull) == 0
+
+
+def test_old_content_makes_room_for_new() -> None:
+    crowd = Full(len(BIG) + 40_000, cache_size="1MiB")
+    others = [crowd.upstream.put_blob(str(PRIVATE), bytes([number]) * 30_000) for number in range(3)]
+
+    async def act() -> None:
+        for digest in others:
+            await crowd.read(digest=digest)
+            crowd.service.clock.advance(1)
+        assert await crowd.read() == BIG
+        await soon(lambda: BIG_DIGEST in crowd.store.content)
+
+    crowd.run(act())
+
+
+def test_a_blob_of_unknown_length_stays_below_the_bound_too() -> None:
+    """It must neither fill the disk nor push everything else out, only to be thrown away itself."""
+    crowd = Full(cache_size="1MiB")
+    large = b"-" * 3_000_000
+    digest = crowd.upstream.put_blob(str(PRIVATE), large)
+    most = 0
+
+    async def act() -> bytes:
+        nonlocal most
+        await crowd.read()
+        crowd.upstream.alter = lambda answer: replace(answer, piece=PIECE, facts=replace(answer.facts, size=None))
+        reading = crowd.read(digest=digest)
+        while not reading.done():
+            held_now = (*crowd.store.content.values(), *crowd.store.drafts.values())
+            most = max(most, sum(map(len, held_now)))
+            await asyncio.sleep(0)
+        return await reading
+
+    assert crowd.run(act()) == large
+    assert most <= 2**20
+    assert BIG_DIGEST in crowd.store.content
+
+
+def test_many_fills_at_once_stay_below_the_bound() -> None:
+    """Each fits alone; together they do not. What lies in drafts counts."""
+    crowd = Full(cache_size="1MiB")
+    blobs = [bytes([number]) * 700_000 for number in range(1, 4)]
+    digests = [crowd.upstream.put_blob(str(PRIVATE), blob) for blob in blobs]
+    most = 0
+
+    async def act() -> list[bytes]:
+        nonlocal most
+        reading = [crowd.read(digest=digest) for digest in digests]
+        while not all(one.done() for one in reading):
+            held_now = (*crowd.store.content.values(), *crowd.store.drafts.values())
+            most = max(most, sum(map(len, held_now)))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*reading)
+
+    assert crowd.run(act()) == blobs
+    assert most <= 2**20

@@ -1,0 +1,267 @@
+"""What is used stays; what was not used for longest makes room."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import StorageFull
+from application.ports.usage_index import Used
+from domain.cache_policy import Room
+from domain.digest import Digest
+from domain.events import ContentEvicted
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
+from tests.fakes.storage_books import MemoryUsageIndex
+
+
+class Cache:
+    """A store of 1000 bytes, its index, and who sweeps it; `other` sweeps for another process."""
+
+    def __init__(self, bound: int = 1000, room: int | None = None) -> None:
+        self.disk = MemoryDisk(room)
+        self.store = MemoryContentStore(self.disk)
+        self.usage = MemoryUsageIndex()
+        self.clock = StoppedClock(1000)
+        self.events = RecordingEventSink()
+        self.sweep, self.other = (self.sweeper(bound) for _ in range(2))
+
+    def sweeper(self, bound: int) -> SweepCache:
+        keeper = MemoryStorageKeeper(self.disk)
+        return SweepCache(self.store, keeper, self.usage, self.usage, Room(bound), self.clock, self.events)
+
+    async def put(self, name: str, size: int, by: SweepCache | None = None) -> Digest:
+        content = name.encode().ljust(size, b"-")
+        digest = Digest.of(content)
+        await self.store.put(digest, content)
+        await (by or self.sweep).added(digest, size)
+        self.clock.advance(1)
+        return digest
+
+    @property
+    def names(self) -> str:
+        return "".join(sorted(content[:1].decode() for content in self.store.content.values()))
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.store.content.values()))
+
+
+def run(action: Any) -> Any:
+    return asyncio.run(action)
+
+
+def test_nothing_goes_while_all_fits() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcd":
+            await cache.put(name, 250)
+
+    run(act())
+    assert (cache.names, cache.events.events) == ("abcd", [])
+
+
+def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await cache.put("k", 1)
+
+    run(act())
+    assert cache.names == "cdefghijk"  # 801 bytes; with b it would be 901
+    assert cache.events.events == [ContentEvicted(2, 200)]
+
+
+def test_what_was_used_lately_stays() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        digests = {name: await cache.put(name, 200) for name in "abcde"}
+        cache.sweep.used(digests["a"])
+        await cache.put("f", 100)
+
+    run(act())
+    assert cache.names == "acdef"
+
+
+def test_what_another_process_used_stays_too_once_it_is_written_down() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        digests = {name: await cache.put(name, 200) for name in "abcde"}
+        cache.other.used(digests["a"])
+        await cache.other.flush()
+        await cache.put("f", 100)
+
+    run(act())
+    assert cache.names == "acdef"
+
+
+def test_what_another_process_added_counts() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for number, name in enumerate("abcdefghijkl"):
+            await cache.put(name, 100, cache.other if number % 2 else cache.sweep)
+            cache.clock.advance(6)
+
+    run(act())
+    assert cache.size <= 1000
+
+
+def test_drafts_count() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcd":
+            await cache.put(name, 200)
+        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        await draft.append([b"-" * 300])
+        cache.clock.advance(6)
+        await cache.sweep.make_room(0)
+        await draft.release(keep=False)
+        draft.file.close()
+
+    run(act())
+    assert cache.names == "bcd"
+
+
+@pytest.mark.parametrize("wanted", [901, 1000, 10**12])
+def test_what_never_fits_pushes_nothing_out(wanted: int) -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.put("a", 900)
+        with pytest.raises(StorageFull):
+            await cache.sweep.make_room(wanted)
+
+    run(act())
+    assert cache.names == "a"
+
+
+def test_room_is_made_before_it_is_needed() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcde":
+            await cache.put(name, 200)
+        await cache.sweep.make_room(500)
+
+    run(act())
+    assert cache.size == 400
+
+
+def test_a_disk_that_others_fill_makes_room_too() -> None:
+    cache = Cache(bound=10**9, room=1000)
+
+    async def act() -> None:
+        for name in "abcde":
+            await cache.put(name, 190)
+        await cache.sweep.make_room(400)
+
+    run(act())
+    assert 1000 - cache.size >= 400
+
+
+def test_a_disk_that_is_full_of_other_things_says_so() -> None:
+    cache = Cache(bound=10**9, room=1000)
+
+    async def act() -> None:
+        draft: Any = await cache.store.lease(Digest.of(b"somebody's"))
+        await draft.append([b"-" * 950])
+        with pytest.raises(StorageFull):
+            await cache.sweep.make_room(100)
+        draft.file.close()
+
+    run(act())
+
+
+def test_many_at_once_push_out_no_more_than_needed() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await asyncio.gather(*(cache.sweep.make_room(50) for _ in range(10)))
+
+    run(act())
+    assert cache.size == 800  # 850 would do for one; each of them only asks whether 50 bytes fit
+
+
+def test_what_is_being_read_can_be_read_to_its_end() -> None:
+    cache = Cache()
+
+    async def act() -> bytes:
+        digest = await cache.put("a", 500)
+        stored: Any = await cache.store.open(digest)
+        for name in "bcd":
+            await cache.put(name, 300)
+        assert "a" not in cache.names
+        content = await stored.read()
+        stored.file.close()
+        return content
+
+    assert len(run(act())) == 500
+
+
+def test_what_a_crash_left_behind_is_put_right() -> None:
+    cache = Cache()
+    lost, unknown = Digest.of(b"lost"), Digest.of(b"unknown")
+
+    async def act() -> None:
+        await cache.put("a", 100)
+        await cache.usage.keep([Used(lost, 700, 1)])
+        await cache.store.put(unknown, b"unknown")
+        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        await draft.append([b"some"])
+        cache.store.die()
+        busy: Any = await MemoryContentStore(cache.disk).lease(Digest.of(b"busy"))
+        await busy.append([b"some"])
+        await cache.sweep.reconcile()
+        busy.file.close()
+        draft.file.close()
+
+    run(act())
+    assert {one.digest for one in cache.usage.entries.values()} == set(cache.store.content)
+    assert unknown in cache.usage.entries
+    assert lost not in cache.usage.entries
+    assert list(cache.store.drafts) == [Digest.of(b"busy")]
+
+
+def test_a_cache_that_was_made_smaller_shrinks_at_the_start() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await cache.sweeper(500).reconcile()
+
+    run(act())
+    assert cache.names == "ghij"  # 450 is the kept share
+
+
+def test_what_is_dropped_is_neither_here_nor_known() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.sweep.drop(await cache.put("a", 100))
+        await cache.sweep.drop(Digest.of(b"never here"))
+
+    run(act())
+    assert (cache.names, cache.usage.entries) == ("", {})
+
+
+def test_use_of_what_is_gone_brings_nothing_back() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        cache.sweep.used(Digest.of(b"gone"))
+        await cache.sweep.flush()
+
+    run(act())
+    assert cache.usage.entries == {}
