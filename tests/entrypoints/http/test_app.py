@@ -22,6 +22,7 @@ PAGES = {
     "/v1/_ping": {"GET"},
     "/v1/search": {"GET"},
     "/livez": {"GET", "HEAD"},
+    "/metrics": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
 }
 
@@ -46,7 +47,7 @@ async def test_parts_open_once_and_close(start: Start, upstream: FakeUpstream) -
     seen: list[str] = []
 
     @asynccontextmanager
-    async def parts(settings: Settings) -> AsyncIterator[Container]:
+    async def parts(settings: Settings, row: int) -> AsyncIterator[Container]:
         seen.append("open")
         yield container_of(settings, upstream)
         seen.append("closed")

@@ -13,7 +13,7 @@ from application.ports.upstream_registry import Answer, Facts, Fetch
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from tests.entrypoints.conftest import Start
-from tests.entrypoints.service import until
+from tests.entrypoints.service import Service, until
 from tests.fakes.upstream import FakeAnswer, FakeUpstream
 
 CONTENT = bytes(range(256)) * 1200  # five pieces
@@ -63,6 +63,16 @@ class EndlessAnswer:
 
 
 @pytest.fixture
+def start(start: Start) -> Start:
+    """Without a cache, which would go on with what breaks off, and outlive who leaves."""
+
+    async def uncached(**settings: object) -> Service:
+        return await start(cache_dir="off", **settings)
+
+    return uncached
+
+
+@pytest.fixture
 def upstream() -> CountingUpstream:
     upstream = CountingUpstream()
     upstream.put_blob("team/app", CONTENT)
@@ -89,8 +99,8 @@ def _unsized(answer: FakeAnswer) -> FakeAnswer:
 
 
 async def _nothing_left(upstream: CountingUpstream) -> None:
-    """Waits until the service has let go of everything."""
-    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 1)
+    """Waits until the service has let go of everything: the test's own task is left, and the cache's upkeep."""
+    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 2)
 
 
 async def test_large_body_arrives_as_one(start: Start) -> None:

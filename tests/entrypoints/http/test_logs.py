@@ -1,9 +1,11 @@
 """The form of the log."""
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from threading import Thread
 
 import pytest
 
@@ -89,6 +91,73 @@ def test_configuring_twice_writes_lines_once(configure: Configure, capsys: pytes
     configure()
     OURS.warning("said")
     assert capsys.readouterr().err.count("said") == 1
+
+
+async def test_lines_of_one_turn_are_written_at_once_and_in_order(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure()
+    for number in range(5):
+        ACCESS.info("line %d", number)
+    assert capsys.readouterr().err == ""
+    await asyncio.sleep(0)
+    assert re.findall(r"line (\d)", capsys.readouterr().err) == list("01234")
+    ACCESS.info("the next turn")
+    await asyncio.sleep(0)
+    assert "the next turn" in capsys.readouterr().err
+
+
+async def test_what_warns_is_written_at_once_and_not_before_its_turn(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure()
+    ACCESS.info("first")
+    OURS.warning("second")
+    assert re.findall("first|second|third", capsys.readouterr().err) == ["first", "second"]
+    ACCESS.info("third")
+    await asyncio.sleep(0)
+    assert re.findall("first|second|third", capsys.readouterr().err) == ["third"]
+
+
+async def test_a_line_that_cannot_be_formed_stops_no_other(
+    configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure()
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    ACCESS.info("%d", "no number")
+    ACCESS.info("said")
+    await asyncio.sleep(0)
+    assert "said" in capsys.readouterr().err
+
+
+async def test_what_waits_when_the_process_ends_is_written(
+    configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure()
+    ACCESS.info("the last")
+    logging.getLogger().handlers[0].flush()
+    assert "the last" in capsys.readouterr().err
+
+
+def test_lines_of_many_threads_are_all_written(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    threads = [Thread(target=lambda: [ACCESS.info("said") for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert capsys.readouterr().err.count("said\n") == 200
+
+
+def test_each_second_is_printed_as_it_is(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    handler = logging.getLogger().handlers[0]
+    for created in (1_800_000_000.0, 1_800_000_000.25, 1_800_000_001.999, 1_800_000_000.5):
+        record = logging.LogRecord("a", logging.WARNING, "", 0, "said", (), None)
+        record.created, record.msecs = created, (created % 1) * 1000
+        handler.handle(record)
+    times = re.findall(r":(\d\d,\d{3}) WARNING", capsys.readouterr().err)
+    assert times == ["00,000", "00,250", "01,999", "00,500"]
 
 
 def test_settings_of_logs_have_defaults() -> None:

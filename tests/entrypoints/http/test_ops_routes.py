@@ -1,8 +1,16 @@
 """What load balancers ask."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
 import pytest
+from dependency_injector import providers
+from prometheus_client.parser import text_string_to_metric_families
 
 from domain.errors import UpstreamTimedOut, UpstreamUnreachable
+from entrypoints.container import Container
+from entrypoints.settings import Settings
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import basic
 from tests.fakes.clock import StoppedClock
@@ -54,9 +62,51 @@ async def test_readyz_asks_every_few_seconds_only(start: Start, upstream: FakeUp
     assert len(upstream.pinged) == 2
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 async def test_probes_need_no_account_ever(start: Start, path: str) -> None:
     service = await start(accounts=basic("a", "b").split()[1])
     assert (await service.get(path)).status_code == 200
     head = await service.ask(f"HEAD {path} HTTP/1.1\nHost: a")
     assert (head.status, int(head.get("content-length") or 0) > 0) == (200, True)
+
+
+async def test_metrics_are_what_prometheus_reads(start: Start, upstream: FakeUpstream) -> None:
+    answer = await (await start()).get("/metrics")
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    families = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert "docker_image_proxy_client_bytes" in families
+    assert upstream.asked == upstream.pinged == []
+
+
+async def test_metrics_count_what_clients_get(start: Start, upstream: FakeUpstream) -> None:
+    digest = upstream.put_blob("team/secret", b"0123456789" * 1000)
+    service = await start(parts=_counting(upstream))
+    for _ in range(2):
+        assert len((await service.get(f"/v2/team/secret/blobs/{digest}")).content) == 10_000
+    await service.get(f"/v2/team/secret/blobs/{digest}", {"Range": "bytes=0-9"})
+    await service.head(f"/v2/team/secret/blobs/{digest}")
+    assert (await service.get("/v2/team/secret/blobs/sha256:" + "0" * 64)).status_code == 404
+    text = (await service.get("/metrics")).text
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels.get("kind", "blob") == "blob"
+    }
+    told = [samples[f"docker_image_proxy_{name}_total"] for name in ("client_bytes", "upstream_bytes", "fills")]
+    assert told == [20_010, 10_000, 2]  # the one that is not there was begun too
+    assert samples["docker_image_proxy_cache_hits_total"] == 2
+    assert "secret" not in text
+
+
+def _counting(upstream: FakeUpstream) -> Any:
+    """Parts whose events are counted as in production."""
+
+    @asynccontextmanager
+    async def parts(settings: Settings, row: int) -> AsyncIterator[Container]:
+        async with opening(upstream)(settings) as container:
+            container.events.override(providers.Object(container.counting()))
+            yield container
+
+    return parts

@@ -1,0 +1,98 @@
+"""HotAnswers: the same request again, answered with the same bytes, without being understood anew.
+
+A mirror is asked for the same few manifests by the same clients, byte for byte, thousands of times. To take such a
+request apart, find that its token is good and its tag fresh, and print the same headers again costs several times
+what all of Sanic costs. So the finished answer is kept, under the whole head of the request: method, path, token,
+what is accepted, everything. It is good as long as everything is that it came from: the application says until when.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sanic import Request, Sanic
+from sanic.headers import format_http1_response
+from sanic.http.constants import Stage
+from sanic.http.http1 import Http
+from sanic.response import HTTPResponse
+
+from application.cache.remembered import Remembered
+from application.ports.event_sink import EventSink
+from application.ports.request_record import RequestRecord
+from domain.events import BytesDelivered, ContentAsked, Event
+from domain.ports import Clock
+from domain.records import ContentKind
+from entrypoints.http import access_log
+from entrypoints.http.access_log import Sent
+
+_MEMORY = 16 * 1024 * 1024
+"""Bytes in each worker."""
+_LONGEST_SECONDS = 5.0
+"""Then it is looked again whether another worker has met a refusal, or an operator purged the image."""
+
+
+@dataclass(frozen=True)
+class HotAnswer:
+    """One answer as it goes over the wire, and what the log and the counters are to know of it."""
+
+    wire: bytes
+    status: int
+    good_until: float
+    sent: Sent
+    record: RequestRecord
+    events: tuple[Event, ...]
+
+
+class HotAnswers:
+    """Bounded; whatever is not asked for makes room."""
+
+    def __init__(self, clock: Clock, events: EventSink) -> None:
+        self._clock = clock
+        self._events = events
+        self._answers: Remembered[bytes, HotAnswer] = Remembered(_MEMORY)
+
+    def find(self, request: Request[Any, Any]) -> HotAnswer | None:
+        answer = self._answers.get(request.head)
+        if answer is None or self._clock.now() >= answer.good_until:
+            return None
+        return answer
+
+    def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
+        """Called when the answer is complete. Nothing is kept of a connection that ends with it."""
+        stream = cast("Http", request.stream)
+        if not stream.keep_alive or stream.request_body or good_until <= self._clock.now():
+            return
+        body = b"" if stream.head_only else response.body or b""
+        wire = format_http1_response(response.status, _headers(response)) + body
+        until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
+        events = (ContentAsked(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
+        record = RequestRecord(request.ctx.record.account)
+        answer = HotAnswer(wire, response.status, until, Sent(len(body)), record, events)
+        self._answers.put(request.head, answer, len(request.head) + len(wire))
+
+    def counted(self, answer: HotAnswer) -> None:
+        for event in answer.events:
+            self._events.emit(event)
+
+
+def _headers(response: HTTPResponse) -> Iterator[tuple[bytes, bytes]]:
+    yield from response.processed_headers
+    yield b"connection", b"keep-alive"
+
+
+class HotSanic(Sanic[Any, Any]):
+    """Sanic, but for requests whose answer is at hand: those pass neither router nor middleware."""
+
+    async def handle_request(self, request: Request[Any, Any]) -> None:  # no cov
+        hot: HotAnswers = self.ctx.hot
+        stream = cast("Http", request.stream)
+        answer = hot.find(request) if not self.ctx.is_stopping else None
+        if answer is None:
+            await super().handle_request(request)
+            return
+        stream.stage = Stage.IDLE
+        await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream does when an answer is complete
+        hot.counted(answer)
+        seconds = time.perf_counter() - (stream.perft0 or 0.0)
+        access_log.write(request, answer.status, answer.sent, seconds, answer.record)
