@@ -1,9 +1,22 @@
-"""Events, written to the log."""
+"""Events, written to the log, counted, or both."""
 
 import logging
 
+from application.ports.event_sink import EventSink
 from domain.documents import one_line
-from domain.events import Event, StanceLearnt, UpstreamFailed, UpstreamSharesOurName, WrongContent
+from domain.events import (
+    ContentDamaged,
+    ContentEvicted,
+    Event,
+    FillResumed,
+    StaleServed,
+    StanceLearnt,
+    StorageRanFull,
+    UpkeepFailed,
+    UpstreamFailed,
+    UpstreamSharesOurName,
+    WrongContent,
+)
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -28,3 +41,32 @@ class LoggingEventSink:
                 _LOG.warning("%s: %s", upstream, one_line(reason))
             case WrongContent(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
+            case _:
+                _log_cache(event)
+
+
+def _log_cache(event: Event) -> None:
+    match event:
+        case FillResumed(upstream, digest, reason):
+            _LOG.warning("%s: %s broke off and is gone on with: %s", upstream, digest, one_line(reason))
+        case StaleServed(upstream, reason):
+            _LOG.debug("%s: answered from the cache, unchecked: %s", upstream, one_line(reason))
+        case ContentEvicted(count, size):
+            _LOG.info("the cache made room: %d pieces of content, %d bytes", count, size)
+        case ContentDamaged(digest):
+            _LOG.error("%s was damaged in the cache; it is fetched again", digest)
+        case UpkeepFailed(reason):
+            _LOG.error("the cache's upkeep failed: %s", one_line(reason))
+        case StorageRanFull(digest):
+            _LOG.warning("the cache is full; %s is delivered uncached", digest)
+
+
+class FannedEventSink:
+    """Plays the EventSink, for several others."""
+
+    def __init__(self, *sinks: EventSink) -> None:
+        self._sinks = sinks
+
+    def emit(self, event: Event) -> None:
+        for sink in self._sinks:
+            sink.emit(event)

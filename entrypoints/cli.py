@@ -1,12 +1,12 @@
 """The console script."""
 
 import argparse
-import getpass
 import sys
 from collections.abc import Sequence
 
 from domain.access import Credentials
 from domain.authorization import encode_basic
+from entrypoints.passwords import ask_password
 from entrypoints.settings import SettingsError, load_settings
 from entrypoints.version import NAME, VERSION
 
@@ -31,10 +31,29 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check-config", help="check the settings, and the upstream that they name")
     check.set_defaults(run=_check)
+    _add_cache_commands(commands)
     encode = commands.add_parser("encode-account", help="ask for a password and print the ACCOUNTS entry")
     encode.add_argument("user", metavar="USER")
     encode.set_defaults(run=_encode)
     return parser
+
+
+def _add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    cache = commands.add_parser("cache", help="look into the cache, and put it right")
+    cache.set_defaults(run=_cache)
+    kinds = cache.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    kinds.add_parser("stats", help="how much is there, and how much may be")
+    kinds.add_parser("ls", help="the tags that were asked for, and how much of each is there")
+    kinds.add_parser("verify", help="hash everything again, and drop what is damaged")
+    purge = kinds.add_parser("purge", help="drop an image, or all of a repository")
+    purge.add_argument("image", metavar="IMAGE", help="NAME, or NAME:TAG")
+    prune = kinds.add_parser("prune", help="drop what was not used for long, and what a crash left behind")
+    prune.add_argument("--older-than", type=float, default=30, metavar="DAYS", help="30 where not said")
+    warm = commands.add_parser("warm", help="pull images into the cache ahead of time")
+    warm.set_defaults(run=_warm)
+    warm.add_argument("images", nargs="+", metavar="IMAGE", help="NAME[:TAG][@DIGEST], as clients name it here")
+    warm.add_argument("--platform", metavar="OS/ARCHITECTURE", help="only this one, such as linux/amd64; else all")
+    warm.add_argument("--user", metavar="USER", help="pull as this user; the password is asked for")
 
 
 def _serve(_: argparse.Namespace) -> int:
@@ -54,23 +73,30 @@ def _check(_: argparse.Namespace) -> int:
     return check_config(settings)
 
 
+def _cache(options: argparse.Namespace) -> int:
+    settings = load_settings()
+    from entrypoints.cache_commands import run_cache_command  # noqa: PLC0415 - as above
+
+    return run_cache_command(settings, options)
+
+
+def _warm(options: argparse.Namespace) -> int:
+    settings = load_settings()
+    from entrypoints.warm_command import run_warm_command  # noqa: PLC0415 - as above
+
+    return run_warm_command(settings, options)
+
+
 def _encode(options: argparse.Namespace) -> int:
     if not options.user or ":" in options.user:
         print(f"{NAME}: a user name holds no colon (RFC 7617)", file=sys.stderr)
         return _WRONG_SETTINGS
     try:
-        print(encode_basic(Credentials(options.user, _ask_password(options.user))))
+        print(encode_basic(Credentials(options.user, ask_password(options.user))))
     except UnicodeDecodeError:
         print(f"{NAME}: the password is not UTF-8 text", file=sys.stderr)
         return _WRONG_SETTINGS
     return 0
-
-
-def _ask_password(user: str) -> str:
-    """From the terminal, without showing it; else the first line of standard input."""
-    if sys.stdin.isatty():
-        return getpass.getpass(f"Password of {user}: ")
-    return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Who plays which part in production. The only place that names adapters."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,8 +8,9 @@ from dependency_injector import containers, providers
 
 from adapters.accounts.fixed import FixedAccountDirectory
 from adapters.clock import SystemClock
+from adapters.metrics import CountingEventSink, SharedCounters
 from adapters.public_suffixes import BundledPublicSuffixes
-from adapters.telemetry import LoggingEventSink
+from adapters.telemetry import FannedEventSink, LoggingEventSink
 from adapters.tokens.jws import JwsTokenCodec
 from adapters.upstream.http_client import HttpClient
 from adapters.upstream.proxies import ProxyRules
@@ -20,27 +22,49 @@ from adapters.upstream.token_relay import HttpTokenRelay
 from application.answer_ping import AnswerPing
 from application.authorize_pull import AuthorizePull
 from application.browse import Browse
+from application.cache.background import Background
+from application.cache.callers import Callers
+from application.cache.fetch_manifest import FetchManifest
+from application.cache.fill_parts import FillParts
+from application.cache.fills import Fills
+from application.cache.grants import Grants
+from application.cache.manifest_shelf import ManifestShelf
+from application.cache.outages import Outages
+from application.cache.pull_tag import PullTag
+from application.cache.read_rights import ReadRights
+from application.cache.stream_blob import StreamBlob
+from application.cache.sweep_cache import SweepCache
+from application.cache.tag_marks import TagMarks
 from application.grant_token import GrantToken
+from application.inspect_cache import InspectCache
+from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
+from application.ports.metrics_page import MetricsPage
 from application.ports.token_relay import TokenRelay
 from application.ports.upstream_registry import Passed, Session, UpstreamRegistry, UpstreamRight
 from application.ports.upstream_search import UpstreamSearch
 from application.pull_blob import PullBlob
 from application.pull_manifest import PullManifest
 from application.refusals import Refusals
+from application.relayed_tokens import RelayedTokens
 from application.report_status import ReportStatus
 from application.search import Search
+from application.upkeep import Upkeep
 from application.upstream_stances import UpstreamStances
+from application.warm_cache import WarmCache
 from domain.account_policy import AccountPolicy
+from domain.cache_policy import CachePolicy, Room
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
+from domain.records import CallerId, mirror_caller
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Upstream, UpstreamTable
 from entrypoints.setting_values import origin_of_address
 from entrypoints.settings import Settings
+from entrypoints.storage import Storage, open_storage
 from entrypoints.version import NAME, VERSION
 
 
@@ -64,6 +88,47 @@ def _secret(settings: Settings) -> bytes:
     return settings.server_secret.get_secret_value().encode()
 
 
+def _caller_key(settings: Settings) -> bytes:
+    """Another key than that of the tokens, from the same secret: a fingerprint must never be of use as a signature."""
+    return hashlib.blake2b(_secret(settings), person=b"cache callers").digest()
+
+
+def _mirror_caller(settings: Settings) -> CallerId:
+    """By the login that it uses upstream. Not keyed with a secret that may be random: what the mirror may read is to
+    be known after a restart without its upstream too. So it is a slow hash, worth nothing to who reads the index.
+    """
+    login = settings.upstream_credentials
+    if login is None:
+        return mirror_caller("without a login")
+    text = f"{len(login.username)}:{login.username}:{login.password}".encode()
+    salt = settings.upstream_registry.encode()
+    return mirror_caller(hashlib.scrypt(text, salt=salt, n=2**14, r=8, p=1, dklen=20).hex())
+
+
+def _cache_policy(settings: Settings) -> CachePolicy:
+    if settings.cache_dir is None:
+        return CachePolicy(0, 0, 0)
+    return CachePolicy(settings.tag_ttl, settings.grant_ttl, settings.stale_ttl)
+
+
+def _room(settings: Settings) -> Room:
+    if settings.cache_dir is None:
+        return Room(0)
+    try:
+        return Room(settings.cache_size.of(settings.cache_dir))
+    except OSError:
+        return Room(0)  # the folder is gone: nothing can be kept there
+
+
+def _metrics(counting: CountingEventSink) -> MetricsPage:
+    return counting
+
+
+def make_counters(settings: Settings) -> SharedCounters:
+    """For all workers; made before they are forked."""
+    return SharedCounters(settings.workers)
+
+
 class Container(containers.DeclarativeContainer):
     """Each provider is annotated with its port, so that the type checker proves that the part can be played.
 
@@ -73,6 +138,8 @@ class Container(containers.DeclarativeContainer):
 
     settings: providers.Dependency[Settings] = providers.Dependency(instance_of=Settings)
     session: providers.Dependency[object] = providers.Dependency()
+    storage: providers.Dependency[Storage] = providers.Dependency(instance_of=Storage)
+    counting: providers.Dependency[CountingEventSink] = providers.Dependency(instance_of=CountingEventSink)
 
     service: providers.Provider[str] = settings.provided.self_auth_service
     identity: providers.Provider[UpstreamRight] = providers.Singleton(_identity, settings)
@@ -80,7 +147,10 @@ class Container(containers.DeclarativeContainer):
     upstreams: providers.Provider[UpstreamTable] = providers.Singleton(UpstreamTable, upstream)
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
-    events: providers.Provider[EventSink] = providers.Singleton(LoggingEventSink)
+    metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting)
+    events: providers.Provider[EventSink] = providers.Singleton(
+        FannedEventSink, providers.Singleton(LoggingEventSink), counting
+    )
     codec: providers.Provider[TokenCodec] = providers.Singleton(JwsTokenCodec, providers.Callable(_secret, settings))
     accounts: providers.Provider[AccountDirectory] = providers.Singleton(
         FixedAccountDirectory, settings.provided.accounts
@@ -105,36 +175,122 @@ class Container(containers.DeclarativeContainer):
     registry: providers.Provider[UpstreamRegistry] = providers.Singleton(HttpUpstreamRegistry, http, logins)
     upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, http)
 
+    background: providers.Provider[Background] = providers.Singleton(Background)
     stances: providers.Provider[UpstreamStances] = providers.Singleton(
-        UpstreamStances, registry, settings.provided.trust, service, clock, events
+        UpstreamStances,
+        registry,
+        settings.provided.trust,
+        service,
+        storage.provided.stances,
+        clock,
+        events,
+        background,
     )
     refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, identity)
     authorize: providers.Provider[AuthorizePull] = providers.Singleton(
         AuthorizePull, stances, policy, verifier, refusals, identity
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(AnswerPing, authorize, refusals, registry)
-    grant_token: providers.Provider[GrantToken] = providers.Singleton(
-        GrantToken, stances, policy, issuer, relay, upstreams, service
-    )
-    pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
-        PullManifest, authorize, refusals, upstreams, registry, events
-    )
-    pull_blob: providers.Provider[PullBlob] = providers.Singleton(
-        PullBlob, authorize, refusals, upstreams, registry, events
-    )
     browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry)
     search: providers.Provider[Search] = providers.Singleton(Search, authorize, browse, upstream_search)
     report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
 
+    # --- the cache ---
+    store: providers.Provider[ContentStore] = storage.provided.store
+    cache_policy: providers.Provider[CachePolicy] = providers.Singleton(_cache_policy, settings)
+    callers: providers.Provider[Callers] = providers.Singleton(
+        Callers,
+        storage.provided.tokens,
+        codec,
+        providers.Callable(_caller_key, settings),
+        providers.Callable(_mirror_caller, settings),
+    )
+    room: providers.Provider[Room] = providers.Singleton(_room, settings)
+    outages: providers.Provider[Outages] = providers.Singleton(Outages, clock, events)
+    grants: providers.Provider[Grants] = providers.Singleton(
+        Grants, storage.provided.grants, cache_policy, clock, background
+    )
+    rights: providers.Provider[ReadRights] = providers.Singleton(
+        ReadRights, registry, grants, storage.provided.links, outages, background, clock
+    )
+    sweep: providers.Provider[SweepCache] = providers.Singleton(
+        SweepCache,
+        store,
+        storage.provided.keeper,
+        storage.provided.usage,
+        storage.provided.total,
+        room,
+        clock,
+        events,
+    )
+    shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, events)
+    marks: providers.Provider[TagMarks] = providers.Singleton(TagMarks, storage.provided.tags, cache_policy, clock)
+    fills: providers.Provider[Fills] = providers.Singleton(
+        Fills,
+        providers.Singleton(
+            FillParts, store, registry, rights, sweep, events, background, settings.provided.fill_retries
+        ),
+        room,
+        clock,
+    )
+    upkeep: providers.Provider[Upkeep] = providers.Singleton(
+        Upkeep, sweep, fills, rights, marks, shelf, storage.provided.epoch, events
+    )
+
+    # --- what clients and operators ask ---
+    relayed: providers.Provider[RelayedTokens] = providers.Singleton(RelayedTokens, relay, callers, grants, outages)
+    grant_token: providers.Provider[GrantToken] = providers.Singleton(
+        GrantToken, stances, policy, issuer, relayed, upstreams, service
+    )
+    fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
+        FetchManifest, registry, rights, shelf, events
+    )
+    pull_tag: providers.Provider[PullTag] = providers.Singleton(PullTag, rights, marks, shelf, fetch_manifest, outages)
+    pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
+        PullManifest, authorize, refusals, upstreams, callers, rights, shelf, fetch_manifest, pull_tag, events
+    )
+    stream_blob: providers.Provider[StreamBlob] = providers.Singleton(StreamBlob, registry, rights, events)
+    pull_blob: providers.Provider[PullBlob] = providers.Singleton(
+        PullBlob, authorize, refusals, upstreams, callers, rights, store, sweep, fills, stream_blob, events
+    )
+    warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, pull_manifest, pull_blob)
+    inspect_cache: providers.Provider[InspectCache] = providers.Singleton(
+        InspectCache,
+        store,
+        storage.provided.keeper,
+        storage.provided.usage,
+        storage.provided.tags,
+        storage.provided.links,
+        sweep,
+        shelf,
+        storage.provided.epoch,
+        clock,
+    )
+
 
 @asynccontextmanager
-async def open_container(settings: Settings) -> AsyncIterator[Container]:
-    """The parts, put together and running; one for each worker process. Needs a running event loop."""
+async def open_container(
+    settings: Settings, counters: SharedCounters | None = None, row: int = 0
+) -> AsyncIterator[Container]:
+    """The parts, put together and running; one for each worker process. Needs a running event loop.
+
+    `counters` are those of all workers, `row` is this one's.
+    """
     session = open_session(SessionSettings(settings.upstream_timeout, settings.upstream_ca))
-    container = Container(settings=settings, session=session)
-    try:
-        yield container
-    finally:
-        await container.report_status().close()
-        await container.stances().close()
-        await session.close()
+    counting = CountingEventSink(counters or SharedCounters(1), row if counters else 0)
+    async with open_storage(settings, SystemClock()) as storage:
+        container = Container(settings=settings, session=session, storage=storage, counting=counting)
+        try:
+            yield container
+        finally:
+            await close_parts(container)
+            await session.close()
+
+
+async def close_parts(container: Container) -> None:
+    """End what runs on its own, in the order in which one thing needs another."""
+    await container.report_status().close()
+    await container.stances().close()
+    await container.upkeep().close()
+    await container.fills().close()
+    await container.background().close()

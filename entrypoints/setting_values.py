@@ -1,14 +1,19 @@
 """How the text of one setting becomes a value. Every ValueError here says what the setting takes."""
 
 import ipaddress
+import os
 import re
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
+
+import platformdirs
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
 from domain.upstreams import Origin
+from entrypoints.version import NAME
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -17,6 +22,11 @@ HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-
 _ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
 _SECRET_BYTES = 32
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?P<unit>%|[kmgt]?i?b?)", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "i": 1}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_WHOLE_PERCENT = 100
+_SMALLEST_CACHE = 2**20
 
 
 def parse_address(text: str) -> str:
@@ -87,6 +97,55 @@ def parse_hosts(text: str) -> frozenset[str]:
     if not all(HOST.fullmatch(host) for host in hosts):
         raise ValueError("takes hosts, each HOST or HOST:PORT, separated by commas")
     return frozenset(hosts)
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Either a number of bytes or a share of the file system, from 0 to 1."""
+
+    size: int = 0
+    share: float = 0.0
+
+    def of(self, folder: Path) -> int:
+        """Bytes. Raises OSError where the folder is not there."""
+        if not self.share:
+            return self.size
+        state = os.statvfs(folder)
+        return int(state.f_blocks * state.f_frsize * self.share)
+
+
+def parse_cache_size(text: str) -> CacheSize:
+    matched = _SIZE.fullmatch(text.strip())
+    if not matched:
+        raise ValueError("takes bytes, a size such as 20GiB, or a share of the disk such as 80%")
+    number, unit = float(matched["number"]), matched["unit"].lower()
+    if unit == "%":
+        if not 0 < number <= _WHOLE_PERCENT:
+            raise ValueError("takes a share of the disk from 1% to 100%")
+        return CacheSize(share=number / _WHOLE_PERCENT)
+    size = int(number * _UNITS[unit.removesuffix("b")])
+    if size < _SMALLEST_CACHE:
+        raise ValueError("takes 1MiB at least; CACHE_DIR=off turns the cache off")
+    return CacheSize(size=size)
+
+
+def parse_cache_folder(value: object) -> Path | None:
+    """None for `off`."""
+    text = str(value)
+    if text.strip().lower() == "off":
+        return None
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError("takes an absolute path, or off") from error
+    if not path.is_absolute():
+        raise ValueError("takes an absolute path, or off")
+    return path
+
+
+def default_cache_folder() -> Path:
+    """Where this platform keeps the data of a program."""
+    return platformdirs.user_data_path(NAME, appauthor=False)
 
 
 def read_secret_file(path: Path) -> str:

@@ -20,12 +20,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from domain.access import Credentials
 from domain.trust import TrustPolicy, UpstreamIdentity
 from entrypoints.setting_values import (
+    CacheSize,
     Network,
     check_authorities,
     check_key_pair,
+    default_cache_folder,
     is_loopback,
     parse_accounts,
     parse_address,
+    parse_cache_folder,
+    parse_cache_size,
     parse_hosts,
     parse_networks,
     parse_proxy,
@@ -95,6 +99,22 @@ class Settings(BaseSettings):
     http_proxy: Proxy | None = Field(None, repr=False, description="an address")
     https_proxy: Proxy | None = Field(None, repr=False, description="an address")
     no_proxy: str = Field("", description="hosts, separated by commas")
+
+    # --- the cache ---
+    cache_dir: Annotated[Path | None, BeforeValidator(parse_cache_folder)] = Field(
+        default_factory=default_cache_folder,
+        description="the path of a folder on a local file system, or off",
+    )
+    cache_size: Annotated[CacheSize, NoDecode, BeforeValidator(parse_cache_size)] = Field(
+        CacheSize(size=20 * 1024**3),
+        description="bytes, a size such as 20GiB, or a share of the disk such as 80%",
+        validate_default=False,
+    )
+    tag_ttl: float = Field(60, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    grant_ttl: float = Field(300, ge=0, le=86400, description="seconds from 0 to 86400")
+    stale_ttl: float = Field(86400, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    fill_retries: int = Field(5, ge=0, le=100, description="a number from 0 to 100")
+    delivery_idle: float = Field(120, ge=1, le=86400, description="seconds of silence, from 1 to 86400")
 
     # --- secrets out of files ---
     accounts_file: Path | None = Field(None, description="the path of a file")
@@ -189,6 +209,10 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise SettingsError(_line(error)) from None
+    except RuntimeError as error:
+        # What the default of this one raises where nobody knows the user's home.
+        takes = Settings.model_fields["cache_dir"].description
+        raise SettingsError(f"CACHE_DIR: is not set, and there is no home to put it in; takes {takes}") from error
 
 
 def _line(error: ValidationError) -> str:

@@ -15,6 +15,7 @@ from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
 from entrypoints.http.connections import close_if_stopping
 from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
+from entrypoints.http.hot_answers import HotAnswers, HotSanic
 from entrypoints.http.ops_routes import operations
 from entrypoints.http.pull_routes import pulls
 from entrypoints.http.realm import TokenRealm
@@ -31,7 +32,8 @@ _BODY_LIMIT = 64 * 1024
 _SILENCE_SECONDS = 120
 
 App = Sanic[Any, Any]
-OpenParts = Callable[[Settings], AbstractAsyncContextManager[Container]]
+OpenParts = Callable[..., AbstractAsyncContextManager[Container]]
+"""Called with the settings and, by name, the `row` that is this worker's in what all workers share."""
 
 
 class AnyTargetRequest(Request[Any, Any]):
@@ -52,7 +54,7 @@ class AnyTargetRequest(Request[Any, Any]):
 def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts: OpenParts = open_container) -> App:
     """The application. `open_parts` gives it its parts; tests give others."""
     Http.HEADER_CEILING = max(Http.HEADER_CEILING, _HEADER_LIMIT + _REQUEST_LINE_LIMIT)
-    app = Sanic(name, configure_logging=False, request_class=AnyTargetRequest)
+    app = HotSanic(name, configure_logging=False, request_class=AnyTargetRequest)
     app.config.update(
         {
             "ACCESS_LOG": False,
@@ -63,7 +65,7 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
             "REQUEST_MAX_HEADER_SIZE": _HEADER_LIMIT + _REQUEST_LINE_LIMIT,
             "REQUEST_MAX_SIZE": _BODY_LIMIT,
             # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
-            "RESPONSE_TIMEOUT": max(_SILENCE_SECONDS, 3 * settings.upstream_timeout),
+            "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.upstream_timeout),
         }
     )
     app.blueprint([pulls, tokens, searches, operations])
@@ -82,18 +84,28 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
     """The last touch to every answer, a 401 included: old docker clients believe no challenge without the version."""
     close_if_stopping(request)
     response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
+    if isinstance(response, HTTPResponse) and hasattr(request.ctx, "record") and request.ctx.good_until:
+        request.app.ctx.hot.keep(request, response, request.ctx.good_until)
 
 
 def _register_parts(app: App, open_parts: OpenParts) -> None:
     async def start(app: App) -> None:
         app.ctx.opened = AsyncExitStack()
-        app.ctx.parts = await app.ctx.opened.enter_async_context(open_parts(app.ctx.settings))
+        app.ctx.parts = await app.ctx.opened.enter_async_context(open_parts(app.ctx.settings, row=_row(app)))
+        app.ctx.hot = HotAnswers(app.ctx.parts.clock(), app.ctx.parts.events())
+        app.ctx.parts.upkeep().start()
 
     async def stop(app: App) -> None:
         await app.ctx.opened.aclose()
 
     app.before_server_start(start)
     app.after_server_stop(stop)
+
+
+def _row(app: App) -> int:
+    """The worker's number, which one that takes the place of a dead one has too."""
+    # "Sanic-Server-1-0"; a test that runs in one process has none.
+    return int(app.m.name.split("-")[-2]) if hasattr(app, "multiplexer") else 0
 
 
 def _register_errors(app: App) -> None:

@@ -27,10 +27,18 @@ async def readyz(request: Request) -> HTTPResponse:
     return _json(200 if status.reachable else 503, {"status": word, "upstream": upstream})
 
 
+async def metrics(request: Request) -> HTTPResponse:
+    """Sums over all workers, whichever answers; no names of repositories or accounts."""
+    parts: Container = request.app.ctx.parts
+    content, media_type = parts.metrics().render()
+    return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
+
+
 def _json(status: int, document: dict[str, object]) -> HTTPResponse:
     return HTTPResponse(json.dumps(document), status, {"Cache-Control": "no-store"}, "application/json")
 
 
 operations = Blueprint("operations")
 operations.add_route(livez, "/livez", methods=("GET", "HEAD"))
+operations.add_route(metrics, "/metrics", methods=("GET", "HEAD"))
 operations.add_route(readyz, "/readyz", methods=("GET", "HEAD"))

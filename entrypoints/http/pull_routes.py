@@ -2,9 +2,9 @@
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from application.blobs import BlobAnswer, BlobQuery
 from application.browse import Listing
-from application.pull_blob import BlobAnswer, BlobQuery
-from application.pull_manifest import ManifestAnswer, ManifestQuery
+from application.manifests import ManifestAnswer, ManifestQuery
 from application.rights import Caller
 from domain.authorization import parse_authorization
 from domain.content import ByteRange
@@ -52,8 +52,11 @@ async def _manifest(request: Request, path: ManifestPath) -> HTTPResponse:
     known = known_digests(request)
     query = ManifestQuery(path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"})
     answer = await parts.pull_manifest()(caller_of(request), query)
+    request.ctx.is_content = True
     if "*" in known or str(answer.digest) in known:
         return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
+    # Only what needs no condition of the client's to be looked at may be said again unseen.
+    request.ctx.good_until = answer.good_until
     headers = _manifest_headers(path, answer) | {"Content-Length": str(answer.size)}
     return _answer(200, answer.media_type, answer.content, headers)
 
@@ -77,7 +80,9 @@ async def _blob(request: Request, path: BlobPath) -> HTTPResponse | None:
         headers |= _extent(blob)
         if blob.pieces is None:
             return _answer(200, blob.media_type, None, headers)
-        await deliver(request, 206 if blob.span else 200, headers, blob.media_type, blob.pieces)
+        request.ctx.is_content = True
+        status = 206 if blob.span else 200
+        await deliver(request, status, headers, blob.media_type, blob.pieces, damaged=blob.damaged)
     return None
 
 

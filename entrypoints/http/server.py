@@ -1,16 +1,19 @@
 """Starts the worker processes and says so."""
 
 import socket
+from functools import partial
 
 from sanic import Sanic
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from domain.errors import RegistryError
+from entrypoints.container import make_counters, open_container
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
 from entrypoints.http.supervision import supervise
 from entrypoints.settings import Settings, SettingsError
+from entrypoints.storage import prepare_storage
 from entrypoints.version import NAME, VERSION
 
 _FIRST_WORKER = "Sanic-Server-0-0"
@@ -20,7 +23,8 @@ _BACKLOG = 1024
 def run(settings: Settings) -> None:
     """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker."""
     configure_logging(settings)
-    app = create_app(settings)
+    prepare_storage(settings)
+    app = create_app(settings, open_parts=partial(open_container, counters=make_counters(settings)))
     app.after_server_start(_announce)
     supervise(app)
     app.prepare(
@@ -69,10 +73,14 @@ async def _print_start_line(app: App) -> None:
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
     print(  # noqa: T201 - the one line for the person who started it
         f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{host}:{settings.port} "
-        f"({await _trust_mode(app)}); point docker at it with "
+        f"({await _trust_mode(app)}), {_cache_mode(settings)}; point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME',
         flush=True,
     )
+
+
+def _cache_mode(settings: Settings) -> str:
+    return f"cache in {settings.cache_dir}" if settings.cache_dir else "without a cache"
 
 
 async def _trust_mode(app: App) -> str:

@@ -2,10 +2,12 @@ from collections.abc import Mapping
 
 import pytest
 
+from adapters.metrics import CountingEventSink, SharedCounters
 from domain.access import Credentials
 from domain.authorization import encode_basic
 from entrypoints.container import Container
-from tests.fakes.parts import container_of, settings_of
+from entrypoints.settings import Settings
+from tests.fakes.parts import container_of, memory_storage, settings_of
 from tests.fakes.upstream import FakeUpstream
 
 ACCOUNTS = encode_basic(Credentials("alice", "sesame"))
@@ -26,6 +28,12 @@ EACH = pytest.mark.parametrize(
 WITHOUT_A_VALUE = {"session"}
 
 
+def production(settings: Settings) -> Container:
+    """With a session and a storage that are nowhere."""
+    counting = CountingEventSink(SharedCounters(1), 0)
+    return Container(settings=settings, session=object(), storage=memory_storage(), counting=counting)
+
+
 @EACH
 def test_every_provider_builds_with_fakes(values: Mapping[str, object]) -> None:
     container = container_of(settings_of(**values), FakeUpstream())
@@ -36,19 +44,19 @@ def test_every_provider_builds_with_fakes(values: Mapping[str, object]) -> None:
 
 @EACH
 def test_every_provider_builds_as_in_production(values: Mapping[str, object]) -> None:
-    container = Container(settings=settings_of(**values), session=object())
+    container = production(settings_of(**values))
     built = {name: provider() for name, provider in container.providers.items()}
     assert [name for name, part in built.items() if part is None] == []
 
 
 def test_every_part_is_built_only_once() -> None:
-    container = Container(settings=settings_of(), session=object())
+    container = production(settings_of())
     first, second = ({name: provider() for name, provider in container.providers.items()} for _ in range(2))
     assert [name for name in first if first[name] is not second[name]] == []
 
 
 def test_two_containers_share_no_part() -> None:
-    settings, session = settings_of(), object()
-    first, second = (Container(settings=settings, session=session) for _ in range(2))
+    settings = settings_of()
+    first, second = (production(settings) for _ in range(2))
     assert first.stances() is not second.stances()
     assert first.registry() is not second.registry()

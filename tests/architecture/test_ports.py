@@ -11,10 +11,22 @@ def test_the_known_ports_are_found() -> None:
         "domain.ports.TokenCodec",
         "domain.ports.AccountDirectory",
         "domain.ports.PublicSuffixes",
+        "application.ports.content_store.ContentStore",
+        "application.ports.content_store.Draft",
+        "application.ports.content_store.FollowedDraft",
+        "application.ports.epoch.Epoch",
         "application.ports.event_sink.EventSink",
+        "application.ports.grant_book.GrantBook",
+        "application.ports.link_index.LinkIndex",
+        "application.ports.metrics_page.MetricsPage",
+        "application.ports.stance_book.StanceBook",
+        "application.ports.storage_keeper.StorageKeeper",
+        "application.ports.tag_index.TagIndex",
+        "application.ports.token_book.TokenBook",
         "application.ports.token_relay.TokenRelay",
         "application.ports.upstream_registry.UpstreamRegistry",
         "application.ports.upstream_search.UpstreamSearch",
+        "application.ports.usage_index.UsageIndex",
     } <= set(PORTS)
 
 

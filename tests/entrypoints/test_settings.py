@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from platformdirs import user_data_path
 
 from domain.access import Credentials
 from domain.trust import UpstreamIdentity
+from entrypoints.setting_values import CacheSize
 from entrypoints.settings import Settings
 from tests.e2e.certificates import make_authority
 from tests.entrypoints.environment import ANN, Load, refusal
@@ -62,9 +64,30 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "http_proxy": (None, "http://p.test:3128", "http://p.test:3128", "p q", "takes an address"),
     "https_proxy": (None, "p.test:3128", "http://p.test:3128", "socks5://p.test", "takes an address"),
     "no_proxy": ("", "a.test,.b.test", "a.test,.b.test", None, ""),
+    "cache_dir": (
+        user_data_path("docker-image-proxy", appauthor=False),
+        "/var/cache/mirror",
+        Path("/var/cache/mirror"),
+        "var/cache",
+        "takes an absolute path, or off",
+    ),
+    "cache_size": (
+        CacheSize(size=20 * 2**30),
+        "1.5 GiB",
+        CacheSize(size=3 * 2**29),
+        "much",
+        "takes bytes, a size such as 20GiB, or a share of the disk such as 80%",
+    ),
+    "tag_ttl": (60, "0", 0, "31536001", "takes seconds from 0 to 31536000"),
+    "grant_ttl": (300, "0.5", 0.5, "86401", "takes seconds from 0 to 86400"),
+    "stale_ttl": (86400, "0", 0, "-1", "takes seconds from 0 to 31536000"),
+    "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
+    "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
 ELSEWHERE = {"server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
 ELSEWHERE |= {"accounts_file", "server_secret_file", "upstream_password_file"}
+NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
+NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
 COMPANIONS = {"upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"}}
 
 
@@ -99,7 +122,7 @@ def test_bad_value_is_told_inrefusal(load: Load, name: str) -> None:
     assert told or str(bad) not in line
 
 
-@pytest.mark.parametrize("name", ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"])
+@pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_are_numbers_and_finite(load: Load, name: str) -> None:
     for bad in ("x", "nan", "inf", "1e9", "-1", " ", "0x10", "8080\n1"):
         assert refusal(load, **{name.upper(): bad}).startswith(f"{name.upper()}: got "), bad

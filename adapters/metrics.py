@@ -1,0 +1,118 @@
+"""Counters in memory that all workers share, and the page that Prometheus reads."""
+
+import mmap
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from domain.events import (
+    BytesDelivered,
+    BytesFetched,
+    ContentAsked,
+    ContentDamaged,
+    ContentEvicted,
+    Event,
+    FillJoined,
+    FillResumed,
+    FillStarted,
+    StaleServed,
+    StorageRanFull,
+    UpstreamFailed,
+    WrongContent,
+)
+from domain.records import ContentKind
+
+_PREFIX = "docker_image_proxy_"
+_BYTES = 8  # of one counter
+_KINDS = tuple(ContentKind)
+# In the order in which the counters lie in memory: name, what it counts, its values of the label `kind` if it has one.
+_COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
+    ("cache_hits", "Manifests and blobs that were answered without fetching any of it", _KINDS),
+    ("cache_misses", "Manifests and blobs that had to be fetched", _KINDS),
+    ("fill_joins", "Requests that read along what was being fetched anyway", ()),
+    ("fills", "Downloads of blobs into the cache that were begun", ()),
+    ("fill_resumes", "Downloads that had broken off and were gone on with", ()),
+    ("upstream_bytes", "Bytes of manifests and blobs that came from upstreams", ()),
+    ("client_bytes", "Bytes of manifests and blobs that went to clients", ()),
+    ("stale_answers", "Answers while the upstream could not be asked", ()),
+    ("evictions", "Pieces of content that were removed to make room", ()),
+    ("wrong_content", "Manifests and blobs that were not what their digest says", ()),
+    ("damaged_content", "Stored content that was not any more what it should be", ()),
+    ("storage_full", "Blobs that were delivered uncached for want of room", ()),
+    ("upstream_failures", "Upstreams that failed when they were asked how to authenticate", ()),
+)
+_PLACES = {
+    (name, kind): place
+    for place, (name, kind) in enumerate((name, kind) for name, _, kinds in _COUNTERS for kind in kinds or (None,))
+}
+_SIMPLE: dict[type[object], int] = {
+    FillJoined: _PLACES["fill_joins", None],
+    FillStarted: _PLACES["fills", None],
+    FillResumed: _PLACES["fill_resumes", None],
+    StaleServed: _PLACES["stale_answers", None],
+    WrongContent: _PLACES["wrong_content", None],
+    ContentDamaged: _PLACES["damaged_content", None],
+    StorageRanFull: _PLACES["storage_full", None],
+    UpstreamFailed: _PLACES["upstream_failures", None],
+}
+
+
+class SharedCounters:
+    """One row for each worker, in memory made before the workers are forked. A row has one writer, so nothing is
+    locked; a worker that takes the place of a dead one counts on where that one ended.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._numbers = memoryview(mmap.mmap(-1, rows * len(_PLACES) * _BYTES)).cast("Q")
+
+    def add(self, row: int, place: int, count: int) -> None:
+        self._numbers[row * len(_PLACES) + place] += count
+
+    def total(self, place: int) -> int:
+        return sum(self._numbers[place :: len(_PLACES)])
+
+
+class CountingEventSink:
+    """Plays the EventSink and the MetricsPage. `row` is this worker's."""
+
+    def __init__(self, counters: SharedCounters, row: int) -> None:
+        self._counters = counters
+        self._row = row
+        self._registry = CollectorRegistry()
+        self._registry.register(_Totals(counters))
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case ContentAsked(kind, is_hit):
+                self._add(_PLACES["cache_hits" if is_hit else "cache_misses", kind], 1)
+            case BytesFetched(count):
+                self._add(_PLACES["upstream_bytes", None], count)
+            case BytesDelivered(count):
+                self._add(_PLACES["client_bytes", None], count)
+            case ContentEvicted(count, _):
+                self._add(_PLACES["evictions", None], count)
+            case _:
+                place = _SIMPLE.get(type(event))
+                if place is not None:
+                    self._add(place, 1)
+
+    def render(self) -> tuple[bytes, str]:
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _add(self, place: int, count: int) -> None:
+        self._counters.add(self._row, place, count)
+
+
+class _Totals(Collector):
+    def __init__(self, counters: SharedCounters) -> None:
+        self._counters = counters
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        for name, meaning, kinds in _COUNTERS:
+            family = CounterMetricFamily(_PREFIX + name, meaning, labels=("kind",) if kinds else ())
+            for kind in kinds or (None,):
+                family.add_metric((kind.value,) if kind else (), self._counters.total(_PLACES[name, kind]))
+            yield family

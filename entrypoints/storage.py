@@ -1,0 +1,137 @@
+"""Where the cache lies: a folder and its index, or nothing. Beside the container the only place that names adapters."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
+from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.network_file_systems import network_file_system
+from adapters.storage.nothing import (
+    NoContentStore,
+    NoEpoch,
+    NoGrantBook,
+    NoLinkIndex,
+    NoStanceBook,
+    NoStorageKeeper,
+    NoTagIndex,
+    NoTokenBook,
+    NoUsageIndex,
+)
+from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_store import ContentStore
+from application.ports.epoch import Epoch
+from application.ports.grant_book import GrantBook
+from application.ports.link_index import LinkIndex
+from application.ports.stance_book import StanceBook
+from application.ports.storage_keeper import StorageKeeper
+from application.ports.tag_index import TagIndex
+from application.ports.token_book import TokenBook
+from application.ports.usage_index import UsageIndex, UsageTotal
+from domain.ports import Clock
+from entrypoints.settings import Settings, SettingsError
+
+_INDEX = "index.sqlite3"
+_RESERVE = 16 * 1024 * 1024
+"""Bytes of the disk that content leaves free, so that the index and the log can still be written."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The ports to all that is kept."""
+
+    store: ContentStore
+    keeper: StorageKeeper
+    links: LinkIndex
+    tags: TagIndex
+    grants: GrantBook
+    tokens: TokenBook
+    stances: StanceBook
+    usage: UsageIndex
+    total: UsageTotal
+    epoch: Epoch
+
+
+def prepare_storage(settings: Settings) -> None:
+    """Before any worker starts: the folder is there, is ours, and locks mean something in it. Raises SettingsError."""
+    folder = settings.cache_dir
+    if folder is None:
+        return
+    # A lease is a lock on a file. Over a network, locks are lost, or two machines get the same one.
+    if kind := network_file_system(folder):
+        raise SettingsError(
+            f"CACHE_DIR: got {str(folder)!r}, on a network file system ({kind}); takes a local one, or off"
+        )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for inner in folder.iterdir():
+            if not os.access(inner, os.R_OK | os.W_OK):
+                raise PermissionError(0, f"{inner.name} in it is another user's")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"CACHE_DIR: got {str(folder)!r}, which cannot be written to ({reason}); takes a folder of its own, or off"
+        ) from error
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storage]:
+    """The storage of one process. Threads and connections begin at the first use."""
+    if settings.cache_dir is None:
+        yield no_storage()
+        return
+    folder = settings.cache_dir
+    store = FilesystemContentStore(folder, _reserve(folder))
+    keeper = FilesystemStorageKeeper(folder, clock)
+    database = SqliteDatabase(folder / _INDEX)
+    usage = SqliteUsageIndex(database)
+    try:
+        yield Storage(
+            store,
+            keeper,
+            SqliteLinkIndex(database),
+            SqliteTagIndex(database),
+            SqliteGrantBook(database, clock),
+            SqliteTokenBook(database, clock),
+            SqliteStanceBook(database),
+            usage,
+            usage,
+            SqliteEpoch(database),
+        )
+    finally:
+        await database.close()
+        keeper.close()
+        store.close()
+
+
+def no_storage() -> Storage:
+    """What is there while the cache is off."""
+    return Storage(
+        NoContentStore(),
+        NoStorageKeeper(),
+        NoLinkIndex(),
+        NoTagIndex(),
+        NoGrantBook(),
+        NoTokenBook(),
+        NoStanceBook(),
+        NoUsageIndex(),
+        NoUsageIndex(),
+        NoEpoch(),
+    )
+
+
+def _reserve(folder: Path) -> int:
+    """A small disk has less to spare."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return _RESERVE
+    return min(_RESERVE, state.f_blocks * state.f_frsize // 16)

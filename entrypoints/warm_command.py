@@ -1,0 +1,94 @@
+"""`warm`: pulls images into the cache ahead of time."""
+
+import argparse
+import asyncio
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from application.grant_token import TokenQuery
+from application.rights import Caller
+from application.warm_cache import Image, NoSuchPlatform
+from domain.access import Credentials, Scope, ScopeSet
+from domain.authorization import Basic, Bearer, encode_basic
+from domain.errors import RegistryError
+from domain.names import Reference, RepositoryName, Tag
+from domain.trust import BasicRule, BearerRule, TrustRow
+from entrypoints.container import Container, open_container
+from entrypoints.image_names import parse_image
+from entrypoints.passwords import ask_password
+from entrypoints.settings import Settings, SettingsError
+from entrypoints.storage import prepare_storage
+from entrypoints.version import NAME
+
+_TROUBLE = 1
+_WRONG = 2
+
+
+def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
+    """The exit status: 0, 1 where an image could not be had, 2 for wrong words."""
+    if settings.cache_dir is None:
+        raise SettingsError("CACHE_DIR: is off; there is no cache to warm")
+    prepare_storage(settings)
+    try:
+        images = [_image(text, options.platform) for text in options.images]
+    except ValueError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return _WRONG
+    login = Credentials(options.user, ask_password(options.user)) if options.user else None
+    return asyncio.run(_warm(settings, images, login))
+
+
+def _image(text: str, platform: str | None) -> Image:
+    name, reference = parse_image(text)
+    return Image(name, reference or Reference(Tag("latest")), platform)
+
+
+async def _warm(settings: Settings, images: list[Image], login: Credentials | None) -> int:
+    failed = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=Console(stderr=True))
+    async with open_container(settings) as parts:
+        with bar:
+            for image in images:
+                try:
+                    await _pull(parts, image, login, bar)
+                except (RegistryError, NoSuchPlatform) as error:
+                    failed += 1
+                    bar.console.print(f"{image.name}:{image.reference}: {error}", highlight=False, soft_wrap=True)
+    return _TROUBLE if failed else 0
+
+
+async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
+    caller = await _caller(parts, image.name, login)
+    shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
+    try:
+        async for progress in parts.warm_cache()(caller, image):
+            bar.update(shown, total=progress.total, completed=progress.done)
+    except (RegistryError, NoSuchPlatform):
+        bar.remove_task(shown)
+        raise
+
+
+async def _caller(parts: Container, name: RepositoryName, login: Credentials | None) -> Caller:
+    """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
+    realm = "http://localhost/v2/auth"  # in challenges that nobody will see
+    row, _ = await parts.stances().row(parts.upstream())
+    if login is not None and row.basic is not BasicRule.REFUSE:
+        return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
+    token = await _token(parts, row, name, login)
+    return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
+
+
+async def _token(parts: Container, row: TrustRow, name: RepositoryName, login: Credentials | None) -> str | None:
+    scopes = parts.upstreams().scopes_there(ScopeSet((Scope.pull(name),)))
+    if login is not None:
+        return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login), parts.upstream())).text
+    settings: Settings = parts.settings()
+    account = settings.accounts[0].username if settings.accounts else ""
+    if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS}:
+        return parts.issuer().issue(account, scopes).text
+    if row.bearer is BearerRule.COUNTERSIGNED:
+        return parts.issuer().countersign(account, scopes, None).text
+    return None
