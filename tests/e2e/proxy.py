@@ -1,8 +1,12 @@
 """Our service as its users start it: the console script, settings in the environment, a port on loopback."""
 
+import atexit
+import functools
 import http.client
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -122,9 +126,18 @@ def command(*arguments: str) -> list[str]:
     return [*script, *arguments]
 
 
+@functools.cache
+def _caches() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="dip-caches-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
-    # Nothing of the caller's environment: a stray ACCOUNTS or HTTPS_PROXY would change what is tested.
+    # Nothing of the caller's environment: a stray ACCOUNTS or HTTPS_PROXY would change what is tested. And a cache
+    # of its own for each, or the next test would find what this one pulled.
     return {
+        "CACHE_DIR": str(_caches() / str(port)),
         "PATH": str(Path(program("sh") or "/bin/sh").parent), "LANG": "C.UTF-8",
         "HOST": "127.0.0.1", "PORT": str(port), "WORKERS": "2", "LOG_FORMAT": "json", **settings,
     }  # fmt: skip
@@ -134,13 +147,20 @@ def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
 def serving(folder: Path, port: int | None = None, *, ready: str = "/readyz", **settings: str) -> Iterator[Proxy]:
     port = port or free_port()
     number = len(list(folder.glob("proxy-*.log")))
-    process = Process(command("serve"), folder / f"proxy-{number}.log", environment(port, settings))
+    cache = folder / f"cache-{number}"
+    cache.mkdir()
+    environ = environment(port, {"CACHE_DIR": str(cache), **settings})
+    process = Process(command("serve"), folder / f"proxy-{number}.log", environ)
     proxy = Proxy(process, port)
-    with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):
-        # One worker answers while the others still start; a test means all of them.
-        with proxy.connection_to_each_worker(int(environment(port, settings)["WORKERS"])):
-            pass
-        yield proxy
+    try:
+        with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):
+            # One worker answers while the others still start; a test means all of them.
+            with proxy.connection_to_each_worker(int(environ["WORKERS"])):
+                pass
+            yield proxy
+    finally:
+        # Some tests pull gigabytes, and pytest keeps the folders of its last sessions.
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 Serving = Callable[..., AbstractContextManager[Proxy]]

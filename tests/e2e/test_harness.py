@@ -10,6 +10,7 @@ from tests.e2e.docker import Docker
 from tests.e2e.images import digest_of
 from tests.e2e.plain_http import fetch
 from tests.e2e.registry import Registry
+from tests.e2e.services import Services
 from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, TokenUpstream, basic
 
 pytestmark = pytest.mark.real("docker-registry")
@@ -80,7 +81,8 @@ def test_docker_pulls_every_layer_from_a_token_registry(
 
 
 @pytest.mark.real("dockerd")
-def test_docker_fails_at_once_where_only_docker_hub_is_left(docker: Docker) -> None:
+def test_docker_fails_at_once_where_only_docker_hub_is_left(docker: Docker, mirror: Services) -> None:
+    mirror.close()  # of the tests before
     failed = docker.pull(f"{PUBLIC}:1")
     assert failed.status != 0
     assert "127.0.0.1:9" in failed.output

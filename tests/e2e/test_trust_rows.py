@@ -78,7 +78,7 @@ def test_row_3_the_callers_credentials_are_relayed(
     since, asked = token_registry.mark(), token_registry.server.mark()
     if login:
         docker.log_in_to_hub_as(*login)
-    with mirror(**token_registry.settings) as proxy:
+    with mirror(**token_registry.settings, CACHE_DIR="off") as proxy:
         challenge = f'Bearer realm="{proxy.url}/v2/auth",service="e2e-upstream"'
         assert proxy.get("/v2/").headers["WWW-Authenticate"].startswith(challenge)
         pull_whole(docker, content, name)

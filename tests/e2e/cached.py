@@ -1,0 +1,239 @@
+"""A mirror with a cache before an upstream with faults, and what its folder and its numbers show."""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.images import Image
+from tests.e2e.plain_http import answers, connect, fetch, send
+from tests.e2e.processes import Process, free_port, running, wait_until
+from tests.e2e.proxy import Proxy, Serving
+from tests.e2e.upstreams import HERE, LoggedUpstream
+
+KIB = 1 << 10
+MIB = 1 << 20
+NAME = "e2e/cached"
+METRIC = re.compile(r"docker_image_proxy_(?:cache_)?(?P<name>\w+?)(?:\{.*\})? (?P<value>[0-9.e+]+)")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A blob that nobody has seen before, and where the mirror has it."""
+
+    digest: str
+    content: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    @property
+    def path(self) -> str:
+        return f"/v2/{NAME}/blobs/{self.digest}"
+
+
+@dataclass
+class FaultyUpstream(LoggedUpstream):
+    """See `faulty_upstream.py`."""
+
+    files: Path = Path()
+
+    def control(self, *rules: dict[str, Any]) -> None:
+        """These rules and no others; without any the upstream is faultless."""
+        assert fetch("POST", f"{self.url}/control", body=json.dumps(rules).encode()).status == 200
+
+    def holds(self, count: int = 1) -> bool:
+        """Wait until so many answers are held."""
+        return wait_until(lambda: fetch("GET", f"{self.url}/control").json()["holding"] == count, 20)
+
+    def add(self, content: bytes, algorithm: str = "sha256") -> str:
+        digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+        (self.files / digest).write_bytes(content)
+        return digest
+
+    def blob(self, size: int = MIB, algorithm: str = "sha256") -> Made:
+        content = random.randbytes(size)  # noqa: S311 - content, not a secret
+        return Made(self.add(content, algorithm), content)
+
+    def push(self, image: Image, tag: str) -> None:
+        for blob in (*image.blobs, image.manifest):
+            self.add(blob.content)
+        self.tag(**{tag: image.manifest.digest})
+
+    def tag(self, **digests: str) -> None:
+        """What these tags mean; any other is unknown."""
+        (self.files / "tags.json").write_text(json.dumps(digests))
+
+    def gets(self, path: str, since: int = 0) -> list[dict[str, Any]]:
+        return [entry for entry in self.log(since) if (entry["method"], entry["path"]) == ("GET", path)]
+
+
+@contextmanager
+def faulty_upstream(folder: Path, files: Path, port: int | None = None) -> Iterator[FaultyUpstream]:
+    port = port or free_port()
+    files.mkdir(exist_ok=True)
+    number = len(list(folder.glob("faulty-*.log")))
+    argv = [sys.executable, str(HERE / "faulty_upstream.py"), str(port), str(files)]
+    process = Process(argv, folder / f"faulty-{number}.log")
+    url = f"http://127.0.0.1:{port}"
+    with running(process, lambda: answers(f"{url}/control")):
+        yield FaultyUpstream(process, url, files=files)
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    path: Path
+
+    def file(self, digest: str) -> Path:
+        algorithm, _, encoded = digest.partition(":")
+        return self.path / "content" / algorithm / encoded[:2] / encoded
+
+    def holds(self, made: Made, seconds: float = 10) -> bool:
+        """Wait until the blob lies there, and see that it is whole and right."""
+        file = self.file(made.digest)
+        return wait_until(file.is_file, seconds) and file.read_bytes() == made.content
+
+    def content_size(self) -> int:
+        return _total(self.path / "content")
+
+    def drafted(self) -> int:
+        """How many bytes lie in drafts."""
+        return _total(self.path / "drafts")
+
+    def wrong(self) -> list[str]:
+        """The content that is not what its name says."""
+        files = [file for file in (self.path / "content").rglob("*") if file.is_file()]
+        return [
+            file.name for file in files
+            if hashlib.new(file.parts[-3], file.read_bytes()).hexdigest() != file.name
+        ]  # fmt: skip
+
+    def abandoned(self) -> list[str]:
+        """The drafts that nobody fills: whoever does has a lock on it."""
+        return [file.name for file in (self.path / "drafts").rglob("*") if file.is_file() and not _is_locked(file)]
+
+
+def _total(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it went while we looked
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _is_locked(file: Path) -> bool:
+    """Or gone since it was listed."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def settle() -> None:
+    """What one worker has learnt may be written down a moment after its answer; then the other knows it too."""
+    time.sleep(0.15)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """`whole`: nothing told the client that something is missing. A `status` of 0: the connection broke before it."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    whole: bool
+
+
+def pull(port: int, path: str, headers: dict[str, str] | None = None) -> Pulled:
+    """One GET whose body may break off."""
+    with contextlib.closing(connect(f"http://127.0.0.1:{port}", timeout=60)) as connection:
+        return pull_over(connection, path, headers)
+
+
+def pull_over(connection: http.client.HTTPConnection, path: str, headers: dict[str, str] | None = None) -> Pulled:
+    """The same over a connection that is there already."""
+    try:
+        connection.request("GET", path, headers=headers or {})
+        response = connection.getresponse()
+        body, whole = _read(response)
+        return Pulled(response.status, response.headers, body, whole)
+    except ConnectionError:
+        return Pulled(0, http.client.HTTPMessage(), b"", whole=False)
+
+
+def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
+    try:
+        return response.read(), "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    except http.client.IncompleteRead as cut:
+        return cut.partial, False
+    except ConnectionError:
+        return b"", False
+
+
+@dataclass(frozen=True)
+class Cached:
+    """A mirror with its upstream and its folder."""
+
+    proxy: Proxy
+    upstream: FaultyUpstream
+    cache: CacheFolder
+
+    def pull(self, made: Made, **headers: str) -> Pulled:
+        return pull(self.proxy.port, made.path, headers)
+
+    def gives(self, made: Made) -> bool:
+        """Whether the mirror gives the blob now, whole and right."""
+        pulled = self.pull(made)
+        return (pulled.status, pulled.whole, pulled.body) == (200, True, made.content)
+
+    def warm(self, size: int = MIB) -> Made:
+        """A blob that is in the cache."""
+        made = self.upstream.blob(size)
+        assert self.gives(made)
+        assert self.cache.holds(made)
+        settle()
+        return made
+
+    def counted(self, name: str, workers: int = 2) -> float:
+        """A number of /metrics, without its prefix, over all its labels and all workers' pages: whether it grows
+        shows on each page, or on one of them.
+        """
+        with self.proxy.connection_to_each_worker(workers) as connections:
+            pages = [send(connection, "GET", "/metrics") for connection in connections]
+        assert {page.status for page in pages} == {200}
+        return sum(_sum(page.body.decode(), name) for page in pages)
+
+    def complaints(self) -> list[str]:
+        """What its log says besides one line for each request."""
+        lines = [json.loads(line) for line in self.proxy.process.settled_lines() if line.startswith("{")]
+        return [json.dumps(line) for line in lines if line["level"] in ("WARNING", "ERROR", "CRITICAL")]
+
+
+def _sum(page: str, name: str) -> float:
+    found = [METRIC.fullmatch(line) for line in page.splitlines()]
+    return sum(float(line["value"]) for line in found if line and line["name"] == name)
+
+
+@contextmanager
+def cached(serve: Serving, upstream: FaultyUpstream, folder: Path, **settings: str) -> Iterator[Cached]:
+    with serve(UPSTREAM_REGISTRY=upstream.url, CACHE_DIR=str(folder), **settings) as proxy:
+        yield Cached(proxy, upstream, CacheFolder(folder))

@@ -1,0 +1,225 @@
+"""A registry with faults on demand: `faulty_upstream.py PORT FOLDER`, a program with one log line a request.
+
+Every repository holds every file of the folder, by digest (`sha256:...`, `sha512:...`), and `tags.json` there says
+which digest a tag means. Nobody has to authenticate. A line is written when its answer is over, so that it can say
+how many bytes of the body were sent.
+
+`POST /control` takes a list of rules, which replaces the last one and lets go of whatever is held. For each request
+the first rule that fits and is not used up decides:
+
+    path, methods, ranged, times    a regular expression; ["GET"] if left out; true or false; how often it holds
+    status, retry_after             this error instead of an answer
+    delay, silent                   seconds before the headers; no answer at all
+    cut_after, hold_after           of the body: close, or wait for the next rules, after so many bytes
+    short_by                        this many bytes less than Content-Length says, then close
+    rate                            bytes a second
+    flip_at                         the byte at this offset of the content is wrong, whichever part is asked
+    wrong_prefix                    so many bytes at the start of the answer are wrong
+    ignore_range, chunked           the whole with 200; no Content-Length
+
+`GET /control` says how many answers are held.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(sys.argv[2]).resolve()
+TARGET = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests)/(?P<reference>[^/]+)")
+PIECE = 128 * 1024
+LONGEST = 60  # seconds that an answer is held
+Rule = dict[str, Any]
+
+
+class Faults:
+    """The rules of the moment, and who waits for the next ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rules: list[Rule] = []
+        self._replaced = threading.Event()
+        self.holding = 0
+
+    def replace(self, rules: list[Rule]) -> None:
+        with self._lock:
+            self._replaced.set()
+            self._replaced = threading.Event()
+            self._rules = rules
+
+    def rule_for(self, method: str, path: str, *, ranged: bool) -> Rule:
+        with self._lock:
+            for rule in self._rules:
+                fits = (
+                    rule.get("times", 1) > 0
+                    and method in rule.get("methods", ["GET"])
+                    and re.search(rule.get("path", ""), path)
+                    and rule.get("ranged", ranged) == ranged
+                )
+                if fits:
+                    if "times" in rule:
+                        rule["times"] -= 1
+                    return rule
+        return {}
+
+    def hold(self) -> None:
+        with self._lock:
+            replaced = self._replaced
+            self.holding += 1
+        replaced.wait(LONGEST)
+        with self._lock:
+            self.holding -= 1
+
+
+FAULTS = Faults()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.status, self.sent = 0, 0
+        FAULTS.replace(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.give(200, b"{}", {}, {})
+
+    def do_GET(self) -> None:
+        self.status, self.sent = 0, 0
+        if self.path == "/control":
+            self.give(200, json.dumps({"holding": FAULTS.holding}).encode(), {}, {})
+            return
+        rule = FAULTS.rule_for(self.command, self.path, ranged="Range" in self.headers)
+        try:
+            self.answer(rule)
+        except OSError:  # the client has left
+            self.close_connection = True
+        finally:
+            self.note()
+
+    do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+
+    def note(self) -> None:
+        note = {
+            "method": self.command, "path": self.path, "range": self.headers.get("Range"), "status": self.status,
+            "sent": self.sent, "agent": self.headers.get("User-Agent", ""),
+            "authorization": "Authorization" in self.headers,
+        }  # fmt: skip
+        # One write: print would send the line's end apart, and another thread's line between.
+        sys.stdout.write(json.dumps(note) + "\n")
+        sys.stdout.flush()
+
+    def answer(self, rule: Rule) -> None:
+        if rule.get("silent"):
+            FAULTS.hold()
+            self.close_connection = True
+            return
+        time.sleep(rule.get("delay", 0))
+        if "status" in rule:
+            code = {429: "TOOMANYREQUESTS", 404: "BLOB_UNKNOWN", 401: "UNAUTHORIZED", 403: "DENIED"}
+            retry = {"Retry-After": rule["retry_after"]} if "retry_after" in rule else {}
+            self.give_error(rule["status"], code.get(rule["status"], "UNKNOWN"), retry)
+        elif self.path == "/v2/":
+            self.give(200, b"{}", {}, {})
+        elif (target := TARGET.fullmatch(self.path)) and (file := file_of(target)):
+            self.give_content(file, is_manifest=target["kind"] == "manifests", rule=rule)
+        else:
+            self.give_error(404, "BLOB_UNKNOWN", {})
+
+    def give_content(self, file: Path, *, is_manifest: bool, rule: Rule) -> None:
+        content = file.read_bytes()
+        kind = json.loads(content)["mediaType"] if is_manifest else "application/octet-stream"
+        headers = {
+            "Docker-Content-Digest": file.name, "ETag": f'"{file.name}"', "Accept-Ranges": "bytes",
+            "Content-Type": kind,
+        }  # fmt: skip
+        if file.name in self.headers.get("If-None-Match", ""):
+            self.give(304, b"", headers, {})
+            return
+        if "flip_at" in rule:
+            at = rule["flip_at"] % len(content)
+            content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        part = None if rule.get("ignore_range") else part_of(self.headers.get("Range", ""), len(content))
+        if part is None:
+            self.give(200, content, headers, rule)
+        elif not part:
+            self.give_error(416, "RANGE_INVALID", {"Content-Range": f"bytes */{len(content)}"})
+        else:
+            where = {"Content-Range": f"bytes {part.start}-{part.stop - 1}/{len(content)}"}
+            self.give(206, content[part.start : part.stop], headers | where, rule)
+
+    def give_error(self, status: int, code: str, headers: dict[str, str]) -> None:
+        body = json.dumps({"errors": [{"code": code, "message": "as the rule says"}]}).encode()
+        self.give(status, body, {"Content-Type": "application/json", **headers}, {})
+
+    def give(self, status: int, body: bytes, headers: dict[str, str], rule: Rule) -> None:
+        self.status = status
+        self.send_response_only(status)
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        for name, value in headers.items():
+            self.send_header(name, value)
+        chunked = rule.get("chunked", False)
+        if status != 304:  # which has no body, and so no length
+            extent = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+            self.send_header(*extent)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        wrong = rule.get("wrong_prefix", 0)
+        body = bytes(byte ^ 1 for byte in body[:wrong]) + body[wrong:]
+        for piece in self.paced(body, rule):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+            self.sent += len(piece)
+        if self.sent < len(body):
+            self.close_connection = True
+        elif chunked:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def paced(self, body: bytes, rule: Rule) -> Iterator[bytes]:
+        """The pieces of the body that are to be sent, each when its time has come."""
+        end = min(rule.get("cut_after", len(body)), len(body) - rule.get("short_by", 0))
+        rate = rule.get("rate")
+        size = max(1, min(PIECE, rate // 20)) if rate else PIECE
+        stops = sorted({*range(0, end, size), rule.get("hold_after", end), end})
+        for start, stop in itertools.pairwise(stops):
+            if start == rule.get("hold_after"):
+                FAULTS.hold()
+            if stop > end:
+                return
+            yield body[start:stop]
+            time.sleep((stop - start) / rate if rate else 0)
+
+    def log_message(self, *_: object) -> None:
+        """The line of `note` says more."""
+
+
+def file_of(target: re.Match[str]) -> Path | None:
+    """The content that the address names; where there is none, None."""
+    digest = target["reference"]
+    if ":" not in digest:
+        with contextlib.suppress(OSError):
+            digest = json.loads((FOLDER / "tags.json").read_text()).get(digest, "")
+    algorithm, _, encoded = digest.partition(":")
+    known = algorithm in hashlib.algorithms_available and encoded.isalnum()
+    return FOLDER / digest if known and (FOLDER / digest).is_file() else None
+
+
+def part_of(field: str, size: int) -> range | None:
+    """What a Range field asks of that many bytes: None for the whole, an empty range where there is no such part."""
+    asked = re.fullmatch(r"bytes=(\d*)-(\d*)", field)
+    if not asked or asked[0] == "bytes=-":
+        return None
+    if not asked[1]:
+        return range(max(0, size - int(asked[2])), size)
+    return range(int(asked[1]), min(int(asked[2] or size), size - 1) + 1)
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer.request_queue_size = 128
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()

@@ -1,0 +1,254 @@
+"""The cache and an upstream that breaks: a client gets the right bytes, or sees that some are missing."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull, pull_over
+from tests.e2e.processes import free_port, wait_until
+from tests.e2e.proxy import Serving
+
+pytestmark = pytest.mark.real()
+
+SIZE = 4 * MIB
+EITHER = ["GET", "HEAD"]
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, workplace / "faults-upstream") as running_one:
+        yield running_one
+
+
+@pytest.fixture(scope="module")
+def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+    with cached(serve, upstream, workplace / "faults-cache", FILL_RETRIES="2") as found:
+        yield found
+    assert found.cache.wrong() == []
+
+
+@pytest.fixture(autouse=True)
+def _faultless(upstream: FaultyUpstream) -> Iterator[None]:
+    yield
+    upstream.control()
+
+
+def nothing_is_kept_of(house: Cached, blob: Made) -> bool:
+    """And the blob can still be had once the upstream is sound again."""
+    kept = house.cache.file(blob.digest).exists()
+    house.upstream.control()
+    return not kept and house.gives(blob)
+
+
+WRONG = {
+    "at the start": {"flip_at": 0},
+    "in the middle": {"flip_at": 2 * MIB},
+    "at the end": {"flip_at": -1},
+    "without a length": {"flip_at": 2 * MIB, "chunked": True},
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_wrong_bytes_are_never_a_whole_body_and_never_kept(house: Cached, fault: str) -> None:
+    blob = house.upstream.blob(SIZE)
+    before = house.counted("wrong_content_total")
+    house.upstream.control({"path": blob.digest, **WRONG[fault]})
+    with ThreadPoolExecutor() as pool:
+        pulled = list(pool.map(lambda _: house.pull(blob), range(3)))
+    # Where the first byte had not gone out yet, an error may say so; else the body is short.
+    assert all(one.status in (200, 502) for one in pulled)
+    assert not any(one.whole for one in pulled if one.status == 200)
+    assert all(len(one.body) < SIZE for one in pulled)
+    assert house.counted("wrong_content_total") > before
+    encoded = blob.digest.partition(":")[2]
+    assert any(encoded in line for line in house.complaints())
+    assert nothing_is_kept_of(house, blob)
+
+
+def test_a_wrong_blob_of_one_piece_is_refused_too(house: Cached) -> None:
+    blob = house.upstream.blob(10)
+    house.upstream.control({"path": blob.digest, "flip_at": 5})
+    pulled = house.pull(blob)
+    assert pulled.status == 502 or not pulled.whole
+    assert len(pulled.body) != blob.size
+    assert nothing_is_kept_of(house, blob)
+
+
+def test_a_body_without_a_length_is_kept_when_it_is_right(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    house.upstream.control({"path": blob.digest, "chunked": True, "methods": EITHER})
+    assert house.gives(blob)
+    assert house.cache.holds(blob)
+    assert house.gives(blob)
+
+
+ONCE = {
+    "a body that breaks off": {"cut_after": 2 * MIB},
+    "a body shorter than its length": {"short_by": 1000},
+    "a body shorter than its chunks say": {"cut_after": 2 * MIB, "chunked": True},
+    "a body that never begins": {"cut_after": 0},
+}
+
+
+@pytest.mark.parametrize("fault", ONCE)
+def test_a_client_does_not_notice_when_the_upstream_fails_once(house: Cached, fault: str) -> None:
+    blob = house.upstream.blob(SIZE)
+    before = house.counted("fill_resumes_total")
+    house.upstream.control({"path": blob.digest, "times": 1, **ONCE[fault]})
+    assert house.gives(blob)
+    assert house.cache.holds(blob)
+    assert house.counted("fill_resumes_total") > before
+
+
+def test_a_broken_fill_goes_on_where_it_broke_off(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    house.upstream.control({"path": blob.digest, "times": 2, "cut_after": MIB})
+    assert house.gives(blob)
+    gets = house.upstream.gets(blob.path)
+    starts = [int(entry["range"].removeprefix("bytes=").partition("-")[0]) if entry["range"] else 0 for entry in gets]
+    assert starts == sorted(set(starts)), gets
+    assert len(starts) == 3
+    assert sum(entry["sent"] for entry in gets) < SIZE + MIB
+
+
+def test_an_upstream_without_ranges_is_asked_for_the_whole_again(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    cut = {"path": blob.digest, "times": 1, "cut_after": 2 * MIB}
+    house.upstream.control(cut, {"path": blob.digest, "ignore_range": True})
+    assert house.gives(blob)
+    assert house.cache.holds(blob)
+
+
+@pytest.mark.parametrize("refusal", [{"status": 500}, {"status": 429, "retry_after": "1"}])
+def test_a_broken_fill_outlasts_one_refusal(house: Cached, refusal: dict[str, object]) -> None:
+    blob = house.upstream.blob(SIZE)
+    cut = {"path": blob.digest, "times": 1, "cut_after": 2 * MIB}
+    house.upstream.control(cut, {"path": blob.digest, "times": 1, **refusal})
+    assert house.gives(blob)
+
+
+def test_a_body_that_is_always_short_is_given_up_and_seen_to_be_short(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    house.upstream.control({"path": blob.digest, "short_by": 1000})
+    pulled = house.pull(blob)
+    assert not pulled.whole
+    assert blob.content.startswith(pulled.body)
+    assert len(house.upstream.gets(blob.path)) <= 4, "one fill and its two retries; or one more for the client"
+    assert nothing_is_kept_of(house, blob)
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without ranges"])
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_wrong_start_and_a_right_rest_are_never_one_body(house: Cached, attempt: int, *, ranges: bool) -> None:
+    blob = house.upstream.blob(SIZE)
+    wrong = {"path": blob.digest, "times": 1, "wrong_prefix": MIB, "hold_after": 3 * MIB, "cut_after": 3 * MIB + 1}
+    house.upstream.control(wrong)
+    # A reader in each worker: one fills, the other follows a file of which it knows only what it sees.
+    with house.proxy.connection_to_each_worker() as connections, ThreadPoolExecutor() as pool:
+        early = [pool.submit(pull_over, connection, blob.path) for connection in connections]
+        assert house.upstream.holds()
+        time.sleep(0.1 * attempt)
+        house.upstream.control({"path": blob.digest, "ignore_range": not ranges})
+        pulled = [one.result() for one in early]
+    # Whoever had no byte yet may be told of it by an error.
+    assert {one.status for one in pulled} <= {200, 502}
+    assert {one.body == blob.content for one in pulled if one.whole and one.status == 200} <= {True}
+    assert nothing_is_kept_of(house, blob) or house.gives(blob)
+    assert house.cache.holds(blob)
+
+
+@pytest.mark.parametrize(("status", "given", "code"), [(429, 429, "TOOMANYREQUESTS"), (500, 502, "UNAVAILABLE")])
+def test_an_upstream_that_refuses_is_quoted_and_what_is_cached_stays(
+    house: Cached, status: int, given: int, code: str
+) -> None:
+    warm, cold = house.warm(), house.upstream.blob()
+    house.upstream.control({"status": status, "retry_after": "7", "methods": EITHER})
+    answer = house.proxy.get(cold.path)
+    assert (answer.status, answer.error_codes()) == (given, [code])
+    if status == 429:
+        assert answer.headers["Retry-After"] == "7"
+    assert house.gives(warm)
+    assert nothing_is_kept_of(house, cold)
+
+
+def test_a_slow_body_arrives_as_it_comes(house: Cached) -> None:
+    blob = house.upstream.blob(2 * MIB)
+    house.upstream.control({"path": blob.digest, "rate": MIB})
+    with house.proxy.open(blob.path) as response:
+        first, began = response.read(1), time.monotonic()
+        body = first + response.read()
+    assert time.monotonic() - began > 1, "the first byte came before the last"
+    assert body == blob.content
+
+
+def test_headers_that_come_late_are_waited_for(house: Cached) -> None:
+    blob = house.upstream.blob()
+    house.upstream.control({"path": blob.digest, "delay": 1, "methods": EITHER})
+    assert house.gives(blob)
+
+
+def test_an_upstream_that_refuses_to_be_asked_by_head_is_asked_by_get(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    with cached(serve, upstream, tmp_path / "cache", GRANT_TTL="1", WORKERS="1") as house:
+        blob = house.warm()
+        for status in (401, 403, 405):
+            upstream.control({"status": status, "methods": ["HEAD"], "path": "/blobs/"})
+            time.sleep(1.1)
+            since = upstream.mark()
+            assert house.gives(blob), status
+            gets = upstream.gets(blob.path, since)
+            assert [(entry["status"], entry["range"]) for entry in gets] == [(206, "bytes=0-0")], (status, gets)
+            assert house.gives(upstream.blob()), status
+
+
+def test_an_upstream_that_falls_silent_is_not_waited_for_without_end(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    with cached(serve, upstream, tmp_path / "cache", UPSTREAM_TIMEOUT="2", FILL_RETRIES="1") as house:
+        warm, cold, half = house.warm(), upstream.blob(), upstream.blob(SIZE)
+        upstream.control(
+            {"path": cold.digest, "silent": True, "methods": EITHER},
+            {"path": half.digest, "hold_after": 2 * MIB, "times": 1},
+        )
+        with ThreadPoolExecutor() as pool:
+            began = time.monotonic()
+            unheard, broken = pool.submit(house.proxy.get, cold.path), pool.submit(house.gives, half)
+            assert house.gives(warm)
+            assert time.monotonic() - began < 2
+            answer = unheard.result()
+            assert broken.result(), "the fill is resumed where the body fell silent"
+        assert answer.status in (502, 504)
+        assert answer.error_codes()
+        assert time.monotonic() - began < 20
+
+
+def test_an_upstream_that_dies_and_returns_leaves_no_trace_and_one_that_stays_away_leaves_the_cache(
+    serve: Serving, tmp_path: Path
+) -> None:
+    port, files = free_port(), tmp_path / "files"
+    with faulty_upstream(tmp_path, files, port) as mortal, cached(serve, mortal, tmp_path / "cache") as house:
+        blob, cold = mortal.blob(2 * SIZE), mortal.blob()
+        mortal.control({"path": blob.digest, "hold_after": SIZE})
+        with ThreadPoolExecutor() as pool:
+            pulling = [pool.submit(pull, house.proxy.port, blob.path) for _ in range(4)]
+            assert mortal.holds()
+            assert wait_until(lambda: house.cache.drafted() >= MIB, 10)
+            mortal.process.kill()
+            time.sleep(0.5)
+            with faulty_upstream(tmp_path, files, port) as returned:
+                pulled = [one.result() for one in pulling]
+                gets = returned.gets(blob.path)
+        assert [(one.status, one.whole, one.body == blob.content) for one in pulled] == [(200, True, True)] * 4
+        assert len(gets) == 1
+        assert re.fullmatch(r"bytes=[1-9]\d*-\d*", gets[0]["range"] or ""), "it goes on where it broke off"
+        # Now nothing listens there.
+        assert house.gives(blob)
+        answer = house.proxy.get(cold.path)
+        assert answer.status in (502, 503)
+        assert answer.error_codes()
+        assert house.proxy.get("/livez").status == 200

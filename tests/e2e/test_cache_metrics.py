@@ -1,0 +1,51 @@
+"""What `/metrics` says of the cache."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import MIB, Cached, cached, faulty_upstream, pull
+from tests.e2e.proxy import Serving
+
+pytestmark = pytest.mark.real()
+
+
+@pytest.fixture
+def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
+    """With one worker, so that each number is exact however workers share them."""
+    with (
+        faulty_upstream(tmp_path, tmp_path / "files") as upstream,
+        cached(serve, upstream, tmp_path / "cache", WORKERS="1") as found,
+    ):
+        yield found
+
+
+def test_the_counters_count_what_happened_and_name_nothing(house: Cached) -> None:
+    def counted(name: str) -> float:
+        return house.counted(name, workers=1)
+
+    blob = house.warm(MIB)
+    assert (counted("misses_total"), counted("hits_total"), counted("fills_total")) == (1, 0, 1)
+    assert house.gives(blob)
+    assert house.gives(blob)
+    assert (counted("misses_total"), counted("hits_total"), counted("fills_total")) == (1, 2, 1)
+    assert MIB <= counted("upstream_bytes_total") < 1.1 * MIB
+    assert 3 * MIB <= counted("client_bytes_total") < 3.3 * MIB
+    for quiet in ("fill_resumes_total", "stale_answers_total", "evictions_total", "wrong_content_total"):
+        assert counted(quiet) == 0, quiet
+    page = pull(house.proxy.port, "/metrics")
+    assert page.headers["Content-Type"].startswith("text/plain")
+    for secret in (blob.digest.encode(), blob.digest[7:19].encode(), b"e2e/cached"):
+        assert secret not in page.body
+
+
+def test_whoever_joins_a_fill_is_counted(house: Cached) -> None:
+    blob = house.upstream.blob(MIB)
+    house.upstream.control({"path": blob.digest, "hold_after": MIB // 2})
+    with house.proxy.open(blob.path) as first, house.proxy.open(blob.path) as second:
+        assert house.upstream.holds()
+        house.upstream.control()
+        assert first.read() == second.read() == blob.content
+    assert house.counted("fill_joins_total", workers=1) == 1
+    assert house.counted("fills_total", workers=1) == 1

@@ -1,0 +1,184 @@
+"""The cache gives to nobody what the upstream would not give to that very caller."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import KIB, CacheFolder, settle
+from tests.e2e.drain import Drain
+from tests.e2e.images import OCI_MANIFEST, Blob, Image
+from tests.e2e.plain_http import Answer, send
+from tests.e2e.processes import Process, free_port, running, wait_until
+from tests.e2e.proxy import Proxy, Serving
+from tests.e2e.registry import Request
+from tests.e2e.upstreams import BOBS, HERE, PRIVATE, PUBLIC, Content, LoggedUpstream, basic
+
+pytestmark = pytest.mark.real("docker-registry")
+
+ACCEPT = {"Accept": OCI_MANIFEST}
+REFUSED = (401, 403, 404)
+
+
+@dataclass(frozen=True)
+class House:
+    """A mirror whose cache has all of alice's private image."""
+
+    proxy: Proxy
+    upstream: LoggedUpstream
+    image: Image
+
+    def bearer(self, name: str, account: str | None) -> str:
+        return f"Bearer {self.proxy.token(f'repository:{name}:pull', account)}"
+
+    def strangers(self, name: str = PRIVATE) -> dict[str, str | None]:
+        """Everybody who may not read what is private to alice, with what they can show for that repository."""
+        return {
+            "bob": self.bearer(name, "bob"),
+            "bob without a token": basic("bob"),
+            "anybody": self.bearer(name, None),
+            "anybody without a token": None,
+            "a token that is none": "Bearer abc",
+        }
+
+    def paths(self) -> dict[str, Blob]:
+        found = {f"/v2/{PRIVATE}/manifests/{ref}": self.image.manifest for ref in ("1", self.image.manifest.digest)}
+        return found | {f"/v2/{PRIVATE}/blobs/{blob.digest}": blob for blob in self.image.blobs}
+
+
+@pytest.fixture(scope="module")
+def house(serve: Serving, spied_token: LoggedUpstream, content: Content) -> Iterator[House]:
+    with serve(**spied_token.settings) as proxy:
+        found = House(proxy, spied_token, content.images[PRIVATE])
+        alice = found.bearer(PRIVATE, "alice")
+        for path, blob in found.paths().items():
+            assert proxy.get(path, alice, **ACCEPT).body == blob.content
+        settle()
+        yield found
+
+
+def ways(blob: Blob) -> list[tuple[str, dict[str, str]]]:
+    known, part = {"If-None-Match": f'"{blob.digest}"'}, {"Range": "bytes=0-9"}
+    return [("GET", ACCEPT), ("HEAD", ACCEPT), ("GET", ACCEPT | known), ("GET", ACCEPT | part)]
+
+
+def assert_refused(answer: Answer, blob: Blob, what: str) -> None:
+    assert answer.status in REFUSED, (what, answer.status)
+    assert blob.content[:10] not in answer.body, what
+    for header in ("Docker-Content-Digest", "ETag", "Content-Range"):
+        assert header not in answer.headers, what
+    assert answer.headers["Content-Length"] != str(len(blob.content)), what
+
+
+def content_gets(requests: list[Request]) -> list[Request]:
+    return [one for one in requests if one.method == "GET" and one.status in (200, 206)]
+
+
+def test_nobody_else_gets_what_alice_pulled_from_either_worker(house: House) -> None:
+    tried = 0
+    strangers = house.strangers()
+    with house.proxy.connection_to_each_worker() as connections:
+        for path, blob in house.paths().items():
+            for who, authorization in strangers.items():
+                credentials = {"Authorization": authorization} if authorization else {}
+                for connection in connections:
+                    for method, headers in ways(blob):
+                        answer = send(connection, method, path, headers | credentials)
+                        assert_refused(answer, blob, f"{method} {path} with {headers} as {who}")
+                        tried += 1
+    assert tried == 6 * 5 * 2 * 4
+
+
+def test_alice_gets_it_again_without_its_content_being_fetched(house: House) -> None:
+    since = house.upstream.mark()
+    with house.proxy.connection_to_each_worker() as connections:
+        for connection in connections:
+            for authorization in (house.bearer(PRIVATE, "alice"), house.bearer(PRIVATE, "alice")):
+                headers = {**ACCEPT, "Authorization": authorization}
+                for path, blob in house.paths().items():
+                    assert send(connection, "GET", path, headers).body == blob.content
+                    assert send(connection, "HEAD", path, headers).status == 200
+    assert content_gets(house.upstream.content_requests(since)) == []
+
+
+def test_what_others_were_refused_costs_alice_nothing(house: House) -> None:
+    layer = house.image.layers[0]
+    path, alice = f"/v2/{PRIVATE}/blobs/{layer.digest}", house.bearer(PRIVATE, "alice")
+    for authorization in house.strangers().values():
+        assert house.proxy.get(path, authorization).status in REFUSED
+        assert house.proxy.get(path, alice).body == layer.content
+
+
+@pytest.mark.parametrize("elsewhere", [PUBLIC, BOBS])
+def test_a_digest_opens_nothing_in_a_repository_that_does_not_hold_it(house: House, elsewhere: str) -> None:
+    callers = {**house.strangers(elsewhere), "alice": house.bearer(elsewhere, "alice")}
+    things = [("blobs", house.image.layers[0]), ("manifests", house.image.manifest)]
+    with house.proxy.connection_to_each_worker() as connections:
+        for kind, blob in things:
+            for who, authorization in callers.items():
+                credentials = {"Authorization": authorization} if authorization else {}
+                for connection in connections:
+                    for method, headers in ways(blob):
+                        path = f"/v2/{elsewhere}/{kind}/{blob.digest}"
+                        answer = send(connection, method, path, headers | credentials)
+                        assert_refused(answer, blob, f"{method} {path} with {headers} as {who}")
+
+
+def test_referrers_are_the_upstreams_own_word_to_each_caller(house: House) -> None:
+    path = f"/v2/{PRIVATE}/referrers/{house.image.manifest.digest}"
+    assert house.proxy.get(path, house.bearer(PRIVATE, "alice")).status == 200
+    bobs, anybodys = house.bearer(PRIVATE, "bob"), house.bearer(PRIVATE, None)
+    with house.proxy.connection_to_each_worker() as connections:
+        for connection in connections:
+            assert send(connection, "GET", path).status == 401
+            for user, authorization in (("bob", bobs), ("", anybodys)):
+                since = house.upstream.mark()
+                answer = send(connection, "GET", path, {"Authorization": authorization})
+                # This upstream tells anybody who asks it; so whoever is told must have asked it himself.
+                asked = [one.user for one in house.upstream.content_requests(since) if one.path == path]
+                assert answer.status in REFUSED or (answer.status == 200 and asked == [user])
+
+
+@contextmanager
+def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[str, Path]]:
+    """The address of the upstream behind a gate, and the file that opens it for more bytes than that."""
+    port, opened = free_port(), folder / "gate-is-open"
+    behind = upstream.url.rpartition(":")[2]
+    argv = [sys.executable, str(HERE / "gate.py"), str(port), behind, str(size), str(opened)]
+    process = Process(argv, folder / "gate.log")
+    with running(process, lambda: b"listening" in process.log.read_bytes()):
+        yield f"http://127.0.0.1:{port}", opened
+
+
+def test_nobody_else_joins_the_fill_that_alice_began(
+    serve: Serving, spied_token: LoggedUpstream, content: Content, tmp_path: Path
+) -> None:
+    layer = content.images[PRIVATE].layers[1]
+    path, cache = f"/v2/{PRIVATE}/blobs/{layer.digest}", CacheFolder(tmp_path / "cache")
+    with gated(tmp_path, spied_token, 256 * KIB) as (url, gate):
+        settings = {**spied_token.settings, "UPSTREAM_REGISTRY": url, "CACHE_DIR": str(cache.path)}
+        with serve(**settings) as proxy, proxy.connection_to_each_worker() as connections:
+            house = House(proxy, spied_token, content.images[PRIVATE])
+            strangers = house.strangers()
+            alice = f"Authorization: {house.bearer(PRIVATE, 'alice')}"
+            since = spied_token.mark()
+            drains = [Drain(proxy.port, path, [alice], digest=True) for _ in range(3)]
+            drains[0].start()
+            assert wait_until(lambda: content_gets(spied_token.content_requests(since)) != [], 15)
+            for drain in drains[1:]:
+                drain.start()
+            for connection in connections:
+                for who, authorization in strangers.items():
+                    credentials = {"Authorization": authorization} if authorization else {}
+                    for method, headers in ways(layer):
+                        answer = send(connection, method, path, headers | credentials)
+                        assert_refused(answer, layer, f"{method} with {headers} as {who}")
+            assert not cache.file(layer.digest).exists(), "all that happened in the middle of the fill"
+            gate.touch()
+            for drain in drains:
+                drain.join()
+        assert [(drain.status, drain.digest) for drain in drains] == [(200, layer.digest)] * 3
+    assert [one.user for one in content_gets(spied_token.content_requests(since))] == ["alice"]

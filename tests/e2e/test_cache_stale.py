@@ -1,0 +1,179 @@
+"""While the upstream is gone, what was public stays readable, with a warning; what it refuses is refused."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstream, settle
+from tests.e2e.certificates import KeyPair
+from tests.e2e.docker import Docker
+from tests.e2e.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.plain_http import Answer
+from tests.e2e.proxy import SECRET, Proxy, Serving
+from tests.e2e.pulls import pull_whole
+from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, basic, token_upstream
+
+pytestmark = pytest.mark.real("docker-registry")
+
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+BRIEF = {"TAG_TTL": "1", "GRANT_TTL": "1", "STALE_TTL": "600", "SERVER_SECRET": SECRET}
+EITHER = ["GET", "HEAD"]
+GONE = (401, 403, 404, 502, 503, 504)
+
+
+def bearer(proxy: Proxy, name: str, account: str | None = None) -> str:
+    return f"Bearer {proxy.token(f'repository:{name}:pull', account)}"
+
+
+def assert_stale(answer: Answer, content: bytes) -> None:
+    assert (answer.status, answer.body) == (200, content)
+    assert answer.headers["Warning"].startswith("299 "), answer.headers["Warning"]
+
+
+@pytest.mark.real("dockerd")
+def test_docker_pulls_what_is_public_though_the_upstream_is_gone_and_we_were_restarted(
+    docker: Docker, mirror: Serving, content: Content, signer: KeyPair, tmp_path: Path
+) -> None:
+    image = content.images[PUBLIC]
+    with token_upstream(tmp_path, content, signer) as upstream:
+        settings = {**upstream.settings, **BRIEF, "CACHE_DIR": str(tmp_path / "cache"), "ready": "/livez"}
+        with mirror(**settings) as proxy:
+            pull_whole(docker, content, PUBLIC)
+            fresh = proxy.get(f"/v2/{PUBLIC}/manifests/1", bearer(proxy, PUBLIC), **ACCEPT)
+            assert (fresh.status, "Warning" in fresh.headers) == (200, False)
+            docker.forget_images()
+            proxy.process.stop()
+    with mirror(**settings) as proxy:
+        assert proxy.get("/v2/").status == 401
+        pull_whole(docker, content, PUBLIC)
+        anybody = bearer(proxy, PUBLIC)
+        for reference in ("1", image.manifest.digest):
+            manifest = proxy.get(f"/v2/{PUBLIC}/manifests/{reference}", anybody, **ACCEPT)
+            assert_stale(manifest, image.manifest.content)
+        blob = proxy.get(f"/v2/{PUBLIC}/blobs/{image.layers[0].digest}", anybody)
+        assert (blob.status, blob.body) == (200, image.layers[0].content)
+        unknown = proxy.get(f"/v2/{PUBLIC}/manifests/2", anybody, **ACCEPT)
+        assert unknown.status in (502, 503, 504)
+
+
+def test_what_is_private_ends_with_its_grant_when_the_upstream_is_gone(
+    serve: Serving, content: Content, signer: KeyPair, tmp_path: Path
+) -> None:
+    image, cache = content.images[PRIVATE], str(tmp_path / "cache")
+    layer = image.layers[0]
+    paths = [
+        f"/v2/{PRIVATE}/manifests/1", f"/v2/{PRIVATE}/manifests/{image.manifest.digest}",
+        f"/v2/{PRIVATE}/blobs/{layer.digest}",
+    ]  # fmt: skip
+    with token_upstream(tmp_path, content, signer) as upstream:
+        settings: dict[str, Any] = {**upstream.settings, **BRIEF, "GRANT_TTL": "4", "CACHE_DIR": cache}
+        with serve(**settings) as proxy:
+            alice, bob, anybody = (bearer(proxy, PRIVATE, account) for account in ("alice", "bob", None))
+            assert [proxy.get(path, alice, **ACCEPT).status for path in paths] == [200] * 3
+            granted = time.monotonic()
+            settle()
+            upstream.registry.process.kill()
+            upstream.server.kill()
+            assert proxy.get(paths[2], alice).body == layer.content, "it was granted a moment ago"
+            assert time.monotonic() - granted < 4
+            for stranger in (bob, anybody, None):
+                assert {proxy.get(path, stranger, **ACCEPT).status for path in paths} <= set(GONE)
+            time.sleep(max(0.0, granted + 4.2 - time.monotonic()))
+            assert {proxy.get(path, alice, **ACCEPT).status for path in paths} <= set(GONE)
+    with serve(**settings, ready="/livez") as proxy:
+        for caller in (alice, bob, anybody, None):
+            answers = [proxy.get(path, caller, **ACCEPT) for path in paths]
+            assert {answer.status for answer in answers} <= set(GONE)
+            assert not any(layer.content[:20] in answer.body for answer in answers)
+        # Nobody can be told apart now, and for nobody in particular there is nothing here.
+        for account in (basic("alice"), None):
+            token = proxy.ask_token(f"repository:{PRIVATE}:pull", account)
+            late = f"Bearer {token.json()['token']}" if token.status == 200 else None
+            assert {proxy.get(path, late, **ACCEPT).status for path in paths} <= set(GONE), account
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, workplace / "stale-upstream") as running_one:
+        yield running_one
+
+
+@pytest.fixture(scope="module")
+def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+    # One worker: for a while each remembers for itself that the upstream has just failed.
+    with cached(serve, upstream, workplace / "stale-cache", **BRIEF, WORKERS="1") as found:
+        yield found
+
+
+@pytest.fixture
+def known(house: Cached, request: pytest.FixtureRequest) -> Iterator[tuple[str, Image]]:
+    """The address of a tag that the cache knows, of a repository of its own; its time is over."""
+    image = make_image(request.node.name, (1000,))
+    house.upstream.push(image, "1")
+    name = f"e2e/stale-{image.manifest.digest[7:19]}"
+    path = f"/v2/{name}/manifests/1"
+    assert house.proxy.get(path, **ACCEPT).body == image.manifest.content
+    for blob in image.blobs:
+        assert house.proxy.get(f"/v2/{name}/blobs/{blob.digest}").body == blob.content
+    time.sleep(1.2)
+    yield path, image
+    house.upstream.control()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_upstream_that_cannot_answer_is_stood_in_for(house: Cached, known: tuple[str, Image], status: int) -> None:
+    path, image = known
+    before = house.counted("stale_answers_total", workers=1)
+    house.upstream.control({"status": status, "retry_after": "60", "methods": EITHER})
+    assert_stale(house.proxy.get(path, **ACCEPT), image.manifest.content)
+    by_digest = path.replace("/1", f"/{image.manifest.digest}")
+    assert house.proxy.get(by_digest, **ACCEPT).body == image.manifest.content
+    layer = image.layers[0]
+    blob = house.proxy.get(f"{path.removesuffix('manifests/1')}blobs/{layer.digest}")
+    assert (blob.status, blob.body) == (200, layer.content)
+    head = house.proxy.request("HEAD", path, **ACCEPT)
+    assert (head.status, head.headers["Docker-Content-Digest"]) == (200, image.manifest.digest)
+    assert house.counted("stale_answers_total", workers=1) > before
+
+
+def test_a_tag_that_is_gone_is_gone(house: Cached, known: tuple[str, Image]) -> None:
+    path, _ = known
+    house.upstream.tag(another="sha256:" + "0" * 64)
+    answer = house.proxy.get(path, **ACCEPT)
+    assert answer.status == 404
+    assert answer.error_codes()
+    assert "Warning" not in answer.headers
+    # It is forgotten, not only hidden: now that nobody can be asked it does not come back.
+    house.upstream.control({"status": 500, "methods": EITHER})
+    assert house.proxy.get(path, **ACCEPT).status != 200
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_the_upstream_no_longer_gives_to_nobody_in_particular_ends_at_once(
+    house: Cached, known: tuple[str, Image], status: int
+) -> None:
+    path, image = known
+    house.upstream.control({"status": status, "methods": EITHER, "path": "/e2e/"})
+    assert house.proxy.get(path, **ACCEPT).status == status
+    house.upstream.control({"status": 500, "methods": EITHER})
+    for target in (path, path.replace("/1", f"/{image.manifest.digest}")):
+        assert house.proxy.get(target, **ACCEPT).status in GONE
+
+
+def test_stale_answers_end_too(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    image = make_image("ends", (1000,))
+    upstream.push(image, "1")
+    path = f"/v2/{NAME}/manifests/1"
+    with cached(serve, upstream, tmp_path / "cache", **{**BRIEF, "STALE_TTL": "4"}) as house:
+        assert house.proxy.get(path, **ACCEPT).status == 200
+        upstream.control({"status": 500, "methods": EITHER})
+        time.sleep(1.2)
+        assert_stale(house.proxy.get(path, **ACCEPT), image.manifest.content)
+        time.sleep(3)
+        answer = house.proxy.get(path, **ACCEPT)
+    upstream.control()
+    assert answer.status == 502
+    assert answer.error_codes()

@@ -1,0 +1,242 @@
+"""The cache and what befalls itself: a death in the middle, a full disk, eviction, files that somebody damaged."""
+
+import contextlib
+import http.client
+import os
+import random
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import KIB, MIB, Cached, CacheFolder, FaultyUpstream, Made, cached, faulty_upstream
+from tests.e2e.docker import run
+from tests.e2e.images import OCI_MANIFEST, make_image
+from tests.e2e.processes import wait_until
+from tests.e2e.proxy import Serving
+
+pytestmark = pytest.mark.real()
+
+SIZE = 4 * MIB
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, workplace / "storage-upstream") as running_one:
+        yield running_one
+
+
+@pytest.fixture(scope="module")
+def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+    with cached(serve, upstream, workplace / "storage-cache") as found:
+        yield found
+    assert found.cache.wrong() == []
+
+
+@pytest.fixture(autouse=True)
+def _faultless(upstream: FaultyUpstream) -> Iterator[None]:
+    yield
+    upstream.control()
+
+
+def held_half_way(house: Cached, blob: Made) -> None:
+    house.upstream.control({"path": blob.digest, "hold_after": blob.size // 2})
+
+
+def test_a_fill_goes_on_when_the_client_that_began_it_leaves(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    held_half_way(house, blob)
+    with house.proxy.open(blob.path) as response:
+        assert response.read(MIB) == blob.content[:MIB]
+        assert house.upstream.holds()
+    time.sleep(0.5)  # for the mirror to notice that it has left
+    house.upstream.control()
+    assert house.cache.holds(blob)
+    assert [entry["sent"] for entry in house.upstream.gets(blob.path)] == [SIZE]
+    assert house.gives(blob)
+
+
+def test_a_death_in_the_middle_of_a_fill_leaves_nothing_half(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    blob, other = upstream.blob(SIZE), upstream.blob(SIZE)
+    folder = CacheFolder(tmp_path / "cache")
+    upstream.control({"hold_after": SIZE // 2, "path": "/blobs/"})
+    with cached(serve, upstream, folder.path) as house, ThreadPoolExecutor() as pool:
+        broken = [pool.submit(house.pull, one) for one in (blob, other)]
+        assert upstream.holds(2)
+        assert wait_until(lambda: folder.drafted() >= 2 * MIB, 10)
+        house.proxy.process.kill()
+        assert not any(one.result().whole for one in broken)
+    upstream.control()
+    assert not folder.file(blob.digest).exists()
+    with cached(serve, upstream, folder.path) as house:
+        assert house.gives(blob)
+        assert house.cache.holds(blob)
+        # Of the other nobody asked again.
+        assert wait_until(lambda: folder.abandoned() == [], 10), folder.abandoned()
+        assert folder.wrong() == []
+        assert house.gives(other)
+
+
+def test_a_worker_that_dies_in_the_middle_leaves_its_fill_to_the_other(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    held_half_way(house, blob)
+    with house.proxy.connection_to_each_worker() as (first, second):
+        victim = house.proxy.worker_of(first)
+        first.request("GET", blob.path)
+        assert house.upstream.holds()
+        second.request("GET", blob.path)
+        following = second.getresponse()
+        body = following.read(1000)
+        os.kill(victim, signal.SIGKILL)
+        house.upstream.control()
+        assert body + following.read() == blob.content
+    assert house.cache.holds(blob)
+    assert house.gives(blob)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)])
+    if mounted.status:
+        pytest.skip(f"only root may mount: {mounted.output}")
+    yield folder
+    run(["umount", "--lazy", str(folder)]).ok()
+
+
+@pytest.mark.parametrize("fault", [{}, {"chunked": True}], ids=["known size", "unknown size"])
+@pytest.mark.parametrize("bound", ["20GiB", "80%"])
+def test_a_full_disk_costs_a_client_nothing(
+    serve: Serving, upstream: FaultyUpstream, small_disk: Path, *, fault: dict[str, object], bound: str
+) -> None:
+    large = upstream.blob(16 * MIB)
+    upstream.control({"path": large.digest, **fault})
+    with cached(serve, upstream, small_disk / "cache", CACHE_SIZE=bound) as house:
+        small = house.warm(MIB)
+        with ThreadPoolExecutor() as pool:
+            assert list(pool.map(house.gives, [large] * 3)) == [True] * 3
+        assert house.gives(small)
+        assert not house.cache.file(large.digest).exists()
+        if bound == "20GiB":
+            assert house.counted("storage_full_total") > 0
+            assert any(re.search("full|room|space", line) for line in house.complaints())
+        assert wait_until(lambda: house.cache.drafted() == 0, 10), "what could not be kept makes room"
+        assert house.gives(house.warm(MIB)), "and what can is kept as ever"
+
+
+@contextlib.contextmanager
+def slow_reader(port: int, path: str) -> Iterator[http.client.HTTPResponse]:
+    """A response in whose socket little can lie unread: the rest is still to come out of the file."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
+    narrow.settimeout(30)
+    narrow.connect(("127.0.0.1", port))
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.sock = narrow
+    connection.request("GET", path)
+    with contextlib.closing(connection), connection.getresponse() as response:
+        yield response
+
+
+def test_eviction_cuts_no_reader_and_keeps_the_bound(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    bound = 32 * MIB
+    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE=str(bound)) as house:
+        first = house.warm(12 * MIB)
+        with slow_reader(house.proxy.port, first.path) as response:
+            body = response.read(64 * KIB)
+            for _ in range(4):
+                assert house.gives(house.upstream.blob(6 * MIB))
+                body += response.read(64 * KIB)
+            assert wait_until(lambda: not house.cache.file(first.digest).exists(), 15), "it was used least recently"
+            assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= bound, 15)
+            body += response.read()
+        assert body == first.content
+        assert house.counted("evictions_total") > 0
+        since = upstream.mark()
+        assert house.gives(first)
+        assert len(upstream.gets(first.path, since)) == 1
+        assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= bound, 15)
+        assert house.cache.content_size() > bound // 2
+
+
+def test_a_blob_larger_than_the_cache_still_comes(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="4MiB") as house:
+        large = upstream.blob(10 * MIB)
+        assert house.gives(large)
+        assert house.gives(large)
+        assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= 4 * MIB, 15)
+        assert house.gives(house.warm(MIB))
+
+
+DAMAGES = {
+    "gone": lambda file: file.unlink(),
+    "empty": lambda file: os.truncate(file, 0),
+    "half": lambda file: os.truncate(file, file.stat().st_size // 2),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_blobs_are_noticed_and_fetched_again(house: Cached, damage: str) -> None:
+    blob = house.warm(SIZE)
+    DAMAGES[damage](house.cache.file(blob.digest))
+    with ThreadPoolExecutor() as pool:
+        pulled = list(pool.map(lambda _: house.pull(blob), range(4)))
+    # The one that finds it out may be cut; nobody takes a part for the whole.
+    assert all((one.status, one.body) == (200, blob.content) for one in pulled if one.whole)
+    if damage == "gone":
+        assert all(one.whole for one in pulled)
+    assert house.gives(blob)
+    assert house.cache.holds(blob)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_manifests_are_noticed_and_fetched_again(house: Cached, damage: str) -> None:
+    image = make_image(damage, (100,))
+    house.upstream.push(image, damage)
+    path = f"/v2/e2e/cached/manifests/{damage}"
+    assert house.proxy.get(path, Accept=OCI_MANIFEST).body == image.manifest.content
+    file = house.cache.file(image.manifest.digest)
+    assert wait_until(file.is_file, 10)
+    DAMAGES[damage](file)
+    for _ in range(4):
+        answer = house.proxy.get(path, Accept=OCI_MANIFEST)
+        assert (answer.status, answer.body) == (200, image.manifest.content)
+    assert wait_until(lambda: file.is_file() and file.read_bytes() == image.manifest.content, 10)
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(random.randbytes(100_000))  # noqa: S311 - damage, not a secret
+
+
+def tear(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[200::7] = bytes(len(content[200::7]))
+    file.write_bytes(content[: len(content) * 3 // 4])
+
+
+@pytest.mark.parametrize("damage", [overwrite, tear])
+def test_a_corrupt_index_does_not_stop_the_start(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path, damage
+) -> None:
+    with cached(serve, upstream, tmp_path / "cache") as house:
+        blob = house.warm(MIB)
+    index = tmp_path / "cache" / "index.sqlite3"
+    for journal in (index.with_name(index.name + "-wal"), index.with_name(index.name + "-shm")):
+        journal.unlink(missing_ok=True)
+    damage(index)
+    with cached(serve, upstream, tmp_path / "cache") as house:
+        assert house.gives(blob)
+        assert house.gives(house.warm(MIB))
+        since = upstream.mark()
+        assert house.gives(blob)
+        assert house.gives(blob)
+        assert upstream.gets(blob.path, since) == []
