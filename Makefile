@@ -11,7 +11,7 @@ lint:
 	@sh scripts/test --lint
 
 bench:
-	@echo "bench: there is no benchmark yet" >&2; exit 1
+	@sh scripts/bench
 
 lock:
 	@sh scripts/lock

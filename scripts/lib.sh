@@ -89,6 +89,63 @@ need_python() {
     has_certificates || warn "no certificates found: registries over TLS may not be reachable"
 }
 
+# --- programs of the system --------------------------------------------------------------------------------
+
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=
+
+# Debian starts a service as soon as it is installed, unless this file says no. Somebody else's is left alone.
+forbid_services() {
+    if [ -e "$policy" ] || [ -L "$policy" ]; then return 0; fi
+    policy_is_ours=yes
+    # shellcheck disable=SC2016,SC2086
+    $as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 755 "$1"' sh "$policy"
+}
+
+# end_parts: called when all are there, and by the caller's EXIT trap.
+end_parts() {
+    # shellcheck disable=SC2086
+    [ -z "$policy_is_ours" ] || $as_root rm -f "$policy"
+    policy_is_ours=
+    drop_apt_log
+}
+
+# part command unit,unit package...: has the command, or installs it; else fails, and $why says why not.
+part() {
+    part_command=$1
+    part_units=$(printf '%s' "$2" | tr ',' ' ')
+    why=
+    shift 2
+    if command -v "$part_command" >/dev/null 2>&1; then return 0; fi
+    if ! command -v apt-get >/dev/null 2>&1; then
+        why=no-apt-get
+    elif ! find_root; then
+        why=no-root
+    else
+        forbid_services
+        say "installing $*"
+        if ! apt_install "$@" || ! command -v "$part_command" >/dev/null 2>&1; then
+            tail -n 3 "$apt_log" | sed 's/^/    apt: /'
+            why=not-installable
+        # Nor may they start at the next boot of a machine where nobody asked for them.
+        elif command -v systemctl >/dev/null 2>&1; then
+            # shellcheck disable=SC2086
+            $as_root systemctl disable $part_units >/dev/null 2>&1 || true
+        fi
+    fi
+    [ -z "$why" ]
+}
+
+# Debian's dockerd with its client: from Debian 13 on a package of its own, which docker.io only recommends.
+part_dockerd() {
+    docker_cli=
+    if apt-cache show docker-cli >/dev/null 2>&1; then docker_cli=docker-cli; fi
+    docker_units=docker.service,docker.socket
+    command -v containerd >/dev/null 2>&1 || docker_units=$docker_units,containerd.service
+    # shellcheck disable=SC2086
+    part dockerd "$docker_units" docker.io $docker_cli
+}
+
 # --- the virtual environment -------------------------------------------------------------------------------
 
 # The name of a state: equal names, nothing to do. The checkout's path and Python's version are part of it,

@@ -1,0 +1,123 @@
+"""Measures the service beside its peers; `python -m tests.bench`, or scripts/bench, which sets everything up."""
+
+import argparse
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.arena import Arena, make_arena
+from tests.bench.blobs import COLD, WARM, cold_blobs, warm_blobs
+from tests.bench.checks import Bound, bounds
+from tests.bench.contenders import Server
+from tests.bench.crowds import MEMORY, SLOW, peak_memory, slow_clients
+from tests.bench.machine import Neighbours, facts
+from tests.bench.manifests import MANIFESTS, manifests
+from tests.bench.plan import FULL, QUICK, Plan
+from tests.bench.pulls import PULLS, docker_pulls
+from tests.bench.results import Results
+from tests.bench.start_up import START, start_up
+from tests.e2e.processes import program
+
+ROOT = Path(__file__).parents[2]
+APART = ROOT / "build" / "bench"
+NEEDED = ("docker-registry", "nginx", "wrk")
+
+BESIDE: dict[str, Callable[[Arena, Sequence[Server]], None]] = {
+    WARM: warm_blobs, MANIFESTS: manifests, SLOW: slow_clients, PULLS: docker_pulls,
+}  # fmt: skip
+ALONE: dict[str, Callable[[Arena], None]] = {START: start_up, COLD: cold_blobs, MEMORY: peak_memory}
+SCENARIOS = {name.replace(" ", "-"): name for name in (*BESIDE, *ALONE)}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the service beside its peers.")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not how fast it is")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a bound does not hold")
+    parser.add_argument("--plot-python", default=sys.executable, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds takes a number from 1")
+    return options
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    return replace(plan, rounds=options.rounds) if options.rounds else plan
+
+
+def measure(results: Results, wanted: set[str]) -> None:
+    with make_arena(results) as arena:
+        for name in [name for name in ALONE if name in wanted]:
+            attempt(results, name, lambda scenario=ALONE[name]: scenario(arena))
+        if wanted & BESIDE.keys():
+            attempt(results, "the warm servers", lambda: measure_beside(arena, wanted))
+
+
+def measure_beside(arena: Arena, wanted: set[str]) -> None:
+    with arena.filled() as servers:
+        for name in [name for name in BESIDE if name in wanted]:
+            attempt(arena.results, name, lambda scenario=BESIDE[name]: scenario(arena, servers))
+
+
+def attempt(results: Results, name: str, scenario: Callable[[], None]) -> None:
+    """One that fails is told of at the end; minutes of the others' numbers are not thrown away for it."""
+    began = time.monotonic()
+    print(f"== {name}", file=sys.stderr, flush=True)
+    try:
+        scenario()
+    except Exception as trouble:  # noqa: BLE001 - whatever it is: it is told of, and ends the run as failed
+        results.failures.append(f"{name}: {trouble!r}")
+        print(f"  FAILED: {trouble!r}", file=sys.stderr, flush=True)
+    print(f"   {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def write(results: Results, found: Sequence[Bound], options: argparse.Namespace, machine: dict[str, str]) -> None:
+    """A run that is not the whole one stays apart: nobody shall take its numbers for the project's."""
+    is_whole = not options.quick and not options.only and not results.failures
+    folder = ROOT if is_whole else APART
+    APART.mkdir(parents=True, exist_ok=True)
+    data = APART / "results.json"
+    results.save(data)
+    reason = report.draw(options.plot_python, data, folder / report.PICTURE)
+    if reason:
+        print(f"no picture: {reason}", file=sys.stderr)
+    text = report.document(results, found, machine, picture=not reason)
+    (folder / "BENCHMARKS.md").write_text(text, encoding="utf-8")
+    print(f"\nwritten: {(folder / 'BENCHMARKS.md').relative_to(ROOT)}", file=sys.stderr)
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parse(argv)
+    missing = [name for name in NEEDED if not program(name)]
+    if missing:
+        print(f"bench: not installed: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    # So that the "finally" of each server runs, and nothing is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wanted = {SCENARIOS[name] for name in options.only or SCENARIOS}
+    results = Results(plan_of(options))
+    began, neighbours = time.monotonic(), Neighbours()
+    measure(results, wanted)
+    if cut := neighbours.cut():
+        results.note(f"The kernel was out of memory for sockets (tcp_mem) and reset {cut} connections.")
+    found = [bound for bound in bounds(results) if bound.scenario in wanted]
+    print("\n".join(filter(None, [report.headline(found), report.notes(results), report.tables(results)])))
+    write(results, found, options, facts(neighbours))
+    print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
+    broken = [bound.text for bound in found if not bound.holds] if options.check else []
+    for text in broken:
+        print(f"bench: does not hold: {text}", file=sys.stderr)
+    return 1 if broken or results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

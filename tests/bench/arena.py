@@ -1,0 +1,112 @@
+"""Where everything of one run lies, and the upstream whose content is measured."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.contenders import CONTENDERS, REPOSITORY, Server
+from tests.bench.downloads import download
+from tests.bench.plan import Plan, size_text
+from tests.bench.results import Results
+from tests.bench.usage import rested_cpu_seconds
+from tests.e2e.images import OCI_LAYER, Blob, Image, make_image
+from tests.e2e.push import push_blob, push_image
+from tests.e2e.registry import Registry, docker_registry
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+TAG_PATH = f"/v2/{REPOSITORY}/manifests/1"
+
+
+def blob_path(digest: str) -> str:
+    return f"/v2/{REPOSITORY}/blobs/{digest}"
+
+
+@dataclass
+class Arena:
+    folder: Path
+    upstream: Registry
+    image: Image
+    big: str  # digests
+    small: str
+    results: Results
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def plan(self) -> Plan:
+        return self.results.plan
+
+    @property
+    def digest_path(self) -> str:
+        return f"/v2/{REPOSITORY}/manifests/{self.image.manifest.digest}"
+
+    @contextmanager
+    def room(self, name: str) -> Iterator[Path]:
+        """A fresh folder, gone afterwards: memory-backed files take memory from those who come next."""
+        folder = self.folder / f"{next(self._numbers)}-{name.partition(' ')[0]}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def fresh(self, name: str) -> Iterator[Server]:
+        """A contender with nothing in its cache."""
+        with self.room(name) as folder, CONTENDERS[name](folder, self.upstream.url) as server:
+            yield server
+
+    @contextmanager
+    def awake(self, name: str) -> Iterator[Server]:
+        """The same, but with its connections made and its code loaded: each worker has given the manifest."""
+        with self.fresh(name) as server:
+            for _ in range(8):
+                server.get(TAG_PATH)
+            yield server
+
+    @contextmanager
+    def filled(self) -> Iterator[list[Server]]:
+        """All contenders at once, each with all blobs in its cache and proven to give them right."""
+        with ExitStack() as stack:
+            servers = [stack.enter_context(self.awake(name)) for name in CONTENDERS]
+            for server in servers:
+                for digest in (self.small, self.big):
+                    download(server, blob_path(digest))
+                    rested_cpu_seconds(server.process.pid)
+                    download(server, blob_path(digest), digest=digest)
+            yield servers
+
+
+@contextmanager
+def make_arena(results: Results) -> Iterator[Arena]:
+    plan = results.plan
+    base = _memory_backed(plan)
+    if base is None:
+        results.note(f"No {size_text(plan.space)} of memory-backed space here: the caches lay on a disk.")
+    with tempfile.TemporaryDirectory(prefix="dip-bench-", dir=base) as name:
+        folder, content = Path(name), Path(name, "upstream")
+        content.mkdir()
+        with docker_registry(folder, content, "upstream") as upstream:
+            image = make_image("bench", [plan.layer] * 4, docker=True)
+            push_image(upstream.url, REPOSITORY, "1", image)
+            big, small = (_push_random(upstream, size) for size in (plan.big, plan.small))
+            yield Arena(folder, upstream, image, big, small, results)
+
+
+def _push_random(upstream: Registry, size: int) -> str:
+    blob = Blob(os.urandom(size), OCI_LAYER)
+    push_blob(upstream.url, REPOSITORY, blob)
+    return blob.digest
+
+
+def _memory_backed(plan: Plan) -> Path | None:
+    if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < plan.space:
+        return None
+    # Its size is a promise; the memory behind it is shared with everything else.
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(meminfo["MemAvailable"].split()[0]) * 1024
+    return _MEMORY if available > plan.space + plan.memory else None

@@ -1,0 +1,64 @@
+"""Blobs, warm and cold: throughput, processor time, and what the upstream had to give."""
+
+from collections.abc import Sequence
+
+from tests.bench.arena import Arena, blob_path
+from tests.bench.contenders import CONTENDERS, Server
+from tests.bench.downloads import Download, download, download_in_turn
+from tests.bench.plan import MIB, Plan, blob_case
+from tests.bench.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
+
+WARM, COLD = "warm blobs", "cold blobs"
+_ENOUGH = 4  # bodies for one measurement; fewer are over too soon
+
+
+def cases(plan: Plan) -> list[tuple[int, int]]:
+    """Size and number of clients."""
+    return [(plan.big, 1), (plan.big, 4), (plan.small, 50)]
+
+
+def warm_blobs(arena: Arena, servers: Sequence[Server]) -> None:
+    for _ in range(arena.plan.rounds):
+        for size, clients in cases(arena.plan):
+            for server in servers:
+                times = -(-_ENOUGH // clients)
+                got, cost, sent = _measure(arena, server, size, clients, times)
+                arena.results.add(
+                    WARM, blob_case(size, clients), server.name, throughput=got.gib_per_second, cpu=cost / got.gib,
+                    upstream=sent.bytes / MIB,
+                )  # fmt: skip
+
+
+def cold_blobs(arena: Arena) -> None:
+    """A fresh server with an empty cache each time, so that one blob is as cold for each as it can be."""
+    for number in range(arena.plan.rounds):
+        for size, clients in cases(arena.plan):
+            for name in CONTENDERS:
+                with arena.awake(name) as server:
+                    got, cost, sent = _measure(arena, server, size, clients)
+                    arena.results.add(
+                        COLD, blob_case(size, clients), name, throughput=got.gib_per_second, cpu=cost / got.gib,
+                        first_byte=got.first_byte * 1000, upstream=sent.bytes / MIB, gets=sent.whole_gets,
+                    )  # fmt: skip
+                    if not number:
+                        _prove(arena, server, size)
+
+
+def _measure(
+    arena: Arena, server: Server, size: int, clients: int, times: int = 1
+) -> tuple[Download, float, Traffic]:  # fmt: skip
+    digest, since = _digest(arena, size), arena.upstream.mark()
+    before = cpu_seconds(server.process.pid)
+    got = download_in_turn(server, blob_path(digest), clients, times)
+    cost = rested_cpu_seconds(server.process.pid) - before
+    return got, cost, traffic(arena.upstream, since, digest)
+
+
+def _prove(arena: Arena, server: Server, size: int) -> None:
+    """What is in the cache now is what was asked for. Not while it is measured: hashing takes a core."""
+    digest = _digest(arena, size)
+    download(server, blob_path(digest), digest=digest)
+
+
+def _digest(arena: Arena, size: int) -> str:
+    return arena.big if size == arena.plan.big else arena.small

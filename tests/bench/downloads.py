@@ -1,0 +1,100 @@
+"""Runs clients.py against a server, and insists that everybody got the whole body."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench.contenders import Server
+from tests.bench.plan import GIB
+
+_PROGRAM = Path(__file__).with_name("clients.py")
+
+
+class BadAnswerError(Exception):
+    """A server gave something else than the content: its numbers would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Download:
+    seconds: float
+    bytes: int
+    clients: list[dict[str, Any]]
+
+    @property
+    def gib(self) -> float:
+        return self.bytes / GIB
+
+    @property
+    def gib_per_second(self) -> float:
+        return self.gib / self.seconds
+
+    @property
+    def first_byte(self) -> float:
+        return float(self.clients[0]["first_byte"])
+
+
+def download_in_turn(server: Server, path: str, clients: int, times: int) -> Download:
+    """The same again and again, as one: a single short transfer says more of the scheduler than of the server."""
+    found = [download(server, path, clients) for _ in range(times)]
+    everybody = [client for one in found for client in one.clients]
+    return Download(sum(one.seconds for one in found), sum(one.bytes for one in found), everybody)
+
+
+def download(
+    server: Server, path: str, clients: int = 1, *, digest: str = "", seconds: float | None = None
+) -> Download:
+    """With `digest`, the first client's bytes are hashed and compared; with `seconds`, nobody needs to finish."""
+    options = ["--clients", str(clients)]
+    options += ["--hash"] if digest else []
+    options += ["--seconds", str(seconds)] if seconds is not None else []
+    done = subprocess.run(_argv(server, path, options), stdout=subprocess.PIPE, check=True, timeout=900)
+    found = Download(**json.loads(done.stdout))
+    for client in found.clients:
+        was_cut = seconds is not None and client["error"] == "stopped" and client["status"] in {0, 200}
+        if not was_cut and not (client["status"] == 200 and client["whole"]):
+            last = server.process.tail(1)[:300]
+            raise BadAnswerError(f"{server.name} gave {client} for {path}; its log ends with {last!r}")
+    if digest and found.clients[0]["digest"] != digest:
+        raise BadAnswerError(f"{server.name} gave {found.clients[0]['digest']} for {path}")
+    return found
+
+
+@dataclass
+class Drip:
+    """Slow clients at work; `slowest` is known once they have been stopped."""
+
+    slowest: float = 0.0  # bytes a second of the one who got least
+    lost: int = 0
+    problems: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def dripping(server: Server, path: str, clients: int, rate: int) -> Iterator[Drip]:
+    """Slow clients, from the moment that all of them have their first byte until the block is left."""
+    argv = _argv(server, path, ["--clients", str(clients), "--rate", str(rate), "--seconds", "300"])
+    drip = Drip()
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        out = process.stdout
+        assert out
+        try:
+            if not out.readline().startswith('{"begun"'):
+                raise BadAnswerError(f"{server.name} did not serve {clients} slow clients")
+            yield drip
+        finally:
+            process.terminate()
+            last = out.read().strip()
+        if last:
+            found = json.loads(last)["clients"]
+            drip.slowest = min(client["bytes"] / (client["seconds"] - (client["first_byte"] or 0)) for client in found)
+            drip.problems = {client["error"] for client in found if client["error"] != "stopped"}
+            drip.lost = sum(client["error"] != "stopped" for client in found)
+
+
+def _argv(server: Server, path: str, options: list[str]) -> list[str]:
+    headers = [word for line in server.headers() for word in ("--header", line)]
+    return [sys.executable, str(_PROGRAM), "--port", str(server.port), "--path", path, *headers, *options]

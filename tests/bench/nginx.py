@@ -1,0 +1,60 @@
+"""nginx as somebody who knows it would set it up to cache a registry."""
+
+import getpass
+import os
+from pathlib import Path
+
+# - A lock that times out after the default 5 s would send the other clients of a cold blob upstream after all.
+# - Manifests by tag may change: a minute, as TAG_TTL has it. What a digest names never changes.
+# - Buffers larger than the default's 4 KiB: a cold blob then takes fewer reads and writes.
+_TEXT = """\
+{user}daemon off;
+worker_processes {workers};
+worker_rlimit_nofile 16384;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 8192; }}
+http {{
+    access_log {folder}/access.log;
+    sendfile on;
+    tcp_nopush on;
+    keepalive_requests 1000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    proxy_cache_path {folder}/cache levels=1:2 use_temp_path=off keys_zone=registry:16m max_size=20g inactive=1d;
+    upstream registry {{ server {upstream}; keepalive 32; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_buffers 16 64k;
+        proxy_buffer_size 64k;
+        proxy_busy_buffers_size 256k;
+        proxy_cache registry;
+        proxy_cache_lock on;
+        proxy_cache_lock_timeout 10m;
+        proxy_cache_lock_age 10m;
+        proxy_cache_use_stale updating error timeout http_500 http_502 http_503 http_504 http_429;
+        location / {{
+            proxy_pass http://registry;
+            proxy_cache_key "$uri $http_accept";
+            proxy_cache_valid 200 1m;
+        }}
+        location ~ ^/v2/.+/(blobs|manifests)/sha256: {{
+            proxy_pass http://registry;
+            proxy_cache_key "$uri $http_accept";
+            proxy_cache_valid 200 30d;
+        }}
+    }}
+}}
+"""
+
+
+def configuration(folder: Path, port: int, upstream: str, workers: int) -> str:
+    # Started by root, nginx would give its workers to a user who may not read the folder.
+    user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
+    address = upstream.removeprefix("http://")
+    return _TEXT.format(user=user, folder=folder, port=port, upstream=address, workers=workers)

@@ -1,0 +1,14 @@
+"""How long a server takes from its exec to its first answer."""
+
+from tests.bench.arena import Arena
+from tests.bench.contenders import CONTENDERS
+
+START = "start-up"
+FIRST_ANSWER = "exec to the first 200"
+
+
+def start_up(arena: Arena) -> None:
+    for _ in range(arena.plan.rounds):
+        for name in CONTENDERS:
+            with arena.fresh(name) as server:
+                arena.results.add(START, FIRST_ANSWER, name, seconds=server.start_seconds)

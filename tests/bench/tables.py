@@ -1,0 +1,137 @@
+"""The results as Markdown: a table for each scenario, medians, and how we stand to the best peer."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tests.bench import blobs, crowds, manifests, pulls, start_up
+from tests.bench.results import DIRECT, OURS, PEERS, Results
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    heading: str
+    digits: int = 2
+    better: str = ""  # "more" or "less"; without it there is nothing to compare
+
+
+@dataclass(frozen=True)
+class Section:
+    scenario: str
+    title: str
+    text: str
+    metrics: tuple[Metric, ...]
+    peers: tuple[str, ...] = PEERS
+
+
+_THROUGHPUT = Metric("throughput", "GiB/s", better="more")
+_CPU = Metric("cpu", "CPU-s/GiB", better="less")
+_UPSTREAM = Metric("upstream", "from upstream, MiB", 0)
+
+SECTIONS = (
+    Section(
+        blobs.WARM,
+        "Warm blobs",
+        "The blob is in each cache. Throughput is that of all clients together.",
+        (_THROUGHPUT, _CPU, _UPSTREAM),
+    ),
+    Section(
+        blobs.COLD,
+        "Cold blobs",
+        "A fresh server with an empty cache each time. CPU counts what the server still does once its clients have "
+        "left. Full GETs are requests without a Range that the upstream answered for this blob.",
+        (
+            _THROUGHPUT,
+            _CPU,
+            Metric("first_byte", "first byte, ms", 1, "less"),
+            _UPSTREAM,
+            Metric("gets", "full GETs", 0),
+        ),
+    ),
+    Section(
+        manifests.MANIFESTS,
+        "Warm manifests",
+        f"wrk with one thread and {manifests.CONNECTIONS} connections. The empty Sanic handler has as many workers as "
+        "the service, and gives a constant body of the manifest's size.",
+        (
+            Metric("rate", "requests/s", 0, "more"),
+            Metric("p50", "p50, ms", 2, "less"),
+            Metric("p99", "p99, ms", 2, "less"),
+        ),
+    ),
+    Section(
+        pulls.PULLS,
+        "docker pull",
+        "Wall-clock time of the command, unpacking included, which is most of it.",
+        (Metric("seconds", "seconds", 2, "less"),),
+        (DIRECT,),
+    ),
+    Section(
+        crowds.MEMORY,
+        "Peak memory",
+        "The proportional set sizes of all processes of a server, summed every 0.2 s. Our clients get the whole blob; "
+        "those of the peers leave after some seconds, when the memory has long been at its height.",
+        (Metric("peak", "peak, MiB", 0, "less"), Metric("throughput", "GiB/s")),
+    ),
+    Section(
+        crowds.SLOW,
+        "A fast client beside slow ones",
+        "One client gets the big blob, alone and then while the slow ones read the same blob at their own pace.",
+        (_THROUGHPUT, Metric("cost", "cost, %", 0), Metric("slowest", "slowest of the slow, KiB/s", 1)),
+    ),
+    Section(start_up.START, "Start-up", "", (Metric("seconds", "seconds", 3, "less"),)),
+)
+
+
+def section_text(section: Section, results: Results) -> str:
+    cases = results.cases(section.scenario)
+    if not cases:
+        return ""
+    lines = [f"### {section.title}", "", *([section.text, ""] if section.text else [])]
+    headings = ["case", "server", *(metric.heading for metric in section.metrics)]
+    lines += [_row(headings), _row(["---", "---", *("--:" for _ in section.metrics)])]
+    for case, servers in cases.items():
+        for number, server in enumerate(servers):
+            cells = [_cell(results, section, case, server, metric) for metric in section.metrics]
+            lines.append(_row([case if not number else "", server, *cells]))
+    return "\n".join([*lines, "", *_spread(results, section)])
+
+
+def _cell(results: Results, section: Section, case: str, server: str, metric: Metric) -> str:
+    value = results.median(section.scenario, case, server, metric.key)
+    if value is None:
+        return ""
+    text = f"{value:,.{metric.digits}f}"
+    ratio = to_best_peer(results, section, case, server, metric) if server.startswith(OURS) else None
+    return f"**{text}** ({ratio:.2f}x)" if ratio is not None else text
+
+
+def to_best_peer(results: Results, section: Section, case: str, server: str, metric: Metric) -> float | None:
+    found = [results.median(section.scenario, case, peer, metric.key) for peer in section.peers]
+    values = [value for value in found if value is not None]
+    own = results.median(section.scenario, case, server, metric.key)
+    if own is None or not metric.better or not values:
+        return None
+    best = max(values) if metric.better == "more" else min(values)
+    return own / best if best else None
+
+
+def _spread(results: Results, section: Section) -> Iterator[str]:
+    """How far the rounds disagree, for the first metric: a ratio below that is noise."""
+    worst: list[tuple[float, str]] = []
+    metric = section.metrics[0]
+    for (scenario, case, server, key), values in results.values.items():
+        middle = statistics.median(values)
+        if scenario == section.scenario and key == metric.key and len(values) > 1 and middle:
+            away = max(abs(value - middle) for value in values) / middle
+            low, high = (f"{value:,.{metric.digits}f}" for value in (min(values), max(values)))
+            worst.append((away, f"{server}, {case}: {low} to {high}"))
+    if worst:
+        away, where = max(worst)
+        yield f"The rounds disagreed most in {metric.heading} of {where} ({100 * away:.0f} % from the median)."
+        yield ""
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

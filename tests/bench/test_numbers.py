@@ -1,0 +1,80 @@
+"""How the benchmark's numbers are read, compared and judged."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import blobs, checks, manifests, report, tables
+from tests.bench.downloads import BadAnswerError
+from tests.bench.plan import FULL, GIB, KIB, MIB, blob_case, size_text
+from tests.bench.results import NGINX, OURS, REGISTRY, Results
+
+WRK = """\
+Running 1s test @ http://127.0.0.1:1/
+  1 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.02ms    2.11ms  31.02ms   94.55%
+    Req/Sec    58.42k     3.26k   63.15k    70.00%
+  Latency Distribution
+     50%  433.00us
+     75%  610.00us
+     90%    1.20ms
+     99%   17.88ms
+  58201 requests in 1.00s, 90.00MB read
+Requests/sec:  58126.10
+Transfer/sec:     89.88MB
+"""
+CASE = blob_case(GIB, 4)
+
+
+def measured(ours: float, registry: float, nginx: float) -> Results:
+    results = Results(FULL)
+    for server, value in ((OURS, ours), (REGISTRY, registry), (NGINX, nginx)):
+        for off in (-0.1, 0, 0.3):
+            results.add(blobs.WARM, CASE, server, throughput=value + off, cpu=1 / value, upstream=0)
+    return results
+
+
+def test_wrks_words_become_numbers() -> None:
+    assert manifests.parse_wrk(WRK) == manifests.Load(58126.10, 0.433, 17.88)
+
+
+@pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 0, read 3, write 0"])
+def test_a_load_with_failures_is_no_load(line: str) -> None:
+    with pytest.raises(BadAnswerError, match=r"responses: 12|read 3"):
+        manifests.parse_wrk(WRK + line)
+
+
+def test_sizes_and_cases_read_well() -> None:
+    assert [size_text(size) for size in (GIB, 200 * MIB, 64 * KIB, 3)] == ["1 GiB", "200 MiB", "64 KiB", "3 B"]
+    assert [blob_case(GIB, 1), CASE] == ["1 GiB, 1 client", "1 GiB, 4 clients"]
+
+
+def test_a_table_shows_medians_and_how_we_stand_to_the_best_peer() -> None:
+    text = tables.section_text(tables.SECTIONS[0], measured(3, 1.5, 2))
+    assert f"| {CASE} | {OURS} | **3.00** (1.50x) | **0.33** (0.67x) | 0 |" in text
+    assert f"|  | {NGINX} | 2.00 | 0.50 | 0 |" in text
+    assert "GiB/s of docker-registry, 1 GiB, 4 clients: 1.40 to 1.80 (20 % from the median)" in text
+
+
+def test_bounds_hold_or_fail_and_what_was_not_measured_does_not_hold() -> None:
+    found = {bound.text: bound for bound in checks.bounds(measured(3, 1.5, 3))}
+    verdicts = [found[f"warm blobs, {CASE}: throughput, times {peer}"].holds for peer in (REGISTRY, NGINX)]
+    assert verdicts == [True, False]
+    missing = [bound for bound in found.values() if bound.measured is None]
+    assert len(missing) == len(found) - 4
+    assert not any(bound.holds for bound in missing)
+
+
+def test_the_report_holds_tables_bounds_notes_and_machine() -> None:
+    results = measured(3, 1.5, 2)
+    results.note("Something was missing.")
+    text = report.document(results, checks.bounds(results), {"processor": "a fast one"}, picture=True)
+    for part in ("### Warm blobs", "| holds |", "| **fails** |", "- Something was missing.", "| a fast one |", ".png)"):
+        assert part in text
+
+
+def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+    results = measured(3, 1.5, 2)
+    results.save(tmp_path / "results.json")
+    assert Results.load(tmp_path / "results.json") == results
