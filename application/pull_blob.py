@@ -20,10 +20,12 @@ from application.refusals import Refusals
 from application.rights import Caller, Wish
 from domain.content import ByteRange, Span
 from domain.digest import Digest
-from domain.errors import RegistryError
+from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable
 from domain.events import ContentAsked, ContentDamaged, FillJoined
 from domain.records import ContentKind, Item
 from domain.upstreams import UpstreamTable
+
+_NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
 
 
 class PullBlob:
@@ -72,7 +74,7 @@ class PullBlob:
 
     async def _described(self, ask: Ask, query: BlobQuery) -> BlobAnswer:
         admission = await self._rights.admit(ask, _item(ask, query))
-        if admission.link.size is not None:
+        if query.known or admission.link.size is not None:
             return linked(admission.link, admission.warnings)
         return described(query.digest, await self._stream.facts(ask, query.digest))
 
@@ -124,7 +126,9 @@ class PullBlob:
         if fill is None or fill.total is None:
             return False
         await self._rights.admit(ask, _item(ask, query))  # before anything is said of it, its size too
-        return asked.of(fill.total).stop <= fill.readable
+        span = asked.of(fill.total)
+        # A client that goes on where it was cut off reads along; for a part that is far ahead nobody waits.
+        return span.stop <= fill.readable or (asked.last is None and span.start <= fill.readable)
 
     async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
         try:
@@ -154,10 +158,12 @@ class PullBlob:
                 self._events.emit(FillJoined())
             try:
                 facts = await asyncio.shield(fill.opened)
-            except RegistryError:
-                # Somebody else's refusal is none of ours: then we ask ourselves.
-                if is_own:
+            except RegistryError as error:
+                # Somebody else's refusal is none of ours: then we ask ourselves. But who waited for an upstream that
+                # fails shares that: in turn, each would wait as long again.
+                if is_own or isinstance(error, _NOBODYS_FAULT):
                     raise
+                await self._rights.admit(ask, _item(ask, query))
                 continue
             # Only the request that began it has been answered by the upstream; all others are still to be let in, the
             # same caller's too, whose right may have ended since.
@@ -174,7 +180,7 @@ class PullBlob:
         except (StorageFull, DraftLost):
             # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
             rest = Span(position, 2**63 if stop is None else stop)
-            async for piece in self._stream.rest(ask, fill.digest, fill.file, rest):
+            async for piece in self._stream.rest(ask, fill.digest, fill.file, rest, fill.total):
                 yield piece
 
 

@@ -24,6 +24,7 @@ class RelayedTokens:
         """Raises what the relay raises. With a stand-in nobody waits long for an upstream that does not answer."""
         return await self._outages.attempt(
             request.upstream,
+            self._callers.caller_of(request.credentials or request.refresh_token),
             lambda: self._joined.do(request, lambda: self._fetch(request)),
             has_stand_in=has_stand_in,
         )

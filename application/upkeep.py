@@ -57,8 +57,9 @@ class Upkeep:
 
     async def _look_after(self) -> None:
         await self._sweep.flush()
+        await self._sweep.sweep_drafts()
         await self._sweep.make_room(0)  # what other workers have added counts too
-        await self._fills.end_abandoned()
+        self._fills.end_abandoned()
         now = await self._epoch.read()
         if now != self._seen:
             self._seen = now

@@ -20,7 +20,7 @@ class CachePolicy:
     stale_ttl: float
 
     def tag_is_fresh(self, mark: TagMark, now: float) -> bool:
-        return now < mark.checked_at + self.tag_ttl
+        return now < self.fresh_until(mark)
 
     def fresh_until(self, mark: TagMark) -> float:
         return mark.checked_at + self.tag_ttl

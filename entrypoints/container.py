@@ -1,4 +1,4 @@
-"""Who plays which part in production. The only place that names adapters."""
+"""Who plays which part in production. Beside storage.py, the only place that names adapters."""
 
 import hashlib
 from collections.abc import AsyncIterator

@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from adapters.storage.storage_folder import StorageFolder, digest_at, is_at, make_private
@@ -41,11 +42,12 @@ class FilesystemStorageKeeper:
         drafts = sum(_size(path) or 0 for path in growing)
         return Space(drafts, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
 
-    async def sweep_drafts(self) -> int:
-        return await self._threads.run(self._sweep)
+    async def sweep_drafts(self, older_than: float = 0.0) -> int:
+        return await self._threads.run(partial(self._sweep, older_than))
 
-    def _sweep(self) -> int:
-        drafts = sum(_sweep_draft(path) for path in _files(self._folder.drafts))
+    def _sweep(self, older_than: float) -> int:
+        written_by = self._clock.now() - older_than if older_than else float("inf")
+        drafts = sum(_sweep_draft(path, written_by) for path in _files(self._folder.drafts))
         before = self._clock.now() - _FORGOTTEN_AFTER
         return drafts + sum(_sweep_older(path, before) for path in _files(self._folder.temporary))
 
@@ -64,13 +66,17 @@ class FilesystemStorageKeeper:
                         yield digest, size
 
 
-def _sweep_draft(path: Path) -> bool:
-    """Whether it was there and nobody filled it. It is removed while locked: nobody can take it meanwhile."""
+def _sweep_draft(path: Path, written_by: float) -> bool:
+    """Whether it was there, last written to by then, and nobody filled it. It is removed while locked: nobody can take
+    it meanwhile.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
+        if os.fstat(descriptor).st_mtime > written_by:
+            return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not is_at(descriptor, path):
             return False

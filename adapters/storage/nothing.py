@@ -38,7 +38,7 @@ class NoStorageKeeper:
     async def space(self) -> Space:
         return Space(0, 0, 0)
 
-    async def sweep_drafts(self) -> int:
+    async def sweep_drafts(self, older_than: float = 0.0) -> int:
         return 0
 
     async def contents(self) -> dict[Digest, int]:

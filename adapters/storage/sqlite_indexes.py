@@ -1,7 +1,5 @@
 """What is where, in SQLite."""
 
-from dataclasses import replace
-
 from adapters.storage.sqlite_database import Row, SqliteDatabase
 from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
@@ -55,7 +53,7 @@ class SqliteTagIndex:
             _tag(source, tag),
         )
         marks = (_read_mark(source.upstream, row) for row in rows)
-        return [replace(mark, key=replace(mark.key, source=source)) for mark in marks if mark is not None]
+        return [mark for mark in marks if mark is not None]
 
     async def keep(self, mark: TagMark) -> None:
         tag, variant = _tag(mark.key.source, mark.key.tag), mark.key.variant

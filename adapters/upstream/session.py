@@ -15,7 +15,7 @@ from adapters.upstream.addresses import is_link_local
 _HEADER_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 10.0
 # Bytes that may wait for a slow client, for each transfer; aiohttp stops reading at twice as many.
-_READ_AHEAD = 128 * 1024
+_READ_AHEAD = 1024 * 1024
 
 
 @dataclass(frozen=True)

@@ -57,15 +57,19 @@ class Callers:
 
         Returns when every worker knows it: the client comes back at once, to whichever it likes.
         """
-        identity = CallerIdentity(self._caller_of(login), token.issued_at + token.expires_in)
+        identity = CallerIdentity(self.caller_of(login), token.issued_at + token.expires_in)
         fingerprint = self._fingerprint(token.text)
+        known = self._known.get(fingerprint) or await self._book.find(fingerprint)
+        if known and known.caller != identity.caller:
+            # The upstream gives the same token to several: it stands for none of them, but for itself.
+            identity = replace(identity, caller=self.caller_of(token.text))
         self._known.put(fingerprint, identity)
         await self._book.keep(fingerprint, identity)
 
     async def _identify(self, right: Right) -> CallerIdentity:
         asks = right.upstream
         if not isinstance(asks, Passed):
-            caller = self._mirror if right.is_mirrors and asks.credentials else self._caller_of(asks.credentials)
+            caller = self._mirror if right.is_mirrors and asks.credentials else self.caller_of(asks.credentials)
             return CallerIdentity(caller, FOREVER)
         match parse_authorization(asks.raw):
             case None:
@@ -73,9 +77,9 @@ class Callers:
             case Bearer(token):
                 return await self._of_token(token)
             case Basic(credentials):
-                return CallerIdentity(self._caller_of(credentials), FOREVER)
+                return CallerIdentity(self.caller_of(credentials), FOREVER)
             case unreadable:
-                return CallerIdentity(self._caller_of(unreadable.raw), FOREVER)
+                return CallerIdentity(self.caller_of(unreadable.raw), FOREVER)
 
     async def _of_token(self, token: str) -> CallerIdentity:
         fingerprint = self._fingerprint(token)
@@ -88,11 +92,14 @@ class Callers:
     def _stranger(self, token: str) -> CallerIdentity:
         """A token that did not come through us. What it says of its end is unverified, and can only shorten."""
         claimed = self._codec.peek(token)
-        ends_at = claimed.claims.get("exp") if claimed else None
-        is_time = isinstance(ends_at, int | float) and not isinstance(ends_at, bool)
-        return CallerIdentity(self._caller_of(token), float(ends_at) if is_time else FOREVER)  # type: ignore[arg-type]
+        try:
+            ends_at = float(str(claimed.claims.get("exp"))) if claimed else FOREVER
+        except (ValueError, OverflowError):
+            ends_at = FOREVER
+        return CallerIdentity(self.caller_of(token), ends_at)
 
-    def _caller_of(self, login: Credentials | str | None) -> CallerId:
+    def caller_of(self, login: Credentials | str | None) -> CallerId:
+        """Whom these credentials are of, this token where no login was seen, or nobody (None)."""
         if login is None:
             return ANONYMOUS_CALLER
         if isinstance(login, str):

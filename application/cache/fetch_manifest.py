@@ -40,7 +40,7 @@ class FetchManifest:
         return await self._joined.do(self._key(ask, query, head=False), lambda: self._get(ask, query))
 
     def _key(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[object, ...]:
-        return (ask.caller, ask.source, str(query.reference), query.accept, head)
+        return (ask.caller, ask.right, ask.source, str(query.reference), query.accept, head)
 
     async def _head(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
         facts, _ = await self._ask(ask, query, head=True)

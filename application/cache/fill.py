@@ -23,10 +23,12 @@ class Fill:
     range that ends before it is given as it arrives, as any registry would give it.
     """
 
-    def __init__(self, digest: Digest, ask: Ask) -> None:
+    def __init__(self, digest: Digest, ask: Ask, *, is_anew: bool = False) -> None:
         self.digest = digest
+        self.is_anew = is_anew
+        """The one before it ended because the upstream had begun to send something else."""
         self.asks = [ask]
-        """With whose rights the upstream may be asked; each has been proven, or is being proven by this very fill."""
+        """With whose rights the upstream may be asked; it decides on each."""
         self.opened: asyncio.Future[Facts | None] = asyncio.get_running_loop().create_future()
         """What the upstream said to the first ask; None where it was not asked, since others fill or have filled."""
         self.total: int | None = None

@@ -45,6 +45,7 @@ class FillLead:
         self._draft = draft
         self._parts = parts
         self._right = 0
+        self._has_room = False
 
     async def run(self) -> None:
         """Returns when the blob is whole. Raises what ended it early."""
@@ -132,10 +133,12 @@ class FillLead:
         if fill.total is not None and total not in {None, fill.total}:
             raise BeganOtherwise
         self._parts.rights.record(ask, self._item(ask), facts)
-        if not fill.opened.done():
+        if not self._has_room:
             missing = max(0, (total or 0) - offset)
             await self._parts.sweep.make_room(missing)
             self._parts.sweep.promise(fill.digest, missing)
+            self._has_room = True
+        if not fill.opened.done():
             fill.total = total
             fill.opened.set_result(facts)
         fill.total = total if fill.total is None else fill.total

@@ -28,8 +28,7 @@ class Fills:
         self._room = room
         self._clock = clock
         self._running: dict[Digest, Fill] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._task_of: dict[Fill, asyncio.Task[None]] = {}
+        self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._unread: dict[Fill, float] = {}
         self._unfit: Remembered[Digest, float] = Remembered(_UNFIT_REMEMBERED)
 
@@ -49,18 +48,19 @@ class Fills:
         until = self._unfit.get(digest)
         return until is not None and self._clock.now() < until
 
-    async def end_abandoned(self) -> None:
+    def end_abandoned(self) -> None:
         """Called now and then."""
         now = self._clock.now()
         unread = [fill for fill in self._running.values() if not fill.readers]
         self._unread = {fill: self._unread.get(fill, now) for fill in unread}
         for fill, since in self._unread.items():
-            if now >= since + _ABANDONED_SECONDS and (task := self._task_of.get(fill)):
+            # Once: a second time would break off the orderly end that the first began.
+            if now >= since + _ABANDONED_SECONDS and (task := self._tasks.get(fill)) and not task.cancelling():
                 task.cancel()
 
     async def close(self) -> None:
         """End all."""
-        tasks = list(self._tasks)
+        tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -69,20 +69,19 @@ class Fills:
         self._running[fill.digest] = fill
         # The context of the request that began it: the access log tells what the upstream answered to it.
         task = asyncio.create_task(self._run(fill), context=copy_context())
-        self._tasks.add(task)
-        self._task_of[fill] = task
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[fill] = task
         return fill
 
     async def _run(self, fill: Fill) -> None:
         try:
             begin_anew = await FillTask(fill, self._parts).run()
         finally:
-            self._task_of.pop(fill, None)
+            self._tasks.pop(fill, None)
             if self._running.get(fill.digest) is fill:
                 del self._running[fill.digest]
         if isinstance(fill.failure, StorageFull):
             self._parts.events.emit(StorageRanFull(str(fill.digest)))
             self._unfit.put(fill.digest, self._clock.now() + _UNFIT_SECONDS)
-        if begin_anew:
-            self.join(fill.asks[0], fill.digest)
+        # Once: an upstream whose answers never go together would be asked for ever.
+        if begin_anew and not fill.is_anew and not self.running(fill.digest):
+            self._start(Fill(fill.digest, fill.asks[0], is_anew=True))

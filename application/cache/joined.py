@@ -22,13 +22,6 @@ class Joined:
             task.add_done_callback(lambda done: self._finished(key, done))
         return await asyncio.shield(task)
 
-    async def close(self) -> None:
-        """End what is under way."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     def _finished(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._running.pop(key, None)
         if not task.cancelled():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from application.cache.callers import Ask
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
 from domain.documents import one_line
@@ -19,6 +18,7 @@ from domain.errors import (
 )
 from domain.events import StaleServed
 from domain.ports import Clock
+from domain.records import CallerId
 from domain.upstreams import Upstream
 
 T = TypeVar("T")
@@ -48,14 +48,13 @@ class Outages:
         self._failures: Remembered[Hashable, _Failure] = Remembered(_REMEMBERED)
 
     async def attempt(
-        self, who: Ask | Upstream, start: Callable[[], Coroutine[Any, Any, T]], *, has_stand_in: bool
+        self, upstream: Upstream, caller: CallerId, start: Callable[[], Coroutine[Any, Any, T]], *, has_stand_in: bool
     ) -> T:
         """What `start` gives. With a stand-in the wait is short, and an upstream that has just failed is not asked.
 
         Raises what `start` raises; UpstreamTimedOut where the short wait is over.
         """
-        upstream = who.source.upstream if isinstance(who, Ask) else who
-        if has_stand_in and (message := self._recent(upstream, who)):
+        if has_stand_in and (message := self._recent(upstream, caller)):
             raise UpstreamUnreachable(message)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS if has_stand_in else None):
@@ -69,10 +68,10 @@ class Outages:
             raise
         except UpstreamThrottled as error:
             # Who was asked to wait is this caller; others have an allowance of their own.
-            self._note(_key(who), error)
+            self._note((upstream, caller), error)
             raise
         self._failures.pop(upstream)
-        self._failures.pop(_key(who))
+        self._failures.pop((upstream, caller))
         return result
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
@@ -87,11 +86,7 @@ class Outages:
     def _note(self, key: Hashable, error: RegistryError) -> None:
         self._failures.put(key, _Failure(self._clock.now(), error.message))
 
-    def _recent(self, upstream: Upstream, who: Ask | Upstream) -> str | None:
+    def _recent(self, upstream: Upstream, caller: CallerId) -> str | None:
         now = self._clock.now()
-        known = (self._failures.get(upstream), self._failures.get(_key(who)))
+        known = (self._failures.get(upstream), self._failures.get((upstream, caller)))
         return next((one.message for one in known if one and now < one.at + _PAUSE_SECONDS), None)
-
-
-def _key(who: Ask | Upstream) -> Hashable:
-    return (who.source.upstream, who.caller) if isinstance(who, Ask) else who

@@ -40,7 +40,10 @@ class PullTag:
         stand_in = await self._stand_in(ask, query, key)
         try:
             return await self._outages.attempt(
-                ask, lambda: self._asked(ask, query, key, mark if held else None), has_stand_in=stand_in is not None
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._asked(ask, query, key, mark if held else None),
+                has_stand_in=stand_in is not None,
             )
         except OUTAGE as fault:
             if stand_in is None:

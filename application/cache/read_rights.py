@@ -65,8 +65,9 @@ class ReadRights:
         stand_in = link if link and await self.grants.lasting(ask) else None
         try:
             link = await self._outages.attempt(
-                ask,
-                lambda: self._proofs.do((ask.caller, item), lambda: self._prove(ask, item, link)),
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._proofs.do((ask.caller, ask.right, item), lambda: self._prove(ask, item, link)),
                 has_stand_in=stand_in is not None,
             )
         except OUTAGE as fault:
@@ -101,7 +102,8 @@ class ReadRights:
     async def refused(self, ask: Ask, item: Item | None, error: Exception) -> None:
         """The upstream's refusal ends what it had granted."""
         if isinstance(error, UpstreamChallenged | Denied):
-            await self.grants.end(ask)
+            if self._clock.now() < ask.identity.ends_at:  # what an ended token earns says nothing of its owner
+                await self.grants.end(ask)
         elif item is not None and isinstance(error, ContentUnknown):
             await self.unlink(item)
 

@@ -50,22 +50,30 @@ class StreamBlob:
                 raise UpstreamBroken("the upstream does not say how long the blob is")
             return answer.facts
 
-    async def rest(self, ask: Ask, digest: Digest, begun: OpenFile, wanted: Span) -> AsyncIterator[bytes]:
+    async def rest(
+        self, ask: Ask, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
+    ) -> AsyncIterator[bytes]:
         """The wanted bytes of a blob whose first `wanted.start` bytes somebody has got out of this file already.
 
-        The digest is checked over those bytes and all that come now: an old beginning and a new rest that do not
-        belong together never make a whole.
+        `total` is the length that was promised. The digest is checked over those bytes and all that come now: an old
+        beginning and a new rest that do not belong together never make a whole.
         """
         check, position = DigestCheck(digest), wanted.start
         while check.size < position:
-            check.update(await begun.read(check.size, min(check.size + _REREAD, position)))
+            known = await begun.read(check.size, min(check.size + _REREAD, position))
+            if not known:
+                raise UpstreamBroken("what was delivered of the blob cannot be read again")
+            check.update(known)
         async with AsyncExitStack() as stack:
             answer = await self._opened(stack, ask, digest, ByteRange(position, None) if position else None)
-            span = answer.facts.span
+            facts, span = answer.facts, answer.facts.span
             if span is not None and span.start != position:
                 raise UpstreamBroken("the upstream sent another range than was asked")
+            size = facts.size if span is None else facts.whole_size
+            if None not in {size, total} and size != total:
+                raise UpstreamBroken("the upstream sent the blob with another size than before")
             fresh = _cut(answer.pieces(), Span(0 if span else position, _END))
-            async for piece in _cut(self._held_back(ask, check, fresh), Span(0, wanted.length)):
+            async for piece in _cut(self._held_back(ask, check, fresh, total), Span(0, wanted.length)):
                 yield piece
 
     async def _opened(self, stack: AsyncExitStack, ask: Ask, digest: Digest, asked: ByteRange | None) -> Answer:
@@ -84,20 +92,23 @@ class StreamBlob:
         wrong_size = facts.size not in {None, span.length}
         if asked is None or wrong_size or not asked.is_answered_by(span, facts.whole_size):
             raise UpstreamBroken("the upstream sent another range than was asked")
-        pieces = self._counted(answer.pieces())
-        if span.start == 0 and span.stop == facts.whole_size:
-            pieces = self._checked(ask, query.digest, answer.pieces())
+        is_whole = span.start == 0 and (span.stop == facts.whole_size or asked.last is None)
+        pieces = self._checked(ask, query.digest, answer.pieces()) if is_whole else self._counted(answer.pieces())
         return replace(described(query.digest, facts), size=facts.whole_size, span=span, pieces=pieces)
 
     def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         return self._held_back(ask, DigestCheck(promised), pieces)
 
-    async def _held_back(self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _held_back(
+        self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[bytes], total: int | None = None
+    ) -> AsyncIterator[bytes]:
         held = b""
         async for piece in self._counted(pieces):
+            check.update(piece)
+            if total is not None and check.size > total:
+                raise UpstreamBroken("the upstream sent more of the blob than there is")
             if held:
                 yield held
-            check.update(piece)
             held = piece
         if not check.holds:
             source = ask.source

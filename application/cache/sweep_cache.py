@@ -4,7 +4,7 @@ import asyncio
 
 from application.ports.content_store import ContentStore, StorageFull
 from application.ports.event_sink import EventSink
-from application.ports.storage_keeper import StorageKeeper
+from application.ports.storage_keeper import Space, StorageKeeper
 from application.ports.usage_index import UsageIndex, UsageTotal, Used
 from domain.cache_policy import Room, victims
 from domain.digest import Digest
@@ -13,6 +13,9 @@ from domain.ports import Clock
 
 _MARGIN = 64 * 1024 * 1024
 """Bytes that are left free on the disk for everybody else."""
+
+
+_DRAFT_SECONDS = 3600.0
 
 
 class SweepCache:
@@ -59,12 +62,16 @@ class SweepCache:
             raise StorageFull
         async with self._evicting:
             space = await self._keeper.space()
-            used = await self._total.total() + space.drafts + sum(self._promised.values())
+            used = await self._used(space)
             short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
             to_free = max(self._room.to_free(used, wanted), short)
-            freed = await self._evict(to_free) if to_free > 0 else 0
-            # What is being fetched cannot be removed, and the disk may be full of somebody else's files.
-            if wanted and (used + wanted - freed > self._room.bound or space.free + freed < wanted):
+            if to_free <= 0:
+                return
+            await self._evict(to_free)
+            # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
+            # disk may be full of somebody else's files.
+            space = await self._keeper.space()
+            if wanted and (await self._used(space) + wanted > self._room.bound or space.free < wanted):
                 raise StorageFull
 
     def promise(self, digest: Digest, size: int) -> None:
@@ -74,11 +81,18 @@ class SweepCache:
         else:
             self._promised.pop(digest, None)
 
+    async def sweep_drafts(self) -> None:
+        """What broke off and nobody has asked for since is not gone on with any more."""
+        await self._keeper.sweep_drafts(_DRAFT_SECONDS)
+
     async def flush(self) -> None:
         """Write down what was used since the last time."""
         touched, self._touched = self._touched, {}
         if touched:
             await self._usage.touch(touched)
+
+    async def _used(self, space: Space) -> int:
+        return await self._total.total() + space.drafts + sum(self._promised.values())
 
     async def _evict(self, to_free: int) -> int:
         """How many bytes were really freed."""

@@ -22,8 +22,8 @@ class StorageKeeper(Protocol):
 
     async def space(self) -> Space: ...
 
-    async def sweep_drafts(self) -> int:
-        """Remove the drafts that nobody fills; how many there were."""
+    async def sweep_drafts(self, older_than: float = 0.0) -> int:
+        """Remove the drafts that nobody fills, and nobody has written to for so many seconds; how many there were."""
         ...
 
     async def contents(self) -> dict[Digest, int]:

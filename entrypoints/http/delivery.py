@@ -9,6 +9,7 @@ from typing import cast
 from sanic import Request
 from sanic.response import BaseHTTPResponse
 
+from application.blobs import Piece
 from application.ports.content_store import FilePart
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import Sent, streamed
@@ -17,8 +18,6 @@ from entrypoints.http.kernel_copy import ContentShort, FileSender
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-
-Piece = bytes | FilePart
 Damaged = Callable[[], Awaitable[None]]
 
 

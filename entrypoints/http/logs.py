@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -53,8 +53,11 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
         with self.lock or nullcontext():
             if self._lines:
                 text, self._lines = "".join(self._lines), []
-                self.stream.write(text)
-            super().flush()
+                # A log that cannot be written, on a full disk say, stops nobody's work.
+                with suppress(OSError, ValueError):
+                    self.stream.write(text)
+            with suppress(OSError, ValueError):
+                super().flush()
 
 
 def configure_logging(settings: Settings) -> None:

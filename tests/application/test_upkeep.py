@@ -113,10 +113,10 @@ def test_what_was_purged_while_the_worker_started_is_forgotten_too() -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     class SlowKeeper(MemoryStorageKeeper):
-        async def sweep_drafts(self) -> int:
+        async def sweep_drafts(self, older_than: float = 0.0) -> int:
             started.set()
             await go_on.wait()
-            return await super().sweep_drafts()
+            return await super().sweep_drafts(older_than)
 
     store: Any = storage.store
     slow = replace(storage, keeper=SlowKeeper(store.disk))

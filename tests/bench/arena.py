@@ -40,6 +40,25 @@ class Arena:
     def plan(self) -> Plan:
         return self.results.plan
 
+    @contextmanager
+    def flipped(self, digest: str) -> Iterator[None]:
+        """One bit of the blob is another in the upstream's own storage, which does not look at what it gives."""
+        encoded = digest.partition(":")[2]
+        file = self.folder / "upstream/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
+        self._flip(file)
+        try:
+            yield
+        finally:
+            self._flip(file)
+
+    @staticmethod
+    def _flip(file: Path) -> None:
+        with file.open("r+b") as data:
+            data.seek(file.stat().st_size // 2)
+            byte = data.read(1)
+            data.seek(-1, os.SEEK_CUR)
+            data.write(bytes([byte[0] ^ 1]))
+
     @property
     def digest_path(self) -> str:
         return f"/v2/{REPOSITORY}/manifests/{self.image.manifest.digest}"

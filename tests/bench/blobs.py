@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from tests.bench.arena import Arena, blob_path
 from tests.bench.contenders import CONTENDERS, Server
-from tests.bench.downloads import Download, download, download_in_turn
+from tests.bench.downloads import BadAnswerError, Download, download, download_in_turn
 from tests.bench.plan import MIB, Plan, blob_case
+from tests.bench.results import OURS
 from tests.bench.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
 
 WARM, COLD = "warm blobs", "cold blobs"
+FLIPPED = "one bit flipped at the upstream"
 _ENOUGH = 4  # bodies for one measurement; fewer are over too soon
 
 
@@ -42,6 +44,7 @@ def cold_blobs(arena: Arena) -> None:
                     )  # fmt: skip
                     if not number:
                         _prove(arena, server, size)
+    _refuse_wrong(arena)
 
 
 def _measure(
@@ -58,6 +61,19 @@ def _prove(arena: Arena, server: Server, size: int) -> None:
     """What is in the cache now is what was asked for. Not while it is measured: hashing takes a core."""
     digest = _digest(arena, size)
     download(server, blob_path(digest), digest=digest)
+
+
+def _refuse_wrong(arena: Arena) -> None:
+    """The same way, the same run: it is not fast because it does not look."""
+    digest = arena.small
+    with arena.flipped(digest), arena.awake(OURS) as server:
+        try:
+            download(server, blob_path(digest))
+        except BadAnswerError:
+            refused = 1.0
+        else:
+            refused = 0.0
+        arena.results.add(COLD, FLIPPED, OURS, refused=refused)
 
 
 def _digest(arena: Arena, size: int) -> str:

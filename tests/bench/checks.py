@@ -58,6 +58,8 @@ def _cold(results: Results) -> Iterator[Bound]:
     bound = _compare(results, blobs.COLD, blob_case(results.plan.big, 1))
     yield bound("throughput", REGISTRY, "throughput", 0.7, at_least=True)
     yield bound("first_byte", REGISTRY, "time to the first byte", 1.5, at_least=False)
+    refused = results.median(blobs.COLD, blobs.FLIPPED, OURS, "refused")
+    yield Bound(blobs.COLD, f"{blobs.COLD}, {blobs.FLIPPED}: refused", refused, 1, at_least=True)
     case = blob_case(results.plan.small, 50)
     gets = results.worst(blobs.COLD, case, OURS, "gets")
     yield Bound(blobs.COLD, f"{blobs.COLD}, {case}: full GETs at the upstream", gets, 1, at_least=False)

@@ -94,6 +94,8 @@ def section_text(section: Section, results: Results) -> str:
     for case, servers in cases.items():
         for number, server in enumerate(servers):
             cells = [_cell(results, section, case, server, metric) for metric in section.metrics]
+            if not any(cells):
+                continue  # what is a bound only, as the flipped bit is
             lines.append(_row([case if not number else "", server, *cells]))
     return "\n".join([*lines, "", *_spread(results, section)])
 

@@ -202,12 +202,12 @@ def test_what_nobody_reads_ends_after_a_while_and_is_gone_on_with() -> None:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         fills = crowd.service.parts.fills()
-        await fills.end_abandoned()
+        fills.end_abandoned()
         crowd.service.clock.advance(299)
-        await fills.end_abandoned()
+        fills.end_abandoned()
         assert crowd.fill
         crowd.service.clock.advance(2)
-        await fills.end_abandoned()
+        fills.end_abandoned()
         await soon(lambda: crowd.fill is None)
         return await crowd.read()
 
@@ -223,7 +223,7 @@ def test_what_somebody_reads_never_ends_by_itself() -> None:
         first = crowd.read()
         await crowd.under_way()
         for _ in range(3):
-            await crowd.service.parts.fills().end_abandoned()
+            crowd.service.parts.fills().end_abandoned()
             crowd.service.clock.advance(1000)
         gate.set()
         return await first
