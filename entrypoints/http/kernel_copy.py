@@ -135,9 +135,9 @@ class _Duplicate:
             if position < part.stop:
                 waited = await self._writable()
                 if waited > _SLOW:
-                    # A third of the buffer became free in that time, and two are still full. After as long again there
-                    # is twice as much to send, and thousands of slow clients cost half as many turns.
-                    await asyncio.sleep(min(waited, _LONGEST))
+                    # A third of the buffer became free in that time, and two are still full. Half of what these will
+                    # last, and more, may pass: thousands of slow clients then cost less than half as many turns.
+                    await asyncio.sleep(min(1.4 * waited, _LONGEST))
 
     def close(self) -> None:
         """At once after an abort too: while it is open, the kernel tells the client nothing of the end."""
