@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from application.cache.callers import Callers
 from application.ports.token_book import CallerIdentity
 from application.ports.upstream_registry import Passed, Session, UpstreamRight
@@ -131,3 +133,18 @@ def test_another_secret_makes_other_fingerprints() -> None:
 def test_any_text_in_a_header_has_a_fingerprint() -> None:
     world = World()
     assert world.identity("Bearer \udcff").caller != world.identity("Bearer \udcfe").caller
+
+
+def test_a_token_that_several_were_given_stands_for_none_of_them() -> None:
+    world = World()
+    world.given(None, "same")
+    world.given(ALICE, "same")
+    caller = world.identity("Bearer same").caller
+    assert caller not in {ANONYMOUS_CALLER, world.identity(basic(ALICE)).caller}
+    assert caller == world.identity("Bearer same", by=world.worker()).caller
+
+
+@pytest.mark.parametrize("end", [10**400, "1e400", "soon", None, True])
+def test_a_strangers_end_that_is_none_is_forever_at_most(end: object) -> None:
+    text = PlainTokenCodec("a stranger's").sign("JWT", {"exp": end})
+    assert World().identity(f"Bearer {text}").ends_at in {FOREVER, 1.0}

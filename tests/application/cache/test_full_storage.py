@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange
+from application.cache.callers import Ask
+from application.ports.token_book import CallerIdentity
+from application.ports.upstream_registry import Facts, Passed
+from application.rights import FOREVER
+from domain.content import ByteRange, Span
 from domain.errors import UpstreamBroken
 from domain.events import StorageRanFull
+from domain.records import ANONYMOUS_CALLER
 from tests.application.cache.crowd import Crowd
 from tests.application.cache.watched import BIG, BIG_DIGEST, PIECE, held, soon
-from tests.application.service import PRIVATE
+from tests.application.service import LAYER, LAYER_DIGEST, NAME, PRIVATE, Service, stocked
+from tests.fakes.upstream import FakeAnswer
 
 
 class Full(Crowd):
@@ -182,3 +188,34 @@ def test_many_fills_at_once_stay_below_the_bound() -> None:
 
     assert crowd.run(act()) == blobs
     assert most <= 2**20
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_who_goes_on_alone_gets_no_more_than_was_promised(told: bool) -> None:  # noqa: FBT001
+    """An upstream that now has more than before: its rest must not stand in for the one that was promised."""
+    service = Service(stocked("none"))
+    size = len(LAYER)
+
+    async def act() -> None:
+        store = service.parts.store()
+        await store.put(LAYER_DIGEST, LAYER)
+        begun = await store.open(LAYER_DIGEST)
+        assert begun
+        source = service.parts.upstreams().source_of(NAME)
+        ask = Ask(CallerIdentity(ANONYMOUS_CALLER, FOREVER), Passed(), source)
+        facts = Facts("t", size - 3, None, Span(4, size + 1), size + 1) if told else Facts("t", None)
+        body = b"!" * (size - 3) if told else LAYER[:4] + b"!" * (size - 3)
+        service.upstream.alter = lambda _: FakeAnswer(facts, body, piece=7)
+        rest = service.parts.stream_blob().rest(ask, LAYER_DIGEST, begun.file, Span(4, size), size)
+        got = bytearray()
+
+        async def read() -> None:
+            async for piece in rest:
+                got.extend(piece)
+
+        with pytest.raises(UpstreamBroken):
+            await read()
+        assert len(got) < size - 4
+        begun.file.close()
+
+    service.run(act())

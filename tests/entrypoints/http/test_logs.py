@@ -1,6 +1,7 @@
 """The form of the log."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
@@ -162,3 +163,20 @@ def test_each_second_is_printed_as_it_is(configure: Configure, capsys: pytest.Ca
 
 def test_settings_of_logs_have_defaults() -> None:
     assert (Settings().log_level, Settings().log_format) == ("info", "text")
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(configure: Configure) -> None:
+    configure()
+    (handler,) = logging.getLogger().handlers
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no regular file
+        handler.setStream(full)  # type: ignore[attr-defined]
+        OURS.warning("told to nobody")
+
+        async def work() -> str:
+            ACCESS.info("nor is this")
+            await asyncio.sleep(0.01)
+            return "done"
+
+        assert asyncio.run(work()) == "done"
+        with contextlib.suppress(OSError):
+            full.close()
