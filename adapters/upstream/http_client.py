@@ -68,22 +68,33 @@ class Response:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises UpstreamFault where it breaks off."""
         with translated(_host(self.raw.url)):
-            async for piece in self.raw.content.iter_any():
-                yield piece
-                if len(piece) >= _MUCH:
-                    await self._let_it_gather()
+            content = self.raw.content
+            try:
+                async for piece in content.iter_any():
+                    yield piece
+                    if len(piece) >= _MUCH:
+                        await self._let_it_gather()
+            except (aiohttp.ClientError, OSError):
+                # What had arrived before it broke off is good, but aiohttp tells of the end first. Without it, a
+                # download that breaks off again and again might never get any further.
+                if arrived := content._read_nowait(-1):  # noqa: SLF001 - there is no other way to it
+                    yield arrived
+                raise
 
     async def _let_it_gather(self) -> None:
         """From an upstream this fast, the kernel takes for a moment what comes: in a few large reads it costs less than
         in many small ones, and the cores have time for what is done with it. A fifth more arrives in the same time.
         """
-        protocol = self.raw.connection.protocol if self.raw.connection else None
-        if protocol is not None:
-            protocol.pause_reading()
-            try:
-                await asyncio.sleep(_MOMENT)
-            finally:
-                protocol.resume_reading()
+        transport = self.raw.connection.transport if self.raw.connection else None
+        # Where aiohttp has paused it, or it has ended, it is left alone. Nothing changes that while it is paused here.
+        if transport is None or transport.is_closing() or not transport.is_reading():
+            return
+        transport.pause_reading()
+        try:
+            await asyncio.sleep(_MOMENT)
+        finally:
+            if not transport.is_closing():
+                transport.resume_reading()
 
     async def read(self, limit: int) -> bytes:
         """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""
