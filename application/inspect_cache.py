@@ -141,7 +141,7 @@ class InspectCache:
         for link in links:
             if link.item.digest in digests:
                 await self._links.forget(link.item)
-        dropped = [digest for digest in digests if await self._is_here(digest)]
+        dropped = [digest for digest in digests if await self._sweep.holds(digest)]
         for digest in dropped:
             await self._sweep.drop(digest)
         await self._epoch.advance()
@@ -156,12 +156,6 @@ class InspectCache:
             await self._sweep.drop(one.digest)
         await self._epoch.advance()
         return dropped
-
-    async def _is_here(self, digest: Digest) -> bool:
-        stored = await self._store.open(digest)
-        if stored is not None:
-            stored.file.close()
-        return stored is not None
 
     async def _tree(self, root: Digest) -> dict[Digest, int]:
         """The sizes of a manifest and of all below it, as far as its manifests are here; empty where it is not."""

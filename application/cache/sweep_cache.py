@@ -51,6 +51,14 @@ class SweepCache:
         await self._usage.keep([Used(digest, size, self._clock.now())])
         await self.make_room(0)
 
+    async def holds(self, digest: Digest) -> bool:
+        """Whether the content is there, whatever the index says."""
+        stored = await self._store.open(digest)
+        if stored is None:
+            return False
+        stored.file.close()
+        return True
+
     async def drop(self, digest: Digest) -> None:
         """Content that is not to be had any more."""
         await self._store.drop(digest)
@@ -117,13 +125,6 @@ class SweepCache:
         # What was committed while the folder was being read is in neither, and safe: it is only forgotten if it is
         # not to be found even now.
         await self._usage.keep([Used(digest, size, now) for digest, size in there.items() if digest not in known])
-        gone = [digest for digest in known - there.keys() if not await self._is_there(digest)]
+        gone = [digest for digest in known - there.keys() if not await self.holds(digest)]
         await self._usage.forget(gone)
         await self.make_room(0)
-
-    async def _is_there(self, digest: Digest) -> bool:
-        stored = await self._store.open(digest)
-        if stored is None:
-            return False
-        stored.file.close()
-        return True
