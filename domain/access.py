@@ -26,6 +26,12 @@ class Credentials:
     username: str
     password: str = field(repr=False)
 
+    def joined(self) -> str:
+        """Both in one text, to be hashed. The length keeps "a:b" with "c" from looking like "a" with "b:c": by POST a
+        user name may hold a colon.
+        """
+        return f"{len(self.username)}:{self.username}:{self.password}"
+
 
 @dataclass(frozen=True)
 class Account:

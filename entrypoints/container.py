@@ -100,9 +100,8 @@ def _mirror_caller(settings: Settings) -> CallerId:
     login = settings.upstream_credentials
     if login is None:
         return mirror_caller("without a login")
-    text = f"{len(login.username)}:{login.username}:{login.password}".encode()
     salt = settings.upstream_registry.encode()
-    return mirror_caller(hashlib.scrypt(text, salt=salt, n=2**14, r=8, p=1, dklen=20).hex())
+    return mirror_caller(hashlib.scrypt(login.joined().encode(), salt=salt, n=2**14, r=8, p=1, dklen=20).hex())
 
 
 def _cache_policy(settings: Settings) -> CachePolicy:

@@ -104,9 +104,7 @@ class Callers:
             return ANONYMOUS_CALLER
         if isinstance(login, str):
             return CallerId(f"token {self._fingerprint(login)}")
-        # The length keeps two pairs apart that read the same when they are joined.
-        text = f"{len(login.username)}:{login.username}:{login.password}"
-        return CallerId(f"login {self._fingerprint(text)}")
+        return CallerId(f"login {self._fingerprint(login.joined())}")
 
     def _fingerprint(self, text: str) -> str:
         return hashlib.blake2b(
