@@ -149,6 +149,7 @@ class InspectCache:
 
     async def prune(self, older_than: float) -> list[Used]:
         """Drop what was not used for so many seconds, and put right what a crash left behind; what was dropped."""
+        await self._keeper.sweep_drafts()
         await self._sweep.reconcile()
         limit = self._clock.now() - older_than
         dropped = [one for one in await self._usage.all() if one.used_at < limit]

@@ -3,10 +3,11 @@
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.clock import SystemClock
 from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.network_file_systems import network_file_system
@@ -80,6 +81,15 @@ def prepare_storage(settings: Settings) -> None:
         raise SettingsError(
             f"CACHE_DIR: got {str(folder)!r}, which cannot be written to ({reason}); takes a folder of its own, or off"
         ) from error
+
+
+def sweep_storage(settings: Settings) -> None:
+    """Remove what an earlier run left behind half done. Once, before any worker starts: what a worker leaves that dies
+    later, the others go on with.
+    """
+    if settings.cache_dir is not None:
+        with closing(FilesystemStorageKeeper(settings.cache_dir, SystemClock())) as keeper:
+            keeper.sweep_drafts_now()
 
 
 @asynccontextmanager

@@ -43,9 +43,10 @@ class FilesystemStorageKeeper:
         return Space(drafts, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
 
     async def sweep_drafts(self, older_than: float = 0.0) -> int:
-        return await self._threads.run(partial(self._sweep, older_than))
+        return await self._threads.run(partial(self.sweep_drafts_now, older_than))
 
-    def _sweep(self, older_than: float) -> int:
+    def sweep_drafts_now(self, older_than: float = 0.0) -> int:
+        """As `sweep_drafts`, in this thread."""
         written_by = self._clock.now() - older_than if older_than else float("inf")
         drafts = sum(_sweep_draft(path, written_by) for path in _files(self._folder.drafts))
         before = self._clock.now() - _FORGOTTEN_AFTER

@@ -115,10 +115,9 @@ class SweepCache:
         return sum(freed)
 
     async def reconcile(self) -> None:
-        """Put right what a crash left behind: drafts of nobody, content that the index does not know, and entries of
-        the index without content.
+        """Put right what a crash left behind: content that the index does not know, and entries of the index without
+        content. Not the drafts of a worker that died: another one may be about to go on with them.
         """
-        await self._keeper.sweep_drafts()
         there = await self._keeper.contents()
         known = {one.digest for one in await self._usage.all()}
         now = self._clock.now()

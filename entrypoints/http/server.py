@@ -13,7 +13,7 @@ from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
 from entrypoints.http.supervision import supervise
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.storage import prepare_storage
+from entrypoints.storage import prepare_storage, sweep_storage
 from entrypoints.version import NAME, VERSION
 
 _FIRST_WORKER = "Sanic-Server-0-0"
@@ -24,6 +24,7 @@ def run(settings: Settings) -> None:
     """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker."""
     configure_logging(settings)
     prepare_storage(settings)
+    sweep_storage(settings)
     app = create_app(settings, open_parts=partial(open_container, counters=make_counters(settings)))
     app.after_server_start(_announce)
     supervise(app)

@@ -9,7 +9,7 @@ from domain.names import Tag
 from domain.upstreams import Source
 from tests.application.cache.watched import watched
 from tests.application.service import NAME, PRIVATE, Service
-from tests.fakes.storage import MemoryInode
+from tests.fakes.storage import MemoryContentStore, MemoryInode
 
 CONFIG, SHARED, OWN = b"{}" * 50, b"shared" * 50, b"own" * 50
 
@@ -213,5 +213,20 @@ def test_pruning_puts_right_what_a_crash_left_behind() -> None:
         assert await cache.inspect.prune(10) == []
         usage: Any = cache.service.parts.storage().usage
         assert list(usage.entries) == [Digest.of(OWN)]
+
+    cache.run(act())
+
+
+def test_pruning_removes_the_drafts_of_nobody() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        await draft.append([b"some"])
+        cache.store.die()
+        busy: Any = await MemoryContentStore(cache.store.disk).lease(Digest.of(b"busy"))
+        await busy.append([b"some"])
+        await cache.inspect.prune(10)
+        assert list(cache.store.drafts) == [Digest.of(b"busy")]
 
     cache.run(act())

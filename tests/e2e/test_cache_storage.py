@@ -101,6 +101,24 @@ def test_a_worker_that_dies_in_the_middle_leaves_its_fill_to_the_other(house: Ca
     assert house.gives(blob)
 
 
+def test_what_a_worker_that_died_had_fetched_is_gone_on_with(house: Cached) -> None:
+    blob = house.upstream.blob(SIZE)
+    held_half_way(house, blob)
+    with house.proxy.connection_to_each_worker() as (first, second):
+        victims = {house.proxy.worker_of(first), house.proxy.worker_of(second)}
+        first.request("GET", blob.path)
+        assert house.upstream.holds()
+        assert wait_until(lambda: house.cache.drafted() >= SIZE // 4, 10)
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+    house.upstream.control()
+    with house.proxy.connection_to_each_worker() as connections:
+        assert not {house.proxy.worker_of(one) for one in connections} & victims
+    time.sleep(0.5)  # for the new ones to have put right what there is to be put right
+    assert house.gives(blob)
+    assert [bool(entry["range"]) for entry in house.upstream.gets(blob.path)] == [False, True]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""

@@ -1,0 +1,36 @@
+"""The folder of the cache before any worker starts."""
+
+import asyncio
+from pathlib import Path
+
+from adapters.storage.drafts import FileDraft
+from adapters.storage.filesystem_store import FilesystemContentStore
+from domain.digest import Digest
+from entrypoints.storage import sweep_storage
+from tests.entrypoints.environment import Load
+
+
+def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path) -> None:
+    store = FilesystemContentStore(tmp_path)
+
+    async def leased(content: bytes) -> FileDraft:
+        draft = await store.lease(Digest.of(content))
+        assert isinstance(draft, FileDraft)
+        await draft.append([content[:2]])
+        return draft
+
+    async def act() -> None:
+        left, busy = await leased(b"left"), await leased(b"busy")
+        await left.release(keep=True)
+        left.file.close()
+        sweep_storage(load(CACHE_DIR=str(tmp_path)))
+        assert [file.name for file in (tmp_path / "drafts").iterdir()] == [f"sha256-{Digest.of(b'busy').encoded}"]
+        await busy.release(keep=False)
+        busy.file.close()
+
+    asyncio.run(act())
+    store.close()
+
+
+def test_without_a_cache_there_is_nothing_to_sweep(load: Load) -> None:
+    sweep_storage(load(CACHE_DIR="off"))
