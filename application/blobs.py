@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from application.ports.content_store import FilePart
 from application.ports.upstream_registry import Facts
 from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span
-from domain.digest import Digest
+from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
 from domain.records import Link
 
-Piece = bytes | FilePart
+Piece = Bytes | FilePart
 """Bytes of a body in memory, or still in a file, where the kernel can take them from."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from application.blobs import BlobQuery
 from application.manifests import ManifestQuery
+from application.ports.content_store import FilePart
 from application.pull_blob import PullBlob
 from application.pull_manifest import PullManifest
 from application.rights import Caller
@@ -55,7 +56,7 @@ class WarmCache:
             async with gate, self._blobs.open(caller, BlobQuery(image.name, digest)) as answer:
                 assert answer.pieces  # noqa: S101 - a GET has a body
                 async for piece in answer.pieces:
-                    queue.put_nowait(len(piece) if isinstance(piece, bytes) else piece.stop - piece.start)
+                    queue.put_nowait(piece.stop - piece.start if isinstance(piece, FilePart) else len(piece))
 
         async def fetch_all() -> None:
             try:

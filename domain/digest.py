@@ -11,6 +11,9 @@ from domain.errors import DigestInvalid
 _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _LIMIT = 160
 
+Bytes = bytes | memoryview
+"""Bytes as they come, maybe out of somebody's larger buffer."""
+
 
 @dataclass(frozen=True)
 class Digest:
@@ -48,7 +51,7 @@ class DigestCheck:
         self._hash = hashlib.new(promised.algorithm)
         self.size = 0
 
-    def update(self, piece: bytes) -> None:
+    def update(self, piece: Bytes) -> None:
         self._hash.update(piece)
         self.size += len(piece)
 

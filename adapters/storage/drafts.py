@@ -3,7 +3,8 @@
 import errno
 import fcntl
 import os
-from collections.abc import Sequence
+import time
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,12 @@ from adapters.storage.open_files import DescriptorFile, portions, write
 from adapters.storage.storage_folder import StorageFolder, is_at, is_verified
 from adapters.storage.threads import Threads
 from application.ports.content_store import DraftState, OpenFile, StorageFull
-from domain.digest import Digest, DigestCheck
+from domain.digest import Bytes, Digest, DigestCheck
 
+_BATCH = 1024 * 1024
+"""Bytes for one write."""
+_TURN_SECONDS = 0.1
+"""Then another draft has the thread."""
 _WHOLE = 0o444
 """The mode of verified files."""
 
@@ -31,28 +36,35 @@ class FileDraft:
             self._check.update(portion)
         self.size = self._check.size
 
-    async def append(self, pieces: Sequence[bytes]) -> None:
+    async def append(self, pieces: deque[Bytes]) -> None:
         try:
             await self._threads.run(partial(self._append, pieces))
         except OSError as error:
             raise StorageFull(f"a draft cannot grow: {error.strerror}") from error
 
-    def _append(self, pieces: Sequence[bytes]) -> None:
-        if self._is_over:
-            # Whatever came now would change content that is verified, or somebody else's draft.
-            raise OSError(errno.EBADF, "its lease has ended")
-        self._folder.demand_room()
-        # What is written of them when this fails stays where it is: the next try writes the same over it, and whoever
-        # follows in another process may have it by now.
-        write(self.file.descriptor, pieces, self.size)
-        for piece in pieces:
-            self._check.update(piece)
-        self.size = self._check.size
+    def _append(self, pieces: deque[Bytes]) -> None:
+        turn_ends = time.monotonic() + _TURN_SECONDS
+        while pieces and time.monotonic() < turn_ends:
+            if self._is_over:
+                # Whatever came now would change content that is verified, or somebody else's draft.
+                raise OSError(errno.EBADF, "its lease has ended")
+            self._folder.demand_room()
+            batch = _taken(pieces)
+            try:
+                # What is written of them when this fails stays where it is: the next try writes the same over it, and
+                # whoever follows in another process may have it by now.
+                write(self.file.descriptor, batch, self.size)
+            except OSError:
+                pieces.extendleft(reversed(batch))
+                raise
+            for piece in batch:
+                self._check.update(piece)
+            self.size = self._check.size
 
-    async def holds(self, offset: int, content: bytes) -> bool:
+    async def holds(self, offset: int, content: Bytes) -> bool:
         return await self._threads.run(partial(self._holds, offset, content))
 
-    def _holds(self, offset: int, content: bytes) -> bool:
+    def _holds(self, offset: int, content: Bytes) -> bool:
         place, view = 0, memoryview(content)
         try:
             for portion in portions(self.file.descriptor, offset, offset + len(content)):
@@ -114,3 +126,13 @@ class FollowedFileDraft:
         whole = is_verified(state)
         # No name and no mark: whoever filled it has given it up.
         return DraftState(state.st_size, whole, state.st_nlink == 0 and not whole)
+
+
+def _taken(pieces: deque[Bytes]) -> list[Bytes]:
+    """The first batch of the queue, which others only add to."""
+    taken: list[Bytes] = []
+    size = 0
+    while pieces and size < _BATCH:
+        taken.append(pieces.popleft())
+        size += len(taken[-1])
+    return taken

@@ -25,10 +25,12 @@ class FilesystemContentStore:
         """`reserve`: bytes of the file system that are left to others."""
         self._folder = StorageFolder(folder, reserve)
         self._threads = Threads(threads, "content")
+        self._writers = Threads(threads, "drafts")  # apart: who opens content must not wait for a slow disk's writes
 
     def close(self) -> None:
         """Nothing can be asked of it afterwards."""
         self._threads.close()
+        self._writers.close()
 
     async def open(self, digest: Digest) -> FileContent | None:
         try:
@@ -107,7 +109,7 @@ class FilesystemContentStore:
             # Whoever filled it died one step before its end.
             self._folder.make_content(digest, path)
             return None
-        return FileDraft(file, digest, self._folder, self._threads)
+        return FileDraft(file, digest, self._folder, self._writers)
 
     async def drop(self, digest: Digest) -> int:
         try:

@@ -6,6 +6,7 @@ from functools import partial
 
 from adapters.storage.threads import Threads
 from application.ports.content_store import OpenFile, StorageFull
+from domain.digest import Bytes
 
 _PIECES = 1024
 """As many buffers as Linux takes in one call (UIO_MAXIOV)."""
@@ -54,7 +55,7 @@ def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
         start += len(portion)
 
 
-def write(descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
+def write(descriptor: int, pieces: Sequence[Bytes], offset: int) -> None:
     """Write all pieces from the offset on. Raises OSError, with some of them written."""
     views = [memoryview(piece) for piece in pieces if piece]
     place = 0

@@ -1,6 +1,5 @@
 """One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,14 +12,14 @@ from yarl import URL
 from adapters.upstream.addresses import check_redirect, origin_of, parse_url
 from adapters.upstream.faults import translated
 from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.receiver import BodyReceiver
 from application.ports.request_record import current_record
+from domain.digest import Bytes
 from domain.errors import UpstreamBroken
 from domain.upstreams import Origin
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 10
-_MUCH = 512 * 1024
-_MOMENT = 0.0005
 _DRAINED = 16 * 1024
 # A signed address is good for GET only; asked by HEAD, object stores answer with one of these.
 _HEAD_REFUSED = frozenset({403, 405, 501})
@@ -65,36 +64,23 @@ class Response:
     def lines(self, name: str) -> tuple[str, ...]:
         return tuple(self.raw.headers.getall(name, ()))
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. Raises UpstreamFault where it breaks off."""
         with translated(_host(self.raw.url)):
+            if receiver := BodyReceiver.take(self.raw):
+                async for part in receiver.pieces():
+                    yield part
+                return
             content = self.raw.content
             try:
                 async for piece in content.iter_any():
                     yield piece
-                    if len(piece) >= _MUCH:
-                        await self._let_it_gather()
             except (aiohttp.ClientError, OSError):
                 # What had arrived before it broke off is good, but aiohttp tells of the end first. Without it, a
                 # download that breaks off again and again might never get any further.
                 if arrived := content._read_nowait(-1):  # noqa: SLF001 - there is no other way to it
                     yield arrived
                 raise
-
-    async def _let_it_gather(self) -> None:
-        """From an upstream this fast, the kernel takes for a moment what comes: in a few large reads it costs less than
-        in many small ones, and the cores have time for what is done with it. A fifth more arrives in the same time.
-        """
-        transport = self.raw.connection.transport if self.raw.connection else None
-        # Where aiohttp has paused it, or it has ended, it is left alone. Nothing changes that while it is paused here.
-        if transport is None or transport.is_closing() or not transport.is_reading():
-            return
-        transport.pause_reading()
-        try:
-            await asyncio.sleep(_MOMENT)
-        finally:
-            if not transport.is_closing():
-                transport.resume_reading()
 
     async def read(self, limit: int) -> bytes:
         """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""

@@ -1,7 +1,7 @@
 """FillLead: downloads a blob into a draft, and goes on with what broke off."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
 
 from application.cache.batches import Batches
 from application.cache.callers import Ask
@@ -11,6 +11,7 @@ from application.cache.outages import OUTAGE
 from application.ports.content_store import Draft, StorageFull
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource
 from domain.content import ByteRange
+from domain.digest import Bytes
 from domain.documents import one_line
 from domain.errors import (
     ContentUnknown,
@@ -26,6 +27,8 @@ from domain.records import ContentKind, Item
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 10.0
+_ROOM = 1024 * 1024
+"""Bytes that room is made for at a time where the blob's size is not known."""
 _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
 
 
@@ -46,6 +49,7 @@ class FillLead:
         self._parts = parts
         self._right = 0
         self._has_room = False
+        self._room = 0
 
     async def run(self) -> None:
         """Returns when the blob is whole. Raises what ended it early."""
@@ -133,19 +137,19 @@ class FillLead:
         if fill.total is not None and total not in {None, fill.total}:
             raise BeganOtherwise
         self._parts.rights.record(ask, self._item(ask), facts)
+        if not fill.opened.done():
+            fill.total = total
+            fill.opened.set_result(facts)
+        fill.total = total if fill.total is None else fill.total
         if not self._has_room:
             missing = max(0, (total or 0) - offset)
             await self._parts.sweep.make_room(missing)
             self._parts.sweep.promise(fill.digest, missing)
             self._has_room = True
-        if not fill.opened.done():
-            fill.total = total
-            fill.opened.set_result(facts)
-        fill.total = total if fill.total is None else fill.total
         return 0 if span is None else offset
 
     async def _pour(self, answer: Answer, position: int) -> None:
-        batches = Batches(self._write)
+        batches = Batches(self._draft, self._write, self._grown)
         known = self._draft.size
         try:
             async for piece in answer.pieces():
@@ -156,22 +160,32 @@ class FillLead:
                     raise BeganOtherwise
                 position += len(piece)
                 if fresh := piece[len(repeated) :]:
+                    await self._demand_room(len(fresh))
                     await batches.add(fresh)
         finally:
             await batches.finish()  # also where it breaks off: what has come is kept
 
-    async def _write(self, pieces: Sequence[bytes]) -> None:
-        fill, sweep = self._fill, self._parts.sweep
-        if fill.total is None:
-            await sweep.make_room(sum(map(len, pieces)))  # it was not known before how much would come
+    async def _demand_room(self, size: int) -> None:
+        """Where it was not known before how much would come."""
+        if self._fill.total is None and self._room < size:
+            await self._parts.sweep.make_room(max(size, _ROOM))
+            self._room = max(size, _ROOM)
+        self._room -= size
+
+    async def _write(self, pieces: deque[Bytes]) -> None:
         try:
             await self._draft.append(pieces)
         except StorageFull:
-            await sweep.make_room(sum(map(len, pieces)))
+            await self._parts.sweep.make_room(sum(map(len, pieces)))
             await self._draft.append(pieces)
+
+    def _grown(self) -> None:
+        fill, size = self._fill, self._draft.size
+        if size == fill.size:
+            return
         if fill.total is not None:
-            sweep.promise(fill.digest, fill.total - self._draft.size)
-        fill.grows(self._draft.size)
+            self._parts.sweep.promise(fill.digest, fill.total - size)
+        fill.grows(size)
 
     def _item(self, ask: Ask) -> Item:
         return Item(ask.source, ContentKind.BLOB, self._fill.digest)

@@ -11,7 +11,7 @@ from application.ports.content_store import OpenFile
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource, UpstreamRegistry
 from domain.content import ByteRange, Span
-from domain.digest import Digest, DigestCheck
+from domain.digest import Bytes, Digest, DigestCheck
 from domain.errors import RegistryError, UpstreamBroken
 from domain.events import BytesFetched, WrongContent
 from domain.records import ContentKind, Item
@@ -52,7 +52,7 @@ class StreamBlob:
 
     async def rest(
         self, ask: Ask, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[Bytes]:
         """The wanted bytes of a blob whose first `wanted.start` bytes somebody has got out of this file already.
 
         `total` is the length that was promised. The digest is checked over those bytes and all that come now: an old
@@ -96,13 +96,13 @@ class StreamBlob:
         pieces = self._checked(ask, query.digest, answer.pieces()) if is_whole else self._counted(answer.pieces())
         return replace(described(query.digest, facts), size=facts.whole_size, span=span, pieces=pieces)
 
-    def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
         return self._held_back(ask, DigestCheck(promised), pieces)
 
     async def _held_back(
-        self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[bytes], total: int | None = None
-    ) -> AsyncIterator[bytes]:
-        held = b""
+        self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
+    ) -> AsyncIterator[Bytes]:
+        held: Bytes = b""
         async for piece in self._counted(pieces):
             check.update(piece)
             if total is not None and check.size > total:
@@ -117,13 +117,13 @@ class StreamBlob:
         if held:
             yield held
 
-    async def _counted(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _counted(self, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
         async for piece in pieces:
             self._events.emit(BytesFetched(len(piece)))
             yield piece
 
 
-async def _cut(pieces: AsyncIterator[bytes], span: Span) -> AsyncIterator[bytes]:
+async def _cut(pieces: AsyncIterator[Bytes], span: Span) -> AsyncIterator[Bytes]:
     """The bytes of the span out of the whole."""
     position = 0
     async for piece in pieces:

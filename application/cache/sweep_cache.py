@@ -69,8 +69,7 @@ class SweepCache:
         if not self._room.is_for(wanted):
             raise StorageFull
         async with self._evicting:
-            space = await self._keeper.space()
-            used = await self._used(space)
+            space, used = await self._state()
             short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
             to_free = max(self._room.to_free(used, wanted), short)
             if to_free <= 0:
@@ -78,8 +77,8 @@ class SweepCache:
             await self._evict(to_free)
             # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
             # disk may be full of somebody else's files.
-            space = await self._keeper.space()
-            if wanted and (await self._used(space) + wanted > self._room.bound or space.free < wanted):
+            space, used = await self._state()
+            if wanted and (used + wanted > self._room.bound or space.free < wanted):
                 raise StorageFull
 
     def promise(self, digest: Digest, size: int) -> None:
@@ -99,8 +98,12 @@ class SweepCache:
         if touched:
             await self._usage.touch(touched)
 
-    async def _used(self, space: Space) -> int:
-        return await self._total.total() + space.drafts + sum(self._promised.values())
+    async def _state(self) -> tuple[Space, int]:
+        """The space, and how many bytes of the bound are taken."""
+        # In this order: what becomes content meanwhile is counted twice rather than not at all.
+        space = await self._keeper.space()
+        total = await self._total.total()
+        return space, total + space.drafts + sum(self._promised.values())
 
     async def _evict(self, to_free: int) -> int:
         """How many bytes were really freed."""

@@ -1,10 +1,10 @@
 """The ports to where content lies: whole content, and drafts of what is still arriving."""
 
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from domain.digest import Digest
+from domain.digest import Bytes, Digest
 
 
 class StorageFull(Exception):
@@ -60,11 +60,13 @@ class Draft(Protocol):
     file: OpenFile
     size: int
 
-    async def append(self, pieces: Sequence[bytes]) -> None:
-        """Write and hash, one call at a time. Raises StorageFull; it may be tried again, and counts as not written."""
+    async def append(self, pieces: deque[Bytes]) -> None:
+        """Write and hash pieces, and take each out of the queue, until none is left or others are to have their turn;
+        more may be put in meanwhile. One call at a time. Raises StorageFull; what is not written then is in the queue.
+        """
         ...
 
-    async def holds(self, offset: int, content: bytes) -> bool:
+    async def holds(self, offset: int, content: Bytes) -> bool:
         """Whether these bytes are in it from `offset` on. They lie wholly below `size`."""
         ...
 

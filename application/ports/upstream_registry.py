@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from domain.access import Credentials, Scope
 from domain.challenge import Challenge
 from domain.content import ByteRange, Span
-from domain.digest import Digest
+from domain.digest import Bytes, Digest
 from domain.names import Reference
 from domain.upstreams import Source, Upstream
 
@@ -111,7 +111,7 @@ class Answer(Protocol):
     @property
     def facts(self) -> Facts: ...
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives, never more than a few pieces ahead of the reader."""
         ...
 

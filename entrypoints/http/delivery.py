@@ -59,7 +59,7 @@ async def _send(piece: Piece, response: BaseHTTPResponse, files: FileSender, sen
     if isinstance(piece, FilePart):
         await files.send(piece)
     elif piece:
-        await response.send(piece)
+        await response.send(piece)  # type: ignore[type-var]  # it sends whatever can be joined to bytes
         sent.count(len(piece))
 
 

@@ -1,6 +1,7 @@
 """What an operator asks of the cache, and does to it."""
 
 import json
+from collections import deque
 from typing import Any
 
 from application.inspect_cache import TagEntry
@@ -222,10 +223,10 @@ def test_pruning_removes_the_drafts_of_nobody() -> None:
 
     async def act() -> None:
         draft: Any = await cache.store.lease(Digest.of(b"draft"))
-        await draft.append([b"some"])
+        await draft.append(deque([b"some"]))
         cache.store.die()
         busy: Any = await MemoryContentStore(cache.store.disk).lease(Digest.of(b"busy"))
-        await busy.append([b"some"])
+        await busy.append(deque([b"some"]))
         await cache.inspect.prune(10)
         assert list(cache.store.drafts) == [Digest.of(b"busy")]
 

@@ -1,6 +1,7 @@
 """What each worker does for the cache now and then."""
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ def test_a_worker_that_starts_leaves_what_one_that_died_had_fetched() -> None:
 
     async def leaves() -> None:
         draft = await storage.store.lease(LAYER_DIGEST)
-        await draft.append([LAYER[:100]])
+        await draft.append(deque([LAYER[:100]]))
         service.parts.store().die()
         draft.file.close()
 

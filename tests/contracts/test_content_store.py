@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ DIGEST = Digest.of(CONTENT)
 
 async def fill(worker: Worker, content: bytes = CONTENT) -> None:
     draft = await draft_of(worker, Digest.of(content))
-    await draft.append([content])
+    await draft.append(deque([content]))
     assert await draft.commit()
     draft.file.close()
 
@@ -46,7 +47,7 @@ def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, t
             put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
             await one.store.put(put, b"put")
             draft = await draft_of(one, filled)
-            await draft.append([b"fil", b"led"])
+            await draft.append(deque([b"fil", b"led"]))
             assert await draft.commit()
             draft.file.close()
             assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
@@ -98,7 +99,7 @@ async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, oth
 @by_two_workers
 async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
-    await draft.append([CONTENT])
+    await draft.append(deque([CONTENT]))
     assert await content_of(other, DIGEST) is None
     assert await draft.commit()
     assert await content_of(other, DIGEST) == CONTENT
@@ -111,7 +112,7 @@ async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: W
 async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
     followed = await followed_by(other, DIGEST)
-    await draft.append([CONTENT[:-1], b"!"])
+    await draft.append(deque([CONTENT[:-1], b"!"]))
     assert not await draft.commit()
     assert followed.look() == DraftState(len(CONTENT), is_verified=False, is_discarded=True)
     assert await content_of(one, DIGEST) is None
@@ -125,7 +126,7 @@ async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Work
 async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
     for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
         draft = await draft_of(one, DIGEST)
-        await draft.append([wrong])
+        await draft.append(deque([wrong]))
         assert not await draft.commit()
         draft.file.close()
 
@@ -134,10 +135,10 @@ async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, o
 async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
     followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
-    await draft.append([CONTENT[:10]])
+    await draft.append(deque([CONTENT[:10]]))
     assert [each.look() for each in followed] == 2 * [DraftState(10, is_verified=False, is_discarded=False)]
     assert await followed[1].file.read(0, 20) == CONTENT[:10]
-    await draft.append([CONTENT[10:]])
+    await draft.append(deque([CONTENT[10:]]))
     assert await draft.commit()
     assert [each.look() for each in followed] == 2 * [
         DraftState(len(CONTENT), is_verified=True, is_discarded=False),
@@ -151,7 +152,7 @@ async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> No
 @by_two_workers
 async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker, other: Worker) -> None:
     draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append([CONTENT])
+    await draft.append(deque([CONTENT]))
     assert await draft.commit()
     await one.store.drop(DIGEST)
     assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
@@ -162,12 +163,12 @@ async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker,
 @by_two_workers
 async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
     draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append([CONTENT[:3000]])
+    await draft.append(deque([CONTENT[:3000]]))
     await draft.release(keep=True)
     assert followed.look() == DraftState(3000, is_verified=False, is_discarded=False)
     again = await draft_of(other, DIGEST)
     assert again.size == 3000
-    await again.append([CONTENT[3000:]])
+    await again.append(deque([CONTENT[3000:]]))
     assert followed.look().size == len(CONTENT)
     assert await again.commit()
     for file in (draft.file, followed.file, again.file):
@@ -178,7 +179,7 @@ async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other
 @by_two_workers
 async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
     draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append([b"something else"])
+    await draft.append(deque([b"something else"]))
     await draft.release(keep=False)
     assert followed.look().is_discarded
     assert await draft.file.read(0, 9) == b"something"
@@ -191,7 +192,7 @@ async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) 
 @by_two_workers
 async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
-    await draft.append([CONTENT[:5]])
+    await draft.append(deque([CONTENT[:5]]))
     draft.file.close()
     again = await draft_of(other, DIGEST)
     assert again.size == 5
@@ -201,10 +202,10 @@ async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Wo
 @by_two_workers
 async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
-    await draft.append([CONTENT])
+    await draft.append(deque([CONTENT]))
     assert await draft.commit()
     with pytest.raises(StorageFull):
-        await draft.append([b"more"])
+        await draft.append(deque([b"more"]))
     await draft.release(keep=False)
     draft.file.close()
     assert await content_of(other, DIGEST) == CONTENT
@@ -213,7 +214,7 @@ async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker
 @by_two_workers
 async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
     draft = await draft_of(one, DIGEST)
-    await draft.append([b"0123", b"456789"])
+    await draft.append(deque([b"0123", b"456789"]))
     assert [await draft.holds(0, b"0123456789"), await draft.holds(3, b"345"), await draft.holds(10, b"")] == 3 * [True]
     assert [await draft.holds(0, b"0124"), await draft.holds(4, b"345")] == 2 * [False]
     draft.file.close()
@@ -223,7 +224,7 @@ async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -
 async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
     drafts = [await draft_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
     for draft, text in zip(drafts, (b"a", b"b"), strict=True):
-        await draft.append([text])
+        await draft.append(deque([text]))
         assert await draft.commit()
         draft.file.close()
     assert await content_of(one, Digest.of(b"b")) == b"b"
@@ -248,12 +249,12 @@ def test_any_pieces_become_one_content(
         async with two_workers(kind, tmp_path_factory.mktemp("storage")) as (one, other):
             digest, content = Digest.of(b"".join(pieces)), b"".join(pieces)
             first = await draft_of(one, digest)
-            await first.append(pieces[:cut])
+            await first.append(deque(pieces[:cut]))
             await first.release(keep=True)
             first.file.close()
             second = await draft_of(other, digest)
             assert second.size == len(b"".join(pieces[:cut]))
-            await second.append(pieces[cut:])
+            await second.append(deque(pieces[cut:]))
             assert await second.commit()
             second.file.close()
             assert await content_of(one, digest) == content

@@ -1,5 +1,7 @@
 """What every StorageKeeper does."""
 
+from collections import deque
+
 from domain.digest import Digest
 from tests.contracts.storage import Worker, by_two_workers, content_of, draft_of, followed_by
 
@@ -31,10 +33,10 @@ async def test_all_content_is_listed(one: Worker, other: Worker) -> None:
 async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
     digest = Digest.of(b"0123456789")
     draft = await draft_of(one, digest)
-    await draft.append([b"01234"])
+    await draft.append(deque([b"01234"]))
     assert (await other.keeper.space()).drafts == 5
     assert await other.keeper.contents() == {}
-    await draft.append([b"56789"])
+    await draft.append(deque([b"56789"]))
     assert await draft.commit()
     draft.file.close()
     assert (await other.keeper.space()).drafts == 0
@@ -47,13 +49,13 @@ async def test_only_drafts_that_nobody_fills_are_swept(one: Worker, other: Worke
     followed = await followed_by(other, Digest.of(b"left"))
     await one.store.put(Digest.of(b"content"), b"content")
     for draft in (filled, left):
-        await draft.append([b"fi"])
+        await draft.append(deque([b"fi"]))
     await left.release(keep=True)
     assert await other.keeper.sweep_drafts() == 1
     assert await other.keeper.sweep_drafts() == 0
     assert followed.look().is_discarded
     assert (await one.keeper.space()).drafts == 2
-    await filled.append([b"lled"])
+    await filled.append(deque([b"lled"]))
     assert await filled.commit()
     assert [await content_of(one, Digest.of(text)) for text in (b"filled", b"content")] == [b"filled", b"content"]
     for file in (filled.file, left.file, followed.file):

@@ -1,6 +1,7 @@
 """The folder of the cache before any worker starts."""
 
 import asyncio
+from collections import deque
 from pathlib import Path
 
 from adapters.storage.drafts import FileDraft
@@ -16,7 +17,7 @@ def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path
     async def leased(content: bytes) -> FileDraft:
         draft = await store.lease(Digest.of(content))
         assert isinstance(draft, FileDraft)
-        await draft.append([content[:2]])
+        await draft.append(deque([content[:2]]))
         return draft
 
     async def act() -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from application.ports.content_store import DraftState, OpenFile, StorageFull
 from application.ports.storage_keeper import Space
-from domain.digest import Digest
+from domain.digest import Bytes, Digest
 from tests.fakes.storage_books import (
     MemoryEpoch,
     MemoryGrantBook,
@@ -114,16 +115,17 @@ class MemoryDraft:
         # As with a lock, whoever closes the file gives up the lease.
         self.file: OpenFile = MemoryFile(self._inode, lambda: self.end(keep=True))
 
-    async def append(self, pieces: Sequence[bytes]) -> None:
+    async def append(self, pieces: deque[Bytes]) -> None:
         await asyncio.sleep(0)
         if self._is_over:
             raise StorageFull("its lease has ended")
         content = b"".join(pieces)
         self._disk.demand(len(content))
         self._inode.write(content)
+        pieces.clear()
         self.size = self._inode.size
 
-    async def holds(self, offset: int, content: bytes) -> bool:
+    async def holds(self, offset: int, content: Bytes) -> bool:
         return self._inode.read()[offset : offset + len(content)] == content
 
     async def commit(self) -> bool:

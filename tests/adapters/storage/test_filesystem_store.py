@@ -2,6 +2,7 @@ import asyncio
 import os
 import stat
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Pat
             folder = tmp_path / "deep" / "cache"
             draft = await leased(store)
             assert mode(draft_place(folder)) == 0o600
-            await draft.append([CONTENT])
+            await draft.append(deque([CONTENT]))
             await draft.commit()
             draft.file.close()
             await store.put(Digest.of(b"small", "sha512"), b"small")
@@ -84,7 +85,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             for keep in (True, False):
                 draft, followed = await leased(store), await store.lease(DIGEST)
                 assert isinstance(followed, FollowedFileDraft)
-                await draft.append([CONTENT[:7]])
+                await draft.append(deque([CONTENT[:7]]))
                 await draft.release(keep=keep)
                 draft.file.close()
                 followed.file.close()
@@ -153,8 +154,8 @@ def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_p
             draft = await leased(store)
             draft_place(tmp_path).unlink()
             other = await leased(store)
-            await other.append([b"an"])
-            await draft.append([CONTENT])
+            await other.append(deque([b"an"]))
+            await draft.append(deque([CONTENT]))
             assert await draft.commit()
             assert await read(store) is None
             await draft.release(keep=False)
@@ -171,7 +172,7 @@ def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
             draft, followed = await leased(store), await store.lease(DIGEST)
             assert isinstance(followed, FollowedFileDraft)
             (tmp_path / "content").write_bytes(b"in the way")
-            await draft.append([CONTENT])
+            await draft.append(deque([CONTENT]))
             assert await draft.commit()
             assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
             assert await draft.file.read(0, 8) == b"a layer "
@@ -206,11 +207,11 @@ def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) ->
         async with opened(tmp_path) as store:
             content = os.urandom(1 << 24)
             draft = await leased(store, Digest.of(content))
-            task = asyncio.create_task(draft.append([content[: 1 << 23]]))
+            task = asyncio.create_task(draft.append(deque([content[: 1 << 23]])))
             await asyncio.sleep(0.001)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await draft.append([content[draft.size :]])
+            await draft.append(deque([content[draft.size :]]))
             assert await draft.commit()
             draft.file.close()
 
@@ -237,7 +238,7 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
             (tmp_path / "cache").rename(tmp_path / "gone")
             assert await read(store) is None
             draft = await leased(store)
-            await draft.append([CONTENT])
+            await draft.append(deque([CONTENT]))
             assert await draft.commit()
             draft.file.close()
             assert await read(store) == CONTENT

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import subprocess
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,14 +38,14 @@ def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
         draft, followed = await store.lease(DIGEST), await store.lease(DIGEST)
         assert isinstance(draft, FileDraft)
         assert isinstance(followed, FollowedFileDraft)
-        await draft.append([PIECE])
+        await draft.append(deque([PIECE]))
         (folder / "half").write_bytes(bytes(300_000))
         with pytest.raises(StorageFull, match="No space left on device"):
-            await draft.append([PIECE[:1000], PIECE[1000:], PIECE])
+            await draft.append(deque([PIECE[:1000], PIECE[1000:], PIECE]))
         # What a follower may have seen of it stays.
         assert draft.size == len(PIECE) <= followed.look().size
         (folder / "half").unlink()
-        await draft.append([PIECE, PIECE])
+        await draft.append(deque([PIECE, PIECE]))
         assert await draft.commit()
         draft.file.close()
         followed.file.close()
@@ -72,10 +73,10 @@ def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
         draft = await store.lease(DIGEST)
         assert isinstance(draft, FileDraft)
-        await draft.append([PIECE])
-        await draft.append([PIECE])
+        await draft.append(deque([PIECE]))
+        await draft.append(deque([PIECE]))
         with pytest.raises(StorageFull):
-            await draft.append([PIECE])
+            await draft.append(deque([PIECE]))
         for refused in (store.lease(Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull):
                 await refused

@@ -1,4 +1,5 @@
 import asyncio
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +15,7 @@ CONTENT = b"0123456789" * 300_000
 DIGEST = Digest.of(CONTENT)
 START = """
 import asyncio, os, random, sys
+from collections import deque
 from pathlib import Path
 from adapters.clock import SystemClock
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
@@ -27,10 +29,10 @@ digest = Digest.of(content)
 FILL = """
 async def main():
     draft = await store.lease(digest)
-    await draft.append([content[:1_000_000]])
+    await draft.append(deque([content[:1_000_000]]))
     print(draft.size, flush=True)
     input()
-    await draft.append([content[1_000_000:]])
+    await draft.append(deque([content[1_000_000:]]))
     print(await draft.commit(), flush=True)
 asyncio.run(main())
 """
@@ -55,7 +57,7 @@ async def fill(draft, text, counts):
         if start % 10_000:
             step = text[start:start - start % 10_000 + 10_000]
         assert draft.size == start
-        await draft.append([step])
+        await draft.append(deque([step]))
         if lots.random() < 0.1:
             await draft.release(keep=lots.random() < 0.7)
             return
@@ -105,7 +107,7 @@ def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path:
         draft = await store.lease(DIGEST)
         assert isinstance(draft, FileDraft)
         assert draft.size == 1_000_000
-        await draft.append([CONTENT[1_000_000:]])
+        await draft.append(deque([CONTENT[1_000_000:]]))
         assert await draft.commit()
         assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
         draft.file.close()

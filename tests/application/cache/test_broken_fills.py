@@ -1,6 +1,7 @@
 """What a download does that breaks off, and what its readers get."""
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
 
     async def act() -> bytes:
         draft = await crowd.service.parts.store().lease(BIG_DIGEST)
-        await draft.append([BIG])
+        await draft.append(deque([BIG]))
         draft.file.close()
         return await crowd.read()
 
@@ -213,7 +214,7 @@ def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
 
     async def act() -> bytes:
         draft = await crowd.service.parts.store().lease(BIG_DIGEST)
-        await draft.append([BIG, b"more"])
+        await draft.append(deque([BIG, b"more"]))
         draft.file.close()
         with pytest.raises(UpstreamBroken):
             await crowd.read()

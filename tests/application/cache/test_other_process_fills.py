@@ -1,6 +1,7 @@
 """Another process fills the blob: it is followed, and taken over when it dies."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import pytest
@@ -194,7 +195,7 @@ class Swapping(MemoryContentStore):
         if self.leases == 2:
             self.disk.growing[digest].lease.end(keep=False)
             fresh = await MemoryContentStore(self.disk).lease(digest)
-            await fresh.append([BIG])
+            await fresh.append(deque([BIG]))
             self.fresh = fresh
             asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(fresh.commit()))
         return await super().lease(digest)
@@ -205,7 +206,7 @@ def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
 
     async def act() -> None:
         first = await MemoryContentStore(pair.dead.disk).lease(BIG_DIGEST)
-        await first.append([WRONG[: 2 * PIECE]])
+        await first.append(deque([WRONG[: 2 * PIECE]]))
         object.__setattr__(pair.second.parts.storage(), "store", Swapping(pair.dead.disk))
         with pytest.raises(UpstreamBroken):
             await pair.follow()

@@ -1,7 +1,7 @@
 """What the cache is made of: batches, what is done once for many, bounded memory, work in the background."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
 from typing import Any
 
 import pytest
@@ -19,16 +19,18 @@ MIB = 1024 * 1024
 
 
 class Written:
-    """What a batch was written to; `gate` holds each write up, `failure` ends it."""
+    """A draft that batches are written to; `gate` holds each write up, `failure` ends it."""
 
     def __init__(self) -> None:
         self.batches: list[bytes] = []
+        self.size = 0
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
         self.at_once = 0
+        self.grown: list[int] = []
 
-    async def __call__(self, pieces: Sequence[bytes]) -> None:
+    async def append(self, pieces: deque[bytes]) -> None:
         self.at_once += 1
         assert self.at_once == 1
         await self.gate.wait()
@@ -36,6 +38,12 @@ class Written:
         if self.failure:
             raise self.failure
         self.batches.append(b"".join(pieces))
+        self.size += len(self.batches[-1])
+        pieces.clear()
+
+    def batched(self) -> Batches:
+        draft: Any = self
+        return Batches(draft, draft.append, lambda: self.grown.append(self.size))
 
 
 @given(st.lists(st.integers(1, 3 * MIB // 2), max_size=8), st.booleans())
@@ -45,7 +53,7 @@ def test_all_that_was_added_is_written_in_order(sizes: list[int], pauses: bool) 
 
     async def act() -> bytes:
         written = Written()
-        batches = Batches(written)
+        batches = written.batched()
         for piece in pieces:
             await batches.add(piece)
             if pauses:
@@ -59,7 +67,7 @@ def test_all_that_was_added_is_written_in_order(sizes: list[int], pauses: bool) 
 def test_a_small_piece_waits_for_others_but_not_for_long() -> None:
     async def act() -> list[bytes]:
         written = Written()
-        batches = Batches(written)
+        batches = written.batched()
         for piece in (b"a", b"b", b"c"):
             await batches.add(piece)
             await asyncio.sleep(0.03)
@@ -68,19 +76,34 @@ def test_a_small_piece_waits_for_others_but_not_for_long() -> None:
     assert asyncio.run(act()) == [b"a", b"b", b"c"]
 
 
-def test_a_full_batch_waits_for_the_write_before_it() -> None:
+def test_the_first_bytes_are_written_before_all_others() -> None:
+    async def act() -> tuple[list[int], int]:
+        written = Written()
+        batches = written.batched()
+        await batches.add(b"-" * MIB)
+        first = written.grown[0]
+        await batches.finish()
+        return [len(batch) for batch in written.batches], first
+
+    assert asyncio.run(act()) == ([64 * 1024, MIB - 64 * 1024], 64 * 1024)
+
+
+def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
     async def act() -> None:
         written = Written()
+        batches = written.batched()
+        await batches.add(b"a")
         written.gate.clear()
-        batches = Batches(written)
-        await batches.add(b"-" * MIB)
-        second = asyncio.create_task(batches.add(b"-" * MIB))
-        await asyncio.sleep(0.01)
-        assert not second.done()
+        for _ in range(4):
+            await batches.add(b"-" * MIB)
+        fifth = asyncio.create_task(batches.add(b"-" * MIB))
+        await asyncio.sleep(0.02)
+        assert not fifth.done()
         written.gate.set()
-        await second
+        await fifth
         await batches.finish()
-        assert len(written.batches) == 2
+        assert written.size == 5 * MIB + 1
+        assert written.grown[-1] == written.size
 
     asyncio.run(act())
 
@@ -89,8 +112,10 @@ def test_what_a_write_raises_comes_out() -> None:
     async def act() -> None:
         written = Written()
         written.failure = StorageFull()
-        batches = Batches(written)
-        await batches.add(b"a")
+        batches = written.batched()
+        with pytest.raises(StorageFull):
+            await batches.add(b"a")
+        await batches.add(b"-" * MIB)
         with pytest.raises(StorageFull):
             await batches.finish()
         with pytest.raises(StorageFull):

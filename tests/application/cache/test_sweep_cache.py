@@ -1,6 +1,7 @@
 """What is used stays; what was not used for longest makes room."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import pytest
@@ -121,7 +122,7 @@ def test_drafts_count() -> None:
         for name in "abcd":
             await cache.put(name, 200)
         draft: Any = await cache.store.lease(Digest.of(b"draft"))
-        await draft.append([b"-" * 300])
+        await draft.append(deque([b"-" * 300]))
         cache.clock.advance(6)
         await cache.sweep.make_room(0)
         await draft.release(keep=False)
@@ -173,7 +174,7 @@ def test_a_disk_that_is_full_of_other_things_says_so() -> None:
 
     async def act() -> None:
         draft: Any = await cache.store.lease(Digest.of(b"somebody's"))
-        await draft.append([b"-" * 950])
+        await draft.append(deque([b"-" * 950]))
         with pytest.raises(StorageFull):
             await cache.sweep.make_room(100)
         draft.file.close()
@@ -218,7 +219,7 @@ def test_what_a_crash_left_behind_is_put_right() -> None:
         await cache.usage.keep([Used(lost, 700, 1)])
         await cache.store.put(unknown, b"unknown")
         draft: Any = await cache.store.lease(Digest.of(b"draft"))
-        await draft.append([b"some"])
+        await draft.append(deque([b"some"]))
         cache.store.die()
         await cache.sweep.reconcile()
         draft.file.close()

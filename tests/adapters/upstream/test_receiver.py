@@ -1,0 +1,162 @@
+"""Large bodies, which do not take aiohttp's way."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from application.ports.upstream_registry import Fetch, Passed
+from domain.digest import Bytes
+from domain.errors import UpstreamBroken, UpstreamTimedOut
+from tests.adapters.upstream.authority import Authority
+from tests.adapters.upstream.line import Line, line, parts, resources, upstream_at
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+
+MIB = 1024 * 1024
+LARGE = random.Random(1).randbytes(5 * MIB + 321)  # noqa: S311 - content, not a secret
+LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def run(loop: NewLoop, test: Any) -> Any:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        return runner.run(test)
+
+
+def pieces_of(one: Line, into: list[Bytes]) -> AsyncIterator[Bytes]:
+    async def pieces() -> AsyncIterator[Bytes]:
+        async with one.parts.registry.open(Fetch(resources(one.upstream)["blob"], Passed())) as answer:
+            async for piece in answer.pieces():
+                into.append(piece)
+                yield piece
+
+    return pieces()
+
+
+async def all_of(one: Line) -> bytes:
+    got: list[Bytes] = []
+    async for _ in pieces_of(one, got):
+        pass
+    return b"".join(got)
+
+
+def whole(_: Heard) -> Say:
+    return reply(body=LARGE)
+
+
+def begun(then: str) -> Say:
+    """The beginning of the body, and no more."""
+    return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[: 3 * MIB]).data, then)
+
+
+@LOOPS
+def test_a_large_body_is_what_was_sent_and_its_connection_is_used_again(loop: NewLoop) -> None:
+    async def go() -> None:
+        async with line(whole) as one:
+            for _ in range(3):
+                assert await all_of(one) == LARGE
+            assert one.server.connections == 1
+
+    run(loop, go())
+
+
+@LOOPS
+def test_through_tls_too(loop: NewLoop, tmp_path: Path) -> None:
+    async def go() -> None:
+        authority = Authority(tmp_path)
+        async with WireServer(whole, authority.context()) as server, parts(ca_file=authority.certificate) as adapters:
+            one = Line(server, adapters, upstream_at(server.url))
+            for _ in range(2):
+                assert await all_of(one) == LARGE
+            assert server.connections == 1
+
+    run(loop, go())
+
+
+@LOOPS
+@pytest.mark.parametrize("then", ["close", "reset"])
+def test_what_came_of_a_broken_body_is_given_before_the_error(loop: NewLoop, then: str) -> None:
+    async def go() -> None:
+        async with line(lambda _: begun(then)) as one:
+            got: list[Bytes] = []
+            with pytest.raises(UpstreamBroken):
+                async for _ in pieces_of(one, got):
+                    pass
+            content = b"".join(got)
+            assert LARGE.startswith(content)
+            if then == "close":  # a reset may discard what is under way
+                assert len(content) == 3 * MIB
+            one.server.script = whole
+            assert await all_of(one) == LARGE
+
+    run(loop, go())
+
+
+@LOOPS
+def test_silence_in_the_middle_ends_it_in_time(loop: NewLoop) -> None:
+    async def go() -> None:
+        async with line(lambda _: begun("hang"), silence=0.3) as one:
+            got: list[Bytes] = []
+            with pytest.raises(UpstreamTimedOut):
+                async for _ in pieces_of(one, got):
+                    pass
+            assert b"".join(got) == LARGE[: 3 * MIB]
+
+    run(loop, go())
+
+
+@LOOPS
+def test_who_takes_his_time_gets_all_the_same(loop: NewLoop) -> None:
+    """Longer than the time limit: it is for the upstream, not for whoever reads."""
+
+    async def go() -> None:
+        async with line(whole, silence=0.2) as one:
+            got: list[Bytes] = []
+            async for _ in pieces_of(one, got):
+                if len(got) < 3:
+                    await asyncio.sleep(0.4)
+            assert b"".join(got) == LARGE
+
+    run(loop, go())
+
+
+@LOOPS
+def test_a_reader_that_leaves_spoils_nothing_for_the_next(loop: NewLoop) -> None:
+    async def go() -> None:
+        async with line(whole) as one:
+            async with aclosing(pieces_of(one, [])) as pieces:  # type: ignore[type-var]
+                await anext(pieces)
+            assert await all_of(one) == LARGE
+            assert one.server.connections == 2
+
+    run(loop, go())
+
+
+@LOOPS
+def test_bytes_after_the_end_are_nobodys(loop: NewLoop) -> None:
+    async def go() -> None:
+        async with line(lambda _: Say(reply(body=LARGE).data + b"HTTP/1.1 200 OK\r\n\r\nmore")) as one:
+            assert await all_of(one) == LARGE
+            await asyncio.sleep(0.05)
+            one.server.script = whole
+            assert await all_of(one) == LARGE
+
+    run(loop, go())
+
+
+def test_pieces_may_be_kept() -> None:
+    async def go() -> None:
+        async with line(whole) as one:
+            got: list[Bytes] = []
+            async for _ in pieces_of(one, got):
+                await asyncio.sleep(0)
+            assert max(map(len, got[1:])) <= MIB
+            assert b"".join(got) == LARGE
+
+    run(asyncio.new_event_loop, go())
