@@ -1,7 +1,7 @@
 """One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -68,8 +68,9 @@ class Response:
         """The body as it arrives. Raises UpstreamFault where it breaks off."""
         with translated(_host(self.raw.url)):
             if receiver := BodyReceiver.take(self.raw):
-                async for part in receiver.pieces():
-                    yield part
+                async with aclosing(receiver.pieces()) as parts:
+                    async for part in parts:
+                        yield part
                 return
             content = self.raw.content
             try:

@@ -5,11 +5,13 @@ joined. For a layer that cost more than hashing it. So for the rest of one body 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Self
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+
+from domain.digest import Bytes
 
 _LARGE = 1024 * 1024
 """Bytes still to come; for fewer, the change is not worth it."""
@@ -49,7 +51,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             return None
         return cls(raw, handler, transport)
 
-    async def pieces(self) -> AsyncIterator[bytes | memoryview]:
+    async def pieces(self) -> AsyncGenerator[Bytes, None]:
         """What aiohttp had of the body, and the rest; each piece as soon as something is there.
 
         Raises what aiohttp would: SocketTimeoutError, ClientPayloadError, or its connection's error.

@@ -14,7 +14,8 @@ from application.ports.content_store import FilePart
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import Sent, streamed
 from entrypoints.http.connections import close_if_stopping
-from entrypoints.http.kernel_copy import ContentShort, FileSender
+from entrypoints.http.copy_threads import ContentShort
+from entrypoints.http.kernel_copy import FileSender
 
 _LOG = logging.getLogger("docker_image_proxy")
 

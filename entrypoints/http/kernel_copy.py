@@ -7,10 +7,9 @@ below was learnt by breaking a sketch without it.
 import asyncio
 import errno
 import os
-import select
+import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -22,27 +21,19 @@ from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.base_protocol import SanicProtocol
 
 from application.ports.content_store import FilePart
+from entrypoints.http.copy_threads import ContentShort, CopyThreads, Send, Sending
 
 # The socket's send buffer is left to grow by itself. Set by hand, loopback gains a fifth; but most systems allow
 # 416 KiB at the most, and a distant client would never have more than that under way.
-_THREADS = 16
-_CALL = 2 * 1024 * 1024  # for one sendfile; more bytes gain nothing, and occupy the thread longer on a slow disk
-_TURN_SECONDS = 0.05  # then another download has the thread, however fast this client reads
-# Who took so much in this turn already will take more at once. To wait for that here, a moment, costs less than the way
-# through the loop and back; all others are waited for in the loop.
-_FAST = 512 * 1024
-_BRIEFLY = 2  # milliseconds
-_SLOW, _LONGEST = 0.02, 1.0  # seconds
+_SLOW, _LONGEST = 0.1, 3.0  # seconds
+_UNSENT = 384 * 1024  # bytes that wait in the kernel for a slow client, besides those that are under way
+_AS_THE_SYSTEM_SAYS = 0
 _CHUNK = 256 * 1024  # where the bytes do have to pass through this process
 # What sendfile says when the connection is gone; anything else is about the file.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 
 T = TypeVar("T")
 _Account = Callable[["asyncio.Future[int]"], None]
-
-
-class ContentShort(Exception):
-    """The file ends before the part does."""
 
 
 class FileSender:
@@ -101,7 +92,7 @@ class FileSender:
         loop, threads, position = asyncio.get_running_loop(), _threads_of(self._app), part.start
         while position < part.stop:
             size = min(_CHUNK, part.stop - position)
-            content = await _returned(loop.run_in_executor(threads, os.pread, part.descriptor, size, position))
+            content = await _returned(loop.run_in_executor(threads.pool, os.pread, part.descriptor, size, position))
             if not content:
                 raise ContentShort
             await self._response.send(content)
@@ -115,34 +106,63 @@ class _Duplicate:
     bytes would go into a stranger's connection or file.
     """
 
-    def __init__(self, transport: asyncio.Transport, threads: ThreadPoolExecutor, account: _Account) -> None:
-        self._descriptor = os.dup(transport.get_extra_info("socket").fileno())
+    def __init__(self, transport: asyncio.Transport, threads: CopyThreads, account: _Account) -> None:
+        self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._descriptor = self._socket.fileno()
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._account = account
 
     async def fill(self, part: FilePart) -> None:
-        position, run = part.start, self._loop.run_in_executor
+        position = part.start
         while position < part.stop:
-            step = run(self._threads, _send_some, self._descriptor, part.descriptor, position, part.stop)
-            step.add_done_callback(self._account)
-            try:
-                position += await _returned(step)
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise RequestCancelled from error  # what Sanic's own send says
-                raise
+            position += await self._done(self._threads.send(self._send(part, position)))
             if position < part.stop:
                 waited = await self._writable()
                 if waited > _SLOW:
-                    # A third of the buffer became free in that time, and two are still full. Half of what these will
-                    # last, and more, may pass: thousands of slow clients then cost less than half as many turns.
-                    await asyncio.sleep(min(1.4 * waited, _LONGEST))
+                    position = await self._fill_slowly(part, position, waited)
+
+    async def _fill_slowly(self, part: FilePart, position: int, waited: float) -> int:
+        """How far it has come when the client turns out to be faster."""
+        self._hold_unsent(_UNSENT)
+        # Half of what may be unsent has gone in the time that was waited, and half is left. Most of what that will last
+        # may pass, and then the same again: so the kernel need not be asked about each of thousands.
+        pause = 0.7 * waited
+        while position < part.stop:
+            step = self._threads.send_later(self._send(part, position), min(pause, _LONGEST))
+            sent = await self._done(step)
+            position += sent
+            pause = 1.7 * waited
+            if not sent:
+                waited = await self._writable()
+                pause = 0.7 * waited
+            if sent >= _UNSENT or waited <= _SLOW:
+                break  # it had taken all
+        self._hold_unsent(_AS_THE_SYSTEM_SAYS)
+        return position
+
+    def _hold_unsent(self, limit: int) -> None:
+        """Megabytes for each of a thousand slow clients are more than the kernel has for sockets; it would take them
+        from the fast ones.
+        """
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
+
+    def _send(self, part: FilePart, position: int) -> Send:
+        return Send(self._descriptor, part.descriptor, position, part.stop)
+
+    async def _done(self, step: "asyncio.Future[int]") -> int:
+        step.add_done_callback(self._account)
+        try:
+            return await _returned(step)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise RequestCancelled from error  # what Sanic's own send says
+            raise
 
     def close(self) -> None:
         """At once after an abort too: while it is open, the kernel tells the client nothing of the end."""
         self._loop.remove_writer(self._descriptor)  # always first: a registration outlives its descriptor
-        os.close(self._descriptor)
+        self._socket.close()
 
     async def _writable(self) -> float:
         """Not waited for in a thread: so any number of slow clients occupy none."""
@@ -155,42 +175,13 @@ class _Duplicate:
         return self._loop.time() - began
 
 
-def _send_some(connection: int, file: int, start: int, stop: int) -> int:
-    """In a thread, since the file may have to be read from a disk. As much as the socket takes; 0 if it is full.
-
-    What ends it after some bytes, an error or the end of the file, ends the next step at its first byte.
-    """
-    position, turn_ends = start, time.monotonic() + _TURN_SECONDS
-    while position < stop and time.monotonic() < turn_ends:
-        try:
-            sent = os.sendfile(connection, file, position, min(_CALL, stop - position))
-        except BlockingIOError:
-            if position - start < _FAST or not _has_room_soon(connection):
-                break
-            continue
-        except OSError:
-            if position == start:
-                raise
-            break
-        if not sent:
-            if position == start:
-                raise ContentShort
-            break
-        position += sent
-    return position - start
-
-
-def _has_room_soon(connection: int) -> bool:
-    room = select.poll()
-    room.register(connection, select.POLLOUT)
-    return bool(room.poll(_BRIEFLY))
-
-
 async def _returned(step: "asyncio.Future[T]") -> T:
     """What the thread's step returns. A cancellation waits for that too: until then the descriptors are in use."""
     try:
         return await asyncio.shield(step)
     except asyncio.CancelledError:
+        if isinstance(step, Sending) and not step.has_begun:
+            step.cancel()
         while not step.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([step])
@@ -209,9 +200,9 @@ async def _written_out(protocol: SanicProtocol, transport: asyncio.Transport) ->
         raise RequestCancelled
 
 
-def _threads_of(app: Sanic[Any, Any]) -> ThreadPoolExecutor:
+def _threads_of(app: Sanic[Any, Any]) -> CopyThreads:
     """Made when first needed, in the worker, for threads do not survive a fork; ended with the worker's parts."""
     if not hasattr(app.ctx, "copy_threads"):
-        app.ctx.copy_threads = ThreadPoolExecutor(_THREADS, "copy")
-        app.ctx.opened.callback(app.ctx.copy_threads.shutdown, cancel_futures=True)
-    return cast("ThreadPoolExecutor", app.ctx.copy_threads)
+        app.ctx.copy_threads = CopyThreads()
+        app.ctx.opened.callback(app.ctx.copy_threads.close)
+    return cast("CopyThreads", app.ctx.copy_threads)

@@ -18,7 +18,7 @@ from tests.e2e.processes import session_pids
 MEMORY, SLOW = "peak memory", "slow clients"
 COLD, WARM = "cold", "warm"
 ALONE, BESIDE = "alone", "beside the slow ones"
-_FAST = 4  # downloads of the fast client, one after another
+_FAST = 16  # downloads of the fast client, one after another: fewer are over before the scheduler has settled
 _SETTLING = 3.0  # seconds until the slow clients' buffers are full and only their pace is left
 
 

@@ -98,6 +98,12 @@ class FileService:
         return [record for record in self.log.records if record.name == "docker_image_proxy.access"]
 
     @property
+    def sends_later(self) -> bool:
+        """Whether some client has turned out to be slow."""
+        threads = getattr(self.client.app.ctx, "copy_threads", None)
+        return bool(threads and any(threads._due.values()))
+
+    @property
     def connections(self) -> Any:
         """Sanic's protocols of the connections that are open."""
         return self.client._server.connections

@@ -147,11 +147,48 @@ async def test_slow_client_gets_all_and_holds_no_thread(serve_files: ServeFiles)
         stopped.set()
 
 
-async def _idle(files: FileService, stopped: asyncio.Event) -> None:
+def _small() -> socket.socket:
+    """A socket with little room."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
     connection.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", files.client.port))
-    with connection:
+    return connection
+
+
+async def _idle(files: FileService, stopped: asyncio.Event) -> None:
+    with _small() as connection:
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", files.client.port))
         await asyncio.get_running_loop().sock_sendall(connection, files.get(files.bodies[0]).encode())
         await stopped.wait()
+
+
+async def test_slow_client_that_becomes_fast_gets_all(serve_files: ServeFiles) -> None:
+    files = await serve_files()
+    body = files.body(*[WHOLE] * 3)
+    loop, got = asyncio.get_running_loop(), bytearray()
+    with _small() as connection:
+        await loop.sock_connect(connection, ("127.0.0.1", files.client.port))
+        await loop.sock_sendall(connection, files.get(body).encode())
+        async with asyncio.timeout(30):
+            while not files.sends_later:
+                got += await loop.sock_recv(connection, 16384)
+                await asyncio.sleep(0.02)
+            while len(got) < 3 * len(files.content):
+                got += await loop.sock_recv(connection, 1 << 20)
+            while len(got.partition(b"\r\n\r\n")[2]) < 3 * len(files.content):
+                got += await loop.sock_recv(connection, 1 << 20)
+    assert got.partition(b"\r\n\r\n")[2] == files.content * 3
+
+
+async def test_slow_client_that_leaves_is_noticed(serve_files: ServeFiles) -> None:
+    files = await serve_files()
+    body = files.body(*[WHOLE] * 3)
+    loop = asyncio.get_running_loop()
+    with _small() as connection:
+        await loop.sock_connect(connection, ("127.0.0.1", files.client.port))
+        await loop.sock_sendall(connection, files.get(body).encode())
+        async with asyncio.timeout(30):
+            while not files.sends_later:
+                await loop.sock_recv(connection, 16384)
+                await asyncio.sleep(0.02)
+    await until(lambda: not body.open_now)

@@ -1,0 +1,137 @@
+"""The threads in which the kernel copies: at once for who is fast, many in one step for who is slow."""
+
+import asyncio
+import math
+import os
+import select
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+_THREADS = 16
+_CALL = 2 * 1024 * 1024  # for one sendfile; more bytes gain nothing, and occupy the thread longer on a slow disk
+_TURN_SECONDS = 0.05  # then another download has the thread, however fast this client reads
+# Who took so much in this turn already will take more at once. To wait for that here, a moment, costs less than the way
+# through the loop and back; all others are waited for in the loop.
+_FAST = 512 * 1024
+_BRIEFLY = 2  # milliseconds
+_TICK = 0.1  # seconds; the slow ones that are due in the same are served together
+
+
+class ContentShort(Exception):
+    """The file ends before the part does."""
+
+
+class Send(NamedTuple):
+    """Bytes `start` up to but not including `stop` of `file` are to go to `connection`; both are descriptors."""
+
+    connection: int
+    file: int
+    start: int
+    stop: int
+
+
+class Sending(asyncio.Future[int]):
+    """How many bytes went. It may be cancelled until it `has_begun`; then the descriptors are in use until its end."""
+
+    has_begun = False
+
+
+Result = int | OSError | ContentShort
+
+
+class CopyThreads:
+    """Those of one worker."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(_THREADS, "copy")
+        self._loop = asyncio.get_running_loop()
+        self._due: defaultdict[int, list[tuple[Send, Sending]]] = defaultdict(list)
+
+    def send(self, send: Send) -> "asyncio.Future[int]":
+        """As many bytes as the connection takes, 0 if it is full. Fails with ContentShort or OSError."""
+        return self._loop.run_in_executor(self.pool, _send_some, send)
+
+    def send_later(self, send: Send, seconds: float) -> Sending:
+        """The same so much later, rather less. The way to a thread and back costs more than the little that goes to a
+        slow client at once; what thousands of them would cost is missing where a fast one is served.
+        """
+        tick = math.floor((self._loop.time() + seconds) / _TICK)
+        if tick not in self._due:
+            self._loop.call_at(tick * _TICK, self._begin, tick)
+        sending = Sending(loop=self._loop)
+        self._due[tick].append((send, sending))
+        return sending
+
+    def close(self) -> None:
+        """What has begun goes on to its end."""
+        self.pool.shutdown(cancel_futures=True)
+        for due in self._due.values():
+            for _, sending in due:
+                sending.cancel()
+
+    def _begin(self, tick: int) -> None:
+        due = [(send, sending) for send, sending in self._due.pop(tick) if not sending.cancelled()]
+        if not due:
+            return
+        for _, sending in due:
+            sending.has_begun = True
+        step = self._loop.run_in_executor(self.pool, _send_each, [send for send, _ in due])
+        step.add_done_callback(lambda step: _settle([sending for _, sending in due], step))
+
+
+def _settle(sendings: Sequence[Sending], step: "asyncio.Future[list[Result]]") -> None:
+    if step.cancelled():  # with the threads, when the worker ends
+        for sending in sendings:
+            sending.cancel()
+        return
+    for sending, result in zip(sendings, step.result(), strict=True):
+        if isinstance(result, int):
+            sending.set_result(result)
+        else:
+            sending.set_exception(result)
+
+
+def _send_each(sends: Sequence[Send]) -> list[Result]:
+    return [_result_of(send) for send in sends]
+
+
+def _result_of(send: Send) -> Result:
+    try:
+        return _send_some(send)
+    except (OSError, ContentShort) as error:
+        return error
+
+
+def _send_some(send: Send) -> int:
+    """In a thread, since the file may have to be read from a disk.
+
+    What ends it after some bytes, an error or the end of the file, ends the next step at its first byte.
+    """
+    connection, file, start, stop = send
+    position, turn_ends = start, time.monotonic() + _TURN_SECONDS
+    while position < stop and time.monotonic() < turn_ends:
+        try:
+            sent = os.sendfile(connection, file, position, min(_CALL, stop - position))
+        except BlockingIOError:
+            if position - start < _FAST or not _has_room_soon(connection):
+                break
+            continue
+        except OSError:
+            if position == start:
+                raise
+            break
+        if not sent:
+            if position == start:
+                raise ContentShort
+            break
+        position += sent
+    return position - start
+
+
+def _has_room_soon(connection: int) -> bool:
+    room = select.poll()
+    room.register(connection, select.POLLOUT)
+    return bool(room.poll(_BRIEFLY))
