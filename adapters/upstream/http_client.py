@@ -53,6 +53,8 @@ class Response:
 
     raw: aiohttp.ClientResponse
     is_own: bool
+    receiver: BodyReceiver | None = None
+    """Where the body is large."""
 
     @property
     def status(self) -> int:
@@ -67,8 +69,8 @@ class Response:
     async def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. Raises UpstreamFault where it breaks off."""
         with translated(_host(self.raw.url)):
-            if receiver := BodyReceiver.take(self.raw):
-                async with aclosing(receiver.pieces()) as parts:
+            if self.receiver:
+                async with aclosing(self.receiver.pieces()) as parts:
                     async for part in parts:
                         yield part
                 return
@@ -117,7 +119,7 @@ class HttpClient:
                 target = _redirect_target(response, url) if request.follow else None
                 is_own = origin_of(url) == request.origin
                 if target is None and not _wants_get(method, response.status, is_own=is_own):
-                    yield Response(response, is_own)
+                    yield Response(response, is_own, BodyReceiver.take(response))
                     return
                 await _drain(response)
             finally:

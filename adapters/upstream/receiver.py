@@ -15,10 +15,10 @@ from domain.digest import Bytes
 
 _LARGE = 1024 * 1024
 """Bytes still to come; for fewer, the change is not worth it."""
-_ROOM = 512 * 1024
-"""Bytes of one buffer; no piece is longer."""
+_FIRST, _ROOM = 64 * 1024, 512 * 1024
+"""Bytes of the first buffer, and of all others; no piece is longer."""
 _AHEAD = 4 * _ROOM
-"""So many bytes may wait to be taken; then reading pauses."""
+"""Bytes that may wait to be taken later on."""
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
@@ -31,10 +31,14 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._begun = raw.content.read_nowait()
         handler.pause_reading()  # which that may have resumed; it also ends aiohttp's time limit
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
-        self._room = memoryview(bytearray(_ROOM))
+        self._room = memoryview(bytearray(_FIRST))
         self._begin = self._end = 0
         """Of what lies in the room and was not taken yet."""
         self._full: list[memoryview] = []
+        self._ahead = 1
+        """So many bytes may wait to be taken; then reading pauses. Until the first ones have been dealt with, no more
+        come: to receive megabytes takes milliseconds, and somebody waits for the first byte.
+        """
         self._waiter: asyncio.Future[None] | None = None
         self._is_lost = False
 
@@ -57,7 +61,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
         Raises what aiohttp would: SocketTimeoutError, ClientPayloadError, or its connection's error.
         """
         self._transport.set_protocol(self)
-        self._transport.resume_reading()
         try:
             if self._begun:
                 yield self._begun
@@ -68,6 +71,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     async def _next(self) -> memoryview | None:
         """None at the end of the body."""
+        if self._missing and not self._is_lost:
+            self._transport.resume_reading()
         while not self._full and self._begin == self._end:
             if not self._missing:
                 return None
@@ -78,7 +83,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             piece = self._full.pop(0)
         else:
             piece, self._begin = self._room[self._begin : self._end], self._end
-        self._transport.resume_reading()
+        self._ahead = _AHEAD
         return piece
 
     async def _arrival(self) -> None:
@@ -108,11 +113,11 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._end += nbytes
         self._missing -= nbytes
-        if self._end == _ROOM:
+        if self._end == len(self._room):
             self._full.append(self._room[self._begin :])
             # A new one: whoever took a piece may keep it.
             self._room, self._begin, self._end = memoryview(bytearray(_ROOM)), 0, 0
-        if not self._missing or sum(map(len, self._full)) >= _AHEAD:
+        if not self._missing or sum(map(len, self._full)) >= self._ahead:
             self._transport.pause_reading()
         self._wake()
 
