@@ -31,7 +31,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._begun = raw.content.read_nowait()
         handler.pause_reading()  # which that may have resumed; it also ends aiohttp's time limit
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
-        self._room = memoryview(bytearray(_FIRST))
+        self._room = _room(_FIRST)
         self._begin = self._end = 0
         """Of what lies in the room and was not taken yet."""
         self._full: list[memoryview] = []
@@ -41,6 +41,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
         """
         self._waiter: asyncio.Future[None] | None = None
         self._is_lost = False
+        self._has_excess = False
+        """More came than the body: whatever it is, it is no answer to the next request."""
 
     @classmethod
     def take(cls, raw: aiohttp.ClientResponse) -> Self | None:
@@ -101,22 +103,24 @@ class BodyReceiver(asyncio.BufferedProtocol):
             return
         self._transport.pause_reading()
         self._transport.set_protocol(self._handler)
-        if not self._missing:
+        if not self._missing and not self._has_excess:
             # As far as aiohttp is concerned, too: its connection can have the next request. It reads on by itself.
             self._raw.content.feed_eof()
 
     # --- what the transport calls ---
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - part of the interface
-        return self._room[self._end : self._end + self._missing]
+        return self._room[self._end : self._end + self._missing + 1]
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._has_excess = nbytes > self._missing
+        nbytes = min(nbytes, self._missing)
         self._end += nbytes
         self._missing -= nbytes
-        if self._end == len(self._room):
-            self._full.append(self._room[self._begin :])
+        if self._end >= len(self._room) - 1:
+            self._full.append(self._room[self._begin : self._end])
             # A new one: whoever took a piece may keep it.
-            self._room, self._begin, self._end = memoryview(bytearray(_ROOM)), 0, 0
+            self._room, self._begin, self._end = _room(_ROOM), 0, 0
         if not self._missing or sum(map(len, self._full)) >= self._ahead:
             self._transport.pause_reading()
         self._wake()
@@ -132,3 +136,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _room(size: int) -> memoryview:
+    """For so many bytes, and one that must not come."""
+    return memoryview(bytearray(size + 1))

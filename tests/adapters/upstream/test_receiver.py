@@ -148,6 +148,7 @@ def test_bytes_after_the_end_are_nobodys(loop: NewLoop) -> None:
             assert b"".join(got) == LARGE
             one.server.script = whole
             assert await all_of(one) == LARGE
+            assert one.server.connections == 2
 
     run(loop, go())
 
