@@ -9,6 +9,7 @@ from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
 from domain.records import Link
+from domain.upstreams import NO_NAMING, Naming
 
 Piece = Bytes | FilePart
 """Bytes of a body in memory, or still in a file, where the kernel can take them from."""
@@ -23,6 +24,7 @@ class BlobQuery:
     head: bool = False
     byte_range: ByteRange | None = None
     known: bool = False
+    naming: Naming = NO_NAMING
 
 
 @dataclass(frozen=True)

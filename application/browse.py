@@ -14,7 +14,7 @@ from domain.documents import parse_object
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
-from domain.upstreams import Upstream, UpstreamTable
+from domain.upstreams import NO_NAMING, Naming, Upstream, UpstreamTable
 
 Query = tuple[tuple[str, str], ...]
 
@@ -45,9 +45,9 @@ class Browse:
         self._upstreams = upstreams
         self._registry = registry
 
-    async def tags(self, caller: Caller, name: RepositoryName, query: Query) -> Listing:
+    async def tags(self, caller: Caller, name: RepositoryName, query: Query, naming: Naming = NO_NAMING) -> Listing:
         """One page of the tags of a repository, under the name that the client uses."""
-        source = self._upstreams.source_of(name)
+        source = self._upstreams.source_of(name, naming)
         right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
         page = await self._page(right, Resource.tags(source, query), ("application/json",))
         return _normalised(page, {"name": str(name), "tags": []})
@@ -60,9 +60,11 @@ class Browse:
         page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
         return _normalised(page, {"repositories": []})
 
-    async def referrers(self, caller: Caller, name: RepositoryName, digest: Digest, query: Query) -> Listing:
+    async def referrers(
+        self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
+    ) -> Listing:
         """The manifests that refer to this one, as an OCI index."""
-        source = self._upstreams.source_of(name)
+        source = self._upstreams.source_of(name, naming)
         right = await self._authorize(Wish.to_read(caller, source, name))
         resource = Resource.referrers(source, digest, query)
         page = await self._page(right, resource, (INDEX_MEDIA_TYPE,))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
+from domain.upstreams import NO_NAMING, Naming
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class ManifestQuery:
     accept: tuple[str, ...] = ()
     head: bool = False
     known: frozenset[str] = frozenset()
+    naming: Naming = NO_NAMING
 
     def is_content_with(self, digest: Digest) -> bool:
         """Whether an answer with this digest needs no body."""

@@ -62,7 +62,7 @@ class PullBlob:
         Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault; while the pieces are
         read only UpstreamFault.
         """
-        source = self._upstreams.source_of(query.name)
+        source = self._upstreams.source_of(query.name, query.naming)
         right = await self._authorize(Wish.to_read(caller, source, query.name))
         with self._refusals.by_upstream(right):
             ask = await self._callers.ask(right, source)

@@ -46,7 +46,7 @@ class PullManifest:
 
     async def __call__(self, caller: Caller, query: ManifestQuery) -> ManifestAnswer:
         """The manifest. Raises Unauthorized, Denied, ContentUnknown or UpstreamFault."""
-        source = self._upstreams.source_of(query.name)
+        source = self._upstreams.source_of(query.name, query.naming)
         right = await self._authorize(Wish.to_read(caller, source, query.name))
         with self._refusals.by_upstream(right):
             ask = await self._callers.ask(right, source)

@@ -1,12 +1,22 @@
 """The registries that we mirror, and where a name that a client uses really is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
 from domain.access import Scope, ScopeSet
+from domain.errors import NameUnknown
 from domain.names import RepositoryName
 
+_USUAL_PORTS = {"http": 80, "https": 443}
 _DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
+# Whose own names clients use; a registry that is none of these is taken for a mirror of Docker Hub too.
+_PUBLIC_HOSTS = frozenset({
+    "gcr.io", "ghcr.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "public.ecr.aws", "quay.io",
+    "registry.access.redhat.com", "registry.fedoraproject.org", "registry.gitlab.com", "registry.k8s.io",
+    "registry.redhat.io", "registry.suse.com",
+})  # fmt: skip
+_SHOWN = 128
 _DOCKER_HUB_SEARCH = "https://index.docker.io/v1/search"
 
 
@@ -43,6 +53,14 @@ class Upstream:
         is_hub = origin.host in _DOCKER_HUB_HOSTS
         return cls(url, origin, is_hub, search_url or (_DOCKER_HUB_SEARCH if is_hub else None))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What clients call it: its host, with the port where that is not the scheme's. Docker Hub has several."""
+        if self.origin.host in _DOCKER_HUB_HOSTS:
+            return _DOCKER_HUB_HOSTS
+        is_usual = self.origin.port == _USUAL_PORTS.get(self.origin.scheme)
+        return frozenset({self.origin.authority, self.origin.host} if is_usual else {self.origin.authority})
+
 
 @dataclass(frozen=True)
 class Source:
@@ -56,17 +74,47 @@ class Source:
         return Scope.pull(self.repository)
 
 
+@dataclass(frozen=True)
+class Naming:
+    """What a request says of the registry that it means, besides the repository's name: the path before `/v2`, and the
+    parameter `ns` (OCI distribution specification, "Registry Proxying").
+    """
+
+    prefix: str | None = None
+    namespace: str | None = None
+
+
+NO_NAMING = Naming()
+
+
 class UpstreamTable:
-    """Finds the source behind the name that a client uses."""
+    """Finds the source behind what a client asks for. `names`: by which clients mean the upstream, besides its own."""
 
-    def __init__(self, default: Upstream) -> None:
+    def __init__(self, default: Upstream, names: Iterable[str] = ()) -> None:
         self.default = default
+        known = default.names.union(names)
+        self._names = known | _DOCKER_HUB_HOSTS if known & _DOCKER_HUB_HOSTS else known
+        # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so by `ns`.
+        self._namespaces = known if known & _PUBLIC_HOSTS else known | _DOCKER_HUB_HOSTS
 
-    def source_of(self, name: RepositoryName) -> Source:
-        """Where the client's repository really is."""
-        if self.default.library_prefix and name.has_one_segment:
-            return Source(self.default, RepositoryName(f"library/{name}"))
-        return Source(self.default, name)
+    def source_of(self, name: RepositoryName, naming: Naming = NO_NAMING) -> Source:
+        """Where the client's repository really is.
+
+        Raises NameUnknown for a registry that is not mirrored here: its images must not be mixed up with ours.
+        """
+        self.check(naming)
+        first, _, rest = str(name).partition("/")
+        there = RepositoryName(rest) if rest and first in self._names else name
+        if self.default.library_prefix and there.has_one_segment:
+            there = RepositoryName(f"library/{there}")
+        return Source(self.default, there)
+
+    def check(self, naming: Naming) -> None:
+        """Raises NameUnknown where it names a registry that is not mirrored here."""
+        if naming.namespace is not None and naming.namespace.lower() not in self._namespaces:
+            raise NameUnknown("this registry is not mirrored here", detail={"ns": naming.namespace[:_SHOWN]})
+        if naming.prefix is not None and naming.prefix.lower() not in self._names:
+            raise NameUnknown("this registry is not mirrored here", detail={"prefix": naming.prefix[:_SHOWN]})
 
     def scopes_there(self, asked: ScopeSet) -> ScopeSet:
         """The asked scopes with the client's repository names replaced by the upstream's.

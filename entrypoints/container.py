@@ -143,7 +143,9 @@ class Container(containers.DeclarativeContainer):
     service: providers.Provider[str] = settings.provided.self_auth_service
     identity: providers.Provider[UpstreamRight] = providers.Singleton(_identity, settings)
     upstream: providers.Provider[Upstream] = providers.Singleton(_upstream, settings)
-    upstreams: providers.Provider[UpstreamTable] = providers.Singleton(UpstreamTable, upstream)
+    upstreams: providers.Provider[UpstreamTable] = providers.Singleton(
+        UpstreamTable, upstream, settings.provided.upstream_names
+    )
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting)

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     upstream_identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
     upstream_username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
     upstream_password: SecretStr | None = Field(None, description="a password")
+    upstream_names: Annotated[frozenset[str], NoDecode, BeforeValidator(parse_hosts)] = Field(
+        frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
+    )
     allow_everyone: bool = Field(False, description="true or false")
     upstream_ca: FilePath | None = Field(None, description="the path of a PEM file")
     upstream_realms: Annotated[frozenset[str], NoDecode, BeforeValidator(parse_hosts)] = Field(

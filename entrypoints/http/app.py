@@ -84,6 +84,9 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
     """The last touch to every answer, a 401 included: old docker clients believe no challenge without the version."""
     close_if_stopping(request)
     response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
+    if namespace := getattr(request.ctx, "namespace", None):
+        # The OCI distribution specification wants it said, "Registry Proxying".
+        response.headers.setdefault("OCI-Namespace", namespace)
     if isinstance(response, HTTPResponse) and hasattr(request.ctx, "record") and request.ctx.good_until:
         request.app.ctx.hot.keep(request, response, request.ctx.good_until)
 

@@ -9,10 +9,11 @@ from application.rights import Caller
 from domain.authorization import parse_authorization
 from domain.content import ByteRange
 from domain.errors import RequestInvalid
+from domain.upstreams import Naming
 from entrypoints.container import Container
 from entrypoints.http.delivery import deliver
 from entrypoints.http.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
-from entrypoints.http.queries import accept_lines, known_digests, link_to, paging
+from entrypoints.http.queries import accept_lines, known_digests, link_to, namespace_of, paging
 
 READ = ("GET", "HEAD")
 
@@ -25,32 +26,51 @@ def caller_of(request: Request) -> Caller:
     return Caller(parse_authorization(lines[0] if lines else None), request.app.ctx.realm.of(request))
 
 
-async def ping(request: Request) -> HTTPResponse:
+async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
+    _naming(request, prefix)
     await parts.answer_ping()(caller_of(request), parts.upstream())
     return _answer(200, "application/json", b"{}")
 
 
-async def catalog(request: Request) -> HTTPResponse:
+async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
+    _naming(request, prefix)
     listing = await parts.browse().repositories(caller_of(request), parts.upstream(), paging(request))
-    return _listing_answer("/v2/_catalog", listing)
+    return _listing_answer(_base(prefix) + "_catalog", listing)
 
 
-async def pull(request: Request, path: str) -> HTTPResponse | None:
+async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPResponse | None:
+    naming = _naming(request, prefix)
     match parse_pull_path(path):
         case ManifestPath() as manifest:
-            return await _manifest(request, manifest)
+            return await _manifest(request, manifest, naming)
         case BlobPath() as blob:
-            return await _blob(request, blob)
+            return await _blob(request, blob, naming)
         case listed:
-            return await _listing(request, listed)
+            return await _listing(request, listed, naming)
 
 
-async def _manifest(request: Request, path: ManifestPath) -> HTTPResponse:
+def _naming(request: Request, prefix: str | None) -> Naming:
+    """Raises NameUnknown for a registry that is not mirrored here."""
+    naming = Naming(prefix, namespace_of(request))
+    parts: Container = request.app.ctx.parts
+    parts.upstreams().check(naming)
+    request.ctx.namespace = naming.namespace
+    return naming
+
+
+def _base(prefix: str | None) -> str:
+    """The path that the client's own addresses begin with."""
+    return f"/{prefix}/v2/" if prefix else "/v2/"
+
+
+async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
     known = known_digests(request)
-    query = ManifestQuery(path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"})
+    query = ManifestQuery(
+        path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, naming
+    )
     answer = await parts.pull_manifest()(caller_of(request), query)
     request.ctx.is_content = True
     if "*" in known or str(answer.digest) in known:
@@ -68,10 +88,10 @@ def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> dict[str, s
     return headers
 
 
-async def _blob(request: Request, path: BlobPath) -> HTTPResponse | None:
+async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
     parts: Container = request.app.ctx.parts
     known = bool(known_digests(request) & {"*", str(path.digest)})
-    query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_range(request, path), known)
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_range(request, path), known, naming)
     async with parts.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
@@ -108,15 +128,15 @@ def _extent(blob: BlobAnswer) -> dict[str, str]:
     }
 
 
-async def _listing(request: Request, path: PullPath) -> HTTPResponse:
+async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
     browse = request.app.ctx.parts.browse()
     caller = caller_of(request)
     if isinstance(path, TagsPath):
-        listing = await browse.tags(caller, path.name, paging(request))
-        return _listing_answer(f"/v2/{path.name}/tags/list", listing)
+        listing = await browse.tags(caller, path.name, paging(request), naming)
+        return _listing_answer(f"{_base(naming.prefix)}{path.name}/tags/list", listing)
     assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
-    listing = await browse.referrers(caller, path.name, path.digest, paging(request))
-    return _listing_answer(f"/v2/{path.name}/referrers/{path.digest}", listing)
+    listing = await browse.referrers(caller, path.name, path.digest, paging(request), naming)
+    return _listing_answer(f"{_base(naming.prefix)}{path.name}/referrers/{path.digest}", listing)
 
 
 def _listing_answer(path: str, listing: Listing) -> HTTPResponse:
@@ -142,8 +162,21 @@ def _answer(status: int, media_type: str, content: bytes | None, headers: dict[s
     return HTTPResponse(content, status, headers or {}, media_type)
 
 
+async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:
+    """The same pages below the name of a registry; containerd and dockerd put their mirrors' path there."""
+    match path:
+        case "":
+            return await ping(request, prefix)
+        case "_catalog":
+            return await catalog(request, prefix)
+    return await pull(request, path, prefix)
+
+
+PREFIX = r"(?!v[12]/)[A-Za-z0-9.:-]+"
 pulls = Blueprint("pulls")
 pulls.add_route(ping, "/v2", methods=READ, name="ping_without_slash", strict_slashes=True)
 pulls.add_route(ping, "/v2/", methods=READ, strict_slashes=True)
 pulls.add_route(catalog, "/v2/_catalog", methods=READ)
 pulls.add_route(pull, "/v2/<path:path>", methods=READ)
+pulls.add_route(prefixed, f"/<prefix:{PREFIX}>/v2", methods=READ, name="prefixed_ping")
+pulls.add_route(prefixed, f"/<prefix:{PREFIX}>/v2/<path:path>", methods=READ)

@@ -15,6 +15,11 @@ _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _OURS = frozenset({"ns"})
 
 
+def namespace_of(request: Request) -> str | None:
+    """The registry that a client means when it asks a mirror; containerd says so in every request."""
+    return request.get_args().get("ns")
+
+
 def paging(request: Request) -> Query:
     """The query that goes upstream. Besides `n` and `last`, registries page with parameters of their own,
     which come back to us out of the Link that we passed on. Raises PaginationInvalid, RequestInvalid.

@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 
 from domain.access import Scope, ScopeSet
+from domain.errors import NameUnknown
 from domain.names import RepositoryName
-from domain.upstreams import Origin, Source, Upstream, UpstreamTable
+from domain.upstreams import Naming, Origin, Source, Upstream, UpstreamTable
 from tests.domain.strategies import names, scopes
 
 HUB = Upstream.at("https://registry-1.docker.io", Origin("https", "registry-1.docker.io", 443))
@@ -72,3 +73,47 @@ def test_a_scope_keeps_its_actions_there(scope: Scope) -> None:
         scope.resource_class,
     )
     assert UpstreamTable(OTHER).scopes_there(ScopeSet((scope,))) == ScopeSet((scope,))
+
+
+AT_A_PORT = Upstream.at("http://mirror.test:5000", Origin("http", "mirror.test", 5000))
+REPOSITORY = RepositoryName("a/b")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "names", "meant"),
+    [
+        (HUB, (), {"docker.io", "index.docker.io", "registry-1.docker.io", "DOCKER.IO"}),
+        (OTHER, (), {"quay.io", "quay.io:443"}),
+        (AT_A_PORT, (), {"mirror.test:5000", "docker.io", "index.docker.io"}),
+        (AT_A_PORT, ("quay.io",), {"mirror.test:5000", "quay.io"}),
+        (AT_A_PORT, ("docker.io",), {"mirror.test:5000", "docker.io", "registry-1.docker.io"}),
+        (AT_A_PORT, ("corp.test",), {"mirror.test:5000", "corp.test", "docker.io"}),
+    ],
+)
+def test_a_namespace_has_to_mean_the_upstream(upstream: Upstream, names: tuple[str, ...], meant: set[str]) -> None:
+    table = UpstreamTable(upstream, names)
+    elsewhere = {"docker.io", "quay.io", "quay.io:443", "ghcr.io", "mirror.test", "mirror.test:5000", "corp.test", ""}
+    asked = elsewhere | meant
+    for namespace in asked:
+        if namespace in meant or namespace.lower() in meant:
+            assert table.source_of(REPOSITORY, Naming(namespace=namespace)) == Source(upstream, REPOSITORY)
+        elif not (namespace.endswith("docker.io") and "docker.io" in meant):
+            with pytest.raises(NameUnknown):
+                table.source_of(REPOSITORY, Naming(namespace=namespace))
+
+
+def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
+    """A Harbor may well have a project `docker.io`."""
+    table = UpstreamTable(AT_A_PORT)
+    name = RepositoryName("docker.io/a/b")
+    assert table.source_of(name) == Source(AT_A_PORT, name)
+    with pytest.raises(NameUnknown):
+        table.check(Naming(prefix="docker.io"))
+
+
+def test_a_name_in_front_is_taken_off_once() -> None:
+    table = UpstreamTable(HUB)
+    assert str(table.source_of(RepositoryName("docker.io/docker.io/b")).repository) == "docker.io/b"
+    assert str(table.source_of(RepositoryName("docker.io/b")).repository) == "library/b"
+    assert str(table.source_of(RepositoryName("docker.io")).repository) == "library/docker.io"
+    assert str(table.scopes_there(ScopeSet.parse(["repository:docker.io/b:pull"]))) == "repository:library/b:pull"

@@ -54,11 +54,12 @@ class Skopeo:
 class Podman:
     home: Path
 
-    def __call__(self, *arguments: str, stdin: str = "") -> Ran:
+    def __call__(self, *arguments: str, stdin: str = "", registries: Path | None = None) -> Ran:
         # vfs needs no kernel support, and the events no journal.
         own = ["--root", f"{self.home}/root", "--runroot", f"{self.home}/run", "--storage-driver", "vfs"]
         quiet = ["--events-backend", "none", "--cgroup-manager", "cgroupfs"]
-        return run(["podman", *own, *quiet, *arguments], stdin, env=_environment(self.home))
+        named = {"CONTAINERS_REGISTRIES_CONF": str(registries)} if registries else {}
+        return run(["podman", *own, *quiet, *arguments], stdin, env=_environment(self.home) | named)
 
     def pull(self, reference: str, *options: str) -> Ran:
         return self("pull", "--tls-verify=false", *options, reference)

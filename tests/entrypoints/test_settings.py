@@ -52,6 +52,13 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     ),
     "upstream_username": (None, "bob", "bob", "b:ob", "takes a user name"),
     "allow_everyone": (False, "1", True, "all", "takes true or false"),
+    "upstream_names": (
+        frozenset(),
+        "Quay.io, mirror.test:5000,",
+        frozenset({"quay.io", "mirror.test:5000"}),
+        "https://quay.io",
+        "takes hosts, each HOST or HOST:PORT, separated by commas",
+    ),
     "upstream_realms": (
         frozenset(),
         "Auth.test:8443, b.test",

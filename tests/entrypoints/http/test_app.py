@@ -8,6 +8,7 @@ import pytest
 
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
+from entrypoints.http.pull_routes import PREFIX
 from entrypoints.settings import Settings
 from tests.entrypoints.conftest import Start
 from tests.fakes.parts import container_of, settings_of
@@ -31,7 +32,8 @@ def test_pages_are_these_and_no_others() -> None:
     found: dict[str, set[str]] = {}
     for route in create_app(settings_of(), "pages_of_the_service").router.routes:
         found.setdefault(route.uri, set()).update(route.methods)
-    assert found == PAGES
+    named = {f"/<prefix:{PREFIX}>{uri}": {"GET", "HEAD"} for uri in ("/v2", "/v2/<path:path>")}
+    assert found == PAGES | named
 
 
 def test_limits_and_names_stay_with_us() -> None:

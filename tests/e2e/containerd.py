@@ -1,0 +1,63 @@
+"""A real containerd of its own (as root), and ctr, the client that comes with it."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.e2e.docker import NO_INTERNET, Ran, run
+from tests.e2e.processes import SEARCH_PATH, Process, running
+
+
+@dataclass(frozen=True)
+class Containerd:
+    socket: Path
+    hosts: Path
+
+    def __call__(self, *arguments: str) -> Ran:
+        return run(["ctr", "--address", str(self.socket), *arguments], env={"PATH": SEARCH_PATH, **NO_INTERNET})
+
+    def configure(self, registry: str, text: str) -> None:
+        """What `/etc/containerd/certs.d/REGISTRY/hosts.toml` is, for this registry alone."""
+        shutil.rmtree(self.hosts, ignore_errors=True)
+        folder = self.hosts / registry
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(text)
+
+    def fetch(self, reference: str) -> Ran:
+        """All that belongs to the image, without unpacking it, which would need mounts."""
+        return self("content", "fetch", "--hosts-dir", str(self.hosts), "--all-platforms", reference)
+
+    def digests(self) -> set[str]:
+        """What lies in its content store."""
+        return set(self("content", "ls", "--quiet").ok().output.split("\n")[1:]) - {""}
+
+    def forget(self) -> None:
+        for reference in self("images", "ls", "--quiet").ok().output.split("\n")[1:]:
+            if reference:
+                self("images", "rm", "--sync", reference).ok()
+
+
+@contextmanager
+def containerd(log: Path) -> Iterator[Containerd]:
+    folder = Path(tempfile.mkdtemp(prefix="dip-"))
+    socket = folder / "containerd.sock"
+    config = folder / "config.toml"
+    # JSON's strings are TOML's.
+    config.write_text(
+        "version = 2\n"
+        f"root = {json.dumps(str(folder / 'root'))}\n"
+        f"state = {json.dumps(str(folder / 'state'))}\n"
+        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+        f"[grpc]\n  address = {json.dumps(str(socket))}\n"
+    )
+    process = Process(["containerd", "--config", str(config)], log, {"PATH": SEARCH_PATH, **NO_INTERNET})
+    client = Containerd(socket, folder / "certs.d")
+    try:
+        with running(process, lambda: client("version").status == 0, 30):
+            yield client
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

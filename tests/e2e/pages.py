@@ -1,0 +1,18 @@
+"""The configurations of docs/clients, as a reader would paste them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+_PAGES = Path(__file__).parents[2] / "docs" / "clients"
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def block(page: str, language: str, number: int, replaced: Mapping[str, str]) -> str:
+    """The so-many-th block of the page in this language, from 0. The keys of `replaced` have to stand in it."""
+    found = _BLOCK.findall((_PAGES / f"{page}.md").read_text(encoding="utf-8"))
+    text = str([text for kind, text in found if kind == language][number])
+    for example, real in replaced.items():
+        assert example in text, f"{page}.md, {language} block {number}: no {example!r} in\n{text}"
+        text = text.replace(example, real)
+    return text

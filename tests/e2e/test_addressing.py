@@ -1,0 +1,146 @@
+"""Which registry a real client means, in each way in which its configuration can say it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clients import Podman, Skopeo
+from tests.e2e.containerd import Containerd, containerd
+from tests.e2e.pages import block
+from tests.e2e.processes import NotReadyError
+from tests.e2e.proxy import Serving
+from tests.e2e.registry import Registry
+from tests.e2e.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
+
+WITH_ALICE = {"ACCOUNTS": account_entry("alice")}
+MIRROR = "mirror.example.com:8080"
+# The upstream here is none of the well-known ones; so the operator says whose images these are.
+QUAY = {"UPSTREAM_NAMES": "quay.io"}
+
+
+@pytest.fixture(scope="module")
+def ctr(workplace: Path) -> Iterator[Containerd]:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(containerd(workplace / "containerd.log"))
+        except NotReadyError as reason:
+            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _forget(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "ctr" in request.fixturenames:
+        request.getfixturevalue("ctr").forget()
+
+
+def hosts_toml(place: str) -> str:
+    """Of the page, with the mirror at this place."""
+    return block("containerd", "toml", 0, {MIRROR: place})
+
+
+def registries_conf(page: str, location: str) -> str:
+    return block(page, "toml", 1, {"mirror.example.com:8081/quay.io": location, '"quay.io"\n\n': '"127.0.0.1:9"\n\n'})
+
+
+def fetched(ctr: Containerd, content: Content, registry: str, name: str = PUBLIC) -> None:
+    ctr.fetch(f"{registry}/{name}:1").ok()
+    image = content.images[name]
+    assert ctr.digests() == {image.manifest.digest, *image.blob_digests}
+
+
+@pytest.mark.real("docker-registry", "containerd", "ctr")
+@pytest.mark.parametrize("registry", ["docker.io", "quay.io"])
+@pytest.mark.parametrize("path", ["", "/{}", "/v2/{}"], ids=["by ns", "by a path before /v2", "by the first segment"])
+def test_containerd_pulls_through_hosts_toml(
+    ctr: Containerd, shared: Serving, open_registry: Registry, content: Content, *, registry: str, path: str
+) -> None:
+    more = "override_path = true\n" if path.startswith("/v2") else ""
+    with shared(**open_registry.settings, UPSTREAM_NAMES=registry) as proxy:
+        ctr.configure(registry, hosts_toml(proxy.host + path.format(registry)) + more)
+        fetched(ctr, content, registry)
+
+
+@pytest.mark.real("docker-registry", "containerd", "ctr")
+def test_containerd_pulls_an_index_with_all_its_images(
+    ctr: Containerd, shared: Serving, open_registry: Registry, content: Content
+) -> None:
+    with shared(**open_registry.settings) as proxy:
+        ctr.configure("docker.io", hosts_toml(proxy.host))
+        ctr.fetch(f"docker.io/{MULTI}:1").ok()
+    parts = ({image.manifest.digest, *image.blob_digests} for image in content.multi.images)
+    assert ctr.digests() == {content.multi.manifest.digest}.union(*parts)
+
+
+@pytest.mark.real("docker-registry", "containerd", "ctr")
+def test_containerd_sends_the_account_that_hosts_toml_holds(
+    ctr: Containerd, shared: Serving, open_registry: Registry, content: Content
+) -> None:
+    with shared(**open_registry.settings, **WITH_ALICE) as proxy:
+        ctr.configure("docker.io", hosts_toml(proxy.host))
+        assert ctr.fetch(f"docker.io/{PRIVATE}:1").status != 0
+        header = block("containerd", "toml", 2, {MIRROR: proxy.host, "YWxpY2U6c2VjcmV0": account_entry("alice")})
+        ctr.configure("docker.io", hosts_toml(proxy.host) + header)
+        fetched(ctr, content, "docker.io", PRIVATE)
+
+
+@pytest.mark.real("docker-registry", "containerd", "ctr")
+@pytest.mark.parametrize("folder", ["ghcr.io", "_default"])
+def test_containerd_gets_no_other_registrys_image_under_this_name(
+    ctr: Containerd, shared: Serving, spied_open: Registry, content: Content, folder: str
+) -> None:
+    """A mirror of one registry that is set up for all of them must not pass its images off as theirs."""
+    since = spied_open.mark()
+    with shared(UPSTREAM_REGISTRY=spied_open.url, **QUAY) as proxy:
+        ctr.configure(folder, hosts_toml(proxy.host))
+        refused = ctr.fetch(f"ghcr.io/{PUBLIC}:1")
+        assert refused.status != 0
+        assert ctr.digests() == set()
+        asked = proxy.accesses()
+    assert {entry["status"] for entry in asked if "/manifests/" in entry["path"]} == {404}
+    assert [entry for entry in spied_open.log(since) if PUBLIC in entry["path"]] == []
+
+
+def copied(skopeo: Skopeo, content: Content, location: str) -> None:
+    """What quay.io's image is, with a mirror of it at this location."""
+    skopeo.home.mkdir(exist_ok=True)
+    conf = skopeo.home / "registries.conf"
+    conf.write_text(registries_conf("skopeo", location))
+    place = f"dir:{skopeo.home}/copied"
+    skopeo("--registries-conf", str(conf), "copy", f"docker://quay.io/{PUBLIC}:1", place).ok()
+    image = content.images[PUBLIC]
+    assert skopeo.copied_digests() == {image.manifest.digest, *image.blob_digests}
+
+
+@pytest.mark.real("docker-registry", "skopeo")
+@pytest.mark.parametrize("location", ["{}", "{}/quay.io"], ids=["the mirror alone", "the name's first segment"])
+def test_skopeo_pulls_through_registries_conf(
+    skopeo: Skopeo, shared: Serving, open_registry: Registry, content: Content, location: str
+) -> None:
+    with shared(**open_registry.settings, **QUAY) as proxy:
+        copied(skopeo, content, location.format(proxy.host))
+
+
+@pytest.mark.real("docker-registry", "skopeo")
+def test_a_token_is_had_for_a_name_with_its_registry_in_front(
+    skopeo: Skopeo, shared: Serving, token_registry: TokenUpstream, content: Content
+) -> None:
+    with shared(**token_registry.settings, **QUAY) as proxy:
+        copied(skopeo, content, f"{proxy.host}/quay.io")
+
+
+@pytest.mark.real("docker-registry", "podman")
+@pytest.mark.parametrize("page", ["podman", "buildah", "cri-o"])
+def test_podman_pulls_through_registries_conf(
+    podman: Podman, shared: Serving, open_registry: Registry, content: Content, page: str
+) -> None:
+    """The same file for all three, whose pages each hold it whole; this is the one of them that is installed here."""
+    with shared(**open_registry.settings, **QUAY) as proxy:
+        conf = podman.home / "registries.conf"
+        conf.write_text(registries_conf(page, f"{proxy.host}/quay.io"))
+        podman("pull", f"quay.io/{PUBLIC}:1", registries=conf).ok()
+        assert [entry["path"] for entry in proxy.accesses() if f"quay.io/{PUBLIC}/manifests/1" in entry["path"]]
+    assert podman.inspect(f"quay.io/{PUBLIC}:1")["Digest"] == content.images[PUBLIC].manifest.digest
