@@ -24,15 +24,15 @@ async def _check(settings: Settings) -> int:
         print(f"warning: {warning}")
     async with open_container(settings) as parts:
         try:
-            await _report(settings, parts)
+            await report(settings, parts)
         except RegistryError as error:
             print(f"error: {settings.upstream_registry}: {error.message}")
             return _TROUBLE
     return 0
 
 
-async def _report(settings: Settings, parts: Container) -> None:
-    """Raises RegistryError, RealmRefused among them."""
+async def report(settings: Settings, parts: Container) -> None:
+    """Print what the upstream and its token server say. Raises RegistryError, RealmRefused among them."""
     upstream = parts.upstream()
     stance = Stance((await parts.registry().ping(upstream, Passed())).challenges)
     row = settings.trust.row_for(stance)

@@ -31,6 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     check = commands.add_parser("check-config", help="check the settings, and the upstream that they name")
     check.set_defaults(run=_check)
+    doctor = commands.add_parser("doctor", help="say what is wrong, and what to do about it")
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("image", nargs="?", metavar="IMAGE", help="NAME[:TAG][@DIGEST] that is to be there")
     _add_cache_commands(commands)
     encode = commands.add_parser("encode-account", help="ask for a password and print the ACCOUNTS entry")
     encode.add_argument("user", metavar="USER")
@@ -71,6 +74,13 @@ def _check(_: argparse.Namespace) -> int:
     from entrypoints.check_config import check_config  # noqa: PLC0415 - as above
 
     return check_config(settings)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    settings = load_settings()
+    from entrypoints.doctor import run_doctor  # noqa: PLC0415 - as above
+
+    return run_doctor(settings, options.image)
 
 
 def _cache(options: argparse.Namespace) -> int:

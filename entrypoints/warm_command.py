@@ -61,7 +61,7 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 
 async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    caller = await _caller(parts, image.name, login)
+    caller = await caller_for(parts, image.name, login)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in parts.warm_cache()(caller, image):
@@ -71,7 +71,7 @@ async def _pull(parts: Container, image: Image, login: Credentials | None, bar: 
         raise
 
 
-async def _caller(parts: Container, name: RepositoryName, login: Credentials | None) -> Caller:
+async def caller_for(parts: Container, name: RepositoryName, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
     row, _ = await parts.stances().row(parts.upstream())

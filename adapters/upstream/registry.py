@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode
 
 from yarl import URL
@@ -44,13 +45,16 @@ class HttpUpstreamRegistry:
 
     async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
         request = Request("GET", URL(f"{upstream.url}/v2/", encoded=True), (_UNCODED,), follow=False)
+        said_at = None
         try:
             async with self._authorized(request, upstream, right, None) as response:
-                return await _ping_answer(response)
+                said_at = _date(response.header("Date"))
+                await _check_ping(response)
+                return PingAnswer(accepted=True, said_at=said_at)
         except UpstreamChallenged as challenged:
             if not challenged.challenges:
                 raise UpstreamBroken("the upstream answers 401 without a challenge") from challenged
-            return PingAnswer(accepted=False, challenges=challenged.challenges)
+            return PingAnswer(accepted=False, challenges=challenged.challenges, said_at=said_at)
 
     @asynccontextmanager
     async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
@@ -101,7 +105,7 @@ class _HttpAnswer:
         self.pieces = response.pieces
 
 
-async def _ping_answer(response: Response) -> PingAnswer:
+async def _check_ping(response: Response) -> None:
     if response.status in _REDIRECTS:
         raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the address that it names")
     if response.status != _OK:
@@ -110,7 +114,14 @@ async def _ping_answer(response: Response) -> PingAnswer:
     version = response.header("Docker-Distribution-Api-Version") or ""
     if not version.startswith("registry/2") and response.raw.content_type != "application/json":
         raise UpstreamBroken("the upstream does not answer /v2/ as a registry does")
-    return PingAnswer(accepted=True)
+
+
+def _date(field: str | None) -> float | None:
+    """Seconds since 1970 (RFC 9110 section 5.6.7)."""
+    try:
+        return parsedate_to_datetime(field).timestamp() if field else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _address(resource: Resource) -> URL:

@@ -122,10 +122,13 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class PingAnswer:
-    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401."""
+    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `said_at`: the time that it
+    says it is, in seconds since 1970.
+    """
 
     accepted: bool
     challenges: tuple[Challenge, ...] = ()
+    said_at: float | None = None
 
 
 class UpstreamRegistry(Protocol):

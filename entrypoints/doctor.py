@@ -1,0 +1,144 @@
+"""doctor: what stands between this mirror and its work, in plain words, and what to do about it."""
+
+import asyncio
+import socket
+import sys
+from urllib.parse import urlsplit
+
+from rich.filesize import decimal
+
+from application.manifests import ManifestQuery
+from application.ports.upstream_registry import Passed
+from domain.content import MANIFEST_MEDIA_TYPES
+from domain.errors import RegistryError, Unauthorized
+from domain.names import Reference, RepositoryName, Tag
+from domain.upstreams import Origin
+from entrypoints.check_config import report
+from entrypoints.container import Container, open_container
+from entrypoints.image_names import parse_image
+from entrypoints.settings import Settings, SettingsError
+from entrypoints.storage import prepare_storage
+from entrypoints.version import NAME
+from entrypoints.warm_command import caller_for
+
+_TROUBLE = 1
+_WRONG = 2
+_CLOCK_SECONDS = 60
+"""Tokens of most servers are not believed before their time, and live for minutes."""
+
+Image = tuple[RepositoryName, Reference]
+
+
+def run_doctor(settings: Settings, text: str | None) -> int:
+    """The exit status: 0 where nothing is wrong, 1 where something is, 2 for wrong words."""
+    try:
+        image = _image(text) if text else None
+    except ValueError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return _WRONG
+    return asyncio.run(_Doctor(settings).examine(image))
+
+
+def _image(text: str) -> Image:
+    name, reference = parse_image(text)
+    return name, reference or Reference(Tag("latest"))
+
+
+class _Doctor:
+    """Looks at one thing after another; what is wrong with one is no reason to leave out the next."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._status = 0
+
+    async def examine(self, image: Image | None) -> int:
+        for warning in self._settings.warnings:
+            print(f"warning: {warning}")
+        is_kept = self._folder()
+        settings = self._settings if is_kept else self._settings.model_copy(update={"cache_dir": None})
+        async with open_container(settings) as parts:
+            if is_kept:
+                await self._room(parts)
+            await self._address(parts.upstream().origin)
+            if await self._upstream(parts):
+                await self._clock(parts)
+                if image:
+                    await self._image(parts, image)
+        return self._status
+
+    def _wrong(self, text: str) -> None:
+        self._status = _TROUBLE
+        print(f"error: {text}")
+
+    def _folder(self) -> bool:
+        """Whether there is a cache that can be used."""
+        if self._settings.cache_dir is None:
+            print("ok: the cache is off")
+            return False
+        try:
+            prepare_storage(self._settings)
+        except SettingsError as error:
+            self._wrong(str(error))
+            return False
+        return True
+
+    async def _room(self, parts: Container) -> None:
+        used = (await parts.inspect_cache().statistics(parts.upstream())).size
+        space, bound = await parts.storage().keeper.space(), parts.room().bound
+        what = f"{self._settings.cache_dir} holds {decimal(used)} of {decimal(bound)}"
+        if used + space.free < bound:
+            free = f"only {decimal(space.free)} are free on the disk"
+            print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to what it may have, such as 80%")
+        else:
+            print(f"ok: the cache in {what}; {decimal(space.free)} are free on the disk")
+
+    async def _address(self, origin: Origin) -> None:
+        """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
+        proxy = self._settings.https_proxy if origin.scheme == "https" else self._settings.http_proxy
+        host = (urlsplit(proxy).hostname or "") if proxy else origin.host
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except OSError as error:
+            way = "" if proxy else ", or HTTP_PROXY and HTTPS_PROXY if this machine goes through one"
+            self._wrong(f"{host} has no address ({error.strerror or error}); check the name, this machine's DNS{way}")
+        else:
+            by = f", the proxy to {origin.host}," if proxy else ""
+            print(f"ok: {host}{by} is at {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
+
+    async def _upstream(self, parts: Container) -> bool:
+        """Whether it answers; TLS, ping and tokens."""
+        try:
+            await report(self._settings, parts)
+        except RegistryError as error:
+            self._wrong(f"{self._settings.upstream_registry}: {error.message}")
+            return False
+        return True
+
+    async def _clock(self, parts: Container) -> None:
+        said = (await parts.registry().ping(parts.upstream(), Passed())).said_at
+        if said is None:
+            print("ok: the upstream does not say what time it is; this machine's clock was not compared")
+            return
+        ahead = parts.clock().now() - said
+        if abs(ahead) > _CLOCK_SECONDS:
+            direction = "ahead of" if ahead > 0 else "behind"
+            self._wrong(
+                f"this machine's clock is {abs(ahead):.0f} seconds {direction} the upstream's; set it (NTP), or tokens "
+                "and certificates are refused"
+            )
+        else:
+            print("ok: this machine's clock agrees with the upstream's")
+
+    async def _image(self, parts: Container, image: Image) -> None:
+        name, reference = image
+        text = f"{name}{'@' if reference.digest else ':'}{reference}"
+        try:
+            caller = await caller_for(parts, name, None)
+            query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True)
+            found = await parts.pull_manifest()(caller, query)
+        except Unauthorized:
+            print(f"warning: {text}: nobody gets it without a login at the upstream; it is for clients that have one")
+        except RegistryError as error:
+            self._wrong(f"{text}: {error.message}")
+        else:
+            print(f"ok: {text} is {found.digest}, {found.media_type}")

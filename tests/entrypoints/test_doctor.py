@@ -1,0 +1,155 @@
+"""What doctor finds, with a registry that is well and with one that is not."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from domain.digest import Digest
+from entrypoints.cli import main
+
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": MEDIA_TYPE}).encode()
+DIGEST = Digest.of(MANIFEST)
+
+Doctor = Callable[..., tuple[int, list[str]]]
+
+
+@contextmanager
+def registry(ahead: float = 0, challenge: str | None = None) -> Iterator[str]:
+    """Has one image, `team/app:1`; its clock is so many seconds ahead."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_manifest = self.path == "/v2/team/app/manifests/1"
+            status = 401 if challenge else 200 if is_manifest or self.path == "/v2/" else 404
+            self.send_response(status)
+            self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+            if challenge:
+                self.send_header("WWW-Authenticate", challenge)
+            self.send_header(
+                "Content-Type", "application/vnd.oci.image.manifest.v1+json" if is_manifest else "text/plain"
+            )
+            self.send_header("Content-Length", str(len(MANIFEST)))
+            if is_manifest:
+                self.send_header("Docker-Content-Digest", str(DIGEST))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(MANIFEST)
+
+        do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + ahead)
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Doctor:
+    """doctor in this process, with these variables: its status and the lines that it printed."""
+
+    def asked(*words: str, **variables: str) -> tuple[int, list[str]]:
+        with monkeypatch.context() as environment:
+            for name, value in {"CACHE_DIR": str(tmp_path / "cache"), "CACHE_SIZE": "1MiB", **variables}.items():
+                environment.setenv(name, value)
+            status = main(["doctor", *words])
+        return status, "".join(capsys.readouterr()).splitlines()
+
+    return asked
+
+
+def beginning(lines: list[str], words: str) -> str:
+    (found,) = [line for line in lines if line.startswith(words)]
+    return found
+
+
+def test_all_is_well(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
+    assert (status, [line for line in lines if not line.startswith("ok: ")]) == (0, [])
+    assert lines[1] == "ok: 127.0.0.1 is at 127.0.0.1"
+    assert lines[-1] == f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}"
+
+
+def test_an_image_that_is_not_there(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor("team/app", UPSTREAM_REGISTRY=url)
+    assert status == 1
+    assert beginning(lines, "error: ").startswith("error: team/app:latest: ")
+
+
+def test_an_image_for_which_one_has_to_log_in_is_no_fault(doctor: Doctor) -> None:
+    with registry(challenge='Basic realm="a"') as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
+    assert (status, beginning(lines, "warning: ").startswith("warning: team/app:1: nobody gets it")) == (0, True)
+
+
+def test_words_that_are_no_image(doctor: Doctor) -> None:
+    assert doctor("Team/App")[0] == 2
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(300, "300 seconds behind"), (-7200, "7200 seconds ahead of")])
+@pytest.mark.parametrize("challenge", [None, 'Basic realm="a"'])
+def test_a_clock_that_is_wrong(doctor: Doctor, ahead: float, words: str, challenge: str | None) -> None:
+    with registry(ahead, challenge) as url:
+        status, lines = doctor(UPSTREAM_REGISTRY=url)
+    number, *rest = words.split(" ", 1)
+    line = beginning(lines, "error: this machine's clock is ")
+    assert (status, abs(int(line.split()[5]) - int(number)) <= 2, rest[0] in line) == (1, True, True)
+
+
+def test_a_registry_that_nobody_runs(doctor: Doctor) -> None:
+    with registry() as url:
+        pass
+    status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
+    assert (status, lines[-1]) == (1, f"error: {url}: 127.0.0.1 cannot be reached")
+
+
+def test_a_name_without_an_address(doctor: Doctor) -> None:
+    status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid")
+    assert status == 1
+    assert beginning(lines, "error: registry.invalid has no address (")
+
+
+def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid", HTTP_PROXY=url)
+    assert "ok: 127.0.0.1, the proxy to registry.invalid, is at 127.0.0.1" in lines
+    assert not [line for line in lines if "has no address" in line]
+    assert status == 1  # this "proxy" passes nothing on
+
+
+def test_a_disk_with_less_room_than_the_cache_may_take(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_SIZE="900TiB")
+    assert (status, "set CACHE_SIZE" in beginning(lines, "warning: the cache in ")) == (0, True)
+
+
+def test_a_folder_that_cannot_be_had_is_no_reason_to_stop(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with registry() as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url, CACHE_DIR=str(tmp_path / "file"))
+    assert status == 1
+    assert beginning(lines, "error: CACHE_DIR: ")
+    assert lines[-1].startswith("ok: team/app:1 is ")
+
+
+def test_without_a_cache_none_is_looked_at(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_DIR="off")
+    assert (status, lines[0]) == (0, "ok: the cache is off")
