@@ -68,7 +68,10 @@ class FileSender:
         if part.stop - part.start > self._stream.response_bytes_left:
             raise ServerError("Response was bigger than content-length")  # as Sanic refuses bytes; nothing is sent
         await _written_out(self._stream.protocol, self._transport)
-        self._socket = self._socket or _Duplicate(self._transport, _threads_of(self._app), self._account)
+        if self._socket is None:
+            # A client that is given nothing for so long as a silent one may be silent would be cut off as such.
+            longest = min(_LONGEST, self._app.config.RESPONSE_TIMEOUT / 3)
+            self._socket = _Duplicate(self._transport, _threads_of(self._app), self._account, longest)
         # A client that says that it will send no more still reads, but Sanic would close the connection on that.
         # One that leaves is noticed by the copy itself. Where Sanic has paused already, it has read enough.
         was_reading = self._transport.is_reading()
@@ -106,12 +109,14 @@ class _Duplicate:
     bytes would go into a stranger's connection or file.
     """
 
-    def __init__(self, transport: asyncio.Transport, threads: CopyThreads, account: _Account) -> None:
+    def __init__(self, transport: asyncio.Transport, threads: CopyThreads, account: _Account, longest: float) -> None:
+        """`longest`: seconds for which a slow client is left alone."""
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._descriptor = self._socket.fileno()
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._account = account
+        self._longest = longest
 
     async def fill(self, part: FilePart) -> None:
         position = part.start
@@ -129,7 +134,7 @@ class _Duplicate:
         # may pass, and then the same again: so the kernel need not be asked about each of thousands.
         pause = 0.7 * waited
         while position < part.stop:
-            step = self._threads.send_later(self._send(part, position), min(pause, _LONGEST))
+            step = self._threads.send_later(self._send(part, position), min(pause, self._longest))
             sent = await self._done(step)
             position += sent
             pause = 1.7 * waited
