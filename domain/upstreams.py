@@ -10,12 +10,13 @@ from domain.names import RepositoryName
 
 _USUAL_PORTS = {"http": 80, "https": 443}
 _DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
-# Whose own names clients use; a registry that is none of these is taken for a mirror of Docker Hub too.
-_PUBLIC_HOSTS = frozenset({
-    "gcr.io", "ghcr.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "public.ecr.aws", "quay.io",
-    "registry.access.redhat.com", "registry.fedoraproject.org", "registry.gitlab.com", "registry.k8s.io",
-    "registry.redhat.io", "registry.suse.com",
-})  # fmt: skip
+# Whose own names clients use, with all below them; any other registry is taken for a mirror of Docker Hub.
+_PUBLIC_DOMAINS = (
+    "amazonaws.com", "azurecr.io", "digitalocean.com", "ecr.aws", "elastic.co", "fedoraproject.org", "gcr.io",
+    "ghcr.io", "gitlab.com", "icr.io", "k8s.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "ocir.io", "pkg.dev",
+    "quay.io", "redhat.com", "redhat.io", "suse.com",
+)  # fmt: skip
+_HUB_MIRRORS = frozenset({"mirror.gcr.io"})
 _SHOWN = 128
 _DOCKER_HUB_SEARCH = "https://index.docker.io/v1/search"
 
@@ -95,7 +96,7 @@ class UpstreamTable:
         known = default.names.union(names)
         self._names = known | _DOCKER_HUB_HOSTS if known & _DOCKER_HUB_HOSTS else known
         # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so by `ns`.
-        self._namespaces = known if known & _PUBLIC_HOSTS else known | _DOCKER_HUB_HOSTS
+        self._namespaces = known if any(map(_is_another, known)) else known | _DOCKER_HUB_HOSTS
 
     def source_of(self, name: RepositoryName, naming: Naming = NO_NAMING) -> Source:
         """Where the client's repository really is.
@@ -128,3 +129,9 @@ class UpstreamTable:
         if name is None:
             return scope
         return Scope(scope.resource_type, str(self.source_of(name).repository), scope.actions)
+
+
+def _is_another(name: str) -> bool:
+    """Whether this is a well-known registry that is neither Docker Hub nor a mirror of it."""
+    host = name.partition(":")[0]
+    return host not in _HUB_MIRRORS and any(f".{host}".endswith(f".{domain}") for domain in _PUBLIC_DOMAINS)

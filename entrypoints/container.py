@@ -168,9 +168,8 @@ class Container(containers.DeclarativeContainer):
         RealmPolicy, suffixes, settings.provided.upstream_realms
     )
 
-    http: providers.Provider[HttpClient] = providers.Singleton(
-        HttpClient, session, providers.Callable(_proxies, settings), f"{NAME}/{VERSION}"
-    )
+    proxies: providers.Provider[ProxyRules] = providers.Singleton(_proxies, settings)
+    http: providers.Provider[HttpClient] = providers.Singleton(HttpClient, session, proxies, f"{NAME}/{VERSION}")
     relay: providers.Provider[TokenRelay] = providers.Singleton(HttpTokenRelay, http, realms, clock)
     logins: providers.Provider[SessionLogins] = providers.Singleton(SessionLogins, relay, clock)
     registry: providers.Provider[UpstreamRegistry] = providers.Singleton(HttpUpstreamRegistry, http, logins)

@@ -6,13 +6,13 @@ import sys
 from urllib.parse import urlsplit
 
 from rich.filesize import decimal
+from yarl import URL
 
 from application.manifests import ManifestQuery
 from application.ports.upstream_registry import Passed
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName, Tag
-from domain.upstreams import Origin
 from entrypoints.check_config import report
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image
@@ -59,7 +59,7 @@ class _Doctor:
         async with open_container(settings) as parts:
             if is_kept:
                 await self._room(parts)
-            await self._address(parts.upstream().origin)
+            await self._address(parts)
             if await self._upstream(parts):
                 await self._clock(parts)
                 if image:
@@ -92,9 +92,10 @@ class _Doctor:
         else:
             print(f"ok: the cache in {what}; {decimal(space.free)} are free on the disk")
 
-    async def _address(self, origin: Origin) -> None:
+    async def _address(self, parts: Container) -> None:
         """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
-        proxy = self._settings.https_proxy if origin.scheme == "https" else self._settings.http_proxy
+        origin = parts.upstream().origin
+        proxy = parts.proxies().proxy_for(URL(parts.upstream().url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -115,7 +116,11 @@ class _Doctor:
         return True
 
     async def _clock(self, parts: Container) -> None:
-        said = (await parts.registry().ping(parts.upstream(), Passed())).said_at
+        try:
+            said = (await parts.registry().ping(parts.upstream(), Passed())).said_at
+        except RegistryError as error:
+            self._wrong(f"{self._settings.upstream_registry}: {error.message}")
+            return
         if said is None:
             print("ok: the upstream does not say what time it is; this machine's clock was not compared")
             return

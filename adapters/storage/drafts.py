@@ -44,7 +44,7 @@ class FileDraft:
 
     def _append(self, pieces: deque[Bytes]) -> None:
         turn_ends = time.monotonic() + _TURN_SECONDS
-        while pieces and time.monotonic() < turn_ends:
+        while pieces:
             if self._is_over:
                 # Whatever came now would change content that is verified, or somebody else's draft.
                 raise OSError(errno.EBADF, "its lease has ended")
@@ -60,6 +60,8 @@ class FileDraft:
             for piece in batch:
                 self._check.update(piece)
             self.size = self._check.size
+            if time.monotonic() >= turn_ends:
+                break
 
     async def holds(self, offset: int, content: Bytes) -> bool:
         return await self._threads.run(partial(self._holds, offset, content))

@@ -63,6 +63,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
         Raises what aiohttp would: SocketTimeoutError, ClientPayloadError, or its connection's error.
         """
         self._transport.set_protocol(self)
+        # It may have been lost since reading was paused: TLS is read all the same, and then aiohttp was told.
+        self._is_lost = self._handler.transport is None or self._transport.is_closing()
         try:
             if self._begun:
                 yield self._begun

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from application.ports.content_store import Draft
 from domain.digest import Bytes
@@ -46,7 +47,9 @@ class Batches:
         self._end += len(piece)
         if self._is_first:
             self._is_first = False
-            await self._write(deque([piece[:_FIRST]]))
+            first = deque([piece[:_FIRST]])
+            while first:
+                await self._write(first)
             piece = piece[_FIRST:]
         self._pieces.append(piece)
         if self._waiting >= _FULL:
@@ -65,7 +68,17 @@ class Batches:
         while self._pieces or self._running:
             self._begin()
             if self._writing:
-                await asyncio.shield(self._writing)
+                await self._ended(self._writing)
+
+    async def _ended(self, writing: asyncio.Task[None]) -> None:
+        """Whoever is cancelled meanwhile waits all the same: until then the draft is in use."""
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            while not writing.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([writing])
+            raise
 
     @property
     def _running(self) -> asyncio.Task[None] | None:

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 _THREADS = 16
@@ -17,6 +18,7 @@ _TURN_SECONDS = 0.05  # then another download has the thread, however fast this 
 # through the loop and back; all others are waited for in the loop.
 _FAST = 512 * 1024
 _BRIEFLY = 2  # milliseconds
+_TOGETHER = 32  # slow clients in one step of a thread: each may have to wait for the disk
 _TICK = 0.1  # seconds; the slow ones that are due in the same are served together
 
 
@@ -74,12 +76,20 @@ class CopyThreads:
 
     def _begin(self, tick: int) -> None:
         due = [(send, sending) for send, sending in self._due.pop(tick) if not sending.cancelled()]
-        if not due:
+        for first in range(0, len(due), _TOGETHER):
+            self._begin_together(due[first : first + _TOGETHER])
+
+    def _begin_together(self, due: Sequence[tuple[Send, Sending]]) -> None:
+        sendings = [sending for _, sending in due]
+        try:
+            step = self._loop.run_in_executor(self.pool, _send_each, [send for send, _ in due])
+        except RuntimeError:  # the threads have been closed
+            for sending in sendings:
+                sending.cancel()
             return
-        for _, sending in due:
+        for sending in sendings:
             sending.has_begun = True
-        step = self._loop.run_in_executor(self.pool, _send_each, [send for send, _ in due])
-        step.add_done_callback(lambda step: _settle([sending for _, sending in due], step))
+        step.add_done_callback(partial(_settle, sendings))
 
 
 def _settle(sendings: Sequence[Sending], step: "asyncio.Future[list[Result]]") -> None:

@@ -75,6 +75,10 @@ def test_a_scope_keeps_its_actions_there(scope: Scope) -> None:
     assert UpstreamTable(OTHER).scopes_there(ScopeSet((scope,))) == ScopeSet((scope,))
 
 
+def at(host: str) -> Upstream:
+    return Upstream.at(f"https://{host}", Origin("https", host, 443))
+
+
 AT_A_PORT = Upstream.at("http://mirror.test:5000", Origin("http", "mirror.test", 5000))
 REPOSITORY = RepositoryName("a/b")
 
@@ -86,6 +90,9 @@ REPOSITORY = RepositoryName("a/b")
         (OTHER, (), {"quay.io", "quay.io:443"}),
         (AT_A_PORT, (), {"mirror.test:5000", "docker.io", "index.docker.io"}),
         (AT_A_PORT, ("quay.io",), {"mirror.test:5000", "quay.io"}),
+        (at("eu.gcr.io"), (), {"eu.gcr.io", "eu.gcr.io:443"}),
+        (at("mirror.gcr.io"), (), {"mirror.gcr.io", "docker.io"}),
+        (at("notquay.io"), (), {"notquay.io", "docker.io"}),
         (AT_A_PORT, ("docker.io",), {"mirror.test:5000", "docker.io", "registry-1.docker.io"}),
         (AT_A_PORT, ("corp.test",), {"mirror.test:5000", "corp.test", "docker.io"}),
     ],

@@ -15,6 +15,8 @@ from tests.e2e.registry import Registry
 from tests.e2e.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
 
 WITH_ALICE = {"ACCOUNTS": account_entry("alice")}
+# Settings of its own make it a service with a cache of its own: other tests look at what their first pull fetched.
+APART = {"UPSTREAM_NAMES": "apart.test"}
 MIRROR = "mirror.example.com:8080"
 # The upstream here is none of the well-known ones; so the operator says whose images these are.
 QUAY = {"UPSTREAM_NAMES": "quay.io"}
@@ -68,7 +70,7 @@ def test_containerd_pulls_through_hosts_toml(
 def test_containerd_pulls_an_index_with_all_its_images(
     ctr: Containerd, shared: Serving, open_registry: Registry, content: Content
 ) -> None:
-    with shared(**open_registry.settings) as proxy:
+    with shared(**open_registry.settings, **APART) as proxy:
         ctr.configure("docker.io", hosts_toml(proxy.host))
         ctr.fetch(f"docker.io/{MULTI}:1").ok()
     parts = ({image.manifest.digest, *image.blob_digests} for image in content.multi.images)
@@ -79,7 +81,7 @@ def test_containerd_pulls_an_index_with_all_its_images(
 def test_containerd_sends_the_account_that_hosts_toml_holds(
     ctr: Containerd, shared: Serving, open_registry: Registry, content: Content
 ) -> None:
-    with shared(**open_registry.settings, **WITH_ALICE) as proxy:
+    with shared(**open_registry.settings, **WITH_ALICE, **APART) as proxy:
         ctr.configure("docker.io", hosts_toml(proxy.host))
         assert ctr.fetch(f"docker.io/{PRIVATE}:1").status != 0
         header = block("containerd", "toml", 2, {MIRROR: proxy.host, "YWxpY2U6c2VjcmV0": account_entry("alice")})

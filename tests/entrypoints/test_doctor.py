@@ -134,6 +134,12 @@ def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
     assert status == 1  # this "proxy" passes nothing on
 
 
+def test_what_needs_no_proxy_is_looked_up_itself(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor(UPSTREAM_REGISTRY=url, HTTP_PROXY="http://proxy.invalid:3128", NO_PROXY="127.0.0.1")
+    assert (status, lines[1]) == (0, "ok: 127.0.0.1 is at 127.0.0.1")
+
+
 def test_a_disk_with_less_room_than_the_cache_may_take(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_SIZE="900TiB")

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import os
 import stat
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.storage import drafts
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.filesystem_store import FilesystemContentStore
 from application.ports.content_store import DraftState, StorageFull
@@ -212,6 +214,25 @@ def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) ->
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await draft.append(deque([content[draft.size :]]))
+            assert await draft.commit()
+            draft.file.close()
+
+    asyncio.run(go())
+
+
+def test_an_append_gets_somewhere_however_slow_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn may be over before it has begun: threads wait for their processor, whole machines are paused."""
+
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft = await leased(store)
+            pieces = deque([CONTENT[:3], CONTENT[3:]])
+            clock = itertools.count()
+            monkeypatch.setattr(drafts.time, "monotonic", lambda: float(next(clock)))
+            while pieces:
+                before = draft.size
+                await draft.append(pieces)
+                assert draft.size > before
             assert await draft.commit()
             draft.file.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -29,9 +30,10 @@ def run(loop: NewLoop, test: Any) -> Any:
         return runner.run(test)
 
 
-def pieces_of(one: Line, into: list[Bytes]) -> AsyncIterator[Bytes]:
+def pieces_of(one: Line, into: list[Bytes], pause: float = 0) -> AsyncIterator[Bytes]:
     async def pieces() -> AsyncIterator[Bytes]:
         async with one.parts.registry.open(Fetch(resources(one.upstream)["blob"], Passed())) as answer:
+            await asyncio.sleep(pause)
             async for piece in answer.pieces():
                 into.append(piece)
                 yield piece
@@ -39,9 +41,10 @@ def pieces_of(one: Line, into: list[Bytes]) -> AsyncIterator[Bytes]:
     return pieces()
 
 
-async def all_of(one: Line) -> bytes:
+async def all_of(one: Line, pause: float = 0) -> bytes:
+    """`pause`: seconds between the head and the body."""
     got: list[Bytes] = []
-    async for _ in pieces_of(one, got):
+    async for _ in pieces_of(one, got, pause):
         pass
     return b"".join(got)
 
@@ -50,9 +53,9 @@ def whole(_: Heard) -> Say:
     return reply(body=LARGE)
 
 
-def begun(then: str) -> Say:
+def begun(then: str, size: int = 3 * MIB) -> Say:
     """The beginning of the body, and no more."""
-    return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[: 3 * MIB]).data, then)
+    return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[:size]).data, then)
 
 
 @LOOPS
@@ -107,6 +110,24 @@ def test_silence_in_the_middle_ends_it_in_time(loop: NewLoop) -> None:
                 async for _ in pieces_of(one, got):
                     pass
             assert b"".join(got) == LARGE[: 3 * MIB]
+
+    run(loop, go())
+
+
+@LOOPS
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+def test_a_connection_lost_before_the_first_piece_is_noticed_at_once(
+    loop: NewLoop, tmp_path: Path, *, tls: bool
+) -> None:
+    async def go() -> None:
+        authority = Authority(tmp_path)
+        server = WireServer(lambda _: begun("reset", 100_000), authority.context() if tls else None)
+        async with server, parts(silence=5, ca_file=authority.certificate) as adapters:
+            one = Line(server, adapters, upstream_at(server.url))
+            began = time.monotonic()
+            with pytest.raises(UpstreamBroken):
+                await all_of(one, 0.3)
+            assert time.monotonic() - began < 4  # and not only when its time is over
 
     run(loop, go())
 

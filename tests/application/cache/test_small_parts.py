@@ -88,6 +88,27 @@ def test_the_first_bytes_are_written_before_all_others() -> None:
     assert asyncio.run(act()) == ([64 * 1024, MIB - 64 * 1024], 64 * 1024)
 
 
+def test_whoever_is_cancelled_waits_for_the_write_that_is_under_way() -> None:
+    async def act() -> None:
+        written = Written()
+        batches = written.batched()
+        await batches.add(b"a")
+        written.gate.clear()
+        await batches.add(b"-" * MIB)
+        ending = asyncio.create_task(batches.finish())
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+            ending.cancel()
+        await asyncio.sleep(0.01)
+        assert not ending.done()
+        written.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        assert written.size == MIB + 1
+
+    asyncio.run(act())
+
+
 def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
     async def act() -> None:
         written = Written()
