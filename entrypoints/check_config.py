@@ -3,7 +3,7 @@
 import asyncio
 
 from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import Passed
+from application.ports.upstream_registry import Passed, PingAnswer
 from domain.access import ScopeSet
 from domain.challenge import Challenge
 from domain.errors import CredentialsRefused, Denied, RegistryError
@@ -31,16 +31,18 @@ async def _check(settings: Settings) -> int:
     return 0
 
 
-async def report(settings: Settings, parts: Container) -> None:
+async def report(settings: Settings, parts: Container) -> PingAnswer:
     """Print what the upstream and its token server say. Raises RegistryError, RealmRefused among them."""
     upstream = parts.upstream()
-    stance = Stance((await parts.registry().ping(upstream, Passed())).challenges)
+    answer = await parts.registry().ping(upstream, Passed())
+    stance = Stance(answer.challenges)
     row = settings.trust.row_for(stance)
     print(f"ok: {upstream.url} answers as a registry; trust row {row.number}: {row.meaning}")
     if stance.bearer and not settings.skip_auth_proxy:
         print(await _token_server(settings, parts, stance.bearer))
         if stance.bearer.get("service") == settings.self_auth_service:
             print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
+    return answer
 
 
 async def _token_server(settings: Settings, parts: Container, challenge: Challenge) -> str:

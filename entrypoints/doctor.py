@@ -9,13 +9,13 @@ from rich.filesize import decimal
 from yarl import URL
 
 from application.manifests import ManifestQuery
-from application.ports.upstream_registry import Passed
+from application.ports.upstream_registry import PingAnswer
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import RegistryError, Unauthorized
-from domain.names import Reference, RepositoryName, Tag
+from domain.names import Reference, RepositoryName
 from entrypoints.check_config import report
 from entrypoints.container import Container, open_container
-from entrypoints.image_names import parse_image
+from entrypoints.image_names import parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.storage import prepare_storage
 from entrypoints.version import NAME
@@ -32,16 +32,11 @@ Image = tuple[RepositoryName, Reference]
 def run_doctor(settings: Settings, text: str | None) -> int:
     """The exit status: 0 where nothing is wrong, 1 where something is, 2 for wrong words."""
     try:
-        image = _image(text) if text else None
+        image = parse_image_or_latest(text) if text else None
     except ValueError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return _WRONG
     return asyncio.run(_Doctor(settings).examine(image))
-
-
-def _image(text: str) -> Image:
-    name, reference = parse_image(text)
-    return name, reference or Reference(Tag("latest"))
 
 
 class _Doctor:
@@ -60,8 +55,8 @@ class _Doctor:
             if is_kept:
                 await self._room(parts)
             await self._address(parts)
-            if await self._upstream(parts):
-                await self._clock(parts)
+            if answer := await self._upstream(parts):
+                self._clock(parts.clock().now(), answer.said_at)
                 if image:
                     await self._image(parts, image)
         return self._status
@@ -83,14 +78,13 @@ class _Doctor:
         return True
 
     async def _room(self, parts: Container) -> None:
-        used = (await parts.inspect_cache().statistics(parts.upstream())).size
-        space, bound = await parts.storage().keeper.space(), parts.room().bound
-        what = f"{self._settings.cache_dir} holds {decimal(used)} of {decimal(bound)}"
-        if used + space.free < bound:
-            free = f"only {decimal(space.free)} are free on the disk"
+        found, bound = await parts.inspect_cache().statistics(parts.upstream()), parts.room().bound
+        what = f"{self._settings.cache_dir} holds {decimal(found.size)} of {decimal(bound)}"
+        if found.size + found.space.free < bound:
+            free = f"only {decimal(found.space.free)} are free on the disk"
             print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to what it may have, such as 80%")
         else:
-            print(f"ok: the cache in {what}; {decimal(space.free)} are free on the disk")
+            print(f"ok: the cache in {what}; {decimal(found.space.free)} are free on the disk")
 
     async def _address(self, parts: Container) -> None:
         """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
@@ -106,25 +100,19 @@ class _Doctor:
             by = f", the proxy to {origin.host}," if proxy else ""
             print(f"ok: {host}{by} is at {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
 
-    async def _upstream(self, parts: Container) -> bool:
-        """Whether it answers; TLS, ping and tokens."""
+    async def _upstream(self, parts: Container) -> PingAnswer | None:
+        """Its answer, if TLS, ping and tokens are well."""
         try:
-            await report(self._settings, parts)
+            return await report(self._settings, parts)
         except RegistryError as error:
             self._wrong(f"{self._settings.upstream_registry}: {error.message}")
-            return False
-        return True
+            return None
 
-    async def _clock(self, parts: Container) -> None:
-        try:
-            said = (await parts.registry().ping(parts.upstream(), Passed())).said_at
-        except RegistryError as error:
-            self._wrong(f"{self._settings.upstream_registry}: {error.message}")
-            return
+    def _clock(self, now: float, said: float | None) -> None:
         if said is None:
             print("ok: the upstream does not say what time it is; this machine's clock was not compared")
             return
-        ahead = parts.clock().now() - said
+        ahead = now - said
         if abs(ahead) > _CLOCK_SECONDS:
             direction = "ahead of" if ahead > 0 else "behind"
             self._wrong(

@@ -22,3 +22,9 @@ def parse_image(text: str) -> tuple[RepositoryName, Reference | None]:
         first = name.partition("/")[0]
         hint = "; leave the registry's host out" if "." in first or ":" in first else ""
         raise ValueError(f"{text!r} is no image: {error.message}{hint}") from error
+
+
+def parse_image_or_latest(text: str) -> tuple[RepositoryName, Reference]:
+    """As `parse_image`; where no reference is written, the one that clients mean then."""
+    name, reference = parse_image(text)
+    return name, reference or Reference(Tag("latest"))

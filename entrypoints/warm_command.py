@@ -13,10 +13,10 @@ from application.warm_cache import Image, NoSuchPlatform
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import Basic, Bearer, encode_basic
 from domain.errors import RegistryError
-from domain.names import Reference, RepositoryName, Tag
+from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
 from entrypoints.container import Container, open_container
-from entrypoints.image_names import parse_image
+from entrypoints.image_names import parse_image_or_latest
 from entrypoints.passwords import ask_password
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.storage import prepare_storage
@@ -41,8 +41,7 @@ def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _image(text: str, platform: str | None) -> Image:
-    name, reference = parse_image(text)
-    return Image(name, reference or Reference(Tag("latest")), platform)
+    return Image(*parse_image_or_latest(text), platform)
 
 
 async def _warm(settings: Settings, images: list[Image], login: Credentials | None) -> int:

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TypeVar
+
+from application.in_use import until_done
 
 Result = TypeVar("Result")
 
@@ -24,9 +25,7 @@ class Threads:
         try:
             await asyncio.wait([future])
         except asyncio.CancelledError:
-            while not future.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
+            await until_done(future)
             if not future.cancelled() and future.exception() is None and dispose is not None:
                 dispose(future.result())
             raise

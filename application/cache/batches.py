@@ -3,8 +3,8 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
+from application.in_use import until_done
 from application.ports.content_store import Draft
 from domain.digest import Bytes
 
@@ -75,9 +75,7 @@ class Batches:
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            while not writing.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([writing])
+            await until_done(writing)
             raise
 
     @property

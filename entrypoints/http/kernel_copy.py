@@ -10,7 +10,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from sanic import Request, Sanic
@@ -20,6 +19,7 @@ from sanic.http.http1 import Http
 from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.base_protocol import SanicProtocol
 
+from application.in_use import until_done
 from application.ports.content_store import FilePart
 from entrypoints.http.copy_threads import ContentShort, CopyThreads, Send, Sending
 
@@ -187,9 +187,7 @@ async def _returned(step: "asyncio.Future[T]") -> T:
     except asyncio.CancelledError:
         if isinstance(step, Sending) and not step.has_begun:
             step.cancel()
-        while not step.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([step])
+        await until_done(step)
         raise
 
 

@@ -7,16 +7,15 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
 from entrypoints.cli import main
+from tests.entrypoints.plain_server import served
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "entrypoints.cli")
@@ -49,15 +48,8 @@ def _registry(status: int, challenge: str = "", token: bytes = b'{"token": "t"}'
             self.end_headers()
             self.wfile.write(token)
 
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with served(Handler) as url:
+        yield url
 
 
 @pytest.fixture

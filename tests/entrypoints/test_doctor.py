@@ -4,15 +4,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 
 from domain.digest import Digest
 from entrypoints.cli import main
+from tests.entrypoints.plain_server import served
 
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": MEDIA_TYPE}).encode()
@@ -33,9 +32,7 @@ def registry(ahead: float = 0, challenge: str | None = None) -> Iterator[str]:
             self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
             if challenge:
                 self.send_header("WWW-Authenticate", challenge)
-            self.send_header(
-                "Content-Type", "application/vnd.oci.image.manifest.v1+json" if is_manifest else "text/plain"
-            )
+            self.send_header("Content-Type", MEDIA_TYPE if is_manifest else "text/plain")
             self.send_header("Content-Length", str(len(MANIFEST)))
             if is_manifest:
                 self.send_header("Docker-Content-Digest", str(DIGEST))
@@ -48,15 +45,8 @@ def registry(ahead: float = 0, challenge: str | None = None) -> Iterator[str]:
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string((timestamp or time.time()) + ahead)
 
-        def log_message(self, *_: Any) -> None:
-            """Says nothing."""
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with served(Handler) as url:
+        yield url
 
 
 @pytest.fixture

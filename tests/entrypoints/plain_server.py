@@ -1,0 +1,18 @@
+"""A server of one's own for a test, of the standard library, on loopback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Its address, for as long as the block lasts. It says nothing of its requests."""
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    with HTTPServer(("127.0.0.1", 0), quiet) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
