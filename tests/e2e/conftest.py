@@ -1,6 +1,6 @@
 """The real parts as fixtures: each started once a session, at the first test that needs it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,11 @@ from tests.e2e.proxy import Serving, serving
 from tests.e2e.registry import Registry, docker_registry
 from tests.e2e.services import Services
 
+pytest.register_assert_rewrite("tests.e2e.pulls")
+
+_SHOWN = 16 * 1024
+"""Bytes of each log."""
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("real"):
@@ -23,6 +28,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"not installed: {', '.join(missing)}")
         if "dockerd" in mark.args and (reason := real_docker.why_no_dockerd()):
             pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Shows what the real parts wrote during a test that fails: a rare failure is seen once, and on another machine."""
+    folder = item.funcargs.get("workplace") if isinstance(item, pytest.Function) else None
+    before = {log: log.stat().st_size for log in folder.glob("*.log")} if isinstance(folder, Path) else {}
+    try:
+        return (yield)
+    except BaseException:
+        for log in sorted(folder.glob("*.log")) if isinstance(folder, Path) else ():
+            if written := log.read_bytes()[before.get(log, 0) :]:
+                item.add_report_section("call", log.name, written[-_SHOWN:].decode(errors="replace"))
+        raise
 
 
 @pytest.fixture(scope="session")
