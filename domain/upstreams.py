@@ -1,7 +1,7 @@
 """The registries that we mirror, and where a name that a client uses really is."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from domain.access import Scope, ScopeSet
@@ -40,19 +40,28 @@ class Upstream:
     """A registry that we mirror.
 
     `url` has no trailing slash and may end in a path; `search_url` is its v1 search endpoint, None where it
-    has none; `library_prefix` says that a name of one segment means `library/<name>` there.
+    has none; `library_prefix` says that a name of one segment means `library/<name>` there. `fallbacks` are the
+    address and the origin of each further place that has the same content. Two are the same where `url` is: what is
+    remembered of an upstream stays true when a setting changes.
     """
 
     url: str
     origin: Origin
-    library_prefix: bool = False
-    search_url: str | None = None
+    library_prefix: bool = field(default=False, compare=False)
+    search_url: str | None = field(default=None, compare=False)
+    fallbacks: tuple[tuple[str, Origin], ...] = field(default=(), compare=False)
 
     @classmethod
     def at(cls, url: str, origin: Origin, search_url: str | None = None) -> Self:
         """An upstream by its address alone; Docker Hub's two peculiarities follow from its host."""
         is_hub = origin.host in _DOCKER_HUB_HOSTS
         return cls(url, origin, is_hub, search_url or (_DOCKER_HUB_SEARCH if is_hub else None))
+
+    @property
+    def endpoints(self) -> tuple[Self, ...]:
+        """The upstream as each of its addresses shows it, its own first."""
+        others = (replace(self, url=url, origin=origin, fallbacks=()) for url, origin in self.fallbacks)
+        return (self, *others)
 
     @property
     def names(self) -> frozenset[str]:
