@@ -1,7 +1,7 @@
 """AuthorizePull: who calls, may they, and with whose right is the upstream asked."""
 
 from application.ports.request_record import current_record
-from application.ports.upstream_registry import Passed, Session, UpstreamRight
+from application.ports.upstream_registry import Passed, Session
 from application.refusals import Refusals
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
@@ -15,28 +15,19 @@ _NOBODY = Session(None)
 
 
 class AuthorizePull:
-    """Applies the trust row's rules to a caller; the gate that every resource stands behind.
-
-    `identity` is the right with which the mirror itself goes upstream.
-    """
+    """Applies the trust row's rules to a caller; the gate that every resource stands behind."""
 
     def __init__(
-        self,
-        stances: UpstreamStances,
-        policy: AccountPolicy,
-        verifier: TokenVerifier,
-        refusals: Refusals,
-        identity: UpstreamRight,
+        self, stances: UpstreamStances, policy: AccountPolicy, verifier: TokenVerifier, refusals: Refusals
     ) -> None:
         self._stances = stances
         self._policy = policy
         self._verifier = verifier
         self._refusals = refusals
-        self._identity = identity
 
     async def __call__(self, wish: Wish) -> Right:
         """The right to fulfil the wish. Raises Unauthorized with the challenges of the row."""
-        row, stance = await self._stances.row(wish.upstream)
+        row, stance = await self._stances.row(wish.upstream, of_host=wish.purpose is Purpose.PING)
         gate = Gate(wish, row, stance)
         match wish.caller.authorization:
             case None:
@@ -56,7 +47,7 @@ class AuthorizePull:
             case BareRule.PASS:
                 return gate.caller_passes(Passed())
             case BareRule.OPEN if purpose is not Purpose.PING:
-                return gate.mirror_passes(self._identity)
+                return gate.mirror_passes()
             case BareRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
                 return gate.caller_passes(_NOBODY)
             case _:
@@ -69,9 +60,9 @@ class AuthorizePull:
             match gate.row.bearer, kind:
                 case BearerRule.PASS, _:
                     return gate.caller_passes(Passed(bearer.raw))
-                case BearerRule.OURS | BearerRule.OURS_OR_PASS, TokenKind.OURS:
+                case BearerRule.OURS | BearerRule.OURS_OR_PASS | BearerRule.EITHER_OF_OURS, TokenKind.OURS:
                     return self._own_token(gate, bearer.token)
-                case BearerRule.COUNTERSIGNED, TokenKind.COUNTERSIGNED:
+                case BearerRule.COUNTERSIGNED | BearerRule.EITHER_OF_OURS, TokenKind.COUNTERSIGNED:
                     return self._countersigned_token(gate, bearer.token)
                 case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(gate):
                     return gate.caller_passes(Passed(bearer.raw))
@@ -82,14 +73,19 @@ class AuthorizePull:
     def _own_token(self, gate: Gate, token: str) -> Right:
         verified = self._verifier.verify_own(token, gate.wish.needed)
         self._check_account(gate, verified)
-        if gate.row.bare is BareRule.LISTINGS_ONLY:
+        if gate.row.relays:
             # Where the upstream signs the tokens, one of ours stands for the anonymous caller and no more.
             return gate.caller_passes(_NOBODY, verified.expires_at)
-        return gate.mirror_passes(self._identity, verified.expires_at)
+        return gate.mirror_passes(verified.expires_at)
 
     def _countersigned_token(self, gate: Gate, text: str) -> Right:
         token = self._verifier.verify_countersigned(text, gate.wish.needed)
         self._check_account(gate, token)
+        if not gate.row.relays:
+            return gate.mirror_passes(token.expires_at)
+        if token.upstream != gate.wish.upstream.url:
+            # What one registry gave is no other's business.
+            raise TokenRefused("invalid_token", "the token is for another registry")
         # Without an upstream's half it was given while the upstream could not be asked: for what is everybody's.
         right = Passed(f"Bearer {token.upstream_token}") if token.upstream_token else _NOBODY
         return gate.caller_passes(right, token.expires_at)
@@ -116,7 +112,7 @@ class AuthorizePull:
             case BasicRule.ACCOUNT_PASSED:
                 return gate.caller_passes(Passed(basic.raw))
             case _:
-                return gate.mirror_passes(self._identity)
+                return gate.mirror_passes()
 
 
 def _asks_open_upstream_for_login(gate: Gate) -> bool:

@@ -14,7 +14,8 @@ from domain.documents import parse_object
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
-from domain.upstreams import NO_NAMING, Naming, Upstream, UpstreamTable
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import NO_NAMING, Naming, Upstream
 
 Query = tuple[tuple[str, str], ...]
 

@@ -1,6 +1,6 @@
 """GrantToken: what /v2/auth gives: a token of ours, the upstream's, or the upstream's countersigned."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from application.cache.outages import OUTAGE
 from application.ports.request_record import current_record
@@ -11,16 +11,17 @@ from application.upstream_stances import UpstreamStances
 from domain.access import ANONYMOUS, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
-from domain.errors import CredentialsRefused, NoTokensHere, UpstreamUndecided
+from domain.errors import CredentialsRefused, NoTokensHere
 from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
-from domain.trust import Stance, TokenEndpoint, TrustRow
-from domain.upstreams import Upstream, UpstreamTable
+from domain.trust import TokenEndpoint, TrustRow
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import NO_NAMING, Naming
 
 
 @dataclass(frozen=True)
 class TokenQuery:
-    """What a client asks of the token endpoint, whether by GET or by POST.
+    """What a client asks of the token endpoint, whether by GET or by POST, and where it asks.
 
     `offline` asks for a refresh token too; `refresh_token` stands in for credentials; `has_other_login`: there was
     an Authorization, but no Basic.
@@ -33,6 +34,7 @@ class TokenQuery:
     offline: bool = False
     client_id: str | None = None
     has_other_login: bool = False
+    naming: Naming = NO_NAMING
 
 
 class GrantToken:
@@ -54,23 +56,29 @@ class GrantToken:
         self._upstreams = upstreams
         self._service = service
 
-    async def __call__(self, query: TokenQuery, upstream: Upstream) -> IssuedToken:
-        """The token. Raises NoTokensHere, CredentialsRefused, or what the upstream's token server says."""
-        row, stance = await self._stances.row(upstream)
+    async def __call__(self, query: TokenQuery) -> IssuedToken:
+        """The token, for the upstream that the scopes name. Raises NoTokensHere, CredentialsRefused, or what the
+        upstream's token server says.
+        """
+        upstream, wanted = self._upstreams.login_of(query.scopes, query.naming)
+        row, stance = await self._stances.row(upstream, of_host=True)
         if row.endpoint is TokenEndpoint.ABSENT:
             raise NoTokensHere("this mirror gives no tokens: authenticate as the challenge of /v2/ says")
         if query.has_other_login:
             # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
             raise CredentialsRefused("the token endpoint takes Basic credentials only")
         account = self._check_account(row, query)
-        wanted = self._upstreams.scopes_there(query.scopes)
-        match row.endpoint:
-            case TokenEndpoint.RELAY if not self._asks_for_ours(query, stance):
-                return await self._from_upstream(query, upstream, stance, wanted)
-            case TokenEndpoint.RELAY_AND_COUNTERSIGN:
-                return await self._countersigned(query, upstream, stance, account)
-            case _:
-                return self._issuer.issue(account, self._policy.permit(wanted))
+        challenge = stance.bearer if row.relays else None
+        if challenge is None or (row.endpoint is TokenEndpoint.RELAY and self._asks_for_ours(query, challenge)):
+            return self._issuer.issue(account, self._granted(query, wanted))
+        request = TokenRequest(upstream, challenge, wanted, query.credentials)
+        if row.endpoint is TokenEndpoint.RELAY:
+            return await self._from_upstream(query, request)
+        return await self._countersigned(query, request, account)
+
+    def _granted(self, query: TokenQuery, wanted: ScopeSet) -> ScopeSet:
+        """What our word is good for: by the upstream's names, and by the client's own, which may mean any upstream."""
+        return self._policy.permit(ScopeSet.of((*wanted, *query.scopes)))
 
     def _check_account(self, row: TrustRow, query: TokenQuery) -> str:
         if not row.checks_accounts:
@@ -83,15 +91,13 @@ class GrantToken:
         current_record().account = account.name
         return account.name
 
-    def _asks_for_ours(self, query: TokenQuery, stance: Stance) -> bool:
+    def _asks_for_ours(self, query: TokenQuery, challenge: Challenge) -> bool:
         """The seed's K2: `service` names us. Where the upstream bears our name too, it means the upstream."""
-        return query.service == self._service and _bearer(stance).get("service") != self._service
+        return query.service == self._service and challenge.get("service") != self._service
 
-    async def _from_upstream(
-        self, query: TokenQuery, upstream: Upstream, stance: Stance, wanted: ScopeSet
-    ) -> IssuedToken:
-        public = await self._relayed.public(self._policy.permit(wanted), upstream)
-        request = self._request(query, upstream, stance, wanted)
+    async def _from_upstream(self, query: TokenQuery, request: TokenRequest) -> IssuedToken:
+        public = await self._relayed.public(self._policy.permit(request.scopes), request.upstream)
+        request = replace(request, refresh_token=query.refresh_token, offline=query.offline, client_id=query.client_id)
         try:
             return await self._relayed.fetch(request, has_stand_in=bool(public))
         except OUTAGE:
@@ -100,33 +106,18 @@ class GrantToken:
             # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
             return self._issuer.issue(ANONYMOUS, public)
 
-    async def _countersigned(self, query: TokenQuery, upstream: Upstream, stance: Stance, account: str) -> IssuedToken:
-        granted = self._policy.permit(self._upstreams.scopes_there(query.scopes))
-        request = TokenRequest(upstream, _bearer(stance), granted, query.credentials, client_id=query.client_id)
-        public = await self._relayed.public(granted, upstream)
+    async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: str) -> IssuedToken:
+        granted, upstream = self._granted(query, request.scopes), request.upstream
+        request = replace(request, scopes=self._policy.permit(request.scopes), client_id=query.client_id)
+        public = await self._relayed.public(request.scopes, upstream)
         try:
             token = await self._relayed.fetch(request, has_stand_in=bool(public))
         except CredentialsRefused as refused:
             raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
         except OUTAGE:
+            if upstream.trust.shares_host:
+                public = granted  # the other registries behind this host are none the worse for it
             if not public:
                 raise
-            return self._issuer.countersign(account, public, None)
-        return self._issuer.countersign(account, granted, token)
-
-    def _request(self, query: TokenQuery, upstream: Upstream, stance: Stance, wanted: ScopeSet) -> TokenRequest:
-        return TokenRequest(
-            upstream,
-            _bearer(stance),
-            wanted,
-            query.credentials,
-            query.refresh_token,
-            query.offline,
-            query.client_id,
-        )
-
-
-def _bearer(stance: Stance) -> Challenge:
-    if stance.bearer is None:
-        raise UpstreamUndecided("the upstream's token server is not known")
-    return stance.bearer
+            return self._issuer.countersign(account, public, upstream, None)
+        return self._issuer.countersign(account, granted, upstream, token)

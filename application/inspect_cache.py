@@ -1,7 +1,7 @@
 """InspectCache: what an operator asks of the cache, and does to it."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from application.cache.manifest_shelf import ManifestShelf
@@ -76,13 +76,13 @@ class InspectCache:
         self._epoch = epoch
         self._clock = clock
 
-    async def statistics(self, upstream: Upstream) -> Statistics:
+    async def statistics(self, upstreams: Sequence[Upstream]) -> Statistics:
         used = await self._usage.all()
         return Statistics(
             len(used),
             sum(one.size for one in used),
             await self._keeper.space(),
-            len({(mark.key.source, mark.key.tag) for mark in await self._tags.of(upstream)}),
+            len({(mark.key.source, mark.key.tag) for one in upstreams for mark in await self._tags.of(one)}),
             used[0].used_at if used else None,
             used[-1].used_at if used else None,
         )

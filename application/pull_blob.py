@@ -23,7 +23,7 @@ from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable
 from domain.events import ContentAsked, ContentDamaged, FillJoined
 from domain.records import ContentKind, Item
-from domain.upstreams import UpstreamTable
+from domain.upstream_table import UpstreamTable
 
 _NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
 

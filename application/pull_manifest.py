@@ -16,7 +16,7 @@ from domain.digest import Digest
 from domain.events import ContentAsked
 from domain.names import Tag
 from domain.records import ContentKind, Item
-from domain.upstreams import UpstreamTable
+from domain.upstream_table import UpstreamTable
 
 
 class PullManifest:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from application.ports.upstream_registry import Passed, Session, UpstreamRight
+from application.ports.upstream_registry import Passed, Session, mirrors_right
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
 from domain.authorization import Bearer
@@ -26,15 +26,11 @@ _WRONG_LOGIN = "the upstream refuses the mirror's own login: check UPSTREAM_USER
 
 
 class Refusals:
-    """Every 401 that leaves us bears the challenge of its row (half the clients never ping).
+    """Every 401 that leaves us bears the challenge of its row (half the clients never ping)."""
 
-    `identity` is the right with which the mirror itself goes upstream.
-    """
-
-    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter, identity: UpstreamRight) -> None:
+    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter) -> None:
         self._stances = stances
         self._rewriter = rewriter
-        self._identity = identity
 
     def by_us(self, gate: Gate, message: str, error: TokenError | None = None) -> Unauthorized:
         """The refusal of a caller whom our own rules stop."""
@@ -72,7 +68,7 @@ class Refusals:
         stance = known if keep or told.scheme is UpstreamScheme.NONE else told
         has_token = isinstance(wish.caller.authorization, Bearer)
         error: TokenError | None = "invalid_token" if has_token else None
-        row = self._stances.row_with(stance)
+        row = wish.upstream.trust.row_for(stance)
         challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
             # RFC 6750 section 3.1: no error to who sent no token; the upstream means one of our own.
@@ -82,7 +78,7 @@ class Refusals:
 
     def _after_login(self, right: Right, refused: CredentialsRefused) -> RegistryError:
         """The upstream's token server did not take the credentials of a session of ours."""
-        if right.upstream == self._identity:
+        if right.upstream == mirrors_right(right.gate.wish.upstream):
             return IdentityRefused(_WRONG_LOGIN)
         if right.gate.row.checks_accounts:
             return self.by_us(right.gate, REFUSED_UPSTREAM)

@@ -1,10 +1,10 @@
 """Who wants what, and with whose right it is then asked of the upstream."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
-from application.ports.upstream_registry import UpstreamRight
-from domain.access import Scope, ScopeSet
+from application.ports.upstream_registry import UpstreamRight, mirrors_right
+from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.authorization import Authorization
 from domain.names import RepositoryName
 from domain.trust import Stance, TrustRow
@@ -32,13 +32,15 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Wish:
-    """What a caller wants. `needed` is the scope at the source, `shown` the same in the client's own words."""
+    """What a caller wants. `shown` is the scope in the client's own words; `needed` holds those that a token may be
+    for: clients ask by words of their own, by those of our challenge, or by the name at the source.
+    """
 
     caller: Caller
     upstream: Upstream
     purpose: Purpose
-    needed: Scope | None = None
-    shown: ScopeSet = field(default_factory=ScopeSet)
+    needed: ScopeSet = NO_SCOPES
+    shown: ScopeSet = NO_SCOPES
 
     @classmethod
     def to_ping(cls, caller: Caller, upstream: Upstream) -> "Wish":
@@ -49,12 +51,13 @@ class Wish:
         cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose = Purpose.CONTENT
     ) -> "Wish":
         """To read a repository that the client calls `name`."""
-        return cls(caller, source.upstream, purpose, source.pull_scope, ScopeSet((Scope.pull(name),)))
+        shown = Scope.pull(name)
+        return cls(caller, source.upstream, purpose, ScopeSet.of((source.pull_scope, shown)), ScopeSet((shown,)))
 
     @classmethod
     def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose = Purpose.LISTING) -> "Wish":
-        scope = Scope.search() if purpose is Purpose.SEARCH else Scope.catalog()
-        return cls(caller, upstream, purpose, scope, ScopeSet((scope,)))
+        scopes = ScopeSet((Scope.search() if purpose is Purpose.SEARCH else Scope.catalog(),))
+        return cls(caller, upstream, purpose, scopes, scopes)
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Gate:
     def caller_passes(self, right: UpstreamRight, ends_at: float = FOREVER) -> "Right":
         return Right(self, right, is_mirrors=False, ends_at=ends_at)
 
-    def mirror_passes(self, right: UpstreamRight, ends_at: float = FOREVER) -> "Right":
-        return Right(self, right, is_mirrors=True, ends_at=ends_at)
+    def mirror_passes(self, ends_at: float = FOREVER) -> "Right":
+        return Right(self, mirrors_right(self.wish.upstream), is_mirrors=True, ends_at=ends_at)
 
 
 @dataclass(frozen=True)

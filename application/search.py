@@ -1,6 +1,7 @@
 """Search: what `docker search HOST/term` and `podman search` ask."""
 
 import json
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from application.authorize_pull import AuthorizePull
@@ -9,7 +10,8 @@ from application.ports.upstream_search import SearchResult, UpstreamSearch
 from application.rights import Caller, Purpose, Wish
 from domain.errors import NameInvalid, UpstreamBroken
 from domain.names import RepositoryName
-from domain.upstreams import Upstream
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import NO_NAMING, Naming, Upstream
 
 # A registry without a search of its own is read through; beyond this many pages nobody waits for the answer.
 _PAGES = 20
@@ -19,16 +21,29 @@ _PAGE_SIZE = 1000
 class Search:
     """Asks the upstream's search where it has one, else matches its catalog."""
 
-    def __init__(self, authorize: AuthorizePull, browse: Browse, search: UpstreamSearch) -> None:
+    def __init__(
+        self, authorize: AuthorizePull, browse: Browse, upstreams: UpstreamTable, search: UpstreamSearch
+    ) -> None:
         self._authorize = authorize
         self._browse = browse
+        self._upstreams = upstreams
         self._search = search
 
-    async def __call__(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
-        """At most `limit` results. Names are content too: where accounts are checked, it wants one."""
+    async def __call__(
+        self, caller: Caller, term: str, limit: int, naming: Naming = NO_NAMING
+    ) -> tuple[SearchResult, ...]:
+        """At most `limit` results, named as the client would pull them: a term may begin with a registry's name.
+
+        Names are content too: where accounts are checked, it wants one.
+        """
+        upstream, there, registry = self._upstreams.search_of(term, naming)
+        found = await self._found(caller, upstream, there, limit)
+        return tuple(replace(one, name=f"{registry}{one.name}") for one in found) if registry else found
+
+    async def _found(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         if upstream.search_url:
             await self._authorize(Wish.to_list_repositories(caller, upstream, Purpose.SEARCH))
-            return await self._search.search(upstream.search_url, term, limit)
+            return await self._search.search(upstream, term, limit)
         return await self._match_catalog(caller, upstream, term.lower(), limit)
 
     async def _match_catalog(

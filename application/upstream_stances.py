@@ -8,10 +8,10 @@ from application.cache.background import Background
 from application.ports.event_sink import EventSink
 from application.ports.stance_book import StanceBook
 from application.ports.upstream_registry import Passed, UpstreamRegistry
-from domain.errors import RegistryError, UpstreamUndecided
+from domain.errors import IdentityRefused, RegistryError, UpstreamUndecided
 from domain.events import StanceLearnt, UpstreamFailed, UpstreamSharesOurName
 from domain.ports import Clock
-from domain.trust import Stance, TrustPolicy, TrustRow, UpstreamScheme
+from domain.trust import Stance, TrustRow, UpstreamScheme
 from domain.upstreams import Upstream
 
 _RECHECK_SECONDS = 60.0
@@ -31,7 +31,6 @@ class UpstreamStances:
     def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, what to make of it and where to keep it
         self,
         registry: UpstreamRegistry,
-        trust: TrustPolicy,
         service: str,
         book: StanceBook,
         clock: Clock,
@@ -39,7 +38,6 @@ class UpstreamStances:
         background: Background,
     ) -> None:
         self._registry = registry
-        self._trust = trust
         self._service = service
         self._book = book
         self._clock = clock
@@ -51,9 +49,21 @@ class UpstreamStances:
         self._failed: dict[Upstream, _Failure] = {}
         self._probes: dict[Upstream, asyncio.Task[None]] = {}
 
-    async def row(self, upstream: Upstream) -> tuple[TrustRow, Stance]:
-        """The trust row that applies, and the stance behind it. Raises UpstreamUndecided while unknown."""
-        if settled := self._trust.settled_row:
+    async def row(self, upstream: Upstream, *, of_host: bool = False) -> tuple[TrustRow, Stance]:
+        """The trust row that applies, and the stance behind it. Raises UpstreamUndecided while unknown.
+
+        `of_host`: what is asked is no business of this upstream alone, where it shares a host name with others. What
+        is not known of it, or wrong with it, is then no reason to refuse.
+        """
+        try:
+            return await self._row(upstream)
+        except (UpstreamUndecided, IdentityRefused):
+            if not of_host or not upstream.trust.shares_host:
+                raise
+            return upstream.trust.row_for(Stance()), Stance()
+
+    async def _row(self, upstream: Upstream) -> tuple[TrustRow, Stance]:
+        if settled := upstream.trust.settled_row:
             return settled, Stance()
         if upstream not in self._known:
             await self._recall(upstream)
@@ -62,11 +72,7 @@ class UpstreamStances:
         elif self._clock.now() - self._checked[upstream] > _RECHECK_SECONDS:
             self._begin_probe(upstream)
         stance = self._known[upstream]
-        return self._trust.row_for(stance), stance
-
-    def row_with(self, stance: Stance) -> TrustRow:
-        """The row that applies to an upstream of this stance."""
-        return self._trust.row_for(stance)
+        return upstream.trust.row_for(stance), stance
 
     def learn(self, upstream: Upstream, told: Stance) -> None:
         """A Bearer challenge on a resource overrides a ping that asked for nothing."""
@@ -126,7 +132,11 @@ class UpstreamStances:
             return
         self._known[upstream] = stance
         self._background.start(self._book.keep(upstream, stance))
-        row = self._trust.row_for(stance)
+        try:
+            row = upstream.trust.row_for(stance)
+        except IdentityRefused as refused:
+            self._events.emit(UpstreamFailed(upstream.url, refused.message))
+            return
         self._events.emit(StanceLearnt(upstream.url, row.number, row.meaning, is_change=known is not None))
         if stance.bearer and stance.bearer.get("service") == self._service:
             self._events.emit(UpstreamSharesOurName(upstream.url, self._service))

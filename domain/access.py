@@ -143,6 +143,9 @@ class ScopeSet:
         return " ".join(str(scope) for scope in self.scopes)
 
 
+NO_SCOPES = ScopeSet()
+
+
 def _check_repository(name: str) -> None:
     """A repository scope's name is a repository name, with or without a host in front."""
     host, slash, rest = name.partition("/")

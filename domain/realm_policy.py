@@ -12,11 +12,10 @@ from domain.upstreams import Origin, Upstream
 
 
 class RealmPolicy:
-    """`allowed` holds the operator's further hosts, each `host` or `host:port` in lower case."""
+    """An upstream's `realms` are the operator's further hosts, each `host` or `host:port` in lower case."""
 
-    def __init__(self, suffixes: PublicSuffixes, allowed: frozenset[str]) -> None:
+    def __init__(self, suffixes: PublicSuffixes) -> None:
         self._suffixes = suffixes
-        self._allowed = allowed
 
     def check(self, upstream: Upstream, realm: Origin) -> None:
         """Raises RealmRefused where credentials for the upstream must not go to this realm."""
@@ -31,7 +30,7 @@ class RealmPolicy:
     def _trusts(self, upstream: Upstream, realm: Origin) -> bool:
         if realm == upstream.origin:
             return True
-        if {realm.authority, realm.authority.rpartition(":")[0]} & self._allowed:
+        if {realm.authority, realm.authority.rpartition(":")[0]} & upstream.realms:
             return True
         domain = self._suffixes.registrable_domain(realm.host)
         return domain is not None and domain == self._suffixes.registrable_domain(upstream.origin.host)

@@ -8,9 +8,11 @@ from domain.tokens import (
     COUNTERSIGNED_TYPE,
     OWN_TYPE,
     SEPARATOR,
+    UPSTREAM_CLAIM,
     UPSTREAM_HASH_CLAIM,
     IssuedToken,
 )
+from domain.upstreams import Upstream
 
 
 class TokenIssuer:
@@ -31,20 +33,21 @@ class TokenIssuer:
         claims = self._claims(account, scopes, now, self._lifetime) | {"aud": self._issuer}
         return IssuedToken(self._codec.sign(OWN_TYPE, claims), self._lifetime, now, scopes)
 
-    def countersign(self, account: str, scopes: ScopeSet, upstream: IssuedToken | None) -> IssuedToken:
-        """The upstream's token with our word in front that this account may use it for these scopes.
+    def countersign(self, account: str, scopes: ScopeSet, upstream: Upstream, token: IssuedToken | None) -> IssuedToken:
+        """The upstream's token with our word in front that this account may use it there for these scopes.
 
         Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's. None where the
         upstream could not be asked for one: then the account reads what everybody may.
         """
         now = int(self._clock.now())
-        upstream = upstream or IssuedToken("", self._lifetime, now)
-        remaining = max(0, upstream.issued_at + upstream.expires_in - now)
+        token = token or IssuedToken("", self._lifetime, now)
+        remaining = max(0, token.issued_at + token.expires_in - now)
         claims = self._claims(account, scopes, now, remaining) | {
             "aud": countersigned_audience(self._issuer),
-            UPSTREAM_HASH_CLAIM: hashlib.sha256(upstream.text.encode()).hexdigest(),
+            UPSTREAM_HASH_CLAIM: hashlib.sha256(token.text.encode()).hexdigest(),
+            UPSTREAM_CLAIM: upstream.url,
         }
-        text = f"{self._codec.sign(COUNTERSIGNED_TYPE, claims)}{SEPARATOR}{upstream.text}"
+        text = f"{self._codec.sign(COUNTERSIGNED_TYPE, claims)}{SEPARATOR}{token.text}"
         return IssuedToken(text, remaining, now, scopes)
 
     def _claims(self, account: str, scopes: ScopeSet, now: int, lifetime: int) -> dict[str, object]:

@@ -5,13 +5,14 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import replace
 
-from domain.access import Scope, ScopeSet
+from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.token_issuer import countersigned_audience
 from domain.tokens import (
     COUNTERSIGNED_TYPE,
     OWN_TYPE,
     SEPARATOR,
+    UPSTREAM_CLAIM,
     UPSTREAM_HASH_CLAIM,
     TokenKind,
     TokenRefused,
@@ -20,7 +21,10 @@ from domain.tokens import (
 
 
 class TokenVerifier:
-    """Knows the token's text, the scope needed and the time; not accounts, not header syntax."""
+    """Knows the token's text, the scope needed and the time; not accounts, not header syntax.
+
+    `needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are none.
+    """
 
     def __init__(self, issuer: str, clock: Clock, codec: TokenCodec) -> None:
         self._issuer = issuer
@@ -35,18 +39,20 @@ class TokenVerifier:
             return TokenKind.FOREIGN
         return TokenKind.COUNTERSIGNED if separator else TokenKind.OURS
 
-    def verify_own(self, text: str, needed: Scope | None = None) -> VerifiedToken:
-        """A token of ours that covers `needed` (None: any will do). Raises TokenRefused."""
+    def verify_own(self, text: str, needed: ScopeSet = NO_SCOPES) -> VerifiedToken:
+        """A token of ours that covers it. Raises TokenRefused."""
         return _covering(self._verify(text, OWN_TYPE, self._issuer)[0], needed)
 
-    def verify_countersigned(self, text: str, needed: Scope | None = None) -> VerifiedToken:
-        """A countersigned token, both halves belonging together, that covers `needed`. Raises TokenRefused."""
+    def verify_countersigned(self, text: str, needed: ScopeSet = NO_SCOPES) -> VerifiedToken:
+        """A countersigned token, both halves belonging together, that covers it. Raises TokenRefused."""
         signed, _, upstream = text.partition(SEPARATOR)
         token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
         actual = hashlib.sha256(upstream.encode()).hexdigest()
         if not hmac.compare_digest(actual, str(claims.get(UPSTREAM_HASH_CLAIM, ""))):
             raise TokenRefused("invalid_token", "the token is not the one that was countersigned")
-        return _covering(replace(token, upstream_token=upstream), needed)
+        registry = claims.get(UPSTREAM_CLAIM)
+        token = replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
+        return _covering(token, needed)
 
     def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
         signed = self._codec.verify(text)
@@ -63,8 +69,8 @@ class TokenVerifier:
         return VerifiedToken(account, _scopes(claims.get("access")), ends), claims
 
 
-def _covering(token: VerifiedToken, needed: Scope | None) -> VerifiedToken:
-    if needed is not None and not token.scopes.cover(needed):
+def _covering(token: VerifiedToken, needed: ScopeSet) -> VerifiedToken:
+    if needed and not any(map(token.scopes.cover, needed)):
         raise TokenRefused("insufficient_scope", "the token is for something else")
     return token
 

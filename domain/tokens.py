@@ -12,6 +12,7 @@ COUNTERSIGNED_TYPE = "countersigned+jwt"
 SEPARATOR = "~"
 """Stands between our signature and the upstream's token; no character of a JWS (RFC 7515)."""
 UPSTREAM_HASH_CLAIM = "upstream_token_sha256"
+UPSTREAM_CLAIM = "upstream"
 
 TokenError = Literal["invalid_token", "insufficient_scope"]
 
@@ -48,12 +49,15 @@ class IssuedToken:
 
 @dataclass(frozen=True)
 class VerifiedToken:
-    """What a good token of ours says. `upstream_token` is the other half of a countersigned one."""
+    """What a good token of ours says. `upstream_token` is the other half of a countersigned one, `upstream` the address
+    of the registry that it is for.
+    """
 
     account: str
     scopes: ScopeSet
     expires_at: int
     upstream_token: str | None = field(default=None, repr=False)
+    upstream: str | None = None
 
 
 class TokenRefused(Exception):

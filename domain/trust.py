@@ -5,11 +5,11 @@ ask for its number.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from domain.challenge import Challenge
-from domain.errors import UpstreamUndecided
+from domain.errors import IdentityRefused, UpstreamUndecided
 
 
 class UpstreamIdentity(Enum):
@@ -72,6 +72,7 @@ class BearerRule(Enum):
     OURS_OR_PASS = auto()
     OURS = auto()
     COUNTERSIGNED = auto()
+    EITHER_OF_OURS = auto()
     REFUSE = auto()
 
 
@@ -106,6 +107,11 @@ class TrustRow:
     basic: BasicRule
     bare: BareRule
     checks_accounts: bool = False
+
+    @property
+    def relays(self) -> bool:
+        """Whether it is the upstream's own tokens that open it; one of ours alone is then nobody in particular."""
+        return self.endpoint in {TokenEndpoint.RELAY, TokenEndpoint.RELAY_AND_COUNTERSIGN}
 
 
 ROW_1 = TrustRow(
@@ -186,13 +192,26 @@ ROW_8 = TrustRow(
 )
 TABLE: Sequence[TrustRow] = (ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8)
 
+# Behind a host name that several upstreams share there is one realm and one service for all of them, because clients
+# keep the first ones that they see. So every challenge is ours, and a token is good for each upstream: ours, with the
+# half in it of the one whose callers bring their own login.
+_SHARED = {
+    row.number: replace(
+        row,
+        challenge=ChallengeStyle.OWN,
+        endpoint=TokenEndpoint.RELAY_AND_COUNTERSIGN if row.relays else TokenEndpoint.SIGN,
+        bearer=BearerRule.EITHER_OF_OURS,
+    )
+    for row in (ROW_2, ROW_3, ROW_5, ROW_6, ROW_7)
+}
 _FOR_CALLERS = {UpstreamScheme.NONE: ROW_2, UpstreamScheme.BEARER: ROW_3, UpstreamScheme.BASIC: ROW_4}
 _FOR_ACCOUNTS = {UpstreamScheme.NONE: ROW_6, UpstreamScheme.BEARER: ROW_7, UpstreamScheme.BASIC: ROW_8}
 
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """The operator's choices that the row follows from.
+    """The operator's choices for one upstream that the row follows from. `shares_host`: under the same host name of
+    ours there are other upstreams.
 
     Raises ValueError where they contradict each other: SKIP_AUTH_PROXY leaves every decision to the upstream,
     so an account list or another identity beside it would promise a check that nobody makes.
@@ -201,10 +220,13 @@ class TrustPolicy:
     skip_auth_proxy: bool
     has_accounts: bool
     identity: UpstreamIdentity
+    shares_host: bool = False
 
     def __post_init__(self) -> None:
         if self.skip_auth_proxy and (self.has_accounts or self.identity is not UpstreamIdentity.CLIENT):
             raise ValueError("SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client")
+        if self.skip_auth_proxy and self.shares_host:
+            raise ValueError("SKIP_AUTH_PROXY=true takes one upstream: each has a realm of its own")
 
     @property
     def settled_row(self) -> TrustRow | None:
@@ -213,12 +235,24 @@ class TrustPolicy:
             return ROW_1
         if self.identity is UpstreamIdentity.CLIENT:
             return None
-        return ROW_6 if self.has_accounts else ROW_5
+        return self._of_host(ROW_6 if self.has_accounts else ROW_5)
 
     def row_for(self, stance: Stance | None) -> TrustRow:
-        """The row that applies; raises UpstreamUndecided while it hangs on a challenge never seen yet."""
+        """The row that applies; raises UpstreamUndecided while it hangs on a challenge never seen yet, and
+        IdentityRefused where callers cannot bring their own login.
+        """
         if settled := self.settled_row:
             return settled
         if stance is None:
             raise UpstreamUndecided("the upstream has not been reached yet, so how to authenticate is unknown")
-        return (_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[stance.scheme]
+        return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[stance.scheme])
+
+    def _of_host(self, row: TrustRow) -> TrustRow:
+        if not self.shares_host:
+            return row
+        if row.number not in _SHARED:
+            raise IdentityRefused(
+                "the upstream asks for a login by Basic, which no token can stand for: give it another identity "
+                "than client, or a host name of its own"
+            )
+        return _SHARED[row.number]

@@ -1,23 +1,14 @@
-"""The registries that we mirror, and where a name that a client uses really is."""
+"""The registries that we mirror, and what a client can say of them."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from domain.access import Scope, ScopeSet
-from domain.errors import NameUnknown
+from domain.access import Credentials, Scope
 from domain.names import RepositoryName
+from domain.trust import TrustPolicy, UpstreamIdentity
 
 _USUAL_PORTS = {"http": 80, "https": 443}
-_DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
-# Whose own names clients use, with all below them; any other registry is taken for a mirror of Docker Hub.
-_PUBLIC_DOMAINS = (
-    "amazonaws.com", "azurecr.io", "digitalocean.com", "ecr.aws", "elastic.co", "fedoraproject.org", "gcr.io",
-    "ghcr.io", "gitlab.com", "icr.io", "k8s.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "ocir.io", "pkg.dev",
-    "quay.io", "redhat.com", "redhat.io", "suse.com",
-)  # fmt: skip
-_HUB_MIRRORS = frozenset({"mirror.gcr.io"})
-_SHOWN = 128
+DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
 _DOCKER_HUB_SEARCH = "https://index.docker.io/v1/search"
 
 
@@ -35,14 +26,19 @@ class Origin:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+_FOR_CALLERS = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=UpstreamIdentity.CLIENT)
+
+
 @dataclass(frozen=True)
 class Upstream:
-    """A registry that we mirror.
+    """A registry that we mirror. Two are the same where `url` is: what is remembered of an upstream stays true when
+    a setting changes.
 
-    `url` has no trailing slash and may end in a path; `search_url` is its v1 search endpoint, None where it
-    has none; `library_prefix` says that a name of one segment means `library/<name>` there. `fallbacks` are the
-    address and the origin of each further place that has the same content. Two are the same where `url` is: what is
-    remembered of an upstream stays true when a setting changes.
+    `url` has no trailing slash and may end in a path; `search_url` is its v1 search endpoint, None where it has none;
+    `library_prefix` says that a name of one segment means `library/<name>` there. `fallbacks` are the address and the
+    origin of each further place that has the same content. `aliases` are further names by which clients mean it,
+    `hosts` the names of ours under which there is nothing else. `credentials` are the mirror's own login there, None
+    where it has none; `realms` further hosts to which credentials may go. `title` is what the operator calls it.
     """
 
     url: str
@@ -50,11 +46,17 @@ class Upstream:
     library_prefix: bool = field(default=False, compare=False)
     search_url: str | None = field(default=None, compare=False)
     fallbacks: tuple[tuple[str, Origin], ...] = field(default=(), compare=False)
+    aliases: frozenset[str] = field(default=frozenset(), compare=False)
+    hosts: frozenset[str] = field(default=frozenset(), compare=False)
+    trust: TrustPolicy = field(default=_FOR_CALLERS, compare=False)
+    credentials: Credentials | None = field(default=None, compare=False, repr=False)
+    realms: frozenset[str] = field(default=frozenset(), compare=False)
+    title: str = field(default="", compare=False)
 
     @classmethod
     def at(cls, url: str, origin: Origin, search_url: str | None = None) -> Self:
         """An upstream by its address alone; Docker Hub's two peculiarities follow from its host."""
-        is_hub = origin.host in _DOCKER_HUB_HOSTS
+        is_hub = origin.host in DOCKER_HUB_HOSTS
         return cls(url, origin, is_hub, search_url or (_DOCKER_HUB_SEARCH if is_hub else None))
 
     @property
@@ -65,11 +67,25 @@ class Upstream:
 
     @property
     def names(self) -> frozenset[str]:
-        """What clients call it: its host, with the port where that is not the scheme's. Docker Hub has several."""
-        if self.origin.host in _DOCKER_HUB_HOSTS:
-            return _DOCKER_HUB_HOSTS
+        """What clients call it: its host, with the port where that is not the scheme's, and what the operator named.
+        Docker Hub has several.
+        """
         is_usual = self.origin.port == _USUAL_PORTS.get(self.origin.scheme)
-        return frozenset({self.origin.authority, self.origin.host} if is_usual else {self.origin.authority})
+        own = {self.origin.authority, self.origin.host} if is_usual else {self.origin.authority}
+        known = self.aliases | own
+        return known | DOCKER_HUB_HOSTS if known & DOCKER_HUB_HOSTS else known
+
+    @property
+    def name(self) -> str:
+        """The one name for people to read: `docker.io`, or the host."""
+        if self.title or self.names & DOCKER_HUB_HOSTS:
+            return self.title or "docker.io"
+        return self.origin.host if self.origin.host in self.names else self.origin.authority
+
+    @property
+    def takes_callers_logins(self) -> bool:
+        """Whether callers come with credentials that are the upstream's."""
+        return self.trust.identity is UpstreamIdentity.CLIENT
 
 
 @dataclass(frozen=True)
@@ -86,61 +102,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Naming:
-    """What a request says of the registry that it means, besides the repository's name: the path before `/v2`, and the
-    parameter `ns` (OCI distribution specification, "Registry Proxying").
+    """What a request says of the registry that it means, besides the repository's name: the path before `/v2`, the
+    parameter `ns` (OCI distribution specification, "Registry Proxying"), and the host name of ours that was asked.
     """
 
     prefix: str | None = None
     namespace: str | None = None
+    host: str | None = None
 
 
 NO_NAMING = Naming()
-
-
-class UpstreamTable:
-    """Finds the source behind what a client asks for. `names`: by which clients mean the upstream, besides its own."""
-
-    def __init__(self, default: Upstream, names: Iterable[str] = ()) -> None:
-        self.default = default
-        known = default.names.union(names)
-        self._names = known | _DOCKER_HUB_HOSTS if known & _DOCKER_HUB_HOSTS else known
-        # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so by `ns`.
-        self._namespaces = known if any(map(_is_another, known)) else known | _DOCKER_HUB_HOSTS
-
-    def source_of(self, name: RepositoryName, naming: Naming = NO_NAMING) -> Source:
-        """Where the client's repository really is.
-
-        Raises NameUnknown for a registry that is not mirrored here: its images must not be mixed up with ours.
-        """
-        self.check(naming)
-        first, _, rest = str(name).partition("/")
-        there = RepositoryName(rest) if rest and first in self._names else name
-        if self.default.library_prefix and there.has_one_segment:
-            there = RepositoryName(f"library/{there}")
-        return Source(self.default, there)
-
-    def check(self, naming: Naming) -> None:
-        """Raises NameUnknown where it names a registry that is not mirrored here."""
-        if naming.namespace is not None and naming.namespace.lower() not in self._namespaces:
-            raise NameUnknown("this registry is not mirrored here", detail={"ns": naming.namespace[:_SHOWN]})
-        if naming.prefix is not None and naming.prefix.lower() not in self._names:
-            raise NameUnknown("this registry is not mirrored here", detail={"prefix": naming.prefix[:_SHOWN]})
-
-    def scopes_there(self, asked: ScopeSet) -> ScopeSet:
-        """The asked scopes with the client's repository names replaced by the upstream's.
-
-        The class and the actions stay; a scope that names no plain repository stays as it is.
-        """
-        return ScopeSet.of(self._scope_there(scope) for scope in asked)
-
-    def _scope_there(self, scope: Scope) -> Scope:
-        name = scope.repository
-        if name is None:
-            return scope
-        return Scope(scope.resource_type, str(self.source_of(name).repository), scope.actions)
-
-
-def _is_another(name: str) -> bool:
-    """Whether this is a well-known registry that is neither Docker Hub nor a mirror of it."""
-    host = name.partition(":")[0]
-    return host not in _HUB_MIRRORS and any(f".{host}".endswith(f".{domain}") for domain in _PUBLIC_DOMAINS)

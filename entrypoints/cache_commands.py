@@ -43,11 +43,12 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _stats(parts: Container, _: argparse.Namespace) -> int:
-    found = await parts.inspect_cache().statistics(parts.upstream())
+    found = await parts.inspect_cache().statistics(parts.upstreams().upstreams)
     settings: Settings = parts.settings()
     table = Table(box=None, show_header=False)
     table.add_row("folder", str(settings.cache_dir))
-    table.add_row("upstream", parts.upstream().url)
+    for upstream in parts.upstreams().upstreams:
+        table.add_row("upstream", upstream.url)
     table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")
     table.add_row("bound", decimal(parts.room().bound))
     table.add_row("being fetched", decimal(found.space.drafts))
@@ -63,11 +64,14 @@ async def _ls(parts: Container, _: argparse.Namespace) -> int:
     table = Table(box=None)
     for name in ("IMAGE", "DIGEST", "HERE", "OF", "CHECKED"):
         table.add_column(name, justify="right" if name in {"HERE", "OF"} else "left", no_wrap=name != "IMAGE")
-    for entry in await parts.inspect_cache().tags(parts.upstream()):
-        key = entry.mark.key
-        sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
-        digest = str(entry.mark.digest)[:19]
-        table.add_row(f"{key.source.repository}:{key.tag}", digest, *sizes, _time(entry.mark.checked_at))
+    upstreams = parts.upstreams()
+    for upstream in upstreams.upstreams:
+        for entry in await parts.inspect_cache().tags(upstream):
+            key = entry.mark.key
+            sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
+            digest = str(entry.mark.digest)[:19]
+            name = upstreams.name_of(key.source)
+            table.add_row(f"{name}:{key.tag}", digest, *sizes, _time(entry.mark.checked_at))
     _print(table)
     return 0
 

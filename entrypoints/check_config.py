@@ -8,6 +8,7 @@ from domain.access import ScopeSet
 from domain.challenge import Challenge
 from domain.errors import CredentialsRefused, Denied, RegistryError
 from domain.trust import Stance
+from domain.upstreams import Upstream
 from entrypoints.container import Container, open_container
 from entrypoints.settings import Settings
 
@@ -15,7 +16,7 @@ _TROUBLE = 1
 
 
 def check_config(settings: Settings) -> int:
-    """Returns the exit status: 0 where all is well, 1 where the upstream would not let the service work."""
+    """Returns the exit status: 0 where all is well, 1 where an upstream would not let the service work."""
     return asyncio.run(_check(settings))
 
 
@@ -23,34 +24,35 @@ async def _check(settings: Settings) -> int:
     for warning in settings.warnings:
         print(f"warning: {warning}")
     async with open_container(settings) as parts:
-        try:
-            await report(settings, parts)
-        except RegistryError as error:
-            print(f"error: {settings.upstream_registry}: {error.message}")
-            return _TROUBLE
-    return 0
+        status = 0
+        for upstream in parts.upstreams().upstreams:
+            try:
+                await report(settings, parts, upstream)
+            except RegistryError as error:
+                print(f"error: {upstream.url}: {error.message}")
+                status = _TROUBLE
+    return status
 
 
-async def report(settings: Settings, parts: Container) -> PingAnswer:
+async def report(settings: Settings, parts: Container, upstream: Upstream) -> PingAnswer:
     """Print what the upstream and its token server say. Raises RegistryError, RealmRefused among them."""
-    upstream = parts.upstream()
     answer = await parts.registry().ping(upstream, Passed())
     stance = Stance(answer.challenges)
-    row = settings.trust.row_for(stance)
+    row = upstream.trust.row_for(stance)
     print(f"ok: {upstream.url} answers as a registry; trust row {row.number}: {row.meaning}")
     if stance.bearer and not settings.skip_auth_proxy:
-        print(await _token_server(settings, parts, stance.bearer))
+        print(await _token_server(parts, upstream, stance.bearer))
         if stance.bearer.get("service") == settings.self_auth_service:
             print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
     return answer
 
 
-async def _token_server(settings: Settings, parts: Container, challenge: Challenge) -> str:
-    credentials = settings.upstream_credentials
+async def _token_server(parts: Container, upstream: Upstream, challenge: Challenge) -> str:
+    credentials = upstream.credentials
     try:
-        await parts.relay().fetch(TokenRequest(parts.upstream(), challenge, scopes=ScopeSet(), credentials=credentials))
+        await parts.relay().fetch(TokenRequest(upstream, challenge, scopes=ScopeSet(), credentials=credentials))
     except (CredentialsRefused, Denied) as refused:
         if credentials:
             raise
         return f"ok: its token server answers; nobody gets a token there without a login ({refused.message})"
-    return "ok: its token server gives a token" + (" for UPSTREAM_USERNAME" if credentials else " to anybody")
+    return "ok: its token server gives a token" + (" for the mirror's own login" if credentials else " to anybody")

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from domain.access import Credentials
 from domain.authorization import encode_basic
@@ -24,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=NAME, description="A registry mirror. Settings come from the environment.")
+    parser = argparse.ArgumentParser(
+        prog=NAME, description="A registry mirror. Settings come from the environment, and from a file."
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the settings file, as CONFIG names it")
     parser.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="start the service")
@@ -38,7 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     encode = commands.add_parser("encode-account", help="ask for a password and print the ACCOUNTS entry")
     encode.add_argument("user", metavar="USER")
     encode.set_defaults(run=_encode)
+    for command in (serve, check, doctor):
+        _add_config(command)
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """Behind the command too, where most people look for it."""
+    command.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,11 +67,13 @@ def _add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     warm.set_defaults(run=_warm)
     warm.add_argument("images", nargs="+", metavar="IMAGE", help="NAME[:TAG][@DIGEST], as clients name it here")
     warm.add_argument("--platform", metavar="OS/ARCHITECTURE", help="only this one, such as linux/amd64; else all")
+    _add_config(cache)
+    _add_config(warm)
     warm.add_argument("--user", metavar="USER", help="pull as this user; the password is asked for")
 
 
-def _serve(_: argparse.Namespace) -> int:
-    settings = load_settings()
+def _serve(options: argparse.Namespace) -> int:
+    settings = load_settings(options.config)
     for warning in settings.warnings:
         print(f"{NAME}: {warning}", file=sys.stderr)
     from entrypoints.http.server import run  # noqa: PLC0415 - the other commands need no server
@@ -69,29 +82,29 @@ def _serve(_: argparse.Namespace) -> int:
     return 0
 
 
-def _check(_: argparse.Namespace) -> int:
-    settings = load_settings()
+def _check(options: argparse.Namespace) -> int:
+    settings = load_settings(options.config)
     from entrypoints.check_config import check_config  # noqa: PLC0415 - as above
 
     return check_config(settings)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    settings = load_settings()
+    settings = load_settings(options.config)
     from entrypoints.doctor import run_doctor  # noqa: PLC0415 - as above
 
     return run_doctor(settings, options.image)
 
 
 def _cache(options: argparse.Namespace) -> int:
-    settings = load_settings()
+    settings = load_settings(options.config)
     from entrypoints.cache_commands import run_cache_command  # noqa: PLC0415 - as above
 
     return run_cache_command(settings, options)
 
 
 def _warm(options: argparse.Namespace) -> int:
-    settings = load_settings()
+    settings = load_settings(options.config)
     from entrypoints.warm_command import run_warm_command  # noqa: PLC0415 - as above
 
     return run_warm_command(settings, options)

@@ -41,7 +41,7 @@ from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
 from application.ports.metrics_page import MetricsPage
 from application.ports.token_relay import TokenRelay
-from application.ports.upstream_registry import Passed, Session, UpstreamRegistry, UpstreamRight
+from application.ports.upstream_registry import UpstreamRegistry
 from application.ports.upstream_search import UpstreamSearch
 from application.pull_blob import PullBlob
 from application.pull_manifest import PullManifest
@@ -60,24 +60,11 @@ from domain.realm_policy import RealmPolicy
 from domain.records import CallerId, mirror_caller
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
-from domain.trust import UpstreamIdentity
-from domain.upstreams import Upstream, UpstreamTable
-from entrypoints.setting_values import origin_of_address
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Upstream
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, open_storage
 from entrypoints.version import NAME, VERSION
-
-
-def _upstream(settings: Settings) -> Upstream:
-    url = settings.upstream_registry.removesuffix("/v2")
-    return Upstream.at(url, origin_of_address(url), settings.search_upstream)
-
-
-def _identity(settings: Settings) -> UpstreamRight:
-    """The right with which the mirror itself goes upstream; with `client`, it has none of its own."""
-    if settings.upstream_identity is UpstreamIdentity.CLIENT:
-        return Passed()
-    return Session(settings.upstream_credentials)
 
 
 def _proxies(settings: Settings) -> ProxyRules:
@@ -93,15 +80,21 @@ def _caller_key(settings: Settings) -> bytes:
     return hashlib.blake2b(_secret(settings), person=b"cache callers").digest()
 
 
-def _mirror_caller(settings: Settings) -> CallerId:
-    """By the login that it uses upstream. Not keyed with a secret that may be random: what the mirror may read is to
+def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
+    """By the login that it uses at each. Not keyed with a secret that may be random: what the mirror may read is to
     be known after a restart without its upstream too. So it is a slow hash, worth nothing to who reads the index.
     """
-    login = settings.upstream_credentials
-    if login is None:
-        return mirror_caller("without a login")
-    salt = settings.upstream_registry.encode()
-    return mirror_caller(hashlib.scrypt(login.joined().encode(), salt=salt, n=2**14, r=8, p=1, dklen=20).hex())
+    return {
+        one: mirror_caller(
+            hashlib.scrypt(login.joined().encode(), salt=one.url.encode(), n=2**14, r=8, p=1, dklen=20).hex()
+        )
+        for one in upstreams.upstreams
+        if (login := one.credentials)
+    }
+
+
+def _first(upstreams: UpstreamTable) -> Upstream:
+    return upstreams.upstreams[0]
 
 
 def _cache_policy(settings: Settings) -> CachePolicy:
@@ -141,11 +134,8 @@ class Container(containers.DeclarativeContainer):
     counting: providers.Dependency[CountingEventSink] = providers.Dependency(instance_of=CountingEventSink)
 
     service: providers.Provider[str] = settings.provided.self_auth_service
-    identity: providers.Provider[UpstreamRight] = providers.Singleton(_identity, settings)
-    upstream: providers.Provider[Upstream] = providers.Singleton(_upstream, settings)
-    upstreams: providers.Provider[UpstreamTable] = providers.Singleton(
-        UpstreamTable, upstream, settings.provided.upstream_names
-    )
+    upstreams: providers.Provider[UpstreamTable] = settings.provided.table
+    upstream: providers.Provider[Upstream] = providers.Singleton(_first, upstreams)
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting)
@@ -164,9 +154,7 @@ class Container(containers.DeclarativeContainer):
         TokenIssuer, service, clock, codec, settings.provided.token_ttl
     )
     verifier: providers.Provider[TokenVerifier] = providers.Singleton(TokenVerifier, service, clock, codec)
-    realms: providers.Provider[RealmPolicy] = providers.Singleton(
-        RealmPolicy, suffixes, settings.provided.upstream_realms
-    )
+    realms: providers.Provider[RealmPolicy] = providers.Singleton(RealmPolicy, suffixes)
 
     proxies: providers.Provider[ProxyRules] = providers.Singleton(_proxies, settings)
     http: providers.Provider[HttpClient] = providers.Singleton(HttpClient, session, proxies, f"{NAME}/{VERSION}")
@@ -179,20 +167,19 @@ class Container(containers.DeclarativeContainer):
     stances: providers.Provider[UpstreamStances] = providers.Singleton(
         UpstreamStances,
         registry,
-        settings.provided.trust,
         service,
         storage.provided.stances,
         clock,
         events,
         background,
     )
-    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, identity)
+    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter)
     authorize: providers.Provider[AuthorizePull] = providers.Singleton(
-        AuthorizePull, stances, policy, verifier, refusals, identity
+        AuthorizePull, stances, policy, verifier, refusals
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(AnswerPing, authorize, refusals, registry)
     browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry)
-    search: providers.Provider[Search] = providers.Singleton(Search, authorize, browse, upstream_search)
+    search: providers.Provider[Search] = providers.Singleton(Search, authorize, browse, upstreams, upstream_search)
     report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
 
     # --- the cache ---
@@ -203,7 +190,7 @@ class Container(containers.DeclarativeContainer):
         storage.provided.tokens,
         codec,
         providers.Callable(_caller_key, settings),
-        providers.Callable(_mirror_caller, settings),
+        providers.Callable(_mirror_callers, upstreams),
     )
     room: providers.Provider[Room] = providers.Singleton(_room, settings)
     outages: providers.Provider[Outages] = providers.Singleton(Outages, clock, events)

@@ -13,6 +13,7 @@ from application.ports.upstream_registry import PingAnswer
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
+from domain.upstreams import Upstream
 from entrypoints.check_config import report
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
@@ -54,12 +55,17 @@ class _Doctor:
         async with open_container(settings) as parts:
             if is_kept:
                 await self._room(parts)
-            await self._address(parts)
-            if answer := await self._upstream(parts):
-                self._clock(parts.clock().now(), answer.said_at)
-                if image:
-                    await self._image(parts, image)
+            reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
+            if image and parts.upstreams().source_of(image[0]).upstream in reached:
+                await self._image(parts, image)
         return self._status
+
+    async def _reach(self, parts: Container, upstream: Upstream) -> bool:
+        await self._address(parts, upstream)
+        answer = await self._upstream(parts, upstream)
+        if answer:
+            self._clock(parts.clock().now(), answer.said_at)
+        return answer is not None
 
     def _wrong(self, text: str) -> None:
         self._status = _TROUBLE
@@ -78,7 +84,7 @@ class _Doctor:
         return True
 
     async def _room(self, parts: Container) -> None:
-        found, bound = await parts.inspect_cache().statistics(parts.upstream()), parts.room().bound
+        found, bound = await parts.inspect_cache().statistics(parts.upstreams().upstreams), parts.room().bound
         what = f"{self._settings.cache_dir} holds {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
@@ -86,10 +92,10 @@ class _Doctor:
         else:
             print(f"ok: the cache in {what}; {decimal(found.space.free)} are free on the disk")
 
-    async def _address(self, parts: Container) -> None:
+    async def _address(self, parts: Container, upstream: Upstream) -> None:
         """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
-        origin = parts.upstream().origin
-        proxy = parts.proxies().proxy_for(URL(parts.upstream().url))
+        origin = upstream.origin
+        proxy = parts.proxies().proxy_for(URL(upstream.url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -100,12 +106,12 @@ class _Doctor:
             by = f", the proxy to {origin.host}," if proxy else ""
             print(f"ok: {host}{by} is at {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
 
-    async def _upstream(self, parts: Container) -> PingAnswer | None:
+    async def _upstream(self, parts: Container, upstream: Upstream) -> PingAnswer | None:
         """Its answer, if TLS, ping and tokens are well."""
         try:
-            return await report(self._settings, parts)
+            return await report(self._settings, parts, upstream)
         except RegistryError as error:
-            self._wrong(f"{self._settings.upstream_registry}: {error.message}")
+            self._wrong(f"{upstream.url}: {error.message}")
             return None
 
     def _clock(self, now: float, said: float | None) -> None:

@@ -6,9 +6,11 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
+from pydantic import AfterValidator, BeforeValidator
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
@@ -92,8 +94,10 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         raise ValueError("takes addresses or networks such as 10.0.0.0/8, separated by commas") from error
 
 
-def parse_hosts(text: str) -> frozenset[str]:
-    hosts = [word.strip().lower() for word in text.split(",") if word.strip()]
+def parse_hosts(given: object) -> frozenset[str]:
+    """Out of the environment's text, or the settings file's list."""
+    words = given if isinstance(given, list | tuple | frozenset) else str(given).split(",")
+    hosts = [str(word).strip().lower() for word in words if str(word).strip()]
     if not all(HOST.fullmatch(host) for host in hosts):
         raise ValueError("takes hosts, each HOST or HOST:PORT, separated by commas")
     return frozenset(hosts)
@@ -179,3 +183,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+Address = Annotated[str, AfterValidator(parse_address)]
+Proxy = Annotated[str, AfterValidator(parse_proxy)]
+Hosts = Annotated[frozenset[str], BeforeValidator(parse_hosts)]

@@ -3,8 +3,10 @@
 import os
 import re
 import secrets
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,35 +21,37 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain.access import Credentials
 from domain.trust import TrustPolicy, UpstreamIdentity
+from domain.upstream_table import UpstreamTable
 from entrypoints.setting_values import (
+    Address,
     CacheSize,
+    Hosts,
     Network,
+    Proxy,
     check_authorities,
     check_key_pair,
     default_cache_folder,
     is_loopback,
     parse_accounts,
-    parse_address,
     parse_cache_folder,
     parse_cache_size,
-    parse_hosts,
     parse_networks,
-    parse_proxy,
     parse_secret,
     read_secret_file,
 )
+from entrypoints.settings_file import SettingsError, read_settings_file
+from entrypoints.upstream_settings import UpstreamSettings
 
+# Settings of the environment's one upstream; those of several stand in the settings file.
+_OF_THE_ONLY_UPSTREAM = frozenset(
+    {"upstream_registry", "upstream_identity", "upstream_username", "upstream_password", "upstream_password_file",
+     "upstream_names", "upstream_ca", "upstream_realms", "upstream_timeout", "search_upstream"}
+)  # fmt: skip
 _SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
 # What may hold a secret, if only by mistake, is not repeated when it is refused.
 _UNSPOKEN = _SECRETS | {"upstream_username", "http_proxy", "https_proxy", *(f"{name}_file" for name in _SECRETS)}
 
-Address = Annotated[str, AfterValidator(parse_address)]
-Proxy = Annotated[str, AfterValidator(parse_proxy)]
 Secret = Annotated[SecretStr, AfterValidator(lambda value: SecretStr(parse_secret(value.get_secret_value())))]
-
-
-class SettingsError(Exception):
-    """A setting that stops the start; the message is the one line to print."""
 
 
 class Settings(BaseSettings):
@@ -89,12 +93,12 @@ class Settings(BaseSettings):
     upstream_identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
     upstream_username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
     upstream_password: SecretStr | None = Field(None, description="a password")
-    upstream_names: Annotated[frozenset[str], NoDecode, BeforeValidator(parse_hosts)] = Field(
+    upstream_names: Annotated[Hosts, NoDecode] = Field(
         frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
     )
     allow_everyone: bool = Field(False, description="true or false")
     upstream_ca: FilePath | None = Field(None, description="the path of a PEM file")
-    upstream_realms: Annotated[frozenset[str], NoDecode, BeforeValidator(parse_hosts)] = Field(
+    upstream_realms: Annotated[Hosts, NoDecode] = Field(
         frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
     )
     upstream_timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
@@ -102,6 +106,10 @@ class Settings(BaseSettings):
     http_proxy: Proxy | None = Field(None, repr=False, description="an address")
     https_proxy: Proxy | None = Field(None, repr=False, description="an address")
     no_proxy: str = Field("", description="hosts, separated by commas")
+
+    # --- several upstreams, out of the settings file alone ---
+    config: Path | None = Field(None, description="the path of a TOML file")
+    upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field((), description="a list of upstreams")
 
     # --- the cache ---
     cache_dir: Annotated[Path | None, BeforeValidator(parse_cache_folder)] = Field(
@@ -150,21 +158,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        service = self.upstream_identity is UpstreamIdentity.SERVICE
+        is_service = self.upstream_identity is UpstreamIdentity.SERVICE
         login = {self.upstream_username is not None, self.upstream_password is not None}
-        if login != {service}:
+        if login != {is_service}:
             raise ValueError(
                 f"UPSTREAM_IDENTITY: got {self.upstream_identity.value!r}; 'service' and the pair UPSTREAM_USERNAME "
                 "and UPSTREAM_PASSWORD go together, and with no other identity"
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
-        if service and not self.accounts and not self.allow_everyone and not is_loopback(self.host):
+        self.table  # noqa: B018 - raises where upstreams, or what is trusted, contradict each other
+        logins = any(one.credentials for one in self.table.upstreams)
+        if logins and not self.accounts and not self.allow_everyone and not is_loopback(self.host):
             raise ValueError(
                 f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
                 "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
             )
-        self.trust  # noqa: B018 - raises where the trust settings contradict each other
         return self
 
     @model_validator(mode="after")
@@ -175,16 +184,34 @@ class Settings(BaseSettings):
             check_authorities(self.upstream_ca)
         return self
 
-    @property
-    def trust(self) -> TrustPolicy:
-        return TrustPolicy(self.skip_auth_proxy, bool(self.accounts), self.upstream_identity)
+    @cached_property
+    def mirrored(self) -> tuple[UpstreamSettings, ...]:
+        """The settings of each upstream; without a settings file, of the one that the environment names."""
+        if self.upstreams:
+            return self.upstreams
+        return (
+            UpstreamSettings(
+                url=self.upstream_registry,
+                names=self.upstream_names,
+                identity=self.upstream_identity,
+                username=self.upstream_username,
+                password=self.upstream_password,
+                ca=self.upstream_ca,
+                realms=self.upstream_realms,
+                search=self.search_upstream,
+                timeout=self.upstream_timeout,
+            ),
+        )
 
-    @property
-    def upstream_credentials(self) -> Credentials | None:
-        """The mirror's own login at the upstream, None where it has none."""
-        if self.upstream_username is None or self.upstream_password is None:
-            return None
-        return Credentials(self.upstream_username, self.upstream_password.get_secret_value())
+    @cached_property
+    def table(self) -> UpstreamTable:
+        """Where each of them is found. Raises ValueError where they cannot be told apart."""
+        shared = [one for one in self.mirrored if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
+        return UpstreamTable([one.registry(self._trust(one, len(shared) > 1)) for one in self.mirrored])
+
+    def _trust(self, one: UpstreamSettings, is_shared: bool) -> TrustPolicy:  # noqa: FBT001 - positional in one place
+        has_host = bool(one.hosts) and one.identity is UpstreamIdentity.CLIENT
+        return TrustPolicy(self.skip_auth_proxy, bool(self.accounts), one.identity, is_shared and not has_host)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -198,8 +225,14 @@ class Settings(BaseSettings):
         return ()
 
 
-def load_settings() -> Settings:
-    """The settings of this process's environment. Raises SettingsError.
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+_IN_FILE = frozenset(Settings.model_fields) - {"config"}
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """The settings of this process's environment, and of the settings file, whose path CONFIG names where `config`
+    does not. What the environment says goes before what the file says. Raises SettingsError.
 
     An empty variable is an unset one, as in many an environment file; but for ACCOUNTS, where it is rather the
     output of a command that failed, and to open the house in silence would be the worst answer to that.
@@ -208,26 +241,40 @@ def load_settings() -> Settings:
         if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE"} and not value:
             takes = Settings.model_fields[name.lower()].description
             raise SettingsError(f"{name.upper()}: is set but empty; takes {takes}")
+    path = config or (Path(os.environ["CONFIG"]) if os.environ.get("CONFIG") else None)
+    given = read_settings_file(path, _IN_FILE) if path else {}
+    said = {name.lower() for name, value in os.environ.items() if value}
+    if given.get("upstreams") and (twice := sorted(said & _OF_THE_ONLY_UPSTREAM)):
+        raise SettingsError(
+            f"{twice[0].upper()}: is for a single upstream, and {path} has upstreams; takes one or the other"
+        )
+    given = {name: value for name, value in given.items() if name not in said}
     try:
-        return Settings()
+        return Settings(**{"upstreams": (), **given, "config": path})
     except ValidationError as error:
-        raise SettingsError(_line(error)) from None
+        raise SettingsError(_line(error, path, given)) from None
     except RuntimeError as error:
         # What the default of this one raises where nobody knows the user's home.
         takes = Settings.model_fields["cache_dir"].description
         raise SettingsError(f"CACHE_DIR: is not set, and there is no home to put it in; takes {takes}") from error
 
 
-def _line(error: ValidationError) -> str:
-    """One line: the setting, what it got (never a secret), what it takes."""
+def _line(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
+    """One line: the setting, what it got (never a secret), what it takes; and the file, where it stands in one."""
     first = error.errors(include_url=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
-        return reason
+        return f"{path}: {reason}" if given else reason
     name = str(first["loc"][0])
+    if name in given:
+        return f"{path}: {name}: {_what_is_wrong(name, first, reason)}"
+    return f"{name.upper()}: {_what_is_wrong(name, first, reason)}"
+
+
+def _what_is_wrong(name: str, first: Mapping[str, Any], reason: str) -> str:
     takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
     if name in _UNSPOKEN:
-        return f"{name.upper()}: {takes}"
+        return takes
     # An address may hold a login, whether it is to or not.
     got = re.sub(r"^.*@", "***@", str(first["input"]), flags=re.DOTALL)
-    return f"{name.upper()}: got {got!r}; {takes}"
+    return f"got {got!r}; {takes}"

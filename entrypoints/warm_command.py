@@ -15,6 +15,7 @@ from domain.authorization import Basic, Bearer, encode_basic
 from domain.errors import RegistryError
 from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
+from domain.upstreams import Upstream
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
 from entrypoints.passwords import ask_password
@@ -73,21 +74,24 @@ async def _pull(parts: Container, image: Image, login: Credentials | None, bar: 
 async def caller_for(parts: Container, name: RepositoryName, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
-    row, _ = await parts.stances().row(parts.upstream())
+    upstream = parts.upstreams().source_of(name).upstream
+    row, _ = await parts.stances().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
         return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
-    token = await _token(parts, row, name, login)
+    token = await _token(parts, row, upstream, name, login)
     return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
 
 
-async def _token(parts: Container, row: TrustRow, name: RepositoryName, login: Credentials | None) -> str | None:
-    scopes = parts.upstreams().scopes_there(ScopeSet((Scope.pull(name),)))
+async def _token(
+    parts: Container, row: TrustRow, upstream: Upstream, name: RepositoryName, login: Credentials | None
+) -> str | None:
+    scopes = ScopeSet((Scope.pull(name),))
     if login is not None:
-        return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login), parts.upstream())).text
+        return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login))).text
     settings: Settings = parts.settings()
     account = settings.accounts[0].username if settings.accounts else ""
-    if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS}:
+    if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
         return parts.issuer().issue(account, scopes).text
     if row.bearer is BearerRule.COUNTERSIGNED:
-        return parts.issuer().countersign(account, scopes, None).text
+        return parts.issuer().countersign(account, scopes, upstream, None).text
     return None

@@ -8,6 +8,7 @@ from adapters.upstream.refusals import fault_of
 from application.ports.upstream_search import SearchResult
 from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
+from domain.upstreams import Upstream
 
 _OK = 200
 _BODY_LIMIT = 4 * 1024 * 1024
@@ -19,8 +20,8 @@ class HttpUpstreamSearch:
     def __init__(self, client: HttpClient) -> None:
         self._client = client
 
-    async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
-        address = parse_url(f"{url}?{urlencode({'q': term, 'n': limit})}")
+    async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
         try:
             async with self._client.request(Request("GET", address, (("Accept-Encoding", "identity"),))) as response:
                 if response.status != _OK:

@@ -1,6 +1,7 @@
 """Callers: who it is that calls, as far as an upstream's word to one caller must not serve another."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from application.cache.remembered import Remembered
@@ -12,7 +13,7 @@ from domain.authorization import Basic, Bearer, parse_authorization
 from domain.ports import TokenCodec
 from domain.records import ANONYMOUS_CALLER, CallerId
 from domain.tokens import IssuedToken
-from domain.upstreams import Source
+from domain.upstreams import Source, Upstream
 
 _REMEMBERED = 8192
 _FINGERPRINT_BYTES = 20
@@ -35,19 +36,19 @@ class Callers:
     """Tells callers apart by a keyed fingerprint of their login, or of their token where no login was seen here.
 
     So a user who fetches a token for each pull stays one caller, and nothing that is kept opens a door. `key` is
-    this service's secret; `mirror` is the mirror itself with its own login.
+    this service's secret; `mirrors` is the mirror itself with its own login, by upstream.
     """
 
-    def __init__(self, book: TokenBook, codec: TokenCodec, key: bytes, mirror: CallerId) -> None:
+    def __init__(self, book: TokenBook, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId]) -> None:
         self._book = book
         self._codec = codec
         self._key = key
-        self._mirror = mirror
+        self._mirrors = mirrors
         self._known: Remembered[str, CallerIdentity] = Remembered(_REMEMBERED)
 
     async def ask(self, right: Right, source: Source) -> Ask:
         """The ask behind a granted wish."""
-        identity = await self._identify(right)
+        identity = await self._identify(right, source.upstream)
         if right.ends_at < identity.ends_at:
             identity = replace(identity, ends_at=right.ends_at)
         return Ask(identity, right.upstream, source)
@@ -66,11 +67,11 @@ class Callers:
         self._known.put(fingerprint, identity)
         await self._book.keep(fingerprint, identity)
 
-    async def _identify(self, right: Right) -> CallerIdentity:
+    async def _identify(self, right: Right, upstream: Upstream) -> CallerIdentity:
         asks = right.upstream
         if not isinstance(asks, Passed):
-            caller = self._mirror if right.is_mirrors and asks.credentials else self.caller_of(asks.credentials)
-            return CallerIdentity(caller, FOREVER)
+            is_ours = right.is_mirrors and asks.credentials is not None
+            return CallerIdentity(self._mirrors[upstream] if is_ours else self.caller_of(asks.credentials), FOREVER)
         match parse_authorization(asks.raw):
             case None:
                 return CallerIdentity(ANONYMOUS_CALLER, FOREVER)

@@ -31,6 +31,11 @@ class Session:
 UpstreamRight = Passed | Session
 
 
+def mirrors_right(upstream: Upstream) -> UpstreamRight:
+    """The right with which the mirror itself goes there; where callers bring their own login, it has none."""
+    return Passed() if upstream.takes_callers_logins else Session(upstream.credentials)
+
+
 class ResourceKind(Enum):
     MANIFEST = "manifest"
     BLOB = "blob"

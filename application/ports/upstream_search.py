@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from domain.upstreams import Upstream
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -17,6 +19,6 @@ class SearchResult:
 class UpstreamSearch(Protocol):
     """Asks a registry's v1 search endpoint."""
 
-    async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
-        """At most `limit` results. Raises UpstreamFault."""
+    async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        """At most `limit` results; the upstream has a `search_url`. Raises UpstreamFault."""
         ...

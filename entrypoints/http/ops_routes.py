@@ -1,10 +1,13 @@
 """What operators and their load balancers ask."""
 
+import asyncio
 import json
 from datetime import UTC, datetime
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from application.report_status import UpstreamStatus
+from domain.upstreams import Upstream
 from entrypoints.container import Container
 
 
@@ -14,17 +17,26 @@ async def livez(_: Request) -> HTTPResponse:
 
 
 async def readyz(request: Request) -> HTTPResponse:
-    """Whether the upstream can be reached; asked of it once in a few seconds at most."""
+    """Whether an upstream can be reached; each is asked once in a few seconds at most.
+
+    One that is down is no reason to take the others from their clients.
+    """
     parts: Container = request.app.ctx.parts
-    status = await parts.report_status()(parts.upstream())
-    upstream = {
+    upstreams = parts.upstreams().upstreams
+    statuses = await asyncio.gather(*map(parts.report_status(), upstreams))
+    is_ready = any(status.reachable for status in statuses)
+    shown = [_shown(upstream, status) for upstream, status in zip(upstreams, statuses, strict=True)]
+    return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
+
+
+def _shown(upstream: Upstream, status: UpstreamStatus) -> dict[str, object]:
+    return {
+        "name": upstream.name,
         "url": status.url,
         "reachable": status.reachable,
         "reason": status.reason,
         "checked_at": datetime.fromtimestamp(status.checked_at, UTC).isoformat(timespec="seconds"),
     }
-    word = "ready" if status.reachable else "not ready"
-    return _json(200 if status.reachable else 503, {"status": word, "upstream": upstream})
 
 
 async def metrics(request: Request) -> HTTPResponse:

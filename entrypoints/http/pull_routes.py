@@ -28,20 +28,20 @@ def caller_of(request: Request) -> Caller:
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
-    _naming(request, prefix)
-    await parts.answer_ping()(caller_of(request), parts.upstream())
+    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
+    await parts.answer_ping()(caller_of(request), upstream)
     return _answer(200, "application/json", b"{}")
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
-    _naming(request, prefix)
-    listing = await parts.browse().repositories(caller_of(request), parts.upstream(), paging(request))
+    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
+    listing = await parts.browse().repositories(caller_of(request), upstream, paging(request))
     return _listing_answer(_base(prefix) + "_catalog", listing)
 
 
 async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPResponse | None:
-    naming = _naming(request, prefix)
+    naming = naming_of(request, prefix)
     match parse_pull_path(path):
         case ManifestPath() as manifest:
             return await _manifest(request, manifest, naming)
@@ -51,11 +51,13 @@ async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPRe
             return await _listing(request, listed, naming)
 
 
-def _naming(request: Request, prefix: str | None) -> Naming:
-    """Raises NameUnknown for a registry that is not mirrored here."""
-    naming = Naming(prefix, namespace_of(request))
+def naming_of(request: Request, prefix: str | None = None) -> Naming:
+    """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
+    Host that is none.
+    """
+    naming = Naming(prefix, namespace_of(request), request.app.ctx.realm.host_of(request))
     parts: Container = request.app.ctx.parts
-    parts.upstreams().check(naming)
+    parts.upstreams().upstream_of(naming)
     request.ctx.namespace = naming.namespace
     return naming
 

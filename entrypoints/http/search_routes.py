@@ -7,7 +7,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from domain.errors import PaginationInvalid, RequestInvalid
 from entrypoints.container import Container
-from entrypoints.http.pull_routes import caller_of
+from entrypoints.http.pull_routes import caller_of, naming_of
 
 _DEFAULT_LIMIT = 25
 _LARGEST_LIMIT = 100
@@ -24,7 +24,7 @@ async def search(request: Request) -> HTTPResponse:
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")
-    results = await parts.search()(caller_of(request), parts.upstream(), term, _limit(request))
+    results = await parts.search()(caller_of(request), term, _limit(request), naming_of(request))
     document = {
         "query": term,
         "num_results": len(results),

@@ -1,5 +1,6 @@
 """Starts the worker processes and says so."""
 
+import asyncio
 import socket
 from functools import partial
 
@@ -7,7 +8,8 @@ from sanic import Sanic
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from domain.errors import RegistryError
-from entrypoints.container import make_counters, open_container
+from domain.upstreams import Upstream
+from entrypoints.container import Container, make_counters, open_container
 from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
@@ -73,8 +75,8 @@ async def _print_start_line(app: App) -> None:
     reachable = "localhost" if host in {"0.0.0.0", "[::]"} else host  # noqa: S104 - compared, not bound
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
     print(  # noqa: T201 - the one line for the person who started it
-        f"{NAME} {VERSION} mirrors {settings.upstream_registry} on {scheme}://{host}:{settings.port} "
-        f"({await _trust_mode(app)}), {_cache_mode(settings)}; point docker at it with "
+        f"{NAME} {VERSION} mirrors {await _upstreams(app)} on {scheme}://{host}:{settings.port}, "
+        f"{_cache_mode(settings)}; point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME',
         flush=True,
     )
@@ -84,9 +86,16 @@ def _cache_mode(settings: Settings) -> str:
     return f"cache in {settings.cache_dir}" if settings.cache_dir else "without a cache"
 
 
-async def _trust_mode(app: App) -> str:
+async def _upstreams(app: App) -> str:
+    parts: Container = app.ctx.parts
+    upstreams = parts.upstreams().upstreams
+    modes = await asyncio.gather(*(_trust_mode(parts, one) for one in upstreams))
+    return ", ".join(f"{one.url} ({mode})" for one, mode in zip(upstreams, modes, strict=True))
+
+
+async def _trust_mode(parts: Container, upstream: Upstream) -> str:
     try:
-        row, _ = await app.ctx.parts.stances().row(app.ctx.parts.upstream())
+        row, _ = await parts.stances().row(upstream)
     except RegistryError as error:
         return error.message
     return f"trust row {row.number}: {row.meaning}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from authlib.oauth2 import OAuth2Error
@@ -17,7 +18,7 @@ from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
 from entrypoints.container import Container
 from entrypoints.http.errors import error_body
-from entrypoints.http.pull_routes import caller_of
+from entrypoints.http.pull_routes import caller_of, naming_of
 
 _NOT_STORED = {"Cache-Control": "no-store"}
 # RFC 6749 section 5.2: the characters that error_description may hold, turned round.
@@ -58,7 +59,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
 
 async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
     parts: Container = request.app.ctx.parts
-    return await parts.grant_token()(query, parts.upstream())
+    return await parts.grant_token()(replace(query, naming=naming_of(request)))
 
 
 def _form_query(request: Request) -> TokenQuery:

@@ -6,7 +6,9 @@ from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
 from tests.application.service import ALICE, EVERYTHING, Service, basic
 from tests.fakes.clock import StoppedClock
+from tests.fakes.parts import settings_of
 
+_UPSTREAM = settings_of().table.upstreams[0]
 UPSTREAM_TOKEN = "upstream-token-of-alice="
 _ELSEWHERE = ScopeSet((Scope.pull(RepositoryName("another/app")),))
 
@@ -31,14 +33,14 @@ def header_of(caller: str, service: Service, account: str) -> str | None:
 def _countersigned(caller: str, issuer: TokenIssuer, past: TokenIssuer, account: str) -> str:
     lasting = IssuedToken(UPSTREAM_TOKEN, 300, 1_800_000_000)
     gone = IssuedToken(UPSTREAM_TOKEN, 300, 1_800_000_000 - 1000)
-    whole = issuer.countersign(account, EVERYTHING, lasting)
+    whole = issuer.countersign(account, EVERYTHING, _UPSTREAM, lasting)
     match caller:
         case "countersigned":
             return _bearer(whole)
         case "countersigned other scope":
-            return _bearer(issuer.countersign(account, _ELSEWHERE, lasting))
+            return _bearer(issuer.countersign(account, _ELSEWHERE, _UPSTREAM, lasting))
         case "countersigned expired":
-            return _bearer(past.countersign(account, EVERYTHING, gone))
+            return _bearer(past.countersign(account, EVERYTHING, _UPSTREAM, gone))
         case "signed half alone":
             return f"Bearer {whole.text.partition('~')[0]}"
         case "another upstream half":

@@ -109,7 +109,7 @@ class Service:
         return await self.parts.browse().repositories(_caller(header), self.parts.upstream(), query)
 
     async def search(self, header: str | None = None, term: str = "app", limit: int = 25) -> Any:
-        return await self.parts.search()(_caller(header), self.parts.upstream(), term, limit)
+        return await self.parts.search()(_caller(header), term, limit)
 
 
 def bytes_of(piece: Piece) -> bytes:

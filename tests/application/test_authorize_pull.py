@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import Passed, Session, UpstreamRight
+from application.ports.upstream_registry import Passed, Session, UpstreamRight, mirrors_right
 from domain.access import ANONYMOUS, Credentials, ScopeSet
 from domain.challenge import Challenge
 from domain.errors import Unauthorized
@@ -78,7 +78,7 @@ def expected_rights(service: Service, asked: str, header: str | None) -> list[Up
         "half": [Passed(f"Bearer {UPSTREAM_TOKEN}")],
         "login": [Session(ALICE)],
         "nobody": [Session(None)],
-        "mirror": [service.parts.identity()],
+        "mirror": [mirrors_right(service.parts.upstream())],
     }
     return rights[asked]
 
@@ -110,7 +110,7 @@ def test_every_grid_stands_in_the_row_it_claims(row: str) -> None:
     ],
 )
 def test_mirror_identity_is_what_the_operator_chose(row: str, identity: UpstreamRight) -> None:
-    assert service_in(row).parts.identity() == identity
+    assert mirrors_right(service_in(row).parts.upstream()) == identity
 
 
 @pytest.mark.parametrize(("scheme", "caller"), [("none", "own"), ("bearer", "countersigned")])
@@ -175,7 +175,7 @@ def test_challenge_of_a_refusal_speaks_the_clients_words() -> None:
 def test_token_for_library_name_opens_the_short_name() -> None:
     service = Service(stocked("none"), accounts=accounts(ALICE), upstream_registry="https://registry-1.docker.io")
     service.upstream.put_manifest("library/nginx", "1", b"{}", "application/json")
-    scopes = service.parts.upstreams().scopes_there(ScopeSet.parse(["repository:nginx:pull"]))
+    _, scopes = service.parts.upstreams().login_of(ScopeSet.parse(["repository:nginx:pull"]))
     header = f"Bearer {service.own_token('alice', scopes)}"
     service.run(service.manifest(header, type(PRIVATE)("nginx")))
     service.run(service.manifest(header, type(PRIVATE)("library/nginx")))

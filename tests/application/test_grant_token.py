@@ -16,7 +16,7 @@ WRONG = Credentials("alice", "wrong")
 
 
 def grant(service: Service, /, **query: object) -> IssuedToken:
-    return service.run(service.parts.grant_token()(TokenQuery(**query), service.parts.upstream()))
+    return service.run(service.parts.grant_token()(TokenQuery(**query)))
 
 
 def verified(service: Service, token: IssuedToken) -> VerifiedToken:
@@ -125,7 +125,7 @@ def test_row_6_signs_for_a_right_account_only(scheme: str, settings: dict[str, o
 def test_row_7_countersigns_the_upstreams_token() -> None:
     service = Service(stocked("bearer"), accounts=accounts(ALICE))
     token = grant(service, credentials=ALICE, scopes=PULL, client_id="docker")
-    half = VerifiedToken("alice", PULL, 1_800_000_300, "upstream-token-of-alice=")
+    half = VerifiedToken("alice", PULL, 1_800_000_300, "upstream-token-of-alice=", "https://upstream.test")
     assert verified(service, token) == half
     assert token.text.partition("~")[2] == "upstream-token-of-alice="
     assert [(asked.credentials, asked.scopes) for asked in service.upstream.relayed] == [(ALICE, PULL)]

@@ -62,14 +62,14 @@ def test_statistics_count_everything_once() -> None:
     cache = Cache()
 
     async def act() -> Any:
-        empty = await cache.inspect.statistics(cache.source().upstream)
+        empty = await cache.inspect.statistics([cache.source().upstream])
         assert (empty.count, empty.size, empty.tags, empty.oldest, empty.newest) == (0, 0, 0, None, None)
         began = cache.service.clock.now()
         await cache.pull(CONFIG, SHARED)
         cache.service.clock.advance(9)
         await cache.pull(CONFIG, SHARED, name=PRIVATE, tag="one")
         await cache.service.parts.background().close()
-        return await cache.inspect.statistics(cache.source().upstream), began
+        return await cache.inspect.statistics([cache.source().upstream]), began
 
     told, began = cache.run(act())
     assert (told.count, told.size, told.tags) == (4, len(TWO) + len(ONE) + len(CONFIG) + len(SHARED), 2)
@@ -103,7 +103,7 @@ def test_to_look_is_not_to_use() -> None:
         before = {one.digest: one.used_at for one in usage.entries.values()}
         cache.service.clock.advance(1000)
         await cache.inspect.tags(cache.source().upstream)
-        await cache.beside._finish(cache.inspect.statistics(cache.source().upstream))
+        await cache.beside._finish(cache.inspect.statistics([cache.source().upstream]))
         assert {one.digest: one.used_at for one in usage.entries.values()} == before
 
     cache.run(act())

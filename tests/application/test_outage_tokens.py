@@ -39,7 +39,7 @@ class Outage:
 
     async def token(self, credentials: Credentials | None, scopes: ScopeSet = BOTH, **others: Any) -> IssuedToken:
         query = TokenQuery(scopes=scopes, credentials=credentials, **others)
-        return await self.service.parts.grant_token()(query, self.service.parts.upstream())
+        return await self.service.parts.grant_token()(query)
 
     async def begin(self) -> None:
         await self.service.warm_up()
@@ -238,7 +238,7 @@ def test_what_was_pulled_is_there_after_a_start_without_upstream() -> None:
 
     async def act() -> Any:
         query = TokenQuery(scopes=BOTH)
-        token = await later.parts.grant_token()(query, later.parts.upstream())
+        token = await later.parts.grant_token()(query)
         return await later.manifest(f"Bearer {token.text}")
 
     answer = later.run(act())

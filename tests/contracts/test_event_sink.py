@@ -174,13 +174,13 @@ async def _live(sink: EventSink) -> None:
     upstream, clock = FakeUpstream(scheme="bearer", users={ALICE.username: ALICE.password}), StoppedClock()
     container = _container(upstream, clock, sink)
     scopes = ScopeSet.parse(["repository:a/b:pull"])
-    grant, table = container.grant_token(), container.upstream()
-    assert (await grant(TokenQuery(scopes=scopes, credentials=ALICE), table)).text
+    grant, mirrored = container.grant_token(), container.upstream()
+    assert (await grant(TokenQuery(scopes=scopes, credentials=ALICE))).text
     with pytest.raises(CredentialsRefused):
-        await grant(TokenQuery(scopes=scopes, credentials=Credentials("alice", "wrong")), table)
+        await grant(TokenQuery(scopes=scopes, credentials=Credentials("alice", "wrong")))
     upstream.fault = UpstreamUnreachable("the upstream is unreachable")
     clock.advance(3600)
-    await container.stances().row(table)
+    await container.stances().row(mirrored)
     await asyncio.sleep(0)
     await container.stances().close()
 

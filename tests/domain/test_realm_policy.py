@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
@@ -9,7 +11,8 @@ from domain.upstreams import Origin, Upstream
 def trusts(upstream: str, realm: str, allowed: frozenset[str] = frozenset()) -> bool:
     origin = _origin(upstream)
     try:
-        RealmPolicy(BundledPublicSuffixes(), allowed).check(Upstream.at(upstream, origin), _origin(realm))
+        asked = replace(Upstream.at(upstream, origin), realms=allowed)
+        RealmPolicy(BundledPublicSuffixes()).check(asked, _origin(realm))
     except RealmRefused:
         return False
     return True
@@ -125,6 +128,6 @@ def test_a_listed_address_in_brackets_is_trusted(entry: str) -> None:
 
 def test_the_refusal_names_the_setting_to_change() -> None:
     upstream = Upstream.at("https://registry.example.com", _origin("https://registry.example.com"))
-    policy = RealmPolicy(BundledPublicSuffixes(), frozenset())
+    policy = RealmPolicy(BundledPublicSuffixes())
     with pytest.raises(RealmRefused, match=r"UPSTREAM_REALMS=auth\.test:443"):
         policy.check(upstream, _origin("https://auth.test"))

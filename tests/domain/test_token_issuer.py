@@ -7,6 +7,7 @@ from domain.access import ANONYMOUS, Scope, ScopeSet
 from domain.token_issuer import TokenIssuer, countersigned_audience
 from domain.tokens import IssuedToken, SignedToken
 from tests.domain.strategies import scopes
+from tests.domain.token_service import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec
 
@@ -55,7 +56,7 @@ def test_an_anonymous_caller_has_an_empty_subject() -> None:
 
 def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
     upstream = IssuedToken("upstream~token=", 120, NOW - 20)
-    token = issuer_at(NOW).countersign("alice", PULL, upstream)
+    token = issuer_at(NOW).countersign("alice", PULL, UPSTREAM, upstream)
     signed = claims_of(token)
     assert token.text.partition("~")[2] == "upstream~token="
     assert signed.token_type == "countersigned+jwt"
@@ -67,7 +68,7 @@ def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
 @given(st.integers(-400, 400), st.integers(0, 1000), st.floats(0, 0.99))
 def test_a_countersignature_dies_with_the_upstreams_token(age: int, lifetime: int, fraction: float) -> None:
     upstream = IssuedToken("x", lifetime, NOW - age)
-    token = issuer_at(NOW + fraction).countersign("alice", PULL, upstream)
+    token = issuer_at(NOW + fraction).countersign("alice", PULL, UPSTREAM, upstream)
     ends = claims_of(token).claims["exp"]
     assert ends == max(NOW, NOW - age + lifetime)
     assert token.issued_at + token.expires_in == ends
@@ -84,7 +85,7 @@ def test_only_scopes_with_a_name_are_claimed(several: list[Scope]) -> None:
 
 def test_a_token_never_prints_its_text() -> None:
     upstream = IssuedToken("upstream-secret", 300, NOW, refresh_token="refresh-secret")
-    token = issuer_at(NOW).countersign("alice", PULL, upstream)
+    token = issuer_at(NOW).countersign("alice", PULL, UPSTREAM, upstream)
     assert "secret" not in repr(upstream)
     assert token.text not in repr(token)
     assert "secret" not in repr(token)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pytest
 
 from adapters.tokens.jws import JwsTokenCodec
-from domain.access import Scope, ScopeSet
+from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
 from domain.tokens import IssuedToken, TokenRefused
+from domain.upstreams import Origin, Upstream
 from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec
 
@@ -17,6 +18,7 @@ NOW = 1_800_000_000
 LIFETIME = 300
 KEY = b"a key of thirty-two bytes or more"
 PULL = Scope.parse("repository:a/b:pull")
+UPSTREAM = Upstream.at("https://upstream.test", Origin("https", "upstream.test", 443))
 UPSTREAM_TEXT = "upstream.token-of~alice="
 REAL, FAKE = JwsTokenCodec(KEY), PlainTokenCodec("ours")
 BOTH = pytest.mark.parametrize("codec", [pytest.param(REAL, id="real"), pytest.param(FAKE, id="fake")])
@@ -37,9 +39,9 @@ class Service:
         return self.issuer.issue("alice", scopes).text
 
     def countersigned(self, upstream: str = UPSTREAM_TEXT, lifetime: int = LIFETIME) -> str:
-        return self.issuer.countersign("alice", ScopeSet((PULL,)), IssuedToken(upstream, lifetime, NOW)).text
+        return self.issuer.countersign("alice", ScopeSet((PULL,)), UPSTREAM, IssuedToken(upstream, lifetime, NOW)).text
 
-    def refusal(self, text: str, needed: Scope | None = None) -> set[str]:
+    def refusal(self, text: str, needed: ScopeSet = NO_SCOPES) -> set[str]:
         """How both checks refuse the text."""
         errors = set()
         for check in (self.verifier.verify_own, self.verifier.verify_countersigned):

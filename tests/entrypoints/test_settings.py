@@ -91,7 +91,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
-ELSEWHERE = {"server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
+ELSEWHERE = {"config", "upstreams", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
 ELSEWHERE |= {"accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
@@ -167,14 +167,14 @@ def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[s
 
 
 def test_skipping_authentication_alone_is_fine(load: Load) -> None:
-    assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").trust.settled_row
+    assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").table.upstreams[0].trust.settled_row
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
 def test_user_name_implies_the_service_identity(load: Load, host: str) -> None:
     settings = load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", HOST=host)
     assert settings.upstream_identity is UpstreamIdentity.SERVICE
-    assert settings.upstream_credentials == Credentials("bob", "pw")
+    assert settings.table.upstreams[0].credentials == Credentials("bob", "pw")
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "10.0.0.1", "mirror.test"])
@@ -187,7 +187,7 @@ def test_service_identity_for_everyone_is_refused(load: Load, host: str) -> None
 
 @pytest.mark.parametrize("beside", [{"ALLOW_EVERYONE": "true"}, {"ACCOUNTS": ANN}])
 def test_service_identity_may_be_allowed_outright(load: Load, beside: dict[str, str]) -> None:
-    assert load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", **beside).upstream_credentials
+    assert load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", **beside).table.upstreams[0].credentials
 
 
 @pytest.mark.parametrize(

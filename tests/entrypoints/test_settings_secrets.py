@@ -50,7 +50,7 @@ def test_secrets_can_come_from_files(load: Load, tmp_path: Path) -> None:
     settings = load(UPSTREAM_USERNAME="bob", **{name: str(tmp_path / file) for name, file in files.items()})
     assert [account.username for account in settings.accounts] == ["ann", "bob"]
     assert settings.server_secret.get_secret_value() == SECRET
-    assert settings.upstream_credentials == Credentials("bob", " pass word ")
+    assert settings.table.upstreams[0].credentials == Credentials("bob", " pass word ")
 
 
 FILES = {"ACCOUNTS_FILE": ANN, "SERVER_SECRET_FILE": SECRET, "UPSTREAM_PASSWORD_FILE": "hunter2"}
@@ -89,7 +89,7 @@ def test_content_of_files_is_checked_too(load: Load, tmp_path: Path, name: str) 
 
 def test_secrets_are_never_printed_anywhere(load: Load) -> None:
     settings = load(ACCOUNTS=ANN, SERVER_SECRET=SECRET, UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pass-word-3")
-    for shown in (repr(settings), str(settings), f"{settings}", repr(settings.upstream_credentials)):
+    for shown in (repr(settings), str(settings), f"{settings}", repr(settings.table.upstreams[0].credentials)):
         assert [secret for secret in ("hunter2", ANN, SECRET, "pass-word-3") if secret in shown] == []
 
 

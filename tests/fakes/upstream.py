@@ -123,8 +123,8 @@ class FakeUpstream:
 
     # --- the search ---
 
-    async def search(self, url: str, term: str, limit: int) -> tuple[SearchResult, ...]:
-        self.searched.append((url, term, limit))
+    async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        self.searched.append((upstream.search_url or "", term, limit))
         self._fail()
         return tuple(one for one in self.results if term in one.name)[:limit]
 

@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,6 @@ async def parts(
     silence: float = 5,
     ca_file: Path | None = None,
     proxies: ProxyRules | None = None,
-    realms: frozenset[str] = frozenset(),
 ) -> AsyncIterator[Parts]:
     clock = StoppedClock()
     with pytest.MonkeyPatch.context() as environment:
@@ -74,7 +73,7 @@ async def parts(
         environment.setenv("SSL_CERT_DIR", os.devnull)
         session = open_session(SessionSettings(silence, ca_file))
     client = HttpClient(session, proxies or ProxyRules(), "test-agent/1")
-    relay = HttpTokenRelay(client, RealmPolicy(_SUFFIXES(), realms), clock)
+    relay = HttpTokenRelay(client, RealmPolicy(_SUFFIXES()), clock)
     registry = HttpUpstreamRegistry(client, SessionLogins(relay, clock))
     try:
         yield Parts(client, relay, registry, HttpUpstreamSearch(client), clock)
@@ -107,11 +106,14 @@ class Line:
 
 
 @asynccontextmanager
-async def line(script: Script | None = None, path: str = "", **options: Any) -> AsyncIterator[Line]:
+async def line(
+    script: Script | None = None, path: str = "", realms: frozenset[str] = frozenset(), **options: Any
+) -> AsyncIterator[Line]:
     """`path` is what the upstream's address ends in."""
     server = WireServer(script) if script else WireServer()
     async with server, parts(**options) as adapters:
         upstream = Upstream.at(f"{server.url}{path}", Origin("http", "127.0.0.1", server.port))
+        upstream = replace(upstream, realms=realms)
         yield Line(server, adapters, upstream)
 
 

@@ -1,6 +1,7 @@
 """The v1 search of an upstream."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,8 @@ def results(*found: object) -> Say:
 
 
 async def search(link: Line, term: str = "some app", limit: int = 25) -> tuple[SearchResult, ...]:
-    return await link.parts.search.search(f"{link.server.url}/v1/search", term, limit)
+    upstream = replace(link.upstream, search_url=f"{link.server.url}/v1/search")
+    return await link.parts.search.search(upstream, term, limit)
 
 
 @in_loop

@@ -30,7 +30,7 @@ class World:
         self.callers = self.worker(key)
 
     def worker(self, key: bytes = b"k" * 32) -> Callers:
-        return Callers(self.book, PlainTokenCodec(), key, mirror_caller("its login"))
+        return Callers(self.book, PlainTokenCodec(), key, {SOURCE.upstream: mirror_caller("its login")})
 
     def identity(
         self, right: UpstreamRight | str, *, is_mirrors: bool = False, by: Callers | None = None

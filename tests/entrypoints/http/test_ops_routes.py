@@ -33,12 +33,15 @@ async def test_readyz_counts_any_registrys_answer(start: Start, upstream: FakeUp
     assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
     assert answer.json() == {
         "status": "ready",
-        "upstream": {
-            "url": "https://upstream.test",
-            "reachable": True,
-            "reason": None,
-            "checked_at": "2027-01-15T08:00:00+00:00",
-        },
+        "upstreams": [
+            {
+                "name": "upstream.test",
+                "url": "https://upstream.test",
+                "reachable": True,
+                "reason": None,
+                "checked_at": "2027-01-15T08:00:00+00:00",
+            }
+        ],
     }
 
 
@@ -46,8 +49,8 @@ async def test_readyz_says_what_is_wrong(start: Start, upstream: FakeUpstream) -
     upstream.fault = UpstreamTimedOut("no answer in time")
     answer = await (await start()).get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
-    assert answer.json()["upstream"]["reachable"] is False
-    assert answer.json()["upstream"]["reason"] == "no answer in time"
+    assert answer.json()["upstreams"][0]["reachable"] is False
+    assert answer.json()["upstreams"][0]["reason"] == "no answer in time"
 
 
 async def test_readyz_asks_every_few_seconds_only(start: Start, upstream: FakeUpstream) -> None:

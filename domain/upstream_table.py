@@ -1,0 +1,182 @@
+"""UpstreamTable: where a name that a client uses really is."""
+
+import re
+from collections.abc import Sequence
+
+from domain.access import Scope, ScopeSet
+from domain.errors import NameUnknown
+from domain.names import RepositoryName
+from domain.upstreams import DOCKER_HUB_HOSTS, NO_NAMING, Naming, Source, Upstream
+
+# Whose own names clients use, with all below them; any other registry is taken for a mirror of Docker Hub.
+_PUBLIC_DOMAINS = (
+    "amazonaws.com", "azurecr.io", "digitalocean.com", "ecr.aws", "elastic.co", "fedoraproject.org", "gcr.io",
+    "ghcr.io", "gitlab.com", "icr.io", "k8s.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "ocir.io", "pkg.dev",
+    "quay.io", "redhat.com", "redhat.io", "suse.com",
+)  # fmt: skip
+_HUB_MIRRORS = frozenset({"mirror.gcr.io"})
+_SHOWN = 128
+
+
+class UpstreamTable:
+    """Finds the source behind what a client asks for. The first of `upstreams` is meant where nothing says which.
+
+    Raises ValueError where two cannot be told apart.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.upstreams = tuple(upstreams)
+        shared = tuple(one for one in upstreams if not (one.hosts and one.takes_callers_logins))
+        self._shared = _House(shared or self.upstreams[:1])
+        self._houses: dict[str, _House] = {}
+        for upstream in upstreams:
+            for host in upstream.hosts:
+                if host in self._houses:
+                    raise ValueError(f"two upstreams have the host {host}")
+                self._houses[host] = _House((upstream,))
+
+    def source_of(self, name: RepositoryName, naming: Naming = NO_NAMING) -> Source:
+        """Where the client's repository really is.
+
+        Raises NameUnknown for a registry that is not mirrored here, and where the request names two: one's images
+        must not be mixed up with another's.
+        """
+        return self._house(naming).source_of(name, naming)
+
+    def name_of(self, source: Source) -> str:
+        """What leads there; with several upstreams, it begins with a name of the registry."""
+        if len(self.upstreams) == 1:
+            return str(source.repository)
+        return f"{source.upstream.name}/{source.repository}"
+
+    def upstream_of(self, naming: Naming = NO_NAMING) -> Upstream:
+        """Which one is meant where no repository is named. Raises NameUnknown as above."""
+        return self._house(naming).upstream_of(naming)
+
+    def search_of(self, term: str, naming: Naming = NO_NAMING) -> tuple[Upstream, str, str]:
+        """The upstream to search, the term there, and what its results' names begin with for the client."""
+        house = self._house(naming)
+        first, slash, rest = term.partition("/")
+        if slash and (named := house.named(first)):
+            return named, rest, f"{first}/"
+        return house.upstream_of(naming), term, ""
+
+    def login_of(self, asked: ScopeSet, naming: Naming = NO_NAMING) -> tuple[Upstream, ScopeSet]:
+        """Whose token server a token for these scopes comes from, and those of the scopes that may be its, in the
+        upstream's words. The class and the actions stay; a scope that names no plain repository stays as it is.
+        """
+        return self._house(naming).login_of(asked)
+
+    @property
+    def has_own_hosts(self) -> bool:
+        """Whether there is any such host name at all."""
+        return bool(self._houses)
+
+    def is_own_host(self, host: str) -> bool:
+        """Whether this host name of ours is one upstream's alone."""
+        return _at(self._houses, host) is not None
+
+    def _house(self, naming: Naming) -> "_House":
+        return _at(self._houses, naming.host or "") or self._shared
+
+
+class _House:
+    """The upstreams behind one host name of ours."""
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._default = upstreams[0]
+        self._named: dict[str, Upstream] = {}
+        for upstream in upstreams:
+            for name in upstream.names:
+                if self._named.setdefault(name, upstream) != upstream:
+                    raise ValueError(f"two upstreams have the name {name}")
+        logins = [one for one in upstreams if one.takes_callers_logins]
+        if len(logins) > 1:
+            raise ValueError(
+                f"{logins[0].url} and {logins[1].url} both have the identity client under one host name, where clients "
+                "keep one login; give one of them the identity anonymous or service, or hosts of its own"
+            )
+        self._login = logins[0] if logins else self._default
+        self._namespaces = self._named
+        if not self._named.keys() & DOCKER_HUB_HOSTS and not any(map(_is_another, self._default.names)):
+            # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so.
+            self._namespaces = self._named | dict.fromkeys(DOCKER_HUB_HOSTS, self._default)
+
+    def named(self, name: str) -> Upstream | None:
+        return self._named.get(name.lower())
+
+    def source_of(self, name: RepositoryName, naming: Naming) -> Source:
+        named, there = self._first(name)
+        said = [*self._said(naming), named] if named else self._said(naming)
+        upstream = self._agreed(said)
+        if not said and upstream.library_prefix and (foreign := _registry_in(name)):
+            # Nobody's name at Docker Hub holds a dot: there it would only be refused, in words that mislead.
+            raise NameUnknown("this registry is not mirrored here", detail={"registry": foreign[:_SHOWN]})
+        return Source(upstream, _in(upstream, there))
+
+    def upstream_of(self, naming: Naming) -> Upstream:
+        return self._agreed(self._said(naming))
+
+    def login_of(self, asked: ScopeSet) -> tuple[Upstream, ScopeSet]:
+        mine, others = [], []
+        for scope in asked:
+            # A scope without a registry's name may be of any: containerd leaves out what it asks a mirror for.
+            named, there = self._first(scope.repository) if scope.repository else (None, None)
+            if named and named != self._login:
+                others.append(named)
+            elif there:
+                mine.append(Scope(scope.resource_type, str(_in(self._login, there)), scope.actions))
+            else:
+                mine.append(scope)
+        if others and not mine:
+            return others[0], ScopeSet()
+        return self._login, ScopeSet.of(mine)
+
+    def _first(self, name: RepositoryName) -> tuple[Upstream | None, RepositoryName]:
+        """The registry that the name begins with, if any, and the rest."""
+        first, _, rest = str(name).partition("/")
+        named = self._named.get(first) if rest else None
+        return named, RepositoryName(rest) if named else name
+
+    def _said(self, naming: Naming) -> list[Upstream]:
+        """What prefix and namespace mean. Raises NameUnknown for a registry that is not mirrored here."""
+        said = []
+        for kind, text, known in (
+            ("prefix", naming.prefix, self._named),
+            ("ns", naming.namespace, self._namespaces),
+        ):
+            if text is None:
+                continue
+            upstream = known.get(text.lower())
+            if upstream is None:
+                raise NameUnknown("this registry is not mirrored here", detail={kind: text[:_SHOWN]})
+            said.append(upstream)
+        return said
+
+    def _agreed(self, said: Sequence[Upstream]) -> Upstream:
+        if len(set(said)) > 1:
+            raise NameUnknown("the request names two registries", detail={"upstreams": [one.url for one in said]})
+        return said[0] if said else self._default
+
+
+def _registry_in(name: RepositoryName) -> str | None:
+    """What the name begins with, where that is a registry's (distribution reference grammar)."""
+    first, _, rest = str(name).partition("/")
+    return first if rest and "." in first else None
+
+
+def _in(upstream: Upstream, name: RepositoryName) -> RepositoryName:
+    """What the upstream calls it."""
+    return RepositoryName(f"library/{name}") if upstream.library_prefix and name.has_one_segment else name
+
+
+def _at(houses: dict[str, _House], host: str) -> _House | None:
+    """By host and port, or by the host alone (RFC 3986 section 3.2)."""
+    host = host.lower()
+    return houses.get(host) or houses.get(re.sub(r":[0-9]+$", "", host))
+
+
+def _is_another(name: str) -> bool:
+    """Whether this is a well-known registry that is neither Docker Hub nor a mirror of it."""
+    host = name.partition(":")[0]
+    return host not in _HUB_MIRRORS and any(f".{host}".endswith(f".{domain}") for domain in _PUBLIC_DOMAINS)

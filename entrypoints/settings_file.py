@@ -1,0 +1,135 @@
+"""The settings file: TOML beside the environment, and the only place where several upstreams can be named."""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from domain.trust import UpstreamIdentity
+from entrypoints.presets import PRESETS
+from entrypoints.setting_values import HOST, read_secret_file
+from entrypoints.upstream_settings import UpstreamSettings
+
+_KEYS_OF_UPSTREAM = frozenset(UpstreamSettings.model_fields) - {"title"} | {"name", "password_file"}
+
+
+class SettingsError(Exception):
+    """A setting that stops the start; the message is the one line to print."""
+
+
+def read_settings_file(path: Path, known: frozenset[str]) -> dict[str, Any]:
+    """The settings that stand in it, by their names, lists joined as the environment has them; `upstreams` parsed.
+
+    `known` are the names that it may hold. Raises SettingsError, which names the file and the key.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SettingsError(f"CONFIG: got {str(path)!r}, which cannot be read: {reason}") from error
+    default = document.pop("default_upstream", None)
+    _check_keys(f"{path}: ", document, known)
+    entries = document.pop("upstreams", [])
+    given = {name: _as_text(value) for name, value in document.items()}
+    if upstreams := _upstreams(path, entries):
+        given["upstreams"] = _default_first(path, upstreams, default)
+    elif default is not None:
+        raise SettingsError(f"{path}: default_upstream: there are no upstreams to choose from")
+    return given
+
+
+def _check_keys(where: str, table: Mapping[str, object], known: frozenset[str]) -> None:
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            raise SettingsError(f"{where}{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
+
+
+def _as_text(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
+    """By name."""
+    if not isinstance(entries, list):
+        raise SettingsError(f"{path}: upstreams: takes a list of names and tables")
+    found: dict[str, UpstreamSettings] = {}
+    for position, entry in enumerate(entries, start=1):
+        where = f"{path}: upstreams: entry {position}"
+        if not isinstance(entry, str | dict):
+            raise SettingsError(f"{where}: takes a registry's name or a table")
+        table = {"name": entry} if isinstance(entry, str) else dict(entry)
+        _check_keys(f"{where}: ", table, _KEYS_OF_UPSTREAM)
+        name = str(table.pop("name", "")).strip().lower()
+        where = f"{path}: upstream {name or position}"
+        one = _upstream(where, name, table, is_alone=len(entries) == 1)
+        if (name or one.url) in found:
+            raise SettingsError(f"{where}: is there twice")
+        if same := next((other for other, known in found.items() if known.url == one.url), None):
+            raise SettingsError(f"{where}: has the address of upstream {same}; what is kept of them would mix")
+        found[name or one.url] = one
+    return found
+
+
+def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -> UpstreamSettings:
+    if name and not HOST.fullmatch(name):
+        raise SettingsError(f"{where}: name: takes a name such as registry.example.com or hub")
+    values: dict[str, Any] = {**PRESETS.get(name, {}), **table}
+    if "url" not in values:
+        if "." not in name and ":" not in name:
+            raise SettingsError(f"{where}: url: is missing; only the well-known registries go without one")
+        values["url"] = f"https://{name}"
+    if name:
+        values |= {"title": name, "names": [name, *values.get("names", [])]}
+    if path := values.pop("password_file", None):
+        values["password"] = _password(where, values, Path(str(path)))
+    if "identity" not in values:
+        values["identity"] = _identity(values, is_alone=is_alone)
+    try:
+        return UpstreamSettings(**values)
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {_wrong(error)}") from None
+
+
+def _password(where: str, values: Mapping[str, Any], path: Path) -> str:
+    if "password" in values:
+        raise SettingsError(f"{where}: password and password_file are both set; takes one of them")
+    try:
+        return read_secret_file(path)
+    except ValueError as error:
+        raise SettingsError(f"{where}: password_file: got {str(path)!r}; {error}") from error
+
+
+def _identity(values: Mapping[str, Any], *, is_alone: bool) -> UpstreamIdentity:
+    """Under one host name, clients keep one login: only one upstream at most can be meant by it, and which one is the
+    operator's to say.
+    """
+    if "username" in values:
+        return UpstreamIdentity.SERVICE
+    return UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
+
+
+def _wrong(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return reason
+    key = str(first["loc"][0])
+    field = UpstreamSettings.model_fields[key]
+    takes = reason if first["type"] == "value_error" else f"takes {field.description}"
+    return f"{key}: {takes}" if key in {"password", "username"} else f"{key}: got {first['input']!r}; {takes}"
+
+
+def _default_first(
+    path: Path, upstreams: Mapping[str, UpstreamSettings], default: object
+) -> tuple[UpstreamSettings, ...]:
+    """Where nothing says which one is meant, it is the first."""
+    if default is None:
+        return tuple(upstreams.values())
+    if default not in upstreams:
+        raise SettingsError(f"{path}: default_upstream: got {default!r}; takes one of {', '.join(upstreams)}")
+    chosen = upstreams[str(default)]
+    return (chosen, *(one for one in upstreams.values() if one is not chosen))

@@ -1,0 +1,69 @@
+"""One upstream, as the settings file has it; the environment's single one becomes the same."""
+
+from dataclasses import replace
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_validator
+
+from domain.access import Credentials
+from domain.trust import TrustPolicy, UpstreamIdentity
+from domain.upstreams import Upstream
+from entrypoints.setting_values import (
+    Address,
+    Hosts,
+    check_authorities,
+    origin_of_address,
+)
+
+
+class UpstreamSettings(BaseModel):
+    """The keys of an upstream; each description says what it takes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    title: str = ""
+    url: Address = Field(description="the registry's address")
+    names: Hosts = Field(frozenset(), description="a list of names by which clients mean it")
+    hosts: Hosts = Field(frozenset(), description="a list of host names of ours that lead to it alone")
+    identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
+    username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
+    password: SecretStr | None = Field(None, description="a password")
+    ca: FilePath | None = Field(None, description="the path of a PEM file")
+    realms: Hosts = Field(frozenset(), description="a list of hosts, each HOST or HOST:PORT")
+    search: Address | None = Field(None, description="the address of a v1 search endpoint")
+    library: bool | None = Field(None, description="true or false")
+    timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        is_service = self.identity is UpstreamIdentity.SERVICE
+        if {self.username is not None, self.password is not None} != {is_service}:
+            raise ValueError(
+                f"identity: got {self.identity.value!r}; 'service' and the pair of user name and password go "
+                "together, and with no other identity"
+            )
+        if self.ca:
+            check_authorities(self.ca)
+        return self
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """The mirror's own login there, None where it has none."""
+        if self.username is None or self.password is None:
+            return None
+        return Credentials(self.username, self.password.get_secret_value())
+
+    def registry(self, trust: TrustPolicy) -> Upstream:
+        """The same as a value of the domain."""
+        url = self.url.removesuffix("/v2")
+        known = Upstream.at(url, origin_of_address(url), self.search)
+        return replace(
+            known,
+            library_prefix=known.library_prefix if self.library is None else self.library,
+            aliases=self.names,
+            hosts=self.hosts,
+            trust=trust,
+            credentials=self.credentials,
+            realms=self.realms,
+            title=self.title,
+        )

@@ -1,0 +1,235 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+
+from domain.access import Scope, ScopeSet
+from domain.errors import NameUnknown
+from domain.names import RepositoryName
+from domain.trust import TrustPolicy, UpstreamIdentity
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Naming, Origin, Source, Upstream
+from tests.domain.strategies import names, scopes
+
+
+def at(host: str, **values: object) -> Upstream:
+    return replace(Upstream.at(f"https://{host}", Origin("https", host, 443)), **values)
+
+
+HUB = at("registry-1.docker.io")
+OTHER = at("quay.io")
+
+
+def test_a_short_name_means_the_hubs_library() -> None:
+    assert UpstreamTable([HUB]).source_of(RepositoryName("nginx")) == Source(HUB, RepositoryName("library/nginx"))
+
+
+@given(names)
+def test_a_name_on_the_hub_gets_two_segments(text: str) -> None:
+    assume("." not in text.partition("/")[0] or "/" not in text)
+    there = UpstreamTable([HUB]).source_of(RepositoryName(text)).repository
+    assert not there.has_one_segment
+    assert str(there) in {text, f"library/{text}"}
+
+
+@given(names)
+def test_a_name_elsewhere_stays_as_it_is(text: str) -> None:
+    source = UpstreamTable([OTHER]).source_of(RepositoryName(text))
+    assert source == Source(OTHER, RepositoryName(text))
+    assert source.pull_scope == Scope.parse(f"repository:{text}:pull")
+
+
+def test_scopes_are_told_with_the_upstreams_names() -> None:
+    asked = ScopeSet.parse(["repository:nginx:pull,push repository:a/b:pull registry:catalog:* aws"])
+    there = "repository:library/nginx:pull,push repository:a/b:pull registry:catalog:* aws"
+    assert str(UpstreamTable([HUB]).login_of(asked)[1]) == there
+
+
+def test_two_names_of_one_repository_make_one_scope() -> None:
+    asked = ScopeSet.parse(["repository:nginx:pull", "repository:library/nginx:pull"])
+    assert str(UpstreamTable([HUB]).login_of(asked)[1]) == "repository:library/nginx:pull"
+
+
+@pytest.mark.parametrize("text", ["repository(plugin):rexray:pull", "repository:localhost:5000/nginx:pull", "aws"])
+def test_a_scope_of_no_plain_repository_stays(text: str) -> None:
+    assert str(UpstreamTable([HUB]).login_of(ScopeSet.parse([text]))[1]) == text
+
+
+@given(scopes)
+def test_a_scope_keeps_its_actions_there(scope: Scope) -> None:
+    (there,) = UpstreamTable([HUB]).login_of(ScopeSet((scope,)))[1]
+    assert (there.actions, there.resource_type, there.resource_class) == (
+        scope.actions,
+        scope.resource_type,
+        scope.resource_class,
+    )
+    assert UpstreamTable([OTHER]).login_of(ScopeSet((scope,)))[1] == ScopeSet((scope,))
+
+
+AT_A_PORT = Upstream.at("http://mirror.test:5000", Origin("http", "mirror.test", 5000))
+REPOSITORY = RepositoryName("a/b")
+
+
+@pytest.mark.parametrize(
+    ("upstream", "names", "meant"),
+    [
+        (HUB, (), {"docker.io", "index.docker.io", "registry-1.docker.io", "DOCKER.IO"}),
+        (OTHER, (), {"quay.io", "quay.io:443"}),
+        (AT_A_PORT, (), {"mirror.test:5000", "docker.io", "index.docker.io"}),
+        (AT_A_PORT, ("quay.io",), {"mirror.test:5000", "quay.io"}),
+        (at("eu.gcr.io"), (), {"eu.gcr.io", "eu.gcr.io:443"}),
+        (at("mirror.gcr.io"), (), {"mirror.gcr.io", "docker.io"}),
+        (at("notquay.io"), (), {"notquay.io", "docker.io"}),
+        (AT_A_PORT, ("docker.io",), {"mirror.test:5000", "docker.io", "registry-1.docker.io"}),
+        (AT_A_PORT, ("corp.test",), {"mirror.test:5000", "corp.test", "docker.io"}),
+    ],
+)
+def test_a_namespace_has_to_mean_the_upstream(upstream: Upstream, names: tuple[str, ...], meant: set[str]) -> None:
+    table = UpstreamTable([replace(upstream, aliases=frozenset(names))])
+    elsewhere = {"docker.io", "quay.io", "quay.io:443", "ghcr.io", "mirror.test", "mirror.test:5000", "corp.test", ""}
+    asked = elsewhere | meant
+    for namespace in asked:
+        if namespace in meant or namespace.lower() in meant:
+            assert table.source_of(REPOSITORY, Naming(namespace=namespace)) == Source(upstream, REPOSITORY)
+        elif not (namespace.endswith("docker.io") and "docker.io" in meant):
+            with pytest.raises(NameUnknown):
+                table.source_of(REPOSITORY, Naming(namespace=namespace))
+
+
+def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
+    """A Harbor may well have a project `docker.io`."""
+    table = UpstreamTable([AT_A_PORT])
+    name = RepositoryName("docker.io/a/b")
+    assert table.source_of(name) == Source(AT_A_PORT, name)
+    with pytest.raises(NameUnknown):
+        table.upstream_of(Naming(prefix="docker.io"))
+
+
+def test_a_name_in_front_is_taken_off_once() -> None:
+    table = UpstreamTable([HUB])
+    assert str(table.source_of(RepositoryName("docker.io/docker.io/b")).repository) == "docker.io/b"
+    assert str(table.source_of(RepositoryName("docker.io/b")).repository) == "library/b"
+    assert str(table.source_of(RepositoryName("docker.io")).repository) == "library/docker.io"
+    assert str(table.login_of(ScopeSet.parse(["repository:docker.io/b:pull"]))[1]) == "repository:library/b:pull"
+
+
+# --- several ---
+
+ANYBODY = TrustPolicy(False, False, UpstreamIdentity.ANONYMOUS, shares_host=True)
+HUB_LOGIN = replace(HUB, trust=replace(HUB.trust, shares_host=True))
+QUAY = at("quay.io", trust=ANYBODY)
+K8S = at("registry.k8s.io", trust=ANYBODY, aliases=frozenset({"k8s"}))
+CORP = at("harbor.corp.test", hosts=frozenset({"corp.mirror.test"}))
+HOSTED = at("ghcr.io", hosts=frozenset({"ghcr.mirror.test:5000"}), trust=ANYBODY)
+TABLE = UpstreamTable([HUB_LOGIN, QUAY, K8S, CORP, HOSTED])
+
+
+@pytest.mark.parametrize(
+    ("name", "naming", "upstream", "there"),
+    [
+        ("nginx", Naming(), HUB, "library/nginx"),
+        ("a/b", Naming(prefix="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", Naming(prefix="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", Naming(namespace="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", Naming(), QUAY, "a/b"),
+        ("a/b", Naming(namespace="QUAY.IO"), QUAY, "a/b"),
+        ("pause", Naming(namespace="registry.k8s.io"), K8S, "pause"),
+        ("k8s/pause", Naming(), K8S, "pause"),
+        ("registry.k8s.io/pause", Naming(prefix="k8s"), K8S, "pause"),
+        ("docker.io/nginx", Naming(), HUB, "library/nginx"),
+        ("ghcr.io/a/b", Naming(), HOSTED, "a/b"),
+        ("a/b", Naming(host="ghcr.mirror.test:5000"), HOSTED, "a/b"),
+        ("quay.io/a/b", Naming(host="ghcr.mirror.test:5000"), HOSTED, "quay.io/a/b"),
+        ("a/b", Naming(host="CORP.mirror.test"), CORP, "a/b"),
+        ("a/b", Naming(host="corp.mirror.test:8080"), CORP, "a/b"),
+        ("harbor.corp.test/a/b", Naming(host="corp.mirror.test"), CORP, "a/b"),
+        ("a/b", Naming(host="else.mirror.test"), HUB, "a/b"),
+        ("x/ghcr.mirror.test", Naming(host="ghcr.mirror.test"), HUB, "x/ghcr.mirror.test"),
+        ("gcr.io/a", Naming(namespace="docker.io"), HUB, "gcr.io/a"),
+    ],
+)  # fmt: skip
+def test_each_way_of_naming_leads_to_its_upstream(name: str, naming: Naming, upstream: Upstream, there: str) -> None:
+    assert TABLE.source_of(RepositoryName(name), naming) == Source(upstream, RepositoryName(there))
+
+
+@pytest.mark.parametrize(
+    ("name", "naming"),
+    [
+        ("quay.io/a/b", Naming(prefix="docker.io")),
+        ("quay.io/a/b", Naming(namespace="docker.io")),
+        ("a/b", Naming(prefix="docker.io", namespace="quay.io")),
+        ("a/b", Naming(namespace="harbor.corp.test")),
+        ("a/b", Naming(prefix="gcr.io")),
+        ("a/b", Naming(namespace="")),
+        ("gcr.io/a", Naming()),
+        ("a/b", Naming(namespace="quay.io", host="corp.mirror.test")),
+    ],
+)
+def test_two_registries_or_an_unknown_one_are_refused(name: str, naming: Naming) -> None:
+    with pytest.raises(NameUnknown):
+        TABLE.source_of(RepositoryName(name), naming)
+
+
+def test_what_callers_log_in_to_has_hosts_of_its_own_and_is_nowhere_else() -> None:
+    with pytest.raises(NameUnknown):
+        TABLE.upstream_of(Naming(prefix="harbor.corp.test"))
+    assert TABLE.upstream_of(Naming(host="corp.mirror.test")) == CORP
+
+
+@pytest.mark.parametrize(
+    ("asked", "upstream", "there"),
+    [
+        ("repository:nginx:pull", HUB, "repository:library/nginx:pull"),
+        ("repository:quay.io/a/b:pull", QUAY, ""),
+        ("repository:quay.io/a/b:pull repository:a/b:pull", HUB, "repository:a/b:pull"),
+        ("repository:docker.io/nginx:pull registry:catalog:*", HUB, "repository:library/nginx:pull registry:catalog:*"),
+        ("", HUB, ""),
+    ],
+)
+def test_a_token_is_had_where_callers_log_in_for_what_may_be_there(asked: str, upstream: Upstream, there: str) -> None:
+    found, scopes_there = TABLE.login_of(ScopeSet.parse([asked]))
+    assert (found, str(scopes_there)) == (upstream, there)
+
+
+def test_where_callers_log_in_need_not_be_what_a_bare_name_means() -> None:
+    login = at("quay.io", trust=HUB_LOGIN.trust)
+    table = UpstreamTable([replace(HUB, trust=ANYBODY), login])
+    assert table.source_of(RepositoryName("a/b")).upstream == HUB
+    assert table.login_of(ScopeSet.parse(["repository:nginx:pull"])) == (
+        login,
+        ScopeSet.parse(["repository:nginx:pull"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("upstreams", "told"),
+    [
+        ([HUB, OTHER], "https://registry-1.docker.io and https://quay.io both have the identity client"),
+        ([HUB, at("x.test", aliases=frozenset({"docker.io"}), trust=ANYBODY)], "two upstreams have the name"),
+        ([at("a.test", hosts=frozenset({"m.test"})), at("b.test", hosts=frozenset({"m.test"}))], "the host m.test"),
+    ],
+)
+def test_upstreams_that_cannot_be_told_apart_are_refused(upstreams: list[Upstream], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        UpstreamTable(upstreams)
+
+
+@pytest.mark.parametrize(
+    ("term", "found"),
+    [
+        ("nginx", (HUB, "nginx", "")),
+        ("quay.io/nginx", (QUAY, "nginx", "quay.io/")),
+        ("K8S/pause", (K8S, "pause", "K8S/")),
+        ("gcr.io/nginx", (HUB, "gcr.io/nginx", "")),
+        ("quay.io", (HUB, "quay.io", "")),
+    ],
+)
+def test_a_search_may_name_the_registry(term: str, found: tuple[Upstream, str, str]) -> None:
+    assert TABLE.search_of(term) == found
+
+
+@given(names)
+def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
+    for upstream in (HUB_LOGIN, QUAY, K8S, HOSTED):
+        source = Source(upstream, RepositoryName(f"x/{text}"))
+        assert TABLE.source_of(RepositoryName(TABLE.name_of(source))) == source

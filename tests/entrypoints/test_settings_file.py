@@ -1,0 +1,214 @@
+"""The settings file: what it holds, beside the environment, and what is said where it is wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from domain.access import Credentials
+from domain.names import RepositoryName
+from domain.trust import UpstreamIdentity
+from domain.upstreams import Naming
+from entrypoints.presets import PRESETS
+from entrypoints.settings import Settings, SettingsError, load_settings
+from tests.entrypoints.environment import Load
+
+Read = Callable[..., Settings]
+
+
+@pytest.fixture
+def read(load: Load, tmp_path: Path) -> Read:
+    """The settings of a file with this text, and of an environment that has these variables."""
+
+    def loaded(text: str, **variables: str) -> Settings:
+        file = tmp_path / "mirror.toml"
+        file.write_text(text)
+        return load(CONFIG=str(file), **variables)
+
+    return loaded
+
+
+def refusal(read: Read, text: str, **variables: str) -> str:
+    """What the start is stopped with, without the file's folder."""
+    with pytest.raises(SettingsError) as stopped:
+        read(text, **variables)
+    line = str(stopped.value)
+    assert line.isprintable(), "more than one line"
+    return line
+
+
+def test_names_of_well_known_registries_are_enough(read: Read) -> None:
+    table = read('upstreams = ["docker.io", "ghcr.io", "quay.io", "registry.k8s.io"]').table
+    assert [one.url for one in table.upstreams] == [
+        "https://registry-1.docker.io",
+        "https://ghcr.io",
+        "https://quay.io",
+        "https://registry.k8s.io",
+    ]
+    assert {one.trust.identity for one in table.upstreams} == {UpstreamIdentity.ANONYMOUS}
+    assert all(one.trust.shares_host for one in table.upstreams)
+    assert [one.library_prefix for one in table.upstreams] == [True, False, False, False]
+    assert str(table.source_of(RepositoryName("nginx")).repository) == "library/nginx"
+    assert table.upstream_of(Naming(namespace="registry-1.docker.io")).name == "docker.io"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_each_preset_is_a_whole_upstream(read: Read, name: str) -> None:
+    settings = read(f'upstreams = ["{name}"]')
+    (upstream,) = settings.table.upstreams
+    assert upstream.name == name
+    assert settings.table.upstream_of(Naming(prefix=name)) == upstream
+    assert upstream.trust.identity is UpstreamIdentity.CLIENT, "alone, callers bring their own login"
+
+
+def test_an_upstream_takes_all_its_keys(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret\n")
+    upstream, other = read(
+        f"""
+        accounts = ["YW5uOmh1bnRlcjI="]
+        [[upstreams]]
+        name = "corp"
+        url = "https://harbor.corp.test/v2/"
+        names = ["harbor.corp.test"]
+        hosts = ["images.corp.test"]
+        username = "robot$mirror"
+        password_file = "{tmp_path}/password"
+        realms = ["login.corp.test"]
+        search = "https://search.corp.test/v1/search"
+        library = true
+        timeout = 5
+        [[upstreams]]
+        name = "docker.io"
+        url = "https://hub.corp.test"
+        identity = "client"
+        """
+    ).table.upstreams
+    assert (upstream.name, upstream.url) == ("corp", "https://harbor.corp.test")
+    assert {"corp", "harbor.corp.test"} <= upstream.names
+    assert upstream.hosts == {"images.corp.test"}
+    assert upstream.credentials == Credentials("robot$mirror", "secret")
+    assert upstream.realms == {"login.corp.test"}
+    assert (upstream.search_url, upstream.library_prefix) == ("https://search.corp.test/v1/search", True)
+    assert (other.url, other.library_prefix) == ("https://hub.corp.test", True), "the preset brings the rest"
+    assert "secret" not in repr(upstream)
+
+
+def test_the_environment_goes_before_the_file(read: Read) -> None:
+    settings = read('port = 5000\nhost = "::1"\ntag_ttl = 5\ntrusted_proxies = ["10.0.0.0/8", "::1"]', PORT="6000")
+    assert (settings.port, settings.host, settings.tag_ttl) == (6000, "::1", 5)
+    assert len(settings.trusted_proxies) == 2
+    assert settings.table.upstreams[0].name == "docker.io", "without upstreams, the environment's one"
+
+
+def test_an_argument_goes_before_the_variable(read: Read, tmp_path: Path, load: Load) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("port = 1234")
+    with pytest.raises(SettingsError, match=r"CONFIG: got .*nowhere"):
+        load(CONFIG=f"{tmp_path}/nowhere")
+    assert load_settings(other).port == 1234
+
+
+def test_the_first_is_meant_where_nothing_says_which_or_the_named_one(read: Read) -> None:
+    names = 'upstreams = ["ghcr.io", "quay.io"]\n'
+    assert read(names).table.upstream_of().name == "ghcr.io"
+    assert read(names + 'default_upstream = "quay.io"').table.upstream_of().name == "quay.io"
+
+
+def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own(read: Read) -> None:
+    first, second, third = read(
+        """
+        [[upstreams]]
+        name = "docker.io"
+        identity = "client"
+        [[upstreams]]
+        name = "quay.io"
+        [[upstreams]]
+        name = "ghcr.io"
+        identity = "client"
+        hosts = ["ghcr.mirror.test"]
+        """
+    ).table.upstreams
+    assert (first.trust.shares_host, second.trust.shares_host, third.trust.shares_host) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("upstreams = [", "CONFIG: got "),
+        ("prot = 1", "prot: is no setting; is port meant?"),
+        ("config = 1", "config: is no setting"),
+        ("port = 99999", "port: got '99999'; takes a port number from 1 to 65535"),
+        ('server_secret = "short"', "server_secret: is too short; takes 32 bytes or more"),
+        ('upstreams = "docker.io"', "upstreams: takes a list of names and tables"),
+        ("upstreams = [1]", "upstreams: entry 1: takes a registry's name or a table"),
+        ('upstreams = [{nam = "x"}]', "upstreams: entry 1: nam: is no setting; is name meant?"),
+        ('upstreams = [{title = "x"}]', "upstreams: entry 1: title: is no setting"),
+        ('upstreams = ["hub"]', "upstream hub: url: is missing; only the well-known registries go without one"),
+        ('upstreams = [{identity = "client"}]', "upstream 1: url: is missing"),
+        ('upstreams = ["a b"]', "upstream a b: name: takes a name such as registry.example.com or hub"),
+        ('upstreams = ["quay.io", "quay.io"]', "upstream quay.io: is there twice"),
+        (
+            'upstreams = ["quay.io", {name = "other", url = "https://quay.io"}]',
+            "upstream other: has the address of upstream quay.io; what is kept of them would mix",
+        ),
+        ('upstreams = [{url = "quay.io"}]', "upstream 1: url: got 'quay.io'; takes an address such as"),
+        (
+            'upstreams = [{name = "quay.io", identity = "root"}]',
+            "upstream quay.io: identity: got 'root'; takes client, anonymous or service",
+        ),
+        ('upstreams = [{name = "quay.io", username = "me"}]', "upstream quay.io: identity: got 'service'; "),
+        (
+            'upstreams = [{name = "quay.io", username = "me", password = "x", password_file = "/y"}]',
+            "upstream quay.io: password and password_file are both set; takes one of them",
+        ),
+        (
+            'upstreams = [{name = "quay.io", username = "me", password_file = "/nowhere"}]',
+            "upstream quay.io: password_file: got '/nowhere'; cannot be read",
+        ),
+        ('upstreams = [{name = "quay.io", timeout = 0}]', "upstream quay.io: timeout: got 0; takes seconds of silence"),
+        ('upstreams = [{name = "quay.io", ca = "/nowhere"}]', "upstream quay.io: ca: got '/nowhere'; takes the path"),
+        ('default_upstream = "quay.io"', "default_upstream: there are no upstreams to choose from"),
+        (
+            'upstreams = ["ghcr.io"]\ndefault_upstream = "quay.io"',
+            "default_upstream: got 'quay.io'; takes one of ghcr.io",
+        ),
+        (
+            'upstreams = [{name = "quay.io", names = ["hub"]}, {name = "ghcr.io", names = ["hub"]}]',
+            "two upstreams have the name hub",
+        ),
+        (
+            'upstreams = [{name = "quay.io", hosts = ["a.test"]}, {name = "ghcr.io", hosts = ["a.test"]}]',
+            "two upstreams have the host a.test",
+        ),
+        (
+            'upstreams = [{name = "quay.io", identity = "client"}, {name = "ghcr.io", identity = "client"}]',
+            "https://quay.io and https://ghcr.io both have the identity client under one host name",
+        ),
+        (
+            'upstreams = ["quay.io", "ghcr.io"]\nskip_auth_proxy = true',
+            "SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client",
+        ),
+        (
+            'upstreams = ["quay.io", {name = "ghcr.io", username = "me", password = "hunter2"}]',
+            "everyone who reaches this service would read your private content",
+        ),
+    ],
+)
+def test_what_is_wrong_stops_the_start_with_file_key_and_reason(
+    read: Read, tmp_path: Path, text: str, told: str
+) -> None:
+    line = refusal(read, text)
+    assert told in line
+    assert str(tmp_path / "mirror.toml") in line
+    assert "hunter2" not in line
+    assert "short" not in line.replace("too short", "")
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_REGISTRY", "UPSTREAM_TIMEOUT", "SEARCH_UPSTREAM"])
+def test_the_environments_one_upstream_and_several_contradict_each_other(read: Read, name: str) -> None:
+    line = refusal(read, 'upstreams = ["quay.io"]', **{name: "https://ghcr.io"})
+    assert line.startswith(f"{name}: is for a single upstream")
+
+
+def test_an_empty_account_list_in_the_file_stops_the_start(read: Read) -> None:
+    assert "accounts" in refusal(read, "accounts = []").lower()

@@ -1,0 +1,33 @@
+"""Several registries in memory, each found by its address."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from application.ports.token_relay import TokenRequest
+from application.ports.upstream_registry import Answer, Fetch, PingAnswer, UpstreamRight
+from application.ports.upstream_search import SearchResult
+from domain.tokens import IssuedToken
+from domain.upstreams import Upstream
+from tests.fakes.upstream import FakeUpstream
+
+
+@dataclass
+class FakeUpstreams:
+    """Plays the UpstreamRegistry, the TokenRelay and the UpstreamSearch of all of them."""
+
+    by_url: dict[str, FakeUpstream]
+
+    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+        return await self.by_url[upstream.url].ping(upstream, right)
+
+    @asynccontextmanager
+    async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
+        async with self.by_url[fetch.resource.upstream.url].open(fetch) as answer:
+            yield answer
+
+    async def fetch(self, request: TokenRequest) -> IssuedToken:
+        return await self.by_url[request.upstream.url].fetch(request)
+
+    async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        return await self.by_url[upstream.url].search(upstream, term, limit)
