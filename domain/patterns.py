@@ -1,0 +1,135 @@
+"""Patterns of names: `*` stands for anything within a segment, `**` for any number of whole segments, none included.
+
+Names come from clients. So nothing here is a regular expression and nothing is ever tried twice: the time that one
+comparison takes is bounded by the length of the name times that of the pattern, whatever both hold.
+"""
+
+import re
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from domain.names import Tag
+from domain.upstreams import Source, Upstream
+
+Run = TypeVar("Run", bound=Sized)
+
+_ANY_SEGMENTS = "**"
+_REGISTRY = re.compile(r"[a-z0-9.:*\[\]-]+")
+_REPOSITORY = re.compile(r"[a-z0-9._*-]+")
+_TAG = re.compile(r"[a-zA-Z0-9._*-]+")
+_SHOWN = 128
+
+
+@dataclass(frozen=True)
+class RepositoryPattern:
+    """Repositories of one registry, as `docker.io/library/**`, or, where the first segment is no registry's name, of
+    every registry, as `library/**`. A registry may be named by any name of its own, or by a pattern of such names.
+
+    Raises ValueError for what no name looks like; `?` and `[a-z]` are no wildcards here.
+    """
+
+    text: str
+    _registry: str | None = field(init=False, repr=False, compare=False)
+    _runs: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        first, _, rest = self.text.partition("/")
+        has_registry = _is_registry(first)
+        if has_registry and not rest:
+            raise _wrong(self.text, f"it names a registry and no repository: {first}/** is all of them")
+        segments = (rest if has_registry else self.text).split("/")
+        for segment in segments:
+            _check(self.text, segment, _REPOSITORY)
+        if has_registry:
+            _check(self.text, first.lower(), _REGISTRY)
+        object.__setattr__(self, "_registry", first.lower() if has_registry else None)
+        object.__setattr__(self, "_runs", _runs_of(segments))
+
+    def is_for(self, upstream: Upstream) -> bool:
+        """Whether it can match anything there. One that is for no upstream at all is a slip of the pen."""
+        return self._registry is None or any(_glob(self._registry, name) for name in upstream.names)
+
+    def matches(self, source: Source) -> bool:
+        if not self.is_for(source.upstream):
+            return False
+        segments = str(source.repository).split("/")
+        if source.upstream.library_prefix:
+            # The one segment of an official image may be written with `library/` and without it, as to clients.
+            if len(segments) == 1:
+                segments = ["library", *segments]
+            if [len(run) for run in self._runs] == [1] and segments[0] == "library":
+                segments = segments[1:]
+        return _lie_in_order(
+            self._runs,
+            len(segments),
+            lambda run, at: all(_glob(part, segments[at + offset]) for offset, part in enumerate(run)),
+        )
+
+
+@dataclass(frozen=True)
+class TagPattern:
+    """Tags, as `v*.*`. Raises ValueError for what no tag looks like."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        _check(self.text, self.text, _TAG)
+        if self.text == _ANY_SEGMENTS:
+            raise _wrong(self.text, "a tag has no segments: * is every tag")
+
+    def matches(self, tag: Tag) -> bool:
+        return _glob(self.text, str(tag))
+
+
+def _is_registry(segment: str) -> bool:
+    """As clients tell them apart: a host has a dot or a port, or is `localhost`."""
+    return segment == "localhost" or "." in segment or ":" in segment
+
+
+def _check(pattern: str, segment: str, grammar: re.Pattern[str]) -> None:
+    if segment == _ANY_SEGMENTS and grammar is _REPOSITORY:
+        return
+    if _ANY_SEGMENTS in segment and segment != _ANY_SEGMENTS:
+        raise _wrong(pattern, "** stands for whole segments, between slashes")
+    if not grammar.fullmatch(segment):
+        raise _wrong(pattern, "no name looks like this; * and ** are the only wildcards")
+
+
+def _wrong(pattern: str, reason: str) -> ValueError:
+    return ValueError(f"{pattern[:_SHOWN]!r} is no pattern: {reason}")
+
+
+def _runs_of(segments: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The segments between one `**` and the next."""
+    runs: list[tuple[str, ...]] = [()]
+    for segment in segments:
+        if segment == _ANY_SEGMENTS:
+            runs.append(())
+        else:
+            runs[-1] += (segment,)
+    return tuple(runs)
+
+
+def _glob(pattern: str, text: str) -> bool:
+    return _lie_in_order(pattern.split("*"), len(text), text.startswith)
+
+
+def _lie_in_order(runs: Sequence[Run], length: int, fits: Callable[[Run, int], bool]) -> bool:
+    """Whether the runs lie one after another in this many places: the first at the beginning, the last at the end,
+    each other one where it first fits. That is never the wrong place, since it leaves the most to those that follow;
+    so none is ever moved again.
+    """
+    first, *others = runs
+    if not others:
+        return len(first) == length and fits(first, 0)
+    *between, last = others
+    at, stop = len(first), length - len(last)
+    if at > stop or not fits(first, 0) or not fits(last, stop):
+        return False
+    for run in between:
+        found = next((place for place in range(at, stop - len(run) + 1) if fits(run, place)), None)
+        if found is None:
+            return False
+        at = found + len(run)
+    return True
