@@ -1,33 +1,97 @@
 """CachePolicy: how long what was learnt may be believed, and how much may be kept."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from domain.records import ANONYMOUS_CALLER, Grant, TagMark, is_mirror
+from domain.patterns import RepositoryPattern, TagPattern
+from domain.records import ANONYMOUS_CALLER, Grant, TagKey, TagMark, is_mirror
+from domain.upstreams import Upstream
 
 _KEPT_SHARE = 0.9
 """Where room is made at all, a tenth is made: else each new blob would have to push another one out."""
 
 
 @dataclass(frozen=True)
-class CachePolicy:
-    """Times in seconds. `tag_ttl`: a tag is believed without asking; `grant_ttl`: so is a caller's right to a
-    repository; `stale_ttl`: so is all of that while the upstream cannot be asked.
+class FreshnessRule:
+    """Times of some tags; None where it says nothing of one. Without repositories it is about all of them. Raises
+    ValueError where it is about nothing or says nothing.
+    """
+
+    tags: tuple[TagPattern, ...]
+    repositories: tuple[RepositoryPattern, ...] = ()
+    tag_ttl: float | None = None
+    stale_ttl: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tags:
+            raise ValueError("a freshness rule names at least one tag; * is every one")
+        if self.tag_ttl is None and self.stale_ttl is None:
+            raise ValueError("a freshness rule gives a tag_ttl, a stale_ttl, or both")
+
+    def matches(self, key: TagKey) -> bool:
+        if self.repositories and not any(pattern.matches(key.source) for pattern in self.repositories):
+            return False
+        return any(pattern.matches(key.tag) for pattern in self.tags)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of one upstream, in seconds. `tag_ttl`: a tag is believed without asking; `grant_ttl`: so is a caller's right to
+    a repository; `stale_ttl`: so is all of that while the upstream cannot be asked. For a tag, the first of the `rules`
+    that matches and says something of the time in question goes first.
+
+    Raises ValueError where a rule lets a tag stand in for longer than the right to read it is remembered: nobody would
+    be given it.
     """
 
     tag_ttl: float
     grant_ttl: float
     stale_ttl: float
+    rules: tuple[FreshnessRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule in self.rules:
+            if rule.stale_ttl is not None and rule.stale_ttl > self.stale_ttl:
+                raise ValueError(
+                    f"a freshness rule's stale_ttl ({rule.stale_ttl:g}) is longer than the upstream's "
+                    f"({self.stale_ttl:g}), for which rights to read are remembered"
+                )
+
+    def grant_end(self, now: float, token_ends_at: float) -> float:
+        """A right is proven anew after a while, and never outlives the token that proved it."""
+        return min(now + self.grant_ttl, token_ends_at)
+
+    def tag_ttl_of(self, key: TagKey) -> float:
+        own = (rule.tag_ttl for rule in self.rules if rule.tag_ttl is not None and rule.matches(key))
+        return next(own, self.tag_ttl)
+
+    def stale_ttl_of(self, key: TagKey) -> float:
+        own = (rule.stale_ttl for rule in self.rules if rule.stale_ttl is not None and rule.matches(key))
+        return next(own, self.stale_ttl)
+
+
+@dataclass(frozen=True)
+class CachePolicy:
+    """`own` are the times of upstreams that differ from the `usual` ones."""
+
+    usual: Times
+    own: Mapping[Upstream, Times] = field(default_factory=dict)
+
+    def times_of(self, upstream: Upstream) -> Times:
+        return self.own.get(upstream, self.usual)
 
     def tag_is_fresh(self, mark: TagMark, now: float) -> bool:
         return now < self.fresh_until(mark)
 
     def fresh_until(self, mark: TagMark) -> float:
-        return mark.checked_at + self.tag_ttl
+        return mark.checked_at + self.times_of(mark.key.source.upstream).tag_ttl_of(mark.key)
 
-    def grant_end(self, now: float, token_ends_at: float) -> float:
-        """A right is proven anew after a while, and never outlives the token that proved it."""
-        return min(now + self.grant_ttl, token_ends_at)
+    def may_stand_in(self, mark: TagMark, now: float) -> bool:
+        """Whether what a tag meant may still be told while nobody can ask the upstream again. What is believed without
+        asking may be: where a tag is believed for longer than it may be stale, that is for so long.
+        """
+        stale_until = mark.checked_at + self.times_of(mark.key.source.upstream).stale_ttl_of(mark.key)
+        return now < max(stale_until, self.fresh_until(mark))
 
     def outlives_an_outage(self, grant: Grant, now: float) -> bool:
         """Whether what was let through stays readable while nobody can ask the upstream again.
@@ -35,16 +99,16 @@ class CachePolicy:
         For repositories that it gave to nobody in particular, and for the mirror's own right, which no caller can
         have lost. A caller's own right may have been taken back meanwhile: it ends when it ends.
         """
-        return now < grant.given_at + self.stale_ttl
-
-    def may_stand_in(self, mark: TagMark, now: float) -> bool:
-        """Whether what a tag meant may still be told while nobody can ask the upstream again."""
-        return now < mark.checked_at + self.stale_ttl
+        return now < self._stale_end(grant)
 
     def kept_for(self, grant: Grant) -> float:
         """Until when the grant is worth remembering, in seconds since 1970."""
         lasting = grant.caller == ANONYMOUS_CALLER or is_mirror(grant.caller)
-        return max(grant.ends_at, grant.given_at + self.stale_ttl) if lasting else grant.ends_at
+        return max(grant.ends_at, self._stale_end(grant)) if lasting else grant.ends_at
+
+    def _stale_end(self, grant: Grant) -> float:
+        """A right is to a repository, whatever its tags: only the upstream's own time counts."""
+        return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
 
 @dataclass(frozen=True)

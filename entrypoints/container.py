@@ -53,7 +53,7 @@ from application.upkeep import Upkeep
 from application.upstream_stances import UpstreamStances
 from application.warm_cache import WarmCache
 from domain.account_policy import AccountPolicy
-from domain.cache_policy import CachePolicy, Room
+from domain.cache_policy import CachePolicy, Room, Times
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
@@ -99,8 +99,8 @@ def _first(upstreams: UpstreamTable) -> Upstream:
 
 def _cache_policy(settings: Settings) -> CachePolicy:
     if settings.cache_dir is None:
-        return CachePolicy(0, 0, 0)
-    return CachePolicy(settings.tag_ttl, settings.grant_ttl, settings.stale_ttl)
+        return CachePolicy(Times(0, 0, 0))
+    return CachePolicy(Times(settings.tag_ttl, settings.grant_ttl, settings.stale_ttl))
 
 
 def _room(settings: Settings) -> Room:

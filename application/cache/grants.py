@@ -45,10 +45,10 @@ class Grants:
 
     def give(self, ask: Ask) -> None:
         """The upstream let this caller in just now."""
-        now = self._clock.now()
+        now, times = self._clock.now(), self._policy.times_of(ask.source.upstream)
         before = self._remembered(ask.caller, ask.source)
-        grant = Grant(ask.caller, ask.source, now, self._policy.grant_end(now, ask.identity.ends_at))
-        if before and before.ends_at >= grant.ends_at - self._policy.grant_ttl * _REWRITTEN_SHARE:
+        grant = Grant(ask.caller, ask.source, now, times.grant_end(now, ask.identity.ends_at))
+        if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
             return
         self._known.put((ask.caller, ask.source), (grant, now))
         self._background.start(self._book.keep(grant, self._policy.kept_for(grant)))

@@ -4,21 +4,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cache_policy import CachePolicy, Room, victims
+from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, victims
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
+from domain.patterns import RepositoryPattern, TagPattern
 from domain.records import ANONYMOUS_CALLER, CallerId, Grant, TagKey, TagMark, mirror_caller
 from domain.upstreams import Origin, Source, Upstream
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
-POLICY = CachePolicy(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
+USUAL = Times(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
+POLICY = CachePolicy(USUAL)
 ALICE = CallerId("login 1")
 SIZES = st.integers(0, 10**6)
 ENTRIES = st.lists(st.tuples(st.uuids().map(str), SIZES), max_size=30)
 
 
-def mark(checked_at: float) -> TagMark:
-    return TagMark(TagKey(SOURCE, Tag("1"), ""), Digest.of(b""), "t", checked_at)
+def mark(checked_at: float, tag: str = "1", source: Source = SOURCE) -> TagMark:
+    return TagMark(TagKey(source, Tag(tag), ""), Digest.of(b""), "t", checked_at)
 
 
 def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Grant:
@@ -32,15 +34,15 @@ def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -
 
 
 def test_without_a_time_nothing_is_believed() -> None:
-    policy = CachePolicy(0, 0, 0)
+    policy = CachePolicy(Times(0, 0, 0))
     assert not policy.tag_is_fresh(mark(1000), 1000)
-    assert policy.grant_end(1000, float("inf")) == 1000
+    assert policy.usual.grant_end(1000, float("inf")) == 1000
     assert not policy.outlives_an_outage(grant(ANONYMOUS_CALLER), 1000)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 2e6))
 def test_a_grant_outlives_neither_its_time_nor_its_token(now: float, token_ends_at: float) -> None:
-    end = POLICY.grant_end(now, token_ends_at)
+    end = USUAL.grant_end(now, token_ends_at)
     assert end <= now + 300
     assert end <= token_ends_at
     assert end in {now + 300, token_ends_at}
@@ -56,8 +58,84 @@ def test_what_may_stand_in_is_remembered_longer_than_it_is_good() -> None:
     assert POLICY.kept_for(grant(ANONYMOUS_CALLER)) == 1000 + 86400
     assert POLICY.kept_for(grant(mirror_caller("a"))) == 1000 + 86400
     assert POLICY.kept_for(grant(ALICE)) == 1300
-    brief = CachePolicy(60, 300, 10)
+    brief = CachePolicy(Times(60, 300, 10))
     assert brief.kept_for(grant(ANONYMOUS_CALLER)) == 1300
+
+
+OTHER = Source(Upstream.at("https://o.test", Origin("https", "o.test", 443)), RepositoryName("a/b"))
+WEEK = 604800
+RULED = CachePolicy(
+    Times(
+        60,
+        300,
+        86400,
+        (
+            FreshnessRule((TagPattern("latest"),), tag_ttl=30),
+            FreshnessRule((TagPattern("v*.*.*"), TagPattern("release-*")), (RepositoryPattern("a/**"),), WEEK, 0),
+            FreshnessRule((TagPattern("v*"),), stale_ttl=500),
+            FreshnessRule((TagPattern("*"),), tag_ttl=90),
+        ),
+    ),
+    {OTHER.upstream: Times(5, 6, 7)},
+)
+
+
+def elsewhere(name: str) -> Source:
+    return Source(SOURCE.upstream, RepositoryName(name))
+
+
+@pytest.mark.parametrize(
+    ("tag", "source", "believed", "stale"),
+    [
+        ("latest", SOURCE, 30, 86400),
+        ("v1.2.3", SOURCE, WEEK, 0),
+        ("release-7", SOURCE, WEEK, 0),
+        ("v1.2.3", elsewhere("c/b"), 90, 500),
+        ("v1", SOURCE, 90, 500),
+        ("main", SOURCE, 90, 86400),
+        ("latest", OTHER, 5, 7),
+    ],
+)
+def test_the_first_rule_that_says_something_of_a_time_decides_it(
+    tag: str, source: Source, believed: float, stale: float
+) -> None:
+    asked = mark(1000, tag, source)
+    assert RULED.fresh_until(asked) == 1000 + believed
+    assert RULED.times_of(source.upstream).stale_ttl_of(asked.key) == stale
+
+
+def test_a_tag_may_stand_in_for_its_own_time() -> None:
+    assert RULED.may_stand_in(mark(1000, "v1"), 1499)
+    assert not RULED.may_stand_in(mark(1000, "v1"), 1500)
+    assert RULED.may_stand_in(mark(1000, "latest"), 1000 + 86399)
+    assert not RULED.may_stand_in(mark(1000, "latest"), 1000 + 86400)
+
+
+def test_what_is_believed_without_asking_may_stand_in_too() -> None:
+    assert RULED.may_stand_in(mark(1000, "v1.2.3"), 1000 + WEEK - 1)
+    assert not RULED.may_stand_in(mark(1000, "v1.2.3"), 1000 + WEEK)
+
+
+def test_rights_go_by_the_times_of_their_upstream_alone() -> None:
+    there = Grant(ANONYMOUS_CALLER, OTHER, 1000, 1006)
+    assert RULED.times_of(OTHER.upstream).grant_end(1000, float("inf")) == 1006
+    assert RULED.outlives_an_outage(there, 1006.9)
+    assert not RULED.outlives_an_outage(there, 1007)
+    assert RULED.kept_for(there) == 1007
+    assert RULED.kept_for(grant(ANONYMOUS_CALLER)) == 1000 + 86400
+
+
+def test_a_tag_is_not_stale_for_longer_than_rights_are_remembered() -> None:
+    with pytest.raises(ValueError, match=r"stale_ttl \(86401\) is longer than the upstream's \(86400\)"):
+        Times(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86401),))
+    assert Times(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86400),))
+
+
+def test_a_rule_about_nothing_or_without_a_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one tag"):
+        FreshnessRule((), tag_ttl=1)
+    with pytest.raises(ValueError, match="tag_ttl, a stale_ttl, or both"):
+        FreshnessRule((TagPattern("*"),))
 
 
 @given(st.integers(0, 10**6), SIZES, SIZES)
