@@ -17,6 +17,7 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    PullDenied,
     StaleServed,
     StorageRanFull,
     UpstreamFailed,
@@ -42,6 +43,7 @@ _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("damaged_content", "Stored content that was not any more what it should be", ()),
     ("storage_full", "Blobs that were delivered uncached for want of room", ()),
     ("upstream_failures", "Upstreams that failed when they were asked how to authenticate", ()),
+    ("pulls_denied", "Requests for repositories that the access rules forbid", ()),
 )
 _PLACES = {
     (name, kind): place
@@ -56,6 +58,7 @@ _SIMPLE: dict[type[object], int] = {
     ContentDamaged: _PLACES["damaged_content", None],
     StorageRanFull: _PLACES["storage_full", None],
     UpstreamFailed: _PLACES["upstream_failures", None],
+    PullDenied: _PLACES["pulls_denied", None],
 }
 
 

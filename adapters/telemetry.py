@@ -9,6 +9,7 @@ from domain.events import (
     ContentEvicted,
     Event,
     FillResumed,
+    PullDenied,
     StaleServed,
     StanceLearnt,
     StorageRanFull,
@@ -41,6 +42,9 @@ class LoggingEventSink:
                 _LOG.warning("%s: %s", upstream, one_line(reason))
             case WrongContent(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
+            case PullDenied(account, upstream, repository):
+                who = f"the account {one_line(account)!r}" if account else "somebody without an account"
+                _LOG.info("%s: the rules keep %s from %s", upstream, who, repository)
             case _:
                 _log_cache(event)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from application.authorize_pull import AuthorizePull
 from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
+from application.pull_rules import PullRules
 from application.refusals import Refusals
 from application.rights import Caller, Purpose, Right, Wish
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
@@ -40,11 +41,13 @@ class Browse:
         refusals: Refusals,
         upstreams: UpstreamTable,
         registry: UpstreamRegistry,
+        rules: PullRules,
     ) -> None:
         self._authorize = authorize
         self._refusals = refusals
         self._upstreams = upstreams
         self._registry = registry
+        self._rules = rules
 
     async def tags(self, caller: Caller, name: RepositoryName, query: Query, naming: Naming = NO_NAMING) -> Listing:
         """One page of the tags of a repository, under the name that the client uses."""
@@ -56,10 +59,12 @@ class Browse:
     async def repositories(
         self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING
     ) -> Listing:
-        """One page of the upstream's catalog."""
+        """One page of the upstream's catalog, without the names that the caller may not pull. So a page may be short,
+        even empty, and not be the last.
+        """
         right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
         page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
-        return _normalised(page, {"repositories": []})
+        return self._without_hidden(right, _normalised(page, {"repositories": []}))
 
     async def referrers(
         self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
@@ -70,6 +75,16 @@ class Browse:
         resource = Resource.referrers(source, digest, query)
         page = await self._page(right, resource, (INDEX_MEDIA_TYPE,))
         return replace(page, media_type=INDEX_MEDIA_TYPE)
+
+    def _without_hidden(self, right: Right, page: Listing) -> Listing:
+        document = parse_object(page.content) if self._rules.hide_names else None
+        names = document.get("repositories") if document else None
+        if document is None or not isinstance(names, list):
+            return page
+        shown = [name for name in names if self._rules.shows(right.gate, name)]
+        if len(shown) == len(names):
+            return page
+        return replace(page, content=json.dumps({**document, "repositories": shown}).encode())
 
     async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
         with self._refusals.by_upstream(right):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from application.ports.upstream_registry import UpstreamRight, mirrors_right
-from domain.access import NO_SCOPES, Scope, ScopeSet
+from domain.access import ANONYMOUS, NO_SCOPES, Scope, ScopeSet
 from domain.authorization import Authorization
 from domain.names import RepositoryName
 from domain.trust import Stance, TrustRow
@@ -15,10 +15,13 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it."""
+    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it;
+    `is_operator`: it is no client, but whoever runs this service, at its own machine.
+    """
 
     authorization: Authorization | None
     realm: str
+    is_operator: bool = False
 
 
 class Purpose(Enum):
@@ -33,7 +36,8 @@ class Purpose(Enum):
 @dataclass(frozen=True)
 class Wish:
     """What a caller wants. `shown` is the scope in the client's own words; `needed` holds those that a token may be
-    for: clients ask by words of their own, by those of our challenge, or by the name at the source.
+    for: clients ask by words of their own, by those of our challenge, or by the name at the source. `source` is None
+    where no repository is meant.
     """
 
     caller: Caller
@@ -41,6 +45,7 @@ class Wish:
     purpose: Purpose
     needed: ScopeSet = NO_SCOPES
     shown: ScopeSet = NO_SCOPES
+    source: Source | None = None
 
     @classmethod
     def to_ping(cls, caller: Caller, upstream: Upstream) -> "Wish":
@@ -52,7 +57,8 @@ class Wish:
     ) -> "Wish":
         """To read a repository that the client calls `name`."""
         shown = Scope.pull(name)
-        return cls(caller, source.upstream, purpose, ScopeSet.of((source.pull_scope, shown)), ScopeSet((shown,)))
+        needed = ScopeSet.of((source.pull_scope, shown))
+        return cls(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source)
 
     @classmethod
     def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose = Purpose.LISTING) -> "Wish":
@@ -62,11 +68,14 @@ class Wish:
 
 @dataclass(frozen=True)
 class Gate:
-    """A wish before the rules of the trust row that applies to it."""
+    """A wish before the rules of the trust row that applies to it. `account`: whose login or token has been checked
+    here, where the row checks accounts at all.
+    """
 
     wish: Wish
     row: TrustRow
     stance: Stance
+    account: str = ANONYMOUS
 
     def caller_passes(self, right: UpstreamRight, ends_at: float = FOREVER) -> "Right":
         return Right(self, right, is_mirrors=False, ends_at=ends_at)

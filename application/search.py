@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 from application.authorize_pull import AuthorizePull
 from application.browse import Browse
 from application.ports.upstream_search import SearchResult, UpstreamSearch
+from application.pull_rules import PullRules
 from application.rights import Caller, Purpose, Wish
 from domain.errors import NameInvalid, UpstreamBroken
 from domain.names import RepositoryName
@@ -22,19 +23,25 @@ class Search:
     """Asks the upstream's search where it has one, else matches its catalog."""
 
     def __init__(
-        self, authorize: AuthorizePull, browse: Browse, upstreams: UpstreamTable, search: UpstreamSearch
+        self,
+        authorize: AuthorizePull,
+        browse: Browse,
+        upstreams: UpstreamTable,
+        search: UpstreamSearch,
+        rules: PullRules,
     ) -> None:
         self._authorize = authorize
         self._browse = browse
         self._upstreams = upstreams
         self._search = search
+        self._rules = rules
 
     async def __call__(
         self, caller: Caller, term: str, limit: int, naming: Naming = NO_NAMING
     ) -> tuple[SearchResult, ...]:
         """At most `limit` results, named as the client would pull them: a term may begin with a registry's name.
 
-        Names are content too: where accounts are checked, it wants one.
+        Names are content too: where accounts are checked, it wants one, and what the caller may not pull is not found.
         """
         upstream, there, registry = self._upstreams.search_of(term, naming)
         found = await self._found(caller, upstream, there, limit)
@@ -42,8 +49,9 @@ class Search:
 
     async def _found(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         if upstream.search_url:
-            await self._authorize(Wish.to_list_repositories(caller, upstream, Purpose.SEARCH))
-            return await self._search.search(upstream, term, limit)
+            right = await self._authorize(Wish.to_list_repositories(caller, upstream, Purpose.SEARCH))
+            found = await self._search.search(upstream, term, limit)
+            return tuple(one for one in found if not self._rules.hide_names or self._rules.shows(right.gate, one.name))
         return await self._match_catalog(caller, upstream, term.lower(), limit)
 
     async def _match_catalog(

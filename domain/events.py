@@ -44,6 +44,15 @@ class WrongContent:
 
 
 @dataclass(frozen=True)
+class PullDenied:
+    """The operator's rules kept somebody from a repository; `account` is empty for who has none."""
+
+    account: str
+    upstream: str
+    repository: str
+
+
+@dataclass(frozen=True)
 class ContentAsked:
     """Somebody who may have it asked for a manifest or a blob; `is_hit`: nothing of it had to be fetched."""
 
@@ -134,4 +143,4 @@ CacheEvent = (
     | StorageRanFull
     | UpkeepFailed
 )
-Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | CacheEvent
+Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | PullDenied | CacheEvent

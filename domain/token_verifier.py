@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import replace
 
-from domain.access import NO_SCOPES, Scope, ScopeSet
+from domain.access import Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.token_issuer import countersigned_audience
 from domain.tokens import (
@@ -21,10 +21,7 @@ from domain.tokens import (
 
 
 class TokenVerifier:
-    """Knows the token's text, the scope needed and the time; not accounts, not header syntax.
-
-    `needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are none.
-    """
+    """Knows the token's text and the time; not accounts, not what the token is shown for, not header syntax."""
 
     def __init__(self, issuer: str, clock: Clock, codec: TokenCodec) -> None:
         self._issuer = issuer
@@ -39,20 +36,19 @@ class TokenVerifier:
             return TokenKind.FOREIGN
         return TokenKind.COUNTERSIGNED if separator else TokenKind.OURS
 
-    def verify_own(self, text: str, needed: ScopeSet = NO_SCOPES) -> VerifiedToken:
-        """A token of ours that covers it. Raises TokenRefused."""
-        return _covering(self._verify(text, OWN_TYPE, self._issuer)[0], needed)
+    def verify_own(self, text: str) -> VerifiedToken:
+        """A token of ours. Raises TokenRefused."""
+        return self._verify(text, OWN_TYPE, self._issuer)[0]
 
-    def verify_countersigned(self, text: str, needed: ScopeSet = NO_SCOPES) -> VerifiedToken:
-        """A countersigned token, both halves belonging together, that covers it. Raises TokenRefused."""
+    def verify_countersigned(self, text: str) -> VerifiedToken:
+        """A countersigned token, both halves belonging together. Raises TokenRefused."""
         signed, _, upstream = text.partition(SEPARATOR)
         token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
         actual = hashlib.sha256(upstream.encode()).hexdigest()
         if not hmac.compare_digest(actual, str(claims.get(UPSTREAM_HASH_CLAIM, ""))):
             raise TokenRefused("invalid_token", "the token is not the one that was countersigned")
         registry = claims.get(UPSTREAM_CLAIM)
-        token = replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
-        return _covering(token, needed)
+        return replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
 
     def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
         signed = self._codec.verify(text)
@@ -67,12 +63,6 @@ class TokenVerifier:
         if not begins <= now < ends:
             raise TokenRefused("invalid_token", "the token is not valid now")
         return VerifiedToken(account, _scopes(claims.get("access")), ends), claims
-
-
-def _covering(token: VerifiedToken, needed: ScopeSet) -> VerifiedToken:
-    if needed and not any(map(token.scopes.cover, needed)):
-        raise TokenRefused("insufficient_scope", "the token is for something else")
-    return token
 
 
 def _scopes(access: object) -> ScopeSet:

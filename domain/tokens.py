@@ -59,6 +59,13 @@ class VerifiedToken:
     upstream_token: str | None = field(default=None, repr=False)
     upstream: str | None = None
 
+    def require(self, needed: ScopeSet) -> None:
+        """`needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are
+        none. Raises TokenRefused.
+        """
+        if needed and not any(map(self.scopes.cover, needed)):
+            raise TokenRefused("insufficient_scope", "the token is for something else")
+
 
 class TokenRefused(Exception):
     """The token is not good for this; `error` is the challenge's parameter (RFC 6750 section 3.1)."""

@@ -45,6 +45,7 @@ from application.ports.upstream_registry import UpstreamRegistry
 from application.ports.upstream_search import UpstreamSearch
 from application.pull_blob import PullBlob
 from application.pull_manifest import PullManifest
+from application.pull_rules import PullRules
 from application.refusals import Refusals
 from application.relayed_tokens import RelayedTokens
 from application.report_status import ReportStatus
@@ -52,6 +53,7 @@ from application.search import Search
 from application.upkeep import Upkeep
 from application.upstream_stances import UpstreamStances
 from application.warm_cache import WarmCache
+from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
 from domain.cache_policy import CachePolicy, Room, Times
 from domain.challenge_rewriter import ChallengeRewriter
@@ -149,6 +151,8 @@ class Container(containers.DeclarativeContainer):
     suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
 
     rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service)
+    access_rules: providers.Provider[AccessRules] = providers.Singleton(AccessRules, ())
+    rules: providers.Provider[PullRules] = providers.Singleton(PullRules, access_rules, events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts)
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
         TokenIssuer, service, clock, codec, settings.provided.token_ttl
@@ -175,11 +179,13 @@ class Container(containers.DeclarativeContainer):
     )
     refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter)
     authorize: providers.Provider[AuthorizePull] = providers.Singleton(
-        AuthorizePull, stances, policy, verifier, refusals
+        AuthorizePull, stances, policy, verifier, refusals, rules
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(AnswerPing, authorize, refusals, registry)
-    browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry)
-    search: providers.Provider[Search] = providers.Singleton(Search, authorize, browse, upstreams, upstream_search)
+    browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry, rules)
+    search: providers.Provider[Search] = providers.Singleton(
+        Search, authorize, browse, upstreams, upstream_search, rules
+    )
     report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
 
     # --- the cache ---

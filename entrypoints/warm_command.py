@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -61,7 +62,7 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 
 async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    caller = await caller_for(parts, image.name, login)
+    caller = replace(await caller_for(parts, image.name, login), is_operator=True)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in parts.warm_cache()(caller, image):
@@ -86,7 +87,7 @@ async def _token(
     parts: Container, row: TrustRow, upstream: Upstream, name: RepositoryName, login: Credentials | None
 ) -> str | None:
     scopes = ScopeSet((Scope.pull(name),))
-    if login is not None:
+    if login is not None and row.relays:
         return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login))).text
     settings: Settings = parts.settings()
     account = settings.accounts[0].username if settings.accounts else ""

@@ -17,6 +17,7 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    PullDenied,
     StaleServed,
     StanceLearnt,
     StorageRanFull,
@@ -44,6 +45,7 @@ TABLE: list[tuple[Event, str, float]] = [
     (ContentDamaged("sha256:a"), "damaged_content_total", 1),
     (StorageRanFull("sha256:a"), "storage_full_total", 1),
     (UpstreamFailed(URL, "refused"), "upstream_failures_total", 1),
+    (PullDenied("alice", URL, "a/b"), "pulls_denied_total", 1),
 ]
 UNCOUNTED = {StanceLearnt, UpstreamSharesOurName, UpkeepFailed}
 
@@ -121,5 +123,5 @@ def test_names_never_stand_on_the_page() -> None:
     for event, _, _ in TABLE:
         sink.emit(event)
     page = sink.render()[0].decode()
-    for name in ("upstream.test", "a/b", "sha256", "refused"):
+    for name in ("alice", "upstream.test", "a/b", "sha256", "refused"):
         assert name not in page

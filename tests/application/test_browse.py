@@ -11,7 +11,8 @@ from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import NameUnknown, UpstreamBroken
 from domain.names import RepositoryName
-from tests.application.service import NAME, REALM, Service, stocked
+from tests.application.ruled import CLOSED, ruled
+from tests.application.service import ALICE, BOB, NAME, REALM, Service, accounts, basic, stocked
 from tests.fakes.upstream import FakeAnswer
 
 DIGEST = Digest.of(b"subject")
@@ -130,3 +131,24 @@ def test_filter_is_never_claimed_for_the_upstream() -> None:
 def test_warnings_of_the_upstream_come_along(ask: Callable[[Service], object]) -> None:
     service = sending(b'{"name":"public/app","tags":null,"repositories":null}', warnings=('299 - "old"',))
     assert service.run(ask(service)).warnings == ('299 - "old"',)
+
+
+def test_catalog_leaves_out_what_this_caller_may_not_pull() -> None:
+    service = ruled(Service(stocked("none"), accounts=accounts(ALICE, BOB)))
+    assert service.run(service.catalog(basic(ALICE))).content == b'{"repositories": ["private/app", "public/app"]}'
+    assert service.run(service.catalog(basic(BOB))).content == b'{"repositories": ["public/app"]}'
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (b'{"repositories":["public/app"],"extra":1}', b'{"repositories": [], "extra": 1}'),
+        (b'{"repositories":["public/app",null,7,"../x","a/b"]}', b'{"repositories": ["a/b"]}'),
+        (b'{ "repositories" : ["a/b"] }', b'{ "repositories" : ["a/b"] }'),
+        (b'{"repositories":null}', b'{"repositories": []}'),
+    ],
+)
+def test_page_with_names_left_out_leads_to_the_next_one(content: bytes, shown: bytes) -> None:
+    service = ruled(sending(content, link='</v2/_catalog?last=z>; rel="next"'), CLOSED)
+    page = service.run(service.catalog())
+    assert (page.content, page.next_query) == (shown, "last=z")

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from application.ports.upstream_search import SearchResult
+from domain.access_rules import AccessRules, Effect
 from domain.errors import Unauthorized, UpstreamBroken, UpstreamTimedOut
+from tests.application.ruled import CLOSED, rule, ruled
 from tests.application.service import ALICE, Service, accounts, basic, stocked
 from tests.fakes.upstream import FakeAnswer
 
@@ -131,3 +133,17 @@ def test_null_catalog_finds_nothing_at_all() -> None:
     service = Service(stocked("none"))
     service.upstream.alter = lambda answer: FakeAnswer(answer.facts, b'{"repositories":null}')
     assert service.run(service.search(term="app")) == ()
+
+
+@pytest.mark.parametrize("settings", [{"search_upstream": SEARCH_URL}, {}])
+def test_what_the_caller_may_not_pull_is_not_found(settings: dict[str, object]) -> None:
+    service = ruled(Service(stocked("none"), **settings), CLOSED)
+    service.upstream.results = (SearchResult("public/app"), SearchResult("private/app"), SearchResult("An/App"))
+    assert names(service.run(service.search(term="app"))) == ["private/app"]
+
+
+def test_official_image_that_is_forbidden_is_not_found() -> None:
+    service = Service(stocked("none"), upstream_registry="https://registry-1.docker.io")
+    ruled(service, AccessRules((rule(Effect.DENY, "docker.io/library/nginx"),)))
+    service.upstream.results = (SearchResult("nginx"), SearchResult("bitnami/nginx"))
+    assert names(service.run(service.search(term="nginx"))) == ["bitnami/nginx"]

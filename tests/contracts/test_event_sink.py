@@ -27,6 +27,7 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    PullDenied,
     StaleServed,
     StanceLearnt,
     StorageRanFull,
@@ -62,6 +63,7 @@ EVENTS = [
     UpstreamSharesOurName(URL, "mirror"),
     UpstreamFailed(URL, "connection refused"),
     WrongContent(URL, "library/nginx", DIGEST),
+    PullDenied("alice", URL, "team/app"),
     ContentAsked(ContentKind.BLOB, is_hit=True),
     FillStarted(),
     FillJoined(),
@@ -78,7 +80,7 @@ EVENTS = [
 UNLOGGED = (ContentAsked, FillStarted, FillJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
-    "INFO": (ContentEvicted,),
+    "INFO": (ContentEvicted, PullDenied),
     "WARNING": (UpstreamSharesOurName, UpstreamFailed, FillResumed, StorageRanFull),
     "ERROR": (WrongContent, ContentDamaged, UpkeepFailed),
 }
@@ -118,7 +120,7 @@ def test_no_event_has_room_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
     names = {"upstream", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
-    assert {field.name for field in fields(kind)} <= names | {"kind", "is_hit", "count", "size"}
+    assert {field.name for field in fields(kind)} <= names | {"kind", "is_hit", "count", "size", "account"}
 
 
 def _level(event: Event) -> str:
@@ -144,7 +146,8 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     LoggingEventSink().emit(UpstreamFailed(URL, said))
     LoggingEventSink().emit(FillResumed(URL, DIGEST, said))
     LoggingEventSink().emit(StaleServed(URL, said))
-    assert [record.getMessage().isprintable() for record in log.records] == [True] * 4
+    LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
+    assert [record.getMessage().isprintable() for record in log.records] == [True] * 5
 
 
 def test_what_a_cache_does_is_an_event_like_any_other() -> None:

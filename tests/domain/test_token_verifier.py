@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.access import Scope, ScopeSet
+from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.tokens import TokenKind, TokenRefused, VerifiedToken
 from tests.domain.strategies import opaque_scopes, plain_scopes, plugin_scopes, scopes
@@ -24,7 +24,8 @@ def test_a_token_is_good_for_its_scopes(codec: TokenCodec, scopes: list[Scope], 
     granted = data.draw(st.sampled_from(scopes))
     actions = data.draw(st.frozensets(st.sampled_from(sorted(granted.actions)))) if granted.actions else frozenset()
     needed = Scope(granted.resource_type, granted.name, actions)
-    assert service.verifier.verify_own(service.own(ScopeSet.of(scopes)), ScopeSet((needed,))).scopes.cover(needed)
+    service.verifier.verify_own(service.own(ScopeSet.of(scopes))).require(ScopeSet((needed,)))
+    service.verifier.verify_own(service.own(ScopeSet.of(scopes))).require(NO_SCOPES)
 
 
 @BOTH
@@ -33,7 +34,7 @@ def test_a_token_is_good_for_nothing_else(codec: TokenCodec, granted: list[Scope
     service = Service(codec)
     if not ScopeSet.of(granted).cover(needed):
         with pytest.raises(TokenRefused) as caught:
-            service.verifier.verify_own(service.own(ScopeSet.of(granted)), ScopeSet((needed,)))
+            service.verifier.verify_own(service.own(ScopeSet.of(granted))).require(ScopeSet((needed,)))
         assert caught.value.error == "insufficient_scope"
 
 
@@ -42,8 +43,8 @@ def test_a_token_is_good_for_nothing_else(codec: TokenCodec, granted: list[Scope
 def test_a_plugins_token_opens_no_repository(codec: TokenCodec, granted: Scope) -> None:
     service = Service(codec)
     with pytest.raises(TokenRefused):
-        service.verifier.verify_own(
-            service.own(ScopeSet((granted,))), ScopeSet((Scope("repository", granted.name, granted.actions),))
+        service.verifier.verify_own(service.own(ScopeSet((granted,)))).require(
+            ScopeSet((Scope("repository", granted.name, granted.actions),))
         )
 
 
@@ -52,7 +53,7 @@ def test_a_plugins_token_opens_no_repository(codec: TokenCodec, granted: Scope) 
 def test_an_opaque_scope_is_never_granted(codec: TokenCodec, opaque: Scope) -> None:
     service = Service(codec)
     with pytest.raises(TokenRefused) as caught:
-        service.verifier.verify_own(service.own(ScopeSet((opaque,))), ScopeSet((opaque,)))
+        service.verifier.verify_own(service.own(ScopeSet((opaque,)))).require(ScopeSet((opaque,)))
     assert caught.value.error == "insufficient_scope"
 
 
@@ -64,10 +65,10 @@ def test_a_token_lasts_until_its_last_second(codec: TokenCodec, elapsed: float) 
     service.clock.advance(elapsed)
     for check, text in zip((service.verifier.verify_own, service.verifier.verify_countersigned), texts, strict=True):
         if service.clock.now() < NOW + LIFETIME:
-            assert check(text, ScopeSet((PULL,))).account == "alice"
+            assert check(text).account == "alice"
         else:
             with pytest.raises(TokenRefused) as caught:
-                check(text, ScopeSet((PULL,)))
+                check(text)
             assert caught.value.error == "invalid_token"
 
 
@@ -82,10 +83,11 @@ def test_a_token_of_tomorrow_is_refused(codec: TokenCodec) -> None:
 @BOTH
 def test_a_countersigned_token_brings_the_upstreams_along(codec: TokenCodec) -> None:
     service = Service(codec)
-    token = service.verifier.verify_countersigned(service.countersigned(), ScopeSet((PULL,)))
+    token = service.verifier.verify_countersigned(service.countersigned())
     assert token == VerifiedToken("alice", ScopeSet((PULL,)), NOW + LIFETIME, UPSTREAM_TEXT, UPSTREAM.url)
+    token.require(ScopeSet((PULL,)))
     with pytest.raises(TokenRefused) as caught:
-        service.verifier.verify_countersigned(service.countersigned(), ScopeSet.parse(["repository:a/b:push"]))
+        token.require(ScopeSet.parse(["repository:a/b:push"]))
     assert caught.value.error == "insufficient_scope"
 
 

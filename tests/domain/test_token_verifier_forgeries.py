@@ -77,7 +77,7 @@ def test_a_countersignature_of_another_kind_is_refused(
 ) -> None:
     service = Service(codec)
     good = codec.sign("countersigned+jwt", HALF_CLAIMS)
-    assert service.verifier.verify_countersigned(f"{good}~{UPSTREAM_TEXT}", ScopeSet((PULL,)))
+    assert service.verifier.verify_countersigned(f"{good}~{UPSTREAM_TEXT}")
     text = codec.sign(token_type, {**HALF_CLAIMS, **changes})
     assert service.refusal(f"{text}~{UPSTREAM_TEXT}") == {"invalid_token"}
 
@@ -110,7 +110,7 @@ def test_an_own_token_of_another_kind_is_refused(
     codec: TokenCodec, token_type: str, changes: Mapping[str, object]
 ) -> None:
     service = Service(codec)
-    assert service.verifier.verify_own(codec.sign("JWT", OWN_CLAIMS), ScopeSet((PULL,)))
+    assert service.verifier.verify_own(codec.sign("JWT", OWN_CLAIMS))
     assert service.refusal(codec.sign(token_type, {**OWN_CLAIMS, **changes})) == {"invalid_token"}
 
 
@@ -124,9 +124,9 @@ def test_a_token_without_a_claim_is_refused(codec: TokenCodec, claim: str) -> No
 @BOTH
 @pytest.mark.parametrize("access", [None, "repository:a/b:pull", {}, []])
 def test_a_token_without_access_opens_nothing(codec: TokenCodec, access: object) -> None:
-    text = codec.sign("JWT", {**OWN_CLAIMS, "access": access})
+    token = Service(codec).verifier.verify_own(codec.sign("JWT", {**OWN_CLAIMS, "access": access}))
     with pytest.raises(TokenRefused) as caught:
-        Service(codec).verifier.verify_own(text, ScopeSet((PULL,)))
+        token.require(ScopeSet((PULL,)))
     assert caught.value.error == "insufficient_scope"
 
 
@@ -189,7 +189,7 @@ def test_a_key_in_the_header_chooses_nothing() -> None:
 def test_a_signature_made_by_hand_is_accepted() -> None:
     # So that the forgeries above fail for the reason that their names give.
     text = signed({"alg": "HS256", "typ": "JWT"}, KEY)
-    assert Service(REAL).verifier.verify_own(text, ScopeSet((PULL,))).account == "alice"
+    assert Service(REAL).verifier.verify_own(text).account == "alice"
 
 
 def signed(header: Mapping[str, object], key: bytes, algorithm: str = "sha256") -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from adapters.tokens.jws import JwsTokenCodec
-from domain.access import NO_SCOPES, Scope, ScopeSet
+from domain.access import Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
@@ -41,11 +41,11 @@ class Service:
     def countersigned(self, upstream: str = UPSTREAM_TEXT, lifetime: int = LIFETIME) -> str:
         return self.issuer.countersign("alice", ScopeSet((PULL,)), UPSTREAM, IssuedToken(upstream, lifetime, NOW)).text
 
-    def refusal(self, text: str, needed: ScopeSet = NO_SCOPES) -> set[str]:
+    def refusal(self, text: str) -> set[str]:
         """How both checks refuse the text."""
         errors = set()
         for check in (self.verifier.verify_own, self.verifier.verify_countersigned):
             with pytest.raises(TokenRefused) as caught:
-                check(text, needed)
+                check(text)
             errors.add(caught.value.error)
         return errors
