@@ -13,7 +13,8 @@ from rich.table import Table
 from domain.names import Tag
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage
 from entrypoints.version import NAME
 

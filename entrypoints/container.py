@@ -55,7 +55,7 @@ from application.upstream_stances import UpstreamStances
 from application.warm_cache import WarmCache
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
-from domain.cache_policy import CachePolicy, Room, Times
+from domain.cache_policy import CachePolicy, Room
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
@@ -97,12 +97,6 @@ def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
 
 def _first(upstreams: UpstreamTable) -> Upstream:
     return upstreams.upstreams[0]
-
-
-def _cache_policy(settings: Settings) -> CachePolicy:
-    if settings.cache_dir is None:
-        return CachePolicy(Times(0, 0, 0))
-    return CachePolicy(Times(settings.tag_ttl, settings.grant_ttl, settings.stale_ttl))
 
 
 def _room(settings: Settings) -> Room:
@@ -151,7 +145,7 @@ class Container(containers.DeclarativeContainer):
     suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
 
     rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service)
-    access_rules: providers.Provider[AccessRules] = providers.Singleton(AccessRules, ())
+    access_rules: providers.Provider[AccessRules] = settings.provided.access_rules
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, access_rules, events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts)
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
@@ -190,7 +184,7 @@ class Container(containers.DeclarativeContainer):
 
     # --- the cache ---
     store: providers.Provider[ContentStore] = storage.provided.store
-    cache_policy: providers.Provider[CachePolicy] = providers.Singleton(_cache_policy, settings)
+    cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
     callers: providers.Provider[Callers] = providers.Singleton(
         Callers,
         storage.provided.tokens,

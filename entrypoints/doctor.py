@@ -17,7 +17,8 @@ from domain.upstreams import Upstream
 from entrypoints.check_config import report
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage
 from entrypoints.version import NAME
 from entrypoints.warm_command import caller_for

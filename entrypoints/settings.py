@@ -1,12 +1,9 @@
-"""The settings, from environment variables; nothing else in the service reads the environment."""
+"""The settings: what each takes, and what must go together."""
 
-import os
-import re
 import secrets
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,14 +11,16 @@ from pydantic import (
     Field,
     FilePath,
     SecretStr,
-    ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from domain.access import Credentials
+from domain.access_rules import AccessRules
+from domain.cache_policy import CachePolicy, Times
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
+from entrypoints.rule_settings import RuleSettings
 from entrypoints.setting_values import (
     Address,
     CacheSize,
@@ -39,17 +38,9 @@ from entrypoints.setting_values import (
     parse_secret,
     read_secret_file,
 )
-from entrypoints.settings_file import SettingsError, read_settings_file
 from entrypoints.upstream_settings import UpstreamSettings
 
-# Settings of the environment's one upstream; those of several stand in the settings file.
-_OF_THE_ONLY_UPSTREAM = frozenset(
-    {"upstream_registry", "upstream_identity", "upstream_username", "upstream_password", "upstream_password_file",
-     "upstream_names", "upstream_ca", "upstream_realms", "upstream_timeout", "search_upstream"}
-)  # fmt: skip
-_SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
-# What may hold a secret, if only by mistake, is not repeated when it is refused.
-_UNSPOKEN = _SECRETS | {"upstream_username", "http_proxy", "https_proxy", *(f"{name}_file" for name in _SECRETS)}
+SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})
 
 Secret = Annotated[SecretStr, AfterValidator(lambda value: SecretStr(parse_secret(value.get_secret_value())))]
 
@@ -110,6 +101,7 @@ class Settings(BaseSettings):
     # --- several upstreams, out of the settings file alone ---
     config: Path | None = Field(None, description="the path of a TOML file")
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field((), description="a list of upstreams")
+    rules: Annotated[tuple[RuleSettings, ...], NoDecode] = Field((), description="a list of rules")
 
     # --- the cache ---
     cache_dir: Annotated[Path | None, BeforeValidator(parse_cache_folder)] = Field(
@@ -135,7 +127,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, given: dict[str, object]) -> dict[str, object]:
-        for name in sorted(_SECRETS):
+        for name in sorted(SECRETS):
             path = given.get(f"{name}_file")
             if path is None:
                 continue
@@ -168,6 +160,8 @@ class Settings(BaseSettings):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
         self.table  # noqa: B018 - raises where upstreams, or what is trusted, contradict each other
+        self.cache_policy  # noqa: B018 - and so does this where times do
+        self._check_rules()
         logins = any(one.credentials for one in self.table.upstreams)
         if logins and not self.accounts and not self.allow_everyone and not is_loopback(self.host):
             raise ValueError(
@@ -209,6 +203,31 @@ class Settings(BaseSettings):
         shared = [one for one in self.mirrored if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
         return UpstreamTable([one.registry(self._trust(one, len(shared) > 1)) for one in self.mirrored])
 
+    @cached_property
+    def cache_policy(self) -> CachePolicy:
+        """How long what upstreams say is believed; without a cache, not at all."""
+        if self.cache_dir is None:
+            return CachePolicy(Times(0, 0, 0))
+        usual = Times(self.tag_ttl, self.grant_ttl, self.stale_ttl)
+        registries = zip(self.table.upstreams, self.mirrored, strict=True)
+        return CachePolicy(usual, {registry: one.times(usual) for registry, one in registries})
+
+    @property
+    def access_rules(self) -> AccessRules:
+        """Who may pull what."""
+        return AccessRules(tuple(one.rule for one in self.rules))
+
+    def _check_rules(self) -> None:
+        """A rule that is about nothing here is mistyped, and what was to be denied would not be."""
+        for one in self.rules:
+            for pattern in one.repositories:
+                if not any(map(pattern.is_for, self.table.upstreams)):
+                    raise ValueError(f"rules: got {pattern.text!r}, which is about no registry that is mirrored here")
+            if one.accounts and not self.accounts:
+                raise ValueError(
+                    "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"
+                )
+
     def _trust(self, one: UpstreamSettings, is_shared: bool) -> TrustPolicy:  # noqa: FBT001 - positional in one place
         has_host = bool(one.hosts) and one.identity is UpstreamIdentity.CLIENT
         return TrustPolicy(self.skip_auth_proxy, bool(self.accounts), one.identity, is_shared and not has_host)
@@ -223,58 +242,3 @@ class Settings(BaseSettings):
             )
             return (exposed,)
         return ()
-
-
-__all__ = ["Settings", "SettingsError", "load_settings"]
-
-_IN_FILE = frozenset(Settings.model_fields) - {"config"}
-
-
-def load_settings(config: Path | None = None) -> Settings:
-    """The settings of this process's environment, and of the settings file, whose path CONFIG names where `config`
-    does not. What the environment says goes before what the file says. Raises SettingsError.
-
-    An empty variable is an unset one, as in many an environment file; but for ACCOUNTS, where it is rather the
-    output of a command that failed, and to open the house in silence would be the worst answer to that.
-    """
-    for name, value in os.environ.items():
-        if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE"} and not value:
-            takes = Settings.model_fields[name.lower()].description
-            raise SettingsError(f"{name.upper()}: is set but empty; takes {takes}")
-    path = config or (Path(os.environ["CONFIG"]) if os.environ.get("CONFIG") else None)
-    given = read_settings_file(path, _IN_FILE) if path else {}
-    said = {name.lower() for name, value in os.environ.items() if value}
-    if given.get("upstreams") and (twice := sorted(said & _OF_THE_ONLY_UPSTREAM)):
-        raise SettingsError(
-            f"{twice[0].upper()}: is for a single upstream, and {path} has upstreams; takes one or the other"
-        )
-    given = {name: value for name, value in given.items() if name not in said}
-    try:
-        return Settings(**{"upstreams": (), **given, "config": path})
-    except ValidationError as error:
-        raise SettingsError(_line(error, path, given)) from None
-    except RuntimeError as error:
-        # What the default of this one raises where nobody knows the user's home.
-        takes = Settings.model_fields["cache_dir"].description
-        raise SettingsError(f"CACHE_DIR: is not set, and there is no home to put it in; takes {takes}") from error
-
-
-def _line(error: ValidationError, path: Path | None, given: Mapping[str, object]) -> str:
-    """One line: the setting, what it got (never a secret), what it takes; and the file, where it stands in one."""
-    first = error.errors(include_url=False)[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return f"{path}: {reason}" if given else reason
-    name = str(first["loc"][0])
-    if name in given:
-        return f"{path}: {name}: {_what_is_wrong(name, first, reason)}"
-    return f"{name.upper()}: {_what_is_wrong(name, first, reason)}"
-
-
-def _what_is_wrong(name: str, first: Mapping[str, Any], reason: str) -> str:
-    takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
-    if name in _UNSPOKEN:
-        return takes
-    # An address may hold a login, whether it is to or not.
-    got = re.sub(r"^.*@", "***@", str(first["input"]), flags=re.DOTALL)
-    return f"got {got!r}; {takes}"

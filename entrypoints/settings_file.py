@@ -6,10 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from domain.trust import UpstreamIdentity
 from entrypoints.presets import PRESETS
+from entrypoints.rule_settings import RuleSettings
 from entrypoints.setting_values import HOST, read_secret_file
 from entrypoints.upstream_settings import UpstreamSettings
 
@@ -33,7 +34,9 @@ def read_settings_file(path: Path, known: frozenset[str]) -> dict[str, Any]:
     default = document.pop("default_upstream", None)
     _check_keys(f"{path}: ", document, known)
     entries = document.pop("upstreams", [])
+    rules = document.pop("rules", [])
     given = {name: _as_text(value) for name, value in document.items()}
+    given["rules"] = _rules(path, rules)
     if upstreams := _upstreams(path, entries):
         given["upstreams"] = _default_first(path, upstreams, default)
     elif default is not None:
@@ -50,6 +53,20 @@ def _check_keys(where: str, table: Mapping[str, object], known: frozenset[str]) 
 
 def _as_text(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _rules(path: Path, entries: object) -> tuple[RuleSettings, ...]:
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise SettingsError(f"{path}: rules: takes tables, each under [[rules]]")
+    found = []
+    for position, entry in enumerate(entries, start=1):
+        where = f"{path}: rules: entry {position}: "
+        _check_keys(where, entry, frozenset(RuleSettings.model_fields))
+        try:
+            found.append(RuleSettings(**entry))
+        except ValidationError as error:
+            raise SettingsError(f"{where}{_wrong(error, RuleSettings)}") from None
+    return tuple(found)
 
 
 def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
@@ -91,7 +108,7 @@ def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -
     try:
         return UpstreamSettings(**values)
     except ValidationError as error:
-        raise SettingsError(f"{where}: {_wrong(error)}") from None
+        raise SettingsError(f"{where}: {_wrong(error, UpstreamSettings)}") from None
 
 
 def _password(where: str, values: Mapping[str, Any], path: Path) -> str:
@@ -112,14 +129,15 @@ def _identity(values: Mapping[str, Any], *, is_alone: bool) -> UpstreamIdentity:
     return UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
 
 
-def _wrong(error: ValidationError) -> str:
+def _wrong(error: ValidationError, model: type[BaseModel]) -> str:
     first = error.errors(include_url=False)[0]
     reason = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:
         return reason
     key = str(first["loc"][0])
-    field = UpstreamSettings.model_fields[key]
-    takes = reason if first["type"] == "value_error" else f"takes {field.description}"
+    if len(first["loc"]) > 1:
+        return f"{'.'.join(map(str, first['loc']))}: {reason}"
+    takes = reason if first["type"] == "value_error" else f"takes {model.model_fields[key].description}"
     return f"{key}: {takes}" if key in {"password", "username"} else f"{key}: got {first['input']!r}; {takes}"
 
 

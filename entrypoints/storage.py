@@ -36,7 +36,8 @@ from application.ports.tag_index import TagIndex
 from application.ports.token_book import TokenBook
 from application.ports.usage_index import UsageIndex, UsageTotal
 from domain.ports import Clock
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 
 _INDEX = "index.sqlite3"
 _RESERVE = 16 * 1024 * 1024

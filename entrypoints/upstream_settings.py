@@ -6,8 +6,10 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_validator
 
 from domain.access import Credentials
+from domain.cache_policy import Times
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstreams import Upstream
+from entrypoints.rule_settings import FreshnessSettings
 from entrypoints.setting_values import (
     Address,
     Hosts,
@@ -33,6 +35,10 @@ class UpstreamSettings(BaseModel):
     search: Address | None = Field(None, description="the address of a v1 search endpoint")
     library: bool | None = Field(None, description="true or false")
     timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
+    tag_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    grant_ttl: float | None = Field(None, ge=0, le=86400, description="seconds from 0 to 86400")
+    stale_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    freshness: tuple[FreshnessSettings, ...] = Field((), description="a list of rules of freshness")
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -52,6 +58,15 @@ class UpstreamSettings(BaseModel):
         if self.username is None or self.password is None:
             return None
         return Credentials(self.username, self.password.get_secret_value())
+
+    def times(self, usual: Times) -> Times:
+        """How long what it says is believed. Raises ValueError where its rules contradict that."""
+        return Times(
+            usual.tag_ttl if self.tag_ttl is None else self.tag_ttl,
+            usual.grant_ttl if self.grant_ttl is None else self.grant_ttl,
+            usual.stale_ttl if self.stale_ttl is None else self.stale_ttl,
+            tuple(one.rule for one in self.freshness),
+        )
 
     def registry(self, trust: TrustPolicy) -> Upstream:
         """The same as a value of the domain."""

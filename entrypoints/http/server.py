@@ -14,7 +14,8 @@ from entrypoints.http.app import App, create_app
 from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
 from entrypoints.http.supervision import supervise
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage, sweep_storage
 from entrypoints.version import NAME, VERSION
 

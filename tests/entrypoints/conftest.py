@@ -9,7 +9,8 @@ import pytest
 from sanic import Sanic
 
 from entrypoints.http.app import create_app
-from entrypoints.settings import Settings, load_settings
+from entrypoints.load_settings import load_settings
+from entrypoints.settings import Settings
 from tests.entrypoints.environment import Load
 from tests.entrypoints.service import Service
 from tests.fakes.parts import opening, settings_of

@@ -91,7 +91,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
-ELSEWHERE = {"config", "upstreams", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
+ELSEWHERE = {"config", "upstreams", "rules", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
 ELSEWHERE |= {"accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]

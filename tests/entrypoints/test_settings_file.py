@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from domain.access import Credentials
-from domain.names import RepositoryName
+from domain.names import RepositoryName, Tag
+from domain.records import TagKey
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
+from entrypoints.load_settings import load_settings
 from entrypoints.presets import PRESETS
-from entrypoints.settings import Settings, SettingsError, load_settings
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from tests.entrypoints.environment import Load
 
 Read = Callable[..., Settings]
@@ -188,6 +191,23 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
             'upstreams = ["quay.io", "ghcr.io"]\nskip_auth_proxy = true',
             "SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client",
         ),
+        ("rules = 1", "rules: takes tables, each under [[rules]]"),
+        ("[[rules]]", "rules: entry 1: takes either allow or deny, each a list of patterns of repositories"),
+        ('[[rules]]\nallow = ["a/*"]\ndeny = ["a/b"]', "rules: entry 1: takes either allow or deny"),
+        ('[[rules]]\nalow = ["a/*"]', "rules: entry 1: alow: is no setting; is allow meant?"),
+        ('[[rules]]\nallow = "a/*"', "rules: entry 1: allow: got 'a/*'; takes a list of texts"),
+        ('[[rules]]\nallow = ["a/[b]"]', "rules: entry 1: allow: got ['a/[b]']; "),
+        ('[[rules]]\ndeny = ["ghcr.oi/**"]', "rules: got 'ghcr.oi/**', which is about no registry that is mirrored"),
+        ('[[rules]]\nallow = ["a/*"]\naccounts = ["bob"]', "rules: accounts are named, and there are none"),
+        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "upstream quay.io: freshness.0.tags: "),
+        (
+            '[[upstreams]]\nname = "quay.io"\nfreshness = [{tags = ["a?"], tag_ttl = 1}]',
+            "upstream quay.io: freshness.0.tags: ",
+        ),
+        (
+            '[[upstreams]]\nname = "quay.io"\nstale_ttl = 5\nfreshness = [{tags = ["*"], stale_ttl = 6}]',
+            "a freshness rule's stale_ttl (6) is longer than the upstream's (5)",
+        ),
         (
             'upstreams = ["quay.io", {name = "ghcr.io", username = "me", password = "hunter2"}]',
             "everyone who reaches this service would read your private content",
@@ -212,3 +232,48 @@ def test_the_environments_one_upstream_and_several_contradict_each_other(read: R
 
 def test_an_empty_account_list_in_the_file_stops_the_start(read: Read) -> None:
     assert "accounts" in refusal(read, "accounts = []").lower()
+
+
+def test_rules_stand_in_the_file(read: Read) -> None:
+    settings = read(
+        """
+        accounts = ["YW5uOmh1bnRlcjI="]
+        [[rules]]
+        allow = ["docker.io/grafana/*"]
+        accounts = ["ann"]
+        [[rules]]
+        deny = ["quay.io/**"]
+        [[upstreams]]
+        name = "docker.io"
+        [[upstreams]]
+        name = "quay.io"
+        """
+    )
+    may = settings.access_rules.may_pull
+    grafana = settings.table.source_of(RepositoryName("grafana/loki"))
+    assert (may("ann", grafana), may("bob", grafana)) == (True, False)
+    assert not may("ann", settings.table.source_of(RepositoryName("quay.io/grafana/loki")))
+
+
+def test_times_stand_at_each_upstream(read: Read) -> None:
+    settings = read(
+        """
+        tag_ttl = 10
+        [[upstreams]]
+        name = "docker.io"
+        grant_ttl = 1
+        [[upstreams.freshness]]
+        tags = ["v*"]
+        tag_ttl = 1000
+        [[upstreams]]
+        name = "quay.io"
+        tag_ttl = 20
+        """
+    )
+    hub, quay = settings.table.upstreams
+    times, others = settings.cache_policy.times_of(hub), settings.cache_policy.times_of(quay)
+    assert (times.tag_ttl, times.grant_ttl, times.stale_ttl) == (10, 1, 86400)
+    assert (others.tag_ttl, others.grant_ttl) == (20, 300)
+    source = settings.table.source_of(RepositoryName("nginx"))
+    assert [times.tag_ttl_of(TagKey(source, Tag(tag), "")) for tag in ("v1", "latest")] == [1000, 10]
+    assert settings.cache_policy.own.keys() == {hub, quay}
