@@ -34,11 +34,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Shows what the real parts wrote during a test that fails: a rare failure is seen once, and on another machine."""
     folder = item.funcargs.get("workplace") if isinstance(item, pytest.Function) else None
-    before = {log: log.stat().st_size for log in folder.glob("*.log")} if isinstance(folder, Path) else {}
+    before = {log: log.stat().st_size for log in folder.rglob("*.log")} if isinstance(folder, Path) else {}
     try:
         return (yield)
     except BaseException:
-        for log in sorted(folder.glob("*.log")) if isinstance(folder, Path) else ():
+        for log in sorted(folder.rglob("*.log")) if isinstance(folder, Path) else ():
             if written := log.read_bytes()[before.get(log, 0) :]:
                 item.add_report_section("call", log.name, written[-_SHOWN:].decode(errors="replace"))
         raise

@@ -53,16 +53,17 @@ class Content:
         return self.folder / "docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
 
 
-def make_content(folder: Path, logs: Path) -> Content:
+def make_content(folder: Path, logs: Path, seed: str = "") -> Content:
+    """Of the same names and tags, whatever the seed, which makes all of it other bytes."""
     sizes = (40_000, 1_500_000, 300_000)
     images = {
-        PUBLIC: make_image("public", sizes, docker=True),
-        PRIVATE: make_image("private", sizes),
-        BOBS: make_image("bobs", sizes),
-        SINGLE: make_image("single", sizes, docker=True),
+        PUBLIC: make_image(f"{seed}public", sizes, docker=True),
+        PRIVATE: make_image(f"{seed}private", sizes),
+        BOBS: make_image(f"{seed}bobs", sizes),
+        SINGLE: make_image(f"{seed}single", sizes, docker=True),
     }
-    content = Content(folder, images, make_index("multi", sizes))
-    with docker_registry(logs, folder, "filling") as registry:
+    content = Content(folder, images, make_index(f"{seed}multi", sizes))
+    with docker_registry(logs, folder, f"{seed}filling") as registry:
         for name, image in images.items():
             push_image(registry.url, name, "1", image)
         push_image(registry.url, MULTI, "1", content.multi)

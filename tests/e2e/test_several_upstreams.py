@@ -1,0 +1,241 @@
+"""Three real registries behind one mirror: each client's way to name one leads there, and nothing is mixed up."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.certificates import KeyPair, PrivateAuthority
+from tests.e2e.clients import Podman, Skopeo
+from tests.e2e.containerd import Containerd, containerd
+from tests.e2e.docker import Docker
+from tests.e2e.house import CORP, HUB, OWN_HOST, QUAY, Registries, registries
+from tests.e2e.images import Image
+from tests.e2e.pages import block
+from tests.e2e.plain_http import fetch
+from tests.e2e.processes import NotReadyError
+from tests.e2e.proxy import Proxy, Serving, serving
+from tests.e2e.upstreams import ACCOUNTS, PRIVATE, PUBLIC, SINGLE, basic
+
+pytestmark = pytest.mark.real("docker-registry")
+ALL = (HUB, QUAY, CORP)
+MIRROR = "mirror.example.com:8080"
+ANY = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json, */*"
+
+
+@pytest.fixture(scope="module")
+def three(workplace: Path, authority: PrivateAuthority, signer: KeyPair) -> Iterator[Registries]:
+    folder = workplace / "three"
+    folder.mkdir()
+    with registries(folder, authority, signer) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def house(three: Registries) -> Iterator[Proxy]:
+    with serving(three.config.parent, CONFIG=str(three.config)) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def started(workplace: Path) -> Iterator[Containerd]:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(containerd(workplace / "containerd-three.log"))
+        except NotReadyError as reason:
+            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
+        yield client
+
+
+@pytest.fixture
+def ctr(started: Containerd) -> Iterator[Containerd]:
+    yield started
+    started.forget()
+
+
+def all_of(image: Image) -> set[str]:
+    return {image.manifest.digest, *image.blob_digests}
+
+
+# --- containerd, by hosts.toml ---
+
+
+@pytest.mark.real("containerd", "ctr")
+@pytest.mark.parametrize("registry", ALL)
+@pytest.mark.parametrize("path", ["", "/{}", "/v2/{}"], ids=["by ns", "by a path before /v2", "by the first segment"])
+def test_containerd_gets_each_registrys_own_image(
+    ctr: Containerd, house: Proxy, three: Registries, registry: str, path: str
+) -> None:
+    more = "override_path = true\n" if path.startswith("/v2") else ""
+    place = house.host + path.format(registry if "/v2" not in path else registry.replace(CORP, "corp"))
+    ctr.configure(registry, block("containerd", "toml", 0, {MIRROR: place}) + more)
+    ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
+    assert ctr.digests() == all_of(three.contents[registry].images[PUBLIC])
+
+
+@pytest.mark.real("containerd", "ctr")
+def test_one_hosts_toml_for_all_registries_is_enough(ctr: Containerd, house: Proxy, three: Registries) -> None:
+    ctr.configure("_default", block("containerd", "toml", 0, {MIRROR: house.host}))
+    for registry in ALL:
+        ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
+    assert ctr.digests() == set().union(*(all_of(three.contents[one].images[PUBLIC]) for one in ALL))
+    refused = ctr.fetch(f"ghcr.io/{PUBLIC}:1")
+    assert refused.status != 0
+
+
+# --- skopeo, podman, buildah, by registries.conf and by the mirror's name ---
+
+
+@pytest.mark.real("skopeo")
+@pytest.mark.parametrize("registry", ALL)
+def test_skopeo_gets_each_registrys_own_image(skopeo: Skopeo, house: Proxy, three: Registries, registry: str) -> None:
+    name = registry.replace(CORP, "corp")
+    skopeo.copy(f"{house.host}/{name}/{PUBLIC}:1").ok()
+    assert skopeo.copied_digests() == all_of(three.contents[registry].images[PUBLIC])
+
+
+@pytest.mark.real("skopeo")
+def test_a_host_name_of_the_mirrors_leads_to_one_registry_alone(
+    skopeo: Skopeo, house: Proxy, three: Registries
+) -> None:
+    skopeo.copy(f"{OWN_HOST}:{house.port}/{PUBLIC}:1").ok()
+    assert skopeo.copied_digests() == all_of(three.contents[CORP].images[PUBLIC])
+    assert skopeo.copy(f"{OWN_HOST}:{house.port}/{QUAY}/{PUBLIC}:1").status != 0
+
+
+@pytest.mark.real("skopeo")
+def test_callers_logins_reach_the_registry_that_they_are_for_and_no_other(
+    skopeo: Skopeo, house: Proxy, three: Registries
+) -> None:
+    marks = three.marks()
+    image = f"{house.host}/{QUAY}/{PRIVATE}:1"
+    assert skopeo.copy(image).status != 0
+    assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0
+    skopeo.copy(image, "--src-creds", f"alice:{ACCOUNTS['alice']}").ok()
+    assert skopeo.copied_digests() == all_of(three.contents[QUAY].images[PRIVATE])
+    assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0, "out of the cache neither"
+    asked = three.asked(marks)
+    assert (asked[HUB], asked[CORP]) == (set(), set())
+
+
+@pytest.mark.real("podman")
+def test_podman_gets_each_registrys_own_image(podman: Podman, house: Proxy, three: Registries) -> None:
+    conf = podman.home / "registries.conf"
+    for registry, location in ((QUAY, f"{house.host}/{QUAY}"), (HUB, f"{house.host}/{HUB}")):
+        conf.write_text(
+            f'[[registry]]\nprefix = "{registry}"\nlocation = "127.0.0.1:9"\n'
+            f'[[registry.mirror]]\nlocation = "{location}"\ninsecure = true\n'
+        )
+        podman("pull", f"{registry}/{PUBLIC}:1", registries=conf).ok()
+        digest = three.contents[registry].images[PUBLIC].manifest.digest
+        assert podman.inspect(f"{registry}/{PUBLIC}:1")["Digest"] == digest
+
+
+# --- docker ---
+
+
+@pytest.mark.real("dockerd")
+def test_docker_gets_the_first_by_mirror_and_the_others_by_name(
+    docker: Docker, mirror: Serving, three: Registries
+) -> None:
+    with mirror(CONFIG=str(three.config)) as proxy:
+        for typed, registry, name in (
+            (PUBLIC, HUB, PUBLIC),
+            ("e2e-single-segment", HUB, SINGLE),
+            (f"{proxy.host}/{QUAY}/{PUBLIC}", QUAY, PUBLIC),
+            (f"{proxy.host}/corp/{PUBLIC}", CORP, PUBLIC),
+        ):
+            docker.pull(f"{typed}:1").ok()
+            image = three.contents[registry].images[name]
+            assert docker.diff_ids(f"{typed}:1") == list(image.diff_ids)
+            assert docker.repo_digests(f"{typed}:1") == [f"{typed}@{image.manifest.digest}"]
+
+
+# --- clients that are not here: what they send first, as PROTOCOL and the pages of docs/clients have it ---
+
+RECORDED = {
+    "dockerd's containerd store": ("/v2/{name}", "ns={registry}"),
+    "dockerd, a mirror with a path": ("/{registry}/v2/{name}", ""),
+    "the same with the containerd store": ("/{registry}/v2/{name}", "ns={registry}"),
+    "CRI with an endpoint's path": ("/{registry}/v2/{name}", "ns={registry}"),
+    "k3s": ("/v2/{name}", "ns={registry}"),
+    "k3s with a rewrite": ("/v2/{registry}/{name}", "ns={registry}"),
+    "buildkit": ("/v2/{name}", "ns={registry}"),
+    "buildkit, a mirror with a path": ("/v2/{registry}/{name}", "ns={registry}"),
+    "kaniko's registry map": ("/v2/{registry}/{name}", ""),
+    "regclient with a path prefix": ("/v2/{registry}/{name}", ""),
+}
+
+
+@pytest.mark.parametrize("registry", ALL)
+@pytest.mark.parametrize("client", RECORDED)
+def test_recorded_requests_lead_to_each_registrys_own_image(
+    house: Proxy, three: Registries, registry: str, client: str
+) -> None:
+    path, query = RECORDED[client]
+    # A port cannot stand in a path's segment for clients that take it for a host: they use the other name.
+    named = registry if "/v2/{registry}" not in path else registry.replace(CORP, "corp")
+    base = house.url + path.format(registry=named, name=PUBLIC)
+    query = "?" + query.format(registry=registry.replace(":", "%3A")) if query else ""
+    # Containerd and its kin ask for the name alone; the others for all that stands behind /v2/.
+    scope = PUBLIC if "ns=" in query else path.format(registry=named, name=PUBLIC).rpartition("/v2/")[2]
+    headers = {"Authorization": f"Bearer {house.token(f'repository:{scope}:pull')}", "Accept": ANY}
+    image = three.contents[registry].images[PUBLIC]
+    head = fetch("HEAD", f"{base}/manifests/1{query}", headers)
+    assert (head.status, head.headers["Docker-Content-Digest"]) == (200, image.manifest.digest)
+    if query:
+        assert head.headers["OCI-Namespace"] == registry
+    by_digest = fetch("GET", f"{base}/manifests/{image.manifest.digest}{query}", headers)
+    assert by_digest.body == image.manifest.content
+    for layer in image.layers:
+        assert fetch("GET", f"{base}/blobs/{layer.digest}{query}", headers).body == layer.content
+
+
+def test_a_mirror_for_one_registry_means_the_first(house: Proxy, three: Registries) -> None:
+    """Kaniko's --registry-mirror and dockerd's registry-mirrors name none: Docker Hub is what they are for."""
+    answer = house.get(f"/v2/{PUBLIC}/manifests/1", f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
+    assert answer.body == three.contents[HUB].images[PUBLIC].manifest.content
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v2/{PUBLIC}/manifests/1?ns=ghcr.io",
+        f"/v2/{PUBLIC}/manifests/1?ns=registry.corp.test",
+        f"/ghcr.io/v2/{PUBLIC}/manifests/1",
+        f"/{QUAY}/v2/{PUBLIC}/manifests/1?ns={HUB}",
+        f"/v2/{QUAY}/{PUBLIC}/manifests/1?ns={HUB}",
+        f"/{HUB}/v2/{QUAY}/{PUBLIC}/manifests/1",
+        f"/v2/ghcr.io/{PUBLIC}/manifests/1",
+    ],
+)
+def test_an_unknown_registry_and_two_at_once_are_refused(house: Proxy, three: Registries, path: str) -> None:
+    marks = three.marks()
+    answer = house.get(path, f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
+    assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
+    assert set().union(*three.asked(marks).values()) == set()
+
+
+def test_the_same_name_and_tag_never_mix_in_the_cache_either(house: Proxy, three: Registries) -> None:
+    token = f"Bearer {house.token(f'repository:{PUBLIC}:pull')}"
+    for _ in range(2):
+        for registry in ALL:
+            answer = house.get(f"/v2/{PUBLIC}/manifests/1?ns={registry}", token, Accept=ANY)
+            assert answer.body == three.contents[registry].images[PUBLIC].manifest.content
+    marks = three.marks()
+    foreign = three.contents[QUAY].images[PUBLIC]
+    for digest in (foreign.manifest.digest, "1"):
+        house.get(f"/v2/{PUBLIC}/manifests/{digest}?ns={HUB}", token, Accept=ANY)
+    refused = house.get(f"/v2/{PUBLIC}/blobs/{foreign.layers[0].digest}?ns={HUB}", token)
+    assert refused.status == 404, "it is in the cache, and was never in this repository"
+    assert three.asked(marks)[QUAY] == set()
+
+
+def test_each_tag_list_and_the_links_in_it_are_as_the_client_asked(house: Proxy) -> None:
+    login = basic("alice")
+    for path, query in ((f"/{QUAY}/v2/{PUBLIC}", ""), (f"/v2/{QUAY}/{PUBLIC}", ""), (f"/v2/{PUBLIC}", f"ns={QUAY}")):
+        scope = f"repository:{path.partition('/v2/')[2]}:pull"
+        token = house.ask_token(scope, login).json()["token"]
+        answer = house.get(f"{path}/tags/list?n=1&{query}", f"Bearer {token}")
+        assert answer.json() == {"name": path.partition("/v2/")[2], "tags": ["1"]}
