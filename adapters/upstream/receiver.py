@@ -22,7 +22,12 @@ _AHEAD = 4 * _ROOM
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """The connection's protocol, from `take` until the end of `pieces`."""
+    """The connection's protocol, from `take` until the end of `pieces`.
+
+    From `take` on, and not only once somebody reads: aiohttp gives a connection to the next request as soon as it has
+    received an answer, and who still reads that earlier answer makes aiohttp resume the connection, whosever it is by
+    then. Where aiohttp was its protocol still, it took bytes of this body for itself.
+    """
 
     def __init__(self, raw: aiohttp.ClientResponse, handler: ResponseHandler, transport: asyncio.Transport) -> None:
         self._raw = raw
@@ -30,6 +35,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._transport = transport
         self._begun = raw.content.read_nowait()
         handler.pause_reading()  # which that may have resumed; it also ends aiohttp's time limit
+        transport.set_protocol(self)
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
         self._room = _room(_FIRST)
         self._begin = self._end = 0
@@ -62,9 +68,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
         Raises what aiohttp would: SocketTimeoutError, ClientPayloadError, or its connection's error.
         """
-        self._transport.set_protocol(self)
-        # It may have been lost since reading was paused: TLS is read all the same, and then aiohttp was told.
-        self._is_lost = self._handler.transport is None or self._transport.is_closing()
         try:
             if self._begun:
                 yield self._begun

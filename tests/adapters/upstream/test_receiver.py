@@ -19,6 +19,7 @@ from tests.adapters.upstream.line import Line, line, parts, resources, upstream_
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
 
 MIB = 1024 * 1024
+SMALL = b"small" * 20_000
 LARGE = random.Random(1).randbytes(5 * MIB + 321)  # noqa: S311 - content, not a secret
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
@@ -184,3 +185,26 @@ def test_pieces_may_be_kept() -> None:
             assert b"".join(got) == LARGE
 
     run(asyncio.new_event_loop, go())
+
+
+def small_first(heard: Heard) -> Say:
+    return reply(body=SMALL) if heard.target.endswith("/manifests/1") else whole(heard)
+
+
+@LOOPS
+def test_who_still_reads_an_earlier_answer_of_the_connection_takes_nothing_of_this_one(loop: NewLoop) -> None:
+    """The earlier one has come whole and was not read yet; so aiohttp has given its connection to the next request."""
+
+    async def go() -> None:
+        async with line(small_first, silence=3) as one:
+            things = resources(one.upstream)
+            async with one.parts.registry.open(Fetch(things["manifest"], Passed())) as earlier:
+                await asyncio.sleep(0.2)
+                async with one.parts.registry.open(Fetch(things["blob"], Passed())) as answer:
+                    assert one.server.connections == 1
+                    assert await earlier.read(len(SMALL)) == SMALL
+                    await asyncio.sleep(0.2)
+                    assert await answer.read(len(LARGE)) == LARGE
+            assert await all_of(one) == LARGE
+
+    run(loop, go())
