@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from adapters.upstream.addresses import check_redirect, origin_of, parse_url
+from adapters.upstream.codings import decoded
 from adapters.upstream.faults import translated
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.receiver import BodyReceiver
@@ -30,7 +31,9 @@ _ONE_BYTE = ("Range", "bytes=0-0")
 
 @dataclass(frozen=True)
 class Request:
-    """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer."""
+    """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
+    `keeps_query`: the query goes on to where a redirect leads that says none of its own.
+    """
 
     method: str
     url: URL
@@ -38,6 +41,7 @@ class Request:
     authorization: str | None = field(default=None, repr=False)
     data: str | None = field(default=None, repr=False)
     follow: bool = True
+    keeps_query: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -86,13 +90,13 @@ class Response:
                 raise
 
     async def read(self, limit: int) -> bytes:
-        """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""
+        """The whole body, decoded; raises UpstreamBroken where it is longer than `limit` bytes or cannot be decoded."""
         content = bytearray()
         async for piece in self.pieces():
             content += piece
             if len(content) > limit:
                 raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
-        return bytes(content)
+        return decoded(bytes(content), self.header("Content-Encoding"), limit)
 
 
 class HttpClient:
@@ -116,7 +120,7 @@ class HttpClient:
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
             response = await self._send(asked.with_authorization(authorization))
             try:
-                target = _redirect_target(response, url) if request.follow else None
+                target = _redirect_target(response, asked) if request.follow else None
                 is_own = origin_of(url) == request.origin
                 if target is None and not _wants_get(method, response.status, is_own=is_own):
                     yield Response(response, is_own, BodyReceiver.take(response))
@@ -167,15 +171,19 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
             await response.content.readany()
 
 
-def _redirect_target(response: aiohttp.ClientResponse, base: URL) -> URL | None:
+def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | None:
     location = response.headers.get("Location")
     if response.status not in _REDIRECTS or location is None:
         return None
-    target = parse_url(location)
+    target, query = parse_url(location), asked.url.raw_query_string
     try:
-        return target if target.scheme else parse_url(str(base.join(target)))
+        target = target if target.scheme else parse_url(str(asked.url.join(target)))
     except ValueError as error:
         raise UpstreamBroken("the upstream redirects to an address that cannot be read") from error
+    if asked.keeps_query and query and not target.raw_query_string:
+        # registry.k8s.io forgets which page was asked; without it, the first one would come for ever.
+        return parse_url(f"{str(target).partition('#')[0].rstrip('?')}?{query}")
+    return target
 
 
 def _wants_get(method: str, status: int, *, is_own: bool) -> bool:

@@ -3,9 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from yarl import URL
+
 from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
-from domain.challenge import parse_challenges
+from domain.challenge import Challenge, parse_challenges
 from domain.documents import one_line, parse_object
 from domain.errors import (
     BlobUnknown,
@@ -56,7 +58,8 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
     match response.status:
         case 401:
             challenges = parse_challenges(response.lines("WWW-Authenticate"))
-            return UpstreamChallenged(message, challenges=challenges, detail=told.detail)
+            placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
+            return UpstreamChallenged(message, challenges=placed, detail=told.detail)
         case 404:
             return _unknown(told, kind)(message, detail=told.detail)
         case 416:
@@ -71,6 +74,18 @@ async def fault_of(response: Response) -> RegistryError:
     refusal = await refusal_of(response)
     is_told = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
     return refusal if is_told else UpstreamBroken(refusal.message)
+
+
+def _placed(challenge: Challenge, asked: URL) -> Challenge:
+    """With a realm that means the same wherever it is read: a relative one would lead our clients to us."""
+    realm = challenge.get("realm")
+    if not challenge.is_bearer or not realm:
+        return challenge
+    try:
+        address = URL(realm, encoded=True)
+        return challenge if address.scheme else challenge.with_parameters(realm=str(asked.join(address)))
+    except ValueError:
+        return challenge  # whoever has to follow it says so
 
 
 def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:

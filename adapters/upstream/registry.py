@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
+from adapters.upstream.codings import is_coded, unasked
 from adapters.upstream.http_client import HttpClient, Request, Response
 from adapters.upstream.refusals import fault_of, refusal_of
 from adapters.upstream.session_logins import LoginKey, SessionLogins
@@ -19,17 +20,28 @@ from application.ports.upstream_registry import (
     Passed,
     PingAnswer,
     Resource,
+    ResourceKind,
     UpstreamRight,
 )
 from domain.access import Scope
+from domain.challenge import Challenge
 from domain.content import Span
 from domain.digest import Digest
-from domain.errors import Denied, DigestInvalid, UpstreamBroken, UpstreamChallenged
+from domain.errors import (
+    Denied,
+    DigestInvalid,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamFault,
+)
+from domain.trust import Stance
 from domain.upstreams import Upstream
 
 _OK = 200
 _PARTIAL = 206
 _UNAUTHORIZED = 401
+_LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 # Bytes are sacred: a digest is over what the registry stores, not over what a coding makes of it.
@@ -62,45 +74,64 @@ class HttpUpstreamRegistry:
         headers = [_UNCODED, *(("Accept", line) for line in fetch.accept)]
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
-        request = Request("HEAD" if fetch.head else "GET", _address(resource), headers)
+        request = Request(
+            "HEAD" if fetch.head else "GET", _address(resource), headers, keeps_query=resource.kind in _LISTINGS
+        )
         async with self._authorized(request, resource.upstream, fetch.right, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
-            yield _HttpAnswer(response, of_whole=fetch.head)
+            yield _HttpAnswer(response, fetch)
 
     @asynccontextmanager
     async def _authorized(
         self, request: Request, upstream: Upstream, right: UpstreamRight, wanted: Scope | None
     ) -> AsyncIterator[Response]:
-        """The answer to the request made with this right; for a session of ours, a challenge is answered first."""
+        """The answer to the request made with this right; for a session of ours, a challenge is answered first.
+
+        Harbor answers every Authorization that it does not take with a Basic challenge, an old token too; what it asks
+        for shows without one. So what is remembered is tried first, nothing next, and a fresh answer last and once.
+        """
         if isinstance(right, Passed):
             async with self._client.request(request.with_authorization(right.raw)) as response:
                 yield response
             return
         key = LoginKey(upstream, right.credentials, wanted)
         sent = self._logins.remembered(key)
-        async with self._client.request(request.with_authorization(sent)) as response:
-            if not (response.status == _UNAUTHORIZED and response.is_own):
-                yield response
-                return
-            refusal = await refusal_of(response)
-        challenges = refusal.challenges if isinstance(refusal, UpstreamChallenged) else ()
-        answer = await self._logins.answer(key, challenges, refused=sent)
+        refusal: RegistryError | None = None
+        for authorization in dict.fromkeys((sent, None)):
+            async with self._client.request(request.with_authorization(authorization)) as response:
+                if not (response.status == _UNAUTHORIZED and response.is_own):
+                    yield response
+                    return
+                refusal = await refusal_of(response)
+            if not authorization or not authorization.startswith("Bearer ") or Stance(_challenges(refusal)).bearer:
+                break
+        assert refusal is not None  # noqa: S101 - tells the type checker that the loop has run
+        answer = await self._logins.answer(key, await self._asked_for(refusal, key), refused=sent)
         if answer is None:
             raise refusal
         async with self._client.request(request.with_authorization(answer)) as response:
             yield response
 
+    async def _asked_for(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
+        """The challenges of a 401; where a resource's has none, as some of gcr.io's, those of the ping."""
+        if (challenges := _challenges(refusal)) or key.wanted is None:
+            return challenges
+        try:
+            return (await self.ping(key.upstream, Passed())).challenges
+        except UpstreamFault:
+            return ()
+
 
 class _HttpAnswer:
     """Plays the Answer."""
 
-    def __init__(self, response: Response, *, of_whole: bool) -> None:
+    def __init__(self, response: Response, fetch: Fetch) -> None:
         self._response = response
-        facts = _facts(response)
+        facts = _facts(response, fetch.resource.kind)
         # One byte may have stood in for a HEAD; what is said is said of the whole all the same.
         whole = replace(facts, size=facts.whole_size, span=None, whole_size=None)
-        self.facts = whole if of_whole and facts.span else facts
+        self.facts = whole if fetch.head and facts.span else facts
         self.read = response.read
         self.pieces = response.pieces
 
@@ -129,14 +160,20 @@ def _address(resource: Resource) -> URL:
     return URL(f"{resource.upstream.url}/v2/{resource.path}{query}", encoded=True)
 
 
-def _facts(response: Response) -> Facts:
+def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:
+    return refusal.challenges if isinstance(refusal, UpstreamChallenged) else ()
+
+
+def _facts(response: Response, kind: ResourceKind) -> Facts:
     coding = response.header("Content-Encoding")
-    if coding and coding.lower() != "identity":
-        raise UpstreamBroken(f"the upstream sent content coded with {coding[:32]!r}, which nobody asked for")
+    coded = is_coded(coding)
+    if coded and (kind is ResourceKind.BLOB or response.status == _PARTIAL):
+        # A blob passes through as it comes, with offsets; and whether its digest is over the coded bytes nobody says.
+        raise unasked(coding)
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
     return Facts(
         media_type=response.header("Content-Type"),
-        size=response.raw.content_length,
+        size=None if coded else response.raw.content_length,
         digest=_digest(response.header("Docker-Content-Digest")),
         span=span,
         whole_size=whole,

@@ -1,6 +1,7 @@
 """Redirects are followed by us; credentials stay with the server that they were meant for."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from yarl import URL
@@ -8,6 +9,7 @@ from yarl import URL
 from adapters.upstream.http_client import Request
 from application.ports.upstream_registry import Passed
 from domain.errors import BlobUnknown, Denied, UpstreamBroken, UpstreamFault
+from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line
 from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, reply
 
@@ -264,3 +266,14 @@ async def test_several_hops_are_followed_to_the_end() -> None:
         )
         assert await get(link, f"{link.server.url}/start") == CONTENT
         assert len(link.said) == 6
+
+
+@in_loop
+async def test_authorization_is_not_for_another_scheme(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with (
+        WireServer(lambda _: reply(body=CONTENT), tls=authority.context()) as storage,
+        line(lambda _: to(f"{storage.url}/stored"), ca_file=authority.certificate) as link,
+    ):
+        assert (await link.fetch(right=ALICE))[1] == CONTENT
+        assert sent_authorization(storage) == [None]

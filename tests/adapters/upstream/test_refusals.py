@@ -216,3 +216,23 @@ async def test_401_without_a_challenge_is_still_one() -> None:
         refused = await refusal(link)
         assert isinstance(refused, UpstreamChallenged)
         assert refused.challenges == ()
+
+
+@pytest.mark.parametrize(
+    ("realm", "absolute"),
+    [
+        ("/token", "{url}/token"),
+        ("token?a=%2F", "{url}/v2/some/app/blobs/token?a=%2F"),
+        ("//auth.test/token", "http://auth.test/token"),
+        ("https://auth.test/token", "https://auth.test/token"),
+        ("http://[", "http://["),
+    ],
+)
+@in_loop
+async def test_relative_realm_is_placed_where_it_was_said(realm: str, absolute: str) -> None:
+    lines = [("WWW-Authenticate", f'Bearer realm="{realm}"'), ("WWW-Authenticate", 'Basic realm="/no address"')]
+    async with line(lambda _: reply(401, *lines)) as link:
+        refused = await refusal(link)
+        assert isinstance(refused, UpstreamChallenged)
+        expected = [absolute.format(url=link.server.url), "/no address"]
+        assert [challenge.get("realm") for challenge in refused.challenges] == expected

@@ -1,6 +1,7 @@
 """What is asked of a registry, and what its good answers say."""
 
 import asyncio
+import gzip
 
 import pytest
 
@@ -110,12 +111,37 @@ async def test_sha512_digest_is_a_claim() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip"])
-@pytest.mark.parametrize("kind", ["manifest", "blob"])
 @in_loop
-async def test_coding_that_nobody_asked_is_refused(kind: str, coding: str) -> None:
-    async with line(lambda _: reply(200, ("Content-Encoding", coding), body=b"\x1f\x8b" + CONTENT)) as link:
+async def test_blob_with_a_coding_is_refused(coding: str) -> None:
+    async with line(lambda _: reply(200, ("Content-Encoding", coding), body=gzip.compress(CONTENT))) as link:
+        with pytest.raises(UpstreamBroken, match="coded"):
+            await link.fetch("blob")
+
+
+@pytest.mark.parametrize("coding", ["deflate", "br", "zstd", "identity, gzip"])
+@pytest.mark.parametrize("kind", ["manifest", "tags"])
+@in_loop
+async def test_coding_that_cannot_be_undone_is_refused(kind: str, coding: str) -> None:
+    async with line(lambda _: reply(200, ("Content-Encoding", coding), body=CONTENT)) as link:
         with pytest.raises(UpstreamBroken, match="coded"):
             await link.fetch(kind)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
+@pytest.mark.parametrize("kind", ["manifest", "tags", "catalog", "referrers"])
+@in_loop
+async def test_what_is_read_whole_loses_its_gzip(kind: str, coding: str) -> None:
+    async with line(lambda _: reply(200, ("Content-Encoding", coding), body=gzip.compress(CONTENT))) as link:
+        facts, content = await link.fetch(kind)
+        assert (facts.size, content) == (None, CONTENT)
+
+
+@in_loop
+async def test_part_of_a_coded_manifest_is_refused() -> None:
+    headers = (("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-4/20"))
+    async with line(lambda _: reply(206, *headers, body=PART)) as link:
+        with pytest.raises(UpstreamBroken, match="coded"):
+            await link.fetch("manifest", byte_range=ByteRange(0, 4))
 
 
 @in_loop

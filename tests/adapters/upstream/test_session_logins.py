@@ -183,13 +183,33 @@ async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
             await link.fetch(right=Session(Credentials("alice", "wrong")))
 
 
-@pytest.mark.parametrize("lines", [('Basic realm="x"',), ('Digest realm="y"',), ()])
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y"'])
 @in_loop
-async def test_nobody_has_no_answer_to_basic(lines: tuple[str, ...]) -> None:
-    async with line(lambda _: reply(401, *(("WWW-Authenticate", one) for one in lines))) as link:
+async def test_nobody_has_no_answer_to_basic(challenge: str) -> None:
+    async with line(lambda _: reply(401, ("WWW-Authenticate", challenge))) as link:
         with pytest.raises(UpstreamChallenged):
             await link.fetch(right=NOBODY)
         assert sent(link) == [None]
+
+
+@in_loop
+async def test_ping_is_asked_how_to_log_in_where_the_resource_does_not_say() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        link.server.script = lambda heard: (
+            reply(401) if "/blobs/" in heard.target and not heard.header("Authorization") else registry.script(heard)
+        )
+        assert (await link.fetch(right=Session(ALICE)))[1] == CONTENT
+        assert [target.partition("?")[0] for _, target in link.said[1:-1]] == ["/v2/", "/token"]
+
+
+@in_loop
+async def test_nobody_says_how_to_log_in() -> None:
+    async with line(lambda _: reply(401)) as link:
+        for ask in (link.fetch, link.ping):
+            with pytest.raises((UpstreamChallenged, UpstreamFault)):
+                await ask(right=NOBODY)
+        assert len(link.said) == 3
 
 
 @in_loop
@@ -228,3 +248,46 @@ async def test_failed_login_fails_for_all_who_waited() -> None:
         assert len(registry.tokens) == 1
         registry.refusal = None
         assert (await link.fetch(right=NOBODY))[1] == CONTENT
+
+
+@in_loop
+async def test_token_that_is_refused_by_basic_is_left_out_and_then_replaced() -> None:
+    """Harbor: what it asks for shows only where nothing is sent."""
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=Session(ALICE))
+        usual = link.server.script
+
+        def harbor(heard: Heard) -> Say:
+            is_stale = heard.header("Authorization") == "Bearer t1"
+            return reply(401, ("WWW-Authenticate", 'Basic realm="harbor"')) if is_stale else usual(heard)
+
+        link.server.script = harbor
+        assert (await link.fetch(right=Session(ALICE)))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", None, "Bearer t2"]
+        assert len(registry.tokens) == 2
+
+
+@in_loop
+async def test_stale_token_where_nobody_needs_one_is_left_out() -> None:
+    async with line() as link:
+        TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        link.server.script = lambda heard: reply(401) if heard.header("Authorization") else reply(body=CONTENT)
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", None]
+
+
+@in_loop
+async def test_refused_basic_login_is_not_tried_without() -> None:
+    async with line() as link:
+        link.server.script = lambda heard: (
+            reply(body=CONTENT)
+            if heard.header("Authorization")
+            else reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
+        )
+        await link.fetch(right=Session(ALICE))
+        link.server.script = lambda _: reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=Session(ALICE))
+        assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE, BASIC_ALICE]
