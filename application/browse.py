@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl
 
 from application.authorize_pull import AuthorizePull
 from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
@@ -19,6 +20,7 @@ from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_NAMING, Naming, Upstream
 
 Query = tuple[tuple[str, str], ...]
+_IN_CIRCLES = '299 - "the upstream sends the same page again: the list may be incomplete"'
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,16 @@ class Browse:
         with self._refusals.by_upstream(right):
             async with self._registry.open(Fetch(resource, right.upstream, accept=accept)) as answer:
                 content, facts = await answer.read(MANIFEST_LIMIT), answer.facts
-        link = next_link(facts.link)
-        return Listing(
+        page = Listing(
             _json_object(content),
-            next_query=_query_of(link),
+            next_query=_query_of(next_link(facts.link)),
             filters_applied=facts.filters_applied,
             warnings=facts.warnings,
         )
+        if resource.query and sorted(parse_qsl(page.next_query or "")) == sorted(resource.query):
+            # The next page is the one that was just asked for. A client that believed it would never come to an end.
+            return replace(page, next_query=None, warnings=(*page.warnings, _IN_CIRCLES))
+        return page
 
 
 def _query_of(link: str | None) -> str | None:

@@ -152,3 +152,22 @@ def test_page_with_names_left_out_leads_to_the_next_one(content: bytes, shown: b
     service = ruled(sending(content, link='</v2/_catalog?last=z>; rel="next"'), CLOSED)
     page = service.run(service.catalog())
     assert (page.content, page.next_query) == (shown, "last=z")
+
+
+@pytest.mark.parametrize("ask", [referrers, lambda service, query: service.tags(query=query)])
+@pytest.mark.parametrize(
+    ("asked", "link", "following"),
+    [
+        ((("n", "2"), ("last", "b")), "</x?last=b&n=2>;rel=next", None),
+        ((("n", "2"), ("last", "b")), "</x?last=c&n=2>;rel=next", "last=c&n=2"),
+        ((("n", "2"),), "</x?last=b&n=2>;rel=next", "last=b&n=2"),
+        ((), "</x?last=b>;rel=next", "last=b"),
+    ],
+)
+def test_page_that_leads_to_itself_is_the_last(
+    ask: Callable[..., object], asked: tuple[tuple[str, str], ...], link: str, following: str | None
+) -> None:
+    service = sending(b'{"name":"public/app","tags":[]}', link=link)
+    page = service.run(ask(service, query=asked))
+    assert page.next_query == following
+    assert ["incomplete" in warning for warning in page.warnings] == ([] if following else [True])
