@@ -16,21 +16,25 @@ from domain.errors import (
     Unauthorized,
     UpstreamChallenged,
 )
+from domain.token_verifier import TokenVerifier
 from domain.tokens import TokenError
 from domain.trust import ChallengeStyle, Stance, UpstreamScheme
 
 REFUSED_UPSTREAM = (
     "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous"
 )
+_INSUFFICIENT = "insufficient_scope"
+_NO_RIGHT = "refused upstream: no such repository, or no right to it"
 _WRONG_LOGIN = "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
 
 
 class Refusals:
     """Every 401 that leaves us bears the challenge of its row (half the clients never ping)."""
 
-    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter) -> None:
+    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter, verifier: TokenVerifier) -> None:
         self._stances = stances
         self._rewriter = rewriter
+        self._verifier = verifier
 
     def by_us(self, gate: Gate, message: str, error: TokenError | None = None) -> Unauthorized:
         """The refusal of a caller whom our own rules stop."""
@@ -57,7 +61,7 @@ class Refusals:
         if right.is_mirrors and right.upstream != Passed():
             if Stance(challenged.challenges).scheme is UpstreamScheme.BASIC and right.upstream != Session():
                 return IdentityRefused(_WRONG_LOGIN)
-            return Denied("refused upstream: no such repository, or no right to it", detail=challenged.detail)
+            return Denied(_NO_RIGHT, detail=challenged.detail)
         wish = right.gate.wish
         told, known = Stance(challenged.challenges), right.gate.stance
         if right.upstream == Passed():
@@ -69,6 +73,8 @@ class Refusals:
         has_token = isinstance(wish.caller.authorization, Bearer)
         error: TokenError | None = "invalid_token" if has_token else None
         row = wish.upstream.trust.row_for(stance)
+        if row.relays and self._is_final(right, told):
+            return Denied(_NO_RIGHT, detail=challenged.detail)
         challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
             # RFC 6750 section 3.1: no error to who sent no token; the upstream means one of our own.
@@ -76,9 +82,25 @@ class Refusals:
         message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
 
+    def _is_final(self, right: Right, told: Stance) -> bool:
+        """Whether the upstream's 401 means that a new token would be refused as well. Docker Hub answers so for a
+        repository that does not exist; a challenge would have clients log in again and again.
+        """
+        needed, caller = right.gate.wish.needed, right.gate.wish.caller.authorization
+        if not needed or told.bearer is None or told.bearer.get("error") != _INSUFFICIENT:
+            return False
+        match right.upstream:
+            case Session(credentials):
+                return credentials is not None  # its token was just fetched for this; a login may do more than nobody's
+            case _:
+                return isinstance(caller, Bearer) and self._verifier.is_spent_on(caller.token, needed)
+
     def _after_login(self, right: Right, refused: CredentialsRefused) -> RegistryError:
         """The upstream's token server did not take the credentials of a session of ours."""
-        if right.upstream == mirrors_right(right.gate.wish.upstream):
+        mirrors = mirrors_right(right.gate.wish.upstream)
+        if right.upstream == mirrors == Session():
+            return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses nobody a token, but for what is private
+        if right.upstream == mirrors:
             return IdentityRefused(_WRONG_LOGIN)
         if right.gate.row.checks_accounts:
             return self.by_us(right.gate, REFUSED_UPSTREAM)

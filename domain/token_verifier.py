@@ -50,6 +50,25 @@ class TokenVerifier:
         registry = claims.get(UPSTREAM_CLAIM)
         return replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
 
+    def is_spent_on(self, text: str, needed: ScopeSet) -> bool:
+        """Whether a token that the upstream refuses for want of a right to `needed` was given for it, so that another
+        one would be refused as well: a countersigned one was, or it would not have got so far. A foreign token says by
+        its own word what it holds (distribution, spec/auth/jwt.md): nothing, or something of this very resource. The
+        word is not verified, for the worst that a wrong one does is to have its bearer told to give up.
+        """
+        signed, separator, _ = text.partition(SEPARATOR)
+        claimed = self._codec.peek(signed)
+        if claimed is None:
+            return False
+        if separator and claimed.claims.get("iss") == self._issuer:
+            return True
+        names = {scope.name for scope in needed}
+        access = claimed.claims.get("access", "")
+        entries = [] if access is None else access
+        return isinstance(entries, list) and all(
+            isinstance(entry, dict) and entry.get("name") in names for entry in entries
+        )
+
     def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
         signed = self._codec.verify(text)
         if signed is None:

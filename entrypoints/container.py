@@ -171,7 +171,7 @@ class Container(containers.DeclarativeContainer):
         events,
         background,
     )
-    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter)
+    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, verifier)
     authorize: providers.Provider[AuthorizePull] = providers.Singleton(
         AuthorizePull, stances, policy, verifier, refusals, rules
     )

@@ -189,3 +189,18 @@ def test_bad_token_of_one_changes_nothing_for_others() -> None:
     service.upstream.fault = None
     row, _ = service.run(service.parts.stances().row(service.parts.upstream()))
     assert row.number == 2
+
+
+@pytest.mark.parametrize("target", ["manifest", "blob", "tags"])
+def test_accounts_own_login_without_a_right_is_denied(target: str) -> None:
+    """Its token was fetched for just this: there is none that would do."""
+    service = Service(stocked("bearer"), accounts=accounts(ALICE))
+    fault = challenged(service.upstream.challenge(SCOPE, "insufficient_scope"))
+    for header in (basic(ALICE), header_of("countersigned", service, "alice")):
+        assert isinstance(refusal(service, header, fault, target), Denied)
+
+
+def test_nobodys_refused_token_is_a_denial_and_no_wrong_password() -> None:
+    """ghcr.io gives nobody a token for what is private; there is no login of the mirror's that could be wrong."""
+    service = Service(stocked("bearer"), upstream_identity="anonymous")
+    assert isinstance(refusal(service, None, CredentialsRefused("refused upstream")), Denied)

@@ -6,7 +6,7 @@ from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.tokens import TokenKind, TokenRefused, VerifiedToken
 from tests.domain.strategies import opaque_scopes, plain_scopes, plugin_scopes, scopes
-from tests.domain.token_service import BOTH, LIFETIME, NOW, PULL, UPSTREAM, UPSTREAM_TEXT, Service
+from tests.domain.token_service import BOTH, LIFETIME, NOW, PULL, REAL, UPSTREAM, UPSTREAM_TEXT, Service
 
 
 @BOTH
@@ -120,3 +120,40 @@ def test_any_text_is_foreign_and_refused(codec: TokenCodec, text: str) -> None:
     service = Service(codec)
     assert service.verifier.kind_of(text) is TokenKind.FOREIGN
     assert service.refusal(text) == {"invalid_token"}
+
+
+NEEDED = ScopeSet((PULL, Scope.parse("repository:mirrored/a/b:pull")))
+
+
+def foreign(claims: dict[str, object]) -> str:
+    """A token of an upstream's, in our own codec's form."""
+    return REAL.sign("JWT", {"iss": "auth.upstream.test", **claims})
+
+
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"access": []}, True),
+        ({"access": None}, True),
+        ({"access": [{"type": "repository", "name": "a/b", "actions": []}]}, True),
+        ({"access": [{"type": "repository", "name": "a/c", "actions": ["pull"]}]}, False),
+        ({"access": [{"name": "a/b"}, {"name": "a/c"}]}, False),
+        ({"access": {"name": "a/b"}}, False),
+        ({"access": ["a/b"]}, False),
+        ({"access": "a/b"}, False),
+        ({}, False),
+    ],
+)
+def test_a_refused_token_for_this_very_thing_is_spent(claims: dict[str, object], *, expected: bool) -> None:
+    assert Service(REAL).verifier.is_spent_on(foreign(claims), NEEDED) is expected
+
+
+@pytest.mark.parametrize("text", ["opaque", "a.b.c", "", "a~b"])
+def test_a_token_that_says_nothing_is_never_spent(text: str) -> None:
+    assert not Service(REAL).verifier.is_spent_on(text, NEEDED)
+
+
+@BOTH
+def test_a_countersigned_token_is_spent_when_refused(codec: TokenCodec) -> None:
+    service = Service(codec)
+    assert service.verifier.is_spent_on(service.countersigned(), NEEDED)
