@@ -1,0 +1,213 @@
+"""Challenges in all the forms in which registries write them, and what a client of ours is told instead."""
+
+import pytest
+
+from tests.adapters.upstream.wire import Heard, Say, reply
+from tests.entrypoints.quirks.conftest import Behind
+from tests.entrypoints.quirks.odd_registry import (
+    BLOB_PATH,
+    JSON,
+    MANIFEST,
+    NAME,
+    PULL,
+    TAG_PATH,
+    Mirror,
+    code_of,
+    error,
+    jwt,
+)
+from tests.entrypoints.service import basic
+
+REALM = "http://mirror.test/v2/auth"
+LONG = "x" * 60_000
+ANYBODY = {"upstream_identity": "anonymous"}
+ACCOUNT = basic("alice", "right")
+
+
+async def read(mirror: Mirror, path: str = TAG_PATH) -> None:
+    """As a client does that logs in where it is told to."""
+    refused = await mirror.ask(path)
+    assert refused.status == 401
+    (line,) = refused.all("www-authenticate")
+    assert line.startswith(f'Bearer realm="{REALM}"')
+    words = dict(part.split("=", 1) for part in line.removeprefix("Bearer ").split(","))
+    named = [(name, words[name].strip('"')) for name in ("service", "scope") if name in words]
+    token = await mirror.log_in("&".join(f"{name}={value}" for name, value in named))
+    answer = await mirror.ask(path, token)
+    assert (answer.status, answer.body) == (200, mirror.registry.names[path])
+
+
+async def test_bearer_and_basic_in_one_line_lead_to_the_token(mirror: Behind) -> None:
+    """Forgejo: and its scope is a star."""
+    behind = await mirror(bearer="*")
+    behind.registry.challenge = f'{behind.registry.challenge},Basic realm="odd"'
+    await read(behind)
+    assert behind.registry.heard("/token")[-1].target == "/token?service=odd&scope=%2A"
+    for_anybody = await mirror(bearer="*", **ANYBODY)
+    for_anybody.registry.challenge = f'{for_anybody.registry.challenge},Basic realm="odd"'
+    assert (await for_anybody.ask(TAG_PATH)).body == MANIFEST
+
+
+async def test_unquoted_challenge_is_read_whole(mirror: Behind) -> None:
+    behind = await mirror()
+    behind.registry.challenge = f"Bearer realm={behind.registry.url}/token, service=odd, scope={PULL},push"
+    answer = await behind.ask(TAG_PATH)
+    assert answer.all("www-authenticate") == [f'Bearer realm="{REALM}",service="odd",scope="{PULL},push"']
+    anybody = await mirror(**ANYBODY)
+    anybody.registry.challenge = f"Bearer realm={anybody.registry.url}/token,scope={PULL},push"
+    assert (await anybody.ask(TAG_PATH)).status == 200
+    assert anybody.registry.heard("/token")[0].target.endswith("scope=repository%3Ateam%2Fapp%3Apull%2Cpush")
+
+
+async def test_challenge_without_a_service_stays_without(mirror: Behind) -> None:
+    behind = await mirror()
+    behind.registry.challenge = f'Bearer realm="{behind.registry.url}/token"'
+    refused = await behind.ask(TAG_PATH)
+    assert refused.all("www-authenticate") == [f'Bearer realm="{REALM}",scope="{PULL}"']
+    await read(behind)
+    assert {"service=" in one.target for one in behind.registry.heard("/token")} == {False}
+
+
+async def test_scope_of_one_word_is_the_one_that_is_asked(mirror: Behind) -> None:
+    """public.ecr.aws: `aws`, which no client would guess."""
+    behind = await mirror(bearer="aws")
+    await read(behind)
+    assert behind.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
+    anybody = await mirror(bearer="aws", **ANYBODY)
+    assert (await anybody.ask(BLOB_PATH)).status == 200
+    assert anybody.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
+
+
+@pytest.mark.parametrize("realm", ["/token", "../token"])
+async def test_relative_realm_is_the_registrys_own(mirror: Behind, realm: str) -> None:
+    behind = await mirror()
+    behind.registry.challenge = f'Bearer realm="{realm}",service="odd"'
+    await behind.ask("/v2/")
+    await read(behind, BLOB_PATH)
+    untouched = await mirror(skip_auth_proxy=True)
+    untouched.registry.challenge = f'Bearer realm="{realm}",service="odd"'
+    where = f"{untouched.registry.url}/token"
+    assert (await untouched.ask("/v2/")).all("www-authenticate") == [f'Bearer realm="{where}",service="odd"']
+
+
+async def test_challenge_of_sixty_kilobytes_is_read(mirror: Behind) -> None:
+    behind = await mirror(**ANYBODY)
+    behind.registry.challenge = f'Bearer realm="{behind.registry.url}/token?long={LONG}",service="odd"'
+    assert (await behind.ask(TAG_PATH)).body == MANIFEST
+    assert LONG in behind.registry.heard("/token")[0].target
+    theirs = await mirror()
+    theirs.registry.challenge = f'Bearer realm="{theirs.registry.url}/token?long={LONG}",service="odd"'
+    await read(theirs)
+
+
+def harbor(heard: Heard) -> Say | None:
+    """Whatever Authorization it does not take, it answers with Basic."""
+    token = heard.header("Authorization")
+    if token in {None, "Bearer t2"} or heard.target.startswith("/token"):
+        return None
+    return error(401, "UNAUTHORIZED", ("WWW-Authenticate", 'Basic realm="harbor"'))
+
+
+async def test_stale_token_answered_by_basic_is_dropped_and_asked_anew(mirror: Behind) -> None:
+    behind = await mirror(bearer="", **ANYBODY)
+    assert (await behind.ask(TAG_PATH)).status == 200
+    behind.registry.odd, behind.registry.given = harbor, 1
+    behind.registry.server.heard.clear()
+    assert (await behind.ask(TAG_PATH)).body == MANIFEST
+    assert behind.registry.shown("/manifests/") == ["Bearer t1", None, "Bearer t2"]
+    assert len(behind.registry.heard("/token")) == 1
+
+
+async def test_clients_stale_token_answered_by_basic_keeps_the_bearer_challenge(mirror: Behind) -> None:
+    behind = await mirror(harbor, bearer="")
+    await behind.ask("/v2/")
+    refused = await behind.ask(TAG_PATH, "Bearer stale")
+    expected = f'Bearer realm="{REALM}",service="odd",scope="{PULL}",error="invalid_token"'
+    assert (refused.status, refused.all("www-authenticate")) == (401, [expected])
+    assert behind.registry.shown("/manifests/") == ["Bearer stale"]
+
+
+def silent_401(heard: Heard) -> Say | None:
+    """A resource that does not say how to log in; only the ping does."""
+    is_resource = heard.target.startswith("/v2/") and heard.target != "/v2/"
+    return reply(401) if is_resource and not (heard.header("Authorization") or "").startswith("Bearer t") else None
+
+
+async def test_401_without_a_challenge_is_answered_by_the_pings(mirror: Behind) -> None:
+    """gcr.io."""
+    behind = await mirror(silent_401, bearer="", **ANYBODY)
+    assert (await behind.ask(TAG_PATH)).body == MANIFEST
+    assert [one.target for one in behind.registry.server.heard if one.target != TAG_PATH] == [
+        "/v2/",
+        "/token?service=odd&scope=repository%3Ateam%2Fapp%3Apull",
+    ]
+    assert (await behind.ask(TAG_PATH)).status == 200
+    assert len(behind.registry.heard("/token")) == 1
+
+
+async def test_client_that_meets_a_401_without_a_challenge_gets_the_pings(mirror: Behind) -> None:
+    behind = await mirror(silent_401, bearer="")
+    refused = await behind.ask(TAG_PATH, "Bearer stale")
+    expected = f'Bearer realm="{REALM}",service="odd",scope="{PULL}",error="invalid_token"'
+    assert (refused.status, refused.all("www-authenticate")) == (401, [expected])
+
+
+async def test_registry_that_never_says_how_is_asked_three_times_at_most(mirror: Behind) -> None:
+    behind = await mirror(lambda heard: None if heard.target == "/v2/" else reply(401), **ANYBODY)
+    refused = await behind.ask(TAG_PATH)
+    assert (refused.status, code_of(refused)) == (403, "DENIED")
+    assert len(behind.registry.server.heard) <= 3
+
+
+def hub(token: str) -> object:
+    """Docker Hub: a token for what does not exist is one without rights, and the registry says 401 to it."""
+
+    def script(heard: Heard) -> Say | None:
+        if heard.target.startswith("/token"):
+            return reply(200, JSON, body=f'{{"token":"{token}"}}'.encode())
+        if not heard.header("Authorization"):
+            return None
+        challenge = f'Bearer realm="https://auth.test/token",service="odd",scope="{PULL}",error="insufficient_scope"'
+        return error(401, "UNAUTHORIZED", ("WWW-Authenticate", challenge))
+
+    return script
+
+
+@pytest.mark.parametrize("access", [(), ({"type": "repository", "name": NAME, "actions": []},)])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", [TAG_PATH, BLOB_PATH, f"/v2/{NAME}/tags/list"])
+async def test_missing_repository_is_denied_and_no_login_loop(
+    mirror: Behind, access: tuple[dict[str, object], ...], method: str, path: str
+) -> None:
+    behind = await mirror(hub(jwt(*access)), bearer="")
+    token = await behind.log_in()
+    refused = await behind.ask(path, token, method=method)
+    assert (refused.status, refused.all("www-authenticate")) == (403, [])
+    assert method == "HEAD" or code_of(refused) == "DENIED"
+    assert len(behind.registry.heard("/token")) == 1
+
+
+@pytest.mark.parametrize("token", ["opaque", jwt({"type": "repository", "name": "team/other", "actions": ["pull"]})])
+async def test_token_for_something_else_is_still_told_where_to_get_the_right_one(mirror: Behind, token: str) -> None:
+    behind = await mirror(hub(token), bearer="")
+    refused = await behind.ask(TAG_PATH, await behind.log_in())
+    expected = f'Bearer realm="{REALM}",service="odd",scope="{PULL}",error="insufficient_scope"'
+    assert (refused.status, refused.all("www-authenticate")) == (401, [expected])
+
+
+async def test_missing_repository_is_denied_to_the_mirrors_own_login(mirror: Behind) -> None:
+    behind = await mirror(hub(jwt()), bearer="", **ANYBODY)
+    refused = await behind.ask(TAG_PATH)
+    assert (refused.status, code_of(refused), refused.all("www-authenticate")) == (403, "DENIED", [])
+    assert behind.registry.shown("/manifests/") == [None, f"Bearer {jwt()}"]
+    assert len(behind.registry.heard("/token")) == 1
+
+
+async def test_missing_repository_is_denied_to_an_account(mirror: Behind) -> None:
+    """By its countersigned token, and by its Basic login."""
+    behind = await mirror(hub("opaque"), bearer="", accounts=ACCOUNT.removeprefix("Basic "))
+    answer = await behind.ask(f"/v2/auth?service=odd&scope={PULL}", ACCOUNT)
+    token = answer.body.decode().partition('"token":')[2].split('"')[1]
+    for shown in (f"Bearer {token}", ACCOUNT):
+        refused = await behind.ask(TAG_PATH, shown)
+        assert (refused.status, code_of(refused), refused.all("www-authenticate")) == (403, "DENIED", [])

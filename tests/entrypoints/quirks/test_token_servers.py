@@ -1,0 +1,145 @@
+"""Token servers that answer otherwise than distribution's own, and how long what they gave is used."""
+
+import asyncio
+import gzip
+import json
+
+import pytest
+
+from tests.adapters.upstream.wire import Heard, Say, reply
+from tests.entrypoints.quirks.conftest import Behind
+from tests.entrypoints.quirks.odd_registry import JSON, MANIFEST, PULL, TAG_PATH, Script, code_of, error
+
+ANYBODY = {"upstream_identity": "anonymous"}
+TOKEN = f"/v2/auth?service=odd&scope={PULL}"
+
+
+def at_token(said: Say) -> Script:
+    """This for every token that is asked for."""
+    return lambda heard: said if heard.target.startswith("/token") else None
+
+
+def giving(document: dict[str, object], *headers: tuple[str, str]) -> Say:
+    return reply(200, JSON, *headers, body=json.dumps(document).encode())
+
+
+async def test_token_may_come_as_access_token_alone(mirror: Behind) -> None:
+    """docker.elastic.co. Clients of ours get both names, as some read one only."""
+    said = at_token(giving({"access_token": "t0", "expires_in": 300}))
+    theirs = await mirror(said, bearer="")
+    told = json.loads((await theirs.ask(TOKEN)).body)
+    assert (told["token"], told["access_token"]) == ("t0", "t0")
+    assert (await theirs.ask(TAG_PATH, "Bearer t0")).body == MANIFEST
+    assert (await (await mirror(said, bearer="", **ANYBODY)).ask(TAG_PATH)).body == MANIFEST
+
+
+async def test_lifetime_that_is_not_told_is_a_minute(mirror: Behind) -> None:
+    said = at_token(giving({"token": "t0"}))
+    theirs = await mirror(said, bearer="")
+    assert json.loads((await theirs.ask(TOKEN)).body)["expires_in"] == 60
+    anybody = await mirror(said, bearer="", **ANYBODY)
+    for _ in range(2):
+        assert (await anybody.ask(TAG_PATH)).status == 200
+    assert len(anybody.registry.heard("/token")) == 1
+
+
+async def test_token_that_came_as_gzip_is_read(mirror: Behind) -> None:
+    body = gzip.compress(b'{"token":"t0"}')
+    behind = await mirror(at_token(reply(200, JSON, ("Content-Encoding", "gzip"), body=body)), bearer="")
+    assert await behind.log_in() == "Bearer t0"
+    assert behind.registry.heard("/token")[0].lines("Accept-Encoding") == ["identity"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_token_that_is_denied_is_no_fault_of_the_mirrors_login(mirror: Behind, status: int) -> None:
+    """ghcr.io: nobody gets a token for what is private, or is not there."""
+    behind = await mirror(at_token(error(status, "DENIED")), bearer="", **ANYBODY)
+    for method in ("GET", "HEAD"):
+        refused = await behind.ask(TAG_PATH, method=method)
+        assert (refused.status, refused.all("www-authenticate")) == (403, [])
+    assert code_of(await behind.ask(TAG_PATH)) == "DENIED"
+
+
+async def test_token_that_is_denied_is_denied_to_the_client(mirror: Behind) -> None:
+    behind = await mirror(at_token(error(403, "DENIED")), bearer="")
+    refused = await behind.ask(TOKEN)
+    assert (refused.status, code_of(refused)) == (403, "DENIED")
+    assert b"as the registry says" in refused.body
+    assert len(behind.registry.heard("/token")) == 1
+
+
+def wants_scope(heard: Heard) -> Say | None:
+    """registry.istio.io."""
+    without = heard.target.startswith("/token") and "scope=" not in heard.target
+    return reply(400, ("Content-Type", "text/plain"), body=b"scope is required") if without else None
+
+
+async def test_token_server_that_wants_a_scope_gets_one(mirror: Behind) -> None:
+    theirs = await mirror(wants_scope, bearer="")
+    assert (await theirs.ask(TAG_PATH, await theirs.log_in())).body == MANIFEST
+    anybody = await mirror(wants_scope, bearer="", **ANYBODY)
+    assert (await anybody.ask(TAG_PATH)).body == MANIFEST
+
+
+async def test_token_without_a_scope_is_refused_as_the_clients_request(mirror: Behind) -> None:
+    """It is no outage of the upstream: 502 would send clients to try again."""
+    behind = await mirror(wants_scope, bearer="")
+    refused = await behind.ask("/v2/auth?service=odd")
+    assert (refused.status, code_of(refused)) == (400, "UNSUPPORTED")
+
+
+THROTTLED = [
+    (JSON, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}'),
+    (("Content-Type", "text/plain"), b"Too Many Requests (HAP429)"),
+    (("Content-Type", "text/html"), b"<html>429</html>"),
+]
+
+
+@pytest.mark.parametrize("retry", ["7", "Wed, 21 Oct 2026 07:28:00 GMT", None])
+@pytest.mark.parametrize(("kind", "body"), THROTTLED)
+async def test_throttled_token_server_is_left_alone(
+    mirror: Behind, kind: tuple[str, str], body: bytes, retry: str | None
+) -> None:
+    headers = [kind, *([("Retry-After", retry)] if retry else [])]
+    for settings, path in (({}, TOKEN), (ANYBODY, TAG_PATH)):
+        behind = await mirror(at_token(reply(429, *headers, body=body)), bearer="", **settings)
+        refused = await behind.ask(path)
+        assert (refused.status, code_of(refused), refused.get("retry-after")) == (429, "TOOMANYREQUESTS", retry)
+        assert len(behind.registry.heard("/token")) == 1
+
+
+@pytest.mark.parametrize("retry", ["7", "Wed, 21 Oct 2026 07:28:00 GMT", None])
+@pytest.mark.parametrize(("kind", "body"), THROTTLED)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_throttled_pull_is_not_tried_again(
+    mirror: Behind, method: str, kind: tuple[str, str], body: bytes, retry: str | None
+) -> None:
+    headers = [kind, *([("Retry-After", retry)] if retry else [])]
+    said = reply(429, *headers, body=body)
+    behind = await mirror(lambda heard: said if "/manifests/" in heard.target else None, **ANYBODY)
+    refused = await behind.ask(TAG_PATH, method=method)
+    assert (refused.status, refused.get("retry-after")) == (429, retry)
+    assert method == "HEAD" or code_of(refused) == "TOOMANYREQUESTS"
+    assert len(behind.registry.heard("/manifests/")) == 1
+
+
+async def test_remembered_token_that_is_refused_is_replaced_once(mirror: Behind) -> None:
+    behind = await mirror(bearer="", **ANYBODY)
+    await behind.ask(TAG_PATH)
+    behind.registry.given += 1  # and with that, t1 is none any more
+    behind.registry.server.heard.clear()
+    assert (await behind.ask(TAG_PATH)).body == MANIFEST
+    assert behind.registry.shown("/manifests/") == ["Bearer t1", "Bearer t3"]
+    behind.registry.odd = lambda heard: (
+        error(401, "UNAUTHORIZED", ("WWW-Authenticate", behind.registry.bearer())) if heard.target == TAG_PATH else None
+    )
+    behind.registry.server.heard.clear()
+    assert (await behind.ask(TAG_PATH)).status == 403
+    assert behind.registry.shown("/manifests/") == ["Bearer t3", "Bearer t4"]
+
+
+async def test_one_token_is_fetched_for_all_who_wait(mirror: Behind) -> None:
+    behind = await mirror(bearer="", **ANYBODY)
+    answers = await asyncio.gather(*(behind.ask(TAG_PATH) for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert len(behind.registry.heard("/token")) == 1
