@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.upstream.wire import Heard, Say, reply
 from tests.entrypoints.quirks.conftest import Behind
-from tests.entrypoints.quirks.odd_registry import JSON, MANIFEST, PULL, TAG_PATH, Script, code_of, error
+from tests.entrypoints.quirks.odd_registry import JSON, MANIFEST, NAME, PULL, TAG_PATH, Script, code_of, error
 
 ANYBODY = {"upstream_identity": "anonymous"}
 TOKEN = f"/v2/auth?service=odd&scope={PULL}"
@@ -140,6 +140,6 @@ async def test_remembered_token_that_is_refused_is_replaced_once(mirror: Behind)
 
 async def test_one_token_is_fetched_for_all_who_wait(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
-    answers = await asyncio.gather(*(behind.ask(TAG_PATH) for _ in range(20)))
+    answers = await asyncio.gather(*(behind.ask(f"/v2/{NAME}/manifests/v{number}") for number in range(20)))
     assert {answer.status for answer in answers} == {200}
     assert len(behind.registry.heard("/token")) == 1
