@@ -10,6 +10,7 @@ from domain.digest import Digest
 from domain.errors import (
     BlobUnknown,
     CredentialsRefused,
+    Denied,
     IdentityRefused,
     ManifestUnknown,
     NameUnknown,
@@ -239,3 +240,12 @@ def test_a_search_finds_names_as_they_are_pulled() -> None:
     house.fakes[QUAY].tags = {"team/app": ["1"], "team/other": ["1"]}
     found = house.service.run(house.service.search(None, "quay.io/app"))
     assert [one.name for one in found] == ["quay.io/team/app"]
+
+
+def test_what_a_token_for_just_this_may_not_read_is_denied() -> None:
+    """Another token would be refused as well, so there is no challenge to loop on."""
+    house = House(CLIENT)
+    token = house.token("repository:secret/app:pull")
+    with pytest.raises(Denied):
+        house.manifest(RepositoryName("secret/app"), token=token)
+    assert house.rights(HUB)

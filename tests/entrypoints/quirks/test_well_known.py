@@ -8,7 +8,7 @@ from domain.realm_policy import RealmPolicy
 from domain.upstreams import Upstream
 from entrypoints.setting_values import origin_of_address
 
-POLICY = RealmPolicy(BundledPublicSuffixes(), frozenset())
+POLICY = RealmPolicy(BundledPublicSuffixes())
 
 
 def check(registry: str, realm: str) -> None:
