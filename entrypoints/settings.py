@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         registries = zip(self.table.upstreams, self.mirrored, strict=True)
         return CachePolicy(usual, {registry: one.times(usual) for registry, one in registries})
 
-    @property
+    @cached_property
     def access_rules(self) -> AccessRules:
         """Who may pull what."""
         return AccessRules(tuple(one.rule for one in self.rules))
