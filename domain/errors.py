@@ -13,6 +13,7 @@ RegistryError
 |-- UpstreamFault
 |   |-- UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamRejected
 |   |-- UpstreamThrottled   with what it said of waiting
+|   |   `-- UpstreamSpared  not asked again, because it has just said so
 |   |-- UpstreamUndecided   its challenge is not known yet
 |   |-- IdentityRefused     it does not accept the mirror's own identity
 |   `-- RealmRefused        its challenge leads where credentials must not go
@@ -24,6 +25,7 @@ No class knows an HTTP status: entrypoints/http/errors.py maps them.
 from collections.abc import Sequence
 from typing import ClassVar
 
+from domain.allowance import RateLimit
 from domain.challenge import Challenge
 
 
@@ -165,13 +167,27 @@ class UpstreamRejected(UpstreamFault):
 
 
 class UpstreamThrottled(UpstreamFault):
-    """`retry_after` is the upstream's Retry-After field as sent (RFC 9110 section 10.2.3), None without one."""
+    """`retry_after` is the upstream's Retry-After field as sent (RFC 9110 section 10.2.3), None without one;
+    `allowance` is what it said of that.
+    """
 
     code = "TOOMANYREQUESTS"
 
-    def __init__(self, message: str, *, retry_after: str | None = None, detail: object = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: str | None = None,
+        allowance: RateLimit | None = None,
+        detail: object = None,
+    ) -> None:
         super().__init__(message, detail=detail)
         self.retry_after = retry_after
+        self.allowance = allowance
+
+
+class UpstreamSpared(UpstreamThrottled):
+    """It was not asked at all: it had said just before that it wants to be asked less."""
 
 
 class UpstreamUndecided(UpstreamFault):

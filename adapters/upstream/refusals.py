@@ -7,6 +7,7 @@ from yarl import URL
 
 from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
+from domain.allowance import read_rate_limit
 from domain.challenge import Challenge, parse_challenges
 from domain.documents import one_line, parse_object
 from domain.errors import (
@@ -65,7 +66,9 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
         case 416:
             return RangeUnsatisfiable(message, size=_whole_size(response))
         case 429:
-            return UpstreamThrottled(message, retry_after=response.header("Retry-After"), detail=told.detail)
+            left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
+            retry_after = response.header("Retry-After")
+            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=told.detail)
     return _plain(response.status)(message, detail=told.detail)
 
 

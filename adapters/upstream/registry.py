@@ -24,6 +24,7 @@ from application.ports.upstream_registry import (
     UpstreamRight,
 )
 from domain.access import Scope
+from domain.allowance import read_rate_limit
 from domain.challenge import Challenge
 from domain.content import Span
 from domain.digest import Digest
@@ -180,6 +181,7 @@ def _facts(response: Response, kind: ResourceKind) -> Facts:
         link=response.header("Link"),
         filters_applied=response.header("OCI-Filters-Applied"),
         warnings=response.lines("Warning"),
+        allowance=read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining")),
     )
 
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Protocol, Self
 
 from domain.access import Credentials, Scope
+from domain.allowance import RateLimit
 from domain.challenge import Challenge
 from domain.content import ByteRange, Span
 from domain.digest import Bytes, Digest
@@ -97,7 +98,8 @@ class Facts:
     """What the answer's headers say, None where they are silent.
 
     `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
-    are set on a partial answer only. `digest` is a claim until somebody hashes the bytes.
+    are set on a partial answer only. `digest` is a claim until somebody hashes the bytes. `allowance` is of whoever
+    asked.
     """
 
     media_type: str | None = None
@@ -108,6 +110,7 @@ class Facts:
     link: str | None = None
     filters_applied: str | None = None
     warnings: tuple[str, ...] = ()
+    allowance: RateLimit | None = None
 
 
 class Answer(Protocol):

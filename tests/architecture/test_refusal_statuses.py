@@ -35,6 +35,7 @@ EXPECTED = {
     errors.UpstreamBroken: 502,
     errors.UpstreamRejected: 400,
     errors.UpstreamThrottled: 429,
+    errors.UpstreamSpared: 429,
     errors.UpstreamUndecided: 503,
     errors.IdentityRefused: 502,
     errors.RealmRefused: 502,

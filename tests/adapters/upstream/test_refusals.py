@@ -5,6 +5,7 @@ import json
 import pytest
 
 from application.ports.upstream_registry import Passed
+from domain.allowance import RateLimit
 from domain.challenge import Challenge
 from domain.content import ByteRange
 from domain.errors import (
@@ -170,8 +171,17 @@ async def test_429_says_when_to_come_back(value: str | None, body: bytes) -> Non
     async with line(lambda _: reply(429, *headers, body=body)) as link:
         refused = await refusal(link, "manifest")
         assert isinstance(refused, UpstreamThrottled)
-        assert refused.retry_after == value
+        assert (refused.retry_after, refused.allowance) == (value, None)
         assert len(link.said) == 1
+
+
+@in_loop
+async def test_429_says_what_is_left() -> None:
+    headers = (("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "0;w=21600"))
+    async with line(lambda _: reply(429, *headers, body=oci("TOOMANYREQUESTS"))) as link:
+        refused = await refusal(link, "manifest")
+        assert isinstance(refused, UpstreamThrottled)
+        assert refused.allowance == RateLimit(100, 0, 21600)
 
 
 @pytest.mark.parametrize(("value", "size"), [("bytes */20", 20), ("bytes 0-1/20", None), ("*/20", None), (None, None)])

@@ -6,6 +6,7 @@ import gzip
 import pytest
 
 from application.ports.upstream_registry import Facts, Passed
+from domain.allowance import RateLimit
 from domain.content import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
@@ -61,6 +62,25 @@ async def test_callers_authorization_goes_up_as_it_came(raw: str) -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         await link.fetch(right=Passed(raw))
         assert link.server.heard[0].lines("Authorization") == [raw]
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ((("ratelimit-limit", "100;w=21600"), ("RateLimit-Remaining", "76;w=21600")), RateLimit(100, 76, 21600)),
+        ((("ratelimit-limit", "plenty"), ("ratelimit-remaining", "more")), None),
+        ((), None),
+    ],
+)
+@in_loop
+async def test_what_is_left_of_an_allowance_is_read(
+    shown: tuple[tuple[str, str], ...], expected: RateLimit | None, *, head: bool
+) -> None:
+    headers = (*shown, ("docker-ratelimit-source", "192.0.2.1"), ("Content-Length", str(len(CONTENT))))
+    async with line(lambda _: reply(200, *headers, body=b"" if head else CONTENT)) as link:
+        facts, _ = await link.fetch("manifest", head=head)
+    assert facts.allowance == expected
 
 
 @pytest.mark.parametrize("head", [True, False])

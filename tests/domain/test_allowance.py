@@ -1,0 +1,88 @@
+"""What registries say of what may still be fetched, and of how long to wait."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.allowance import Allowance, RateLimit, read_rate_limit, seconds_to_wait
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "expected"),
+    [
+        ("100;w=21600", "76;w=21600", RateLimit(100, 76, 21600)),
+        ("100;w=21600", "0;w=21600", RateLimit(100, 0, 21600)),
+        (" 100 ; w=21600 ", "76", RateLimit(100, 76, 21600)),
+        ("100", "76;w=60", RateLimit(100, 76, 60)),
+        ('100;comment="a";w=21600, 5000;w=86400', "76;w=21600, 4000;w=86400", RateLimit(100, 76, 21600)),
+    ],
+)
+def test_what_docker_hub_says_is_read(limit: str, remaining: str, expected: RateLimit) -> None:
+    assert read_rate_limit(limit, remaining) == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining"),
+    [
+        (None, None),
+        (None, "76;w=21600"),
+        ("100;w=21600", None),
+        ("600", "595"),  # GitLab's: a window of its own, and no word of it
+        ("unlimited", "76;w=21600"),
+        ("100;w=21600", "-1;w=21600"),
+        ("100;w=0", "76;w=0"),
+        ("100;w=6h", "76;w=6h"),
+        ("1e2;w=21600", "7.6;w=21600"),
+        ("\u0661\u0660\u0660;w=21600", "76;w=\u0661"),
+        ("9" * 16 + ";w=21600", "76;w=21600"),
+        ("", ""),
+        (";w=21600", ";w=21600"),
+    ],
+)
+def test_nonsense_says_nothing(limit: str | None, remaining: str | None) -> None:
+    assert read_rate_limit(limit, remaining) is None
+
+
+@given(st.text(), st.text())
+def test_nothing_that_is_said_breaks_anything(limit: str, remaining: str) -> None:
+    told = read_rate_limit(limit, remaining)
+    assert told is None or min(told.limit, told.remaining, told.window - 1) >= 0
+    waited = seconds_to_wait(limit, NOW)
+    assert waited is None or waited >= 0
+
+
+def test_an_allowance_knows_when_it_was_seen() -> None:
+    assert RateLimit(100, 76, 21600).seen(NOW) == Allowance(100, 76, 21600, NOW)
+
+
+@pytest.mark.parametrize(("remaining", "is_low"), [(100, False), (10, False), (9, True), (0, True)])
+def test_less_than_a_tenth_is_low(remaining: int, *, is_low: bool) -> None:
+    assert Allowance(100, remaining, 21600, NOW).is_low == is_low
+
+
+@pytest.mark.parametrize(("remaining", "until"), [(1, NOW), (0, NOW + 21600)])
+def test_what_is_spent_is_so_for_its_window_at_most(remaining: int, until: float) -> None:
+    assert Allowance(100, remaining, 21600, NOW).spent_until == until
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"),
+    [
+        ("30", 30),
+        (" 30 ", 30),
+        ("0", 0),
+        ("Fri, 15 Jan 2027 08:01:00 GMT", 60),
+        ("Friday, 15-Jan-27 08:01:00 GMT", 60),
+        ("Fri, 15 Jan 2027 07:00:00 GMT", 0),  # over already
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("Fri, 99 Jan 2027 08:01:00 GMT", None),
+    ],
+)
+def test_how_long_to_wait(field: str | None, seconds: float | None) -> None:
+    assert seconds_to_wait(field, NOW) == seconds
