@@ -1,13 +1,16 @@
 """Counters in memory that all workers share, and the page that Prometheus reads."""
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from adapters.allowance_board import SharedAllowances, WorkerAllowanceBoard
 from domain.events import (
+    BackedOff,
     BytesDelivered,
     BytesFetched,
     ContentAsked,
@@ -38,6 +41,7 @@ _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("upstream_bytes", "Bytes of manifests and blobs that came from upstreams", ()),
     ("client_bytes", "Bytes of manifests and blobs that went to clients", ()),
     ("stale_answers", "Answers while the upstream could not be asked", ()),
+    ("throttled", "Times that an upstream began to want to be asked less", ()),
     ("evictions", "Pieces of content that were removed to make room", ()),
     ("wrong_content", "Manifests and blobs that were not what their digest says", ()),
     ("damaged_content", "Stored content that was not any more what it should be", ()),
@@ -54,6 +58,7 @@ _SIMPLE: dict[type[object], int] = {
     FillStarted: _PLACES["fills", None],
     FillResumed: _PLACES["fill_resumes", None],
     StaleServed: _PLACES["stale_answers", None],
+    BackedOff: _PLACES["throttled", None],
     WrongContent: _PLACES["wrong_content", None],
     ContentDamaged: _PLACES["damaged_content", None],
     StorageRanFull: _PLACES["storage_full", None],
@@ -61,14 +66,23 @@ _SIMPLE: dict[type[object], int] = {
     PullDenied: _PLACES["pulls_denied", None],
 }
 
+# What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.
+_GAUGES = (
+    ("allowance_limit", "Manifests that the upstream lets the mirror fetch in one window", attrgetter("limit")),
+    ("allowance_remaining", "How many of them are left", attrgetter("remaining")),
+    ("allowance_window_seconds", "How long the window is", attrgetter("window")),
+    ("allowance_seen_timestamp_seconds", "When the upstream said so", attrgetter("seen_at")),
+)
+
 
 class SharedCounters:
     """One row for each worker, in memory made before the workers are forked. A row has one writer, so nothing is
-    locked; a worker that takes the place of a dead one counts on where that one ended.
+    locked; a worker that takes the place of a dead one counts on where that one ended. `upstreams`: the addresses of
+    those whose allowances are kept beside the counters.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: int, upstreams: Iterable[str] = ()) -> None:
+        self.allowances = SharedAllowances(rows, upstreams)
         self._numbers = memoryview(mmap.mmap(-1, rows * len(_PLACES) * _BYTES)).cast("Q")
 
     def add(self, row: int, place: int, count: int) -> None:
@@ -84,6 +98,7 @@ class CountingEventSink:
     def __init__(self, counters: SharedCounters, row: int) -> None:
         self._counters = counters
         self._row = row
+        self.board = WorkerAllowanceBoard(counters.allowances, row)
         self._registry = CollectorRegistry()
         self._registry.register(_Totals(counters))
 
@@ -113,9 +128,18 @@ class _Totals(Collector):
     def __init__(self, counters: SharedCounters) -> None:
         self._counters = counters
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         for name, meaning, kinds in _COUNTERS:
             family = CounterMetricFamily(_PREFIX + name, meaning, labels=("kind",) if kinds else ())
             for kind in kinds or (None,):
                 family.add_metric((kind.value,) if kind else (), self._counters.total(_PLACES[name, kind]))
+            yield family
+        yield from self._allowances()
+
+    def _allowances(self) -> Iterator[Metric]:
+        known = list(self._counters.allowances.all())
+        for name, meaning, value_of in _GAUGES:
+            family = GaugeMetricFamily(_PREFIX + name, meaning, labels=("upstream",))
+            for url, allowance in known:
+                family.add_metric((url,), value_of(allowance))
             yield family

@@ -5,6 +5,7 @@ import logging
 from application.ports.event_sink import EventSink
 from domain.documents import one_line
 from domain.events import (
+    BackedOff,
     ContentDamaged,
     ContentEvicted,
     Event,
@@ -53,6 +54,8 @@ def _log_cache(event: Event) -> None:
     match event:
         case FillResumed(upstream, digest, reason):
             _LOG.warning("%s: %s broke off and is gone on with: %s", upstream, digest, one_line(reason))
+        case BackedOff(upstream, seconds, reason):
+            _LOG.warning("%s: asked less for %d seconds: %s", upstream, seconds, one_line(reason))
         case StaleServed(upstream, reason):
             _LOG.debug("%s: answered from the cache, unchecked: %s", upstream, one_line(reason))
         case ContentEvicted(count, size):

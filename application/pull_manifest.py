@@ -64,14 +64,9 @@ class PullManifest:
         item = Item(ask.source, ContentKind.MANIFEST, digest)
         content = await self._shelf.get(digest)
         if content is None:
-            return await self._fetched(ask, query, digest)
+            return await self._fetch.unknown(ask, query)
         admission = await self._rights.admit(ask, item)
         link = admission.link
         return ManifestAnswer(
             link.media_type, digest, len(content), content, admission.warnings, admission.good_until, is_hit=True
         )
-
-    async def _fetched(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
-        if query.is_content_with(digest) and (told := await self._fetch.head(ask, query)):
-            return told
-        return await self._fetch.get(ask, query)

@@ -102,6 +102,15 @@ class StaleServed:
 
 
 @dataclass(frozen=True)
+class BackedOff:
+    """The upstream wants to be asked less: it is left alone for so many seconds, by one whom it counts."""
+
+    upstream: str
+    seconds: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class ContentEvicted:
     """Content was removed to make room: how many pieces, how many bytes."""
 
@@ -138,6 +147,7 @@ CacheEvent = (
     | BytesFetched
     | BytesDelivered
     | StaleServed
+    | BackedOff
     | ContentEvicted
     | ContentDamaged
     | StorageRanFull

@@ -19,9 +19,11 @@ from adapters.upstream.search import HttpUpstreamSearch
 from adapters.upstream.session import SessionSettings, open_session
 from adapters.upstream.session_logins import SessionLogins
 from adapters.upstream.token_relay import HttpTokenRelay
+from application.allowances import Allowances
 from application.answer_ping import AnswerPing
 from application.authorize_pull import AuthorizePull
 from application.browse import Browse
+from application.cache.back_offs import BackOffs
 from application.cache.background import Background
 from application.cache.callers import Callers
 from application.cache.fetch_manifest import FetchManifest
@@ -37,6 +39,7 @@ from application.cache.sweep_cache import SweepCache
 from application.cache.tag_marks import TagMarks
 from application.grant_token import GrantToken
 from application.inspect_cache import InspectCache
+from application.ports.allowance_board import AllowanceBoard
 from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
 from application.ports.metrics_page import MetricsPage
@@ -114,7 +117,7 @@ def _metrics(counting: CountingEventSink) -> MetricsPage:
 
 def make_counters(settings: Settings) -> SharedCounters:
     """For all workers; made before they are forked."""
-    return SharedCounters(settings.workers)
+    return SharedCounters(settings.workers, [one.url for one in settings.table.upstreams])
 
 
 class Container(containers.DeclarativeContainer):
@@ -193,7 +196,11 @@ class Container(containers.DeclarativeContainer):
         providers.Callable(_mirror_callers, upstreams),
     )
     room: providers.Provider[Room] = providers.Singleton(_room, settings)
-    outages: providers.Provider[Outages] = providers.Singleton(Outages, clock, events)
+    board: providers.Provider[AllowanceBoard] = counting.provided.board
+    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, board, clock)
+    outages: providers.Provider[Outages] = providers.Singleton(
+        Outages, providers.Singleton(BackOffs, allowances, clock, events), clock, events
+    )
     grants: providers.Provider[Grants] = providers.Singleton(
         Grants, storage.provided.grants, cache_policy, clock, background
     )
@@ -201,14 +208,7 @@ class Container(containers.DeclarativeContainer):
         ReadRights, registry, grants, storage.provided.links, outages, background, clock
     )
     sweep: providers.Provider[SweepCache] = providers.Singleton(
-        SweepCache,
-        store,
-        storage.provided.keeper,
-        storage.provided.usage,
-        storage.provided.total,
-        room,
-        clock,
-        events,
+        SweepCache, store, storage.provided.keeper, storage.provided.usage, storage.provided.total, room, clock, events
     )
     shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, events)
     marks: providers.Provider[TagMarks] = providers.Singleton(TagMarks, storage.provided.tags, cache_policy, clock)
@@ -230,7 +230,7 @@ class Container(containers.DeclarativeContainer):
         GrantToken, stances, policy, issuer, relayed, upstreams, service
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
-        FetchManifest, registry, rights, shelf, events
+        FetchManifest, registry, rights, shelf, outages, events
     )
     pull_tag: providers.Provider[PullTag] = providers.Singleton(PullTag, rights, marks, shelf, fetch_manifest, outages)
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
@@ -264,7 +264,7 @@ async def open_container(
     `counters` are those of all workers, `row` is this one's.
     """
     session = open_session(SessionSettings(settings.upstream_timeout, settings.upstream_ca))
-    counting = CountingEventSink(counters or SharedCounters(1), row if counters else 0)
+    counting = CountingEventSink(counters or make_counters(settings), row)
     async with open_storage(settings, SystemClock()) as storage:
         container = Container(settings=settings, session=session, storage=storage, counting=counting)
         try:

@@ -57,8 +57,9 @@ class _Doctor:
             if is_kept:
                 await self._room(parts)
             reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
-            if image and parts.upstreams().source_of(image[0]).upstream in reached:
+            if image and (asked := parts.upstreams().source_of(image[0]).upstream) in reached:
                 await self._image(parts, image)
+                self._allowance(parts, asked)
         return self._status
 
     async def _reach(self, parts: Container, upstream: Upstream) -> bool:
@@ -128,6 +129,18 @@ class _Doctor:
             )
         else:
             print("ok: this machine's clock agrees with the upstream's")
+
+    def _allowance(self, parts: Container, upstream: Upstream) -> None:
+        """What it said of that when it was asked for the image, of which it speaks nowhere else."""
+        known = parts.allowances().shown(upstream)
+        if known is None:
+            return
+        what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left to this mirror"
+        if not known.is_low:
+            print(f"ok: {what} at {upstream.url}")
+            return
+        more = "" if upstream.credentials else "; a login of its own (UPSTREAM_IDENTITY) may have more"
+        print(f"warning: only {what} at {upstream.url}{more}")
 
     async def _image(self, parts: Container, image: Image) -> None:
         name, reference = image

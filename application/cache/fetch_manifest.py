@@ -1,15 +1,19 @@
 """FetchManifest: manifests as the upstream has them now; what comes is checked and kept."""
 
+from dataclasses import replace
+
 from application.cache.callers import Ask
+from application.cache.first_comers import FirstComers
 from application.cache.joined import Joined
 from application.cache.manifest_shelf import ManifestShelf
-from application.cache.read_rights import ReadRights
+from application.cache.outages import Outages
+from application.cache.read_rights import REFUSED_HEAD, ReadRights
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
 from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, check_manifest, signed_part
 from domain.digest import Digest
-from domain.errors import RegistryError, UpstreamBroken
+from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
 from domain.events import BytesFetched, WrongContent
 from domain.records import ContentKind, Item
 from domain.upstreams import Source
@@ -21,15 +25,30 @@ class FetchManifest:
     """Every manifest that leaves has been hashed; a HEAD says what the upstream says.
 
     What one caller asks several times at once is asked once. Not for several callers: an answer is a proof of the
-    right of the one whose right it was asked with.
+    right of the one whose right it was asked with. But those who come while another fetches ask by HEAD, which
+    registries with an allowance do not count.
     """
 
-    def __init__(self, registry: UpstreamRegistry, rights: ReadRights, shelf: ManifestShelf, events: EventSink) -> None:
+    def __init__(
+        self, registry: UpstreamRegistry, rights: ReadRights, shelf: ManifestShelf, outages: Outages, events: EventSink
+    ) -> None:
         self._registry = registry
         self._rights = rights
         self._shelf = shelf
+        self._outages = outages
         self._events = events
         self._joined = Joined()
+        self._first_comers = FirstComers()
+
+    async def unknown(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
+        """What is not here at all. Where the upstream wants to be asked less by this caller, few get as far as it."""
+        return await self._outages.attempt(
+            ask.source.upstream,
+            ask.caller,
+            lambda: self._head_or_get(ask, query),
+            has_stand_in=False,
+            manifests=True,
+        )
 
     async def head(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
         """What the upstream says of it; None where it leaves out what clients need to hear."""
@@ -37,7 +56,33 @@ class FetchManifest:
 
     async def get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
         """The manifest itself."""
-        return await self._joined.do(self._key(ask, query, head=False), lambda: self._get(ask, query))
+        return await self._joined.do(self._key(ask, query, head=False), lambda: self._get_or_find(ask, query))
+
+    async def _head_or_get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
+        digest = query.reference.digest
+        if digest and query.is_content_with(digest) and (told := await self.head(ask, query)):
+            return told
+        return await self.get(ask, query)
+
+    async def _get_or_find(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
+        async with self._first_comers.turn((ask.source, str(query.reference), query.accept)) as has_waited:
+            if has_waited:
+                self._outages.check(ask.source.upstream, ask.caller)
+                if found := await self._find(ask, query):
+                    return found
+            return await self._get(ask, query)
+
+    async def _find(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+        """What another caller has just fetched, where the upstream says to this one too that it is that."""
+        try:
+            told = await self._head(ask, query)
+        except REFUSED_HEAD:
+            return None  # counts only when a GET is refused too
+        content = await self._shelf.get(told.digest) if told else None
+        if told is None or content is None:
+            return None
+        check_manifest(told.media_type, content)
+        return replace(told, content=content, size=len(content), is_hit=True)
 
     def _key(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[object, ...]:
         return (ask.caller, ask.right, ask.source, str(query.reference), query.accept, head)
@@ -67,7 +112,11 @@ class FetchManifest:
         asked = query.reference.digest
         try:
             async with self._registry.open(fetch) as answer:
+                self._outages.saw(ask.source.upstream, ask.caller, answer.facts.allowance)
                 return answer.facts, b"" if head else await answer.read(MANIFEST_LIMIT)
+        except UpstreamThrottled as error:
+            self._outages.throttled(ask.source.upstream, ask.caller, error)
+            raise
         except RegistryError as error:
             item = Item(ask.source, ContentKind.MANIFEST, asked) if asked else None
             await self._rights.refused(ask, item, error)

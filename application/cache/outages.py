@@ -1,16 +1,19 @@
 """Outages: what to do while an upstream cannot be asked, where an older answer can stand in."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from application.cache.back_offs import Asker, BackOffs
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
+from domain.allowance import RateLimit
 from domain.documents import one_line
 from domain.errors import (
     RegistryError,
     UpstreamBroken,
+    UpstreamSpared,
     UpstreamThrottled,
     UpstreamTimedOut,
     UpstreamUndecided,
@@ -42,20 +45,32 @@ class _Failure:
 class Outages:
     """Remembers which upstreams have just failed, so that not every request waits for the next failure."""
 
-    def __init__(self, clock: Clock, events: EventSink) -> None:
+    def __init__(self, back_offs: BackOffs, clock: Clock, events: EventSink) -> None:
+        self._back_offs = back_offs
         self._clock = clock
         self._events = events
-        self._failures: Remembered[Hashable, _Failure] = Remembered(_REMEMBERED)
+        self._failures: Remembered[Upstream, _Failure] = Remembered(_REMEMBERED)
 
     async def attempt(
-        self, upstream: Upstream, caller: CallerId, start: Callable[[], Coroutine[Any, Any, T]], *, has_stand_in: bool
+        self,
+        upstream: Upstream,
+        caller: CallerId,
+        start: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        has_stand_in: bool,
+        manifests: bool = False,
     ) -> T:
-        """What `start` gives. With a stand-in the wait is short, and an upstream that has just failed is not asked.
+        """What `start` gives. With a stand-in the wait is short, and an upstream that has just failed, or wants to be
+        asked less by this caller, is not asked. `manifests`: that is what `start` asks for, and registries count.
 
-        Raises what `start` raises; UpstreamTimedOut where the short wait is over.
+        Raises what `start` raises; UpstreamTimedOut where the short wait is over; UpstreamThrottled in the upstream's
+        place, where it has just said so.
         """
-        if has_stand_in and (message := self._recent(upstream, caller)):
+        asker = Asker(upstream, caller, manifests)
+        if has_stand_in and (message := self._recent(asker)):
             raise UpstreamUnreachable(message)
+        if manifests and not has_stand_in:
+            self._back_offs.take_turn(asker)
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS if has_stand_in else None):
                 result = await start()
@@ -66,13 +81,29 @@ class Outages:
         except (UpstreamUnreachable, UpstreamTimedOut) as error:
             self._note(upstream, error)
             raise
+        except UpstreamSpared:
+            raise
         except UpstreamThrottled as error:
-            # Who was asked to wait is this caller; others have an allowance of their own.
-            self._note((upstream, caller), error)
+            self._back_offs.throttled(asker, error)
             raise
         self._failures.pop(upstream)
-        self._failures.pop((upstream, caller))
+        self._back_offs.answered(asker)
         return result
+
+    def throttled(self, upstream: Upstream, caller: CallerId, error: UpstreamThrottled) -> None:
+        """A manifest was refused so. `attempt` notes it too, but later than those look who waited for the same."""
+        self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
+
+    def check(self, upstream: Upstream, caller: CallerId) -> None:
+        """For who has waited while another asked for the same manifest: is there any sense in asking too?
+
+        Raises UpstreamSpared where there is none.
+        """
+        self._back_offs.check(Asker(upstream, caller, manifests=True))
+
+    def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
+        """An answer about a manifest said this of the caller's allowance, or nothing."""
+        self._back_offs.saw(upstream, caller, told)
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
         """Note that an older answer stands in; the Warning that goes with it (RFC 7234 section 5.5.7, in the form of
@@ -83,10 +114,12 @@ class Outages:
         quoted = reason.replace("\\", "").replace('"', "'")[:512]
         return f'299 - "not checked with the upstream just now: {quoted}"'
 
-    def _note(self, key: Hashable, error: RegistryError) -> None:
-        self._failures.put(key, _Failure(self._clock.now(), error.message))
+    def _note(self, upstream: Upstream, error: RegistryError) -> None:
+        self._failures.put(upstream, _Failure(self._clock.now(), error.message))
 
-    def _recent(self, upstream: Upstream, caller: CallerId) -> str | None:
-        now = self._clock.now()
-        known = (self._failures.get(upstream), self._failures.get((upstream, caller)))
-        return next((one.message for one in known if one and now < one.at + _PAUSE_SECONDS), None)
+    def _recent(self, asker: Asker) -> str | None:
+        failure = self._failures.get(asker.upstream)
+        if failure and self._clock.now() < failure.at + _PAUSE_SECONDS:
+            return failure.message
+        back_off = self._back_offs.current(asker)
+        return back_off.message if back_off else None

@@ -1,5 +1,7 @@
 """PullTag: what a tag means for these media types: as it was just now, as it is, or as it was."""
 
+from dataclasses import replace
+
 from application.cache.callers import Ask
 from application.cache.fetch_manifest import FetchManifest
 from application.cache.manifest_shelf import ManifestShelf
@@ -29,7 +31,13 @@ class PullTag:
         """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
         variant = variant_of(query.accept)
         if variant is None:
-            return await self._asked(ask, query, None, None)
+            return await self._outages.attempt(
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._asked(ask, query, None, None),
+                has_stand_in=False,
+                manifests=True,
+            )
         key = TagKey(ask.source, tag, variant)
         mark = await self._marks.find(key)
         held = await self._held(mark) if mark else None
@@ -44,6 +52,7 @@ class PullTag:
                 ask.caller,
                 lambda: self._asked(ask, query, key, mark if held else None),
                 has_stand_in=stand_in is not None,
+                manifests=True,
             )
         except OUTAGE as fault:
             if stand_in is None:
@@ -74,19 +83,28 @@ class PullTag:
 
     async def _asked(self, ask: Ask, query: ManifestQuery, key: TagKey | None, mark: TagMark | None) -> ManifestAnswer:
         try:
-            answer = await self._told(ask, query, mark) or await self._fetch.get(ask, query)
+            answer = await self._newest(ask, query, mark)
         except ContentUnknown:
             if key:
                 await self._marks.forget(key.source, key.tag)
             raise
-        if key is None:
-            return answer
-        mark = await self._marks.learn(key, answer.digest, answer.media_type)
-        if answer.content is None and not query.is_content_with(answer.digest):
-            # The HEAD spoke of content that may be here; by the tag it is fetched only where it is not.
-            held = await self._held(mark)
-            return self._answer(mark, held) if held is not None else await self._fetch.get(ask, query)
+        if key:
+            # Not before what it means is here: a HEAD may say what the GET then does not get any more, and what the
+            # tag meant before would not stand in.
+            await self._marks.learn(key, answer.digest, answer.media_type)
         return answer
+
+    async def _newest(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer:
+        told = await self._told(ask, query, mark)
+        if told is None:
+            return await self._fetch.get(ask, query)
+        if query.is_content_with(told.digest):
+            return told
+        # The HEAD spoke of content that may be here; it is fetched only where it is not.
+        held = await self._shelf.get(told.digest)
+        if held is None:
+            return await self._fetch.get(ask, query)
+        return replace(told, content=held, size=len(held), is_hit=True)
 
     async def _told(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer | None:
         """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""

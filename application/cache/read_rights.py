@@ -9,7 +9,7 @@ from application.cache.joined import Joined
 from application.cache.outages import OUTAGE, Outages
 from application.cache.remembered import Remembered
 from application.ports.link_index import LinkIndex
-from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
+from application.ports.upstream_registry import Facts, Fetch, Resource, ResourceKind, UpstreamRegistry
 from domain.content import BLOB_MEDIA_TYPE, MANIFEST_MEDIA_TYPES, ByteRange
 from domain.errors import ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged, UpstreamRejected
 from domain.names import Reference
@@ -69,6 +69,7 @@ class ReadRights:
                 ask.caller,
                 lambda: self._proofs.do((ask.caller, ask.right, item), lambda: self._prove(ask, item, link)),
                 has_stand_in=stand_in is not None,
+                manifests=item.kind is ContentKind.MANIFEST,
             )
         except OUTAGE as fault:
             if stand_in is None:
@@ -142,12 +143,14 @@ class ReadRights:
             resource, accept = Resource.manifest(ask.source, Reference(item.digest)), _ANY_MANIFEST
         try:
             try:
-                return await self._facts(Fetch(resource, ask.right, head=True, accept=accept))
+                return await self._facts(ask, Fetch(resource, ask.right, head=True, accept=accept))
             except REFUSED_HEAD:
-                return await self._facts(Fetch(resource, ask.right, accept=accept, byte_range=_ONE_BYTE))
+                return await self._facts(ask, Fetch(resource, ask.right, accept=accept, byte_range=_ONE_BYTE))
         except RangeUnsatisfiable as empty:
             return Facts(size=empty.size)  # it is there, and has not even the one byte that stands in for a HEAD
 
-    async def _facts(self, fetch: Fetch) -> Facts:
+    async def _facts(self, ask: Ask, fetch: Fetch) -> Facts:
         async with self._registry.open(fetch) as answer:
+            if fetch.resource.kind is ResourceKind.MANIFEST:
+                self._outages.saw(ask.source.upstream, ask.caller, answer.facts.allowance)
             return answer.facts

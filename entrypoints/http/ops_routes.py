@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from sanic import Blueprint, HTTPResponse, Request
 
 from application.report_status import UpstreamStatus
+from domain.allowance import Allowance
 from domain.upstreams import Upstream
 from entrypoints.container import Container
 
@@ -25,17 +26,21 @@ async def readyz(request: Request) -> HTTPResponse:
     upstreams = parts.upstreams().upstreams
     statuses = await asyncio.gather(*map(parts.report_status(), upstreams))
     is_ready = any(status.reachable for status in statuses)
-    shown = [_shown(upstream, status) for upstream, status in zip(upstreams, statuses, strict=True)]
+    shown = [
+        _shown(upstream, status, parts.allowances().shown(upstream))
+        for upstream, status in zip(upstreams, statuses, strict=True)
+    ]
     return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
 
 
-def _shown(upstream: Upstream, status: UpstreamStatus) -> dict[str, object]:
+def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | None) -> dict[str, object]:
     return {
         "name": upstream.name,
         "url": status.url,
         "reachable": status.reachable,
         "reason": status.reason,
-        "checked_at": datetime.fromtimestamp(status.checked_at, UTC).isoformat(timespec="seconds"),
+        "checked_at": _time(status.checked_at),
+        "allowance": _allowance(allowance),
     }
 
 
@@ -44,6 +49,22 @@ async def metrics(request: Request) -> HTTPResponse:
     parts: Container = request.app.ctx.parts
     content, media_type = parts.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
+
+
+def _allowance(known: Allowance | None) -> dict[str, object] | None:
+    """Null where the upstream never spoke of it."""
+    if known is None:
+        return None
+    return {
+        "limit": known.limit,
+        "remaining": known.remaining,
+        "window_seconds": known.window,
+        "seen_at": _time(known.seen_at),
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _json(status: int, document: dict[str, object]) -> HTTPResponse:

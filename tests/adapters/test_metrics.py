@@ -7,7 +7,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.metrics import CountingEventSink, SharedCounters
+from domain.allowance import Allowance
 from domain.events import (
+    BackedOff,
     BytesDelivered,
     BytesFetched,
     ContentAsked,
@@ -27,6 +29,7 @@ from domain.events import (
     WrongContent,
 )
 from domain.records import ContentKind
+from tests.contracts.storage import HUB, QUAY
 
 URL = "https://upstream.test"
 TABLE: list[tuple[Event, str, float]] = [
@@ -40,6 +43,7 @@ TABLE: list[tuple[Event, str, float]] = [
     (BytesFetched(2**40), "upstream_bytes_total", 2**40),
     (BytesDelivered(7), "client_bytes_total", 7),
     (StaleServed(URL, "refused"), "stale_answers_total", 1),
+    (BackedOff(URL, 30, "slow down"), "throttled_total", 1),
     (ContentEvicted(3, 4096), "evictions_total", 3),
     (WrongContent(URL, "a/b", "sha256:a"), "wrong_content_total", 1),
     (ContentDamaged("sha256:a"), "damaged_content_total", 1),
@@ -125,3 +129,18 @@ def test_names_never_stand_on_the_page() -> None:
     page = sink.render()[0].decode()
     for name in ("alice", "upstream.test", "a/b", "sha256", "refused"):
         assert name not in page
+
+
+def test_allowances_are_told_by_upstream_the_newest_whichever_worker_answers() -> None:
+    counters = SharedCounters(2, [HUB.url, QUAY.url])
+    sinks = [CountingEventSink(counters, row) for row in range(2)]
+    sinks[0].board.show(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))
+    sinks[1].board.show(HUB, Allowance(100, 75, 21600, 1_800_000_001.5))
+    for sink in sinks:
+        told = {name: value for name, value in numbers(sink).items() if name.startswith("allowance_")}
+        assert told == {
+            f'allowance_limit{{upstream="{HUB.url}"}}': 100,
+            f'allowance_remaining{{upstream="{HUB.url}"}}': 75,
+            f'allowance_window_seconds{{upstream="{HUB.url}"}}': 21600,
+            f'allowance_seen_timestamp_seconds{{upstream="{HUB.url}"}}': 1_800_000_001.5,
+        }

@@ -11,6 +11,7 @@ def test_the_known_ports_are_found() -> None:
         "domain.ports.TokenCodec",
         "domain.ports.AccountDirectory",
         "domain.ports.PublicSuffixes",
+        "application.ports.allowance_board.AllowanceBoard",
         "application.ports.content_store.ContentStore",
         "application.ports.content_store.Draft",
         "application.ports.content_store.FollowedDraft",

@@ -17,6 +17,7 @@ from domain.access import Credentials, ScopeSet
 from domain.authorization import encode_basic
 from domain.errors import CredentialsRefused, UpstreamUnreachable
 from domain.events import (
+    BackedOff,
     BytesDelivered,
     BytesFetched,
     CacheEvent,
@@ -59,6 +60,7 @@ def _fanned() -> EventSink:
 EACH = pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink, _counting, _fanned])
 EVENTS = [
     StanceLearnt(URL, 3, "relayed", is_change=False),
+    BackedOff(URL, 30, "slow down"),
     StanceLearnt(URL, 2, "open", is_change=True),
     UpstreamSharesOurName(URL, "mirror"),
     UpstreamFailed(URL, "connection refused"),
@@ -81,7 +83,7 @@ UNLOGGED = (ContentAsked, FillStarted, FillJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
     "INFO": (ContentEvicted, PullDenied),
-    "WARNING": (UpstreamSharesOurName, UpstreamFailed, FillResumed, StorageRanFull),
+    "WARNING": (UpstreamSharesOurName, UpstreamFailed, FillResumed, StorageRanFull, BackedOff),
     "ERROR": (WrongContent, ContentDamaged, UpkeepFailed),
 }
 ALICE = Credentials("alice", "opensesame")
@@ -120,7 +122,8 @@ def test_no_event_has_room_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
     names = {"upstream", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
-    assert {field.name for field in fields(kind)} <= names | {"kind", "is_hit", "count", "size", "account"}
+    counts = {"kind", "is_hit", "count", "size", "account", "seconds"}
+    assert {field.name for field in fields(kind)} <= names | counts
 
 
 def _level(event: Event) -> str:

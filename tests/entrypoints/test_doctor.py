@@ -21,8 +21,8 @@ Doctor = Callable[..., tuple[int, list[str]]]
 
 
 @contextmanager
-def registry(ahead: float = 0, challenge: str | None = None) -> Iterator[str]:
-    """Has one image, `team/app:1`; its clock is so many seconds ahead."""
+def registry(ahead: float = 0, challenge: str | None = None, left: int | None = None) -> Iterator[str]:
+    """Has one image, `team/app:1`; its clock is so many seconds ahead; so many manifests of 100 are `left`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,6 +36,9 @@ def registry(ahead: float = 0, challenge: str | None = None) -> Iterator[str]:
             self.send_header("Content-Length", str(len(MANIFEST)))
             if is_manifest:
                 self.send_header("Docker-Content-Digest", str(DIGEST))
+                if left is not None:
+                    self.send_header("RateLimit-Limit", "100;w=21600")
+                    self.send_header("RateLimit-Remaining", f"{left};w=21600")
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(MANIFEST)
@@ -74,6 +77,17 @@ def test_all_is_well(doctor: Doctor) -> None:
     assert (status, [line for line in lines if not line.startswith("ok: ")]) == (0, [])
     assert lines[1] == "ok: 127.0.0.1 is at 127.0.0.1"
     assert lines[-1] == f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}"
+
+
+def test_what_is_left_of_the_allowance(doctor: Doctor) -> None:
+    with registry(left=76) as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
+    assert (status, lines[-1]) == (0, f"ok: 76 of 100 manifests in 6 hours are left to this mirror at {url}")
+    with registry(left=9) as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
+    assert status == 0
+    assert lines[-1].startswith(f"warning: only 9 of 100 manifests in 6 hours are left to this mirror at {url}; ")
+    assert "UPSTREAM_IDENTITY" in lines[-1]
 
 
 def test_an_image_that_is_not_there(doctor: Doctor) -> None:

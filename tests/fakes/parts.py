@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from dependency_injector import providers
 
-from adapters.metrics import CountingEventSink, SharedCounters
-from entrypoints.container import Container, close_parts
+from adapters.metrics import CountingEventSink
+from entrypoints.container import Container, close_parts, make_counters
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
@@ -53,7 +53,7 @@ def container_of(
     settings: Settings, upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Container:
     """The container with the fake upstream in the three parts that it plays."""
-    counting = CountingEventSink(SharedCounters(1), 0)
+    counting = CountingEventSink(make_counters(settings), 0)
     storage = storage or (memory_storage() if settings.cache_dir else no_storage())
     container = Container(settings=settings, session=None, storage=storage, counting=counting)
     container.registry.override(providers.Object(upstream))

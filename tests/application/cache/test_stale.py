@@ -184,6 +184,21 @@ def test_other_outages_extend_no_tag(outage: RegistryError) -> None:
     pulls.run(act())
 
 
+@EACH
+def test_what_a_tag_meant_stands_in_where_a_head_says_something_new_that_cannot_be_had(outage: RegistryError) -> None:
+    pulls = Pulls()
+
+    async def act() -> None:
+        await pulls.pull(NOBODYS, **PUBLIC)
+        pulls.upstream.put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[],"annotations":{"new":"yes"}}')
+        pulls.upstream.refuse = lambda fetch: None if fetch.head else outage
+        for _ in range(3):
+            pulls.service.clock.advance(61)
+            assert (await pulls.pull(NOBODYS, **PUBLIC)).content == IMAGE_CONTENT
+
+    pulls.run(act())
+
+
 def test_an_upstream_that_has_just_failed_is_left_alone_for_a_moment() -> None:
     pulls = Pulls()
 

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from dependency_injector import providers
 from prometheus_client.parser import text_string_to_metric_families
 
+from domain.allowance import RateLimit
 from domain.errors import UpstreamTimedOut, UpstreamUnreachable
 from entrypoints.container import Container
 from entrypoints.settings import Settings
@@ -40,9 +42,25 @@ async def test_readyz_counts_any_registrys_answer(start: Start, upstream: FakeUp
                 "reachable": True,
                 "reason": None,
                 "checked_at": "2027-01-15T08:00:00+00:00",
+                "allowance": None,
             }
         ],
     }
+
+
+async def test_readyz_tells_what_is_left_of_the_allowance(start: Start, upstream: FakeUpstream) -> None:
+    upstream.put_manifest("team/app", "1", b'{"schemaVersion":2,"layers":[]}')
+    left = RateLimit(100, 76, 21600)
+    upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, allowance=left))
+    service = await start()
+    assert (await service.get("/v2/team/app/manifests/1")).status_code == 200
+    assert (await service.get("/readyz")).json()["upstreams"][0]["allowance"] == {
+        "limit": 100,
+        "remaining": 76,
+        "window_seconds": 21600,
+        "seen_at": "2027-01-15T08:00:00+00:00",
+    }
+    assert 'allowance_remaining{upstream="https://upstream.test"} 76.0' in (await service.get("/metrics")).text
 
 
 async def test_readyz_says_what_is_wrong(start: Start, upstream: FakeUpstream) -> None:

@@ -1,0 +1,64 @@
+"""What every AllowanceBoard does."""
+
+from dataclasses import replace
+
+import pytest
+
+from adapters.allowance_board import SharedAllowances, WorkerAllowanceBoard
+from application.ports.allowance_board import AllowanceBoard
+from domain.allowance import Allowance
+from tests.contracts.storage import HUB, QUAY
+from tests.fakes.allowances import MemoryAllowanceBoard
+
+EACH = pytest.mark.parametrize("player", ["real", "fake"])
+SAID = Allowance(100, 76, 21600, 1_800_000_000.25)
+
+
+def two_workers(player: str) -> tuple[AllowanceBoard, AllowanceBoard]:
+    if player == "fake":
+        lines: list[tuple[str, Allowance]] = []
+        return MemoryAllowanceBoard(lines), MemoryAllowanceBoard(lines)
+    shared = SharedAllowances(2, [HUB.url, QUAY.url])
+    return WorkerAllowanceBoard(shared, 0), WorkerAllowanceBoard(shared, 1)
+
+
+@EACH
+def test_nothing_is_shown_at_the_start(player: str) -> None:
+    one, other = two_workers(player)
+    assert one.shown(HUB) is other.shown(HUB) is None
+
+
+@EACH
+def test_what_one_worker_shows_all_see(player: str) -> None:
+    one, other = two_workers(player)
+    one.show(HUB, SAID)
+    assert one.shown(HUB) == other.shown(HUB) == SAID
+
+
+@EACH
+def test_the_newest_counts_whoever_showed_it(player: str) -> None:
+    one, other = two_workers(player)
+    newest = replace(SAID, remaining=3, seen_at=SAID.seen_at + 60)
+    one.show(HUB, newest)
+    other.show(HUB, SAID)
+    assert one.shown(HUB) == other.shown(HUB) == newest
+    again = replace(SAID, remaining=100, seen_at=SAID.seen_at + 61)
+    other.show(HUB, again)
+    assert one.shown(HUB) == other.shown(HUB) == again
+
+
+@EACH
+def test_each_upstream_has_its_own(player: str) -> None:
+    one, other = two_workers(player)
+    one.show(HUB, SAID)
+    assert other.shown(QUAY) is None
+    other.show(QUAY, replace(SAID, limit=2**40, remaining=0))
+    assert one.shown(HUB) == SAID
+    assert one.shown(QUAY) == replace(SAID, limit=2**40, remaining=0)
+
+
+@EACH
+def test_an_upstream_is_known_by_its_address(player: str) -> None:
+    one, _ = two_workers(player)
+    one.show(HUB, SAID)
+    assert one.shown(replace(HUB, search_url="https://search.test")) == SAID

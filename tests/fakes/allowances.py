@@ -1,0 +1,18 @@
+"""A board in memory, on which several workers show."""
+
+from domain.allowance import Allowance
+from domain.upstreams import Upstream
+
+
+class MemoryAllowanceBoard:
+    """Plays the AllowanceBoard; workers that share `lines` see what each other shows."""
+
+    def __init__(self, lines: list[tuple[str, Allowance]] | None = None) -> None:
+        self._lines = [] if lines is None else lines
+
+    def show(self, upstream: Upstream, allowance: Allowance) -> None:
+        self._lines.append((upstream.url, allowance))
+
+    def shown(self, upstream: Upstream) -> Allowance | None:
+        known = [allowance for url, allowance in self._lines if url == upstream.url]
+        return max(known, key=lambda one: one.seen_at, default=None)
