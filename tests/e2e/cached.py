@@ -81,11 +81,18 @@ class FaultyUpstream(LoggedUpstream):
 
 
 @contextmanager
-def faulty_upstream(folder: Path, files: Path, port: int | None = None) -> Iterator[FaultyUpstream]:
+def faulty_upstream(
+    folder: Path,
+    files: Path,
+    port: int | None = None,
+    *,
+    program: str = "faulty_upstream.py",
+    words: tuple[str, ...] = (),
+) -> Iterator[FaultyUpstream]:
     port = port or free_port()
     files.mkdir(exist_ok=True)
     number = len(list(folder.glob("faulty-*.log")))
-    argv = [sys.executable, str(HERE / "faulty_upstream.py"), str(port), str(files)]
+    argv = [sys.executable, str(HERE / program), str(port), str(files), *words]
     process = Process(argv, folder / f"faulty-{number}.log")
     url = f"http://127.0.0.1:{port}"
     with running(process, lambda: answers(f"{url}/control")):

@@ -1,0 +1,130 @@
+"""A registry that lets us fetch so many manifests and no more, as Docker Hub does: spared, shown, survived."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import Cached, cached, faulty_upstream, settle
+from tests.e2e.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.plain_http import Answer, send
+from tests.e2e.proxy import Serving
+
+pytestmark = pytest.mark.real()
+
+LIMIT = 6
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+
+
+@pytest.fixture
+def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
+    """Two workers. A tag is asked for again after a second, a right for ten minutes not."""
+    with (
+        faulty_upstream(tmp_path, tmp_path / "files", program="counting_upstream.py", words=(str(LIMIT),)) as upstream,
+        cached(serve, upstream, tmp_path / "cache", TAG_TTL="1", GRANT_TTL="600") as found,
+    ):
+        yield found
+
+
+def path_of(name: str, reference: str = "1") -> str:
+    return f"/v2/e2e/{name}/manifests/{reference}"
+
+
+def pushed(house: Cached, name: str) -> Image:
+    image = make_image(name, (1000,))
+    house.upstream.push(image, "1")
+    return image
+
+
+def by_each_worker(house: Cached, path: str, **headers: str) -> list[Answer]:
+    with house.proxy.connection_to_each_worker() as connections:
+        return [send(connection, "GET", path, headers) for connection in connections]
+
+
+def asked(house: Cached, since: int = 0, method: str = "GET") -> int:
+    """How many manifests the upstream was asked for."""
+    entries = house.upstream.log(since)
+    return len([one for one in entries if one["method"] == method and "/manifests/" in one["path"]])
+
+
+def gauges(page: bytes, upstream: str) -> dict[str, float]:
+    lines = [line.partition(f'{{upstream="{upstream}"}} ') for line in page.decode().splitlines()]
+    return {name.removeprefix("docker_image_proxy_allowance_"): float(value) for name, found, value in lines if found}
+
+
+def test_many_clients_cost_one(house: Cached) -> None:
+    image = pushed(house, "many")
+
+    def pull(_: int) -> list[bytes]:
+        head = house.proxy.request("HEAD", path_of("many"), **ACCEPT)
+        whole = house.proxy.get(path_of("many", head.headers["Docker-Content-Digest"]), **ACCEPT)
+        return [whole.body, house.proxy.get(path_of("many"), **ACCEPT).body]
+
+    assert pull(0) == [image.manifest.content] * 2
+    settle()
+    with ThreadPoolExecutor(8) as crowd:
+        assert list(crowd.map(pull, range(24))) == [[image.manifest.content] * 2] * 24
+    time.sleep(1.1)
+    assert pull(0) == [image.manifest.content] * 2
+    assert asked(house) == 1
+    assert asked(house, method="HEAD") >= 2
+
+
+def test_many_clients_at_once_cost_one_for_each_worker_at_most(house: Cached) -> None:
+    image = pushed(house, "cold")
+    with ThreadPoolExecutor(16) as crowd:
+        answers = list(crowd.map(lambda _: house.proxy.get(path_of("cold"), **ACCEPT).body, range(16)))
+    assert answers == [image.manifest.content] * 16
+    assert asked(house) in (1, 2)
+
+
+def test_what_is_left_is_shown_by_both_workers(house: Cached) -> None:
+    for page in by_each_worker(house, "/readyz"):
+        assert page.json()["upstream"]["allowance"] is None
+    pushed(house, "first")
+    for name in ("first", "second"):
+        assert house.proxy.get(path_of(name), **ACCEPT).status == 200
+    for page in by_each_worker(house, "/readyz"):
+        shown = page.json()["upstream"]["allowance"]
+        assert {**shown, "seen_at": ""} == {"limit": 6, "remaining": 4, "window_seconds": 21600, "seen_at": ""}
+        ago = datetime.now(UTC) - datetime.fromisoformat(shown["seen_at"])
+        assert timedelta() <= ago < timedelta(seconds=30)
+    for page in by_each_worker(house, "/metrics"):
+        found = gauges(page.body, house.upstream.url)
+        assert time.time() - found.pop("seen_timestamp_seconds") < 30
+        assert found == {"limit": 6, "remaining": 4, "window_seconds": 21600}
+        assert b"e2e/first" not in page.body
+
+
+def test_when_it_is_used_up_the_cache_goes_on_and_the_upstream_is_left_in_peace(house: Cached) -> None:
+    image = pushed(house, "kept")
+    for path in (path_of("kept"), path_of("kept", image.manifest.digest)):
+        assert house.proxy.get(path, **ACCEPT).body == image.manifest.content
+    for number in range(LIMIT - 1):
+        assert house.proxy.get(path_of(f"other{number}"), **ACCEPT).status == 200
+    settle()
+    refused = [answer for _ in range(5) for answer in by_each_worker(house, path_of("uncached"), **ACCEPT)]
+    assert {answer.status for answer in refused} == {429}
+    assert {answer.error_codes()[0] for answer in refused} == {"TOOMANYREQUESTS"}
+    assert all(295 <= int(answer.headers["Retry-After"]) <= 300 for answer in refused[2:])
+    time.sleep(1.1)
+    mark = house.upstream.mark()
+    for _ in range(3):
+        for answer in by_each_worker(house, path_of("kept"), **ACCEPT):
+            assert (answer.status, answer.body) == (200, image.manifest.content)
+            assert answer.headers["Warning"].startswith("299 ")
+        for answer in by_each_worker(house, path_of("kept", image.manifest.digest), **ACCEPT):
+            assert (answer.status, answer.body) == (200, image.manifest.content)
+    assert asked(house, mark) == asked(house, mark, "HEAD") == 0
+    began, mark = time.monotonic(), house.upstream.mark()
+    for _ in range(10):
+        assert {answer.status for answer in by_each_worker(house, path_of("uncached"), **ACCEPT)} == {429}
+    seconds = time.monotonic() - began
+    assert asked(house, mark) <= 2 * (1 + seconds), "each of two workers may try once a second"
+    for page in by_each_worker(house, "/readyz"):
+        assert page.json()["upstream"]["allowance"]["remaining"] == 0
+    assert house.counted("throttled_total") == 4, "each worker began once, and each tells the sum"
+    assert len([line for line in house.complaints() if "asked less" in line]) == 2
