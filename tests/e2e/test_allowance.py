@@ -83,12 +83,12 @@ def test_many_clients_at_once_cost_one_for_each_worker_at_most(house: Cached) ->
 
 def test_what_is_left_is_shown_by_both_workers(house: Cached) -> None:
     for page in by_each_worker(house, "/readyz"):
-        assert page.json()["upstream"]["allowance"] is None
+        assert page.json()["upstreams"][0]["allowance"] is None
     pushed(house, "first")
     for name in ("first", "second"):
         assert house.proxy.get(path_of(name), **ACCEPT).status == 200
     for page in by_each_worker(house, "/readyz"):
-        shown = page.json()["upstream"]["allowance"]
+        shown = page.json()["upstreams"][0]["allowance"]
         assert {**shown, "seen_at": ""} == {"limit": 6, "remaining": 4, "window_seconds": 21600, "seen_at": ""}
         ago = datetime.now(UTC) - datetime.fromisoformat(shown["seen_at"])
         assert timedelta() <= ago < timedelta(seconds=30)
@@ -125,6 +125,6 @@ def test_when_it_is_used_up_the_cache_goes_on_and_the_upstream_is_left_in_peace(
     seconds = time.monotonic() - began
     assert asked(house, mark) <= 2 * (1 + seconds), "each of two workers may try once a second"
     for page in by_each_worker(house, "/readyz"):
-        assert page.json()["upstream"]["allowance"]["remaining"] == 0
+        assert page.json()["upstreams"][0]["allowance"]["remaining"] == 0
     assert house.counted("throttled_total") == 4, "each worker began once, and each tells the sum"
     assert len([line for line in house.complaints() if "asked less" in line]) == 2
