@@ -20,6 +20,8 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    LoginRefused,
+    LoginSlowed,
     PullDenied,
     StaleServed,
     StorageRanFull,
@@ -48,6 +50,8 @@ _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("storage_full", "Blobs that were delivered uncached for want of room", ()),
     ("upstream_failures", "Upstreams that failed when they were asked how to authenticate", ()),
     ("pulls_denied", "Requests for repositories that the access rules forbid", ()),
+    ("logins_slowed", "Logins that had to wait, because of wrong ones before them", ()),
+    ("logins_turned_away", "Logins that were not even looked at, because of too many wrong ones before them", ()),
 )
 _PLACES = {
     (name, kind): place
@@ -64,6 +68,8 @@ _SIMPLE: dict[type[object], int] = {
     StorageRanFull: _PLACES["storage_full", None],
     UpstreamFailed: _PLACES["upstream_failures", None],
     PullDenied: _PLACES["pulls_denied", None],
+    LoginSlowed: _PLACES["logins_slowed", None],
+    LoginRefused: _PLACES["logins_turned_away", None],
 }
 
 # What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.

@@ -5,11 +5,16 @@ import logging
 from application.ports.event_sink import EventSink
 from domain.documents import one_line
 from domain.events import (
+    AccountEvent,
+    AccountsReread,
+    AccountsUnreadable,
     BackedOff,
     ContentDamaged,
     ContentEvicted,
     Event,
     FillResumed,
+    LoginRefused,
+    LoginSlowed,
     PullDenied,
     StaleServed,
     StanceLearnt,
@@ -46,8 +51,27 @@ class LoggingEventSink:
             case PullDenied(account, upstream, repository):
                 who = f"the account {one_line(account)!r}" if account else "somebody without an account"
                 _LOG.info("%s: the rules keep %s from %s", upstream, who, repository)
+            case AccountsReread() | AccountsUnreadable() | LoginSlowed() | LoginRefused():
+                _log_accounts(event)
             case _:
                 _log_cache(event)
+
+
+def _log_accounts(event: AccountEvent) -> None:
+    match event:
+        case AccountsReread(count):
+            _LOG.info("HTPASSWD_FILE was read again: %d accounts", count)
+        case AccountsUnreadable(reason):
+            _LOG.error("HTPASSWD_FILE: %s; the accounts stay as they were", one_line(reason))
+        case LoginSlowed(account, address, seconds):
+            _LOG.info("a login of account %s from %s waits %d s, after wrong ones", *_who(account, address), seconds)
+        case LoginRefused(account, address, seconds):
+            message = "a login of account %s from %s is refused for %d s, after too many wrong ones"
+            _LOG.info(message, *_who(account, address), seconds)
+
+
+def _who(account: str, address: str) -> tuple[str, str]:
+    return one_line(account) or "(unknown)", one_line(address)
 
 
 def _log_cache(event: Event) -> None:

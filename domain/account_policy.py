@@ -11,12 +11,16 @@ class AccountPolicy:
         self._accounts = accounts
 
     def authenticate(self, credentials: Credentials) -> Account | None:
-        """The account that these credentials open, None where they open none."""
+        """The account that these credentials open, None where they open none. May take as long as a slow hash does."""
         return self._accounts.find(credentials)
 
     def still_exists(self, name: str) -> bool:
         """A token outlives neither its account nor, where accounts are checked, anonymity."""
         return name != ANONYMOUS and self._accounts.knows(name)
+
+    def stamp(self, name: str) -> str:
+        """What was found of the account holds as long as this does; "" where it does not exist."""
+        return self._accounts.stamp(name) if name != ANONYMOUS else ""
 
     def permit(self, wanted: ScopeSet) -> ScopeSet:
         """What of the wanted scopes a mirror gives: pulls and listings, never a push.

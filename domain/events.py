@@ -139,6 +139,42 @@ class UpkeepFailed:
     reason: str
 
 
+@dataclass(frozen=True)
+class AccountsReread:
+    """The file of accounts had changed, and holds so many now."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class AccountsUnreadable:
+    """The file of accounts cannot be used as it is now; the accounts stay as they were last read."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class LoginSlowed:
+    """An attempt to log in waits for so many seconds, because of wrong ones before it.
+
+    `account` is empty where there is no such account: it may be a password in the wrong field.
+    """
+
+    account: str
+    address: str
+    seconds: int
+
+
+@dataclass(frozen=True)
+class LoginRefused:
+    """An attempt to log in would have had to wait for so many seconds, and was not looked at. `account` as above."""
+
+    account: str
+    address: str
+    seconds: int
+
+
+AccountEvent = AccountsReread | AccountsUnreadable | LoginSlowed | LoginRefused
 CacheEvent = (
     ContentAsked
     | FillStarted
@@ -153,4 +189,4 @@ CacheEvent = (
     | StorageRanFull
     | UpkeepFailed
 )
-Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | PullDenied | CacheEvent
+Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | PullDenied | AccountEvent | CacheEvent

@@ -35,11 +35,17 @@ class AccountDirectory(Protocol):
     """The accounts that the operator configured."""
 
     def find(self, credentials: Credentials) -> Account | None:
-        """The account with exactly these credentials, None where there is none. Takes the same time either way."""
+        """The account with exactly these credentials, None where there is none. Takes the same time whether the user
+        or the password is wrong, and may take so long that it is none of the event loop's steps.
+        """
         ...
 
     def knows(self, name: str) -> bool:
         """Whether an account of this name still exists."""
+        ...
+
+    def stamp(self, name: str) -> str:
+        """Another text when the account's password is another, "" where there is no such account. No secret."""
         ...
 
 

@@ -24,6 +24,10 @@ class FixedAccountDirectory:
     def knows(self, name: str) -> bool:
         return name in self._names
 
+    def stamp(self, name: str) -> str:
+        """One for all: they are the same from the start to the end."""
+        return "fixed" if name in self._names else ""
+
 
 def _fingerprint(credentials: Credentials) -> bytes:
     return hashlib.sha256(credentials.joined().encode(errors="surrogatepass")).digest()

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from adapters.metrics import CountingEventSink, SharedCounters
 from domain.allowance import Allowance
 from domain.events import (
+    AccountsReread,
+    AccountsUnreadable,
     BackedOff,
     BytesDelivered,
     BytesFetched,
@@ -19,6 +21,8 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    LoginRefused,
+    LoginSlowed,
     PullDenied,
     StaleServed,
     StanceLearnt,
@@ -50,8 +54,10 @@ TABLE: list[tuple[Event, str, float]] = [
     (StorageRanFull("sha256:a"), "storage_full_total", 1),
     (UpstreamFailed(URL, "refused"), "upstream_failures_total", 1),
     (PullDenied("alice", URL, "a/b"), "pulls_denied_total", 1),
+    (LoginSlowed("alice", "192.0.2.7", 4), "logins_slowed_total", 1),
+    (LoginRefused("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
 ]
-UNCOUNTED = {StanceLearnt, UpstreamSharesOurName, UpkeepFailed}
+UNCOUNTED = {StanceLearnt, UpstreamSharesOurName, UpkeepFailed, AccountsReread, AccountsUnreadable}
 
 
 def numbers(sink: CountingEventSink) -> dict[str, float]:

@@ -17,6 +17,8 @@ from domain.access import Credentials, ScopeSet
 from domain.authorization import encode_basic
 from domain.errors import CredentialsRefused, UpstreamUnreachable
 from domain.events import (
+    AccountsReread,
+    AccountsUnreadable,
     BackedOff,
     BytesDelivered,
     BytesFetched,
@@ -28,6 +30,8 @@ from domain.events import (
     FillJoined,
     FillResumed,
     FillStarted,
+    LoginRefused,
+    LoginSlowed,
     PullDenied,
     StaleServed,
     StanceLearnt,
@@ -66,6 +70,10 @@ EVENTS = [
     UpstreamFailed(URL, "connection refused"),
     WrongContent(URL, "library/nginx", DIGEST),
     PullDenied("alice", URL, "team/app"),
+    AccountsReread(31),
+    AccountsUnreadable("/etc/mirror/htpasswd: line 3 is not user:hash"),
+    LoginSlowed("alice", "192.0.2.7", 4),
+    LoginRefused("alice", "192.0.2.7", 16),
     ContentAsked(ContentKind.BLOB, is_hit=True),
     FillStarted(),
     FillJoined(),
@@ -82,9 +90,9 @@ EVENTS = [
 UNLOGGED = (ContentAsked, FillStarted, FillJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
-    "INFO": (ContentEvicted, PullDenied),
+    "INFO": (ContentEvicted, PullDenied, AccountsReread, LoginSlowed, LoginRefused),
     "WARNING": (UpstreamSharesOurName, UpstreamFailed, FillResumed, StorageRanFull, BackedOff),
-    "ERROR": (WrongContent, ContentDamaged, UpkeepFailed),
+    "ERROR": (AccountsUnreadable, WrongContent, ContentDamaged, UpkeepFailed),
 }
 ALICE = Credentials("alice", "opensesame")
 
@@ -122,7 +130,7 @@ def test_no_event_has_room_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
     names = {"upstream", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
-    counts = {"kind", "is_hit", "count", "size", "account", "seconds"}
+    counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds"}
     assert {field.name for field in fields(kind)} <= names | counts
 
 
@@ -150,7 +158,14 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     LoggingEventSink().emit(FillResumed(URL, DIGEST, said))
     LoggingEventSink().emit(StaleServed(URL, said))
     LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
-    assert [record.getMessage().isprintable() for record in log.records] == [True] * 5
+    LoggingEventSink().emit(LoginSlowed(said, said, 1))
+    LoggingEventSink().emit(LoginRefused(said, said, 1))
+    assert [record.getMessage().isprintable() for record in log.records] == [True] * 7
+
+
+def test_an_account_that_is_none_is_not_named(log: pytest.LogCaptureFixture) -> None:
+    LoggingEventSink().emit(LoginSlowed("", "192.0.2.7", 1))
+    assert "account (unknown) from 192.0.2.7" in log.text
 
 
 def test_what_a_cache_does_is_an_event_like_any_other() -> None:

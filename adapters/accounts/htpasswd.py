@@ -1,0 +1,134 @@
+"""Accounts from an htpasswd file, which is read again when it changes."""
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bcrypt
+
+from application.ports.event_sink import EventSink
+from domain.access import Account, Credentials
+from domain.events import AccountsReread, AccountsUnreadable
+from domain.htpasswd import parse_htpasswd
+from domain.ports import Clock
+
+_LOOK_SECONDS = 1.0
+_LONGEST_PASSWORD = 72
+"""Bytes. bcrypt reads no more, so a longer one would be as good as its beginning."""
+
+Traits = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """`stamp` stands for the hash where nobody needs the hash itself."""
+
+    hashed: bytes = field(repr=False)
+    stamp: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the file said when it was last right."""
+
+    entries: Mapping[str, _Entry]
+    in_order: tuple[_Entry, ...]
+
+
+class HtpasswdDirectory:
+    """Plays the AccountDirectory. `taken` are the users that the file must not name.
+
+    A file that is wrong when it changes leaves the accounts as they were: it may be half written. One that is wrong
+    when a worker takes the place of a dead one leaves that worker without accounts, which lets nobody in.
+    """
+
+    def __init__(self, path: Path, taken: frozenset[str], clock: Clock, events: EventSink) -> None:
+        self._path = path
+        self._taken = taken
+        self._clock = clock
+        self._events = events
+        self._key = secrets.token_bytes(16)
+        self._read = _Read({}, ())
+        self._traits: Traits | str | None = None
+        self._looked_at = clock.now()
+        self._look(is_first=True)
+
+    def find(self, credentials: Credentials) -> Account | None:
+        """Takes as long as bcrypt does, so not on the event loop. Goes by what `knows` and `stamp` last read.
+
+        A user who is not there is checked all the same, against another's hash, always the same one's: so the time
+        tells nothing, whatever costs the hashes have.
+        """
+        read = self._read
+        entry = read.entries.get(credentials.username)
+        against = entry or self._decoy(read, credentials.username)
+        password = credentials.password.encode(errors="surrogatepass")
+        # bcrypt repeats a password with a NUL behind it to fill its key: "a" and "a\0a" have the same hash.
+        if against is None or len(password) > _LONGEST_PASSWORD or b"\0" in password:
+            return None
+        is_right = bcrypt.checkpw(password, against.hashed)
+        return Account(credentials.username) if is_right and entry else None
+
+    def knows(self, name: str) -> bool:
+        self._look_now_and_then()
+        return name in self._read.entries
+
+    def stamp(self, name: str) -> str:
+        self._look_now_and_then()
+        entry = self._read.entries.get(name)
+        return entry.stamp if entry else ""
+
+    def _decoy(self, read: _Read, name: str) -> _Entry | None:
+        if not read.in_order:
+            return None
+        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), key=self._key, digest_size=8).digest()
+        return read.in_order[int.from_bytes(digest) % len(read.in_order)]
+
+    def _look_now_and_then(self) -> None:
+        now = self._clock.now()
+        if abs(now - self._looked_at) >= _LOOK_SECONDS:  # a clock may be set back
+            self._looked_at = now
+            self._look()
+
+    def _look(self, *, is_first: bool = False) -> None:
+        """Read the file if it is not the one that was last read, well or not: what is wrong is said once."""
+        traits = self._traits
+        try:
+            # Looked at before it is read: what is written meanwhile shows at the next look.
+            self._traits = _traits_of(self._path)
+            if self._traits == traits:
+                return
+            found = parse_htpasswd(self._path.read_text(encoding="utf-8"), self._taken)
+        except UnicodeDecodeError:
+            self._refuse("is not UTF-8 text")
+        except ValueError as error:
+            self._refuse(str(error))
+        except OSError as error:
+            reason = f"cannot be read ({error.strerror or type(error).__name__})"
+            self._traits = reason
+            if reason != traits:
+                self._refuse(reason)
+        else:
+            entries = {user: _entry(hashed) for user, hashed in found.items()}
+            self._read = _Read(entries, tuple(entries.values()))
+            if not is_first:
+                self._events.emit(AccountsReread(len(entries)))
+
+    def _refuse(self, reason: str) -> None:
+        self._events.emit(AccountsUnreadable(f"{self._path}: {reason}"))
+
+
+def _entry(hashed: str) -> _Entry:
+    return _Entry(hashed.encode(), hashlib.sha256(hashed.encode()).hexdigest())
+
+
+def _traits_of(path: Path) -> Traits:
+    """By which a changed file is known. Raises OSError for what is no file: to read a pipe would wait for a writer."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(0, "not a regular file", os.fspath(path))
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,159 @@
+"""The file behind the HtpasswdDirectory, as it changes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import bcrypt
+import pytest
+
+from adapters.accounts.htpasswd import HtpasswdDirectory
+from domain.access import Account, Credentials
+from domain.events import AccountsReread, AccountsUnreadable
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.htpasswd import hashed, lines_of, write
+
+ALICE, BOB = Credentials("alice", "right"), Credentials("bob", "open")
+
+
+class House:
+    """A directory and its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.clock, self.events = path, StoppedClock(), RecordingEventSink()
+        self.directory = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events)
+
+    def later(self) -> "House":
+        self.clock.advance(1)
+        return self
+
+    def knows(self) -> list[str]:
+        return [name for name in ("alice", "bob", "carol") if self.directory.knows(name)]
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    write(tmp_path / "htpasswd", lines_of({"alice": "right"}))
+    return House(tmp_path / "htpasswd")
+
+
+@pytest.mark.parametrize("kind", ["2y", "2a", "2b"])
+def test_every_kind_of_hash_opens(house: House, kind: str) -> None:
+    write(house.path, f"alice:{hashed('pässword', 5, kind)}\n")
+    assert house.later().knows() == ["alice"]
+    assert house.directory.find(Credentials("alice", "pässword")) == Account("alice")
+    assert house.directory.find(Credentials("alice", "password")) is None
+
+
+def test_a_changed_file_is_read_again(house: House) -> None:
+    write(house.path, lines_of({"alice": "new", "bob": "open"}))
+    assert house.later().knows() == ["alice", "bob"]
+    assert house.directory.find(BOB) == Account("bob")
+    assert house.directory.find(ALICE) is None
+    assert house.events.events == [AccountsReread(2)]
+
+
+def test_a_user_who_is_taken_out_is_gone(house: House) -> None:
+    write(house.path, lines_of({"bob": "open"}))
+    assert house.later().knows() == ["bob"]
+    assert house.directory.find(ALICE) is None
+    assert house.directory.stamp("alice") == ""
+
+
+def test_the_file_is_looked_at_once_a_second(house: House) -> None:
+    write(house.path, lines_of({"bob": "open"}))
+    house.clock.advance(0.9)
+    assert house.knows() == ["alice"]
+    house.clock.advance(0.1)
+    assert house.knows() == ["bob"]
+    house.clock.advance(-3600)  # set back
+    write(house.path, lines_of({"alice": "right"}))
+    assert house.knows() == ["alice"]
+
+
+def test_a_file_that_did_not_change_is_not_read_again(house: House) -> None:
+    before = house.path.stat()
+    with house.path.open("r+") as file:
+        file.write("# mallory")  # as long as before, and made to look as old
+    os.utime(house.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert house.later().knows() == ["alice"]
+    assert house.events.events == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: write(path, f"alice:{hashed('x')}\nbob:secret\n"), "line 2 holds no bcrypt hash (htpasswd -B)"),
+        (lambda path: write(path, lines_of({"carol": "x"})), "line 1 names a user of ACCOUNTS"),
+        (lambda path: write(path, ""), "holds no entry"),
+        (lambda path: path.write_bytes(b"\xff\xfe"), "is not UTF-8 text"),
+        (Path.unlink, "cannot be read (No such file or directory)"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read (not a regular file)"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "cannot be read (not a regular file)"),
+    ],
+)
+def test_a_spoilt_file_leaves_all_as_it_was_and_is_told_once(
+    house: House, spoil: Callable[[Path], object], reason: str
+) -> None:
+    spoil(house.path)
+    for _ in range(3):
+        assert house.later().knows() == ["alice"]
+    assert house.directory.find(ALICE) == Account("alice")
+    assert house.events.events == [AccountsUnreadable(f"{house.path}: {reason}")]
+
+
+def test_a_file_that_is_whole_again_counts_again(house: House) -> None:
+    house.path.unlink()
+    house.later().knows()
+    write(house.path, lines_of({"bob": "open"}))
+    assert house.later().knows() == ["bob"]
+    assert [type(event) for event in house.events.events] == [AccountsUnreadable, AccountsReread]
+
+
+def test_a_worker_that_begins_with_a_spoilt_file_lets_nobody_in(tmp_path: Path) -> None:
+    write(tmp_path / "htpasswd", "alice:secret\n")
+    house = House(tmp_path / "htpasswd")
+    assert house.knows() == []
+    assert house.directory.find(ALICE) is None
+    assert [type(event) for event in house.events.events] == [AccountsUnreadable]
+    write(house.path, lines_of({"alice": "right"}))
+    assert house.later().knows() == ["alice"]
+
+
+@pytest.mark.parametrize("password", ["x" * 73, "é" * 37])
+def test_a_password_that_bcrypt_would_cut_is_refused(house: House, password: str) -> None:
+    write(house.path, lines_of({"alice": "x" * 72, "bob": "é" * 36}))
+    house.later().knows()
+    assert house.directory.find(Credentials("alice", "x" * 72)) == Account("alice")
+    for user in ("alice", "bob"):
+        assert house.directory.find(Credentials(user, password)) is None
+
+
+def test_a_password_repeated_behind_a_nul_is_another_one(house: House) -> None:
+    again = "right\0right"
+    assert bcrypt.checkpw(again.encode(), bcrypt.hashpw(b"right", bcrypt.gensalt(4)))  # which is why
+    assert house.directory.find(Credentials("alice", again)) is None
+
+
+def test_an_unknown_user_costs_the_same_check(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(house.path, "".join(f"user{number}:{hashed('x', 4 + number % 2)}\n" for number in range(8)))
+    house.later().knows()
+    checked: list[bytes] = []
+    monkeypatch.setattr(bcrypt, "checkpw", lambda _, against: checked.append(against) or True)
+    for _ in range(2):
+        for name in ("mallory", "alice", "root", "admin", ""):
+            assert house.directory.find(Credentials(name, "x")) is None
+    assert len(checked) == 10
+    # Each name's is always the same: what differs from one time to the next would tell that it is nobody's.
+    assert checked[:5] == checked[5:]
+    assert len(set(checked)) > 1
+
+
+def test_a_stamp_is_another_with_another_password(house: House) -> None:
+    before = house.directory.stamp("alice")
+    write(house.path, house.path.read_text() + lines_of({"bob": "open"}))
+    assert house.later().directory.stamp("alice") == before
+    write(house.path, lines_of({"alice": "right"}))
+    assert house.later().directory.stamp("alice") not in {before, ""}
+    assert before not in house.path.read_text()
