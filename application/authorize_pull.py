@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
+from application.check_account import CheckAccount
 from application.ports.request_record import current_record
 from application.ports.upstream_registry import Passed, Session
 from application.pull_rules import PullRules
 from application.refusals import Refusals
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
-from domain.account_policy import AccountPolicy
 from domain.authorization import Basic, Bearer, Unreadable
 from domain.token_verifier import TokenVerifier
 from domain.tokens import TokenKind, TokenRefused, VerifiedToken
@@ -21,34 +21,37 @@ class AuthorizePull:
     """Applies the trust row's rules to a caller; the gate that every resource stands behind."""
 
     def __init__(
+    def __init__(
         self,
         stances: UpstreamStances,
-        policy: AccountPolicy,
+        accounts: CheckAccount,
         verifier: TokenVerifier,
         refusals: Refusals,
         rules: PullRules,
     ) -> None:
         self._stances = stances
-        self._policy = policy
+        self._accounts = accounts
         self._verifier = verifier
         self._refusals = refusals
         self._rules = rules
 
     async def __call__(self, wish: Wish) -> Right:
-        """The right to fulfil the wish. Raises Unauthorized with the challenges of the row, or Denied by the rules."""
+        """The right to fulfil the wish. Raises Unauthorized with the challenges of the row, Denied by the rules, or
+        TooManyAttempts.
+        """
         row, stance = await self._stances.row(wish.upstream, of_host=wish.purpose is Purpose.PING)
-        right = self._let_in(Gate(wish, row, stance))
+        right = await self._let_in(Gate(wish, row, stance))
         self._rules.check(right.gate)
         return right
 
-    def _let_in(self, gate: Gate) -> Right:
+    async def _let_in(self, gate: Gate) -> Right:
         match gate.wish.caller.authorization:
             case None:
                 return self._bare(gate)
             case Bearer() as bearer:
                 return self._bearer(gate, bearer)
             case Basic() as basic:
-                return self._basic(gate, basic)
+                return await self._basic(gate, basic)
             case Unreadable(raw):
                 if gate.row.bare is BareRule.PASS:
                     return gate.caller_passes(Passed(raw))
@@ -106,7 +109,7 @@ class AuthorizePull:
     def _of_owner(self, gate: Gate, token: VerifiedToken) -> Gate:
         """The gate, now that the token's owner stands before it. Raises TokenRefused."""
         if gate.row.checks_accounts:
-            if not self._policy.still_exists(token.account):
+            if not self._accounts.still_exists(token.account):
                 raise TokenRefused("invalid_token", "the token's account does not exist any more")
             # Only here: where accounts are not checked, a token of other days may name one that nobody checked.
             gate = replace(gate, account=token.account)
@@ -116,14 +119,15 @@ class AuthorizePull:
         token.require(gate.wish.needed)
         return gate
 
-    def _basic(self, gate: Gate, basic: Basic) -> Right:
+    async def _basic(self, gate: Gate, basic: Basic) -> Right:
         rule = gate.row.basic
         if rule is BasicRule.PASS:
             return gate.caller_passes(Passed(basic.raw))
         if rule is BasicRule.REFUSE and gate.wish.purpose is Purpose.SEARCH:
             # docker sends the login that it has, whether a search wants one or not. It goes no further.
             return self._bare(gate)
-        account = None if rule is BasicRule.REFUSE else self._policy.authenticate(basic.credentials)
+        address = gate.wish.caller.address
+        account = None if rule is BasicRule.REFUSE else await self._accounts(basic.credentials, address)
         if account is None:
             raise self._refusals.by_us(gate, "authentication required")
         current_record().account = account.name

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from application.cache.outages import OUTAGE
+from application.check_account import CheckAccount
 from application.ports.request_record import current_record
 from application.ports.token_relay import TokenRequest
 from application.refusals import REFUSED_UPSTREAM
@@ -24,7 +25,7 @@ class TokenQuery:
     """What a client asks of the token endpoint, whether by GET or by POST, and where it asks.
 
     `offline` asks for a refresh token too; `refresh_token` stands in for credentials; `has_other_login`: there was
-    an Authorization, but no Basic.
+    an Authorization, but no Basic; `address` is the client's own.
     """
 
     service: str | None = None
@@ -35,6 +36,7 @@ class TokenQuery:
     client_id: str | None = None
     has_other_login: bool = False
     naming: Naming = NO_NAMING
+    address: str = ""
 
 
 class GrantToken:
@@ -44,6 +46,7 @@ class GrantToken:
         self,
         stances: UpstreamStances,
         policy: AccountPolicy,
+        accounts: CheckAccount,
         issuer: TokenIssuer,
         relayed: RelayedTokens,
         upstreams: UpstreamTable,
@@ -51,14 +54,15 @@ class GrantToken:
     ) -> None:
         self._stances = stances
         self._policy = policy
+        self._accounts = accounts
         self._issuer = issuer
         self._relayed = relayed
         self._upstreams = upstreams
         self._service = service
 
     async def __call__(self, query: TokenQuery) -> IssuedToken:
-        """The token, for the upstream that the scopes name. Raises NoTokensHere, CredentialsRefused, or what the
-        upstream's token server says.
+        """The token, for the upstream that the scopes name. Raises NoTokensHere, CredentialsRefused, TooManyAttempts,
+        or what the upstream's token server says.
         """
         upstream, wanted = self._upstreams.login_of(query.scopes, query.naming)
         row, stance = await self._stances.row(upstream, of_host=True)
@@ -67,7 +71,7 @@ class GrantToken:
         if query.has_other_login:
             # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
             raise CredentialsRefused("the token endpoint takes Basic credentials only")
-        account = self._check_account(row, query)
+        account = await self._check_account(row, query)
         challenge = stance.bearer if row.relays else None
         if challenge is None or (row.endpoint is TokenEndpoint.RELAY and self._asks_for_ours(query, challenge)):
             return self._issuer.issue(account, self._granted(query, wanted))
@@ -80,12 +84,12 @@ class GrantToken:
         """What our word is good for: by the upstream's names, and by the client's own, which may mean any upstream."""
         return self._policy.permit(ScopeSet.of((*wanted, *query.scopes)))
 
-    def _check_account(self, row: TrustRow, query: TokenQuery) -> str:
+    async def _check_account(self, row: TrustRow, query: TokenQuery) -> str:
         if not row.checks_accounts:
             return ANONYMOUS
         if query.credentials is None:
             raise CredentialsRefused("this mirror wants an account: log in with a user name and a password")
-        account = self._policy.authenticate(query.credentials)
+        account = await self._accounts(query.credentials, query.address)
         if account is None:
             raise CredentialsRefused("wrong user name or password")
         current_record().account = account.name

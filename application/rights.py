@@ -15,12 +15,13 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it;
-    `is_operator`: it is no client, but whoever runs this service, at its own machine.
+    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it,
+    `address` the caller's own. `is_operator`: it is no client, but whoever runs this service, at its own machine.
     """
 
     authorization: Authorization | None
     realm: str
+    address: str = ""
     is_operator: bool = False
 
 

@@ -7,6 +7,7 @@ RegistryError
 |   |-- MethodUnsupported, PageUnknown, NoTokensHere
 |   |-- Unauthorized        bears the challenges that answer it
 |   |-- CredentialsRefused  at the token endpoint, which answers without a challenge
+|   |-- TooManyAttempts     with the seconds after which to try again
 |   |-- Denied
 |   `-- ContentUnknown
 |       `-- NameUnknown, ManifestUnknown, BlobUnknown, ReferrersUnsupported
@@ -114,6 +115,16 @@ class Unauthorized(ClientFault):
 
 class CredentialsRefused(ClientFault):
     code = "UNAUTHORIZED"
+
+
+class TooManyAttempts(ClientFault):
+    """Too many wrong logins; this one was not looked at. `retry_after` is in seconds."""
+
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Denied(ClientFault):

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from dependency_injector import containers, providers
 
-from adapters.accounts.fixed import FixedAccountDirectory
 from adapters.clock import SystemClock
 from adapters.metrics import CountingEventSink, SharedCounters
 from adapters.public_suffixes import BundledPublicSuffixes
@@ -37,8 +36,10 @@ from application.cache.read_rights import ReadRights
 from application.cache.stream_blob import StreamBlob
 from application.cache.sweep_cache import SweepCache
 from application.cache.tag_marks import TagMarks
+from application.check_account import CheckAccount
 from application.grant_token import GrantToken
 from application.inspect_cache import InspectCache
+from application.login_attempts import LoginAttempts
 from application.ports.allowance_board import AllowanceBoard
 from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
@@ -67,6 +68,7 @@ from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
+from entrypoints.accounts import account_check, account_directory
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, open_storage
 from entrypoints.version import NAME, VERSION
@@ -142,15 +144,15 @@ class Container(containers.DeclarativeContainer):
         FannedEventSink, providers.Singleton(LoggingEventSink), counting
     )
     codec: providers.Provider[TokenCodec] = providers.Singleton(JwsTokenCodec, providers.Callable(_secret, settings))
-    accounts: providers.Provider[AccountDirectory] = providers.Singleton(
-        FixedAccountDirectory, settings.provided.accounts
-    )
+    accounts: providers.Provider[AccountDirectory] = providers.Singleton(account_directory, settings, clock, events)
     suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
 
     rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service)
     access_rules: providers.Provider[AccessRules] = settings.provided.access_rules
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, access_rules, events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts)
+    attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock, events)
+    check_account: providers.Provider[CheckAccount] = providers.Singleton(account_check, policy, attempts)
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
         TokenIssuer, service, clock, codec, settings.provided.token_ttl
     )
@@ -176,7 +178,7 @@ class Container(containers.DeclarativeContainer):
     )
     refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, verifier)
     authorize: providers.Provider[AuthorizePull] = providers.Singleton(
-        AuthorizePull, stances, policy, verifier, refusals, rules
+        AuthorizePull, stances, check_account, verifier, refusals, rules
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(AnswerPing, authorize, refusals, registry)
     browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry, rules)
@@ -227,7 +229,7 @@ class Container(containers.DeclarativeContainer):
     # --- what clients and operators ask ---
     relayed: providers.Provider[RelayedTokens] = providers.Singleton(RelayedTokens, relay, callers, grants, outages)
     grant_token: providers.Provider[GrantToken] = providers.Singleton(
-        GrantToken, stances, policy, issuer, relayed, upstreams, service
+        GrantToken, stances, policy, check_account, issuer, relayed, upstreams, service
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
         FetchManifest, registry, rights, shelf, outages, events

@@ -25,6 +25,7 @@ from domain.errors import (
     PageUnknown,
     RangeUnsatisfiable,
     RegistryError,
+    TooManyAttempts,
     Unauthorized,
     UpstreamChallenged,
     UpstreamFault,
@@ -46,6 +47,7 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (ContentUnknown, 404),
     (MethodUnsupported, 405),
     (RangeUnsatisfiable, 416),
+    (TooManyAttempts, 429),
     (ClientFault, 400),
     (UpstreamRejected, 400),
     (UpstreamThrottled, 429),
@@ -82,6 +84,8 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
             response.headers["Allow"] = ", ".join(allowed)
         case RangeUnsatisfiable(size=int(size)):
             response.headers["Content-Range"] = f"bytes */{size}"
+        case TooManyAttempts(retry_after=seconds):
+            response.headers["Retry-After"] = str(seconds)
         case UpstreamThrottled(retry_after=str(retry_after)):
             response.headers["Retry-After"] = retry_after
     return response

@@ -23,6 +23,7 @@ EXPECTED = {
     errors.NoTokensHere: 404,
     errors.Unauthorized: 401,
     errors.CredentialsRefused: 401,
+    errors.TooManyAttempts: 429,
     errors.Denied: 403,
     errors.ContentUnknown: 404,
     errors.NameUnknown: 404,

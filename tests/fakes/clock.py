@@ -1,5 +1,7 @@
 """A clock that stands still until it is told otherwise."""
 
+import asyncio
+
 
 class StoppedClock:
     """Plays the Clock."""
@@ -9,6 +11,11 @@ class StoppedClock:
 
     def now(self) -> float:
         return self._now
+
+    async def pause(self, seconds: float) -> None:
+        """In place of asyncio's sleep: others have had their turn, and this clock has gone on."""
+        await asyncio.sleep(0)
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         self._now += seconds

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dependency_injector import providers
 
 from adapters.metrics import CountingEventSink
+from application.login_attempts import LoginAttempts
 from entrypoints.container import Container, close_parts, make_counters
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, no_storage
@@ -59,7 +60,9 @@ def container_of(
     container.registry.override(providers.Object(upstream))
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))
-    container.clock.override(providers.Object(clock or StoppedClock()))
+    clock = clock or StoppedClock()
+    container.clock.override(providers.Object(clock))
+    container.attempts.override(providers.Singleton(LoginAttempts, clock, container.events, clock.pause))
     container.events.override(providers.Singleton(RecordingEventSink))
     return container
 

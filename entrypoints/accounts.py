@@ -1,0 +1,29 @@
+"""Where accounts come from, and who checks them. Names adapters, as storage.py does for what is kept."""
+
+import secrets
+
+from adapters.accounts.fixed import FixedAccountDirectory
+from adapters.accounts.htpasswd import HtpasswdDirectory
+from adapters.accounts.several import SeveralDirectories
+from adapters.storage.threads import Threads
+from application.check_account import CheckAccount
+from application.login_attempts import LoginAttempts
+from application.ports.event_sink import EventSink
+from domain.account_policy import AccountPolicy
+from domain.ports import AccountDirectory, Clock
+from entrypoints.settings import Settings
+
+_THREADS = 2
+"""In each worker. A slow hash takes a whole core; what is left is for those who pull."""
+
+
+def account_directory(settings: Settings, clock: Clock, events: EventSink) -> AccountDirectory:
+    fixed = FixedAccountDirectory(settings.accounts)
+    if settings.htpasswd_file is None:
+        return fixed
+    taken = frozenset(account.username for account in settings.accounts)
+    return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events))
+
+
+def account_check(policy: AccountPolicy, attempts: LoginAttempts) -> CheckAccount:
+    return CheckAccount(policy, attempts, Threads(_THREADS, "passwords"), secrets.token_bytes(32))

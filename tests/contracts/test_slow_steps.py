@@ -1,0 +1,37 @@
+"""What whoever does SlowSteps keeps to."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from adapters.storage.threads import Threads
+from application.ports.slow_steps import SlowSteps
+from tests.fakes.steps import InlineSteps
+
+Maker = Callable[[], SlowSteps]
+
+
+def _threads() -> SlowSteps:
+    return Threads(2, "contract")
+
+
+EACH = pytest.mark.parametrize("make", [_threads, InlineSteps])
+
+
+@EACH
+def test_what_the_step_gives_comes_back(make: Maker) -> None:
+    async def both() -> list[int]:
+        steps = make()
+        return list(await asyncio.gather(*(steps.run(lambda number=number: number * 2) for number in range(5))))
+
+    assert asyncio.run(both()) == [0, 2, 4, 6, 8]
+
+
+@EACH
+def test_what_the_step_raises_comes_too(make: Maker) -> None:
+    def step() -> None:
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        asyncio.run(make().run(step))
