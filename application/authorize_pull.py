@@ -21,7 +21,6 @@ class AuthorizePull:
     """Applies the trust row's rules to a caller; the gate that every resource stands behind."""
 
     def __init__(
-    def __init__(
         self,
         stances: UpstreamStances,
         accounts: CheckAccount,

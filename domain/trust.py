@@ -224,7 +224,9 @@ class TrustPolicy:
 
     def __post_init__(self) -> None:
         if self.skip_auth_proxy and (self.has_accounts or self.identity is not UpstreamIdentity.CLIENT):
-            raise ValueError("SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client")
+            raise ValueError(
+                "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client"
+            )
         if self.skip_auth_proxy and self.shares_host:
             raise ValueError("SKIP_AUTH_PROXY=true takes one upstream: each has a realm of its own")
 

@@ -25,11 +25,11 @@ def load_settings(config: Path | None = None) -> Settings:
     """The settings of this process's environment, and of the settings file, whose path CONFIG names where `config`
     does not. What the environment says goes before what the file says. Raises SettingsError.
 
-    An empty variable is an unset one, as in many an environment file; but for ACCOUNTS, where it is rather the
+    An empty variable is an unset one, as in many an environment file; but for accounts, where it is rather the
     output of a command that failed, and to open the house in silence would be the worst answer to that.
     """
     for name, value in os.environ.items():
-        if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE"} and not value:
+        if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE", "HTPASSWD_FILE"} and not value:
             takes = Settings.model_fields[name.lower()].description
             raise SettingsError(f"{name.upper()}: is set but empty; takes {takes}")
     path = config or (Path(os.environ["CONFIG"]) if os.environ.get("CONFIG") else None)

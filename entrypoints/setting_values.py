@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
+from domain.htpasswd import parse_htpasswd
 from domain.upstreams import Origin
 from entrypoints.version import NAME
 
@@ -159,6 +161,18 @@ def read_secret_file(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ValueError(f"cannot be read ({reason}); takes the path of a file") from error
+
+
+def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:
+    """Each user's hash. `accounts` are those that are known from elsewhere."""
+    try:
+        if not path.is_file():
+            raise FileNotFoundError(0, "no such file")  # or a pipe, whose writer would be waited for
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ValueError(f"cannot be read ({reason})") from error
+    return parse_htpasswd(text, {account.username for account in accounts})
 
 
 def check_key_pair(certificate: Path, key: Path) -> None:

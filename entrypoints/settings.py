@@ -36,6 +36,7 @@ from entrypoints.setting_values import (
     parse_cache_size,
     parse_networks,
     parse_secret,
+    read_htpasswd,
     read_secret_file,
 )
 from entrypoints.upstream_settings import UpstreamSettings
@@ -119,7 +120,8 @@ class Settings(BaseSettings):
     fill_retries: int = Field(5, ge=0, le=100, description="a number from 0 to 100")
     delivery_idle: float = Field(120, ge=1, le=86400, description="seconds of silence, from 1 to 86400")
 
-    # --- secrets out of files ---
+    # --- out of files ---
+    htpasswd_file: Path | None = Field(None, description="the path of a file")
     accounts_file: Path | None = Field(None, description="the path of a file")
     server_secret_file: Path | None = Field(None, description="the path of a file")
     upstream_password_file: Path | None = Field(None, description="the path of a file")
@@ -149,6 +151,18 @@ class Settings(BaseSettings):
         return given
 
     @model_validator(mode="after")
+    def _check_htpasswd(self) -> Self:
+        if path := self.htpasswd_file:
+            try:
+                read_htpasswd(path, self.accounts)
+            except ValueError as error:
+                # As for the secrets: only what is a path for sure.
+                got = f"got {str(path)!r}; " if str(path).startswith(("/", ".")) else ""
+                takes = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
+                raise ValueError(f"HTPASSWD_FILE: {got}{error}; {takes}") from error
+        return self
+
+    @model_validator(mode="after")
     def _agree(self) -> Self:
         is_service = self.upstream_identity is UpstreamIdentity.SERVICE
         login = {self.upstream_username is not None, self.upstream_password is not None}
@@ -163,7 +177,7 @@ class Settings(BaseSettings):
         self.cache_policy  # noqa: B018 - and so does this where times do
         self._check_rules()
         logins = any(one.credentials for one in self.table.upstreams)
-        if logins and not self.accounts and not self.allow_everyone and not is_loopback(self.host):
+        if logins and not self.has_accounts and not self.allow_everyone and not is_loopback(self.host):
             raise ValueError(
                 f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
                 "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
@@ -197,6 +211,10 @@ class Settings(BaseSettings):
             ),
         )
 
+    @property
+    def has_accounts(self) -> bool:
+        return bool(self.accounts) or self.htpasswd_file is not None
+
     @cached_property
     def table(self) -> UpstreamTable:
         """Where each of them is found. Raises ValueError where they cannot be told apart."""
@@ -223,21 +241,22 @@ class Settings(BaseSettings):
             for pattern in one.repositories:
                 if not any(map(pattern.is_for, self.table.upstreams)):
                     raise ValueError(f"rules: got {pattern.text!r}, which is about no registry that is mirrored here")
-            if one.accounts and not self.accounts:
+            if one.accounts and not self.has_accounts:
                 raise ValueError(
                     "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"
                 )
 
     def _trust(self, one: UpstreamSettings, is_shared: bool) -> TrustPolicy:  # noqa: FBT001 - positional in one place
         has_host = bool(one.hosts) and one.identity is UpstreamIdentity.CLIENT
-        return TrustPolicy(self.skip_auth_proxy, bool(self.accounts), one.identity, is_shared and not has_host)
+        return TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, is_shared and not has_host)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What starts, but should make the operator think."""
-        if self.accounts and self.self_registry is None and not is_loopback(self.host):
+        if self.has_accounts and self.self_registry is None and not is_loopback(self.host):
             exposed = (
-                "ACCOUNTS without SELF_REGISTRY: clients send their passwords to whatever Host a request names; "
+                f"{'ACCOUNTS' if self.accounts else 'HTPASSWD_FILE'} without SELF_REGISTRY: "
+                "clients send their passwords to whatever Host a request names; "
                 "set SELF_REGISTRY to this service's own address"
             )
             return (exposed,)

@@ -20,6 +20,7 @@ from domain.upstreams import Upstream
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
 from entrypoints.passwords import ask_password
+from entrypoints.setting_values import read_htpasswd
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage
@@ -91,9 +92,16 @@ async def _token(
     if login is not None and row.relays:
         return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login))).text
     settings: Settings = parts.settings()
-    account = settings.accounts[0].username if settings.accounts else ""
+    account = _an_account(settings)
     if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
         return parts.issuer().issue(account, scopes).text
     if row.bearer is BearerRule.COUNTERSIGNED:
         return parts.issuer().countersign(account, scopes, upstream, None).text
     return None
+
+
+def _an_account(settings: Settings) -> str:
+    """The name of any account; "" where there are none. Who may read the settings may warm the cache."""
+    if settings.accounts:
+        return settings.accounts[0].username
+    return next(iter(read_htpasswd(settings.htpasswd_file, ()))) if settings.htpasswd_file else ""

@@ -17,6 +17,7 @@ from entrypoints.http.connections import close_if_stopping
 from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
 from entrypoints.http.hot_answers import HotAnswers, HotSanic
 from entrypoints.http.ops_routes import operations
+from entrypoints.http.peers import TrustedProxies
 from entrypoints.http.pull_routes import pulls
 from entrypoints.http.realm import TokenRealm
 from entrypoints.http.search_routes import searches
@@ -72,6 +73,7 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
     app.ctx.settings = settings
     app.ctx.is_stopping = False
     app.ctx.realm = TokenRealm(settings)
+    app.ctx.proxies = TrustedProxies(settings.trusted_proxies)
     _register_parts(app, open_parts)
     _register_errors(app)
     app.register_middleware(access_log.begin, "request")
@@ -95,7 +97,7 @@ def _register_parts(app: App, open_parts: OpenParts) -> None:
     async def start(app: App) -> None:
         app.ctx.opened = AsyncExitStack()
         app.ctx.parts = await app.ctx.opened.enter_async_context(open_parts(app.ctx.settings, row=_row(app)))
-        app.ctx.hot = HotAnswers(app.ctx.parts.clock(), app.ctx.parts.events())
+        app.ctx.hot = HotAnswers(app.ctx.parts.clock(), app.ctx.parts.events(), app.ctx.parts.policy())
         app.ctx.parts.upkeep().start()
 
     async def stop(app: App) -> None:

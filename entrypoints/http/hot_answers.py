@@ -20,6 +20,7 @@ from sanic.response import HTTPResponse
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
 from application.ports.request_record import RequestRecord
+from domain.account_policy import AccountPolicy
 from domain.events import BytesDelivered, ContentAsked, Event
 from domain.ports import Clock
 from domain.records import ContentKind
@@ -34,7 +35,9 @@ _LONGEST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class HotAnswer:
-    """One answer as it goes over the wire, and what the log and the counters are to know of it."""
+    """One answer as it goes over the wire, and what the log and the counters are to know of it. `stamp` is that of
+    the account that it was given to, if it was one.
+    """
 
     wire: bytes
     status: int
@@ -42,21 +45,24 @@ class HotAnswer:
     sent: Sent
     record: RequestRecord
     events: tuple[Event, ...]
+    stamp: str
 
 
 class HotAnswers:
     """Bounded; whatever is not asked for makes room."""
 
-    def __init__(self, clock: Clock, events: EventSink) -> None:
+    def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy) -> None:
         self._clock = clock
         self._events = events
+        self._accounts = accounts
         self._answers: Remembered[bytes, HotAnswer] = Remembered(_MEMORY)
 
     def find(self, request: Request[Any, Any]) -> HotAnswer | None:
         answer = self._answers.get(request.head)
         if answer is None or self._clock.now() >= answer.good_until:
             return None
-        return answer
+        # An account that is removed is nobody's at once, and not when its last answer has become cold.
+        return answer if self._stamp(answer.record.account) == answer.stamp else None
 
     def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
         """Called when the answer is complete. Nothing is kept of a connection that ends with it."""
@@ -68,8 +74,14 @@ class HotAnswers:
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
         events = (ContentAsked(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
         record = RequestRecord(request.ctx.record.account)
-        answer = HotAnswer(wire, response.status, until, Sent(len(body)), record, events)
+        stamp = self._stamp(record.account)
+        if record.account and not stamp:
+            return
+        answer = HotAnswer(wire, response.status, until, Sent(len(body)), record, events, stamp)
         self._answers.put(request.head, answer, len(request.head) + len(wire))
+
+    def _stamp(self, account: str | None) -> str:
+        return self._accounts.stamp(account) if account else ""
 
     def counted(self, answer: HotAnswer) -> None:
         for event in answer.events:

@@ -23,7 +23,8 @@ def caller_of(request: Request) -> Caller:
     lines = request.headers.getall("authorization", [])
     if len(lines) > 1:
         raise RequestInvalid("the request carries several Authorization headers")
-    return Caller(parse_authorization(lines[0] if lines else None), request.app.ctx.realm.of(request))
+    authorization, context = parse_authorization(lines[0] if lines else None), request.app.ctx
+    return Caller(authorization, context.realm.of(request), context.proxies.client_of(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:

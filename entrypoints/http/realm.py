@@ -1,10 +1,9 @@
 """The address of our token endpoint, as the client that asks can reach it."""
 
-import ipaddress
-
 from sanic import Request
 
 from domain.errors import RequestInvalid
+from entrypoints.http.peers import TrustedProxies
 from entrypoints.setting_values import HOST
 from entrypoints.settings import Settings
 
@@ -22,7 +21,7 @@ class TokenRealm:
         self._fixed = settings.self_registry
         self._fixed_scheme = self._fixed.partition("://")[0] if self._fixed else None
         self._upstreams = settings.table
-        self._trusted = settings.trusted_proxies
+        self._proxies = TrustedProxies(settings.trusted_proxies)
         self._scheme = "https" if settings.tls_cert else "http"
         self._nameless = f"localhost:{settings.port}"
 
@@ -49,28 +48,19 @@ class TokenRealm:
 
     def _scheme_of(self, request: Request) -> str:
         scheme = self._scheme
-        if self._comes_from_trusted(request):
+        if self._proxies.sent(request):
             scheme = _first(request, "x-forwarded-proto") or scheme
         if scheme not in {"http", "https"}:
             raise RequestInvalid("the X-Forwarded-Proto of the request is neither http nor https")
         return scheme
 
     def _host(self, request: Request) -> str:
-        if self._comes_from_trusted(request) and (forwarded := _first(request, "x-forwarded-host")):
+        if self._proxies.sent(request) and (forwarded := _first(request, "x-forwarded-host")):
             return forwarded
         hosts = request.headers.getall("host", [])
         if len(hosts) > 1:
             raise RequestInvalid("the request names several Hosts")
         return str(hosts[0]) if hosts and hosts[0] else self._nameless
-
-    def _comes_from_trusted(self, request: Request) -> bool:
-        if not self._trusted:
-            return False
-        try:
-            peer = ipaddress.ip_address(request.ip)
-        except ValueError:
-            return False
-        return any(peer in network for network in self._trusted)
 
 
 def _first(request: Request, name: str) -> str:

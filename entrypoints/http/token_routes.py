@@ -28,7 +28,8 @@ _FORM = "application/x-www-form-urlencoded"
 
 async def token_by_get(request: Request) -> HTTPResponse:
     args = request.get_args(keep_blank_values=False)
-    authorization = caller_of(request).authorization
+    caller = caller_of(request)
+    authorization = caller.authorization
     query = TokenQuery(
         service=args.get("service"),
         scopes=ScopeSet.parse(args.getlist("scope", [])),
@@ -36,6 +37,7 @@ async def token_by_get(request: Request) -> HTTPResponse:
         has_other_login=authorization is not None and not isinstance(authorization, Basic),
         offline=args.get("offline_token") == "true",
         client_id=args.get("client_id"),
+        address=caller.address,
     )
     return _token_answer(await _grant(request, query))
 
@@ -82,6 +84,7 @@ def _form_query(request: Request) -> TokenQuery:
         refresh_token=refresh_token,
         offline=form.get("access_type") == "offline",
         client_id=form.get("client_id"),
+        address=request.app.ctx.proxies.client_of(request),
     )
 
 

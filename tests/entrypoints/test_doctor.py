@@ -12,6 +12,7 @@ import pytest
 from domain.digest import Digest
 from entrypoints.cli import main
 from tests.entrypoints.plain_server import served
+from tests.fakes.htpasswd import lines_of, write
 
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": MEDIA_TYPE}).encode()
@@ -163,3 +164,12 @@ def test_without_a_cache_none_is_looked_at(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_DIR="off")
     assert (status, lines[0]) == (0, "ok: the cache is off")
+
+
+def test_an_image_behind_accounts_of_a_file(doctor: Doctor, tmp_path: Path) -> None:
+    write(tmp_path / "htpasswd", lines_of({"alice": "right"}))
+    accounts = {"HTPASSWD_FILE": str(tmp_path / "htpasswd"), "HOST": "127.0.0.1"}
+    with registry() as url:
+        status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url, **accounts)
+    assert (status, lines[-1]) == (0, f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}")
+    assert "trust row 6" in beginning(lines, "ok: http")

@@ -92,7 +92,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
 ELSEWHERE = {"config", "upstreams", "rules", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
-ELSEWHERE |= {"accounts_file", "server_secret_file", "upstream_password_file"}
+ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
 COMPANIONS = {"upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"}}
@@ -163,7 +163,7 @@ def test_lower_case_proxies_count_too(load: Load) -> None:
 )
 def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[str, str]) -> None:
     line = refusal(load, SKIP_AUTH_PROXY="true", HOST="127.0.0.1", **beside)
-    assert line == "SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client"
+    assert line == "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client"
 
 
 def test_skipping_authentication_alone_is_fine(load: Load) -> None:

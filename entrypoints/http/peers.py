@@ -1,0 +1,53 @@
+"""From which address a request comes, and which proxies are believed when they say so."""
+
+import ipaddress
+import re
+from collections.abc import Sequence
+
+from sanic import Request
+
+from entrypoints.setting_values import Network
+
+# As some proxies write them into X-Forwarded-For: "192.0.2.1:4711", "[2001:db8::1]:4711", "[2001:db8::1]".
+_WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):[0-9]{1,5}")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class TrustedProxies:
+    """TRUSTED_PROXIES: X-Forwarded-* counts from those only."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = tuple(networks)
+
+    def sent(self, request: Request) -> bool:
+        """Whether the request comes straight from one of them."""
+        return bool(self._networks) and self._has(_parsed(request.ip))
+
+    def client_of(self, request: Request) -> str:
+        """The address of whoever sent it. X-Forwarded-For is read from its end, as far as our own proxies wrote it:
+        what stands before that anybody may have made up.
+        """
+        found = str(request.ip)
+        if not self.sent(request):
+            return found
+        for text in reversed(",".join(request.headers.getall("x-forwarded-for", [])).split(",")):
+            address = _parsed(text.strip())
+            if address is None:
+                break
+            found = str(address)
+            if not self._has(address):
+                break
+        return found
+
+    def _has(self, address: Address | None) -> bool:
+        return address is not None and any(address in network for network in self._networks)
+
+
+def _parsed(text: str) -> Address | None:
+    matched = _WITH_PORT.fullmatch(text)
+    try:
+        address = ipaddress.ip_address((matched["six"] or matched["four"]) if matched else text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

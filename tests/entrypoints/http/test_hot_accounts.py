@@ -1,0 +1,47 @@
+"""What is at hand for an account is at hand no longer than there is that account with that password."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.entrypoints.conftest import Start
+from tests.entrypoints.service import basic
+from tests.fakes.clock import StoppedClock
+from tests.fakes.htpasswd import lines_of, write
+from tests.fakes.parts import opening
+from tests.fakes.upstream import FakeUpstream
+
+PATH = "/v2/team/app/manifests/v1"
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    upstream = FakeUpstream()
+    upstream.put_manifest("team/app", "v1", b'{"schemaVersion" : 2,  "layers": [],  "config": {}}')
+    return upstream
+
+
+@pytest.mark.parametrize("by_token", [True, False])
+@pytest.mark.parametrize("change", [{"bob": "open"}, {"alice": "new", "bob": "open"}])
+async def test_a_changed_account_ends_its_answers(
+    start: Start, upstream: FakeUpstream, tmp_path: Path, change: dict[str, str], *, by_token: bool
+) -> None:
+    clock = StoppedClock()
+    write(file := tmp_path / "htpasswd", lines_of({"alice": "right"}))
+    service = await start(parts=opening(upstream, clock), htpasswd_file=file, upstream_identity="anonymous")
+    login = basic("alice", "right")
+    scope = "repository:team/app:pull"
+    authorization = f"Bearer {await service.token(scope, login)}" if by_token else login
+    hot, found = service.client.app.ctx.hot, []
+    find = hot.find
+    hot.find = lambda request: found.append(find(request)) or found[-1]
+    request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: {authorization}"
+    for _ in range(3):
+        assert (await service.ask(request)).status == 200
+    assert found[-1], "not at hand, so this test could not fail"
+    write(file, lines_of(change))
+    clock.advance(1)
+    answer = await service.ask(request)
+    assert found[-1] is None
+    # A token outlives a change of the password, as it always did; not its account.
+    assert answer.status == (200 if by_token and "alice" in change else 401)

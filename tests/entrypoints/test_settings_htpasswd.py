@@ -1,0 +1,101 @@
+"""HTPASSWD_FILE: what stops the start, and where it counts as ACCOUNTS do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.entrypoints.environment import ANN, Load, refusal
+from tests.fakes.htpasswd import hashed, lines_of
+
+TAKES = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (path := tmp_path / "htpasswd").write_text("# who may pull\n\n" + lines_of({"bob": "x", "carol": "y"}))
+    return path
+
+
+def test_a_good_file_starts(load: Load, file: Path) -> None:
+    settings = load(HTPASSWD_FILE=str(file))
+    assert settings.htpasswd_file == file
+    assert settings.has_accounts
+    assert settings.trust.has_accounts
+
+
+def test_it_stands_beside_accounts(load: Load, file: Path) -> None:
+    settings = load(HTPASSWD_FILE=str(file), ACCOUNTS=ANN)
+    assert ([account.username for account in settings.accounts], settings.htpasswd_file) == (["ann"], file)
+
+
+def test_without_either_there_are_no_accounts(load: Load) -> None:
+    assert not load().has_accounts
+    assert not load().trust.has_accounts
+    assert load(ACCOUNTS=ANN).has_accounts
+
+
+def test_one_user_in_both_stops_the_start(load: Load, file: Path) -> None:
+    file.write_text(file.read_text() + lines_of({"ann": "z"}))
+    line = refusal(load, HTPASSWD_FILE=str(file), ACCOUNTS=ANN)
+    assert line == f"HTPASSWD_FILE: got {str(file)!r}; line 5 names a user of ACCOUNTS; {TAKES}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"bob:{hashed('x')}\nhunter2\n", "line 2 is not user:hash"),
+        ("bob:hunter2\n", "line 1 holds no bcrypt hash (htpasswd -B)"),
+        ("bob:$apr1$hunter2\n", "line 1 holds no bcrypt hash (htpasswd -B)"),
+        (lines_of({"bob": "x"}) * 2, "line 2 names a user of an earlier line"),
+        ("# hunter2\n\n", "holds no entry"),
+        ("", "holds no entry"),
+    ],
+)
+def test_a_spoilt_file_is_named_and_never_shown(load: Load, file: Path, text: str, reason: str) -> None:
+    file.write_text(text)
+    line = refusal(load, HTPASSWD_FILE=str(file))
+    assert line == f"HTPASSWD_FILE: got {str(file)!r}; {reason}; {TAKES}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: (path.unlink(), path.mkdir()), "no such file"),
+        (lambda path: path.write_bytes(b"bob:\xff"), "not UTF-8 text"),
+    ],
+)
+def test_what_cannot_be_read_stops_the_start(
+    load: Load, file: Path, spoil: Callable[[Path], object], reason: str
+) -> None:
+    spoil(file)
+    line = refusal(load, HTPASSWD_FILE=str(file))
+    assert line == f"HTPASSWD_FILE: got {str(file)!r}; cannot be read ({reason}); {TAKES}"
+
+
+def test_a_hash_in_place_of_a_path_is_not_repeated(load: Load) -> None:
+    line = refusal(load, HTPASSWD_FILE=(entry := lines_of({"bob": "x"}).strip()))
+    assert entry not in line
+    assert "$2y$" not in line
+
+
+def test_an_empty_one_stops_the_start(load: Load) -> None:
+    """As an empty ACCOUNTS does: it may be meant for what is not there yet, and would let everybody in."""
+    assert refusal(load, HTPASSWD_FILE="") == "HTPASSWD_FILE: is set but empty; takes the path of a file"
+
+
+def test_it_warns_as_accounts_do(load: Load, file: Path) -> None:
+    (warning,) = load(HTPASSWD_FILE=str(file)).warnings
+    assert warning.startswith("HTPASSWD_FILE without SELF_REGISTRY")
+    assert load(HTPASSWD_FILE=str(file), HOST="127.0.0.1").warnings == ()
+
+
+def test_it_allows_the_service_identity(load: Load, file: Path) -> None:
+    login = {"UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "pw"}
+    assert load(HTPASSWD_FILE=str(file), **login).upstream_credentials
+
+
+def test_skipping_authentication_takes_none(load: Load, file: Path) -> None:
+    line = refusal(load, SKIP_AUTH_PROXY="true", HTPASSWD_FILE=str(file))
+    assert "no HTPASSWD_FILE" in line
