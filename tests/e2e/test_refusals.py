@@ -110,7 +110,7 @@ class House:
 def house(
     folder: Path, upstream: LoggedUpstream, tokens: TokenUpstream, *, bearer: bool, **settings: str
 ) -> Iterator[House]:
-    settings = {**upstream.settings, "SERVER_SECRET": SECRET, **settings}
+    settings = {**upstream.settings, "SERVER_SECRET": SECRET, "TRUSTED_PROXIES": "127.0.0.1", **settings}
     scopes = [PULL, CATALOG, f"repository:{PUBLIC}:pull"]
     removed = {}
     if bearer:
@@ -156,7 +156,9 @@ def test_nobody_else_gets_a_byte_from_any_worker(locked: House, content: Content
                 headers = {**MANIFESTS, **({"Authorization": authorization} if authorization else {})}
                 for connection in connections:
                     for method, more in (("GET", {}), ("HEAD", {}), ("GET", RANGE)):
-                        answer = send(connection, method, door.path, {**headers, **more})
+                        # Each from an address of its own, or they would all have to wait for one another.
+                        address = {"X-Forwarded-For": f"198.18.{wrongs // 256}.{wrongs % 256}"}
+                        answer = send(connection, method, door.path, {**headers, **more, **address})
                         assert_refused(answer, method, door, f"{method} {door.path} with {name}")
                         wrongs += 1
     assert wrongs >= 8 * 8 * 2 * 3

@@ -1,0 +1,153 @@
+"""Accounts out of an htpasswd file, which is changed while the service runs, and what becomes of whoever guesses."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.plain_http import Answer, send
+from tests.e2e.processes import program, wait_until
+from tests.e2e.proxy import SECRET, Proxy, serving
+from tests.e2e.upstreams import PRIVATE, LoggedUpstream, account_entry, basic
+from tests.fakes.htpasswd import hashed, write
+
+pytestmark = pytest.mark.real("docker-registry")
+
+PULL = f"repository:{PRIVATE}:pull"
+TAGS = f"/v2/{PRIVATE}/tags/list"
+COST = 10  # some 50 ms for each login; `htpasswd` takes 5 where it is not told
+
+
+class House:
+    """Our service, and the file with its accounts."""
+
+    def __init__(self, proxy: Proxy, file: Path) -> None:
+        self.proxy, self.file = proxy, file
+
+    def everywhere(self, authorization: str) -> list[int]:
+        """The status on each worker."""
+        with self.proxy.connection_to_each_worker() as connections:
+            return [send(one, "GET", TAGS, {"Authorization": authorization}).status for one in connections]
+
+    def lines(self) -> list[str]:
+        return self.proxy.process.settled_lines(0)
+
+
+def entries(*accounts: tuple[str, str]) -> str:
+    """By Apache's own tool where there is one."""
+    tool = program("htpasswd")
+    if tool is None:
+        return "".join(f"{user}:{hashed(password, COST)}\n" for user, password in accounts)
+    made = [
+        subprocess.run([tool, "-nbB", "-C", str(COST), *account], capture_output=True, text=True, check=True).stdout
+        for account in accounts
+    ]
+    return "".join(made)
+
+
+@pytest.fixture
+def house(workplace: Path, spied_open: LoggedUpstream, tmp_path: Path) -> Iterator[House]:
+    write(file := tmp_path / "htpasswd", "# who may pull\n\n" + entries(("carol", "carol-pass"), ("dave", "dave-pass")))
+    settings = {**spied_open.settings, "SERVER_SECRET": SECRET, "TRUSTED_PROXIES": "127.0.0.1"}
+    with serving(workplace, **settings, HTPASSWD_FILE=str(file), ACCOUNTS=account_entry("alice")) as proxy:
+        yield House(proxy, file)
+
+
+def test_accounts_of_file_and_setting_open_on_each_worker(house: House) -> None:
+    for login in (basic("carol", "carol-pass"), basic("dave", "dave-pass"), basic("alice")):
+        token = house.proxy.ask_token(PULL, login)
+        assert token.status == 200, token.body
+        assert house.everywhere(login) == [200, 200]
+        assert house.everywhere(f"Bearer {token.json()['token']}") == [200, 200]
+    for login in (basic("carol", "dave-pass"), basic("alice", "carol-pass"), basic("mallory", "carol-pass")):
+        assert house.proxy.ask_token(PULL, login).status == 401
+        assert house.everywhere(login) == [401, 401]
+
+
+def test_a_login_that_is_known_costs_no_hash(house: House) -> None:
+    login = basic("carol", "carol-pass")
+    house.everywhere(login)
+    with house.proxy.connection_to_each_worker() as connections:
+        began = time.monotonic()
+        for _ in range(100):
+            assert send(connections[0], "GET", "/v2/auth", {"Authorization": login}).status == 200
+        assert (time.monotonic() - began) / 100 < 0.02
+
+
+def test_the_file_may_change_while_the_service_runs(house: House) -> None:
+    daves = f"Bearer {house.proxy.ask_token(PULL, basic('dave', 'dave-pass')).json()['token']}"
+    carols = f"Bearer {house.proxy.ask_token(PULL, basic('carol', 'carol-pass')).json()['token']}"
+    assert house.everywhere(daves) == house.everywhere(basic("dave", "dave-pass")) == [200, 200]
+    write(house.file, entries(("carol", "carol-pass"), ("erin", "erin-pass")))
+    assert wait_until(lambda: house.everywhere(daves) == [401, 401], 10)
+    assert house.everywhere(basic("dave", "dave-pass")) == [401, 401]
+    assert house.everywhere(carols) == house.everywhere(basic("erin", "erin-pass")) == [200, 200]
+    token = house.proxy.ask_token(PULL, basic("erin", "erin-pass")).json()["token"]
+    assert house.everywhere(f"Bearer {token}") == [200, 200]
+
+
+def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: House) -> None:
+    write(house.file, entries(("erin", "erin-pass")) + "frank:hunter2\n")
+
+    def told() -> list[str]:
+        return [line for line in house.lines() if "the accounts stay as they were" in line]
+
+    assert wait_until(lambda: house.everywhere(basic("carol", "carol-pass")) == [200, 200] and len(told()) == 2, 10)
+    time.sleep(1.2)
+    assert house.everywhere(basic("carol", "carol-pass")) == [200, 200]
+    assert house.everywhere(basic("erin", "erin-pass")) == [401, 401]
+    assert len(told()) == 2
+    assert all(f"{house.file}: line 2 holds no bcrypt hash" in line for line in told())
+    assert "hunter2" not in "".join(house.lines())
+
+
+def guess(house: House, number: int, address: str) -> tuple[Answer, float]:
+    with house.proxy.connection_to_each_worker() as connections:
+        first = min(connections, key=house.proxy.worker_of)  # each worker counts for itself
+        headers = {"Authorization": basic("carol", f"guess-{number}"), "X-Forwarded-For": address}
+        began = time.monotonic()
+        return send(first, "GET", "/v2/auth", headers), time.monotonic() - began
+
+
+def test_who_guesses_waits_and_nobody_else(house: House) -> None:
+    carol = basic("carol", "carol-pass")
+    assert house.everywhere(carol) == [200, 200]
+    seconds = []
+    for number in range(5):
+        answer, took = guess(house, number, "192.0.2.66")
+        assert answer.status == 401
+        seconds.append(took)
+    assert max(seconds[:3]) < 1 <= seconds[3] < 2 <= seconds[4] < 4
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for answer, _ in pool.map(lambda number: guess(house, number, "192.0.2.66"), range(5, 13))]
+        refused = [answer for answer in answers if answer.status == 429]
+        assert {answer.status for answer in answers} == {401, 429}
+    assert all(10 < int(answer.headers["Retry-After"]) <= 40 for answer in refused)
+    assert all(answer.error_codes() == ["TOOMANYREQUESTS"] for answer in refused)
+    began = time.monotonic()
+    assert house.everywhere(carol) == [200, 200]
+    answer, _ = guess(house, 1, "192.0.2.67")
+    assert (answer.status, time.monotonic() - began < 1) == (401, True)
+    log = "".join(house.lines())
+    assert "a login of account carol from 192.0.2.66 waits 1 s" in log
+    assert "guess-" not in log
+    page = house.proxy.get("/metrics").body.decode()
+    counted = dict(line.split() for line in page.splitlines() if line and not line.startswith("#"))
+    assert float(counted["docker_image_proxy_logins_slowed_total"]) >= 3
+    assert float(counted["docker_image_proxy_logins_turned_away_total"]) == len(refused)
+
+
+def test_the_service_stops_while_somebody_waits(house: House) -> None:
+    for number in range(5):
+        guess(house, number, "192.0.2.66")
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(guess, house, number, "192.0.2.66") for number in (5, 6)]
+        time.sleep(0.5)
+        house.proxy.process.stop()
+        for one in waiting:
+            one.exception(timeout=40)
+    assert "Traceback" not in "".join(house.lines())
+    assert "Task was destroyed" not in "".join(house.lines())
