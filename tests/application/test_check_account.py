@@ -193,3 +193,10 @@ def test_no_password_is_kept_in_what_is_remembered(checks: Checks) -> None:
     checks(Credentials("alice", "sesame"))
     assert all(isinstance(key, bytes) and len(key) == 32 for key in checks.check._right._entries)
     assert len(checks.check._right._entries) == 2
+
+
+def test_a_right_login_ends_the_waiting(checks: Checks) -> None:
+    for number in range(3):
+        checks(Credentials("alice", f"guess {number}"))
+    assert checks.seconds(ALICE) == 1
+    assert [checks.seconds(WRONG) for _ in range(3)] == [0, 0, 0]

@@ -201,6 +201,15 @@ def test_a_flood_at_an_address_hides_no_guesses_at_an_account(door: Door) -> Non
     assert not door.attempts.trusts(ALICE)
 
 
+def test_a_flood_of_made_up_names_pushes_nobody_out(door: Door) -> None:
+    for number in range(40):
+        door.one(Attempt(HERE, f"user{number}", exists=False))
+    crowd = [Attempt(HERE, f"more{number}", exists=False) for number in range(200)]
+    refused = door.at_once(*(door.attempt(one) for one in crowd))
+    assert len(refused) > 190
+    assert len(door.attempts._of_account._entries) == 40 + len(crowd) - len(refused)
+
+
 def test_what_waits_or_is_refused_is_told_without_made_up_names(door: Door) -> None:
     for attempt in (ALICE, Attempt(HERE, "hunter2", exists=False)):
         for _ in range(4):
