@@ -189,7 +189,7 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
         (
             'upstreams = ["quay.io", "ghcr.io"]\nskip_auth_proxy = true',
-            "SKIP_AUTH_PROXY=true takes no ACCOUNTS and no UPSTREAM_IDENTITY but client",
+            "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client",
         ),
         ("rules = 1", "rules: takes tables, each under [[rules]]"),
         ("[[rules]]", "rules: entry 1: takes either allow or deny, each a list of patterns of repositories"),

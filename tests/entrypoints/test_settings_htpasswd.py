@@ -21,7 +21,7 @@ def test_a_good_file_starts(load: Load, file: Path) -> None:
     settings = load(HTPASSWD_FILE=str(file))
     assert settings.htpasswd_file == file
     assert settings.has_accounts
-    assert settings.trust.has_accounts
+    assert settings.table.upstreams[0].trust.has_accounts
 
 
 def test_it_stands_beside_accounts(load: Load, file: Path) -> None:
@@ -31,7 +31,7 @@ def test_it_stands_beside_accounts(load: Load, file: Path) -> None:
 
 def test_without_either_there_are_no_accounts(load: Load) -> None:
     assert not load().has_accounts
-    assert not load().trust.has_accounts
+    assert not load().table.upstreams[0].trust.has_accounts
     assert load(ACCOUNTS=ANN).has_accounts
 
 
@@ -93,7 +93,7 @@ def test_it_warns_as_accounts_do(load: Load, file: Path) -> None:
 
 def test_it_allows_the_service_identity(load: Load, file: Path) -> None:
     login = {"UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "pw"}
-    assert load(HTPASSWD_FILE=str(file), **login).upstream_credentials
+    assert load(HTPASSWD_FILE=str(file), **login).table.upstreams[0].credentials
 
 
 def test_skipping_authentication_takes_none(load: Load, file: Path) -> None:
