@@ -3,7 +3,8 @@
 A registry names its token server in its challenge, so a hostile or hijacked one could have anybody's
 credentials sent to a server of its choice (CVE-2026-33540), or have us call addresses inside the operator's
 network. Therefore a realm is trusted only on the upstream's own host and port, on its registrable domain, or
-where the operator named it; and never over plain HTTP when the upstream itself is reached by HTTPS.
+where the operator named it; and never over plain HTTP when the upstream itself is reached by HTTPS. An upstream
+with several addresses is one registry behind one realm, so the operator says: what holds for one holds for each.
 """
 
 from domain.errors import RealmRefused
@@ -19,18 +20,18 @@ class RealmPolicy:
 
     def check(self, upstream: Upstream, realm: Origin) -> None:
         """Raises RealmRefused where credentials for the upstream must not go to this realm."""
-        if upstream.origin.scheme == "https" and realm.scheme != "https":
+        if any(one.origin.scheme == "https" for one in upstream.endpoints) and realm.scheme != "https":
             raise RealmRefused("the upstream's challenge leads from https to http; refused")
-        if not self._trusts(upstream, realm):
+        if not any(self._trusts(one, realm) for one in upstream.endpoints):
             raise RealmRefused(
                 f"the upstream's challenge leads to {realm.authority}, which is not its own host; "
                 f"set UPSTREAM_REALMS={realm.authority} to trust it"
             )
 
-    def _trusts(self, upstream: Upstream, realm: Origin) -> bool:
-        if realm == upstream.origin:
+    def _trusts(self, endpoint: Upstream, realm: Origin) -> bool:
+        if realm == endpoint.origin:
             return True
-        if {realm.authority, realm.authority.rpartition(":")[0]} & upstream.realms:
+        if {realm.authority, realm.authority.rpartition(":")[0]} & endpoint.realms:
             return True
         domain = self._suffixes.registrable_domain(realm.host)
-        return domain is not None and domain == self._suffixes.registrable_domain(upstream.origin.host)
+        return domain is not None and domain == self._suffixes.registrable_domain(endpoint.origin.host)

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -131,3 +132,33 @@ def test_the_refusal_names_the_setting_to_change() -> None:
     policy = RealmPolicy(BundledPublicSuffixes())
     with pytest.raises(RealmRefused, match=r"UPSTREAM_REALMS=auth\.test:443"):
         policy.check(upstream, _origin("https://auth.test"))
+
+
+def addressed(*urls: str) -> Upstream:
+    first, *others = urls
+    return replace(Upstream.at(first, _origin(first)), fallbacks=tuple((url, _origin(url)) for url in others))
+
+
+@pytest.mark.parametrize(
+    ("realm", "trusted"),
+    [
+        ("https://auth.first.com", True),
+        ("https://auth.second.com", True),
+        ("https://10.0.0.9:5000", True),
+        ("https://10.0.0.9:5001", False),
+        ("https://third.com", False),
+        ("http://first.com", False),
+    ],
+)
+def test_any_address_of_the_upstream_vouches_for_a_realm(realm: str, *, trusted: bool) -> None:
+    upstream = addressed("https://registry.first.com", "https://registry.second.com", "https://10.0.0.9:5000")
+    policy = RealmPolicy(BundledPublicSuffixes())
+    with nullcontext() if trusted else pytest.raises(RealmRefused):
+        policy.check(upstream, _origin(realm))
+
+
+def test_one_address_by_https_is_enough_to_demand_it_of_the_realm() -> None:
+    policy = RealmPolicy(BundledPublicSuffixes())
+    for order in (("http://a.first.com", "https://b.first.com"), ("https://b.first.com", "http://a.first.com")):
+        with pytest.raises(RealmRefused, match="https to http"):
+            policy.check(addressed(*order), _origin("http://auth.first.com"))
