@@ -16,6 +16,8 @@ from domain.events import (
     ContentAsked,
     ContentDamaged,
     ContentEvicted,
+    EndpointFailed,
+    EndpointRecovered,
     Event,
     FillJoined,
     FillResumed,
@@ -52,6 +54,8 @@ _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("pulls_denied", "Requests for repositories that the access rules forbid", ()),
     ("logins_slowed", "Logins that had to wait, because of wrong ones before them", ()),
     ("logins_turned_away", "Logins that were not even looked at, because of too many wrong ones before them", ()),
+    ("endpoint_failures", "Addresses of upstreams that failed, so that the next ones were asked instead", ()),
+    ("endpoint_recoveries", "Addresses of upstreams that had failed and answered again", ()),
 )
 _PLACES = {
     (name, kind): place
@@ -70,6 +74,8 @@ _SIMPLE: dict[type[object], int] = {
     PullDenied: _PLACES["pulls_denied", None],
     LoginSlowed: _PLACES["logins_slowed", None],
     LoginRefused: _PLACES["logins_turned_away", None],
+    EndpointFailed: _PLACES["endpoint_failures", None],
+    EndpointRecovered: _PLACES["endpoint_recoveries", None],
 }
 
 # What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.

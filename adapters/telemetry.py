@@ -11,6 +11,8 @@ from domain.events import (
     BackedOff,
     ContentDamaged,
     ContentEvicted,
+    EndpointFailed,
+    EndpointRecovered,
     Event,
     FillResumed,
     LoginRefused,
@@ -46,6 +48,10 @@ class LoggingEventSink:
                 )
             case UpstreamFailed(upstream, reason):
                 _LOG.warning("%s: %s", upstream, one_line(reason))
+            case EndpointFailed(upstream, endpoint, reason):
+                _LOG.warning("%s: goes on without %s for a while: %s", upstream, endpoint, one_line(reason))
+            case EndpointRecovered(upstream, endpoint):
+                _LOG.warning("%s: %s answers again", upstream, endpoint)
             case WrongContent(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
             case PullDenied(account, upstream, repository):

@@ -35,6 +35,23 @@ class UpstreamFailed:
 
 
 @dataclass(frozen=True)
+class EndpointFailed:
+    """One of the upstream's addresses failed, and the others are asked instead; `reason` is free of credentials."""
+
+    upstream: str
+    endpoint: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EndpointRecovered:
+    """One of the upstream's addresses that had failed answers again."""
+
+    upstream: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
 class WrongContent:
     """The upstream sent bytes that are not what their digest says."""
 
@@ -189,4 +206,6 @@ CacheEvent = (
     | StorageRanFull
     | UpkeepFailed
 )
-Event = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | WrongContent | PullDenied | AccountEvent | CacheEvent
+EndpointEvent = EndpointFailed | EndpointRecovered
+UpstreamEvent = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | EndpointEvent | WrongContent
+Event = UpstreamEvent | PullDenied | AccountEvent | CacheEvent

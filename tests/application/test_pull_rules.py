@@ -155,7 +155,7 @@ def test_operator_is_not_bound() -> None:
     image = Image(NAME, Reference.parse("1"))
 
     async def warm(*, is_operator: bool) -> None:
-        async for _ in service.parts.warm_cache()(Caller(None, REALM, is_operator), image):
+        async for _ in service.parts.warm_cache()(Caller(None, REALM, is_operator=is_operator), image):
             pass
 
     with pytest.raises(Denied):

@@ -26,6 +26,8 @@ from domain.events import (
     ContentAsked,
     ContentDamaged,
     ContentEvicted,
+    EndpointFailed,
+    EndpointRecovered,
     Event,
     FillJoined,
     FillResumed,
@@ -68,6 +70,8 @@ EVENTS = [
     StanceLearnt(URL, 2, "open", is_change=True),
     UpstreamSharesOurName(URL, "mirror"),
     UpstreamFailed(URL, "connection refused"),
+    EndpointFailed(URL, "https://second.test", "connection refused"),
+    EndpointRecovered(URL, "https://second.test"),
     WrongContent(URL, "library/nginx", DIGEST),
     PullDenied("alice", URL, "team/app"),
     AccountsReread(31),
@@ -91,7 +95,15 @@ UNLOGGED = (ContentAsked, FillStarted, FillJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
     "INFO": (ContentEvicted, PullDenied, AccountsReread, LoginSlowed, LoginRefused),
-    "WARNING": (UpstreamSharesOurName, UpstreamFailed, FillResumed, StorageRanFull, BackedOff),
+    "WARNING": (
+        UpstreamSharesOurName,
+        UpstreamFailed,
+        EndpointFailed,
+        EndpointRecovered,
+        FillResumed,
+        StorageRanFull,
+        BackedOff,
+    ),
     "ERROR": (AccountsUnreadable, WrongContent, ContentDamaged, UpkeepFailed),
 }
 ALICE = Credentials("alice", "opensesame")
@@ -129,7 +141,7 @@ def test_events_are_taken_without_a_loop(make: Maker) -> None:
 def test_no_event_has_room_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
-    names = {"upstream", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
+    names = {"upstream", "endpoint", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
     counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds"}
     assert {field.name for field in fields(kind)} <= names | counts
 
@@ -155,6 +167,7 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     said = "gone\nWARNING https://upstream.test: all is well\r\x1b[2K"
     LoggingEventSink().emit(UpstreamSharesOurName(URL, said))
     LoggingEventSink().emit(UpstreamFailed(URL, said))
+    LoggingEventSink().emit(EndpointFailed(URL, URL, said))
     LoggingEventSink().emit(FillResumed(URL, DIGEST, said))
     LoggingEventSink().emit(StaleServed(URL, said))
     LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
