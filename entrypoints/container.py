@@ -1,4 +1,4 @@
-"""Who plays which part in production. Beside storage.py, the only place that names adapters."""
+"""Who plays which part in production. Beside storage.py and upstreams.py, the only place that names adapters."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -11,11 +11,11 @@ from adapters.metrics import CountingEventSink, SharedCounters
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.telemetry import FannedEventSink, LoggingEventSink
 from adapters.tokens.jws import JwsTokenCodec
-from adapters.upstream.http_client import HttpClient
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.endpoint_health import EndpointHealth
+from adapters.upstream.failover import Failover
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.search import HttpUpstreamSearch
-from adapters.upstream.session import SessionSettings, open_session
 from adapters.upstream.session_logins import SessionLogins
 from adapters.upstream.token_relay import HttpTokenRelay
 from application.allowances import Allowances
@@ -71,11 +71,7 @@ from domain.upstreams import Upstream
 from entrypoints.accounts import account_check, account_directory
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, open_storage
-from entrypoints.version import NAME, VERSION
-
-
-def _proxies(settings: Settings) -> ProxyRules:
-    return ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
+from entrypoints.upstreams import open_upstreams
 
 
 def _secret(settings: Settings) -> bytes:
@@ -125,12 +121,12 @@ def make_counters(settings: Settings) -> SharedCounters:
 class Container(containers.DeclarativeContainer):
     """Each provider is annotated with its port, so that the type checker proves that the part can be played.
 
-    `session` is a dependency and no resource: an asynchronous resource would turn every provider above it
+    `clients` is a dependency and no resource: an asynchronous resource would turn every provider above it
     into a future.
     """
 
     settings: providers.Dependency[Settings] = providers.Dependency(instance_of=Settings)
-    session: providers.Dependency[object] = providers.Dependency()
+    clients: providers.Dependency[UpstreamClients] = providers.Dependency()
     storage: providers.Dependency[Storage] = providers.Dependency(instance_of=Storage)
     counting: providers.Dependency[CountingEventSink] = providers.Dependency(instance_of=CountingEventSink)
 
@@ -159,12 +155,14 @@ class Container(containers.DeclarativeContainer):
     verifier: providers.Provider[TokenVerifier] = providers.Singleton(TokenVerifier, service, clock, codec)
     realms: providers.Provider[RealmPolicy] = providers.Singleton(RealmPolicy, suffixes)
 
-    proxies: providers.Provider[ProxyRules] = providers.Singleton(_proxies, settings)
-    http: providers.Provider[HttpClient] = providers.Singleton(HttpClient, session, proxies, f"{NAME}/{VERSION}")
-    relay: providers.Provider[TokenRelay] = providers.Singleton(HttpTokenRelay, http, realms, clock)
+    relay: providers.Provider[TokenRelay] = providers.Singleton(HttpTokenRelay, clients, realms, clock)
     logins: providers.Provider[SessionLogins] = providers.Singleton(SessionLogins, relay, clock)
-    registry: providers.Provider[UpstreamRegistry] = providers.Singleton(HttpUpstreamRegistry, http, logins)
-    upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, http)
+    health: providers.Provider[EndpointHealth] = providers.Singleton(EndpointHealth, events)
+    failover: providers.Provider[Failover] = providers.Singleton(Failover, health)
+    registry: providers.Provider[UpstreamRegistry] = providers.Singleton(
+        HttpUpstreamRegistry, clients, logins, failover
+    )
+    upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, clients)
 
     background: providers.Provider[Background] = providers.Singleton(Background)
     stances: providers.Provider[UpstreamStances] = providers.Singleton(
@@ -265,15 +263,16 @@ async def open_container(
 
     `counters` are those of all workers, `row` is this one's.
     """
-    session = open_session(SessionSettings(settings.upstream_timeout, settings.upstream_ca))
     counting = CountingEventSink(counters or make_counters(settings), row)
-    async with open_storage(settings, SystemClock()) as storage:
-        container = Container(settings=settings, session=session, storage=storage, counting=counting)
+    async with (
+        open_upstreams(settings, row) as clients,
+        open_storage(settings, SystemClock()) as storage,
+    ):
+        container = Container(settings=settings, clients=clients, storage=storage, counting=counting)
         try:
             yield container
         finally:
             await close_parts(container)
-            await session.close()
 
 
 async def close_parts(container: Container) -> None:

@@ -11,14 +11,11 @@ from pydantic import ValidationError
 from entrypoints.settings import SECRETS, Settings
 from entrypoints.settings_file import SettingsError, read_settings_file
 
-# Settings of the environment's one upstream; those of several stand in the settings file.
-_OF_THE_ONLY_UPSTREAM = frozenset(
-    {"upstream_registry", "upstream_identity", "upstream_username", "upstream_password", "upstream_password_file",
-     "upstream_names", "upstream_ca", "upstream_realms", "upstream_timeout", "search_upstream"}
-)  # fmt: skip
 # What may hold a secret, if only by mistake, is not repeated when it is refused.
 _UNSPOKEN = SECRETS | {"upstream_username", "http_proxy", "https_proxy", *(f"{name}_file" for name in SECRETS)}
 _IN_FILE = frozenset(Settings.model_fields) - {"config"}
+# Settings of the environment's one upstream; those of several stand in the settings file.
+_OF_THE_ONLY_UPSTREAM = frozenset(name for name in _IN_FILE if name.startswith("upstream_")) | {"search_upstream"}
 
 
 def load_settings(config: Path | None = None) -> Settings:

@@ -26,6 +26,7 @@ HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-
 _ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
 _SECRET_BYTES = 32
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_PROXIES = frozenset({"http", "https", "socks5", "socks5h"})
 _SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?P<unit>%|[kmgt]?i?b?)", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "i": 1}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -41,11 +42,17 @@ def parse_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_addresses(given: object) -> tuple[str, ...]:
+    """Several of them, in their order, out of the environment's text or the settings file's list."""
+    words = given if isinstance(given, list | tuple) else str(given).split(",")
+    return tuple(parse_address(str(word).strip()) for word in words if str(word).strip())
+
+
 def parse_proxy(text: str) -> str:
     """An outbound proxy, with or without a scheme and a login, as the usual environment variables have it."""
     parts = _split(text if "://" in text else f"http://{text}")
-    if parts is None or parts.scheme not in _DEFAULT_PORTS or not HOST.fullmatch(parts.netloc.rpartition("@")[2]):
-        raise ValueError("takes an address such as http://proxy.example.com:3128")
+    if parts is None or parts.scheme not in _PROXIES or not HOST.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ValueError("takes an address such as http://proxy.example.com:3128 or socks5://proxy.example.com:1080")
     return parts.geturl()
 
 
@@ -175,14 +182,29 @@ def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]
     return parse_htpasswd(text, {account.username for account in accounts})
 
 
-def check_key_pair(certificate: Path, key: Path) -> None:
+def check_key_pair(certificate: Path, key: Path, settings: str = "TLS_CERT, TLS_KEY") -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"TLS_CERT, TLS_KEY: got {str(certificate)!r}, {str(key)!r}; "
+            f"{settings}: got {str(certificate)!r}, {str(key)!r}; "
             "takes a PEM certificate and its PEM key without a passphrase"
         ) from error
+
+
+def check_client_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
+    """`names`: what the two settings are called where they stand."""
+    if (certificate is None) != (key is None):
+        raise ValueError(f"{names[0]}: takes a file together with {names[1]}, or neither")
+    if certificate and key:
+        check_key_pair(certificate, key, ", ".join(names))
+
+
+def check_fallbacks(url: str, fallbacks: tuple[str, ...], name: str) -> None:
+    """Whoever cuts us off from the first address would have the logins sent by the second in the clear."""
+    bare = [other for other in fallbacks if other.startswith("http://")]
+    if bare and url.startswith("https://"):
+        raise ValueError(f"{name}: got {bare[0]!r}; takes addresses by https, as the first is")
 
 
 def check_authorities(file: Path) -> None:
@@ -200,5 +222,6 @@ def is_loopback(host: str) -> bool:
 
 
 Address = Annotated[str, AfterValidator(parse_address)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(parse_addresses)]
 Proxy = Annotated[str, AfterValidator(parse_proxy)]
 Hosts = Annotated[frozenset[str], BeforeValidator(parse_hosts)]

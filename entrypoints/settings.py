@@ -23,11 +23,14 @@ from domain.upstream_table import UpstreamTable
 from entrypoints.rule_settings import RuleSettings
 from entrypoints.setting_values import (
     Address,
+    Addresses,
     CacheSize,
     Hosts,
     Network,
     Proxy,
     check_authorities,
+    check_client_pair,
+    check_fallbacks,
     check_key_pair,
     default_cache_folder,
     is_loopback,
@@ -90,6 +93,13 @@ class Settings(BaseSettings):
     )
     allow_everyone: bool = Field(False, description="true or false")
     upstream_ca: FilePath | None = Field(None, description="the path of a PEM file")
+    upstream_client_cert: FilePath | None = Field(None, description="the path of a PEM file")
+    upstream_client_key: FilePath | None = Field(None, description="the path of a PEM file")
+    upstream_fallbacks: Annotated[Addresses, NoDecode] = Field(
+        (), description="addresses, separated by commas", validate_default=False
+    )
+    upstream_max_connections: int | None = Field(None, ge=1, le=65535, description="a number from 1 to 65535")
+    upstream_max_rate: float | None = Field(None, gt=0, le=1_000_000, description="requests a second, up to 1000000")
     upstream_realms: Annotated[Hosts, NoDecode] = Field(
         frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
     )
@@ -173,6 +183,11 @@ class Settings(BaseSettings):
             )
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
+        names = ("UPSTREAM_CLIENT_CERT", "UPSTREAM_CLIENT_KEY")
+        check_client_pair(self.upstream_client_cert, self.upstream_client_key, names)
+        check_fallbacks(self.upstream_registry, self.upstream_fallbacks, "UPSTREAM_FALLBACKS")
+        for one in self.mirrored:
+            one.check_connections(self.workers)
         self.table  # noqa: B018 - raises where upstreams, or what is trusted, contradict each other
         self.cache_policy  # noqa: B018 - and so does this where times do
         self._check_rules()
@@ -208,6 +223,11 @@ class Settings(BaseSettings):
                 realms=self.upstream_realms,
                 search=self.search_upstream,
                 timeout=self.upstream_timeout,
+                fallbacks=self.upstream_fallbacks,
+                client_cert=self.upstream_client_cert,
+                client_key=self.upstream_client_key,
+                max_connections=self.upstream_max_connections,
+                max_rate=self.upstream_max_rate,
             ),
         )
 

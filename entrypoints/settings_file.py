@@ -16,6 +16,9 @@ from entrypoints.upstream_settings import UpstreamSettings
 
 _KEYS_OF_UPSTREAM = frozenset(UpstreamSettings.model_fields) - {"title"} | {"name", "password_file"}
 
+# What may hold a secret, if only by mistake.
+_UNSPOKEN = frozenset({"username", "password", "proxy", "fallbacks"})
+
 
 class SettingsError(Exception):
     """A setting that stops the start; the message is the one line to print."""
@@ -138,7 +141,7 @@ def _wrong(error: ValidationError, model: type[BaseModel]) -> str:
     if len(first["loc"]) > 1:
         return f"{'.'.join(map(str, first['loc']))}: {reason}"
     takes = reason if first["type"] == "value_error" else f"takes {model.model_fields[key].description}"
-    return f"{key}: {takes}" if key in {"password", "username"} else f"{key}: got {first['input']!r}; {takes}"
+    return f"{key}: {takes}" if key in _UNSPOKEN else f"{key}: got {first['input']!r}; {takes}"
 
 
 def _default_first(

@@ -12,8 +12,12 @@ from domain.upstreams import Upstream
 from entrypoints.rule_settings import FreshnessSettings
 from entrypoints.setting_values import (
     Address,
+    Addresses,
     Hosts,
+    Proxy,
     check_authorities,
+    check_client_pair,
+    check_fallbacks,
     origin_of_address,
 )
 
@@ -34,6 +38,12 @@ class UpstreamSettings(BaseModel):
     realms: Hosts = Field(frozenset(), description="a list of hosts, each HOST or HOST:PORT")
     search: Address | None = Field(None, description="the address of a v1 search endpoint")
     library: bool | None = Field(None, description="true or false")
+    fallbacks: Addresses = Field((), description="a list of further addresses")
+    client_cert: FilePath | None = Field(None, description="the path of a PEM file")
+    client_key: FilePath | None = Field(None, description="the path of a PEM file")
+    proxy: Proxy | None = Field(None, repr=False, description="an address")
+    max_connections: int | None = Field(None, ge=1, le=65535, description="a number from 1 to 65535")
+    max_rate: float | None = Field(None, gt=0, le=1_000_000, description="requests a second, up to 1000000")
     timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
     tag_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
     grant_ttl: float | None = Field(None, ge=0, le=86400, description="seconds from 0 to 86400")
@@ -50,7 +60,17 @@ class UpstreamSettings(BaseModel):
             )
         if self.ca:
             check_authorities(self.ca)
+        check_client_pair(self.client_cert, self.client_key, ("client_cert", "client_key"))
+        check_fallbacks(self.url, self.fallbacks, "fallbacks")
         return self
+
+    def check_connections(self, workers: int) -> None:
+        """Raises ValueError where there are too few for each worker to have one."""
+        if self.max_connections is not None and self.max_connections < workers:
+            name = f"upstream {self.title}: max_connections" if self.title else "UPSTREAM_MAX_CONNECTIONS"
+            raise ValueError(
+                f"{name}: got {self.max_connections}; takes WORKERS ({workers}) or more, among whom they are shared out"
+            )
 
     @property
     def credentials(self) -> Credentials | None:
@@ -70,11 +90,12 @@ class UpstreamSettings(BaseModel):
 
     def registry(self, trust: TrustPolicy) -> Upstream:
         """The same as a value of the domain."""
-        url = self.url.removesuffix("/v2")
+        url, *others = (address.removesuffix("/v2") for address in (self.url, *self.fallbacks))
         known = Upstream.at(url, origin_of_address(url), self.search)
         return replace(
             known,
             library_prefix=known.library_prefix if self.library is None else self.library,
+            fallbacks=tuple((other, origin_of_address(other)) for other in others),
             aliases=self.names,
             hosts=self.hosts,
             trust=trust,

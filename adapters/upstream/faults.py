@@ -1,11 +1,16 @@
 """The one place where aiohttp's exceptions become the domain's."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import aiohttp
+import aiohttp_socks
 
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
+
+_SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
+_PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SOCKS)
 
 
 @contextmanager
@@ -15,19 +20,27 @@ def translated(host: str) -> Iterator[None]:
     """
     try:
         yield
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, *_SOCKS) as error:
         raise _fault(host, error) from error
 
 
 def _fault(host: str, error: Exception) -> RegistryError:
     match error:
-        case TimeoutError():
+        case TimeoutError() | aiohttp_socks.ProxyTimeoutError():
             return UpstreamTimedOut(f"{host} did not answer in time")
-        case aiohttp.ClientConnectorCertificateError():
+        case _ if _is_untrusted(error):
             return UpstreamUnreachable(f"{host} shows a certificate that is not trusted; UPSTREAM_CA adds an authority")
+        case _ if isinstance(error, _PROXY):
+            return UpstreamUnreachable(f"{host} cannot be reached: the proxy before it does not connect us")
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return UpstreamBroken(f"{host} broke the connection")
         case aiohttp.ClientResponseError() | ValueError():
             return UpstreamBroken(f"{host} sent an answer that cannot be read")
         case _:
             return UpstreamUnreachable(f"{host} cannot be reached")
+
+
+def _is_untrusted(error: Exception) -> bool:
+    """Behind SOCKS, aiohttp takes the refusal of a certificate for any error of a connection."""
+    kinds = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
+    return isinstance(error, kinds) or isinstance(error.__cause__, kinds)

@@ -1,7 +1,8 @@
 """One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -10,10 +11,11 @@ import aiohttp
 from yarl import URL
 
 from adapters.upstream.addresses import check_redirect, origin_of, parse_url
+from adapters.upstream.bounds import Gate
 from adapters.upstream.codings import decoded
 from adapters.upstream.faults import translated
-from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.receiver import BodyReceiver
+from adapters.upstream.session import Sessions
 from application.ports.request_record import current_record
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken
@@ -27,6 +29,11 @@ _HEAD_REFUSED = frozenset({403, 405, 501})
 _METHOD_REFUSED = frozenset({405, 501})
 _ONE_BYTE = ("Range", "bytes=0-0")
 """What is asked for by a GET that stands in for a HEAD: all of it would come in vain."""
+_PATIENCE_SECONDS = 3.0
+"""Whoever leaves after so long without an answer leaves because of the server. It is less than the four seconds after
+which an older answer stands in (application/cache/outages.py): else a silent server would never be found out.
+"""
+_UNANSWERED = "no answer came"
 
 
 @dataclass(frozen=True)
@@ -91,37 +98,44 @@ class Response:
 
     async def read(self, limit: int) -> bytes:
         """The whole body, decoded; raises UpstreamBroken where it is longer than `limit` bytes or cannot be decoded."""
-        content = bytearray()
-        async for piece in self.pieces():
-            content += piece
-            if len(content) > limit:
-                raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
-        return decoded(bytes(content), self.header("Content-Encoding"), limit)
+        return decoded(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
 
 
 class HttpClient:
-    """Speaks HTTP through the shared session. `agent` is our User-Agent."""
+    """Speaks HTTP to one upstream and those that it sends us to. `agent` is our User-Agent."""
 
-    def __init__(self, session: aiohttp.ClientSession, proxies: ProxyRules, agent: str) -> None:
-        self._session = session
-        self._proxies = proxies
+    def __init__(self, sessions: Sessions, gate: Gate, agent: str) -> None:
+        self._sessions = sessions
+        self._gate = gate
         self._agent = agent
+
+    def proxy_to(self, url: URL) -> str | None:
+        """The proxy that a request to there takes, None for a direct connection."""
+        return self._sessions.proxy_to(url)
 
     @asynccontextmanager
     async def request(self, request: Request) -> AsyncIterator[Response]:
         """The answer, open until the context is left. Raises UpstreamFault.
 
-        A redirect is followed with the same method. Authorization is dropped for good at the first change of
+        It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
+        """
+        async with self._gate.slot(), self._exchange(request) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _exchange(self, request: Request) -> AsyncIterator[Response]:
+        """A redirect is followed with the same method. Authorization is dropped for good at the first change of
         scheme, host or port (CVE-2026-48978): storage refuses it, and it is none of storage's business.
         """
         url, authorization, method = request.url, request.authorization, request.method
         narrowed: tuple[tuple[str, str], ...] = ()
         for _ in range(_HOPS):
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
+            if is_own := origin_of(url) == request.origin:
+                await self._gate.turn()  # elsewhere it is storage's business
             response = await self._send(asked.with_authorization(authorization))
             try:
                 target = _redirect_target(response, asked) if request.follow else None
-                is_own = origin_of(url) == request.origin
                 if target is None and not _wants_get(method, response.status, is_own=is_own):
                     yield Response(response, is_own, BodyReceiver.take(response))
                     return
@@ -142,16 +156,11 @@ class HttpClient:
         headers = [*request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
+        session, proxy = self._sessions.way_to(url)
         send = partial(
-            self._session.request,
-            method,
-            url,
-            headers=headers,
-            data=request.data,
-            allow_redirects=False,
-            proxy=self._proxies.proxy_for(url),
+            session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
         )
-        with translated(_host(url)):
+        with translated(_host(url)), _patient():
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:
@@ -162,6 +171,33 @@ class HttpClient:
                 response = await send()
         current_record().upstream_status = response.status
         return response
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        yield
+    except asyncio.CancelledError as left:
+        if loop.time() - began >= _PATIENCE_SECONDS:
+            left.add_note(_UNANSWERED)
+        raise
+
+
+def was_unanswered(left: asyncio.CancelledError) -> bool:
+    """Whether whoever asked left after a server had been silent for long enough to leave because of that."""
+    return _UNANSWERED in getattr(left, "__notes__", ())
+
+
+async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
+    """A whole body. Raises UpstreamBroken where it is longer than `limit` bytes."""
+    content = bytearray()
+    async for piece in pieces:
+        content += piece
+        if len(content) > limit:
+            raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
+    return bytes(content)
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:

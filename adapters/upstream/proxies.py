@@ -1,9 +1,12 @@
-"""Which outbound proxy a request goes through, by the usual environment variables' rules."""
+"""Which outbound proxy a request takes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
 from yarl import URL
+
+_SOCKS = frozenset({"socks5", "socks5h"})
 
 
 @dataclass(frozen=True)
@@ -12,9 +15,19 @@ class ProxyRules:
     host out of the user's netrc file as well.
     """
 
-    http: str | None = None
-    https: str | None = None
+    http: str | None = field(default=None, repr=False)
+    https: str | None = field(default=None, repr=False)
     bypass: str = ""
+
+    @classmethod
+    def always(cls, proxy: str) -> Self:
+        """The same proxy, wherever a request goes."""
+        return cls(proxy, proxy)
+
+    @property
+    def socks(self) -> frozenset[str]:
+        """Those among the proxies that speak SOCKS 5 (RFC 1928)."""
+        return frozenset(proxy for proxy in (self.http, self.https) if proxy and URL(proxy).scheme in _SOCKS)
 
     def proxy_for(self, url: URL) -> str | None:
         """The proxy's address, None for a direct connection."""

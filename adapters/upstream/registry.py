@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from urllib.parse import urlencode
 
 from yarl import URL
 
+from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.codings import is_coded, unasked
-from adapters.upstream.http_client import HttpClient, Request, Response
+from adapters.upstream.failover import Failover
+from adapters.upstream.http_client import Request, Response
 from adapters.upstream.refusals import fault_of, refusal_of
 from adapters.upstream.session_logins import LoginKey, SessionLogins
 from application.ports.upstream_registry import (
@@ -52,15 +55,27 @@ _UNCODED = ("Accept-Encoding", "identity")
 class HttpUpstreamRegistry:
     """Plays the UpstreamRegistry."""
 
-    def __init__(self, client: HttpClient, logins: SessionLogins) -> None:
-        self._client = client
+    def __init__(self, clients: UpstreamClients, logins: SessionLogins, failover: Failover) -> None:
+        self._clients = clients
         self._logins = logins
+        self._failover = failover
 
     async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
-        request = Request("GET", URL(f"{upstream.url}/v2/", encoded=True), (_UNCODED,), follow=False)
+        if not upstream.fallbacks:
+            return await self._ping(right, upstream)
+        return await self._failover.first(upstream, partial(self._ping, right))
+
+    def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
+        upstream = fetch.resource.upstream
+        if not upstream.fallbacks:
+            return self._open(fetch, upstream)
+        return self._failover.opened(upstream, partial(self._open, fetch))
+
+    async def _ping(self, right: UpstreamRight, endpoint: Upstream) -> PingAnswer:
+        request = Request("GET", URL(f"{endpoint.url}/v2/", encoded=True), (_UNCODED,), follow=False)
         said_at = None
         try:
-            async with self._authorized(request, upstream, right, None) as response:
+            async with self._authorized(request, endpoint, right, None) as response:
                 said_at = _date(response.header("Date"))
                 await _check_ping(response)
                 return PingAnswer(accepted=True, said_at=said_at)
@@ -70,37 +85,40 @@ class HttpUpstreamRegistry:
             return PingAnswer(accepted=False, challenges=challenged.challenges, said_at=said_at)
 
     @asynccontextmanager
-    async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
+    async def _open(self, fetch: Fetch, endpoint: Upstream) -> AsyncIterator[Answer]:
         resource = fetch.resource
         headers = [_UNCODED, *(("Accept", line) for line in fetch.accept)]
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
-        request = Request(
-            "HEAD" if fetch.head else "GET", _address(resource), headers, keeps_query=resource.kind in _LISTINGS
-        )
-        async with self._authorized(request, resource.upstream, fetch.right, resource.scope) as response:
+        method, address = "HEAD" if fetch.head else "GET", _address(resource, endpoint)
+        request = Request(method, address, headers, keeps_query=resource.kind in _LISTINGS)
+        async with self._authorized(request, endpoint, fetch.right, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
             yield _HttpAnswer(response, fetch)
 
     @asynccontextmanager
     async def _authorized(
-        self, request: Request, upstream: Upstream, right: UpstreamRight, wanted: Scope | None
+        self, request: Request, endpoint: Upstream, right: UpstreamRight, wanted: Scope | None
     ) -> AsyncIterator[Response]:
         """The answer to the request made with this right; for a session of ours, a challenge is answered first.
+
+        A login is remembered for each endpoint: another one may challenge in another way. What a caller passes goes
+        to each as it is.
 
         Harbor answers every Authorization that it does not take with a Basic challenge, an old token too; what it asks
         for shows without one. So what is remembered is tried first, nothing next, and a fresh answer last and once.
         """
+        client = self._clients.of(endpoint)
         if isinstance(right, Passed):
-            async with self._client.request(request.with_authorization(right.raw)) as response:
+            async with client.request(request.with_authorization(right.raw)) as response:
                 yield response
             return
-        key = LoginKey(upstream, right.credentials, wanted)
+        key = LoginKey(endpoint, right.credentials, wanted)
         sent = self._logins.remembered(key)
         refusal: RegistryError | None = None
         for authorization in dict.fromkeys((sent, None)):
-            async with self._client.request(request.with_authorization(authorization)) as response:
+            async with client.request(request.with_authorization(authorization)) as response:
                 if not (response.status == _UNAUTHORIZED and response.is_own):
                     yield response
                     return
@@ -111,7 +129,7 @@ class HttpUpstreamRegistry:
         answer = await self._logins.answer(key, await self._asked_for(refusal, key), refused=sent)
         if answer is None:
             raise refusal
-        async with self._client.request(request.with_authorization(answer)) as response:
+        async with client.request(request.with_authorization(answer)) as response:
             yield response
 
     async def _asked_for(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
@@ -156,9 +174,9 @@ def _date(field: str | None) -> float | None:
         return None
 
 
-def _address(resource: Resource) -> URL:
+def _address(resource: Resource, endpoint: Upstream) -> URL:
     query = f"?{urlencode(resource.query)}" if resource.query else ""
-    return URL(f"{resource.upstream.url}/v2/{resource.path}{query}", encoded=True)
+    return URL(f"{endpoint.url}/v2/{resource.path}{query}", encoded=True)
 
 
 def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:

@@ -3,7 +3,8 @@
 from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
-from adapters.upstream.http_client import HttpClient, Request
+from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.http_client import Request
 from adapters.upstream.refusals import fault_of
 from application.ports.upstream_search import SearchResult
 from domain.documents import parse_json
@@ -17,13 +18,14 @@ _BODY_LIMIT = 4 * 1024 * 1024
 class HttpUpstreamSearch:
     """Plays the UpstreamSearch. Nobody's credentials go along: the search of a public registry is public."""
 
-    def __init__(self, client: HttpClient) -> None:
-        self._client = client
+    def __init__(self, clients: UpstreamClients) -> None:
+        self._clients = clients
 
     async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
+        request = Request("GET", address, (("Accept-Encoding", "identity"),))
         try:
-            async with self._client.request(Request("GET", address, (("Accept-Encoding", "identity"),))) as response:
+            async with self._clients.of(upstream).request(request) as response:
                 if response.status != _OK:
                     raise await fault_of(response)
                 return _results(await response.read(_BODY_LIMIT))[:limit]

@@ -7,7 +7,8 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from yarl import URL
 
 from adapters.upstream.addresses import origin_of, parse_url
-from adapters.upstream.http_client import HttpClient, Request
+from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.http_client import Request
 from adapters.upstream.refusals import fault_of
 from application.ports.token_relay import TokenRequest
 from domain.authorization import encode_basic
@@ -28,8 +29,8 @@ _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 class HttpTokenRelay:
     """Plays the TokenRelay."""
 
-    def __init__(self, client: HttpClient, realms: RealmPolicy, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, clients: UpstreamClients, realms: RealmPolicy, clock: Clock) -> None:
+        self._clients = clients
         self._realms = realms
         self._clock = clock
 
@@ -37,7 +38,7 @@ class HttpTokenRelay:
         realm = self._trusted_realm(request)
         prepared = _refresh(request, realm) if request.refresh_token else _query(request, realm)
         try:
-            async with self._client.request(prepared) as response:
+            async with self._clients.of(request.upstream).request(prepared) as response:
                 if response.status != _OK:
                     raise await fault_of(response)
                 content = await response.read(_BODY_LIMIT)

@@ -24,14 +24,14 @@ EACH = pytest.mark.parametrize(
     ],
     ids=lambda values: "+".join(values) or "defaults",
 )
-# None is what container_of gives as the session: no fake speaks over one.
-WITHOUT_A_VALUE = {"session"}
+# None is what container_of gives as the clients: no fake speaks through one.
+WITHOUT_A_VALUE = {"clients"}
 
 
 def production(settings: Settings) -> Container:
-    """With a session and a storage that are nowhere."""
+    """With clients and a storage that are nowhere."""
     counting = CountingEventSink(SharedCounters(1), 0)
-    return Container(settings=settings, session=object(), storage=memory_storage(), counting=counting)
+    return Container(settings=settings, clients=object(), storage=memory_storage(), counting=counting)
 
 
 @EACH

@@ -173,7 +173,7 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
     LoggingEventSink().emit(LoginSlowed(said, said, 1))
     LoggingEventSink().emit(LoginRefused(said, said, 1))
-    assert [record.getMessage().isprintable() for record in log.records] == [True] * 7
+    assert [record.getMessage().isprintable() for record in log.records] == [True] * 8
 
 
 def test_an_account_that_is_none_is_not_named(log: pytest.LogCaptureFixture) -> None:

@@ -66,10 +66,19 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
         "https://auth.test",
         "takes hosts, each HOST or HOST:PORT, separated by commas",
     ),
+    "upstream_fallbacks": (
+        (),
+        "http://second.test:5000/a/, https://third.test,",
+        ("http://second.test:5000/a", "https://third.test"),
+        "http://second.test, third.test",
+        ADDRESS,
+    ),
+    "upstream_max_connections": (None, "8", 8, "0", "takes a number from 1 to 65535"),
+    "upstream_max_rate": (None, "0.5", 0.5, "0", "takes requests a second, up to 1000000"),
     "upstream_timeout": (25, "2.5", 2.5, "0", "takes seconds of silence, up to 600"),
     "search_upstream": (None, "https://s.test/v1/search", "https://s.test/v1/search", "https://s.test?q=", ADDRESS),
-    "http_proxy": (None, "http://p.test:3128", "http://p.test:3128", "p q", "takes an address"),
-    "https_proxy": (None, "p.test:3128", "http://p.test:3128", "socks5://p.test", "takes an address"),
+    "http_proxy": (None, "socks5h://a:b@p.test", "socks5h://a:b@p.test", "p q", "takes an address"),
+    "https_proxy": (None, "p.test:3128", "http://p.test:3128", "socks4://p.test", "takes an address"),
     "no_proxy": ("", "a.test,.b.test", "a.test,.b.test", None, ""),
     "cache_dir": (
         user_data_path("docker-image-proxy", appauthor=False),
@@ -92,10 +101,15 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
 ELSEWHERE = {"config", "upstreams", "rules", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
+ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
 ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
-COMPANIONS = {"upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"}}
+NUMBERS += ["upstream_max_connections", "upstream_max_rate"]
+COMPANIONS = {
+    "upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"},
+    "upstream_fallbacks": {"UPSTREAM_REGISTRY": "http://first.test"},
+}
 
 
 def test_no_setting_is_left_out_here() -> None:

@@ -56,7 +56,7 @@ def container_of(
     """The container with the fake upstream in the three parts that it plays."""
     counting = CountingEventSink(make_counters(settings), 0)
     storage = storage or (memory_storage() if settings.cache_dir else no_storage())
-    container = Container(settings=settings, session=None, storage=storage, counting=counting)
+    container = Container(settings=settings, clients=None, storage=storage, counting=counting)
     container.registry.override(providers.Object(upstream))
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))

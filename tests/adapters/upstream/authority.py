@@ -32,19 +32,24 @@ class Authority:
 
     def context(self, address: str = "127.0.0.1", until: int = 1) -> ssl.SSLContext:
         """What a server at this address needs; `until` in days from now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.pair("server", address, until))
+        return context
+
+    def pair(self, name: str, address: str = "127.0.0.1", until: int = 1) -> tuple[Path, Path]:
+        """The files of a certificate and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
-        builder = self._builder(_named("a server"), key.public_key(), now - 9 * _DAY, now + until * _DAY)
+        builder = self._builder(_named(f"a {name}"), key.public_key(), now - 9 * _DAY, now + until * _DAY)
         certificate = _signed(builder.add_extension(names, critical=False), self._key)
-        path = self._folder / "server.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        files = self._folder / f"{name}.crt", self._folder / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(private)
+        return files
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, begins: datetime, ends: datetime

@@ -3,20 +3,23 @@
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
+from adapters.upstream.bounds import Bounds
+from adapters.upstream.clients import UpstreamClients, Way, open_clients
+from adapters.upstream.endpoint_health import EndpointHealth
+from adapters.upstream.failover import Failover
 from adapters.upstream.http_client import HttpClient
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.search import HttpUpstreamSearch
-from adapters.upstream.session import SessionSettings, open_session
+from adapters.upstream.session import SessionSettings
 from adapters.upstream.session_logins import SessionLogins
 from adapters.upstream.token_relay import HttpTokenRelay
 from application.ports.upstream_registry import Facts, Fetch, Passed, PingAnswer, Resource, UpstreamRight
@@ -27,6 +30,7 @@ from domain.upstreams import Origin, Source, Upstream
 from entrypoints.setting_values import origin_of_address
 from tests.adapters.upstream.wire import Script, WireServer
 from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
 
 NAME = RepositoryName("some/app")
 CONTENT = b"some bytes of a blob"
@@ -51,35 +55,56 @@ def resources(upstream: Upstream) -> dict[str, Resource]:
 
 @dataclass
 class Parts:
-    """The adapters over one session."""
+    """The adapters over the sessions of one upstream, and what they told."""
 
     client: HttpClient
     relay: HttpTokenRelay
     registry: HttpUpstreamRegistry
     search: HttpUpstreamSearch
     clock: StoppedClock
+    events: RecordingEventSink
+
+
+class OneClient(UpstreamClients):
+    """Whatever the upstream is: most tests know its address only when it listens."""
+
+    def __init__(self, client: HttpClient) -> None:
+        super().__init__({})
+        self.client = client
+
+    def of(self, upstream: Upstream) -> HttpClient:
+        return self.client
+
+
+@contextmanager
+def no_authorities() -> Iterator[None]:
+    """None of the machine's own: nothing here is to depend on them, and to read them takes its time."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SSL_CERT_FILE", os.devnull)
+        environment.setenv("SSL_CERT_DIR", os.devnull)
+        yield
 
 
 @asynccontextmanager
 async def parts(
     silence: float = 5,
-    ca_file: Path | None = None,
     proxies: ProxyRules | None = None,
+    bounds: Bounds | None = None,
+    trial_after: float = 10,
+    **session: Any,
 ) -> AsyncIterator[Parts]:
-    clock = StoppedClock()
-    with pytest.MonkeyPatch.context() as environment:
-        # No machine's own authorities: nothing here is to depend on them, and to read them takes its time.
-        environment.setenv("SSL_CERT_FILE", os.devnull)
-        environment.setenv("SSL_CERT_DIR", os.devnull)
-        session = open_session(SessionSettings(silence, ca_file))
-    client = HttpClient(session, proxies or ProxyRules(), "test-agent/1")
-    relay = HttpTokenRelay(client, RealmPolicy(_SUFFIXES()), clock)
-    registry = HttpUpstreamRegistry(client, SessionLogins(relay, clock))
-    try:
-        yield Parts(client, relay, registry, HttpUpstreamSearch(client), clock)
-    finally:
-        await session.close()
-        await asyncio.sleep(0)
+    """`session`: further SessionSettings."""
+    clock, events, upstream = StoppedClock(), RecordingEventSink(), upstream_at("http://127.0.0.1:9")
+    ways = {upstream: Way(SessionSettings(silence, **session), bounds or Bounds())}
+    async with AsyncExitStack() as stack:
+        with no_authorities():
+            opened = await stack.enter_async_context(open_clients(ways, proxies or ProxyRules(), "test-agent/1"))
+        clients = OneClient(opened.of(upstream))
+        relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)
+        failover = Failover(EndpointHealth(events, trial_after))
+        registry = HttpUpstreamRegistry(clients, SessionLogins(relay, clock), failover)
+        yield Parts(clients.client, relay, registry, HttpUpstreamSearch(clients), clock, events)
+    await asyncio.sleep(0)
 
 
 @dataclass

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.upstream.session import SessionSettings, open_session
+from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.session import SessionSettings, open_sessions
 from application.ports.upstream_registry import Fetch, Passed, Session
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
@@ -63,7 +64,7 @@ async def test_file_without_certificates_does_not_open(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     with pytest.raises(ssl.SSLError):
-        open_session(SessionSettings(ca_file=empty))
+        open_sessions(SessionSettings(ca_file=empty), ProxyRules())
 
 
 @pytest.mark.parametrize("right", [Passed(), Session(None)])
@@ -103,3 +104,38 @@ async def test_user_in_the_address_is_not_sent_on() -> None:
         )
         await link.fetch()
         assert [heard.header("Host") for heard in link.server.heard] == [f"127.0.0.1:{link.server.port}"] * 2
+
+
+def demanding(authority: Authority) -> ssl.SSLContext:
+    """A server that wants a certificate from its clients, too."""
+    context = authority.context()
+    context.load_verify_locations(cafile=authority.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def fetch_as(url: str, authority: Authority, certificate: tuple[Path, Path] | None) -> bytes:
+    blob = Fetch(resources(upstream_at(url))["blob"], Passed())
+    async with (
+        parts(ca_file=authority.certificate, certificate=certificate) as adapters,
+        adapters.registry.open(blob) as answer,
+    ):
+        return await answer.read(1000)
+
+
+@in_loop
+async def test_a_server_that_wants_to_know_us_is_shown_our_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:
+        assert await fetch_as(server.url, authority, authority.pair("client")) == CONTENT
+
+
+@pytest.mark.parametrize("has_one", [False, True])
+@in_loop
+async def test_without_the_right_certificate_there_is_no_answer(tmp_path: Path, *, has_one: bool) -> None:
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path, "another authority").pair("stranger")
+    async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:
+        with pytest.raises(UpstreamFault):
+            await fetch_as(server.url, authority, stranger if has_one else None)
+        assert server.heard == []

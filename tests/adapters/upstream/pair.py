@@ -1,0 +1,66 @@
+"""An upstream of two addresses, a WireServer at each."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from application.ports.upstream_registry import Fetch, Passed, UpstreamRight
+from domain.errors import UpstreamBroken, UpstreamTimedOut
+from domain.upstreams import Upstream
+from entrypoints.setting_values import origin_of_address
+from tests.adapters.upstream.line import CONTENT, Parts, parts, resources, upstream_at
+from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, reply
+
+MIB = 1024 * 1024
+LARGE = random.Random(3).randbytes(4 * MIB)  # noqa: S311 - content, not a secret
+TRIAL = 0.3  # seconds
+
+
+def gives(heard: Heard) -> Say:
+    return reply(body=b"" if heard.method == "HEAD" else CONTENT)
+
+
+@dataclass
+class Pair:
+    """Two servers, and the adapters to which they are one upstream."""
+
+    first: WireServer
+    second: WireServer
+    parts: Parts
+    upstream: Upstream
+
+    async def fetch(self, right: UpstreamRight | None = None, **fetch: Any) -> bytes:
+        asked = Fetch(resources(self.upstream)["blob"], right or Passed(), **fetch)
+        async with self.parts.registry.open(asked) as answer:
+            return b"" if asked.head else await answer.read(8 * MIB)
+
+    async def begin(self) -> bytes:
+        """What comes of a blob until it breaks off."""
+        got = bytearray()
+        with suppress(UpstreamBroken, UpstreamTimedOut):
+            async with self.parts.registry.open(Fetch(resources(self.upstream)["blob"], Passed())) as answer:
+                async for piece in answer.pieces():
+                    got += piece
+        return bytes(got)
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """How many requests each has heard."""
+        return len(self.first.heard), len(self.second.heard)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(type(event).__name__, event.endpoint) for event in self.parts.events.events]
+
+
+def also_at(upstream: Upstream, *urls: str) -> Upstream:
+    return replace(upstream, fallbacks=tuple((url, origin_of_address(url)) for url in urls))
+
+
+@asynccontextmanager
+async def pair(first: Script, second: Script = gives, silence: float = 5, **options: Any) -> AsyncIterator[Pair]:
+    servers = WireServer(first), WireServer(second)
+    async with servers[0], servers[1], parts(silence, trial_after=TRIAL, **options) as adapters:
+        yield Pair(*servers, adapters, also_at(upstream_at(servers[0].url), servers[1].url))

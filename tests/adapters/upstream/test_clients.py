@@ -1,0 +1,77 @@
+"""Each upstream is spoken to by its own client."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from yarl import URL
+
+from adapters.upstream.bounds import Bounds
+from adapters.upstream.clients import Way, open_clients
+from adapters.upstream.http_client import Request
+from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.session import SessionSettings
+from domain.upstreams import Upstream
+from tests.adapters.upstream.line import in_loop, no_authorities, upstream_at
+from tests.adapters.upstream.wire import WireServer, reply
+
+FIRST, SECOND, THIRD = (upstream_at(f"http://{name}.test") for name in ("first", "second", "third"))
+WAY = Way(SessionSettings(5), Bounds())
+OTHER = Way(SessionSettings(6), Bounds())
+
+
+def with_fallback(upstream: Upstream, other: Upstream) -> Upstream:
+    return replace(upstream, fallbacks=((other.url, other.origin),))
+
+
+@in_loop
+async def test_each_upstream_has_a_client_of_its_own_and_its_endpoints_have_the_same() -> None:
+    first = with_fallback(FIRST, THIRD)
+    with no_authorities():
+        async with open_clients({first: WAY, SECOND: WAY}, ProxyRules(), "agent") as clients:
+            assert clients.of(first) is not clients.of(SECOND)
+            assert [clients.of(endpoint) for endpoint in first.endpoints] == [clients.of(first)] * 2
+            with pytest.raises(KeyError):
+                clients.of(upstream_at("http://stranger.test"))
+
+
+@in_loop
+async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> None:
+    first = with_fallback(FIRST, SECOND)
+    for order in ((first, SECOND), (SECOND, first)):
+        with no_authorities():
+            async with open_clients(dict.fromkeys(order, WAY), ProxyRules(), "agent") as clients:
+                assert clients.of(SECOND) is clients.of(upstream_at(SECOND.url))
+                assert clients.of(SECOND) is not clients.of(first)
+
+
+@pytest.mark.parametrize(("way", "connections"), [(WAY, 1), (OTHER, 2)])
+@in_loop
+async def test_equal_settings_share_connections_and_others_do_not(way: Way, connections: int) -> None:
+    async with WireServer(lambda _: reply(body=b"x")) as server:
+        with no_authorities():
+            async with open_clients({FIRST: WAY, SECOND: way}, ProxyRules(), "agent") as clients:
+                for upstream in (FIRST, SECOND, FIRST):
+                    async with clients.of(upstream).request(Request("GET", URL(server.url))) as response:
+                        await response.read(10)
+        assert server.connections == connections
+
+
+@in_loop
+async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
+    bounded = Way(WAY.session, Bounds(max_connections=1))
+    async with WireServer(lambda _: reply(body=b"x")) as server:
+        with no_authorities():
+            async with open_clients({FIRST: bounded, SECOND: bounded}, ProxyRules(), "agent") as clients:
+                request = Request("GET", URL(server.url))
+                async with asyncio.timeout(5), clients.of(FIRST).request(request), clients.of(SECOND).request(request):
+                    assert len(server.heard) == 2
+
+
+@in_loop
+async def test_what_was_opened_is_closed_also_where_the_next_does_not_open(tmp_path: Path) -> None:
+    missing = Way(SessionSettings(ca_file=tmp_path / "none.pem"), Bounds())
+    with no_authorities(), pytest.raises(FileNotFoundError):
+        async with open_clients({FIRST: WAY, SECOND: missing}, ProxyRules(), "agent"):
+            pass

@@ -1,0 +1,73 @@
+"""An address that has failed is left alone for a while, then tried by one request."""
+
+import asyncio
+
+import pytest
+
+from domain.errors import UpstreamBroken
+from domain.events import EndpointRecovered
+from tests.adapters.upstream.line import CONTENT, in_loop
+from tests.adapters.upstream.pair import TRIAL, gives, pair
+from tests.adapters.upstream.wire import Say, reply
+
+
+@in_loop
+async def test_the_first_is_tried_again_after_a_while_by_one_request_and_back() -> None:
+    async with pair(lambda _: reply(503)) as both:
+        await both.fetch()
+        await asyncio.sleep(TRIAL * 1.2)
+        await both.fetch()
+        assert both.asked == (2, 2), "the trial failed"
+        both.first.script = gives
+        await both.fetch()
+        assert both.asked == (2, 3), "and it is left alone again"
+        await asyncio.sleep(TRIAL * 1.2)
+        for _ in range(3):
+            await both.fetch()
+        assert both.asked == (5, 3)
+        assert both.told == [("EndpointFailed", both.first.url), ("EndpointRecovered", both.first.url)]
+        assert both.parts.events.events[1] == EndpointRecovered(both.upstream.url, both.first.url)
+
+
+@in_loop
+async def test_a_trial_is_made_by_one_request_while_the_others_do_not_wait_for_it() -> None:
+    async with pair(lambda _: reply(503), silence=1) as both:
+        await both.fetch()
+        await asyncio.sleep(TRIAL * 1.2)
+        both.first.script = lambda _: Say(then="hang")
+        trial = asyncio.create_task(both.fetch())
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(asyncio.gather(*(both.fetch() for _ in range(5))), 0.9)
+        assert not trial.done()
+        assert both.asked == (2, 6)
+        assert await trial == CONTENT
+
+
+@in_loop
+async def test_a_trial_that_is_given_up_is_made_by_the_next() -> None:
+    async with pair(lambda _: reply(503)) as both:
+        await both.fetch()
+        await asyncio.sleep(TRIAL * 1.2)
+        both.first.script = lambda _: Say(then="hang")
+        trial = asyncio.create_task(both.fetch())
+        await asyncio.sleep(0.05)
+        trial.cancel()
+        await asyncio.gather(trial, return_exceptions=True)
+        both.first.script = gives
+        await both.fetch()
+        assert both.asked == (3, 1)
+        assert both.told[-1] == ("EndpointRecovered", both.first.url)
+
+
+@in_loop
+async def test_where_all_have_failed_all_are_tried_all_the_same_in_order() -> None:
+    async with pair(lambda _: reply(503), lambda _: reply(503)) as both:
+        for _ in range(3):
+            with pytest.raises(UpstreamBroken):
+                await both.fetch()
+        assert both.asked == (3, 3)
+        both.second.script = gives
+        assert await both.fetch() == CONTENT
+        assert both.asked == (4, 4)
+        assert await both.fetch() == CONTENT
+        assert both.asked == (4, 5), "the one that answered is well again at once"

@@ -1,0 +1,244 @@
+"""An upstream with several addresses: asked at the first that is well, and nobody above knows at which."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from adapters.upstream.bounds import Bounds
+from application.ports.upstream_registry import Fetch, Passed, Session
+from domain.access import Credentials
+from domain.content import ByteRange
+from domain.errors import (
+    BlobUnknown,
+    Denied,
+    RangeUnsatisfiable,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamThrottled,
+    UpstreamUnreachable,
+)
+from domain.events import EndpointFailed
+from tests.adapters.upstream.line import CONTENT, in_loop, parts, resources, upstream_at
+from tests.adapters.upstream.pair import LARGE, MIB, TRIAL, also_at, gives, pair
+from tests.adapters.upstream.wire import Heard, Say, Script, reply
+
+NOWHERE = "http://127.0.0.1:9"
+ALICE = Session(Credentials("alice", "right"))
+
+
+@in_loop
+async def test_the_first_is_asked_as_long_as_it_is_well() -> None:
+    async with pair(gives) as both:
+        for _ in range(3):
+            assert await both.fetch() == CONTENT
+        assert (both.asked, both.told) == ((3, 0), [])
+
+
+FAULTS = {
+    "closes": Say(then="close"),
+    "resets": Say(then="reset"),
+    "is silent": Say(then="hang"),
+    "500": reply(500),
+    "503": reply(503, body=b"<html>"),
+    "504": reply(504),
+    "429": reply(429, ("Retry-After", "7")),
+    "coded": reply(200, ("Content-Encoding", "gzip"), body=CONTENT),
+    "sends away": reply(307, ("Location", "http://169.254.169.254/")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("head", [False, True])
+@in_loop
+async def test_before_the_first_byte_the_next_takes_over(fault: str, *, head: bool) -> None:
+    async with pair(lambda _: FAULTS[fault], silence=0.3) as both:
+        for _ in range(3):
+            assert await both.fetch(head=head) == (b"" if head else CONTENT)
+        assert both.asked[1] == 3
+        assert both.asked[0] <= 2, "once, or once more on a new connection; then it is left alone"
+        assert both.told == [("EndpointFailed", both.first.url)]
+        (event,) = both.parts.events.events
+        assert isinstance(event, EndpointFailed)
+        assert event.upstream == both.upstream.url
+        assert event.reason
+
+
+@in_loop
+async def test_one_that_is_gone_is_passed_over() -> None:
+    async with pair(gives) as both:
+        also_gone = "http://127.0.0.1:11"
+        found = replace(both, upstream=also_at(upstream_at(NOWHERE), also_gone, both.second.url))
+        assert await found.fetch() == CONTENT
+        assert [endpoint for _, endpoint in both.told] == [NOWHERE, also_gone]
+
+
+FINAL = {
+    401: (reply(401, ("WWW-Authenticate", 'Basic realm="x"')), UpstreamChallenged),
+    403: (reply(403), Denied),
+    404: (reply(404), BlobUnknown),
+    416: (reply(416, ("Content-Range", "bytes */9")), RangeUnsatisfiable),
+}
+
+
+@pytest.mark.parametrize("status", FINAL)
+@in_loop
+async def test_a_refusal_is_an_answer_and_final(status: int) -> None:
+    said, expected = FINAL[status]
+    async with pair(lambda _: said) as both:
+        for _ in range(2):
+            with pytest.raises(expected):
+                await both.fetch()
+        assert (both.asked, both.told) == ((2, 0), [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (reply(503), reply(429), UpstreamThrottled),
+        (reply(429), Say(then="close"), UpstreamThrottled),
+        (reply(503), Say(then="reset"), UpstreamBroken),
+    ],
+)
+@in_loop
+async def test_of_all_failures_the_one_that_says_how_long_to_wait_is_told(
+    first: Say, second: Say, expected: type[RegistryError]
+) -> None:
+    async with pair(lambda _: first, lambda _: second) as both:
+        with pytest.raises(expected):
+            await both.fetch()
+
+
+@pytest.mark.parametrize("size", [1000, 3 * MIB], ids=["small", "large"])
+@pytest.mark.parametrize("then", ["close", "hang"])
+@in_loop
+async def test_a_body_that_breaks_off_sends_who_goes_on_to_the_next(size: int, then: str) -> None:
+    def cut(_: Heard) -> Say:
+        return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[:size]).data, then)
+
+    def rest(heard: Heard) -> Say:
+        start = int((heard.header("Range") or "bytes=0-")[6:-1])
+        said = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
+        return reply(206, ("Content-Range", said), body=LARGE[start:])
+
+    async with pair(cut, rest, silence=0.3) as both:
+        got = await both.begin()
+        assert got == LARGE[:size]
+        assert got + await both.fetch(byte_range=ByteRange(len(got), None)) == LARGE
+        assert both.asked == (1, 1)
+        assert both.told == [("EndpointFailed", both.first.url)]
+
+
+@in_loop
+async def test_who_leaves_a_body_says_nothing_against_its_address() -> None:
+    async with pair(lambda _: reply(body=LARGE)) as both:
+        async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())) as answer:
+            await anext(aiter(answer.pieces()))
+        assert both.told == []
+        assert await both.fetch() == LARGE
+
+
+@in_loop
+async def test_a_ping_fails_over_and_a_challenge_is_an_answer() -> None:
+    challenge = reply(401, ("WWW-Authenticate", 'Bearer realm="https://auth.test/token"'))
+    async with pair(lambda _: reply(502), lambda _: challenge) as both:
+        answer = await both.parts.registry.ping(both.upstream, Passed())
+        assert (answer.accepted, len(answer.challenges)) == (False, 1)
+        assert both.asked == (1, 1)
+        both.first.script = lambda _: challenge
+        await asyncio.sleep(TRIAL * 1.2)
+        await both.parts.registry.ping(both.upstream, Passed())
+        assert both.asked == (2, 1)
+
+
+@in_loop
+async def test_what_a_caller_passes_goes_to_each_as_it_is() -> None:
+    async with pair(lambda _: reply(503)) as both:
+        await both.fetch(Passed("Bearer of-the-caller"))
+        sent = [heard.header("Authorization") for heard in (*both.first.heard, *both.second.heard)]
+        assert sent == ["Bearer of-the-caller"] * 2
+
+
+def registry(url: str, token: str) -> Script:
+    """Wants the token that its own token server gives; its realm is at the `url`."""
+
+    def script(heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            return reply(body=f'{{"token":"{token}","expires_in":300}}'.encode())
+        if heard.header("Authorization") != f"Bearer {token}":
+            return reply(401, ("WWW-Authenticate", f'Bearer realm="{url}/token"'))
+        return reply(body=CONTENT)
+
+    return script
+
+
+@in_loop
+async def test_a_login_of_ours_is_each_addresss_own() -> None:
+    async with pair(gives) as both:
+        both.first.script = registry(both.first.url, "of-the-first")
+        both.second.script = registry(both.second.url, "of-the-second")
+        assert await both.fetch(ALICE) == CONTENT
+        both.first.script = lambda _: reply(503)
+        for _ in range(2):
+            assert await both.fetch(ALICE) == CONTENT
+        assert "Bearer of-the-first" not in [heard.header("Authorization") for heard in both.second.heard]
+        both.first.script = registry(both.first.url, "of-the-first")
+        before = len(both.first.heard)
+        await asyncio.sleep(TRIAL * 1.2)
+        assert await both.fetch(ALICE) == CONTENT
+        assert len(both.first.heard) == before + 1, "its login was remembered"
+
+
+@in_loop
+async def test_all_addresses_may_lead_to_the_realm_of_one() -> None:
+    async with pair(lambda _: reply(503)) as both:
+
+        def first(heard: Heard) -> Say:
+            return reply(body=b'{"token":"abc"}') if heard.target.startswith("/token") else reply(503)
+
+        both.first.script = first
+        challenge = reply(401, ("WWW-Authenticate", f'Bearer realm="{both.first.url}/token"'))
+        both.second.script = lambda heard: reply(body=CONTENT) if heard.header("Authorization") else challenge
+        assert await both.fetch(ALICE) == CONTENT
+
+
+@in_loop
+async def test_who_loses_patience_with_a_silent_address_finds_the_next_one_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adapters.upstream.http_client._PATIENCE_SECONDS", 0.2)
+    async with pair(lambda _: Say(then="hang")) as both:
+        for patience in (0.05, 0.3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(both.fetch(), patience)
+            assert len(both.told) == (patience > 0.2)
+        assert await asyncio.wait_for(both.fetch(), 2) == CONTENT
+
+
+@in_loop
+async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adapters.upstream.http_client._PATIENCE_SECONDS", 0.1)
+    async with pair(gives, bounds=Bounds(max_connections=1)) as both:
+        async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(both.fetch(), 0.3)
+        assert both.told == []
+
+
+@in_loop
+async def test_with_one_address_there_is_no_breaker() -> None:
+    async with pair(lambda _: reply(503)) as both:
+        alone = replace(both, upstream=upstream_at(both.first.url))
+        for _ in range(3):
+            with pytest.raises(UpstreamBroken):
+                await alone.fetch()
+        both.first.script = gives
+        assert await alone.fetch() == CONTENT
+        assert (both.asked, both.told) == ((4, 0), [])
+    async with parts() as adapters:
+        with pytest.raises(UpstreamUnreachable):
+            await adapters.registry.ping(upstream_at(NOWHERE), Passed())
+        assert adapters.events.events == []
