@@ -1,0 +1,133 @@
+"""An upstream of two addresses, of which the first dies, or lies."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import KIB, MIB, Cached, CacheFolder, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.docker import Docker
+from tests.e2e.plain_http import fetch
+from tests.e2e.processes import Process, free_port, running, wait_until
+from tests.e2e.proxy import Serving
+from tests.e2e.pulls import assert_all_fetched, pull_whole
+from tests.e2e.registry import Registry, docker_registry
+from tests.e2e.upstreams import HERE, PRIVATE, PUBLIC, Content
+
+pytestmark = pytest.mark.real()
+
+SIZE = 4 * MIB
+
+
+@dataclass
+class Mortal:
+    """A registry, and a gate before it which lets no more than so many bytes of each answer through."""
+
+    registry: Registry
+    gate: Process
+    url: str
+
+    def kill(self) -> None:
+        """Both at once: the gate holds what the registry has sent already."""
+        self.registry.process.kill()
+        self.gate.kill()
+
+
+@contextmanager
+def mortal_registry(folder: Path, content: Content, size: int) -> Iterator[Mortal]:
+    port = free_port()
+    with docker_registry(folder, content.folder, "mortal") as registry:
+        argv = [sys.executable, str(HERE / "gate.py"), str(port), str(registry.port), str(size), str(folder / "never")]
+        gate = Process(argv, folder / "gate.log")
+        with running(gate, lambda: b"listening" in gate.log.read_bytes()):
+            yield Mortal(registry, gate, f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.real("docker-registry", "dockerd")
+def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker(
+    docker: Docker, serve: Serving, content: Content, open_registry: Registry, tmp_path: Path
+) -> None:
+    image, cache = content.images[PUBLIC], CacheFolder(tmp_path / "cache")
+    since = open_registry.mark()
+    with (
+        mortal_registry(tmp_path, content, 200 * KIB) as first,
+        serve(UPSTREAM_REGISTRY=first.url, UPSTREAM_FALLBACKS=open_registry.url, CACHE_DIR=str(cache.path)) as proxy,
+        ThreadPoolExecutor() as pool,
+    ):
+        pulling = pool.submit(docker.pull, f"{proxy.host}/{PUBLIC}:1")
+        assert wait_until(lambda: cache.drafted() >= 200 * KIB, 30), "no layer stands in its middle"
+        assert open_registry.content_requests(since) == [], "the second address is not asked while the first is well"
+        first.kill()
+        pulled = pulling.result().ok()
+        assert "retry" not in pulled.output.lower()
+        assert docker.diff_ids(f"{proxy.host}/{PUBLIC}:1") == list(image.diff_ids)
+        resumed = [request for request in open_registry.content_requests(since) if request.status == 206]
+        assert {request.path.rpartition("/")[2] for request in resumed} & {layer.digest for layer in image.layers}
+        page = fetch("GET", f"{proxy.url}/metrics").body.decode()
+        assert "docker_image_proxy_endpoint_failures_total 0" not in page
+        # And what was never asked for before comes without the first address, too.
+        since = open_registry.mark()
+        pull_whole(docker, content, PRIVATE, proxy.host)
+        assert_all_fetched(open_registry.content_requests(since), PRIVATE, content.images[PRIVATE])
+        assert fetch("GET", f"{proxy.url}/readyz").status == 200
+    assert cache.wrong() == []
+
+
+@dataclass
+class Two:
+    """A mirror before two faulty upstreams with the same files."""
+
+    house: Cached
+    second: FaultyUpstream
+
+
+@pytest.fixture
+def two(serve: Serving, tmp_path: Path) -> Iterator[Two]:
+    files = tmp_path / "files"
+    with (
+        faulty_upstream(tmp_path, files) as first,
+        faulty_upstream(tmp_path, files) as second,
+        cached(serve, first, tmp_path / "cache", FILL_RETRIES="1", UPSTREAM_FALLBACKS=second.url) as house,
+    ):
+        yield Two(house, second)
+    assert house.cache.wrong() == []
+
+
+def test_a_body_that_breaks_off_is_gone_on_with_at_the_next_address(two: Two) -> None:
+    blob = two.house.upstream.blob(SIZE)
+    two.house.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
+    assert two.house.gives(blob)
+    assert two.house.cache.holds(blob)
+    (began,), (rest,) = two.house.upstream.gets(blob.path), two.second.gets(blob.path)
+    assert began["range"] is None
+    assert int(rest["range"].removeprefix("bytes=").removesuffix("-")) > MIB
+
+
+@pytest.mark.parametrize("fault", [{"flip_at": 3 * MIB}, {"flip_at": -1}, {"ignore_range": True, "flip_at": MIB}])
+def test_a_right_beginning_and_another_addresss_wrong_rest_are_never_a_whole(
+    two: Two, fault: dict[str, object]
+) -> None:
+    blob = two.house.upstream.blob(SIZE)
+    two.house.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
+    two.second.control({"path": blob.digest, **fault})
+    pulled = two.house.pull(blob)
+    assert not (pulled.whole and pulled.status == 200)
+    assert not two.house.cache.file(blob.digest).exists()
+    two.house.upstream.control()
+    two.second.control()
+    # A fill that began anew in between may still bring the wrong one.
+    assert wait_until(lambda: two.house.gives(blob), 10)
+
+
+def test_an_address_that_refuses_is_passed_over_and_both_refusing_is_told(two: Two) -> None:
+    blob, other = two.house.upstream.blob(), two.house.upstream.blob()
+    two.house.upstream.control({"status": 503, "methods": ["GET", "HEAD"]})
+    assert two.house.gives(blob)
+    two.second.control({"status": 429, "retry_after": "7", "methods": ["GET", "HEAD"]})
+    answer = two.house.proxy.get(other.path)
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
+    assert two.house.gives(blob), "from the cache"
