@@ -63,7 +63,8 @@ class _Doctor:
         return self._status
 
     async def _reach(self, parts: Container, upstream: Upstream) -> bool:
-        await self._address(parts, upstream)
+        for endpoint in upstream.endpoints:
+            await self._address(parts, endpoint)
         answer = await self._upstream(parts, upstream)
         if answer:
             self._clock(parts.clock().now(), answer.said_at)
@@ -97,7 +98,7 @@ class _Doctor:
     async def _address(self, parts: Container, upstream: Upstream) -> None:
         """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
         origin = upstream.origin
-        proxy = parts.proxies().proxy_for(URL(upstream.url))
+        proxy = parts.clients().of(upstream).proxy_to(URL(upstream.url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)

@@ -17,6 +17,8 @@ from domain.events import (
     ContentAsked,
     ContentDamaged,
     ContentEvicted,
+    EndpointFailed,
+    EndpointRecovered,
     Event,
     FillJoined,
     FillResumed,
@@ -56,6 +58,8 @@ TABLE: list[tuple[Event, str, float]] = [
     (PullDenied("alice", URL, "a/b"), "pulls_denied_total", 1),
     (LoginSlowed("alice", "192.0.2.7", 4), "logins_slowed_total", 1),
     (LoginRefused("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
+    (EndpointFailed(URL, URL, "refused"), "endpoint_failures_total", 1),
+    (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
 ]
 UNCOUNTED = {StanceLearnt, UpstreamSharesOurName, UpkeepFailed, AccountsReread, AccountsUnreadable}
 

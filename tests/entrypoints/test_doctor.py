@@ -139,6 +139,14 @@ def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
     assert status == 1  # this "proxy" passes nothing on
 
 
+def test_each_address_of_the_upstream_is_looked_up(doctor: Doctor) -> None:
+    with registry() as url:
+        status, lines = doctor(UPSTREAM_REGISTRY=url, UPSTREAM_FALLBACKS="http://registry.invalid,http://127.0.0.1:9")
+    assert [line for line in lines if "has no address" in line and "registry.invalid" in line]
+    assert lines.count("ok: 127.0.0.1 is at 127.0.0.1") == 2
+    assert status == 1
+
+
 def test_what_needs_no_proxy_is_looked_up_itself(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, HTTP_PROXY="http://proxy.invalid:3128", NO_PROXY="127.0.0.1")
