@@ -11,6 +11,7 @@ from domain.events import (
     BackedOff,
     ContentDamaged,
     ContentEvicted,
+    EndpointEvent,
     EndpointFailed,
     EndpointRecovered,
     Event,
@@ -48,10 +49,8 @@ class LoggingEventSink:
                 )
             case UpstreamFailed(upstream, reason):
                 _LOG.warning("%s: %s", upstream, one_line(reason))
-            case EndpointFailed(upstream, endpoint, reason):
-                _LOG.warning("%s: goes on without %s for a while: %s", upstream, endpoint, one_line(reason))
-            case EndpointRecovered(upstream, endpoint):
-                _LOG.warning("%s: %s answers again", upstream, endpoint)
+            case EndpointFailed() | EndpointRecovered():
+                _log_endpoint(event)
             case WrongContent(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
             case PullDenied(account, upstream, repository):
@@ -61,6 +60,14 @@ class LoggingEventSink:
                 _log_accounts(event)
             case _:
                 _log_cache(event)
+
+
+def _log_endpoint(event: EndpointEvent) -> None:
+    match event:
+        case EndpointFailed(upstream, endpoint, reason):
+            _LOG.warning("%s: goes on without %s for a while: %s", upstream, endpoint, one_line(reason))
+        case EndpointRecovered(upstream, endpoint):
+            _LOG.warning("%s: %s answers again", upstream, endpoint)
 
 
 def _log_accounts(event: AccountEvent) -> None:

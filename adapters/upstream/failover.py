@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from adapters.upstream.endpoint_health import EndpointHealth
-from adapters.upstream.http_client import read_all, was_unanswered
+from adapters.upstream.http_client import was_unanswered
 from application.ports.upstream_registry import Answer
 from domain.digest import Bytes
 from domain.errors import (
@@ -106,7 +106,11 @@ class _WatchedAnswer:
             raise
 
     async def read(self, limit: int) -> bytes:
-        return await read_all(self.pieces(), limit)
+        try:
+            return await self._answer.read(limit)
+        except FAILURES as failure:
+            await self._health.failed(self._upstream, self._endpoint, failure.message)
+            raise
 
 
 def _each(upstream: Upstream) -> list[Upstream]:

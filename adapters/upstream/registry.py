@@ -137,7 +137,7 @@ class HttpUpstreamRegistry:
         if (challenges := _challenges(refusal)) or key.wanted is None:
             return challenges
         try:
-            return (await self.ping(key.upstream, Passed())).challenges
+            return (await self._ping(Passed(), key.upstream)).challenges
         except UpstreamFault:
             return ()
 
