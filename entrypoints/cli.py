@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from domain.access import Credentials
@@ -79,7 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"{NAME}: {warning}", file=sys.stderr)
     from entrypoints.http.server import run  # noqa: PLC0415 - the other commands need no server
 
-    run(settings)
+    run(settings, partial(load_settings, options.config))
     return 0
 
 

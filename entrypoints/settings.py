@@ -174,6 +174,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        self.demand_agreement()
+        return self
+
+    def demand_agreement(self) -> None:
+        """Raises ValueError where values contradict each other."""
         is_service = self.upstream_identity is UpstreamIdentity.SERVICE
         login = {self.upstream_username is not None, self.upstream_password is not None}
         if login != {is_service}:
@@ -197,7 +202,6 @@ class Settings(BaseSettings):
                 f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
                 "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
             )
-        return self
 
     @model_validator(mode="after")
     def _load_certificates(self) -> Self:
@@ -206,6 +210,17 @@ class Settings(BaseSettings):
         if self.upstream_ca:
             check_authorities(self.upstream_ca)
         return self
+
+    def keeping(self, values: Mapping[str, object]) -> Self:
+        """These settings, but for values that stay as they are in a running service. Raises SettingsError where the two
+        do not go together: the rules of a loopback HOST, say, must not come into force where everybody listens.
+        """
+        mixed = self.model_copy(update=dict(values))
+        try:
+            mixed.demand_agreement()
+        except ValueError as error:
+            raise SettingsError(f"with {', '.join(map(str.upper, values))} as before: {error}") from error
+        return mixed
 
     @cached_property
     def mirrored(self) -> tuple[UpstreamSettings, ...]:

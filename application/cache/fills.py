@@ -16,6 +16,7 @@ from domain.ports import Clock
 
 _ABANDONED_SECONDS = 300.0
 """So long a download goes on that nobody reads any more; what there is by then is kept for the next one."""
+_LOOK_SECONDS = 5.0
 _UNFIT_SECONDS = 60.0
 _UNFIT_REMEMBERED = 1024
 
@@ -57,6 +58,12 @@ class Fills:
             # Once: a second time would break off the orderly end that the first began.
             if now >= since + _ABANDONED_SECONDS and (task := self._tasks.get(fill)) and not task.cancelling():
                 task.cancel()
+
+    async def finished(self) -> None:
+        """Returns when nothing is being fetched any more. What nobody reads ends as it does otherwise."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=_LOOK_SECONDS)
+            self.end_abandoned()
 
     async def close(self) -> None:
         """End all."""

@@ -94,5 +94,5 @@ def _line(facts: dict[str, Any]) -> str:
 
 def _write(request: Request, status: int, sent: Sent) -> None:
     if request.ctx.is_content and sent.size:
-        request.app.ctx.parts.events().emit(BytesDelivered(sent.size))
+        request.ctx.generation.parts.events().emit(BytesDelivered(sent.size))
     write(request, status, sent, time.perf_counter() - request.ctx.began, request.ctx.record)

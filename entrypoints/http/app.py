@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
@@ -13,13 +14,14 @@ from sanic.response import BaseHTTPResponse
 from domain.errors import RegistryError, UpstreamFault
 from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
+from entrypoints.http.certificates import read_certificate
 from entrypoints.http.connections import close_if_stopping
 from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
-from entrypoints.http.hot_answers import HotAnswers, HotSanic
+from entrypoints.http.generations import Generations
+from entrypoints.http.hot_answers import HotSanic
+from entrypoints.http.logs import reconfigure_logging
 from entrypoints.http.ops_routes import operations
-from entrypoints.http.peers import TrustedProxies
 from entrypoints.http.pull_routes import pulls
-from entrypoints.http.realm import TokenRealm
 from entrypoints.http.search_routes import searches
 from entrypoints.http.token_routes import tokens
 from entrypoints.settings import Settings
@@ -60,26 +62,31 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
         {
             "ACCESS_LOG": False,
             "FALLBACK_ERROR_FORMAT": "json",
-            "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
             "KEEP_ALIVE_TIMEOUT": _SILENCE_SECONDS,
             "MOTD": False,
             "REQUEST_MAX_HEADER_SIZE": _HEADER_LIMIT + _REQUEST_LINE_LIMIT,
             "REQUEST_MAX_SIZE": _BODY_LIMIT,
-            # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
-            "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.upstream_timeout),
+            **_patience(settings),
         }
     )
     app.blueprint([pulls, tokens, searches, operations])
     app.ctx.settings = settings
     app.ctx.is_stopping = False
-    app.ctx.realm = TokenRealm(settings)
-    app.ctx.proxies = TrustedProxies(settings.trusted_proxies)
+    app.ctx.certificates = None
     _register_parts(app, open_parts)
     _register_errors(app)
     app.register_middleware(access_log.begin, "request")
     app.register_middleware(_finish, "response")
     app.register_middleware(access_log.end, "response")
     return app
+
+
+def _patience(settings: Settings) -> dict[str, float]:
+    return {
+        "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
+        # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
+        "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.upstream_timeout),
+    }
 
 
 async def _finish(request: Request, response: BaseHTTPResponse) -> None:
@@ -90,15 +97,15 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
         # The OCI distribution specification wants it said, "Registry Proxying".
         response.headers.setdefault("OCI-Namespace", namespace)
     if isinstance(response, HTTPResponse) and hasattr(request.ctx, "record") and request.ctx.good_until:
-        request.app.ctx.hot.keep(request, response, request.ctx.good_until)
+        request.ctx.generation.hot.keep(request, response, request.ctx.good_until)
 
 
 def _register_parts(app: App, open_parts: OpenParts) -> None:
     async def start(app: App) -> None:
         app.ctx.opened = AsyncExitStack()
-        app.ctx.parts = await app.ctx.opened.enter_async_context(open_parts(app.ctx.settings, row=_row(app)))
-        app.ctx.hot = HotAnswers(app.ctx.parts.clock(), app.ctx.parts.events(), app.ctx.parts.policy())
-        app.ctx.parts.upkeep().start()
+        app.ctx.generations = Generations(partial(open_parts, row=worker_row(app)))
+        await app.ctx.generations.begin(app.ctx.settings)
+        app.ctx.opened.push_async_callback(app.ctx.generations.close)
 
     async def stop(app: App) -> None:
         await app.ctx.opened.aclose()
@@ -107,7 +114,23 @@ def _register_parts(app: App, open_parts: OpenParts) -> None:
     app.after_server_stop(stop)
 
 
-def _row(app: App) -> int:
+async def apply_settings(app: App, settings: Settings) -> None:
+    """Requests begin with these from now on. Whatever is wrong with them is raised before anything has changed."""
+    certificate = read_certificate(settings) if app.ctx.certificates else None
+    await app.ctx.generations.replace(settings)
+    if certificate:
+        app.ctx.certificates.show(certificate)
+    put_in_force(app, settings)
+
+
+def put_in_force(app: App, settings: Settings) -> None:
+    """All but the parts: what the main process has of them too, whose workers are forked with it."""
+    app.config.update(_patience(settings))
+    reconfigure_logging(app.ctx.settings, settings)
+    app.ctx.settings = settings
+
+
+def worker_row(app: App) -> int:
     """The worker's number, which one that takes the place of a dead one has too."""
     # "Sanic-Server-1-0"; a test that runs in one process has none.
     return int(app.m.name.split("-")[-2]) if hasattr(app, "multiplexer") else 0
@@ -117,7 +140,7 @@ def _register_errors(app: App) -> None:
     async def refused(request: Request, error: RegistryError) -> HTTPResponse:
         if isinstance(error, UpstreamFault):
             request.ctx.fault = error.message
-        return error_response(error, app.ctx.settings.self_auth_service)
+        return error_response(error, request.ctx.generation.settings.self_auth_service)
 
     async def refused_by_sanic(_: Request, error: SanicException) -> HTTPResponse:
         return sanic_error_response(error)

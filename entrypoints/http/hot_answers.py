@@ -97,11 +97,18 @@ class HotSanic(Sanic[Any, Any]):
     """Sanic, but for requests whose answer is at hand: those pass neither router nor middleware."""
 
     async def handle_request(self, request: Request[Any, Any]) -> None:  # no cov
-        hot: HotAnswers = self.ctx.hot
+        generation = self.ctx.generations.current
+        hot: HotAnswers = generation.hot
         stream = cast("Http", request.stream)
         answer = hot.find(request) if not self.ctx.is_stopping else None
         if answer is None:
-            await super().handle_request(request)
+            # What the settings say stays the same for this request, whatever is reloaded meanwhile.
+            request.ctx.generation = generation
+            generation.enter()
+            try:
+                await super().handle_request(request)
+            finally:
+                generation.leave()
             return
         stream.stage = Stage.IDLE
         await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream does when an answer is complete

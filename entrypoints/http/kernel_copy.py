@@ -70,7 +70,7 @@ class FileSender:
         await _written_out(self._stream.protocol, self._transport)
         if self._socket is None:
             # A client that is given nothing for so long as a silent one may be silent would be cut off as such.
-            longest = min(_LONGEST, self._app.config.RESPONSE_TIMEOUT / 3)
+            longest = min(_LONGEST, self._stream.protocol.response_timeout / 3)
             self._socket = _Duplicate(self._transport, _threads_of(self._app), self._account, longest)
         # A client that says that it will send no more still reads, but Sanic would close the connection on that.
         # One that leaves is noticed by the copy itself. Where Sanic has paused already, it has read enough.

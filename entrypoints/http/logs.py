@@ -60,8 +60,14 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
                 super().flush()
 
 
+def reconfigure_logging(before: Settings, settings: Settings) -> None:
+    """Called in every process where the settings are others now."""
+    if (before.log_format, before.log_level) != (settings.log_format, settings.log_level):
+        configure_logging(settings)
+
+
 def configure_logging(settings: Settings) -> None:
-    """Called once in every process."""
+    """Called before the workers are forked, which have it from there."""
     handler = GatheringHandler()
     if settings.log_format == "json":
         formatter: logging.Formatter = JsonFormatter(

@@ -22,7 +22,7 @@ async def readyz(request: Request) -> HTTPResponse:
 
     One that is down is no reason to take the others from their clients.
     """
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     upstreams = parts.upstreams().upstreams
     statuses = await asyncio.gather(*map(parts.report_status(), upstreams))
     is_ready = any(status.reachable for status in statuses)
@@ -46,7 +46,7 @@ def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | No
 
 async def metrics(request: Request) -> HTTPResponse:
     """Sums over all workers, whichever answers; no names of repositories or accounts."""
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     content, media_type = parts.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
 

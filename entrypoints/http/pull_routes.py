@@ -23,19 +23,19 @@ def caller_of(request: Request) -> Caller:
     lines = request.headers.getall("authorization", [])
     if len(lines) > 1:
         raise RequestInvalid("the request carries several Authorization headers")
-    authorization, context = parse_authorization(lines[0] if lines else None), request.app.ctx
-    return Caller(authorization, context.realm.of(request), context.proxies.client_of(request))
+    authorization, generation = parse_authorization(lines[0] if lines else None), request.ctx.generation
+    return Caller(authorization, generation.realm.of(request), generation.proxies.client_of(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
     await parts.answer_ping()(caller_of(request), upstream)
     return _answer(200, "application/json", b"{}")
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
     listing = await parts.browse().repositories(caller_of(request), upstream, paging(request))
     return _listing_answer(_base(prefix) + "_catalog", listing)
@@ -56,8 +56,8 @@ def naming_of(request: Request, prefix: str | None = None) -> Naming:
     """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
     Host that is none.
     """
-    naming = Naming(prefix, namespace_of(request), request.app.ctx.realm.host_of(request))
-    parts: Container = request.app.ctx.parts
+    naming = Naming(prefix, namespace_of(request), request.ctx.generation.realm.host_of(request))
+    parts: Container = request.ctx.generation.parts
     parts.upstreams().upstream_of(naming)
     request.ctx.namespace = naming.namespace
     return naming
@@ -69,7 +69,7 @@ def _base(prefix: str | None) -> str:
 
 
 async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTTPResponse:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     known = known_digests(request)
     query = ManifestQuery(
         path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, naming
@@ -92,7 +92,7 @@ def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> dict[str, s
 
 
 async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     known = bool(known_digests(request) & {"*", str(path.digest)})
     query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_range(request, path), known, naming)
     async with parts.pull_blob().open(caller_of(request), query) as blob:
@@ -132,7 +132,7 @@ def _extent(blob: BlobAnswer) -> dict[str, str]:
 
 
 async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
-    browse = request.app.ctx.parts.browse()
+    browse = request.ctx.generation.parts.browse()
     caller = caller_of(request)
     if isinstance(path, TagsPath):
         listing = await browse.tags(caller, path.name, paging(request), naming)

@@ -20,7 +20,7 @@ async def ping_v1(_: Request) -> HTTPResponse:
 
 
 async def search(request: Request) -> HTTPResponse:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from functools import partial
 
 from sanic import Sanic
@@ -11,8 +12,11 @@ from domain.errors import RegistryError
 from domain.upstreams import Upstream
 from entrypoints.container import Container, make_counters, open_container
 from entrypoints.http.app import App, create_app
+from entrypoints.http.certificates import Certificates
 from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
+from entrypoints.http.reloading import Load, Reloading, take_settings
+from entrypoints.http.settings_board import SettingsBoard
 from entrypoints.http.supervision import supervise
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
@@ -23,18 +27,22 @@ _FIRST_WORKER = "Sanic-Server-0-0"
 _BACKLOG = 1024
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker."""
+def run(settings: Settings, load: Load) -> None:
+    """Serve until a signal ends it. The settings, a random SERVER_SECRET among them, are those of every worker; `load`
+    reads them anew on SIGHUP.
+    """
     configure_logging(settings)
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, open_parts=partial(open_container, counters=make_counters(settings)))
     app.after_server_start(_announce)
-    supervise(app)
+    board = SettingsBoard(settings.workers)
+    supervise(app, Reloading(app, load, board))
+    app.after_server_start(partial(_listen_for_settings, board=board))
     app.prepare(
         sock=_listen(settings),
         workers=settings.workers,
-        ssl=_tls(settings),
+        ssl=_tls(app),
         protocol=HttpProtocol if settings.tls_cert else PlainProtocol,
         motd=False,
         access_log=False,
@@ -56,10 +64,16 @@ def _listen(settings: Settings) -> socket.socket:
         raise SettingsError(message) from error
 
 
-def _tls(settings: Settings) -> dict[str, str] | None:
-    if settings.tls_cert is None or settings.tls_key is None:
+def _tls(app: App) -> ssl.SSLContext | None:
+    if app.ctx.settings.tls_cert is None:
         return None
-    return {"cert": str(settings.tls_cert), "key": str(settings.tls_key)}
+    certificates = Certificates(app.ctx.settings)
+    app.ctx.certificates = certificates
+    return certificates.listening
+
+
+async def _listen_for_settings(app: App, *, board: SettingsBoard) -> None:
+    app.add_task(take_settings(app, board))
 
 
 async def _announce(app: App) -> None:
@@ -88,7 +102,7 @@ def _cache_mode(settings: Settings) -> str:
 
 
 async def _upstreams(app: App) -> str:
-    parts: Container = app.ctx.parts
+    parts: Container = app.ctx.generations.current.parts
     upstreams = parts.upstreams().upstreams
     modes = await asyncio.gather(*(_trust_mode(parts, one) for one in upstreams))
     return ", ".join(f"{one.url} ({mode})" for one, mode in zip(upstreams, modes, strict=True))

@@ -7,6 +7,9 @@ half built; a main process that is told before its workers have reported waits f
 uses the very connection to its state that it may have interrupted. So the signals are blocked (they are kept, not
 lost) until each process can act on them: the main process takes them in a thread that passes the word on to its
 loop, and workers leave SIGTERM to the main process.
+
+SIGHUP, on which the settings are read anew, is held from the very start (`entrypoints/start.py`) and goes nowhere
+else: workers learn what there is to learn from a SettingsBoard.
 """
 
 import asyncio
@@ -14,57 +17,82 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
+from entrypoints.http.reloading import Reloading
+from entrypoints.start import hold_hang_up
 
 _LOG = logging.getLogger("docker_image_proxy")
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
-_WATCH_SECONDS = 1.0
+_WATCH_SECONDS = 1.0  # not shorter: a process must not be asked for twice before Sanic has begun it
 _TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
 
 
-def supervise(app: App) -> None:
+def supervise(app: App, reloading: Reloading) -> None:
     """Called in the main process, before it starts the workers."""
+    hold_hang_up()
+    reloading.guard_forks()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    app.main_process_ready(_release_in_main)
+    app.main_process_ready(partial(_release_in_main, reloading=reloading))
     app.before_server_start(_hold_in_worker)
     app.after_server_start(_release_in_worker)
     app.before_server_stop(_close_connections_early)
 
 
-async def _release_in_main(app: App) -> None:
+async def _release_in_main(app: App, *, reloading: Reloading) -> None:
     """When the workers have reported. Sanic has no event for that moment, hence the wrapped method."""
     manager = app.manager
     wait_for_workers: Callable[[], None] = manager.wait_for_ack
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        threading.Thread(target=_watch, args=(manager,), name="supervision", daemon=True).start()
+        threading.Thread(target=_watch, args=(manager, reloading), name="supervision", daemon=True).start()
 
     manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
 
 
-def _watch(manager: WorkerManager) -> None:
+def _watch(manager: WorkerManager, reloading: Reloading) -> None:
     """Sanic leaves a worker dead that was killed, by the kernel for want of memory, say. All that is done here is to
     send what Sanic's loop in the main thread acts on: a process by its name to be restarted, or the end.
 
     The first signal lets the workers finish; whoever sends a second one does not want to wait for that.
     """
-    while signal.sigtimedwait(_STOP, _WATCH_SECONDS) is None:
-        for process in manager.processes:
-            if not process.is_alive():
-                _LOG.error("worker %s died; starting another", process.pid)
-                manager.monitor_publisher.send(process.name)
+    watched = time.monotonic()
+    while (came := _next_signal(reloading)) not in _STOP:
+        if came == signal.SIGHUP:
+            reloading.begin()
+        reloading.look()
+        if time.monotonic() >= watched + _WATCH_SECONDS:
+            _replace_dead(manager)
+            watched = time.monotonic()
     manager.monitor_publisher.send(_TERMINATE)
     signal.sigwait(_STOP)
     for process in manager.processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
+
+
+def _next_signal(reloading: Reloading) -> int | None:
+    """None after a while without any. One reload at a time: the kernel keeps the SIGHUP that comes meanwhile."""
+    if reloading.is_under_way:
+        came = signal.sigtimedwait(_STOP, _POLL_SECONDS)
+    else:
+        came = signal.sigtimedwait((*_STOP, signal.SIGHUP), _WATCH_SECONDS)
+    return came.si_signo if came else None
+
+
+def _replace_dead(manager: WorkerManager) -> None:
+    for process in manager.processes:
+        if not process.is_alive():
+            _LOG.error("worker %s died; starting another", process.pid)
+            manager.monitor_publisher.send(process.name)
 
 
 async def _hold_in_worker(_: App) -> None:

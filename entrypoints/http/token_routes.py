@@ -51,7 +51,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
             InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
         )
         response.headers["WWW-Authenticate"] = str(
-            Challenge.of("Basic", realm=request.app.ctx.settings.self_auth_service)
+            Challenge.of("Basic", realm=request.ctx.generation.settings.self_auth_service)
         )
         return response
     except OAuth2Error as error:
@@ -60,7 +60,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
 
 
 async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
-    parts: Container = request.app.ctx.parts
+    parts: Container = request.ctx.generation.parts
     return await parts.grant_token()(replace(query, naming=naming_of(request)))
 
 
@@ -84,7 +84,7 @@ def _form_query(request: Request) -> TokenQuery:
         refresh_token=refresh_token,
         offline=form.get("access_type") == "offline",
         client_id=form.get("client_id"),
-        address=request.app.ctx.proxies.client_of(request),
+        address=request.ctx.generation.proxies.client_of(request),
     )
 
 

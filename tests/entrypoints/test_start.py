@@ -1,0 +1,42 @@
+"""A service that has only just been started is not ended by a reload."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def held(*arguments: str) -> str:
+    """Whether SIGHUP is held when the command begins, and what has been imported before."""
+    script = (
+        "import signal, sys, types\n"
+        "import entrypoints.start as start\n"
+        "before = sorted({name.partition('.')[0] for name in sys.modules} & {'pydantic', 'sanic', 'argparse'})\n"
+        "fake = types.ModuleType('entrypoints.cli')\n"
+        "fake.main = lambda: print(signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ()), before) or 3\n"
+        "sys.modules['entrypoints.cli'] = fake\n"
+        "sys.exit(start.main())\n"
+    )
+    done = subprocess.run(
+        (sys.executable, "-c", script, *arguments), check=False, cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert done.returncode == 3, done.stderr
+    return done.stdout.strip()
+
+
+def test_sighup_is_held_before_anything_large_is_imported() -> None:
+    assert held("serve") == "True []"
+
+
+@pytest.mark.parametrize("command", ["warm", "check-config", "cache"])
+def test_other_commands_end_with_their_terminal(command: str) -> None:
+    assert held(command) == "False []"
+
+
+def test_the_console_script_begins_there() -> None:
+    assert 'docker-image-proxy = "entrypoints.start:main"' in (ROOT / "pyproject.toml").read_text()
+    assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "importing it holds nothing"
