@@ -4,7 +4,9 @@ import atexit
 import functools
 import http.client
 import json
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -16,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.e2e.plain_http import Answer, answers, connect, fetch
-from tests.e2e.processes import Process, free_port, program, running, session_pids
+from tests.e2e.processes import Process, free_port, program, running, session_pids, wait_until
 from tests.e2e.upstreams import basic
 
 SECRET = "e2e-secret-of-forty-characters-and-more-x"
@@ -62,6 +64,17 @@ class Proxy:
         """The lines of the access log: one JSON object a request."""
         entries = [json.loads(line) for line in self.process.settled_lines(since) if line.startswith("{")]
         return [entry for entry in entries if "method" in entry and "path" in entry]
+
+    def reload(self) -> list[str]:
+        """SIGHUP; what the log says of it."""
+        since = self.process.mark()
+        os.kill(self.process.pid, signal.SIGHUP)
+
+        def said() -> list[str]:
+            return [line for line in self.process.log_lines(since) if "settings " in line]
+
+        assert wait_until(lambda: bool(said()), 15), self.process.tail()
+        return said()
 
     def worker_of(self, connection: http.client.HTTPConnection) -> int:
         """Which of our processes holds the other end of this connection."""
