@@ -105,6 +105,29 @@ def test_bad_settings_keep_the_old_ones_and_say_so(mirror: Cached, accounts: Acc
     assert statuses(mirror.proxy, made.path, BOB) == {401}
 
 
+def test_another_registry_in_the_settings_file_is_mirrored_after_a_reload(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    upstream.control()
+    made, file = upstream.blob(), tmp_path / "mirror.toml"
+    one = f'tag_ttl = 5\n[[upstreams]]\nname = "one"\nurl = "{upstream.url}"\n'
+    other = f'[[upstreams]]\nname = "two"\nurl = "{upstream.url.replace("127.0.0.1", "localhost")}"\n'
+    file.write_text(one)
+    with serve(CONFIG=str(file)) as proxy, proxy.connection_to_each_worker() as workers:
+
+        def found(name: str) -> set[int]:
+            return {send(worker, "GET", f"/{name}{made.path}").status for worker in workers}
+
+        assert (found("one"), found("two")) == ({200}, {404})
+        file.write_text(one + other.replace("url", "uri"))
+        assert "settings not reloaded, the old ones stay in force" in (said := proxy.reload()[0])
+        assert "uri: is no setting" in said
+        assert (found("one"), found("two")) == ({200}, {404})
+        file.write_text(one.replace("tag_ttl = 5", "tag_ttl = 6") + other)
+        assert 'settings reloaded; changed: UPSTREAMS, TAG_TTL"' in proxy.reload()[0]
+        assert (found("one"), found("two")) == ({200}, {200}), "over the same connections too"
+
+
 def test_a_worker_that_dies_after_a_reload_is_replaced_by_one_with_the_new_settings(
     mirror: Cached, accounts: Accounts
 ) -> None:
