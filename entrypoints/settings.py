@@ -1,6 +1,7 @@
 """The settings: what each takes, and what must go together."""
 
 import secrets
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -42,6 +43,7 @@ from entrypoints.setting_values import (
     read_htpasswd,
     read_secret_file,
 )
+from entrypoints.settings_file import SettingsError
 from entrypoints.upstream_settings import UpstreamSettings
 
 SECRETS = frozenset({"accounts", "server_secret", "upstream_password"})

@@ -4,7 +4,8 @@ import ssl
 
 from sanic.http.tls.context import create_context
 
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 
 
 class Certificates:

@@ -10,7 +10,8 @@ from entrypoints.http.app import App, apply_settings, put_in_force, worker_row
 from entrypoints.http.certificates import read_certificate
 from entrypoints.http.settings_board import SettingsBoard
 from entrypoints.setting_changes import Change, change_of, has_secret
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage
 
 _LOG = logging.getLogger("docker_image_proxy")

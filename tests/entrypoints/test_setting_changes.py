@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from entrypoints.setting_changes import Change, change_of, has_secret
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from tests.entrypoints.service import basic
 from tests.fakes.parts import SECRET, settings_of
 

@@ -32,7 +32,7 @@ async def test_a_changed_account_ends_its_answers(
     login = basic("alice", "right")
     scope = "repository:team/app:pull"
     authorization = f"Bearer {await service.token(scope, login)}" if by_token else login
-    hot, found = service.client.app.ctx.hot, []
+    hot, found = service.client.app.ctx.generations.current.hot, []
     find = hot.find
     hot.find = lambda request: found.append(find(request)) or found[-1]
     request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: {authorization}"

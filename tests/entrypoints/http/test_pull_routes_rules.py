@@ -115,7 +115,7 @@ async def test_answer_at_hand_is_the_callers_for_whom_it_was_made(start: Start, 
     path = "/v2/secret/app/manifests/v1"
     for _ in range(3):
         assert (await service.get(path, {"Authorization": ALICE})).status_code == 200
-    assert service.client.app.ctx.hot._answers
+    assert service.client.app.ctx.generations.current.hot._answers
     upstream.asked.clear()
     assert (await service.get(path, {"Authorization": BOB})).status_code == 403
     assert (await service.get(path)).status_code == 401

@@ -16,7 +16,8 @@ from entrypoints.container import Container
 from entrypoints.http.app import create_app
 from entrypoints.http.reloading import Reloading, take_settings
 from entrypoints.http.settings_board import SettingsBoard
-from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import until
 from tests.fakes.parts import opening, settings_of
