@@ -76,11 +76,25 @@ class Podman:
         return dict(json.JSONDecoder().raw_decode(done.output, done.output.index("\n[") + 1)[0][0])
 
 
+@dataclass(frozen=True)
+class Buildah:
+    home: Path
+
+    def __call__(self, *arguments: str, registries: Path | None = None) -> Ran:
+        own = ["--root", f"{self.home}/root", "--runroot", f"{self.home}/run", "--storage-driver", "vfs"]
+        conf = ["--registries-conf", str(registries)] if registries else []
+        return run(["buildah", *own, *conf, *arguments], env=_environment(self.home))
+
+    def digest(self, reference: str) -> str:
+        done = self("images", "--format", "{{.Digest}}", reference).ok()
+        return done.output.split("\n")[1]
+
+
 @contextmanager
-def temporary_podman() -> Iterator[Podman]:
-    # podman refuses a run root whose path is longer than 50 characters.
+def temporary_home() -> Iterator[Path]:
+    # podman and buildah refuse a run root whose path is longer than 50 characters.
     home = Path(tempfile.mkdtemp(prefix="dip-"))
     try:
-        yield Podman(home)
+        yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)

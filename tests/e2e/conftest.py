@@ -164,8 +164,14 @@ def mirror(workplace: Path, mirror_port: int) -> Iterator[Serving]:
 
 @pytest.fixture
 def podman() -> Iterator[clients.Podman]:
-    with clients.temporary_podman() as client:
-        yield client
+    with clients.temporary_home() as home:
+        yield clients.Podman(home)
+
+
+@pytest.fixture
+def buildah() -> Iterator[clients.Buildah]:
+    with clients.temporary_home() as home:
+        yield clients.Buildah(home)
 
 
 @pytest.fixture
