@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 
@@ -84,3 +85,33 @@ def test_the_contracts_of_import_linter_hold() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+REGISTRY = re.compile(
+    r"docker\.(io|com|elastic)|ghcr|quay|\bgcr\b|k8s|pkg\.dev|ecr\b|amazonaws|azurecr|mcr\.|nvcr|gitlab|harbor|redhat|codeberg",
+    re.IGNORECASE,
+)
+
+
+@pytest.mark.parametrize("package", ["application", "adapters"])
+def test_no_use_case_and_no_adapter_knows_a_registry_by_name(package: str) -> None:
+    """What is peculiar to one is data of the domain and of the settings; comments may say where it was seen."""
+    found = {
+        f"{name_of(path)}: {text!r}"
+        for path in files(package)
+        for text in _texts(parsed(path))
+        if REGISTRY.search(text)
+    }
+    assert found == set()
+
+
+def _texts(tree: ast.Module) -> list[str]:
+    """String literals, but for docstrings: those that stand alone."""
+    alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in alone]
+    return [node.value for node in texts if isinstance(node.value, str)]
+
+
+def test_a_registrys_name_in_the_code_is_noticed() -> None:
+    told = ast.parse('"""Seen at ghcr.io."""\nHOST = "https://ghcr.io"\ndef f(a=("Harbor",)): "quay.io"\n')
+    assert [text for text in _texts(told) if REGISTRY.search(text)] == ["https://ghcr.io", "Harbor"]
