@@ -49,6 +49,10 @@ class CheckAccount:
         """Whether there still is such an account; asked for each token that bears its name."""
         return self._policy.still_exists(name)
 
+    def close(self) -> None:
+        """At the end of this process, or of the settings that the accounts are of."""
+        self._steps.close()
+
     async def _check(self, credentials: Credentials, attempt: Attempt, here: bytes) -> Account | None:
         async with self._attempts.turn(attempt):
             stamp = self._policy.stamp(credentials.username)

@@ -282,3 +282,4 @@ async def close_parts(container: Container) -> None:
     await container.upkeep().close()
     await container.fills().close()
     await container.background().close()
+    container.check_account().close()

@@ -12,3 +12,7 @@ class SlowSteps(Protocol):
     async def run(self, step: Callable[[], T]) -> T:
         """What the step gives or raises."""
         ...
+
+    def close(self) -> None:
+        """Steps that have begun go on to their end; none begins any more."""
+        ...

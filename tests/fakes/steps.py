@@ -11,7 +11,13 @@ class InlineSteps:
 
     def __init__(self) -> None:
         self.count = 0
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
     async def run(self, step: Callable[[], T]) -> T:
+        if self.is_closed:
+            raise RuntimeError("no step begins any more")
         self.count += 1
         return step()
