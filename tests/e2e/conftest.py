@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import clients, upstreams
+from tests.e2e import containerd as real_containerd
 from tests.e2e import docker as real_docker
 from tests.e2e.certificates import KeyPair, PrivateAuthority, make_authority, make_signer
 from tests.e2e.processes import NotReadyError, free_port, program
@@ -138,6 +139,22 @@ def docker(daemon: real_docker.Dockerd, tmp_path: Path) -> Iterator[real_docker.
     client = real_docker.Docker(daemon.socket, tmp_path / "docker-client")
     yield client
     client.forget_images()
+
+
+@pytest.fixture(scope="session")
+def _containerd(workplace: Path) -> Iterator[real_containerd.Containerd]:
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(real_containerd.containerd(workplace / "containerd.log"))
+        except NotReadyError as reason:
+            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
+        yield client
+
+
+@pytest.fixture
+def ctr(_containerd: real_containerd.Containerd) -> Iterator[real_containerd.Containerd]:
+    yield _containerd
+    _containerd.forget()
 
 
 @pytest.fixture(scope="session")

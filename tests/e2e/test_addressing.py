@@ -1,15 +1,10 @@
 """Which registry a real client means, in each way in which its configuration can say it."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
 
 from tests.e2e.clients import Buildah, Podman, Skopeo
-from tests.e2e.containerd import Containerd, containerd
+from tests.e2e.containerd import Containerd
 from tests.e2e.pages import block
-from tests.e2e.processes import NotReadyError
 from tests.e2e.proxy import Serving
 from tests.e2e.registry import Registry
 from tests.e2e.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
@@ -20,23 +15,6 @@ APART = {"UPSTREAM_NAMES": "apart.test"}
 MIRROR = "mirror.example.com:8080"
 # The upstream here is none of the well-known ones; so the operator says whose images these are.
 QUAY = {"UPSTREAM_NAMES": "quay.io"}
-
-
-@pytest.fixture(scope="module")
-def ctr(workplace: Path) -> Iterator[Containerd]:
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(containerd(workplace / "containerd.log"))
-        except NotReadyError as reason:
-            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def _forget(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    if "ctr" in request.fixturenames:
-        request.getfixturevalue("ctr").forget()
 
 
 def hosts_toml(place: str) -> str:

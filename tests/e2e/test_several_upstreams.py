@@ -1,20 +1,18 @@
 """Three real registries behind one mirror: each client's way to name one leads there, and nothing is mixed up."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.certificates import KeyPair, PrivateAuthority
 from tests.e2e.clients import Podman, Skopeo
-from tests.e2e.containerd import Containerd, containerd
+from tests.e2e.containerd import Containerd
 from tests.e2e.docker import Docker
 from tests.e2e.house import CORP, HUB, OWN_HOST, QUAY, Registries, registries
 from tests.e2e.images import Image
 from tests.e2e.pages import block
 from tests.e2e.plain_http import fetch
-from tests.e2e.processes import NotReadyError
 from tests.e2e.proxy import Proxy, Serving, serving
 from tests.e2e.upstreams import ACCOUNTS, PRIVATE, PUBLIC, SINGLE, basic
 
@@ -36,22 +34,6 @@ def three(workplace: Path, authority: PrivateAuthority, signer: KeyPair) -> Iter
 def house(three: Registries) -> Iterator[Proxy]:
     with serving(three.config.parent, CONFIG=str(three.config)) as proxy:
         yield proxy
-
-
-@pytest.fixture(scope="module")
-def started(workplace: Path) -> Iterator[Containerd]:
-    with ExitStack() as stack:
-        try:
-            client = stack.enter_context(containerd(workplace / "containerd-three.log"))
-        except NotReadyError as reason:
-            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
-        yield client
-
-
-@pytest.fixture
-def ctr(started: Containerd) -> Iterator[Containerd]:
-    yield started
-    started.forget()
 
 
 def all_of(image: Image) -> set[str]:
