@@ -1,4 +1,4 @@
-"""Who plays which part in production. Beside storage.py and upstreams.py, the only place that names adapters."""
+"""Who plays which part in production. Only here, in storage.py, upstreams.py and accounts.py are adapters named."""
 
 import hashlib
 from collections.abc import AsyncIterator

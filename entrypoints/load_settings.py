@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from entrypoints.settings import SECRETS, Settings
+from entrypoints.setting_fields import SECRETS
+from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError, read_settings_file
 
 # What may hold a secret, if only by mistake, is not repeated when it is refused.

@@ -1,4 +1,4 @@
-"""Where the cache lies: a folder and its index, or nothing. Beside the container the only place that names adapters."""
+"""Where the cache lies: a folder and its index, or nothing. Names adapters, as the container does."""
 
 import os
 import tempfile

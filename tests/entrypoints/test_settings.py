@@ -13,6 +13,7 @@ from entrypoints.setting_values import CacheSize
 from entrypoints.settings import Settings
 from tests.e2e.certificates import make_authority
 from tests.entrypoints.environment import ANN, Load, refusal
+from tests.fakes.parts import settings_of
 
 ADDRESS = "takes an address such as https://registry.example.com, without user, query or fragment"
 
@@ -249,6 +250,13 @@ def test_half_a_key_pair_stops_the_start(load: Load, tmp_path: Path, name: str) 
 def test_settings_cannot_be_changed_later(load: Load) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().port = 1
+
+
+def test_what_follows_from_values_is_not_copied_to_where_they_are_others() -> None:
+    settings = settings_of(tag_ttl=60, skip_auth_proxy=True)
+    assert settings.cache_policy.usual.tag_ttl == 60
+    assert settings.model_copy(update={"cache_dir": None}).cache_policy.usual.tag_ttl == 0
+    assert not settings.keeping({"skip_auth_proxy": False}).table.upstreams[0].trust.skip_auth_proxy
 
 
 def test_accounts_without_own_address_warn(load: Load) -> None:
