@@ -1,20 +1,18 @@
 """Reads the settings: environment variables, and the settings file. Nothing else in the service reads either."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from entrypoints.setting_fields import SECRETS
+from entrypoints.setting_values import shown
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError, read_settings_file
 
-# What may hold a secret, if only by mistake, is not repeated when it is refused.
-_UNSPOKEN = SECRETS | {"upstream_username", "http_proxy", "https_proxy", *(f"{name}_file" for name in SECRETS)}
 _IN_FILE = frozenset(Settings.model_fields) - {"config"}
+_IN_FILE_ALONE = frozenset({"upstreams", "rules"})
 # Settings of the environment's one upstream; those of several stand in the settings file.
 _OF_THE_ONLY_UPSTREAM = frozenset(name for name in _IN_FILE if name.startswith("upstream_")) | {"search_upstream"}
 
@@ -30,14 +28,18 @@ def load_settings(config: Path | None = None) -> Settings:
         if name.upper() in {"ACCOUNTS", "ACCOUNTS_FILE", "HTPASSWD_FILE"} and not value:
             takes = Settings.model_fields[name.lower()].description
             raise SettingsError(f"{name.upper()}: is set but empty; takes {takes}")
-    path = config or (Path(os.environ["CONFIG"]) if os.environ.get("CONFIG") else None)
+    said = {name.lower(): value for name, value in os.environ.items() if value}
+    if lost := sorted(said.keys() & _IN_FILE_ALONE):
+        raise SettingsError(f"{lost[0].upper()}: is for the settings file alone; takes no variable of the environment")
+    path = config or (Path(said["config"]) if "config" in said else None)
     given = read_settings_file(path, _IN_FILE) if path else {}
-    said = {name.lower() for name, value in os.environ.items() if value}
-    if given.get("upstreams") and (twice := sorted(said & _OF_THE_ONLY_UPSTREAM)):
+    if given.get("upstreams") and (twice := sorted(said.keys() & _OF_THE_ONLY_UPSTREAM)):
         raise SettingsError(
             f"{twice[0].upper()}: is for a single upstream, and {path} has upstreams; takes one or the other"
         )
-    given = {name: value for name, value in given.items() if name not in said}
+    # One and the same setting, whether it has its value or the file that holds it.
+    twins = {f"{name}_file" for name in said} | {name.removesuffix("_file") for name in said}
+    given = {name: value for name, value in given.items() if name not in said.keys() | twins}
     try:
         return Settings(**{"upstreams": (), "rules": (), **given, "config": path})
     except ValidationError as error:
@@ -62,8 +64,4 @@ def _line(error: ValidationError, path: Path | None, given: Mapping[str, object]
 
 def _what_is_wrong(name: str, first: Mapping[str, Any], reason: str) -> str:
     takes = reason if first["type"] == "value_error" else f"takes {Settings.model_fields[name].description}"
-    if name in _UNSPOKEN:
-        return takes
-    # An address may hold a login, whether it is to or not.
-    got = re.sub(r"^.*@", "***@", str(first["input"]), flags=re.DOTALL)
-    return f"got {got!r}; {takes}"
+    return f"{shown(name, first['input'])}{takes}"

@@ -61,8 +61,8 @@ class FreshnessSettings(BaseModel):
 
     tags: Tags = Field(description="a list of patterns of tags")
     repositories: Repositories = Field((), description="a list of patterns of repositories")
-    tag_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
-    stale_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    tag_ttl: float | None = Field(None, strict=True, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    stale_ttl: float | None = Field(None, strict=True, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

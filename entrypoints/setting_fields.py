@@ -8,7 +8,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    FilePath,
     SecretStr,
     model_validator,
 )
@@ -17,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from domain.access import Credentials
 from domain.trust import UpstreamIdentity
 from entrypoints.rule_settings import RuleSettings
+from entrypoints.setting_files import PemFile, read_htpasswd, read_secret_file
 from entrypoints.setting_values import (
     Address,
     Addresses,
@@ -30,8 +30,7 @@ from entrypoints.setting_values import (
     parse_cache_size,
     parse_networks,
     parse_secret,
-    read_htpasswd,
-    read_secret_file,
+    shown,
 )
 from entrypoints.upstream_settings import UpstreamSettings
 
@@ -65,8 +64,8 @@ class SettingFields(BaseSettings):
     # --- where we listen, and what clients see ---
     host: str = Field("0.0.0.0", description="the address to listen on")  # noqa: S104 - a mirror is for other machines
     workers: int = Field(2, ge=1, le=256, description="a number of processes from 1 to 256")
-    tls_cert: FilePath | None = Field(None, description="the path of a PEM file")
-    tls_key: FilePath | None = Field(None, description="the path of a PEM file")
+    tls_cert: PemFile | None = Field(None, description="the path of a PEM file")
+    tls_key: PemFile | None = Field(None, description="the path of a PEM file")
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)] = Field(
         (), description="addresses or networks, separated by commas", validate_default=False
     )
@@ -83,9 +82,9 @@ class SettingFields(BaseSettings):
         frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
     )
     allow_everyone: bool = Field(False, description="true or false")
-    upstream_ca: FilePath | None = Field(None, description="the path of a PEM file")
-    upstream_client_cert: FilePath | None = Field(None, description="the path of a PEM file")
-    upstream_client_key: FilePath | None = Field(None, description="the path of a PEM file")
+    upstream_ca: PemFile | None = Field(None, description="the path of a PEM file")
+    upstream_client_cert: PemFile | None = Field(None, description="the path of a PEM file")
+    upstream_client_key: PemFile | None = Field(None, description="the path of a PEM file")
     upstream_fallbacks: Annotated[Addresses, NoDecode] = Field(
         (), description="addresses, separated by commas", validate_default=False
     )
@@ -139,9 +138,7 @@ class SettingFields(BaseSettings):
             try:
                 given[name] = read_secret_file(Path(str(path)))
             except ValueError as error:
-                # Only what is a path for sure: the secret itself stands here where somebody took the wrong variable.
-                got = f"got {str(path)!r}; " if str(path).startswith(("/", ".")) else ""
-                raise ValueError(f"{name.upper()}_FILE: {got}{error}") from error
+                raise ValueError(f"{name.upper()}_FILE: {shown(f'{name}_file', path)}{error}") from error
         return given
 
     @model_validator(mode="before")
@@ -157,8 +154,6 @@ class SettingFields(BaseSettings):
             try:
                 read_htpasswd(path, self.accounts)
             except ValueError as error:
-                # As for the secrets: only what is a path for sure.
-                got = f"got {str(path)!r}; " if str(path).startswith(("/", ".")) else ""
                 takes = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
-                raise ValueError(f"HTPASSWD_FILE: {got}{error}; {takes}") from error
+                raise ValueError(f"HTPASSWD_FILE: {shown('htpasswd_file', path)}{error}; {takes}") from error
         return self

@@ -3,8 +3,6 @@
 import ipaddress
 import os
 import re
-import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +13,6 @@ from pydantic import AfterValidator, BeforeValidator
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
-from domain.htpasswd import parse_htpasswd
 from domain.upstreams import Origin
 from entrypoints.version import NAME
 
@@ -32,6 +29,11 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "i": 1}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _WHOLE_PERCENT = 100
 _SMALLEST_CACHE = 2**20
+# What may hold a secret, if only by mistake, is not repeated when it is refused.
+_UNSPOKEN = {"accounts", "server_secret", "http_proxy", "https_proxy", "proxy"}
+_UNSPOKEN |= {"upstream_username", "upstream_password", "username", "password"}
+_SHOWN = 200
+"""So many characters."""
 
 
 def parse_address(text: str) -> str:
@@ -43,9 +45,8 @@ def parse_address(text: str) -> str:
 
 
 def parse_addresses(given: object) -> tuple[str, ...]:
-    """Several of them, in their order, out of the environment's text or the settings file's list."""
-    words = given if isinstance(given, list | tuple) else str(given).split(",")
-    return tuple(parse_address(str(word).strip()) for word in words if str(word).strip())
+    """Several of them, in their order."""
+    return tuple(map(parse_address, _words(given, "takes addresses, separated by commas")))
 
 
 def parse_proxy(text: str) -> str:
@@ -104,12 +105,19 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def parse_hosts(given: object) -> frozenset[str]:
+    takes = "takes hosts, each HOST or HOST:PORT, separated by commas"
+    hosts = _words(given, takes)
+    if not all(map(HOST.fullmatch, hosts)):
+        raise ValueError(takes)
+    return frozenset(map(str.lower, hosts))
+
+
+def _words(given: object, takes: str) -> list[str]:
     """Out of the environment's text, or the settings file's list."""
-    words = given if isinstance(given, list | tuple | frozenset) else str(given).split(",")
-    hosts = [str(word).strip().lower() for word in words if str(word).strip()]
-    if not all(HOST.fullmatch(host) for host in hosts):
-        raise ValueError("takes hosts, each HOST or HOST:PORT, separated by commas")
-    return frozenset(hosts)
+    words = given.split(",") if isinstance(given, str) else given
+    if not isinstance(words, list | tuple | frozenset) or not all(isinstance(word, str) for word in words):
+        raise ValueError(takes)
+    return [word.strip() for word in words if word.strip()]
 
 
 @dataclass(frozen=True)
@@ -161,43 +169,20 @@ def default_cache_folder() -> Path:
     return platformdirs.user_data_path(NAME, appauthor=False)
 
 
-def read_secret_file(path: Path) -> str:
-    """The file's text without the newline at its end, which every editor puts there."""
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"cannot be read ({reason}); takes the path of a file") from error
-
-
-def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:
-    """Each user's hash. `accounts` are those that are known from elsewhere."""
-    try:
-        if not path.is_file():
-            raise FileNotFoundError(0, "no such file")  # or a pipe, whose writer would be waited for
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ValueError(f"cannot be read ({reason})") from error
-    return parse_htpasswd(text, {account.username for account in accounts})
-
-
-def check_key_pair(certificate: Path, key: Path, settings: str = "TLS_CERT, TLS_KEY") -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{settings}: got {str(certificate)!r}, {str(key)!r}; "
-            "takes a PEM certificate and its PEM key without a passphrase"
-        ) from error
-
-
-def check_client_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
-    """`names`: what the two settings are called where they stand."""
-    if (certificate is None) != (key is None):
-        raise ValueError(f"{names[0]}: takes a file together with {names[1]}, or neither")
-    if certificate and key:
-        check_key_pair(certificate, key, ", ".join(names))
+def shown(name: str, value: object) -> str:
+    """What was given, where a message may repeat it; "" where it may be a secret, if only by mistake. `name` is that of
+    the setting, or of the key in the settings file.
+    """
+    text = str(value)
+    if name in _UNSPOKEN:
+        return ""
+    # The secret itself stands here where somebody took the wrong variable. What follows is a path for sure.
+    if name.endswith(("_file", "_key")) and not text.startswith(("/", ".")):
+        return ""
+    # An address may hold a login, whether it is to or not.
+    text = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
+    text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return f"got {text!r}; " if isinstance(value, str | Path) else f"got {text}; "
 
 
 def check_fallbacks(url: str, fallbacks: tuple[str, ...], name: str) -> None:
@@ -205,13 +190,6 @@ def check_fallbacks(url: str, fallbacks: tuple[str, ...], name: str) -> None:
     bare = [other for other in fallbacks if other.startswith("http://")]
     if bare and url.startswith("https://"):
         raise ValueError(f"{name}: got {bare[0]!r}; takes addresses by https, as the first is")
-
-
-def check_authorities(file: Path) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
-    except OSError as error:
-        raise ValueError(f"UPSTREAM_CA: got {str(file)!r}; takes a file of PEM certificates") from error
 
 
 def is_loopback(host: str) -> bool:

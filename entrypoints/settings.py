@@ -11,13 +11,8 @@ from domain.cache_policy import CachePolicy, Times
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from entrypoints.setting_fields import SettingFields
-from entrypoints.setting_values import (
-    check_authorities,
-    check_client_pair,
-    check_fallbacks,
-    check_key_pair,
-    is_loopback,
-)
+from entrypoints.setting_files import check_authorities, check_client_pair, check_key_pair
+from entrypoints.setting_values import check_fallbacks, is_loopback
 from entrypoints.settings_file import SettingsError
 from entrypoints.upstream_settings import UpstreamSettings
 

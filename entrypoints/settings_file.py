@@ -11,13 +11,11 @@ from pydantic import BaseModel, ValidationError
 from domain.trust import UpstreamIdentity
 from entrypoints.presets import PRESETS
 from entrypoints.rule_settings import RuleSettings
-from entrypoints.setting_values import HOST, read_secret_file
+from entrypoints.setting_files import read_secret_file, read_text
+from entrypoints.setting_values import HOST, shown
 from entrypoints.upstream_settings import UpstreamSettings
 
 _KEYS_OF_UPSTREAM = frozenset(UpstreamSettings.model_fields) - {"title"} | {"name", "password_file"}
-
-# What may hold a secret, if only by mistake.
-_UNSPOKEN = frozenset({"username", "password", "proxy", "fallbacks"})
 
 
 class SettingsError(Exception):
@@ -25,20 +23,23 @@ class SettingsError(Exception):
 
 
 def read_settings_file(path: Path, known: frozenset[str]) -> dict[str, Any]:
-    """The settings that stand in it, by their names, lists joined as the environment has them; `upstreams` parsed.
+    """The settings that stand in it, by their names, as the environment would have them; `upstreams` parsed.
 
     `known` are the names that it may hold. Raises SettingsError, which names the file and the key.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(f"CONFIG: got {str(path)!r}, which cannot be read: {reason}") from error
+        text = read_text(path)
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"CONFIG: got {str(path)!r}: {error}") from error
+    if not text.strip():
+        # Rather the output of a command that failed, as with accounts: nobody asks for nothing.
+        raise SettingsError(f"CONFIG: got {str(path)!r}, which is empty; takes the path of a TOML file")
     default = document.pop("default_upstream", None)
     _check_keys(f"{path}: ", document, known)
     entries = document.pop("upstreams", [])
     rules = document.pop("rules", [])
-    given = {name: _as_text(value) for name, value in document.items()}
+    given: dict[str, Any] = {name: _as_text(f"{path}: {name}: ", value) for name, value in document.items()}
     given["rules"] = _rules(path, rules)
     if upstreams := _upstreams(path, entries):
         given["upstreams"] = _default_first(path, upstreams, default)
@@ -54,8 +55,15 @@ def _check_keys(where: str, table: Mapping[str, object], known: frozenset[str]) 
             raise SettingsError(f"{where}{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
 
 
-def _as_text(value: object) -> object:
-    return ",".join(map(str, value)) if isinstance(value, list) else value
+def _as_text(where: str, value: object) -> str:
+    """So that what a setting takes is said once, for both."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise SettingsError(f"{where}takes a text, a number, true or false, or a list of texts")
 
 
 def _rules(path: Path, entries: object) -> tuple[RuleSettings, ...]:
@@ -84,7 +92,7 @@ def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
         table = {"name": entry} if isinstance(entry, str) else dict(entry)
         _check_keys(f"{where}: ", table, _KEYS_OF_UPSTREAM)
         name = str(table.pop("name", "")).strip().lower()
-        where = f"{path}: upstream {name or position}"
+        where = f"{path}: upstream {name if HOST.fullmatch(name) else position}"
         one = _upstream(where, name, table, is_alone=len(entries) == 1)
         if (name or one.url) in found:
             raise SettingsError(f"{where}: is there twice")
@@ -96,14 +104,14 @@ def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
 
 def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -> UpstreamSettings:
     if name and not HOST.fullmatch(name):
-        raise SettingsError(f"{where}: name: takes a name such as registry.example.com or hub")
+        raise SettingsError(f"{where}: name: {shown('name', name)}takes a name such as registry.example.com or hub")
     values: dict[str, Any] = {**PRESETS.get(name, {}), **table}
     if "url" not in values:
         if "." not in name and ":" not in name:
             raise SettingsError(f"{where}: url: is missing; only the well-known registries go without one")
         values["url"] = f"https://{name}"
     if name:
-        values |= {"title": name, "names": [name, *values.get("names", [])]}
+        values["title"] = name
     if path := values.pop("password_file", None):
         values["password"] = _password(where, values, Path(str(path)))
     if "identity" not in values:
@@ -120,7 +128,7 @@ def _password(where: str, values: Mapping[str, Any], path: Path) -> str:
     try:
         return read_secret_file(path)
     except ValueError as error:
-        raise SettingsError(f"{where}: password_file: got {str(path)!r}; {error}") from error
+        raise SettingsError(f"{where}: password_file: {shown('password_file', path)}{error}") from error
 
 
 def _identity(values: Mapping[str, Any], *, is_alone: bool) -> UpstreamIdentity:
@@ -141,7 +149,7 @@ def _wrong(error: ValidationError, model: type[BaseModel]) -> str:
     if len(first["loc"]) > 1:
         return f"{'.'.join(map(str, first['loc']))}: {reason}"
     takes = reason if first["type"] == "value_error" else f"takes {model.model_fields[key].description}"
-    return f"{key}: {takes}" if key in _UNSPOKEN else f"{key}: got {first['input']!r}; {takes}"
+    return f"{key}: {shown(key, first['input'])}{takes}"
 
 
 def _default_first(

@@ -3,23 +3,15 @@
 from dataclasses import replace
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from domain.access import Credentials
 from domain.cache_policy import Times
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstreams import Upstream
 from entrypoints.rule_settings import FreshnessSettings
-from entrypoints.setting_values import (
-    Address,
-    Addresses,
-    Hosts,
-    Proxy,
-    check_authorities,
-    check_client_pair,
-    check_fallbacks,
-    origin_of_address,
-)
+from entrypoints.setting_files import PemFile, check_authorities, check_client_pair
+from entrypoints.setting_values import Address, Addresses, Hosts, Proxy, check_fallbacks, origin_of_address
 
 
 class UpstreamSettings(BaseModel):
@@ -34,20 +26,22 @@ class UpstreamSettings(BaseModel):
     identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
     username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
     password: SecretStr | None = Field(None, description="a password")
-    ca: FilePath | None = Field(None, description="the path of a PEM file")
+    ca: PemFile | None = Field(None, description="the path of a PEM file")
     realms: Hosts = Field(frozenset(), description="a list of hosts, each HOST or HOST:PORT")
     search: Address | None = Field(None, description="the address of a v1 search endpoint")
-    library: bool | None = Field(None, description="true or false")
+    library: bool | None = Field(None, strict=True, description="true or false")
     fallbacks: Addresses = Field((), description="a list of further addresses")
-    client_cert: FilePath | None = Field(None, description="the path of a PEM file")
-    client_key: FilePath | None = Field(None, description="the path of a PEM file")
+    client_cert: PemFile | None = Field(None, description="the path of a PEM file")
+    client_key: PemFile | None = Field(None, description="the path of a PEM file")
     proxy: Proxy | None = Field(None, repr=False, description="an address")
-    max_connections: int | None = Field(None, ge=1, le=65535, description="a number from 1 to 65535")
-    max_rate: float | None = Field(None, gt=0, le=1_000_000, description="requests a second, up to 1000000")
-    timeout: float = Field(25, gt=0, le=600, description="seconds of silence, up to 600")
-    tag_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
-    grant_ttl: float | None = Field(None, ge=0, le=86400, description="seconds from 0 to 86400")
-    stale_ttl: float | None = Field(None, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    max_connections: int | None = Field(None, strict=True, ge=1, le=65535, description="a number from 1 to 65535")
+    max_rate: float | None = Field(
+        None, strict=True, gt=0, le=1_000_000, description="requests a second, up to 1000000"
+    )
+    timeout: float = Field(25, strict=True, gt=0, le=600, description="seconds of silence, up to 600")
+    tag_ttl: float | None = Field(None, strict=True, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
+    grant_ttl: float | None = Field(None, strict=True, ge=0, le=86400, description="seconds from 0 to 86400")
+    stale_ttl: float | None = Field(None, strict=True, ge=0, le=31_536_000, description="seconds from 0 to 31536000")
     freshness: tuple[FreshnessSettings, ...] = Field((), description="a list of rules of freshness")
 
     @model_validator(mode="after")
@@ -96,7 +90,7 @@ class UpstreamSettings(BaseModel):
             known,
             library_prefix=known.library_prefix if self.library is None else self.library,
             fallbacks=tuple((other, origin_of_address(other)) for other in others),
-            aliases=self.names,
+            aliases=self.names | {self.title} if self.title else self.names,
             hosts=self.hosts,
             trust=trust,
             credentials=self.credentials,

@@ -20,7 +20,7 @@ from domain.upstreams import Upstream
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
 from entrypoints.passwords import ask_password
-from entrypoints.setting_values import read_htpasswd
+from entrypoints.setting_files import read_htpasswd
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from sanic import Sanic
 from entrypoints.http.app import create_app
 from entrypoints.load_settings import load_settings
 from entrypoints.settings import Settings
-from tests.entrypoints.environment import Load
+from tests.entrypoints.environment import Load, Read
 from tests.entrypoints.service import Service
 from tests.fakes.parts import opening, settings_of
 from tests.fakes.upstream import FakeUpstream
@@ -38,6 +39,18 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
             for name, value in variables.items():
                 environment.setenv(name, value)
             return load_settings()
+
+    return loaded
+
+
+@pytest.fixture
+def read(load: Load, tmp_path: Path) -> Read:
+    """The settings of a file with this text, and of an environment that has these variables."""
+
+    def loaded(text: str, **variables: str) -> Settings:
+        file = tmp_path / "mirror.toml"
+        file.write_text(text)
+        return load(CONFIG=str(file), **variables)
 
     return loaded
 

@@ -9,6 +9,7 @@ from entrypoints.settings_file import SettingsError
 from tests.entrypoints.service import basic
 
 Load = Callable[..., Settings]
+Read = Callable[..., Settings]
 
 ANN, BOB = basic("ann", "hunter2").split()[1], basic("bob", "hünter:3").split()[1]
 

@@ -1,6 +1,6 @@
-"""The settings file: what it holds, beside the environment, and what is said where it is wrong."""
+"""The settings file: what it holds, and what is said where it is wrong."""
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,34 +10,17 @@ from domain.names import RepositoryName, Tag
 from domain.records import TagKey
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
-from entrypoints.load_settings import load_settings
 from entrypoints.presets import PRESETS
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
-from tests.entrypoints.environment import Load
-
-Read = Callable[..., Settings]
+from tests.entrypoints.environment import Read, refusal
 
 
-@pytest.fixture
-def read(load: Load, tmp_path: Path) -> Read:
-    """The settings of a file with this text, and of an environment that has these variables."""
-
-    def loaded(text: str, **variables: str) -> Settings:
-        file = tmp_path / "mirror.toml"
-        file.write_text(text)
-        return load(CONFIG=str(file), **variables)
-
-    return loaded
+def test_a_number_may_stand_where_the_environment_has_its_digits(read: Read) -> None:
+    assert read("cache_size = 1048577\nskip_auth_proxy = true").cache_size.size == 1048577
 
 
-def refusal(read: Read, text: str, **variables: str) -> str:
-    """What the start is stopped with, without the file's folder."""
-    with pytest.raises(SettingsError) as stopped:
-        read(text, **variables)
-    line = str(stopped.value)
-    assert line.isprintable(), "more than one line"
-    return line
+def test_one_name_may_stand_without_a_list(read: Read) -> None:
+    (upstream,) = read('upstreams = [{name = "quay.io", names = "corp, team"}]').table.upstreams
+    assert upstream.aliases == {"quay.io", "corp", "team"}
 
 
 def test_names_of_well_known_registries_are_enough(read: Read) -> None:
@@ -96,21 +79,6 @@ def test_an_upstream_takes_all_its_keys(read: Read, tmp_path: Path) -> None:
     assert "secret" not in repr(upstream)
 
 
-def test_the_environment_goes_before_the_file(read: Read) -> None:
-    settings = read('port = 5000\nhost = "::1"\ntag_ttl = 5\ntrusted_proxies = ["10.0.0.0/8", "::1"]', PORT="6000")
-    assert (settings.port, settings.host, settings.tag_ttl) == (6000, "::1", 5)
-    assert len(settings.trusted_proxies) == 2
-    assert settings.table.upstreams[0].name == "docker.io", "without upstreams, the environment's one"
-
-
-def test_an_argument_goes_before_the_variable(read: Read, tmp_path: Path, load: Load) -> None:
-    other = tmp_path / "other.toml"
-    other.write_text("port = 1234")
-    with pytest.raises(SettingsError, match=r"CONFIG: got .*nowhere"):
-        load(CONFIG=f"{tmp_path}/nowhere")
-    assert load_settings(other).port == 1234
-
-
 def test_the_first_is_meant_where_nothing_says_which_or_the_named_one(read: Read) -> None:
     names = 'upstreams = ["ghcr.io", "quay.io"]\n'
     assert read(names).table.upstream_of().name == "ghcr.io"
@@ -142,13 +110,34 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ("config = 1", "config: is no setting"),
         ("port = 99999", "port: got '99999'; takes a port number from 1 to 65535"),
         ('server_secret = "short"', "server_secret: is too short; takes 32 bytes or more"),
+        ("", ", which is empty; takes the path of a TOML file"),
+        ("a = " + "[" * 5000, "CONFIG: got "),
+        ("accounts = 1", "accounts: entry 1 is not the base64 of user:password"),
+        ("port = true", "port: got 'true'; takes a port number from 1 to 65535"),
+        ("port = {a = 1}", "port: takes a text, a number, true or false, or a list of texts"),
+        ("trusted_proxies = [1]", "trusted_proxies: takes a text, a number, true or false, or a list of texts"),
+        ("trusted_proxies = 1.5", "trusted_proxies: got '1.5'; takes addresses or networks"),
+        ("cache_size = 5", "cache_size: got '5'; takes 1MiB at least"),
+        ('tls_key = "-----BEGIN hunter2"', "tls_key: takes the path of a PEM file"),
+        (f'tls_key = "/{"x" * 5000}"', "cannot be read (File name too long); takes the path of a PEM file"),
+        ('upstreams = [{name = "a\\nb"}]', "upstream 1: name: got 'a\\nb'; takes a name"),
+        ('upstreams = [{name = "quay.io", names = 1}]', "upstream quay.io: names: got 1; takes hosts"),
+        ('upstreams = [{name = "quay.io", timeout = true}]', "upstream quay.io: timeout: got True; takes seconds"),
+        (
+            'upstreams = [{name = "quay.io", url = "https://ann:hunter2@quay.io"}]',
+            "upstream quay.io: url: got '***@quay.io'; takes an address",
+        ),
+        (
+            'upstreams = [{name = "quay.io", username = "ann", password_file = "hunter2"}]',
+            "upstream quay.io: password_file: cannot be read (No such file or directory)",
+        ),
         ('upstreams = "docker.io"', "upstreams: takes a list of names and tables"),
         ("upstreams = [1]", "upstreams: entry 1: takes a registry's name or a table"),
         ('upstreams = [{nam = "x"}]', "upstreams: entry 1: nam: is no setting; is name meant?"),
         ('upstreams = [{title = "x"}]', "upstreams: entry 1: title: is no setting"),
         ('upstreams = ["hub"]', "upstream hub: url: is missing; only the well-known registries go without one"),
         ('upstreams = [{identity = "client"}]', "upstream 1: url: is missing"),
-        ('upstreams = ["a b"]', "upstream a b: name: takes a name such as registry.example.com or hub"),
+        ('upstreams = ["a b"]', "upstream 1: name: got 'a b'; takes a name such as registry.example.com or hub"),
         ('upstreams = ["quay.io", "quay.io"]', "upstream quay.io: is there twice"),
         (
             'upstreams = ["quay.io", {name = "other", url = "https://quay.io"}]',
@@ -217,21 +206,15 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
 def test_what_is_wrong_stops_the_start_with_file_key_and_reason(
     read: Read, tmp_path: Path, text: str, told: str
 ) -> None:
-    line = refusal(read, text)
+    line = refusal(partial(read, text))
     assert told in line
     assert str(tmp_path / "mirror.toml") in line
     assert "hunter2" not in line
     assert "short" not in line.replace("too short", "")
 
 
-@pytest.mark.parametrize("name", ["UPSTREAM_REGISTRY", "UPSTREAM_TIMEOUT", "SEARCH_UPSTREAM"])
-def test_the_environments_one_upstream_and_several_contradict_each_other(read: Read, name: str) -> None:
-    line = refusal(read, 'upstreams = ["quay.io"]', **{name: "https://ghcr.io"})
-    assert line.startswith(f"{name}: is for a single upstream")
-
-
 def test_an_empty_account_list_in_the_file_stops_the_start(read: Read) -> None:
-    assert "accounts" in refusal(read, "accounts = []").lower()
+    assert "accounts" in refusal(partial(read, "accounts = []")).lower()
 
 
 def test_rules_stand_in_the_file(read: Read) -> None:

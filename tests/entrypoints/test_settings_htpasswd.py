@@ -61,8 +61,8 @@ def test_a_spoilt_file_is_named_and_never_shown(load: Load, file: Path, text: st
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: (path.unlink(), path.mkdir()), "no such file"),
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
         (lambda path: path.write_bytes(b"bob:\xff"), "not UTF-8 text"),
     ],
 )

@@ -1,0 +1,70 @@
+"""The environment and the settings file beside each other."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from entrypoints.load_settings import load_settings
+from entrypoints.settings_file import SettingsError
+from tests.entrypoints.environment import Load, Read, refusal
+
+
+@pytest.mark.timeout(10)
+def test_what_is_no_file_or_no_text_stops_the_start(load: Load, tmp_path: Path) -> None:
+    """A pipe would be waited for; and read anew, it is empty, which would be no accounts and the default upstream."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "utf-16").write_text("port = 1", encoding="utf-16")
+    for name, reason in (
+        ("none", "No such file or directory"),
+        (".", "Is a directory"),
+        ("pipe", "Is no file but a pipe or a device"),
+        ("utf-16", "not UTF-8 text"),
+    ):
+        with pytest.raises(SettingsError) as stopped:
+            load(CONFIG=str(tmp_path / name))
+        assert str(stopped.value) == f"CONFIG: got {str(tmp_path / name)!r}: cannot be read ({reason})"
+
+
+def test_the_environment_goes_before_the_file(read: Read) -> None:
+    settings = read('port = 5000\nhost = "::1"\ntag_ttl = 5\ntrusted_proxies = ["10.0.0.0/8", "::1"]', PORT="6000")
+    assert (settings.port, settings.host, settings.tag_ttl) == (6000, "::1", 5)
+    assert len(settings.trusted_proxies) == 2
+    assert settings.table.upstreams[0].name == "docker.io", "without upstreams, the environment's one"
+
+
+def test_it_does_so_whether_it_has_the_value_or_a_file_that_holds_it(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "ann").write_text("YW5uOmh1bnRlcjI=")
+    for in_file, variables in (
+        ('accounts = ["Ym9iOmh1bnRlcjI="]', {"ACCOUNTS_FILE": f"{tmp_path}/ann"}),
+        ('accounts_file = "/nowhere"', {"ACCOUNTS": "YW5uOmh1bnRlcjI="}),
+    ):
+        assert [account.username for account in read(in_file, **variables).accounts] == ["ann"]
+
+
+@pytest.mark.parametrize("name", ["RULES", "UPSTREAMS"])
+def test_a_variable_does_not_take_the_place_of_what_only_the_file_can_hold(read: Read, name: str) -> None:
+    """It did, and without a word: nothing was denied any more."""
+    text = 'upstreams = ["quay.io"]\n[[rules]]\ndeny = ["quay.io/**"]'
+    assert refusal(partial(read, text), **{name: "x"}).startswith(f"{name}: is for the settings file alone")
+
+
+def test_a_variable_may_be_written_small_as_all_others(load: Load, tmp_path: Path) -> None:
+    (file := tmp_path / "mirror.toml").write_text("port = 1234")
+    assert load(config=str(file)).port == 1234
+    assert load(CONFIG="").port == 8080
+
+
+def test_an_argument_goes_before_the_variable(read: Read, tmp_path: Path, load: Load) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("port = 1234")
+    with pytest.raises(SettingsError, match=r"CONFIG: got .*nowhere"):
+        load(CONFIG=f"{tmp_path}/nowhere")
+    assert load_settings(other).port == 1234
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_REGISTRY", "UPSTREAM_TIMEOUT", "SEARCH_UPSTREAM"])
+def test_the_environments_one_upstream_and_several_contradict_each_other(read: Read, name: str) -> None:
+    line = refusal(partial(read, 'upstreams = ["quay.io"]'), **{name: "https://ghcr.io"})
+    assert line.startswith(f"{name}: is for a single upstream")
