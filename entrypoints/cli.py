@@ -69,8 +69,8 @@ def _add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     warm.set_defaults(run=_warm)
     warm.add_argument("images", nargs="+", metavar="IMAGE", help="NAME[:TAG][@DIGEST], as clients name it here")
     warm.add_argument("--platform", metavar="OS/ARCHITECTURE", help="only this one, such as linux/amd64; else all")
-    _add_config(cache)
-    _add_config(warm)
+    for command in (cache, *kinds.choices.values(), warm):
+        _add_config(command)
     warm.add_argument("--user", metavar="USER", help="pull as this user; the password is asked for")
 
 

@@ -17,7 +17,7 @@ from entrypoints.http.logs import configure_logging
 from entrypoints.http.protocol import PlainProtocol
 from entrypoints.http.reloading import Load, Reloading, take_settings
 from entrypoints.http.settings_board import SettingsBoard
-from entrypoints.http.supervision import supervise
+from entrypoints.http.supervision import end_workers, supervise
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage, sweep_storage
@@ -50,7 +50,11 @@ def run(settings: Settings, load: Load) -> None:
     # Forked workers share the memory of all that was imported, half of what spawned ones need; nothing has
     # started a thread or a loop by now that a fork could break.
     Sanic.start_method = "fork"
-    Sanic.serve(primary=app)
+    try:
+        Sanic.serve(primary=app)
+    except BaseException:
+        end_workers()
+        raise
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -58,8 +62,8 @@ def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]
+    except (OSError, ValueError) as error:  # of a name that can be none, Python's codec for names says so
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
         raise SettingsError(message) from error
 

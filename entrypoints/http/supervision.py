@@ -14,6 +14,7 @@ else: workers learn what there is to learn from a SettingsBoard.
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -44,6 +45,15 @@ def supervise(app: App, reloading: Reloading) -> None:
     app.before_server_start(_hold_in_worker)
     app.after_server_start(_release_in_worker)
     app.before_server_stop(_close_connections_early)
+
+
+def end_workers() -> None:
+    """Called in the main process when it can supervise no longer, because Sanic's helper that keeps the workers' states
+    was killed, say. Python would wait for the workers, whose socket is shut by then, and no service manager would see
+    that it has something to start again.
+    """
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 async def _release_in_main(app: App, *, reloading: Reloading) -> None:

@@ -34,6 +34,7 @@ def cli(*arguments: str, **settings: str) -> Ran:
         ("UPSTREAM_REGISTRY", {"UPSTREAM_REGISTRY": "registry.example.com"}),
         ("UPSTREAM_CA", {"UPSTREAM_CA": "/nowhere/ca.pem"}),
         ("PORT", {"PORT": "http"}),
+        ("HOST, PORT", {"HOST": "x" * 70}),
     ],
 )
 def test_a_bad_setting_stops_the_start_in_one_line(named: str, settings: dict[str, str]) -> None:

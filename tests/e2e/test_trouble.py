@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.images import Blob, digest_of
 from tests.e2e.plain_http import fetch, send
-from tests.e2e.processes import Process, free_port, port_open, wait_until
+from tests.e2e.processes import Process, free_port, port_open, session_pids, wait_until
 from tests.e2e.proxy import Serving, command, environment
 from tests.e2e.push import push_blob
 from tests.e2e.registry import Registry, docker_registry
@@ -196,3 +196,14 @@ def test_a_worker_that_is_killed_is_replaced(serve: Serving, mortal: Registry) -
             assert not {proxy.worker_of(connection) for connection in after} & killed
         proxy.process.terminate()
         assert proxy.process.wait(10) == 0
+
+
+def test_without_the_helper_that_keeps_the_workers_states_it_ends_so_that_it_can_be_started_again(
+    serve: Serving, mortal: Registry
+) -> None:
+    with serve(**mortal.settings) as proxy:
+        main = proxy.process.pid
+        (helper,) = (pid for pid in session_pids(main) if pid != main and os.getpgid(pid) == main)
+        os.kill(helper, signal.SIGKILL)
+        assert proxy.process.wait(20) == 1
+        assert session_pids(main) == []

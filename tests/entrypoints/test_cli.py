@@ -186,3 +186,20 @@ def test_check_repeats_the_warnings_first(check: Check) -> None:
     with _registry(200) as address:
         status, out, _ = check(UPSTREAM_REGISTRY=address, ACCOUNTS="YTpi")
     assert (status, out.startswith("warning: ACCOUNTS without SELF_REGISTRY: ")) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--config FILE cache stats",
+        "cache --config FILE stats",
+        "cache stats --config FILE",
+        "check-config --config FILE",
+    ],
+)
+def test_the_settings_file_may_be_named_before_and_behind_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    file = str(tmp_path / "mirror.toml")
+    assert main([word.replace("FILE", file) for word in words.split()]) == 2
+    assert f"CONFIG: got {file!r}: cannot be read" in capsys.readouterr().err
