@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+from collections.abc import Iterable
 from functools import partial
 
 from sanic import Sanic
@@ -109,7 +110,15 @@ async def _upstreams(app: App) -> str:
     parts: Container = app.ctx.generations.current.parts
     upstreams = parts.upstreams().upstreams
     modes = await asyncio.gather(*(_trust_mode(parts, one) for one in upstreams))
-    return ", ".join(f"{one.url} ({mode})" for one, mode in zip(upstreams, modes, strict=True))
+    return by_mode((one.url, mode) for one, mode in zip(upstreams, modes, strict=True))
+
+
+def by_mode(upstreams: Iterable[tuple[str, str]]) -> str:
+    """Each mode once, behind the upstreams that have it."""
+    found: dict[str, list[str]] = {}
+    for url, mode in upstreams:
+        found.setdefault(mode, []).append(url)
+    return "; ".join(f"{', '.join(urls)} ({mode})" for mode, urls in found.items())
 
 
 async def _trust_mode(parts: Container, upstream: Upstream) -> str:
