@@ -77,7 +77,7 @@ class SettingFields(BaseSettings):
     # --- how we go upstream ---
     upstream_identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
     upstream_username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
-    upstream_password: SecretStr | None = Field(None, description="a password")
+    upstream_password: SecretStr | None = Field(None, min_length=1, description="a password")
     upstream_names: Annotated[Hosts, NoDecode] = Field(
         frozenset(), description="hosts, each HOST or HOST:PORT, separated by commas", validate_default=False
     )

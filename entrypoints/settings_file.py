@@ -158,7 +158,10 @@ def _default_first(
     """Where nothing says which one is meant, it is the first."""
     if default is None:
         return tuple(upstreams.values())
-    if default not in upstreams:
-        raise SettingsError(f"{path}: default_upstream: got {default!r}; takes one of {', '.join(upstreams)}")
-    chosen = upstreams[str(default)]
+    chosen = next(
+        (one for name, one in upstreams.items() if name in (str(default), str(default).strip().lower())), None
+    )
+    if chosen is None:
+        given = shown("default_upstream", default)
+        raise SettingsError(f"{path}: default_upstream: {given}takes one of {', '.join(upstreams)}")
     return (chosen, *(one for one in upstreams.values() if one is not chosen))

@@ -25,7 +25,7 @@ class UpstreamSettings(BaseModel):
     hosts: Hosts = Field(frozenset(), description="a list of host names of ours that lead to it alone")
     identity: UpstreamIdentity = Field(UpstreamIdentity.CLIENT, description="client, anonymous or service")
     username: str | None = Field(None, pattern=r"^[^:]+$", description="a user name")
-    password: SecretStr | None = Field(None, description="a password")
+    password: SecretStr | None = Field(None, min_length=1, description="a password")
     ca: PemFile | None = Field(None, description="the path of a PEM file")
     realms: Hosts = Field(frozenset(), description="a list of hosts, each HOST or HOST:PORT")
     search: Address | None = Field(None, description="the address of a v1 search endpoint")

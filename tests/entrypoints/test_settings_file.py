@@ -83,6 +83,7 @@ def test_the_first_is_meant_where_nothing_says_which_or_the_named_one(read: Read
     names = 'upstreams = ["ghcr.io", "quay.io"]\n'
     assert read(names).table.upstream_of().name == "ghcr.io"
     assert read(names + 'default_upstream = "quay.io"').table.upstream_of().name == "quay.io"
+    assert read(names + 'default_upstream = "Quay.io"').table.upstream_of().name == "quay.io"
 
 
 def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own(read: Read) -> None:
@@ -164,6 +165,8 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
             'upstreams = ["ghcr.io"]\ndefault_upstream = "quay.io"',
             "default_upstream: got 'quay.io'; takes one of ghcr.io",
         ),
+        ('upstreams = ["ghcr.io"]\ndefault_upstream = ["ghcr.io"]', "default_upstream: got ['ghcr.io']; takes one of"),
+        ('upstreams = [{name = "quay.io", username = "me", password = ""}]', "upstream quay.io: password: takes a"),
         (
             'upstreams = [{name = "quay.io", names = ["hub"]}, {name = "ghcr.io", names = ["hub"]}]',
             "two upstreams have the name hub",

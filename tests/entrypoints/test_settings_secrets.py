@@ -78,6 +78,12 @@ def test_unreadable_file_is_named_inrefusal(load: Load, tmp_path: Path, name: st
         assert line.endswith("takes the path of a file")
 
 
+def test_an_empty_password_is_rather_a_file_that_was_not_written(load: Load, tmp_path: Path) -> None:
+    (file := tmp_path / "file").write_text("\n")
+    line = refusal(load, UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD_FILE=str(file))
+    assert line == "UPSTREAM_PASSWORD: takes a password"
+
+
 @pytest.mark.parametrize("name", ["ACCOUNTS_FILE", "SERVER_SECRET_FILE"])
 def test_content_of_files_is_checked_too(load: Load, tmp_path: Path, name: str) -> None:
     for content in ("", "\n", "hunter2\n"):
