@@ -9,6 +9,7 @@ from adapters.storage.threads import Threads
 from application.check_account import CheckAccount
 from application.login_attempts import LoginAttempts
 from application.ports.event_sink import EventSink
+from application.ports.slow_steps import SlowSteps
 from domain.account_policy import AccountPolicy
 from domain.ports import AccountDirectory, Clock
 from entrypoints.settings import Settings
@@ -25,5 +26,10 @@ def account_directory(settings: Settings, clock: Clock, events: EventSink) -> Ac
     return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events))
 
 
-def account_check(policy: AccountPolicy, attempts: LoginAttempts) -> CheckAccount:
-    return CheckAccount(policy, attempts, Threads(_THREADS, "passwords"), secrets.token_bytes(32))
+def account_check(policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps) -> CheckAccount:
+    return CheckAccount(policy, attempts, steps, secrets.token_bytes(32))
+
+
+def password_threads() -> SlowSteps:
+    """Who ends the account check ends them."""
+    return Threads(_THREADS, "passwords")

@@ -44,6 +44,7 @@ from application.ports.allowance_board import AllowanceBoard
 from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
 from application.ports.metrics_page import MetricsPage
+from application.ports.slow_steps import SlowSteps
 from application.ports.token_relay import TokenRelay
 from application.ports.upstream_registry import UpstreamRegistry
 from application.ports.upstream_search import UpstreamSearch
@@ -68,7 +69,7 @@ from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
-from entrypoints.accounts import account_check, account_directory
+from entrypoints.accounts import account_check, account_directory, password_threads
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, open_storage
 from entrypoints.upstreams import open_upstreams
@@ -148,7 +149,8 @@ class Container(containers.DeclarativeContainer):
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, access_rules, events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts)
     attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock, events)
-    check_account: providers.Provider[CheckAccount] = providers.Singleton(account_check, policy, attempts)
+    passwords: providers.Provider[SlowSteps] = providers.Singleton(password_threads)
+    check_account: providers.Provider[CheckAccount] = providers.Singleton(account_check, policy, attempts, passwords)
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
         TokenIssuer, service, clock, codec, settings.provided.token_ttl
     )

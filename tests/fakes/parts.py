@@ -12,6 +12,7 @@ from entrypoints.settings import Settings
 from entrypoints.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
 from tests.fakes.storage_books import (
     MemoryEpoch,
@@ -61,6 +62,8 @@ def container_of(
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))
     clock = clock or StoppedClock()
+    # A test closes the parts after each of its steps, and may go on with the next.
+    container.passwords.override(providers.Object(TirelessSteps()))
     container.clock.override(providers.Object(clock))
     container.attempts.override(providers.Singleton(LoginAttempts, clock, container.events, clock.pause))
     container.events.override(providers.Singleton(RecordingEventSink))

@@ -21,3 +21,10 @@ class InlineSteps:
             raise RuntimeError("no step begins any more")
         self.count += 1
         return step()
+
+
+class TirelessSteps(InlineSteps):
+    """The same, but there is no end of them."""
+
+    def close(self) -> None:
+        """Nothing ends."""
