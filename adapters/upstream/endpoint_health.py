@@ -1,6 +1,8 @@
 """Which addresses of an upstream are well, as far as this process knows."""
 
+import asyncio
 from contextlib import suppress
+from typing import Any
 
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import CLOSED, HALF_OPENED, HalfOpenedState, OpenedState
@@ -24,7 +26,8 @@ class EndpointHealth:
     def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
         self._events = events
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=1, default_ttl=trial_after)
-        self._trials: set[str] = set()
+        self._trials: dict[str, asyncio.Task[Any] | None] = {}
+        """Who makes it. Of others, who asked before it, the end says nothing of the trial's."""
 
     async def is_well(self, upstream: Upstream, endpoint: Upstream) -> bool:
         """Whether to ask it; if it is time for a trial, whoever gets True makes it, and tells by `tried` of its end."""
@@ -38,12 +41,14 @@ class EndpointHealth:
             return False
         if name in self._trials:
             return False
-        self._trials.add(name)
+        self._trials[name] = asyncio.current_task()
         return True
 
     def tried(self, upstream: Upstream, endpoint: Upstream) -> None:
         """Whatever has come of it; of a request that was given up, nothing."""
-        self._trials.discard(_name(upstream, endpoint))
+        name = _name(upstream, endpoint)
+        if self._trials.get(name) is asyncio.current_task():
+            self._trials.pop(name, None)
 
     async def answered(self, upstream: Upstream, endpoint: Upstream) -> None:
         breaker = await self._breakers.get_breaker(_name(upstream, endpoint))

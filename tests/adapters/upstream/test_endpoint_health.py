@@ -44,6 +44,25 @@ async def test_a_trial_is_made_by_one_request_while_the_others_do_not_wait_for_i
 
 
 @in_loop
+async def test_a_request_that_was_under_way_before_the_trial_lets_no_second_one_in() -> None:
+    script: list[Say] = [Say(then="hang"), reply(503)]
+    async with pair(lambda _: script.pop(0) if script else Say(then="hang"), silence=1) as both:
+        early = asyncio.create_task(both.fetch())
+        await asyncio.sleep(0.05)
+        await both.fetch()
+        await asyncio.sleep(TRIAL * 1.2)
+        trial = asyncio.create_task(both.fetch())
+        await asyncio.sleep(0.05)
+        early.cancel()
+        await asyncio.gather(early, return_exceptions=True)
+        await asyncio.wait_for(both.fetch(), 0.3)
+        assert not trial.done()
+        assert both.asked == (3, 2)
+        trial.cancel()
+        await asyncio.gather(trial, return_exceptions=True)
+
+
+@in_loop
 async def test_a_trial_that_is_given_up_is_made_by_the_next() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch()
