@@ -12,7 +12,9 @@ RegistryError
 |   `-- ContentUnknown
 |       `-- NameUnknown, ManifestUnknown, BlobUnknown, ReferrersUnsupported
 |-- UpstreamFault
-|   |-- UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamRejected
+|   |-- UpstreamUnreachable, UpstreamTimedOut, UpstreamRejected
+|   |-- UpstreamBroken
+|   |   `-- UpstreamTooLong more than is wanted
 |   |-- UpstreamThrottled   with what it said of waiting
 |   |   `-- UpstreamSpared  not asked again, because it has just said so
 |   |-- UpstreamUndecided   its challenge is not known yet
@@ -169,6 +171,10 @@ class UpstreamTimedOut(UpstreamFault):
 
 class UpstreamBroken(UpstreamFault):
     """It answered, but not as a registry does: 5xx, a wrong digest, a body cut short, a foreign encoding."""
+
+
+class UpstreamTooLong(UpstreamBroken):
+    """It sent more than is wanted of such an answer. That is no sign that it is unwell."""
 
 
 class UpstreamRejected(UpstreamFault):

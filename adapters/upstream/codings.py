@@ -2,7 +2,7 @@
 
 import zlib
 
-from domain.errors import UpstreamBroken
+from domain.errors import UpstreamBroken, UpstreamTooLong
 
 _GZIP = frozenset({"gzip", "x-gzip"})  # RFC 9110 section 8.4.1.3
 _WITH_GZIP_HEADER = zlib.MAX_WBITS | 16
@@ -29,7 +29,7 @@ def decoded(content: bytes, coding: str | None, limit: int) -> bytes:
     except zlib.error as error:
         raise UpstreamBroken("the upstream sent content as gzip that is none") from error
     if len(plain) > limit:
-        raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
+        raise UpstreamTooLong(f"the upstream sent more than {limit} bytes where less was due")
     if not machine.eof:
         raise UpstreamBroken("the upstream broke the content off")
     return plain

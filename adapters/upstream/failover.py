@@ -15,6 +15,7 @@ from domain.errors import (
     UpstreamBroken,
     UpstreamThrottled,
     UpstreamTimedOut,
+    UpstreamTooLong,
     UpstreamUnreachable,
 )
 from domain.upstreams import Upstream
@@ -108,6 +109,8 @@ class _WatchedAnswer:
     async def read(self, limit: int) -> bytes:
         try:
             return await self._answer.read(limit)
+        except UpstreamTooLong:
+            raise  # it would be as long at any address; whoever asks for it is not to have them all left alone
         except FAILURES as failure:
             await self._health.failed(self._upstream, self._endpoint, failure.message)
             raise

@@ -18,7 +18,7 @@ from adapters.upstream.receiver import BodyReceiver
 from adapters.upstream.session import Sessions
 from application.ports.request_record import current_record
 from domain.digest import Bytes
-from domain.errors import UpstreamBroken
+from domain.errors import UpstreamBroken, UpstreamTooLong
 from domain.upstreams import Origin
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -191,12 +191,12 @@ def was_unanswered(left: asyncio.CancelledError) -> bool:
 
 
 async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
-    """A whole body. Raises UpstreamBroken where it is longer than `limit` bytes."""
+    """A whole body. Raises UpstreamTooLong where it is longer than `limit` bytes."""
     content = bytearray()
     async for piece in pieces:
         content += piece
         if len(content) > limit:
-            raise UpstreamBroken(f"the upstream sent more than {limit} bytes where less was due")
+            raise UpstreamTooLong(f"the upstream sent more than {limit} bytes where less was due")
     return bytes(content)
 
 

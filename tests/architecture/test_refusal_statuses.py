@@ -34,6 +34,7 @@ EXPECTED = {
     errors.UpstreamUnreachable: 502,
     errors.UpstreamTimedOut: 504,
     errors.UpstreamBroken: 502,
+    errors.UpstreamTooLong: 502,
     errors.UpstreamRejected: 400,
     errors.UpstreamThrottled: 429,
     errors.UpstreamSpared: 429,

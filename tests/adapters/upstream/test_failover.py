@@ -140,6 +140,17 @@ async def test_who_leaves_a_body_says_nothing_against_its_address() -> None:
 
 
 @in_loop
+async def test_more_than_is_wanted_says_nothing_against_the_address() -> None:
+    """It would be as long at the next one; and whoever asks for it could have each address left alone."""
+    async with pair(gives) as both:
+        for _ in range(2):
+            async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())) as answer:
+                with pytest.raises(UpstreamBroken, match="more than"):
+                    await answer.read(len(CONTENT) - 1)
+        assert (both.asked, both.told) == ((2, 0), [])
+
+
+@in_loop
 async def test_a_ping_fails_over_and_a_challenge_is_an_answer() -> None:
     challenge = reply(401, ("WWW-Authenticate", 'Bearer realm="https://auth.test/token"'))
     async with pair(lambda _: reply(502), lambda _: challenge) as both:
