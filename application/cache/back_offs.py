@@ -71,10 +71,16 @@ class BackOffs:
             raise self._spared(back_off, now)
         self._asked.put(asker, now)
 
-    def check(self, asker: Asker) -> None:
-        """For who has waited for another who asked. Raises UpstreamSpared where that one was answered 429."""
-        back_off, now = self._throttled.get(asker), self._clock.now()
-        if back_off and now < back_off.until:
+    def last(self, asker: Asker) -> BackOff | None:
+        """What the last 429 began, over or not."""
+        return self._throttled.get(asker)
+
+    def check(self, asker: Asker, known: BackOff | None) -> None:
+        """For who has waited for another who asked, and knew of the `known` one then. Raises UpstreamSpared where
+        there was a 429 since.
+        """
+        back_off, now = self.last(asker), self._clock.now()
+        if back_off and back_off is not known and now < back_off.until:
             raise self._spared(back_off, now)
 
     def throttled(self, asker: Asker, error: UpstreamThrottled) -> None:

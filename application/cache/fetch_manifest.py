@@ -65,9 +65,10 @@ class FetchManifest:
         return await self.get(ask, query)
 
     async def _get_or_find(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
+        known = self._outages.last(ask.source.upstream, ask.caller)
         async with self._first_comers.turn((ask.source, str(query.reference), query.accept)) as has_waited:
             if has_waited:
-                self._outages.check(ask.source.upstream, ask.caller)
+                self._outages.check(ask.source.upstream, ask.caller, known)
                 if found := await self._find(ask, query):
                     return found
             return await self._get(ask, query)

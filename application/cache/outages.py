@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from application.cache.back_offs import Asker, BackOffs
+from application.cache.back_offs import Asker, BackOff, BackOffs
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
 from domain.allowance import RateLimit
@@ -94,12 +94,17 @@ class Outages:
         """A manifest was refused so. `attempt` notes it too, but later than those look who waited for the same."""
         self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
 
-    def check(self, upstream: Upstream, caller: CallerId) -> None:
-        """For who has waited while another asked for the same manifest: is there any sense in asking too?
+    def last(self, upstream: Upstream, caller: CallerId) -> BackOff | None:
+        """What the last 429 for a manifest began. To be handed to `check`."""
+        return self._back_offs.last(Asker(upstream, caller, manifests=True))
+
+    def check(self, upstream: Upstream, caller: CallerId, known: BackOff | None) -> None:
+        """For who has waited while another asked for the same manifest: is there any sense in asking too? `known` is
+        what was the `last` before.
 
         Raises UpstreamSpared where there is none.
         """
-        self._back_offs.check(Asker(upstream, caller, manifests=True))
+        self._back_offs.check(Asker(upstream, caller, manifests=True), known)
 
     def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
         """An answer about a manifest said this of the caller's allowance, or nothing."""

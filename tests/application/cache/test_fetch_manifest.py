@@ -10,7 +10,7 @@ from domain.errors import Denied, RegistryError, UpstreamSpared, UpstreamThrottl
 from domain.tokens import IssuedToken
 from tests.application.cache.pulls import Pulls
 from tests.application.cache.watched import BOBS, soon
-from tests.application.service import IMAGE_CONTENT, IMAGE_DIGEST, PRIVATE
+from tests.application.service import ALICE, IMAGE_CONTENT, IMAGE_DIGEST, PRIVATE
 
 MANY = [f"Bearer upstream-token-of-user{number}" for number in range(20)]
 EITHER = pytest.mark.parametrize("reference", ["1", str(IMAGE_DIGEST)])
@@ -136,6 +136,34 @@ def test_whoever_waited_for_a_429_leaves_the_upstream_alone(reference: str) -> N
         answers = await pulls.crowd(reference)
         assert [(type(one), one.retry_after) for one in answers[1:]] == [(UpstreamSpared, "60")] * 19
         assert pulls.asked() == ["GET"]
+
+    pulls.run(act())
+
+
+def test_whoever_waited_for_a_success_is_not_told_of_an_older_429() -> None:
+    """The same caller with another token: the first may try though the time is not over, and is let in."""
+    pulls = Counted()
+
+    async def act() -> None:
+        for header in MANY[:3]:
+            token = IssuedToken(header.removeprefix("Bearer "), 3600, int(pulls.service.clock.now()))
+            await pulls.service.parts.callers().remember(ALICE, token)
+        pulls.upstream.refuse = lambda fetch: UpstreamThrottled("slow down", retry_after="60")
+        pulls.gate.set()
+        with pytest.raises(UpstreamThrottled):
+            await pulls.pull(MANY[0])
+        pulls.upstream.refuse = lambda fetch: None
+        pulls.gate.clear()
+        asking = []
+        for header in MANY[1:3]:
+            pulls.service.clock.advance(1)
+            asking.append(asyncio.create_task(pulls.pull(header)))
+            for _ in range(50):
+                await asyncio.sleep(0)
+        pulls.gate.set()
+        answers = await asyncio.gather(*asking)
+        assert [answer.content for answer in answers] == [IMAGE_CONTENT] * 2
+        assert pulls.asked() == ["GET", "GET", "HEAD"]
 
     pulls.run(act())
 
