@@ -15,6 +15,14 @@ from domain.records import TagKey, TagMark
 from domain.variants import variant_of
 
 
+class _ChangedAndThrottled(Exception):
+    """A HEAD said that the tag means something else now, and the GET of that was answered 429."""
+
+    def __init__(self, fault: UpstreamThrottled) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
 class PullTag:
     """Within its time a tag is answered from here; then a HEAD says whether it still means the same."""
 
@@ -54,10 +62,18 @@ class PullTag:
                 has_stand_in=stand_in is not None,
                 manifests=True,
             )
+        except _ChangedAndThrottled as changed:
+            if stand_in is None:
+                raise changed.fault from None
+            return self._stale(*stand_in, changed.fault)
         except OUTAGE as fault:
             if stand_in is None:
                 raise
-            return await self._stale(*stand_in, fault)
+            if isinstance(fault, UpstreamThrottled):
+                # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
+                mark = stand_in[0]
+                await self._marks.learn(mark.key, mark.digest, mark.media_type)
+            return self._stale(*stand_in, fault)
 
     async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[TagMark, bytes] | None:
         """What may be told should the upstream fail, where this caller may be told it then."""
@@ -75,10 +91,7 @@ class PullTag:
         warnings = (warning,) if warning else ()
         return ManifestAnswer(mark.media_type, mark.digest, len(content), content, warnings, good_until, is_hit=True)
 
-    async def _stale(self, mark: TagMark, content: bytes, fault: RegistryError) -> ManifestAnswer:
-        if isinstance(fault, UpstreamThrottled):
-            # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
-            await self._marks.learn(mark.key, mark.digest, mark.media_type)
+    def _stale(self, mark: TagMark, content: bytes, fault: RegistryError) -> ManifestAnswer:
         return self._answer(mark, content, warning=self._outages.stale(mark.key.source.upstream, fault))
 
     async def _asked(self, ask: Ask, query: ManifestQuery, key: TagKey | None, mark: TagMark | None) -> ManifestAnswer:
@@ -103,7 +116,10 @@ class PullTag:
         # The HEAD spoke of content that may be here; it is fetched only where it is not.
         held = await self._shelf.get(told.digest)
         if held is None:
-            return await self._fetch.get(ask, query)
+            try:
+                return await self._fetch.get(ask, query)
+            except UpstreamThrottled as fault:
+                raise _ChangedAndThrottled(fault) from fault
         return replace(told, content=held, size=len(held), is_hit=True)
 
     async def _told(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer | None:

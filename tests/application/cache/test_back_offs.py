@@ -181,6 +181,25 @@ def test_to_be_left_alone_extends_neither_tag_nor_grant() -> None:
     pulls.run(act())
 
 
+def test_a_tag_that_is_known_to_have_changed_is_not_extended() -> None:
+    """A HEAD, which is not counted, said so; the GET, which is, was refused."""
+    pulls = Throttling()
+
+    async def act() -> None:
+        await pulls.begin()
+        pulls.upstream.put_manifest(str(PUBLIC["name"]), "1", NEW)
+        pulls.upstream.refuse = lambda fetch: None if fetch.head else throttled("10")
+        await pulls.stale()
+        assert pulls.asked() == ["HEAD", "GET"]
+        await pulls.stale()
+        assert pulls.asked() == []
+        pulls.service.clock.advance(10)
+        pulls.refuse(None)
+        assert (await pulls.pull(NOBODYS, **PUBLIC)).content == NEW
+
+    pulls.run(act())
+
+
 def test_who_was_not_asked_again_prolongs_nothing() -> None:
     pulls = Throttling()
 
