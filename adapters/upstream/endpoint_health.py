@@ -30,7 +30,9 @@ class EndpointHealth:
         """Who makes it. Of others, who asked before it, the end says nothing of the trial's."""
 
     async def is_well(self, upstream: Upstream, endpoint: Upstream) -> bool:
-        """Whether to ask it; if it is time for a trial, whoever gets True makes it, and tells by `tried` of its end."""
+        """Whether to ask it; if it is time for a trial, whoever gets True makes it, and tells by `tried` of its end.
+        Who makes it may ask again.
+        """
         name = _name(upstream, endpoint)
         context = (await self._breakers.get_breaker(name)).context
         if context.state == CLOSED:
@@ -39,10 +41,7 @@ class EndpointHealth:
             context.handle_new_request()
         except OpenedState:
             return False
-        if name in self._trials:
-            return False
-        self._trials[name] = asyncio.current_task()
-        return True
+        return self._trials.setdefault(name, asyncio.current_task()) is asyncio.current_task()
 
     def tried(self, upstream: Upstream, endpoint: Upstream) -> None:
         """Whatever has come of it; of a request that was given up, nothing."""

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from adapters.upstream.endpoint_health import EndpointHealth
-from adapters.upstream.http_client import was_unanswered
+from adapters.upstream.http_client import Check, was_unanswered
 from application.ports.upstream_registry import Answer
 from domain.digest import Bytes
 from domain.errors import (
@@ -26,6 +27,10 @@ FAILURES = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamThrot
 """After which another address may do better. Anything else is the registry's word, and would be the same there."""
 
 
+class _PassedOver(Exception):
+    """Its address has failed while the request waited for its turn (see Gate)."""
+
+
 class Failover:
     """Asks an upstream with several addresses. They are one registry, and nobody above knows which of them answered."""
 
@@ -34,24 +39,25 @@ class Failover:
 
     @asynccontextmanager
     async def opened(
-        self, upstream: Upstream, open_at: Callable[[Upstream], AbstractAsyncContextManager[Answer]]
+        self, upstream: Upstream, open_at: Callable[[Upstream, Check | None], AbstractAsyncContextManager[Answer]]
     ) -> AsyncIterator[Answer]:
         """The first answer there is. A body that breaks off counts against its address, so that who goes on with the
         rest does so at the next one.
         """
         async with AsyncExitStack() as stack:
 
-            async def ask(endpoint: Upstream) -> Answer:
-                answer = await stack.enter_async_context(open_at(endpoint))
+            async def ask(endpoint: Upstream, check: Check | None) -> Answer:
+                answer = await stack.enter_async_context(open_at(endpoint, check))
                 return _WatchedAnswer(answer, self._health, upstream, endpoint)
 
             yield await self.first(upstream, ask)
 
-    async def first(self, upstream: Upstream, ask: Callable[[Upstream], Coroutine[Any, Any, T]]) -> T:
+    async def first(self, upstream: Upstream, ask: Callable[[Upstream, Check | None], Coroutine[Any, Any, T]]) -> T:
         """What the first address gives that gives anything.
 
-        Those that have failed not long ago come last: where all have, nothing is gained by asking none. Raises what
-        `ask` does: of several failures the one that says how long to wait, else the first.
+        Those that have failed not long ago come last: where all have, nothing is gained by asking none. That is looked
+        at again when the request's turn has come, or all who wait for theirs would bear the silence of an address one
+        after the other. Raises what `ask` does: of several failures the one that says how long to wait, else the first.
         """
         failures: list[RegistryError] = []
         turns = [(endpoint, False) for endpoint in _each(upstream)]
@@ -59,17 +65,22 @@ class Failover:
             if not is_last_resort and not await self._health.is_well(upstream, endpoint):
                 turns.append((endpoint, True))
                 continue
+            check = None if is_last_resort else partial(self._check, upstream, endpoint)
             try:
-                return await self._ask(upstream, endpoint, ask)
+                return await self._ask(upstream, endpoint, ask(endpoint, check))
+            except _PassedOver:
+                turns.append((endpoint, True))
             except FAILURES as failure:
                 failures.append(failure)
         raise next((one for one in failures if isinstance(one, UpstreamThrottled)), failures[0])
 
-    async def _ask(
-        self, upstream: Upstream, endpoint: Upstream, ask: Callable[[Upstream], Coroutine[Any, Any, T]]
-    ) -> T:
+    async def _check(self, upstream: Upstream, endpoint: Upstream) -> None:
+        if not await self._health.is_well(upstream, endpoint):
+            raise _PassedOver
+
+    async def _ask(self, upstream: Upstream, endpoint: Upstream, asking: Coroutine[Any, Any, T]) -> T:
         try:
-            answer = await ask(endpoint)
+            answer = await asking
         except FAILURES as failure:
             await self._health.failed(upstream, endpoint, failure.message)
             raise

@@ -1,11 +1,11 @@
 """One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 from yarl import URL
@@ -35,11 +35,14 @@ which an older answer stands in (application/cache/outages.py): else a silent se
 """
 _UNANSWERED = "no answer came"
 
+Check = Callable[[], Coroutine[Any, Any, None]]
+
 
 @dataclass(frozen=True)
 class Request:
     """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
-    `keeps_query`: the query goes on to where a redirect leads that says none of its own.
+    `keeps_query`: the query goes on to where a redirect leads that says none of its own. `check` is called when it is
+    this request's turn, and raises where there is no sense in it any more.
     """
 
     method: str
@@ -49,6 +52,7 @@ class Request:
     data: str | None = field(default=None, repr=False)
     follow: bool = True
     keeps_query: bool = False
+    check: Check | None = field(default=None, compare=False, repr=False)
 
     @property
     def origin(self) -> Origin:
@@ -133,6 +137,8 @@ class HttpClient:
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
             if is_own := origin_of(url) == request.origin:
                 await self._gate.turn()  # elsewhere it is storage's business
+                if request.check:
+                    await request.check()
             response = await self._send(asked.with_authorization(authorization))
             try:
                 target = _redirect_target(response, asked) if request.follow else None

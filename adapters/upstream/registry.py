@@ -13,7 +13,7 @@ from yarl import URL
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.codings import is_coded, unasked
 from adapters.upstream.failover import Failover
-from adapters.upstream.http_client import Request, Response
+from adapters.upstream.http_client import Check, Request, Response
 from adapters.upstream.refusals import fault_of, refusal_of
 from adapters.upstream.session_logins import LoginKey, SessionLogins
 from application.ports.upstream_registry import (
@@ -71,8 +71,8 @@ class HttpUpstreamRegistry:
             return self._open(fetch, upstream)
         return self._failover.opened(upstream, partial(self._open, fetch))
 
-    async def _ping(self, right: UpstreamRight, endpoint: Upstream) -> PingAnswer:
-        request = Request("GET", URL(f"{endpoint.url}/v2/", encoded=True), (_UNCODED,), follow=False)
+    async def _ping(self, right: UpstreamRight, endpoint: Upstream, check: Check | None = None) -> PingAnswer:
+        request = Request("GET", URL(f"{endpoint.url}/v2/", encoded=True), (_UNCODED,), follow=False, check=check)
         said_at = None
         try:
             async with self._authorized(request, endpoint, right, None) as response:
@@ -85,13 +85,13 @@ class HttpUpstreamRegistry:
             return PingAnswer(accepted=False, challenges=challenged.challenges, said_at=said_at)
 
     @asynccontextmanager
-    async def _open(self, fetch: Fetch, endpoint: Upstream) -> AsyncIterator[Answer]:
+    async def _open(self, fetch: Fetch, endpoint: Upstream, check: Check | None = None) -> AsyncIterator[Answer]:
         resource = fetch.resource
         headers = [_UNCODED, *(("Accept", line) for line in fetch.accept)]
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
         method, address = "HEAD" if fetch.head else "GET", _address(resource, endpoint)
-        request = Request(method, address, headers, keeps_query=resource.kind in _LISTINGS)
+        request = Request(method, address, headers, keeps_query=resource.kind in _LISTINGS, check=check)
         async with self._authorized(request, endpoint, fetch.right, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)

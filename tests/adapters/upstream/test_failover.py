@@ -239,6 +239,31 @@ async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_a
         assert both.told == []
 
 
+@pytest.mark.parametrize("bounds", [Bounds(max_connections=1), Bounds(max_rate=10)], ids=["connections", "rate"])
+@in_loop
+async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on_to_the_next(bounds: Bounds) -> None:
+    """Else each would bear its silence, and with one connection one after the other."""
+    async with pair(lambda _: Say(then="hang"), silence=0.4, bounds=bounds) as both:
+        began = asyncio.get_running_loop().time()
+        found = await asyncio.gather(*(both.fetch() for _ in range(8)))
+        assert found == [CONTENT] * 8
+        assert asyncio.get_running_loop().time() - began < 2.4
+        assert both.asked[0] < (3 if bounds.max_connections else 8)
+        assert both.told == [("EndpointFailed", both.first.url)]
+
+
+@in_loop
+async def test_who_was_passed_over_is_tried_all_the_same_where_the_next_fails_too() -> None:
+    async with pair(lambda _: Say(then="hang"), lambda _: reply(503), 0.3, bounds=Bounds(max_connections=1)) as both:
+        asking = [asyncio.create_task(both.fetch()) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        both.first.script = gives
+        failed, found = await asyncio.gather(*asking, return_exceptions=True)
+        assert isinstance(failed, RegistryError)
+        assert found == CONTENT
+        assert both.told[-1] == ("EndpointRecovered", both.first.url)
+
+
 @in_loop
 async def test_with_one_address_there_is_no_breaker() -> None:
     async with pair(lambda _: reply(503)) as both:
