@@ -30,8 +30,8 @@ _METHOD_REFUSED = frozenset({405, 501})
 _ONE_BYTE = ("Range", "bytes=0-0")
 """What is asked for by a GET that stands in for a HEAD: all of it would come in vain."""
 _PATIENCE_SECONDS = 3.0
-"""Whoever leaves after so long without an answer leaves because of the server. It is less than the four seconds after
-which an older answer stands in (application/cache/outages.py): else a silent server would never be found out.
+"""Whoever leaves after so long without an answer leaves because of the server. What several may be waiting for is not
+given up when they leave (application/cache/joined.py, fills.py): it finds a silent server out when its time is over.
 """
 _UNANSWERED = "no answer came"
 
