@@ -71,8 +71,7 @@ class PullTag:
                 raise
             if isinstance(fault, UpstreamThrottled):
                 # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
-                mark = stand_in[0]
-                await self._marks.learn(mark.key, mark.digest, mark.media_type)
+                await self._marks.extend(stand_in[0])
             return self._stale(*stand_in, fault)
 
     async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[TagMark, bytes] | None:

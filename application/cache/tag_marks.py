@@ -1,5 +1,7 @@
 """TagMarks: what tags meant when the upstream was last asked, in memory and in the index."""
 
+from dataclasses import replace
+
 from application.cache.grants import BELIEVED_SECONDS
 from application.cache.remembered import Remembered
 from application.ports.tag_index import TagIndex
@@ -12,6 +14,7 @@ from domain.upstreams import Source
 from domain.variants import accepts
 
 _REMEMBERED = 16384
+_LONGEST_EXTENSION = 600.0
 
 
 class TagMarks:
@@ -50,10 +53,24 @@ class TagMarks:
     async def learn(self, key: TagKey, digest: Digest, media_type: str) -> TagMark:
         """The upstream said just now what the tag means."""
         mark = TagMark(key, digest, media_type, self._clock.now())
+        await self._keep(mark)
+        return mark
+
+    async def _keep(self, mark: TagMark) -> None:
+        key = mark.key
         if known := self._known.get((key.source, key.tag)):
             known[0][key.variant] = mark
         await self._index.keep(mark)
-        return mark
+
+    async def extend(self, mark: TagMark) -> None:
+        """The upstream did not say what the tag means, but that it wants to be asked less: the mark is believed for its
+        time once more, but ten minutes at most. A rule may let a tag be believed for a week; that is no reason not to
+        ask for two.
+        """
+        now = self._clock.now()
+        ttl = self._policy.fresh_until(mark) - mark.checked_at
+        checked_at = max(mark.checked_at, now - max(0.0, ttl - _LONGEST_EXTENSION))
+        await self._keep(replace(mark, checked_at=checked_at))
 
     async def forget(self, source: Source, tag: Tag) -> None:
         """The upstream does not have the tag, for whatever media types."""

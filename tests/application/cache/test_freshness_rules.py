@@ -4,7 +4,7 @@ import pytest
 from dependency_injector import providers
 
 from domain.cache_policy import CachePolicy, FreshnessRule, Times
-from domain.errors import UpstreamUnreachable
+from domain.errors import UpstreamThrottled, UpstreamUnreachable
 from domain.patterns import RepositoryPattern, TagPattern
 from tests.application.cache.pulls import Pulls
 from tests.application.cache.watched import NOBODYS
@@ -95,3 +95,25 @@ def test_tag_that_is_believed_for_long_outlives_an_outage_as_long_as_rights_do()
     """Nobody would ask for it anyway; it is the right that needs the upstream, and everybody's is remembered."""
     pulls = with_times(Times(60, 300, 86400, (tags("v*", tag_ttl=WEEK, stale_ttl=0),)))
     assert pulls.run(_after(pulls, 86399, "v1.2.3"))
+
+
+def test_a_429_does_not_let_a_tag_be_believed_for_all_of_its_time_again() -> None:
+    """Nobody said that it still means the same."""
+    pulls = with_times(Times(60, 5 * WEEK, 5 * WEEK, (tags("v*", tag_ttl=WEEK),)))
+
+    async def act() -> None:
+        await pulls.login(5 * WEEK)
+        await pulls.pull(NOBODYS, **PUBLIC, reference="v1.2.3")
+        pulls.service.clock.advance(WEEK + 1)
+        pulls.upstream.refuse = lambda _: UpstreamThrottled("slow down", retry_after="1")
+        assert (await pulls.pull(NOBODYS, **PUBLIC, reference="v1.2.3")).warnings
+        pulls.upstream.refuse = lambda _: None
+        pulls.service.clock.advance(599)
+        pulls.asked()
+        assert (await pulls.pull(NOBODYS, **PUBLIC, reference="v1.2.3")).warnings == ()
+        assert pulls.asked() == []
+        pulls.service.clock.advance(2)
+        await pulls.pull(NOBODYS, **PUBLIC, reference="v1.2.3")
+        assert pulls.asked() == ["HEAD"]
+
+    pulls.run(act())
