@@ -142,8 +142,9 @@ class Service:
         return str(answer.json()["token"])
 
     @asynccontextmanager
-    async def wire(self, limit: int = 2**16) -> AsyncIterator[Wire]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit)
+    async def wire(self, limit: int = 2**16, address: str = "127.0.0.1") -> AsyncIterator[Wire]:
+        """`address` is the client's; all of 127.0.0.0/8 is this machine."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=limit, local_addr=(address, 0))
         try:
             yield Wire(reader, writer)
         finally:
@@ -151,10 +152,10 @@ class Service:
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def ask(self, request: str | bytes) -> WireAnswer:
+    async def ask(self, request: str | bytes, address: str = "127.0.0.1") -> WireAnswer:
         """One request on a connection of its own: `GET /v2/ HTTP/1.1` and header lines, without the last empty one."""
         text = request.encode() if isinstance(request, str) else request
         lines = [line.strip(b" \r") for line in text.strip(b"\r\n ").split(b"\n")]
-        async with self.wire() as wire:
+        async with self.wire(address=address) as wire:
             await wire.send(b"\r\n".join(lines) + b"\r\n\r\n")
             return await wire.answer(head=text.lstrip().startswith(b"HEAD"))

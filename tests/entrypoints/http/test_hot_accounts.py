@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.events import LoginSlowed
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import basic
 from tests.fakes.clock import StoppedClock
@@ -38,10 +39,27 @@ async def test_a_changed_account_ends_its_answers(
     request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: {authorization}"
     for _ in range(3):
         assert (await service.ask(request)).status == 200
-    assert found[-1], "not at hand, so this test could not fail"
+    assert bool(found[-1]) is by_token, "not at hand, so this test could not fail"
     write(file, lines_of(change))
     clock.advance(1)
     answer = await service.ask(request)
     assert found[-1] is None
     # A token outlives a change of the password, as it always did; not its account.
     assert answer.status == (200 if by_token and "alice" in change else 401)
+
+
+async def test_what_was_at_hand_for_a_password_tells_nobody_that_it_is_right(
+    start: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    """Whoever guesses elsewhere, in the very words of the client that is served here, is slowed all the same."""
+    write(file := tmp_path / "htpasswd", lines_of({"alice": "right"}))
+    service = await start(parts=opening(upstream), htpasswd_file=file, upstream_identity="anonymous")
+    request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: "
+    for _ in range(3):
+        assert (await service.ask(request + basic("alice", "right"))).status == 200
+    for number in range(3):
+        assert (await service.ask(request + basic("alice", f"guess {number}"), "127.0.0.2")).status == 401
+    slowed = LoginSlowed("alice", "127.0.0.2", 1)
+    assert slowed not in service.parts.events().events
+    assert (await service.ask(request + basic("alice", "right"), "127.0.0.2")).status == 200
+    assert slowed in service.parts.events().events

@@ -238,8 +238,9 @@ async def test_an_old_client_meets_the_same_connection_as_before(begin: Begin) -
 async def test_the_log_tells_of_each_as_before(begin: Begin, caplog: pytest.LogCaptureFixture, method: str) -> None:
     caplog.set_level(logging.INFO)
     hot = await begin(accounts=basic("alice", "right").split()[1])
-    request = GET.replace("GET", method) + f"Authorization: {basic('alice', 'right')}\r\n"
-    await hot.raw(GET + f"Authorization: {basic('alice', 'right')}\r\n")
+    token = await hot.service.token("repository:team/app:pull", basic("alice", "right"))
+    request = GET.replace("GET", method) + f"Authorization: Bearer {token}\r\n"
+    await hot.raw(GET + f"Authorization: Bearer {token}\r\n")
     await hot.warm(request)
     lines = [record for record in caplog.records if record.name == "docker_image_proxy.access"]
     caplog.clear()
@@ -250,7 +251,7 @@ async def test_the_log_tells_of_each_as_before(begin: Begin, caplog: pytest.LogC
     names = ("method", "path", "status", "bytes", "upstream_status", "account", "client", "fault", "levelname")
     assert {name: getattr(line, name) for name in names} == {name: getattr(lines[-1], name) for name in names}
     assert (line.account, 0 <= line.seconds < 5) == ("alice", True)
-    assert (line.bytes, "right" in line.getMessage()) == (len(CONTENT) if method == "GET" else 0, False)
+    assert (line.bytes, token in line.getMessage()) == (len(CONTENT) if method == "GET" else 0, False)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

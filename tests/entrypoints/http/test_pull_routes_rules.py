@@ -113,11 +113,12 @@ async def test_who_may_gets_it_and_who_shows_nothing_is_challenged(
 async def test_answer_at_hand_is_the_callers_for_whom_it_was_made(start: Start, upstream: FakeUpstream) -> None:
     service = await ruled(start, upstream, accounts=ACCOUNTS)
     path = "/v2/secret/app/manifests/v1"
+    alice, bob = [f"Bearer {await service.token('repository:secret/app:pull', one)}" for one in (ALICE, BOB)]
     for _ in range(3):
-        assert (await service.get(path, {"Authorization": ALICE})).status_code == 200
-    assert service.client.app.ctx.generations.current.hot._answers
+        assert (await service.get(path, {"Authorization": alice})).status_code == 200
+    assert service.client.app.ctx.generations.current.hot._answers._entries
     upstream.asked.clear()
-    assert (await service.get(path, {"Authorization": BOB})).status_code == 403
+    assert (await service.get(path, {"Authorization": bob})).status_code == 403
     assert (await service.get(path)).status_code == 401
     assert upstream.asked == []
 
