@@ -26,6 +26,9 @@ class UpstreamTable:
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.upstreams = tuple(upstreams)
+        for place, upstream in enumerate(upstreams):
+            if upstream in upstreams[:place]:
+                raise ValueError(f"two upstreams have the address {upstream.url}; what is kept of them would mix")
         shared = tuple(one for one in upstreams if not (one.hosts and one.takes_callers_logins))
         self._shared = _House(shared or self.upstreams[:1])
         self._houses: dict[str, _House] = {}

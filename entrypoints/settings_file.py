@@ -96,8 +96,6 @@ def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
         one = _upstream(where, name, table, is_alone=len(entries) == 1)
         if (name or one.url) in found:
             raise SettingsError(f"{where}: is there twice")
-        if same := next((other for other, known in found.items() if known.url == one.url), None):
-            raise SettingsError(f"{where}: has the address of upstream {same}; what is kept of them would mix")
         found[name or one.url] = one
     return found
 

@@ -206,6 +206,10 @@ def test_where_callers_log_in_need_not_be_what_a_bare_name_means() -> None:
     [
         ([HUB, OTHER], "https://registry-1.docker.io and https://quay.io both have the identity client"),
         ([HUB, at("x.test", aliases=frozenset({"docker.io"}), trust=ANYBODY)], "two upstreams have the name"),
+        (
+            [HUB, replace(OTHER, hosts=frozenset({"m.test"})), replace(OTHER, trust=ANYBODY)],
+            "the address https://quay.io",
+        ),
         ([at("a.test", hosts=frozenset({"m.test"})), at("b.test", hosts=frozenset({"m.test"}))], "the host m.test"),
     ],
 )

@@ -142,7 +142,11 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ('upstreams = ["quay.io", "quay.io"]', "upstream quay.io: is there twice"),
         (
             'upstreams = ["quay.io", {name = "other", url = "https://quay.io"}]',
-            "upstream other: has the address of upstream quay.io; what is kept of them would mix",
+            "two upstreams have the address https://quay.io; what is kept of them would mix",
+        ),
+        (  # under another host name, where no name of the one is in the other's way
+            'upstreams = ["quay.io", {url = "https://quay.io/v2", hosts = ["a.test"], identity = "client"}]',
+            "two upstreams have the address https://quay.io; what is kept of them would mix",
         ),
         ('upstreams = [{url = "quay.io"}]', "upstream 1: url: got 'quay.io'; takes an address such as"),
         (
