@@ -157,6 +157,13 @@ def test_wrong_credentials_are_refused_by_the_upstream_they_are_for() -> None:
         House(CLIENT).token("repository:team/app:pull", credentials=BOB)
 
 
+def test_a_refresh_token_of_other_days_is_refused_and_not_taken_for_nobody() -> None:
+    house = House(CLIENT)
+    with pytest.raises(CredentialsRefused, match="log in anew"):
+        house.token("repository:team/app:pull", refresh_token="alices")
+    assert house.fakes[HUB].relayed == []
+
+
 @pytest.mark.parametrize("known", [ALICE, None])
 def test_one_upstream_that_is_gone_takes_no_other_with_it(known: object) -> None:
     house = House(CLIENT, **({"accounts": accounts(ALICE)} if known else {}))
