@@ -22,6 +22,10 @@ from domain.upstreams import NO_NAMING, Naming, Upstream
 Query = tuple[tuple[str, str], ...]
 _IN_CIRCLES = '299 - "the upstream sends the same page again: the list may be incomplete"'
 
+_TOO_LONG = '299 - "the list is incomplete: too much of what follows is not for you"'
+_JOINED_PAGES = 20
+"""Nobody waits for more."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -63,10 +67,19 @@ class Browse:
     ) -> Listing:
         """One page of the upstream's catalog, without the names that the caller may not pull. So a page may be short,
         even empty, and not be the last.
+
+        Its Link leads on from a name, which must be none of those either. Where it would be, the next page is joined
+        to this one, which may then be a long one.
         """
         right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
-        page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
-        return self._without_hidden(right, _normalised(page, {"repositories": []}))
+        page, hidden = await self._catalog(right, upstream, query)
+        for _ in range(_JOINED_PAGES):
+            following = tuple(parse_qsl(page.next_query or ""))
+            if hidden.isdisjoint(value for _, value in following):
+                return page
+            another, hidden = await self._catalog(right, upstream, following)
+            page = _joined(page, another)
+        return replace(page, next_query=None, warnings=(*page.warnings, _TOO_LONG))
 
     async def referrers(
         self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
@@ -78,15 +91,18 @@ class Browse:
         page = await self._page(right, resource, (INDEX_MEDIA_TYPE,))
         return replace(page, media_type=INDEX_MEDIA_TYPE)
 
-    def _without_hidden(self, right: Right, page: Listing) -> Listing:
-        document = parse_object(page.content) if self._rules.hide_names else None
-        names = document.get("repositories") if document else None
-        if document is None or not isinstance(names, list):
-            return page
+    async def _catalog(self, right: Right, upstream: Upstream, query: Query) -> tuple[Listing, frozenset[str]]:
+        """A page, and the names that were on it and are left out."""
+        page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
+        page = _normalised(page, {"repositories": []})
+        if not self._rules.hide_names:
+            return page, frozenset()
+        names = _repositories(page)
         shown = [name for name in names if self._rules.shows(right.gate, name)]
         if len(shown) == len(names):
-            return page
-        return replace(page, content=json.dumps({**document, "repositories": shown}).encode())
+            return page, frozenset()
+        hidden = frozenset(map(str, names)) - frozenset(map(str, shown))
+        return _with_repositories(page, shown), hidden
 
     async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
         with self._refusals.by_upstream(right):
@@ -102,6 +118,22 @@ class Browse:
             # The next page is the one that was just asked for. A client that believed it would never come to an end.
             return replace(page, next_query=None, warnings=(*page.warnings, _IN_CIRCLES))
         return page
+
+
+def _repositories(page: Listing) -> list[object]:
+    names = (parse_object(page.content) or {}).get("repositories")
+    return names if isinstance(names, list) else []
+
+
+def _with_repositories(page: Listing, names: list[object]) -> Listing:
+    document = parse_object(page.content) or {}
+    return replace(page, content=json.dumps({**document, "repositories": names}).encode())
+
+
+def _joined(page: Listing, following: Listing) -> Listing:
+    names = _repositories(page) + _repositories(following)
+    warnings = tuple(dict.fromkeys((*page.warnings, *following.warnings)))
+    return replace(_with_repositories(page, names), next_query=following.next_query, warnings=warnings)
 
 
 def _query_of(link: str | None) -> str | None:

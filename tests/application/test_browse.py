@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from urllib.parse import parse_qsl, quote
 
 import pytest
 
+from application.ports.upstream_registry import Facts
 from application.rights import Caller
 from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
@@ -152,6 +154,47 @@ def test_page_with_names_left_out_leads_to_the_next_one(content: bytes, shown: b
     service = ruled(sending(content, link='</v2/_catalog?last=z>; rel="next"'), CLOSED)
     page = service.run(service.catalog())
     assert (page.content, page.next_query) == (shown, "last=z")
+
+
+def paged(size: int, *names: str) -> Service:
+    """An upstream that pages by the last name told, and nobody may pull public/**."""
+    service = ruled(Service(stocked("none")), CLOSED)
+
+    def alter(_: FakeAnswer) -> FakeAnswer:
+        last = dict(service.upstream.asked[-1].resource.query).get("last", "")
+        rest = [name for name in names if name > last]
+        link = f'</v2/_catalog?last={quote(rest[size - 1], safe="")}&n={size}>; rel="next"' if rest[size:] else None
+        return FakeAnswer(Facts(link=link), json.dumps({"repositories": rest[:size]}).encode())
+
+    service.upstream.alter = alter
+    return service
+
+
+def walked(service: Service) -> tuple[list[str], list[str], tuple[str, ...]]:
+    """The names, the links and the last warnings that somebody gets who reads the catalog to its end."""
+    names, links, page = [], [], service.run(service.catalog())
+    while True:
+        names += json.loads(page.content)["repositories"]
+        if page.next_query is None:
+            return names, links, page.warnings
+        links.append(page.next_query)
+        page = service.run(service.catalog(query=tuple(parse_qsl(page.next_query))))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_link_of_the_catalog_tells_no_name_that_is_left_out(size: int) -> None:
+    service = paged(size, "a/1", "a/2", "public/1", "public/2", "public/3", "z/1", "z/2")
+    names, links, warnings = walked(service)
+    assert (names, warnings) == (["a/1", "a/2", "z/1", "z/2"], ())
+    assert "public" not in "".join(links)
+
+
+def test_catalog_that_would_be_read_for_ever_ends_with_a_warning() -> None:
+    service = paged(1, "a/1", *(f"public/{number}" for number in range(100, 200)), "z/1")
+    names, links, warnings = walked(service)
+    assert (names, links) == (["a/1"], ["last=a%2F1&n=1"])
+    assert ["incomplete" in warning for warning in warnings] == [True]
+    assert len(service.upstream.asked) < 30
 
 
 @pytest.mark.parametrize("ask", [referrers, lambda service, query: service.tags(query=query)])
