@@ -1,6 +1,7 @@
 """LoginAttempts: whoever gives wrong passwords waits before the next is looked at, longer each time."""
 
 import asyncio
+import hashlib
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -152,7 +153,7 @@ class LoginAttempts:
         self._clock = clock
         self._events = events
         self._pause = pause
-        self._of_account: Remembered[tuple[str, str], _Lane] = Remembered(_LANES)
+        self._of_account: Remembered[tuple[str, bytes], _Lane] = Remembered(_LANES)
         self._of_address: Remembered[str, _Lane] = Remembered(_LANES)
 
     def trusts(self, attempt: Attempt) -> bool:
@@ -161,7 +162,7 @@ class LoginAttempts:
         That tells somebody at the same address which password is right, however many he sends at once: he is not
         kept waiting for that one. So it ends after some wrong ones, those that were sent away among them.
         """
-        lane = self._of_account.get((attempt.address, attempt.account))
+        lane = self._of_account.get(_key(attempt))
         return lane is None or lane.wrong.count() + lane.refused.count() < _DISTRUST
 
     @asynccontextmanager
@@ -206,7 +207,7 @@ class LoginAttempts:
         return TooManyAttempts(f"too many wrong logins; try again in {wait} seconds", retry_after=wait)
 
     def _lane_of_account(self, attempt: Attempt) -> _Lane:
-        key = attempt.address, attempt.account
+        key = _key(attempt)
         if (lane := self._of_account.get(key)) is None:
             self._of_account.put(key, lane := _Lane(OF_ACCOUNT, self._clock))
         return lane
@@ -215,6 +216,11 @@ class LoginAttempts:
         if (lane := self._of_address.get(attempt.address)) is None:
             self._of_address.put(attempt.address, lane := _Lane(OF_ADDRESS, self._clock))
         return lane
+
+
+def _key(attempt: Attempt) -> tuple[str, bytes]:
+    """Of the name its hash: made up ones may be as long as a form, and there are thousands of lanes to fill."""
+    return attempt.address, hashlib.sha256(attempt.account.encode(errors="surrogatepass")).digest()
 
 
 def _shown(attempt: Attempt) -> str:

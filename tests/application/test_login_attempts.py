@@ -1,6 +1,7 @@
 """How long whoever guesses waits, on a clock that goes on only where somebody waits."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -228,3 +229,17 @@ def test_only_so_many_are_remembered(door: Door) -> None:
 
     asyncio.run(crowd())
     assert len(door.attempts._of_account._entries) == len(door.attempts._of_address._entries) == 8192
+
+
+def test_made_up_names_are_counted_and_not_kept(door: Door) -> None:
+    """A form holds 64 KiB, and whoever has many addresses may fill every lane there is."""
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            door.one(Attempt(f"192.0.2.{number}", f"{number:060000}", exists=False))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 6_000_000
+    waits = [door.one(Attempt("192.0.2.1", f"{1:060000}", exists=False)) for _ in range(3)]
+    assert waits == [0, 0, 1]
