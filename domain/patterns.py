@@ -46,6 +46,11 @@ class RepositoryPattern:
         object.__setattr__(self, "_registry", first.lower() if has_registry else None)
         object.__setattr__(self, "_runs", _runs_of(segments))
 
+    @property
+    def has_registry(self) -> bool:
+        """Whether its first segment is a registry's name."""
+        return self._registry is not None
+
     def is_for(self, upstream: Upstream) -> bool:
         """Whether it can match anything there. One that is for no upstream at all is a slip of the pen."""
         return self._registry is None or any(_glob(self._registry, name) for name in upstream.names)

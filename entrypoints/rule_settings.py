@@ -1,5 +1,6 @@
 """The rules of the settings file: who may pull what, and how long a tag is believed."""
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -7,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from domain.access_rules import AccessRule, Effect
 from domain.cache_policy import FreshnessRule
 from domain.patterns import RepositoryPattern, TagPattern
+from domain.upstreams import Upstream
 
 
 def _repositories(given: object) -> tuple[RepositoryPattern, ...]:
@@ -43,6 +45,22 @@ class RuleSettings(BaseModel):
             raise ValueError("takes either allow or deny, each a list of patterns of repositories")
         self.rule  # noqa: B018 - raises where it is about nobody
         return self
+
+    def check_registries(self, upstreams: Sequence[Upstream]) -> None:
+        """Raises ValueError for a pattern that is about nothing here, or about something else than it seems: what was
+        to be denied would not be.
+        """
+        for pattern in self.repositories:
+            if not any(map(pattern.is_for, upstreams)):
+                raise ValueError(f"rules: got {pattern.text!r}, which is about no registry that is mirrored here")
+            first, _, rest = pattern.text.partition("/")
+            # Clients do call it so: RepositoryPattern takes a name without a dot for a repository's.
+            named = next((one for one in upstreams if rest and not pattern.has_registry and first in one.names), None)
+            if named:
+                raise ValueError(
+                    f"rules: got {pattern.text!r}, where {first!r} is a name of {named.url}; takes a name with a dot "
+                    f"or a port, such as {named.origin.authority}/{rest}"
+                )
 
     @property
     def repositories(self) -> tuple[RepositoryPattern, ...]:

@@ -126,11 +126,8 @@ class Settings(SettingFields):
         return AccessRules(tuple(one.rule for one in self.rules))
 
     def _check_rules(self) -> None:
-        """A rule that is about nothing here is mistyped, and what was to be denied would not be."""
         for one in self.rules:
-            for pattern in one.repositories:
-                if not any(map(pattern.is_for, self.table.upstreams)):
-                    raise ValueError(f"rules: got {pattern.text!r}, which is about no registry that is mirrored here")
+            one.check_registries(self.table.upstreams)
             if one.accounts and not self.has_accounts:
                 raise ValueError(
                     "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"

@@ -193,6 +193,10 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ('[[rules]]\nalow = ["a/*"]', "rules: entry 1: alow: is no setting; is allow meant?"),
         ('[[rules]]\nallow = "a/*"', "rules: entry 1: allow: got 'a/*'; takes a list of texts"),
         ('[[rules]]\nallow = ["a/[b]"]', "rules: entry 1: allow: got ['a/[b]']; "),
+        (
+            'upstreams = ["quay.io", {url = "https://harbor.test", names = ["corp"]}]\n[[rules]]\ndeny = ["corp/a/**"]',
+            "rules: got 'corp/a/**', where 'corp' is a name of https://harbor.test; takes a name with a dot or a port",
+        ),
         ('[[rules]]\ndeny = ["ghcr.oi/**"]', "rules: got 'ghcr.oi/**', which is about no registry that is mirrored"),
         ('[[rules]]\nallow = ["a/*"]\naccounts = ["bob"]', "rules: accounts are named, and there are none"),
         ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "upstream quay.io: freshness.0.tags: "),
