@@ -14,6 +14,7 @@ from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.manifest_tree import Descriptor, descriptors_of
 from domain.names import Reference, RepositoryName
+from domain.upstreams import NO_NAMING, Naming
 
 _ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
 _AT_ONCE = 3
@@ -27,6 +28,7 @@ class Image:
     name: RepositoryName
     reference: Reference
     platform: str | None = None
+    naming: Naming = NO_NAMING
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class WarmCache:
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def fetch(digest: Digest) -> None:
-            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest)) as answer:
+            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest, naming=image.naming)) as answer:
                 assert answer.pieces  # noqa: S101 - a GET has a body
                 async for piece in answer.pieces:
                     queue.put_nowait(piece.stop - piece.start if isinstance(piece, FilePart) else len(piece))
@@ -82,7 +84,7 @@ class WarmCache:
         waiting = [image.reference]
         is_matched = False
         while waiting:
-            query = ManifestQuery(image.name, waiting.pop(), _ACCEPT)
+            query = ManifestQuery(image.name, waiting.pop(), _ACCEPT, naming=image.naming)
             answer = await self._manifests(caller, query)
             named = descriptors_of(answer.content or b"")
             children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]

@@ -46,8 +46,15 @@ class UpstreamTable:
         """
         return self._house(naming).source_of(name, naming)
 
+    def naming_of(self, name: RepositoryName) -> Naming:
+        """What a client would say besides this name that an operator typed: the host name of ours, where the registry
+        that it begins with is found under no other.
+        """
+        hosts = () if self._shared.begins(name) else self._houses.items()
+        return next((Naming(host=host) for host, house in hosts if house.begins(name)), NO_NAMING)
+
     def name_of(self, source: Source) -> str:
-        """What leads there; with several upstreams, it begins with a name of the registry."""
+        """What leads there, with what `naming_of` says; with several upstreams it begins with a registry's name."""
         if len(self.upstreams) == 1:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
@@ -104,6 +111,10 @@ class _House:
         if not self._named.keys() & DOCKER_HUB_HOSTS and not any(map(_is_another, self._default.names)):
             # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so.
             self._namespaces = self._named | dict.fromkeys(DOCKER_HUB_HOSTS, self._default)
+
+    def begins(self, name: RepositoryName) -> bool:
+        """Whether a name begins with that of a registry here."""
+        return self._first(name)[0] is not None
 
     def named(self, name: str) -> Upstream | None:
         return self._named.get(name.lower())

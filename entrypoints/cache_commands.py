@@ -94,7 +94,8 @@ async def _purge(parts: Container, options: argparse.Namespace) -> int:
     if reference is not None and not isinstance(reference.target, Tag):
         raise ValueError("purge takes NAME or NAME:TAG")
     tag = reference.target if reference and isinstance(reference.target, Tag) else None
-    dropped = await parts.inspect_cache().purge(parts.upstreams().source_of(name), tag)
+    upstreams = parts.upstreams()
+    dropped = await parts.inspect_cache().purge(upstreams.source_of(name, upstreams.naming_of(name)), tag)
     if not dropped:
         print(f"{NAME}: nothing of {options.image} is here", file=sys.stderr)
         return _TROUBLE

@@ -13,7 +13,7 @@ from application.ports.upstream_registry import PingAnswer
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
-from domain.upstreams import Upstream
+from domain.upstreams import NO_NAMING, Naming, Upstream
 from entrypoints.check_config import report
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
@@ -57,8 +57,9 @@ class _Doctor:
             if is_kept:
                 await self._room(parts)
             reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
-            if image and (asked := parts.upstreams().source_of(image[0]).upstream) in reached:
-                await self._image(parts, image)
+            naming = parts.upstreams().naming_of(image[0]) if image else NO_NAMING
+            if image and (asked := parts.upstreams().source_of(image[0], naming).upstream) in reached:
+                await self._image(parts, image, naming)
                 self._allowance(parts, asked)
         return self._status
 
@@ -143,12 +144,12 @@ class _Doctor:
         more = "" if upstream.credentials else "; a login of its own (UPSTREAM_IDENTITY) may have more"
         print(f"warning: only {what} at {upstream.url}{more}")
 
-    async def _image(self, parts: Container, image: Image) -> None:
+    async def _image(self, parts: Container, image: Image, naming: Naming) -> None:
         name, reference = image
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(parts, name, None)
-            query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True)
+            caller = await caller_for(parts, name, naming, None)
+            query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, naming=naming)
             found = await parts.pull_manifest()(caller, query)
         except Unauthorized:
             print(f"warning: {text}: nobody gets it without a login at the upstream; it is for clients that have one")

@@ -16,7 +16,7 @@ from domain.authorization import Basic, Bearer, encode_basic
 from domain.errors import RegistryError
 from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
-from domain.upstreams import Upstream
+from domain.upstreams import Naming, Upstream
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
 from entrypoints.passwords import ask_password
@@ -64,7 +64,8 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 
 async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    caller = replace(await caller_for(parts, image.name, login), is_operator=True)
+    image = replace(image, naming=parts.upstreams().naming_of(image.name))
+    caller = replace(await caller_for(parts, image.name, image.naming, login), is_operator=True)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in parts.warm_cache()(caller, image):
@@ -74,29 +75,28 @@ async def _pull(parts: Container, image: Image, login: Credentials | None, bar: 
         raise
 
 
-async def caller_for(parts: Container, name: RepositoryName, login: Credentials | None) -> Caller:
+async def caller_for(parts: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
-    upstream = parts.upstreams().source_of(name).upstream
+    upstream = parts.upstreams().source_of(name, naming).upstream
     row, _ = await parts.stances().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
         return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
-    token = await _token(parts, row, upstream, name, login)
+    token = await _token(
+        parts, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, naming=naming)
+    )
     return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
 
 
-async def _token(
-    parts: Container, row: TrustRow, upstream: Upstream, name: RepositoryName, login: Credentials | None
-) -> str | None:
-    scopes = ScopeSet((Scope.pull(name),))
-    if login is not None and row.relays:
-        return (await parts.grant_token()(TokenQuery(scopes=scopes, credentials=login))).text
+async def _token(parts: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
+    if query.credentials is not None and row.relays:
+        return (await parts.grant_token()(query)).text
     settings: Settings = parts.settings()
     account = _an_account(settings)
     if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
-        return parts.issuer().issue(account, scopes).text
+        return parts.issuer().issue(account, query.scopes).text
     if row.bearer is BearerRule.COUNTERSIGNED:
-        return parts.issuer().countersign(account, scopes, upstream, None).text
+        return parts.issuer().countersign(account, query.scopes, upstream, None).text
     return None
 
 

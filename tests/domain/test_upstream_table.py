@@ -234,6 +234,7 @@ def test_a_search_may_name_the_registry(term: str, found: tuple[Upstream, str, s
 
 @given(names)
 def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
-    for upstream in (HUB_LOGIN, QUAY, K8S, HOSTED):
+    for upstream in (HUB_LOGIN, QUAY, K8S, CORP, HOSTED):
         source = Source(upstream, RepositoryName(f"x/{text}"))
-        assert TABLE.source_of(RepositoryName(TABLE.name_of(source))) == source
+        name = RepositoryName(TABLE.name_of(source))
+        assert TABLE.source_of(name, TABLE.naming_of(name)) == source
