@@ -6,7 +6,10 @@ import os
 from collections.abc import Coroutine
 from typing import Any
 
+from dependency_injector import providers
+
 from application.blobs import BlobQuery, Piece
+from application.check_account import CheckAccount
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.rights import Caller
 from domain.access import Credentials, Scope, ScopeSet
@@ -18,6 +21,7 @@ from entrypoints.container import close_parts
 from entrypoints.storage import Storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.parts import container_of, settings_of
+from tests.fakes.steps import InlineSteps
 from tests.fakes.upstream import FakeUpstream
 
 REALM = "https://mirror.test/v2/auth"
@@ -64,6 +68,10 @@ class Service:
         self.upstream = upstream
         self.clock = clock or StoppedClock()
         self.parts = container_of(settings_of(**settings), upstream, self.clock, storage)
+        self._steps = InlineSteps()
+        self.parts.check_account.override(
+            providers.Singleton(CheckAccount, self.parts.policy, self.parts.attempts, self._steps, b"key")
+        )
 
     def run(self, action: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(self._finish(action))
@@ -73,6 +81,7 @@ class Service:
             return await action
         finally:
             await close_parts(self.parts)
+            self._steps.is_closed = False  # another run may follow
 
     @property
     def events(self) -> list[Event]:
