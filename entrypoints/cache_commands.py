@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from domain.errors import NameUnknown
 from domain.names import Tag
 from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image
@@ -95,7 +96,12 @@ async def _purge(parts: Container, options: argparse.Namespace) -> int:
         raise ValueError("purge takes NAME or NAME:TAG")
     tag = reference.target if reference and isinstance(reference.target, Tag) else None
     upstreams = parts.upstreams()
-    dropped = await parts.inspect_cache().purge(upstreams.source_of(name, upstreams.naming_of(name)), tag)
+    try:
+        source = upstreams.source_of(name, upstreams.naming_of(name))
+    except NameUnknown as error:
+        print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
+        return _TROUBLE
+    dropped = await parts.inspect_cache().purge(source, tag)
     if not dropped:
         print(f"{NAME}: nothing of {options.image} is here", file=sys.stderr)
         return _TROUBLE
@@ -116,7 +122,8 @@ async def _prune(parts: Container, options: argparse.Namespace) -> int:
 def _print(table: Table) -> None:
     """Into a pipe nothing is cut off, whatever a terminal would have room for."""
     console = Console()
-    console.print(table, width=None if console.is_terminal else _PIPE_WIDTH)
+    # A table is never wider than its console, whatever `print` is told.
+    (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
 def _time(seconds: float | None) -> str:

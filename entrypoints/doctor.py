@@ -11,7 +11,7 @@ from yarl import URL
 from application.manifests import ManifestQuery
 from application.ports.upstream_registry import PingAnswer
 from domain.content import MANIFEST_MEDIA_TYPES
-from domain.errors import RegistryError, Unauthorized
+from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
 from domain.upstreams import NO_NAMING, Naming, Upstream
 from entrypoints.check_config import report
@@ -57,11 +57,18 @@ class _Doctor:
             if is_kept:
                 await self._room(parts)
             reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
-            naming = parts.upstreams().naming_of(image[0]) if image else NO_NAMING
-            if image and (asked := parts.upstreams().source_of(image[0], naming).upstream) in reached:
-                await self._image(parts, image, naming)
+            if image and (asked := self._asked(parts, image)) in reached:
+                await self._image(parts, image)
                 self._allowance(parts, asked)
         return self._status
+
+    def _asked(self, parts: Container, image: Image) -> Upstream | None:
+        upstreams = parts.upstreams()
+        try:
+            return upstreams.source_of(image[0], upstreams.naming_of(image[0])).upstream
+        except NameUnknown as error:
+            self._wrong(f"{image[0]}: {error.message}")
+            return None
 
     async def _reach(self, parts: Container, upstream: Upstream) -> bool:
         for endpoint in upstream.endpoints:
@@ -148,7 +155,8 @@ class _Doctor:
         name, reference = image
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(parts, name, naming, None)
+            caller = await caller_for(parts, name, None)
+            naming = parts.upstreams().naming_of(name)
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, naming=naming)
             found = await parts.pull_manifest()(caller, query)
         except Unauthorized:

@@ -102,8 +102,8 @@ def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
 
 def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -> UpstreamSettings:
     if name and not HOST.fullmatch(name):
-        raise SettingsError(f"{where}: name: {shown('name', name)}takes a name such as registry.example.com or hub")
-    values: dict[str, Any] = {**PRESETS.get(name, {}), **table}
+        raise SettingsError(f"{where}: name: takes a name such as registry.example.com or hub")
+    values: dict[str, Any] = {**_preset(name, is_elsewhere="url" in table), **table}
     if "url" not in values:
         if "." not in name and ":" not in name:
             raise SettingsError(f"{where}: url: is missing; only the well-known registries go without one")
@@ -118,6 +118,12 @@ def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -
         return UpstreamSettings(**values)
     except ValidationError as error:
         raise SettingsError(f"{where}: {_wrong(error, UpstreamSettings)}") from None
+
+
+def _preset(name: str, *, is_elsewhere: bool) -> Mapping[str, object]:
+    """A mirror of the registry at another address has its images, but neither its search nor its token server."""
+    known = PRESETS.get(name, {})
+    return {key: value for key, value in known.items() if key == "library"} if is_elsewhere else known
 
 
 def _password(where: str, values: Mapping[str, Any], path: Path) -> str:

@@ -181,3 +181,24 @@ def test_an_image_behind_accounts_of_a_file(doctor: Doctor, tmp_path: Path) -> N
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url, **accounts)
     assert (status, lines[-1]) == (0, f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}")
     assert "trust row 6" in beginning(lines, "ok: http")
+
+
+def test_an_image_of_a_registry_that_is_not_mirrored(doctor: Doctor, tmp_path: Path) -> None:
+    with registry() as url:
+        (tmp_path / "mirror.toml").write_text(f'upstreams = [{{ name = "docker.io", url = "{url}" }}]')
+        status, lines = doctor("quay.io/a/b", CONFIG=str(tmp_path / "mirror.toml"))
+    assert (status, lines[-1]) == (1, "error: quay.io/a/b: this registry is not mirrored here")
+
+
+def test_an_image_of_a_registry_with_a_host_of_its_own(doctor: Doctor, tmp_path: Path) -> None:
+    with registry() as url, registry() as other:
+        (tmp_path / "mirror.toml").write_text(
+            f"""
+            upstreams = [
+              {{ name = "docker.io", url = "{other}" }},
+              {{ name = "gitlab.test", url = "{url}", identity = "client", hosts = ["gitlab.mirror.test"] }},
+            ]
+            """
+        )
+        status, lines = doctor("gitlab.test/team/app:1", CONFIG=str(tmp_path / "mirror.toml"))
+    assert (status, lines[-1]) == (0, f"ok: gitlab.test/team/app:1 is {DIGEST}, {MEDIA_TYPE}")

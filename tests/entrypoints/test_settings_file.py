@@ -271,3 +271,12 @@ def test_times_stand_at_each_upstream(read: Read) -> None:
     source = settings.table.source_of(RepositoryName("nginx"))
     assert [times.tag_ttl_of(TagKey(source, Tag(tag), "")) for tag in ("v1", "latest")] == [1000, 10]
     assert settings.cache_policy.own.keys() == {hub, quay}
+
+
+def test_a_well_known_registry_at_another_address_has_no_more_than_its_names(read: Read) -> None:
+    (upstream,) = read('upstreams = [{ name = "quay.io", url = "https://quay.corp.test" }]').table.upstreams
+    assert (upstream.name, upstream.search_url) == ("quay.io", None)
+    (upstream,) = read('upstreams = [{ name = "lscr.io", url = "https://lscr.corp.test" }]').table.upstreams
+    assert upstream.realms == frozenset()
+    (upstream,) = read('upstreams = [{ name = "docker.io", url = "https://hub.corp.test" }]').table.upstreams
+    assert upstream.library_prefix
