@@ -102,7 +102,7 @@ def _upstreams(path: Path, entries: object) -> dict[str, UpstreamSettings]:
 
 def _upstream(where: str, name: str, table: dict[str, Any], *, is_alone: bool) -> UpstreamSettings:
     if name and not HOST.fullmatch(name):
-        raise SettingsError(f"{where}: name: takes a name such as registry.example.com or hub")
+        raise SettingsError(f"{where}: name: {shown('name', name)}takes a name such as registry.example.com or hub")
     values: dict[str, Any] = {**_preset(name, is_elsewhere="url" in table), **table}
     if "url" not in values:
         if "." not in name and ":" not in name:
