@@ -59,13 +59,6 @@ class UpstreamTable:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
 
-    def naming_of(self, name: RepositoryName) -> Naming:
-        """How to ask for what `name_of` says where no host name of ours has been asked: by the operator's commands."""
-        first, slash, _ = str(name).partition("/")
-        if slash and self._shared.named(first) is None:
-            return next((Naming(host=host) for host, house in self._houses.items() if house.named(first)), NO_NAMING)
-        return NO_NAMING
-
     def upstream_of(self, naming: Naming = NO_NAMING) -> Upstream:
         """Which one is meant where no repository is named. Raises NameUnknown as above."""
         return self._house(naming).upstream_of(naming)

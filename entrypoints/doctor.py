@@ -57,15 +57,15 @@ class _Doctor:
             if is_kept:
                 await self._room(parts)
             reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
-            if image and (asked := self._asked(parts, image)) in reached:
-                await self._image(parts, image)
+            naming = parts.upstreams().naming_of(image[0]) if image else NO_NAMING
+            if image and (asked := self._asked(parts, image, naming)) in reached:
+                await self._image(parts, image, naming)
                 self._allowance(parts, asked)
         return self._status
 
-    def _asked(self, parts: Container, image: Image) -> Upstream | None:
-        upstreams = parts.upstreams()
+    def _asked(self, parts: Container, image: Image, naming: Naming) -> Upstream | None:
         try:
-            return upstreams.source_of(image[0], upstreams.naming_of(image[0])).upstream
+            return parts.upstreams().source_of(image[0], naming).upstream
         except NameUnknown as error:
             self._wrong(f"{image[0]}: {error.message}")
             return None
@@ -155,8 +155,7 @@ class _Doctor:
         name, reference = image
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(parts, name, None)
-            naming = parts.upstreams().naming_of(name)
+            caller = await caller_for(parts, name, naming, None)
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, naming=naming)
             found = await parts.pull_manifest()(caller, query)
         except Unauthorized:

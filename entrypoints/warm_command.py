@@ -64,8 +64,8 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 
 async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    caller = replace(await caller_for(parts, image.name, login), is_operator=True)
     image = replace(image, naming=parts.upstreams().naming_of(image.name))
+    caller = replace(await caller_for(parts, image.name, image.naming, login), is_operator=True)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in parts.warm_cache()(caller, image):
@@ -78,7 +78,7 @@ async def _pull(parts: Container, image: Image, login: Credentials | None, bar: 
 async def caller_for(parts: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
-    upstream = parts.upstreams().source_of(name, parts.upstreams().naming_of(name)).upstream
+    upstream = parts.upstreams().source_of(name, naming).upstream
     row, _ = await parts.stances().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
         return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
@@ -88,12 +88,8 @@ async def caller_for(parts: Container, name: RepositoryName, naming: Naming, log
     return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
 
 
-async def _token(
-    parts: Container, row: TrustRow, upstream: Upstream, name: RepositoryName, login: Credentials | None
-) -> str | None:
-    scopes = ScopeSet((Scope.pull(name),))
-    if login is not None and row.relays:
-        query = TokenQuery(scopes=scopes, credentials=login, naming=parts.upstreams().naming_of(name))
+async def _token(parts: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
+    if query.credentials is not None and row.relays:
         return (await parts.grant_token()(query)).text
     settings: Settings = parts.settings()
     account = _an_account(settings)

@@ -236,19 +236,5 @@ def test_a_search_may_name_the_registry(term: str, found: tuple[Upstream, str, s
 def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
     for upstream in (HUB_LOGIN, QUAY, K8S, CORP, HOSTED):
         source = Source(upstream, RepositoryName(f"x/{text}"))
-        assert TABLE.source_of(RepositoryName(TABLE.name_of(source))) == source
-
-
-def test_what_a_source_is_called_leads_back_to_it_where_no_host_was_asked() -> None:
-    """Or the operator could not name what `cache ls` shows him."""
-    client = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=UpstreamIdentity.CLIENT)
-    own = at("gitlab.test", hosts=frozenset({"gitlab.mirror.test"}), trust=client)
-    anonymous = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=UpstreamIdentity.ANONYMOUS)
-    table = UpstreamTable([HUB, replace(OTHER, trust=anonymous), own])
-    for upstream in table.upstreams:
-        source = Source(upstream, REPOSITORY)
-        name = RepositoryName(table.name_of(source))
-        assert table.source_of(name, table.naming_of(name)) == source
-    unknown = RepositoryName("nowhere.test/a/b")
-    with pytest.raises(NameUnknown):
-        table.source_of(unknown, table.naming_of(unknown))
+        name = RepositoryName(TABLE.name_of(source))
+        assert TABLE.source_of(name, TABLE.naming_of(name)) == source
