@@ -12,7 +12,7 @@ from application.upstream_stances import UpstreamStances
 from domain.access import ANONYMOUS, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
-from domain.errors import CredentialsRefused, NoTokensHere
+from domain.errors import CredentialsRefused, Denied, NoTokensHere
 from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
 from domain.trust import TokenEndpoint, TrustRow
@@ -116,15 +116,18 @@ class GrantToken:
             raise CredentialsRefused("the token endpoint takes no refresh tokens here: log in anew")
         granted, upstream = self._granted(query, request.scopes), request.upstream
         request = replace(request, scopes=self._policy.permit(request.scopes), client_id=query.client_id)
-        public = await self._relayed.public(request.scopes, upstream)
+        public, is_shared = await self._relayed.public(request.scopes, upstream), upstream.trust.shares_host
+        has_stand_in = bool(public) or (is_shared and query.credentials is None)
+        # The other registries behind a shared host are none the worse for what this one does not give.
+        stand_in = granted if is_shared else public
         try:
-            token = await self._relayed.fetch(request, has_stand_in=bool(public))
+            token = await self._relayed.fetch(request, has_stand_in=has_stand_in)
         except CredentialsRefused as refused:
-            raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
-        except OUTAGE:
-            if upstream.trust.shares_host:
-                public = granted  # the other registries behind this host are none the worse for it
-            if not public:
+            if query.credentials or not is_shared:
+                raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
+        except (Denied, *OUTAGE) as fault:
+            if not stand_in or (isinstance(fault, Denied) and not is_shared):
                 raise
-            return self._issuer.countersign(account, public, upstream, None)
-        return self._issuer.countersign(account, granted, upstream, token)
+        else:
+            return self._issuer.countersign(account, granted, upstream, token)
+        return self._issuer.countersign(account, stand_in, upstream, None)

@@ -14,6 +14,7 @@ from domain.errors import (
     IdentityRefused,
     ManifestUnknown,
     NameUnknown,
+    RegistryError,
     Unauthorized,
     UpstreamUndecided,
     UpstreamUnreachable,
@@ -175,6 +176,20 @@ def test_one_upstream_that_is_gone_takes_no_other_with_it(known: object) -> None
     assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
     with pytest.raises((UpstreamUndecided, UpstreamUnreachable)):
         house.manifest(SAME, token=token)
+
+
+@pytest.mark.parametrize("refusal", [Denied("no token for nobody"), CredentialsRefused("log in")])
+def test_one_that_gives_nobody_a_token_keeps_nobody_from_the_others(refusal: RegistryError) -> None:
+    """As ghcr.io answers for what is not its own. Containerd's scope does not say which registry it means."""
+    house = House(CLIENT)
+    with pytest.raises(Unauthorized):
+        house.manifest(SAME)  # how it wants to be asked is known
+    house.fakes[HUB].refusal = refusal
+    token = house.token("repository:team/app:pull")
+    assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
+    if isinstance(refusal, CredentialsRefused):
+        with pytest.raises(CredentialsRefused):
+            house.token("repository:team/app:pull", credentials=ALICE)
 
 
 def test_accounts_are_checked_though_an_upstream_is_gone() -> None:

@@ -63,6 +63,7 @@ class FakeUpstream:
 
     `scheme` is "none", "bearer" or "basic". `users` may read everything; an anonymous caller (a token of
     nobody's) only repositories in `public`. `fault` is raised by everything as long as it is set.
+    `refusal` is raised by the token server alone.
     `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request,
     `searched` every search.
     """
@@ -76,6 +77,7 @@ class FakeUpstream:
     tags: dict[str, list[str]] = field(default_factory=dict)
     results: tuple[SearchResult, ...] = ()
     fault: RegistryError | None = None
+    refusal: RegistryError | None = None
     alter: Callable[[FakeAnswer], FakeAnswer] = lambda answer: answer
     refresh_token: str | None = None
     asked: list[Fetch] = field(default_factory=list)
@@ -115,6 +117,8 @@ class FakeUpstream:
     async def fetch(self, request: TokenRequest) -> IssuedToken:
         self.relayed.append(request)
         self._fail()
+        if self.refusal:
+            raise self.refusal
         name = self._login(request.credentials)
         if request.refresh_token is not None and request.refresh_token != self.refresh_token:
             raise CredentialsRefused("unknown refresh token")
