@@ -26,9 +26,10 @@ class UpstreamTable:
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self.upstreams = tuple(upstreams)
-        for place, upstream in enumerate(upstreams):
-            if upstream in upstreams[:place]:
-                raise ValueError(f"two upstreams have the address {upstream.url}; what is kept of them would mix")
+        endpoints = [endpoint for upstream in upstreams for endpoint in upstream.endpoints]
+        for place, endpoint in enumerate(endpoints):
+            if endpoint in endpoints[:place]:
+                raise ValueError(f"two upstreams have the address {endpoint.url}; what is kept of them would mix")
         shared = tuple(one for one in upstreams if not (one.hosts and one.takes_callers_logins))
         self._shared = _House(shared or self.upstreams[:1])
         self._houses: dict[str, _House] = {}

@@ -210,6 +210,10 @@ def test_where_callers_log_in_need_not_be_what_a_bare_name_means() -> None:
             [HUB, replace(OTHER, hosts=frozenset({"m.test"})), replace(OTHER, trust=ANYBODY)],
             "the address https://quay.io",
         ),
+        (
+            [HUB, replace(OTHER, fallbacks=((HUB.url, HUB.origin),), trust=ANYBODY)],
+            "the address https://registry-1.docker.io",
+        ),
         ([at("a.test", hosts=frozenset({"m.test"})), at("b.test", hosts=frozenset({"m.test"}))], "the host m.test"),
     ],
 )
