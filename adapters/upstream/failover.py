@@ -82,7 +82,9 @@ class Failover:
         try:
             answer = await asking
         except FAILURES as failure:
-            await self._health.failed(upstream, endpoint, failure.message)
+            if not (isinstance(failure, UpstreamThrottled) and upstream.takes_callers_logins):
+                await self._health.failed(upstream, endpoint, failure.message)
+            # Else it is one caller who has used up what is his; the address is well for all others.
             raise
         except asyncio.CancelledError as left:
             if was_unanswered(left):

@@ -20,6 +20,7 @@ from domain.errors import (
     UpstreamUnreachable,
 )
 from domain.events import EndpointFailed
+from domain.trust import TrustPolicy, UpstreamIdentity
 from tests.adapters.upstream.line import CONTENT, in_loop, parts, resources, upstream_at
 from tests.adapters.upstream.pair import LARGE, MIB, TRIAL, also_at, gives, pair
 from tests.adapters.upstream.wire import Heard, Say, Script, reply
@@ -36,6 +37,7 @@ async def test_the_first_is_asked_as_long_as_it_is_well() -> None:
         assert (both.asked, both.told) == ((3, 0), [])
 
 
+NOBODYS = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=UpstreamIdentity.ANONYMOUS)
 FAULTS = {
     "closes": Say(then="close"),
     "resets": Say(then="reset"),
@@ -54,6 +56,7 @@ FAULTS = {
 @in_loop
 async def test_before_the_first_byte_the_next_takes_over(fault: str, *, head: bool) -> None:
     async with pair(lambda _: FAULTS[fault], silence=0.3) as both:
+        both.upstream = replace(both.upstream, trust=NOBODYS)
         for _ in range(3):
             assert await both.fetch(head=head) == (b"" if head else CONTENT)
         assert both.asked[1] == 3
@@ -91,6 +94,19 @@ async def test_a_refusal_is_an_answer_and_final(status: int) -> None:
             with pytest.raises(expected):
                 await both.fetch()
         assert (both.asked, both.told) == ((2, 0), [])
+
+
+@in_loop
+async def test_a_caller_who_has_used_up_his_allowance_takes_the_address_from_nobody_else() -> None:
+    def first(heard: Heard) -> Say:
+        return reply(429) if heard.header("Authorization") == "Bearer alice" else gives(heard)
+
+    async with pair(first) as both:
+        for _ in range(2):
+            assert await both.fetch(Passed("Bearer alice")) == CONTENT
+            assert await both.fetch(Passed("Bearer bob")) == CONTENT
+        assert both.asked == (4, 2)
+        assert both.told == []
 
 
 @pytest.mark.parametrize(
