@@ -21,11 +21,15 @@ from domain.tokens import TokenError
 from domain.trust import ChallengeStyle, Stance, UpstreamScheme
 
 REFUSED_UPSTREAM = (
-    "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous"
+    "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous "
+    "(in a settings file: its identity)"
 )
 _INSUFFICIENT = "insufficient_scope"
 _NO_RIGHT = "refused upstream: no such repository, or no right to it"
-_WRONG_LOGIN = "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD"
+_WRONG_LOGIN = (
+    "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD "
+    "(in a settings file: its username and password)"
+)
 
 
 class Refusals:

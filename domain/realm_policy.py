@@ -25,7 +25,7 @@ class RealmPolicy:
         if not any(self._trusts(one, realm) for one in upstream.endpoints):
             raise RealmRefused(
                 f"the upstream's challenge leads to {realm.authority}, which is not its own host; "
-                f"set UPSTREAM_REALMS={realm.authority} to trust it"
+                f"set UPSTREAM_REALMS={realm.authority} (in a settings file: its realms) to trust it"
             )
 
     def _trusts(self, endpoint: Upstream, realm: Origin) -> bool:
