@@ -23,7 +23,7 @@ def hosts_toml(place: str) -> str:
 
 
 def registries_conf(page: str, location: str) -> str:
-    return block(page, "toml", 1, {"mirror.example.com:8081/quay.io": location, '"quay.io"\n\n': '"127.0.0.1:9"\n\n'})
+    return block(page, "toml", 1, {"mirror.example.com:8080/quay.io": location, '"quay.io"\n\n': '"127.0.0.1:9"\n\n'})
 
 
 def fetched(ctr: Containerd, content: Content, registry: str, name: str = PUBLIC) -> None:
@@ -62,7 +62,7 @@ def test_containerd_sends_the_account_that_hosts_toml_holds(
     with shared(**open_registry.settings, **WITH_ALICE, **APART) as proxy:
         ctr.configure("docker.io", hosts_toml(proxy.host))
         assert ctr.fetch(f"docker.io/{PRIVATE}:1").status != 0
-        header = block("containerd", "toml", 2, {MIRROR: proxy.host, "YWxpY2U6c2VjcmV0": account_entry("alice")})
+        header = block("containerd", "toml", 3, {MIRROR: proxy.host, "YWxpY2U6c2VjcmV0": account_entry("alice")})
         ctr.configure("docker.io", hosts_toml(proxy.host) + header)
         fetched(ctr, content, "docker.io", PRIVATE)
 

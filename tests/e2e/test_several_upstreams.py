@@ -58,7 +58,7 @@ def test_containerd_gets_each_registrys_own_image(
 
 @pytest.mark.real("containerd", "ctr")
 def test_one_hosts_toml_for_all_registries_is_enough(ctr: Containerd, house: Proxy, three: Registries) -> None:
-    ctr.configure("_default", block("containerd", "toml", 0, {MIRROR: house.host}))
+    ctr.configure("_default", block("containerd", "toml", 2, {MIRROR: house.host}))
     for registry in ALL:
         ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
     assert ctr.digests() == set().union(*(all_of(three.contents[one].images[PUBLIC]) for one in ALL))
@@ -103,12 +103,12 @@ def test_callers_logins_reach_the_registry_that_they_are_for_and_no_other(
 
 @pytest.mark.real("podman")
 def test_podman_gets_each_registrys_own_image(podman: Podman, house: Proxy, three: Registries) -> None:
+    """By one file for all of them, as the page has it; the company's registry is the page's Harbor."""
+    page = block("podman", "toml", 1, {MIRROR: house.host, "harbor.example.com": CORP})
+    hub = block("podman", "toml", 0, {MIRROR: f"{house.host}/{HUB}"})
     conf = podman.home / "registries.conf"
-    for registry, location in ((QUAY, f"{house.host}/{QUAY}"), (HUB, f"{house.host}/{HUB}")):
-        conf.write_text(
-            f'[[registry]]\nprefix = "{registry}"\nlocation = "127.0.0.1:9"\n'
-            f'[[registry.mirror]]\nlocation = "{location}"\ninsecure = true\n'
-        )
+    conf.write_text((hub + page).replace(f"/{CORP}", "/corp"))
+    for registry in ALL:
         podman("pull", f"{registry}/{PUBLIC}:1", registries=conf).ok()
         digest = three.contents[registry].images[PUBLIC].manifest.digest
         assert podman.inspect(f"{registry}/{PUBLIC}:1")["Digest"] == digest
