@@ -88,7 +88,9 @@ class UpstreamTable:
         return _at(self._houses, host) is not None
 
     def _house(self, naming: Naming) -> "_House":
-        return _at(self._houses, naming.host or "") or self._shared
+        if naming.host is None:
+            return self._shared
+        return _at(self._houses, naming.host) or self._shared
 
 
 class _House:
