@@ -108,8 +108,10 @@ class Settings(SettingFields):
     @cached_property
     def table(self) -> UpstreamTable:
         """Where each of them is found. Raises ValueError where they cannot be told apart."""
-        shared = [one for one in self.mirrored if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
-        return UpstreamTable([one.registry(self._trust(one, len(shared) > 1)) for one in self.mirrored])
+        together = [one for one in self.mirrored if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
+        if len(together) == 1:  # one that is by itself shares with nobody
+            together = []
+        return UpstreamTable([one.registry(self._trust(one, shares_host=one in together)) for one in self.mirrored])
 
     @cached_property
     def cache_policy(self) -> CachePolicy:
@@ -133,9 +135,8 @@ class Settings(SettingFields):
                     "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"
                 )
 
-    def _trust(self, one: UpstreamSettings, is_shared: bool) -> TrustPolicy:  # noqa: FBT001 - positional in one place
-        has_host = bool(one.hosts) and one.identity is UpstreamIdentity.CLIENT
-        return TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, is_shared and not has_host)
+    def _trust(self, one: UpstreamSettings, *, shares_host: bool) -> TrustPolicy:
+        return TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, shares_host)
 
     @property
     def warnings(self) -> tuple[str, ...]:
