@@ -1,13 +1,12 @@
 import ast
 import re
 import tomllib
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from entrypoints.version import NAME, VERSION
-from tests.architecture.sources import PACKAGES, ROOT, files, name_of, parsed
+from tests.architecture.sources import ROOT, files, parsed
 
 
 def project() -> dict[str, object]:
@@ -25,15 +24,6 @@ def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
     assert entries[:1] == [VERSION]
 
 
-def test_the_architecture_names_every_source_file() -> None:
-    """A file is named by its name alone or with its folder; one name for two files has to stand there twice."""
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = Counter(re.findall(r"[A-Za-z0-9_]+\.py\b", text))
-    paths = [path for path in files(*PACKAGES) if path.name != "__init__.py"]
-    needed = Counter(path.name for path in paths)
-    assert [name_of(path) for path in paths if named[path.name] < needed[path.name]] == []
-
-
 def test_the_architecture_names_no_file_that_is_gone() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     existing = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
@@ -47,7 +37,7 @@ def functions_of(path: Path) -> set[str]:
     return {node.name for node in parsed(path).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-@pytest.mark.parametrize("document", ["seed.md", "upstreams.md"])
+@pytest.mark.parametrize("document", ["seed.md", "upstreams.md", "faults.md"])
 def test_a_document_names_only_tests_that_exist(document: str) -> None:
     text = (ROOT / "docs" / document).read_text(encoding="utf-8")
     named = re.findall(r"`([a-z0-9_/]+\.py)::([A-Za-z0-9_]+)`", text)
