@@ -1,7 +1,7 @@
 """PullBlob: one blob, whole or a part of it: from the cache, along with what fills it, or past it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
@@ -25,6 +25,7 @@ from domain.events import ContentAsked, ContentDamaged, FillJoined
 from domain.records import ContentKind, Item
 from domain.upstream_table import UpstreamTable
 
+_WHOLE = ByteRange(0, None)
 _NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
 
 
@@ -90,7 +91,7 @@ class PullBlob:
         self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
         if self._fills.is_unfit(query.digest):
             return await self._stream.open(stack, ask, query)
-        if query.byte_range is None or await self._is_filled_for(ask, query, query.byte_range):
+        if not query.is_partial or await self._is_filled_for(ask, query):
             return await self._along(stack, ask, query)
         answer = await self._stream.open(stack, ask, query)
         self._fills.join(ask, query.digest)  # behind: the next range may be here by then
@@ -100,17 +101,14 @@ class PullBlob:
 
     def _from_file(self, query: BlobQuery, admission: Admission, stored: StoredContent) -> BlobAnswer:
         self._sweep.used(query.digest)
-        asked, size = query.byte_range, stored.size
-        span = asked.of(size) if asked else None
-        start, stop = (span.start, span.stop) if span else (0, size)
-        pieces = _one(FilePart(stored.file.descriptor, start, stop))
+        spans = query.spans(stored.size)
+        parts = [FilePart(stored.file.descriptor, span.start, span.stop) for span in spans or (Span(0, stored.size),)]
         return replace(
             linked(admission.link, admission.warnings),
-            size=size,
-            span=span,
-            pieces=pieces,
+            size=stored.size,
+            pieces=_each(parts),
             damaged=lambda: self._damaged(query.digest),
-        )
+        ).in_part(spans)
 
     async def _damaged(self, digest: Digest) -> None:
         self._events.emit(ContentDamaged(str(digest)))
@@ -118,17 +116,20 @@ class PullBlob:
 
     # --- on its way ---
 
-    async def _is_filled_for(self, ask: Ask, query: BlobQuery, asked: ByteRange) -> bool:
-        """Whether the fill can give this range: all from the beginning, or what it has already."""
-        if asked.first == 0 and asked.last is None:
+    async def _is_filled_for(self, ask: Ask, query: BlobQuery) -> bool:
+        """Whether the fill can give these parts: all from the beginning, or what it has already."""
+        asked = query.byte_range
+        if asked == _WHOLE:
             return True
         fill = self._fills.running(query.digest)
         if fill is None or fill.total is None:
             return False
         await self._rights.admit(ask, _item(ask, query))  # before anything is said of it, its size too
-        span = asked.of(fill.total)
+        spans = query.spans(fill.total)
+        if all(span.stop <= fill.readable for span in spans):
+            return True
         # A client that goes on where it was cut off reads along; for a part that is far ahead nobody waits.
-        return span.stop <= fill.readable or (asked.last is None and span.start <= fill.readable)
+        return asked is not None and asked.last is None and spans[0].start <= fill.readable
 
     async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
         try:
@@ -139,10 +140,9 @@ class PullBlob:
         base = linked(admission.link, admission.warnings) if admission else described(query.digest, facts or Facts())
         if fill.total is None:
             fill.total = base.size
-        size, asked = fill.total, query.byte_range
-        span = asked.of(size) if asked and size is not None else None
-        start, stop = (span.start, span.stop) if span else (0, size)
-        return replace(base, size=size, span=span, pieces=self._pieces(fill, ask, start, stop))
+        size = fill.total
+        spans = query.spans(size) if size is not None else ()
+        return replace(base, size=size, pieces=self._pieces(fill, ask, spans)).in_part(spans)
 
     async def _joined(
         self, stack: AsyncExitStack, ask: Ask, query: BlobQuery
@@ -171,23 +171,27 @@ class PullBlob:
             if is_own or not isinstance(fill.failure, RegistryError):
                 return fill, facts, admission
 
-    async def _pieces(self, fill: Fill, ask: Ask, start: int, stop: int | None) -> AsyncIterator[Piece]:
-        position = start
-        try:
-            async for part in fill.parts(start, stop):
-                yield part
-                position = part.stop
-        except (StorageFull, DraftLost):
-            # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
-            rest = Span(position, 2**63 if stop is None else stop)
-            async for piece in self._stream.rest(ask, fill.digest, fill.file, rest, fill.total):
-                yield piece
+    async def _pieces(self, fill: Fill, ask: Ask, spans: Sequence[Span]) -> AsyncIterator[Piece]:
+        """The bytes of each span; the whole for none."""
+        bounds: list[tuple[int, int | None]] = [(span.start, span.stop) for span in spans]
+        for start, stop in bounds or [(0, fill.total)]:
+            position = start
+            try:
+                async for part in fill.parts(start, stop):
+                    yield part
+                    position = part.stop
+            except (StorageFull, DraftLost):
+                # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
+                rest = Span(position, 2**63 if stop is None else stop)
+                async for piece in self._stream.rest(ask, fill.digest, fill.file, rest, fill.total):
+                    yield piece
 
 
 def _item(ask: Ask, query: BlobQuery) -> Item:
     return Item(ask.source, ContentKind.BLOB, query.digest)
 
 
-async def _one(part: FilePart) -> AsyncIterator[Piece]:
-    if part.start < part.stop:
-        yield part
+async def _each(parts: Sequence[FilePart]) -> AsyncIterator[Piece]:
+    for part in parts:
+        if part.start < part.stop:
+            yield part

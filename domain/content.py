@@ -2,8 +2,8 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 from domain.documents import parse_object
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
@@ -24,6 +24,9 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
+RANGES_LIMIT = 256
+"""Ranges in one request. Clients of lazily loaded images ask for one range per missing chunk; on a refusal they ask for
+fewer (stargz-snapshotter) or for the whole blob (containers/image)."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +48,6 @@ class ByteRange:
     first: int | None
     last: int | None
 
-    @classmethod
-    def parse(cls, header: str | None) -> Self | None:
-        """The one range that is asked; None for none, for other units, and for several ranges at once.
-
-        The None cases are answered whole, as RFC 9110 section 14.2 allows: no client of registries copes with
-        a wrong 206, all of them with a 200. Raises RangeMalformed; RangeUnsatisfiable where the end comes
-        before the beginning, which the OCI conformance suite wants to be 416.
-        """
-        unit, equals, ranges = (header or "").partition("=")
-        if not equals or unit.strip().lower() != "bytes" or "," in ranges:
-            return None
-        matched = _RANGE_SPEC.fullmatch(ranges.strip())
-        if not matched or not any(matched.groups()) or max(map(len, matched.groups())) > _DIGITS_LIMIT:
-            raise RangeMalformed("malformed byte range", detail={"range": ranges[:64]})
-        first, last = (int(digits) if digits else None for digits in matched.groups())
-        if first is not None and last is not None and last < first:
-            raise RangeUnsatisfiable("the byte range ends before it begins")
-        return cls(first, last)
-
     def of(self, size: int) -> Span:
         """The bytes that it means in content of `size` bytes. Raises RangeUnsatisfiable where there are none."""
         if self.first is None:
@@ -83,6 +67,54 @@ class ByteRange:
     def __str__(self) -> str:
         first, last = ("" if end is None else str(end) for end in (self.first, self.last))
         return f"bytes={first}-{last}"
+
+
+def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
+    """The ranges of a Range header (RFC 9110 section 14.2), in the order of the header; none where there is no header
+    or its unit is not bytes: then the whole content is sent.
+
+    A range that ends before it begins is left out where others are asked with it (section 14.1.1: it is invalid).
+    Raises RangeMalformed, also for more than RANGES_LIMIT ranges; RangeUnsatisfiable where no range is left, which the
+    OCI conformance suite wants to be 416.
+    """
+    unit, equals, specs = (header or "").partition("=")
+    if not equals or unit.strip().lower() != "bytes":
+        return ()
+    # A list may have empty elements (section 5.6.1.2), but not only those.
+    texts = [text for text in (part.strip() for part in specs.split(",")) if text] or [""]
+    if len(texts) > RANGES_LIMIT:
+        raise RangeMalformed(f"a request takes {RANGES_LIMIT} byte ranges at most", detail={"ranges": len(texts)})
+    parsed = [_parse_range(text) for text in texts]
+    ranges = tuple(one for one in parsed if one is not None)
+    if not ranges:
+        raise RangeUnsatisfiable("the byte range ends before it begins")
+    return ranges
+
+
+def _parse_range(text: str) -> ByteRange | None:
+    """None for a range that ends before it begins. Raises RangeMalformed."""
+    matched = _RANGE_SPEC.fullmatch(text)
+    if not matched or not any(matched.groups()) or max(map(len, matched.groups())) > _DIGITS_LIMIT:
+        raise RangeMalformed("malformed byte range", detail={"range": text[:64]})
+    first, last = (int(digits) if digits else None for digits in matched.groups())
+    if first is not None and last is not None and last < first:
+        return None
+    return ByteRange(first, last)
+
+
+def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
+    """The bytes that several ranges mean in content of `size` bytes, in the order of the ranges; those outside it are
+    left out (RFC 9110 section 15.3.7.2). Raises RangeUnsatisfiable where all are outside.
+    """
+    spans: list[Span] = []
+    for one in ranges:
+        try:
+            spans.append(one.of(size))
+        except RangeUnsatisfiable:
+            continue
+    if not spans:
+        raise RangeUnsatisfiable("the byte ranges lie outside the content", size=size)
+    return tuple(spans)
 
 
 def signed_part(media_type: str | None, content: bytes) -> bytes:

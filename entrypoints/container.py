@@ -238,7 +238,9 @@ class Container(containers.DeclarativeContainer):
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest, authorize, refusals, upstreams, callers, rights, shelf, fetch_manifest, pull_tag, events
     )
-    stream_blob: providers.Provider[StreamBlob] = providers.Singleton(StreamBlob, registry, rights, events)
+    stream_blob: providers.Provider[StreamBlob] = providers.Singleton(
+        StreamBlob, registry, rights, events, clock, settings.provided.fill_retries
+    )
     pull_blob: providers.Provider[PullBlob] = providers.Singleton(
         PullBlob, authorize, refusals, upstreams, callers, rights, store, sweep, fills, stream_blob, events
     )

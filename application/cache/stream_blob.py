@@ -1,45 +1,102 @@
 """StreamBlob: a blob from the upstream to one client, kept nowhere, checked on its way."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import pairwise
 
 from application.blobs import BlobAnswer, BlobQuery, described
 from application.cache.callers import Ask
+from application.cache.outages import OUTAGE
 from application.cache.read_rights import ReadRights
+from application.cache.retries import Retries
 from application.ports.content_store import OpenFile
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource, UpstreamRegistry
-from domain.content import ByteRange, Span
+from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
-from domain.errors import RegistryError, UpstreamBroken
-from domain.events import BytesFetched, WrongContent
+from domain.documents import one_line
+from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken
+from domain.events import BytesFetched, FillResumed, WrongContent
+from domain.ports import Clock
 from domain.records import ContentKind, Item
 
 _REREAD = 1024 * 1024
 _END = 2**63
+_GAP = 64 * 1024
+"""Bytes; to receive so many that are not wanted costs less than another request."""
 
 
 class StreamBlob:
-    """Nobody receives a complete wrong body: the last piece waits until the digest is known to be right."""
+    """Nobody receives a complete wrong body: the last piece waits until the digest is known to be right.
 
-    def __init__(self, registry: UpstreamRegistry, rights: ReadRights, events: EventSink) -> None:
+    A body that the upstream breaks off is requested again from where it ended, `retries` times in a row without a byte.
+    """
+
+    def __init__(
+        self, registry: UpstreamRegistry, rights: ReadRights, events: EventSink, clock: Clock, retries: int
+    ) -> None:
         self._registry = registry
         self._rights = rights
         self._events = events
+        self._clock = clock
+        self._retries = retries
 
     async def open(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
         """The blob, open until the stack is left."""
+        if query.byte_ranges:
+            return await self._several(stack, ask, query)
         answer = await self._opened(stack, ask, query.digest, query.byte_range)
         facts, asked = answer.facts, query.byte_range
         if facts.span is not None:
             return self._partial(ask, query, answer, facts.span)
-        pieces = self._checked(ask, query.digest, answer.pieces())
-        if asked is None or facts.size is None:
-            return replace(described(query.digest, facts), pieces=pieces)
+        base = described(query.digest, facts)
+        if facts.size is None:
+            return replace(base, pieces=self._checked(ask, query.digest, self._counted(answer.pieces())))
+        extent = Span(0, facts.size)
+        pieces = self._checked(ask, query.digest, self._continued(ask, query.digest, extent, answer))
+        if asked is None:
+            return replace(base, pieces=pieces)
         # The upstream ignores ranges, but clients that resume take nothing but a 206.
         span = asked.of(facts.size)
-        return replace(described(query.digest, facts), span=span, pieces=_cut(pieces, span))
+        return replace(base, span=span, pieces=_cut(pieces, span))
+
+    async def _several(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        """Several parts, by one request upstream for each group of parts that are close together: object stores, where
+        most registries redirect to, do not answer several ranges in one request.
+        """
+        whole = replace(query, byte_ranges=())
+        answers = await stack.enter_async_context(AsyncExitStack())
+        first: Answer | None = None
+        try:
+            first = await self._opened(answers, ask, query.digest, query.byte_ranges[0])
+        except RangeUnsatisfiable as outside:
+            size = outside.size
+        else:
+            size = first.facts.size if first.facts.span is None else first.facts.whole_size
+        spans = query.spans(size) if size is not None else ()
+        ignores_ranges = first is not None and first.facts.span is None
+        if size is None or not spans or (ignores_ranges and not _ascend(spans)):
+            # Without a size there is no honest Content-Range, and one pass over the whole gives no parts out of order.
+            await answers.aclose()
+            return await self.open(stack, ask, whole)
+        groups = [list(spans)] if ignores_ranges else _grouped(spans)
+        base = described(query.digest, first.facts) if first else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
+        pieces = self._of_groups(ask, query.digest, groups, first)
+        return replace(base, size=size, pieces=pieces).in_part(spans)
+
+    async def _of_groups(
+        self, ask: Ask, digest: Digest, groups: list[list[Span]], first: Answer | None
+    ) -> AsyncIterator[Bytes]:
+        """The bytes of all spans in order. `first`: an answer that is open already, used where it begins as the first
+        group does.
+        """
+        for group in groups:
+            wanted = Span(group[0].start, group[-1].stop)
+            begun = first if first is not None and _can_give(first, wanted) else None
+            first = None
+            async for piece in _picked(self._continued(ask, digest, wanted, begun), wanted.start, group):
+                yield piece
 
     async def facts(self, ask: Ask, digest: Digest) -> Facts:
         """What a GET says of the whole blob, where a HEAD left out its length; without one no HEAD can be answered,
@@ -72,7 +129,10 @@ class StreamBlob:
             size = facts.size if span is None else facts.whole_size
             if None not in {size, total} and size != total:
                 raise UpstreamBroken("the upstream sent the blob with another size than before")
-            fresh = _cut(answer.pieces(), Span(0 if span else position, _END))
+            if size is None:
+                fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
+            else:
+                fresh = self._continued(ask, digest, Span(position, size), answer)
             async for piece in _cut(self._held_back(ask, check, fresh, total), Span(0, wanted.length)):
                 yield piece
 
@@ -93,8 +153,38 @@ class StreamBlob:
         if asked is None or wrong_size or not asked.is_answered_by(span, facts.whole_size):
             raise UpstreamBroken("the upstream sent another range than was asked")
         is_whole = span.start == 0 and (span.stop == facts.whole_size or asked.last is None)
-        pieces = self._checked(ask, query.digest, answer.pieces()) if is_whole else self._counted(answer.pieces())
+        pieces = self._continued(ask, query.digest, span, answer)
+        if is_whole:
+            pieces = self._checked(ask, query.digest, pieces)
         return replace(described(query.digest, facts), size=facts.whole_size, span=span, pieces=pieces)
+
+    async def _continued(self, ask: Ask, digest: Digest, wanted: Span, answer: Answer | None) -> AsyncIterator[Bytes]:
+        """The wanted bytes, out of this answer to begin with; where the upstream breaks it off, the rest is requested
+        again. Raises what the last of the retries met.
+        """
+        position, total = wanted.start, answer.facts.whole_size if answer else None
+        retries = Retries(self._retries, self._clock)
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    if answer is None:
+                        answer = await self._opened(stack, ask, digest, ByteRange(position, wanted.stop - 1))
+                        _demand(answer, Span(position, wanted.stop), total)
+                    async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
+                        position += len(piece)
+                        retries.progressed()
+                        yield piece
+                    if position >= wanted.stop:
+                        return
+                    raise UpstreamBroken("the upstream broke the blob off")
+                except _OtherRange:
+                    raise UpstreamBroken("the upstream sent another range than was asked") from None
+                except OUTAGE as fault:
+                    await retries.wait(fault)
+                    reason = one_line(fault.message)
+                    self._events.emit(FillResumed(ask.source.upstream.url, str(digest), reason))
+                answer = None
+                await stack.aclose()
 
     def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
         return self._held_back(ask, DigestCheck(promised), pieces)
@@ -103,7 +193,7 @@ class StreamBlob:
         self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
     ) -> AsyncIterator[Bytes]:
         held: Bytes = b""
-        async for piece in self._counted(pieces):
+        async for piece in pieces:
             check.update(piece)
             if total is not None and check.size > total:
                 raise UpstreamBroken("the upstream sent more of the blob than there is")
@@ -121,6 +211,68 @@ class StreamBlob:
         async for piece in pieces:
             self._events.emit(BytesFetched(len(piece)))
             yield piece
+
+
+class _OtherRange(Exception):
+    """The upstream does not give the range that was asked; another request would bring the same."""
+
+
+def _demand(answer: Answer, wanted: Span, total: int | None) -> None:
+    """Raises _OtherRange where the answer to a repeated request is not the rest of what was begun."""
+    span, size = answer.facts.span, answer.facts.whole_size
+    if span is None:
+        if wanted.start == 0 or (answer.facts.size or 0) >= wanted.stop:
+            return
+    elif span == wanted and (total is None or size in {None, total}):
+        return
+    raise _OtherRange
+
+
+def _can_give(answer: Answer, wanted: Span) -> bool:
+    """Whether the body of this answer has all the wanted bytes."""
+    span = answer.facts.span
+    return span is None or (span.start <= wanted.start and wanted.stop <= span.stop)
+
+
+def _out_of(answer: Answer, wanted: Span) -> AsyncIterator[Bytes]:
+    """The wanted bytes out of an answer. One that has no others is read to its end, so that its connection can be used
+    again.
+    """
+    facts = answer.facts
+    start = facts.span.start if facts.span else 0
+    if start == wanted.start and facts.size == wanted.length:
+        return answer.pieces()
+    return _cut(answer.pieces(), Span(wanted.start - start, wanted.stop - start))
+
+
+def _ascend(spans: Sequence[Span]) -> bool:
+    return all(before.stop <= after.start for before, after in pairwise(spans))
+
+
+def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans of which each begins shortly behind the one before it are fetched together."""
+    groups = [[spans[0]]]
+    for before, after in pairwise(spans):
+        if before.stop <= after.start <= before.stop + _GAP:
+            groups[-1].append(after)
+        else:
+            groups.append([after])
+    return groups
+
+
+async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span]) -> AsyncIterator[Bytes]:
+    """The bytes of ascending spans out of bytes that begin at `start`."""
+    position, index = start, 0
+    async for piece in pieces:
+        stop = position + len(piece)
+        while index < len(spans) and spans[index].start < stop:
+            span = spans[index]
+            if wanted := piece[max(0, span.start - position) : span.stop - position]:
+                yield wanted
+            if span.stop > stop:
+                break
+            index += 1
+        position = stop
 
 
 async def _cut(pieces: AsyncIterator[Bytes], span: Span) -> AsyncIterator[Bytes]:

@@ -7,10 +7,11 @@ from application.browse import Listing
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.rights import Caller
 from domain.authorization import parse_authorization
-from domain.content import ByteRange
+from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
 from domain.upstreams import Naming
 from entrypoints.container import Container
+from entrypoints.http.byte_ranges import body_of, content_range
 from entrypoints.http.delivery import deliver
 from entrypoints.http.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
 from entrypoints.http.queries import accept_lines, known_digests, link_to, namespace_of, paging
@@ -94,41 +95,41 @@ def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> dict[str, s
 async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
     parts: Container = request.ctx.generation.parts
     known = bool(known_digests(request) & {"*", str(path.digest)})
-    query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_range(request, path), known, naming)
+    ranges = _byte_ranges(request, path)
+    one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, naming, several)
     async with parts.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
         if known:
             return _answer(304, blob.media_type, None, headers)
-        headers |= _extent(blob)
         if blob.pieces is None:
-            return _answer(200, blob.media_type, None, headers)
+            return _answer(200, blob.media_type, None, headers | _extent(blob))
         request.ctx.is_content = True
-        status = 206 if blob.span else 200
-        await deliver(request, status, headers, blob.media_type, blob.pieces, damaged=blob.damaged)
+        body = body_of(blob, blob.pieces)
+        if body.length is not None:
+            headers["Content-Length"] = str(body.length)
+        if blob.span:
+            headers["Content-Range"] = content_range(blob.span, blob.size)
+        status = 206 if blob.span or blob.spans else 200
+        await deliver(request, status, headers, body.media_type, body.pieces, damaged=blob.damaged)
     return None
 
 
-def _byte_range(request: Request, path: BlobPath) -> ByteRange | None:
+def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
     """RFC 9110 section 14.2: a HEAD has no range. Section 13.1.5: with an If-Range that is not our entity tag,
     the whole is sent.
     """
     condition = request.headers.get("if-range")
     if request.method == "HEAD":
-        return None
+        return ()
     if condition is not None and condition.strip('"') != str(path.digest):
-        return None
-    return ByteRange.parse(",".join(request.headers.getall("range", [])))
+        return ()
+    return parse_ranges(",".join(request.headers.getall("range", [])))
 
 
 def _extent(blob: BlobAnswer) -> dict[str, str]:
-    if blob.span is None:
-        return {} if blob.size is None else {"Content-Length": str(blob.size)}
-    whole = "*" if blob.size is None else str(blob.size)
-    return {
-        "Content-Length": str(blob.span.length),
-        "Content-Range": f"bytes {blob.span.start}-{blob.span.stop - 1}/{whole}",
-    }
+    return {} if blob.size is None else {"Content-Length": str(blob.size)}
 
 
 async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:

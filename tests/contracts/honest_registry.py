@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from domain.authorization import Basic, Bearer, parse_authorization
 from domain.challenge import Challenge
-from domain.content import ByteRange
+from domain.content import parse_ranges
 from domain.digest import Digest
 from domain.errors import RangeUnsatisfiable
 from tests.adapters.upstream.wire import Headers, Heard, Say, reply
@@ -95,7 +95,7 @@ def _whole(heard: Heard, content: bytes, *headers: tuple[str, str]) -> Say:
 
 
 def _part(heard: Heard, content: bytes) -> Say | None:
-    asked = ByteRange.parse(heard.header("Range"))
+    asked = next(iter(parse_ranges(heard.header("Range"))), None)
     if asked is None:
         return None
     try:

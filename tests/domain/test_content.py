@@ -4,7 +4,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from domain.content import MANIFEST_MEDIA_TYPES, ByteRange, Span, check_manifest
+from domain.content import (
+    MANIFEST_MEDIA_TYPES,
+    RANGES_LIMIT,
+    ByteRange,
+    Span,
+    check_manifest,
+    parse_ranges,
+    spans_of,
+)
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
 
 IMAGE, INDEX = MANIFEST_MEDIA_TYPES[:2]
@@ -29,12 +37,12 @@ def wanted_positions(asked: ByteRange, size: int) -> list[int]:
 
 @given(ranges)
 def test_a_printed_range_is_read_back(asked: ByteRange) -> None:
-    assert ByteRange.parse(str(asked)) == asked
+    assert parse_ranges(str(asked)) == (asked,)
 
 
-@pytest.mark.parametrize("header", [None, "", "bytes", "bytes 0-1", "items=0-1", "bytes=0-1,4-5", "bytes=,"])
-def test_what_is_no_single_byte_range_is_none(header: str | None) -> None:
-    assert ByteRange.parse(header) is None
+@pytest.mark.parametrize("header", [None, "", "bytes", "bytes 0-1", "items=0-1"])
+def test_a_header_without_byte_ranges_asks_for_no_range(header: str | None) -> None:
+    assert parse_ranges(header) == ()
 
 
 @pytest.mark.parametrize(
@@ -48,41 +56,74 @@ def test_what_is_no_single_byte_range_is_none(header: str | None) -> None:
     ],
 )
 def test_a_single_byte_range_is_read(header: str, asked: ByteRange) -> None:
-    assert ByteRange.parse(header) == asked
+    assert parse_ranges(header) == (asked,)
 
 
 @pytest.mark.parametrize(
-    "header", ["bytes=", "bytes=-", "bytes=a-b", "bytes=1", "bytes=1-2-3", "bytes=--1", "bytes=+1-2", "bytes=1 -2"]
+    "header",
+    [
+        "bytes=",
+        "bytes=,",
+        "bytes=0-1,x",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=1",
+        "bytes=1-2-3",
+        "bytes=--1",
+        "bytes=+1-2",
+        "bytes=1 -2",
+    ],
 )
 def test_a_malformed_range_is_refused(header: str) -> None:
     with pytest.raises(RangeMalformed):
-        ByteRange.parse(header)
+        parse_ranges(header)
 
 
 def test_only_ascii_digits_make_a_range() -> None:
     with pytest.raises(RangeMalformed):
-        ByteRange.parse("bytes=\N{ARABIC-INDIC DIGIT THREE}-\N{ARABIC-INDIC DIGIT FIVE}")
+        parse_ranges("bytes=\N{ARABIC-INDIC DIGIT THREE}-\N{ARABIC-INDIC DIGIT FIVE}")
 
 
 def test_a_number_of_twenty_digits_is_refused() -> None:
     with pytest.raises(RangeMalformed):
-        ByteRange.parse("bytes=0-" + "9" * 20)
+        parse_ranges("bytes=0-" + "9" * 20)
 
 
 @given(_ends, st.integers(1, 60))
 def test_a_range_that_ends_early_is_unsatisfiable(last: int, excess: int) -> None:
     with pytest.raises(RangeUnsatisfiable):
-        ByteRange.parse(f"bytes={last + excess}-{last}")
+        parse_ranges(f"bytes={last + excess}-{last}")
 
 
 @given(st.text())
 def test_any_header_is_read_or_refused(header: str) -> None:
     for text in (header, f"bytes={header}"):
         try:
-            asked = ByteRange.parse(text)
+            asked = parse_ranges(text)
         except (RangeMalformed, RangeUnsatisfiable):
             continue
-        assert asked is None or ByteRange.parse(str(asked)) == asked
+        assert all(parse_ranges(str(one)) == (one,) for one in asked)
+
+
+@pytest.mark.parametrize("header", ["bytes=0-1,4-5", "bytes=0-1, 4-5", "bytes= ,0-1 ,, 4-5,", "bytes=0-1,9-8,4-5"])
+def test_several_ranges_are_read_in_their_order(header: str) -> None:
+    assert parse_ranges(header) == (ByteRange(0, 1), ByteRange(4, 5))
+
+
+def test_the_number_of_ranges_is_bounded() -> None:
+    assert len(parse_ranges("bytes=" + ",".join(["0-0"] * RANGES_LIMIT))) == RANGES_LIMIT
+    with pytest.raises(RangeMalformed):
+        parse_ranges("bytes=" + ",".join(["0-0"] * (RANGES_LIMIT + 1)))
+
+
+@given(st.lists(ranges, min_size=1, max_size=5), st.integers(0, 80))
+def test_several_ranges_mean_the_bytes_that_they_name(asked: list[ByteRange], size: int) -> None:
+    wanted = [positions for one in asked if (positions := wanted_positions(one, size))]
+    if not wanted:
+        with pytest.raises(RangeUnsatisfiable):
+            spans_of(asked, size)
+        return
+    assert [list(range(span.start, span.stop)) for span in spans_of(asked, size)] == wanted
 
 
 @given(ranges, st.integers(0, 80))

@@ -169,7 +169,7 @@ async def test_cut_body_says_what_happened(
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)
     upstream.alter = lambda answer: _Failing(answer.facts, answer.content)
-    answer = await (await start(cache_dir="off")).ask(f"GET /v2/a/blobs/{digest} HTTP/1.1\nHost: a")
+    answer = await (await start(cache_dir="off", fill_retries=0)).ask(f"GET /v2/a/blobs/{digest} HTTP/1.1\nHost: a")
     line = await _line(caplog)
     assert (line.status, line.bytes, line.fault) == (200, len(answer.body), "it broke off")
 
