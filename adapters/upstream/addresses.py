@@ -1,16 +1,115 @@
-"""Addresses: their origin, and those that nobody may send us to."""
+"""Addresses: their origin, and to which of them a request may connect."""
 
 import ipaddress
 import re
 import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Self
 
 from yarl import URL
 
 from domain.errors import UpstreamBroken
-from domain.upstreams import Origin
+from domain.upstreams import Origin, Upstream
 
-_METADATA = frozenset({ipaddress.ip_address("fd00:ec2::254")})  # link-local in all but its prefix
 _INET_ATON = re.compile(r"[0-9a-fx.]+")
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_METADATA = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "100.100.100.200",  # Alibaba Cloud
+            "168.63.129.16",  # Azure's host (wire server)
+            "192.0.0.192",  # Oracle Cloud, classic
+            "fd00:ec2::254",  # Amazon EC2
+            "fd20:ce::254",  # Google Cloud
+            "fd00:42::42",  # Scaleway
+        ),
+    )
+)
+"""Metadata services that are not on a link-local address. They hand out the machine's credentials."""
+_NETWORKS_OF_NONE = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # "this network" (RFC 1122 section 3.2.1.3); Linux connects 0.0.0.0 to loopback
+            "169.254.0.0/16",  # link-local (RFC 3927); most metadata services
+            "224.0.0.0/4",  # multicast (RFC 5771)
+            "255.255.255.255/32",  # broadcast
+            "::/128",  # unspecified
+            "fe80::/10",  # link-local (RFC 4291 section 2.5.6)
+            "ff00::/8",  # multicast (RFC 4291 section 2.7)
+        ),
+    )
+)
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+_IPV4_IN_LAST_BITS = tuple(
+    map(
+        ipaddress.IPv6Network,
+        (
+            "::ffff:0:0/96",  # IPv4-mapped (RFC 4291 section 2.5.5.2)
+            "::/96",  # IPv4-compatible (RFC 4291 section 2.5.5.1)
+            "::ffff:0:0:0/96",  # IPv4-translated (RFC 2765 section 2.1)
+            "64:ff9b::/96",  # NAT64 (RFC 6052 section 2.1)
+        ),
+    )
+)
+_NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215: any prefix within it, of any length
+_6TO4 = ipaddress.IPv6Network("2002::/16")  # RFC 3056 section 2
+_TEREDO = ipaddress.IPv6Network("2001::/32")  # RFC 4380 section 4
+_ISATAP = 0x00005EFE  # RFC 5214 section 6.1; the universal bit of the interface identifier is ignored
+
+
+class Reach(Enum):
+    """Which addresses a connection may be made to."""
+
+    CONFIGURED = auto()
+    """Every address: the operator named the origin."""
+    LOCAL = auto()
+    """All but link-local, unspecified, multicast and metadata addresses. Loopback is allowed, because the operator
+    configured the upstream that sends us there on a loopback address.
+    """
+    REMOTE = auto()
+    """As LOCAL, without loopback."""
+
+
+class AddressRefused(OSError):
+    """A connection to an address that the reach does not allow. An OSError, so that a connector tries the other
+    addresses of the name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the address belongs to this machine or to a metadata service, or is no unicast address")
+
+
+@dataclass(frozen=True)
+class ConfiguredOrigins:
+    """The places that the operator named for one upstream: its addresses, its search, its UPSTREAM_REALMS."""
+
+    origins: frozenset[Origin]
+    hosts: frozenset[str]
+    """Of UPSTREAM_REALMS: each `host` or `host:port`, in lower case."""
+
+    @classmethod
+    def of(cls, *upstreams: Upstream) -> Self:
+        """Several where one address belongs to several upstreams, as an upstream and as another's fallback."""
+        origins = {endpoint.origin for upstream in upstreams for endpoint in upstream.endpoints}
+        origins |= {origin_of(parse_url(one.search_url)) for one in upstreams if one.search_url}
+        return cls(frozenset(origins), frozenset().union(*(one.realms for one in upstreams)))
+
+    def reach(self, asked: Origin, target: Origin) -> Reach:
+        """What a connection to the target may reach. `asked` is the origin of the request's first hop."""
+        if self._names(target):
+            return Reach.CONFIGURED
+        return Reach.LOCAL if self._names(asked) and is_loopback_host(asked.host) else Reach.REMOTE
+
+    def _names(self, origin: Origin) -> bool:
+        authority = origin.authority
+        return origin in self.origins or bool({authority, authority.rpartition(":")[0]} & self.hosts)
 
 
 def parse_url(text: str) -> URL:
@@ -33,37 +132,89 @@ def origin_of(url: URL) -> Origin:
 
 
 def check_redirect(upstream: Origin, target: Origin) -> None:
-    """Refuse to be sent from https to http, to link-local addresses (the clouds' metadata services live there),
-    or to this very machine where the upstream is not on it. Raises UpstreamBroken.
+    """Refuse to be sent from https to http. Raises UpstreamBroken. Where the target is, is checked when a connection
+    to it is made (session.py).
     """
     if upstream.scheme == "https" and target.scheme != "https":
         raise UpstreamBroken("the upstream redirects from https to http; refused")
-    if is_link_local(target.host) or (_is_loopback(target.host) and not _is_loopback(upstream.host)):
-        raise UpstreamBroken(f"the upstream redirects to {target.host}; refused")
 
 
-def is_link_local(host: str) -> bool:
-    """Whether it is an address that only means something on the machine's own wire, or none at all."""
-    address = _address(host)
+def check_host(host: str, reach: Reach) -> None:
+    """The check for a request whose connection is made by a proxy: an address that stands there literally, in any
+    notation, and the names of loopback (RFC 6761 section 6.3). Another name is resolved by the proxy, where we see
+    nothing of it. Raises AddressRefused.
+    """
+    address = _literal(host)
+    if address is not None:
+        check_address(address, reach)
+    elif reach is Reach.REMOTE and is_loopback_host(host):
+        raise AddressRefused
+
+
+def check_address(address: IPAddress, reach: Reach) -> None:
+    """Raises AddressRefused where no connection may be made to it. IPv6 addresses that hold an IPv4 address are
+    refused where that one is. Private addresses are allowed: a registry on a local network has its storage there too.
+    """
+    if reach is Reach.CONFIGURED:
+        return
+    for one in (address, *_embedded(address)):
+        if one in _METADATA or _is_in(one, _NETWORKS_OF_NONE):
+            raise AddressRefused
+        if reach is Reach.REMOTE and _is_in(one, _LOOPBACK):
+            raise AddressRefused
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether it is a loopback address, or a name that always means one (RFC 6761 section 6.3)."""
+    address = _literal(host)
     if address is None:
-        return False
-    return address in _METADATA or address.is_link_local or address.is_multicast or address.is_unspecified
+        return host == "localhost" or host.endswith(".localhost")
+    return any(_is_in(one, _LOOPBACK) for one in (address, *_embedded(address)))
 
 
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
+def _is_in(address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
+    return any(address in network for network in networks)
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
+    """The IPv4 addresses to which a packet for this IPv6 address may come."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return
+    bits = int(address)
+    if any(address in network for network in _IPV4_IN_LAST_BITS):
+        if bits > 1:  # "::" and "::1" are no IPv4-compatible addresses
+            yield _ipv4(bits)
+    elif address in _NAT64_LOCAL:
+        # RFC 6052 section 2.2, prefixes of 96, 48, 56 and 64 bits; bits 64 to 71 are skipped. Which prefix it is only
+        # the network knows: 0.0.0.0/8 is what another one than its own makes of many addresses, and no destination.
+        found = (
+            bits,
+            (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF,
+            (bits >> 64 & 0xFF) << 24 | bits >> 32 & 0xFFFFFF,
+            bits >> 24,
+        )
+        yield from (one for one in map(_ipv4, found) if one not in _NETWORKS_OF_NONE[0])
+    elif address in _6TO4:
+        yield _ipv4(bits >> 80)
+    elif address in _TEREDO:
+        yield _ipv4(bits >> 64)  # the Teredo server
+        yield _ipv4(~bits)  # the client, each bit turned round
+    if bits >> 32 & 0xFDFFFFFF == _ISATAP:
+        yield _ipv4(bits)
+
+
+def _ipv4(bits: int) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(bits & 0xFFFFFFFF)
+
+
+def _literal(host: str) -> IPAddress | None:
     try:
-        address = ipaddress.ip_address(host.strip("[]"))
+        return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         if not _INET_ATON.fullmatch(host):
             return None
-        try:
-            # What the resolver makes of 127.1, 0x7f000001 or 2130706433.
-            address = ipaddress.ip_address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(address, "ipv4_mapped", None) or address
+    try:
+        # What the resolver makes of 127.1, 0x7f000001 or 2130706433.
+        return ipaddress.ip_address(socket.inet_aton(host))
+    except OSError:
+        return None

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from adapters.upstream.addresses import ConfiguredOrigins
 from adapters.upstream.bounds import Bounds, Gate
 from adapters.upstream.http_client import HttpClient
 from adapters.upstream.proxies import ProxyRules
@@ -44,5 +45,13 @@ async def open_clients(ways: Mapping[Upstream, Way], proxies: ProxyRules, agent:
                 opened[way.session] = open_sessions(way.session, proxies)
                 stack.push_async_callback(opened[way.session].close)
         yield UpstreamClients(
-            {upstream: HttpClient(opened[way.session], Gate(way.bounds), agent) for upstream, way in ways.items()}
+            {
+                upstream: HttpClient(opened[way.session], Gate(way.bounds), agent, _configured(upstream, ways))
+                for upstream, way in ways.items()
+            }
         )
+
+
+def _configured(upstream: Upstream, ways: Mapping[Upstream, Way]) -> ConfiguredOrigins:
+    """Also what was named for those upstreams that it is a fallback of: its client speaks for them too."""
+    return ConfiguredOrigins.of(*(one for one in ways if upstream in one.endpoints))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import aiohttp
 import aiohttp_socks
 
+from adapters.upstream.addresses import AddressRefused
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 
 _SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
@@ -24,8 +25,13 @@ def translated(host: str) -> Iterator[None]:
         raise _fault(host, error) from error
 
 
-def _fault(host: str, error: Exception) -> RegistryError:
+def _fault(host: str, error: Exception) -> RegistryError:  # noqa: PLR0911 - a table, one return for each row
     match error:
+        case _ if _is_refused(error):
+            return UpstreamBroken(
+                f"the upstream sends us to {host}, which leads to this machine, to a metadata service, or to no single "
+                "machine; refused (a host that is yours may be named in UPSTREAM_REALMS)"
+            )
         case TimeoutError() | aiohttp_socks.ProxyTimeoutError():
             return UpstreamTimedOut(f"{host} did not answer in time")
         case _ if _is_untrusted(error):
@@ -38,6 +44,11 @@ def _fault(host: str, error: Exception) -> RegistryError:
             return UpstreamBroken(f"{host} sent an answer that cannot be read")
         case _:
             return UpstreamUnreachable(f"{host} cannot be reached")
+
+
+def _is_refused(error: Exception) -> bool:
+    """Aiohttp wraps what its socket factory raises."""
+    return isinstance(error, AddressRefused) or isinstance(error.__cause__, AddressRefused)
 
 
 def _is_untrusted(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import aiohttp
 from yarl import URL
 
-from adapters.upstream.addresses import check_redirect, origin_of, parse_url
+from adapters.upstream.addresses import ConfiguredOrigins, Reach, check_redirect, origin_of, parse_url
 from adapters.upstream.bounds import Gate
 from adapters.upstream.codings import decoded
 from adapters.upstream.faults import translated
@@ -106,12 +106,15 @@ class Response:
 
 
 class HttpClient:
-    """Speaks HTTP to one upstream and those that it sends us to. `agent` is our User-Agent."""
+    """Speaks HTTP to one upstream and those that it sends us to. `agent` is our User-Agent; `configured` says where the
+    operator sends us, and so which addresses are not checked.
+    """
 
-    def __init__(self, sessions: Sessions, gate: Gate, agent: str) -> None:
+    def __init__(self, sessions: Sessions, gate: Gate, agent: str, configured: ConfiguredOrigins) -> None:
         self._sessions = sessions
         self._gate = gate
         self._agent = agent
+        self._configured = configured
 
     def proxy_to(self, url: URL) -> str | None:
         """The proxy that a request to there takes, None for a direct connection."""
@@ -139,7 +142,8 @@ class HttpClient:
                 await self._gate.turn()  # elsewhere it is storage's business
                 if request.check:
                     await request.check()
-            response = await self._send(asked.with_authorization(authorization))
+            reach = self._configured.reach(request.origin, origin_of(url))
+            response = await self._send(asked.with_authorization(authorization), reach)
             try:
                 target = _redirect_target(response, asked) if request.follow else None
                 if target is None and not _wants_get(method, response.status, is_own=is_own):
@@ -157,12 +161,13 @@ class HttpClient:
             url = target
         raise UpstreamBroken("the upstream redirects without end")
 
-    async def _send(self, request: Request) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request, reach: Reach) -> aiohttp.ClientResponse:
         method, url = request.method, request.url
         headers = [*request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
-        session, proxy = self._sessions.way_to(url)
+        with translated(_host(url)):
+            session, proxy = self._sessions.way_to(url, reach)
         send = partial(
             session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
         )

@@ -1,18 +1,19 @@
 """The aiohttp sessions over which requests leave, for each worker process its own."""
 
+import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from aiohttp_socks import ProxyConnector
 from yarl import URL
 
-from adapters.upstream.addresses import is_link_local
+from adapters.upstream.addresses import Reach, check_address, check_host
 from adapters.upstream.proxies import ProxyRules
 
 # A signed redirect address or a challenge of a large cloud passes aiohttp's 8190 bytes.
@@ -39,30 +40,40 @@ class SessionSettings:
 
 
 class Sessions:
-    """One session for what leaves directly or by an HTTP proxy, and one for each SOCKS proxy: its connections are made
-    in another way and must never be taken for direct ones.
+    """One session for each reach of direct connections, and one for each SOCKS proxy, whose connections are made in
+    another way. A connection is used again within its session only, and so never by a request that could not have made
+    it: the connection pools know hosts and ports, and nothing of reaches.
     """
 
     def __init__(
-        self, direct: aiohttp.ClientSession, by_socks: Mapping[str, aiohttp.ClientSession], rules: ProxyRules
+        self,
+        direct: Mapping[Reach, aiohttp.ClientSession],
+        by_socks: Mapping[str, aiohttp.ClientSession],
+        rules: ProxyRules,
     ) -> None:
         self._direct = direct
         self._by_socks = by_socks
         self._rules = rules
 
-    def way_to(self, url: URL) -> tuple[aiohttp.ClientSession, str | None]:
-        """The session, and the HTTP proxy that it is to use."""
+    def way_to(self, url: URL, reach: Reach) -> tuple[aiohttp.ClientSession, str | None]:
+        """The session, and the HTTP proxy that it is to use. Raises AddressRefused where a proxy would have to connect
+        to an address that the reach does not allow. Direct connections are checked when they are made.
+        """
         proxy = self._rules.proxy_for(url)
-        if proxy is not None and proxy in self._by_socks:
+        if proxy is None:
+            return self._direct[reach], None
+        check_host(url.host or "", reach)
+        if proxy in self._by_socks:
             return self._by_socks[proxy], None
-        return self._direct, proxy
+        # What connects is the proxy, and the operator named it.
+        return self._direct[Reach.CONFIGURED], proxy
 
     def proxy_to(self, url: URL) -> str | None:
         """The proxy of whatever kind, None for a direct connection."""
         return self._rules.proxy_for(url)
 
     async def close(self) -> None:
-        for session in (self._direct, *self._by_socks.values()):
+        for session in (*self._direct.values(), *self._by_socks.values()):
             await session.close()
 
 
@@ -71,9 +82,9 @@ def open_sessions(settings: SessionSettings, rules: ProxyRules) -> Sessions:
     context = _context(settings)
     if settings.proxy:
         rules = ProxyRules.always(settings.proxy)
-    direct = aiohttp.TCPConnector(limit=0, ssl=context, resolver=_GuardedResolver())
+    direct = {reach: _session(settings, _direct_connector(reach, context)) for reach in Reach}
     by_socks = {proxy: _session(settings, _socks_connector(proxy, context)) for proxy in rules.socks}
-    return Sessions(_session(settings, direct), by_socks, rules)
+    return Sessions(direct, by_socks, rules)
 
 
 def _context(settings: SessionSettings) -> ssl.SSLContext:
@@ -88,10 +99,23 @@ def _context(settings: SessionSettings) -> ssl.SSLContext:
     return context
 
 
+def _direct_connector(reach: Reach, context: ssl.SSLContext) -> aiohttp.TCPConnector:
+    """Checks each address when a socket for it is made: after the name was resolved, before anything is sent. So a name
+    that means another address the next time gains nothing, and an address that stands in a URL is checked as well.
+    """
+
+    def checked_socket(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, place = address
+        check_address(ipaddress.ip_address(place[0]), reach)
+        return socket.socket(family, kind, protocol)
+
+    return aiohttp.TCPConnector(limit=0, ssl=context, resolver=ThreadedResolver(), socket_factory=checked_socket)
+
+
 def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnector:
     """Names are resolved at the proxy, by `socks5` as by `socks5h`, as Go does and so docker and containerd: often
-    there is no other place to resolve them. So _GuardedResolver sees none of them, and link-local addresses are
-    refused as literals only, in check_redirect; what lies behind a name is the proxy's to guard, as with HTTP proxies.
+    there is no other place to resolve them. So forbidden addresses are refused as literals only (addresses.check_host);
+    what lies behind a name is the proxy's to guard, as with HTTP proxies.
     """
     address = URL(proxy)
     return ProxyConnector(
@@ -120,22 +144,3 @@ def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aioh
         max_field_size=_HEADER_LIMIT,
         skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
     )
-
-
-class _GuardedResolver(AbstractResolver):
-    """Leaves out link-local addresses, whatever name they hide behind (see addresses.check_redirect)."""
-
-    def __init__(self) -> None:
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        allowed = [one for one in found if not is_link_local(one["host"])]
-        if not allowed:
-            raise OSError(None, "only link-local addresses")
-        return allowed
-
-    async def close(self) -> None:
-        await self._resolver.close()

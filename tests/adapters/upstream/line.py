@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
-from adapters.upstream.bounds import Bounds
-from adapters.upstream.clients import UpstreamClients, Way, open_clients
+from adapters.upstream.addresses import ConfiguredOrigins
+from adapters.upstream.bounds import Bounds, Gate
+from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.endpoint_health import EndpointHealth
 from adapters.upstream.failover import Failover
 from adapters.upstream.http_client import HttpClient
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.search import HttpUpstreamSearch
-from adapters.upstream.session import SessionSettings
+from adapters.upstream.session import SessionSettings, open_sessions
 from adapters.upstream.session_logins import SessionLogins
 from adapters.upstream.token_relay import HttpTokenRelay
 from application.ports.upstream_registry import Facts, Fetch, Passed, PingAnswer, Resource, UpstreamRight
@@ -57,7 +58,7 @@ def resources(upstream: Upstream) -> dict[str, Resource]:
 class Parts:
     """The adapters over the sessions of one upstream, and what they told."""
 
-    client: HttpClient
+    clients: UpstreamClients
     relay: HttpTokenRelay
     registry: HttpUpstreamRegistry
     search: HttpUpstreamSearch
@@ -65,15 +66,15 @@ class Parts:
     events: RecordingEventSink
 
 
-class OneClient(UpstreamClients):
-    """Whatever the upstream is: most tests know its address only when it listens."""
+class AnyUpstream(UpstreamClients):
+    """Makes the client when the upstream is known: most tests know its address only when it listens."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: Callable[[Upstream], HttpClient]) -> None:
         super().__init__({})
         self.client = client
 
     def of(self, upstream: Upstream) -> HttpClient:
-        return self.client
+        return self.client(upstream)
 
 
 @contextmanager
@@ -94,16 +95,20 @@ async def parts(
     **session: Any,
 ) -> AsyncIterator[Parts]:
     """`session`: further SessionSettings."""
-    clock, events, upstream = StoppedClock(), RecordingEventSink(), upstream_at("http://127.0.0.1:9")
-    ways = {upstream: Way(SessionSettings(silence, **session), bounds or Bounds())}
+    clock, events, gate = StoppedClock(), RecordingEventSink(), Gate(bounds or Bounds())
     async with AsyncExitStack() as stack:
         with no_authorities():
-            opened = await stack.enter_async_context(open_clients(ways, proxies or ProxyRules(), "test-agent/1"))
-        clients = OneClient(opened.of(upstream))
+            sessions = open_sessions(SessionSettings(silence, **session), proxies or ProxyRules())
+        stack.push_async_callback(sessions.close)
+
+        def client_of(upstream: Upstream) -> HttpClient:
+            return HttpClient(sessions, gate, "test-agent/1", ConfiguredOrigins.of(upstream))
+
+        clients = AnyUpstream(client_of)
         relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)
         failover = Failover(EndpointHealth(events, trial_after))
         registry = HttpUpstreamRegistry(clients, SessionLogins(relay, clock), failover)
-        yield Parts(clients.client, relay, registry, HttpUpstreamSearch(clients), clock, events)
+        yield Parts(clients, relay, registry, HttpUpstreamSearch(clients), clock, events)
     await asyncio.sleep(0)
 
 

@@ -1,11 +1,23 @@
 """Addresses that nobody may send us to."""
 
+from dataclasses import replace
+from ipaddress import ip_address
+
 import pytest
 from yarl import URL
 
-from adapters.upstream.addresses import check_redirect, is_link_local, origin_of, parse_url
+from adapters.upstream.addresses import (
+    AddressRefused,
+    ConfiguredOrigins,
+    Reach,
+    check_address,
+    check_host,
+    check_redirect,
+    origin_of,
+    parse_url,
+)
 from domain.errors import UpstreamBroken
-from domain.upstreams import Origin
+from domain.upstreams import Origin, Upstream
 
 REGISTRY = Origin("https", "registry.test", 443)
 
@@ -30,28 +42,120 @@ def test_http_may_lead_to_https_and_to_http() -> None:
     check_redirect(upstream, Origin("http", "cdn.test", 80))
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "fe80::1", "[fe80::1]", "::ffff:169.254.169.254", "0.0.0.0", "::"])
-def test_link_local_addresses_are_refused(host: str) -> None:
-    assert is_link_local(host)
-    with pytest.raises(UpstreamBroken):
-        check_redirect(REGISTRY, Origin("https", host, 443))
+METADATA = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"]
+NO_MACHINE = ["0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "239.1.2.3", "255.255.255.255", "ff02::1"]
+LINK_LOCAL = ["169.254.1.1", "fe80::1", "fe80::a9fe:a9fe", "febf::1", "fe80::1%eth0"]
+LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1"]
+HOLDING_LOOPBACK = [
+    "::ffff:127.0.0.1",
+    "::127.0.0.1",
+    "::ffff:0:127.0.0.1",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b:1::127.0.0.1",
+    "64:ff9b:1:fffe::7f00:1",
+    "64:ff9b:1:7f00:0:100::",
+    "64:ff9b:1:7f:0:1::",
+    "64:ff9b:1:0:7f:0:100::",
+    "2002:7f00:1::",
+    "2002:7f00:1::1234",
+    "2001:0:7f00:1::",
+    "2001:0:102:304::80ff:fffe",
+    "2001:db8::5efe:127.0.0.1",
+    "2001:db8::200:5efe:7f00:1",
+]
+HOLDING_METADATA = ["::ffff:169.254.169.254", "64:ff9b::100.100.100.200", "2002:a83f:8110::", "64:ff9b:1::a9fe:a9fe"]
+ALLOWED = [
+    "8.8.8.8",
+    "10.0.0.1",
+    "172.16.5.4",
+    "192.168.1.1",
+    "100.64.0.1",
+    "2001:db8::1",
+    "2606:4700::1111",
+    "fd12:3456::1",
+    "::ffff:10.0.0.1",
+    "64:ff9b::8.8.8.8",
+    "64:ff9b:1::10.1.2.3",
+    "2002:808:808::1",
+]
+
+
+@pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + HOLDING_METADATA)
+@pytest.mark.parametrize("reach", [Reach.LOCAL, Reach.REMOTE])
+def test_metadata_link_local_and_no_addresses_are_refused(address: str, reach: Reach) -> None:
+    with pytest.raises(AddressRefused):
+        check_address(ip_address(address), reach)
+    with pytest.raises(AddressRefused):
+        check_host(address, reach)
+
+
+@pytest.mark.parametrize("address", LOOPBACK + HOLDING_LOOPBACK)
+def test_loopback_is_refused_where_the_upstream_is_elsewhere(address: str) -> None:
+    with pytest.raises(AddressRefused):
+        check_address(ip_address(address), Reach.REMOTE)
+    with pytest.raises(AddressRefused):
+        check_host(address, Reach.REMOTE)
+
+
+@pytest.mark.parametrize("address", LOOPBACK)
+def test_loopback_is_allowed_where_the_upstream_is_on_it(address: str) -> None:
+    check_address(ip_address(address), Reach.LOCAL)
+
+
+@pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + LOOPBACK + HOLDING_LOOPBACK + ALLOWED)
+def test_what_the_operator_configured_is_allowed_wherever_it_is(address: str) -> None:
+    check_address(ip_address(address), Reach.CONFIGURED)
+
+
+@pytest.mark.parametrize("address", ALLOWED)
+def test_private_and_public_addresses_are_allowed(address: str) -> None:
+    """A registry on a local network redirects to storage there."""
+    check_address(ip_address(address), Reach.REMOTE)
+    check_host(address, Reach.REMOTE)
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "x.localhost", "::ffff:127.0.0.1"]
+    "host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost", "x.localhost", "[::1]"]
 )
-def test_loopback_is_for_an_upstream_on_it_only(host: str) -> None:
-    with pytest.raises(UpstreamBroken):
-        check_redirect(REGISTRY, Origin("https", host, 443))
-    check_redirect(Origin("https", "localhost", 5000), Origin("https", host, 443))
-    check_redirect(Origin("http", "127.0.0.1", 5000), Origin("http", host, 443))
+def test_other_notations_of_loopback_are_refused_where_a_proxy_connects(host: str) -> None:
+    """The resolver understands them as inet_aton does, so they lead to the proxy's own machine."""
+    with pytest.raises(AddressRefused):
+        check_host(host, Reach.REMOTE)
 
 
-@pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1"])
-def test_loopback_in_other_notations_is_refused_too(host: str) -> None:
-    """The resolver understands them as inet_aton does, so they lead to this very machine."""
-    with pytest.raises(UpstreamBroken):
-        check_redirect(REGISTRY, Origin("https", host, 443))
+def test_a_name_is_for_the_proxy_to_resolve() -> None:
+    check_host("metadata.test", Reach.REMOTE)
+
+
+HERE = Upstream.at("http://127.0.0.1:5000", Origin("http", "127.0.0.1", 5000))
+FAR = replace(
+    Upstream.at("https://registry.test", REGISTRY, "https://search.test/v1/search"),
+    fallbacks=(("http://10.0.0.1:5000", Origin("http", "10.0.0.1", 5000)),),
+    realms=frozenset({"tokens.test", "other.test:8443"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "reach"),
+    [
+        (REGISTRY, REGISTRY, Reach.CONFIGURED),
+        (REGISTRY, Origin("http", "10.0.0.1", 5000), Reach.CONFIGURED),
+        (REGISTRY, Origin("https", "search.test", 443), Reach.CONFIGURED),
+        (REGISTRY, Origin("http", "tokens.test", 80), Reach.CONFIGURED),
+        (REGISTRY, Origin("https", "other.test", 8443), Reach.CONFIGURED),
+        (REGISTRY, Origin("https", "other.test", 443), Reach.REMOTE),
+        (REGISTRY, Origin("https", "registry.test", 8443), Reach.REMOTE),
+        (Origin("http", "127.0.0.1", 80), Origin("http", "127.0.0.1", 81), Reach.REMOTE),
+    ],
+)
+def test_the_operator_named_the_addresses_the_search_and_the_realms(
+    asked: Origin, target: Origin, reach: Reach
+) -> None:
+    assert ConfiguredOrigins.of(FAR).reach(asked, target) is reach
+
+
+def test_an_upstream_on_loopback_may_send_us_to_loopback() -> None:
+    assert ConfiguredOrigins.of(HERE).reach(HERE.origin, Origin("http", "storage.test", 80)) is Reach.LOCAL
 
 
 @pytest.mark.parametrize("address", ["ftp://registry.test/", "/relative", "http:///", "https://x:0/", "mailto:a@b", ""])

@@ -21,6 +21,11 @@ WAY = Way(SessionSettings(5), Bounds())
 OTHER = Way(SessionSettings(6), Bounds())
 
 
+def naming(upstream: Upstream, server: WireServer) -> Upstream:
+    """Its operator sends it to this server on loopback."""
+    return replace(upstream, realms=frozenset({f"127.0.0.1:{server.port}"}))
+
+
 def with_fallback(upstream: Upstream, other: Upstream) -> Upstream:
     return replace(upstream, fallbacks=((other.url, other.origin),))
 
@@ -50,9 +55,10 @@ async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> Non
 @in_loop
 async def test_equal_settings_share_connections_and_others_do_not(way: Way, connections: int) -> None:
     async with WireServer(lambda _: reply(body=b"x")) as server:
+        first, second = naming(FIRST, server), naming(SECOND, server)
         with no_authorities():
-            async with open_clients({FIRST: WAY, SECOND: way}, ProxyRules(), "agent") as clients:
-                for upstream in (FIRST, SECOND, FIRST):
+            async with open_clients({first: WAY, second: way}, ProxyRules(), "agent") as clients:
+                for upstream in (first, second, first):
                     async with clients.of(upstream).request(Request("GET", URL(server.url))) as response:
                         await response.read(10)
         assert server.connections == connections
@@ -62,10 +68,11 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Way, conn
 async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
     bounded = Way(WAY.session, Bounds(max_connections=1))
     async with WireServer(lambda _: reply(body=b"x")) as server:
+        first, second = naming(FIRST, server), naming(SECOND, server)
         with no_authorities():
-            async with open_clients({FIRST: bounded, SECOND: bounded}, ProxyRules(), "agent") as clients:
+            async with open_clients({first: bounded, second: bounded}, ProxyRules(), "agent") as clients:
                 request = Request("GET", URL(server.url))
-                async with asyncio.timeout(5), clients.of(FIRST).request(request), clients.of(SECOND).request(request):
+                async with asyncio.timeout(5), clients.of(first).request(request), clients.of(second).request(request):
                     assert len(server.heard) == 2
 
 

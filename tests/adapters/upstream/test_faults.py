@@ -192,7 +192,9 @@ async def test_signed_address_is_in_no_message(then: str) -> None:
     async with line(lambda _: Say(then=then), silence=0.3) as link:
         signed = URL(f"{link.server.url}/blob?X-Amz-Signature=verysecret", encoded=True)
         with pytest.raises(UpstreamFault, match=r"127\.0\.0\.1") as failed:
-            async with link.parts.client.request(Request("GET", signed, authorization="Basic verysecret")):
+            async with link.parts.clients.of(link.upstream).request(
+                Request("GET", signed, authorization="Basic verysecret")
+            ):
                 pass
         assert "verysecret" not in failed.value.message
 

@@ -76,8 +76,11 @@ async def test_https_goes_through_a_tunnel() -> None:
 async def test_login_of_the_proxy_is_for_the_proxy() -> None:
     async with WireServer(lambda _: reply(body=b"{}")) as proxy:
         address = proxy.url.replace("http://", "http://user:pass@")
-        request = Request("GET", URL("http://registry.test/x"))
-        async with parts(proxies=ProxyRules(http=address)) as adapters, adapters.client.request(request):
+        upstream, request = upstream_at("http://registry.test"), Request("GET", URL("http://registry.test/x"))
+        async with (
+            parts(proxies=ProxyRules(http=address)) as adapters,
+            adapters.clients.of(upstream).request(request),
+        ):
             pass
         assert proxy.heard[0].header("Proxy-Authorization") == "Basic dXNlcjpwYXNz"
         assert proxy.heard[0].header("Authorization") is None

@@ -1,0 +1,262 @@
+"""Upstreams that name a host, whose name leads to this machine or to a metadata service."""
+
+import socket
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from adapters.upstream.bounds import Bounds
+from adapters.upstream.clients import Way, open_clients
+from adapters.upstream.http_client import Request
+from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.session import SessionSettings
+from application.ports.upstream_registry import Fetch, Passed, Session
+from domain.errors import UpstreamBroken, UpstreamFault
+from domain.upstreams import Upstream
+from tests.adapters.upstream.line import CONTENT, Parts, in_loop, no_authorities, parts, resources, upstream_at
+from tests.adapters.upstream.relays import SocksProxy
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+
+FORBIDDEN = [
+    "127.0.0.1",
+    "127.8.8.8",
+    "::1",
+    "0.0.0.0",
+    "169.254.169.254",
+    "100.100.100.200",
+    "168.63.129.16",
+    "224.0.0.1",
+    "255.255.255.255",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "fe80::1",
+    "::ffff:127.0.0.1",
+    "::127.0.0.1",
+    "64:ff9b::7f00:1",
+    "64:ff9b:1::a9fe:a9fe",
+    "2002:7f00:1::",
+    "2002:a9fe:a9fe::1",
+    "2001:0:7f00:1::",
+]
+
+
+class Names:
+    """What the names of these tests mean. Other names are looked up as ever."""
+
+    def __init__(self) -> None:
+        self.meanings: dict[str, list[str]] = {"registry.test": ["127.0.0.1"]}
+        self.looked_up: list[str] = []
+        self._ask = socket.getaddrinfo
+
+    def look_up(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        """In the place of socket.getaddrinfo."""
+        self.looked_up.append(str(host))
+        if host not in self.meanings:
+            return self._ask(host, port, *args, **options)
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in self.meanings[host]
+        ]
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    """The upstream of these tests is `registry.test`, which the operator configured: that leads to loopback, and is
+    allowed to.
+    """
+    known = Names()
+    monkeypatch.setattr(socket, "getaddrinfo", known.look_up)
+    return known
+
+
+def upstream_of(server: WireServer, host: str = "registry.test") -> Upstream:
+    return upstream_at(f"http://{host}:{server.port}")
+
+
+def sending_to(location: str, rest: Say | None = None) -> Any:
+    """What is asked under /v2/ is elsewhere."""
+    after = rest or reply(body=CONTENT)
+    return lambda heard: reply(307, ("Location", location)) if heard.target.startswith("/v2/") else after
+
+
+async def read(
+    adapters: Parts, upstream: Upstream, right: Passed | Session | None = None, *, head: bool = False
+) -> bytes:
+    asked = Fetch(resources(upstream)["blob"], right or Passed(), head=head)
+    async with adapters.registry.open(asked) as answer:
+        return b"" if head else await answer.read(1000)
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+@pytest.mark.parametrize("head", [False, True])
+@in_loop
+async def test_no_name_in_a_redirect_leads_to_a_forbidden_address(names: Names, address: str, *, head: bool) -> None:
+    names.meanings["inside.test"] = [address]
+    async with WireServer() as server, parts(0.5) as adapters:
+        server.script = sending_to(f"http://inside.test:{server.port}/stored")
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server), head=head)
+        assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]"])
+@in_loop
+async def test_no_literal_of_a_redirect_leads_there_either(names: Names, host: str) -> None:
+    async with WireServer() as server, parts(0.5) as adapters:
+        server.script = sending_to(f"http://{host}:{server.port}/stored")
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server))
+        assert len(server.heard) == 1
+
+
+@in_loop
+async def test_the_second_hop_is_checked_as_the_first(names: Names) -> None:
+    """And from a server that was reached as the operator configured it."""
+    names.meanings["inside.test"] = ["127.0.0.1"]
+    async with WireServer() as server, parts(0.5) as adapters:
+        server.script = lambda heard: (
+            reply(307, ("Location", "/again"))
+            if heard.target.startswith("/v2/")
+            else reply(307, ("Location", f"http://inside.test:{server.port}/stored"))
+        )
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server))
+        assert [heard.target for heard in server.heard[1:]] == ["/again"]
+
+
+@in_loop
+async def test_no_name_of_a_token_server_leads_to_a_forbidden_address(names: Names) -> None:
+    """The realm is trusted with credentials, since it is on the upstream's own domain."""
+    names.meanings["registry.example.com"] = names.meanings["auth.example.com"] = ["127.0.0.1"]
+    async with WireServer() as server, parts(0.5) as adapters:
+        realm = f'Bearer realm="http://auth.example.com:{server.port}/token"'
+        server.script = lambda _: reply(401, ("WWW-Authenticate", realm))
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server, "registry.example.com"), Session())
+        assert not [heard for heard in server.heard if heard.target.startswith("/token")]
+
+
+@in_loop
+async def test_no_redirect_of_a_search_leads_to_a_forbidden_address(names: Names) -> None:
+    names.meanings["inside.test"] = ["127.0.0.1"]
+    async with WireServer() as server, parts(0.5) as adapters:
+        server.script = lambda _: reply(307, ("Location", f"http://inside.test:{server.port}/stored"))
+        upstream = replace(upstream_of(server), search_url=f"http://registry.test:{server.port}/v1/search")
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await adapters.search.search(upstream, "x", 5)
+        assert len(server.heard) == 1
+
+
+@in_loop
+async def test_of_several_addresses_only_the_allowed_ones_are_tried(names: Names) -> None:
+    names.meanings["inside.test"] = ["127.0.0.1", "::1", "169.254.169.254"]
+    async with WireServer() as server, parts(0.5) as adapters:
+        server.script = sending_to(f"http://inside.test:{server.port}/stored")
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server))
+        names.meanings["inside.test"] = ["127.0.0.1", "203.0.113.7"]
+        server.script = sending_to(f"http://inside.test:{server.port}/stored")
+        with pytest.raises(UpstreamFault):
+            await read(adapters, upstream_of(server))
+        assert all(heard.target.startswith("/v2/") for heard in server.heard)
+
+
+@in_loop
+async def test_a_name_that_means_another_address_afterwards_gains_nothing(names: Names) -> None:
+    """DNS rebinding: whatever was looked up before, the address of the connection itself is checked."""
+    names.meanings["inside.test"] = ["203.0.113.7"]
+    async with WireServer() as server, parts(0.3) as adapters:
+        server.script = sending_to(f"http://inside.test:{server.port}/stored")
+        with pytest.raises(UpstreamFault):
+            await read(adapters, upstream_of(server))
+        names.meanings["inside.test"] = ["127.0.0.1"]
+        server.script = sending_to(f"http://inside.test:{server.port + 1}/stored")  # another key in aiohttp's DNS cache
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_of(server))
+
+
+@in_loop
+async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(names: Names) -> None:
+    """Two upstreams with equal settings share their connections. One is on loopback and may send us to loopback."""
+    names.meanings["inside.test"] = ["127.0.0.1"]
+    async with WireServer() as server:
+        here, far = upstream_at(server.url), upstream_of(server)
+        named = upstream_at(f"http://inside.test:{server.port}")
+        server.script = sending_to(f"http://inside.test:{server.port}/stored")
+        way = Way(SessionSettings(0.5), Bounds())
+        with no_authorities():
+            async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
+                for upstream in (here, named):
+                    async with clients.of(upstream).request(Request("GET", URL(f"{upstream.url}/v2/x"))) as response:
+                        assert await response.read(100) == CONTENT
+                with pytest.raises(UpstreamBroken, match="refused"):
+                    async with clients.of(far).request(Request("GET", URL(f"{far.url}/v2/x"))):
+                        pass
+
+
+@in_loop
+async def test_a_host_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
+    names.meanings["storage.test"] = names.meanings["auth.registry.test"] = ["127.0.0.1"]
+
+    async with WireServer() as server, parts() as adapters:
+
+        def script(heard: Heard) -> Say:
+            if heard.target.startswith("/token"):
+                return reply(body=b'{"token": "abc"}')
+            if heard.target == "/stored":
+                return reply(body=CONTENT)
+            if heard.header("Authorization"):
+                return reply(307, ("Location", f"http://storage.test:{server.port}/stored"))
+            realm = f'Bearer realm="http://auth.registry.test:{server.port}/token"'
+            return reply(401, ("WWW-Authenticate", realm))
+
+        server.script = script
+        realms = frozenset({"storage.test", f"auth.registry.test:{server.port}"})
+        upstream = replace(upstream_of(server), realms=realms)
+        assert await read(adapters, upstream, Session()) == CONTENT
+
+
+@in_loop
+async def test_a_fallback_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
+    names.meanings["other.test"] = ["127.0.0.1"]
+    async with WireServer(lambda _: reply(503)) as first, WireServer(lambda _: reply(body=CONTENT)) as second:
+        other = upstream_of(second, "other.test")
+        upstream = replace(upstream_of(first), fallbacks=((other.url, other.origin),))
+        async with parts() as adapters:
+            assert await read(adapters, upstream) == CONTENT
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.7.8", "172.16.1.1", "fd12:3456::1"])
+@in_loop
+async def test_a_private_address_is_tried(names: Names, address: str) -> None:
+    """A registry on a local network has its storage there. What fails here is the connection, and not our check."""
+    names.meanings["storage.test"] = [address]
+    async with WireServer() as server, parts(0.3) as adapters:
+        server.script = sending_to(f"http://storage.test:{server.port}/stored")
+        with pytest.raises(UpstreamFault) as failed:
+            await read(adapters, upstream_of(server))
+        assert "refused" not in failed.value.message
+
+
+@in_loop
+async def test_a_proxy_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
+    """It also resolves the names: what they mean there we cannot check."""
+    async with WireServer() as server, SocksProxy() as proxy, parts(proxy=proxy.url()) as adapters:
+        server.script = sending_to(f"http://other.test:{server.port}/stored")
+        assert await read(adapters, upstream_of(server)) == CONTENT
+        assert proxy.asked == [("registry.test", server.port), ("other.test", server.port)]
+        assert "other.test" not in names.looked_up
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "100.100.100.200", "[64:ff9b::7f00:1]", "localhost"])
+@in_loop
+async def test_a_forbidden_literal_does_not_reach_an_http_proxy(names: Names, host: str) -> None:
+    async with WireServer() as proxy, parts(proxies=ProxyRules(http=proxy.url)) as adapters:
+        proxy.script = lambda _: reply(307, ("Location", f"http://{host}/latest"))
+        with pytest.raises(UpstreamBroken, match="refused"):
+            await read(adapters, upstream_at("http://registry.test"))
+        assert len(proxy.heard) == 1
