@@ -9,6 +9,7 @@ from application.pull_rules import PullRules
 from application.refusals import Refusals
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
+from domain.access import Account
 from domain.authorization import Basic, Bearer, Unreadable
 from domain.token_verifier import TokenVerifier
 from domain.tokens import TokenKind, TokenRefused, VerifiedToken
@@ -108,11 +109,11 @@ class AuthorizePull:
     def _of_owner(self, gate: Gate, token: VerifiedToken) -> Gate:
         """The gate, now that the token's owner stands before it. Raises TokenRefused."""
         if gate.row.checks_accounts:
-            if not self._accounts.still_exists(token.account):
-                raise TokenRefused("invalid_token", "the token's account does not exist any more")
+            if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
+                raise TokenRefused("invalid_token", "the token's account was removed or has another password now")
             # Only here: where accounts are not checked, a token of other days may name one that nobody checked.
             gate = replace(gate, account=token.account)
-        current_record().account = token.account or None
+        current_record().passed(token.account, token.account_stamp)
         # Before the token's scopes: who is told that a token does not suffice fetches the next one, in vain.
         self._rules.check(gate)
         token.require(gate.wish.needed)
@@ -129,7 +130,7 @@ class AuthorizePull:
         account = None if rule is BasicRule.REFUSE else await self._accounts(basic.credentials, address)
         if account is None:
             raise self._refusals.by_us(gate, "authentication required")
-        current_record().account = account.name
+        current_record().passed(account.name, account.stamp)
         gate = replace(gate, account=account.name)
         match rule:
             case BasicRule.ACCOUNT_EXCHANGED:

@@ -40,14 +40,14 @@ class CheckAccount:
         site, name = _site(address), credentials.username
         attempt = Attempt(site, name, self._policy.still_exists(name))
         here = self._fingerprint(credentials, site)
-        if self._is_right(here, name) and self._attempts.trusts(attempt):
-            return Account(name)
+        if (account := self._remembered(here, name)) and self._attempts.trusts(attempt):
+            return account
         # The same login many times at once, as docker sends it with each layer, is one attempt.
         return await self._joined.do(here, lambda: self._check(credentials, attempt, here))
 
-    def still_exists(self, name: str) -> bool:
-        """Whether there still is such an account; asked for each token that bears its name."""
-        return self._policy.still_exists(name)
+    def is_unchanged(self, account: Account) -> bool:
+        """Whether the account still is what it was when the stamp was taken; asked for each token of an account."""
+        return self._policy.is_unchanged(account)
 
     def close(self) -> None:
         """At the end of this process, or of the settings that the accounts are of."""
@@ -55,23 +55,22 @@ class CheckAccount:
 
     async def _check(self, credentials: Credentials, attempt: Attempt, here: bytes) -> Account | None:
         async with self._attempts.turn(attempt):
-            stamp = self._policy.stamp(credentials.username)
             anywhere = self._fingerprint(credentials, None)
-            if self._is_right(anywhere, credentials.username):
-                account: Account | None = Account(credentials.username)
-            else:
+            account = self._remembered(anywhere, credentials.username)
+            if account is None:
                 account = await self._steps.run(lambda: self._policy.authenticate(credentials))
             if account is None:
                 self._attempts.wrong(attempt)
                 return None
             self._attempts.right(attempt)
-            for fingerprint in (here, anywhere) if stamp else ():
-                self._right.put(fingerprint, stamp)
+            for fingerprint in (here, anywhere) if account.stamp else ():
+                self._right.put(fingerprint, account.stamp)
             return account
 
-    def _is_right(self, fingerprint: bytes, name: str) -> bool:
-        stamp = self._right.get(fingerprint)
-        return stamp is not None and stamp == self._policy.stamp(name)
+    def _remembered(self, fingerprint: bytes, name: str) -> Account | None:
+        """The account that this login opened before, with the stamp of that time; None where that has changed."""
+        account = Account(name, self._right.get(fingerprint) or "")
+        return account if self._policy.is_unchanged(account) else None
 
     def _fingerprint(self, credentials: Credentials, site: str | None) -> bytes:
         text = f"{'' if site is None else len(site)}:{site or ''}:{credentials.joined()}"

@@ -9,7 +9,7 @@ from application.ports.token_relay import TokenRequest
 from application.refusals import REFUSED_UPSTREAM
 from application.relayed_tokens import RelayedTokens
 from application.upstream_stances import UpstreamStances
-from domain.access import ANONYMOUS, Credentials, ScopeSet
+from domain.access import NOBODY, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
 from domain.errors import CredentialsRefused, Denied, NoTokensHere
@@ -84,16 +84,16 @@ class GrantToken:
         """What our word is good for: by the upstream's names, and by the client's own, which may mean any upstream."""
         return self._policy.permit(ScopeSet.of((*wanted, *query.scopes)))
 
-    async def _check_account(self, row: TrustRow, query: TokenQuery) -> str:
+    async def _check_account(self, row: TrustRow, query: TokenQuery) -> Account:
         if not row.checks_accounts:
-            return ANONYMOUS
+            return NOBODY
         if query.credentials is None:
             raise CredentialsRefused("this mirror wants an account: log in with a user name and a password")
         account = await self._accounts(query.credentials, query.address)
         if account is None:
             raise CredentialsRefused("wrong user name or password")
         current_record().account = account.name
-        return account.name
+        return account
 
     def _asks_for_ours(self, query: TokenQuery, challenge: Challenge) -> bool:
         """The seed's K2: `service` names us. Where the upstream bears our name too, it means the upstream."""
@@ -108,9 +108,9 @@ class GrantToken:
             if not public:
                 raise
             # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
-            return self._issuer.issue(ANONYMOUS, public)
+            return self._issuer.issue(NOBODY, public)
 
-    async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: str) -> IssuedToken:
+    async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: Account) -> IssuedToken:
         if query.refresh_token:
             # One from when this upstream was alone here: what is countersigned has none. Not ignored, as above.
             raise CredentialsRefused("the token endpoint takes no refresh tokens here: log in anew")

@@ -35,9 +35,16 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who may use this service."""
+    """Somebody who may use this service. `stamp` identifies the state of the account (AccountDirectory.stamp) at which
+    its login was checked or its token was signed. Two values with the same name are equal, whatever their stamps.
+    """
 
     name: str
+    stamp: str = field(default="", compare=False, repr=False)
+
+
+NOBODY = Account(ANONYMOUS)
+"""The anonymous caller, who has no account."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,19 @@ class AccountPolicy:
         return self._accounts.find(credentials)
 
     def still_exists(self, name: str) -> bool:
-        """A token outlives neither its account nor, where accounts are checked, anonymity."""
+        """Whether there is an account of this name now."""
         return name != ANONYMOUS and self._accounts.knows(name)
+
+    def account(self, name: str) -> Account:
+        """The account of this name as it is now; its stamp is "" where it does not exist."""
+        return Account(name, self.stamp(name))
+
+    def is_unchanged(self, account: Account) -> bool:
+        """Whether the account exists and has the stamp that `account` has: a token ends with the password that it was
+        given for, also where another account of the same name follows. The anonymous caller has no account.
+        """
+        stamp = self.stamp(account.name)
+        return stamp != "" and stamp == account.stamp
 
     def stamp(self, name: str) -> str:
         """What was found of the account holds as long as this does; "" where it does not exist."""

@@ -35,8 +35,9 @@ class AccountDirectory(Protocol):
     """The accounts that the operator configured."""
 
     def find(self, credentials: Credentials) -> Account | None:
-        """The account with exactly these credentials, None where there is none. Takes the same time whether the user
-        or the password is wrong, and may take so long that it is none of the event loop's steps.
+        """The account with exactly these credentials, with the stamp of the entry that they were compared with; None
+        where there is none. Takes the same time whether the user or the password is wrong, and may take so long that
+        it is none of the event loop's steps.
         """
         ...
 
@@ -45,7 +46,12 @@ class AccountDirectory(Protocol):
         ...
 
     def stamp(self, name: str) -> str:
-        """Another text when the account's password is another, "" where there is no such account. No secret."""
+        """Another text when the account's password is another, "" where there is no such account.
+
+        It goes into tokens, so it is computed with a secret key from the name and from what the password is checked
+        against: without the key nobody can try passwords against it. The same key, name and password entry give the
+        same text in every process.
+        """
         ...
 
 

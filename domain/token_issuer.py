@@ -2,9 +2,10 @@
 
 import hashlib
 
-from domain.access import Scope, ScopeSet
+from domain.access import Account, Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.tokens import (
+    ACCOUNT_STAMP_CLAIM,
     COUNTERSIGNED_TYPE,
     OWN_TYPE,
     SEPARATOR,
@@ -27,13 +28,15 @@ class TokenIssuer:
         self._codec = codec
         self._lifetime = lifetime
 
-    def issue(self, account: str, scopes: ScopeSet) -> IssuedToken:
+    def issue(self, account: Account, scopes: ScopeSet) -> IssuedToken:
         """A token of ours: the account, what it may read, until when."""
         now = int(self._clock.now())
         claims = self._claims(account, scopes, now, self._lifetime) | {"aud": self._issuer}
         return IssuedToken(self._codec.sign(OWN_TYPE, claims), self._lifetime, now, scopes)
 
-    def countersign(self, account: str, scopes: ScopeSet, upstream: Upstream, token: IssuedToken | None) -> IssuedToken:
+    def countersign(
+        self, account: Account, scopes: ScopeSet, upstream: Upstream, token: IssuedToken | None
+    ) -> IssuedToken:
         """The upstream's token with our word in front that this account may use it there for these scopes.
 
         Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's. None where the
@@ -50,15 +53,16 @@ class TokenIssuer:
         text = f"{self._codec.sign(COUNTERSIGNED_TYPE, claims)}{SEPARATOR}{token.text}"
         return IssuedToken(text, remaining, now, scopes)
 
-    def _claims(self, account: str, scopes: ScopeSet, now: int, lifetime: int) -> dict[str, object]:
-        return {
+    def _claims(self, account: Account, scopes: ScopeSet, now: int, lifetime: int) -> dict[str, object]:
+        claims = {
             "iss": self._issuer,
-            "sub": account,
+            "sub": account.name,
             "iat": now,
             "nbf": now,
             "exp": now + lifetime,
             "access": [_access(scope) for scope in scopes if not scope.is_opaque],
         }
+        return claims | {ACCOUNT_STAMP_CLAIM: account.stamp} if account.stamp else claims
 
 
 def _access(scope: Scope) -> dict[str, object]:

@@ -9,6 +9,7 @@ from domain.access import Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.token_issuer import countersigned_audience
 from domain.tokens import (
+    ACCOUNT_STAMP_CLAIM,
     COUNTERSIGNED_TYPE,
     OWN_TYPE,
     SEPARATOR,
@@ -81,7 +82,9 @@ class TokenVerifier:
             raise TokenRefused("invalid_token", "the token lacks a claim")
         if not begins <= now < ends:
             raise TokenRefused("invalid_token", "the token is not valid now")
-        return VerifiedToken(account, _scopes(claims.get("access")), ends), claims
+        stamp = claims.get(ACCOUNT_STAMP_CLAIM)
+        token = VerifiedToken(account, _scopes(claims.get("access")), ends)
+        return replace(token, account_stamp=stamp) if isinstance(stamp, str) else token, claims
 
 
 def _scopes(access: object) -> ScopeSet:

@@ -13,6 +13,8 @@ SEPARATOR = "~"
 """Stands between our signature and the upstream's token; no character of a JWS (RFC 7515)."""
 UPSTREAM_HASH_CLAIM = "upstream_token_sha256"
 UPSTREAM_CLAIM = "upstream"
+ACCOUNT_STAMP_CLAIM = "account_stamp"
+"""Account.stamp when the token was signed. A private claim (RFC 7519 section 4.3)."""
 
 TokenError = Literal["invalid_token", "insufficient_scope"]
 
@@ -50,7 +52,7 @@ class IssuedToken:
 @dataclass(frozen=True)
 class VerifiedToken:
     """What a good token of ours says. `upstream_token` is the other half of a countersigned one, `upstream` the address
-    of the registry that it is for.
+    of the registry that it is for, `account_stamp` the account's stamp when the token was signed.
     """
 
     account: str
@@ -58,6 +60,7 @@ class VerifiedToken:
     expires_at: int
     upstream_token: str | None = field(default=None, repr=False)
     upstream: str | None = None
+    account_stamp: str = field(default="", compare=False, repr=False)
 
     def require(self, needed: ScopeSet) -> None:
         """`needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are

@@ -1,5 +1,6 @@
 """Where accounts come from, and who checks them. Names adapters, as storage.py does for what is kept."""
 
+import hashlib
 import secrets
 
 from adapters.accounts.fixed import FixedAccountDirectory
@@ -19,11 +20,20 @@ _THREADS = 2
 
 
 def account_directory(settings: Settings, clock: Clock, events: EventSink) -> AccountDirectory:
-    fixed = FixedAccountDirectory(settings.accounts)
+    key = _stamp_key(settings)
+    fixed = FixedAccountDirectory(settings.accounts, key)
     if settings.htpasswd_file is None:
         return fixed
     taken = frozenset(account.username for account in settings.accounts)
-    return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events))
+    return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events, key))
+
+
+def _stamp_key(settings: Settings) -> bytes:
+    """From the secret that signs the tokens, so that both last equally long; a key of its own, so that a stamp is never
+    of use as a signature.
+    """
+    secret = settings.server_secret.get_secret_value().encode()
+    return hashlib.blake2b(secret, person=b"account stamps").digest()
 
 
 def account_check(policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps) -> CheckAccount:

@@ -92,7 +92,7 @@ async def _token(parts: Container, row: TrustRow, upstream: Upstream, query: Tok
     if query.credentials is not None and row.relays:
         return (await parts.grant_token()(query)).text
     settings: Settings = parts.settings()
-    account = _an_account(settings)
+    account = parts.policy().account(_an_account(settings))
     if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
         return parts.issuer().issue(account, query.scopes).text
     if row.bearer is BearerRule.COUNTERSIGNED:

@@ -2,31 +2,40 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from domain.access import Account, Credentials
 
+_STAMP_BYTES = 16
+
 
 class FixedAccountDirectory:
-    """Plays the AccountDirectory."""
+    """Plays the AccountDirectory. `stamp_key` (at most 64 bytes) is the key of the stamps."""
 
-    def __init__(self, accounts: Iterable[Credentials]) -> None:
+    def __init__(self, accounts: Iterable[Credentials], stamp_key: bytes) -> None:
         known = tuple(accounts)
-        self._names = frozenset(one.username for one in known)
         self._fingerprints = tuple((_fingerprint(one), one.username) for one in known)
+        self._stamps = {name: _stamp(name, known, stamp_key) for name in {one.username for one in known}}
 
     def find(self, credentials: Credentials) -> Account | None:
         """Compares with every account, hashed to one length, so that the time tells nothing of any of them."""
         offered = _fingerprint(credentials)
         found = [name for known, name in self._fingerprints if hmac.compare_digest(known, offered)]
-        return Account(found[0]) if found else None
+        return Account(found[0], self._stamps[found[0]]) if found else None
 
     def knows(self, name: str) -> bool:
-        return name in self._names
+        return name in self._stamps
 
     def stamp(self, name: str) -> str:
-        """One for all: they are the same from the start to the end."""
-        return "fixed" if name in self._names else ""
+        return self._stamps.get(name, "")
+
+
+def _stamp(name: str, known: Sequence[Credentials], key: bytes) -> str:
+    """Over all passwords of this name: a name may stand twice, while an old password gives way to a new one."""
+    digest = hashlib.blake2b(key=key, digest_size=_STAMP_BYTES)
+    for fingerprint in sorted({_fingerprint(one) for one in known if one.username == name}):
+        digest.update(fingerprint)
+    return digest.hexdigest()
 
 
 def _fingerprint(credentials: Credentials) -> bytes:

@@ -17,6 +17,7 @@ from domain.htpasswd import parse_htpasswd
 from domain.ports import Clock
 
 _LOOK_SECONDS = 1.0
+_STAMP_BYTES = 16
 _LONGEST_PASSWORD = 72
 """Bytes. bcrypt reads no more, so a longer one would be as good as its beginning."""
 
@@ -25,7 +26,7 @@ Traits = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class _Entry:
-    """`stamp` stands for the hash where nobody needs the hash itself."""
+    """`stamp` identifies user and hash where the hash itself is not needed."""
 
     hashed: bytes = field(repr=False)
     stamp: str
@@ -40,17 +41,19 @@ class _Read:
 
 
 class HtpasswdDirectory:
-    """Plays the AccountDirectory. `taken` are the users that the file must not name.
+    """Plays the AccountDirectory. `taken` are the users that the file must not name, `stamp_key` (at most 64 bytes) is
+    the key of the stamps. A stamp follows the hash: a new salt for the same password gives another one.
 
     A file that is wrong when it changes leaves the accounts as they were: it may be half written. One that is wrong
     when a worker takes the place of a dead one leaves that worker without accounts, which lets nobody in.
     """
 
-    def __init__(self, path: Path, taken: frozenset[str], clock: Clock, events: EventSink) -> None:
+    def __init__(self, path: Path, taken: frozenset[str], clock: Clock, events: EventSink, stamp_key: bytes) -> None:
         self._path = path
         self._taken = taken
         self._clock = clock
         self._events = events
+        self._stamp_key = stamp_key
         self._key = secrets.token_bytes(16)
         self._read = _Read({}, ())
         self._traits: Traits | str | None = None
@@ -71,7 +74,7 @@ class HtpasswdDirectory:
         if against is None or len(password) > _LONGEST_PASSWORD or b"\0" in password:
             return None
         is_right = bcrypt.checkpw(password, against.hashed)
-        return Account(credentials.username) if is_right and entry else None
+        return Account(credentials.username, entry.stamp) if is_right and entry else None
 
     def knows(self, name: str) -> bool:
         self._look_now_and_then()
@@ -113,17 +116,18 @@ class HtpasswdDirectory:
             if reason != traits:
                 self._refuse(reason)
         else:
-            entries = {user: _entry(hashed) for user, hashed in found.items()}
+            entries = {user: self._entry(user, hashed) for user, hashed in found.items()}
             self._read = _Read(entries, tuple(entries.values()))
             if not is_first:
                 self._events.emit(AccountsReread(len(entries)))
 
+    def _entry(self, user: str, hashed: str) -> _Entry:
+        # A user of the file holds no colon, so that no two entries are one text.
+        stamp = hashlib.blake2b(f"{user}:{hashed}".encode(), key=self._stamp_key, digest_size=_STAMP_BYTES)
+        return _Entry(hashed.encode(), stamp.hexdigest())
+
     def _refuse(self, reason: str) -> None:
         self._events.emit(AccountsUnreadable(f"{self._path}: {reason}"))
-
-
-def _entry(hashed: str) -> _Entry:
-    return _Entry(hashed.encode(), hashlib.sha256(hashed.encode()).hexdigest())
 
 
 def _traits_of(path: Path) -> Traits:

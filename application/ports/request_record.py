@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 @dataclass
 class RequestRecord:
-    """`account` is the name of the account that was checked; `upstream_status` the last HTTP status from there."""
+    """`account` is the name of the account that was checked, `account_stamp` its stamp at that check, "" where it is
+    not known; `upstream_status` the last HTTP status from there.
+    """
 
     account: str | None = None
+    account_stamp: str = ""
     upstream_status: int | None = None
+
+    def passed(self, account: str, stamp: str) -> None:
+        """The account whose login or token was accepted; "" for the anonymous caller."""
+        self.account, self.account_stamp = account or None, stamp
 
 
 _current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)

@@ -36,8 +36,8 @@ _LONGEST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class HotAnswer:
-    """One answer as it goes over the wire, and what the log and the counters are to know of it. `stamp` is that of
-    the account that it was given to, if it was one.
+    """One answer as it goes over the wire, and what the log and the counters are to know of it. `record` holds the
+    account that it was given to, if it was one, and its stamp when its token was checked.
     """
 
     wire: bytes
@@ -46,7 +46,6 @@ class HotAnswer:
     sent: Sent
     record: RequestRecord
     events: tuple[Event, ...]
-    stamp: str
 
 
 class HotAnswers:
@@ -63,7 +62,7 @@ class HotAnswers:
         if answer is None or self._clock.now() >= answer.good_until:
             return None
         # An account that is removed is nobody's at once, and not when its last answer has become cold.
-        return answer if self._stamp(answer.record.account) == answer.stamp else None
+        return answer if self._stamp(answer.record.account) == answer.record.account_stamp else None
 
     def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
         """Called when the answer is complete. Nothing is kept of a connection that ends with it, nor for a password
@@ -79,11 +78,11 @@ class HotAnswers:
         wire = format_http1_response(response.status, _headers(response)) + body
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
         events = (ContentAsked(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
-        record = RequestRecord(request.ctx.record.account)
-        stamp = self._stamp(record.account)
-        if record.account and not stamp:
+        account, stamp = request.ctx.record.account, request.ctx.record.account_stamp
+        if account and not stamp:
             return
-        answer = HotAnswer(wire, response.status, until, Sent(len(body)), record, events, stamp)
+        record = RequestRecord(account, stamp)
+        answer = HotAnswer(wire, response.status, until, Sent(len(body)), record, events)
         self._answers.put(request.head, answer, len(request.head) + len(wire))
 
     def _stamp(self, account: str | None) -> str:

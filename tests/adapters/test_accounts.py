@@ -17,12 +17,12 @@ def test_every_account_is_compared_in_constant_time(offered: Credentials, monkey
         return known == given
 
     monkeypatch.setattr(hmac, "compare_digest", counting)
-    found = FixedAccountDirectory(ACCOUNTS).find(offered)
+    found = FixedAccountDirectory(ACCOUNTS, b"key").find(offered)
     assert found == (Account(offered.username) if offered in ACCOUNTS else None)
     assert compared == [(32, 32)] * len(ACCOUNTS)
 
 
 def test_a_prefix_of_an_account_opens_nothing() -> None:
-    directory = FixedAccountDirectory(ACCOUNTS)
+    directory = FixedAccountDirectory(ACCOUNTS, b"key")
     for offered in (Credentials("alice", "sesam"), Credentials("alice", "sesame "), Credentials("alic", "esesame")):
         assert directory.find(offered) is None

@@ -22,7 +22,7 @@ class House:
 
     def __init__(self, path: Path) -> None:
         self.path, self.clock, self.events = path, StoppedClock(), RecordingEventSink()
-        self.directory = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events)
+        self.directory = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
 
     def later(self) -> "House":
         self.clock.advance(1)

@@ -1,6 +1,6 @@
 """Callers of every kind that the trust table speaks of: the Authorization header that each of them sends."""
 
-from domain.access import Credentials, Scope, ScopeSet
+from domain.access import Account, Credentials, Scope, ScopeSet
 from domain.names import RepositoryName
 from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
@@ -13,8 +13,9 @@ UPSTREAM_TOKEN = "upstream-token-of-alice="
 _ELSEWHERE = ScopeSet((Scope.pull(RepositoryName("another/app")),))
 
 
-def header_of(caller: str, service: Service, account: str) -> str | None:
-    """`account` is whom the tokens of ours are of, "" where nobody has an account."""
+def header_of(caller: str, service: Service, name: str) -> str | None:
+    """`name` is whose the tokens of ours are, "" where nobody has an account."""
+    account = service.parts.policy().account(name)
     issuer = service.parts.issuer()
     past = TokenIssuer("docker-image-proxy", StoppedClock(service.clock.now() - 1000), service.parts.codec(), 300)
     headers = {
@@ -30,7 +31,7 @@ def header_of(caller: str, service: Service, account: str) -> str | None:
     return headers[caller] if caller in headers else _countersigned(caller, issuer, past, account)
 
 
-def _countersigned(caller: str, issuer: TokenIssuer, past: TokenIssuer, account: str) -> str:
+def _countersigned(caller: str, issuer: TokenIssuer, past: TokenIssuer, account: Account) -> str:
     lasting = IssuedToken(UPSTREAM_TOKEN, 300, 1_800_000_000)
     gone = IssuedToken(UPSTREAM_TOKEN, 300, 1_800_000_000 - 1000)
     whole = issuer.countersign(account, EVERYTHING, _UPSTREAM, lasting)

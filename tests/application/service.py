@@ -88,7 +88,7 @@ class Service:
         return self.parts.events().events
 
     def own_token(self, account: str = "", scopes: ScopeSet = EVERYTHING) -> str:
-        return self.parts.issuer().issue(account, scopes).text
+        return self.parts.issuer().issue(self.parts.policy().account(account), scopes).text
 
     async def warm_up(self) -> None:
         """Learn the trust row, and forget that the upstream was asked for it."""

@@ -31,8 +31,8 @@ class Checks:
     def __init__(self, path: Path) -> None:
         self.path, self.clock, self.events, self.steps = path, StoppedClock(), RecordingEventSink(), InlineSteps()
         write(path, lines_of({"alice": "right"}))
-        file = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events)
-        policy = AccountPolicy(SeveralDirectories(FixedAccountDirectory([CAROL]), file))
+        file = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
+        policy = AccountPolicy(SeveralDirectories(FixedAccountDirectory([CAROL], b"key"), file))
         attempts = LoginAttempts(self.clock, self.events, self.clock.pause)
         self.check = CheckAccount(policy, attempts, self.steps, b"a key of this test")
 
@@ -118,10 +118,12 @@ def test_a_change_to_another_account_ends_nothing(checks: Checks) -> None:
 
 
 def test_a_removed_account_is_nobodys_at_once(checks: Checks) -> None:
-    checks(ALICE)
+    opened = checks(ALICE)
+    assert opened is not None
+    assert checks.check.is_unchanged(opened)
     checks.changed(bob="open")
     assert checks(ALICE) is None
-    assert not checks.check.still_exists("alice")
+    assert not checks.check.is_unchanged(opened)
 
 
 def test_a_file_that_is_changed_during_the_check_leaves_nothing_remembered(checks: Checks) -> None:
@@ -132,9 +134,18 @@ def test_a_file_that_is_changed_during_the_check_leaves_nothing_remembered(check
             return found
 
     checks.check._steps = Meanwhile()
-    checks(ALICE)
+    opened = checks(ALICE)
+    assert opened == Account("alice")
+    assert not checks.check.is_unchanged(opened), "a token for the old password would outlive it"
     checks.check._steps = checks.steps
     assert checks(ALICE) is None
+
+
+def test_a_login_that_is_remembered_brings_the_stamp_of_its_account(checks: Checks) -> None:
+    for login, address in ((ALICE, HERE), (ALICE, HERE), (ALICE, ELSEWHERE), (CAROL, HERE), (CAROL, HERE)):
+        opened = checks(login, address)
+        assert opened is not None
+        assert checks.check.is_unchanged(opened)
 
 
 @pytest.mark.parametrize("user", ["alice", "carol", "mallory"])

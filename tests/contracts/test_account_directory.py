@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,21 +18,39 @@ from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.htpasswd import lines_of
 
+KEY = b"a key of these tests"
 Maker = Callable[[Iterable[Credentials]], AccountDirectory]
 
 
 def _htpasswd(accounts: Iterable[Credentials]) -> AccountDirectory:
     with TemporaryDirectory() as folder:
         (path := Path(folder, "htpasswd")).write_text(lines_of({one.username: one.password for one in accounts}))
-        return HtpasswdDirectory(path, frozenset(), StoppedClock(), RecordingEventSink())
+        return HtpasswdDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), KEY)
+
+
+def _fixed(accounts: Iterable[Credentials]) -> AccountDirectory:
+    return FixedAccountDirectory(accounts, KEY)
+
+
+def _keyed_fixed(account: Credentials, key: bytes) -> str:
+    return FixedAccountDirectory([account], key).stamp(account.username)
+
+
+def _keyed_htpasswd(account: Credentials, key: bytes) -> str:
+    """With the same salt each time, or no two lines would be alike."""
+    hashed = bcrypt.hashpw(account.password.encode(), b"$2b$04$" + b"a" * 21 + b"u").decode()
+    with TemporaryDirectory() as folder:
+        (path := Path(folder, "htpasswd")).write_text(f"{account.username}:{hashed}\n")
+        directory = HtpasswdDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), key)
+        return directory.stamp(account.username)
 
 
 def _several(accounts: Iterable[Credentials]) -> AccountDirectory:
     known = list(accounts)
-    return SeveralDirectories(FixedAccountDirectory(known[::2]), _htpasswd(known[1::2]))
+    return SeveralDirectories(_fixed(known[::2]), _htpasswd(known[1::2]))
 
 
-EACH = pytest.mark.parametrize("make", [FixedAccountDirectory, _htpasswd, _several])
+EACH = pytest.mark.parametrize("make", [_fixed, _htpasswd, _several])
 # Few enough to meet each other often; a user name holds no colon (RFC 7617 section 2).
 names = st.sampled_from(["alice", "Alice", "bob", "al", "é"])
 passwords = st.text("a:é", max_size=2)
@@ -68,7 +87,7 @@ def test_a_colon_does_not_move_between_name_and_password(make: Maker) -> None:
 
 
 def test_two_passwords_of_one_name_both_open() -> None:
-    directory = FixedAccountDirectory([Credentials("alice", "old"), Credentials("alice", "new")])
+    directory = _fixed([Credentials("alice", "old"), Credentials("alice", "new")])
     assert (
         directory.find(Credentials("alice", "old")) == directory.find(Credentials("alice", "new")) == Account("alice")
     )
@@ -85,6 +104,35 @@ def test_accounts_may_come_only_once(make: Maker) -> None:
 def test_a_directory_never_prints_its_passwords(make: Maker) -> None:
     directory = make([Credentials("alice", "sesame")])
     assert "sesame" not in f"{directory!r} {vars(directory)!r}"
+
+
+@pytest.mark.parametrize("make", [_keyed_fixed, _keyed_htpasswd])
+def test_a_stamp_follows_the_key_the_name_and_the_password(make: Callable[[Credentials, bytes], str]) -> None:
+    stamp = make(Credentials("alice", "sesame"), KEY)
+    assert make(Credentials("alice", "sesame"), KEY) == stamp, "every process has the same"
+    others = {
+        make(Credentials("alice", "sesame"), b"another key"),
+        make(Credentials("alice", "another"), KEY),
+        make(Credentials("bob", "sesame"), KEY),
+    }
+    assert len({stamp, *others}) == 4
+
+
+@EACH
+@given(known=accounts, offered=logins)
+def test_a_right_login_brings_the_stamp_of_its_account(
+    make: Maker, known: list[Credentials], offered: Credentials
+) -> None:
+    directory = make(known)
+    if (found := directory.find(offered)) is not None:
+        assert found.stamp == directory.stamp(found.name)
+
+
+def test_a_stamp_ends_with_any_password_of_its_name() -> None:
+    old, new = Credentials("alice", "old"), Credentials("alice", "new")
+    stamps = {_fixed(known).stamp("alice") for known in ([old], [new], [old, new])}
+    assert len(stamps) == 3
+    assert _fixed([new, old]).stamp("alice") in stamps, "their order is nothing"
 
 
 @EACH

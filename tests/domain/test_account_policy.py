@@ -13,7 +13,7 @@ listings = st.builds(
     st.frozensets(st.sampled_from(["*", "search", "pull"])),
     st.sampled_from(["", "other"]),
 )
-policy = AccountPolicy(FixedAccountDirectory([Credentials("alice", "sesame"), Credentials("bob", "")]))
+policy = AccountPolicy(FixedAccountDirectory([Credentials("alice", "sesame"), Credentials("bob", "")], b"key"))
 
 
 def permitted(*texts: str) -> str:
@@ -32,7 +32,7 @@ def test_a_token_does_not_outlive_its_account() -> None:
 
 
 def test_anonymity_is_never_an_account() -> None:
-    nameless = AccountPolicy(FixedAccountDirectory([Credentials(ANONYMOUS, "x")]))
+    nameless = AccountPolicy(FixedAccountDirectory([Credentials(ANONYMOUS, "x")], b"key"))
     assert not nameless.still_exists(ANONYMOUS)
     assert not policy.still_exists(ANONYMOUS)
 

@@ -3,11 +3,11 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.access import ANONYMOUS, Scope, ScopeSet
+from domain.access import NOBODY, Scope, ScopeSet
 from domain.token_issuer import TokenIssuer, countersigned_audience
 from domain.tokens import IssuedToken, SignedToken
 from tests.domain.strategies import scopes
-from tests.domain.token_service import UPSTREAM
+from tests.domain.token_service import ALICE, UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec
 
@@ -27,12 +27,13 @@ def claims_of(token: IssuedToken) -> SignedToken:
 
 
 def test_a_token_claims_what_clients_may_know() -> None:
-    token = issuer_at(NOW + 0.9).issue("alice", PULL)
+    token = issuer_at(NOW + 0.9).issue(ALICE, PULL)
     assert claims_of(token) == SignedToken(
         "JWT",
         {
             "iss": "mirror",
             "sub": "alice",
+            "account_stamp": "the stamp of alice",
             "aud": "mirror",
             "iat": NOW,
             "nbf": NOW,
@@ -46,17 +47,17 @@ def test_a_token_claims_what_clients_may_know() -> None:
 
 
 def test_a_token_says_how_long_it_lasts() -> None:
-    token = issuer_at(NOW + 0.9).issue("alice", PULL)
+    token = issuer_at(NOW + 0.9).issue(ALICE, PULL)
     assert (token.expires_in, token.issued_at, token.scopes, token.refresh_token) == (300, NOW, PULL, None)
 
 
 def test_an_anonymous_caller_has_an_empty_subject() -> None:
-    assert claims_of(issuer_at(NOW).issue(ANONYMOUS, ScopeSet())).claims["sub"] == ""
+    assert claims_of(issuer_at(NOW).issue(NOBODY, ScopeSet())).claims["sub"] == ""
 
 
 def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
     upstream = IssuedToken("upstream~token=", 120, NOW - 20)
-    token = issuer_at(NOW).countersign("alice", PULL, UPSTREAM, upstream)
+    token = issuer_at(NOW).countersign(ALICE, PULL, UPSTREAM, upstream)
     signed = claims_of(token)
     assert token.text.partition("~")[2] == "upstream~token="
     assert signed.token_type == "countersigned+jwt"
@@ -68,7 +69,7 @@ def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
 @given(st.integers(-400, 400), st.integers(0, 1000), st.floats(0, 0.99))
 def test_a_countersignature_dies_with_the_upstreams_token(age: int, lifetime: int, fraction: float) -> None:
     upstream = IssuedToken("x", lifetime, NOW - age)
-    token = issuer_at(NOW + fraction).countersign("alice", PULL, UPSTREAM, upstream)
+    token = issuer_at(NOW + fraction).countersign(ALICE, PULL, UPSTREAM, upstream)
     ends = claims_of(token).claims["exp"]
     assert ends == max(NOW, NOW - age + lifetime)
     assert token.issued_at + token.expires_in == ends
@@ -76,7 +77,7 @@ def test_a_countersignature_dies_with_the_upstreams_token(age: int, lifetime: in
 
 @given(st.lists(scopes, max_size=5))
 def test_only_scopes_with_a_name_are_claimed(several: list[Scope]) -> None:
-    access = claims_of(issuer_at(NOW).issue("alice", ScopeSet.of(several))).claims["access"]
+    access = claims_of(issuer_at(NOW).issue(ALICE, ScopeSet.of(several))).claims["access"]
     named = [scope for scope in ScopeSet.of(several) if not scope.is_opaque]
     assert isinstance(access, list)
     assert [entry["name"] for entry in access] == [scope.name for scope in named]
@@ -85,7 +86,7 @@ def test_only_scopes_with_a_name_are_claimed(several: list[Scope]) -> None:
 
 def test_a_token_never_prints_its_text() -> None:
     upstream = IssuedToken("upstream-secret", 300, NOW, refresh_token="refresh-secret")
-    token = issuer_at(NOW).countersign("alice", PULL, UPSTREAM, upstream)
+    token = issuer_at(NOW).countersign(ALICE, PULL, UPSTREAM, upstream)
     assert "secret" not in repr(upstream)
     assert token.text not in repr(token)
     assert "secret" not in repr(token)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from adapters.tokens.jws import JwsTokenCodec
-from domain.access import Scope, ScopeSet
+from domain.access import Account, Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
@@ -16,6 +16,7 @@ from tests.fakes.codec import PlainTokenCodec
 
 NOW = 1_800_000_000
 LIFETIME = 300
+ALICE = Account("alice", "the stamp of alice")
 KEY = b"a key of thirty-two bytes or more"
 PULL = Scope.parse("repository:a/b:pull")
 UPSTREAM = Upstream.at("https://upstream.test", Origin("https", "upstream.test", 443))
@@ -36,10 +37,10 @@ class Service:
         self.verifier = TokenVerifier("mirror", self.clock, self.codec)
 
     def own(self, scopes: ScopeSet) -> str:
-        return self.issuer.issue("alice", scopes).text
+        return self.issuer.issue(ALICE, scopes).text
 
     def countersigned(self, upstream: str = UPSTREAM_TEXT, lifetime: int = LIFETIME) -> str:
-        return self.issuer.countersign("alice", ScopeSet((PULL,)), UPSTREAM, IssuedToken(upstream, lifetime, NOW)).text
+        return self.issuer.countersign(ALICE, ScopeSet((PULL,)), UPSTREAM, IssuedToken(upstream, lifetime, NOW)).text
 
     def refusal(self, text: str) -> set[str]:
         """How both checks refuse the text."""

@@ -44,8 +44,7 @@ async def test_a_changed_account_ends_its_answers(
     clock.advance(1)
     answer = await service.ask(request)
     assert found[-1] is None
-    # A token outlives a change of the password, as it always did; not its account.
-    assert answer.status == (200 if by_token and "alice" in change else 401)
+    assert answer.status == 401
 
 
 async def test_what_was_at_hand_for_a_password_tells_nobody_that_it_is_right(
@@ -63,3 +62,27 @@ async def test_what_was_at_hand_for_a_password_tells_nobody_that_it_is_right(
     assert slowed not in service.parts.events().events
     assert (await service.ask(request + basic("alice", "right"), "127.0.0.2")).status == 200
     assert slowed in service.parts.events().events
+
+
+async def test_an_answer_is_not_kept_for_an_account_that_changed_while_it_was_made(
+    start: Start, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    clock = StoppedClock()
+    write(file := tmp_path / "htpasswd", lines_of({"alice": "right"}))
+    service = await start(parts=opening(upstream, clock), htpasswd_file=file, upstream_identity="anonymous")
+    token = await service.token("repository:team/app:pull", basic("alice", "right"))
+    request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: Bearer {token}"
+    assert (await service.ask(request)).status == 200
+    hot, kept = service.client.app.ctx.generations.current.hot, []
+    keep = hot.keep
+
+    def keep_after_a_change(*answer: object) -> None:
+        write(file, lines_of({"alice": "new"}))
+        clock.advance(1)
+        kept.append(answer)
+        keep(*answer)
+
+    hot.keep = keep_after_a_change
+    assert (await service.ask(request)).status == 200
+    assert kept, "nothing was offered, so this test could not fail"
+    assert (await service.ask(request)).status == 401
