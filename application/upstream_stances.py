@@ -8,7 +8,7 @@ from application.cache.background import Background
 from application.ports.event_sink import EventSink
 from application.ports.stance_book import StanceBook
 from application.ports.upstream_registry import Passed, UpstreamRegistry
-from domain.errors import IdentityRefused, RegistryError, UpstreamUndecided
+from domain.errors import IdentityRefused, MirrorFault, RegistryError, RequestNotSent, UpstreamUndecided
 from domain.events import StanceLearnt, UpstreamFailed, UpstreamSharesOurName
 from domain.ports import Clock
 from domain.trust import Stance, TrustRow, UpstreamScheme
@@ -23,6 +23,8 @@ _RETRY_SECONDS = 2.0
 class _Failure:
     at: float
     message: str
+    is_ours: bool = False
+    """The upstream was not asked at all."""
 
 
 class UpstreamStances:
@@ -104,8 +106,10 @@ class UpstreamStances:
             self._begin_probe(upstream)
             await asyncio.shield(self._probes[upstream])
         if upstream not in self._known:
-            reason = self._failed[upstream].message
-            raise UpstreamUndecided(f"how to authenticate is not known yet: {reason}")
+            failure = self._failed[upstream]
+            if failure.is_ours:
+                raise RequestNotSent(failure.message)
+            raise UpstreamUndecided(f"how to authenticate is not known yet: {failure.message}")
 
     def _begin_probe(self, upstream: Upstream) -> None:
         if upstream not in self._probes:
@@ -116,6 +120,8 @@ class UpstreamStances:
     async def _ask(self, upstream: Upstream) -> None:
         try:
             answer = await self._registry.ping(upstream, Passed())
+        except MirrorFault as fault:
+            self._failed[upstream] = _Failure(self._clock.now(), fault.message, is_ours=True)
         except RegistryError as error:
             self._failed[upstream] = _Failure(self._clock.now(), error.message)
             self._events.emit(UpstreamFailed(upstream.url, error.message))

@@ -20,6 +20,8 @@ RegistryError
 |   |-- UpstreamUndecided   its challenge is not known yet
 |   |-- IdentityRefused     it does not accept the mirror's own identity
 |   `-- RealmRefused        its challenge leads where credentials must not go
+|-- MirrorFault             says nothing of the upstream, and is never counted as its outage
+|   `-- RequestNotSent      a request to the upstream could not be built or sent
 `-- UpstreamChallenged      internal: a 401 that a use case turns into one of ours
 
 No class knows an HTTP status: entrypoints/http/errors.py maps them.
@@ -217,6 +219,16 @@ class IdentityRefused(UpstreamFault):
 
 class RealmRefused(UpstreamFault):
     pass
+
+
+class MirrorFault(RegistryError):
+    """The mirror itself could not ask the upstream. It says nothing about the upstream: no older answer may stand in
+    for it, and no address of the upstream counts as failed.
+    """
+
+
+class RequestNotSent(MirrorFault):
+    """A request could not be built, or this machine has no descriptor, port or memory left to send it."""
 
 
 class UpstreamChallenged(RegistryError):

@@ -128,6 +128,10 @@ def origin_of(url: URL) -> Origin:
         raise UpstreamBroken("the upstream sent an address that cannot be read") from error
     if url.scheme not in {"http", "https"} or not host or not port:
         raise UpstreamBroken("the upstream sent an address that is neither http nor https")
+    try:
+        host.encode("idna")  # as a look-up does, which refuses labels of more than 63 characters, and empty ones
+    except UnicodeError as error:
+        raise UpstreamBroken("the upstream sent an address with a host that is no name") from error
     return Origin(url.scheme, host.lower().rstrip("."), port)
 
 

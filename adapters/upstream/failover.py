@@ -12,6 +12,7 @@ from adapters.upstream.http_client import Check, was_unanswered
 from application.ports.upstream_registry import Answer
 from domain.digest import Bytes
 from domain.errors import (
+    MirrorFault,
     RegistryError,
     UpstreamBroken,
     UpstreamThrottled,
@@ -90,6 +91,8 @@ class Failover:
             if was_unanswered(left):
                 await self._health.failed(upstream, endpoint, "it did not answer before whoever asked had left")
             raise
+        except MirrorFault:
+            raise  # the address was not asked
         except RegistryError:
             await self._health.answered(upstream, endpoint)
             raise

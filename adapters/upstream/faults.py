@@ -1,16 +1,23 @@
 """The one place where aiohttp's exceptions become the domain's."""
 
+import errno
+import os
+import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import aiohttp
 import aiohttp_socks
 
 from adapters.upstream.addresses import AddressRefused
-from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
+from domain.errors import RegistryError, RequestNotSent, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 
 _SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
+# What this machine has run out of: descriptors, memory, local ports.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+# RFC 9110 section 5.5, and what UTF-8 cannot encode.
+_NOT_IN_A_FIELD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SOCKS)
 
 
@@ -25,8 +32,32 @@ def translated(host: str) -> Iterator[None]:
         raise _fault(host, error) from error
 
 
-def _fault(host: str, error: Exception) -> RegistryError:  # noqa: PLR0911 - a table, one return for each row
+@contextmanager
+def sending(host: str) -> Iterator[None]:
+    """Around a request until the head of its answer is there. As `translated`, but what aiohttp cannot build raises
+    RequestNotSent: it never came to the upstream. Answers that cannot be read raise aiohttp's own errors here.
+    """
+    try:
+        yield
+    except (TimeoutError, aiohttp.ClientError, OSError, *_SOCKS) as error:
+        raise _fault(host, error) from error
+    except ValueError as error:
+        raise RequestNotSent(f"the mirror could not build its request to {host}") from error
+
+
+def check_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Header fields that are to be sent. Raises RequestNotSent for a character that must not stand in one, before any
+    connection is made. Requests of clients are checked when they come; this finds our own mistakes.
+    """
+    for name, value in fields:
+        if _NOT_IN_A_FIELD.search(value):
+            raise RequestNotSent(f"the mirror could not build its request: the {name} header has illegal characters")
+
+
+def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911 - a table, one return for each row
     match error:
+        case _ if _exhausted(error):
+            return RequestNotSent(f"the mirror cannot open a connection: {os.strerror(_exhausted(error))}")
         case _ if _is_refused(error):
             return UpstreamBroken(
                 f"the upstream sends us to {host}, which leads to this machine, to a metadata service, or to no single "
@@ -40,10 +71,18 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: PLR0911 - a t
             return UpstreamUnreachable(f"{host} cannot be reached: the proxy before it does not connect us")
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return UpstreamBroken(f"{host} broke the connection")
+        case aiohttp.InvalidURL():
+            return UpstreamBroken(f"the upstream sends us to {host}, which is no address")
         case aiohttp.ClientResponseError() | ValueError():
             return UpstreamBroken(f"{host} sent an answer that cannot be read")
         case _:
             return UpstreamUnreachable(f"{host} cannot be reached")
+
+
+def _exhausted(error: Exception) -> int:
+    """The number of such an error, 0 for any other. aiohttp wraps those of connections and of look-ups."""
+    number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
+    return number if isinstance(error, OSError) and number in _EXHAUSTED else 0
 
 
 def _is_refused(error: Exception) -> bool:

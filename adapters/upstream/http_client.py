@@ -13,7 +13,7 @@ from yarl import URL
 from adapters.upstream.addresses import ConfiguredOrigins, Reach, check_redirect, origin_of, parse_url
 from adapters.upstream.bounds import Gate
 from adapters.upstream.codings import decoded
-from adapters.upstream.faults import translated
+from adapters.upstream.faults import check_fields, sending, translated
 from adapters.upstream.receiver import BodyReceiver
 from adapters.upstream.session import Sessions
 from application.ports.request_record import current_record
@@ -122,7 +122,7 @@ class HttpClient:
 
     @asynccontextmanager
     async def request(self, request: Request) -> AsyncIterator[Response]:
-        """The answer, open until the context is left. Raises UpstreamFault.
+        """The answer, open until the context is left. Raises UpstreamFault, MirrorFault.
 
         It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
         """
@@ -166,12 +166,13 @@ class HttpClient:
         headers = [*request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
-        with translated(_host(url)):
+        check_fields(headers)
+        with sending(_host(url)):
             session, proxy = self._sessions.way_to(url, reach)
         send = partial(
             session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
         )
-        with translated(_host(url)), _patient():
+        with sending(_host(url)), _patient():
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:

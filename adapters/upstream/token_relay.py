@@ -12,6 +12,7 @@ from adapters.upstream.http_client import Request
 from adapters.upstream.refusals import fault_of
 from application.ports.token_relay import TokenRequest
 from domain.authorization import encode_basic
+from domain.challenge import Challenge
 from domain.documents import parse_object
 from domain.errors import CredentialsRefused, RealmRefused, UpstreamBroken, UpstreamChallenged
 from domain.ports import Clock
@@ -60,7 +61,7 @@ class HttpTokenRelay:
 def _query(request: TokenRequest, realm: URL) -> Request:
     """A GET, which every token server knows. Absent values are left out: `service=None` is a name too."""
     asked = {
-        "service": request.challenge.get("service"),
+        "service": _service(request.challenge),
         "client_id": request.client_id,
         "account": request.credentials.username if request.credentials else None,
         "offline_token": "true" if request.offline else None,
@@ -83,11 +84,21 @@ def _refresh(request: TokenRequest, realm: URL) -> Request:
     form = prepare_token_request(
         "refresh_token",
         refresh_token=request.refresh_token,
-        service=request.challenge.get("service") or "",
+        service=_service(request.challenge) or "",
         client_id=request.client_id or "docker-image-proxy",
         scope=str(request.scopes),
     )
     return Request("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
+
+
+def _service(challenge: Challenge) -> str | None:
+    """Header fields are read as UTF-8 with surrogates, which no address can hold. Raises UpstreamBroken."""
+    service = challenge.get("service")
+    try:
+        (service or "").encode()
+    except UnicodeError as error:
+        raise UpstreamBroken("the upstream's challenge names a service that is no text") from error
+    return service
 
 
 def _without_query(url: URL) -> str:

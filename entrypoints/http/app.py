@@ -11,7 +11,7 @@ from sanic.exceptions import BadURL, RequestCancelled, SanicException
 from sanic.http.http1 import Http
 from sanic.response import BaseHTTPResponse
 
-from domain.errors import RegistryError, UpstreamFault
+from domain.errors import MirrorFault, RegistryError, RequestNotSent, UpstreamFault
 from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
 from entrypoints.http.certificates import read_certificate
@@ -138,8 +138,10 @@ def worker_row(app: App) -> int:
 
 def _register_errors(app: App) -> None:
     async def refused(request: Request, error: RegistryError) -> HTTPResponse:
-        if isinstance(error, UpstreamFault):
+        if isinstance(error, UpstreamFault | MirrorFault):
             request.ctx.fault = error.message
+        if isinstance(error, RequestNotSent):
+            _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
         return error_response(error, request.ctx.generation.settings.self_auth_service)
 
     async def refused_by_sanic(_: Request, error: SanicException) -> HTTPResponse:

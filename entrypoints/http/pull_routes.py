@@ -14,14 +14,16 @@ from entrypoints.container import Container
 from entrypoints.http.byte_ranges import body_of, content_range
 from entrypoints.http.delivery import deliver
 from entrypoints.http.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
-from entrypoints.http.queries import accept_lines, known_digests, link_to, namespace_of, paging
+from entrypoints.http.queries import accept_lines, known_digests, link_to, namespace_of, paging, passed_on
 
 READ = ("GET", "HEAD")
 
 
 def caller_of(request: Request) -> Caller:
-    """Raises RequestInvalid where the request carries several Authorization lines: which one to believe?"""
-    lines = request.headers.getall("authorization", [])
+    """Raises RequestInvalid where the request carries several Authorization lines: which one to believe? Also for one
+    that cannot be passed on.
+    """
+    lines = passed_on("Authorization", request.headers.getall("authorization", []))
     if len(lines) > 1:
         raise RequestInvalid("the request carries several Authorization headers")
     authorization, generation = parse_authorization(lines[0] if lines else None), request.ctx.generation

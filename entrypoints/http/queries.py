@@ -1,6 +1,7 @@
 """What clients may say after the question mark, and in the headers that choose."""
 
 import re
+from collections.abc import Sequence
 
 from sanic import Request
 
@@ -12,6 +13,8 @@ _LARGEST_PAGE = 1000
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,1024}")
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # For us, not for the upstream: `ns` names the registry to a mirror (specification, "Registry Proxying").
+# Sanic decodes headers as UTF-8 with surrogates for bytes that are none.
+_NOT_TO_PASS_ON = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 _OURS = frozenset({"ns"})
 
 
@@ -45,9 +48,20 @@ def link_to(path: str, query: str) -> str:
     return f'<{path}?{query}>; rel="next"'
 
 
+def passed_on(name: str, lines: Sequence[str]) -> tuple[str, ...]:
+    """Header lines of the client that go upstream as they came.
+
+    Raises RequestInvalid for a control character other than a tab (RFC 9110 section 5.5), and for bytes that are no
+    UTF-8: neither can be sent on.
+    """
+    if any(_NOT_TO_PASS_ON.search(line) for line in lines):
+        raise RequestInvalid(f"the {name} header has control characters, or bytes that are no UTF-8")
+    return tuple(lines)
+
+
 def accept_lines(request: Request) -> tuple[str, ...]:
     """All Accept lines; none where they leave everything open, which old registries take for schema 1."""
-    lines = tuple(str(line) for line in request.headers.getall("accept", []))
+    lines = passed_on("Accept", request.headers.getall("accept", []))
     return () if all(line.strip() in {"*/*", ""} for line in lines) else lines
 
 
