@@ -41,6 +41,8 @@ EXPECTED = {
     errors.UpstreamUndecided: 503,
     errors.IdentityRefused: 502,
     errors.RealmRefused: 502,
+    errors.MirrorFault: 500,
+    errors.RequestNotSent: 500,
     errors.UpstreamChallenged: 401,
 }
 # OCI distribution specification, section "Error Codes", and those that the distribution project adds to it.
