@@ -8,7 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from domain.digest import Digest
-from domain.errors import DigestInvalid, NameInvalid, PageUnknown, RegistryError, TagInvalid
+from domain.errors import (
+    BlobUnknown,
+    DigestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    PageUnknown,
+    RegistryError,
+)
 from entrypoints.http.paths import BlobPath, ManifestPath, ReferrersPath, TagsPath, parse_pull_path
 
 SHA = "sha256:" + "0a" * 32
@@ -109,14 +116,15 @@ def test_name_goes_as_far_as_it_can() -> None:
         ("a___b/tags/list", NameInvalid),
         ("a..b/tags/list", NameInvalid),
         (f"{'a' * 256}/tags/list", NameInvalid),
-        ("a/manifests/", TagInvalid),
-        ("a/manifests/.v1", TagInvalid),
-        ("a/manifests/v1%2500", TagInvalid),
-        ("a/manifests/%2e%2e", TagInvalid),
-        ("a/manifests/host:tag", DigestInvalid),
-        (f"a/manifests/{SHA}%20", DigestInvalid),
-        (f"a/blobs/{SHA[:-1]}", DigestInvalid),
-        (f"a/blobs/{SHA.upper()}", DigestInvalid),
+        ("a/manifests/", ManifestUnknown),
+        ("a/manifests/.v1", ManifestUnknown),
+        ("a/manifests/v1%2500", ManifestUnknown),
+        ("a/manifests/%2e%2e", ManifestUnknown),
+        ("a/manifests/host:tag", ManifestUnknown),
+        (f"a/manifests/{SHA}%20", ManifestUnknown),
+        (f"a/blobs/{SHA[:-1]}", BlobUnknown),
+        (f"a/blobs/{SHA.upper()}", BlobUnknown),
+        ("a/referrers/latest", DigestInvalid),
         (f"a/referrers/{SHA}/", PageUnknown),
         ("a/tags/list/", PageUnknown),
         ("a/tags/other", PageUnknown),

@@ -159,14 +159,31 @@ MALFORMED = (
     ("/v2/a%0d%0aX:1/manifests/v1", "NAME_INVALID"),
     ("/v2/a%252Fb/manifests/v1", "NAME_INVALID"),
     (f"/v2/{'a' * 256}/manifests/v1", "NAME_INVALID"),
-    ("/v2/a/manifests/-v1", "TAG_INVALID"),
-    ("/v2/a/manifests/v1%0a", "TAG_INVALID"),
-    (f"/v2/a/manifests/{'v' * 129}", "TAG_INVALID"),
-    ("/v2/a/manifests/sha256:short", "DIGEST_INVALID"),
-    (f"/v2/a/manifests/{DIGEST.upper()}", "DIGEST_INVALID"),
-    (f"/v2/a/manifests/md5:{'0' * 32}", "DIGEST_INVALID"),
-    (f"/v2/a/manifests/{DIGEST}%00", "DIGEST_INVALID"),
 )
+
+
+ILL_FORMED_REFERENCES = (
+    "-v1",
+    "v1%0a",
+    "v" * 129,
+    "sha256:short",
+    DIGEST.upper(),
+    f"md5:{'0' * 32}",
+    f"{DIGEST}%00",
+    f"{DIGEST}0",
+    "%2e%2e",
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_an_ill_formed_reference_is_an_unknown_manifest(start: Start, method: str) -> None:
+    service = await start()
+    for reference in ILL_FORMED_REFERENCES:
+        answer = await service.ask(f"{method} /v2/a/manifests/{reference} HTTP/1.1\nHost: a")
+        assert answer.status == 404, reference
+        if method == "GET":
+            assert json.loads(answer.body)["errors"][0]["code"] == "MANIFEST_UNKNOWN", reference
+    assert service.upstream.asked == []
 
 
 async def test_malformed_manifest_paths_reach_no_upstream(start: Start) -> None:

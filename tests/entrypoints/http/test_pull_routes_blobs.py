@@ -168,11 +168,11 @@ async def test_unknown_blob_is_no_known_one(start: Start) -> None:
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UNKNOWN")
 
 
-async def test_malformed_digest_reaches_no_upstream(start: Start, upstream: FakeUpstream) -> None:
+async def test_an_ill_formed_digest_is_an_unknown_blob(start: Start, upstream: FakeUpstream) -> None:
     service = await start()
     for reference in ("latest", "sha256:baddigest", f"sha1:{'0' * 40}", DIGEST.upper(), f"{DIGEST}0", "", "sha256:"):
         answer = await service.get(f"/v2/team/app/blobs/{reference}")
-        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID"), reference
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UNKNOWN"), reference
     assert upstream.asked == []
 
 
