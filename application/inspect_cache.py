@@ -13,7 +13,7 @@ from application.ports.storage_keeper import Space, StorageKeeper
 from application.ports.tag_index import TagIndex
 from application.ports.usage_index import UsageIndex, Used
 from domain.digest import Digest
-from domain.manifest_tree import descriptors_of
+from domain.manifest_tree import ManifestWalk, descriptors_of
 from domain.names import Tag
 from domain.ports import Clock
 from domain.records import TagMark
@@ -159,12 +159,18 @@ class InspectCache:
         return dropped
 
     async def _tree(self, root: Digest) -> dict[Digest, int]:
-        """The sizes of a manifest and of all below it, as far as its manifests are here; empty where it is not."""
-        content = await self._shelf.look(root)
-        if content is None:
-            return {}
-        found = {root: len(content)}
-        for one in descriptors_of(content):
-            below = await self._tree(one.digest) if one.is_manifest else {}
-            found |= below or {one.digest: one.size}
+        """The sizes in bytes of a manifest and of all below it, as far as its manifests are here and within the limits
+        of ManifestWalk; empty where the manifest itself is not here.
+        """
+        found: dict[Digest, int] = {}
+        walk = ManifestWalk(root)
+        for digest in walk:
+            content = await self._shelf.look(digest)
+            if content is None:
+                continue
+            found[digest] = len(content)
+            named = descriptors_of(content)
+            walk.add(named)
+            for one in named:
+                found.setdefault(one.digest, one.size)
         return found

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import chain
 
 from application.blobs import BlobQuery
 from application.manifests import ManifestQuery
@@ -12,7 +13,8 @@ from application.pull_manifest import PullManifest
 from application.rights import Caller
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
-from domain.manifest_tree import Descriptor, descriptors_of
+from domain.errors import UpstreamBroken
+from domain.manifest_tree import Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
 from domain.upstreams import NO_NAMING, Naming
 
@@ -79,12 +81,14 @@ class WarmCache:
             await asyncio.gather(fetching, return_exceptions=True)
 
     async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
-        """Each blob once, of all the wanted manifests, which are here afterwards."""
+        """Each blob once, of all the wanted manifests, which are here afterwards. Raises what a pull raises;
+        NoSuchPlatform; UpstreamBroken where the image has more manifests than the limits of ManifestWalk allow.
+        """
         found: dict[Digest, Descriptor] = {}
-        waiting = [image.reference]
         is_matched = False
-        while waiting:
-            query = ManifestQuery(image.name, waiting.pop(), _ACCEPT, naming=image.naming)
+        walk = ManifestWalk()
+        for reference in chain([image.reference], (Reference(digest) for digest in walk)):
+            query = ManifestQuery(image.name, reference, _ACCEPT, naming=image.naming)
             answer = await self._manifests(caller, query)
             named = descriptors_of(answer.content or b"")
             children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]
@@ -92,7 +96,9 @@ class WarmCache:
             if any(one.is_manifest for one in named) and not is_matched:
                 offered = sorted({one.platform or "unknown" for one in named if one.is_manifest})
                 raise NoSuchPlatform(image.platform or "", tuple(offered))
-            waiting += [Reference(one.digest) for one in children]
+            walk.add(children)
+            if walk.is_cut:
+                raise UpstreamBroken("the image has more manifests, or more levels of indexes, than can be warmed")
             found |= {one.digest: one for one in named if not one.is_manifest}
         return list(found.values())
 

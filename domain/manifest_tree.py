@@ -1,10 +1,18 @@
 """What a manifest names: its config and layers, or the manifests of an index."""
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.documents import parse_object
 from domain.errors import DigestInvalid
+
+DEPTH_LIMIT = 8
+"""Levels of indexes; images that people build have two."""
+MANIFESTS_LIMIT = 10_000
+"""Manifests that belong to one image. A manifest of 4 MiB can name more, and indexes that refer to each other can name
+the same ones again and again."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +23,39 @@ class Descriptor:
     size: int
     is_manifest: bool
     platform: str | None = None
+
+
+class ManifestWalk:
+    """Which manifests are still to be read, from a root down: each once, DEPTH_LIMIT levels and MANIFESTS_LIMIT
+    manifests at most. Iterate over it, and `add` what each manifest names before the next step.
+    """
+
+    def __init__(self, root: Digest | None = None) -> None:
+        self._waiting = deque([(root, 0)] if root else [])
+        self._seen = {root} if root else set()
+        self._depth = 0
+        self.is_cut = False
+        """Whether a limit left manifests out."""
+
+    def __iter__(self) -> "ManifestWalk":
+        return self
+
+    def __next__(self) -> Digest:
+        if not self._waiting:
+            raise StopIteration
+        digest, self._depth = self._waiting.popleft()
+        return digest
+
+    def add(self, named: Iterable[Descriptor]) -> None:
+        """The manifests among these are below the one that was read last."""
+        for one in named:
+            if not one.is_manifest or one.digest in self._seen:
+                continue
+            if self._depth >= DEPTH_LIMIT or len(self._seen) >= MANIFESTS_LIMIT:
+                self.is_cut = True
+                return
+            self._seen.add(one.digest)
+            self._waiting.append((one.digest, self._depth + 1))
 
 
 def descriptors_of(content: bytes) -> tuple[Descriptor, ...]:

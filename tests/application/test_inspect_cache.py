@@ -1,10 +1,12 @@
 """What an operator asks of the cache, and does to it."""
 
+import asyncio
 import json
 from collections import deque
 from typing import Any
 
 from application.inspect_cache import TagEntry
+from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
 from domain.names import Tag
 from domain.upstreams import Source
@@ -231,3 +233,36 @@ def test_pruning_removes_the_drafts_of_nobody() -> None:
         assert list(cache.store.drafts) == [Digest.of(b"busy")]
 
     cache.run(act())
+
+
+def nested_indexes(levels: int = 40, width: int = 2) -> list[bytes]:
+    """Indexes of which each names each of the next level twice: few bytes, and a number of paths that doubles with each
+    level. The deepest come first.
+    """
+    found = [ONE]
+    for level in range(levels):
+        entries = [{"digest": str(Digest.of(found[-1])), "size": 1, "level": level} for _ in range(width)]
+        found.append(json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
+    return found
+
+
+def test_deeply_nested_indexes_are_listed_and_purged_in_bounded_time() -> None:
+    cache = Cache()
+    indexes = nested_indexes()
+    assert sum(map(len, indexes)) < 32_000
+    for index in indexes[1:]:
+        cache.upstream.put_manifest(str(NAME), str(Digest.of(index)), index, INDEX_MEDIA_TYPE)
+    cache.upstream.put_manifest(str(NAME), "deep", indexes[-1], INDEX_MEDIA_TYPE)
+
+    async def act() -> Any:
+        await cache.service.manifest(name=NAME, reference="deep")
+        for index in indexes[1:]:
+            await cache.service.manifest(name=NAME, reference=str(Digest.of(index)))
+        await cache.service.parts.background().close()
+        async with asyncio.timeout(60):
+            listed = await cache.inspect.tags(cache.source().upstream)
+            return listed, await cache.inspect.purge(cache.source(), Tag("deep"))
+
+    listed, purged = cache.run(act())
+    assert [entry.mark.key.tag.text for entry in listed] == ["deep"]
+    assert Digest.of(indexes[-1]) in purged

@@ -9,7 +9,7 @@ from application.rights import Caller
 from application.warm_cache import Image, NoSuchPlatform, Progress
 from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
-from domain.errors import BlobUnknown, ManifestUnknown, Unauthorized, UpstreamUnreachable
+from domain.errors import BlobUnknown, ManifestUnknown, Unauthorized, UpstreamBroken, UpstreamUnreachable
 from domain.names import Reference
 from tests.application.cache.watched import watched
 from tests.application.service import NAME, REALM, Service
@@ -164,3 +164,25 @@ def test_who_stops_looking_ends_the_pull() -> None:
         await pulling.aclose()
 
     warm.service.run(act())
+
+
+def test_indexes_that_refer_to_each_other_end_in_an_error() -> None:
+    """Each level names the next one: more levels than any image has."""
+    warm = Warm()
+    content = AMD
+    for level in range(12):
+        entries = [entry(content, platform={"os": "linux", "architecture": "amd64"}, level=level) for _ in range(2)]
+        content = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+        warm.upstream.put_manifest(str(NAME), f"level-{level}", content, INDEX_MEDIA_TYPE)
+    with pytest.raises(UpstreamBroken):
+        warm.pull("level-11")
+    assert len(warm.upstream.asked) < 12
+
+
+def test_a_manifest_that_is_named_twice_is_pulled_once() -> None:
+    warm = Warm()
+    platform = {"os": "linux", "architecture": "amd64"}
+    index = json.dumps({"schemaVersion": 2, "manifests": [entry(AMD, platform=platform)] * 50}).encode()
+    warm.upstream.put_manifest(str(NAME), "twice", index, INDEX_MEDIA_TYPE)
+    warm.pull("twice")
+    assert [fetch.resource.path.rpartition("/")[2] for fetch in warm.upstream.asked].count(str(Digest.of(AMD))) == 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.digest import Digest
-from domain.manifest_tree import Descriptor, descriptors_of
+from domain.manifest_tree import DEPTH_LIMIT, MANIFESTS_LIMIT, Descriptor, ManifestWalk, descriptors_of
 
 A, B, C = (Digest.of(text) for text in (b"a", b"b", b"c"))
 WORDS = ("manifests", "layers", "config", "fsLayers", "digest", "blobSum", "size", "platform", "os", "urls")
@@ -76,3 +76,33 @@ def test_any_document_can_be_looked_at(document: object) -> None:
     for one in descriptors_of(json.dumps(document).encode()):
         assert one.digest == A
         assert one.size >= 0
+
+
+def below(*digests: Digest) -> list[Descriptor]:
+    return [Descriptor(digest, 1, is_manifest=True) for digest in digests]
+
+
+def test_a_walk_gives_each_manifest_once() -> None:
+    walk = ManifestWalk(A)
+    read = []
+    for digest in walk:
+        read.append(digest)
+        walk.add([*below(A, B, C, B), Descriptor(Digest.of(b"layer"), 1, is_manifest=False)])
+    assert (read, walk.is_cut) == ([A, B, C], False)
+
+
+def test_a_walk_goes_only_so_deep() -> None:
+    walk = ManifestWalk(A)
+    for number, _ in enumerate(walk):
+        walk.add(below(Digest.of(str(number).encode())))
+    assert (number, walk.is_cut) == (DEPTH_LIMIT, True)
+
+
+def test_a_walk_gives_only_so_many() -> None:
+    walk = ManifestWalk(A)
+    children = below(*(Digest.of(str(number).encode()) for number in range(MANIFESTS_LIMIT + 5)))
+    count = 0
+    for _ in walk:
+        walk.add(children)
+        count += 1
+    assert (count, walk.is_cut) == (MANIFESTS_LIMIT, True)
