@@ -18,11 +18,11 @@ from domain.links import next_link
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.warning_headers import warning
 
 Query = tuple[tuple[str, str], ...]
-_IN_CIRCLES = '299 - "the upstream sends the same page again: the list may be incomplete"'
-
-_TOO_LONG = '299 - "the list is incomplete: too much of what follows is not for you"'
+_IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")
+_TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
 _JOINED_PAGES = 20
 """Nobody waits for more."""
 
@@ -79,7 +79,7 @@ class Browse:
                 return page
             another, hidden = await self._catalog(right, upstream, following)
             page = _joined(page, another)
-        return replace(page, next_query=None, warnings=(*page.warnings, _TOO_LONG))
+        return replace(page, next_query=None, warnings=(_TOO_LONG, *page.warnings))
 
     async def referrers(
         self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
@@ -116,7 +116,7 @@ class Browse:
         )
         if resource.query and sorted(parse_qsl(page.next_query or "")) == sorted(resource.query):
             # The next page is the one that was just asked for. A client that believed it would never come to an end.
-            return replace(page, next_query=None, warnings=(*page.warnings, _IN_CIRCLES))
+            return replace(page, next_query=None, warnings=(_IN_CIRCLES, *page.warnings))
         return page
 
 

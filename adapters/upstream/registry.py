@@ -41,6 +41,7 @@ from domain.errors import (
 )
 from domain.trust import Stance
 from domain.upstreams import Upstream
+from domain.warning_headers import read_warnings
 
 _OK = 200
 _PARTIAL = 206
@@ -198,7 +199,7 @@ def _facts(response: Response, kind: ResourceKind) -> Facts:
         whole_size=whole,
         link=response.header("Link"),
         filters_applied=response.header("OCI-Filters-Applied"),
-        warnings=response.lines("Warning"),
+        warnings=read_warnings(response.lines("Warning")),
         allowance=read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining")),
     )
 

@@ -23,6 +23,7 @@ from domain.events import StaleServed
 from domain.ports import Clock
 from domain.records import CallerId
 from domain.upstreams import Upstream
+from domain.warning_headers import warning
 
 T = TypeVar("T")
 
@@ -111,13 +112,10 @@ class Outages:
         self._back_offs.saw(upstream, caller, told)
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
-        """Note that an older answer stands in; the Warning that goes with it (RFC 7234 section 5.5.7, in the form of
-        the OCI distribution specification, "Warnings").
-        """
-        reason = one_line(fault.message).encode("ascii", "replace").decode()
+        """Note that an older answer stands in; the value of the Warning header that goes with it."""
+        reason = one_line(fault.message)
         self._events.emit(StaleServed(upstream.url, reason))
-        quoted = reason.replace("\\", "").replace('"', "'")[:512]
-        return f'299 - "not checked with the upstream just now: {quoted}"'
+        return warning(f"not checked with the upstream just now: {reason[:512]}")
 
     def _note(self, upstream: Upstream, error: RegistryError) -> None:
         self._failures.put(upstream, _Failure(self._clock.now(), error.message))

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import cast
 
 from sanic import Request
+from sanic.compat import Header
 from sanic.response import BaseHTTPResponse
 
 from application.blobs import Piece
@@ -25,7 +26,7 @@ Damaged = Callable[[], Awaitable[None]]
 async def deliver(  # noqa: PLR0913 - an answer, and what to do when it turns out that it cannot be given
     request: Request,
     status: int,
-    headers: dict[str, str],
+    headers: Header,
     media_type: str,
     pieces: AsyncIterator[Piece],
     *,

@@ -1,8 +1,9 @@
 """What clients read: the ping, manifests, blobs, tags, referrers, the catalog."""
 
 from sanic import Blueprint, HTTPResponse, Request
+from sanic.compat import Header
 
-from application.blobs import BlobAnswer, BlobQuery
+from application.blobs import BlobQuery
 from application.browse import Listing
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.rights import Caller
@@ -10,6 +11,7 @@ from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
 from domain.upstreams import Naming
+from domain.warning_headers import bounded_warnings
 from entrypoints.container import Container
 from entrypoints.http.byte_ranges import body_of, content_range
 from entrypoints.http.delivery import deliver
@@ -83,11 +85,12 @@ async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTT
         return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
     # Only what needs no condition of the client's to be looked at may be said again unseen.
     request.ctx.good_until = answer.good_until
-    headers = _manifest_headers(path, answer) | {"Content-Length": str(answer.size)}
+    headers = _manifest_headers(path, answer)
+    headers["Content-Length"] = str(answer.size)
     return _answer(200, answer.media_type, answer.content, headers)
 
 
-def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> dict[str, str]:
+def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
     headers = _content_headers(str(answer.digest), answer.warnings)
     if path.reference.digest is None:
         headers["Vary"] = "Accept"  # the answer to a tag depends on it
@@ -106,7 +109,9 @@ async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPRespons
         if known:
             return _answer(304, blob.media_type, None, headers)
         if blob.pieces is None:
-            return _answer(200, blob.media_type, None, headers | _extent(blob))
+            if blob.size is not None:
+                headers["Content-Length"] = str(blob.size)
+            return _answer(200, blob.media_type, None, headers)
         request.ctx.is_content = True
         body = body_of(blob, blob.pieces)
         if body.length is not None:
@@ -130,10 +135,6 @@ def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
     return parse_ranges(",".join(request.headers.getall("range", [])))
 
 
-def _extent(blob: BlobAnswer) -> dict[str, str]:
-    return {} if blob.size is None else {"Content-Length": str(blob.size)}
-
-
 async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
     browse = request.ctx.generation.parts.browse()
     caller = caller_of(request)
@@ -154,18 +155,20 @@ def _listing_answer(path: str, listing: Listing) -> HTTPResponse:
     return _answer(200, listing.media_type, listing.content, headers)
 
 
-def _content_headers(digest: str, warnings: tuple[str, ...]) -> dict[str, str]:
-    headers = {"Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
-    return headers | _warning_headers(warnings)
+def _content_headers(digest: str, warnings: tuple[str, ...]) -> Header:
+    headers = _warning_headers(warnings)
+    headers["Docker-Content-Digest"], headers["ETag"] = digest, f'"{digest}"'
+    return headers
 
 
-def _warning_headers(warnings: tuple[str, ...]) -> dict[str, str]:
-    return {"Warning": ", ".join(warnings)} if warnings else {}
+def _warning_headers(warnings: tuple[str, ...]) -> Header:
+    """One line for each: clients do not split a line at its commas, which a text may have too."""
+    return Header([("Warning", value) for value in bounded_warnings(warnings)])
 
 
-def _answer(status: int, media_type: str, content: bytes | None, headers: dict[str, str] | None = None) -> HTTPResponse:
+def _answer(status: int, media_type: str, content: bytes | None, headers: Header | None = None) -> HTTPResponse:
     """Headers that a HEAD sets itself stay as they are: a length of 0 there would be believed."""
-    return HTTPResponse(content, status, headers or {}, media_type)
+    return HTTPResponse(content, status, headers, media_type)
 
 
 async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:

@@ -91,7 +91,7 @@ async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
         ("Docker-Content-Digest", str(DIGEST)),
         ("Link", '</v2/_catalog?last=x>; rel="next"'),
         ("OCI-Filters-Applied", "artifactType"),
-        ("Warning", '299 - "one"'),
+        ("Warning", '110 registry.test "Response is stale", 299 registry.test "one"'),
         ("Warning", '299 - "two"'),
         ("Content-Length", str(len(CONTENT))),
     )

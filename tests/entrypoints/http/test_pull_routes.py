@@ -102,11 +102,23 @@ async def test_wrong_content_is_no_answer(start: Start, upstream: FakeUpstream) 
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (502, "UNAVAILABLE")
 
 
-async def test_upstream_warnings_reach_the_client(start: Start, upstream: FakeUpstream) -> None:
-    told = ('299 - "soon gone"', '299 - "really"')
+@pytest.mark.parametrize("path", ["/v2/team/app/manifests/v1", "/v2/team/app/tags/list", "/v2/_catalog"])
+async def test_each_warning_of_the_upstream_is_a_line_of_its_own(
+    start: Start, upstream: FakeUpstream, path: str
+) -> None:
+    told = ('299 - "soon gone, really"', '299 - "really"')
     upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, warnings=told))
-    answer = await (await start()).get("/v2/team/app/manifests/v1")
-    assert answer.headers["warning"] == '299 - "soon gone", 299 - "really"'
+    answer = await (await start()).ask(f"GET {path} HTTP/1.1\nHost: a")
+    assert answer.all("warning") == list(told)
+
+
+async def test_all_warnings_together_are_bounded(start: Start, upstream: FakeUpstream) -> None:
+    told = tuple(f'299 - "{number:04}{"x" * 500}"' for number in range(20))
+    upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, warnings=told))
+    answer = await (await start()).ask("GET /v2/team/app/manifests/v1 HTTP/1.1\nHost: a")
+    lines = answer.all("warning")
+    assert lines == list(told[: len(lines)])
+    assert 3500 < sum(map(len, lines)) <= 4096
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

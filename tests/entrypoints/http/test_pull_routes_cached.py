@@ -100,6 +100,19 @@ async def test_what_is_stale_comes_with_a_warning(start: Start, upstream: FakeUp
         clock.advance(301)
 
 
+async def test_a_stale_answer_bears_one_bounded_warning(start: Start, upstream: FakeUpstream) -> None:
+    clock = StoppedClock()
+    service = await start(parts=opening(upstream, clock))
+    await service.get(TAG)
+    clock.advance(61)
+    upstream.fault = UpstreamUnreachable('caf\u00e9 "down"\r\n' * 1000)
+    answer = await service.ask(f"GET {TAG} HTTP/1.1\nHost: a")
+    [line] = answer.all("warning")
+    assert answer.body == MANIFEST
+    assert line.startswith("299 - \"not checked with the upstream just now: caf? 'down'")
+    assert len(line) <= 4096
+
+
 async def test_nothing_stale_is_said_where_nothing_is_here(start: Start, upstream: FakeUpstream) -> None:
     service = await start()
     await service.get("/v2/")
