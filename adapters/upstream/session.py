@@ -10,10 +10,10 @@ from typing import Any
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
-from aiohttp_socks import ProxyConnector
 from yarl import URL
 
 from adapters.upstream.addresses import Reach, check_address, check_host
+from adapters.upstream.connections import OneAnswerSocksConnector, give_one_answer
 from adapters.upstream.proxies import ProxyRules
 
 # A signed redirect address or a challenge of a large cloud passes aiohttp's 8190 bytes.
@@ -118,7 +118,7 @@ def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnecto
     what lies behind a name is the proxy's to guard, as with HTTP proxies.
     """
     address = URL(proxy)
-    return ProxyConnector(
+    return OneAnswerSocksConnector(
         host=address.host or "",
         port=address.port or _SOCKS_PORT,
         username=address.user,
@@ -130,6 +130,7 @@ def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnecto
 
 
 def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    give_one_answer(connector)
     return aiohttp.ClientSession(
         connector=connector,
         # No total: it would cut every large layer. Silence is what counts.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 _LIMIT = 512 * 1024
+LATE_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,13 @@ class Heard:
 
 @dataclass(frozen=True)
 class Say:
-    """Bytes, and what becomes of the connection `then`: "keep", "close", "reset" or "hang"."""
+    """Bytes, and what becomes of the connection `then`: "keep", "close", "reset" or "hang". `late` bytes follow when
+    whoever asked has had its answer.
+    """
 
     data: bytes = b""
     then: str = "keep"
+    late: bytes = b""
 
 
 Headers = tuple[tuple[str, str], ...]
@@ -96,6 +100,10 @@ class WireServer:
             said = self.script(heard)
             writer.write(said.data)
             await writer.drain()
+            if said.late:
+                await asyncio.sleep(LATE_SECONDS)
+                writer.write(said.late)
+                await writer.drain()
             if said.then == "hang":
                 await asyncio.Event().wait()
             if said.then == "reset":
