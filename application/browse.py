@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from application.authorize_pull import AuthorizePull
 from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
@@ -110,7 +110,7 @@ class Browse:
                 content, facts = await answer.read(MANIFEST_LIMIT), answer.facts
         page = Listing(
             _json_object(content),
-            next_query=_query_of(next_link(facts.link)),
+            next_query=following_query(next_link(facts.link), resource.query),
             filters_applied=facts.filters_applied,
             warnings=facts.warnings,
         )
@@ -136,9 +136,19 @@ def _joined(page: Listing, following: Listing) -> Listing:
     return replace(_with_repositories(page, names), next_query=following.next_query, warnings=warnings)
 
 
-def _query_of(link: str | None) -> str | None:
-    """All of the next page's address that is passed on; a hostile rest is not even looked at."""
-    return link.partition("#")[0].partition("?")[2] or None if link else None
+def following_query(target: str | None, asked: Query) -> str | None:
+    """The query of the next page's address, with all that was asked and that it leaves out: filters and the page size.
+    None where there is no next page.
+
+    Only the query is used: where the upstream's address leads to is not looked at. `last` is a position in the list and
+    not repeated.
+    """
+    query = target.partition("#")[0].partition("?")[2] if target else ""
+    if not query:
+        return None
+    told = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    missing = [(name, value) for name, value in asked if name not in told and name != "last"]
+    return f"{query}&{urlencode(missing)}" if missing else query
 
 
 def _json_object(content: bytes) -> bytes:

@@ -197,7 +197,7 @@ def _facts(response: Response, kind: ResourceKind) -> Facts:
         digest=_digest(response.header("Docker-Content-Digest")),
         span=span,
         whole_size=whole,
-        link=response.header("Link"),
+        link=", ".join(response.lines("Link")) or None,
         filters_applied=response.header("OCI-Filters-Applied"),
         warnings=read_warnings(response.lines("Warning")),
         allowance=read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining")),

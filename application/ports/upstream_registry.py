@@ -99,7 +99,7 @@ class Facts:
 
     `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
     are set on a partial answer only. `digest` is a claim until somebody hashes the bytes. `allowance` is of whoever
-    asked.
+    asked. `link` is all Link lines as one list.
     """
 
     media_type: str | None = None

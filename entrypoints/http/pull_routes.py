@@ -43,7 +43,7 @@ async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
     parts: Container = request.ctx.generation.parts
     upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
     listing = await parts.browse().repositories(caller_of(request), upstream, paging(request))
-    return _listing_answer(_base(prefix) + "_catalog", listing)
+    return _listing_answer(request, _base(prefix) + "_catalog", listing)
 
 
 async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPResponse | None:
@@ -140,16 +140,16 @@ async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResp
     caller = caller_of(request)
     if isinstance(path, TagsPath):
         listing = await browse.tags(caller, path.name, paging(request), naming)
-        return _listing_answer(f"{_base(naming.prefix)}{path.name}/tags/list", listing)
+        return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/tags/list", listing)
     assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
     listing = await browse.referrers(caller, path.name, path.digest, paging(request), naming)
-    return _listing_answer(f"{_base(naming.prefix)}{path.name}/referrers/{path.digest}", listing)
+    return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/referrers/{path.digest}", listing)
 
 
-def _listing_answer(path: str, listing: Listing) -> HTTPResponse:
+def _listing_answer(request: Request, path: str, listing: Listing) -> HTTPResponse:
     headers = _warning_headers(listing.warnings)
     if listing.next_query:
-        headers["Link"] = link_to(path, listing.next_query)
+        headers["Link"] = link_to(path, listing.next_query, request.ctx.namespace)
     if listing.filters_applied:
         headers["OCI-Filters-Applied"] = listing.filters_applied
     return _answer(200, listing.media_type, listing.content, headers)

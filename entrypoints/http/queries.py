@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from sanic import Request
 
@@ -43,9 +44,12 @@ def _page_size(text: str) -> str:
     return str(min(int(text), _LARGEST_PAGE))
 
 
-def link_to(path: str, query: str) -> str:
-    """A Link to the next page, relative: clients refuse one that leads to another host (RFC 8288)."""
-    return f'<{path}?{query}>; rel="next"'
+def link_to(path: str, query: str, namespace: str | None) -> str:
+    """A Link to the next page, relative: clients refuse one that leads to another host (RFC 8288). It names the same
+    registry as the request.
+    """
+    namespaced = f"{query}&{urlencode({'ns': namespace})}" if namespace else query
+    return f'<{path}?{namespaced}>; rel="next"'
 
 
 def passed_on(name: str, lines: Sequence[str]) -> tuple[str, ...]:

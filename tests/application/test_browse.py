@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote
 
 import pytest
 
+from application.browse import following_query
 from application.ports.upstream_registry import Facts
 from application.rights import Caller
 from domain.content import MANIFEST_LIMIT
@@ -214,3 +215,22 @@ def test_page_that_leads_to_itself_is_the_last(
     page = service.run(ask(service, query=asked))
     assert page.next_query == following
     assert ["incomplete" in warning for warning in page.warnings] == ([] if following else [True])
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "query"),
+    [
+        (None, (("n", "2"),), None),
+        ("/x", (("n", "2"),), None),
+        ("/x?last=b", (), "last=b"),
+        ("/x?last=b&n=2", (("n", "2"), ("last", "a")), "last=b&n=2"),
+        ("/x?last=b", (("n", "2"), ("last", "a")), "last=b&n=2"),
+        ("/x?last=b&n=1", (("n", "2"),), "last=b&n=1"),
+        ("/x?token=b%2Fc#part", (("artifactType", "a/b"), ("n", "2")), "token=b%2Fc&artifactType=a%2Fb&n=2"),
+        ("/x?token=", (("last", "a"),), "token="),
+    ],
+)
+def test_the_next_page_keeps_what_was_asked(
+    target: str | None, asked: tuple[tuple[str, str], ...], query: str | None
+) -> None:
+    assert following_query(target, asked) == query

@@ -16,6 +16,12 @@ from domain.links import next_link
         ('</first>; rel="first", </x>; rel="next", </last>; rel="last"', "/x"),
         ('</x?a=1,2;3>; rel="next"', "/x?a=1,2;3"),
         ('<>; rel="next"', ""),
+        ('</last>; rel="last", </x>; rel="next"; title="a, \\"b\\"; rel=prev"', "/x"),
+        ('</x>; rel="start next"', "/x"),
+        ('</a>; title="</b>; rel=next", </x>; rel=next', "/x"),
+        ('</broken; rel="next", </x>; rel="next"', "/x"),
+        ('</x>;rel="next";rel="prev"', "/x"),
+        (",, ,</x>; rel=next,,", "/x"),
     ],
 )
 def test_the_next_page_is_found(header: str, target: str) -> None:
@@ -35,6 +41,9 @@ def test_the_next_page_is_found(header: str, target: str) -> None:
         '/x; rel="next"',
         '</x; rel="next"',
         '; rel="next"',
+        '</x>; rel="prev"; rel="next"',
+        '</x>; title="; rel=next"',
+        '</x>; rel="next',
     ],
 )
 def test_without_a_next_page_there_is_none(header: str | None) -> None:

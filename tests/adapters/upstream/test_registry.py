@@ -89,6 +89,7 @@ async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
     headers = (
         ("Content-Type", TYPE),
         ("Docker-Content-Digest", str(DIGEST)),
+        ("Link", '</v2/_catalog>; rel="first"'),
         ("Link", '</v2/_catalog?last=x>; rel="next"'),
         ("OCI-Filters-Applied", "artifactType"),
         ("Warning", '110 registry.test "Response is stale", 299 registry.test "one"'),
@@ -97,7 +98,7 @@ async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
     )
     async with line(lambda _: reply(200, *headers, body=b"" if head else CONTENT)) as link:
         facts, content = await link.fetch(head=head)
-    link_header = '</v2/_catalog?last=x>; rel="next"'
+    link_header = '</v2/_catalog>; rel="first", </v2/_catalog?last=x>; rel="next"'
     warnings = ('299 - "one"', '299 - "two"')
     assert facts == Facts(TYPE, len(CONTENT), DIGEST, None, None, link_header, "artifactType", warnings)
     assert content == (b"" if head else CONTENT)

@@ -96,6 +96,21 @@ async def test_link_keeps_the_clients_name(start: Start, upstream: FakeUpstream)
     assert answer.headers["link"] == '</v2/app/tags/list?n=1&last=v1>; rel="next"'
 
 
+@ALL
+async def test_the_link_keeps_the_registry_and_every_filter_of_the_request(
+    start: Start, upstream: FakeUpstream, path: str
+) -> None:
+    service = await start(upstream_names="two.test")
+    upstream.alter = _answering(link='</v2/x>; rel="first", </v2/x?last=b>; rel="next", </v2/x>; rel="last"')
+    answer = await service.get(f"{path}?n=2&ns=two.test&artifactType=a%2Fb&last=a")
+    link = f"{path}?last=b&n=2&artifactType=a%2Fb&ns=two.test"
+    assert answer.headers["link"] == f'<{link}>; rel="next"'
+    upstream.asked.clear()
+    following = await service.get(link)
+    assert (following.status_code, following.headers["oci-namespace"]) == (200, "two.test")
+    assert sorted(upstream.asked[0].resource.query) == [("artifactType", "a/b"), ("last", "b"), ("n", "2")]
+
+
 async def test_link_without_next_is_dropped(start: Start, upstream: FakeUpstream) -> None:
     service = await start()
     for link in ('</v2/a/tags/list?n=1>; rel="prev"', "</v2/a/tags/list>; rel=next", "nonsense"):

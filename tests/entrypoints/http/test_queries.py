@@ -75,7 +75,7 @@ def test_strange_parameters_are_refused_whole(query: str) -> None:
 
 
 def test_link_is_a_path_without_host() -> None:
-    assert link_to("/v2/a/tags/list", "last=b&n=2") == '</v2/a/tags/list?last=b&n=2>; rel="next"'
+    assert link_to("/v2/a/tags/list", "last=b&n=2", None) == '</v2/a/tags/list?last=b&n=2>; rel="next"'
 
 
 @pytest.mark.parametrize(
