@@ -16,7 +16,7 @@ from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
-from entrypoints.storage import prepare_storage
+from entrypoints.storage import act_as_owner, prepare_storage, storage_folder
 from entrypoints.version import NAME
 
 _DAY = 86400.0
@@ -31,6 +31,7 @@ def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
     """The exit status: 0, 1 where damage was found or nothing matched, 2 for wrong words."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: is off; there is no cache to look into")
+    act_as_owner(settings)
     prepare_storage(settings)
     return asyncio.run(_run(settings, options))
 
@@ -48,7 +49,7 @@ async def _stats(parts: Container, _: argparse.Namespace) -> int:
     found = await parts.inspect_cache().statistics(parts.upstreams().upstreams)
     settings: Settings = parts.settings()
     table = Table(box=None, show_header=False)
-    table.add_row("folder", str(settings.cache_dir))
+    table.add_row("folder", str(storage_folder(settings)))
     for upstream in parts.upstreams().upstreams:
         table.add_row("upstream", upstream.url)
     table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")

@@ -19,7 +19,7 @@ from entrypoints.container import Container, open_container
 from entrypoints.image_names import parse_image_or_latest
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
-from entrypoints.storage import prepare_storage
+from entrypoints.storage import act_as_owner, prepare_storage, storage_folder
 from entrypoints.version import NAME
 from entrypoints.warm_command import caller_for
 
@@ -88,6 +88,7 @@ class _Doctor:
             print("ok: the cache is off")
             return False
         try:
+            act_as_owner(self._settings)
             prepare_storage(self._settings)
         except SettingsError as error:
             self._wrong(str(error))
@@ -96,7 +97,7 @@ class _Doctor:
 
     async def _room(self, parts: Container) -> None:
         found, bound = await parts.inspect_cache().statistics(parts.upstreams().upstreams), parts.room().bound
-        what = f"{self._settings.cache_dir} holds {decimal(found.size)} of {decimal(bound)}"
+        what = f"{storage_folder(self._settings)} holds {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
             print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to what it may have, such as 80%")

@@ -1,7 +1,6 @@
 """Where the cache lies: a folder and its index, or nothing. Names adapters, as the container does."""
 
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from adapters.clock import SystemClock
 from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.folders import cache_folder, demand_usable, owner_of_cache
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.nothing import (
     NoContentStore,
@@ -71,16 +71,45 @@ def prepare_storage(settings: Settings) -> None:
             f"CACHE_DIR: got {str(folder)!r}, on a network file system ({kind}); takes a local one, or off"
         )
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        for inner in folder.iterdir():
-            if not os.access(inner, os.R_OK | os.W_OK):
-                raise PermissionError(0, f"{inner.name} in it is another user's")
+        demand_usable(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
             f"CACHE_DIR: got {str(folder)!r}, which cannot be written to ({reason}); takes a folder of its own, or off"
+        ) from error
+
+
+def storage_folder(settings: Settings) -> Path | None:
+    """The folder that holds the cache, for messages: CACHE_DIR, or its subfolder where other users can write to it.
+    None where the cache is off.
+    """
+    if settings.cache_dir is None:
+        return None
+    try:
+        with cache_folder(settings.cache_dir) as folder:
+            return folder.path
+    except OSError:
+        return settings.cache_dir
+
+
+def act_as_owner(settings: Settings) -> None:
+    """A command that root runs beside the service goes on as the user whom the cache belongs to. So it finds the folder
+    that the service uses, what it makes belongs to the service, and nothing that another user planted has root's
+    rights to act with. Nothing happens for other users. Raises SettingsError.
+    """
+    if os.geteuid() != 0 or settings.cache_dir is None:
+        return
+    user, group = owner_of_cache(settings.cache_dir)
+    if user == 0:
+        return
+    try:
+        os.setgroups([group])
+        os.setgid(group)
+        os.setuid(user)
+    except OSError as error:
+        raise SettingsError(
+            f"CACHE_DIR: got {str(settings.cache_dir)!r}, which belongs to user number {user}, and this command cannot "
+            f"act as that user ({error.strerror}); run it as that user"
         ) from error
 
 

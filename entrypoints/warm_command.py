@@ -23,7 +23,7 @@ from entrypoints.passwords import ask_password
 from entrypoints.setting_files import read_htpasswd
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
-from entrypoints.storage import prepare_storage
+from entrypoints.storage import act_as_owner, prepare_storage
 from entrypoints.version import NAME
 
 _TROUBLE = 1
@@ -34,6 +34,7 @@ def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
     """The exit status: 0, 1 where an image could not be had, 2 for wrong words."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: is off; there is no cache to warm")
+    act_as_owner(settings)
     prepare_storage(settings)
     try:
         images = [_image(text, options.platform) for text in options.images]

@@ -7,10 +7,9 @@ import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from adapters.storage.open_files import DescriptorFile, portions, write
-from adapters.storage.storage_folder import StorageFolder, is_at, is_verified
+from adapters.storage.storage_folder import Place, StorageFolder, is_verified
 from adapters.storage.threads import Threads
 from application.ports.content_store import DraftState, OpenFile, StorageFull
 from domain.digest import Bytes, Digest, DigestCheck
@@ -90,8 +89,8 @@ class FileDraft:
             os.ftruncate(self.file.descriptor, self.size)
             # First of all, for this is how followers in other processes learn that what they have is right.
             os.fchmod(self.file.descriptor, _WHOLE)
-            if is_at(self.file.descriptor, self._path):
-                self._folder.make_content(self._digest, self._path)
+            if self._folder.is_at(self.file.descriptor, self._place):
+                self._folder.make_content(self._digest, self._place)
         except OSError:
             # Right, but not to be kept; whoever has it open reads on.
             self.end(keep=False)
@@ -107,13 +106,13 @@ class FileDraft:
             return
         self._is_over = True
         with suppress(OSError):
-            if not keep and is_at(self.file.descriptor, self._path):
-                self._path.unlink()
+            if not keep and self._folder.is_at(self.file.descriptor, self._place):
+                self._folder.remove(self._place)
         with suppress(OSError):
             fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
 
     @property
-    def _path(self) -> Path:
+    def _place(self) -> Place:
         return self._folder.draft_of(self._digest)
 
 

@@ -2,12 +2,12 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from adapters.storage.storage_folder import StorageFolder, digest_at, is_at, make_private
+from adapters.storage.folders import files_in, is_at, names_in, open_to_read, state_at
+from adapters.storage.storage_folder import CONTENT, DRAFTS, TEMPORARY, StorageFolder, digest_at
 from adapters.storage.threads import Threads
 from application.ports.storage_keeper import Space
 from domain.digest import Digest
@@ -34,12 +34,12 @@ class FilesystemStorageKeeper:
 
     def _space(self) -> Space:
         try:
-            make_private(self._folder.path)
-            state = os.statvfs(self._folder.path)
+            with self._folder.opened(make=True) as folder:
+                state = os.statvfs(folder)
         except OSError:
             return Space(0, 0, 0)
-        growing = (*_files(self._folder.drafts), *_files(self._folder.temporary))
-        drafts = sum(_size(path) or 0 for path in growing)
+        growing = (*self._files((DRAFTS,)), *self._files((TEMPORARY,)))
+        drafts = sum(file.st_size for _, file in growing)
         return Space(drafts, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
 
     async def sweep_drafts(self, older_than: float = 0.0) -> int:
@@ -48,9 +48,18 @@ class FilesystemStorageKeeper:
     def sweep_drafts_now(self, older_than: float = 0.0) -> int:
         """As `sweep_drafts`, in this thread."""
         written_by = self._clock.now() - older_than if older_than else float("inf")
-        drafts = sum(_sweep_draft(path, written_by) for path in _files(self._folder.drafts))
         before = self._clock.now() - _FORGOTTEN_AFTER
-        return drafts + sum(_sweep_older(path, before) for path in _files(self._folder.temporary))
+        return self._sweep(DRAFTS, partial(_sweep_draft, written_by)) + self._sweep(
+            TEMPORARY, partial(_sweep_older, before)
+        )
+
+    def _sweep(self, name: str, sweep: Callable[[int, str], bool]) -> int:
+        """How many files of that folder the step removed."""
+        try:
+            with self._folder.opened((name,)) as folder:
+                return sum(sweep(folder, file) for file, _ in files_in(folder))
+        except OSError:
+            return 0
 
     async def contents(self) -> dict[Digest, int]:
         return await self._threads.run(self._contents)
@@ -59,29 +68,45 @@ class FilesystemStorageKeeper:
         return dict(self._each_content())
 
     def _each_content(self) -> Iterator[tuple[Digest, int]]:
-        for algorithm in _entries(self._folder.content):
-            for start in _entries(algorithm):
-                for path in _files(start):
-                    digest, size = digest_at(path), _size(path)
-                    if digest is not None and size is not None:
-                        yield digest, size
+        for algorithm in self._names((CONTENT,)):
+            for start in self._names((CONTENT, algorithm)):
+                for name, state in self._files((CONTENT, algorithm, start)):
+                    digest = digest_at(algorithm, start, name)
+                    if digest is not None:
+                        yield digest, state.st_size
+
+    def _names(self, folder: Sequence[str]) -> list[str]:
+        """What is in the folder; nothing where it is missing, no folder, or a link."""
+        try:
+            with self._folder.opened(folder) as descriptor:
+                return names_in(descriptor)
+        except OSError:
+            return []
+
+    def _files(self, folder: Sequence[str]) -> list[tuple[str, os.stat_result]]:
+        """The regular files in it, as above."""
+        try:
+            with self._folder.opened(folder) as descriptor:
+                return files_in(descriptor)
+        except OSError:
+            return []
 
 
-def _sweep_draft(path: Path, written_by: float) -> bool:
+def _sweep_draft(written_by: float, folder: int, name: str) -> bool:
     """Whether it was there, last written to by then, and nobody filled it. It is removed while locked: nobody can take
     it meanwhile.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = open_to_read(folder, name)
     except OSError:
         return False
     try:
         if os.fstat(descriptor).st_mtime > written_by:
             return False
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not is_at(descriptor, path):
+        if not is_at(descriptor, folder, name):
             return False
-        path.unlink()
+        os.unlink(name, dir_fd=folder)
     except OSError:
         return False
     finally:
@@ -89,29 +114,12 @@ def _sweep_draft(path: Path, written_by: float) -> bool:
     return True
 
 
-def _sweep_older(path: Path, before: float) -> bool:
+def _sweep_older(before: float, folder: int, name: str) -> bool:
     try:
-        if path.lstat().st_mtime >= before:
+        state = state_at(folder, name)
+        if state is None or state.st_mtime >= before:
             return False
-        path.unlink()
+        os.unlink(name, dir_fd=folder)
     except OSError:
         return False
     return True
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in the folder; nothing where there is none."""
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_file() and not path.is_symlink()]
-
-
-def _size(path: Path) -> int | None:
-    with suppress(OSError):
-        return path.lstat().st_size
-    return None

@@ -2,14 +2,13 @@
 
 import fcntl
 import os
-import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.open_files import DescriptorFile, FileContent, write
-from adapters.storage.storage_folder import StorageFolder, is_at, is_verified, make_private
+from adapters.storage.storage_folder import StorageFolder, is_verified
 from adapters.storage.threads import Threads
 from application.ports.content_store import StorageFull
 from domain.digest import Digest
@@ -40,7 +39,7 @@ class FilesystemContentStore:
             return None
 
     def _open(self, digest: Digest) -> FileContent:
-        descriptor = os.open(self._folder.content_of(digest), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = self._folder.open_to_read(self._folder.content_of(digest))
         return FileContent(DescriptorFile(descriptor, self._threads), os.fstat(descriptor).st_size)
 
     async def put(self, digest: Digest, content: bytes) -> None:
@@ -50,20 +49,18 @@ class FilesystemContentStore:
             raise StorageFull(f"content cannot be kept: {error.strerror}") from error
 
     def _put(self, digest: Digest, content: bytes) -> None:
-        with suppress(FileNotFoundError):
-            # A power cut may have left less.
-            if self._folder.content_of(digest).stat().st_size == len(content):
-                return
-        make_private(self._folder.temporary)
+        there = self._folder.state_of(self._folder.content_of(digest))
+        if there and there.st_size == len(content):  # a power cut may have left less
+            return
         self._folder.demand_room()
-        descriptor, name = tempfile.mkstemp(dir=self._folder.temporary)
+        descriptor, place = self._folder.open_temporary()
         try:
             write(descriptor, [content], 0)
             os.fchmod(descriptor, 0o444)
-            self._folder.make_content(digest, Path(name))
+            self._folder.make_content(digest, place)
         except OSError:
             with suppress(OSError):
-                Path(name).unlink()
+                self._folder.remove(place)
             raise
         finally:
             os.close(descriptor)
@@ -76,11 +73,10 @@ class FilesystemContentStore:
 
     def _lease(self, digest: Digest) -> FileDraft | FollowedFileDraft | None:
         for _ in range(_ATTEMPTS):
-            if self._folder.content_of(digest).exists():
+            if self._folder.state_of(self._folder.content_of(digest)):
                 return None
-            make_private(self._folder.drafts)
             self._folder.demand_room()
-            file = DescriptorFile(_open_draft(self._folder.draft_of(digest)), self._threads)
+            file = DescriptorFile(self._folder.open_to_write(self._folder.draft_of(digest)), self._threads)
             try:
                 draft = self._take(digest, file)
             except BaseException:
@@ -93,21 +89,21 @@ class FilesystemContentStore:
 
     def _take(self, digest: Digest, file: DescriptorFile) -> FileDraft | FollowedFileDraft | None:
         """What the open draft is; None where it is none any more."""
-        path = self._folder.draft_of(digest)
+        place = self._folder.draft_of(digest)
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             followed = FollowedFileDraft(file)
             return None if followed.look().is_discarded else followed
-        if not is_at(file.descriptor, path):
+        if not self._folder.is_at(file.descriptor, place):
             return None
-        if self._folder.content_of(digest).exists():
+        if self._folder.state_of(self._folder.content_of(digest)):
             # It was made between our look and our opening: this draft is a new one.
-            path.unlink()
+            self._folder.remove(place)
             return None
         if is_verified(os.fstat(file.descriptor)):
             # Whoever filled it died one step before its end.
-            self._folder.make_content(digest, path)
+            self._folder.make_content(digest, place)
             return None
         return FileDraft(file, digest, self._folder, self._writers)
 
@@ -118,20 +114,12 @@ class FilesystemContentStore:
             return 0
 
     def _drop(self, digest: Digest) -> int:
-        path = self._folder.content_of(digest)
-        size = path.lstat().st_size
-        path.unlink()
-        return size
-
-
-def _open_draft(path: Path) -> int:
-    """Raises OSError."""
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, 0o600)
-    except PermissionError:
-        # Verified, but not yet renamed; only root may write to it.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        place = self._folder.content_of(digest)
+        there = self._folder.state_of(place)
+        if there is None:
+            return 0
+        self._folder.remove(place)
+        return there.st_size
 
 
 def _close(content: FileContent) -> None:

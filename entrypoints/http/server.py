@@ -21,7 +21,7 @@ from entrypoints.http.settings_board import SettingsBoard
 from entrypoints.http.supervision import end_workers, supervise
 from entrypoints.settings import Settings
 from entrypoints.settings_file import SettingsError
-from entrypoints.storage import prepare_storage, sweep_storage
+from entrypoints.storage import prepare_storage, storage_folder, sweep_storage
 from entrypoints.version import NAME, VERSION
 
 _FIRST_WORKER = "Sanic-Server-0-0"
@@ -103,7 +103,8 @@ async def _print_start_line(app: App) -> None:
 
 
 def _cache_mode(settings: Settings) -> str:
-    return f"cache in {settings.cache_dir}" if settings.cache_dir else "without a cache"
+    folder = storage_folder(settings)
+    return f"cache in {folder}" if folder else "without a cache"
 
 
 async def _upstreams(app: App) -> str:

@@ -132,8 +132,8 @@ from adapters.storage.filesystem_store import FilesystemContentStore
 from domain.digest import Digest
 folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
 os.setuid(65534)
-(folder / "drafts").mkdir()
-draft = folder / "drafts" / f"sha256-{digest.encoded}"
+(folder / "docker-image-proxy" / "drafts").mkdir(0o700, parents=True)
+draft = folder / "docker-image-proxy" / "drafts" / f"sha256-{digest.encoded}"
 draft.write_bytes(b"whole")
 draft.chmod(0o444)
 store = FilesystemContentStore(folder)

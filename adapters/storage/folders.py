@@ -1,0 +1,198 @@
+"""Folders that are opened by descriptor, one below the other, without following a symbolic link.
+
+A path that is resolved by name at each use leads to wherever a link in it points by then. So whoever can write to a
+folder of the cache could have files outside of it read, overwritten or removed. An open descriptor names one folder
+for good, and `openat`, `unlinkat` and `renameat` (the `dir_fd` arguments of `os`) look no further than into it.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+SUBFOLDER = "docker-image-proxy"
+"""The service's own folder where users besides its own can write to the configured one."""
+
+_PRIVATE = 0o700
+"""Nobody else of the machine reads what only some callers may pull."""
+_CONFIGURED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+"""The configured folder itself may be reached by links: systemd's StateDirectory= is one with DynamicUser=."""
+_INNER = _CONFIGURED | os.O_NOFOLLOW
+
+
+class CacheFolder(NamedTuple):
+    """The open folder that holds the cache. `path` is for messages, and for what cannot take a descriptor."""
+
+    descriptor: int
+    path: Path
+
+
+class ForeignFolder(PermissionError):
+    """The subfolder that the service would use belongs to another user."""
+
+
+@contextmanager
+def cache_folder(configured: Path, *, make: bool = False) -> Iterator[CacheFolder]:
+    """The folder that holds the cache: the configured one, or its subfolder where other users can write to it.
+
+    `make`: make what is missing. Raises ForeignFolder, and OSError where a folder is missing or cannot be opened.
+    """
+    folder = open_cache_folder(configured, make=make)
+    try:
+        yield folder
+    finally:
+        os.close(folder.descriptor)
+
+
+def open_cache_folder(configured: Path, *, make: bool = False) -> CacheFolder:
+    """The same, open until the caller closes its descriptor."""
+    try:
+        descriptor = os.open(configured, _CONFIGURED)
+    except FileNotFoundError:
+        if not make:
+            raise
+        configured.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        descriptor = os.open(configured, _CONFIGURED)
+    if not is_shared(os.fstat(descriptor)):
+        return CacheFolder(descriptor, configured)
+    own = descend(descriptor, (SUBFOLDER,), make=make)
+    try:
+        _demand_own(own, configured)
+    except BaseException:
+        os.close(own)
+        raise
+    return CacheFolder(own, configured / SUBFOLDER)
+
+
+def demand_usable(configured: Path) -> None:
+    """The folder that holds the cache is there, can be written to, and holds no link and nothing of another user's.
+    Raises OSError.
+    """
+    with cache_folder(configured, make=True) as folder:
+        trial = f".trial-{secrets.token_hex(8)}"
+        os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder.descriptor))
+        os.unlink(trial, dir_fd=folder.descriptor)
+        for name in names_in(folder.descriptor):
+            state = state_at(folder.descriptor, name)
+            if state and stat.S_ISLNK(state.st_mode):
+                raise OSError(errno.ELOOP, f"{name} in it is a symbolic link")
+            if state and not os.access(name, os.R_OK | os.W_OK, dir_fd=folder.descriptor):
+                raise PermissionError(errno.EACCES, f"{name} in it is another user's")
+
+
+def owner_of_cache(configured: Path) -> tuple[int, int]:
+    """User and group of the folder that holds the cache, whoever uses it. For root, who may look into every folder;
+    root's own where there is no folder yet.
+    """
+    try:
+        descriptor = os.open(configured, _CONFIGURED)
+    except OSError:
+        return os.geteuid(), os.getegid()
+    try:
+        own = state_at(descriptor, SUBFOLDER)
+        state = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    # The subfolder is there where the configured one is not the service's alone.
+    if own and stat.S_ISDIR(own.st_mode):
+        state = own
+    return state.st_uid, state.st_gid
+
+
+def is_shared(state: os.stat_result) -> bool:
+    """Whether users other than this process's and root can add to the folder, or remove from it.
+
+    With access control lists the bits of the group are the most that any list grants (acl(5)).
+    """
+    return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, os.geteuid()}
+
+
+def descend(descriptor: int, names: Iterable[str], *, make: bool = False) -> int:
+    """A descriptor of the folder that the names lead to, one below the other. It takes the place of the given one,
+    which is closed, whatever happens. `make`: make the folders that are missing. Raises OSError.
+    """
+    for name in names:
+        try:
+            inner = _open_inner(descriptor, name, make=make)
+        finally:
+            os.close(descriptor)
+        descriptor = inner
+    return descriptor
+
+
+def state_at(folder: int, name: str) -> os.stat_result | None:
+    """Of the entry itself, where it is a link too; None where there is none. Raises OSError."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def is_at(descriptor: int, folder: int, name: str) -> bool:
+    """Whether the entry still is the open file. Another process may have removed, renamed or replaced it."""
+    there = state_at(folder, name)
+    return there is not None and os.path.samestat(os.fstat(descriptor), there)
+
+
+def open_to_read(folder: int, name: str) -> int:
+    """A descriptor of a regular file in an open folder. Raises OSError."""
+    # O_NONBLOCK has no effect on a regular file; without it, opening a pipe would wait for its writer.
+    return _open_regular(folder, name, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def open_to_write(folder: int, name: str) -> int:
+    """The same to read and write; the file is made if it is missing, with mode 0600. Raises OSError, also for a file
+    with a second name: what is written to it would be written to whatever bears that name.
+    """
+    return _open_regular(folder, name, os.O_CREAT | os.O_RDWR)
+
+
+def names_in(folder: int) -> list[str]:
+    """Of everything in an open folder. Raises OSError."""
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def files_in(folder: int) -> list[tuple[str, os.stat_result]]:
+    """The regular files of an open folder, each with its state; links are none."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):  # removed since it was listed
+                state = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(state.st_mode):
+                    found.append((entry.name, state))
+    return found
+
+
+def _open_regular(folder: int, name: str, flags: int) -> int:
+    descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    state = os.fstat(descriptor)
+    if stat.S_ISREG(state.st_mode) and (state.st_nlink <= 1 or not flags & os.O_RDWR):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a file of its own")
+
+
+def _open_inner(descriptor: int, name: str, *, make: bool) -> int:
+    try:
+        return os.open(name, _INNER, dir_fd=descriptor)
+    except FileNotFoundError:
+        if not make:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(name, _PRIVATE, dir_fd=descriptor)
+    return os.open(name, _INNER, dir_fd=descriptor)
+
+
+def _demand_own(own: int, configured: Path) -> None:
+    state = os.fstat(own)
+    if state.st_uid != os.geteuid():
+        reason = f"other users can write to it, and {SUBFOLDER!r} in it belongs to another user, number {state.st_uid}"
+        raise ForeignFolder(errno.EACCES, reason, str(configured))
+    if stat.S_IMODE(state.st_mode) & ~_PRIVATE & 0o777:
+        os.fchmod(own, _PRIVATE)
