@@ -18,6 +18,7 @@ from domain.links import next_link
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.uri import percent_encoded
 from domain.warning_headers import warning
 
 Query = tuple[tuple[str, str], ...]
@@ -143,7 +144,7 @@ def following_query(target: str | None, asked: Query) -> str | None:
     Only the query is used: where the upstream's address leads to is not looked at. `last` is a position in the list and
     not repeated.
     """
-    query = target.partition("#")[0].partition("?")[2] if target else ""
+    query = percent_encoded(target.partition("#")[0].partition("?")[2]) if target else ""
     if not query:
         return None
     told = {name for name, _ in parse_qsl(query, keep_blank_values=True)}

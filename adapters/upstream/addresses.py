@@ -12,8 +12,11 @@ from yarl import URL
 
 from domain.errors import UpstreamBroken
 from domain.upstreams import Origin, Upstream
+from domain.uri import is_legal, percent_encoded
 
 _INET_ATON = re.compile(r"[0-9a-fx.]+")
+
+_AUTHORITY = re.compile(r"((?:[A-Za-z][A-Za-z0-9+.-]*:)?//)([^/?#]*)")  # RFC 3986 section 3
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -113,11 +116,29 @@ class ConfiguredOrigins:
 
 
 def parse_url(text: str) -> URL:
-    """The address exactly as written: signed ones break when re-quoted. Raises UpstreamBroken."""
+    """The address as written, but for characters that no address may have: those are percent-encoded, in a host as IDNA
+    has it (RFC 5891). Signed addresses break when anything else is changed. Raises UpstreamBroken.
+    """
     try:
-        return URL(text, encoded=True)
+        start, authority, rest = _parts(text)
+        return URL(f"{start}{authority}{percent_encoded(rest)}", encoded=True)
     except (ValueError, TypeError) as error:
         raise UpstreamBroken("the upstream sent an address that cannot be read") from error
+
+
+def _parts(text: str) -> tuple[str, str, str]:
+    """Up to the authority, that (empty where there is none), and the rest. Raises ValueError."""
+    matched = _AUTHORITY.match(text)
+    if matched is None:
+        return "", "", text
+    start, authority = matched.groups()
+    if not authority.isascii():
+        user, at, place = authority.rpartition("@")
+        host, colon, port = place.partition(":")
+        authority = f"{user}{at}{host.encode('idna').decode()}{colon}{port}"
+    if not is_legal(authority):
+        raise ValueError("a host with illegal characters")
+    return start, authority, text[matched.end() :]
 
 
 def origin_of(url: URL) -> Origin:

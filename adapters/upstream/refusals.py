@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from yarl import URL
 
+from adapters.upstream.addresses import parse_url
 from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
 from domain.allowance import read_rate_limit
@@ -85,9 +86,9 @@ def _placed(challenge: Challenge, asked: URL) -> Challenge:
     if not challenge.is_bearer or not realm:
         return challenge
     try:
-        address = URL(realm, encoded=True)
+        address = parse_url(realm)
         return challenge if address.scheme else challenge.with_parameters(realm=str(asked.join(address)))
-    except ValueError:
+    except (UpstreamBroken, ValueError):
         return challenge  # whoever has to follow it says so
 
 
