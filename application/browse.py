@@ -61,6 +61,7 @@ class Browse:
         source = self._upstreams.source_of(name, naming)
         right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
         page = await self._page(right, Resource.tags(source, query), ("application/json",))
+        _check_list(page, "tags")
         return _normalised(page, {"name": str(name), "tags": []})
 
     async def repositories(
@@ -95,6 +96,7 @@ class Browse:
     async def _catalog(self, right: Right, upstream: Upstream, query: Query) -> tuple[Listing, frozenset[str]]:
         """A page, and the names that were on it and are left out."""
         page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
+        _check_list(page, "repositories")
         page = _normalised(page, {"repositories": []})
         if not self._rules.hide_names:
             return page, frozenset()
@@ -156,6 +158,17 @@ def _json_object(content: bytes) -> bytes:
     if parse_object(content) is None:
         raise UpstreamBroken("the upstream sent a list that is no JSON object")
     return content
+
+
+def _check_list(page: Listing, member: str) -> None:
+    """Raises UpstreamBroken for a JSON object that is no such list: a portal's answer, an error with status 200.
+
+    Registries write an empty list as null, or leave it out; then nothing else is there but the name.
+    """
+    document = parse_object(page.content) or {}
+    is_list = document.get(member) is None or isinstance(document[member], list)
+    if not is_list or (member not in document and document.keys() - {"name"}):
+        raise UpstreamBroken(f"the upstream sent a list without {member}")
 
 
 def _normalised(page: Listing, form: Mapping[str, object]) -> Listing:

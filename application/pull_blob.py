@@ -75,8 +75,14 @@ class PullBlob:
 
     async def _described(self, ask: Ask, query: BlobQuery) -> BlobAnswer:
         admission = await self._rights.admit(ask, _item(ask, query))
-        if query.known or admission.link.size is not None:
-            return linked(admission.link, admission.warnings)
+        answer = linked(admission.link, admission.warnings)
+        if query.known or answer.size or query.digest.is_of_nothing:
+            return answer
+        # A HEAD upstream may have proved the right without a length.
+        if stored := await self._store.open(query.digest):
+            stored.file.close()
+            self._sweep.used(query.digest)
+            return replace(answer, size=stored.size)
         return described(query.digest, await self._stream.facts(ask, query.digest))
 
     async def _delivered(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
@@ -84,7 +90,7 @@ class PullBlob:
         if stored is not None:
             stack.callback(stored.file.close)
             admission = await self._rights.admit(ask, _item(ask, query))
-            if admission.link.size in {None, stored.size}:
+            if admission.link.size in {None, 0, stored.size}:
                 self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from domain.digest import Digest
 from domain.documents import parse_object
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
 
@@ -22,6 +23,11 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 """Bytes; what the OCI distribution specification (section "Pushing Manifests") has every registry take."""
 
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+_UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
+_IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+_UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
+"""Types that say nothing of a manifest: servers give them to any file. Schema 1 often arrives as one of them."""
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
 RANGES_LIMIT = 256
@@ -117,13 +123,29 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
     return tuple(spans)
 
 
+def is_web_page(media_type: str | None) -> bool:
+    """Whether a Content-Type says HTML: the page of a login portal or of a proxy, never a registry's content."""
+    return _bare(media_type) in _WEB_PAGES
+
+
+def tells_of_manifest(media_type: str | None, digest: Digest | None) -> bool:
+    """Whether the head of an answer is enough to believe that a manifest belongs to it. A media type of a manifest is;
+    one that any file may have is only with a Docker-Content-Digest, which no portal sends.
+    """
+    return not is_web_page(media_type) and (digest is not None or _bare(media_type) not in _UNSPECIFIC)
+
+
 def signed_part(media_type: str | None, content: bytes) -> bytes:
     """The bytes that a manifest's digest is over: all of them, but for the withdrawn schema 1.
 
     There, they are what was signed, without the signatures, which a registry makes anew for each answer
-    (distribution, docs/content/spec/deprecated-schema-v1.md).
+    (distribution, docs/content/spec/deprecated-schema-v1.md). Schema 1 that has an unspecific media type is known by
+    its schemaVersion.
     """
-    document = parse_object(content) if media_type == _SIGNED_MANIFEST else None
+    bare = _bare(media_type)
+    document = parse_object(content) if bare == _SIGNED_MANIFEST or bare in _UNSPECIFIC else None
+    if document and bare in _UNSPECIFIC and document.get("schemaVersion") != 1:
+        return content
     try:
         protected = parse_object(_decode(document["signatures"][0]["protected"])) if document else None  # type: ignore[index]
         if not protected:
@@ -141,19 +163,53 @@ def _decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def check_manifest(media_type: str, content: bytes) -> None:
-    """Refuse a manifest that two clients could read in two ways (CVE-2021-41190).
+def _bare(media_type: str | None) -> str:
+    """The type without its parameters (RFC 9110 section 8.3.1), in lower case."""
+    return (media_type or "").partition(";")[0].strip().lower()
 
-    Raises UpstreamBroken where the document contradicts its media type, or is an index and an image at once.
-    A document that is no JSON object is of a type that we do not know, and none of our business.
+
+def check_manifest(media_type: str, content: bytes) -> None:
+    """Refuse what is no manifest, and a manifest that two clients could read in two ways (CVE-2021-41190).
+
+    A manifest is a JSON document (OCI distribution specification, "Definitions"). Raises UpstreamBroken where the body
+    is no JSON object, has nothing that manifests have, contradicts its media type, or is an index and an image at once.
     """
     document = parse_object(content)
     if document is None:
-        if media_type in MANIFEST_MEDIA_TYPES:
-            raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
-        return
+        raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
+    if is_web_page(media_type) or not _is_manifest(document):
+        raise UpstreamBroken("the upstream sent something else than a manifest")
     stated = document.get("mediaType")
     if isinstance(stated, str) and stated and stated != media_type.partition(";")[0].strip():
         raise UpstreamBroken("the upstream sent a manifest whose mediaType contradicts its Content-Type")
     if "manifests" in document and ("layers" in document or "config" in document):
         raise UpstreamBroken("the upstream sent a manifest that is an index and an image at once")
+
+
+def _is_manifest(document: dict[str, object]) -> bool:
+    """By what each kind of manifest has: image and index, Docker's and OCI's, schema 1, OCI artifacts, and types that
+    are not known here. Other JSON (an error, a portal's answer) has none of it.
+    """
+    version, stated = document.get("schemaVersion"), document.get("mediaType")
+    if (isinstance(version, int) and not isinstance(version, bool)) or (isinstance(stated, str) and stated):
+        return True
+    return any(isinstance(document.get(name), list) for name in ("manifests", "layers", "fsLayers"))
+
+
+def stated_media_type(content: bytes) -> str:
+    """The media type of a manifest that came without a Content-Type, by the document itself.
+
+    Docker's schema 2 always states its mediaType; OCI documents need not (OCI image specification, manifest.md and
+    image-index.md). Raises UpstreamBroken where the document leaves it open.
+    """
+    document = parse_object(content) or {}
+    stated = document.get("mediaType")
+    if isinstance(stated, str) and stated:
+        return stated
+    if document.get("schemaVersion") == 1:
+        return _SIGNED_MANIFEST if "signatures" in document else _UNSIGNED_MANIFEST
+    if isinstance(document.get("manifests"), list):
+        return INDEX_MEDIA_TYPE
+    if isinstance(document.get("layers"), list):
+        return _IMAGE_MEDIA_TYPE
+    raise UpstreamBroken("the upstream sent a manifest without saying of which type it is")

@@ -36,6 +36,11 @@ class Digest:
         """The digest of these bytes."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether it is the digest of content of 0 bytes."""
+        return self.matches(b"")
+
     def matches(self, content: bytes) -> bool:
         return Digest.of(content, self.algorithm) == self
 

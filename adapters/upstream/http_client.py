@@ -17,10 +17,12 @@ from adapters.upstream.faults import check_fields, sending, translated
 from adapters.upstream.receiver import BodyReceiver
 from adapters.upstream.session import Sessions
 from application.ports.request_record import current_record
+from domain.content import is_web_page
 from domain.digest import Bytes
-from domain.errors import UpstreamBroken, UpstreamTooLong
+from domain.errors import UpstreamBroken, UpstreamFault, UpstreamTooLong
 from domain.upstreams import Origin
 
+_OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 10
 _DRAINED = 16 * 1024
@@ -41,7 +43,8 @@ Check = Callable[[], Coroutine[Any, Any, None]]
 @dataclass(frozen=True)
 class Request:
     """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
-    `keeps_query`: the query goes on to where a redirect leads that says none of its own. `check` is called when it is
+    `keeps_query`: the query goes on to where a redirect leads that says none of its own. `may_be_empty`: a HEAD may say
+    that the content has 0 bytes. `check` is called when it is
     this request's turn, and raises where there is no sense in it any more.
     """
 
@@ -52,6 +55,7 @@ class Request:
     data: str | None = field(default=None, repr=False)
     follow: bool = True
     keeps_query: bool = False
+    may_be_empty: bool = False
     check: Check | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -143,10 +147,13 @@ class HttpClient:
                 if request.check:
                     await request.check()
             reach = self._configured.reach(request.origin, origin_of(url))
-            response = await self._send(asked.with_authorization(authorization), reach)
+            response = await self._send_or_cut(asked.with_authorization(authorization), reach)
+            if response is None:
+                method, narrowed = "GET", (_ONE_BYTE,)
+                continue
             try:
                 target = _redirect_target(response, asked) if request.follow else None
-                if target is None and not _wants_get(method, response.status, is_own=is_own):
+                if target is None and not _wants_get(asked, response, is_own=is_own):
                     yield Response(response, is_own, BodyReceiver.take(response))
                     return
                 await _drain(response)
@@ -160,6 +167,15 @@ class HttpClient:
                 authorization = None
             url = target
         raise UpstreamBroken("the upstream redirects without end")
+
+    async def _send_or_cut(self, request: Request, reach: Reach) -> aiohttp.ClientResponse | None:
+        """None where the connection was closed or reset instead of an answer to a HEAD: some servers do that."""
+        try:
+            return await self._send(request, reach)
+        except UpstreamFault as fault:
+            if request.method == "HEAD" and _was_cut(fault):
+                return None
+            raise
 
     async def _send(self, request: Request, reach: Reach) -> aiohttp.ClientResponse:
         method, url = request.method, request.url
@@ -234,8 +250,23 @@ def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | 
     return target
 
 
-def _wants_get(method: str, status: int, *, is_own: bool) -> bool:
-    return method == "HEAD" and status in (_METHOD_REFUSED if is_own else _HEAD_REFUSED)
+def _wants_get(asked: Request, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
+    """Whether the answer to a HEAD is none, so that a GET says more: the method is refused, the length is 0, or the
+    headers are those of a web page.
+    """
+    if asked.method != "HEAD":
+        return False
+    if response.status == _OK:
+        is_empty = response.content_length == 0 and not asked.may_be_empty
+        return is_empty or is_web_page(response.headers.get("Content-Type"))
+    return response.status in (_METHOD_REFUSED if is_own else _HEAD_REFUSED)
+
+
+def _was_cut(fault: UpstreamFault) -> bool:
+    """Whether a connection was made and then closed or reset, instead of an answer."""
+    cause = fault.__cause__
+    is_cut = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+    return is_cut and not isinstance(cause, aiohttp.ClientConnectorError)
 
 
 def _host(url: URL) -> str:

@@ -29,7 +29,7 @@ from application.ports.upstream_registry import (
 from domain.access import Scope
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge
-from domain.content import Span
+from domain.content import Span, is_web_page
 from domain.digest import Digest
 from domain.errors import (
     Denied,
@@ -92,11 +92,22 @@ class HttpUpstreamRegistry:
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
         method, address = "HEAD" if fetch.head else "GET", _address(resource, endpoint)
-        request = Request(method, address, headers, keeps_query=resource.kind in _LISTINGS, check=check)
+        request = Request(
+            method,
+            address,
+            headers,
+            keeps_query=resource.kind in _LISTINGS,
+            may_be_empty=resource.may_be_empty,
+            check=check,
+        )
         async with self._authorized(request, endpoint, fetch.right, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
-            yield _HttpAnswer(response, fetch)
+            _check_content(response, resource)
+            answer = _HttpAnswer(response, fetch)
+            if fetch.head and answer.facts.size == 0 and not resource.may_be_empty:
+                raise UpstreamBroken("the upstream says of content that it is empty")
+            yield answer
 
     @asynccontextmanager
     async def _authorized(
@@ -154,6 +165,18 @@ class _HttpAnswer:
         self.facts = whole if fetch.head and facts.span else facts
         self.read = response.read
         self.pieces = response.pieces
+
+
+def _check_content(response: Response, resource: Resource) -> None:
+    """Raises UpstreamBroken for a web page: a login portal on the way, or a proxy, answered in the upstream's place.
+
+    Only a blob can be one, and then the Docker-Content-Digest says so, which no portal knows.
+    """
+    if resource.kind is ResourceKind.REFERRERS or not is_web_page(response.header("Content-Type")):
+        return
+    if resource.kind is ResourceKind.BLOB and _digest(response.header("Docker-Content-Digest")) == resource.digest:
+        return
+    raise UpstreamBroken(f"the upstream sent a web page instead of the {resource.kind.noun}")
 
 
 async def _check_ping(response: Response) -> None:

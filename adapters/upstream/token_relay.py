@@ -116,7 +116,7 @@ def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
         expires_in = 0
     if not 0 < expires_in <= _LONGEST_LIFETIME:
         raise UpstreamBroken("the upstream's token server sent a lifetime that is none")
-    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
+    if not isinstance(text, str) or not text or not text.isascii() or not text.isprintable() or " " in text:
         raise UpstreamBroken("the upstream's token server sent no token")
     refresh = document.get("refresh_token")
     return IssuedToken(

@@ -11,7 +11,14 @@ from application.cache.read_rights import REFUSED_HEAD, ReadRights
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
-from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, check_manifest, signed_part
+from domain.content import (
+    MANIFEST_LIMIT,
+    MANIFEST_MEDIA_TYPES,
+    check_manifest,
+    signed_part,
+    stated_media_type,
+    tells_of_manifest,
+)
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
 from domain.events import BytesFetched, WrongContent
@@ -91,7 +98,10 @@ class FetchManifest:
     async def _head(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
         facts, _ = await self._ask(ask, query, head=True)
         digest = query.reference.digest or facts.digest
-        if digest is None or facts.size is None or facts.media_type is None:
+        # A manifest is never empty: a length of 0 says that the upstream does not know how to answer a HEAD.
+        if digest is None or not facts.size or facts.media_type is None:
+            return None
+        if not tells_of_manifest(facts.media_type, facts.digest):
             return None
         self._rights.record(ask, Item(ask.source, ContentKind.MANIFEST, digest), facts)
         return ManifestAnswer(facts.media_type, digest, facts.size, None, facts.warnings)
@@ -99,8 +109,9 @@ class FetchManifest:
     async def _get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
         facts, content = await self._ask(ask, query, head=False)
         digest = self._checked(ask.source, query.reference.digest, facts, content)
-        media_type = facts.media_type or ""
+        media_type = facts.media_type or stated_media_type(content)
         check_manifest(media_type, content)
+        facts = replace(facts, media_type=media_type)
         self._events.emit(BytesFetched(len(content)))
         self._rights.record(ask, Item(ask.source, ContentKind.MANIFEST, digest), facts)
         # The withdrawn schema 1 has a digest over a part of its bytes only; what is kept is found by all of them.
@@ -128,7 +139,7 @@ class FetchManifest:
         promised = asked or facts.digest
         if promised is None:
             return Digest.of(signed_part(facts.media_type, content))
-        if not promised.matches(signed_part(facts.media_type, content)):
+        if not (promised.matches(content) or promised.matches(signed_part(facts.media_type, content))):
             self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
             raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
         return promised

@@ -10,8 +10,22 @@ from application.cache.outages import OUTAGE, Outages
 from application.cache.remembered import Remembered
 from application.ports.link_index import LinkIndex
 from application.ports.upstream_registry import Facts, Fetch, Resource, ResourceKind, UpstreamRegistry
-from domain.content import BLOB_MEDIA_TYPE, MANIFEST_MEDIA_TYPES, ByteRange
-from domain.errors import ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged, UpstreamRejected
+from domain.content import (
+    BLOB_MEDIA_TYPE,
+    MANIFEST_LIMIT,
+    MANIFEST_MEDIA_TYPES,
+    ByteRange,
+    signed_part,
+    tells_of_manifest,
+)
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    RangeUnsatisfiable,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamRejected,
+)
 from domain.names import Reference
 from domain.ports import Clock
 from domain.records import ContentKind, Item, Link
@@ -88,6 +102,8 @@ class ReadRights:
         remembered = self._links.get(item)
         before = remembered[0] if remembered else known
         size = facts.size if facts.span is None else facts.whole_size
+        if size == 0 and not item.digest.is_of_nothing:
+            size = None
         default = BLOB_MEDIA_TYPE if item.kind is ContentKind.BLOB else ""
         link = Link(
             item,
@@ -143,11 +159,23 @@ class ReadRights:
             resource, accept = Resource.manifest(ask.source, Reference(item.digest)), _ANY_MANIFEST
         try:
             try:
-                return await self._facts(ask, Fetch(resource, ask.right, head=True, accept=accept))
+                facts = await self._facts(ask, Fetch(resource, ask.right, head=True, accept=accept))
             except REFUSED_HEAD:
-                return await self._facts(ask, Fetch(resource, ask.right, accept=accept, byte_range=_ONE_BYTE))
+                facts = await self._facts(ask, Fetch(resource, ask.right, accept=accept, byte_range=_ONE_BYTE))
+            if item.kind is ContentKind.BLOB or tells_of_manifest(facts.media_type, facts.digest):
+                return facts
+            return await self._read(ask, item, Fetch(resource, ask.right, accept=accept))
         except RangeUnsatisfiable as empty:
             return Facts(size=empty.size)  # it is there, and has not even the one byte that stands in for a HEAD
+
+    async def _read(self, ask: Ask, item: Item, fetch: Fetch) -> Facts:
+        """The head of an answer that may be anything, after the body has proved that it is this manifest."""
+        async with self._registry.open(fetch) as answer:
+            facts, content = answer.facts, await answer.read(MANIFEST_LIMIT)
+        self._outages.saw(ask.source.upstream, ask.caller, facts.allowance)
+        if not (item.digest.matches(content) or item.digest.matches(signed_part(facts.media_type, content))):
+            raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
+        return facts
 
     async def _facts(self, ask: Ask, fetch: Fetch) -> Facts:
         async with self._registry.open(fetch) as answer:

@@ -103,7 +103,7 @@ class StreamBlob:
         for clients would believe the 0 that stands in for it.
         """
         async with self._registry.open(Fetch(Resource.blob(ask.source, digest), ask.right)) as answer:
-            if answer.facts.size is None:
+            if not answer.facts.size:
                 raise UpstreamBroken("the upstream does not say how long the blob is")
             return answer.facts
 

@@ -44,11 +44,16 @@ class ResourceKind(Enum):
     CATALOG = "catalog"
     REFERRERS = "referrers"
 
+    @property
+    def noun(self) -> str:
+        """As messages call it."""
+        return {"tags": "tag list", "referrers": "list of referrers"}.get(self.value, self.value)
+
 
 @dataclass(frozen=True)
 class Resource:
     """One thing of an upstream. `path` is what follows `/v2/` there; `query` goes with it; `scope` is what a
-    token for it is usually asked with.
+    token for it is usually asked with. `digest`: what its content has, where it is asked for by that.
     """
 
     kind: ResourceKind
@@ -56,16 +61,22 @@ class Resource:
     path: str
     scope: Scope
     query: tuple[tuple[str, str], ...] = ()
+    digest: Digest | None = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether content of 0 bytes can be right: the one blob with that digest."""
+        return self.digest is not None and self.digest.is_of_nothing
 
     @classmethod
     def manifest(cls, source: Source, reference: Reference) -> Self:
         path = f"{source.repository}/manifests/{reference}"
-        return cls(ResourceKind.MANIFEST, source.upstream, path, source.pull_scope)
+        return cls(ResourceKind.MANIFEST, source.upstream, path, source.pull_scope, digest=reference.digest)
 
     @classmethod
     def blob(cls, source: Source, digest: Digest) -> Self:
         path = f"{source.repository}/blobs/{digest}"
-        return cls(ResourceKind.BLOB, source.upstream, path, source.pull_scope)
+        return cls(ResourceKind.BLOB, source.upstream, path, source.pull_scope, digest=digest)
 
     @classmethod
     def tags(cls, source: Source, query: tuple[tuple[str, str], ...]) -> Self:
@@ -149,6 +160,7 @@ class UpstreamRegistry(Protocol):
     def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
         """Make the request; leaving the context gives the connection up.
 
+        A web page is no answer, nor is a HEAD that says 0 bytes of content that is not empty: UpstreamBroken.
         Raises ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged (401, also when the session's own
         token is refused), or another UpstreamFault.
         """

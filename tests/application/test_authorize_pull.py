@@ -174,7 +174,7 @@ def test_challenge_of_a_refusal_speaks_the_clients_words() -> None:
 
 def test_token_for_library_name_opens_the_short_name() -> None:
     service = Service(stocked("none"), accounts=accounts(ALICE), upstream_registry="https://registry-1.docker.io")
-    service.upstream.put_manifest("library/nginx", "1", b"{}", "application/json")
+    service.upstream.put_manifest("library/nginx", "1", b'{"schemaVersion":1}', "application/json")
     _, scopes = service.parts.upstreams().login_of(ScopeSet.parse(["repository:nginx:pull"]))
     header = f"Bearer {service.own_token('alice', scopes)}"
     service.run(service.manifest(header, type(PRIVATE)("nginx")))

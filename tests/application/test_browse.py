@@ -103,6 +103,23 @@ def test_page_that_is_no_json_object_is_refused(ask: Callable[[Service], object]
         service.run(ask(service))
 
 
+@pytest.mark.parametrize("ask", LISTS[:2])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"errors":[{"code":"DENIED"}]}',
+        b'{"message":"log in first"}',
+        b'{"name":"public/app","error":"log in first"}',
+        b'{"tags":"none","repositories":"none"}',
+        b'{"tags":{},"repositories":{}}',
+    ],
+)
+def test_json_that_is_no_list_is_refused(ask: Callable[[Service], object], content: bytes) -> None:
+    service = sending(content)
+    with pytest.raises(UpstreamBroken):
+        service.run(ask(service))
+
+
 @pytest.mark.parametrize("ask", LISTS)
 def test_page_beyond_four_mebibytes_is_refused(ask: Callable[[Service], object]) -> None:
     service = sending(b" " * MANIFEST_LIMIT + b"{}")

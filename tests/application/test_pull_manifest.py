@@ -156,7 +156,7 @@ def test_ambiguous_manifest_is_refused_whatever_its_digest(media_type: str, cont
     [
         (IMAGE_TYPE, b'{"schemaVersion":2,"layers":[]}'),
         ("application/vnd.docker.distribution.manifest.v1+prettyjws", b'{"schemaVersion":1,"fsLayers":[]}'),
-        ("application/vnd.example.unheard.of.v1", b"\x00 no JSON at all"),
+        ("application/vnd.example.unheard.of.v1", b'{"schemaVersion":2,"unheard":"of"}'),
     ],
 )
 def test_type_that_we_do_not_know_passes(media_type: str, content: bytes) -> None:

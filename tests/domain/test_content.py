@@ -12,10 +12,14 @@ from domain.content import (
     check_manifest,
     parse_ranges,
     spans_of,
+    stated_media_type,
+    tells_of_manifest,
 )
+from domain.digest import Digest
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
 
 IMAGE, INDEX = MANIFEST_MEDIA_TYPES[:2]
+OTHER = Digest.of(b"other")
 _ends = st.integers(0, 60)
 ranges = st.one_of(
     st.tuples(_ends, _ends).map(lambda ends: ByteRange(min(ends), max(ends))),
@@ -171,7 +175,17 @@ def test_an_answer_of_unknown_size_is_judged(asked: ByteRange, span: Span, answe
         (INDEX, {"mediaType": INDEX, "manifests": []}),
         (IMAGE, {"mediaType": "", "layers": []}),
         (IMAGE, {"mediaType": None, "layers": []}),
-        ("application/x-other", {"anything": 1}),
+        ("application/x-other", {"mediaType": "application/x-other", "anything": 1}),
+        ("application/x-other", {"schemaVersion": 3}),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", {"schemaVersion": 1, "fsLayers": []}),
+        ("text/plain", {"schemaVersion": 1, "fsLayers": []}),
+        ("text/plain; charset=utf-8", {"schemaVersion": 1, "name": "app"}),
+        ("application/json", {"fsLayers": []}),
+        ("application/octet-stream", {"schemaVersion": 2, "layers": [], "config": {"mediaType": "text/x-artifact"}}),
+        (
+            "application/vnd.oci.artifact.manifest.v1+json",
+            {"mediaType": "application/vnd.oci.artifact.manifest.v1+json", "blobs": []},
+        ),
     ],
 )
 def test_a_manifest_with_one_meaning_passes(media_type: str, document: object) -> None:
@@ -196,11 +210,78 @@ def test_a_manifest_with_two_meanings_is_refused(media_type: str, document: obje
         check_manifest(media_type, json.dumps(document).encode())
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe", b"{", b"{}{}"])
-def test_a_manifest_that_is_no_json_is_refused(content: bytes) -> None:
+ANY_TYPE = [IMAGE, INDEX, "text/html", "text/plain", "application/json", "application/x-other", ""]
+
+
+@pytest.mark.parametrize("media_type", ANY_TYPE)
+@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe", b"{", b"{}{}", b"[]", b"null", b'"text"'])
+def test_what_is_no_json_object_is_no_manifest_of_any_type(media_type: str, content: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        check_manifest(IMAGE, content)
-    check_manifest("text/html", content)
+        check_manifest(media_type, content)
+
+
+@pytest.mark.parametrize("media_type", ANY_TYPE)
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"errors": [{"code": "DENIED"}]},
+        {"message": "log in first", "config": {}},
+        {"schemaVersion": True},
+        {"schemaVersion": "2"},
+        {"layers": "none"},
+        {"name": "app", "tags": []},
+        {"mediaType": ""},
+    ],
+)
+def test_other_json_is_no_manifest_of_any_type(media_type: str, document: object) -> None:
+    with pytest.raises(UpstreamBroken):
+        check_manifest(media_type, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("media_type", ["text/html", "TEXT/HTML; charset=utf-8", "application/xhtml+xml"])
+def test_a_web_page_is_no_manifest_whatever_it_holds(media_type: str) -> None:
+    with pytest.raises(UpstreamBroken):
+        check_manifest(media_type, b'{"schemaVersion":1,"fsLayers":[]}')
+
+
+@pytest.mark.parametrize(
+    ("document", "media_type"),
+    [
+        ({"mediaType": "application/x-other"}, "application/x-other"),
+        ({"schemaVersion": 1, "fsLayers": []}, "application/vnd.docker.distribution.manifest.v1+json"),
+        ({"schemaVersion": 1, "signatures": []}, "application/vnd.docker.distribution.manifest.v1+prettyjws"),
+        ({"schemaVersion": 2, "manifests": []}, INDEX),
+        ({"schemaVersion": 2, "config": {}, "layers": []}, IMAGE),
+    ],
+)
+def test_a_manifest_without_a_content_type_says_what_it_is(document: object, media_type: str) -> None:
+    assert stated_media_type(json.dumps(document).encode()) == media_type
+
+
+def test_a_manifest_whose_type_nobody_tells_is_refused() -> None:
+    with pytest.raises(UpstreamBroken):
+        stated_media_type(b'{"schemaVersion":2}')
+
+
+@pytest.mark.parametrize(
+    ("media_type", "digest", "is_believed"),
+    [
+        (IMAGE, None, True),
+        ("application/x-other", None, True),
+        ("text/plain", None, False),
+        ("text/plain; charset=utf-8", OTHER, True),
+        ("application/json", None, False),
+        (None, None, False),
+        (None, OTHER, True),
+        ("text/html", None, False),
+        ("Text/HTML; charset=utf-8", OTHER, False),
+    ],
+)
+def test_the_head_of_an_answer_is_believed_by_its_type_or_its_digest(
+    media_type: str | None, digest: Digest | None, *, is_believed: bool
+) -> None:
+    assert tells_of_manifest(media_type, digest) is is_believed
 
 
 def test_a_manifest_nested_too_deeply_is_refused() -> None:

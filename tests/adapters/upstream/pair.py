@@ -11,7 +11,7 @@ from domain.errors import UpstreamBroken, UpstreamTimedOut
 from domain.upstreams import Upstream
 from entrypoints.setting_values import origin_of_address
 from tests.adapters.upstream.line import CONTENT, Parts, parts, resources, upstream_at
-from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, reply
+from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, whole
 
 MIB = 1024 * 1024
 LARGE = random.Random(3).randbytes(4 * MIB)  # noqa: S311 - content, not a secret
@@ -19,7 +19,7 @@ TRIAL = 0.3  # seconds
 
 
 def gives(heard: Heard) -> Say:
-    return reply(body=b"" if heard.method == "HEAD" else CONTENT)
+    return whole(heard, CONTENT)
 
 
 @dataclass

@@ -7,7 +7,7 @@ from adapters.upstream.http_client import Request
 from application.ports.upstream_registry import Fetch, Passed
 from domain.errors import RegistryError, UpstreamBroken, UpstreamFault, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at
-from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply, whole
 
 CHUNKED = ("Transfer-Encoding", "chunked")
 
@@ -63,7 +63,7 @@ async def test_connection_lost_before_the_headers_is_a_fault(then: str, data: by
 @in_loop
 async def test_idle_connection_lost_is_asked_once_more(*, then: str, head: bool) -> None:
     def script(heard: Heard) -> Say:
-        return reply(body=b"" if heard.method == "HEAD" else CONTENT) if heard.turn == 0 else Say(then=then)
+        return whole(heard, CONTENT) if heard.turn == 0 else Say(then=then)
 
     async with line(script) as link:
         for _ in range(3):

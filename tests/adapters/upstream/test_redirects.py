@@ -42,7 +42,8 @@ async def get(link: Line, url: str) -> bytes:
 @in_loop
 async def test_every_kind_of_redirect_keeps_the_method(*, status: int, head: bool) -> None:
     async with line() as link:
-        link.server.script = first(to("/stored", status), reply(body=b"" if head else CONTENT))
+        stored = reply(200, ("Content-Length", str(len(CONTENT))), body=b"" if head else CONTENT)
+        link.server.script = first(to("/stored", status), stored)
         await link.fetch(head=head)
         assert [method for method, _ in link.said] == ["HEAD" if head else "GET"] * 2
         assert link.said[1][1] == "/stored"

@@ -52,6 +52,12 @@ def reply(status: int = 200, *headers: tuple[str, str], body: bytes = b"", then:
     return Say("\r\n".join(lines).encode() + body, then)
 
 
+def whole(heard: Heard, content: bytes, *headers: tuple[str, str]) -> Say:
+    """The content, or for a HEAD what is to be said of it."""
+    length = ("Content-Length", str(len(content)))
+    return reply(200, length, *headers, body=b"" if heard.method == "HEAD" else content)
+
+
 Script = Callable[[Heard], Say]
 
 

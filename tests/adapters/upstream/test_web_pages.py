@@ -1,0 +1,67 @@
+"""What a login portal or a proxy on the way answers in the upstream's place."""
+
+import pytest
+
+from domain.errors import UpstreamBroken
+from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line
+from tests.adapters.upstream.wire import Heard, Say, reply, whole
+
+PAGE = b"<!DOCTYPE html><html><title>Log in to continue</title></html>"
+HTML = ("Content-Type", "text/html; charset=utf-8")
+KINDS = ["manifest", "blob", "tags", "catalog"]
+
+
+def portal(heard: Heard) -> Say:
+    return whole(heard, PAGE, HTML)
+
+
+def behind_a_redirect(heard: Heard) -> Say:
+    if heard.target.startswith("/v2/"):
+        return reply(302, ("Location", "/portal?next=somewhere"))
+    return portal(heard)
+
+
+@pytest.mark.parametrize("script", [portal, behind_a_redirect])
+@pytest.mark.parametrize("kind", KINDS)
+@in_loop
+async def test_a_web_page_is_no_answer(script: object, kind: str) -> None:
+    async with line(script) as link:
+        with pytest.raises(UpstreamBroken, match="web page"):
+            await link.fetch(kind)
+
+
+@pytest.mark.parametrize("script", [portal, behind_a_redirect])
+@pytest.mark.parametrize("kind", ["manifest", "blob"])
+@in_loop
+async def test_a_head_that_a_portal_answers_is_no_answer(script: object, kind: str) -> None:
+    async with line(script) as link:
+        with pytest.raises(UpstreamBroken, match="web page"):
+            await link.fetch(kind, head=True)
+
+
+@pytest.mark.parametrize("media_type", ["TEXT/HTML", "application/xhtml+xml", "text/html;charset=x"])
+@in_loop
+async def test_every_spelling_of_the_type_is_known(media_type: str) -> None:
+    async with line(lambda heard: whole(heard, PAGE, ("Content-Type", media_type))) as link:
+        with pytest.raises(UpstreamBroken, match="web page"):
+            await link.fetch("manifest")
+
+
+@in_loop
+async def test_a_server_that_calls_only_heads_a_web_page_is_asked_by_get() -> None:
+    def script(heard: Heard) -> Say:
+        return whole(heard, CONTENT, HTML if heard.method == "HEAD" else ("Content-Type", "application/octet-stream"))
+
+    async with line(script) as link:
+        facts, _ = await link.fetch(head=True)
+        assert (facts.size, facts.media_type) == (len(CONTENT), "application/octet-stream")
+        assert [heard.method for heard in link.server.heard] == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("head", [True, False])
+@in_loop
+async def test_a_blob_that_is_a_web_page_comes_with_its_digest(*, head: bool) -> None:
+    """A layer may be anything, and a registry may say of which type it is; only a registry knows its digest."""
+    async with line(lambda heard: whole(heard, CONTENT, HTML, ("Docker-Content-Digest", str(DIGEST)))) as link:
+        facts, _ = await link.fetch(head=head)
+        assert facts.size == len(CONTENT)
