@@ -1,5 +1,7 @@
 """A 200 whose body is no manifest: a login portal, a proxy's page, another service's JSON."""
 
+import base64
+import json
 from dataclasses import replace
 
 import pytest
@@ -130,6 +132,33 @@ def test_schema_1_of_any_type_is_a_manifest(media_type: str | None) -> None:
             assert answer.media_type == (media_type or "application/vnd.docker.distribution.manifest.v1+json")
 
     portal.run(act())
+
+
+def signed_schema_1() -> tuple[bytes, Digest]:
+    """A manifest with a signature, and its digest, which is over what was signed."""
+    signed = b'{\n   "schemaVersion": 1,\n   "fsLayers": []\n}'
+    head, tail = signed[:-2], signed[-2:]
+    protected = {"formatLength": len(head), "formatTail": base64.urlsafe_b64encode(tail).decode()}
+    signature = {"protected": base64.urlsafe_b64encode(json.dumps(protected).encode()).decode()}
+    return head + b',"signatures":[' + json.dumps(signature).encode() + b"]}", Digest.of(signed)
+
+
+@pytest.mark.parametrize(
+    "media_type", ["application/vnd.docker.distribution.manifest.v1+prettyjws", "text/plain; charset=utf-8", None]
+)
+@pytest.mark.parametrize("is_told", [True, False])
+def test_signed_schema_1_of_any_type_has_the_digest_of_what_was_signed(
+    media_type: str | None, *, is_told: bool
+) -> None:
+    portal, (content, digest) = Portal(), signed_schema_1()
+
+    def alter(answer: FakeAnswer) -> FakeAnswer:
+        facts = replace(answer.facts, media_type=media_type, size=len(content), digest=digest if is_told else None)
+        return replace(answer, facts=facts, content=content)
+
+    portal.upstream.alter = alter
+    answer = portal.run(portal.pull(None, name=NAME))
+    assert (answer.content, answer.digest) == (content, digest)
 
 
 def test_a_manifest_without_a_media_type_gets_the_one_that_it_states() -> None:
