@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+
+from domain.http_dates import parse_http_date
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _LOW_SHARE = 0.1
@@ -55,10 +56,8 @@ def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
     field = (retry_after or "").strip()
     if _NUMBER.fullmatch(field):
         return float(field)
-    try:
-        return max(0.0, parsedate_to_datetime(field).timestamp() - now)
-    except (ValueError, OverflowError):
-        return None
+    at = parse_http_date(field)
+    return None if at is None else max(0.0, at - now)
 
 
 def _quota(field: str | None) -> tuple[int, int | None] | None:

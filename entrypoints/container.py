@@ -217,7 +217,7 @@ class Container(containers.DeclarativeContainer):
     fills: providers.Provider[Fills] = providers.Singleton(
         Fills,
         providers.Singleton(
-            FillParts, store, registry, rights, sweep, events, background, settings.provided.fill_retries
+            FillParts, store, registry, rights, sweep, events, background, settings.provided.fill_retries, clock
         ),
         room,
         clock,

@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from functools import partial
 from urllib.parse import urlencode
 
@@ -39,6 +38,7 @@ from domain.errors import (
     UpstreamChallenged,
     UpstreamFault,
 )
+from domain.http_dates import parse_http_date
 from domain.trust import Stance
 from domain.upstreams import Upstream
 from domain.warning_headers import read_warnings
@@ -77,7 +77,7 @@ class HttpUpstreamRegistry:
         said_at = None
         try:
             async with self._authorized(request, endpoint, right, None) as response:
-                said_at = _date(response.header("Date"))
+                said_at = parse_http_date(response.header("Date"))
                 await _check_ping(response)
                 return PingAnswer(accepted=True, said_at=said_at)
         except UpstreamChallenged as challenged:
@@ -188,14 +188,6 @@ async def _check_ping(response: Response) -> None:
     version = response.header("Docker-Distribution-Api-Version") or ""
     if not version.startswith("registry/2") and response.raw.content_type != "application/json":
         raise UpstreamBroken("the upstream does not answer /v2/ as a registry does")
-
-
-def _date(field: str | None) -> float | None:
-    """Seconds since 1970 (RFC 9110 section 5.6.7)."""
-    try:
-        return parsedate_to_datetime(field).timestamp() if field else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _address(resource: Resource, endpoint: Upstream) -> URL:

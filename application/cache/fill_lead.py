@@ -8,6 +8,7 @@ from application.cache.callers import Ask
 from application.cache.fill import Fill
 from application.cache.fill_parts import FillParts
 from application.cache.outages import OUTAGE
+from application.cache.retries import Retries
 from application.ports.content_store import Draft, StorageFull
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource
 from domain.content import ByteRange
@@ -20,13 +21,10 @@ from domain.errors import (
     RegistryError,
     UpstreamBroken,
     UpstreamChallenged,
-    UpstreamThrottled,
 )
 from domain.events import BytesFetched, FillResumed, FillStarted, WrongContent
 from domain.records import ContentKind, Item
 
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 10.0
 _ROOM = 1024 * 1024
 """Bytes that room is made for at a time where the blob's size is not known."""
 _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
@@ -71,7 +69,7 @@ class FillLead:
             self._parts.sweep.promise(self._fill.digest, 0)
 
     async def _until_whole(self) -> None:
-        tries, pause = self._parts.retries, _FIRST_PAUSE
+        retries = Retries(self._parts.retries, self._parts.clock)
         while True:
             before = self._draft.size
             try:
@@ -80,12 +78,11 @@ class FillLead:
                 await self._next_right(refused)
             except OUTAGE as fault:
                 if self._draft.size > before:
-                    tries, pause = self._parts.retries, _FIRST_PAUSE
-                if not self._fill.opened.done() or not tries:
+                    retries.progressed()
+                if not self._fill.opened.done():
                     raise
+                await retries.wait(fault)
                 self._tell_resumed(fault)
-                await asyncio.sleep(_wait(fault, pause))
-                tries, pause = tries - 1, min(2 * pause, _LONGEST_PAUSE)
             else:
                 return
 
@@ -189,9 +186,3 @@ class FillLead:
 
     def _item(self, ask: Ask) -> Item:
         return Item(ask.source, ContentKind.BLOB, self._fill.digest)
-
-
-def _wait(fault: RegistryError, pause: float) -> float:
-    """Seconds; what the upstream asks for in Retry-After (RFC 9110 section 10.2.3), as far as clients will wait."""
-    asked = fault.retry_after if isinstance(fault, UpstreamThrottled) else None
-    return min(float(asked), _LONGEST_PAUSE) if asked and asked.isdecimal() else pause

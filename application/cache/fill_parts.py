@@ -8,6 +8,7 @@ from application.cache.sweep_cache import SweepCache
 from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import UpstreamRegistry
+from domain.ports import Clock
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,4 @@ class FillParts:
     events: EventSink
     background: Background
     retries: int
+    clock: Clock

@@ -14,6 +14,7 @@ from sanic.exceptions import (
     SanicException,
 )
 
+from domain.allowance import seconds_to_wait
 from domain.challenge import Challenge
 from domain.errors import (
     ClientFault,
@@ -86,8 +87,8 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
             response.headers["Content-Range"] = f"bytes */{size}"
         case TooManyAttempts(retry_after=seconds):
             response.headers["Retry-After"] = str(seconds)
-        case UpstreamThrottled(retry_after=str(retry_after)):
-            response.headers["Retry-After"] = retry_after
+        case UpstreamThrottled(retry_after=str(retry_after)) if seconds_to_wait(retry_after, 0.0) is not None:
+            response.headers["Retry-After"] = retry_after  # seconds, or a date
     return response
 
 

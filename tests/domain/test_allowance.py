@@ -75,6 +75,8 @@ def test_what_is_spent_is_so_for_its_window_at_most(remaining: int, until: float
         ("0", 0),
         ("Fri, 15 Jan 2027 08:01:00 GMT", 60),
         ("Friday, 15-Jan-27 08:01:00 GMT", 60),
+        ("Fri Jan 15 08:01:00 2027", 60),
+        ("Fri, 15 Jan 2027 09:01:00 +0100", 60),
         ("Fri, 15 Jan 2027 07:00:00 GMT", 0),  # over already
         (None, None),
         ("", None),

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -28,8 +29,8 @@ OTHER = b"!" + BIG[1:]
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.cache.fill_lead._FIRST_PAUSE", 0.005)
-    monkeypatch.setattr("application.cache.fill_lead._LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("application.cache.retries._FIRST_PAUSE", 0.005)
+    monkeypatch.setattr("application.cache.retries._LONGEST_PAUSE", 0.02)
 
 
 def test_what_breaks_off_is_gone_on_with() -> None:
@@ -80,16 +81,30 @@ def test_what_came_before_the_end_is_kept_for_the_next() -> None:
     assert crowd.ranges == [None, ByteRange(3 * PIECE, None)]
 
 
-def test_a_throttling_upstream_is_waited_for_as_it_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.cache.fill_lead._FIRST_PAUSE", 60.0)
-    monkeypatch.setattr("application.cache.fill_lead._LONGEST_PAUSE", 60.0)
-    crowd, faults = Breaking(breaks=0), [UpstreamThrottled("slow down", retry_after="0")]
-    monkeypatch.setattr("application.cache.fill_lead._wait", lambda fault, pause: waited.append((fault, pause)) or 0)
-    waited: list[Any] = []
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [("7", 7.0), ("date", 7.0), ("99", 10.0), ("soon", 0.5), (None, 0.5)],
+)
+def test_a_throttling_upstream_is_waited_for_as_it_asks(
+    monkeypatch: pytest.MonkeyPatch, retry_after: str | None, seconds: float
+) -> None:
+    """`date`: seven seconds from now on. Ten seconds at most."""
+    monkeypatch.setattr("application.cache.retries._FIRST_PAUSE", 0.25)
+    monkeypatch.setattr("application.cache.retries._LONGEST_PAUSE", 10.0)
+    crowd, waited, sleep = Breaking(breaks=0), [], asyncio.sleep
+    if retry_after == "date":
+        retry_after = formatdate(crowd.service.clock.now() + 7, usegmt=True)
+    faults = [UpstreamThrottled("slow down", retry_after=retry_after)]
+
+    async def noted(pause: float) -> None:
+        waited.append(pause)
+        await sleep(0)
+
+    monkeypatch.setattr("application.cache.retries.asyncio.sleep", noted)
     crowd.breaks, crowd.after = 1, PIECE
     crowd.upstream.refuse = lambda fetch: faults.pop() if fetch.byte_range and faults else None
     assert crowd.run(crowd.both()) == [BIG, BIG]
-    assert [type(fault) for fault, _ in waited] == [UpstreamBroken, UpstreamThrottled]
+    assert [pause for pause in waited if pause] == [0.25, seconds]
 
 
 @pytest.mark.parametrize(

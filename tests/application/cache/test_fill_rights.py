@@ -16,8 +16,8 @@ from tests.application.cache.watched import BIG, BOBS, challenged, held, soon
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("application.cache.fill_lead._FIRST_PAUSE", 0.005)
-    monkeypatch.setattr("application.cache.fill_lead._LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr("application.cache.retries._FIRST_PAUSE", 0.005)
+    monkeypatch.setattr("application.cache.retries._LONGEST_PAUSE", 0.02)
 
 
 def test_another_right_takes_over_when_the_first_ends() -> None:

@@ -177,3 +177,8 @@ async def test_unexpected_error_tells_no_details(start: Start, upstream: FakeUps
     _assert_refused(answer, 500, "UNKNOWN")
     assert b"hunter2" not in answer.body
     assert b"Error" not in answer.body
+
+
+@pytest.mark.parametrize("field", ["soon", "-1", "1.5", "x\udcff", ""])
+def test_a_retry_after_that_is_no_time_is_not_passed_on(field: str) -> None:
+    assert "Retry-After" not in error_response(UpstreamThrottled("slow down", retry_after=field), "s").headers

@@ -1,0 +1,16 @@
+"""Dates in HTTP header fields."""
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+
+def parse_http_date(field: str | None) -> float | None:
+    """Seconds since 1970, of each of the three forms (RFC 9110 section 5.6.7); None where it is no date.
+
+    The form of asctime names no time zone. All of them are UTC.
+    """
+    try:
+        date = parsedate_to_datetime(field or "")
+    except (ValueError, OverflowError):
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
