@@ -95,7 +95,7 @@ class PullBlob:
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)
         self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
-        if self._fills.is_unfit(query.digest):
+        if self._fills.is_unfit(ask.source.upstream, query.digest):
             return await self._stream.open(stack, ask, query)
         if not query.is_partial or await self._is_filled_for(ask, query):
             return await self._along(stack, ask, query)
@@ -127,7 +127,7 @@ class PullBlob:
         asked = query.byte_range
         if asked == _WHOLE:
             return True
-        fill = self._fills.running(query.digest)
+        fill = self._fills.running(ask.source.upstream, query.digest)
         if fill is None or fill.total is None:
             return False
         await self._rights.admit(ask, _item(ask, query))  # before anything is said of it, its size too
@@ -157,7 +157,7 @@ class PullBlob:
         answer to this very request. Raises StorageFull, or the refusal of the caller's own question.
         """
         while True:
-            is_own = self._fills.running(query.digest) is None
+            is_own = self._fills.running(ask.source.upstream, query.digest) is None
             fill = self._fills.join(ask, query.digest)
             stack.enter_context(fill.reading())
             if not is_own:

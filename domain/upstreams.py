@@ -1,5 +1,6 @@
 """The registries that we mirror, and what a client can say of them."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -58,6 +59,13 @@ class Upstream:
         """An upstream by its address alone; Docker Hub's two peculiarities follow from its host."""
         is_hub = origin.host in DOCKER_HUB_HOSTS
         return cls(url, origin, is_hub, search_url or (_DOCKER_HUB_SEARCH if is_hub else None))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the BLAKE2b hash of `url`: the upstream in a file name. All its addresses share it,
+        since they are one registry.
+        """
+        return hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
 
     @property
     def endpoints(self) -> tuple[Self, ...]:

@@ -25,10 +25,12 @@ _WHOLE = 0o444
 class FileDraft:
     """Plays the Draft, of a file that is locked. The kernel ends the lock with the process, however that ends."""
 
-    def __init__(self, file: DescriptorFile, digest: Digest, folder: StorageFolder, threads: Threads) -> None:
-        """Hashes what is there already. Raises OSError."""
+    def __init__(
+        self, file: DescriptorFile, digest: Digest, place: Place, folder: StorageFolder, threads: Threads
+    ) -> None:
+        """`place`: where the file is. Hashes what is there already. Raises OSError."""
         self.file: OpenFile = file
-        self._digest, self._folder, self._threads = digest, folder, threads
+        self._digest, self._place, self._folder, self._threads = digest, place, folder, threads
         self._check = DigestCheck(digest)
         self._is_over = False
         for portion in portions(file.descriptor, 0, os.fstat(file.descriptor).st_size):
@@ -90,12 +92,20 @@ class FileDraft:
             # First of all, for this is how followers in other processes learn that what they have is right.
             os.fchmod(self.file.descriptor, _WHOLE)
             if self._folder.is_at(self.file.descriptor, self._place):
-                self._folder.make_content(self._digest, self._place)
+                self._make_content()
         except OSError:
             # Right, but not to be kept; whoever has it open reads on.
             self.end(keep=False)
         self.end(keep=True)
         return True
+
+    def _make_content(self) -> None:
+        """Raises OSError."""
+        if self._folder.has_content(self._digest, self.size):
+            # A draft from another upstream was whole before this one. Of equal bytes one copy is kept.
+            self._folder.remove(self._place)
+        else:
+            self._folder.make_content(self._digest, self._place)
 
     async def release(self, *, keep: bool) -> None:
         await self._threads.run(partial(self.end, keep=keep))
@@ -110,10 +120,6 @@ class FileDraft:
                 self._folder.remove(self._place)
         with suppress(OSError):
             fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
-
-    @property
-    def _place(self) -> Place:
-        return self._folder.draft_of(self._digest)
 
 
 class FollowedFileDraft:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.open_files import DescriptorFile, FileContent, write
-from adapters.storage.storage_folder import StorageFolder, is_verified
+from adapters.storage.storage_folder import Place, StorageFolder, is_verified
 from adapters.storage.threads import Threads
 from application.ports.content_store import StorageFull
 from domain.digest import Digest
+from domain.upstreams import Upstream
 
 _ATTEMPTS = 100
 """How often the draft may vanish under us; each time somebody else got further."""
@@ -49,8 +50,7 @@ class FilesystemContentStore:
             raise StorageFull(f"content cannot be kept: {error.strerror}") from error
 
     def _put(self, digest: Digest, content: bytes) -> None:
-        there = self._folder.state_of(self._folder.content_of(digest))
-        if there and there.st_size == len(content):  # a power cut may have left less
+        if self._folder.has_content(digest, len(content)):
             return
         self._folder.demand_room()
         descriptor, place = self._folder.open_temporary()
@@ -65,20 +65,21 @@ class FilesystemContentStore:
         finally:
             os.close(descriptor)
 
-    async def lease(self, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+    async def lease(self, upstream: Upstream, digest: Digest) -> FileDraft | FollowedFileDraft | None:
         try:
-            return await self._threads.run(partial(self._lease, digest), _let_go)
+            return await self._threads.run(partial(self._lease, upstream, digest), _let_go)
         except OSError as error:
             raise StorageFull(f"no draft can be had: {error.strerror}") from error
 
-    def _lease(self, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+    def _lease(self, upstream: Upstream, digest: Digest) -> FileDraft | FollowedFileDraft | None:
         for _ in range(_ATTEMPTS):
             if self._folder.state_of(self._folder.content_of(digest)):
                 return None
             self._folder.demand_room()
-            file = DescriptorFile(self._folder.open_to_write(self._folder.draft_of(digest)), self._threads)
+            place = self._folder.draft_of(upstream, digest)
+            file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:
-                draft = self._take(digest, file)
+                draft = self._take(digest, place, file)
             except BaseException:
                 file.close()
                 raise
@@ -87,9 +88,8 @@ class FilesystemContentStore:
             file.close()
         raise BlockingIOError(0, "others make and remove it all the time")
 
-    def _take(self, digest: Digest, file: DescriptorFile) -> FileDraft | FollowedFileDraft | None:
+    def _take(self, digest: Digest, place: Place, file: DescriptorFile) -> FileDraft | FollowedFileDraft | None:
         """What the open draft is; None where it is none any more."""
-        place = self._folder.draft_of(digest)
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,7 +105,7 @@ class FilesystemContentStore:
             # Whoever filled it died one step before its end.
             self._folder.make_content(digest, place)
             return None
-        return FileDraft(file, digest, self._folder, self._writers)
+        return FileDraft(file, digest, place, self._folder, self._writers)
 
     async def drop(self, digest: Digest) -> int:
         try:

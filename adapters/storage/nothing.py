@@ -25,7 +25,7 @@ class NoContentStore:
     async def put(self, digest: Digest, content: bytes) -> None:
         raise StorageFull(_OFF)
 
-    async def lease(self, digest: Digest) -> Draft | FollowedDraft | None:
+    async def lease(self, upstream: Upstream, digest: Digest) -> Draft | FollowedDraft | None:
         raise StorageFull(_OFF)
 
     async def drop(self, digest: Digest) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from adapters.storage.folders import descend, open_cache_folder, open_to_read, open_to_write, state_at
 from domain.digest import Digest
 from domain.errors import DigestInvalid
+from domain.upstreams import Upstream
 
 CONTENT = "content"
 DRAFTS = "drafts"
@@ -35,8 +36,9 @@ class StorageFolder:
         # Folders of 256 at most: some tools and some file systems are slow with a million files in one.
         return CONTENT, digest.algorithm, digest.encoded[:2], digest.encoded
 
-    def draft_of(self, digest: Digest) -> Place:
-        return DRAFTS, f"{digest.algorithm}-{digest.encoded}"
+    def draft_of(self, upstream: Upstream, digest: Digest) -> Place:
+        # One file for each upstream: its bytes are never joined with another's. A hash, since an address has slashes.
+        return DRAFTS, f"{upstream.fingerprint}-{digest.algorithm}-{digest.encoded}"
 
     def demand_room(self) -> None:
         """Raises OSError when the file system has no more than the reserve. The folder is made if it is missing."""
@@ -100,6 +102,11 @@ class StorageFolder:
         """Raises OSError."""
         with self.opened(place[:-1]) as folder:
             os.unlink(place[-1], dir_fd=folder)
+
+    def has_content(self, digest: Digest, size: int) -> bool:
+        """Whether whole content of that size is in its place. A power cut may have left less. Raises OSError."""
+        there = self.state_of(self.content_of(digest))
+        return there is not None and there.st_size == size
 
     def make_content(self, digest: Digest, source: Place) -> None:
         """Rename a whole file to its place. Raises OSError."""

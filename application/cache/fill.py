@@ -25,6 +25,8 @@ class Fill:
 
     def __init__(self, digest: Digest, ask: Ask, *, is_anew: bool = False) -> None:
         self.digest = digest
+        self.upstream = ask.source.upstream
+        """Where all its bytes come from."""
         self.is_anew = is_anew
         """The one before it ended because the upstream had begun to send something else."""
         self.asks = [ask]
@@ -42,7 +44,7 @@ class Fill:
     # --- for readers ---
 
     def offer(self, ask: Ask) -> None:
-        """Somebody else whose right has been proven, to go on with should the first one's right end."""
+        """Another proven right at the same upstream; the fill goes on with it should the first one end."""
         if all(ask.identity != known.identity for known in self.asks):
             self.asks.append(ask)
 

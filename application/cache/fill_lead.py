@@ -66,7 +66,7 @@ class FillLead:
             await asyncio.shield(self._draft.release(keep=self._draft.size > 0))
             raise
         finally:
-            self._parts.sweep.promise(self._fill.digest, 0)
+            self._parts.sweep.promise(self._fill.upstream, self._fill.digest, 0)
 
     async def _until_whole(self) -> None:
         retries = Retries(self._parts.retries, self._parts.clock)
@@ -141,7 +141,7 @@ class FillLead:
         if not self._has_room:
             missing = max(0, (total or 0) - offset)
             await self._parts.sweep.make_room(missing)
-            self._parts.sweep.promise(fill.digest, missing)
+            self._parts.sweep.promise(fill.upstream, fill.digest, missing)
             self._has_room = True
         return 0 if span is None else offset
 
@@ -181,7 +181,7 @@ class FillLead:
         if size == fill.size:
             return
         if fill.total is not None:
-            self._parts.sweep.promise(fill.digest, fill.total - size)
+            self._parts.sweep.promise(fill.upstream, fill.digest, fill.total - size)
         fill.grows(size)
 
     def _item(self, ask: Ask) -> Item:

@@ -39,7 +39,7 @@ class FillTask:
         fill = self._fill
         followed: FollowedDraft | None = None
         while not fill.is_over:
-            lease = await self._parts.store.lease(fill.digest)
+            lease = await self._parts.store.lease(fill.upstream, fill.digest)
             if lease is None:
                 await self._adopt()
                 return

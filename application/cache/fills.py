@@ -1,4 +1,4 @@
-"""Fills: the blobs that this process is fetching, each once, for however many want it."""
+"""Fills: the blobs that this process is fetching, each once from each upstream, for however many want it."""
 
 import asyncio
 from contextvars import copy_context
@@ -13,6 +13,7 @@ from domain.cache_policy import Room
 from domain.digest import Digest
 from domain.events import StorageRanFull
 from domain.ports import Clock
+from domain.upstreams import Upstream
 
 _ABANDONED_SECONDS = 300.0
 """So long a download goes on that nobody reads any more; what there is by then is kept for the next one."""
@@ -20,33 +21,41 @@ _LOOK_SECONDS = 5.0
 _UNFIT_SECONDS = 60.0
 _UNFIT_REMEMBERED = 1024
 
+_Key = tuple[Upstream, Digest]
+
 
 class Fills:
-    """Across processes the store's lease sees to it that only one fills; here, that there is one fill to join."""
+    """Across processes the store's lease sees to it that only one fills; here, that there is one fill to join.
+
+    Fills belong to an upstream and a digest. Fills of the same blob from two upstreams run beside each other: a client
+    of the faster upstream does not wait for the slower one, and a wrong byte of one upstream does not spoil the other.
+    """
 
     def __init__(self, parts: FillParts, room: Room, clock: Clock) -> None:
         self._parts = parts
         self._room = room
         self._clock = clock
-        self._running: dict[Digest, Fill] = {}
+        self._running: dict[_Key, Fill] = {}
         self._tasks: dict[Fill, asyncio.Task[None]] = {}
         self._unread: dict[Fill, float] = {}
-        self._unfit: Remembered[Digest, float] = Remembered(_UNFIT_REMEMBERED)
+        self._unfit: Remembered[_Key, float] = Remembered(_UNFIT_REMEMBERED)
 
-    def running(self, digest: Digest) -> Fill | None:
+    def running(self, upstream: Upstream, digest: Digest) -> Fill | None:
         """The fill to join, None where there is none."""
-        fill = self._running.get(digest)
+        fill = self._running.get((upstream, digest))
         return fill if fill and not fill.is_over else None
 
     def join(self, ask: Ask, digest: Digest) -> Fill:
         """The fill that is under way; else a new one, begun with this ask's right."""
-        return self.running(digest) or self._start(Fill(digest, ask))
+        return self.running(ask.source.upstream, digest) or self._start(Fill(digest, ask))
 
-    def is_unfit(self, digest: Digest) -> bool:
-        """Whether there is no cache, or was no room for it a moment ago: then it is not even begun."""
+    def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether there is no cache, or there was no room a moment ago for this upstream's blob: then it is not even
+        begun.
+        """
         if not self._room.bound:
             return True
-        until = self._unfit.get(digest)
+        until = self._unfit.get((upstream, digest))
         return until is not None and self._clock.now() < until
 
     def end_abandoned(self) -> None:
@@ -73,22 +82,23 @@ class Fills:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, fill: Fill) -> Fill:
-        self._running[fill.digest] = fill
+        self._running[fill.upstream, fill.digest] = fill
         # The context of the request that began it: the access log tells what the upstream answered to it.
         task = asyncio.create_task(self._run(fill), context=copy_context())
         self._tasks[fill] = task
         return fill
 
     async def _run(self, fill: Fill) -> None:
+        key = fill.upstream, fill.digest
         try:
             begin_anew = await FillTask(fill, self._parts).run()
         finally:
             self._tasks.pop(fill, None)
-            if self._running.get(fill.digest) is fill:
-                del self._running[fill.digest]
+            if self._running.get(key) is fill:
+                del self._running[key]
         if isinstance(fill.failure, StorageFull):
             self._parts.events.emit(StorageRanFull(str(fill.digest)))
-            self._unfit.put(fill.digest, self._clock.now() + _UNFIT_SECONDS)
+            self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
         # Once: an upstream whose answers never go together would be asked for ever.
-        if begin_anew and not fill.is_anew and not self.running(fill.digest):
+        if begin_anew and not fill.is_anew and not self.running(*key):
             self._start(Fill(fill.digest, fill.asks[0], is_anew=True))

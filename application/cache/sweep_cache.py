@@ -10,6 +10,7 @@ from domain.cache_policy import Room, victims
 from domain.digest import Digest
 from domain.events import ContentEvicted
 from domain.ports import Clock
+from domain.upstreams import Upstream
 
 _MARGIN = 64 * 1024 * 1024
 """Bytes that are left free on the disk for everybody else."""
@@ -39,7 +40,7 @@ class SweepCache:
         self._clock = clock
         self._events = events
         self._touched: dict[Digest, float] = {}
-        self._promised: dict[Digest, int] = {}
+        self._promised: dict[tuple[Upstream, Digest], int] = {}
         self._evicting = asyncio.Lock()
 
     def used(self, digest: Digest) -> None:
@@ -81,12 +82,12 @@ class SweepCache:
             if wanted and (used + wanted > self._room.bound or space.free < wanted):
                 raise StorageFull
 
-    def promise(self, digest: Digest, size: int) -> None:
-        """So many bytes will still be written of what is being fetched in this process; 0 ends that."""
+    def promise(self, upstream: Upstream, digest: Digest, size: int) -> None:
+        """So many bytes will still be written of what this process is fetching from the upstream; 0 ends that."""
         if size > 0:
-            self._promised[digest] = size
+            self._promised[upstream, digest] = size
         else:
-            self._promised.pop(digest, None)
+            self._promised.pop((upstream, digest), None)
 
     async def sweep_drafts(self) -> None:
         """What broke off and nobody has asked for since is not gone on with any more."""

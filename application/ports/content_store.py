@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from domain.digest import Bytes, Digest
+from domain.upstreams import Upstream
 
 
 class StorageFull(Exception):
@@ -72,7 +73,7 @@ class Draft(Protocol):
 
     async def commit(self) -> bool:
         """Make it content if its digest is right; else discard it. The lease ends. True also where it is right, but
-        cannot be kept.
+        cannot be kept, or where a draft from another upstream has become the content before.
         """
         ...
 
@@ -114,9 +115,10 @@ class ContentStore(Protocol):
         """Keep bytes whose digest has been checked. Raises StorageFull."""
         ...
 
-    async def lease(self, digest: Digest) -> Draft | FollowedDraft | None:
-        """The draft, to be filled from its `size` on; or somebody else's, to be followed; None where the content
-        is whole by now. Raises StorageFull.
+    async def lease(self, upstream: Upstream, digest: Digest) -> Draft | FollowedDraft | None:
+        """The draft with this upstream's bytes, to be filled from its `size` on; or the one that another process fills
+        from the same upstream, to be followed; None where the content is whole by now. Bytes of two upstreams are
+        never in one draft. Raises StorageFull.
         """
         ...
 

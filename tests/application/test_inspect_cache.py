@@ -224,10 +224,10 @@ def test_pruning_removes_the_drafts_of_nobody() -> None:
     cache = Cache()
 
     async def act() -> None:
-        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        draft: Any = await cache.store.lease(cache.service.parts.upstream(), Digest.of(b"draft"))
         await draft.append(deque([b"some"]))
         cache.store.die()
-        busy: Any = await MemoryContentStore(cache.store.disk).lease(Digest.of(b"busy"))
+        busy: Any = await MemoryContentStore(cache.store.disk).lease(cache.service.parts.upstream(), Digest.of(b"busy"))
         await busy.append(deque([b"some"]))
         await cache.inspect.prune(10)
         assert list(cache.store.drafts) == [Digest.of(b"busy")]

@@ -32,7 +32,7 @@ def test_a_worker_that_starts_leaves_what_one_that_died_had_fetched() -> None:
     storage = service.parts.storage()
 
     async def leaves() -> None:
-        draft = await storage.store.lease(LAYER_DIGEST)
+        draft = await storage.store.lease(service.parts.upstream(), LAYER_DIGEST)
         await draft.append(deque([LAYER[:100]]))
         service.parts.store().die()
         draft.file.close()

@@ -98,17 +98,17 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
         keeper.close()
 
 
-async def draft_of(worker: Worker, digest: Digest) -> Draft:
+async def draft_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> Draft:
     """The lease, which nobody else may have."""
-    draft = await worker.store.lease(digest)
+    draft = await worker.store.lease(upstream, digest)
     assert draft is not None
     assert not isinstance(draft, FollowedDraft)
     return draft
 
 
-async def followed_by(worker: Worker, digest: Digest) -> FollowedDraft:
+async def followed_by(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> FollowedDraft:
     """The draft of somebody else."""
-    draft = await worker.store.lease(digest)
+    draft = await worker.store.lease(upstream, digest)
     assert isinstance(draft, FollowedDraft)
     return draft
 

@@ -13,7 +13,9 @@ from adapters.storage.nothing import NoContentStore
 from application.ports.content_store import DraftState, StorageFull
 from domain.digest import Digest
 from tests.contracts.storage import (
+    HUB,
     KINDS,
+    QUAY,
     Worker,
     by_two_workers,
     content_of,
@@ -103,7 +105,7 @@ async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: W
     assert await content_of(other, DIGEST) is None
     assert await draft.commit()
     assert await content_of(other, DIGEST) == CONTENT
-    assert await other.store.lease(DIGEST) is await one.store.lease(DIGEST) is None
+    assert await other.store.lease(HUB, DIGEST) is await one.store.lease(HUB, DIGEST) is None
     assert await draft.file.read(0, draft.size) == CONTENT
     draft.file.close()
 
@@ -232,7 +234,7 @@ async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
 
 @by_two_workers
 async def test_of_many_who_want_a_lease_one_gets_it(one: Worker, other: Worker) -> None:
-    leases = await asyncio.gather(*(worker.store.lease(DIGEST) for worker in (one, other) * 20))
+    leases = await asyncio.gather(*(worker.store.lease(HUB, DIGEST) for worker in (one, other) * 20))
     assert all(leases)
     assert sum(not hasattr(lease, "look") for lease in leases) == 1
     for lease in leases:
@@ -267,8 +269,57 @@ def test_where_nothing_is_stored_there_is_no_room() -> None:
         store = NoContentStore()
         assert await store.open(DIGEST) is None
         assert await store.drop(DIGEST) == 0
-        for refused in (store.put(DIGEST, CONTENT), store.lease(DIGEST)):
+        for refused in (store.put(DIGEST, CONTENT), store.lease(HUB, DIGEST)):
             with pytest.raises(StorageFull):
                 await refused
 
     asyncio.run(go())
+
+
+@by_two_workers
+async def test_drafts_of_two_upstreams_are_never_one(one: Worker, other: Worker) -> None:
+    """Wrong bytes of one upstream are no beginning of what the other one sends."""
+    wrong = await draft_of(one, DIGEST, HUB)
+    await wrong.append(deque([b"wrong"]))
+    await wrong.release(keep=True)
+    wrong.file.close()
+    right = await draft_of(other, DIGEST, QUAY)
+    assert right.size == 0
+    await right.append(deque([CONTENT]))
+    assert await right.commit()
+    right.file.close()
+    assert await content_of(one, DIGEST) == CONTENT
+
+
+@by_two_workers
+async def test_two_upstreams_fill_the_same_content_beside_each_other(one: Worker, other: Worker) -> None:
+    """Each of them has a lease; the second to commit adds no second copy, and both have a right whole."""
+    slow, fast = await draft_of(one, DIGEST, HUB), await draft_of(other, DIGEST, QUAY)
+    followed = await followed_by(other, DIGEST, HUB)
+    await slow.append(deque([CONTENT[:10]]))
+    await fast.append(deque([CONTENT]))
+    assert await fast.commit()
+    stored = await one.store.open(DIGEST)
+    assert stored
+    assert followed.look() == DraftState(10, is_verified=False, is_discarded=False)
+    await slow.append(deque([CONTENT[10:]]))
+    assert await slow.commit()
+    assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert await stored.read() == await slow.file.read(0, slow.size) == await content_of(one, DIGEST) == CONTENT
+    assert await one.keeper.contents() == {DIGEST: len(CONTENT)}
+    assert (await one.keeper.space()).drafts == 0
+    for file in (slow.file, fast.file, followed.file, stored.file):
+        file.close()
+
+
+@by_two_workers
+async def test_a_wrong_commit_beside_right_content_takes_nothing_away(one: Worker, other: Worker) -> None:
+    wrong, right = await draft_of(one, DIGEST, HUB), await draft_of(other, DIGEST, QUAY)
+    await wrong.append(deque([b"wrong"]))
+    await right.append(deque([CONTENT]))
+    assert await right.commit()
+    assert not await wrong.commit()
+    assert await content_of(one, DIGEST) == CONTENT
+    assert (await one.keeper.space()).drafts == 0
+    wrong.file.close()
+    right.file.close()

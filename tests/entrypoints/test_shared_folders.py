@@ -14,7 +14,7 @@ from adapters.storage.folders import SUBFOLDER
 from domain.digest import Digest
 from entrypoints.settings_file import SettingsError
 from entrypoints.storage import open_storage, prepare_storage, storage_folder, sweep_storage
-from tests.adapters.storage.places import process
+from tests.adapters.storage.places import UPSTREAM, process
 from tests.adapters.storage.test_planted_links import tree
 from tests.entrypoints.environment import Load
 from tests.fakes.clock import StoppedClock
@@ -223,7 +223,7 @@ def test_a_prune_by_root_removes_nothing_outside_of_the_cache(name: str, tmp_pat
     cache_of(0, cache)
     for place in (outside, outside / "sha256" / DIGEST.encoded[:2], outside / DIGEST.encoded[:2]):
         place.mkdir(parents=True, exist_ok=True)
-        for file in (DIGEST.encoded, f"sha256-{DIGEST.encoded}"):
+        for file in (DIGEST.encoded, f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"):
             (place / file).write_bytes(b"content")
             os.utime(place / file, (0, 0))
     before = tree(outside)

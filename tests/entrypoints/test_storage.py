@@ -8,6 +8,7 @@ from adapters.storage.drafts import FileDraft
 from adapters.storage.filesystem_store import FilesystemContentStore
 from domain.digest import Digest
 from entrypoints.storage import sweep_storage
+from tests.adapters.storage.places import UPSTREAM
 from tests.entrypoints.environment import Load
 
 
@@ -15,7 +16,7 @@ def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path
     store = FilesystemContentStore(tmp_path)
 
     async def leased(content: bytes) -> FileDraft:
-        draft = await store.lease(Digest.of(content))
+        draft = await store.lease(UPSTREAM, Digest.of(content))
         assert isinstance(draft, FileDraft)
         await draft.append(deque([content[:2]]))
         return draft
@@ -25,7 +26,9 @@ def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path
         await left.release(keep=True)
         left.file.close()
         sweep_storage(load(CACHE_DIR=str(tmp_path)))
-        assert [file.name for file in (tmp_path / "drafts").iterdir()] == [f"sha256-{Digest.of(b'busy').encoded}"]
+        assert [file.name for file in (tmp_path / "drafts").iterdir()] == [
+            f"{UPSTREAM.fingerprint}-sha256-{Digest.of(b'busy').encoded}"
+        ]
         await busy.release(keep=False)
         busy.file.close()
 

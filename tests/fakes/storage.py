@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from application.ports.content_store import DraftState, OpenFile, StorageFull
 from application.ports.storage_keeper import Space
 from domain.digest import Bytes, Digest
+from domain.upstreams import Upstream
 from tests.fakes.storage_books import (
     MemoryEpoch,
     MemoryGrantBook,
@@ -63,7 +64,7 @@ class MemoryDisk:
 
     room: int | None = None
     inodes: dict[Digest, MemoryInode] = field(default_factory=dict)
-    growing: dict[Digest, MemoryInode] = field(default_factory=dict)
+    growing: dict[tuple[Upstream, Digest], MemoryInode] = field(default_factory=dict)
 
     def demand(self, size: int) -> None:
         """Raises StorageFull where so many bytes more do not fit; in no room at all, not even an empty file does."""
@@ -106,9 +107,10 @@ class MemoryContent:
 class MemoryDraft:
     """Plays the Draft."""
 
-    def __init__(self, disk: MemoryDisk, digest: Digest, owner: object) -> None:
+    def __init__(self, disk: MemoryDisk, upstream: Upstream, digest: Digest, owner: object) -> None:
         self._disk, self._digest, self.owner = disk, digest, owner
-        self._inode = disk.growing[digest]
+        self._key = upstream, digest
+        self._inode = disk.growing[self._key]
         self._inode.lease = self
         self._is_over = False
         self.size = self._inode.size
@@ -134,7 +136,7 @@ class MemoryDraft:
             self.end(keep=False)
             return False
         self._inode.is_verified = True
-        self._disk.inodes[self._digest] = self._disk.growing.pop(self._digest)
+        self._disk.inodes.setdefault(self._digest, self._disk.growing.pop(self._key))
         self.end(keep=True)
         return True
 
@@ -149,7 +151,7 @@ class MemoryDraft:
         self._inode.lease = None
         if not keep:
             self._inode.is_discarded = True
-            del self._disk.growing[self._digest]
+            del self._disk.growing[self._key]
 
 
 class MemoryFollowedDraft:
@@ -183,7 +185,7 @@ class MemoryContentStore:
 
     @property
     def drafts(self) -> dict[Digest, bytes]:
-        return {digest: inode.read() for digest, inode in self.disk.growing.items()}
+        return {digest: inode.read() for (_, digest), inode in self.disk.growing.items()}
 
     def die(self) -> None:
         """As a process that is killed: its leases end, its drafts stay as they are."""
@@ -202,15 +204,15 @@ class MemoryContentStore:
             self.disk.demand(len(content))
             self.disk.inodes[digest] = MemoryInode(content)
 
-    async def lease(self, digest: Digest) -> MemoryDraft | MemoryFollowedDraft | None:
+    async def lease(self, upstream: Upstream, digest: Digest) -> MemoryDraft | MemoryFollowedDraft | None:
         await asyncio.sleep(0)
         if digest in self.disk.inodes:
             return None
-        inode = self.disk.growing.get(digest)
+        inode = self.disk.growing.get((upstream, digest))
         if inode is None:
             self.disk.demand(0)
-            inode = self.disk.growing[digest] = MemoryInode()
-        return MemoryFollowedDraft(inode) if inode.lease else MemoryDraft(self.disk, digest, self)
+            inode = self.disk.growing[upstream, digest] = MemoryInode()
+        return MemoryFollowedDraft(inode) if inode.lease else MemoryDraft(self.disk, upstream, digest, self)
 
     async def drop(self, digest: Digest) -> int:
         await asyncio.sleep(0)
@@ -231,9 +233,9 @@ class MemoryStorageKeeper:
 
     async def sweep_drafts(self, older_than: float = 0.0) -> int:
         # Nobody notes here when a draft was written to: as if all were of this moment.
-        idle = [] if older_than else [digest for digest, inode in self._disk.growing.items() if not inode.lease]
-        for digest in idle:
-            self._disk.growing.pop(digest).is_discarded = True
+        idle = [] if older_than else [key for key, inode in self._disk.growing.items() if not inode.lease]
+        for key in idle:
+            self._disk.growing.pop(key).is_discarded = True
         return len(idle)
 
     async def contents(self) -> dict[Digest, int]:

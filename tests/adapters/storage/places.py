@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from domain.upstreams import Origin, Upstream
+
 ROOT = Path(__file__).parents[3]
+UPSTREAM = Upstream("https://one.test", Origin("https", "one.test", 443))
+OTHER = Upstream("https://two.test", Origin("https", "two.test", 443))
 
 
 @contextmanager

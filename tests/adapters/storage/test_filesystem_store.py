@@ -15,7 +15,7 @@ from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.filesystem_store import FilesystemContentStore
 from application.ports.content_store import DraftState, StorageFull
 from domain.digest import Digest
-from tests.adapters.storage.places import open_descriptors, process
+from tests.adapters.storage.places import UPSTREAM, open_descriptors, process
 
 CONTENT = b"a layer " * 1000
 DIGEST = Digest.of(CONTENT)
@@ -31,7 +31,7 @@ async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
 
 
 async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FileDraft:
-    draft = await store.lease(digest)
+    draft = await store.lease(UPSTREAM, digest)
     assert isinstance(draft, FileDraft)
     return draft
 
@@ -54,7 +54,7 @@ def place(folder: Path, digest: Digest = DIGEST) -> Path:
 
 
 def draft_place(folder: Path) -> Path:
-    return folder / "drafts" / f"sha256-{DIGEST.encoded}"
+    return folder / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
 
 
 def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
             await store.open(DIGEST)
             before = open_descriptors()
             for keep in (True, False):
-                draft, followed = await leased(store), await store.lease(DIGEST)
+                draft, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
                 assert isinstance(followed, FollowedFileDraft)
                 await draft.append(deque([CONTENT[:7]]))
                 await draft.release(keep=keep)
                 draft.file.close()
                 followed.file.close()
             await store.put(DIGEST, CONTENT)
-            assert await store.lease(DIGEST) is None
+            assert await store.lease(UPSTREAM, DIGEST) is None
             assert await read(store) == CONTENT
             await store.drop(DIGEST)
             assert open_descriptors() == before
@@ -118,7 +118,7 @@ def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
             draft_place(tmp_path).parent.mkdir()
             draft_place(tmp_path).write_bytes(CONTENT)
             draft_place(tmp_path).chmod(0o444)
-            assert await store.lease(DIGEST) is None
+            assert await store.lease(UPSTREAM, DIGEST) is None
             assert await read(store) == CONTENT
             assert not draft_place(tmp_path).exists()
 
@@ -130,14 +130,15 @@ import asyncio, os, sys
 from pathlib import Path
 from adapters.storage.filesystem_store import FilesystemContentStore
 from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
 folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
 os.setuid(65534)
 (folder / "docker-image-proxy" / "drafts").mkdir(0o700, parents=True)
-draft = folder / "docker-image-proxy" / "drafts" / f"sha256-{digest.encoded}"
+draft = folder / "docker-image-proxy" / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{digest.encoded}"
 draft.write_bytes(b"whole")
 draft.chmod(0o444)
 store = FilesystemContentStore(folder)
-assert asyncio.run(store.lease(digest)) is None
+assert asyncio.run(store.lease(UPSTREAM, digest)) is None
 assert asyncio.run(store.open(digest))
 """
 
@@ -171,7 +172,7 @@ def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_p
 def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
     async def go() -> None:
         async with opened(tmp_path) as store:
-            draft, followed = await leased(store), await store.lease(DIGEST)
+            draft, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
             assert isinstance(followed, FollowedFileDraft)
             (tmp_path / "content").write_bytes(b"in the way")
             await draft.append(deque([CONTENT]))
@@ -192,7 +193,7 @@ def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
         async with opened(tmp_path) as store:
             await store.put(Digest.of(b"other"), b"other")
             before = open_descriptors()
-            for work in (lambda: store.lease(DIGEST), lambda: store.open(Digest.of(b"other"))):
+            for work in (lambda: store.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
                 task: asyncio.Task[object] = asyncio.create_task(work())
                 await asyncio.sleep(0)
                 task.cancel()
@@ -245,7 +246,7 @@ def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) 
         async with opened(tmp_path / "file" / "cache") as store:
             assert await store.open(DIGEST) is None
             assert await store.drop(DIGEST) == 0
-            for refused in (store.put(DIGEST, CONTENT), store.lease(DIGEST)):
+            for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
                 with pytest.raises(StorageFull, match="Not a directory"):
                     await refused
 
@@ -274,7 +275,7 @@ def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
             (tmp_path / "precious").write_bytes(b"precious")
             draft_place(tmp_path).symlink_to(tmp_path / "precious")
             with pytest.raises(StorageFull):
-                await store.lease(DIGEST)
+                await store.lease(UPSTREAM, DIGEST)
             assert (tmp_path / "precious").read_bytes() == b"precious"
 
     asyncio.run(go())

@@ -15,7 +15,7 @@ from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
 from application.ports.content_store import StorageFull
 from application.ports.usage_index import Used
 from domain.digest import Digest
-from tests.adapters.storage.places import small_disk
+from tests.adapters.storage.places import UPSTREAM, small_disk
 from tests.fakes.clock import StoppedClock
 
 PIECE = os.urandom(300_000)
@@ -35,7 +35,7 @@ def occupy(folder: Path) -> Path:
 def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
-        draft, followed = await store.lease(DIGEST), await store.lease(DIGEST)
+        draft, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
         assert isinstance(draft, FileDraft)
         assert isinstance(followed, FollowedFileDraft)
         await draft.append(deque([PIECE]))
@@ -71,13 +71,13 @@ def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
-        draft = await store.lease(DIGEST)
+        draft = await store.lease(UPSTREAM, DIGEST)
         assert isinstance(draft, FileDraft)
         await draft.append(deque([PIECE]))
         await draft.append(deque([PIECE]))
         with pytest.raises(StorageFull):
             await draft.append(deque([PIECE]))
-        for refused in (store.lease(Digest.of(b"")), store.put(Digest.of(b""), b"")):
+        for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull):
                 await refused
         await roomy.put(Digest.of(PIECE), PIECE)
@@ -111,7 +111,7 @@ def test_a_read_only_disk_serves_what_it_has(tmp_path: Path) -> None:
         assert await stored.read() == CONTENT
         stored.file.close()
         assert await store.drop(DIGEST) == 0
-        for refused in (store.lease(Digest.of(b"")), store.put(Digest.of(b""), b"")):
+        for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull, match="Read-only file system"):
                 await refused
         store.close()

@@ -8,7 +8,7 @@ from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from application.ports.content_store import DraftState
 from domain.digest import Digest
-from tests.adapters.storage.places import line_of, process, tell
+from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"0123456789" * 300_000
@@ -22,13 +22,14 @@ from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from domain.digest import Digest
+from tests.adapters.storage.places import OTHER, UPSTREAM
 store = FilesystemContentStore(Path(sys.argv[1]))
 content = b"0123456789" * 300_000
 digest = Digest.of(content)
 """
 FILL = """
 async def main():
-    draft = await store.lease(digest)
+    draft = await store.lease(UPSTREAM, digest)
     await draft.append(deque([content[:1_000_000]]))
     print(draft.size, flush=True)
     input()
@@ -40,7 +41,7 @@ RACE = """
 async def main():
     print("ready", flush=True)
     input()
-    leases = await asyncio.gather(*(store.lease(digest) for _ in range(10)))
+    leases = await asyncio.gather(*(store.lease(UPSTREAM, digest) for _ in range(10)))
     print(sum(isinstance(lease, FileDraft) for lease in leases), flush=True)
     input()
 asyncio.run(main())
@@ -69,7 +70,7 @@ async def main():
     for _ in range(300):
         text = lots.choice(texts)
         digest, what = Digest.of(text), lots.random()
-        lease = await store.lease(digest)
+        lease = await store.lease(lots.choice([UPSTREAM, OTHER]), digest)
         if isinstance(lease, FileDraft):
             await fill(lease, text, counts)
         elif isinstance(lease, FollowedFileDraft):
@@ -99,12 +100,12 @@ def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path:
         store = FilesystemContentStore(tmp_path)
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
-            followed = await store.lease(DIGEST)
+            followed = await store.lease(UPSTREAM, DIGEST)
             assert isinstance(followed, FollowedFileDraft)
             running.kill()
             running.wait()
         assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
-        draft = await store.lease(DIGEST)
+        draft = await store.lease(UPSTREAM, DIGEST)
         assert isinstance(draft, FileDraft)
         assert draft.size == 1_000_000
         await draft.append(deque([CONTENT[1_000_000:]]))
@@ -122,7 +123,7 @@ def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -
         store, keeper = FilesystemContentStore(tmp_path), FilesystemStorageKeeper(tmp_path, StoppedClock())
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
-            followed = await store.lease(DIGEST)
+            followed = await store.lease(UPSTREAM, DIGEST)
             assert isinstance(followed, FollowedFileDraft)
             assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
             assert await keeper.sweep_drafts() == 0
@@ -134,6 +135,50 @@ def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -
         followed.file.close()
         store.close()
         keeper.close()
+
+    asyncio.run(go())
+
+
+def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Path) -> None:
+    async def go() -> None:
+        store = FilesystemContentStore(tmp_path)
+        with process(START + FILL, tmp_path) as running:
+            assert line_of(running) == "1000000"
+            draft = await store.lease(OTHER, DIGEST)
+            assert isinstance(draft, FileDraft)
+            assert draft.size == 0
+            await draft.append(deque([CONTENT]))
+            assert await draft.commit()
+            draft.file.close()
+            tell(running)
+            # Its own download, which is right too, ends well.
+            assert line_of(running) == "True"
+            assert running.wait() == 0
+        stored = await store.open(DIGEST)
+        assert stored
+        assert await stored.read() == CONTENT
+        stored.file.close()
+        assert list((tmp_path / "drafts").iterdir()) == []
+        store.close()
+
+    asyncio.run(go())
+
+
+def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(tmp_path: Path) -> None:
+    async def go() -> None:
+        store = FilesystemContentStore(tmp_path)
+        with process(START + FILL, tmp_path) as running:
+            assert line_of(running) == "1000000"
+            running.kill()
+            running.wait()
+        sizes = []
+        for upstream in (OTHER, UPSTREAM):
+            draft = await store.lease(upstream, DIGEST)
+            assert isinstance(draft, FileDraft)
+            sizes.append(draft.size)
+            draft.file.close()
+        assert sizes == [0, 1_000_000]
+        store.close()
 
     asyncio.run(go())
 

@@ -18,13 +18,14 @@ from adapters.storage.sqlite_usage import SqliteUsageIndex
 from application.ports.content_store import StorageFull
 from application.ports.usage_index import Used
 from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
 from tests.adapters.storage.test_filesystem_store import leased
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"precious"
 DIGEST = Digest.of(CONTENT)
 NEW = Digest.of(b"new")
-DRAFT = f"sha256-{DIGEST.encoded}"
+DRAFT = f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
 NAMES = ("sha256", DIGEST.encoded[:2], DIGEST.encoded)
 LINKED = [
     "drafts",
@@ -81,7 +82,7 @@ async def everything(cache: Path) -> None:
         assert await keeper.space()
         await keeper.sweep_drafts()
         with suppress(StorageFull):
-            lease = await store.lease(digest)
+            lease = await store.lease(UPSTREAM, digest)
             if isinstance(lease, FileDraft):
                 with suppress(StorageFull):
                     await lease.append(deque([content]))
@@ -97,7 +98,7 @@ async def everything(cache: Path) -> None:
         await keeper.contents()
         await store.drop(digest)
         with suppress(StorageFull):
-            lease = await store.lease(digest)
+            lease = await store.lease(UPSTREAM, digest)
             if isinstance(lease, FileDraft):
                 await lease.release(keep=False)
                 lease.file.close()
@@ -196,7 +197,7 @@ def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(make: Callable[[Pa
     async def go() -> None:
         store = FilesystemContentStore(tmp_path)
         with pytest.raises(StorageFull):
-            await store.lease(DIGEST)
+            await store.lease(UPSTREAM, DIGEST)
         store.close()
 
     asyncio.run(go())

@@ -11,6 +11,7 @@ from adapters.storage.drafts import FileDraft
 from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 
 DIGEST = Digest.of(b"content")
@@ -19,7 +20,7 @@ LOCK = fcntl.flock
 
 @pytest.fixture
 def draft(tmp_path: Path) -> Path:
-    path = tmp_path / "drafts" / f"sha256-{DIGEST.encoded}"
+    path = tmp_path / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
     path.parent.mkdir()
     path.write_bytes(b"con")
     return path
@@ -46,7 +47,7 @@ Arrange = Callable[[Callable[[], object]], None]
 
 def lease(folder: Path) -> FileDraft | None:
     store = FilesystemContentStore(folder)
-    draft = asyncio.run(store.lease(DIGEST))
+    draft = asyncio.run(store.lease(UPSTREAM, DIGEST))
     assert draft is None or isinstance(draft, FileDraft)
     if draft:
         draft.file.close()

@@ -28,7 +28,7 @@ class Crowd:
 
     @property
     def fill(self) -> Any:
-        return self.service.parts.fills().running(BIG_DIGEST)
+        return self.service.parts.fills().running(self.service.parts.upstream(), BIG_DIGEST)
 
     async def under_way(self, size: int = 2 * PIECE) -> None:
         await soon(lambda: self.fill is not None and self.fill.size >= size)

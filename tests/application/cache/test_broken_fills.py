@@ -215,7 +215,7 @@ def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
-        draft = await crowd.service.parts.store().lease(BIG_DIGEST)
+        draft = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
         await draft.append(deque([BIG]))
         draft.file.close()
         return await crowd.read()
@@ -228,7 +228,7 @@ def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
-        draft = await crowd.service.parts.store().lease(BIG_DIGEST)
+        draft = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
         await draft.append(deque([BIG, b"more"]))
         draft.file.close()
         with pytest.raises(UpstreamBroken):

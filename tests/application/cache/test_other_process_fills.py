@@ -51,7 +51,7 @@ class Pair(Crowd):
 
     @property
     def following(self) -> Any:
-        return self.second.parts.fills().running(BIG_DIGEST)
+        return self.second.parts.fills().running(self.second.parts.upstream(), BIG_DIGEST)
 
     async def followed(self, size: int = 2 * PIECE) -> None:
         await soon(lambda: self.following is not None and self.following.size >= size)
@@ -190,22 +190,22 @@ class Swapping(MemoryContentStore):
 
     leases = 0
 
-    async def lease(self, digest: Any) -> Any:
+    async def lease(self, upstream: Any, digest: Any) -> Any:
         self.leases += 1
         if self.leases == 2:
-            self.disk.growing[digest].lease.end(keep=False)
-            fresh = await MemoryContentStore(self.disk).lease(digest)
+            self.disk.growing[upstream, digest].lease.end(keep=False)
+            fresh = await MemoryContentStore(self.disk).lease(upstream, digest)
             await fresh.append(deque([BIG]))
             self.fresh = fresh
             asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(fresh.commit()))
-        return await super().lease(digest)
+        return await super().lease(upstream, digest)
 
 
 def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
     pair = Pair()
 
     async def act() -> None:
-        first = await MemoryContentStore(pair.dead.disk).lease(BIG_DIGEST)
+        first = await MemoryContentStore(pair.dead.disk).lease(pair.service.parts.upstream(), BIG_DIGEST)
         await first.append(deque([WRONG[: 2 * PIECE]]))
         object.__setattr__(pair.second.parts.storage(), "store", Swapping(pair.dead.disk))
         with pytest.raises(UpstreamBroken):
@@ -257,13 +257,13 @@ def test_what_another_process_has_just_filled_is_adopted() -> None:
         """Content arrives between the look for it and the lease."""
 
         async def open(self, digest: Any) -> Any:
-            return await super().open(digest) if self.disk.growing.pop(digest, None) or self.leased else None
+            return await super().open(digest) if self.leased else None
 
         leased = False
 
-        async def lease(self, digest: Any) -> Any:
+        async def lease(self, upstream: Any, digest: Any) -> Any:
             self.leased = True
-            return await super().lease(digest)
+            return await super().lease(upstream, digest)
 
     async def act() -> bytes:
         await pair.read()

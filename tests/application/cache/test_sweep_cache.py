@@ -12,6 +12,7 @@ from application.ports.usage_index import Used
 from domain.cache_policy import Room
 from domain.digest import Digest
 from domain.events import ContentEvicted
+from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
@@ -121,7 +122,7 @@ def test_drafts_count() -> None:
     async def act() -> None:
         for name in "abcd":
             await cache.put(name, 200)
-        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        draft: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
         await draft.append(deque([b"-" * 300]))
         cache.clock.advance(6)
         await cache.sweep.make_room(0)
@@ -173,7 +174,7 @@ def test_a_disk_that_is_full_of_other_things_says_so() -> None:
     cache = Cache(bound=10**9, room=1000)
 
     async def act() -> None:
-        draft: Any = await cache.store.lease(Digest.of(b"somebody's"))
+        draft: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
         await draft.append(deque([b"-" * 950]))
         with pytest.raises(StorageFull):
             await cache.sweep.make_room(100)
@@ -218,7 +219,7 @@ def test_what_a_crash_left_behind_is_put_right() -> None:
         await cache.put("a", 100)
         await cache.usage.keep([Used(lost, 700, 1)])
         await cache.store.put(unknown, b"unknown")
-        draft: Any = await cache.store.lease(Digest.of(b"draft"))
+        draft: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
         await draft.append(deque([b"some"]))
         cache.store.die()
         await cache.sweep.reconcile()
