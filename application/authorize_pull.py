@@ -7,6 +7,7 @@ from application.ports.request_record import current_record
 from application.ports.upstream_registry import Passed, Session
 from application.pull_rules import PullRules
 from application.refusals import Refusals
+from application.relayed_logins import RelayedLogins
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
 from domain.access import Account
@@ -21,19 +22,21 @@ _NOBODY = Session(None)
 class AuthorizePull:
     """Applies the trust row's rules to a caller; the gate that every resource stands behind."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what each kind of Authorization is checked with; the container names them
         self,
         stances: UpstreamStances,
         accounts: CheckAccount,
         verifier: TokenVerifier,
         refusals: Refusals,
         rules: PullRules,
+        logins: RelayedLogins,
     ) -> None:
         self._stances = stances
         self._accounts = accounts
         self._verifier = verifier
         self._refusals = refusals
         self._rules = rules
+        self._logins = logins
 
     async def __call__(self, wish: Wish) -> Right:
         """The right to fulfil the wish. Raises Unauthorized with the challenges of the row, Denied by the rules, or
@@ -42,7 +45,19 @@ class AuthorizePull:
         row, stance = await self._stances.row(wish.upstream, of_host=wish.purpose is Purpose.PING)
         right = await self._let_in(Gate(wish, row, stance))
         self._rules.check(right.gate)
+        await self._prove_login(right)
         return right
+
+    async def _prove_login(self, right: Right) -> None:
+        """A login that this right sends upstream is right there, or not yet decided. Raises Unauthorized with the
+        challenges of the row, or TooManyAttempts.
+        """
+        wish = right.gate.wish
+        # Where a ping is wanted, that ping is the proof; see AnswerPing.
+        login = None if wish.purpose is Purpose.PING or wish.caller.is_operator else right.login
+        if login is not None:
+            with self._refusals.by_upstream(right):
+                await self._logins.prove(login, right.upstream)
 
     async def _let_in(self, gate: Gate) -> Right:
         match gate.wish.caller.authorization:

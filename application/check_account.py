@@ -1,18 +1,15 @@
 """CheckAccount: whose login this is, without holding up the event loop, and without hurry for who only guesses."""
 
 import hashlib
-import ipaddress
 
 from application.cache.joined import Joined
 from application.cache.remembered import Remembered
-from application.login_attempts import Attempt, LoginAttempts
+from application.login_attempts import Attempt, LoginAttempts, site_of
 from application.ports.slow_steps import SlowSteps
 from domain.access import Account, Credentials
 from domain.account_policy import AccountPolicy
 
 _REMEMBERED = 16384
-_IPV6_SITE = 64
-"""Bits of an address; the rest a machine may choose, and choose anew for each attempt (RFC 8981)."""
 
 
 class CheckAccount:
@@ -37,7 +34,7 @@ class CheckAccount:
         From where it was right before, a login waits for nobody. From elsewhere it does, or whoever guesses from
         there would be told at once what is right, in spite of all slowing.
         """
-        site, name = _site(address), credentials.username
+        site, name = site_of(address), credentials.username
         attempt = Attempt(site, name, self._policy.still_exists(name))
         here = self._fingerprint(credentials, site)
         if (account := self._remembered(here, name)) and self._attempts.trusts(attempt):
@@ -75,16 +72,3 @@ class CheckAccount:
     def _fingerprint(self, credentials: Credentials, site: str | None) -> bytes:
         text = f"{'' if site is None else len(site)}:{site or ''}:{credentials.joined()}"
         return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).digest()
-
-
-def _site(address: str) -> str:
-    """What is one place as far as guessing goes."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed), _IPV6_SITE), strict=False))

@@ -103,7 +103,7 @@ class GrantToken:
         public = await self._relayed.public(self._policy.permit(request.scopes), request.upstream)
         request = replace(request, refresh_token=query.refresh_token, offline=query.offline, client_id=query.client_id)
         try:
-            return await self._relayed.fetch(request, has_stand_in=bool(public))
+            return await self._relayed.fetch(request, query.address, has_stand_in=bool(public))
         except OUTAGE:
             if not public:
                 raise
@@ -121,7 +121,7 @@ class GrantToken:
         # The other registries behind a shared host are none the worse for what this one does not give.
         stand_in = granted if is_shared else public
         try:
-            token = await self._relayed.fetch(request, has_stand_in=has_stand_in)
+            token = await self._relayed.fetch(request, query.address, has_stand_in=has_stand_in)
         except CredentialsRefused as refused:
             if query.credentials or not is_shared:
                 raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused

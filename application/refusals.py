@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from application.ports.upstream_registry import Passed, Session, mirrors_right
+from application.relayed_logins import RelayedLogins
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
 from domain.authorization import Bearer
@@ -35,10 +36,13 @@ _WRONG_LOGIN = (
 class Refusals:
     """Every 401 that leaves us bears the challenge of its row (half the clients never ping)."""
 
-    def __init__(self, stances: UpstreamStances, rewriter: ChallengeRewriter, verifier: TokenVerifier) -> None:
+    def __init__(
+        self, stances: UpstreamStances, rewriter: ChallengeRewriter, verifier: TokenVerifier, logins: RelayedLogins
+    ) -> None:
         self._stances = stances
         self._rewriter = rewriter
         self._verifier = verifier
+        self._logins = logins
 
     def by_us(self, gate: Gate, message: str, error: TokenError | None = None) -> Unauthorized:
         """The refusal of a caller whom our own rules stop."""
@@ -57,9 +61,15 @@ class Refusals:
         try:
             yield
         except UpstreamChallenged as challenged:
+            self._forget_login(right)
             raise self._after_challenge(right, challenged) from challenged
         except CredentialsRefused as refused:
+            self._forget_login(right)
             raise self._after_login(right, refused) from refused
+
+    def _forget_login(self, right: Right) -> None:
+        if right.login is not None:
+            self._logins.refused(right.login)
 
     def _after_challenge(self, right: Right, challenged: UpstreamChallenged) -> RegistryError:
         if right.is_mirrors and right.upstream != Passed():

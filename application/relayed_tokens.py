@@ -1,10 +1,15 @@
 """RelayedTokens: the upstream's tokens for callers, and what stands in for them while there are none to be had."""
 
+from collections.abc import Coroutine
+from typing import Any
+
 from application.cache.callers import Callers
 from application.cache.grants import Grants
 from application.cache.joined import Joined
 from application.cache.outages import Outages
 from application.ports.token_relay import TokenRelay, TokenRequest
+from application.relayed_logins import RelayedLogins
+from application.rights import RelayedLogin
 from domain.access import ScopeSet
 from domain.tokens import IssuedToken
 from domain.upstreams import Source, Upstream
@@ -13,21 +18,34 @@ from domain.upstreams import Source, Upstream
 class RelayedTokens:
     """Equal requests with equal credentials are one; whose token it is that was given is remembered."""
 
-    def __init__(self, relay: TokenRelay, callers: Callers, grants: Grants, outages: Outages) -> None:
+    def __init__(
+        self, relay: TokenRelay, callers: Callers, grants: Grants, outages: Outages, logins: RelayedLogins
+    ) -> None:
         self._relay = relay
         self._callers = callers
         self._grants = grants
         self._outages = outages
+        self._logins = logins
         self._joined = Joined()
 
-    async def fetch(self, request: TokenRequest, *, has_stand_in: bool) -> IssuedToken:
-        """Raises what the relay raises. With a stand-in nobody waits long for an upstream that does not answer."""
-        return await self._outages.attempt(
-            request.upstream,
-            self._callers.caller_of(request.credentials or request.refresh_token),
-            lambda: self._joined.do(request, lambda: self._fetch(request)),
-            has_stand_in=has_stand_in,
-        )
+    async def fetch(self, request: TokenRequest, address: str, *, has_stand_in: bool) -> IssuedToken:
+        """The token, for a client at `address`. With a stand-in nobody waits long for an upstream that does not answer.
+
+        Raises what the relay raises, and TooManyAttempts. A request without a login is never slowed.
+        """
+        secret = request.credentials or request.refresh_token
+
+        def ask() -> Coroutine[Any, Any, IssuedToken]:
+            return self._outages.attempt(
+                request.upstream,
+                self._callers.caller_of(secret),
+                lambda: self._joined.do(request, lambda: self._fetch(request)),
+                has_stand_in=has_stand_in,
+            )
+
+        if secret is None:
+            return await ask()
+        return await self._logins.attempt(RelayedLogin(request.upstream, secret, address), ask)
 
     async def public(self, wanted: ScopeSet, upstream: Upstream) -> ScopeSet:
         """Those of the wanted scopes that the upstream gave to nobody in particular, not long ago."""

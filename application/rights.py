@@ -1,11 +1,11 @@
 """Who wants what, and with whose right it is then asked of the upstream."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from application.ports.upstream_registry import UpstreamRight, mirrors_right
-from domain.access import ANONYMOUS, NO_SCOPES, Scope, ScopeSet
-from domain.authorization import Authorization
+from application.ports.upstream_registry import Passed, Session, UpstreamRight, mirrors_right
+from domain.access import ANONYMOUS, NO_SCOPES, Credentials, Scope, ScopeSet
+from domain.authorization import Authorization, Basic, Unreadable
 from domain.names import RepositoryName
 from domain.trust import Stance, TrustRow
 from domain.upstreams import Source, Upstream
@@ -86,6 +86,17 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class RelayedLogin:
+    """What a caller at `address` wants to be at the upstream: credentials, or a text that stands for them, as a refresh
+    token (RFC 6749 section 6) and an Authorization that this service cannot read.
+    """
+
+    upstream: Upstream
+    secret: Credentials | str = field(repr=False)
+    address: str
+
+
+@dataclass(frozen=True)
 class Right:
     """A granted wish. `is_mirrors`: the upstream is asked with a right of ours, not of the caller's. `ends_at`: until
     when the token of ours that opened the gate is good, in seconds since 1970.
@@ -95,3 +106,18 @@ class Right:
     upstream: UpstreamRight
     is_mirrors: bool
     ends_at: float = FOREVER
+
+    @property
+    def login(self) -> RelayedLogin | None:
+        """The caller's login that goes upstream with it; None where it sends none, a token, or the mirror's own."""
+        caller, upstream = self.gate.wish.caller, self.gate.wish.upstream
+        match self.upstream, caller.authorization:
+            case _ if self.is_mirrors:
+                return None
+            case Session(Credentials() as credentials), _:
+                return RelayedLogin(upstream, credentials, caller.address)
+            case Passed(str()), Basic(credentials):
+                return RelayedLogin(upstream, credentials, caller.address)
+            case Passed(str()), Unreadable(raw):
+                return RelayedLogin(upstream, raw, caller.address)
+        return None

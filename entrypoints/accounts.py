@@ -7,10 +7,14 @@ from adapters.accounts.fixed import FixedAccountDirectory
 from adapters.accounts.htpasswd import HtpasswdDirectory
 from adapters.accounts.several import SeveralDirectories
 from adapters.storage.threads import Threads
+from application.cache.callers import Callers
+from application.cache.outages import Outages
 from application.check_account import CheckAccount
 from application.login_attempts import LoginAttempts
 from application.ports.event_sink import EventSink
 from application.ports.slow_steps import SlowSteps
+from application.ports.upstream_registry import UpstreamRegistry
+from application.relayed_logins import RelayedLogins
 from domain.account_policy import AccountPolicy
 from domain.ports import AccountDirectory, Clock
 from entrypoints.settings import Settings
@@ -38,6 +42,12 @@ def _stamp_key(settings: Settings) -> bytes:
 
 def account_check(policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps) -> CheckAccount:
     return CheckAccount(policy, attempts, steps, secrets.token_bytes(32))
+
+
+def relayed_logins(
+    registry: UpstreamRegistry, attempts: LoginAttempts, callers: Callers, outages: Outages
+) -> RelayedLogins:
+    return RelayedLogins(registry, attempts, callers, outages, secrets.token_bytes(32))
 
 
 def password_threads() -> SlowSteps:

@@ -52,6 +52,7 @@ from application.pull_blob import PullBlob
 from application.pull_manifest import PullManifest
 from application.pull_rules import PullRules
 from application.refusals import Refusals
+from application.relayed_logins import RelayedLogins
 from application.relayed_tokens import RelayedTokens
 from application.report_status import ReportStatus
 from application.search import Search
@@ -70,6 +71,7 @@ from domain.token_verifier import TokenVerifier
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.accounts import account_check, account_directory, password_threads
+from entrypoints.accounts import relayed_logins as make_relayed_logins
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, open_storage
 from entrypoints.upstreams import open_upstreams
@@ -176,16 +178,6 @@ class Container(containers.DeclarativeContainer):
         events,
         background,
     )
-    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, verifier)
-    authorize: providers.Provider[AuthorizePull] = providers.Singleton(
-        AuthorizePull, stances, check_account, verifier, refusals, rules
-    )
-    answer_ping: providers.Provider[AnswerPing] = providers.Singleton(AnswerPing, authorize, refusals, registry)
-    browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry, rules)
-    search: providers.Provider[Search] = providers.Singleton(
-        Search, authorize, browse, upstreams, upstream_search, rules
-    )
-    report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
 
     # --- the cache ---
     store: providers.Provider[ContentStore] = storage.provided.store
@@ -202,6 +194,10 @@ class Container(containers.DeclarativeContainer):
     allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, board, clock)
     outages: providers.Provider[Outages] = providers.Singleton(
         Outages, providers.Singleton(BackOffs, allowances, clock, events), clock, events
+    )
+    relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock, events)
+    relayed_logins: providers.Provider[RelayedLogins] = providers.Singleton(
+        make_relayed_logins, registry, relayed_attempts, callers, outages
     )
     grants: providers.Provider[Grants] = providers.Singleton(
         Grants, storage.provided.grants, cache_policy, clock, background
@@ -227,7 +223,21 @@ class Container(containers.DeclarativeContainer):
     )
 
     # --- what clients and operators ask ---
-    relayed: providers.Provider[RelayedTokens] = providers.Singleton(RelayedTokens, relay, callers, grants, outages)
+    refusals: providers.Provider[Refusals] = providers.Singleton(Refusals, stances, rewriter, verifier, relayed_logins)
+    authorize: providers.Provider[AuthorizePull] = providers.Singleton(
+        AuthorizePull, stances, check_account, verifier, refusals, rules, relayed_logins
+    )
+    answer_ping: providers.Provider[AnswerPing] = providers.Singleton(
+        AnswerPing, authorize, refusals, registry, relayed_logins
+    )
+    browse: providers.Provider[Browse] = providers.Singleton(Browse, authorize, refusals, upstreams, registry, rules)
+    search: providers.Provider[Search] = providers.Singleton(
+        Search, authorize, browse, upstreams, upstream_search, rules
+    )
+    report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
+    relayed: providers.Provider[RelayedTokens] = providers.Singleton(
+        RelayedTokens, relay, callers, grants, outages, relayed_logins
+    )
     grant_token: providers.Provider[GrantToken] = providers.Singleton(
         GrantToken, stances, policy, check_account, issuer, relayed, upstreams, service
     )

@@ -21,7 +21,7 @@ from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
 from application.ports.request_record import RequestRecord
 from domain.account_policy import AccountPolicy
-from domain.authorization import Basic, parse_authorization
+from domain.authorization import Basic, Unreadable, parse_authorization
 from domain.events import BytesDelivered, ContentAsked, Event
 from domain.ports import Clock
 from domain.records import ContentKind
@@ -65,14 +65,14 @@ class HotAnswers:
         return answer if self._stamp(answer.record.account) == answer.record.account_stamp else None
 
     def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
-        """Called when the answer is complete. Nothing is kept of a connection that ends with it, nor for a password
-        that was checked here: whoever guesses passwords would be told at once, and as often as he likes, which one is
-        right, past all that slows him (LoginAttempts).
+        """Called when the answer is complete. Nothing is kept of a connection that ends with it, nor for a password,
+        whether it was checked here or upstream: whoever guesses passwords would be told at once, and as often as he
+        likes, which one is right, past all that slows him (LoginAttempts).
         """
         stream = cast("Http", request.stream)
         if not stream.keep_alive or stream.request_body or good_until <= self._clock.now():
             return
-        if request.ctx.record.account and isinstance(parse_authorization(request.headers["authorization"]), Basic):
+        if isinstance(parse_authorization(request.headers.get("authorization")), Basic | Unreadable):
             return
         body = b"" if stream.head_only else response.body or b""
         wire = format_http1_response(response.status, _headers(response)) + body

@@ -43,7 +43,8 @@ async def meet(service: Service, target: str, header: str | None) -> tuple[objec
         met: object = refused.challenges
     else:
         met = "ok"
-    return met, [*service.upstream.pinged, *(fetch.right for fetch in service.upstream.asked)]
+    rights = [*service.upstream.pinged, *(fetch.right for fetch in service.upstream.asked)]
+    return met, list(dict.fromkeys(rights))  # a login is proven with the same right before it is used
 
 
 async def meet_all(service: Service, header: str | None) -> dict[str, tuple[object, list[UpstreamRight]]]:

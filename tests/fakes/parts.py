@@ -65,7 +65,8 @@ def container_of(
     # A test closes the parts after each of its steps, and may go on with the next.
     container.passwords.override(providers.Object(TirelessSteps()))
     container.clock.override(providers.Object(clock))
-    container.attempts.override(providers.Singleton(LoginAttempts, clock, container.events, clock.pause))
+    for attempts in (container.attempts, container.relayed_attempts):
+        attempts.override(providers.Singleton(LoginAttempts, clock, container.events, clock.pause))
     container.events.override(providers.Singleton(RecordingEventSink))
     return container
 

@@ -1,0 +1,68 @@
+"""Wrong logins at a real upstream, tried through the mirror: how they are slowed, as their sender meets it."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e.plain_http import Answer
+from tests.e2e.proxy import Proxy, Serving
+from tests.e2e.upstreams import PRIVATE, PUBLIC, basic
+
+pytestmark = pytest.mark.real("docker-registry")
+
+
+@dataclass
+class Door:
+    """One way of a login through a service with one worker."""
+
+    proxy: Proxy
+    path: str
+
+    def knock(self, login: str | None, address: str) -> Answer:
+        return self.proxy.get(self.path, login, **{"X-Forwarded-For": address})
+
+    def guess(self, number: int, address: str = "192.0.2.66") -> Answer:
+        return self.knock(basic("alice", f"guess-{number}"), address)
+
+
+@pytest.fixture(params=["row 3", "row 4"])
+def door(request: pytest.FixtureRequest, serve: Serving) -> Iterator[Door]:
+    """/v2/auth, which relays logins to a token server, or a manifest of a registry that asks for Basic."""
+    if request.param == "row 3":
+        upstream = request.getfixturevalue("token_registry")
+        path = f"/v2/auth?service=e2e-upstream&scope=repository:{PRIVATE}:pull"
+    else:
+        upstream = request.getfixturevalue("htpasswd_registry")
+        path = f"/v2/{PUBLIC}/manifests/1"
+    with serve(**upstream.settings, WORKERS="1", TRUSTED_PROXIES="127.0.0.1") as proxy:
+        yield Door(proxy, path)
+
+
+def test_who_guesses_upstream_passwords_is_told_when_to_come_again(door: Door) -> None:
+    for number in range(3):
+        assert door.guess(number).status == 401
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(door.guess, range(3, 15)))
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused
+    assert {answer.status for answer in answers} <= {401, 429}
+    assert all(answer.error_codes() == ["TOOMANYREQUESTS"] for answer in refused)
+    assert all(10 < int(answer.headers["Retry-After"]) <= 40 for answer in refused)
+
+    assert door.knock(basic("alice"), "192.0.2.67").status == 200, "the right login, from elsewhere"
+    assert door.guess(1, "192.0.2.68").status == 401
+    if "/v2/auth" in door.path:
+        assert door.knock(None, "192.0.2.66").status == 200, "an anonymous token, from the same address"
+    else:
+        assert door.knock(None, "192.0.2.66").status == 401
+    log = "".join(door.proxy.process.settled_lines(0))
+    assert "from 192.0.2.66" in log
+    assert "guess-" not in log
+
+
+def test_the_right_login_passes_with_all_its_requests_at_once(door: Door) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: door.knock(basic("alice"), "192.0.2.66"), range(40)))
+    assert [answer.status for answer in answers] == [200] * 40
