@@ -3,12 +3,15 @@
 A registry names its token server in its challenge, so a hostile or hijacked one could have anybody's
 credentials sent to a server of its choice (CVE-2026-33540), or have us call addresses inside the operator's
 network. Therefore a realm is trusted only on the upstream's own host and port, on its registrable domain, or
-where the operator named it; and never over plain HTTP when the upstream itself is reached by HTTPS. An upstream
+where the operator named it; and never over plain HTTP when the upstream itself is reached by HTTPS. On a domain
+that many tenants share (domain/shared_domains.py) the registrable domain proves nothing: there a realm is trusted on
+the upstream's own host, or on the provider's token server for it, or where the operator named it. An upstream
 with several addresses is one registry behind one realm, so the operator says: what holds for one holds for each.
 """
 
 from domain.errors import RealmRefused
 from domain.ports import PublicSuffixes
+from domain.shared_domains import shared_domain_of, token_servers_of
 from domain.upstreams import Origin, Upstream
 
 
@@ -23,8 +26,10 @@ class RealmPolicy:
         if any(one.origin.scheme == "https" for one in upstream.endpoints) and realm.scheme != "https":
             raise RealmRefused("the upstream's challenge leads from https to http; refused")
         if not any(self._trusts(one, realm) for one in upstream.endpoints):
+            shared = shared_domain_of(realm.host)
+            neighbour = f", and {shared} has hosts of many customers" if shared else ""
             raise RealmRefused(
-                f"the upstream's challenge leads to {realm.authority}, which is not its own host; "
+                f"the upstream's challenge leads to {realm.authority}, which is not its own host{neighbour}; "
                 f"set UPSTREAM_REALMS={realm.authority} (in a settings file: its realms) to trust it"
             )
 
@@ -33,5 +38,8 @@ class RealmPolicy:
             return True
         if {realm.authority, realm.authority.rpartition(":")[0]} & endpoint.realms:
             return True
+        host = endpoint.origin.host
+        if shared_domain_of(host):
+            return realm.host == host or realm.host in token_servers_of(host)
         domain = self._suffixes.registrable_domain(realm.host)
-        return domain is not None and domain == self._suffixes.registrable_domain(endpoint.origin.host)
+        return domain is not None and domain == self._suffixes.registrable_domain(host)

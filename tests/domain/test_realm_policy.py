@@ -6,6 +6,7 @@ import pytest
 from adapters.public_suffixes import BundledPublicSuffixes
 from domain.errors import RealmRefused
 from domain.realm_policy import RealmPolicy
+from domain.shared_domains import SHARED_DOMAINS, shared_domain_of
 from domain.upstreams import Origin, Upstream
 
 
@@ -162,3 +163,76 @@ def test_one_address_by_https_is_enough_to_demand_it_of_the_realm() -> None:
     for order in (("http://a.first.com", "https://b.first.com"), ("https://b.first.com", "http://a.first.com")):
         with pytest.raises(RealmRefused, match="https to http"):
             policy.check(addressed(*order), _origin("http://auth.first.com"))
+
+
+# A registry of each domain that many tenants share, and a neighbour there.
+NEIGHBOURS = [
+    ("mine.azurecr.io", "theirs.azurecr.io"),
+    ("1.dkr.ecr.us-east-1.amazonaws.com", "2.dkr.ecr.us-east-1.amazonaws.com"),
+    ("1.dkr.ecr.us-east-1.amazonaws.com", "theirs.execute-api.us-east-1.amazonaws.com"),
+    ("1.dkr.ecr.cn-north-1.amazonaws.com.cn", "2.dkr.ecr.cn-north-1.amazonaws.com.cn"),
+    ("europe-docker.pkg.dev", "us-docker.pkg.dev"),
+    ("gcr.io", "us.gcr.io"),
+    ("mine.jfrog.io", "theirs.jfrog.io"),
+    ("registry.cn-hangzhou.aliyuncs.com", "theirs.oss-cn-hangzhou.aliyuncs.com"),
+    ("registry.cn-hangzhou.aliyuncs.com", "registry.cn-beijing.aliyuncs.com"),
+    ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-beijing.aliyuncs.com"),
+    ("mine-registry.cn-hangzhou.cr.aliyuncs.com", "theirs-registry.cn-hangzhou.cr.aliyuncs.com"),
+    ("bucket.oss-cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
+    ("mine.tencentcloudcr.com", "theirs.tencentcloudcr.com"),
+    ("swr.cn-north-4.myhuaweicloud.com", "theirs.obs.cn-north-4.myhuaweicloud.com"),
+    ("d1.cloudfront.net", "d2.cloudfront.net"),
+]
+
+
+@pytest.mark.parametrize(("upstream", "neighbour"), NEIGHBOURS)
+def test_a_neighbour_on_a_shared_domain_is_refused(upstream: str, neighbour: str) -> None:
+    assert trusts(f"https://{upstream}", f"https://{upstream}"), "its own host is trusted"
+    assert not trusts(f"https://{upstream}", f"https://{neighbour}")
+    assert not trusts(f"https://{upstream}", f"https://{shared_domain_of(upstream)}") or upstream in SHARED_DOMAINS
+    assert trusts(f"https://{upstream}", f"https://{neighbour}", frozenset({neighbour})), "unless the operator names it"
+
+
+def test_every_shared_domain_is_tried() -> None:
+    assert {shared_domain_of(upstream) for upstream, _ in NEIGHBOURS} == SHARED_DOMAINS
+
+
+@pytest.mark.parametrize(
+    ("upstream", "realm"),
+    [
+        ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
+        ("registry.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
+        ("registry-intl.ap-southeast-1.aliyuncs.com", "dockerauth.ap-southeast-1.aliyuncs.com"),
+        ("registry-vpc.cn-chengdu.aliyuncs.com", "dockerauth-vpc.cn-chengdu.aliyuncs.com"),
+        ("registry-intl-vpc.us-west-1.aliyuncs.com", "dockerauth-vpc.us-west-1.aliyuncs.com"),
+        ("mine-registry.cn-hangzhou.cr.aliyuncs.com", "dockerauth-ee.cn-hangzhou.aliyuncs.com"),
+        ("mine-registry-vpc.cn-hangzhou.cr.aliyuncs.com", "dockerauth-ee-vpc.cn-hangzhou.aliyuncs.com"),
+        ("crpi-1.cn-hangzhou.personal.cr.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
+        ("mine-registry.cn-zhangjiakou.cr.aliyuncs.com", "dockerauth-cn-zhangjiakou.aliyuncs.com"),
+    ],
+)
+def test_a_providers_own_token_server_is_trusted_by_its_registries(upstream: str, realm: str) -> None:
+    assert trusts(f"https://{upstream}", f"https://{realm}")
+    assert not trusts(f"https://{upstream}", f"https://{realm}.attacker.test")
+    assert not trusts(f"https://{upstream}", f"http://{realm}")
+
+
+@pytest.mark.parametrize("host", ["myazurecr.io", "azurecr.io.example.com", "notgcr.io", "amazonaws.com.example", "io"])
+def test_a_domain_that_only_looks_shared_is_none(host: str) -> None:
+    assert shared_domain_of(host) is None
+    assert shared_domain_of("mine.azurecr.io.") == "azurecr.io"
+
+
+def test_the_refusal_of_a_neighbour_says_why() -> None:
+    upstream = Upstream.at("https://mine.azurecr.io", _origin("https://mine.azurecr.io"))
+    with pytest.raises(RealmRefused, match=r"azurecr\.io has hosts of many customers; set UPSTREAM_REALMS=theirs"):
+        RealmPolicy(BundledPublicSuffixes()).check(upstream, _origin("https://theirs.azurecr.io"))
+
+
+def test_one_address_on_a_shared_domain_vouches_for_none_of_its_neighbours() -> None:
+    policy = RealmPolicy(BundledPublicSuffixes())
+    upstream = addressed("https://registry.first.com", "https://mine.azurecr.io")
+    policy.check(upstream, _origin("https://auth.first.com"))
+    policy.check(upstream, _origin("https://mine.azurecr.io"))
+    with pytest.raises(RealmRefused):
+        policy.check(upstream, _origin("https://theirs.azurecr.io"))

@@ -202,3 +202,21 @@ def test_an_image_of_a_registry_with_a_host_of_its_own(doctor: Doctor, tmp_path:
         )
         status, lines = doctor("gitlab.test/team/app:1", CONFIG=str(tmp_path / "mirror.toml"))
     assert (status, lines[-1]) == (0, f"ok: gitlab.test/team/app:1 is {DIGEST}, {MEDIA_TYPE}")
+
+
+@pytest.mark.parametrize("command", ["doctor", "check-config"])
+def test_a_realm_on_a_neighbours_host_is_told_beforehand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """The registry's name resolves to nothing here: a proxy on loopback stands in its place."""
+    with registry(challenge='Bearer realm="http://theirs.azurecr.io/token",service="s"') as proxy:
+        settings = {"UPSTREAM_REGISTRY": "http://mine.azurecr.io", "HTTP_PROXY": proxy, "CACHE_DIR": "off"}
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        status = main([command])
+    told = capsys.readouterr().out
+    assert status == 1
+    assert (
+        "leads to theirs.azurecr.io:80, which is not its own host, and azurecr.io has hosts of many customers" in told
+    )
+    assert "set UPSTREAM_REALMS=theirs.azurecr.io:80" in told

@@ -1,0 +1,54 @@
+"""Domains under which many tenants have registries, and that the public suffix list does not treat as suffixes.
+
+Each customer of these providers gets a host name below one of them, so a neighbour's host is no more trustworthy
+than any other. An upstream there has its token server on its own host as a rule. Where a provider has token servers of
+its own, their names follow from the registry's name and are worked out here.
+"""
+
+import re
+
+SHARED_DOMAINS = frozenset(
+    {
+        "aliyuncs.com",
+        "amazonaws.com",
+        "amazonaws.com.cn",
+        "azurecr.io",
+        "cloudfront.net",
+        "gcr.io",
+        "jfrog.io",
+        "myhuaweicloud.com",
+        "pkg.dev",
+        "tencentcloudcr.com",
+    }
+)
+
+# Alibaba Cloud: registry.REGION.aliyuncs.com, with -intl, -vpc or -internal behind `registry`; for its enterprise and
+# personal editions NAME.REGION.cr.aliyuncs.com and NAME.REGION.personal.cr.aliyuncs.com.
+_ALIBABA_REGISTRY = re.compile(
+    r"registry(?:-[a-z]+){0,2}\.(?P<region>[a-z]{2}-[a-z]+(?:-[0-9]+)?)\.aliyuncs\.com"
+    r"|[a-z0-9-]+\.(?P<cr_region>[a-z]{2}-[a-z]+(?:-[0-9]+)?)\.(?:personal\.)?cr\.aliyuncs\.com"
+)
+_ALIBABA_WITHOUT_REGION = {"registry.aliyuncs.com": "cn-hangzhou"}
+
+
+def shared_domain_of(host: str) -> str | None:
+    """The shared domain that a host name, in lower case, is or lies under; None where there is none."""
+    labels = host.rstrip(".").split(".")
+    parents = (".".join(labels[start:]) for start in range(len(labels)))
+    return next((parent for parent in parents if parent in SHARED_DOMAINS), None)
+
+
+def token_servers_of(host: str) -> frozenset[str]:
+    """The provider's own token servers for the registry at this host name of a shared domain, beside that host itself.
+
+    azurecr.io, gcr.io, pkg.dev, jfrog.io, tencentcloudcr.com and myhuaweicloud.com name the registry's own host, the
+    registries of amazonaws.com take Basic. Only Alibaba Cloud has others: `dockerauth` and, for the enterprise edition,
+    `dockerauth-ee`, each with `-vpc` inside its networks; the region cn-zhangjiakou has another form.
+    """
+    matched = _ALIBABA_REGISTRY.fullmatch(host.rstrip("."))
+    region = (matched["region"] or matched["cr_region"]) if matched else _ALIBABA_WITHOUT_REGION.get(host.rstrip("."))
+    if region is None:
+        return frozenset()
+    names = ("dockerauth", "dockerauth-vpc", "dockerauth-ee", "dockerauth-ee-vpc")
+    by_region = {f"{name}.{region}.aliyuncs.com" for name in names}
+    return frozenset(by_region | ({f"dockerauth-{region}.aliyuncs.com"} if region == "cn-zhangjiakou" else set()))
