@@ -206,7 +206,15 @@ class Container(containers.DeclarativeContainer):
         ReadRights, registry, grants, storage.provided.links, outages, background, clock
     )
     sweep: providers.Provider[SweepCache] = providers.Singleton(
-        SweepCache, store, storage.provided.keeper, storage.provided.usage, storage.provided.total, room, clock, events
+        SweepCache,
+        store,
+        storage.provided.keeper,
+        storage.provided.usage,
+        storage.provided.total,
+        storage.provided.places,
+        room,
+        clock,
+        events,
     )
     shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, events)
     marks: providers.Provider[TagMarks] = providers.Singleton(TagMarks, storage.provided.tags, cache_policy, clock)

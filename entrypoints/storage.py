@@ -12,6 +12,7 @@ from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.folders import cache_folder, demand_usable, owner_of_cache
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.nothing import (
+    NoContentPlaces,
     NoContentStore,
     NoEpoch,
     NoGrantBook,
@@ -24,8 +25,9 @@ from adapters.storage.nothing import (
 )
 from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_places import ContentPlaces
 from application.ports.content_store import ContentStore
 from application.ports.epoch import Epoch
 from application.ports.grant_book import GrantBook
@@ -52,6 +54,7 @@ class Storage:
     keeper: StorageKeeper
     links: LinkIndex
     tags: TagIndex
+    places: ContentPlaces
     grants: GrantBook
     tokens: TokenBook
     stances: StanceBook
@@ -139,6 +142,7 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
             keeper,
             SqliteLinkIndex(database),
             SqliteTagIndex(database),
+            SqliteContentPlaces(database),
             SqliteGrantBook(database, clock),
             SqliteTokenBook(database, clock),
             SqliteStanceBook(database),
@@ -159,6 +163,7 @@ def no_storage() -> Storage:
         NoStorageKeeper(),
         NoLinkIndex(),
         NoTagIndex(),
+        NoContentPlaces(),
         NoGrantBook(),
         NoTokenBook(),
         NoStanceBook(),

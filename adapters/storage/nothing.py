@@ -1,7 +1,7 @@
 """What stands where storage would, when there is none: finds nothing and keeps nothing."""
 # ruff: noqa: ARG002 - the ports have these arguments; here nothing is done with any of them
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from application.ports.content_store import Draft, FollowedDraft, StorageFull, StoredContent
 from application.ports.storage_keeper import Space
@@ -9,7 +9,7 @@ from application.ports.token_book import CallerIdentity
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import CallerId, Grant, Item, Link, TagMark
+from domain.records import CallerClass, CallerId, Grant, Item, Link, TagMark
 from domain.trust import Stance
 from domain.upstreams import Source, Upstream
 
@@ -51,10 +51,10 @@ class NoLinkIndex:
     async def find(self, item: Item) -> Link | None:
         return None
 
-    async def keep(self, link: Link) -> None:
+    async def keep(self, link: Link, now: float) -> None:
         return
 
-    async def forget(self, item: Item) -> None:
+    async def forget(self, item: Item, from_class: CallerClass | None = None) -> None:
         return
 
     async def of(self, source: Source) -> list[Link]:
@@ -70,11 +70,21 @@ class NoTagIndex:
     async def keep(self, mark: TagMark) -> None:
         return
 
-    async def forget(self, source: Source, tag: Tag | None) -> None:
+    async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
         return
 
     async def of(self, upstream: Upstream) -> list[TagMark]:
         return []
+
+
+class NoContentPlaces:
+    """Plays the ContentPlaces."""
+
+    async def forget(self, digests: Iterable[Digest]) -> None:
+        return
+
+    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
+        return frozenset()
 
 
 class NoGrantBook:

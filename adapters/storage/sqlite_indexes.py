@@ -1,54 +1,83 @@
 """What is where, in SQLite."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
 from adapters.storage.sqlite_database import Row, SqliteDatabase
 from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
 from domain.names import RepositoryName, Tag
-from domain.records import ContentKind, Item, Link, TagKey, TagMark
+from domain.records import CallerClass, ContentKind, Item, Link, TagKey, TagMark
 from domain.upstreams import Source, Upstream
 
 VARIANTS = 16
-"""As many of each tag; there are about as many kinds of clients."""
+"""As many of each tag and class of callers; there are about as many kinds of clients."""
+LINKS = 200_000
+"""Rows for each upstream; one takes about 300 bytes, its indexes included."""
+MARKS = 50_000
+"""Rows for each upstream."""
+_CHECKS = 256
+_KEPT_SHARE = 0.9
+_COUNT_LINKS = "SELECT count(*) FROM links WHERE upstream = ?"
+# What is stored was used not long ago, or it would have made room itself.
+_TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
+    SELECT repository, kind, digest, given_to FROM links WHERE upstream = ?1
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC, given_at DESC LIMIT -1 OFFSET ?2)"""
+_COUNT_MARKS = "SELECT count(*) FROM tags WHERE upstream = ?"
+_TRIM_MARKS = """DELETE FROM tags WHERE upstream = ?1 AND (repository, tag, variant, given_to) IN (
+    SELECT repository, tag, variant, given_to FROM tags WHERE upstream = ?1
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC, checked_at DESC LIMIT -1 OFFSET ?2)"""
 
 
 class SqliteLinkIndex:
-    """Plays the LinkIndex."""
+    """Plays the LinkIndex. One row for each class of callers that an item was given to."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, bound: int = LINKS) -> None:
         self._database = database
+        self._bound = _Bound(database, _COUNT_LINKS, _TRIM_LINKS, bound)
 
     async def find(self, item: Item) -> Link | None:
         rows = await self._database.rows(
-            "SELECT media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ? AND digest = ?",
+            "SELECT given_to, media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
+            " AND digest = ? ORDER BY given_at DESC, given_to",
             _item(item),
         )
-        return next((Link(item, media_type, size) for media_type, size in rows), None)
+        return _read_link(item, rows)
 
-    async def keep(self, link: Link) -> None:
-        row = (*_item(link.item), link.media_type, link.size)
-        await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?)", [row]))
+    async def keep(self, link: Link, now: float) -> None:
+        rows = [(*_item(link.item), given_to, link.media_type, link.size, now) for given_to in sorted(link.given_to)]
+        await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
+        await self._bound.kept(link.item.source.upstream)
 
-    async def forget(self, item: Item) -> None:
-        statement = "DELETE FROM links WHERE upstream = ? AND repository = ? AND kind = ? AND digest = ?"
-        await self._database.change((statement, [_item(item)]))
+    async def forget(self, item: Item, from_class: CallerClass | None = None) -> None:
+        statement = (
+            "DELETE FROM links WHERE upstream = ? AND repository = ? AND kind = ? AND digest = ?"
+            " AND given_to = coalesce(?, given_to)"
+        )
+        await self._database.change((statement, [(*_item(item), from_class)]))
 
     async def of(self, source: Source) -> list[Link]:
         rows = await self._database.rows(
-            "SELECT kind, digest, media_type, size FROM links WHERE upstream = ? AND repository = ?", _source(source)
+            "SELECT kind, digest, given_to, media_type, size FROM links WHERE upstream = ? AND repository = ?"
+            " ORDER BY kind, digest, given_at DESC, given_to",
+            _source(source),
         )
-        items = ((_read_item(source, *row[:2]), *row[2:]) for row in rows)
-        return [Link(item, media_type, size) for item, media_type, size in items if item is not None]
+        items = ((_read_item(source, *key), [row[2:] for row in same]) for key, same in groupby(rows, _kind_and_digest))
+        links = (_read_link(item, same) for item, same in items if item is not None)
+        return [link for link in links if link is not None]
 
 
 class SqliteTagIndex:
-    """Plays the TagIndex."""
+    """Plays the TagIndex. One row for each variant and class of callers."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, bound: int = MARKS) -> None:
         self._database = database
+        self._bound = _Bound(database, _COUNT_MARKS, _TRIM_MARKS, bound)
 
     async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
         rows = await self._database.rows(
-            "SELECT repository, tag, variant, digest, media_type, checked_at FROM tags"
+            "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags"
             " WHERE upstream = ? AND repository = ? AND tag = ?",
             _tag(source, tag),
         )
@@ -57,31 +86,73 @@ class SqliteTagIndex:
 
     async def keep(self, mark: TagMark) -> None:
         tag, variant = _tag(mark.key.source, mark.key.tag), mark.key.variant
-        row = (*tag, variant, str(mark.digest), mark.media_type, mark.checked_at)
+        row = (*tag, variant, mark.given_to, str(mark.digest), mark.media_type, mark.checked_at)
         await self._database.change(
-            ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?)", [row]),
+            ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row]),
             (
-                """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND variant NOT IN (
-                SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3
-                ORDER BY variant = ?4 DESC, checked_at DESC, variant LIMIT ?5)""",
-                [(*tag, variant, VARIANTS)],
+                """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
+                AND variant NOT IN (
+                SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
+                ORDER BY variant = ?5 DESC, checked_at DESC, variant LIMIT ?6)""",
+                [(*tag, mark.given_to, variant, VARIANTS)],
             ),
         )
+        await self._bound.kept(mark.key.source.upstream)
 
-    async def forget(self, source: Source, tag: Tag | None) -> None:
-        if tag is None:
-            statement, values = "DELETE FROM tags WHERE upstream = ? AND repository = ?", _source(source)
-        else:
-            statement, values = "DELETE FROM tags WHERE upstream = ? AND repository = ? AND tag = ?", _tag(source, tag)
+    async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
+        statement = (
+            "DELETE FROM tags WHERE upstream = ? AND repository = ? AND tag = coalesce(?, tag)"
+            " AND given_to = coalesce(?, given_to)"
+        )
+        values = (*_source(source), None if tag is None else str(tag), from_class)
         await self._database.change((statement, [values]))
 
     async def of(self, upstream: Upstream) -> list[TagMark]:
         rows = await self._database.rows(
-            "SELECT repository, tag, variant, digest, media_type, checked_at FROM tags WHERE upstream = ?",
+            "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags WHERE upstream = ?",
             (upstream.url,),
         )
         marks = (_read_mark(upstream, row) for row in rows)
         return [mark for mark in marks if mark is not None]
+
+
+class SqliteContentPlaces:
+    """Plays the ContentPlaces."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def forget(self, digests: Iterable[Digest]) -> None:
+        runs = [(str(digest),) for digest in digests]
+        await self._database.change(
+            ("DELETE FROM links WHERE digest = ?", runs), ("DELETE FROM tags WHERE digest = ?", runs)
+        )
+
+    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
+        rows = await self._database.rows(
+            "SELECT DISTINCT upstream FROM links WHERE digest = ? AND given_to = ?", (str(digest), given_to)
+        )
+        return frozenset(url for (url,) in rows)
+
+
+class _Bound:
+    """Keeps the rows of each upstream below a number; its own rows make room, never those of another upstream."""
+
+    def __init__(self, database: SqliteDatabase, count: str, trim: str, bound: int) -> None:
+        self._database = database
+        self._count, self._trim, self._bound = count, trim, bound
+        self._every = max(1, bound // _CHECKS)
+        self._kept: Counter[str] = Counter()
+
+    async def kept(self, upstream: Upstream) -> None:
+        """A row was added. Counted now and then, so that the number may be exceeded by a small share."""
+        self._kept[upstream.url] += 1
+        if self._kept[upstream.url] < self._every:
+            return
+        del self._kept[upstream.url]
+        rows = await self._database.rows(self._count, (upstream.url,))
+        if any(number > self._bound for (number,) in rows):
+            await self._database.change((self._trim, [(upstream.url, int(self._bound * _KEPT_SHARE))]))
 
 
 def read_digest(text: str) -> Digest | None:
@@ -99,11 +170,23 @@ def _read_item(source: Source, kind: str, text: str) -> Item | None:
     return Item(source, ContentKind(kind), digest)
 
 
+def _kind_and_digest(row: Row) -> Row:
+    return row[:2]
+
+
+def _read_link(item: Item, rows: Sequence[Row]) -> Link | None:
+    """Out of the rows of one item, the newest first: class, media type and size; None where there are none."""
+    if not rows:
+        return None
+    _, media_type, size = rows[0]
+    return Link(item, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
+
+
 def _read_mark(upstream: Upstream, row: Row) -> TagMark | None:
-    repository, tag, variant, digest, media_type, checked_at = row
+    repository, tag, variant, given_to, digest, media_type, checked_at = row
     try:
         key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
-        return TagMark(key, Digest.parse(digest), media_type, checked_at)
+        return TagMark(key, Digest.parse(digest), media_type, checked_at, CallerClass(given_to))
     except (NameInvalid, TagInvalid, DigestInvalid):
         return None
 

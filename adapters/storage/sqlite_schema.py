@@ -1,18 +1,22 @@
 """The tables of the index. Whoever changes one changes the version: an index of another is begun anew."""
 
-VERSION = 1
+VERSION = 2
 
 TABLES = (
     """CREATE TABLE links (
         upstream TEXT NOT NULL, repository TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL,
-        media_type TEXT NOT NULL, size INTEGER,
-        PRIMARY KEY (upstream, repository, kind, digest)
+        given_to TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER, given_at REAL NOT NULL,
+        PRIMARY KEY (upstream, repository, kind, digest, given_to)
     ) WITHOUT ROWID""",
+    "CREATE INDEX links_by_digest ON links (digest)",
+    "CREATE INDEX links_by_time ON links (upstream, given_at)",
     """CREATE TABLE tags (
         upstream TEXT NOT NULL, repository TEXT NOT NULL, tag TEXT NOT NULL, variant TEXT NOT NULL,
-        digest TEXT NOT NULL, media_type TEXT NOT NULL, checked_at REAL NOT NULL,
-        PRIMARY KEY (upstream, repository, tag, variant)
+        given_to TEXT NOT NULL, digest TEXT NOT NULL, media_type TEXT NOT NULL, checked_at REAL NOT NULL,
+        PRIMARY KEY (upstream, repository, tag, variant, given_to)
     ) WITHOUT ROWID""",
+    "CREATE INDEX tags_by_digest ON tags (digest)",
+    "CREATE INDEX tags_by_time ON tags (upstream, checked_at)",
     """CREATE TABLE grants (
         caller TEXT NOT NULL, upstream TEXT NOT NULL, repository TEXT NOT NULL,
         given_at REAL NOT NULL, ends_at REAL NOT NULL, kept_until REAL NOT NULL,

@@ -6,7 +6,16 @@ from application.cache.remembered import Remembered
 from application.ports.grant_book import GrantBook
 from domain.cache_policy import CachePolicy
 from domain.ports import Clock
-from domain.records import ANONYMOUS_CALLER, CallerId, Grant, is_mirror
+from domain.records import (
+    ANONYMOUS_CALLER,
+    ANONYMOUS_CLASS,
+    CallerClass,
+    CallerId,
+    Grant,
+    class_of,
+    classes_for,
+    is_mirror,
+)
 from domain.upstreams import Source
 
 _REMEMBERED = 32768
@@ -34,10 +43,19 @@ class Grants:
         known = self._remembered(ask.caller, ask.source) or await self._look_up(ask.caller, ask.source)
         return known if known and now < known.ends_at else None
 
-    async def lasting(self, ask: Ask) -> Grant | None:
-        """The grant that holds while the upstream cannot be asked: everybody's, or the mirror's own."""
-        own = await self._outliving(ask.caller, ask.source) if is_mirror(ask.caller) else None
-        return own or await self._outliving(ANONYMOUS_CALLER, ask.source)
+    async def standing_in(self, ask: Ask) -> frozenset[CallerClass]:
+        """The classes of callers whose items this caller may get while the upstream cannot be asked: the caller's own
+        while its grant is live, the mirror's own and the anonymous one as long as theirs outlive an outage.
+
+        A grant is for a repository, but what else has come into that since was never part of it: so an item, or what a
+        tag means, is judged by whom the upstream gave it to.
+        """
+        classes = set(classes_for(ask.caller)) if await self.live(ask) else set()
+        if is_mirror(ask.caller) and await self._outliving(ask.caller, ask.source):
+            classes.add(class_of(ask.caller))
+        if await self._outliving(ANONYMOUS_CALLER, ask.source):
+            classes.add(ANONYMOUS_CLASS)
+        return frozenset(classes)
 
     async def is_public(self, source: Source) -> bool:
         """Whether nobody in particular was let in here, recently enough to say so while nobody can ask."""

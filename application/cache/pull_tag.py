@@ -9,9 +9,9 @@ from application.cache.outages import OUTAGE, Outages
 from application.cache.read_rights import REFUSED_HEAD, ReadRights
 from application.cache.tag_marks import TagMarks
 from application.manifests import ManifestAnswer, ManifestQuery
-from domain.errors import ContentUnknown, RegistryError, UpstreamThrottled
+from domain.errors import ContentUnknown, Denied, RegistryError, UpstreamChallenged, UpstreamThrottled
 from domain.names import Tag
-from domain.records import TagKey, TagMark
+from domain.records import TagKey, TagMark, class_of, classes_for
 from domain.variants import variant_of
 
 
@@ -47,7 +47,7 @@ class PullTag:
                 manifests=True,
             )
         key = TagKey(ask.source, tag, variant)
-        mark = await self._marks.find(key)
+        mark = await self._marks.find(key, classes_for(ask.caller))
         held = await self._held(mark) if mark else None
         grant = await self._rights.grants.live(ask) if held else None
         if mark and held and grant and self._marks.is_fresh(mark):
@@ -76,12 +76,9 @@ class PullTag:
 
     async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[TagMark, bytes] | None:
         """What may be told should the upstream fail, where this caller may be told it then."""
-        mark = await self._marks.stand_in(key, query.accept)
+        mark = await self._marks.stand_in(key, query.accept, await self._rights.grants.standing_in(ask))
         held = await self._held(mark) if mark else None
-        if mark is None or held is None:
-            return None
-        may = await self._rights.grants.live(ask) or await self._rights.grants.lasting(ask)
-        return (mark, held) if may else None
+        return (mark, held) if mark and held else None
 
     async def _held(self, mark: TagMark) -> bytes | None:
         return await self._shelf.get(mark.digest)
@@ -100,10 +97,14 @@ class PullTag:
             if key:
                 await self._marks.forget(key.source, key.tag)
             raise
+        except (UpstreamChallenged, Denied):
+            if key and self._rights.is_refusal_of_class(ask):
+                await self._marks.withdraw(key.source, key.tag, class_of(ask.caller))
+            raise
         if key:
             # Not before what it means is here: a HEAD may say what the GET then does not get any more, and what the
             # tag meant before would not stand in.
-            await self._marks.learn(key, answer.digest, answer.media_type)
+            await self._marks.learn(key, answer.digest, answer.media_type, class_of(ask.caller))
         return answer
 
     async def _newest(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer:

@@ -1,6 +1,6 @@
 """ReadRights: may this caller read this very thing? Answered from memory, or by the upstream, to this caller."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from application.cache.background import Background
 from application.cache.callers import Ask
@@ -28,7 +28,7 @@ from domain.errors import (
 )
 from domain.names import Reference
 from domain.ports import Clock
-from domain.records import ContentKind, Item, Link
+from domain.records import PERSONAL_CLASS, ContentKind, Item, Link, class_of, classes_for
 
 _REMEMBERED = 32768
 _ONE_BYTE = ByteRange(0, 0)
@@ -76,7 +76,7 @@ class ReadRights:
         if known := await self.known(ask, item):
             return known
         link = await self._find(item)
-        stand_in = link if link and await self.grants.lasting(ask) else None
+        stand_in = link if link and link.given_to & await self.grants.standing_in(ask) else None
         try:
             link = await self._outages.attempt(
                 ask.source.upstream,
@@ -92,15 +92,23 @@ class ReadRights:
         return Admission(link, 0.0)
 
     async def known(self, ask: Ask, item: Item) -> Admission | None:
-        """The caller's right, where the upstream need not be asked."""
+        """The caller's right, where the upstream need not be asked: a live grant, and the item itself was given to
+        callers of this class, or to anonymous ones.
+        """
         grant = await self.grants.live(ask)
         link = await self._find(item) if grant else None
-        return Admission(link, min(grant.ends_at, ask.identity.ends_at)) if grant and link else None
+        if grant is None or link is None or not link.given_to & classes_for(ask.caller):
+            return None
+        return Admission(link, min(grant.ends_at, ask.identity.ends_at))
 
     def record(self, ask: Ask, item: Item, facts: Facts, known: Link | None = None) -> Link:
         """The upstream gave this item, or spoke of it, to this caller. Where it was silent, what was `known` stays."""
+        now, given_to = self._clock.now(), frozenset({class_of(ask.caller)})
+        believed = self._believed(item)
         remembered = self._links.get(item)
         before = remembered[0] if remembered else known
+        # Of what is not believed any more another worker may have withdrawn a class meanwhile.
+        others = believed or known
         size = facts.size if facts.span is None else facts.whole_size
         if size == 0 and not item.digest.is_of_nothing:
             size = None
@@ -109,11 +117,14 @@ class ReadRights:
             item,
             facts.media_type or (before.media_type if before else default),
             before.size if before and size is None else size,
+            given_to | (others.given_to if others else frozenset()),
         )
         self.grants.give(ask)
-        self._links.put(item, (link, self._clock.now()))
-        if before != link:
-            self._background.start(self._index.keep(link))
+        # What the other classes were given is not believed for longer than since it was last read from the index.
+        self._links.put(item, (link, remembered[1] if believed and remembered else now))
+        # Also where it is only not believed any more: the link may have been pruned with its content.
+        if believed != link:
+            self._background.start(self._index.keep(replace(link, given_to=given_to), now))
         return link
 
     async def refused(self, ask: Ask, item: Item | None, error: Exception) -> None:
@@ -121,8 +132,17 @@ class ReadRights:
         if isinstance(error, UpstreamChallenged | Denied):
             if self._clock.now() < ask.identity.ends_at:  # what an ended token earns says nothing of its owner
                 await self.grants.end(ask)
+            if item is not None and self.is_refusal_of_class(ask):
+                self._links.pop(item)
+                await self._index.forget(item, class_of(ask.caller))
         elif item is not None and isinstance(error, ContentUnknown):
             await self.unlink(item)
+
+    def is_refusal_of_class(self, ask: Ask) -> bool:
+        """Whether what is refused to this caller now is refused to all of its class. Each personal caller has a right
+        of its own: what one is refused, others may read.
+        """
+        return class_of(ask.caller) != PERSONAL_CLASS and self._clock.now() < ask.identity.ends_at
 
     async def unlink(self, item: Item) -> None:
         self._links.pop(item)
@@ -134,15 +154,19 @@ class ReadRights:
         self.grants.forget_all()
 
     async def _find(self, item: Item) -> Link | None:
-        known = self._links.get(item)
-        if known and self._clock.now() < known[1] + BELIEVED_SECONDS:
-            return known[0]
+        if known := self._believed(item):
+            return known
         link = await self._index.find(item)
         if link is None:
             self._links.pop(item)
         else:
             self._links.put(item, (link, self._clock.now()))
         return link
+
+    def _believed(self, item: Item) -> Link | None:
+        """For a moment only: another worker may know better."""
+        known = self._links.get(item)
+        return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
     async def _prove(self, ask: Ask, item: Item, known: Link | None) -> Link:
         try:

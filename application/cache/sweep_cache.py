@@ -2,6 +2,7 @@
 
 import asyncio
 
+from application.ports.content_places import ContentPlaces
 from application.ports.content_store import ContentStore, StorageFull
 from application.ports.event_sink import EventSink
 from application.ports.storage_keeper import Space, StorageKeeper
@@ -28,6 +29,7 @@ class SweepCache:
         keeper: StorageKeeper,
         usage: UsageIndex,
         total: UsageTotal,
+        places: ContentPlaces,
         room: Room,
         clock: Clock,
         events: EventSink,
@@ -36,6 +38,7 @@ class SweepCache:
         self._keeper = keeper
         self._usage = usage
         self._total = total
+        self._places = places
         self._room = room
         self._clock = clock
         self._events = events
@@ -61,9 +64,9 @@ class SweepCache:
         return True
 
     async def drop(self, digest: Digest) -> None:
-        """Content that is not to be had any more."""
+        """Content that is not to be had any more, and all that leads to it."""
         await self._store.drop(digest)
-        await self._usage.forget([digest])
+        await self._forget([digest])
 
     async def make_room(self, wanted: int) -> None:
         """See that so many bytes more fit. Raises StorageFull where they do not, however much is removed."""
@@ -112,7 +115,7 @@ class SweepCache:
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
         chosen = [Digest.parse(name) for name in victims(sizes.items(), to_free)]
         # First out of the index: content that comes back meanwhile is written there after this.
-        await self._usage.forget(chosen)
+        await self._forget(chosen)
         freed = [await self._store.drop(digest) for digest in chosen]
         if any(freed):
             self._events.emit(ContentEvicted(sum(size > 0 for size in freed), sum(freed)))
@@ -129,5 +132,12 @@ class SweepCache:
         # not to be found even now.
         await self._usage.keep([Used(digest, size, now) for digest, size in there.items() if digest not in known])
         gone = [digest for digest in known - there.keys() if not await self.holds(digest)]
-        await self._usage.forget(gone)
+        await self._forget(gone)
         await self.make_room(0)
+
+    async def _forget(self, digests: list[Digest]) -> None:
+        """Content, and the links and cached tags that are of no use without it. Whoever fetches it again is given them
+        again; what a worker remembers of them it believes for seconds only.
+        """
+        await self._usage.forget(digests)
+        await self._places.forget(digests)

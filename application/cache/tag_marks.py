@@ -9,12 +9,14 @@ from domain.cache_policy import CachePolicy
 from domain.digest import Digest
 from domain.names import Tag
 from domain.ports import Clock
-from domain.records import TagKey, TagMark
+from domain.records import CallerClass, TagKey, TagMark
 from domain.upstreams import Source
 from domain.variants import accepts
 
 _REMEMBERED = 16384
 _LONGEST_EXTENSION = 600.0
+_Marks = dict[tuple[str, CallerClass], TagMark]
+"""Of one tag, by variant and class of callers."""
 
 
 class TagMarks:
@@ -24,23 +26,28 @@ class TagMarks:
         self._index = index
         self._policy = policy
         self._clock = clock
-        self._known: Remembered[tuple[Source, Tag], tuple[dict[str, TagMark], float]] = Remembered(_REMEMBERED)
+        self._known: Remembered[tuple[Source, Tag], tuple[_Marks, float]] = Remembered(_REMEMBERED)
 
-    async def find(self, key: TagKey) -> TagMark | None:
-        """The newest mark, whichever worker made it."""
+    async def find(self, key: TagKey, classes: frozenset[CallerClass]) -> TagMark | None:
+        """The newest mark that was given to one of these classes of callers, whichever worker made it."""
         known = self._known.get((key.source, key.tag))
-        mark = known[0].get(key.variant) if known else None
+        mark = _newest(known[0], key, classes) if known else None
         if mark is None or not self.is_fresh(mark):
             self._known.pop((key.source, key.tag))  # another worker may have asked meanwhile
-        return (await self._variants(key.source, key.tag)).get(key.variant)
+        return _newest(await self._variants(key.source, key.tag), key, classes)
 
-    async def stand_in(self, key: TagKey, accept: tuple[str, ...]) -> TagMark | None:
-        """What may be told while the upstream cannot be asked: the same mark, or the newest one of another variant
-        whose type is accepted too. Whoever warmed the tag seldom accepts the very types that the next client does.
+    async def stand_in(self, key: TagKey, accept: tuple[str, ...], classes: frozenset[CallerClass]) -> TagMark | None:
+        """What may be told while the upstream cannot be asked, of what it gave to these classes of callers: the newest
+        mark of this variant, or of another variant whose type is accepted too. Whoever warmed the tag seldom accepts
+        the very types that the next client does.
         """
         marks = await self._variants(key.source, key.tag)
         others = sorted(marks.values(), key=lambda mark: -mark.checked_at)
-        known = [mark for mark in (marks.get(key.variant), *others) if mark and accepts(accept, mark.media_type)]
+        known = [
+            mark
+            for mark in (_newest(marks, key, classes), *others)
+            if mark and mark.given_to in classes and accepts(accept, mark.media_type)
+        ]
         now = self._clock.now()
         return next((mark for mark in known if self._policy.may_stand_in(mark, now)), None)
 
@@ -50,16 +57,16 @@ class TagMarks:
     def fresh_until(self, mark: TagMark) -> float:
         return self._policy.fresh_until(mark)
 
-    async def learn(self, key: TagKey, digest: Digest, media_type: str) -> TagMark:
-        """The upstream said just now what the tag means."""
-        mark = TagMark(key, digest, media_type, self._clock.now())
+    async def learn(self, key: TagKey, digest: Digest, media_type: str, given_to: CallerClass) -> TagMark:
+        """The upstream said just now to this class of callers what the tag means."""
+        mark = TagMark(key, digest, media_type, self._clock.now(), given_to)
         await self._keep(mark)
         return mark
 
     async def _keep(self, mark: TagMark) -> None:
         key = mark.key
         if known := self._known.get((key.source, key.tag)):
-            known[0][key.variant] = mark
+            known[0][key.variant, mark.given_to] = mark
         await self._index.keep(mark)
 
     async def extend(self, mark: TagMark) -> None:
@@ -77,16 +84,27 @@ class TagMarks:
         self._known.pop((source, tag))
         await self._index.forget(source, tag)
 
+    async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
+        """The upstream refused the tag to this class of callers."""
+        self._known.pop((source, tag))
+        await self._index.forget(source, tag, from_class)
+
     def forget_all(self) -> None:
         """What is in memory; the index has what is true."""
         self._known.clear()
 
-    async def _variants(self, source: Source, tag: Tag) -> dict[str, TagMark]:
+    async def _variants(self, source: Source, tag: Tag) -> _Marks:
         """Remembered for a moment only: another worker may know better."""
         known = self._known.get((source, tag))
         now = self._clock.now()
         if known is None or now >= known[1] + BELIEVED_SECONDS:
-            found = {mark.key.variant: mark for mark in await self._index.variants(source, tag)}
+            found = {(mark.key.variant, mark.given_to): mark for mark in await self._index.variants(source, tag)}
             known = found, now
             self._known.put((source, tag), known)
         return known[0]
+
+
+def _newest(marks: _Marks, key: TagKey, classes: frozenset[CallerClass]) -> TagMark | None:
+    """The newest mark of this variant among those of these classes."""
+    known = [mark for given_to in classes if (mark := marks.get((key.variant, given_to)))]
+    return max(known, key=lambda mark: mark.checked_at, default=None)

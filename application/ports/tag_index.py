@@ -3,23 +3,27 @@
 from typing import Protocol
 
 from domain.names import Tag
-from domain.records import TagMark
+from domain.records import CallerClass, TagMark
 from domain.upstreams import Source, Upstream
 
 
 class TagIndex(Protocol):
-    """Marks, kept across restarts and shared by all workers; a bounded number of variants for each tag."""
+    """Marks, kept across restarts and shared by all workers. Their number is bounded: of variants for each tag and
+    class of callers, and of marks for each upstream.
+    """
 
     async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
         """All marks of one tag, in any order."""
         ...
 
     async def keep(self, mark: TagMark) -> None:
-        """Replaces the mark of the same key; the tag's oldest variants make room."""
+        """Replaces the mark of the same key and class. The oldest variants of the tag make room, and where an upstream
+        has too many marks, those without stored content, then the oldest.
+        """
         ...
 
-    async def forget(self, source: Source, tag: Tag | None) -> None:
-        """All variants of the tag, or of all tags of the repository."""
+    async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
+        """All variants of the tag, or of all tags of the repository; of this class of callers, or of all for None."""
         ...
 
     async def of(self, upstream: Upstream) -> list[TagMark]:

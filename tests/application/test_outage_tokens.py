@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from application.grant_token import TokenQuery
+from application.manifests import ManifestQuery
 from application.ports.upstream_registry import Passed
 from application.rights import Right
 from domain.access import Credentials, ScopeSet
@@ -18,6 +19,7 @@ from domain.errors import (
     UpstreamUndecided,
     UpstreamUnreachable,
 )
+from domain.names import Reference, Tag
 from domain.tokens import IssuedToken
 from tests.application.cache.watched import NOBODYS, watched
 from tests.application.service import ALICE, IMAGE_CONTENT, IMAGE_DIGEST, NAME, PRIVATE, Service, accounts
@@ -48,11 +50,12 @@ class Outage:
             token = await self.token(credentials)
             await self.service.manifest(f"Bearer {token.text}", name)
         if self.row == 7:
-            # Nobody has to have been let in for a repository to be public; somebody without an account cannot be.
+            # An anonymous caller has to have been given it for it to be public; without an account nobody can be.
             callers, now = self.service.parts.callers(), int(self.service.clock.now())
             await callers.remember(None, IssuedToken(NOBODYS.removeprefix("Bearer "), 300, now))
             ask = await callers.ask(_right(NOBODYS), self.service.parts.upstreams().source_of(NAME))
-            self.service.parts.grants().give(ask)
+            query = ManifestQuery(NAME, Reference.parse("1"))
+            await self.service.parts.pull_tag()(ask, query, Tag("1"))
             await asyncio.sleep(0)  # it is written down behind whoever asked
         self.upstream.fault = GONE
 

@@ -12,6 +12,7 @@ def test_the_known_ports_are_found() -> None:
         "domain.ports.AccountDirectory",
         "domain.ports.PublicSuffixes",
         "application.ports.allowance_board.AllowanceBoard",
+        "application.ports.content_places.ContentPlaces",
         "application.ports.content_store.ContentStore",
         "application.ports.content_store.Draft",
         "application.ports.content_store.FollowedDraft",

@@ -12,8 +12,9 @@ from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_places import ContentPlaces
 from application.ports.content_store import ContentStore, Draft, FollowedDraft
 from application.ports.epoch import Epoch
 from application.ports.grant_book import GrantBook
@@ -45,6 +46,7 @@ class Worker:
     keeper: StorageKeeper
     links: LinkIndex
     tags: TagIndex
+    places: ContentPlaces
     grants: GrantBook
     tokens: TokenBook
     stances: StanceBook
@@ -86,6 +88,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
             keeper,
             SqliteLinkIndex(database),
             SqliteTagIndex(database),
+            SqliteContentPlaces(database),
             SqliteGrantBook(database, clock),
             SqliteTokenBook(database, clock),
             SqliteStanceBook(database),
@@ -124,11 +127,13 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
+    links, tags = fakes.MemoryLinkIndex(), fakes.MemoryTagIndex()
     return Worker(
         fakes.MemoryContentStore(disk),
         fakes.MemoryStorageKeeper(disk),
-        fakes.MemoryLinkIndex(),
-        fakes.MemoryTagIndex(),
+        links,
+        tags,
+        fakes.MemoryContentPlaces(links, tags),
         fakes.MemoryGrantBook(),
         fakes.MemoryTokenBook(),
         fakes.MemoryStanceBook(),

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import TagKey, TagMark
+from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS, TagKey, TagMark
 from tests.contracts.storage import HUB, NGINX, NGINX_AT_QUAY, QUAY, REDIS, Worker, by_two_workers
 
 LATEST = Tag("latest")
 KEY = TagKey(NGINX, LATEST, "a,b")
-MARK = TagMark(KEY, Digest.of(b"one"), "application/json", 1_800_000_000.25)
+MARK = TagMark(KEY, Digest.of(b"one"), "application/json", 1_800_000_000.25, ANONYMOUS_CLASS)
 OTHERS = [
     replace(KEY, variant=""),
     replace(KEY, tag=Tag("Latest")),
@@ -38,7 +38,7 @@ async def test_what_is_kept_is_found_by_all_under_that_key_alone(one: Worker, ot
 @by_two_workers
 async def test_a_mark_replaces_the_one_before(one: Worker, other: Worker) -> None:
     await one.tags.keep(MARK)
-    newer = TagMark(KEY, Digest.of(b"two", "sha512"), "text/plain", MARK.checked_at + 1)
+    newer = TagMark(KEY, Digest.of(b"two", "sha512"), "text/plain", MARK.checked_at + 1, ANONYMOUS_CLASS)
     await other.tags.keep(newer)
     assert await marked(one, KEY) == newer
 
@@ -97,3 +97,23 @@ async def test_an_upstream_is_known_by_its_address(one: Worker, other: Worker) -
     key = replace(KEY, source=replace(NGINX, upstream=upstream))
     assert await marked(one, key) == replace(MARK, key=key)
     assert await one.tags.of(upstream) == [replace(MARK, key=key)]
+
+
+@by_two_workers
+async def test_each_class_of_callers_has_a_mark_of_its_own(one: Worker, other: Worker) -> None:
+    personal = replace(MARK, digest=Digest.of(b"two"), given_to=PERSONAL_CLASS)
+    await one.tags.keep(MARK)
+    await other.tags.keep(personal)
+    assert set(await one.tags.variants(NGINX, LATEST)) == {MARK, personal}
+    await one.tags.forget(NGINX, LATEST, ANONYMOUS_CLASS)
+    assert await other.tags.variants(NGINX, LATEST) == [personal]
+
+
+@by_two_workers
+async def test_variants_of_one_class_do_not_push_out_those_of_another(one: Worker, other: Worker) -> None:
+    await one.tags.keep(replace(MARK, checked_at=1.0))
+    for number in range(17):
+        await other.tags.keep(replace(mark(number, 1000.0 + number), given_to=PERSONAL_CLASS))
+    found = await one.tags.variants(NGINX, LATEST)
+    assert sum(each.given_to == PERSONAL_CLASS for each in found) == 16
+    assert sum(each.given_to == ANONYMOUS_CLASS for each in found) == 1

@@ -8,7 +8,7 @@ from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, victims
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
-from domain.records import ANONYMOUS_CALLER, CallerId, Grant, TagKey, TagMark, mirror_caller
+from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CallerId, Grant, TagKey, TagMark, mirror_caller
 from domain.upstreams import Origin, Source, Upstream
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
@@ -20,7 +20,7 @@ ENTRIES = st.lists(st.tuples(st.uuids().map(str), SIZES), max_size=30)
 
 
 def mark(checked_at: float, tag: str = "1", source: Source = SOURCE) -> TagMark:
-    return TagMark(TagKey(source, Tag(tag), ""), Digest.of(b""), "t", checked_at)
+    return TagMark(TagKey(source, Tag(tag), ""), Digest.of(b""), "t", checked_at, ANONYMOUS_CLASS)
 
 
 def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Grant:

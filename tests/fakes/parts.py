@@ -15,6 +15,7 @@ from tests.fakes.events import RecordingEventSink
 from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
 from tests.fakes.storage_books import (
+    MemoryContentPlaces,
     MemoryEpoch,
     MemoryGrantBook,
     MemoryLinkIndex,
@@ -37,11 +38,13 @@ def settings_of(**values: object) -> Settings:
 def memory_storage() -> Storage:
     """All that is kept, for as long as the test runs."""
     disk, usage = MemoryDisk(), MemoryUsageIndex()
+    links, tags = MemoryLinkIndex(), MemoryTagIndex()
     return Storage(
         MemoryContentStore(disk),
         MemoryStorageKeeper(disk),
-        MemoryLinkIndex(),
-        MemoryTagIndex(),
+        links,
+        tags,
+        MemoryContentPlaces(links, tags),
         MemoryGrantBook(),
         MemoryTokenBook(),
         MemoryStanceBook(),

@@ -11,6 +11,7 @@ from application.ports.storage_keeper import Space
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 from tests.fakes.storage_books import (
+    MemoryContentPlaces,
     MemoryEpoch,
     MemoryGrantBook,
     MemoryLinkIndex,
@@ -21,6 +22,7 @@ from tests.fakes.storage_books import (
 )
 
 __all__ = [
+    "MemoryContentPlaces",
     "MemoryContentStore",
     "MemoryDisk",
     "MemoryDraft",

@@ -1,13 +1,13 @@
 """Indexes and books in memory. Upstreams are known by their address and repositories by their name, as on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from application.ports.token_book import CallerIdentity
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import CallerId, Grant, Item, Link, TagMark
+from domain.records import CallerClass, CallerId, ContentKind, Grant, Item, Link, TagMark
 from domain.trust import Stance
 from domain.upstreams import Source, Upstream
 
@@ -16,31 +16,48 @@ Place = tuple[str, str]
 
 
 class MemoryLinkIndex:
-    """Plays the LinkIndex."""
+    """Plays the LinkIndex. `given_at` and `links`: of each class of callers, by item and class."""
 
-    def __init__(self) -> None:
-        self.links: dict[tuple[Place, object, Digest], Link] = {}
+    def __init__(self, bound: int = 1 << 30) -> None:
+        self.links: dict[tuple[Place, ContentKind, Digest, CallerClass], Link] = {}
+        self.given_at: dict[tuple[Place, ContentKind, Digest, CallerClass], float] = {}
+        self._bound = bound
 
     async def find(self, item: Item) -> Link | None:
-        link = self.links.get(_item(item))
-        return link and replace(link, item=item)
+        keys = sorted((key for key in self.links if key[:3] == _item(item)), key=self.given_at.__getitem__)
+        if not keys:
+            return None
+        return replace(self.links[keys[-1]], item=item, given_to=frozenset(key[3] for key in keys))
 
-    async def keep(self, link: Link) -> None:
-        self.links[_item(link.item)] = link
+    async def keep(self, link: Link, now: float) -> None:
+        for given_to in link.given_to:
+            key = (*_item(link.item), given_to)
+            self.links[key], self.given_at[key] = link, now
+        same = [key for key in self.links if key[0][0] == link.item.source.upstream.url]
+        if len(same) > self._bound:
+            same.sort(key=self.given_at.__getitem__)
+            self.drop(same[: len(same) - int(self._bound * 0.9)])
 
-    async def forget(self, item: Item) -> None:
-        self.links.pop(_item(item), None)
+    async def forget(self, item: Item, from_class: CallerClass | None = None) -> None:
+        self.drop([key for key in self.links if key[:3] == _item(item) and from_class in {None, key[3]}])
 
     async def of(self, source: Source) -> list[Link]:
-        found = [link for (place, _, _), link in self.links.items() if place == _place(source)]
-        return [replace(link, item=replace(link.item, source=source)) for link in found]
+        items = dict.fromkeys(key[1:3] for key in self.links if key[0] == _place(source))
+        found = [await self.find(Item(source, kind, digest)) for kind, digest in items]
+        return [link for link in found if link is not None]
+
+    def drop(self, keys: Iterable[tuple[Place, ContentKind, Digest, CallerClass]]) -> None:
+        for key in keys:
+            self.links.pop(key, None)
+            self.given_at.pop(key, None)
 
 
 class MemoryTagIndex:
     """Plays the TagIndex."""
 
-    def __init__(self) -> None:
-        self.marks: dict[tuple[Place, Tag, str], TagMark] = {}
+    def __init__(self, bound: int = 1 << 30) -> None:
+        self.marks: dict[tuple[Place, Tag, str, CallerClass], TagMark] = {}
+        self._bound = bound
 
     async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
         found = [mark for key, mark in self.marks.items() if key[:2] == (_place(source), tag)]
@@ -48,20 +65,45 @@ class MemoryTagIndex:
 
     async def keep(self, mark: TagMark) -> None:
         place, tag = _place(mark.key.source), mark.key.tag
-        self.marks[place, tag, mark.key.variant] = mark
-        others = [key for key in self.marks if key[:2] == (place, tag) and key[2] != mark.key.variant]
-        for key in sorted(others, key=lambda key: self.marks[key].checked_at)[: max(0, len(others) + 1 - VARIANTS)]:
-            del self.marks[key]
+        kept = (place, tag, mark.key.variant, mark.given_to)
+        self.marks[kept] = mark
+        others = [key for key in self.marks if key[:2] == (place, tag) and key[3] == mark.given_to and key != kept]
+        self._drop_oldest(others, VARIANTS - 1, VARIANTS - 1)
+        same = [key for key in self.marks if key[0][0] == mark.key.source.upstream.url]
+        self._drop_oldest(same, self._bound, int(self._bound * 0.9))
 
-    async def forget(self, source: Source, tag: Tag | None) -> None:
-        for key in [key for key in self.marks if key[0] == _place(source) and tag in {None, key[1]}]:
-            del self.marks[key]
+    async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
+        same = [key for key in self.marks if key[0] == _place(source) and tag in {None, key[1]}]
+        for key in same:
+            if from_class in {None, key[3]}:
+                del self.marks[key]
 
     async def of(self, upstream: Upstream) -> list[TagMark]:
         found = [mark for mark in self.marks.values() if mark.key.source.upstream.url == upstream.url]
         return [
             replace(mark, key=replace(mark.key, source=replace(mark.key.source, upstream=upstream))) for mark in found
         ]
+
+    def _drop_oldest(self, keys: list[tuple[Place, Tag, str, CallerClass]], bound: int, kept: int) -> None:
+        if len(keys) > bound:
+            for key in sorted(keys, key=lambda key: self.marks[key].checked_at)[: len(keys) - kept]:
+                del self.marks[key]
+
+
+class MemoryContentPlaces:
+    """Plays the ContentPlaces."""
+
+    def __init__(self, links: MemoryLinkIndex, tags: MemoryTagIndex) -> None:
+        self._links, self._tags = links, tags
+
+    async def forget(self, digests: Iterable[Digest]) -> None:
+        gone = set(digests)
+        self._links.drop([key for key in self._links.links if key[2] in gone])
+        for key in [key for key, mark in self._tags.marks.items() if mark.digest in gone]:
+            del self._tags.marks[key]
+
+    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
+        return frozenset(key[0][0] for key in self._links.links if key[2:] == (digest, given_to))
 
 
 class MemoryGrantBook:
@@ -151,5 +193,5 @@ def _place(source: Source) -> Place:
     return source.upstream.url, str(source.repository)
 
 
-def _item(item: Item) -> tuple[Place, object, Digest]:
+def _item(item: Item) -> tuple[Place, ContentKind, Digest]:
     return _place(item.source), item.kind, item.digest

@@ -11,7 +11,7 @@ from application.ports.token_book import CallerIdentity, TokenBook
 from application.ports.usage_index import UsageIndex, Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CALLER, ContentKind, Grant, Item, Link, TagKey, TagMark
+from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, ContentKind, Grant, Item, Link, TagKey, TagMark
 from domain.trust import Stance
 from tests.contracts.storage import HUB, NGINX
 
@@ -28,7 +28,7 @@ def test_no_index_keeps_anything() -> None:
 
 async def _links(links: LinkIndex) -> None:
     item = Item(NGINX, ContentKind.BLOB, DIGEST)
-    await links.keep(Link(item, "text/plain", 7))
+    await links.keep(Link(item, "text/plain", 7, frozenset({ANONYMOUS_CLASS})), 1.0)
     await links.forget(item)
     assert await links.find(item) is None
     assert await links.of(NGINX) == []
@@ -36,7 +36,7 @@ async def _links(links: LinkIndex) -> None:
 
 async def _tags(tags: TagIndex) -> None:
     key = TagKey(NGINX, Tag("latest"), "")
-    await tags.keep(TagMark(key, DIGEST, "text/plain", 1.0))
+    await tags.keep(TagMark(key, DIGEST, "text/plain", 1.0, ANONYMOUS_CLASS))
     await tags.forget(NGINX, None)
     assert await tags.variants(NGINX, key.tag) == []
     assert await tags.of(HUB) == []

@@ -16,7 +16,7 @@ from application.ports.usage_index import Used
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CALLER, ContentKind, Grant, Item, Link, TagKey, TagMark
+from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, ContentKind, Grant, Item, Link, TagKey, TagMark
 from domain.trust import Stance
 from tests.contracts.storage import HUB, NGINX, REDIS
 from tests.fakes.clock import StoppedClock
@@ -71,19 +71,22 @@ def test_tokens_that_have_ended_are_thrown_away_now_and_then(tmp_path: Path) -> 
 def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         links, tags, usage = SqliteLinkIndex(database), SqliteTagIndex(database), SqliteUsageIndex(database)
-        link = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7)
+        link = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7, frozenset({ANONYMOUS_CLASS}))
         key = TagKey(NGINX, Tag("latest"), "")
-        await tags.keep(TagMark(key, DIGEST, "text/plain", NOW))
-        await links.keep(link)
+        await tags.keep(TagMark(key, DIGEST, "text/plain", NOW, ANONYMOUS_CLASS))
+        await links.keep(link, NOW)
         await usage.keep([Used(DIGEST, 7, NOW)])
         place = (HUB.url, "library/nginx")
         await database.change(
             ("UPDATE tags SET digest = ?", [(digest,)]),
-            ("INSERT INTO links VALUES (?, ?, 'blob', ?, 'text/plain', 1)", [(*place, digest)]),
-            ("INSERT INTO links VALUES (?, ?, 'song', ?, 'text/plain', 1)", [(*place, str(DIGEST))]),
+            ("INSERT INTO links VALUES (?, ?, 'blob', ?, 'anonymous', 'text/plain', 1, 1)", [(*place, digest)]),
+            ("INSERT INTO links VALUES (?, ?, 'song', ?, 'anonymous', 'text/plain', 1, 1)", [(*place, str(DIGEST))]),
             ("INSERT INTO usage VALUES (?, 1, 1)", [(digest,)]),
-            ("INSERT INTO tags VALUES (?, 'Not A Name', 'a', '', ?, 'text/plain', 1)", [(HUB.url, str(DIGEST))]),
-            ("INSERT INTO tags VALUES (?, 'name', '!', '', ?, 'text/plain', 1)", [(HUB.url, str(DIGEST))]),
+            (
+                "INSERT INTO tags VALUES (?, 'Not A Name', 'a', '', 'anonymous', ?, 'text/plain', 1)",
+                [(HUB.url, str(DIGEST))],
+            ),
+            ("INSERT INTO tags VALUES (?, 'name', '!', '', 'anonymous', ?, 'text/plain', 1)", [(HUB.url, str(DIGEST))]),
         )
         assert await tags.variants(NGINX, key.tag) == []
         assert await tags.of(HUB) == []
@@ -106,10 +109,13 @@ def test_a_stance_that_cannot_be_read_back_is_not_found(text: str, tmp_path: Pat
 
 def test_a_media_type_that_is_no_text_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def check(database: SqliteDatabase) -> None:
-        links, link = SqliteLinkIndex(database), Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/\udcff", 7)
-        await links.keep(link)
+        links, link = (
+            SqliteLinkIndex(database),
+            Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/\udcff", 7, frozenset({ANONYMOUS_CLASS})),
+        )
+        await links.keep(link, NOW)
         assert await links.find(link.item) is None
-        await links.keep(replace(link, media_type="text/plain"))
+        await links.keep(replace(link, media_type="text/plain"), NOW)
         assert await links.find(link.item)
 
     with_database(tmp_path / "index", check)

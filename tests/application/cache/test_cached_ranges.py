@@ -11,7 +11,7 @@ from domain.authorization import parse_authorization
 from domain.content import ByteRange
 from domain.errors import RangeUnsatisfiable
 from domain.events import ContentDamaged
-from domain.records import ContentKind, Item, Link
+from domain.records import ANONYMOUS_CLASS, ContentKind, Item, Link
 from tests.application.cache.crowd import Crowd
 from tests.application.cache.watched import ALICES, BIG, BIG_DIGEST, PIECE, held, soon
 from tests.application.service import PRIVATE, REALM, bytes_of
@@ -144,7 +144,7 @@ def test_a_link_without_a_size_hits_as_well() -> None:
         rights = crowd.service.parts.rights()
         source = crowd.service.parts.upstreams().source_of(PRIVATE)
         item = Item(source, ContentKind.BLOB, BIG_DIGEST)
-        rights._links.put(item, (Link(item, "t", None), crowd.service.clock.now()))
+        rights._links.put(item, (Link(item, "t", None, frozenset({ANONYMOUS_CLASS})), crowd.service.clock.now()))
         crowd.upstream.asked.clear()
         return await crowd.read(ALICES)
 

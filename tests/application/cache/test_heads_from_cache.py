@@ -10,7 +10,7 @@ from application.rights import Caller
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import Denied, RegistryError, Unauthorized, UpstreamBroken
-from domain.records import ContentKind, Item, Link
+from domain.records import PERSONAL_CLASS, ContentKind, Item, Link
 from tests.application.cache.pulls import Pulls
 from tests.application.cache.watched import ALICES, BOBS, NOBODYS
 from tests.application.service import IMAGE_CONTENT, IMAGE_DIGEST, LAYER, LAYER_DIGEST, PRIVATE, REALM
@@ -31,7 +31,7 @@ class Heads(Pulls):
         """As a link is that came from a HEAD without a length."""
         parts = self.service.parts
         item = Item(parts.upstreams().source_of(PRIVATE), ContentKind.BLOB, LAYER_DIGEST)
-        await parts.storage().links.keep(Link(item, "application/octet-stream", size))
+        await parts.storage().links.keep(Link(item, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0)
         parts.rights().forget_all()
 
     def say_on_head(self, size: int | None) -> None:

@@ -16,7 +16,7 @@ from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
-from tests.fakes.storage_books import MemoryUsageIndex
+from tests.fakes.storage_books import MemoryContentPlaces, MemoryLinkIndex, MemoryTagIndex, MemoryUsageIndex
 
 
 class Cache:
@@ -26,13 +26,15 @@ class Cache:
         self.disk = MemoryDisk(room)
         self.store = MemoryContentStore(self.disk)
         self.usage = MemoryUsageIndex()
+        self.links, self.tags = MemoryLinkIndex(), MemoryTagIndex()
+        self.places = MemoryContentPlaces(self.links, self.tags)
         self.clock = StoppedClock(1000)
         self.events = RecordingEventSink()
         self.sweep, self.other = (self.sweeper(bound) for _ in range(2))
 
     def sweeper(self, bound: int) -> SweepCache:
         keeper = MemoryStorageKeeper(self.disk)
-        return SweepCache(self.store, keeper, self.usage, self.usage, Room(bound), self.clock, self.events)
+        return SweepCache(self.store, keeper, self.usage, self.usage, self.places, Room(bound), self.clock, self.events)
 
     async def put(self, name: str, size: int, by: SweepCache | None = None) -> Digest:
         content = name.encode().ljust(size, b"-")
