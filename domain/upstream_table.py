@@ -7,14 +7,8 @@ from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.names import RepositoryName
 from domain.upstreams import DOCKER_HUB_HOSTS, NO_NAMING, Naming, Source, Upstream
+from domain.well_known_registries import is_never_docker_hub
 
-# Whose own names clients use, with all below them; any other registry is taken for a mirror of Docker Hub.
-_PUBLIC_DOMAINS = (
-    "amazonaws.com", "azurecr.io", "digitalocean.com", "ecr.aws", "elastic.co", "fedoraproject.org", "gcr.io",
-    "ghcr.io", "gitlab.com", "icr.io", "k8s.io", "lscr.io", "mcr.microsoft.com", "nvcr.io", "ocir.io", "pkg.dev",
-    "quay.io", "redhat.com", "redhat.io", "suse.com",
-)  # fmt: skip
-_HUB_MIRRORS = frozenset({"mirror.gcr.io"})
 _SHOWN = 128
 
 
@@ -111,7 +105,9 @@ class _House:
             )
         self._login = logins[0] if logins else self._default
         self._namespaces = self._named
-        if not self._named.keys() & DOCKER_HUB_HOSTS and not any(map(_is_another, self._default.names)):
+        if not self._named.keys() & DOCKER_HUB_HOSTS and not any(
+            is_never_docker_hub(name.partition(":")[0]) for name in self._default.names
+        ):
             # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so.
             self._namespaces = self._named | dict.fromkeys(DOCKER_HUB_HOSTS, self._default)
 
@@ -191,9 +187,3 @@ def _at(houses: dict[str, _House], host: str) -> _House | None:
     """By host and port, or by the host alone (RFC 3986 section 3.2)."""
     host = host.lower()
     return houses.get(host) or houses.get(re.sub(r":[0-9]+$", "", host))
-
-
-def _is_another(name: str) -> bool:
-    """Whether this is a well-known registry that is neither Docker Hub nor a mirror of it."""
-    host = name.partition(":")[0]
-    return host not in _HUB_MIRRORS and any(f".{host}".endswith(f".{domain}") for domain in _PUBLIC_DOMAINS)

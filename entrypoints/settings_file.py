@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from domain.trust import UpstreamIdentity
-from entrypoints.presets import PRESETS
+from domain.well_known_registries import PRESETS
 from entrypoints.rule_settings import RuleSettings
 from entrypoints.setting_files import read_secret_file, read_text
 from entrypoints.setting_values import HOST, shown

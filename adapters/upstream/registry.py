@@ -1,7 +1,8 @@
 """Registries, by HTTP."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -46,6 +47,9 @@ from domain.warning_headers import read_warnings
 _OK = 200
 _PARTIAL = 206
 _UNAUTHORIZED = 401
+_TOO_EARLY = "invalid_token"
+_SKEW_SECONDS = 1.5
+"""So far apart clocks usually are that are set by the network; a client waits for longer than that."""
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
@@ -56,7 +60,14 @@ _UNCODED = ("Accept-Encoding", "identity")
 class HttpUpstreamRegistry:
     """Plays the UpstreamRegistry."""
 
-    def __init__(self, clients: UpstreamClients, logins: SessionLogins, failover: Failover) -> None:
+    def __init__(
+        self,
+        clients: UpstreamClients,
+        logins: SessionLogins,
+        failover: Failover,
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._pause = pause
         self._clients = clients
         self._logins = logins
         self._failover = failover
@@ -120,6 +131,9 @@ class HttpUpstreamRegistry:
 
         Harbor answers every Authorization that it does not take with a Basic challenge, an old token too; what it asks
         for shows without one. So what is remembered is tried first, nothing next, and a fresh answer last and once.
+
+        But a fresh token that is refused as `invalid_token` (RFC 6750 section 3.1) is tried once more after a pause:
+        the registry's clock may be behind that of its token server, and then the token is not valid yet.
         """
         client = self._clients.of(endpoint)
         if isinstance(right, Passed):
@@ -142,6 +156,11 @@ class HttpUpstreamRegistry:
         if answer is None:
             raise refusal
         async with client.request(request.with_authorization(answer)) as response:
+            if not await _is_refused_too_early(response, answer):
+                yield response
+                return
+        await self._pause(_SKEW_SECONDS)
+        async with client.request(request.with_authorization(answer)) as response:
             yield response
 
     async def _asked_for(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
@@ -152,6 +171,17 @@ class HttpUpstreamRegistry:
             return (await self._ping(Passed(), key.upstream)).challenges
         except UpstreamFault:
             return ()
+
+
+async def _is_refused_too_early(response: Response, authorization: str) -> bool:
+    """Whether the registry says of a token that was just given that it is not valid."""
+    if response.status != _UNAUTHORIZED or not response.is_own or not authorization.startswith("Bearer "):
+        return False
+    refusal = await refusal_of(response)
+    bearer = Stance(_challenges(refusal)).bearer
+    if bearer is not None and bearer.get("error") == _TOO_EARLY:
+        return True
+    raise refusal
 
 
 class _HttpAnswer:

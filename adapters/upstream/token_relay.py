@@ -1,5 +1,6 @@
 """Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
 
+import math
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -23,7 +24,8 @@ _OK = 200
 _BODY_LIMIT = 1024 * 1024
 _DEFAULT_LIFETIME = 60
 """Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
-_LONGEST_LIFETIME = 10 * 365 * 24 * 3600
+_LONGEST_LIFETIME = 24 * 3600
+"""Seconds; what is longer is taken for this. A token is then renewed early, and that is all."""
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
@@ -110,22 +112,30 @@ def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
     if document is None:
         raise UpstreamBroken("the upstream's token server sent something else than a token")
     text = document.get("token") or document.get("access_token")
-    try:
-        expires_in = float(str(document.get("expires_in") or _DEFAULT_LIFETIME))
-    except ValueError:
-        expires_in = 0
-    if not 0 < expires_in <= _LONGEST_LIFETIME:
-        raise UpstreamBroken("the upstream's token server sent a lifetime that is none")
     if not isinstance(text, str) or not text or not text.isascii() or not text.isprintable() or " " in text:
         raise UpstreamBroken("the upstream's token server sent no token")
     refresh = document.get("refresh_token")
     return IssuedToken(
         text,
-        _remaining(document.get("issued_at"), int(expires_in), now),
+        _remaining(document.get("issued_at"), _lifetime(document.get("expires_in")), now),
         now,
         request.scopes,
         refresh if isinstance(refresh, str) else None,
     )
+
+
+def _lifetime(expires_in: object) -> int:
+    """Seconds. The specification wants a number; a numeric string is one too. A token whose lifetime is anything else
+    is good all the same, so the default is assumed, and a cap for what is longer.
+    """
+    try:
+        seconds = (
+            float(expires_in) if isinstance(expires_in, int | float | str) and expires_in is not True else math.nan
+        )
+    except (ValueError, OverflowError):
+        # float() refuses a whole number beyond its range, and a word.
+        return _LONGEST_LIFETIME if isinstance(expires_in, int) and expires_in > 0 else _DEFAULT_LIFETIME
+    return int(min(seconds, _LONGEST_LIFETIME)) if seconds >= 1 else _DEFAULT_LIFETIME
 
 
 def _remaining(issued_at: object, expires_in: int, now: int) -> int:
@@ -134,7 +144,7 @@ def _remaining(issued_at: object, expires_in: int, now: int) -> int:
     """
     try:
         issued = datetime.fromisoformat(str(issued_at)).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return expires_in
     left = int(issued + expires_in - now)
     return left if 0 < left < expires_in else expires_in

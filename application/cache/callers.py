@@ -1,6 +1,7 @@
 """Callers: who it is that calls, as far as an upstream's word to one caller must not serve another."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -97,6 +98,7 @@ class Callers:
             ends_at = float(str(claimed.claims.get("exp"))) if claimed else FOREVER
         except (ValueError, OverflowError):
             ends_at = FOREVER
+        ends_at = FOREVER if math.isnan(ends_at) else ends_at
         return CallerIdentity(self.caller_of(token), ends_at)
 
     def caller_of(self, login: Credentials | str | None) -> CallerId:

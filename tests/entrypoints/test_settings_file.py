@@ -10,7 +10,7 @@ from domain.names import RepositoryName, Tag
 from domain.records import TagKey
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
-from entrypoints.presets import PRESETS
+from domain.well_known_registries import PRESETS
 from tests.entrypoints.environment import Read, refusal
 
 

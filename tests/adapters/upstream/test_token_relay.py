@@ -254,9 +254,6 @@ async def test_refusals_of_the_token_server_are_told_apart(said: Say, expected: 
         b'{"token":"a\\nb"}',
         b'{"token":"a\\u0000b"}',
         '{"token":"ü"}'.encode(),
-        b'{"token":"abc","expires_in":"soon"}',
-        b'{"token":"abc","expires_in":1e999}',
-        b'{"token":"abc","expires_in":NaN}',
         b"[" * 5000,
         b"\x1f\x8b\x08\x00",
     ],
@@ -266,6 +263,47 @@ async def test_answer_that_is_no_token_is_broken(body: bytes) -> None:
     async with line(lambda _: reply(200, JSON, body=body)) as link:
         with pytest.raises(UpstreamBroken):
             await fetched(link)
+
+
+DAY = 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("said", "lifetime"),
+    [
+        ('"soon"', 60),
+        ('""', 60),
+        ('"0x10"', 60),
+        ("-1", 60),
+        ("-1e300", 60),
+        ("0", 60),
+        ("0.4", 60),
+        ("NaN", 60),
+        ('"NaN"', 60),
+        ("-Infinity", 60),
+        ("[300]", 60),
+        ('{"seconds":300}', 60),
+        ("true", 60),
+        ("null", 60),
+        ('"300"', 300),
+        ('" 300 "', 300),
+        ("300.9", 300),
+        ('"3e2"', 300),
+        ("1e999", DAY),
+        ("Infinity", DAY),
+        ('"inf"', DAY),
+        ("1" + "0" * 400, DAY),
+        ("86401", DAY),
+        ("86400", DAY),
+        (str(2**63), DAY),
+    ],
+)
+@in_loop
+async def test_an_odd_lifetime_is_replaced_or_capped(said: str, lifetime: int) -> None:
+    body = f'{{"token":"abc","expires_in":{said}}}'.encode()
+    async with line(lambda _: reply(200, JSON, body=body)) as link:
+        issued = await fetched(link)
+        assert (issued.text, issued.expires_in) == ("abc", lifetime)
 
 
 @in_loop

@@ -138,6 +138,51 @@ async def test_remembered_token_that_is_refused_is_replaced_once(mirror: Behind)
     assert behind.registry.shown("/manifests/") == ["Bearer t3", "Bearer t4"]
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_fresh_token_that_is_refused_once_is_tried_again(mirror: Behind, method: str) -> None:
+    """The registry's clock is behind its token server's: the token is not valid yet."""
+    behind = await mirror(bearer="", **ANYBODY)
+    challenge = behind.registry.bearer() + ',error="invalid_token"'
+    refused: list[Heard] = []
+
+    def too_early(heard: Heard) -> Say | None:
+        if heard.target == TAG_PATH and heard.lines("Authorization") and not refused:
+            refused.append(heard)
+            return error(401, "UNAUTHORIZED", ("WWW-Authenticate", challenge))
+        return None
+
+    behind.registry.odd = too_early
+    assert (await behind.ask(TAG_PATH, method=method)).status == 200
+    assert len(refused) == 1
+    assert len(behind.registry.heard("/token")) == 1, "the same token"
+
+
+async def test_fresh_token_that_is_refused_twice_is_refused(mirror: Behind) -> None:
+    behind = await mirror(bearer="", **ANYBODY)
+    challenge = behind.registry.bearer() + ',error="invalid_token"'
+    behind.registry.odd = lambda heard: (
+        error(401, "UNAUTHORIZED", ("WWW-Authenticate", challenge)) if heard.target == TAG_PATH else None
+    )
+    assert (await behind.ask(TAG_PATH)).status == 403
+    shown = behind.registry.shown("/manifests/")
+    assert len([one for one in shown if one]) == 2
+
+
+async def test_callers_own_token_that_is_refused_is_not_held_back(mirror: Behind) -> None:
+    """The client gets the challenge, fetches another token and comes again by itself."""
+    behind = await mirror(bearer="")
+    token = await behind.log_in()
+    challenge = behind.registry.bearer() + ',error="invalid_token"'
+    behind.registry.odd = lambda heard: (
+        error(401, "UNAUTHORIZED", ("WWW-Authenticate", challenge)) if heard.target == TAG_PATH else None
+    )
+    behind.registry.server.heard.clear()
+    answer = await behind.ask(TAG_PATH, token)
+    assert answer.status == 401
+    assert 'error="invalid_token"' in answer.get("www-authenticate")
+    assert behind.registry.shown("/manifests/") == [token]
+
+
 async def test_one_token_is_fetched_for_all_who_wait(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
     answers = await asyncio.gather(*(behind.ask(f"/v2/{NAME}/manifests/v{number}") for number in range(20)))
