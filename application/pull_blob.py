@@ -100,7 +100,8 @@ class PullBlob:
         if not query.is_partial or await self._is_filled_for(ask, query):
             return await self._along(stack, ask, query)
         answer = await self._stream.open(stack, ask, query)
-        self._fills.join(ask, query.digest)  # behind: the next range may be here by then
+        asked = sum(span.length for span in answer.spans) or (answer.span.length if answer.span else answer.size or 0)
+        self._fills.asked_in_part(ask, query.digest, asked, answer.size)
         return answer
 
     # --- whole, and here ---

@@ -111,11 +111,37 @@ class CachePolicy:
         return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
 
+_DRAFTS_SHARE = 2
+"""All drafts together take half of the cache at most, so that nothing that is still arriving evicts everything."""
+_UPSTREAM_SHARE = 4
+"""The drafts of one of several upstreams take a quarter at most, so that it leaves room to others."""
+_LONGEST_STEP = 8 * 1024 * 1024
+_STEPS = 64
+_WORTH = 8
+"""Requests for parts start a download of at most so many times the bytes that were asked for."""
+
+
 @dataclass(frozen=True)
 class Room:
-    """`bound`: how many bytes content and drafts may take together."""
+    """`bound`: how many bytes content and drafts may take together. `upstreams`: how many upstreams share it."""
 
     bound: int
+    upstreams: int = 1
+
+    @property
+    def for_drafts(self) -> int:
+        """Bytes that all drafts may take together."""
+        return self.bound // _DRAFTS_SHARE
+
+    @property
+    def for_drafts_of_one(self) -> int:
+        """Bytes that the drafts of one upstream may take together; a blob that is larger cannot be kept."""
+        return self.for_drafts if self.upstreams <= 1 else self.bound // _UPSTREAM_SHARE
+
+    @property
+    def step(self) -> int:
+        """Bytes for which room is made at a time while a download arrives."""
+        return max(1, min(_LONGEST_STEP, self.bound // _STEPS))
 
     def is_for(self, size: int) -> bool:
         """Whether content of this size can be kept at all; more than the kept share would leave at once again."""
@@ -126,6 +152,15 @@ class Room:
         if used + wanted <= self.bound:
             return 0
         return used + wanted - int(self.bound * _KEPT_SHARE)
+
+
+def is_worth_a_download(requests: int, asked: int, total: int) -> bool:
+    """Whether requests for parts of a cold blob, `asked` bytes of its `total` in all, start a download of the whole.
+
+    A single request does so for half of the blob or more, several for an eighth. So what a mirror asks its upstream for
+    stays in proportion to what its clients ask for.
+    """
+    return 2 * asked >= total or (requests > 1 and _WORTH * asked >= total)
 
 
 def victims(candidates: Iterable[tuple[str, int]], to_free: int) -> list[str]:

@@ -107,7 +107,7 @@ def _room(settings: Settings) -> Room:
     if settings.cache_dir is None:
         return Room(0)
     try:
-        return Room(settings.cache_size.of(settings.cache_dir))
+        return Room(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
     except OSError:
         return Room(0)  # the folder is gone: nothing can be kept there
 

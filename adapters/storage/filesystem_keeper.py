@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from adapters.storage.folders import files_in, is_at, names_in, open_to_read, state_at
-from adapters.storage.storage_folder import CONTENT, DRAFTS, TEMPORARY, StorageFolder, digest_at
+from adapters.storage.storage_folder import CONTENT, DRAFTS, TEMPORARY, StorageFolder, digest_at, upstream_at
 from adapters.storage.threads import Threads
 from application.ports.storage_keeper import Space
 from domain.digest import Digest
@@ -38,9 +39,11 @@ class FilesystemStorageKeeper:
                 state = os.statvfs(folder)
         except OSError:
             return Space(0, 0, 0)
-        growing = (*self._files((DRAFTS,)), *self._files((TEMPORARY,)))
-        drafts = sum(file.st_size for _, file in growing)
-        return Space(drafts, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize)
+        drafts_of: Counter[str] = Counter()
+        for name, file in self._files((DRAFTS,)):
+            drafts_of[upstream_at(name)] += file.st_size
+        drafts = drafts_of.total() + sum(file.st_size for _, file in self._files((TEMPORARY,)))
+        return Space(drafts, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, drafts_of)
 
     async def sweep_drafts(self, older_than: float = 0.0) -> int:
         return await self._threads.run(partial(self.sweep_drafts_now, older_than))

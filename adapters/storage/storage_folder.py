@@ -115,6 +115,11 @@ class StorageFolder:
             os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)
 
 
+def upstream_at(name: str) -> str:
+    """The fingerprint of the upstream in the name of a draft; of a stranger's file it is one that no upstream has."""
+    return name.partition("-")[0]
+
+
 def digest_at(algorithm: str, start: str, encoded: str) -> Digest | None:
     """What lies there by its name and the names of its folders; None for a stranger's file."""
     try:

@@ -1,7 +1,7 @@
 """Fill: one blob on its way into the cache, and everybody who reads along."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from application.cache.callers import Ask
@@ -36,6 +36,8 @@ class Fill:
         self.total: int | None = None
         self.size = 0
         self.readers = 0
+        self.left_unread: Callable[[Fill], None] = lambda _: None
+        """Called when the last reader leaves before it is over."""
         self._files: list[OpenFile] = []
         self._is_whole = False
         self.failure: Exception | None = None
@@ -57,6 +59,8 @@ class Fill:
         finally:
             self.readers -= 1
             self._close_if_over()
+            if not self.readers and not self.is_over:
+                self.left_unread(self)
 
     async def parts(self, start: int, stop: int | None) -> AsyncIterator[FilePart]:
         """The bytes of this span, as they become readable; `stop` None means to the end.

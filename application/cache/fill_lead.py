@@ -25,8 +25,6 @@ from domain.errors import (
 from domain.events import BytesFetched, FillResumed, FillStarted, WrongContent
 from domain.records import ContentKind, Item
 
-_ROOM = 1024 * 1024
-"""Bytes that room is made for at a time where the blob's size is not known."""
 _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
 
 
@@ -46,8 +44,8 @@ class FillLead:
         self._draft = draft
         self._parts = parts
         self._right = 0
-        self._has_room = False
-        self._room = 0
+        self._room_until = draft.size
+        """Up to this offset of the blob there is room in the cache."""
 
     async def run(self) -> None:
         """Returns when the blob is whole. Raises what ended it early."""
@@ -138,11 +136,8 @@ class FillLead:
             fill.total = total
             fill.opened.set_result(facts)
         fill.total = total if fill.total is None else fill.total
-        if not self._has_room:
-            missing = max(0, (total or 0) - offset)
-            await self._parts.sweep.make_room(missing)
-            self._parts.sweep.promise(fill.upstream, fill.digest, missing)
-            self._has_room = True
+        if fill.total is not None and not self._parts.sweep.has_room_for_all_of(fill.total):
+            raise StorageFull("the blob is larger than the share of the cache for what is arriving")
         return 0 if span is None else offset
 
     async def _pour(self, answer: Answer, position: int) -> None:
@@ -157,17 +152,19 @@ class FillLead:
                     raise BeganOtherwise
                 position += len(piece)
                 if fresh := piece[len(repeated) :]:
-                    await self._demand_room(len(fresh))
+                    await self._demand_room(position)
                     await batches.add(fresh)
         finally:
             await batches.finish()  # also where it breaks off: what has come is kept
 
-    async def _demand_room(self, size: int) -> None:
-        """Where it was not known before how much would come."""
-        if self._fill.total is None and self._room < size:
-            await self._parts.sweep.make_room(max(size, _ROOM))
-            self._room = max(size, _ROOM)
-        self._room -= size
+    async def _demand_room(self, end: int) -> None:
+        """Room is made as bytes arrive, for all up to this offset of the blob and a step more: a declared size evicts
+        nothing.
+        """
+        fill, missing = self._fill, end - self._room_until
+        if missing > 0:
+            most = None if fill.total is None else fill.total - self._room_until
+            self._room_until += await self._parts.sweep.make_room_in_draft(fill.upstream, fill.digest, missing, most)
 
     async def _write(self, pieces: deque[Bytes]) -> None:
         try:
@@ -180,8 +177,7 @@ class FillLead:
         fill, size = self._fill, self._draft.size
         if size == fill.size:
             return
-        if fill.total is not None:
-            self._parts.sweep.promise(fill.upstream, fill.digest, fill.total - size)
+        self._parts.sweep.promise(fill.upstream, fill.digest, self._room_until - size)
         fill.grows(size)
 
     def _item(self, ask: Ask) -> Item:

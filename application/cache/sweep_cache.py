@@ -73,20 +73,53 @@ class SweepCache:
         if not self._room.is_for(wanted):
             raise StorageFull
         async with self._evicting:
-            space, used = await self._state()
-            short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
-            to_free = max(self._room.to_free(used, wanted), short)
-            if to_free <= 0:
-                return
-            await self._evict(to_free)
-            # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
-            # disk may be full of somebody else's files.
-            space, used = await self._state()
-            if wanted and (used + wanted > self._room.bound or space.free < wanted):
-                raise StorageFull
+            await self._make_room(wanted)
+
+    def has_room_for_all_of(self, size: int) -> bool:
+        """Whether a blob of so many bytes can be kept at all, whatever is removed."""
+        return size <= self._room.for_drafts_of_one
+
+    async def make_room_in_draft(self, upstream: Upstream, digest: Digest, needed: int, most: int | None) -> int:
+        """See that at least `needed` bytes more fit, and `most` at most, into the draft of what is arriving from this
+        upstream; for how many there is room now. Raises StorageFull where they do not fit, or where drafts would take
+        more than their share of the cache: then drafts that nobody fills go first.
+        """
+        wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
+        async with self._evicting:
+            if not await self._drafts_may_grow(upstream, wanted):
+                await self._keeper.sweep_drafts()
+                if not await self._drafts_may_grow(upstream, wanted):
+                    raise StorageFull("what is arriving has its share of the cache already")
+            await self._make_room(wanted)
+            self.promise(upstream, digest, self._promised.get((upstream, digest), 0) + wanted)
+        return wanted
+
+    async def _drafts_may_grow(self, upstream: Upstream, wanted: int) -> bool:
+        # In this order: what is written meanwhile is counted twice rather than not at all.
+        promised = sum(self._promised.values())
+        own = sum(size for (one, _), size in self._promised.items() if one == upstream)
+        space = await self._keeper.space()
+        together = space.drafts + promised
+        own += space.drafts_of.get(upstream.fingerprint, 0)
+        return together + wanted <= self._room.for_drafts and own + wanted <= self._room.for_drafts_of_one
+
+    async def _make_room(self, wanted: int) -> None:
+        space, used = await self._state()
+        short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
+        to_free = max(self._room.to_free(used, wanted), short)
+        if to_free <= 0:
+            return
+        await self._evict(to_free)
+        # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
+        # disk may be full of somebody else's files.
+        space, used = await self._state()
+        if wanted and (used + wanted > self._room.bound or space.free < wanted):
+            raise StorageFull
 
     def promise(self, upstream: Upstream, digest: Digest, size: int) -> None:
-        """So many bytes will still be written of what this process is fetching from the upstream; 0 ends that."""
+        """There is room for so many bytes that this process has not yet written of what it is fetching from the
+        upstream; 0 ends that.
+        """
         if size > 0:
             self._promised[upstream, digest] = size
         else:
@@ -104,10 +137,11 @@ class SweepCache:
 
     async def _state(self) -> tuple[Space, int]:
         """The space, and how many bytes of the bound are taken."""
-        # In this order: what becomes content meanwhile is counted twice rather than not at all.
+        # In this order: what is written or becomes content meanwhile is counted twice rather than not at all.
+        promised = sum(self._promised.values())
         space = await self._keeper.space()
         total = await self._total.total()
-        return space, total + space.drafts + sum(self._promised.values())
+        return space, total + space.drafts + promised
 
     async def _evict(self, to_free: int) -> int:
         """How many bytes were really freed."""

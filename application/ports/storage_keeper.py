@@ -1,6 +1,7 @@
 """The port to the upkeep of the storage as a whole."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.digest import Digest
@@ -9,12 +10,13 @@ from domain.digest import Digest
 @dataclass(frozen=True)
 class Space:
     """`drafts`: bytes in drafts; `free`: bytes that the file system still has, as far as we may use them; `total`:
-    its size in bytes.
+    its size in bytes; `drafts_of`: bytes in the drafts of each upstream, by its fingerprint.
     """
 
     drafts: int
     free: int
     total: int
+    drafts_of: Mapping[str, int] = field(default_factory=dict)
 
 
 class StorageKeeper(Protocol):

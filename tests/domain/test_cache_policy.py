@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, victims
+from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, is_worth_a_download, victims
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
@@ -166,3 +166,17 @@ def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str,
 def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
     assert victims([("a", 1)], 0) == []
     assert victims([], 5) == []
+
+
+def test_drafts_have_half_of_the_cache_and_those_of_one_of_several_upstreams_a_quarter() -> None:
+    assert (Room(1000).for_drafts, Room(1000).for_drafts_of_one) == (500, 500)
+    assert (Room(1000, 3).for_drafts, Room(1000, 3).for_drafts_of_one) == (500, 250)
+    assert (Room(0).step, Room(6400).step, Room(1 << 40).step) == (1, 100, 8 << 20)
+
+
+@pytest.mark.parametrize(
+    ("requests", "asked", "is_worth"),
+    [(1, 1, False), (1, 499, False), (1, 500, True), (2, 124, False), (2, 125, True), (10, 10, False)],
+)
+def test_small_parts_start_no_download_of_the_whole(requests: int, asked: int, is_worth: bool) -> None:  # noqa: FBT001
+    assert is_worth_a_download(requests, asked, 1000) == is_worth

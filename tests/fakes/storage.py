@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -231,7 +231,10 @@ class MemoryStorageKeeper:
     async def space(self) -> Space:
         drafts = sum(inode.size for inode in self._disk.growing.values())
         total = 1 << 40 if self._disk.room is None else self._disk.room
-        return Space(drafts, max(0, total - drafts - sum((await self.contents()).values())), total)
+        drafts_of: Counter[str] = Counter()
+        for (upstream, _), inode in self._disk.growing.items():
+            drafts_of[upstream.fingerprint] += inode.size
+        return Space(drafts, max(0, total - drafts - sum((await self.contents()).values())), total, drafts_of)
 
     async def sweep_drafts(self, older_than: float = 0.0) -> int:
         # Nobody notes here when a draft was written to: as if all were of this moment.

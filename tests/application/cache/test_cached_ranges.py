@@ -46,11 +46,13 @@ def test_a_part_that_is_not_there_is_refused_with_the_size() -> None:
     assert crowd.run(act()) == len(BIG)
 
 
-def test_a_part_of_a_cold_blob_passes_at_once_and_fills_behind() -> None:
+def test_parts_of_a_cold_blob_pass_at_once_and_fill_behind_when_they_show_interest() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
         got = await crowd.read(byte_range=ByteRange(5, 9))
+        assert crowd.fill is None
+        assert await crowd.read(byte_range=ByteRange(0, len(BIG) // 8)) == BIG[: len(BIG) // 8 + 1]
         await soon(lambda: BIG_DIGEST in crowd.service.parts.store().content)
         crowd.upstream.asked.clear()
         assert await crowd.read(byte_range=ByteRange(100, 199)) == BIG[100:200]

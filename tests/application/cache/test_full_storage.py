@@ -173,7 +173,7 @@ def test_a_blob_of_unknown_length_stays_below_the_bound_too() -> None:
 def test_many_fills_at_once_stay_below_the_bound() -> None:
     """Each fits alone; together they do not. What lies in drafts counts."""
     crowd = Full(cache_size="1MiB")
-    blobs = [bytes([number]) * 700_000 for number in range(1, 4)]
+    blobs = [bytes([number]) * 400_000 for number in range(1, 5)]
     digests = [crowd.upstream.put_blob(str(PRIVATE), blob) for blob in blobs]
     most = 0
 

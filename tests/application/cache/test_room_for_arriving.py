@@ -1,0 +1,254 @@
+"""Room is made as bytes arrive; what only might arrive evicts nothing, and no download takes the whole cache."""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from application.cache.sweep_cache import SweepCache
+from application.ports.content_store import Draft, StorageFull
+from domain.cache_policy import Room
+from domain.content import ByteRange
+from domain.digest import Digest
+from domain.events import BytesFetched, ContentEvicted, FillStarted, StorageRanFull
+from tests.adapters.storage.places import OTHER, UPSTREAM
+from tests.application.cache.crowd import Crowd
+from tests.application.cache.watched import BIG, PIECE, held, soon
+from tests.application.service import PRIVATE
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
+from tests.fakes.storage_books import MemoryUsageIndex
+
+MIB = 1 << 20
+
+
+class Stocked(Crowd):
+    """A cache of 4 MiB that is nearly full of blobs of 100 kB."""
+
+    def __init__(self) -> None:
+        super().__init__(cache_size="4MiB")
+        self.small = [self.blob(100_000, number) for number in range(40)]
+
+    def blob(self, size: int, number: int) -> Digest:
+        return self.upstream.put_blob(str(PRIVATE), bytes([number]) * size)
+
+    async def fill_up(self) -> None:
+        for digest in self.small:
+            await self.read(digest=digest)
+        await self.service.parts.background().close()
+        self.upstream.asked.clear()
+        self.service.events.clear()
+        assert self.kept == 40
+
+    @property
+    def kept(self) -> int:
+        """How many of the small blobs are still there."""
+        content = self.service.parts.store().content
+        return sum(digest in content for digest in self.small)
+
+    @property
+    def fetched(self) -> int:
+        return sum(event.count for event in self.service.events if isinstance(event, BytesFetched))
+
+
+def test_a_declared_size_evicts_nothing_before_bytes_arrive() -> None:
+    crowd = Stocked()
+    digest = crowd.blob(1_500_000, 99)
+
+    async def act() -> None:
+        await crowd.fill_up()
+        gate = held(crowd.upstream)
+        reading = crowd.read(digest=digest)
+        fills, upstream = crowd.service.parts.fills(), crowd.service.parts.upstream()
+        await soon(lambda: (fill := fills.running(upstream, digest)) is not None and fill.size >= 2 * PIECE)
+        assert crowd.kept == 40
+        gate.set()
+        assert len(await reading) == 1_500_000
+        await soon(lambda: digest in crowd.service.parts.store().content)
+        assert 20 <= crowd.kept < 40
+
+    crowd.run(act())
+
+
+def test_one_byte_of_a_cold_blob_evicts_nothing_and_downloads_nothing_else() -> None:
+    crowd = Stocked()
+    digest = crowd.blob(1_500_000, 99)
+
+    async def act() -> None:
+        await crowd.fill_up()
+        assert await crowd.read(digest=digest, byte_range=ByteRange(0, 0)) == bytes([99])
+        await asyncio.sleep(0.05)
+        assert crowd.kept == 40
+
+    crowd.run(act())
+    assert [fetch.byte_range for fetch in crowd.upstream.asked] == [ByteRange(0, 0)]
+    assert (crowd.count(FillStarted), crowd.fetched) == (0, 1)
+
+
+@pytest.mark.parametrize("blobs", [1, 10])
+def test_ten_requests_for_one_byte_make_the_upstream_send_ten_bytes(blobs: int) -> None:
+    crowd = Stocked()
+    digests = [crowd.blob(500_000, 99 + number) for number in range(blobs)] * (10 // blobs)
+
+    async def act() -> None:
+        for digest in digests:
+            await crowd.read(digest=digest, byte_range=ByteRange(7, 7))
+        await asyncio.sleep(0.05)
+
+    crowd.run(act())
+    assert (crowd.count(FillStarted), crowd.fetched) == (0, 10)
+
+
+def test_a_body_without_a_length_and_without_an_end_leaves_most_of_the_cache() -> None:
+    crowd = Stocked()
+    endless = crowd.blob(12 * MIB, 99)
+
+    async def act() -> None:
+        await crowd.fill_up()
+        crowd.upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, size=None))
+        assert len(await crowd.read(digest=endless)) == 12 * MIB
+        # Half of the bound is for what arrives, and a tenth more is freed at a time.
+        assert crowd.kept * 100_000 >= 4 * MIB * 0.3
+        assert endless not in crowd.service.parts.store().content
+
+    crowd.run(act())
+    assert crowd.count(StorageRanFull) == 1
+
+
+def test_a_blob_that_would_never_fit_evicts_nothing_and_reaches_the_client() -> None:
+    crowd = Stocked()
+    large = crowd.blob(3 * MIB, 99)
+
+    async def act() -> None:
+        await crowd.fill_up()
+        assert len(await crowd.read(digest=large)) == 3 * MIB
+        assert crowd.kept == 40
+
+    crowd.run(act())
+    assert (crowd.count(ContentEvicted), crowd.count(StorageRanFull)) == (0, 1)
+
+
+def test_only_a_few_downloads_go_on_without_a_reader() -> None:
+    crowd = Crowd()
+    digests = [crowd.upstream.put_blob(str(PRIVATE), bytes([number]) * 300_000) for number in range(7)]
+
+    async def act() -> tuple[int, int]:
+        fills = crowd.service.parts.fills()
+        gates = []
+        for digest in digests:
+            gates.append(held(crowd.upstream))
+            reading = crowd.read(digest=digest)
+            await soon(lambda: (fill := fills.running(crowd.service.parts.upstream(), digest)) is not None  # noqa: B023
+                       and fill.size >= 2 * PIECE)  # fmt: skip
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            crowd.service.clock.advance(1)
+        running = [digest for digest in digests if fills.running(crowd.service.parts.upstream(), digest)]
+        await soon(lambda: len(fills._tasks) == 4)
+        still = [digest for digest in digests if fills.running(crowd.service.parts.upstream(), digest)]
+        assert set(still) <= set(running)
+        assert still == digests[3:]  # those that lost their reader last
+        kept = len(crowd.service.parts.store().drafts)
+        for gate in gates:
+            gate.set()
+        return len(still), kept
+
+    assert crowd.run(act()) == (4, 7)  # and what the others have by then is kept, to go on with
+
+
+def test_parts_start_no_download_where_a_few_run_without_a_reader_already() -> None:
+    crowd = Crowd()
+    digests = [crowd.upstream.put_blob(str(PRIVATE), bytes([number]) * 300_000) for number in range(6)]
+
+    async def act() -> int:
+        gates = []
+        for digest in digests:
+            crowd.upstream.alter = lambda answer: replace(answer, piece=PIECE)
+            # More than half of it: one such request is enough.
+            gates.append(held(crowd.upstream, 160_001))
+            await crowd.read(digest=digest, byte_range=ByteRange(0, 160_000 - 1))
+        await asyncio.sleep(0.05)
+        started = crowd.count(FillStarted)
+        for gate in gates:
+            gate.set()
+        return started
+
+    assert crowd.run(act()) == 4
+
+
+class Sharing:
+    """Drafts of two upstreams in a cache of 1000 bytes; each draft is 100 bytes long."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryDisk()
+        self.store = MemoryContentStore(self.disk)
+        usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
+        keeper = MemoryStorageKeeper(self.disk)
+        self.sweep = SweepCache(self.store, keeper, usage, usage, Room(1000, 2), clock, events)
+        self._number = 0
+
+    async def draft(self, upstream: Any) -> Draft:
+        """Another one, for which room was made."""
+        self._number += 1
+        digest = Digest.of(bytes([self._number]))
+        await self.sweep.make_room_in_draft(upstream, digest, 100, 100)
+        draft: Any = await self.store.lease(upstream, digest)
+        await draft.append(deque([b"-" * 100]))
+        self.sweep.promise(upstream, digest, 0)
+        return draft
+
+
+def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together() -> None:
+    sharing = Sharing()
+
+    async def act() -> None:
+        drafts = [await sharing.draft(UPSTREAM) for _ in range(2)]
+        with pytest.raises(StorageFull):
+            await sharing.draft(UPSTREAM)
+        # The other upstream has its own share, up to what all may have together.
+        drafts += [await sharing.draft(OTHER) for _ in range(2)]
+        with pytest.raises(StorageFull):
+            await sharing.draft(OTHER)
+        for draft in drafts:
+            await draft.release(keep=False)
+            draft.file.close()
+
+    asyncio.run(act())
+
+
+def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> None:
+    sharing = Sharing()
+
+    async def act() -> None:
+        for _ in range(4):
+            draft = await sharing.draft(UPSTREAM)
+            await draft.release(keep=True)
+            draft.file.close()
+
+    asyncio.run(act())
+
+
+def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
+    sharing = Sharing()
+
+    async def act() -> None:
+        await sharing.sweep.make_room_in_draft(UPSTREAM, Digest.of(b"a"), 200, 200)
+        with pytest.raises(StorageFull):
+            await sharing.sweep.make_room_in_draft(UPSTREAM, Digest.of(b"b"), 100, 100)
+        sharing.sweep.promise(UPSTREAM, Digest.of(b"a"), 0)
+        await sharing.sweep.make_room_in_draft(UPSTREAM, Digest.of(b"b"), 100, 100)
+
+    asyncio.run(act())
+
+
+def test_a_blob_below_its_share_is_kept() -> None:
+    crowd = Crowd(cache_size="1MiB")
+
+    async def act() -> None:
+        assert await crowd.read() == BIG
+        await soon(lambda: list(crowd.service.parts.store().content.values()) == [BIG])
+
+    crowd.run(act())

@@ -1,0 +1,62 @@
+"""What a cache of 16 MiB evicts for requests that bring nothing, and what its upstream is made to send."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import MIB, Cached, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.processes import wait_until
+from tests.e2e.proxy import Serving
+
+pytestmark = pytest.mark.real()
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, workplace / "room-upstream") as running_one:
+        yield running_one
+
+
+@pytest.fixture
+def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
+    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="16MiB") as found:
+        for _ in range(14):
+            found.warm()
+        yield found
+    assert found.cache.wrong() == []
+    upstream.control()
+
+
+def test_one_byte_of_a_large_blob_evicts_nothing(house: Cached) -> None:
+    blob = house.upstream.blob(6 * MIB)
+    before = house.cache.content_size()
+    pulled = house.pull(blob, Range="bytes=0-0")
+    assert (pulled.status, pulled.body) == (206, blob.content[:1])
+    assert not wait_until(lambda: house.cache.content_size() < before, 1)
+    assert house.cache.drafted() == 0
+
+
+def test_ten_requests_for_a_byte_make_the_upstream_send_ten_bytes(house: Cached) -> None:
+    blobs = [house.upstream.blob(2 * MIB) for _ in range(5)] * 2
+    mark = house.upstream.mark()
+    for blob in blobs:
+        assert house.pull(blob, Range="bytes=1-1").body == blob.content[1:2]
+    assert not wait_until(lambda: len(house.upstream.log(mark)) > 10, 1)
+    assert sum(entry["sent"] for entry in house.upstream.log(mark)) == 10
+
+
+def test_a_body_without_a_length_leaves_content_in_the_cache(house: Cached) -> None:
+    blob = house.upstream.blob(40 * MIB)
+    house.upstream.control({"path": blob.digest, "chunked": True})
+    assert house.gives(blob)
+    assert house.cache.content_size() >= 4 * MIB
+    assert wait_until(lambda: house.cache.drafted() == 0, 10)
+
+
+def test_a_blob_that_never_fits_reaches_the_client_and_evicts_nothing(house: Cached) -> None:
+    blob = house.upstream.blob(12 * MIB)
+    before = house.cache.content_size()
+    assert house.gives(blob)
+    assert house.cache.content_size() == before
+    assert not house.cache.file(blob.digest).exists()
