@@ -31,7 +31,7 @@ def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
     """The exit status: 0, 1 where damage was found or nothing matched, 2 for wrong words."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: is off; there is no cache to look into")
-    act_as_owner(settings)
+    act_as_owner(settings, may_stay_root=True)
     prepare_storage(settings)
     return asyncio.run(_run(settings, options))
 

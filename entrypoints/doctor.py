@@ -88,7 +88,7 @@ class _Doctor:
             print("ok: the cache is off")
             return False
         try:
-            act_as_owner(self._settings)
+            act_as_owner(self._settings, may_stay_root=True)
             prepare_storage(self._settings)
         except SettingsError as error:
             self._wrong(str(error))

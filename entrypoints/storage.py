@@ -9,7 +9,7 @@ from pathlib import Path
 from adapters.clock import SystemClock
 from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
-from adapters.storage.folders import cache_folder, demand_usable, owner_of_cache
+from adapters.storage.folders import ACTING, cache_folder, demand_usable, owner_of_cache
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.nothing import (
     NoContentPlaces,
@@ -95,10 +95,13 @@ def storage_folder(settings: Settings) -> Path | None:
         return settings.cache_dir
 
 
-def act_as_owner(settings: Settings) -> None:
+def act_as_owner(settings: Settings, *, may_stay_root: bool) -> None:
     """A command that root runs beside the service goes on as the user whom the cache belongs to. So it finds the folder
     that the service uses, what it makes belongs to the service, and nothing that another user planted has root's
-    rights to act with. Nothing happens for other users. Raises SettingsError.
+    rights to act with. Nothing happens for other users.
+
+    `may_stay_root`: where only root can reach the folder, as below /var/lib/private, root works in it for its owner,
+    which is right for commands that make no new files. Raises SettingsError.
     """
     if os.geteuid() != 0 or settings.cache_dir is None:
         return
@@ -106,14 +109,37 @@ def act_as_owner(settings: Settings) -> None:
     if user == 0:
         return
     try:
-        os.setgroups([group])
-        os.setgid(group)
-        os.setuid(user)
+        if _reaches(settings.cache_dir, user, group):
+            os.setgroups([group])
+            os.setgid(group)
+            os.setuid(user)
+            return
+        reason = "only root can reach it"
     except OSError as error:
+        reason = f"this command cannot act as that user: {error.strerror}"
+    if not may_stay_root:
         raise SettingsError(
-            f"CACHE_DIR: got {str(settings.cache_dir)!r}, which belongs to user number {user}, and this command cannot "
-            f"act as that user ({error.strerror}); run it as that user"
-        ) from error
+            f"CACHE_DIR: got {str(settings.cache_dir)!r}, which belongs to user number {user} ({reason}); "
+            "run this command as that user, where the service runs"
+        )
+    ACTING.number = user
+
+
+def _reaches(folder: Path, user: int, group: int) -> bool:
+    """Whether that user can open the cache. For root. Raises OSError where root may not act as that user."""
+    groups, own_group = os.getgroups(), os.getegid()
+    os.setgroups([group])
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        with cache_folder(folder, make=True):
+            return True
+    except OSError:
+        return False
+    finally:
+        os.seteuid(0)
+        os.setegid(own_group)
+        os.setgroups(groups)
 
 
 def sweep_storage(settings: Settings) -> None:

@@ -34,7 +34,7 @@ def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
     """The exit status: 0, 1 where an image could not be had, 2 for wrong words."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: is off; there is no cache to warm")
-    act_as_owner(settings)
+    act_as_owner(settings, may_stay_root=False)
     prepare_storage(settings)
     try:
         images = [_image(text, options.platform) for text in options.images]

@@ -31,6 +31,15 @@ class CacheFolder(NamedTuple):
     path: Path
 
 
+class ActingUser:
+    """The user whose cache this process works in: its own, unless root works in another user's."""
+
+    number: int | None = None
+
+
+ACTING = ActingUser()
+
+
 class ForeignFolder(PermissionError):
     """The subfolder that the service would use belongs to another user."""
 
@@ -108,7 +117,7 @@ def is_shared(state: os.stat_result) -> bool:
 
     With access control lists the bits of the group are the most that any list grants (acl(5)).
     """
-    return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, os.geteuid()}
+    return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, _user()}
 
 
 def descend(descriptor: int, names: Iterable[str], *, make: bool = False) -> int:
@@ -189,9 +198,13 @@ def _open_inner(descriptor: int, name: str, *, make: bool) -> int:
     return os.open(name, _INNER, dir_fd=descriptor)
 
 
+def _user() -> int:
+    return os.geteuid() if ACTING.number is None else ACTING.number
+
+
 def _demand_own(own: int, configured: Path) -> None:
     state = os.fstat(own)
-    if state.st_uid != os.geteuid():
+    if state.st_uid != _user():
         reason = f"other users can write to it, and {SUBFOLDER!r} in it belongs to another user, number {state.st_uid}"
         raise ForeignFolder(errno.EACCES, reason, str(configured))
     if stat.S_IMODE(state.st_mode) & ~_PRIVATE & 0o777:

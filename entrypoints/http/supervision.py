@@ -8,6 +8,11 @@ uses the very connection to its state that it may have interrupted. So the signa
 lost) until each process can act on them: the main process takes them in a thread that passes the word on to its
 loop, and workers leave SIGTERM to the main process.
 
+Two ends are not asked for. When the main process is killed, its children are told by a ParentWatch: workers finish
+their transfers as at any stop, and close the port at once. When Sanic's helper process is killed, which keeps the
+workers' states, Sanic's main process cannot go on: one line says so, the workers are told in the same way, and the
+exit status has a service manager start everything again.
+
 SIGHUP, on which the settings are read anew, is held from the very start (`entrypoints/start.py`) and goes nowhere
 else: workers learn what there is to learn from a SettingsBoard.
 """
@@ -22,10 +27,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from multiprocessing.process import BaseProcess
+from typing import NoReturn
 
 from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
+from entrypoints.http.parent_watch import ParentWatch
 from entrypoints.http.reloading import Reloading
 from entrypoints.start import hold_hang_up
 
@@ -33,6 +41,8 @@ _LOG = logging.getLogger("docker_image_proxy")
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 1.0  # not shorter: a process must not be asked for twice before Sanic has begun it
+STATUS_TO_RESTART = 1
+"""The exit status of a service that ended without being told to; 2 is for settings that stop the start."""
 _TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
 
 
@@ -40,35 +50,80 @@ def supervise(app: App, reloading: Reloading) -> None:
     """Called in the main process, before it starts the workers."""
     hold_hang_up()
     reloading.guard_forks()
+    parent = ParentWatch()
+    parent.guard_forks()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    app.main_process_ready(partial(_release_in_main, reloading=reloading))
+    app.main_process_ready(partial(_release_in_main, reloading=reloading, parent=parent))
     app.before_server_start(_hold_in_worker)
-    app.after_server_start(_release_in_worker)
+    app.after_server_start(partial(_release_in_worker, parent=parent))
     app.before_server_stop(_close_connections_early)
 
 
 def end_workers() -> None:
-    """Called in the main process when it can supervise no longer, because Sanic's helper that keeps the workers' states
-    was killed, say. Python would wait for the workers, whose socket is shut by then, and no service manager would see
-    that it has something to start again.
+    """Called in the main process when it fails. Python would wait for the workers, whose socket is shut by then, and no
+    service manager would see that it has something to start again.
     """
     for process in multiprocessing.active_children():
         process.kill()
 
 
-async def _release_in_main(app: App, *, reloading: Reloading) -> None:
-    """When the workers have reported. Sanic has no event for that moment, hence the wrapped method."""
+async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatch) -> None:
+    """When the workers have reported. Sanic has no event for that moment, hence the wrapped methods."""
     manager = app.manager
+    # Sanic's helper is the only child that is there before the workers are.
+    helpers = multiprocessing.active_children()
+    is_ending = threading.Event()
     wait_for_workers: Callable[[], None] = manager.wait_for_ack
+    manage: Callable[[], None] = manager.run
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        threading.Thread(target=_watch, args=(manager, reloading), name="supervision", daemon=True).start()
+        watch = partial(_watch, manager, reloading, is_ending)
+        threading.Thread(target=watch, name="supervision", daemon=True).start()
+
+    def run() -> None:
+        try:
+            manage()
+        except (EOFError, OSError):
+            # Whatever fails when the helper is gone: a pipe is broken, a connection refused, its socket not there.
+            dead = [helper for helper in helpers if _has_ended(helper)]
+            if not dead:
+                raise
+            is_ending.set()
+            _end_without(dead[0], parent, app.ctx.settings.shutdown_grace)
 
     manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
+    manager.run = run  # type: ignore[method-assign]
 
 
-def _watch(manager: WorkerManager, reloading: Reloading) -> None:
+def _has_ended(process: BaseProcess) -> bool:
+    """The failure may be noticed a moment before the kernel reports the end."""
+    process.join(_WATCH_SECONDS)
+    return not process.is_alive()
+
+
+def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoReturn:
+    """End this process, whose helper is gone, after its workers. Not by an exception: on its way out, Sanic would ask
+    the helper once more.
+    """
+    _LOG.critical(
+        "the helper process %s, which keeps the workers' states, ended with status %s; "
+        "the service ends with status %s, to be started again",
+        helper.pid,
+        helper.exitcode,
+        STATUS_TO_RESTART,
+    )
+    workers = multiprocessing.active_children()
+    parent.release()
+    ends_by = time.monotonic() + grace
+    for worker in workers:
+        worker.join(max(0.0, ends_by - time.monotonic()))
+    end_workers()
+    logging.shutdown()
+    os._exit(STATUS_TO_RESTART)
+
+
+def _watch(manager: WorkerManager, reloading: Reloading, is_ending: threading.Event) -> None:
     """Sanic leaves a worker dead that was killed, by the kernel for want of memory, say. All that is done here is to
     send what Sanic's loop in the main thread acts on: a process by its name to be restarted, or the end.
 
@@ -79,11 +134,13 @@ def _watch(manager: WorkerManager, reloading: Reloading) -> None:
         if came == signal.SIGHUP:
             reloading.begin()
         reloading.look()
-        if time.monotonic() >= watched + _WATCH_SECONDS:
+        if time.monotonic() >= watched + _WATCH_SECONDS and not is_ending.is_set():
             _replace_dead(manager)
             watched = time.monotonic()
-    manager.monitor_publisher.send(_TERMINATE)
-    signal.sigwait(_STOP)
+    with suppress(OSError):
+        manager.monitor_publisher.send(_TERMINATE)
+    if not is_ending.is_set():
+        signal.sigwait(_STOP)
     for process in manager.processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
@@ -111,16 +168,35 @@ async def _hold_in_worker(_: App) -> None:
     os.setpgrp()
 
 
-async def _release_in_worker(app: App) -> None:
-    app.add_task(_release_when_serving(app))
+async def _release_in_worker(app: App, *, parent: ParentWatch) -> None:
+    app.add_task(_release_when_serving(app, parent))
 
 
-async def _release_when_serving(app: App) -> None:
+async def _release_when_serving(app: App, parent: ParentWatch) -> None:
     """Sanic installs its handlers before it serves, and stops cleanly only once it does."""
     while not app.state.is_running:  # noqa: ASYNC110 - Sanic sets a flag, no event
         await asyncio.sleep(_POLL_SECONDS)
-    asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        # Told twice, a worker would be cut off in the middle of letting its transfers finish.
+        if not app.ctx.is_stopping:
+            app.ctx.is_stopping = True
+            app.stop(terminate=False)
+
+    def stop_if_orphaned() -> None:
+        if parent.is_orphan:
+            stop()
+
+    def stop_soon() -> float:
+        with suppress(RuntimeError):  # its loop is closed, it ends already
+            loop.call_soon_threadsafe(stop)
+        grace: float = app.ctx.settings.shutdown_grace
+        return grace
+
+    parent.stop_by(stop_soon)
+    # SIGTERM is the main process's: it tells each worker once. A worker without one takes it for itself.
+    loop.add_signal_handler(signal.SIGTERM, stop_if_orphaned)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
 
 

@@ -206,6 +206,20 @@ def test_the_commands_of_root_find_the_place_that_the_service_uses(owner: int, b
 
 
 @only_root
+def test_root_looks_into_a_cache_that_its_owner_cannot_reach_but_warms_none(shared: Path) -> None:
+    """As with DynamicUser=, whose folders lie in /var/lib/private: the service reaches them in its own namespace."""
+    os.chown(shared, SERVICE, SERVICE)
+    shared.chmod(0o700)
+    cache_of(SERVICE, shared)
+    shared.parent.chmod(0o700)
+    status, said = command(shared, 0, "cache", "stats")
+    assert (status, "1 manifests and blobs" in said) == (0, True)
+    assert {path.lstat().st_uid for path in shared.rglob("*")} == {SERVICE}
+    assert command(shared, 0, "warm", "library/nginx:latest")[0] != 0
+    assert not (shared / SUBFOLDER).exists()
+
+
+@only_root
 def test_commands_of_a_third_user_are_refused(shared: Path) -> None:
     cache_of(SERVICE, shared)
     status, said = command(shared, OTHER, "cache", "stats")

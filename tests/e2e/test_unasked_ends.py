@@ -1,0 +1,235 @@
+"""Processes of the service that are killed: the main process, and the helper that keeps the workers' states."""
+
+import http.client
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cached import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream
+from tests.e2e.plain_http import connect
+from tests.e2e.processes import Process, free_port, port_open, session_pids, wait_until
+from tests.e2e.proxy import Proxy, Serving, command, environment
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, tmp_path_factory.mktemp("unasked")) as running:
+        yield running
+
+
+@pytest.fixture
+def mirror(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
+    upstream.control()
+    with cached(serve, upstream, tmp_path / "cache") as running:
+        yield running
+
+
+def workers_of(proxy: Proxy) -> set[int]:
+    with proxy.connection_to_each_worker() as connections:
+        return {proxy.worker_of(connection) for connection in connections}
+
+
+def helper_of(proxy: Proxy) -> int:
+    """The only process of the service that is neither the main one nor a worker."""
+    (helper,) = set(session_pids(proxy.process.pid)) - {proxy.process.pid} - workers_of(proxy)
+    return helper
+
+
+def kill_main(proxy: Proxy) -> None:
+    os.kill(proxy.process.pid, signal.SIGKILL)
+    proxy.process.wait(10)
+
+
+def all_end(proxy: Proxy, seconds: float = PATIENCE) -> bool:
+    return wait_until(lambda: session_pids(proxy.process.pid) == [], seconds)
+
+
+def can_bind(port: int) -> bool:
+    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+        return True
+    return False
+
+
+class Slow:
+    """A pull that is still running, because the upstream sends the rest of the blob only when it is told to."""
+
+    def __init__(self, mirror: Cached) -> None:
+        self.mirror, self.made = mirror, mirror.upstream.blob(2 * MIB)
+        mirror.upstream.control({"path": f".*{self.made.digest}", "hold_after": MIB})
+        self.connection = connect(mirror.proxy.url, timeout=PATIENCE)
+        self.connection.request("GET", self.made.path)
+        self.response = self.connection.getresponse()
+        self.begun = self.response.read(MIB // 2)
+
+    def finish(self) -> bool:
+        """Let the rest come; whether all arrived."""
+        self.mirror.upstream.control()
+        with closing(self.connection), self.response:
+            return self.begun + self.response.read() == self.made.content
+
+    def is_cut(self) -> bool:
+        with closing(self.connection), self.response:
+            try:
+                self.response.read()
+            except (http.client.IncompleteRead, ConnectionError):
+                return True
+            return False
+
+
+def test_no_process_outlives_a_main_process_that_was_killed(mirror: Cached) -> None:
+    assert len(session_pids(mirror.proxy.process.pid)) == 4, "main, helper, two workers"
+    kill_main(mirror.proxy)
+    assert all_end(mirror.proxy)
+
+
+def test_a_service_that_is_started_again_has_the_port(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    upstream.control()
+    settings = {"UPSTREAM_REGISTRY": upstream.url, "CACHE_DIR": str(tmp_path / "cache")}
+    with serve(**settings) as first:
+        kill_main(first)
+        with serve(port=first.port, **settings) as second:
+            assert not workers_of(second) & set(session_pids(first.process.pid))
+
+
+def test_the_port_is_free_while_transfers_of_before_finish(mirror: Cached) -> None:
+    pull = Slow(mirror)
+    kill_main(mirror.proxy)
+    assert wait_until(lambda: can_bind(mirror.proxy.port), PATIENCE)
+    assert pull.finish()
+    assert all_end(mirror.proxy)
+
+
+def test_what_does_not_finish_ends_with_the_grace(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    upstream.control()
+    with cached(serve, upstream, tmp_path / "cache", SHUTDOWN_GRACE="1") as mirror:
+        pull = Slow(mirror)
+        kill_main(mirror.proxy)
+        assert all_end(mirror.proxy)
+        assert pull.is_cut()
+
+
+def test_sigterm_to_workers_without_a_main_process_ends_them(mirror: Cached) -> None:
+    workers = workers_of(mirror.proxy)
+    kill_main(mirror.proxy)
+    for worker in workers:
+        with suppress(ProcessLookupError):  # it has noticed by itself
+            os.kill(worker, signal.SIGTERM)
+    assert all_end(mirror.proxy)
+
+
+def test_sigterm_to_workers_that_have_a_main_process_is_left_to_it(mirror: Cached) -> None:
+    workers = workers_of(mirror.proxy)
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+    time.sleep(1)
+    assert workers_of(mirror.proxy) == workers
+
+
+def starting(folder: Path, upstream: FaultyUpstream, children: int) -> tuple[Process, int]:
+    """A service that has just forked so many children, and its port. The helper is the first of them."""
+    upstream.control()
+    port = free_port()
+    process = Process(command("serve"), folder / "log", environment(port, {"UPSTREAM_REGISTRY": upstream.url}))
+    assert wait_until(lambda: len(session_pids(process.pid)) > children, PATIENCE, 0.001)
+    return process, port
+
+
+@pytest.mark.parametrize("children", [1, 2, 3])
+def test_a_main_process_that_is_killed_during_the_start_leaves_nothing(
+    children: int, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    process, port = starting(tmp_path, upstream, children)
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(10)
+        assert wait_until(lambda: session_pids(process.pid) == [], PATIENCE)
+        assert wait_until(lambda: can_bind(port), PATIENCE)
+    finally:
+        process.kill()
+
+
+def ends_with_one_line(mirror: Cached) -> None:
+    main = mirror.proxy.process
+    assert main.wait(PATIENCE) == 1
+    assert all_end(mirror.proxy)
+    assert "Traceback" not in main.log.read_text()
+    (line,) = mirror.complaints()
+    assert "the helper process" in line
+    assert "the service ends with status 1, to be started again" in line
+
+
+def test_without_its_helper_the_service_ends_with_one_line_and_a_status_to_be_started_again(mirror: Cached) -> None:
+    os.kill(helper_of(mirror.proxy), signal.SIGKILL)
+    ends_with_one_line(mirror)
+
+
+def test_without_its_helper_it_lets_transfers_finish(mirror: Cached) -> None:
+    pull = Slow(mirror)
+    os.kill(helper_of(mirror.proxy), signal.SIGKILL)
+    assert wait_until(lambda: not port_open(mirror.proxy.port), PATIENCE)
+    assert pull.finish()
+    ends_with_one_line(mirror)
+
+
+def test_without_its_helper_it_ends_within_the_grace(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    upstream.control()
+    with cached(serve, upstream, tmp_path / "cache", SHUTDOWN_GRACE="1") as mirror:
+        pull = Slow(mirror)
+        os.kill(helper_of(mirror.proxy), signal.SIGKILL)
+        ends_with_one_line(mirror)
+        assert pull.is_cut()
+
+
+def kill_helper(main: Process) -> None:
+    os.kill(min(set(session_pids(main.pid)) - {main.pid}), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("children", [1, 2, 3])
+def test_a_helper_that_is_killed_during_the_start_leaves_nothing(
+    children: int, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    process, _ = starting(tmp_path, upstream, children)
+    try:
+        kill_helper(process)
+        assert process.wait(PATIENCE) == 1
+        assert wait_until(lambda: session_pids(process.pid) == [], PATIENCE)
+        assert "Traceback" not in process.log.read_text()
+    finally:
+        process.kill()
+
+
+def test_a_helper_that_is_killed_during_a_stop_leaves_nothing(mirror: Cached) -> None:
+    helper = helper_of(mirror.proxy)
+    mirror.proxy.process.terminate()
+    os.kill(helper, signal.SIGKILL)
+    assert mirror.proxy.process.wait(PATIENCE) in {0, 1}
+    assert all_end(mirror.proxy)
+    assert "Traceback" not in mirror.proxy.process.log.read_text()
+
+
+@pytest.mark.parametrize("killed", ["worker", "helper", "main"])
+def test_whichever_process_is_killed_a_started_service_serves_on(
+    killed: str, serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
+    """As a service manager does it: started again when it has ended."""
+    upstream.control()
+    settings = {"UPSTREAM_REGISTRY": upstream.url, "CACHE_DIR": str(tmp_path / "cache")}
+    with serve(**settings) as first:
+        made: Made = upstream.blob()
+        victims = {"worker": min(workers_of(first)), "helper": helper_of(first), "main": first.process.pid}
+        os.kill(victims[killed], signal.SIGKILL)
+        if killed == "worker":
+            assert wait_until(lambda: victims["worker"] not in workers_of(first), PATIENCE)
+            assert first.get(made.path).body == made.content
+            return
+        assert first.process.wait(PATIENCE) != 0
+        with serve(port=first.port, **settings) as second:
+            assert second.get(made.path).body == made.content
