@@ -20,7 +20,7 @@ from tests.application.service import PRIVATE
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
-from tests.fakes.storage_books import MemoryUsageIndex
+from tests.fakes.storage_books import MemoryContentPlaces, MemoryLinkIndex, MemoryTagIndex, MemoryUsageIndex
 
 MIB = 1 << 20
 
@@ -187,7 +187,8 @@ class Sharing:
         self.store = MemoryContentStore(self.disk)
         usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
         keeper = MemoryStorageKeeper(self.disk)
-        self.sweep = SweepCache(self.store, keeper, usage, usage, Room(1000, 2), clock, events)
+        places = MemoryContentPlaces(MemoryLinkIndex(), MemoryTagIndex())
+        self.sweep = SweepCache(self.store, keeper, usage, usage, places, Room(1000, 2), clock, events)
         self._number = 0
 
     async def draft(self, upstream: Any) -> Draft:
