@@ -56,7 +56,7 @@ class ReportStatus:
 
     async def _ask(self, upstream: Upstream) -> UpstreamStatus:
         try:
-            await self._registry.ping(upstream, Passed())
+            await self._registry.ping(upstream, Passed(), is_probe=True)
         except RegistryError as error:
             return UpstreamStatus(upstream.url, reachable=False, checked_at=self._clock.now(), reason=error.message)
         return UpstreamStatus(upstream.url, reachable=True, checked_at=self._clock.now())

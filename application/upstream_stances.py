@@ -119,7 +119,7 @@ class UpstreamStances:
 
     async def _ask(self, upstream: Upstream) -> None:
         try:
-            answer = await self._registry.ping(upstream, Passed())
+            answer = await self._registry.ping(upstream, Passed(), is_probe=True)
         except MirrorFault as fault:
             self._failed[upstream] = _Failure(self._clock.now(), fault.message, is_ours=True)
         except RegistryError as error:

@@ -21,6 +21,7 @@ RegistryError
 |   |-- IdentityRefused     it does not accept the mirror's own identity
 |   `-- RealmRefused        its challenge leads where credentials must not go
 |-- MirrorFault             says nothing of the upstream, and is never counted as its outage
+|   |-- MirrorBusy          too many requests wait for the upstream already
 |   `-- RequestNotSent      a request to the upstream could not be built or sent
 `-- UpstreamChallenged      internal: a 401 that a use case turns into one of ours
 
@@ -225,6 +226,16 @@ class MirrorFault(RegistryError):
     """The mirror itself could not ask the upstream. It says nothing about the upstream: no older answer may stand in
     for it, and no address of the upstream counts as failed.
     """
+
+
+class MirrorBusy(MirrorFault):
+    """Too many requests wait here for their turn at the upstream. `retry_after` is in seconds."""
+
+    code = "TOOMANYREQUESTS"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RequestNotSent(MirrorFault):

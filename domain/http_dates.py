@@ -1,6 +1,5 @@
 """Dates in HTTP header fields."""
 
-from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 
@@ -11,6 +10,6 @@ def parse_http_date(field: str | None) -> float | None:
     """
     try:
         date = parsedate_to_datetime(field or "")
+        return (date if date.tzinfo else parsedate_to_datetime(f"{field} GMT")).timestamp()
     except (ValueError, OverflowError):
         return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Self
@@ -45,7 +45,7 @@ class Request:
     """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
     `keeps_query`: the query goes on to where a redirect leads that says none of its own. `may_be_empty`: a HEAD may say
     that the content has 0 bytes. `check` is called when it is
-    this request's turn, and raises where there is no sense in it any more.
+    this request's turn, and raises where there is no sense in it any more. `is_probe`: it does not wait for a turn.
     """
 
     method: str
@@ -57,6 +57,7 @@ class Request:
     keeps_query: bool = False
     may_be_empty: bool = False
     check: Check | None = field(default=None, compare=False, repr=False)
+    is_probe: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -130,7 +131,7 @@ class HttpClient:
 
         It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
         """
-        async with self._gate.slot(), self._exchange(request) as response:
+        async with nullcontext() if request.is_probe else self._gate.slot(), self._exchange(request) as response:
             yield response
 
     @asynccontextmanager
@@ -143,9 +144,7 @@ class HttpClient:
         for _ in range(_HOPS):
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
             if is_own := origin_of(url) == request.origin:
-                await self._gate.turn()  # elsewhere it is storage's business
-                if request.check:
-                    await request.check()
+                await self._turn(request)  # elsewhere it is storage's business
             reach = self._configured.reach(request.origin, origin_of(url))
             response = await self._send_or_cut(asked.with_authorization(authorization), reach)
             if response is None:
@@ -176,6 +175,12 @@ class HttpClient:
             if request.method == "HEAD" and _was_cut(fault):
                 return None
             raise
+
+    async def _turn(self, request: Request) -> None:
+        if not request.is_probe:
+            await self._gate.turn()
+        if request.check:
+            await request.check()
 
     async def _send(self, request: Request, reach: Reach) -> aiohttp.ClientResponse:
         method, url = request.method, request.url

@@ -72,10 +72,11 @@ class HttpUpstreamRegistry:
         self._logins = logins
         self._failover = failover
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+        ask = partial(self._ping, right, is_probe=is_probe)
         if not upstream.fallbacks:
-            return await self._ping(right, upstream)
-        return await self._failover.first(upstream, partial(self._ping, right))
+            return await ask(upstream)
+        return await self._failover.first(upstream, ask)
 
     def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
         upstream = fetch.resource.upstream
@@ -83,8 +84,11 @@ class HttpUpstreamRegistry:
             return self._open(fetch, upstream)
         return self._failover.opened(upstream, partial(self._open, fetch))
 
-    async def _ping(self, right: UpstreamRight, endpoint: Upstream, check: Check | None = None) -> PingAnswer:
-        request = Request("GET", URL(f"{endpoint.url}/v2/", encoded=True), (_UNCODED,), follow=False, check=check)
+    async def _ping(
+        self, right: UpstreamRight, endpoint: Upstream, check: Check | None = None, *, is_probe: bool = False
+    ) -> PingAnswer:
+        address = URL(f"{endpoint.url}/v2/", encoded=True)
+        request = Request("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
         said_at = None
         try:
             async with self._authorized(request, endpoint, right, None) as response:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from application.ports.token_relay import TokenRelay, TokenRequest
+from application.ports.upstream_queue import QueueWatch, current_watch
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
-from domain.errors import RegistryError, ScopeInvalid, UpstreamBroken
+from domain.errors import MirrorFault, RegistryError, ScopeInvalid, UpstreamBroken
 from domain.ports import Clock
 from domain.trust import Stance
 from domain.upstreams import Upstream
@@ -34,6 +36,19 @@ class _Login:
     until: float = 0.0
     failure: RegistryError | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    work: QueueWatch = field(default_factory=QueueWatch)
+    """That of whoever holds the lock."""
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Holds the lock. While another one does, who waits is in the queue as long as that one is."""
+        with self.work.followed_by(current_watch()) if self.lock.locked() else nullcontext():
+            await self.lock.acquire()
+        self.work = current_watch()
+        try:
+            yield
+        finally:
+            self.lock.release()
 
 
 class SessionLogins:
@@ -57,7 +72,7 @@ class SessionLogins:
         """
         login = self._slot(key)
         waited = login.lock.locked()
-        async with login.lock:
+        async with login.turn():
             if waited and login.failure:
                 # Who waited for this login shares its failure: in turn, each would wait as long again.
                 raise login.failure
@@ -67,6 +82,8 @@ class SessionLogins:
             login.authorization, login.failure = None, None
             try:
                 await self._log_in(login, key, Stance(tuple(challenges)))
+            except MirrorFault:
+                raise  # it says nothing to the others who wait
             except RegistryError as error:
                 login.failure = error
                 raise

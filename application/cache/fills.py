@@ -9,6 +9,7 @@ from application.cache.fill_parts import FillParts
 from application.cache.fill_task import FillTask
 from application.cache.remembered import Remembered
 from application.ports.content_store import StorageFull
+from application.ports.upstream_queue import QueueWatch, watched_by
 from domain.cache_policy import Room, is_worth_a_download
 from domain.digest import Digest
 from domain.events import StorageRanFull
@@ -119,7 +120,8 @@ class Fills:
     def _start(self, fill: Fill) -> Fill:
         self._running[fill.upstream, fill.digest] = fill
         # The context of the request that began it: the access log tells what the upstream answered to it.
-        task = asyncio.create_task(self._run(fill), context=copy_context())
+        with watched_by(QueueWatch(lambda: fill.readers > 0)):
+            task = asyncio.create_task(self._run(fill), context=copy_context())
         self._tasks[fill] = task
         fill.left_unread = self._left_unread
         return fill

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
+from application.ports.upstream_queue import QueueWatch, current_watch
+
 
 class FirstComers:
     """Joined gives one answer to all who ask the same with the same right. Here each looks for himself, because what
@@ -11,7 +13,7 @@ class FirstComers:
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[Hashable, asyncio.Event] = {}
+        self._under_way: dict[Hashable, tuple[asyncio.Event, QueueWatch]] = {}
 
     @asynccontextmanager
     async def turn(self, key: Hashable) -> AsyncIterator[bool]:
@@ -19,10 +21,13 @@ class FirstComers:
         did not get, all others try at once.
         """
         if under_way := self._under_way.get(key):
-            await under_way.wait()
+            ended, work = under_way
+            with work.followed_by(current_watch()):
+                await ended.wait()
             yield True
             return
-        done = self._under_way[key] = asyncio.Event()
+        done = asyncio.Event()
+        self._under_way[key] = done, current_watch()
         try:
             yield False
         finally:

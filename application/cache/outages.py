@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from application.cache.back_offs import Asker, BackOff, BackOffs
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
+from application.ports.upstream_queue import SharedWork, current_watch, watched_by
 from domain.allowance import RateLimit
 from domain.documents import one_line
 from domain.errors import (
@@ -43,6 +44,34 @@ class _Failure:
     message: str
 
 
+class _Patience(SharedWork):
+    """Bounds the time in which an upstream may be silent. Time in the queue before it is not counted."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._left = seconds
+        self.limit = asyncio.timeout(seconds)
+
+    def paused(self) -> None:
+        if self.limit.expired():
+            return
+        now = asyncio.get_running_loop().time()
+        self._left = max(0.0, (self.limit.when() or now) - now)
+        self.limit.reschedule(None)
+
+    def resumed(self) -> None:
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._left)
+
+
+async def _within(seconds: float, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What `start` gives. Raises TimeoutError where it takes longer, without the time in the queue."""
+    patience = _Patience(seconds)
+    with patience.followed_by(current_watch()), watched_by(patience):
+        async with patience.limit:
+            return await start()
+
+
 class Outages:
     """Remembers which upstreams have just failed, so that not every request waits for the next failure."""
 
@@ -73,8 +102,7 @@ class Outages:
         if manifests and not has_stand_in:
             self._back_offs.take_turn(asker)
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS if has_stand_in else None):
-                result = await start()
+            result = await (_within(_PATIENCE_SECONDS, start) if has_stand_in else start())
         except TimeoutError as error:
             timed_out = UpstreamTimedOut("the upstream did not answer in time")
             self._note(upstream, timed_out)

@@ -13,6 +13,8 @@ class RequestRecord:
     account: str | None = None
     account_stamp: str = ""
     upstream_status: int | None = None
+    client: str = ""
+    """The address of whoever asked, empty where that is the mirror itself. Upstreams are asked in turns by it."""
 
     def passed(self, account: str, stamp: str) -> None:
         """The account whose login or token was accepted; "" for the anonymous caller."""

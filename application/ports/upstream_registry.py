@@ -153,8 +153,11 @@ class PingAnswer:
 class UpstreamRegistry(Protocol):
     """Speaks to registries."""
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
-        """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer."""
+    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+        """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer, MirrorFault.
+
+        `is_probe`: the mirror asks on its own account, seldom, and without waiting in a queue before the upstream.
+        """
         ...
 
     def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:

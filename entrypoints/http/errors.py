@@ -22,6 +22,7 @@ from domain.errors import (
     CredentialsRefused,
     Denied,
     MethodUnsupported,
+    MirrorBusy,
     NoTokensHere,
     PageUnknown,
     RangeUnsatisfiable,
@@ -52,6 +53,7 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (ClientFault, 400),
     (UpstreamRejected, 400),
     (UpstreamThrottled, 429),
+    (MirrorBusy, 429),
     (UpstreamUndecided, 503),
     (UpstreamTimedOut, 504),
     (UpstreamFault, 502),
@@ -85,7 +87,7 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
             response.headers["Allow"] = ", ".join(allowed)
         case RangeUnsatisfiable(size=int(size)):
             response.headers["Content-Range"] = f"bytes */{size}"
-        case TooManyAttempts(retry_after=seconds):
+        case TooManyAttempts(retry_after=seconds) | MirrorBusy(retry_after=seconds):
             response.headers["Retry-After"] = str(seconds)
         case UpstreamThrottled(retry_after=str(retry_after)) if seconds_to_wait(retry_after, 0.0) is not None:
             response.headers["Retry-After"] = retry_after  # seconds, or a date

@@ -6,6 +6,7 @@ from sanic.compat import Header
 from application.blobs import BlobQuery
 from application.browse import Listing
 from application.manifests import ManifestAnswer, ManifestQuery
+from application.ports.request_record import current_record
 from application.rights import Caller
 from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
@@ -21,6 +22,13 @@ from entrypoints.http.queries import accept_lines, known_digests, link_to, names
 READ = ("GET", "HEAD")
 
 
+def client_address(request: Request) -> str:
+    """Also noted for the queue before an upstream, in which clients take turns."""
+    address: str = request.ctx.generation.proxies.client_of(request)
+    current_record().client = address
+    return address
+
+
 def caller_of(request: Request) -> Caller:
     """Raises RequestInvalid where the request carries several Authorization lines: which one to believe? Also for one
     that cannot be passed on.
@@ -29,7 +37,7 @@ def caller_of(request: Request) -> Caller:
     if len(lines) > 1:
         raise RequestInvalid("the request carries several Authorization headers")
     authorization, generation = parse_authorization(lines[0] if lines else None), request.ctx.generation
-    return Caller(authorization, generation.realm.of(request), generation.proxies.client_of(request))
+    return Caller(authorization, generation.realm.of(request), client_address(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:

@@ -18,7 +18,7 @@ from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
 from entrypoints.container import Container
 from entrypoints.http.errors import error_body
-from entrypoints.http.pull_routes import caller_of, naming_of
+from entrypoints.http.pull_routes import caller_of, client_address, naming_of
 
 _NOT_STORED = {"Cache-Control": "no-store"}
 # RFC 6749 section 5.2: the characters that error_description may hold, turned round.
@@ -84,7 +84,7 @@ def _form_query(request: Request) -> TokenQuery:
         refresh_token=refresh_token,
         offline=form.get("access_type") == "offline",
         client_id=form.get("client_id"),
-        address=request.ctx.generation.proxies.client_of(request),
+        address=client_address(request),
     )
 
 

@@ -234,5 +234,5 @@ def test_closing_ends_a_probe_that_hangs() -> None:
     service.run(ask())
 
 
-async def hang(*_: object) -> None:
+async def hang(*_: object, **__: object) -> None:
     await asyncio.Event().wait()

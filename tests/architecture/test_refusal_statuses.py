@@ -43,6 +43,7 @@ EXPECTED = {
     errors.RealmRefused: 502,
     errors.MirrorFault: 500,
     errors.RequestNotSent: 500,
+    errors.MirrorBusy: 429,
     errors.UpstreamChallenged: 401,
 }
 # OCI distribution specification, section "Error Codes", and those that the distribution project adds to it.

@@ -98,7 +98,7 @@ class FakeUpstream:
 
     # --- the registry ---
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
         self.pinged.append(right)
         self._fail()
         if self.scheme == "none" or self._caller(right) is not None:

@@ -18,7 +18,7 @@ class FakeUpstreams:
 
     by_url: dict[str, FakeUpstream]
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
         return await self.by_url[upstream.url].ping(upstream, right)
 
     @asynccontextmanager

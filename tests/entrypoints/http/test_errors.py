@@ -8,6 +8,7 @@ from domain.challenge import Challenge
 from domain.errors import (
     Denied,
     MethodUnsupported,
+    MirrorBusy,
     RangeUnsatisfiable,
     RegistryError,
     Unauthorized,
@@ -182,3 +183,8 @@ async def test_unexpected_error_tells_no_details(start: Start, upstream: FakeUps
 @pytest.mark.parametrize("field", ["soon", "-1", "1.5", "x\udcff", ""])
 def test_a_retry_after_that_is_no_time_is_not_passed_on(field: str) -> None:
     assert "Retry-After" not in error_response(UpstreamThrottled("slow down", retry_after=field), "s").headers
+
+
+def test_a_full_queue_is_told_with_the_time_to_wait() -> None:
+    response = error_response(MirrorBusy("too many requests wait for the upstream here", retry_after=5), "s")
+    assert (response.status, response.headers["Retry-After"]) == (429, "5")

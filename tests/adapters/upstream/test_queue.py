@@ -1,0 +1,228 @@
+"""The queue before an upstream with bounds: in turns by client address, bounded, and without those who have left."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from adapters.upstream import bounds
+from adapters.upstream.bounds import Bounds, Gate
+from application.ports.request_record import begin_record
+from application.ports.upstream_queue import QueueWatch, SharedWork, current_watch, watched_by
+from application.ports.upstream_registry import Passed
+from domain.errors import MirrorBusy, RequestNotSent
+from tests.adapters.upstream.line import CONTENT, in_loop, line
+from tests.adapters.upstream.pair import gives, pair
+from tests.adapters.upstream.wire import Say, reply
+
+TIME = 5.0  # seconds, for what must not wait for ever
+RATE = 200.0
+
+
+def one_slot() -> Gate:
+    return Gate(Bounds(max_connections=1))
+
+
+async def use(gate: Gate, by: str) -> None:
+    if by == "rate":
+        await gate.turn()
+    else:
+        async with gate.slot():
+            await asyncio.sleep(0.001)
+
+
+class Queue:
+    """Requests of several clients before one gate, and the order in which they come through."""
+
+    def __init__(self, by: str) -> None:
+        self.by = by
+        self.gate = Gate(Bounds(max_rate=RATE) if by == "rate" else Bounds(max_connections=1))
+        self.order: list[str] = []
+
+    def ask(self, client: str, use: Callable[[Gate, str], Awaitable[None]] = use) -> asyncio.Task[None]:
+        async def request() -> None:
+            begin_record().client = client
+            await use(self.gate, self.by)
+            self.order.append(client)
+
+        return asyncio.create_task(request())
+
+
+BOTH = pytest.mark.parametrize("by", ["rate", "connections"])
+
+
+@BOTH
+@in_loop
+async def test_clients_take_turns(by: str) -> None:
+    queue = Queue(by)
+    many = [queue.ask("192.0.2.1") for _ in range(30)]
+    await asyncio.sleep(0)
+    others = [queue.ask(f"192.0.2.{number}") for number in (2, 3, 2, 3)]
+    async with asyncio.timeout(TIME):
+        await asyncio.gather(*many, *others)
+    assert [client[-1] for client in queue.order[:8]] in (list("11231231"), list("12312311"))
+
+
+@BOTH
+@in_loop
+async def test_one_network_of_ipv6_is_one_client(by: str) -> None:
+    queue = Queue(by)
+    many = [queue.ask(f"2001:db8::{number:x}") for number in range(1, 31)]
+    await asyncio.sleep(0)
+    other = queue.ask("2001:db8:0:1::1")
+    async with asyncio.timeout(TIME):
+        await asyncio.gather(*many, other)
+    assert queue.order.index("2001:db8:0:1::1") <= 2
+
+
+@BOTH
+@in_loop
+async def test_whoever_leaves_is_removed(by: str) -> None:
+    queue = Queue(by)
+    gone = [queue.ask("192.0.2.1") for _ in range(400)]
+    await asyncio.sleep(0.01)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    before = len(queue.order)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.wait_for(queue.ask("192.0.2.2"), TIME)
+    assert loop.time() - began < 200 / RATE, "half of what all who left would have taken"
+    assert len(queue.order) == before + 1
+
+
+@BOTH
+@in_loop
+async def test_who_leaves_just_when_his_turn_has_come_gives_it_back(by: str) -> None:
+    queue = Queue(by)
+    tasks = [queue.ask("192.0.2.1") for _ in range(20)]
+    for task in tasks[::2]:
+        await asyncio.sleep(0.003)
+        task.cancel()
+    async with asyncio.timeout(TIME):
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await queue.ask("192.0.2.2")
+    assert queue.order[-1] == "192.0.2.2"
+
+
+@BOTH
+@in_loop
+async def test_work_that_nobody_wants_any_more_is_taken_out(by: str) -> None:
+    """A task that several may wait for is not ended by one of them."""
+    queue, wanted = Queue(by), [True]
+
+    async def begin() -> list[asyncio.Task[None]]:
+        with watched_by(QueueWatch(lambda: wanted[0])):
+            return [queue.ask("192.0.2.1") for _ in range(400)]
+
+    first = queue.ask("192.0.2.1")
+    await asyncio.sleep(0)
+    gone = await begin()
+    await asyncio.sleep(0)
+    wanted[0] = False
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.wait_for(queue.ask("192.0.2.2"), TIME)
+    assert loop.time() - began < 200 / RATE
+    await first
+    failures = await asyncio.wait_for(asyncio.gather(*gone, return_exceptions=True), TIME)
+    assert len([one for one in failures if isinstance(one, RequestNotSent)]) >= 399
+
+
+@in_loop
+async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_WAITING", 6)
+    monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
+    queue = Queue("connections")
+    async with queue.gate.slot():
+        first = [queue.ask("192.0.2.1") for _ in range(6)]
+        await asyncio.sleep(0)
+        second = [queue.ask("192.0.2.2") for _ in range(4)]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(TIME):
+        told = await asyncio.gather(*first, *second, return_exceptions=True)
+    busy = [one for one in told if isinstance(one, MirrorBusy)]
+    assert [isinstance(one, MirrorBusy) for one in told] == [False] * 4 + [True] * 2 + [False] * 2 + [True] * 2
+    assert all(one.retry_after > 0 for one in busy)
+    await asyncio.wait_for(queue.ask("192.0.2.1"), TIME)
+
+
+@in_loop
+async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
+    queue, wanted = Queue("connections"), [True]
+    async with queue.gate.slot():
+        with watched_by(QueueWatch(lambda: wanted[0])):
+            gone = [queue.ask("192.0.2.1") for _ in range(4)]
+        await asyncio.sleep(0)
+        wanted[0] = False
+        task = queue.ask("192.0.2.1")
+        await asyncio.sleep(0)
+    await asyncio.wait_for(task, TIME)
+    assert all(isinstance(one, RequestNotSent) for one in await asyncio.gather(*gone, return_exceptions=True))
+
+
+@in_loop
+async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_WAITING_EACH", 1)
+    async with pair(gives, bounds=Bounds(max_rate=5)) as both:
+        told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
+        assert {type(one) for one in told if one != CONTENT} == {MirrorBusy}
+        assert both.asked[1] == 0
+        assert both.told == []
+
+
+@in_loop
+async def test_a_probe_does_not_wait() -> None:
+    async with line(lambda _: reply(body=b"{}"), bounds=Bounds(max_connections=1, max_rate=0.1)) as link:
+        link.server.script = lambda heard: (
+            reply(200, ("Content-Type", "application/json"), body=b"{}") if heard.target == "/v2/" else Say(then="hang")
+        )
+        waiting = [asyncio.create_task(link.fetch()) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(TIME):
+            pinged = await link.parts.registry.ping(link.upstream, Passed(), is_probe=True)
+        assert pinged.accepted
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class Seen(QueueWatch):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def paused(self) -> None:
+        self.told.append("paused")
+
+    def resumed(self) -> None:
+        self.told.append("resumed")
+
+
+@BOTH
+@in_loop
+async def test_whoever_watches_hears_of_the_time_in_the_queue(by: str) -> None:
+    queue, seen = Queue(by), Seen()
+    first = queue.ask("192.0.2.1")
+    await asyncio.sleep(0)
+    with watched_by(seen):
+        second = queue.ask("192.0.2.1")
+    await asyncio.gather(first, second)
+    assert seen.told == ["paused", "resumed"]
+
+
+@in_loop
+async def test_work_that_waits_for_other_work_hears_of_its_time_too() -> None:
+    work, early, late = SharedWork(), Seen(), Seen()
+    assert not work.is_wanted
+    with work.followed_by(early):
+        assert work.is_wanted
+        with work.queued():
+            with work.followed_by(late), watched_by(late):
+                assert current_watch() is late
+            assert late.told == ["paused", "resumed"]
+            assert early.told == ["paused"]
+    assert early.told == ["paused", "resumed"]
+    assert not work.is_wanted
