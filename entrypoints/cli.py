@@ -14,16 +14,20 @@ from entrypoints.settings_file import SettingsError
 from entrypoints.version import NAME, VERSION
 
 _WRONG_SETTINGS = 2
+_INTERRUPTED = 130
+"""As shells report an end by SIGINT: 128 and the number of the signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for settings that stop the start."""
+    """Returns the exit status: 0, 2 for settings that stop the start, or 130 where Ctrl-C ended a command."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except SettingsError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return _WRONG_SETTINGS
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

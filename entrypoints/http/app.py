@@ -1,5 +1,6 @@
 """The Sanic application: routes, limits, errors, and the parts that live as long as a worker."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -33,6 +34,7 @@ _HEADER_LIMIT = 32 * 1024
 _REQUEST_LINE_LIMIT = 8 * 1024
 _BODY_LIMIT = 64 * 1024
 _SILENCE_SECONDS = 120
+_LAST_SECONDS = 1.0
 
 App = Sanic[Any, Any]
 OpenParts = Callable[..., AbstractAsyncContextManager[Container]]
@@ -109,9 +111,33 @@ def _register_parts(app: App, open_parts: OpenParts) -> None:
 
     async def stop(app: App) -> None:
         await app.ctx.opened.aclose()
+        if _is_worker(app):
+            await _end_what_is_left()
 
     app.before_server_start(start)
     app.after_server_stop(stop)
+
+
+async def _end_what_is_left() -> None:
+    """The last step of a worker's loop: requests that were cut off may have begun to ask the upstream once more. A name
+    that is being looked up cannot be called back; uvloop reports its answer as an error of the closed loop, which
+    nobody can do anything about.
+    """
+    loop = asyncio.get_running_loop()
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        done, _ = await asyncio.wait(left, timeout=_LAST_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()  # looked at, so that nobody complains
+    loop.set_exception_handler(_ignore_when_closed)
+
+
+def _ignore_when_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not loop.is_closed():
+        loop.default_exception_handler(context)
 
 
 async def apply_settings(app: App, settings: Settings) -> None:
@@ -133,7 +159,12 @@ def put_in_force(app: App, settings: Settings) -> None:
 def worker_row(app: App) -> int:
     """The worker's number, which one that takes the place of a dead one has too."""
     # "Sanic-Server-1-0"; a test that runs in one process has none.
-    return int(app.m.name.split("-")[-2]) if hasattr(app, "multiplexer") else 0
+    return int(app.m.name.split("-")[-2]) if _is_worker(app) else 0
+
+
+def _is_worker(app: App) -> bool:
+    """Whether it serves in a process of its own, or in one with tests."""
+    return hasattr(app, "multiplexer")
 
 
 def _register_errors(app: App) -> None:
