@@ -69,6 +69,9 @@ class SettingFields(BaseSettings):
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)] = Field(
         (), description="addresses or networks, separated by commas", validate_default=False
     )
+    request_timeout: float = Field(30, ge=1, le=600, description="seconds from 1 to 600")
+    max_connections: int = Field(4096, ge=16, le=1_000_000, description="a number from 16 to 1000000")
+    max_waiting_per_address: int = Field(256, ge=1, le=1_000_000, description="a number from 1 to 1000000")
     shutdown_grace: float = Field(30, ge=0, le=3600, description="seconds from 0 to 3600")
     token_ttl: int = Field(300, ge=60, le=86400, description="seconds from 60 to 86400")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")

@@ -13,6 +13,7 @@ from sanic.response import BaseHTTPResponse
 
 from application.ports.request_record import RequestRecord, begin_record
 from domain.events import BytesDelivered
+from entrypoints.http.peers import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
 # Sanic takes any bytes for a method; those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
@@ -78,7 +79,7 @@ def write(request: Request, status: int, sent: Sent, seconds: float, record: Req
         "seconds": round(seconds, 4),
         "upstream_status": record.upstream_status,
         "account": record.account,
-        "client": request.ip,
+        "client": plain_address(request.ip),
         "fault": sent.fault,
     }
     # Made here, not by the logger: it would look for the line of code that logs, which takes as long as all the rest.

@@ -86,6 +86,7 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
 def _patience(settings: Settings) -> dict[str, float]:
     return {
         "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
+        "REQUEST_TIMEOUT": settings.request_timeout,
         # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
         "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.upstream_timeout),
     }

@@ -27,6 +27,7 @@ from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
 from entrypoints.http.access_log import Sent
+from entrypoints.http.framing import has_body
 
 _MEMORY = 16 * 1024 * 1024
 """Bytes in each worker."""
@@ -105,7 +106,8 @@ class HotSanic(Sanic[Any, Any]):
         generation = self.ctx.generations.current
         hot: HotAnswers = generation.hot
         stream = cast("Http", request.stream)
-        answer = hot.find(request) if not self.ctx.is_stopping else None
+        # A body is read before its request is answered: the next request begins behind it.
+        answer = hot.find(request) if not self.ctx.is_stopping and not has_body(stream) else None
         if answer is None:
             # What the settings say stays the same for this request, whatever is reloaded meanwhile.
             request.ctx.generation = generation

@@ -11,6 +11,9 @@ from entrypoints.setting_values import Network
 # As some proxies write them into X-Forwarded-For: "192.0.2.1:4711", "[2001:db8::1]:4711", "[2001:db8::1]".
 _WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):[0-9]{1,5}")
 
+# As getpeername(2) writes it. RFC 4291 section 2.5.5.2.
+_MAPPED = "::ffff:"
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -22,13 +25,17 @@ class TrustedProxies:
 
     def sent(self, request: Request) -> bool:
         """Whether the request comes straight from one of them."""
-        return bool(self._networks) and self._has(_parsed(request.ip))
+        return self.trusts(request.ip)
+
+    def trusts(self, address: str) -> bool:
+        """Whether the address of a peer is one of theirs."""
+        return bool(self._networks) and self._has(_parsed(address))
 
     def client_of(self, request: Request) -> str:
         """The address of whoever sent it. X-Forwarded-For is read from its end, as far as our own proxies wrote it:
         what stands before that anybody may have made up.
         """
-        found = str(request.ip)
+        found = plain_address(request.ip)
         if not self.sent(request):
             return found
         for text in reversed(",".join(request.headers.getall("x-forwarded-for", [])).split(",")):
@@ -42,6 +49,11 @@ class TrustedProxies:
 
     def _has(self, address: Address | None) -> bool:
         return address is not None and any(address in network for network in self._networks)
+
+
+def plain_address(text: str) -> str:
+    """The address of a peer, without the form that an IPv4 address has on a socket that serves both families."""
+    return text.removeprefix(_MAPPED) if "." in text else text
 
 
 def _parsed(text: str) -> Address | None:

@@ -1,31 +1,35 @@
 """Starts the worker processes and says so."""
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 
 from sanic import Sanic
-from sanic.server.protocols.http_protocol import HttpProtocol
 
 from domain.errors import RegistryError
 from domain.upstreams import Upstream
 from entrypoints.container import Container, make_counters, open_container
+from entrypoints.http.acceptor import Acceptor
 from entrypoints.http.app import App, create_app
 from entrypoints.http.certificates import Certificates
+from entrypoints.http.connections import ConnectionTable, Limits
+from entrypoints.http.descriptors import connections_for_descriptors, raise_descriptor_limit
+from entrypoints.http.listening import Listening, listen
 from entrypoints.http.logs import configure_logging
-from entrypoints.http.protocol import PlainProtocol
+from entrypoints.http.protocol import MirrorProtocol
 from entrypoints.http.reloading import Load, Reloading, take_settings
 from entrypoints.http.settings_board import SettingsBoard
 from entrypoints.http.supervision import end_workers, supervise
 from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
 from entrypoints.storage import prepare_storage, storage_folder, sweep_storage
 from entrypoints.version import NAME, VERSION
 
+_LOG = logging.getLogger("docker_image_proxy")
 _FIRST_WORKER = "Sanic-Server-0-0"
-_BACKLOG = 1024
 
 
 def run(settings: Settings, load: Load) -> None:
@@ -33,6 +37,7 @@ def run(settings: Settings, load: Load) -> None:
     reads them anew on SIGHUP.
     """
     configure_logging(settings)
+    raise_descriptor_limit()
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, open_parts=partial(open_container, counters=make_counters(settings)))
@@ -40,14 +45,8 @@ def run(settings: Settings, load: Load) -> None:
     board = SettingsBoard(settings.workers)
     supervise(app, Reloading(app, load, board))
     app.after_server_start(partial(_listen_for_settings, board=board))
-    app.prepare(
-        sock=_listen(settings),
-        workers=settings.workers,
-        ssl=_tls(app),
-        protocol=HttpProtocol if settings.tls_cert else PlainProtocol,
-        motd=False,
-        access_log=False,
-    )
+    app.ctx.listening = listen(settings)
+    _prepare(app, _tls(app))
     # Forked workers share the memory of all that was imported, half of what spawned ones need; nothing has
     # started a thread or a loop by now that a fork could break.
     Sanic.start_method = "fork"
@@ -56,17 +55,56 @@ def run(settings: Settings, load: Load) -> None:
     except BaseException:
         end_workers()
         raise
+    finally:
+        _stop_listening(app.ctx.listening)
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """The socket that all workers accept from. Raises SettingsError where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    try:
-        return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=_BACKLOG)
-    except (OSError, ValueError) as error:  # of a name that can be none, Python's codec for names says so
-        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
-        message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
-        raise SettingsError(message) from error
+def _prepare(app: App, tls: ssl.SSLContext | None) -> None:
+    """Sanic starts and stops the workers; what they accept is up to the Acceptor. Sanic's own server has the first
+    socket, but does not begin to serve.
+    """
+    connections: set[MirrorProtocol] = set()
+    app.prepare(sock=app.ctx.listening.sockets[0], workers=app.ctx.settings.workers, motd=False, access_log=False)
+    for info in app.state.server_info:
+        info.settings["asyncio_server_kwargs"] = {"start_serving": False}
+        info.settings["connections"] = connections  # which Sanic closes at the end: each worker's copy has its own
+    app.after_server_start(partial(_accept, connections=connections, tls=tls))
+    app.before_server_stop(_accept_no_more)
+
+
+async def _accept(app: App, *, connections: set[MirrorProtocol], tls: ssl.SSLContext | None) -> None:
+    loop = asyncio.get_running_loop()
+    most = connections_for_descriptors()
+    if most < app.ctx.settings.max_connections and app.m.name == _FIRST_WORKER:
+        _LOG.warning("MAX_CONNECTIONS: the limit of open files is enough for %d connections per worker", most)
+
+    def limits() -> Limits:
+        settings: Settings = app.ctx.settings
+        connections = min(settings.max_connections, most)
+        return Limits(settings.request_timeout, connections, settings.max_waiting_per_address)
+
+    def is_exempt(address: str) -> bool:
+        return bool(app.ctx.generations.current.proxies.trusts(address))
+
+    app.ctx.acceptor = Acceptor(
+        app.ctx.listening.sockets,
+        ConnectionTable(limits),
+        partial(MirrorProtocol, loop=loop, app=app, connections=connections),
+        is_exempt=is_exempt,
+        tls=tls,
+    )
+
+
+async def _accept_no_more(app: App) -> None:
+    app.ctx.acceptor.close()
+
+
+def _stop_listening(listening: Listening) -> None:
+    """For the workers too, if any is left: they have the sockets in common."""
+    for one in listening.sockets:
+        with suppress(OSError):  # closed by then
+            one.shutdown(socket.SHUT_RDWR)
+    listening.close()
 
 
 def _tls(app: App) -> ssl.SSLContext | None:
@@ -91,11 +129,12 @@ async def _print_start_line(app: App) -> None:
     """One line, from one of the workers: only there is it known how the upstream wants to be asked."""
     settings: Settings = app.ctx.settings
     scheme = "https" if settings.tls_cert else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    reachable = "localhost" if host in {"0.0.0.0", "[::]"} else host  # noqa: S104 - compared, not bound
+    listening: Listening = app.ctx.listening
+    reachable = "localhost" if listening.is_everywhere else listening.host
+    families = f" ({listening.families})" if listening.families else ""
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
     print(  # noqa: T201 - the one line for the person who started it
-        f"{NAME} {VERSION} mirrors {await _upstreams(app)} on {scheme}://{host}:{settings.port}, "
+        f"{NAME} {VERSION} mirrors {await _upstreams(app)} on {scheme}://{listening.host}:{settings.port}{families}, "
         f"{_cache_mode(settings)}; point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME',
         flush=True,

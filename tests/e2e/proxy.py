@@ -157,13 +157,17 @@ def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path, port: int | None = None, *, ready: str = "/readyz", **settings: str) -> Iterator[Proxy]:
+def serving(
+    folder: Path, port: int | None = None, *, ready: str = "/readyz", descriptors: int | None = None, **settings: str
+) -> Iterator[Proxy]:
+    """`ready` is a path that answers 200 when the service is; `descriptors` the soft limit that it starts with."""
     port = port or free_port()
     number = len(list(folder.glob("proxy-*.log")))
     cache = folder / f"cache-{number}"
     cache.mkdir()
     environ = environment(port, {"CACHE_DIR": str(cache), **settings})
-    process = Process(command("serve"), folder / f"proxy-{number}.log", environ)
+    shell = ["sh", "-c", f'ulimit -S -n {descriptors}; exec "$@"', "sh"] if descriptors else []
+    process = Process([*shell, *command("serve")], folder / f"proxy-{number}.log", environ)
     proxy = Proxy(process, port)
     try:
         with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):

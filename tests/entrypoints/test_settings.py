@@ -99,6 +99,9 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "grant_ttl": (300, "0.5", 0.5, "86401", "takes seconds from 0 to 86400"),
     "stale_ttl": (86400, "0", 0, "-1", "takes seconds from 0 to 31536000"),
     "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
+    "request_timeout": (30, "5", 5, "0.9", "takes seconds from 1 to 600"),
+    "max_connections": (4096, "16", 16, "15", "takes a number from 16 to 1000000"),
+    "max_waiting_per_address": (256, "1", 1, "0", "takes a number from 1 to 1000000"),
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence, from 1 to 86400"),
 }
 ELSEWHERE = {"config", "upstreams", "rules", "server_secret", "upstream_password", "tls_cert", "tls_key", "upstream_ca"}
@@ -106,6 +109,7 @@ ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
 ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
+NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
 NUMBERS += ["upstream_max_connections", "upstream_max_rate"]
 COMPANIONS = {
     "upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"},

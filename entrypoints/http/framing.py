@@ -1,0 +1,287 @@
+"""Reads requests off a connection, and takes none whose framing could be understood in two ways.
+
+A proxy in front of the mirror that reads a length, a line end or a field name differently would take the rest of one
+client's request for the beginning of another's. Sanic's own reader is lenient about that: it accepts a space before the
+colon, digits that are not ASCII, `0x5` as a chunk's size, and two bytes of anything after a chunk.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from sanic.compat import Header
+from sanic.exceptions import BadRequest, ExpectationFailed, PayloadTooLarge
+from sanic.http.constants import Stage
+from sanic.http.http1 import HTTP_CONTINUE, Http
+
+CHUNKED = "chunked"
+
+# RFC 9110 section 5.6.2.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# RFC 9112 sections 3, 5 and 5.1. A field value holds no CR, LF or NUL (RFC 9110 section 5.5); a line that begins with
+# a space, which continued the one before in older versions of HTTP, is none (RFC 9112 section 5.2).
+_HEAD = re.compile(
+    rb"(?:%b) [\x21-\x7e]+ HTTP/1\.[01](?:\r\n%b:[^\r\n\x00]*+)*+" % (_TOKEN, _TOKEN),
+)
+_REQUEST_LINE = re.compile(rb"%b [\x21-\x7e]+ HTTP/1\.[01]" % _TOKEN)
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+# RFC 3986 section 3.2.2, without what a name may not hold anywhere; empty where the target has no authority.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
+_LENGTH = re.compile(r"[0-9]+", re.ASCII)
+_LONGEST_LENGTH = 18
+"""Digits; a longer number is more than any disk holds."""
+# RFC 9112 section 7.1, without the white space that only older versions of HTTP allowed before an extension.
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_LONGEST_CHUNK_LINE = 256
+_LINE_END = 2
+"""Bytes."""
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+
+
+def body_framing(is_old: bool, found: Mapping[str, Sequence[str]]) -> int | str | None:  # noqa: FBT001
+    """How the body ends: a number of bytes, CHUNKED, or None where there is none. `is_old`: the request is HTTP/1.0;
+    `found` has the values of the framing fields by their names in small letters.
+
+    Raises BadRequest for what is ambiguous (RFC 9112 sections 6.1 and 6.3), and for a length that nothing could have.
+    """
+    codings, lengths = found.get("transfer-encoding", ()), found.get("content-length", ())
+    if codings:
+        if lengths:
+            raise BadRequest("the request has both Content-Length and Transfer-Encoding")
+        if is_old:
+            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+        if len(codings) > 1 or codings[0].lower() != CHUNKED:
+            raise BadRequest("the Transfer-Encoding of the request is not chunked")
+        return CHUNKED
+    if not lengths:
+        return None
+    if len(lengths) > 1:
+        raise BadRequest("the request has several Content-Length fields")
+    if not _LENGTH.fullmatch(lengths[0]):
+        raise BadRequest("the Content-Length of the request is not a number of bytes")
+    digits = lengths[0].lstrip("0")
+    return int(digits or "0") if len(digits) <= _LONGEST_LENGTH else 10**_LONGEST_LENGTH
+
+
+def has_body(stream: Any) -> bool:
+    """Whether bytes of a body belong to the request whose head has been read."""
+    return bool(stream.request_bytes_left) or stream.request_body == CHUNKED
+
+
+def _check_host(is_old: bool, hosts: Sequence[str]) -> None:  # noqa: FBT001
+    """RFC 9112 section 3.2. Raises BadRequest."""
+    if len(hosts) > 1:
+        raise BadRequest("the request names several Hosts")
+    if not hosts and not is_old:
+        raise BadRequest("the request names no Host")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise BadRequest("the Host of the request is not a host or host:port")
+
+
+def _stays_open(is_old: bool, lines: Sequence[str]) -> bool:  # noqa: FBT001
+    """RFC 9112 section 9.3."""
+    options = {option.strip().lower() for line in lines for option in line.split(",")}
+    return "close" not in options and (not is_old or "keep-alive" in options)
+
+
+def _fault(head: bytes) -> str:
+    """Why `_HEAD` does not match, in words for the person who sent it."""
+    first, *lines = head.split(b"\r\n")
+    if not _REQUEST_LINE.fullmatch(first):
+        return "the first line of the request is not METHOD TARGET HTTP/1.1"
+    for line in lines:
+        if re.search(rb"[\r\n\x00]", line):
+            return "a header field of the request has a CR, LF or NUL in it"
+    return "a header line of the request is not NAME: VALUE"
+
+
+class StrictHttp(Http):
+    """Sanic's exchange of requests and responses, with a reader of its own. It tells the connection what it waits for;
+    how long that may last is the connection's concern.
+    """
+
+    __slots__ = ()
+
+    # Sanic's annotations are not what it keeps there. The protocol is a MirrorProtocol.
+    protocol: Any
+    request_body: Any
+    request_bytes: Any
+    request_bytes_left: Any
+    request_max_size: Any
+
+    def init_for_request(self) -> None:
+        super().init_for_request()  # type: ignore[no-untyped-call]
+        if not self.recv_buffer:
+            self.protocol.connection.idle()
+
+    async def http1_request_header(self) -> None:
+        """Raises BadRequest, PayloadTooLarge, ExpectationFailed."""
+        try:
+            await self._read_head()
+        except (BadRequest, PayloadTooLarge, ExpectationFailed):
+            # Where the next request begins is not known: what follows is read over and the connection closed.
+            self.request_body = True
+            raise
+
+    async def _read_head(self) -> None:
+        buffer, protocol = self.recv_buffer, self.protocol
+        end = await self._end_of_head()
+        head = bytes(buffer[:end])
+        if not _HEAD.fullmatch(head):
+            raise BadRequest(_fault(head))
+        request_line, *lines = head.decode(errors="surrogateescape").split("\r\n")
+        method, self.url, version = request_line.split(" ")
+        is_old = version == "HTTP/1.0"
+        fields: list[tuple[str, str]] = []
+        found: dict[str, list[str]] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            field = name, value = name.lower(), value.strip(" \t")
+            fields.append(field)
+            if name in _FRAMING:
+                found.setdefault(name, []).append(value)
+        self.keep_alive = _stays_open(is_old, found["connection"]) if "connection" in found else not is_old
+        self.head_only = method.upper() == "HEAD"
+        body = body_framing(is_old, found)
+        _check_host(is_old, found.get("host", ()))
+        # `Upgrade` is ignored, as RFC 9110 section 7.8 lets a server do: there is nothing that the mirror changes to.
+        request = protocol.request_class(
+            url_bytes=self.url.encode("ascii"),
+            headers=Header(fields),
+            head=head,
+            version=version[5:],
+            method=method,
+            transport=protocol.transport,
+            app=protocol.app,
+        )
+        protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic's own reader does
+        self.request_bytes_left = self.request_bytes = 0
+        if body is not None:
+            self._prepare_body(request, body, is_old)
+        # One line end stays before a chunk: each chunk's size stands between two.
+        del buffer[: end + (_LINE_END if body == CHUNKED else 2 * _LINE_END)]
+        self.request, request.stream = request, self
+        protocol.state["requests_count"] += 1
+        protocol.connection.busy()
+
+    async def _end_of_head(self) -> int:
+        """Where the empty line begins that ends the head. Raises PayloadTooLarge; BadRequest for lines that end with
+        LF alone, whose sender would wait for an answer as long as we wait for the end of the head.
+        """
+        buffer: bytearray = self.recv_buffer
+        position = 0
+        while (end := buffer.find(b"\r\n\r\n", position)) < 0:
+            if _BARE_LF.search(buffer, max(0, position - 1)):
+                raise BadRequest("a line of the request ends with LF alone, or has an LF in it")
+            position = max(0, len(buffer) - 3)
+            if position >= self.HEADER_MAX_SIZE:
+                break
+            self.protocol.connection.wait()
+            await self._receive_more()
+        if max(end, position) >= self.HEADER_MAX_SIZE:
+            raise PayloadTooLarge("Request header exceeds the size limit")
+        return end
+
+    def _prepare_body(self, request: Any, body: int | str, is_old: bool) -> None:  # noqa: FBT001
+        """Raises ExpectationFailed (RFC 9110 section 10.1.1)."""
+        expected = request.headers.getone("expect", None)
+        if expected is not None and not is_old:
+            if expected.lower() != "100-continue":
+                raise ExpectationFailed(f"Unknown Expect: {expected[:64]}")
+            self.expecting_continue = True
+        if body == CHUNKED:
+            self.request_body = CHUNKED
+        elif body:
+            self.request_body = True
+            self.request_bytes_left = self.request_bytes = int(body)
+
+    async def read(self) -> bytes | None:
+        """A piece of the body, None after the last. Raises BadRequest, PayloadTooLarge."""
+        if self.request_bytes > self.request_max_size:
+            raise PayloadTooLarge("Request body exceeds the size limit")
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        if self.request_body == CHUNKED and not self.request_bytes_left:
+            await self._next_chunk()
+        if not self.request_bytes_left:
+            self.request_body = None
+            self.protocol.connection.busy()
+            return None
+        buffer = self.recv_buffer
+        if not buffer:
+            await self._more_body()
+        data = bytes(buffer[: self.request_bytes_left])
+        del buffer[: len(data)]
+        self.request_bytes_left -= len(data)
+        return data
+
+    async def _next_chunk(self) -> None:
+        """Raises BadRequest, PayloadTooLarge. After the last chunk nothing is left."""
+        line = await self._body_line()
+        matched = _CHUNK_LINE.fullmatch(line)
+        if not matched:
+            raise BadRequest("Bad chunked encoding: the size of a chunk is not a hexadecimal number")
+        size = int(matched[1], 16)
+        if size == 0:
+            # Fields after the body would be fields of the request that nobody has checked.
+            if await self._body_line():
+                raise BadRequest("Bad chunked encoding: fields after the body are not taken")
+            del self.recv_buffer[:_LINE_END]
+            return
+        self.request_bytes += size
+        if self.request_bytes > self.request_max_size:
+            raise PayloadTooLarge("Request body exceeds the size limit")
+        self.request_bytes_left = size
+        del self.recv_buffer[:_LINE_END]
+
+    async def _body_line(self) -> bytes:
+        """What stands between the line end at the beginning of the buffer, which is taken away, and the next, which is
+        not. Raises BadRequest.
+        """
+        buffer = self.recv_buffer
+        while len(buffer) < _LINE_END:
+            await self._more_body()
+        if not buffer.startswith(b"\r\n"):
+            raise BadRequest("Bad chunked encoding: a chunk is longer than its size")
+        while (end := buffer.find(b"\r\n", _LINE_END)) < 0:
+            if len(buffer) > _LONGEST_CHUNK_LINE:
+                raise BadRequest("Bad chunked encoding: the line with the size of a chunk is too long")
+            await self._more_body()
+        line = bytes(buffer[_LINE_END:end])
+        del buffer[:end]
+        return line
+
+    async def _more_body(self) -> None:
+        self.protocol.connection.wait()
+        await self._receive_more()
+
+    async def http1_response_header(self, data: bytes, end_stream: bool) -> None:  # noqa: FBT001 - Sanic's signature
+        if self.request_body:
+            # The response overtakes the request. The rest of the body is not waited for.
+            self.keep_alive = False
+            self.expecting_continue = False
+        await super().http1_response_header(data, end_stream)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body, while the request is handled. Sanic reads the rest of it when the response has been sent."""
+        return self._body() if self.stage is Stage.HANDLER else self._rest()
+
+    async def _body(self) -> AsyncIterator[bytes]:
+        while self.request_body:
+            data = await self.read()
+            if data:
+                yield data
+
+    async def _rest(self) -> AsyncIterator[bytes]:
+        """Ends only with the connection, which the ConnectionTable closes after a moment. The client hears at once that
+        nothing more follows; were the connection closed now, the kernel would reset it for the bytes that still come,
+        and the client might lose the response (RFC 9112 section 9.6).
+        """
+        self.keep_alive = False
+        self.request_body = None
+        self.protocol.close_slowly()
+        while True:
+            self.recv_buffer.clear()
+            await self._receive_more()
+            yield b""

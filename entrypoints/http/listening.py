@@ -1,0 +1,98 @@
+"""The sockets that the service listens on, and what the start line says of them."""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
+
+_BACKLOG = 1024
+_IPV6 = 6
+
+
+@dataclass(frozen=True)
+class Listening:
+    """`host` as it stands in an address; `families` says what of IPv4 and IPv6 is served where the host leaves that
+    open, else it is empty.
+    """
+
+    sockets: tuple[socket.socket, ...]
+    host: str
+    families: str
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether every address of this machine is served, of one family at least."""
+        return any(_address_of(one).is_unspecified for one in self.sockets)
+
+    def close(self) -> None:
+        for one in self.sockets:
+            one.close()
+
+
+def listen(settings: Settings) -> Listening:
+    """Listen on every address that HOST means. `::` means all of IPv4 as well, where the system lets one socket serve
+    both families. Of a name's addresses, those that this machine does not have are left out.
+
+    Raises SettingsError where no address can be had, or where one is in use.
+    """
+    host = settings.host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        sockets = _bound(host, settings.port)
+    except (OSError, ValueError) as error:  # of a name that can be none, Python's codec for names says so
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
+        message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
+        raise SettingsError(message) from error
+    return Listening(sockets, f"[{host}]" if ":" in host else host, _families(host, sockets))
+
+
+def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
+    """Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+        try:
+            sockets.append(_bound_to(family, address))
+        except OSError as error:
+            # A name may lead to an address of a family that this machine has not, as `localhost` often does to ::1.
+            if not _is_missing(error):
+                for one in sockets:
+                    one.close()
+                raise
+            missing = missing or error
+    if not sockets:
+        raise missing or OSError(f"{host} has no address")
+    return tuple(sockets)
+
+
+def _bound_to(family: int, address: tuple[Any, ...]) -> socket.socket:
+    """Raises OSError."""
+    is_both = family == socket.AF_INET6 and ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified
+    dualstack = is_both and socket.has_dualstack_ipv6()
+    return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack)
+
+
+def _is_missing(error: OSError) -> bool:
+    return error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+
+def _families(host: str, sockets: Sequence[socket.socket]) -> str:
+    try:
+        is_six = ipaddress.ip_address(host.partition("%")[0]).version == _IPV6
+    except ValueError:  # a name
+        return " and ".join(str(_address_of(one)) for one in sockets)
+    if is_six and _address_of(sockets[0]).is_unspecified:
+        only_six = sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        return "IPv6 only" if only_six else "IPv4 and IPv6"
+    return ""
+
+
+def _address_of(listening: socket.socket) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(str(listening.getsockname()[0]).partition("%")[0])
