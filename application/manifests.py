@@ -9,7 +9,9 @@ from domain.upstreams import NO_NAMING, Naming
 
 @dataclass(frozen=True)
 class ManifestQuery:
-    """Which manifest: `accept` holds whole Accept lines, `known` what the client says it has (If-None-Match)."""
+    """Which manifest: `accept` holds whole Accept lines, `known` what the client says it has (If-None-Match).
+    `asked_at`: when the request for a tag came, in seconds since 1970.
+    """
 
     name: RepositoryName
     reference: Reference
@@ -17,6 +19,7 @@ class ManifestQuery:
     head: bool = False
     known: frozenset[str] = frozenset()
     naming: Naming = NO_NAMING
+    asked_at: float = float("inf")
 
     def is_content_with(self, digest: Digest) -> bool:
         """Whether an answer with this digest needs no body."""

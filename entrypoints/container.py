@@ -250,7 +250,7 @@ class Container(containers.DeclarativeContainer):
         GrantToken, stances, policy, check_account, issuer, relayed, upstreams, service
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
-        FetchManifest, registry, rights, shelf, outages, events
+        FetchManifest, registry, rights, shelf, marks, outages, events
     )
     pull_tag: providers.Provider[PullTag] = providers.Singleton(PullTag, rights, marks, shelf, fetch_manifest, outages)
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(

@@ -1,6 +1,7 @@
 """FetchManifest: manifests as the upstream has them now; what comes is checked and kept."""
 
 from dataclasses import replace
+from functools import partial
 
 from application.cache.callers import Ask
 from application.cache.first_comers import FirstComers
@@ -8,6 +9,7 @@ from application.cache.joined import Joined
 from application.cache.manifest_shelf import ManifestShelf
 from application.cache.outages import Outages
 from application.cache.read_rights import REFUSED_HEAD, ReadRights
+from application.cache.tag_marks import TagMarks
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Facts, Fetch, Resource, UpstreamRegistry
@@ -22,9 +24,12 @@ from domain.content import (
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
 from domain.events import BytesFetched, WrongContent
-from domain.records import ContentKind, Item
+from domain.names import Tag
+from domain.records import ContentKind, Item, TagKey, TagMark, class_of, classes_for
 from domain.upstreams import Source
 
+_ROUNDS = 3
+"""How often somebody waits for another's fetch that then fails."""
 _ANY = (", ".join(MANIFEST_MEDIA_TYPES),)
 
 
@@ -36,16 +41,23 @@ class FetchManifest:
     registries with an allowance do not count.
     """
 
-    def __init__(
-        self, registry: UpstreamRegistry, rights: ReadRights, shelf: ManifestShelf, outages: Outages, events: EventSink
+    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, and where the answer goes; the container names them
+        self,
+        registry: UpstreamRegistry,
+        rights: ReadRights,
+        shelf: ManifestShelf,
+        marks: TagMarks,
+        outages: Outages,
+        events: EventSink,
     ) -> None:
         self._registry = registry
         self._rights = rights
         self._shelf = shelf
+        self._marks = marks
         self._outages = outages
         self._events = events
         self._joined = Joined()
-        self._first_comers = FirstComers()
+        self._first_comers: FirstComers[ManifestAnswer] = FirstComers()
 
     async def unknown(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
         """What is not here at all. Where the upstream wants to be asked less by this caller, few get as far as it."""
@@ -61,9 +73,16 @@ class FetchManifest:
         """What the upstream says of it; None where it leaves out what clients need to hear."""
         return await self._joined.do(self._key(ask, query, head=True), lambda: self._head(ask, query))
 
-    async def get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
-        """The manifest itself."""
-        return await self._joined.do(self._key(ask, query, head=False), lambda: self._get_or_find(ask, query))
+    async def get(
+        self, ask: Ask, query: ManifestQuery, key: TagKey | None = None, told: ManifestAnswer | None = None
+    ) -> ManifestAnswer:
+        """The manifest itself. `key`: what it is the answer to, to be learnt; `told`: what a HEAD said just now."""
+        start = partial(self._get_or_find, ask, query, key, told)
+        return await self._joined.do(self._key(ask, query, head=False), start)
+
+    def tag_means(self, source: Source, tag: Tag, digest: Digest) -> None:
+        """A HEAD said so: who asks for the digest next need not fetch what is being fetched by the tag."""
+        self._first_comers.also((source, str(tag)), (source, str(digest)))
 
     async def _head_or_get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
         digest = query.reference.digest
@@ -71,26 +90,90 @@ class FetchManifest:
             return told
         return await self.get(ask, query)
 
-    async def _get_or_find(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
-        known = self._outages.last(ask.source.upstream, ask.caller)
-        async with self._first_comers.turn((ask.source, str(query.reference), query.accept)) as has_waited:
-            if has_waited:
-                self._outages.check(ask.source.upstream, ask.caller, known)
-                if found := await self._find(ask, query):
-                    return found
-            return await self._get(ask, query)
+    async def _get_or_find(
+        self, ask: Ask, query: ManifestQuery, key: TagKey | None, told: ManifestAnswer | None
+    ) -> ManifestAnswer:
+        """One of all who ask at once fetches; each other proves its right by HEAD when that one has ended, whatever
+        media types it accepts. Where the first failed, one of those who may takes its place.
+        """
+        before = self._outages.last(ask.source.upstream, ask.caller)
+        for _ in range(_ROUNDS):
+            things = await self._things(ask, query, told)
+            turn = self._first_comers.under_way(*things)
+            if turn is None:
+                async with self._first_comers.lead(*things) as turn:
+                    turn.result = await self._here(ask, query, key, told) or await self._get_and_learn(ask, query, key)
+                    return turn.result
+            fetched = await turn.wait()
+            self._outages.check(ask.source.upstream, ask.caller, before)
+            told = await self._tell(ask, query)
+            if found := await self._found(ask, told, fetched):
+                return await self._learn(ask, key, found)
+            if told is None:
+                break  # only a GET says whether this caller may
+        return await self._get_and_learn(ask, query, key)
 
-    async def _find(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
-        """What another caller has just fetched, where the upstream says to this one too that it is that."""
+    async def _things(self, ask: Ask, query: ManifestQuery, told: ManifestAnswer | None) -> list[tuple[Source, str]]:
+        """What a fetch for this query fetches, as far as it is known: the reference, and the digests behind a tag."""
+        names = [str(query.reference)]
+        if told:
+            names.append(str(told.digest))
+        elif isinstance(tag := query.reference.target, Tag):
+            names += [str(mark.digest) for mark in await self._recent(ask, query, tag)]
+        return [(ask.source, name) for name in dict.fromkeys(names)]
+
+    async def _here(
+        self, ask: Ask, query: ManifestQuery, key: TagKey | None, told: ManifestAnswer | None
+    ) -> ManifestAnswer | None:
+        """What has come since this query was asked: another's fetch may have ended before this one began."""
+        if told is None and not await self._may_be_here(ask, query):
+            return None
+        told = told or await self._tell(ask, query)
+        found = await self._found(ask, told, None)
+        return await self._learn(ask, key, found) if found else None
+
+    async def _may_be_here(self, ask: Ask, query: ManifestQuery) -> bool:
+        target = query.reference.target
+        if not isinstance(target, Tag):
+            return await self._shelf.look(target) is not None
+        marks = await self._recent(ask, query, target)
+        return any([await self._shelf.look(mark.digest) is not None for mark in marks])
+
+    async def _tell(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+        """What the upstream says to this caller of what another has fetched."""
         try:
-            told = await self._head(ask, query)
+            return await self._head(ask, query)
         except REFUSED_HEAD:
             return None  # counts only when a GET is refused too
-        content = await self._shelf.get(told.digest) if told else None
-        if told is None or content is None:
+
+    async def _found(
+        self, ask: Ask, told: ManifestAnswer | None, fetched: ManifestAnswer | None
+    ) -> ManifestAnswer | None:
+        """The content that this caller was told of, out of the cache or, where nothing is kept, of what was fetched."""
+        if told is None:
+            # No HEAD says it, but another token of the same caller has just proved it.
+            item = Item(ask.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
+            return replace(fetched, is_hit=True) if fetched and item and await self._rights.known(ask, item) else None
+        if fetched and fetched.digest == told.digest:
+            content = fetched.content
+        else:
+            content = await self._shelf.get(told.digest)
+        if content is None:
             return None
         check_manifest(told.media_type, content)
         return replace(told, content=content, size=len(content), is_hit=True)
+
+    async def _get_and_learn(self, ask: Ask, query: ManifestQuery, key: TagKey | None) -> ManifestAnswer:
+        return await self._learn(ask, key, await self._get(ask, query))
+
+    async def _recent(self, ask: Ask, query: ManifestQuery, tag: Tag) -> list[TagMark]:
+        return await self._marks.recent(ask.source, tag, classes_for(ask.caller), query.asked_at)
+
+    async def _learn(self, ask: Ask, key: TagKey | None, answer: ManifestAnswer) -> ManifestAnswer:
+        """Before others may ask: who comes later finds it."""
+        if key:
+            await self._marks.learn(key, answer.digest, answer.media_type, class_of(ask.caller))
+        return answer
 
     def _key(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[object, ...]:
         return (ask.caller, ask.right, ask.source, str(query.reference), query.accept, head)

@@ -37,6 +37,7 @@ class PullTag:
 
     async def __call__(self, ask: Ask, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
         """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
+        query = replace(query, asked_at=self._marks.now())
         variant = variant_of(query.accept)
         if variant is None:
             return await self._outages.attempt(
@@ -92,7 +93,7 @@ class PullTag:
 
     async def _asked(self, ask: Ask, query: ManifestQuery, key: TagKey | None, mark: TagMark | None) -> ManifestAnswer:
         try:
-            answer = await self._newest(ask, query, mark)
+            return await self._newest(ask, query, key, mark)
         except ContentUnknown:
             if key:
                 await self._marks.forget(key.source, key.tag)
@@ -101,26 +102,30 @@ class PullTag:
             if key and self._rights.is_refusal_of_class(ask):
                 await self._marks.withdraw(key.source, key.tag, class_of(ask.caller))
             raise
-        if key:
-            # Not before what it means is here: a HEAD may say what the GET then does not get any more, and what the
-            # tag meant before would not stand in.
-            await self._marks.learn(key, answer.digest, answer.media_type, class_of(ask.caller))
-        return answer
 
-    async def _newest(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer:
+    async def _newest(self, ask: Ask, query: ManifestQuery, key: TagKey | None, mark: TagMark | None) -> ManifestAnswer:
+        """A mark is learnt not before what the tag means is here: a HEAD may say what the GET then does not get any
+        more, and what the tag meant before would not stand in.
+        """
         told = await self._told(ask, query, mark)
         if told is None:
-            return await self._fetch.get(ask, query)
+            return await self._fetch.get(ask, query, key)
         if query.is_content_with(told.digest):
-            return told
+            return await self._learnt(ask, key, told)
         # The HEAD spoke of content that may be here; it is fetched only where it is not.
         held = await self._shelf.get(told.digest)
-        if held is None:
-            try:
-                return await self._fetch.get(ask, query)
-            except UpstreamThrottled as fault:
-                raise _ChangedAndThrottled(fault) from fault
-        return replace(told, content=held, size=len(held), is_hit=True)
+        if held is not None:
+            return await self._learnt(ask, key, replace(told, content=held, size=len(held), is_hit=True))
+        try:
+            return await self._fetch.get(ask, query, key, told)
+        except UpstreamThrottled as fault:
+            raise _ChangedAndThrottled(fault) from fault
+
+    async def _learnt(self, ask: Ask, key: TagKey | None, told: ManifestAnswer) -> ManifestAnswer:
+        if key:
+            await self._marks.learn(key, told.digest, told.media_type, class_of(ask.caller))
+            self._fetch.tag_means(key.source, key.tag, told.digest)
+        return told
 
     async def _told(self, ask: Ask, query: ManifestQuery, mark: TagMark | None) -> ManifestAnswer | None:
         """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""

@@ -27,6 +27,8 @@ class TagMarks:
         self._policy = policy
         self._clock = clock
         self._known: Remembered[tuple[Source, Tag], tuple[_Marks, float]] = Remembered(_REMEMBERED)
+        self._learnt: Remembered[tuple[Source, Tag], _Marks] = Remembered(_REMEMBERED)
+        """What this process has learnt. While the index is being written, who reads it would miss that."""
 
     async def find(self, key: TagKey, classes: frozenset[CallerClass]) -> TagMark | None:
         """The newest mark that was given to one of these classes of callers, whichever worker made it."""
@@ -51,6 +53,19 @@ class TagMarks:
         now = self._clock.now()
         return next((mark for mark in known if self._policy.may_stand_in(mark, now)), None)
 
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._clock.now()
+
+    async def recent(self, source: Source, tag: Tag, classes: frozenset[CallerClass], since: float) -> list[TagMark]:
+        """What the tag means for these classes of callers and whatever media types, where that is fresh or was learnt
+        `since`.
+        """
+        marks = (await self._variants(source, tag)).values()
+        return [
+            mark for mark in marks if mark.given_to in classes and (self.is_fresh(mark) or mark.checked_at >= since)
+        ]
+
     def is_fresh(self, mark: TagMark) -> bool:
         return self._policy.tag_is_fresh(mark, self._clock.now())
 
@@ -60,6 +75,8 @@ class TagMarks:
     async def learn(self, key: TagKey, digest: Digest, media_type: str, given_to: CallerClass) -> TagMark:
         """The upstream said just now to this class of callers what the tag means."""
         mark = TagMark(key, digest, media_type, self._clock.now(), given_to)
+        learnt = self._learnt.get((key.source, key.tag)) or {}
+        self._learnt.put((key.source, key.tag), learnt | {(key.variant, given_to): mark})
         await self._keep(mark)
         return mark
 
@@ -82,16 +99,19 @@ class TagMarks:
     async def forget(self, source: Source, tag: Tag) -> None:
         """The upstream does not have the tag, for whatever media types."""
         self._known.pop((source, tag))
+        self._learnt.pop((source, tag))
         await self._index.forget(source, tag)
 
     async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
         """The upstream refused the tag to this class of callers."""
         self._known.pop((source, tag))
+        self._learnt.pop((source, tag))
         await self._index.forget(source, tag, from_class)
 
     def forget_all(self) -> None:
         """What is in memory; the index has what is true."""
         self._known.clear()
+        self._learnt.clear()
 
     async def _variants(self, source: Source, tag: Tag) -> _Marks:
         """Remembered for a moment only: another worker may know better."""
@@ -99,6 +119,10 @@ class TagMarks:
         now = self._clock.now()
         if known is None or now >= known[1] + BELIEVED_SECONDS:
             found = {(mark.key.variant, mark.given_to): mark for mark in await self._index.variants(source, tag)}
+            for place, mark in (self._learnt.get((source, tag)) or {}).items():
+                stored = found.get(place)
+                if now < mark.checked_at + BELIEVED_SECONDS and (not stored or stored.checked_at < mark.checked_at):
+                    found[place] = mark
             known = found, now
             self._known.put((source, tag), known)
         return known[0]

@@ -7,50 +7,60 @@ import pytest
 from application.cache.first_comers import FirstComers
 
 
-def test_the_others_wait_for_the_first_and_no_longer() -> None:
-    log: list[str] = []
+def test_the_others_wait_for_the_first_and_find_what_it_got() -> None:
+    async def act() -> list[str | None]:
+        comers: FirstComers[str] = FirstComers()
+        got: list[str | None] = []
 
-    async def come(comers: FirstComers, name: str, key: str = "a") -> None:
-        async with comers.turn(key) as has_waited:
-            log.append(f"{name} {has_waited}")
-            await asyncio.sleep(0.01)
-            log.append(f"{name} leaves")
+        async def wait() -> None:
+            turn = comers.under_way("a")
+            assert turn
+            got.append(await turn.wait())
 
-    async def act() -> None:
-        comers = FirstComers()
-        await asyncio.gather(come(comers, "one"), come(comers, "two"), come(comers, "three"))
-        await come(comers, "four")
+        async with comers.lead("a") as turn:
+            waiting = [asyncio.create_task(wait()) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert got == []
+            turn.result = "it"
+        await asyncio.gather(*waiting)
+        assert comers.under_way("a") is None
+        return got
 
-    asyncio.run(act())
-    assert log[:2] == ["one False", "one leaves"]
-    assert log[2:4] == ["two True", "three True"]  # both at once
-    assert log[-2:] == ["four False", "four leaves"]
+    assert asyncio.run(act()) == ["it", "it"]
 
 
 def test_for_another_thing_nobody_waits() -> None:
     async def act() -> None:
-        comers = FirstComers()
-        async with comers.turn("a") as one, comers.turn("b") as other:
-            assert (one, other) == (False, False)
+        comers: FirstComers[str] = FirstComers()
+        async with comers.lead("a"):
+            assert comers.under_way("b") is None
 
     asyncio.run(act())
 
 
-def test_who_fails_lets_the_others_in() -> None:
-    async def act() -> bool:
-        comers = FirstComers()
+def test_a_turn_may_be_found_by_several_keys_and_by_one_that_is_known_later() -> None:
+    async def act() -> None:
+        comers: FirstComers[str] = FirstComers()
+        async with comers.lead("tag", "digest") as turn:
+            comers.also("tag", "other digest")
+            comers.also("another tag", "yet another digest")
+            for key in ("tag", "digest", "other digest"):
+                assert comers.under_way("unknown", key) is turn
+            assert comers.under_way("yet another digest") is None
+        for key in ("tag", "digest", "other digest"):
+            assert comers.under_way(key) is None
 
-        async def fail() -> None:
-            async with comers.turn("a"):
-                await asyncio.sleep(0)
-                raise ValueError("its own")
+    asyncio.run(act())
 
-        failing = asyncio.create_task(fail())
-        await asyncio.sleep(0)
-        async with comers.turn("a") as has_waited:
-            pass
+
+def test_who_fails_leaves_nothing_and_lets_the_others_in() -> None:
+    async def act() -> None:
+        comers: FirstComers[str] = FirstComers()
         with pytest.raises(ValueError, match="its own"):
-            await failing
-        return has_waited
+            async with comers.lead("a") as turn:
+                raise ValueError("its own")
+        assert turn.done.is_set()
+        assert turn.result is None
+        assert comers.under_way("a") is None
 
-    assert asyncio.run(act())
+    asyncio.run(act())
