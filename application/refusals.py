@@ -7,6 +7,7 @@ from application.ports.upstream_registry import Passed, Session, mirrors_right
 from application.relayed_logins import RelayedLogins
 from application.rights import Gate, Purpose, Right, Wish
 from application.upstream_stances import UpstreamStances
+from domain.access import ScopeSet
 from domain.authorization import Bearer
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.errors import (
@@ -14,6 +15,7 @@ from domain.errors import (
     Denied,
     IdentityRefused,
     RegistryError,
+    ScopeInvalid,
     Unauthorized,
     UpstreamChallenged,
 )
@@ -89,7 +91,8 @@ class Refusals:
         row = wish.upstream.trust.row_for(stance)
         if row.relays and self._is_final(right, told):
             return Denied(_NO_RIGHT, detail=challenged.detail)
-        challenges = self._rewriter.challenges(row, stance, wish.caller.realm, wish.shown, error)
+        scopes = _asked_for(told, known, wish)
+        challenges = self._rewriter.challenges(row, stance, wish.caller.realm, scopes, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
             # RFC 6750 section 3.1: no error to who sent no token; the upstream means one of our own.
             challenges = tuple(challenge.with_parameters(error=None) for challenge in challenges)
@@ -119,6 +122,19 @@ class Refusals:
         if right.gate.row.checks_accounts:
             return self.by_us(right.gate, REFUSED_UPSTREAM)
         return self.by_us(right.gate, refused.message)
+
+
+def _asked_for(told: Stance, known: Stance, wish: Wish) -> ScopeSet:
+    """What a token for the resource has to be for: as the upstream itself says in its challenge to this resource, but
+    not where that only repeats the ping's.
+    """
+    scope = told.bearer.get("scope") if told.bearer else None
+    if not scope or not wish.shown or (known.bearer and scope == known.bearer.get("scope")):
+        return wish.shown
+    try:
+        return ScopeSet.parse([scope])
+    except ScopeInvalid:
+        return wish.shown
 
 
 def _detail(wish: Wish) -> object:

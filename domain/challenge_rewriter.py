@@ -23,8 +23,8 @@ class ChallengeRewriter:
     ) -> tuple[Challenge, ...]:
         """What a 401 says in this row, one challenge a header line.
 
-        `realm` is the absolute address of our token endpoint; `error` is `invalid_token` or
-        `insufficient_scope` (RFC 6750 section 3.1), None where no token was at fault.
+        `realm` is the absolute address of our token endpoint; `scopes` those of the resource, none for the ping;
+        `error` is `invalid_token` or `insufficient_scope` (RFC 6750 section 3.1), None where no token was at fault.
         """
         match row.challenge:
             case ChallengeStyle.UPSTREAM:
@@ -39,15 +39,18 @@ class ChallengeRewriter:
     def rewrite(
         self, upstream: Challenge, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None
     ) -> Challenge:
-        """The upstream's Bearer challenge with our realm; its service, scope and error stay as they were.
+        """The upstream's Bearer challenge with our realm; its service and error stay as they were, `error` speaks where
+        it is silent.
 
-        `scopes` and `error` speak where the upstream's own challenge is silent.
+        A resource's challenge asks for the `scopes` of this resource and for nothing else: containerd and others ask
+        for all scopes of a challenge together, and ghcr.io refuses a token for any that it does not know. For the ping
+        (no `scopes`) the upstream's own stays, unless it names a repository: nobody has asked for one there.
         """
         return Challenge.of(
             "Bearer",
             realm=realm,
             service=upstream.get("service"),
-            scope=upstream.get("scope") or str(scopes),
+            scope=str(scopes) or general_scope(upstream),
             error=upstream.get("error") or error,
         )
 
@@ -58,3 +61,11 @@ class ChallengeRewriter:
     def basic(self) -> Challenge:
         """A Basic challenge for an account of ours (RFC 7617)."""
         return Challenge.of("Basic", realm=self.service)
+
+
+def general_scope(challenge: Challenge) -> str | None:
+    """The scope that a challenge to the ping asks for, as far as it is meant for all resources. ghcr.io names a
+    repository there that does not exist; public.ecr.aws asks for `aws`, whatever is wanted.
+    """
+    words = (challenge.get("scope") or "").split()
+    return " ".join(word for word in words if not word.startswith("repository")) or None

@@ -29,6 +29,7 @@ from application.ports.upstream_registry import (
 from domain.access import Scope
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge
+from domain.challenge_rewriter import general_scope
 from domain.content import Span, is_web_page
 from domain.digest import Digest
 from domain.errors import (
@@ -168,13 +169,16 @@ class HttpUpstreamRegistry:
             yield response
 
     async def _asked_for(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
-        """The challenges of a 401; where a resource's has none, as some of gcr.io's, those of the ping."""
+        """The challenges of a 401; where a resource's has none, as some of gcr.io's, those of the ping. A repository
+        that the ping names is not the one that is asked for.
+        """
         if (challenges := _challenges(refusal)) or key.wanted is None:
             return challenges
         try:
-            return (await self._ping(Passed(), key.upstream)).challenges
+            pinged = (await self._ping(Passed(), key.upstream)).challenges
         except UpstreamFault:
             return ()
+        return tuple(challenge.with_parameters(scope=general_scope(challenge)) for challenge in pinged)
 
 
 async def _is_refused_too_early(response: Response, authorization: str) -> bool:

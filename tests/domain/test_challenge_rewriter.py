@@ -54,10 +54,29 @@ def test_a_failed_token_is_named_in_the_challenge(row: TrustRow, error: str) -> 
     assert line.endswith(f',error="{error}"')
 
 
-def test_the_upstreams_own_scope_and_error_win() -> None:
-    upstream = BEARER.with_parameters(scope="repository:other:pull", error="insufficient_scope")
-    rewritten = rewriter.rewrite(upstream, REALM, SCOPES, "invalid_token")
-    assert rewritten == upstream.with_parameters(realm=REALM)
+@pytest.mark.parametrize("scope", ["repository:user/image:pull", "aws", "*", "registry:catalog:*", None])
+def test_a_resource_asks_for_its_own_scope_and_for_no_other(scope: str | None) -> None:
+    upstream = BEARER.with_parameters(scope=scope)
+    assert rewriter.rewrite(upstream, REALM, SCOPES).get("scope") == str(SCOPES)
+
+
+@pytest.mark.parametrize(
+    ("scope", "kept"),
+    [
+        ("repository:user/image:pull", None),
+        ("repository(plugin):user/image:pull", None),
+        ("aws", "aws"),
+        ("repository:user/image:pull registry:catalog:*", "registry:catalog:*"),
+        (None, None),
+    ],
+)
+def test_the_ping_keeps_the_upstreams_scope_unless_it_names_a_repository(scope: str | None, kept: str | None) -> None:
+    assert rewriter.rewrite(BEARER.with_parameters(scope=scope), REALM).get("scope") == kept
+
+
+def test_the_upstreams_own_error_wins() -> None:
+    upstream = BEARER.with_parameters(error="insufficient_scope")
+    assert rewriter.rewrite(upstream, REALM, SCOPES, "invalid_token").get("error") == "insufficient_scope"
 
 
 def test_an_absent_service_is_left_out() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -291,3 +292,24 @@ async def test_refused_basic_login_is_not_tried_without() -> None:
         with pytest.raises(UpstreamChallenged):
             await link.fetch(right=Session(ALICE))
         assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE, BASIC_ALICE]
+
+
+@in_loop
+async def test_a_resource_without_a_challenge_is_not_logged_in_to_as_what_the_ping_names() -> None:
+    """The ping of ghcr.io names a repository that does not exist; gcr.io challenges some resources with nothing."""
+
+    def script(heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            return reply(200, ("Content-Type", "application/json"), body=b'{"token":"abc"}')
+        if heard.header("Authorization"):
+            return reply(body=CONTENT)
+        if heard.target != "/v2/":
+            return reply(401)
+        realm = f"http://{heard.header('Host')}/token"
+        challenge = f'Bearer realm="{realm}",service="s",scope="repository:user/image:pull"'
+        return reply(401, ("WWW-Authenticate", challenge))
+
+    async with line(script) as link:
+        await link.fetch(right=Session(None))
+        (asked,) = [target for _, target in link.said if target.startswith("/token")]
+        assert parse_qs(urlsplit(asked).query)["scope"] == ["repository:some/app:pull"]
