@@ -16,14 +16,13 @@ from sanic.http.http1 import HTTP_CONTINUE, Http
 
 CHUNKED = "chunked"
 
-# RFC 9110 section 5.6.2.
-_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# RFC 9112 sections 3, 5 and 5.1. A field value holds no CR, LF or NUL (RFC 9110 section 5.5); a line that begins with
-# a space, which continued the one before in older versions of HTTP, is none (RFC 9112 section 5.2).
-_HEAD = re.compile(
-    rb"(?:%b) [\x21-\x7e]+ HTTP/1\.[01](?:\r\n%b:[^\r\n\x00]*+)*+" % (_TOKEN, _TOKEN),
-)
-_REQUEST_LINE = re.compile(rb"%b [\x21-\x7e]+ HTTP/1\.[01]" % _TOKEN)
+# RFC 9110 section 5.6.2. No regular expression goes over the values: a token of a kilobyte would take longer than all
+# the rest of a warm pull's head.
+_GRAMMAR = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME = re.compile(_GRAMMAR)
+_REQUEST_LINE = re.compile(rf"{_GRAMMAR} [\x21-\x7e]+ HTTP/1\.[01]")
+_USUAL = ("Accept", "Accept-Encoding", "Authorization", "Connection", "Content-Length", "Content-Type", "Host", "Range")
+_KNOWN_NAMES = frozenset({*_USUAL, *map(str.lower, _USUAL), "User-Agent", "user-agent"})
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 # RFC 3986 section 3.2.2, without what a name may not hold anywhere; empty where the target has no authority.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
@@ -84,15 +83,27 @@ def _stays_open(is_old: bool, lines: Sequence[str]) -> bool:  # noqa: FBT001
     return "close" not in options and (not is_old or "keep-alive" in options)
 
 
-def _fault(head: bytes) -> str:
-    """Why `_HEAD` does not match, in words for the person who sent it."""
-    first, *lines = head.split(b"\r\n")
-    if not _REQUEST_LINE.fullmatch(first):
-        return "the first line of the request is not METHOD TARGET HTTP/1.1"
-    for line in lines:
-        if re.search(rb"[\r\n\x00]", line):
-            return "a header field of the request has a CR, LF or NUL in it"
-    return "a header line of the request is not NAME: VALUE"
+def _lines_of(head: str) -> list[str]:
+    """The request line and the field lines. Raises BadRequest for a CR, LF or NUL anywhere else than in the ends of the
+    lines (RFC 9110 section 5.5), and for a malformed request line (RFC 9112 section 3).
+    """
+    lines = head.split("\r\n")
+    ends = len(lines) - 1
+    if not _REQUEST_LINE.fullmatch(lines[0]):
+        raise BadRequest("the first line of the request is not METHOD TARGET HTTP/1.1")
+    if head.count("\r") != ends or head.count("\n") != ends or "\0" in head:
+        raise BadRequest("a header field of the request has a CR, LF or NUL in it")
+    return lines
+
+
+def _field(line: str) -> tuple[str, str]:
+    """Raises BadRequest for a line that is no field (RFC 9112 section 5); one that begins with a space, which continued
+    the one before in older versions of HTTP, is none (section 5.2).
+    """
+    name, colon, value = line.partition(":")
+    if not colon or (name not in _KNOWN_NAMES and not _NAME.fullmatch(name)):
+        raise BadRequest("a header line of the request is not NAME: VALUE")
+    return name.lower(), value.strip(" \t")
 
 
 class StrictHttp(Http):
@@ -125,18 +136,17 @@ class StrictHttp(Http):
 
     async def _read_head(self) -> None:
         buffer, protocol = self.recv_buffer, self.protocol
-        end = await self._end_of_head()
+        end = buffer.find(b"\r\n\r\n")
+        if not 0 <= end < self.HEADER_MAX_SIZE:
+            end = await self._end_of_head()
         head = bytes(buffer[:end])
-        if not _HEAD.fullmatch(head):
-            raise BadRequest(_fault(head))
-        request_line, *lines = head.decode(errors="surrogateescape").split("\r\n")
+        request_line, *lines = _lines_of(head.decode(errors="surrogateescape"))
         method, self.url, version = request_line.split(" ")
         is_old = version == "HTTP/1.0"
         fields: list[tuple[str, str]] = []
         found: dict[str, list[str]] = {}
         for line in lines:
-            name, _, value = line.partition(":")
-            field = name, value = name.lower(), value.strip(" \t")
+            field = name, value = _field(line)
             fields.append(field)
             if name in _FRAMING:
                 found.setdefault(name, []).append(value)
