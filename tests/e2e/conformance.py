@@ -151,10 +151,13 @@ def switch(reads: str, writes: str) -> Iterator[str]:
         def _hand_on(self) -> None:
             body = _body_of(self)
             connection = http.client.HTTPConnection(reads if self.command in {"GET", "HEAD"} else writes, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():  # Accept may come in several lines
+                if name.lower() not in _HOP_BY_HOP:
+                    connection.putheader(name, value)
             if body or self.command in {"PUT", "POST", "PATCH"}:
-                headers["Content-Length"] = str(len(body))
-            connection.request(self.command, self.path, body or None, headers)
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body or None)
             answer = connection.getresponse()
             content = answer.read()
             self.send_response(answer.status)
