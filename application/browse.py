@@ -1,18 +1,17 @@
 """Browse: the lists that a registry keeps: repositories, tags, referrers."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
 from application.authorize_pull import AuthorizePull
+from application.loop_share import in_slices
 from application.ports.upstream_registry import Fetch, Resource, UpstreamRegistry
 from application.pull_rules import PullRules
 from application.refusals import Refusals
 from application.rights import Caller, Purpose, Right, Wish
-from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
+from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
 from domain.digest import Digest
-from domain.documents import parse_object
+from domain.documents import all_members_of, members_of, print_json, print_members, scalar_of, strings_of
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
@@ -26,6 +25,12 @@ _IN_CIRCLES = warning("the upstream sends the same page again: the list may be i
 _TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
 _JOINED_PAGES = 20
 """Nobody waits for more."""
+_NAMES_LIMIT = 200_000
+"""Names on one page of a catalog that we look into; the time to read them grows with their number."""
+_EMPTY_PAGE_LIMIT = 4096
+_OTHERS_LIMIT = 256 * 1024
+"""Bytes beside the list of a page."""
+_EMPTY = b"[]"
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,11 @@ class Browse:
         source = self._upstreams.source_of(name, naming)
         right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
         page = await self._page(right, Resource.tags(source, query), ("application/json",))
-        _check_list(page, "tags")
-        return _normalised(page, {"name": str(name), "tags": []})
+        found = _list_of(page.content, "tags")
+        if found.get("tags") and scalar_of(found.get("name")) == str(name):
+            return page
+        tags = found.get("tags", _EMPTY)
+        return replace(page, content=_printed(page.content, found, {"name": print_json(str(name)), "tags": tags}))
 
     async def repositories(
         self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING
@@ -74,14 +82,22 @@ class Browse:
         to this one, which may then be a long one.
         """
         right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
-        page, hidden = await self._catalog(right, upstream, query)
+        page, names, hidden = await self._catalog(right, upstream, query)
+        if names is None:
+            return page
+        size, is_changed = len(page.content), bool(hidden)
         for _ in range(_JOINED_PAGES):
             following = tuple(parse_qsl(page.next_query or ""))
             if hidden.isdisjoint(value for _, value in following):
-                return page
-            another, hidden = await self._catalog(right, upstream, following)
-            page = _joined(page, another)
-        return replace(page, next_query=None, warnings=(_TOO_LONG, *page.warnings))
+                return _with_repositories(page, names) if is_changed else page
+            another, more, hidden = await self._catalog(right, upstream, following)
+            size += len(another.content)
+            if size > MANIFEST_LIMIT:
+                break
+            names, is_changed = names + (more or []), True
+            warnings = tuple(dict.fromkeys((*page.warnings, *another.warnings)))
+            page = replace(page, next_query=another.next_query, warnings=warnings)
+        return replace(_with_repositories(page, names), next_query=None, warnings=(_TOO_LONG, *page.warnings))
 
     async def referrers(
         self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
@@ -89,30 +105,36 @@ class Browse:
         """The manifests that refer to this one, as an OCI index."""
         source = self._upstreams.source_of(name, naming)
         right = await self._authorize(Wish.to_read(caller, source, name))
-        resource = Resource.referrers(source, digest, query)
-        page = await self._page(right, resource, (INDEX_MEDIA_TYPE,))
-        return replace(page, media_type=INDEX_MEDIA_TYPE)
+        page = await self._page(right, Resource.referrers(source, digest, query), (INDEX_MEDIA_TYPE,))
+        return replace(page, content=check_index(page.content), media_type=INDEX_MEDIA_TYPE)
 
-    async def _catalog(self, right: Right, upstream: Upstream, query: Query) -> tuple[Listing, frozenset[str]]:
-        """A page, and the names that were on it and are left out."""
+    async def _catalog(
+        self, right: Right, upstream: Upstream, query: Query
+    ) -> tuple[Listing, list[str] | None, frozenset[str]]:
+        """A page, the names on it that the caller is shown, and those that are left out. The names are None where none
+        could be left out; the page is then complete.
+        """
         page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
-        _check_list(page, "repositories")
-        page = _normalised(page, {"repositories": []})
+        found = _list_of(page.content, "repositories")
+        if "repositories" not in found:
+            page = replace(page, content=_printed(page.content, found, {"repositories": _EMPTY}))
         if not self._rules.hide_names:
-            return page, frozenset()
-        names = _repositories(page)
-        shown = [name for name in names if self._rules.shows(right.gate, name)]
-        if len(shown) == len(names):
-            return page, frozenset()
-        hidden = frozenset(map(str, names)) - frozenset(map(str, shown))
-        return _with_repositories(page, shown), hidden
+            return page, None, frozenset()
+        names = _names_in(found.get("repositories", _EMPTY))
+        shown, hidden = [], set()
+        async for name in in_slices(names):
+            if self._rules.shows(right.gate, name):
+                shown.append(name)
+            else:
+                hidden.add(name)
+        return page, shown, frozenset(hidden)
 
     async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
         with self._refusals.by_upstream(right):
             async with self._registry.open(Fetch(resource, right.upstream, accept=accept)) as answer:
                 content, facts = await answer.read(MANIFEST_LIMIT), answer.facts
         page = Listing(
-            _json_object(content),
+            content,
             next_query=following_query(next_link(facts.link), resource.query),
             filters_applied=facts.filters_applied,
             warnings=facts.warnings,
@@ -123,20 +145,23 @@ class Browse:
         return page
 
 
-def _repositories(page: Listing) -> list[object]:
-    names = (parse_object(page.content) or {}).get("repositories")
-    return names if isinstance(names, list) else []
+def repositories_of(content: bytes) -> list[str]:
+    """The names in a catalog. Raises UpstreamBroken where it holds something else, or more names than a page can."""
+    return _names_in(_list_of(content, "repositories").get("repositories", _EMPTY))
 
 
-def _with_repositories(page: Listing, names: list[object]) -> Listing:
-    document = parse_object(page.content) or {}
-    return replace(page, content=json.dumps({**document, "repositories": names}).encode())
+def _names_in(listed: bytes) -> list[str]:
+    if listed.count(b'"') > 2 * _NAMES_LIMIT:
+        raise UpstreamBroken(f"the upstream sent a catalog page with more than {_NAMES_LIMIT} names")
+    try:
+        return strings_of(listed)
+    except ValueError as error:
+        raise UpstreamBroken("the upstream sent a catalog with something else than names in it") from error
 
 
-def _joined(page: Listing, following: Listing) -> Listing:
-    names = _repositories(page) + _repositories(following)
-    warnings = tuple(dict.fromkeys((*page.warnings, *following.warnings)))
-    return replace(_with_repositories(page, names), next_query=following.next_query, warnings=warnings)
+def _with_repositories(page: Listing, names: list[str]) -> Listing:
+    found = _list_of(page.content, "repositories")
+    return replace(page, content=_printed(page.content, found, {"repositories": print_json(names)}))
 
 
 def following_query(target: str | None, asked: Query) -> str | None:
@@ -154,30 +179,29 @@ def following_query(target: str | None, asked: Query) -> str | None:
     return f"{query}&{urlencode(missing)}" if missing else query
 
 
-def _json_object(content: bytes) -> bytes:
-    if parse_object(content) is None:
-        raise UpstreamBroken("the upstream sent a list that is no JSON object")
-    return content
+def _list_of(content: bytes, member: str) -> dict[str, bytes]:
+    """The list of a page, and its name, where they are there. Registries write an empty list as null, or leave it out;
+    then nothing else is there but the name.
 
-
-def _check_list(page: Listing, member: str) -> None:
-    """Raises UpstreamBroken for a JSON object that is no such list: a portal's answer, an error with status 200.
-
-    Registries write an empty list as null, or leave it out; then nothing else is there but the name.
+    Raises UpstreamBroken for a JSON object that is no such list: a portal's answer, an error with status 200.
     """
-    document = parse_object(page.content) or {}
-    is_list = document.get(member) is None or isinstance(document[member], list)
-    if not is_list or (member not in document and document.keys() - {"name"}):
+    found = members_of(content, "name", member)
+    if found is None:
+        raise UpstreamBroken("the upstream sent a list that is no JSON object")
+    listed = found.get(member)
+    if listed is None:
+        is_list = len(content) <= _EMPTY_PAGE_LIMIT and not all_members_of(content).keys() - {"name"}
+    else:
+        is_list = listed == b"null" or listed.startswith(b"[")
+    if not is_list:
         raise UpstreamBroken(f"the upstream sent a list without {member}")
+    return {name: value for name, value in found.items() if value != b"null"}
 
 
-def _normalised(page: Listing, form: Mapping[str, object]) -> Listing:
-    """The page with the names of `form` and no null lists; its bytes stay where nothing is to be changed."""
-    document = parse_object(page.content) or {}
-    wanted = {
-        key: (document.get(key) if isinstance(document.get(key), list) else value) if isinstance(value, list) else value
-        for key, value in form.items()
-    }
-    if wanted.items() <= document.items():
-        return page
-    return replace(page, content=json.dumps(document | wanted).encode())
+def _printed(content: bytes, found: dict[str, bytes], wanted: dict[str, bytes]) -> bytes:
+    """The page with these members instead of its own. Its other members stay, unless there is so much of them that it
+    would hold the event loop up.
+    """
+    others = len(content) - sum(map(len, found.values()))
+    kept = all_members_of(content) if others <= _OTHERS_LIMIT else {}
+    return print_members(kept | wanted)

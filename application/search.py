@@ -1,15 +1,15 @@
 """Search: what `docker search HOST/term` and `podman search` ask."""
 
-import json
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from application.authorize_pull import AuthorizePull
-from application.browse import Browse
+from application.browse import Browse, repositories_of
+from application.loop_share import in_slices
 from application.ports.upstream_search import SearchResult, UpstreamSearch
 from application.pull_rules import PullRules
 from application.rights import Caller, Purpose, Wish
-from domain.errors import NameInvalid, UpstreamBroken
+from domain.errors import NameInvalid
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_NAMING, Naming, Upstream
@@ -61,7 +61,9 @@ class Search:
         query: tuple[tuple[str, str], ...] = (("n", str(_PAGE_SIZE)),)
         for _ in range(_PAGES):
             page = await self._browse.repositories(caller, upstream, query, Purpose.SEARCH)
-            found |= {name: SearchResult(name) for name in _names(page.content) if term in name}
+            async for name in in_slices(repositories_of(page.content)):
+                if term in name and _is_name(name):
+                    found[name] = SearchResult(name)
             following = tuple(parse_qsl(page.next_query or ""))
             # Some registries drop the query when they redirect, and answer with the first page for ever.
             if len(found) >= limit or not following or following == query:
@@ -70,15 +72,9 @@ class Search:
         return tuple(found.values())[:limit]
 
 
-def _names(content: bytes) -> list[str]:
-    return [name for name in json.loads(content)["repositories"] if _is_name(name)]
-
-
-def _is_name(name: object) -> bool:
-    if not isinstance(name, str):
-        raise UpstreamBroken("the upstream sent a catalog with something else than names in it")
+def _is_name(text: str) -> bool:
     try:
-        RepositoryName(name)
+        RepositoryName(text)
     except NameInvalid:
         return False
     return True

@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.digest import Digest
-from domain.documents import parse_object
-from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
+from domain.documents import (
+    all_members_of,
+    members_of,
+    parse_json,
+    parse_object,
+    print_json,
+    print_members,
+    scalar_of,
+)
+from domain.errors import RangeMalformed, RangeUnsatisfiable, ReferrersUnsupported, UpstreamBroken
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -26,10 +34,15 @@ _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
 _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+_KNOWN = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST, BLOB_MEDIA_TYPE})
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
 """Types that say nothing of a manifest: servers give them to any file. Schema 1 often arrives as one of them."""
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
+_SIGNATURES_LIMIT = 64 * 1024
+"""Bytes; the signatures of schema 1 have some hundred each."""
+_SPACE = b" \t\r\n"
+"""RFC 8259 section 2."""
 RANGES_LIMIT = 256
 """Ranges in one request. Clients of lazily loaded images ask for one range per missing chunk; on a refusal they ask for
 fewer (stargz-snapshotter) or for the whole blob (containers/image)."""
@@ -125,47 +138,68 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
 
 def is_web_page(media_type: str | None) -> bool:
     """Whether a Content-Type says HTML: the page of a login portal or of a proxy, never a registry's content."""
-    return _bare(media_type) in _WEB_PAGES
+    return bare_media_type(media_type) in _WEB_PAGES
 
 
 def tells_of_manifest(media_type: str | None, digest: Digest | None) -> bool:
     """Whether the head of an answer is enough to believe that a manifest belongs to it. A media type of a manifest is;
     one that any file may have is only with a Docker-Content-Digest, which no portal sends.
     """
-    return not is_web_page(media_type) and (digest is not None or _bare(media_type) not in _UNSPECIFIC)
+    return not is_web_page(media_type) and (digest is not None or bare_media_type(media_type) not in _UNSPECIFIC)
 
 
 def signed_part(media_type: str | None, content: bytes) -> bytes:
     """The bytes that a manifest's digest is over: all of them, but for the withdrawn schema 1.
 
     There, they are what was signed, without the signatures, which a registry makes anew for each answer
-    (distribution, docs/content/spec/deprecated-schema-v1.md). Schema 1 that has an unspecific media type is known by
-    its schemaVersion.
+    (distribution, docs/content/spec/deprecated-schema-v1.md): the first `formatLength` bytes and `formatTail`, between
+    which the signatures stand. Schema 1 that has an unspecific media type is known by its schemaVersion.
     """
-    bare = _bare(media_type)
-    document = parse_object(content) if bare == _SIGNED_MANIFEST or bare in _UNSPECIFIC else None
-    if document and bare in _UNSPECIFIC and document.get("schemaVersion") != 1:
+    bare = bare_media_type(media_type)
+    if bare != _SIGNED_MANIFEST and bare not in _UNSPECIFIC:
+        return content
+    found = members_of(content, "schemaVersion", "signatures") or {}
+    signatures = found.get("signatures", b"")
+    is_schema_1 = bare == _SIGNED_MANIFEST or scalar_of(found.get("schemaVersion")) == 1
+    if not is_schema_1 or len(signatures) > _SIGNATURES_LIMIT:
         return content
     try:
-        protected = parse_object(_decode(document["signatures"][0]["protected"])) if document else None  # type: ignore[index]
-        if not protected:
-            return content
-        length, tail = int(str(protected["formatLength"])), _decode(str(protected["formatTail"]))
+        protected = parse_object(_decode(parse_json(signatures)[0]["protected"]))  # type: ignore[index]
+        length, tail = int(str(protected["formatLength"])), _decode(str(protected["formatTail"]))  # type: ignore[index]
     except (LookupError, TypeError, ValueError):
         return content
     signed = content[:length] + tail
     # What stands outside the signed part is delivered too: nothing but the signatures may.
-    rest = {name: value for name, value in (document or {}).items() if name != "signatures"}
-    return signed if rest == parse_object(signed) else content
+    rest = content[length:].lstrip(_SPACE)
+    is_rest_unsigned = tail.strip(_SPACE) == b"}" and rest[:1] == b"," and _is_signatures(b"{" + rest[1:])
+    return signed if is_rest_unsigned and members_of(signed, "signatures") == {} else content
+
+
+def _is_signatures(content: bytes) -> bool:
+    """Whether it is an object of nothing but signatures. The length bounds what is built."""
+    try:
+        return len(content) <= 2 * _SIGNATURES_LIMIT and list(all_members_of(content)) == ["signatures"]
+    except ValueError:
+        return False
 
 
 def _decode(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def _bare(media_type: str | None) -> str:
-    """The type without its parameters (RFC 9110 section 8.3.1), in lower case."""
+def bare_media_type(media_type: str | None) -> str:
+    """The type without its parameters, in lower case: types are compared without regard to case (RFC 9110 section
+    8.3.1).
+    """
     return (media_type or "").partition(";")[0].strip().lower()
+
+
+def without_parameters(media_type: str | None) -> str | None:
+    """The type as we send it: without parameters, and a type of manifests in the case that clients compare with. None
+    where there is none.
+    """
+    bare = bare_media_type(media_type)
+    return bare if bare in _KNOWN else (media_type or "").partition(";")[0].strip() or None
 
 
 def check_manifest(media_type: str, content: bytes) -> None:
@@ -174,26 +208,50 @@ def check_manifest(media_type: str, content: bytes) -> None:
     A manifest is a JSON document (OCI distribution specification, "Definitions"). Raises UpstreamBroken where the body
     is no JSON object, has nothing that manifests have, contradicts its media type, or is an index and an image at once.
     """
-    document = parse_object(content)
-    if document is None:
+    found = _read_manifest(content)
+    if found is None:
         raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
-    if is_web_page(media_type) or not _is_manifest(document):
+    if is_web_page(media_type) or not _is_manifest(found):
         raise UpstreamBroken("the upstream sent something else than a manifest")
-    stated = document.get("mediaType")
-    if isinstance(stated, str) and stated and stated != media_type.partition(";")[0].strip():
+    stated = scalar_of(found.get("mediaType"))
+    if isinstance(stated, str) and stated and bare_media_type(stated) != bare_media_type(media_type):
         raise UpstreamBroken("the upstream sent a manifest whose mediaType contradicts its Content-Type")
-    if "manifests" in document and ("layers" in document or "config" in document):
+    if "manifests" in found and ("layers" in found or "config" in found):
         raise UpstreamBroken("the upstream sent a manifest that is an index and an image at once")
 
 
-def _is_manifest(document: dict[str, object]) -> bool:
+def check_index(content: bytes) -> bytes:
+    """An OCI image index (OCI image specification, image-index.md), as the referrers API answers with; null instead of
+    its list becomes an empty list. Raises ReferrersUnsupported for whatever else it is.
+    """
+    found = _read_manifest(content)
+    stated = scalar_of((found or {}).get("mediaType", b'""'))
+    has_type = isinstance(stated, str) and bare_media_type(stated) in {"", INDEX_MEDIA_TYPE}
+    if found is None or not has_type or "layers" in found or "config" in found or "manifests" not in found:
+        raise ReferrersUnsupported("the upstream answers with something else than a list of referrers")
+    if found["manifests"] == b"null":
+        return print_members({"schemaVersion": b"2", "mediaType": print_json(INDEX_MEDIA_TYPE), "manifests": b"[]"})
+    if not _is_list(found, "manifests"):
+        raise ReferrersUnsupported("the upstream answers with something else than a list of referrers")
+    return content
+
+
+def _read_manifest(content: bytes) -> dict[str, bytes] | None:
+    return members_of(content, "schemaVersion", "mediaType", "manifests", "layers", "config", "fsLayers", "signatures")
+
+
+def _is_list(found: dict[str, bytes], name: str) -> bool:
+    return found.get(name, b"").startswith(b"[")
+
+
+def _is_manifest(found: dict[str, bytes]) -> bool:
     """By what each kind of manifest has: image and index, Docker's and OCI's, schema 1, OCI artifacts, and types that
     are not known here. Other JSON (an error, a portal's answer) has none of it.
     """
-    version, stated = document.get("schemaVersion"), document.get("mediaType")
+    version, stated = scalar_of(found.get("schemaVersion")), scalar_of(found.get("mediaType"))
     if (isinstance(version, int) and not isinstance(version, bool)) or (isinstance(stated, str) and stated):
         return True
-    return any(isinstance(document.get(name), list) for name in ("manifests", "layers", "fsLayers"))
+    return any(_is_list(found, name) for name in ("manifests", "layers", "fsLayers"))
 
 
 def stated_media_type(content: bytes) -> str:
@@ -202,14 +260,14 @@ def stated_media_type(content: bytes) -> str:
     Docker's schema 2 always states its mediaType; OCI documents need not (OCI image specification, manifest.md and
     image-index.md). Raises UpstreamBroken where the document leaves it open.
     """
-    document = parse_object(content) or {}
-    stated = document.get("mediaType")
-    if isinstance(stated, str) and stated:
-        return stated
-    if document.get("schemaVersion") == 1:
-        return _SIGNED_MANIFEST if "signatures" in document else _UNSIGNED_MANIFEST
-    if isinstance(document.get("manifests"), list):
+    found = _read_manifest(content) or {}
+    stated = scalar_of(found.get("mediaType"))
+    if isinstance(stated, str) and (bare := without_parameters(stated)):
+        return bare
+    if scalar_of(found.get("schemaVersion")) == 1:
+        return _SIGNED_MANIFEST if "signatures" in found else _UNSIGNED_MANIFEST
+    if _is_list(found, "manifests"):
         return INDEX_MEDIA_TYPE
-    if isinstance(document.get("layers"), list):
+    if _is_list(found, "layers"):
         return _IMAGE_MEDIA_TYPE
     raise UpstreamBroken("the upstream sent a manifest without saying of which type it is")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from domain.names import Tag
-from domain.upstreams import Source, Upstream
+from domain.upstreams import Source, Upstream, without_default_port
 
 Run = TypeVar("Run", bound=Sized)
 
@@ -43,7 +43,7 @@ class RepositoryPattern:
             _check(self.text, segment, _REPOSITORY)
         if has_registry:
             _check(self.text, first.lower(), _REGISTRY)
-        object.__setattr__(self, "_registry", first.lower() if has_registry else None)
+        object.__setattr__(self, "_registry", without_default_port(first.lower()) if has_registry else None)
         object.__setattr__(self, "_runs", _runs_of(segments))
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.names import RepositoryName
-from domain.upstreams import DOCKER_HUB_HOSTS, NO_NAMING, Naming, Source, Upstream
+from domain.upstreams import DOCKER_HUB_HOSTS, NO_NAMING, USUAL_PORTS, Naming, Source, Upstream, without_default_port
 from domain.well_known_registries import is_never_docker_hub
 
 _SHOWN = 128
@@ -94,7 +94,7 @@ class _House:
         self._default = upstreams[0]
         self._named: dict[str, Upstream] = {}
         for upstream in upstreams:
-            for name in upstream.names:
+            for name in _spellings(upstream):
                 if self._named.setdefault(name, upstream) != upstream:
                     raise ValueError(f"two upstreams have the name {name}")
         logins = [one for one in upstreams if one.takes_callers_logins]
@@ -116,7 +116,7 @@ class _House:
         return self._first(name)[0] is not None
 
     def named(self, name: str) -> Upstream | None:
-        return self._named.get(name.lower())
+        return self._named.get(without_default_port(name.lower()))
 
     def source_of(self, name: RepositoryName, naming: Naming) -> Source:
         named, there = self._first(name)
@@ -160,7 +160,7 @@ class _House:
         ):
             if text is None:
                 continue
-            upstream = known.get(text.lower())
+            upstream = known.get(without_default_port(text.lower()))
             if upstream is None:
                 raise NameUnknown("this registry is not mirrored here", detail={kind: text[:_SHOWN]})
             said.append(upstream)
@@ -183,7 +183,17 @@ def _in(upstream: Upstream, name: RepositoryName) -> RepositoryName:
     return RepositoryName(f"library/{name}") if upstream.library_prefix and name.has_one_segment else name
 
 
+def _spellings(upstream: Upstream) -> frozenset[str]:
+    """What clients may call it, each without the port of https; with that of http where it is reached by http."""
+    names = frozenset(map(without_default_port, upstream.names))
+    if upstream.origin.scheme != "http":
+        return names
+    return names | {f"{name}:{USUAL_PORTS['http']}" for name in names if ":" not in name}
+
+
 def _at(houses: dict[str, _House], host: str) -> _House | None:
     """By host and port, or by the host alone (RFC 3986 section 3.2)."""
     host = host.lower()
-    return houses.get(host) or houses.get(re.sub(r":[0-9]+$", "", host))
+    bare = re.sub(r":[0-9]+$", "", host)
+    usual = (f"{host}:{port}" for port in USUAL_PORTS.values() if bare == host)
+    return next((found for one in (host, *usual, bare) if (found := houses.get(one))), None)

@@ -8,9 +8,14 @@ from domain.access import Credentials, Scope
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 
-_USUAL_PORTS = {"http": 80, "https": 443}
+USUAL_PORTS = {"http": 80, "https": 443}
 DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
 _DOCKER_HUB_SEARCH = "https://index.docker.io/v1/search"
+
+
+def without_default_port(host: str) -> str:
+    """A registry as a client names it, without the port of https, which every client means where it says none."""
+    return host.removesuffix(f":{USUAL_PORTS['https']}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Upstream:
         """What clients call it: its host, with the port where that is not the scheme's, and what the operator named.
         Docker Hub has several.
         """
-        is_usual = self.origin.port == _USUAL_PORTS.get(self.origin.scheme)
+        is_usual = self.origin.port == USUAL_PORTS.get(self.origin.scheme)
         own = {self.origin.authority, self.origin.host} if is_usual else {self.origin.authority}
         known = self.aliases | own
         return known | DOCKER_HUB_HOSTS if known & DOCKER_HUB_HOSTS else known

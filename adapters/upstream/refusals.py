@@ -10,7 +10,7 @@ from adapters.upstream.http_client import Response
 from application.ports.upstream_registry import ResourceKind
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge, parse_challenges
-from domain.documents import one_line, parse_object
+from domain.documents import is_nested_deeper, one_line, parse_object
 from domain.errors import (
     BlobUnknown,
     ContentUnknown,
@@ -34,6 +34,8 @@ _SERVER_ERRORS = 500
 _FORBIDDEN = 403
 _TIMED_OUT = frozenset({408, 504})
 _CLIENT_ERRORS = 400
+_NOT_IMPLEMENTED = frozenset({405, 501})
+_DETAIL_LEVELS = 16
 _UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
     ResourceKind.MANIFEST: ManifestUnknown,
     ResourceKind.BLOB: BlobUnknown,
@@ -70,7 +72,7 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
             left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
             retry_after = response.header("Retry-After")
             return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=told.detail)
-    return _plain(response.status)(message, detail=told.detail)
+    return _plain(response.status, told, kind)(message, detail=told.detail)
 
 
 async def fault_of(response: Response) -> RegistryError:
@@ -98,7 +100,9 @@ def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:
     return _UNKNOWN.get(kind, NameUnknown)
 
 
-def _plain(status: int) -> type[RegistryError]:
+def _plain(status: int, told: Told, kind: ResourceKind | None) -> type[RegistryError]:
+    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or told.code == "UNSUPPORTED"):
+        return ReferrersUnsupported
     if status == _FORBIDDEN:
         return Denied
     if status in _TIMED_OUT:
@@ -112,7 +116,10 @@ async def _told(response: Response) -> Told:
     try:
         document = parse_object(await response.read(_BODY_LIMIT)) or {}
         first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
-        return Told(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), first.get("detail"))
+        detail = first.get("detail")
+        # Printing what is nested deeply exhausts the interpreter's stack, as reading it does.
+        shown = None if is_nested_deeper(detail, _DETAIL_LEVELS) else detail
+        return Told(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
         return Told()
 

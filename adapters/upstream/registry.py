@@ -30,7 +30,7 @@ from domain.access import Scope
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge
 from domain.challenge_rewriter import general_scope
-from domain.content import Span, is_web_page
+from domain.content import Span, is_web_page, without_parameters
 from domain.digest import Digest
 from domain.errors import (
     Denied,
@@ -245,7 +245,7 @@ def _facts(response: Response, kind: ResourceKind) -> Facts:
         raise unasked(coding)
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
     return Facts(
-        media_type=response.header("Content-Type"),
+        media_type=without_parameters(response.header("Content-Type")),
         size=None if coded else response.raw.content_length,
         digest=_digest(response.header("Docker-Content-Digest")),
         span=span,

@@ -12,7 +12,8 @@ from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
 from domain.upstreams import Upstream
 
 _OK = 200
-_BODY_LIMIT = 4 * 1024 * 1024
+_BODY_LIMIT = 256 * 1024
+"""Bytes; a hundred results, which is the most that is asked for, have some 30 KiB."""
 
 
 class HttpUpstreamSearch:

@@ -21,7 +21,8 @@ from domain.realm_policy import RealmPolicy
 from domain.tokens import IssuedToken
 
 _OK = 200
-_BODY_LIMIT = 1024 * 1024
+_BODY_LIMIT = 256 * 1024
+"""Bytes; it is parsed on the event loop."""
 _DEFAULT_LIFETIME = 60
 """Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
 _LONGEST_LIFETIME = 24 * 3600

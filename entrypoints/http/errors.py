@@ -1,6 +1,5 @@
 """Refusals as HTTP: the one table of statuses, and the registry's own error body."""
 
-import json
 from typing import Any
 
 from sanic import HTTPResponse
@@ -16,6 +15,7 @@ from sanic.exceptions import (
 
 from domain.allowance import seconds_to_wait
 from domain.challenge import Challenge
+from domain.documents import print_json
 from domain.errors import (
     ClientFault,
     ContentUnknown,
@@ -118,7 +118,7 @@ def error_body(code: str, message: str, detail: object) -> dict[str, Any]:
 
 
 def _body(status: int, code: str, message: str, detail: object) -> HTTPResponse:
-    text = json.dumps(error_body(code, message, detail))
+    text = print_json(error_body(code, message, detail))
     return HTTPResponse(text, status, content_type="application/json")
 
 

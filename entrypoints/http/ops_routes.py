@@ -1,13 +1,13 @@
 """What operators and their load balancers ask."""
 
 import asyncio
-import json
 from datetime import UTC, datetime
 
 from sanic import Blueprint, HTTPResponse, Request
 
 from application.report_status import UpstreamStatus
 from domain.allowance import Allowance
+from domain.documents import print_json
 from domain.upstreams import Upstream
 from entrypoints.container import Container
 
@@ -68,7 +68,7 @@ def _time(seconds: float) -> str:
 
 
 def _json(status: int, document: dict[str, object]) -> HTTPResponse:
-    return HTTPResponse(json.dumps(document), status, {"Cache-Control": "no-store"}, "application/json")
+    return HTTPResponse(print_json(document), status, {"Cache-Control": "no-store"}, "application/json")
 
 
 operations = Blueprint("operations")

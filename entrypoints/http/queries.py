@@ -8,10 +8,12 @@ from sanic import Request
 
 from application.browse import Query
 from domain.errors import PaginationInvalid, RequestInvalid
+from domain.upstreams import without_default_port
 
 _LARGEST_PAGE = 1000
 """ECR refuses more, others allocate memory for it (CVE-2023-2253)."""
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,1024}")
+_SHOWN = 128
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # For us, not for the upstream: `ns` names the registry to a mirror (specification, "Registry Proxying").
 # Sanic decodes headers as UTF-8 with surrogates for bytes that are none.
@@ -20,8 +22,13 @@ _OURS = frozenset({"ns"})
 
 
 def namespace_of(request: Request) -> str | None:
-    """The registry that a client means when it asks a mirror; containerd says so in every request."""
-    return request.get_args().get("ns")
+    """The registry that a client means when it asks a mirror; containerd says so in every request. Raises
+    RequestInvalid where the request names two.
+    """
+    said = dict.fromkeys(request.get_args().getlist("ns", []))
+    if len({without_default_port(one.lower()) for one in said}) > 1:
+        raise RequestInvalid("the request names two registries", detail={"ns": [one[:_SHOWN] for one in said][:2]})
+    return next(iter(said), None)
 
 
 def paging(request: Request) -> Query:

@@ -1,10 +1,10 @@
 """The two pages of the v1 API that `docker search` and `podman search` still ask for."""
 
-import json
 import re
 
 from sanic import Blueprint, HTTPResponse, Request
 
+from domain.documents import print_json
 from domain.errors import PaginationInvalid, RequestInvalid
 from entrypoints.container import Container
 from entrypoints.http.pull_routes import caller_of, naming_of
@@ -39,7 +39,7 @@ async def search(request: Request) -> HTTPResponse:
             for one in results
         ],
     }
-    return HTTPResponse(json.dumps(document), 200, {}, "application/json")
+    return HTTPResponse(print_json(document), 200, {}, "application/json")
 
 
 def _limit(request: Request) -> int:

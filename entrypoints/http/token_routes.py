@@ -1,6 +1,5 @@
 """The token endpoint (distribution, spec/auth/token.md by GET, spec/auth/oauth.md by POST)."""
 
-import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from application.grant_token import TokenQuery
 from domain.access import Credentials, ScopeSet
 from domain.authorization import Basic
 from domain.challenge import Challenge
+from domain.documents import print_json
 from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
 from entrypoints.container import Container
@@ -116,13 +116,13 @@ def _token_answer(token: IssuedToken) -> HTTPResponse:
     }
     if token.refresh_token:
         document["refresh_token"] = token.refresh_token
-    return HTTPResponse(json.dumps(document), 200, _NOT_STORED, "application/json")
+    return HTTPResponse(print_json(document), 200, _NOT_STORED, "application/json")
 
 
 def _oauth_error(error: OAuth2Error, code: str) -> HTTPResponse:
     """RFC 6749's body and the registry's in one, for both kinds of readers."""
     document = dict(error.get_body()) | error_body(code, error.get_error_description(), None)
-    return HTTPResponse(json.dumps(document), error.status_code, _NOT_STORED, "application/json")
+    return HTTPResponse(print_json(document), error.status_code, _NOT_STORED, "application/json")
 
 
 tokens = Blueprint("tokens")

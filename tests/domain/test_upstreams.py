@@ -1,6 +1,6 @@
 import pytest
 
-from domain.upstreams import Origin, Upstream
+from domain.upstreams import Origin, Upstream, without_default_port
 
 HUB = Upstream.at("https://registry-1.docker.io", Origin("https", "registry-1.docker.io", 443))
 
@@ -22,3 +22,11 @@ def test_no_other_registry_has_its_peculiarities(host: str) -> None:
 def test_the_operator_names_another_search() -> None:
     named = Upstream.at(HUB.url, HUB.origin, "https://search.test/v1/search")
     assert named.search_url == "https://search.test/v1/search"
+
+
+@pytest.mark.parametrize(
+    ("host", "bare"),
+    [("docker.io:443", "docker.io"), ("docker.io", "docker.io"), ("a.test:80", "a.test:80"), ("[::1]:443", "[::1]")],
+)
+def test_the_port_of_https_says_nothing(host: str, bare: str) -> None:
+    assert without_default_port(host) == bare

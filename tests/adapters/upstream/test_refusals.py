@@ -23,7 +23,7 @@ from domain.errors import (
     UpstreamTimedOut,
 )
 from tests.adapters.upstream.line import Line, in_loop, line
-from tests.adapters.upstream.wire import Say, reply
+from tests.adapters.upstream.wire import Heard, Say, reply
 
 JSON = ("Content-Type", "application/json")
 DETAIL = [{"Type": "repository", "Class": "", "Name": "some/app", "Action": "pull"}]
@@ -54,6 +54,46 @@ async def refusal(link: Line, kind: str = "blob", **fetch: object) -> RegistryEr
 async def test_404_is_about_what_was_asked(kind: str, expected: type[RegistryError], body: bytes) -> None:
     async with line(lambda _: reply(404, body=body)) as link:
         assert type(await refusal(link, kind)) is expected
+
+
+REFERRERS_REFUSALS = [
+    (404, b""),
+    (405, b""),
+    (405, b"<html>405</html>"),
+    (501, b""),
+    (400, oci("UNSUPPORTED")),
+]
+
+
+@pytest.mark.parametrize("is_redirected", [False, True])
+@pytest.mark.parametrize(("status", "body"), REFERRERS_REFUSALS)
+@in_loop
+async def test_a_registry_without_referrers_says_so_in_many_ways(
+    *, status: int, body: bytes, is_redirected: bool
+) -> None:
+    def script(heard: Heard) -> Say:
+        if is_redirected and heard.target.startswith("/v2/"):
+            return reply(302, ("Location", "/elsewhere"))
+        return reply(status, body=body)
+
+    async with line(script) as link:
+        assert type(await refusal(link, "referrers")) is ReferrersUnsupported
+
+
+@in_loop
+async def test_another_detail_than_a_flat_one_is_left_out() -> None:
+    body = b'{"errors":[{"code":"DENIED","detail":' + b"[" * 400 + b"]" * 400 + b"}]}"
+    async with line(lambda _: reply(403, JSON, body=body)) as link:
+        assert (await refusal(link, "manifest")).detail is None
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
+@in_loop
+async def test_a_number_that_json_does_not_have_is_no_detail(number: bytes) -> None:
+    async with line(
+        lambda _: reply(403, JSON, body=b'{"errors":[{"code":"DENIED","detail":' + number + b"}]}")
+    ) as link:
+        assert (await refusal(link, "manifest")).detail is None
 
 
 @pytest.mark.parametrize("kind", ["manifest", "blob", "tags"])

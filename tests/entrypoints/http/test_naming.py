@@ -25,6 +25,9 @@ NAMINGS = {
     "default": "/v2/library/app/{}",
     "ns": "/v2/library/app/{}?ns=docker.io",
     "ns by another of its names": "/v2/library/app/{}?ns=index.docker.io",
+    "ns with the port of https": "/v2/library/app/{}?ns=docker.io:443",
+    "prefix with the port of https": "/docker.io:443/v2/library/app/{}",
+    "ns twice, the same": "/v2/library/app/{}?ns=docker.io&ns=docker.io",
     "first segment": "/v2/docker.io/library/app/{}",
     "first segment and ns": "/v2/docker.io/library/app/{}?ns=docker.io",
     "prefix": "/docker.io/v2/library/app/{}",
@@ -46,7 +49,7 @@ async def test_every_way_of_naming_leads_to_the_one_repository(
     assert {asked.resource.path.partition("/" + resource.partition("/")[0])[0] for asked in upstream.asked} == {
         "library/app"
     }
-    namespace = path.partition("?ns=")[2] or None
+    namespace = path.partition("?ns=")[2].partition("&")[0] or None
     assert answer.headers.get("oci-namespace") == namespace
 
 
@@ -132,3 +135,13 @@ async def test_a_tokens_scope_may_name_the_registry_too(start: Start, upstream: 
     token = await service.token("repository:docker.io/library/app:pull", "Basic YWxpY2U6c2VjcmV0")
     for path in ("/v2/docker.io/library/app/manifests/v1", "/docker.io/v2/library/app/manifests/v1"):
         assert (await service.get(path, {"Authorization": f"Bearer {token}"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/v2/_catalog", "/v2/library/app/manifests/v1", "/v1/search"])
+@pytest.mark.parametrize("query", ["ns=docker.io&ns=quay.io", "ns=quay.io&ns=docker.io", "ns=docker.io&q=x&ns=quay.io"])
+async def test_two_registries_in_one_request_are_refused(
+    start: Start, upstream: FakeUpstream, path: str, query: str
+) -> None:
+    service = await start(upstream_registry=HUB)
+    assert (await service.get(f"{path}?{query}")).status_code == 400
+    assert upstream.asked == []
