@@ -10,6 +10,7 @@ from application.blobs import BlobAnswer, BlobQuery, Piece, described, linked
 from application.cache.callers import Ask, Callers
 from application.cache.fill import DraftLost, Fill
 from application.cache.fills import Fills
+from application.cache.provenance import Provenance
 from application.cache.read_rights import Admission, ReadRights
 from application.cache.stream_blob import StreamBlob
 from application.cache.sweep_cache import SweepCache
@@ -40,6 +41,7 @@ class PullBlob:
         callers: Callers,
         rights: ReadRights,
         store: ContentStore,
+        provenance: Provenance,
         sweep: SweepCache,
         fills: Fills,
         stream: StreamBlob,
@@ -51,6 +53,7 @@ class PullBlob:
         self._callers = callers
         self._rights = rights
         self._store = store
+        self._provenance = provenance
         self._sweep = sweep
         self._fills = fills
         self._stream = stream
@@ -79,14 +82,14 @@ class PullBlob:
         if query.known or answer.size or query.digest.is_of_nothing:
             return answer
         # A HEAD upstream may have proved the right without a length.
-        if stored := await self._store.open(query.digest):
+        if stored := await self._stored(ask, query.digest):
             stored.file.close()
             self._sweep.used(query.digest)
             return replace(answer, size=stored.size)
         return described(query.digest, await self._stream.facts(ask, query.digest))
 
     async def _delivered(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
-        stored = await self._store.open(query.digest)
+        stored = await self._stored(ask, query.digest)
         if stored is not None:
             stack.callback(stored.file.close)
             admission = await self._rights.admit(ask, _item(ask, query))
@@ -105,6 +108,12 @@ class PullBlob:
         return answer
 
     # --- whole, and here ---
+
+    async def _stored(self, ask: Ask, digest: Digest) -> StoredContent | None:
+        """Open content, where it is here and served for this upstream: to be closed by the caller."""
+        if not await self._provenance.serves(ask.source.upstream, digest):
+            return None
+        return await self._store.open(digest)
 
     def _from_file(self, query: BlobQuery, admission: Admission, stored: StoredContent) -> BlobAnswer:
         self._sweep.used(query.digest)

@@ -62,7 +62,7 @@ class PullManifest:
     async def _by_digest(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
         """Content that never changes: nothing is asked but the caller's right to it."""
         item = Item(ask.source, ContentKind.MANIFEST, digest)
-        content = await self._shelf.get(digest)
+        content = await self._shelf.get(ask.source.upstream, digest)
         if content is None:
             return await self._fetch.unknown(ask, query)
         admission = await self._rights.admit(ask, item)

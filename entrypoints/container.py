@@ -31,6 +31,7 @@ from application.cache.fills import Fills
 from application.cache.grants import Grants
 from application.cache.manifest_shelf import ManifestShelf
 from application.cache.outages import Outages
+from application.cache.provenance import Provenance
 from application.cache.pull_tag import PullTag
 from application.cache.read_rights import ReadRights
 from application.cache.stream_blob import StreamBlob
@@ -216,12 +217,22 @@ class Container(containers.DeclarativeContainer):
         clock,
         events,
     )
-    shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, events)
+    provenance: providers.Provider[Provenance] = providers.Singleton(Provenance, storage.provided.sent, background)
+    shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, provenance, events)
     marks: providers.Provider[TagMarks] = providers.Singleton(TagMarks, storage.provided.tags, cache_policy, clock)
     fills: providers.Provider[Fills] = providers.Singleton(
         Fills,
         providers.Singleton(
-            FillParts, store, registry, rights, sweep, events, background, settings.provided.fill_retries, clock
+            FillParts,
+            store,
+            registry,
+            rights,
+            sweep,
+            provenance,
+            events,
+            background,
+            settings.provided.fill_retries,
+            clock,
         ),
         room,
         clock,
@@ -260,7 +271,7 @@ class Container(containers.DeclarativeContainer):
         StreamBlob, registry, rights, events, clock, settings.provided.fill_retries
     )
     pull_blob: providers.Provider[PullBlob] = providers.Singleton(
-        PullBlob, authorize, refusals, upstreams, callers, rights, store, sweep, fills, stream_blob, events
+        PullBlob, authorize, refusals, upstreams, callers, rights, store, provenance, sweep, fills, stream_blob, events
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, pull_manifest, pull_blob)
     inspect_cache: providers.Provider[InspectCache] = providers.Singleton(

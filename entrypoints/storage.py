@@ -17,6 +17,7 @@ from adapters.storage.nothing import (
     NoEpoch,
     NoGrantBook,
     NoLinkIndex,
+    NoSentContent,
     NoStanceBook,
     NoStorageKeeper,
     NoTagIndex,
@@ -26,12 +27,14 @@ from adapters.storage.nothing import (
 from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_sent import SqliteSentContent
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
 from application.ports.content_places import ContentPlaces
 from application.ports.content_store import ContentStore
 from application.ports.epoch import Epoch
 from application.ports.grant_book import GrantBook
 from application.ports.link_index import LinkIndex
+from application.ports.sent_content import SentContent
 from application.ports.stance_book import StanceBook
 from application.ports.storage_keeper import StorageKeeper
 from application.ports.tag_index import TagIndex
@@ -55,6 +58,7 @@ class Storage:
     links: LinkIndex
     tags: TagIndex
     places: ContentPlaces
+    sent: SentContent
     grants: GrantBook
     tokens: TokenBook
     stances: StanceBook
@@ -169,6 +173,7 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
             SqliteLinkIndex(database),
             SqliteTagIndex(database),
             SqliteContentPlaces(database),
+            SqliteSentContent(database),
             SqliteGrantBook(database, clock),
             SqliteTokenBook(database, clock),
             SqliteStanceBook(database),
@@ -190,6 +195,7 @@ def no_storage() -> Storage:
         NoLinkIndex(),
         NoTagIndex(),
         NoContentPlaces(),
+        NoSentContent(),
         NoGrantBook(),
         NoTokenBook(),
         NoStanceBook(),

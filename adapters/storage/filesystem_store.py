@@ -65,21 +65,23 @@ class FilesystemContentStore:
         finally:
             os.close(descriptor)
 
-    async def lease(self, upstream: Upstream, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+    async def lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+    ) -> FileDraft | FollowedFileDraft | None:
         try:
-            return await self._threads.run(partial(self._lease, upstream, digest), _let_go)
+            return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
         except OSError as error:
             raise StorageFull(f"no draft can be had: {error.strerror}") from error
 
-    def _lease(self, upstream: Upstream, digest: Digest) -> FileDraft | FollowedFileDraft | None:
+    def _lease(self, upstream: Upstream, digest: Digest, *, anew: bool) -> FileDraft | FollowedFileDraft | None:
         for _ in range(_ATTEMPTS):
-            if self._folder.state_of(self._folder.content_of(digest)):
+            if not anew and self._folder.state_of(self._folder.content_of(digest)):
                 return None
             self._folder.demand_room()
             place = self._folder.draft_of(upstream, digest)
             file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:
-                draft = self._take(digest, place, file)
+                draft = self._take(digest, place, file, anew=anew)
             except BaseException:
                 file.close()
                 raise
@@ -88,7 +90,9 @@ class FilesystemContentStore:
             file.close()
         raise BlockingIOError(0, "others make and remove it all the time")
 
-    def _take(self, digest: Digest, place: Place, file: DescriptorFile) -> FileDraft | FollowedFileDraft | None:
+    def _take(
+        self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
+    ) -> FileDraft | FollowedFileDraft | None:
         """What the open draft is; None where it is none any more."""
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,11 +101,12 @@ class FilesystemContentStore:
             return None if followed.look().is_discarded else followed
         if not self._folder.is_at(file.descriptor, place):
             return None
-        if self._folder.state_of(self._folder.content_of(digest)):
-            # It was made between our look and our opening: this draft is a new one.
+        is_whole = is_verified(os.fstat(file.descriptor))
+        if (is_whole or not anew) and self._folder.state_of(self._folder.content_of(digest)):
+            # It was made between our look and our opening, or by another upstream's draft.
             self._folder.remove(place)
             return None
-        if is_verified(os.fstat(file.descriptor)):
+        if is_whole:
             # Whoever filled it died one step before its end.
             self._folder.make_content(digest, place)
             return None

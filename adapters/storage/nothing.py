@@ -25,7 +25,7 @@ class NoContentStore:
     async def put(self, digest: Digest, content: bytes) -> None:
         raise StorageFull(_OFF)
 
-    async def lease(self, upstream: Upstream, digest: Digest) -> Draft | FollowedDraft | None:
+    async def lease(self, upstream: Upstream, digest: Digest, *, anew: bool = False) -> Draft | FollowedDraft | None:
         raise StorageFull(_OFF)
 
     async def drop(self, digest: Digest) -> int:
@@ -59,6 +59,16 @@ class NoLinkIndex:
 
     async def of(self, source: Source) -> list[Link]:
         return []
+
+
+class NoSentContent:
+    """Plays the SentContent."""
+
+    async def keep(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        return
+
+    async def serves(self, upstream: Upstream, digest: Digest) -> bool:
+        return False
 
 
 class NoTagIndex:

@@ -125,7 +125,9 @@ class SqliteContentPlaces:
     async def forget(self, digests: Iterable[Digest]) -> None:
         runs = [(str(digest),) for digest in digests]
         await self._database.change(
-            ("DELETE FROM links WHERE digest = ?", runs), ("DELETE FROM tags WHERE digest = ?", runs)
+            ("DELETE FROM links WHERE digest = ?", runs),
+            ("DELETE FROM tags WHERE digest = ?", runs),
+            ("DELETE FROM sent WHERE digest = ?", runs),
         )
 
     async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:

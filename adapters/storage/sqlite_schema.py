@@ -1,6 +1,6 @@
 """The tables of the index. Whoever changes one changes the version: an index of another is begun anew."""
 
-VERSION = 2
+VERSION = 3
 
 TABLES = (
     """CREATE TABLE links (
@@ -30,6 +30,9 @@ TABLES = (
     "CREATE TABLE stances (upstream TEXT NOT NULL PRIMARY KEY, challenges TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE usage (
         digest TEXT NOT NULL PRIMARY KEY, size INTEGER NOT NULL, used_at REAL NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE sent (
+        digest TEXT NOT NULL, upstream TEXT NOT NULL, is_public INTEGER NOT NULL, PRIMARY KEY (digest, upstream)
     ) WITHOUT ROWID""",
     "CREATE INDEX usage_by_time ON usage (used_at, digest)",
     "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",

@@ -135,9 +135,9 @@ class FetchManifest:
     async def _may_be_here(self, ask: Ask, query: ManifestQuery) -> bool:
         target = query.reference.target
         if not isinstance(target, Tag):
-            return await self._shelf.look(target) is not None
+            return await self._shelf.get(ask.source.upstream, target) is not None
         marks = await self._recent(ask, query, target)
-        return any([await self._shelf.look(mark.digest) is not None for mark in marks])
+        return any([await self._shelf.get(ask.source.upstream, mark.digest) is not None for mark in marks])
 
     async def _tell(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
         """What the upstream says to this caller of what another has fetched."""
@@ -157,7 +157,7 @@ class FetchManifest:
         if fetched and fetched.digest == told.digest:
             content = fetched.content
         else:
-            content = await self._shelf.get(told.digest)
+            content = await self._shelf.get(ask.source.upstream, told.digest)
         if content is None:
             return None
         check_manifest(told.media_type, content)
@@ -199,7 +199,7 @@ class FetchManifest:
         self._rights.record(ask, Item(ask.source, ContentKind.MANIFEST, digest), facts)
         # The withdrawn schema 1 has a digest over a part of its bytes only; what is kept is found by all of them.
         if digest.matches(content):
-            await self._shelf.put(digest, content)
+            await self._shelf.put(ask, digest, content)
         return ManifestAnswer(media_type, digest, len(content), content, facts.warnings)
 
     async def _ask(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[Facts, bytes]:

@@ -23,7 +23,7 @@ from domain.errors import (
     UpstreamChallenged,
 )
 from domain.events import BytesFetched, FillResumed, FillStarted, WrongContent
-from domain.records import ContentKind, Item
+from domain.records import ANONYMOUS_CLASS, ContentKind, Item, class_of
 
 _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
 
@@ -46,6 +46,8 @@ class FillLead:
         self._right = 0
         self._room_until = draft.size
         """Up to this offset of the blob there is room in the cache."""
+        # Of bytes that were here before, it is not known to whom the upstream gave them.
+        self._is_public = not draft.size
 
     async def run(self) -> None:
         """Returns when the blob is whole. Raises what ended it early."""
@@ -119,6 +121,7 @@ class FillLead:
             source = ask.source
             self._parts.events.emit(WrongContent(source.upstream.url, str(source.repository), str(fill.digest)))
             raise _WrongBlob
+        self._parts.provenance.sent(fill.upstream, fill.digest, is_public=self._is_public)
         fill.is_whole()
         # Not waited for, since readers are, and not to be lost where the service stops now.
         self._parts.background.start(self._parts.sweep.added(fill.digest, size))
@@ -132,6 +135,7 @@ class FillLead:
         if fill.total is not None and total not in {None, fill.total}:
             raise BeganOtherwise
         self._parts.rights.record(ask, self._item(ask), facts)
+        self._is_public = self._is_public and class_of(ask.caller) == ANONYMOUS_CLASS
         if not fill.opened.done():
             fill.total = total
             fill.opened.set_result(facts)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from application.cache.background import Background
+from application.cache.provenance import Provenance
 from application.cache.read_rights import ReadRights
 from application.cache.sweep_cache import SweepCache
 from application.ports.content_store import ContentStore
@@ -19,6 +20,7 @@ class FillParts:
     registry: UpstreamRegistry
     rights: ReadRights
     sweep: SweepCache
+    provenance: Provenance
     events: EventSink
     background: Background
     retries: int

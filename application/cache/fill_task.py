@@ -39,7 +39,9 @@ class FillTask:
         fill = self._fill
         followed: FollowedDraft | None = None
         while not fill.is_over:
-            lease = await self._parts.store.lease(fill.upstream, fill.digest)
+            # Content that is here is adopted only where it is served for this upstream.
+            anew = not await self._parts.provenance.serves(fill.upstream, fill.digest)
+            lease = await self._parts.store.lease(fill.upstream, fill.digest, anew=anew)
             if lease is None:
                 await self._adopt()
                 return

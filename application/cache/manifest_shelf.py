@@ -1,11 +1,15 @@
 """ManifestShelf: manifests by digest, the hot ones in memory, the others in the content store."""
 
+from application.cache.callers import Ask
+from application.cache.provenance import Provenance
 from application.cache.remembered import Remembered
 from application.cache.sweep_cache import SweepCache
 from application.ports.content_store import ContentStore, StorageFull
 from application.ports.event_sink import EventSink
 from domain.digest import Digest
 from domain.events import ContentDamaged
+from domain.records import ANONYMOUS_CLASS, class_of
+from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
 """Bytes in each worker; some ten thousand manifests of the usual size."""
@@ -14,15 +18,16 @@ _MEMORY = 24 * 1024 * 1024
 class ManifestShelf:
     """Gives bytes only after they have been hashed, in this process, since they were read."""
 
-    def __init__(self, store: ContentStore, sweep: SweepCache, events: EventSink) -> None:
+    def __init__(self, store: ContentStore, sweep: SweepCache, provenance: Provenance, events: EventSink) -> None:
         self._store = store
         self._sweep = sweep
+        self._provenance = provenance
         self._events = events
         self._hot: Remembered[Digest, bytes] = Remembered(_MEMORY)
 
-    async def get(self, digest: Digest) -> bytes | None:
-        """None where it is not there, or is not any more what it should be."""
-        content = await self.look(digest)
+    async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
+        """None where it is not there, is not any more what it should be, or is not served for this upstream."""
+        content = await self.look(digest) if await self._provenance.serves(upstream, digest) else None
         if content is not None:
             self._sweep.used(digest)
         return content
@@ -34,13 +39,16 @@ class ManifestShelf:
             self._hot.put(digest, content, len(content))
         return content
 
-    async def put(self, digest: Digest, content: bytes) -> None:
-        """Keep a manifest whose digest has been checked. Where there is no room it is not kept."""
+    async def put(self, ask: Ask, digest: Digest, content: bytes) -> None:
+        """Keep a manifest whose digest has been checked, and which the upstream has sent to this caller. Where there is
+        no room it is not kept.
+        """
         try:
             await self._store.put(digest, content)
         except StorageFull:
             return
         self._hot.put(digest, content, len(content))
+        self._provenance.sent(ask.source.upstream, digest, is_public=class_of(ask.caller) == ANONYMOUS_CLASS)
         await self._sweep.added(digest, len(content))
 
     def forget_all(self) -> None:

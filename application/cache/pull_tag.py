@@ -82,7 +82,7 @@ class PullTag:
         return (mark, held) if mark and held else None
 
     async def _held(self, mark: TagMark) -> bytes | None:
-        return await self._shelf.get(mark.digest)
+        return await self._shelf.get(mark.key.source.upstream, mark.digest)
 
     def _answer(self, mark: TagMark, content: bytes, *, good_until: float = 0.0, warning: str = "") -> ManifestAnswer:
         warnings = (warning,) if warning else ()
@@ -113,7 +113,7 @@ class PullTag:
         if query.is_content_with(told.digest):
             return await self._learnt(ask, key, told)
         # The HEAD spoke of content that may be here; it is fetched only where it is not.
-        held = await self._shelf.get(told.digest)
+        held = await self._shelf.get(ask.source.upstream, told.digest)
         if held is not None:
             return await self._learnt(ask, key, replace(told, content=held, size=len(held), is_hit=True))
         try:

@@ -11,7 +11,9 @@ class ContentPlaces(Protocol):
     """The same links and tags as LinkIndex and TagIndex have, of all upstreams and repositories."""
 
     async def forget(self, digests: Iterable[Digest]) -> None:
-        """Removes all links and cached tags that lead to this content; it is not stored any more."""
+        """Removes all links and cached tags that lead to this content, and the record of which upstream sent it
+        (SentContent); it is not stored any more.
+        """
         ...
 
     async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:

@@ -115,10 +115,11 @@ class ContentStore(Protocol):
         """Keep bytes whose digest has been checked. Raises StorageFull."""
         ...
 
-    async def lease(self, upstream: Upstream, digest: Digest) -> Draft | FollowedDraft | None:
+    async def lease(self, upstream: Upstream, digest: Digest, *, anew: bool = False) -> Draft | FollowedDraft | None:
         """The draft with this upstream's bytes, to be filled from its `size` on; or the one that another process fills
         from the same upstream, to be followed; None where the content is whole by now. Bytes of two upstreams are
-        never in one draft. Raises StorageFull.
+        never in one draft. `anew`: this upstream is to send it although it is whole, unless its own draft has just
+        become whole. Raises StorageFull.
         """
         ...
 

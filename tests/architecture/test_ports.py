@@ -21,6 +21,7 @@ def test_the_known_ports_are_found() -> None:
         "application.ports.grant_book.GrantBook",
         "application.ports.link_index.LinkIndex",
         "application.ports.metrics_page.MetricsPage",
+        "application.ports.sent_content.SentContent",
         "application.ports.slow_steps.SlowSteps",
         "application.ports.stance_book.StanceBook",
         "application.ports.storage_keeper.StorageKeeper",

@@ -13,12 +13,14 @@ from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_sent import SqliteSentContent
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
 from application.ports.content_places import ContentPlaces
 from application.ports.content_store import ContentStore, Draft, FollowedDraft
 from application.ports.epoch import Epoch
 from application.ports.grant_book import GrantBook
 from application.ports.link_index import LinkIndex
+from application.ports.sent_content import SentContent
 from application.ports.stance_book import StanceBook
 from application.ports.storage_keeper import StorageKeeper
 from application.ports.tag_index import TagIndex
@@ -47,6 +49,7 @@ class Worker:
     links: LinkIndex
     tags: TagIndex
     places: ContentPlaces
+    sent: SentContent
     grants: GrantBook
     tokens: TokenBook
     stances: StanceBook
@@ -89,6 +92,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
             SqliteLinkIndex(database),
             SqliteTagIndex(database),
             SqliteContentPlaces(database),
+            SqliteSentContent(database),
             SqliteGrantBook(database, clock),
             SqliteTokenBook(database, clock),
             SqliteStanceBook(database),
@@ -127,13 +131,14 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
-    links, tags = fakes.MemoryLinkIndex(), fakes.MemoryTagIndex()
+    links, tags, sent = fakes.MemoryLinkIndex(), fakes.MemoryTagIndex(), fakes.MemorySentContent()
     return Worker(
         fakes.MemoryContentStore(disk),
         fakes.MemoryStorageKeeper(disk),
         links,
         tags,
-        fakes.MemoryContentPlaces(links, tags),
+        fakes.MemoryContentPlaces(links, tags, sent),
+        sent,
         fakes.MemoryGrantBook(),
         fakes.MemoryTokenBook(),
         fakes.MemoryStanceBook(),

@@ -19,6 +19,7 @@ from tests.fakes.storage_books import (
     MemoryEpoch,
     MemoryGrantBook,
     MemoryLinkIndex,
+    MemorySentContent,
     MemoryStanceBook,
     MemoryTagIndex,
     MemoryTokenBook,
@@ -38,13 +39,14 @@ def settings_of(**values: object) -> Settings:
 def memory_storage() -> Storage:
     """All that is kept, for as long as the test runs."""
     disk, usage = MemoryDisk(), MemoryUsageIndex()
-    links, tags = MemoryLinkIndex(), MemoryTagIndex()
+    links, tags, sent = MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent()
     return Storage(
         MemoryContentStore(disk),
         MemoryStorageKeeper(disk),
         links,
         tags,
-        MemoryContentPlaces(links, tags),
+        MemoryContentPlaces(links, tags, sent),
+        sent,
         MemoryGrantBook(),
         MemoryTokenBook(),
         MemoryStanceBook(),

@@ -15,6 +15,7 @@ from tests.fakes.storage_books import (
     MemoryEpoch,
     MemoryGrantBook,
     MemoryLinkIndex,
+    MemorySentContent,
     MemoryStanceBook,
     MemoryTagIndex,
     MemoryTokenBook,
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryFollowedDraft",
     "MemoryGrantBook",
     "MemoryLinkIndex",
+    "MemorySentContent",
     "MemoryStanceBook",
     "MemoryStorageKeeper",
     "MemoryTagIndex",
@@ -206,9 +208,11 @@ class MemoryContentStore:
             self.disk.demand(len(content))
             self.disk.inodes[digest] = MemoryInode(content)
 
-    async def lease(self, upstream: Upstream, digest: Digest) -> MemoryDraft | MemoryFollowedDraft | None:
+    async def lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+    ) -> MemoryDraft | MemoryFollowedDraft | None:
         await asyncio.sleep(0)
-        if digest in self.disk.inodes:
+        if digest in self.disk.inodes and not anew:
             return None
         inode = self.disk.growing.get((upstream, digest))
         if inode is None:

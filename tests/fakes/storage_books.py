@@ -90,15 +90,32 @@ class MemoryTagIndex:
                 del self.marks[key]
 
 
+class MemorySentContent:
+    """Plays the SentContent. `sent`: whether it is public, by digest and upstream."""
+
+    def __init__(self) -> None:
+        self.sent: dict[tuple[Digest, str], bool] = {}
+
+    async def keep(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        key = digest, upstream.url
+        self.sent[key] = is_public or self.sent.get(key, False)
+
+    async def serves(self, upstream: Upstream, digest: Digest) -> bool:
+        return (digest, upstream.url) in self.sent or any(
+            is_public for (one, _), is_public in self.sent.items() if one == digest
+        )
+
+
 class MemoryContentPlaces:
     """Plays the ContentPlaces."""
 
-    def __init__(self, links: MemoryLinkIndex, tags: MemoryTagIndex) -> None:
-        self._links, self._tags = links, tags
+    def __init__(self, links: MemoryLinkIndex, tags: MemoryTagIndex, sent: MemorySentContent) -> None:
+        self._links, self._tags, self._sent = links, tags, sent
 
     async def forget(self, digests: Iterable[Digest]) -> None:
         gone = set(digests)
         self._links.drop([key for key in self._links.links if key[2] in gone])
+        self._sent.sent = {key: public for key, public in self._sent.sent.items() if key[0] not in gone}
         for key in [key for key, mark in self._tags.marks.items() if mark.digest in gone]:
             del self._tags.marks[key]
 

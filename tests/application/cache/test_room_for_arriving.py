@@ -20,7 +20,13 @@ from tests.application.service import PRIVATE
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
-from tests.fakes.storage_books import MemoryContentPlaces, MemoryLinkIndex, MemoryTagIndex, MemoryUsageIndex
+from tests.fakes.storage_books import (
+    MemoryContentPlaces,
+    MemoryLinkIndex,
+    MemorySentContent,
+    MemoryTagIndex,
+    MemoryUsageIndex,
+)
 
 MIB = 1 << 20
 
@@ -187,7 +193,7 @@ class Sharing:
         self.store = MemoryContentStore(self.disk)
         usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
         keeper = MemoryStorageKeeper(self.disk)
-        places = MemoryContentPlaces(MemoryLinkIndex(), MemoryTagIndex())
+        places = MemoryContentPlaces(MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent())
         self.sweep = SweepCache(self.store, keeper, usage, usage, places, Room(1000, 2), clock, events)
         self._number = 0
 

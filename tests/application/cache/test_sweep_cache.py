@@ -16,7 +16,13 @@ from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
-from tests.fakes.storage_books import MemoryContentPlaces, MemoryLinkIndex, MemoryTagIndex, MemoryUsageIndex
+from tests.fakes.storage_books import (
+    MemoryContentPlaces,
+    MemoryLinkIndex,
+    MemorySentContent,
+    MemoryTagIndex,
+    MemoryUsageIndex,
+)
 
 
 class Cache:
@@ -27,7 +33,7 @@ class Cache:
         self.store = MemoryContentStore(self.disk)
         self.usage = MemoryUsageIndex()
         self.links, self.tags = MemoryLinkIndex(), MemoryTagIndex()
-        self.places = MemoryContentPlaces(self.links, self.tags)
+        self.places = MemoryContentPlaces(self.links, self.tags, MemorySentContent())
         self.clock = StoppedClock(1000)
         self.events = RecordingEventSink()
         self.sweep, self.other = (self.sweeper(bound) for _ in range(2))

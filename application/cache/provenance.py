@@ -1,0 +1,37 @@
+"""Provenance: for which upstream's clients stored content is served without fetching it from that upstream."""
+
+from application.cache.background import Background
+from application.cache.remembered import Remembered
+from application.ports.sent_content import SentContent
+from domain.digest import Digest
+from domain.upstreams import Upstream
+
+_REMEMBERED = 32768
+
+
+class Provenance:
+    """Content is found by its digest, whichever upstream sent it. That another upstream speaks of the same digest, by a
+    200 to a HEAD for instance, is no proof that it has the content: it may say so of all digests, and would open the
+    private content of the first one to anybody. So it has to send the content itself once, unless an upstream gave it
+    to an anonymous caller.
+    """
+
+    def __init__(self, sent: SentContent, background: Background) -> None:
+        self._sent = sent
+        self._background = background
+        self._known: Remembered[tuple[Upstream, Digest], bool] = Remembered(_REMEMBERED)
+        """What was found to be served; it never becomes untrue."""
+
+    async def serves(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether stored content with this digest is served to those who may read it at this upstream."""
+        if self._known.get((upstream, digest)):
+            return True
+        is_served = await self._sent.serves(upstream, digest)
+        if is_served:
+            self._known.put((upstream, digest), True)
+        return is_served
+
+    def sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        """The upstream has sent all of it, and it was right. `is_public`: all of it to anonymous callers."""
+        self._known.put((upstream, digest), True)
+        self._background.start(self._sent.keep(upstream, digest, is_public=is_public))
