@@ -21,6 +21,7 @@ from domain.events import (
     PullDenied,
     StaleServed,
     StanceLearnt,
+    StorageBroke,
     StorageRanFull,
     UpkeepFailed,
     UpstreamFailed,
@@ -87,7 +88,7 @@ def _who(account: str, address: str) -> tuple[str, str]:
     return one_line(account) or "(unknown)", one_line(address)
 
 
-def _log_cache(event: Event) -> None:
+def _log_cache(event: Event) -> None:  # noqa: C901 - one case for each event, and nothing else
     match event:
         case FillResumed(upstream, digest, reason):
             _LOG.warning("%s: %s broke off and is gone on with: %s", upstream, digest, one_line(reason))
@@ -101,6 +102,8 @@ def _log_cache(event: Event) -> None:
             _LOG.error("%s was damaged in the cache; it is fetched again", digest)
         case UpkeepFailed(reason):
             _LOG.error("the cache's upkeep failed: %s", one_line(reason))
+        case StorageBroke(digest, reason):
+            _LOG.error("the cache cannot be used, and %s is delivered uncached: %s", digest, one_line(reason))
         case StorageRanFull(digest):
             _LOG.warning("the cache is full; %s is delivered uncached", digest)
 

@@ -14,7 +14,7 @@ from application.cache.provenance import Provenance
 from application.cache.read_rights import Admission, ReadRights
 from application.cache.stream_blob import StreamBlob
 from application.cache.sweep_cache import SweepCache
-from application.ports.content_store import ContentStore, FilePart, StorageFull, StoredContent
+from application.ports.content_store import ContentStore, FilePart, StorageRefused, StoredContent
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Facts
 from application.refusals import Refusals
@@ -150,7 +150,7 @@ class PullBlob:
     async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
         try:
             fill, facts, admission = await self._joined(stack, ask, query)
-        except (StorageFull, DraftLost):
+        except (StorageRefused, DraftLost):
             return await self._stream.open(stack, ask, query)
         fill.offer(ask)
         base = linked(admission.link, admission.warnings) if admission else described(query.digest, facts or Facts())
@@ -164,7 +164,7 @@ class PullBlob:
         self, stack: AsyncExitStack, ask: Ask, query: BlobQuery
     ) -> tuple[Fill, Facts | None, Admission | None]:
         """A fill that has been opened, what the upstream answered to it, and the caller's right if that was not the
-        answer to this very request. Raises StorageFull, or the refusal of the caller's own question.
+        answer to this very request. Raises StorageRefused, or the refusal of the caller's own question.
         """
         while True:
             is_own = self._fills.running(ask.source.upstream, query.digest) is None
@@ -196,7 +196,7 @@ class PullBlob:
                 async for part in fill.parts(start, stop):
                     yield part
                     position = part.stop
-            except (StorageFull, DraftLost):
+            except (StorageRefused, DraftLost):
                 # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
                 rest = Span(position, 2**63 if stop is None else stop)
                 async for piece in self._stream.rest(ask, fill.digest, fill.file, rest, fill.total):

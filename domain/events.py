@@ -150,6 +150,16 @@ class StorageRanFull:
 
 
 @dataclass(frozen=True)
+class StorageBroke:
+    """The cache could not keep this, for another reason than room (no free descriptor, a read-only file system); it is
+    delivered uncached.
+    """
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class UpkeepFailed:
     """What is done for the cache now and then failed this time."""
 
@@ -204,6 +214,7 @@ CacheEvent = (
     | ContentEvicted
     | ContentDamaged
     | StorageRanFull
+    | StorageBroke
     | UpkeepFailed
 )
 EndpointEvent = EndpointFailed | EndpointRecovered

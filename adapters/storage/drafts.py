@@ -8,10 +8,10 @@ from collections import deque
 from contextlib import suppress
 from functools import partial
 
-from adapters.storage.open_files import DescriptorFile, portions, write
+from adapters.storage.open_files import DescriptorFile, portions, refusal_of, write
 from adapters.storage.storage_folder import Place, StorageFolder, is_verified
 from adapters.storage.threads import Threads
-from application.ports.content_store import DraftState, OpenFile, StorageFull
+from application.ports.content_store import DraftState, OpenFile
 from domain.digest import Bytes, Digest, DigestCheck
 
 _BATCH = 1024 * 1024
@@ -41,7 +41,7 @@ class FileDraft:
         try:
             await self._threads.run(partial(self._append, pieces))
         except OSError as error:
-            raise StorageFull(f"a draft cannot grow: {error.strerror}") from error
+            raise refusal_of("a draft cannot grow", error) from error
 
     def _append(self, pieces: deque[Bytes]) -> None:
         turn_ends = time.monotonic() + _TURN_SECONDS

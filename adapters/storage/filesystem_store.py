@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
-from adapters.storage.open_files import DescriptorFile, FileContent, write
+from adapters.storage.open_files import DescriptorFile, FileContent, refusal_of, write
 from adapters.storage.storage_folder import Place, StorageFolder, is_verified
 from adapters.storage.threads import Threads
-from application.ports.content_store import StorageFull
 from domain.digest import Digest
 from domain.upstreams import Upstream
 
@@ -47,7 +46,7 @@ class FilesystemContentStore:
         try:
             await self._threads.run(partial(self._put, digest, content))
         except OSError as error:
-            raise StorageFull(f"content cannot be kept: {error.strerror}") from error
+            raise refusal_of("content cannot be kept", error) from error
 
     def _put(self, digest: Digest, content: bytes) -> None:
         if self._folder.has_content(digest, len(content)):
@@ -71,7 +70,7 @@ class FilesystemContentStore:
         try:
             return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
         except OSError as error:
-            raise StorageFull(f"no draft can be had: {error.strerror}") from error
+            raise refusal_of("no draft can be had", error) from error
 
     def _lease(self, upstream: Upstream, digest: Digest, *, anew: bool) -> FileDraft | FollowedFileDraft | None:
         for _ in range(_ATTEMPTS):

@@ -1,17 +1,19 @@
 """Open files and the content in them."""
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from adapters.storage.threads import Threads
-from application.ports.content_store import OpenFile, StorageFull
+from application.ports.content_store import OpenFile, StorageFailed, StorageFull, StorageRefused
 from domain.digest import Bytes
 
 _PIECES = 1024
 """As many buffers as Linux takes in one call (UIO_MAXIOV)."""
 
 _PORTION = 1 << 20
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 class DescriptorFile:
@@ -28,7 +30,7 @@ class DescriptorFile:
         try:
             return await self._threads.run(partial(_read, self.descriptor, start, stop))
         except OSError as error:
-            raise StorageFull(f"a file cannot be read: {error.strerror}") from error
+            raise refusal_of("a file cannot be read", error) from error
 
     def close(self) -> None:
         # A number that is used after its end shall be nobody's: the next file gets the old one at once.
@@ -46,6 +48,12 @@ class FileContent:
 
     async def read(self) -> bytes:
         return await self.file.read(0, self.size)
+
+
+def refusal_of(what: str, error: OSError) -> StorageRefused:
+    """The error of the port for one of the operating system. `what` did not work, for people to read."""
+    kind = StorageFull if error.errno in _NO_ROOM else StorageFailed
+    return kind(f"{what}: {error.strerror or error}")
 
 
 def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:

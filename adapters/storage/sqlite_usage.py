@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import read_digest
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageFailed
 from application.ports.usage_index import Used
 from domain.digest import Digest
 
@@ -51,4 +51,4 @@ class SqliteEpoch:
 
     async def advance(self) -> None:
         if not await self._database.change(("UPDATE meta SET value = value + 1 WHERE name = 'epoch'", [()])):
-            raise StorageFull("the index cannot be written")
+            raise StorageFailed("the index cannot be written")

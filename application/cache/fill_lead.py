@@ -9,7 +9,7 @@ from application.cache.fill import Fill
 from application.cache.fill_parts import FillParts
 from application.cache.outages import OUTAGE
 from application.cache.retries import Retries
-from application.ports.content_store import Draft, StorageFull
+from application.ports.content_store import Draft, StorageFull, StorageRefused
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource
 from domain.content import ByteRange
 from domain.digest import Bytes
@@ -58,7 +58,7 @@ class FillLead:
         except _WrongBlob:
             # The commit has discarded it.
             raise UpstreamBroken("the upstream sent a blob that is not what its digest says") from None
-        except (BeganOtherwise, StorageFull):
+        except (BeganOtherwise, StorageRefused):
             await asyncio.shield(self._draft.release(keep=False))
             raise
         except BaseException:

@@ -8,11 +8,11 @@ from application.cache.fill import Fill
 from application.cache.fill_parts import FillParts
 from application.cache.fill_task import FillTask
 from application.cache.remembered import Remembered
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageFull, StorageRefused
 from application.ports.upstream_queue import QueueWatch, watched_by
 from domain.cache_policy import Room, is_worth_a_download
 from domain.digest import Digest
-from domain.events import StorageRanFull
+from domain.events import StorageBroke, StorageRanFull
 from domain.ports import Clock
 from domain.upstreams import Upstream
 
@@ -134,8 +134,12 @@ class Fills:
             self._tasks.pop(fill, None)
             if self._running.get(key) is fill:
                 del self._running[key]
-        if isinstance(fill.failure, StorageFull):
-            self._parts.events.emit(StorageRanFull(str(fill.digest)))
+        if isinstance(fill.failure, StorageRefused):
+            self._parts.events.emit(
+                StorageRanFull(str(fill.digest))
+                if isinstance(fill.failure, StorageFull)
+                else StorageBroke(str(fill.digest), str(fill.failure))
+            )
             self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
         # Once: an upstream whose answers never go together would be asked for ever.
         if begin_anew and not fill.is_anew and not self.running(*key):

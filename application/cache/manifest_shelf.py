@@ -4,10 +4,10 @@ from application.cache.callers import Ask
 from application.cache.provenance import Provenance
 from application.cache.remembered import Remembered
 from application.cache.sweep_cache import SweepCache
-from application.ports.content_store import ContentStore, StorageFull
+from application.ports.content_store import ContentStore, StorageFailed, StorageFull
 from application.ports.event_sink import EventSink
 from domain.digest import Digest
-from domain.events import ContentDamaged
+from domain.events import ContentDamaged, StorageBroke
 from domain.records import ANONYMOUS_CLASS, class_of
 from domain.upstreams import Upstream
 
@@ -46,6 +46,9 @@ class ManifestShelf:
         try:
             await self._store.put(digest, content)
         except StorageFull:
+            return
+        except StorageFailed as error:
+            self._events.emit(StorageBroke(str(digest), str(error)))
             return
         self._hot.put(digest, content, len(content))
         self._provenance.sent(ask.source.upstream, digest, is_public=class_of(ask.caller) == ANONYMOUS_CLASS)

@@ -8,8 +8,18 @@ from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 
 
-class StorageFull(Exception):
+class StorageRefused(Exception):
+    """Storage did not do what it was asked for; the message says why."""
+
+
+class StorageFull(StorageRefused):
     """There is no room, or no storage at all."""
+
+
+class StorageFailed(StorageRefused):
+    """The operating system refused for another reason than room: no free descriptor, a read-only file system, or a
+    disk that fails.
+    """
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class OpenFile(Protocol):
     identity: object
 
     async def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` up to but not including `stop`, or as many of them as there are. Raises StorageFull
+        """The bytes from `start` up to but not including `stop`, or as many of them as there are. Raises StorageRefused
         where the disk fails.
         """
         ...
@@ -63,7 +73,8 @@ class Draft(Protocol):
 
     async def append(self, pieces: deque[Bytes]) -> None:
         """Write and hash pieces, and take each out of the queue, until none is left or others are to have their turn;
-        more may be put in meanwhile. One call at a time. Raises StorageFull; what is not written then is in the queue.
+        more may be put in meanwhile. One call at a time. Raises StorageRefused; what is not written then is in the
+        queue.
         """
         ...
 
@@ -112,14 +123,14 @@ class ContentStore(Protocol):
         ...
 
     async def put(self, digest: Digest, content: bytes) -> None:
-        """Keep bytes whose digest has been checked. Raises StorageFull."""
+        """Keep bytes whose digest has been checked. Raises StorageRefused."""
         ...
 
     async def lease(self, upstream: Upstream, digest: Digest, *, anew: bool = False) -> Draft | FollowedDraft | None:
         """The draft with this upstream's bytes, to be filled from its `size` on; or the one that another process fills
         from the same upstream, to be followed; None where the content is whole by now. Bytes of two upstreams are
         never in one draft. `anew`: this upstream is to send it although it is whole, unless its own draft has just
-        become whole. Raises StorageFull.
+        become whole. Raises StorageRefused.
         """
         ...
 

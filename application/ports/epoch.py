@@ -11,5 +11,5 @@ class Epoch(Protocol):
         ...
 
     async def advance(self) -> None:
-        """Make it another one. Raises StorageFull when it cannot be written: then workers go on as before."""
+        """Make it another one. Raises StorageFailed when it cannot be written: then workers go on as before."""
         ...

@@ -37,6 +37,7 @@ from domain.events import (
     PullDenied,
     StaleServed,
     StanceLearnt,
+    StorageBroke,
     StorageRanFull,
     UpkeepFailed,
     UpstreamFailed,
@@ -88,6 +89,7 @@ EVENTS = [
     ContentEvicted(3, 4096),
     ContentDamaged(DIGEST),
     StorageRanFull(DIGEST),
+    StorageBroke(DIGEST, "no draft can be had: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
 ]
 # What is counted only: a line for each would drown all others.
@@ -104,7 +106,7 @@ LEVELS = {
         StorageRanFull,
         BackedOff,
     ),
-    "ERROR": (AccountsUnreadable, WrongContent, ContentDamaged, UpkeepFailed),
+    "ERROR": (AccountsUnreadable, WrongContent, ContentDamaged, StorageBroke, UpkeepFailed),
 }
 ALICE = Credentials("alice", "opensesame")
 

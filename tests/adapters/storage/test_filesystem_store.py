@@ -13,9 +13,9 @@ import pytest
 from adapters.storage import drafts
 from adapters.storage.drafts import FileDraft, FollowedFileDraft
 from adapters.storage.filesystem_store import FilesystemContentStore
-from application.ports.content_store import DraftState, StorageFull
+from application.ports.content_store import DraftState, StorageFailed, StorageRefused
 from domain.digest import Digest
-from tests.adapters.storage.places import UPSTREAM, open_descriptors, process
+from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
 
 CONTENT = b"a layer " * 1000
 DIGEST = Digest.of(CONTENT)
@@ -180,7 +180,7 @@ def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
             assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
             assert await draft.file.read(0, 8) == b"a layer "
             assert not draft_place(tmp_path).exists()
-            with pytest.raises(StorageFull):
+            with pytest.raises(StorageRefused):
                 await store.put(DIGEST, CONTENT)
             draft.file.close()
             followed.file.close()
@@ -247,7 +247,7 @@ def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) 
             assert await store.open(DIGEST) is None
             assert await store.drop(DIGEST) == 0
             for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
-                with pytest.raises(StorageFull, match="Not a directory"):
+                with pytest.raises(StorageFailed, match="Not a directory"):
                     await refused
 
     asyncio.run(go())
@@ -274,8 +274,47 @@ def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
             draft_place(tmp_path).parent.mkdir()
             (tmp_path / "precious").write_bytes(b"precious")
             draft_place(tmp_path).symlink_to(tmp_path / "precious")
-            with pytest.raises(StorageFull):
+            with pytest.raises(StorageRefused):
                 await store.lease(UPSTREAM, DIGEST)
             assert (tmp_path / "precious").read_bytes() == b"precious"
 
     asyncio.run(go())
+
+
+NO_DESCRIPTORS = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from adapters.storage.filesystem_store import FilesystemContentStore
+from application.ports.content_store import StorageFailed
+from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
+store, digest = FilesystemContentStore(Path(sys.argv[1])), Digest.of(b"")
+
+async def refused(work):
+    try:
+        await work
+    except StorageFailed as error:
+        return str(error)
+
+async def main():
+    await store.open(digest)  # its threads run
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    said = [await refused(store.lease(UPSTREAM, digest)), await refused(store.put(digest, b""))]
+    for descriptor in held:
+        os.close(descriptor)
+    print(said, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_too_few_descriptors_are_no_want_of_room(tmp_path: Path) -> None:
+    with process(NO_DESCRIPTORS, tmp_path) as running:
+        said = line_of(running)
+        assert running.wait() == 0
+    assert said == "['no draft can be had: Too many open files', 'content cannot be kept: Too many open files']"

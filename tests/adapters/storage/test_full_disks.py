@@ -12,7 +12,7 @@ from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageFailed, StorageFull
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, small_disk
@@ -112,7 +112,7 @@ def test_a_read_only_disk_serves_what_it_has(tmp_path: Path) -> None:
         stored.file.close()
         assert await store.drop(DIGEST) == 0
         for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
-            with pytest.raises(StorageFull, match="Read-only file system"):
+            with pytest.raises(StorageFailed, match="Read-only file system"):
                 await refused
         store.close()
 

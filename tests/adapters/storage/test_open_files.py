@@ -6,7 +6,7 @@ import pytest
 
 from adapters.storage.open_files import DescriptorFile, write
 from adapters.storage.threads import Threads
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageRefused
 
 
 def test_many_pieces_of_all_sizes_are_written_in_order(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_closed_file_is_nobodys_file(tmp_path: Path) -> None:
     file.close()
     with (tmp_path / "file").open("rb") as stranger:
         file.close()
-        with pytest.raises(StorageFull):
+        with pytest.raises(StorageRefused):
             asyncio.run(file.read(0, 7))
         assert stranger.read() == b"content"
     threads.close()

@@ -15,7 +15,7 @@ from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
 from adapters.storage.filesystem_store import FilesystemContentStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteUsageIndex
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageRefused
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
@@ -81,14 +81,14 @@ async def everything(cache: Path) -> None:
     for digest, content in ((DIGEST, CONTENT), (NEW, b"new"), (Digest.of(b"other"), b"other")):
         assert await keeper.space()
         await keeper.sweep_drafts()
-        with suppress(StorageFull):
+        with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
             if isinstance(lease, FileDraft):
-                with suppress(StorageFull):
+                with suppress(StorageRefused):
                     await lease.append(deque([content]))
                 await lease.commit()
                 lease.file.close()
-        with suppress(StorageFull):
+        with suppress(StorageRefused):
             await store.put(digest, content)
         stored = await store.open(digest)
         if stored:
@@ -97,7 +97,7 @@ async def everything(cache: Path) -> None:
         await usage.all()
         await keeper.contents()
         await store.drop(digest)
-        with suppress(StorageFull):
+        with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
             if isinstance(lease, FileDraft):
                 await lease.release(keep=False)
@@ -196,7 +196,7 @@ def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(make: Callable[[Pa
 
     async def go() -> None:
         store = FilesystemContentStore(tmp_path)
-        with pytest.raises(StorageFull):
+        with pytest.raises(StorageRefused):
             await store.lease(UPSTREAM, DIGEST)
         store.close()
 

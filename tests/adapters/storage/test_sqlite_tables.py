@@ -10,7 +10,7 @@ from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, Sql
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
-from application.ports.content_store import StorageFull
+from application.ports.content_store import StorageFailed
 from application.ports.token_book import CallerIdentity
 from application.ports.usage_index import Used
 from domain.challenge import Challenge
@@ -140,7 +140,7 @@ def test_an_epoch_that_cannot_be_had_is_the_last_one_and_is_not_advanced(tmp_pat
         connection.execute("DROP TABLE meta")
         connection.close()
         assert await epoch.read() == before
-        with pytest.raises(StorageFull):
+        with pytest.raises(StorageFailed):
             await epoch.advance()
 
     with_database(tmp_path / "index", check)

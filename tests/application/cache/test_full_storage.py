@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from application.cache.callers import Ask
+from application.ports.content_store import StorageFailed
 from application.ports.token_book import CallerIdentity
 from application.ports.upstream_registry import Facts, Passed
 from application.rights import FOREVER
 from domain.content import ByteRange, Span
 from domain.errors import UpstreamBroken
-from domain.events import StorageRanFull
+from domain.events import StorageBroke, StorageRanFull
 from domain.records import ANONYMOUS_CALLER
 from tests.application.cache.crowd import Crowd
-from tests.application.cache.watched import BIG, BIG_DIGEST, PIECE, held, soon
+from tests.application.cache.watched import ALICES, BIG, BIG_DIGEST, PIECE, held, soon
 from tests.application.service import LAYER, LAYER_DIGEST, NAME, PRIVATE, Service, stocked
+from tests.fakes.storage import MemoryContentStore
 from tests.fakes.upstream import FakeAnswer
 
 
@@ -219,3 +221,30 @@ def test_who_goes_on_alone_gets_no_more_than_was_promised(told: bool) -> None:  
         begun.file.close()
 
     service.run(act())
+
+
+class Broken(MemoryContentStore):
+    """Gives no draft, for another reason than room, and keeps no manifest."""
+
+    async def lease(self, *_: Any, **__: Any) -> Any:
+        raise StorageFailed("no draft can be had: Too many open files")
+
+    async def put(self, *_: Any) -> None:
+        raise StorageFailed("content cannot be kept: Read-only file system")
+
+
+def test_what_storage_refuses_for_another_reason_is_reported_as_what_it_is() -> None:
+    crowd = Crowd()
+    object.__setattr__(crowd.service.parts.storage(), "store", Broken())
+
+    async def act() -> None:
+        assert await crowd.read() == BIG
+        await crowd.service.manifest(ALICES, PRIVATE)
+
+    crowd.run(act())
+    broke = [event for event in crowd.service.events if isinstance(event, StorageBroke)]
+    assert [event.reason for event in broke] == [
+        "no draft can be had: Too many open files",
+        "content cannot be kept: Read-only file system",
+    ]
+    assert crowd.count(StorageRanFull) == 0
