@@ -129,12 +129,14 @@ def _asked_for(told: Stance, known: Stance, wish: Wish) -> ScopeSet:
     not where that only repeats the ping's.
     """
     scope = told.bearer.get("scope") if told.bearer else None
-    if not scope or not wish.shown or (known.bearer and scope == known.bearer.get("scope")):
+    if not scope or not wish.shown:
         return wish.shown
     try:
-        return ScopeSet.parse([scope])
+        asked = ScopeSet.parse([scope])
     except ScopeInvalid:
         return wish.shown
+    is_pings = known.bearer is not None and scope == known.bearer.get("scope")
+    return asked if not is_pings or any(asked.cover(needed) for needed in wish.needed) else wish.shown
 
 
 def _detail(wish: Wish) -> object:

@@ -43,14 +43,15 @@ class ChallengeRewriter:
         it is silent.
 
         A resource's challenge asks for the `scopes` of this resource and for nothing else: containerd and others ask
-        for all scopes of a challenge together, and ghcr.io refuses a token for any that it does not know. For the ping
-        (no `scopes`) the upstream's own stays, unless it names a repository: nobody has asked for one there.
+        for all scopes of a challenge together, and ghcr.io refuses a token for any that it does not know. Only a scope
+        that is one word (`aws` at public.ecr.aws) is meant for each resource and stays. For the ping (no `scopes`) the
+        upstream's own stays, unless it names a repository: nobody has asked for one there.
         """
         return Challenge.of(
             "Bearer",
             realm=realm,
             service=upstream.get("service"),
-            scope=str(scopes) or general_scope(upstream),
+            scope=(_opaque_scope(upstream) or str(scopes)) if scopes else general_scope(upstream),
             error=upstream.get("error") or error,
         )
 
@@ -69,3 +70,8 @@ def general_scope(challenge: Challenge) -> str | None:
     """
     words = (challenge.get("scope") or "").split()
     return " ".join(word for word in words if not word.startswith("repository")) or None
+
+
+def _opaque_scope(challenge: Challenge) -> str | None:
+    words = (challenge.get("scope") or "").split()
+    return " ".join(word for word in words if ":" not in word) or None

@@ -46,8 +46,8 @@ class Pinged(FakeUpstream):
 
     repeats = False
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight) -> PingAnswer:
-        answer = await super().ping(upstream, right)
+    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+        answer = await super().ping(upstream, right, is_probe=is_probe)
         if answer.accepted:
             return answer
         return PingAnswer(accepted=False, challenges=(super().challenge(PLACEHOLDER),))
@@ -113,7 +113,7 @@ def test_the_ping_keeps_what_is_meant_for_all(row: str, scope: str, kept: str | 
     service = Service(pinged, **ROWS[row])
 
     async def act() -> None:
-        async def ping(_: Upstream, __: UpstreamRight) -> PingAnswer:
+        async def ping(_: Upstream, __: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
             return PingAnswer(accepted=False, challenges=(FakeUpstream("bearer").challenge(scope),))
 
         pinged.ping = ping  # type: ignore[method-assign]

