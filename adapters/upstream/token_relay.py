@@ -1,5 +1,6 @@
 """Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
 
+import json
 import math
 from datetime import datetime
 from urllib.parse import urlencode
@@ -23,6 +24,7 @@ from domain.tokens import IssuedToken
 _OK = 200
 _BODY_LIMIT = 256 * 1024
 """Bytes; it is parsed on the event loop."""
+_LENIENT_LIMIT = 64 * 1024
 _DEFAULT_LIFETIME = 60
 """Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
 _LONGEST_LIFETIME = 24 * 3600
@@ -109,7 +111,7 @@ def _without_query(url: URL) -> str:
 
 
 def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
-    document = parse_object(content)
+    document = parse_object(content) or _lenient_object(content)
     if document is None:
         raise UpstreamBroken("the upstream's token server sent something else than a token")
     text = document.get("token") or document.get("access_token")
@@ -123,6 +125,20 @@ def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
         request.scopes,
         refresh if isinstance(refresh, str) else None,
     )
+
+
+def _lenient_object(content: bytes) -> dict[str, object] | None:
+    """The object in an answer whose numbers are no JSON (RFC 8259 section 6): NaN, Infinity, or beyond the range of a
+    double. Such a number can only be a lifetime, and the token beside it is good. Of small answers only: the parser of
+    the standard library is slow.
+    """
+    if len(content) > _LENIENT_LIMIT:
+        return None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _lifetime(expires_in: object) -> int:
