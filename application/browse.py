@@ -25,7 +25,7 @@ _IN_CIRCLES = warning("the upstream sends the same page again: the list may be i
 _TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
 _JOINED_PAGES = 20
 """Nobody waits for more."""
-_NAMES_LIMIT = 200_000
+_NAMES_LIMIT = 50_000
 """Names on one page of a catalog that we look into; the time to read them grows with their number."""
 _EMPTY_PAGE_LIMIT = 4096
 _OTHERS_LIMIT = 256 * 1024
