@@ -16,7 +16,7 @@ from application.cache.stream_blob import StreamBlob
 from application.cache.sweep_cache import SweepCache
 from application.ports.content_store import ContentStore, FilePart, StorageRefused, StoredContent
 from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import Facts
+from application.ports.upstream_registry import Facts, Fetch, Resource
 from application.refusals import Refusals
 from application.rights import Caller, Wish
 from domain.content import ByteRange, Span
@@ -92,11 +92,13 @@ class PullBlob:
         stored = await self._stored(ask, query.digest)
         if stored is not None:
             stack.callback(stored.file.close)
-            admission = await self._rights.admit(ask, _item(ask, query))
+            admission = await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
             if admission.link.size in {None, 0, stored.size}:
                 self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)
+        elif await self._rights.is_asked_first(ask):
+            await self._rights.admit(ask, _item(ask, query))
         self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
         if self._fills.is_unfit(ask.source.upstream, query.digest):
             return await self._stream.open(stack, ask, query)
@@ -106,6 +108,13 @@ class PullBlob:
         asked = sum(span.length for span in answer.spans) or (answer.span.length if answer.span else answer.size or 0)
         self._fills.asked_in_part(ask, query.digest, asked, answer.size)
         return answer
+
+    def _as_fetched(self, ask: Ask, query: BlobQuery) -> Fetch:
+        """The first request upstream for a blob that is not here."""
+        asked = query.byte_ranges[0] if query.byte_ranges else query.byte_range
+        if asked == _WHOLE and not self._fills.is_unfit(ask.source.upstream, query.digest):
+            asked = None  # the whole is fetched into the cache
+        return Fetch(Resource.blob(ask.source, query.digest), ask.right, byte_range=asked)
 
     # --- whole, and here ---
 
@@ -140,7 +149,8 @@ class PullBlob:
         fill = self._fills.running(ask.source.upstream, query.digest)
         if fill is None or fill.total is None:
             return False
-        await self._rights.admit(ask, _item(ask, query))  # before anything is said of it, its size too
+        # Before anything is said of it, its size too.
+        await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
         spans = query.spans(fill.total)
         if all(span.stop <= fill.readable for span in spans):
             return True
@@ -179,11 +189,15 @@ class PullBlob:
                 # fails shares that: in turn, each would wait as long again.
                 if is_own or isinstance(error, _NOBODYS_FAULT):
                     raise
-                await self._rights.admit(ask, _item(ask, query))
+                await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
                 continue
             # Only the request that began it has been answered by the upstream; all others are still to be let in, the
             # same caller's too, whose right may have ended since.
-            admission = None if is_own and facts else await self._rights.admit(ask, _item(ask, query))
+            admission = (
+                None
+                if is_own and facts
+                else await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+            )
             if is_own or not isinstance(fill.failure, RegistryError):
                 return fill, facts, admission
 

@@ -6,8 +6,9 @@ from application.authorize_pull import AuthorizePull
 from application.cache.callers import Ask, Callers
 from application.cache.fetch_manifest import FetchManifest
 from application.cache.manifest_shelf import ManifestShelf
+from application.cache.outages import OUTAGE
 from application.cache.pull_tag import PullTag
-from application.cache.read_rights import ReadRights
+from application.cache.read_rights import Admission, ReadRights
 from application.manifests import ManifestAnswer, ManifestQuery
 from application.ports.event_sink import EventSink
 from application.refusals import Refusals
@@ -62,11 +63,35 @@ class PullManifest:
     async def _by_digest(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
         """Content that never changes: nothing is asked but the caller's right to it."""
         item = Item(ask.source, ContentKind.MANIFEST, digest)
+        if ask.is_mirrors:
+            content = await self._shelf.get(ask.source.upstream, digest)
+            if content is None:
+                return await self._fetch.unknown(ask, query)
+            return _linked(await self._rights.admit(ask, item), content)
+        # Here or not, a caller with a right of its own is asked for in the same way (ReadRights.is_asked_first).
+        known = await self._rights.known(ask, item)
         content = await self._shelf.get(ask.source.upstream, digest)
-        if content is None:
-            return await self._fetch.unknown(ask, query)
-        admission = await self._rights.admit(ask, item)
-        link = admission.link
-        return ManifestAnswer(
-            link.media_type, digest, len(content), content, admission.warnings, admission.good_until, is_hit=True
-        )
+        if known and content is not None:
+            return _linked(known, content)
+        stand_in = await self._rights.stand_in(ask, item) if content is not None else None
+        proves_first = await self._rights.is_asked_first(ask)
+        try:
+            return await self._fetch.unknown(ask, query, has_stand_in=stand_in is not None, proves_first=proves_first)
+        except OUTAGE as fault:
+            if stand_in is None or content is None:
+                raise
+            return _linked(self._rights.stale(stand_in, fault), content)
+
+
+def _linked(admission: Admission, content: bytes) -> ManifestAnswer:
+    """By what is known of it here."""
+    link = admission.link
+    return ManifestAnswer(
+        link.media_type,
+        link.item.digest,
+        len(content),
+        content,
+        admission.warnings,
+        admission.good_until,
+        is_hit=True,
+    )

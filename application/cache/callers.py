@@ -22,11 +22,14 @@ _FINGERPRINT_BYTES = 20
 
 @dataclass(frozen=True)
 class Ask:
-    """Somebody, with the right to be used upstream, about one repository there."""
+    """Somebody, with the right to be used upstream, about one repository there. `is_mirrors`: the right is the mirror's
+    own, the same for all callers.
+    """
 
     identity: CallerIdentity
     right: UpstreamRight
     source: Source
+    is_mirrors: bool = False
 
     @property
     def caller(self) -> CallerId:
@@ -52,7 +55,7 @@ class Callers:
         identity = await self._identify(right, source.upstream)
         if right.ends_at < identity.ends_at:
             identity = replace(identity, ends_at=right.ends_at)
-        return Ask(identity, right.upstream, source)
+        return Ask(identity, right.upstream, source, right.is_mirrors)
 
     async def remember(self, login: Credentials | str | None, token: IssuedToken) -> None:
         """The upstream gave this token for these credentials, for this refresh token, or to nobody (None).

@@ -59,13 +59,18 @@ class FetchManifest:
         self._joined = Joined()
         self._first_comers: FirstComers[ManifestAnswer] = FirstComers()
 
-    async def unknown(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
-        """What is not here at all. Where the upstream wants to be asked less by this caller, few get as far as it."""
+    async def unknown(
+        self, ask: Ask, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
+    ) -> ManifestAnswer:
+        """What is not here at all, or not for this caller. Where the upstream wants to be asked less by this caller,
+        few get as far as it. `proves_first`: whether the right is asked for by HEAD before anything is fetched; None
+        where that follows from what is here.
+        """
         return await self._outages.attempt(
             ask.source.upstream,
             ask.caller,
-            lambda: self._head_or_get(ask, query),
-            has_stand_in=False,
+            lambda: self._head_or_get(ask, query, proves_first=proves_first),
+            has_stand_in=has_stand_in,
             manifests=True,
         )
 
@@ -74,24 +79,38 @@ class FetchManifest:
         return await self._joined.do(self._key(ask, query, head=True), lambda: self._head(ask, query))
 
     async def get(
-        self, ask: Ask, query: ManifestQuery, key: TagKey | None = None, told: ManifestAnswer | None = None
+        self,
+        ask: Ask,
+        query: ManifestQuery,
+        key: TagKey | None = None,
+        told: ManifestAnswer | None = None,
+        *,
+        proves_first: bool | None = None,
     ) -> ManifestAnswer:
-        """The manifest itself. `key`: what it is the answer to, to be learnt; `told`: what a HEAD said just now."""
-        start = partial(self._get_or_find, ask, query, key, told)
-        return await self._joined.do(self._key(ask, query, head=False), start)
+        """The manifest itself. `key`: what it is the answer to, to be learnt; `told`: what a HEAD said just now;
+        `proves_first`: see `unknown`.
+        """
+        start = partial(self._get_or_find, ask, query, key, told, proves_first=proves_first)
+        return await self._joined.do((*self._key(ask, query, head=False), proves_first), start)
 
     def tag_means(self, source: Source, tag: Tag, digest: Digest) -> None:
         """A HEAD said so: who asks for the digest next need not fetch what is being fetched by the tag."""
         self._first_comers.also((source, str(tag)), (source, str(digest)))
 
-    async def _head_or_get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
+    async def _head_or_get(self, ask: Ask, query: ManifestQuery, *, proves_first: bool | None) -> ManifestAnswer:
         digest = query.reference.digest
         if digest and query.is_content_with(digest) and (told := await self.head(ask, query)):
             return told
-        return await self.get(ask, query)
+        return await self.get(ask, query, proves_first=proves_first)
 
     async def _get_or_find(
-        self, ask: Ask, query: ManifestQuery, key: TagKey | None, told: ManifestAnswer | None
+        self,
+        ask: Ask,
+        query: ManifestQuery,
+        key: TagKey | None,
+        told: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
     ) -> ManifestAnswer:
         """One of all who ask at once fetches; each other proves its right by HEAD when that one has ended, whatever
         media types it accepts. Where the first failed, one of those who may takes its place.
@@ -102,7 +121,8 @@ class FetchManifest:
             turn = self._first_comers.under_way(*things)
             if turn is None:
                 async with self._first_comers.lead(*things) as turn:
-                    turn.result = await self._here(ask, query, key, told) or await self._get_and_learn(ask, query, key)
+                    here = await self._here(ask, query, key, told, proves_first=proves_first)
+                    turn.result = here or await self._get_and_learn(ask, query, key)
                     return turn.result
             fetched = await turn.wait()
             self._outages.check(ask.source.upstream, ask.caller, before)
@@ -123,14 +143,31 @@ class FetchManifest:
         return [(ask.source, name) for name in dict.fromkeys(names)]
 
     async def _here(
-        self, ask: Ask, query: ManifestQuery, key: TagKey | None, told: ManifestAnswer | None
+        self,
+        ask: Ask,
+        query: ManifestQuery,
+        key: TagKey | None,
+        told: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
     ) -> ManifestAnswer | None:
         """What has come since this query was asked: another's fetch may have ended before this one began."""
-        if told is None and not await self._may_be_here(ask, query):
+        if told is None and proves_first is False:
+            return await self._known(ask, query)
+        if told is None and not (proves_first or await self._may_be_here(ask, query)):
             return None
         told = told or await self._tell(ask, query)
         found = await self._found(ask, told, None)
         return await self._learn(ask, key, found) if found else None
+
+    async def _known(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+        """What may be given to this caller without another question."""
+        digest = query.reference.digest
+        known = await self._rights.known(ask, Item(ask.source, ContentKind.MANIFEST, digest)) if digest else None
+        content = await self._shelf.get(digest) if known and digest else None
+        if known is None or content is None or digest is None:
+            return None
+        return ManifestAnswer(known.link.media_type, digest, len(content), content, is_hit=True)
 
     async def _may_be_here(self, ask: Ask, query: ManifestQuery) -> bool:
         target = query.reference.target

@@ -22,6 +22,7 @@ from domain.errors import (
     ContentUnknown,
     Denied,
     RangeUnsatisfiable,
+    RegistryError,
     UpstreamBroken,
     UpstreamChallenged,
     UpstreamRejected,
@@ -71,25 +72,50 @@ class ReadRights:
         self._links: Remembered[Item, tuple[Link, float]] = Remembered(_REMEMBERED)
         self._proofs = Joined()
 
-    async def admit(self, ask: Ask, item: Item) -> Admission:
-        """The caller's right to it. Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault."""
+    async def is_asked_first(self, ask: Ask) -> bool:
+        """Whether the caller's right is proven (`admit`) before anything that is not cached is fetched.
+
+        A caller whom the upstream refuses must not learn from what the upstream is asked, nor from how long that takes,
+        whether the content is cached. So what is asked first follows from the caller alone: without a live grant it is
+        what `admit` asks, with one it is the request that fetches (`as_fetched`). Where the right is the mirror's own,
+        nobody is refused what another gets.
+        """
+        return not ask.is_mirrors and await self.grants.live(ask) is None
+
+    async def admit(self, ask: Ask, item: Item, as_fetched: Fetch | None = None) -> Admission:
+        """The caller's right to it. `as_fetched`: the request that would be sent were it not cached.
+
+        Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.
+        """
         if known := await self.known(ask, item):
             return known
         link = await self._find(item)
-        stand_in = link if link and link.given_to & await self.grants.standing_in(ask) else None
+        proof = None if ask.is_mirrors or await self.is_asked_first(ask) else as_fetched
+        stand_in = await self.stand_in(ask, item)
         try:
             link = await self._outages.attempt(
                 ask.source.upstream,
                 ask.caller,
-                lambda: self._proofs.do((ask.caller, ask.right, item), lambda: self._prove(ask, item, link)),
+                lambda: self._proofs.do(
+                    (ask.caller, ask.right, item, proof), lambda: self._prove(ask, item, link, proof)
+                ),
                 has_stand_in=stand_in is not None,
                 manifests=item.kind is ContentKind.MANIFEST,
             )
         except OUTAGE as fault:
             if stand_in is None:
                 raise
-            return Admission(stand_in, 0.0, (self._outages.stale(ask.source.upstream, fault),))
+            return self.stale(stand_in, fault)
         return Admission(link, 0.0)
+
+    async def stand_in(self, ask: Ask, item: Item) -> Link | None:
+        """The link by which the caller may have the item should the upstream not answer."""
+        link = await self._find(item)
+        return link if link and link.given_to & await self.grants.standing_in(ask) else None
+
+    def stale(self, stand_in: Link, fault: RegistryError) -> Admission:
+        """What is given by a stand-in, with its Warning."""
+        return Admission(stand_in, 0.0, (self._outages.stale(stand_in.item.source.upstream, fault),))
 
     async def known(self, ask: Ask, item: Item) -> Admission | None:
         """The caller's right, where the upstream need not be asked: a live grant, and the item itself was given to
@@ -168,13 +194,20 @@ class ReadRights:
         known = self._links.get(item)
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
-    async def _prove(self, ask: Ask, item: Item, known: Link | None) -> Link:
+    async def _prove(self, ask: Ask, item: Item, known: Link | None, proof: Fetch | None) -> Link:
         try:
-            facts = await self._spoken_of(ask, item)
+            facts = await (self._headed(ask, proof) if proof else self._spoken_of(ask, item))
         except REFUSED_HEAD as error:
             await self.refused(ask, item, error)
             raise
         return self.record(ask, item, facts, known)
+
+    async def _headed(self, ask: Ask, proof: Fetch) -> Facts:
+        """The head of the answer to a GET, whose body is left."""
+        try:
+            return await self._facts(ask, proof)
+        except RangeUnsatisfiable as outside:
+            return Facts(size=outside.size)  # it is there
 
     async def _spoken_of(self, ask: Ask, item: Item) -> Facts:
         if item.kind is ContentKind.BLOB:

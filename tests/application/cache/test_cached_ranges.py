@@ -76,7 +76,7 @@ def test_the_end_of_a_running_fill_passes_at_once() -> None:
         return got
 
     assert crowd.run(act()) == BIG[-5:]
-    assert [fetch.byte_range for fetch in crowd.upstream.asked] == [None, ByteRange(None, 5)]
+    assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None, ByteRange(None, 5)]
 
 
 def test_what_a_running_fill_has_already_is_given_from_it() -> None:
@@ -92,7 +92,7 @@ def test_what_a_running_fill_has_already_is_given_from_it() -> None:
         return got
 
     assert crowd.run(act()) == BIG[100:PIECE]
-    assert len(crowd.upstream.asked) == 1
+    assert len(crowd.upstream.gets) == 1
 
 
 def test_all_from_the_beginning_is_the_whole() -> None:
@@ -102,7 +102,7 @@ def test_all_from_the_beginning_is_the_whole() -> None:
         return await asyncio.gather(*(crowd.read(byte_range=ByteRange(0, None)) for _ in range(3)))
 
     assert crowd.run(act()) == [BIG] * 3
-    assert [fetch.byte_range for fetch in crowd.upstream.asked] == [None]
+    assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None]
 
 
 def test_content_whose_size_is_not_the_links_is_fetched_again() -> None:

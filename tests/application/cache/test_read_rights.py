@@ -24,17 +24,17 @@ from tests.application.service import ALICE, BOB, LAYER, LAYER_DIGEST, NAME, PRI
 
 def test_a_hit_asks_nothing_of_the_upstream() -> None:
     world = Reads()
-    assert world.run(world.read(), world.asked(1), world.read(), world.read(head=True), world.asked(0))[0] == LAYER
+    assert world.run(world.read(), world.asked(2), world.read(), world.read(head=True), world.asked(0))[0] == LAYER
 
 
 def test_another_token_of_the_same_user_hits() -> None:
     world = Reads()
-    world.run(world.read(), world.asked(1), world.read(ALICES_OTHER), world.asked(0))
+    world.run(world.read(), world.asked(2), world.read(ALICES_OTHER), world.asked(0))
 
 
 def test_another_caller_is_asked_for_though_the_content_is_here() -> None:
     world = Reads()
-    world.run(world.read(), world.asked(1), world.read(BOBS), world.asked(1), world.read(BOBS), world.asked(0))
+    world.run(world.read(), world.asked(2), world.read(BOBS), world.asked(1), world.read(BOBS), world.asked(0))
 
 
 def test_a_caller_without_a_right_gets_nothing_of_what_is_here() -> None:
@@ -49,15 +49,15 @@ def test_a_grant_is_no_link() -> None:
     world.run(
         world.read(),
         world.read(name=NAME, digest=digest),
-        world.asked(2),
+        world.asked(4),
         world.refused(digest=digest, error=BlobUnknown),
-        world.asked(2),  # a HEAD, and a GET of one byte
+        world.asked(1),  # as for what is not here
     )
 
 
 def test_a_grant_is_not_extended_by_hits() -> None:
     world = Reads(grant_ttl=300)
-    steps = [world.read(), world.asked(1)]
+    steps = [world.read(), world.asked(2)]
     for _ in range(5):
         steps += [world.later(59), world.read(), world.asked(0)]
     world.run(*steps, world.later(5), world.read(), world.asked(1))
@@ -65,14 +65,14 @@ def test_a_grant_is_not_extended_by_hits() -> None:
 
 def test_proof_is_a_head_and_it_renews_the_grant() -> None:
     world = Reads(grant_ttl=300)
-    world.run(world.read(), world.asked(1), world.later(301), world.read())
+    world.run(world.read(), world.asked(2), world.later(301), world.read())
     assert [fetch.head for fetch in world.upstream.asked] == [True]
     world.run(world.later(299), world.asked(1), world.read(), world.asked(0))
 
 
 def test_a_grant_ends_with_the_token_that_earned_it() -> None:
     world = Reads(grant_ttl=3600)
-    world.run(world.relogin(100), world.read(), world.asked(1), world.later(99), world.read(), world.asked(0))
+    world.run(world.relogin(100), world.read(), world.asked(2), world.later(99), world.read(), world.asked(0))
     world.upstream.refuse = lambda _: challenged()
 
     async def without_a_new_token() -> None:
@@ -94,7 +94,7 @@ def test_a_token_that_has_ended_is_none_whatever_was_granted() -> None:
         await callers.remember(ALICE, IssuedToken(ALICES_OTHER.removeprefix("Bearer "), 10, now))
         await world.read(ALICES)
         world.service.clock.advance(11)
-        await world.asked(1)
+        await world.asked(2)
         await world.read(ALICES)
         await world.asked(0)
         await world.read(ALICES_OTHER)
@@ -114,7 +114,7 @@ def test_a_refusal_ends_the_grant_of_this_caller_only(refusal: RegistryError) ->
     world.run(
         world.read(),
         world.read(BOBS),
-        world.asked(2),
+        world.asked(3),
         refuse_alice_only(),
         world.refused(digest=other, error=type(refusal) if isinstance(refusal, Denied) else Unauthorized),
         world.asked(1),
@@ -127,7 +127,7 @@ def test_a_refusal_ends_the_grant_of_this_caller_only(refusal: RegistryError) ->
 
 def test_a_404_kills_the_link_and_not_the_grant() -> None:
     world = Reads(grant_ttl=300)
-    world.run(world.read(), world.asked(1), world.later(301))
+    world.run(world.read(), world.asked(2), world.later(301))
     blob = world.upstream.blobs.pop((str(PRIVATE), str(LAYER_DIGEST)))
     world.run(world.refused(error=BlobUnknown), world.asked(2), world.refused(error=BlobUnknown), world.asked(2))
     world.upstream.blobs[str(PRIVATE), str(LAYER_DIGEST)] = blob
@@ -138,7 +138,7 @@ def test_a_404_kills_the_link_and_not_the_grant() -> None:
 def test_a_refused_head_counts_only_after_a_refused_get(refusal: RegistryError) -> None:
     """As at public.ecr.aws, which refuses every HEAD on a blob."""
     world = Reads(grant_ttl=300)
-    steps = (world.read(), world.asked(1), world.later(301), world.refusing(refusal, head_only=True), world.read())
+    steps = (world.read(), world.asked(2), world.later(301), world.refusing(refusal, head_only=True), world.read())
     assert world.run(*steps)[-1] == LAYER
     head, get = world.upstream.asked
     assert (head.head, get.head, get.byte_range) == (True, False, ByteRange(0, 0))
@@ -179,7 +179,7 @@ def test_equal_questions_of_one_caller_are_one() -> None:
     async def many() -> None:
         await asyncio.gather(*(world.read() for _ in range(10)))
 
-    world.run(world.read(), world.asked(1), world.later(301), many(), world.asked(1))
+    world.run(world.read(), world.asked(2), world.later(301), many(), world.asked(1))
 
 
 def test_a_media_type_belongs_to_the_link() -> None:
@@ -199,7 +199,7 @@ def test_a_media_type_belongs_to_the_link() -> None:
 
 def test_without_grant_ttl_each_hit_is_proven() -> None:
     world = Reads(grant_ttl=0)
-    world.run(world.read(), world.asked(1), world.read(), world.asked(1), world.read(head=True), world.asked(1))
+    world.run(world.read(), world.asked(2), world.read(), world.asked(1), world.read(head=True), world.asked(1))
 
 
 def test_a_private_repository_is_refused_while_the_upstream_is_gone() -> None:

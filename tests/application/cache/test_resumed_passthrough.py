@@ -98,6 +98,7 @@ def test_retries_without_a_byte_are_counted(retries: int) -> None:
     crowd = Uncached(breaks=100, after=0, fill_retries=retries)
     with pytest.raises(UpstreamBroken):
         crowd.run(crowd_read(crowd, byte_range=ByteRange(5, 99)))
+    # Nobody was let in before: a HEAD and no body, then the GET and its retries.
     assert len(crowd.ranges) == 1 + retries
 
 
