@@ -9,7 +9,7 @@ from domain.cache_policy import CachePolicy
 from domain.digest import Digest
 from domain.names import Tag
 from domain.ports import Clock
-from domain.records import CallerClass, TagKey, TagMark
+from domain.records import ANONYMOUS_CLASS, CallerClass, TagKey, TagMark
 from domain.upstreams import Source
 from domain.variants import accepts
 
@@ -129,6 +129,6 @@ class TagMarks:
 
 
 def _newest(marks: _Marks, key: TagKey, classes: frozenset[CallerClass]) -> TagMark | None:
-    """The newest mark of this variant among those of these classes."""
+    """The newest mark of this variant among those of these classes; of two of one moment, not the anonymous one."""
     known = [mark for given_to in classes if (mark := marks.get((key.variant, given_to)))]
-    return max(known, key=lambda mark: mark.checked_at, default=None)
+    return max(known, key=lambda mark: (mark.checked_at, mark.given_to != ANONYMOUS_CLASS), default=None)
