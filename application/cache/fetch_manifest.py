@@ -164,7 +164,7 @@ class FetchManifest:
         """What may be given to this caller without another question."""
         digest = query.reference.digest
         known = await self._rights.known(ask, Item(ask.source, ContentKind.MANIFEST, digest)) if digest else None
-        content = await self._shelf.get(digest) if known and digest else None
+        content = await self._shelf.get(ask.source.upstream, digest) if known and digest else None
         if known is None or content is None or digest is None:
             return None
         return ManifestAnswer(known.link.media_type, digest, len(content), content, is_hit=True)

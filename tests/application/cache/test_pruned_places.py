@@ -83,7 +83,7 @@ def test_content_that_turns_out_to_be_damaged_at_a_hit_is_removed_with_what_lead
         await cached.begin()
         cached.service.parts.shelf().forget_all()
         _spoil(cached, IMAGE_DIGEST)
-        assert await cached.service.parts.shelf().get(IMAGE_DIGEST) is None
+        assert await cached.service.parts.shelf().get(cached.service.parts.upstream(), IMAGE_DIGEST) is None
         assert await cached.leads() == (True, False, False)
 
     cached.run(act())
