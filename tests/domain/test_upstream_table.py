@@ -77,7 +77,7 @@ REPOSITORY = RepositoryName("a/b")
         (HUB, (), {"docker.io", "index.docker.io", "registry-1.docker.io", "DOCKER.IO"}),
         (OTHER, (), {"quay.io", "quay.io:443"}),
         (AT_A_PORT, (), {"mirror.test:5000", "docker.io", "index.docker.io"}),
-        (AT_A_PORT, ("quay.io",), {"mirror.test:5000", "quay.io"}),
+        (AT_A_PORT, ("quay.io",), {"mirror.test:5000", "quay.io", "quay.io:443"}),
         (at("eu.gcr.io"), (), {"eu.gcr.io", "eu.gcr.io:443"}),
         (at("mirror.gcr.io"), (), {"mirror.gcr.io", "docker.io"}),
         (at("notquay.io"), (), {"notquay.io", "docker.io"}),
