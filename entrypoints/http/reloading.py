@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from entrypoints.http.app import App, apply_settings, put_in_force, worker_row
 from entrypoints.http.certificates import read_certificate
@@ -97,7 +98,14 @@ def _tell(change: Change, missing: int) -> None:
 
 
 async def take_settings(app: App, board: SettingsBoard) -> None:
-    """In a worker, for as long as it runs: one post after the other."""
+    """In a worker, for as long as it runs: one post after the other. Returns when it is cancelled, because Sanic writes
+    a warning about a task of its own that ends in any other way, and each stop would show one.
+    """
+    with suppress(asyncio.CancelledError):
+        await _take_each(app, board)
+
+
+async def _take_each(app: App, board: SettingsBoard) -> None:
     row, number, rung = worker_row(app), board.number, asyncio.Event()
 
     def ring() -> None:
