@@ -1,0 +1,103 @@
+"""A repository turned private: an anonymous client gets nothing of it that only a login was given, whatever fails."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.cached import Cached, FaultyUpstream, cached, faulty_upstream, settle
+from tests.e2e.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.proxy import Serving
+
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+OWNER = "Bearer the-owners-token"
+REPOSITORY = "/v2/team/app"
+
+
+@dataclass(frozen=True)
+class House:
+    """An anonymous client was given `public`; then its owner, and nobody else, was given `secret`."""
+
+    mirror: Cached
+    upstream: FaultyUpstream
+    public: Image
+    secret: Image
+
+    def paths(self, image: Image, tag: str) -> dict[str, bytes]:
+        found = {f"{REPOSITORY}/manifests/{ref}": image.manifest.content for ref in (tag, image.manifest.digest)}
+        return found | {f"{REPOSITORY}/blobs/{blob.digest}": blob.content for blob in image.blobs}
+
+    def assert_secret_is_kept(self) -> None:
+        for path, content in self.paths(self.secret, "secret").items():
+            for method in ("GET", "HEAD"):
+                answer = self.mirror.proxy.request(method, path, **ACCEPT)
+                assert answer.status >= 400, (method, path, answer.status)
+                assert content not in answer.body
+
+
+@contextmanager
+def turned(serve: Serving, folder: Path, grant_ttl: str) -> Iterator[House]:
+    settings = {"TAG_TTL": "1", "GRANT_TTL": grant_ttl, "STALE_TTL": "600"}
+    with (
+        faulty_upstream(folder, folder / "upstream") as upstream,
+        cached(serve, upstream, folder / "cache", **settings) as mirror,
+    ):
+        house = House(mirror, upstream, make_image("public", (5000,)), make_image("secret", (5000,)))
+        for image in (house.public, house.secret):
+            upstream.push(image, "1")
+        upstream.tag(pub=house.public.manifest.digest, secret=house.secret.manifest.digest)
+        for image, tag, who in ((house.public, "pub", None), (house.secret, "secret", OWNER)):
+            for path, content in house.paths(image, tag).items():
+                assert mirror.proxy.get(path, who, **ACCEPT).body == content
+        settle()
+        yield house
+
+
+@pytest.mark.parametrize("grant_ttl", ["1", "600"])
+@pytest.mark.parametrize("status", [503, 429])
+def test_an_upstream_that_cannot_be_asked_opens_nothing(
+    serve: Serving, tmp_path: Path, status: int, grant_ttl: str
+) -> None:
+    with turned(serve, tmp_path, grant_ttl) as house:
+        house.upstream.control({"status": status, "methods": ["GET", "HEAD"]})
+        house.assert_secret_is_kept()
+        for path, content in house.paths(house.public, "pub").items():
+            answer = house.mirror.proxy.get(path, **ACCEPT)
+            assert (answer.status, answer.body) == (200, content)
+
+
+@pytest.mark.parametrize("grant_ttl", ["1", "600"])
+def test_a_429_for_another_repository_opens_nothing(serve: Serving, tmp_path: Path, grant_ttl: str) -> None:
+    with turned(serve, tmp_path, grant_ttl) as house:
+        refused = {"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"}
+        throttled = {"status": 429, "retry_after": "60", "methods": ["GET", "HEAD"], "path": "/other/"}
+        house.upstream.control(throttled, refused)
+        for _ in range(4):  # until each worker has met it
+            assert house.mirror.proxy.get("/v2/other/app/manifests/1", **ACCEPT).status == 429
+        house.assert_secret_is_kept()
+
+
+@pytest.mark.parametrize("grant_ttl", ["1", "600"])
+def test_a_header_that_cannot_be_sent_opens_nothing(serve: Serving, tmp_path: Path, grant_ttl: str) -> None:
+    with turned(serve, tmp_path, grant_ttl) as house:
+        house.upstream.control({"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"})
+        for path, content in house.paths(house.secret, "secret").items():
+            got = _raw(house.mirror.proxy.url, path, f"{ACCEPT['Accept']}, x\ny")
+            assert got.startswith(b"HTTP/1.1 4"), got[:80]
+            assert content not in got
+
+
+def _raw(url: str, path: str, accept: str) -> bytes:
+    """Sent as written; all that comes until the connection is closed."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname, parts.port or 80), timeout=20) as connection:
+        head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        connection.sendall(head.encode())
+        got = b""
+        while piece := connection.recv(65536):
+            got += piece
+        return got
