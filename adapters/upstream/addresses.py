@@ -28,6 +28,7 @@ _METADATA = frozenset(
             "168.63.129.16",  # Azure's host (wire server)
             "192.0.0.192",  # Oracle Cloud, classic
             "fd00:ec2::254",  # Amazon EC2
+            "fd00:ec2::23",  # Amazon EKS, credentials of pods
             "fd20:ce::254",  # Google Cloud
             "fd00:42::42",  # Scaleway
         ),
@@ -136,7 +137,9 @@ def _parts(text: str) -> tuple[str, str, str]:
         user, at, place = authority.rpartition("@")
         host, colon, port = place.partition(":")
         authority = f"{user}{at}{host.encode('idna').decode()}{colon}{port}"
-    if not is_legal(authority):
+    # Escapes are legal in a name (RFC 3986 section 3.2.2), but a proxy may decode `%6c` and `check_host` does not. In
+    # brackets a percent sign begins the zone of an IPv6 address (RFC 6874).
+    if not is_legal(authority) or "%" in authority.rpartition("@")[2].partition("[")[0]:
         raise ValueError("a host with illegal characters")
     return start, authority, text[matched.end() :]
 
@@ -169,6 +172,7 @@ def check_host(host: str, reach: Reach) -> None:
     notation, and the names of loopback (RFC 6761 section 6.3). Another name is resolved by the proxy, where we see
     nothing of it. Raises AddressRefused.
     """
+    host = host.lower().rstrip(".")
     address = _literal(host)
     if address is not None:
         check_address(address, reach)
@@ -182,6 +186,9 @@ def check_address(address: IPAddress, reach: Reach) -> None:
     """
     if reach is Reach.CONFIGURED:
         return
+    if isinstance(address, ipaddress.IPv6Address):
+        # Without its zone (RFC 4007 section 11), which makes it unequal to the same address in _METADATA.
+        address = ipaddress.IPv6Address(int(address))
     for one in (address, *_embedded(address)):
         if one in _METADATA or _is_in(one, _NETWORKS_OF_NONE):
             raise AddressRefused

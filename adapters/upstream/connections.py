@@ -17,7 +17,7 @@ from aiohttp.streams import StreamReader
 from aiohttp_socks import ProxyConnector
 
 _SWITCHING_PROTOCOLS = 101  # the last answer on a connection, unlike the other interim ones
-_FINAL = 200
+_INTERIM = range(100, 200)  # aiohttp takes what is below for a final answer, too
 _END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -44,7 +44,7 @@ class OneAnswerHandler(ResponseHandler):
             self._refuse_excess()
             return
         status = data[0].code
-        self._is_answered = status >= _FINAL or status == _SWITCHING_PROTOCOLS
+        self._is_answered = status not in _INTERIM or status == _SWITCHING_PROTOCOLS
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:

@@ -43,6 +43,7 @@ def test_http_may_lead_to_https_and_to_http() -> None:
 
 
 METADATA = ["169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"]
+METADATA += ["fd00:ec2::23", "fd00:ec2::254%1", "fd20:ce::254%251"]
 NO_MACHINE = ["0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "239.1.2.3", "255.255.255.255", "ff02::1"]
 LINK_LOCAL = ["169.254.1.1", "fe80::1", "fe80::a9fe:a9fe", "febf::1", "fe80::1%eth0"]
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "::1"]
@@ -115,12 +116,27 @@ def test_private_and_public_addresses_are_allowed(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost", "x.localhost", "[::1]"]
+    "host",
+    [
+        *("127.1", "2130706433", "0x7f000001", "0X7F.1", "0177.0.0.1", "127.0.0.1.", "[::1]"),
+        *("localhost", "x.localhost", "LocalHost", "localhost.", "x.localhost."),
+    ],
 )
 def test_other_notations_of_loopback_are_refused_where_a_proxy_connects(host: str) -> None:
     """The resolver understands them as inet_aton does, so they lead to the proxy's own machine."""
     with pytest.raises(AddressRefused):
         check_host(host, Reach.REMOTE)
+
+
+@pytest.mark.parametrize("host", ["%31%32%37.0.0.1", "%6cocalhost", "local%68ost:80", "user@%6cocalhost"])
+def test_a_host_with_escapes_is_refused(host: str) -> None:
+    """A proxy may decode what `check_host` does not."""
+    with pytest.raises(UpstreamBroken):
+        parse_url(f"http://{host}/x")
+
+
+def test_an_address_may_have_a_zone_and_a_user_escapes() -> None:
+    assert parse_url("http://us%40er@[fe80::1%25eth0]:80/x").port == 80
 
 
 def test_a_name_is_for_the_proxy_to_resolve() -> None:

@@ -32,6 +32,7 @@ FIRST = {
     "chunked": CHUNKED,
     "204": b"HTTP/1.1 204 Said\r\n\r\n",
     "304": b"HTTP/1.1 304 Said\r\n\r\n",
+    "099": b"HTTP/1.1 099 Said\r\nContent-Length: 0\r\n\r\n",
     "401": reply(401, ("WWW-Authenticate", "Basic"), body=b"{}").data,
     "large": reply(body=LARGE).data,
 }
