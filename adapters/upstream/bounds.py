@@ -15,7 +15,7 @@ from domain.errors import MirrorBusy, RequestNotSent
 _WAITING = 2000
 """Requests that may wait for one upstream in one worker."""
 _WAITING_EACH = 500
-"""Of them, those of one client address."""
+"""Of them, those of one client address at most; see `_is_full`."""
 _RETRY_SECONDS = 5
 _IPV6_PREFIX = 64
 """Bits of an IPv6 address by which clients are told apart: whoever has one address of a network has all of it."""
@@ -100,7 +100,10 @@ class _Queue:
             raise MirrorBusy("too many requests wait for the upstream here", retry_after=_RETRY_SECONDS)
 
     def _is_full(self, client: str) -> bool:
-        return self._size >= _WAITING or len(self._clients.get(client, ())) >= _WAITING_EACH
+        """A client has no more room than is free for all others (dynamic thresholds; Choudhury and Hahne, 1998). So a
+        few clients with many requests leave room for the first requests of others.
+        """
+        return len(self._clients.get(client, ())) >= min(_WAITING_EACH, _WAITING - self._size)
 
     def _drop_unwanted(self) -> None:
         for client, tickets in list(self._clients.items()):

@@ -132,20 +132,33 @@ async def test_work_that_nobody_wants_any_more_is_taken_out(by: str) -> None:
 
 @in_loop
 async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_WAITING", 6)
+    monkeypatch.setattr(bounds, "_WAITING", 12)
     monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
-    queue = Queue("connections")
+    queue, clients = Queue("connections"), [f"192.0.2.{number}" for number in range(1, 7)]
     async with queue.gate.slot():
-        first = [queue.ask("192.0.2.1") for _ in range(6)]
-        await asyncio.sleep(0)
-        second = [queue.ask("192.0.2.2") for _ in range(4)]
+        asked = [[queue.ask(client) for _ in range(6)] for client in clients]
         await asyncio.sleep(0)
     async with asyncio.timeout(TIME):
-        told = await asyncio.gather(*first, *second, return_exceptions=True)
-    busy = [one for one in told if isinstance(one, MirrorBusy)]
-    assert [isinstance(one, MirrorBusy) for one in told] == [False] * 4 + [True] * 2 + [False] * 2 + [True] * 2
+        told = [await asyncio.gather(*tasks, return_exceptions=True) for tasks in asked]
+    busy = [one for tasks in told for one in tasks if isinstance(one, MirrorBusy)]
+    assert [tasks.count(None) for tasks in told] == [4, 4, 2, 1, 1, 0]
+    assert len(busy) == 6 * 6 - 12
     assert all(one.retry_after > 0 for one in busy)
     await asyncio.wait_for(queue.ask("192.0.2.1"), TIME)
+
+
+@in_loop
+async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
+    queue = Queue("connections")
+    async with queue.gate.slot():
+        many = [queue.ask(f"192.0.2.{number}") for number in range(1, 9) for _ in range(600)]
+        await asyncio.sleep(0)
+        other = queue.ask("198.51.100.1")
+        await asyncio.sleep(0)
+        for task in many:
+            task.cancel()
+    await asyncio.wait_for(other, TIME)
+    await asyncio.gather(*many, return_exceptions=True)
 
 
 @in_loop
