@@ -213,10 +213,10 @@ def test_the_same_login_many_times_at_once_is_one_attempt(make: Make) -> None:
     door = make()
     answer_at_once = door.service.upstream.ping
 
-    async def answer_later(*asked: Any) -> Any:
+    async def answer_later(*asked: Any, **how: Any) -> Any:
         for _ in range(50):
             await asyncio.sleep(0)
-        return await answer_at_once(*asked)
+        return await answer_at_once(*asked, **how)
 
     door.service.upstream.ping = answer_later
     assert door.results(*[ALICE] * 20) == [None] * 20

@@ -71,7 +71,7 @@ def test_one_check_serves_all_who_ask_and_leave() -> None:
     answer = asyncio.Event()
     pinged: list[object] = []
 
-    async def slow_ping(*asked: object) -> PingAnswer:
+    async def slow_ping(*asked: object, is_probe: bool = False) -> PingAnswer:
         pinged.append(asked)
         await answer.wait()
         return PingAnswer(accepted=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.storage.nothing import NoContentStore
-from application.ports.content_store import DraftState, StorageFull
+from application.ports.content_store import DraftState, StorageFull, StorageRefused
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
@@ -206,7 +206,7 @@ async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker
     draft = await draft_of(one, DIGEST)
     await draft.append(deque([CONTENT]))
     assert await draft.commit()
-    with pytest.raises(StorageFull):
+    with pytest.raises(StorageRefused):
         await draft.append(deque([b"more"]))
     await draft.release(keep=False)
     draft.file.close()

@@ -110,11 +110,19 @@ async def test_silent_headers_are_no_facts() -> None:
         assert (await link.fetch())[0] == Facts()
 
 
-@pytest.mark.parametrize("media_type", [f"{TYPE}; charset=utf-8", "TEXT/Plain", "x", "application/vnd.unheard.of+json"])
+@pytest.mark.parametrize(
+    ("media_type", "told"),
+    [
+        (f"{TYPE}; charset=utf-8", TYPE),
+        ("TEXT/Plain", "TEXT/Plain"),
+        ("x", "x"),
+        ("application/vnd.unheard.of+json", "application/vnd.unheard.of+json"),
+    ],
+)
 @in_loop
-async def test_type_is_kept_byte_for_byte(media_type: str) -> None:
+async def test_a_type_is_kept_without_its_parameters(media_type: str, told: str) -> None:
     async with line(lambda _: reply(200, ("Content-Type", media_type), body=CONTENT)) as link:
-        assert (await link.fetch())[0].media_type == media_type
+        assert (await link.fetch())[0].media_type == told
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "md5:abc", f"sha256:{'A' * 64}", "nonsense"])
