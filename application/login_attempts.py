@@ -47,6 +47,10 @@ class Pace:
 
 OF_ACCOUNT = Pace(free=3, first=1, longest=8, is_strict=True)
 """For one account from one address."""
+OF_RELAYED = Pace(free=3, first=1, longest=8, is_strict=False)
+"""For one account of an upstream from one address. Some registries give all clients one user name and each client its
+own token as the password (`AWS`, `oauth2accesstoken`, `gitlab-ci-token`), so many logins at once may all be correct.
+"""
 OF_ADDRESS = Pace(free=30, first=0.5, longest=4, is_strict=False)
 """For one address, whatever the accounts: a whole office may be behind it, and log in at nine o'clock."""
 
@@ -114,7 +118,7 @@ class _Lane:
 
     @asynccontextmanager
     async def turn(self, until: float, pause: Pause) -> AsyncIterator[None]:
-        """Around one attempt. Raises _TooLongError where its turn would not come before `until`."""
+        """Around one attempt. Raises _TooLongError where wrong ones have it wait for longer than `until`."""
         self._waiting += 1
         try:
             async with self._turn:
@@ -138,12 +142,12 @@ class _Lane:
             if self._under_way and self._under_way >= self._pace.free - self.wrong.count():
                 self._ended.clear()
                 await self._ended.wait()
-            elif self._clock.now() + self._due() > until:
-                raise _TooLongError
-            elif self._due():
-                await pause(self._due())
-            else:
+            elif not (due := self._due()):
                 return
+            elif self._clock.now() + due > until:
+                raise _TooLongError
+            else:
+                await pause(due)
 
 
 class LoginAttempts:
@@ -152,10 +156,13 @@ class LoginAttempts:
     An account is slowed for one address at a time, so nobody can lock its owner out from elsewhere.
     """
 
-    def __init__(self, clock: Clock, events: EventSink, pause: Pause = asyncio.sleep) -> None:
+    def __init__(
+        self, clock: Clock, events: EventSink, pause: Pause = asyncio.sleep, of_account: Pace = OF_ACCOUNT
+    ) -> None:
         self._clock = clock
         self._events = events
         self._pause = pause
+        self._pace = of_account
         self._of_account: Remembered[tuple[str, bytes], _Lane] = Remembered(_LANES)
         self._of_address: Remembered[str, _Lane] = Remembered(_LANES)
 
@@ -212,7 +219,7 @@ class LoginAttempts:
     def _lane_of_account(self, attempt: Attempt) -> _Lane:
         key = _key(attempt)
         if (lane := self._of_account.get(key)) is None:
-            self._of_account.put(key, lane := _Lane(OF_ACCOUNT, self._clock))
+            self._of_account.put(key, lane := _Lane(self._pace, self._clock))
         return lane
 
     def _lane_of_address(self, attempt: Attempt) -> _Lane:

@@ -40,7 +40,7 @@ from application.cache.tag_marks import TagMarks
 from application.check_account import CheckAccount
 from application.grant_token import GrantToken
 from application.inspect_cache import InspectCache
-from application.login_attempts import LoginAttempts
+from application.login_attempts import OF_RELAYED, LoginAttempts
 from application.ports.allowance_board import AllowanceBoard
 from application.ports.content_store import ContentStore
 from application.ports.event_sink import EventSink
@@ -196,7 +196,9 @@ class Container(containers.DeclarativeContainer):
     outages: providers.Provider[Outages] = providers.Singleton(
         Outages, providers.Singleton(BackOffs, allowances, clock, events), clock, events
     )
-    relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock, events)
+    relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
+        LoginAttempts, clock, events, of_account=OF_RELAYED
+    )
     relayed_logins: providers.Provider[RelayedLogins] = providers.Singleton(
         make_relayed_logins, registry, relayed_attempts, callers, outages
     )

@@ -211,14 +211,7 @@ def test_a_right_login_clears_its_account(make: Make) -> None:
 @DOORS
 def test_the_same_login_many_times_at_once_is_one_attempt(make: Make) -> None:
     door = make()
-    answer_at_once = door.service.upstream.ping
-
-    async def answer_later(*asked: Any, **how: Any) -> Any:
-        for _ in range(50):
-            await asyncio.sleep(0)
-        return await answer_at_once(*asked, **how)
-
-    door.service.upstream.ping = answer_later
+    door.service.upstream.ping = slowly(door.service.upstream.ping)
     assert door.results(*[ALICE] * 20) == [None] * 20
     results = door.results(*[guess(1)] * 20)
     assert {type(one) for one in results} <= {CredentialsRefused, Unauthorized}
@@ -245,6 +238,53 @@ def test_an_upstream_that_cannot_answer_refuses_no_login(make: Make, fault: Regi
         door.service.clock.advance(6)
     door.service.upstream.fault = None
     assert [door.seconds(guess(number)) for number in range(4)] == [0, 0, 0, 1]
+
+
+def slowly(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, while others come too."""
+
+    async def later(*asked: Any, **options: Any) -> Any:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await answer(*asked, **options)
+
+    return later
+
+
+@DOORS
+def test_many_right_logins_of_one_name_are_let_in(make: Make) -> None:
+    """ECR has the user `AWS`, GitLab `gitlab-ci-token`: each client has a token of its own in the place of a password,
+    and many clients may be behind one address.
+    """
+    door = make()
+    upstream = door.service.upstream
+    upstream.ping, upstream.fetch = slowly(upstream.ping), slowly(upstream.fetch)
+    jobs = [Credentials("gitlab-ci-token", f"of job {number}") for number in range(60)]
+    upstream.logins |= set(jobs)
+    before = door.service.clock.now()
+    assert door.results(*jobs) == [None] * 60
+    assert door.service.clock.now() == before
+
+
+@DOORS
+def test_a_slow_upstream_makes_no_right_login_a_wrong_one(make: Make) -> None:
+    """Nothing was wrong, so there is nothing to be refused for, however long the others took."""
+    door = make()
+    upstream, clock = door.service.upstream, door.service.clock
+
+    def seven_seconds(answer: Callable[..., Any]) -> Callable[..., Any]:
+        async def later(*asked: Any, **options: Any) -> Any:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            clock.advance(7)
+            return await answer(*asked, **options)
+
+        return later
+
+    upstream.ping, upstream.fetch = seven_seconds(upstream.ping), seven_seconds(upstream.fetch)
+    office = [Credentials(f"user{number}", "right") for number in range(100)]
+    upstream.logins |= set(office)
+    assert door.results(*office) == [None] * 100
 
 
 @DOORS

@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dependency_injector import providers
 
 from adapters.metrics import CountingEventSink
-from application.login_attempts import LoginAttempts
 from entrypoints.container import Container, close_parts, make_counters
 from entrypoints.settings import Settings
 from entrypoints.storage import Storage, no_storage
@@ -71,7 +70,7 @@ def container_of(
     container.passwords.override(providers.Object(TirelessSteps()))
     container.clock.override(providers.Object(clock))
     for attempts in (container.attempts, container.relayed_attempts):
-        attempts.override(providers.Singleton(LoginAttempts, clock, container.events, clock.pause))
+        attempts.add_kwargs(pause=clock.pause)
     container.events.override(providers.Singleton(RecordingEventSink))
     return container
 

@@ -61,9 +61,9 @@ class FakeAnswer:
 class FakeUpstream:
     """Plays the UpstreamRegistry, the TokenRelay and the UpstreamSearch.
 
-    `scheme` is "none", "bearer" or "basic". `users` may read everything; an anonymous caller (a token of
-    nobody's) only repositories in `public`. `fault` is raised by everything as long as it is set.
-    `refusal` is raised by the token server alone.
+    `scheme` is "none", "bearer" or "basic". `users` (a name and its password) and `logins` may read everything; an
+    anonymous caller (a token of nobody's) only repositories in `public`. `fault` is raised by everything as long as it
+    is set. `refusal` is raised by the token server alone.
     `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request,
     `searched` every search.
     """
@@ -71,6 +71,7 @@ class FakeUpstream:
     scheme: str = "none"
     service: str = "upstream.test"
     users: dict[str, str] = field(default_factory=dict)
+    logins: set[Credentials] = field(default_factory=set)
     public: set[str] = field(default_factory=lambda: {"public/app"})
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -145,9 +146,12 @@ class FakeUpstream:
     def _login(self, credentials: Credentials | None) -> str:
         if credentials is None:
             return ""
-        if self.users.get(credentials.username) != credentials.password:
+        if not self._knows(credentials):
             raise CredentialsRefused("refused upstream: wrong user name or password")
         return credentials.username
+
+    def _knows(self, credentials: Credentials) -> bool:
+        return self.users.get(credentials.username) == credentials.password or credentials in self.logins
 
     def _caller(self, right: UpstreamRight) -> str | None:
         """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
@@ -160,8 +164,7 @@ class FakeUpstream:
             case Bearer(token) if self.scheme == "bearer" and token.startswith("upstream-token-of-"):
                 return token.removeprefix("upstream-token-of-").rstrip("=")
             case Basic(credentials) if self.scheme == "basic":
-                known = self.users.get(credentials.username) == credentials.password
-                return credentials.username if known else None
+                return credentials.username if self._knows(credentials) else None
         return None
 
     def _authorize(self, fetch: Fetch) -> None:
