@@ -231,22 +231,26 @@ def test_what_one_personal_caller_is_refused_stays_readable_to_another() -> None
 def test_another_login_of_the_mirror_gets_nothing_of_what_the_one_before_was_given() -> None:
     turned = Turned()
     turned.service = Service(turned.upstream, tag_ttl=60, grant_ttl=300, **_login("alice"))
-
-    async def pull(service: Service) -> bytes | None:
-        await service.warm_up()
-        await service.manifest(name=RepositoryName("private/app"))
-        return (await service.manifest(name=RepositoryName("private/app"))).content
+    repository = RepositoryName("private/app")
+    turned.upstream.put_manifest(str(repository), "secret", SECRET)
 
     async def act() -> None:
-        first, clock = turned.service, turned.service.clock
-        assert await pull(first) == IMAGE_CONTENT
-        await first.parts.background().close()
+        alices, clock = turned.service, turned.service.clock
+        bobs = Service(turned.upstream, clock, alices.parts.storage(), tag_ttl=60, grant_ttl=300, **_login("bob"))
+        await alices.warm_up()
+        assert (await alices.manifest(name=repository, reference="secret")).content == SECRET
+        await bobs.warm_up()
+        assert (await bobs.manifest(name=repository)).content == IMAGE_CONTENT
         turned.upstream.refuse = lambda _: UpstreamUnreachable("gone")
         clock.advance(301)
-        assert await pull(first) == IMAGE_CONTENT, "all callers share this login"
-        other = Service(turned.upstream, clock, first.parts.storage(), tag_ttl=60, grant_ttl=300, **_login("bob"))
-        with pytest.raises(UpstreamFault):
-            await pull(other)
+        assert (await alices.manifest(name=repository, reference="secret")).content == SECRET, (
+            "callers share this login"
+        )
+        assert (await bobs.manifest(name=repository)).content == IMAGE_CONTENT
+        for reference in ("secret", str(SECRET_DIGEST)):
+            with pytest.raises(UpstreamFault):
+                await bobs.manifest(name=repository, reference=reference)
+        await bobs.parts.background().close()
 
     turned.service.run(act())
 
