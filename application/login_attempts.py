@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
@@ -23,6 +24,7 @@ _MOST_COUNTED = 40
 _DISTRUST = 20
 """After so many, a login that is known is made to wait like any other. See `trusts`."""
 _LANES = 8192
+_SITES = 4096
 _IPV6_SITE = 64
 """Bits of an address; the rest a machine may choose, and choose anew for each attempt (RFC 8981)."""
 
@@ -228,6 +230,7 @@ class LoginAttempts:
         return lane
 
 
+@lru_cache(_SITES)
 def site_of(address: str) -> str:
     """The part of a client's address that is one place as far as guessing goes."""
     try:

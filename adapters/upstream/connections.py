@@ -122,6 +122,14 @@ class OneAnswerSocksConnector(ProxyConnector):
 
 
 def give_one_answer(connector: aiohttp.TCPConnector) -> None:
-    """Make the connector's connections such ones. aiohttp has no other way to choose their protocol."""
-    factory = partial(OneAnswerHandler, asyncio.get_running_loop())
+    """Make the connector's connections such ones. aiohttp has no other way to choose their protocol.
+
+    Raises RuntimeError where this aiohttp does not make its connections so: then none of them would be such a one, and
+    nothing would tell.
+    """
+    loop = asyncio.get_running_loop()
+    made = getattr(connector, "_factory", None)
+    if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} has another way to make the protocol of a connection")
+    factory = partial(OneAnswerHandler, loop)
     connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

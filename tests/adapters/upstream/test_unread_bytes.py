@@ -10,13 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import uvloop
+from aiohttp.client_proto import ResponseHandler
 
+from adapters.upstream.connections import OneAnswerHandler, give_one_answer
 from application.ports.upstream_registry import Fetch, Passed
 from domain.errors import RegistryError
 from tests.adapters.upstream.authority import Authority
-from tests.adapters.upstream.line import CONTENT, Line, line, parts, resources, upstream_at
+from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at
 from tests.adapters.upstream.relays import Relay, SocksProxy, TunnelProxy
 from tests.adapters.upstream.wire import LATE_SECONDS, Heard, Say, WireServer, reply
 
@@ -238,3 +241,22 @@ def test_bytes_that_the_loop_has_not_read_yet_are_seen_before_the_next_request(l
 
     run(loop, go())
     server.close()
+
+
+@in_loop
+async def test_every_new_connection_has_the_protocol_that_closes_it() -> None:
+    async with aiohttp.TCPConnector() as connector:
+        give_one_answer(connector)
+        assert isinstance(connector._factory(), OneAnswerHandler)
+
+
+@pytest.mark.parametrize("factory", [None, lambda: ResponseHandler(asyncio.get_running_loop())], ids=["none", "other"])
+@in_loop
+async def test_an_aiohttp_that_chooses_the_protocol_otherwise_stops_the_start(factory: Any) -> None:
+    async with aiohttp.TCPConnector() as connector:
+        if factory is None:
+            del connector._factory
+        else:
+            connector._factory = factory
+        with pytest.raises(RuntimeError, match="aiohttp"):
+            give_one_answer(connector)
