@@ -1,6 +1,5 @@
 """InspectCache: what an operator asks of the cache, and does to it."""
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
@@ -18,8 +17,6 @@ from domain.names import Tag
 from domain.ports import Clock
 from domain.records import TagMark
 from domain.upstreams import Source, Upstream
-
-_PORTION = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -104,26 +101,13 @@ class InspectCache:
     async def verify(self) -> AsyncIterator[Verdict]:
         """Hash everything again; what is wrong is dropped, and will be fetched anew."""
         for used in await self._usage.all():
-            is_right = await self._is_right(used.digest)
+            is_right = await self._sweep.is_right(used.digest)
             if is_right is None:
                 continue  # it made room meanwhile
             if not is_right:
                 await self._sweep.drop(used.digest)
             yield Verdict(used, is_right)
         await self._epoch.advance()
-
-    async def _is_right(self, digest: Digest) -> bool | None:
-        """None where it is not there any more."""
-        stored = await self._store.open(digest)
-        if stored is None:
-            return None
-        running = hashlib.new(digest.algorithm)
-        try:
-            for start in range(0, stored.size, _PORTION):
-                running.update(await stored.file.read(start, min(start + _PORTION, stored.size)))
-        finally:
-            stored.file.close()
-        return running.hexdigest() == digest.encoded
 
     async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
         """Forget an image, or all of a repository; the digests that were dropped. Where another image shares a layer,

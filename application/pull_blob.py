@@ -10,8 +10,10 @@ from application.blobs import BlobAnswer, BlobQuery, Piece, described, linked
 from application.cache.callers import Ask, Callers
 from application.cache.fill import DraftLost, Fill
 from application.cache.fills import Fills
+from application.cache.joined import Joined
 from application.cache.provenance import Provenance
 from application.cache.read_rights import Admission, ReadRights
+from application.cache.remembered import Remembered
 from application.cache.stream_blob import StreamBlob
 from application.cache.sweep_cache import SweepCache
 from application.ports.content_store import ContentStore, FilePart, StorageRefused, StoredContent
@@ -26,6 +28,7 @@ from domain.events import ContentAsked, ContentDamaged, FillJoined
 from domain.records import ContentKind, Item
 from domain.upstream_table import UpstreamTable
 
+_REMEMBERED = 4096
 _WHOLE = ByteRange(0, None)
 _NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
 
@@ -58,6 +61,8 @@ class PullBlob:
         self._fills = fills
         self._stream = stream
         self._events = events
+        self._checks = Joined()
+        self._intact: Remembered[Digest, object] = Remembered(_REMEMBERED)
 
     @asynccontextmanager
     async def open(self, caller: Caller, query: BlobQuery) -> AsyncIterator[BlobAnswer]:
@@ -93,7 +98,7 @@ class PullBlob:
         if stored is not None:
             stack.callback(stored.file.close)
             admission = await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
-            if admission.link.size in {None, 0, stored.size}:
+            if admission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
                 self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)
@@ -112,7 +117,7 @@ class PullBlob:
     def _as_fetched(self, ask: Ask, query: BlobQuery) -> Fetch:
         """The first request upstream for a blob that is not here."""
         asked = query.byte_ranges[0] if query.byte_ranges else query.byte_range
-        if asked == _WHOLE and not self._fills.is_unfit(ask.source.upstream, query.digest):
+        if query.byte_range == _WHOLE and not self._fills.is_unfit(ask.source.upstream, query.digest):
             asked = None  # the whole is fetched into the cache
         return Fetch(Resource.blob(ask.source, query.digest), ask.right, byte_range=asked)
 
@@ -134,6 +139,21 @@ class PullBlob:
             pieces=_each(parts),
             damaged=lambda: self._damaged(query.digest),
         ).in_part(spans)
+
+    async def _is_intact(self, digest: Digest, stored: StoredContent) -> bool:
+        """Whether a stored file is right, although an upstream says another size. A power cut may have shortened the
+        file, or the size is wrong; only its digest decides, or an upstream could have any shared content removed. A
+        file that was found right is not hashed again.
+        """
+        if self._intact.get(digest) == stored.file.identity:
+            return True
+        try:
+            is_right = await self._checks.do(digest, lambda: self._sweep.is_right(digest))
+        except StorageRefused:
+            return False  # what cannot be read is fetched again
+        if is_right:
+            self._intact.put(digest, stored.file.identity)
+        return bool(is_right)
 
     async def _damaged(self, digest: Digest) -> None:
         self._events.emit(ContentDamaged(str(digest)))

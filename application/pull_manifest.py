@@ -70,13 +70,14 @@ class PullManifest:
             return _linked(await self._rights.admit(ask, item), content)
         # Here or not, a caller with a right of its own is asked for in the same way (ReadRights.is_asked_first).
         known = await self._rights.known(ask, item)
-        content = await self._shelf.get(ask.source.upstream, digest)
+        stand_in = known.link if known else await self._rights.stand_in(ask, item)
+        # Read only for a caller who may be given it: the time to read and hash it would tell others that it is here.
+        content = await self._shelf.get(ask.source.upstream, digest) if stand_in else None
         if known and content is not None:
             return _linked(known, content)
-        stand_in = await self._rights.stand_in(ask, item) if content is not None else None
         proves_first = await self._rights.is_asked_first(ask)
         try:
-            return await self._fetch.unknown(ask, query, has_stand_in=stand_in is not None, proves_first=proves_first)
+            return await self._fetch.unknown(ask, query, has_stand_in=content is not None, proves_first=proves_first)
         except OUTAGE as fault:
             if stand_in is None or content is None:
                 raise

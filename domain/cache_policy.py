@@ -111,10 +111,14 @@ class CachePolicy:
         return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
 
-_DRAFTS_SHARE = 2
-"""All drafts together take half of the cache at most, so that nothing that is still arriving evicts everything."""
-_UPSTREAM_SHARE = 4
-"""The drafts of one of several upstreams take a quarter at most, so that it leaves room to others."""
+_DRAFTS_SHARE = 0.75
+"""All drafts together take three quarters of the cache at most, so that nothing that is still arriving evicts
+everything.
+"""
+_UPSTREAM_SHARE = 0.5
+"""The drafts of one of several upstreams take half of it at most, so that it leaves room to others."""
+_UNMEASURED_SHARE = 0.25
+"""A draft whose blob has no known length grows only while all drafts together take a quarter: it may have no end."""
 _LONGEST_STEP = 8 * 1024 * 1024
 _STEPS = 64
 _WORTH = 8
@@ -131,12 +135,17 @@ class Room:
     @property
     def for_drafts(self) -> int:
         """Bytes that all drafts may take together."""
-        return self.bound // _DRAFTS_SHARE
+        return int(self.bound * _DRAFTS_SHARE)
 
     @property
     def for_drafts_of_one(self) -> int:
         """Bytes that the drafts of one upstream may take together; a blob that is larger cannot be kept."""
-        return self.for_drafts if self.upstreams <= 1 else self.bound // _UPSTREAM_SHARE
+        return self.for_drafts if self.upstreams <= 1 else int(self.bound * _UPSTREAM_SHARE)
+
+    @property
+    def for_drafts_beside_unmeasured(self) -> int:
+        """Bytes that all drafts may take together for one of them to grow whose blob has no known length."""
+        return int(self.bound * _UNMEASURED_SHARE)
 
     @property
     def step(self) -> int:

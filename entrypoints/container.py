@@ -219,7 +219,9 @@ class Container(containers.DeclarativeContainer):
         clock,
         events,
     )
-    provenance: providers.Provider[Provenance] = providers.Singleton(Provenance, storage.provided.sent, background)
+    provenance: providers.Provider[Provenance] = providers.Singleton(
+        Provenance, storage.provided.sent, access_rules, background
+    )
     shelf: providers.Provider[ManifestShelf] = providers.Singleton(ManifestShelf, store, sweep, provenance, events)
     marks: providers.Provider[TagMarks] = providers.Singleton(TagMarks, storage.provided.tags, cache_policy, clock)
     fills: providers.Provider[Fills] = providers.Singleton(

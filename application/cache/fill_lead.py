@@ -23,7 +23,7 @@ from domain.errors import (
     UpstreamChallenged,
 )
 from domain.events import BytesFetched, FillResumed, FillStarted, WrongContent
-from domain.records import ANONYMOUS_CLASS, ContentKind, Item, class_of
+from domain.records import ContentKind, Item
 
 _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
 
@@ -135,7 +135,7 @@ class FillLead:
         if fill.total is not None and total not in {None, fill.total}:
             raise BeganOtherwise
         self._parts.rights.record(ask, self._item(ask), facts)
-        self._is_public = self._is_public and class_of(ask.caller) == ANONYMOUS_CLASS
+        self._is_public = self._is_public and self._parts.provenance.is_public(ask)
         if not fill.opened.done():
             fill.total = total
             fill.opened.set_result(facts)

@@ -8,7 +8,6 @@ from application.ports.content_store import ContentStore, StorageFailed, Storage
 from application.ports.event_sink import EventSink
 from domain.digest import Digest
 from domain.events import ContentDamaged, StorageBroke
-from domain.records import ANONYMOUS_CLASS, class_of
 from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
@@ -51,7 +50,7 @@ class ManifestShelf:
             self._events.emit(StorageBroke(str(digest), str(error)))
             return
         self._hot.put(digest, content, len(content))
-        self._provenance.sent(ask.source.upstream, digest, is_public=class_of(ask.caller) == ANONYMOUS_CLASS)
+        self._provenance.sent(ask.source.upstream, digest, is_public=self._provenance.is_public(ask))
         await self._sweep.added(digest, len(content))
 
     def forget_all(self) -> None:

@@ -8,7 +8,7 @@ from application.ports.event_sink import EventSink
 from application.ports.storage_keeper import Space, StorageKeeper
 from application.ports.usage_index import UsageIndex, UsageTotal, Used
 from domain.cache_policy import Room, victims
-from domain.digest import Digest
+from domain.digest import Digest, DigestCheck
 from domain.events import ContentEvicted
 from domain.ports import Clock
 from domain.upstreams import Upstream
@@ -18,6 +18,7 @@ _MARGIN = 64 * 1024 * 1024
 
 
 _DRAFT_SECONDS = 3600.0
+_PORTION = 1024 * 1024
 
 
 class SweepCache:
@@ -63,6 +64,19 @@ class SweepCache:
         stored.file.close()
         return True
 
+    async def is_right(self, digest: Digest) -> bool | None:
+        """Whether the stored content has this digest, by hashing all of it; None where it is not there."""
+        stored = await self._store.open(digest)
+        if stored is None:
+            return None
+        check = DigestCheck(digest)
+        try:
+            for start in range(0, stored.size, _PORTION):
+                check.update(await stored.file.read(start, min(start + _PORTION, stored.size)))
+        finally:
+            stored.file.close()
+        return check.holds
+
     async def drop(self, digest: Digest) -> None:
         """Content that is not to be had any more, and all that leads to it."""
         await self._store.drop(digest)
@@ -81,27 +95,30 @@ class SweepCache:
 
     async def make_room_in_draft(self, upstream: Upstream, digest: Digest, needed: int, most: int | None) -> int:
         """See that at least `needed` bytes more fit, and `most` at most, into the draft of what is arriving from this
-        upstream; for how many there is room now. Raises StorageFull where they do not fit, or where drafts would take
-        more than their share of the cache: then drafts that nobody fills go first.
+        upstream; for how many there is room now. `most` is None where the length of the blob is not known. Raises
+        StorageFull where they do not fit, or where drafts would take more than their share of the cache: then drafts
+        that nobody fills go first.
         """
         wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
+        share = self._room.for_drafts_beside_unmeasured if most is None else self._room.for_drafts
         async with self._evicting:
-            if not await self._drafts_may_grow(upstream, wanted):
+            if not await self._drafts_may_grow(upstream, wanted, share):
                 await self._keeper.sweep_drafts()
-                if not await self._drafts_may_grow(upstream, wanted):
+                if not await self._drafts_may_grow(upstream, wanted, share):
                     raise StorageFull("what is arriving has its share of the cache already")
             await self._make_room(wanted)
             self.promise(upstream, digest, self._promised.get((upstream, digest), 0) + wanted)
         return wanted
 
-    async def _drafts_may_grow(self, upstream: Upstream, wanted: int) -> bool:
+    async def _drafts_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
+        """`share`: bytes that all drafts may take together afterwards."""
         # In this order: what is written meanwhile is counted twice rather than not at all.
         promised = sum(self._promised.values())
         own = sum(size for (one, _), size in self._promised.items() if one == upstream)
         space = await self._keeper.space()
         together = space.drafts + promised
         own += space.drafts_of.get(upstream.fingerprint, 0)
-        return together + wanted <= self._room.for_drafts and own + wanted <= self._room.for_drafts_of_one
+        return together + wanted <= share and own + wanted <= self._room.for_drafts_of_one
 
     async def _make_room(self, wanted: int) -> None:
         space, used = await self._state()

@@ -30,6 +30,7 @@ QUERIES = {
     "bytes from the first on": (BLOB, {"byte_range": ByteRange(0, None)}),
     "bytes from the tenth on": (BLOB, {"byte_range": ByteRange(9, None)}),
     "bytes that are not there": (BLOB, {"byte_range": ByteRange(10**9, None)}),
+    "several ranges, the first to the end": (BLOB, {"byte_ranges": (ByteRange(0, None), ByteRange(50, 59))}),
     "several ranges": (BLOB, {"byte_ranges": (ByteRange(5, 9), ByteRange(50, 59))}),
     "manifest": (MANIFEST, {}),
     "manifest of one type": (MANIFEST, {"accept": (TYPE,)}),

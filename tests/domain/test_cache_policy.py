@@ -168,9 +168,10 @@ def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
     assert victims([], 5) == []
 
 
-def test_drafts_have_half_of_the_cache_and_those_of_one_of_several_upstreams_a_quarter() -> None:
-    assert (Room(1000).for_drafts, Room(1000).for_drafts_of_one) == (500, 500)
-    assert (Room(1000, 3).for_drafts, Room(1000, 3).for_drafts_of_one) == (500, 250)
+def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
+    assert (Room(1000).for_drafts, Room(1000).for_drafts_of_one) == (750, 750)
+    assert (Room(1000, 3).for_drafts, Room(1000, 3).for_drafts_of_one) == (750, 500)
+    assert Room(1000, 3).for_drafts_beside_unmeasured == 250
     assert (Room(0).step, Room(6400).step, Room(1 << 40).step) == (1, 100, 8 << 20)
 
 

@@ -6,13 +6,18 @@ from typing import Any
 
 import pytest
 
-from domain.errors import RegistryError, UpstreamBroken
-from domain.names import RepositoryName
+from application.blobs import BlobQuery
+from application.manifests import ManifestQuery
+from application.rights import Caller
+from domain.access_rules import AccessRules, Effect
+from domain.errors import Denied, RegistryError, UpstreamBroken
+from domain.names import Reference, RepositoryName
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
 from entrypoints.upstream_settings import UpstreamSettings
 from tests.application.cache.watched import BIG, BIG_DIGEST, PIECE, WatchedUpstream, held, shared, soon
-from tests.application.service import IMAGE_CONTENT, IMAGE_DIGEST, Service
+from tests.application.ruled import rule, ruled
+from tests.application.service import IMAGE_CONTENT, IMAGE_DIGEST, REALM, Service, bytes_of
 from tests.fakes.parts import memory_storage
 from tests.fakes.upstreams import FakeUpstreams
 
@@ -20,6 +25,7 @@ FIRST, SECOND = "https://a.test", "https://b.test"
 AT_SECOND = Naming(namespace="b.test")
 SECRET = RepositoryName("secret/app")
 ANY = RepositoryName("any/app")
+OPEN = AccessRules()
 
 
 class Two:
@@ -27,7 +33,8 @@ class Two:
     one answers 200 to every HEAD; `is_honest`: it has the content too, else it sends other bytes.
     """
 
-    def __init__(self, *, is_public: bool = False, is_honest: bool = False) -> None:
+    def __init__(self, *, is_public: bool = False, is_honest: bool = False, rules: AccessRules = OPEN) -> None:
+        self.rules = rules
         self.first = WatchedUpstream("none" if is_public else "bearer", users={"mirror": "right"})
         self.second = WatchedUpstream("none")
         self.first.put_blob(str(SECRET), BIG)
@@ -48,6 +55,9 @@ class Two:
         self.service = self.worker(self.storage)
 
     def worker(self, storage: Any, clock: Any = None) -> Service:
+        return ruled(self._unruled(storage, clock), self.rules)
+
+    def _unruled(self, storage: Any, clock: Any = None) -> Service:
         own: dict[str, Any] = {"identity": UpstreamIdentity.ANONYMOUS}
         if not self.is_public:
             own = {"identity": UpstreamIdentity.SERVICE, "username": "mirror", "password": "right"}
@@ -146,6 +156,30 @@ def test_public_content_is_served_for_every_upstream(is_honest: bool) -> None:  
     assert two.second.gets == []
 
 
+@pytest.mark.parametrize("reference", ["blob", "1", str(IMAGE_DIGEST)])
+def test_what_the_access_rules_keep_from_others_is_not_public(reference: str) -> None:
+    """The first upstream asks for no login, but only alice may pull from it here."""
+    rules = AccessRules((rule(Effect.ALLOW, "a.test/**", to=("alice",)), rule(Effect.ALLOW, "b.test/**")))
+    two = Two(is_public=True, rules=rules)
+    alice = Caller(None, REALM, is_operator=True)
+
+    async def act() -> None:
+        parts = two.service.parts
+        async with parts.pull_blob().open(alice, BlobQuery(SECRET, BIG_DIGEST)) as answer:
+            assert answer.pieces
+            assert b"".join([bytes_of(piece) async for piece in answer.pieces]) == BIG
+        for known in ("1", str(IMAGE_DIGEST)):
+            assert (await parts.pull_manifest()(alice, ManifestQuery(SECRET, Reference.parse(known)))).content
+        await parts.background().close()
+        for service in (two.service, two.restarted()):
+            with pytest.raises(Denied):
+                await service.blob(None, SECRET, BIG_DIGEST)
+            with pytest.raises(RegistryError):
+                await (two.blob(service) if reference == "blob" else two.manifest(reference, service))
+
+    two.service.run(act())
+
+
 def test_no_content_that_comes_while_it_is_fetched_elsewhere_is_given_to_the_others_clients() -> None:
     """The private blob becomes whole between the look for it and the fill of the other upstream."""
     two = Two()
@@ -174,5 +208,36 @@ def test_content_is_no_longer_served_for_anybody_once_it_was_dropped() -> None:
         assert await two.storage.sent.serves(two.service.parts.upstream(), BIG_DIGEST)
         await two.service.parts.sweep().drop(BIG_DIGEST)
         assert not await two.storage.sent.serves(two.service.parts.upstream(), BIG_DIGEST)
+
+    two.service.run(act())
+
+
+@pytest.mark.parametrize("size", [1, 10**12])
+def test_an_upstream_that_tells_a_wrong_size_has_no_public_content_removed(size: int) -> None:
+    two = Two(is_public=True)
+    store: Any = two.storage.store
+
+    async def act() -> None:
+        await two.warm()
+        two.second.alter = lambda answer: replace(answer, facts=replace(answer.facts, size=size))
+        for _ in range(2):
+            assert await two.blob() == BIG
+        assert BIG_DIGEST in store.content
+        two.first.asked.clear()
+        assert await two.service.blob(None, SECRET, BIG_DIGEST) == BIG
+        assert two.first.asked == []
+
+    two.service.run(act())
+
+
+def test_a_file_that_is_shorter_than_the_upstream_says_is_removed_and_fetched_again() -> None:
+    two = Two(is_public=True)
+    store: Any = two.storage.store
+
+    async def act() -> None:
+        await two.warm()
+        store.disk.inodes[BIG_DIGEST].size = 1000
+        assert await two.service.blob(None, SECRET, BIG_DIGEST) == BIG
+        assert len(store.content[BIG_DIGEST]) == len(BIG)
 
     two.service.run(act())
