@@ -209,7 +209,14 @@ def test_a_range_of_a_cold_blob_comes_at_once_and_the_whole_blob_later(house: Ca
     answer = house.proxy.get(blob.path, Range=f"bytes={blob.size - 1000}-")
     assert time.monotonic() - began < 2
     assert (answer.status, answer.body) == (206, blob.content[-1000:])
-    assert house.cache.holds(blob, 15)
+    assert not house.cache.holds(blob, 1)  # so little shows no interest in the whole
+    for start in (0, MIB, 2 * MIB):
+        stop = start + MIB // 4
+        with house.proxy.connection_to_each_worker() as connections:
+            for one in connections:  # each worker counts for itself
+                part = send(one, "GET", blob.path, {"Range": f"bytes={start}-{stop - 1}"})
+                assert (part.status, part.body) == (206, blob.content[start:stop])
+    assert house.cache.holds(blob, 30)
     since = house.upstream.mark()
     assert house.gives(blob)
     assert house.upstream.content_requests(since) == []
