@@ -26,7 +26,7 @@ class AnswerPing:
         right = await self._authorize(Wish.to_ping(caller, upstream))
         if right.is_mirrors:
             return
-        with self._refusals.by_upstream(right):
+        with self._refusals.by_upstream(right, is_proof=True):
             if right.login is None:
                 await self._ask(right)
             else:

@@ -56,7 +56,7 @@ class AuthorizePull:
         # Where a ping is wanted, that ping is the proof; see AnswerPing.
         login = None if wish.purpose is Purpose.PING or wish.caller.is_operator else right.login
         if login is not None:
-            with self._refusals.by_upstream(right):
+            with self._refusals.by_upstream(right, is_proof=True):
                 await self._logins.prove(login, right.upstream)
 
     async def _let_in(self, gate: Gate) -> Right:

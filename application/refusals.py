@@ -58,20 +58,22 @@ class Refusals:
         return Unauthorized(message, challenges=challenges, detail=_detail(wish))
 
     @contextmanager
-    def by_upstream(self, right: Right) -> Iterator[None]:
-        """Turn the upstream's 401 into ours. Raises Unauthorized, Denied or IdentityRefused."""
+    def by_upstream(self, right: Right, *, is_proof: bool = False) -> Iterator[None]:
+        """Turn the upstream's 401 into ours. `is_proof`: it answers a ping that proves the caller's login, and
+        RelayedLogins has counted it already. Raises Unauthorized, Denied or IdentityRefused.
+        """
         try:
             yield
         except UpstreamChallenged as challenged:
-            self._forget_login(right)
+            self._judge_login(right, challenged, is_proof=is_proof)
             raise self._after_challenge(right, challenged) from challenged
         except CredentialsRefused as refused:
-            self._forget_login(right)
+            self._judge_login(right, refused, is_proof=is_proof)
             raise self._after_login(right, refused) from refused
 
-    def _forget_login(self, right: Right) -> None:
-        if right.login is not None:
-            self._logins.refused(right.login)
+    def _judge_login(self, right: Right, refusal: CredentialsRefused | UpstreamChallenged, *, is_proof: bool) -> None:
+        if right.login is not None and not is_proof:
+            self._logins.refused(right.login, refusal)
 
     def _after_challenge(self, right: Right, challenged: UpstreamChallenged) -> RegistryError:
         if right.is_mirrors and right.upstream != Passed():

@@ -93,9 +93,15 @@ class RelayedLogins:
         except RegistryError:
             return
 
-    def refused(self, login: RelayedLogin) -> None:
-        """The upstream refused a request for a resource with this login: before it is sent again it is proven anew."""
-        self._right.pop(self._fingerprint(login))
+    def refused(self, login: RelayedLogin, refusal: CredentialsRefused | UpstreamChallenged) -> None:
+        """The upstream refused a request for a resource with this login: before it is sent again it is proven anew.
+        Where the ping had decided nothing (see `prove`), it counts as a wrong login now.
+        """
+        key = self._fingerprint(login)
+        was_right = self._right.get(key)
+        self._right.pop(key)
+        if not was_right and (isinstance(refusal, CredentialsRefused) or _is_by_basic(refusal)):
+            self._attempts.wrong(self._attempt(login))
 
     async def _ping(self, login: RelayedLogin, right: UpstreamRight) -> None:
         upstream, caller = login.upstream, self._callers.caller_of(login.secret)

@@ -12,7 +12,9 @@ SHARED_DOMAINS = frozenset(
         "aliyuncs.com",
         "amazonaws.com",
         "amazonaws.com.cn",
+        "azurecr.cn",
         "azurecr.io",
+        "azurecr.us",
         "cloudfront.net",
         "gcr.io",
         "jfrog.io",
@@ -25,8 +27,8 @@ SHARED_DOMAINS = frozenset(
 # Alibaba Cloud: registry.REGION.aliyuncs.com, with -intl, -vpc or -internal behind `registry`; for its enterprise and
 # personal editions NAME.REGION.cr.aliyuncs.com and NAME.REGION.personal.cr.aliyuncs.com.
 _ALIBABA_REGISTRY = re.compile(
-    r"registry(?:-[a-z]+){0,2}\.(?P<region>[a-z]{2}-[a-z]+(?:-[0-9]+)?)\.aliyuncs\.com"
-    r"|[a-z0-9-]+\.(?P<cr_region>[a-z]{2}-[a-z]+(?:-[0-9]+)?)\.(?:personal\.)?cr\.aliyuncs\.com"
+    r"registry(?:-[a-z]+){0,2}\.(?P<region>[a-z]{2,3}(?:-[a-z]+){1,2}(?:-[0-9]+)?)\.aliyuncs\.com"
+    r"|[a-z0-9-]+\.(?P<cr_region>[a-z]{2,3}(?:-[a-z]+){1,2}(?:-[0-9]+)?)\.(?:personal\.)?cr\.aliyuncs\.com"
 )
 _ALIBABA_WITHOUT_REGION = {"registry.aliyuncs.com": "cn-hangzhou"}
 
@@ -41,7 +43,7 @@ def shared_domain_of(host: str) -> str | None:
 def token_servers_of(host: str) -> frozenset[str]:
     """The provider's own token servers for the registry at this host name of a shared domain, beside that host itself.
 
-    azurecr.io, gcr.io, pkg.dev, jfrog.io, tencentcloudcr.com and myhuaweicloud.com name the registry's own host, the
+    azurecr.*, gcr.io, pkg.dev, jfrog.io, tencentcloudcr.com and myhuaweicloud.com name the registry's own host, the
     registries of amazonaws.com take Basic. Only Alibaba Cloud has others: `dockerauth` and, for the enterprise edition,
     `dockerauth-ee`, each with `-vpc` inside its networks; the region cn-zhangjiakou has another form.
     """

@@ -33,6 +33,7 @@ WELL_KNOWN_REGISTRIES: Mapping[str, Keys | None] = {
     # Domains with registries of which nothing is known but that they are not Docker Hub.
     "amazonaws.com": None,
     "azurecr.io": None,
+    "cgr.dev": None,
     "digitalocean.com": None,
     "ecr.aws": None,
     "elastic.co": None,
@@ -41,6 +42,8 @@ WELL_KNOWN_REGISTRIES: Mapping[str, Keys | None] = {
     "icr.io": None,
     "k8s.io": None,
     "ocir.io": None,
+    "opensuse.org": None,
+    "oracle.com": None,
     "pkg.dev": None,
     "redhat.com": None,
     "redhat.io": None,

@@ -325,6 +325,20 @@ def test_a_login_is_proven_once_before_it_is_used(settings: dict[str, object]) -
     assert upstream.pinged.count(Passed(basic(ALICE))) == 5
 
 
+@pytest.mark.parametrize("settings", [{}, ROW_1], ids=["row 4", "row 1"])
+def test_a_login_that_no_ping_decides_is_counted_where_a_resource_refuses_it(settings: dict[str, object]) -> None:
+    door = Manifest(Service(stocked("basic"), **settings))
+    door.seconds(None)  # learns the row
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise UpstreamBroken("404")
+
+    door.service.upstream.ping = broken
+    assert [door.seconds(guess(number)) for number in range(7)] == WAITS
+    assert len(door.service.upstream.asked) >= 7
+    assert door.seconds(ALICE, ELSEWHERE) == 0
+
+
 @pytest.mark.parametrize("header", [f"Basic {in_base64('alice:é')[:-1]}", "Basic YWxpY2U6w"])
 def test_a_login_that_cannot_be_read_here_is_proven_too(header: str) -> None:
     """Somebody upstream may read it; it would be a way past all slowing."""

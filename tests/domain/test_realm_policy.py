@@ -168,6 +168,8 @@ def test_one_address_by_https_is_enough_to_demand_it_of_the_realm() -> None:
 # A registry of each domain that many tenants share, and a neighbour there.
 NEIGHBOURS = [
     ("mine.azurecr.io", "theirs.azurecr.io"),
+    ("mine.azurecr.cn", "theirs.azurecr.cn"),
+    ("mine.azurecr.us", "theirs.azurecr.us"),
     ("1.dkr.ecr.us-east-1.amazonaws.com", "2.dkr.ecr.us-east-1.amazonaws.com"),
     ("1.dkr.ecr.us-east-1.amazonaws.com", "theirs.execute-api.us-east-1.amazonaws.com"),
     ("1.dkr.ecr.cn-north-1.amazonaws.com.cn", "2.dkr.ecr.cn-north-1.amazonaws.com.cn"),
@@ -203,6 +205,7 @@ def test_every_shared_domain_is_tried() -> None:
         ("registry.cn-hangzhou.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
         ("registry.aliyuncs.com", "dockerauth.cn-hangzhou.aliyuncs.com"),
         ("registry-intl.ap-southeast-1.aliyuncs.com", "dockerauth.ap-southeast-1.aliyuncs.com"),
+        ("registry.cn-shanghai-finance-1.aliyuncs.com", "dockerauth.cn-shanghai-finance-1.aliyuncs.com"),
         ("registry-vpc.cn-chengdu.aliyuncs.com", "dockerauth-vpc.cn-chengdu.aliyuncs.com"),
         ("registry-intl-vpc.us-west-1.aliyuncs.com", "dockerauth-vpc.us-west-1.aliyuncs.com"),
         ("mine-registry.cn-hangzhou.cr.aliyuncs.com", "dockerauth-ee.cn-hangzhou.aliyuncs.com"),
