@@ -46,15 +46,16 @@ class StreamBlob:
         """The blob, open until the stack is left."""
         if query.byte_ranges:
             return await self._several(stack, ask, query)
-        answer = await self._opened(stack, ask, query.digest, query.byte_range)
+        opened = await stack.enter_async_context(AsyncExitStack())
+        answer = await self._opened(opened, ask, query.digest, query.byte_range)
         facts, asked = answer.facts, query.byte_range
         if facts.span is not None:
-            return self._partial(ask, query, answer, facts.span)
+            return self._partial(ask, query, answer, facts.span, opened)
         base = described(query.digest, facts)
         if facts.size is None:
             return replace(base, pieces=self._checked(ask, query.digest, self._counted(answer.pieces())))
         extent = Span(0, facts.size)
-        pieces = self._checked(ask, query.digest, self._continued(ask, query.digest, extent, answer))
+        pieces = self._checked(ask, query.digest, self._continued(ask, query.digest, extent, answer, opened))
         if asked is None:
             return replace(base, pieces=pieces)
         # The upstream ignores ranges, but clients that resume take nothing but a 206.
@@ -66,10 +67,10 @@ class StreamBlob:
         most registries redirect to, do not answer several ranges in one request.
         """
         whole = replace(query, byte_ranges=())
-        answers = await stack.enter_async_context(AsyncExitStack())
+        opened = await stack.enter_async_context(AsyncExitStack())
         first: Answer | None = None
         try:
-            first = await self._opened(answers, ask, query.digest, query.byte_ranges[0])
+            first = await self._opened(opened, ask, query.digest, query.byte_ranges[0])
         except RangeUnsatisfiable as outside:
             size = outside.size
         else:
@@ -78,24 +79,24 @@ class StreamBlob:
         ignores_ranges = first is not None and first.facts.span is None
         if size is None or not spans or (ignores_ranges and not _ascend(spans)):
             # Without a size there is no honest Content-Range, and one pass over the whole gives no parts out of order.
-            await answers.aclose()
+            await opened.aclose()
             return await self.open(stack, ask, whole)
         groups = [list(spans)] if ignores_ranges else _grouped(spans)
         base = described(query.digest, first.facts) if first else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
-        pieces = self._of_groups(ask, query.digest, groups, first)
+        pieces = self._of_groups(ask, query.digest, groups, first, opened)
         return replace(base, size=size, pieces=pieces).in_part(spans)
 
     async def _of_groups(
-        self, ask: Ask, digest: Digest, groups: list[list[Span]], first: Answer | None
+        self, ask: Ask, digest: Digest, groups: list[list[Span]], first: Answer | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
-        """The bytes of all spans in order. `first`: an answer that is open already, used where it begins as the first
-        group does.
+        """The bytes of all spans in order. `first`: an answer that is open already, used where it holds the whole first
+        group.
         """
         for group in groups:
             wanted = Span(group[0].start, group[-1].stop)
             begun = first if first is not None and _can_give(first, wanted) else None
             first = None
-            async for piece in _picked(self._continued(ask, digest, wanted, begun), wanted.start, group):
+            async for piece in _picked(self._continued(ask, digest, wanted, begun, opened), wanted.start, group):
                 yield piece
 
     async def facts(self, ask: Ask, digest: Digest) -> Facts:
@@ -132,7 +133,7 @@ class StreamBlob:
             if size is None:
                 fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
             else:
-                fresh = self._continued(ask, digest, Span(position, size), answer)
+                fresh = self._continued(ask, digest, Span(position, size), answer, stack)
             async for piece in _cut(self._held_back(ask, check, fresh, total), Span(0, wanted.length)):
                 yield piece
 
@@ -147,44 +148,49 @@ class StreamBlob:
         self._rights.record(ask, item, answer.facts)
         return answer
 
-    def _partial(self, ask: Ask, query: BlobQuery, answer: Answer, span: Span) -> BlobAnswer:
+    def _partial(self, ask: Ask, query: BlobQuery, answer: Answer, span: Span, opened: AsyncExitStack) -> BlobAnswer:
         facts, asked = answer.facts, query.byte_range
         wrong_size = facts.size not in {None, span.length}
         if asked is None or wrong_size or not asked.is_answered_by(span, facts.whole_size):
             raise UpstreamBroken("the upstream sent another range than was asked")
         is_whole = span.start == 0 and (span.stop == facts.whole_size or asked.last is None)
-        pieces = self._continued(ask, query.digest, span, answer)
+        pieces = self._continued(ask, query.digest, span, answer, opened)
         if is_whole:
             pieces = self._checked(ask, query.digest, pieces)
         return replace(described(query.digest, facts), size=facts.whole_size, span=span, pieces=pieces)
 
-    async def _continued(self, ask: Ask, digest: Digest, wanted: Span, answer: Answer | None) -> AsyncIterator[Bytes]:
+    async def _continued(
+        self, ask: Ask, digest: Digest, wanted: Span, answer: Answer | None, opened: AsyncExitStack
+    ) -> AsyncIterator[Bytes]:
         """The wanted bytes, out of this answer to begin with; where the upstream breaks it off, the rest is requested
         again. Raises what the last of the retries met.
+
+        `opened` holds the answers open, each until the next request: under a bound on the connections to the upstream,
+        that request would wait for the connection of an answer that is still open.
         """
         position, total = wanted.start, answer.facts.whole_size if answer else None
         retries = Retries(self._retries, self._clock)
-        async with AsyncExitStack() as stack:
-            while True:
-                try:
-                    if answer is None:
-                        answer = await self._opened(stack, ask, digest, ByteRange(position, wanted.stop - 1))
-                        _demand(answer, Span(position, wanted.stop), total)
-                    async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
-                        position += len(piece)
-                        retries.progressed()
-                        yield piece
-                    if position >= wanted.stop:
-                        return
-                    raise UpstreamBroken("the upstream broke the blob off")
-                except _OtherRange:
-                    raise UpstreamBroken("the upstream sent another range than was asked") from None
-                except OUTAGE as fault:
-                    await retries.wait(fault)
-                    reason = one_line(fault.message)
-                    self._events.emit(FillResumed(ask.source.upstream.url, str(digest), reason))
+        while True:
+            try:
+                if answer is None:
+                    await opened.aclose()
+                    answer = await self._opened(opened, ask, digest, ByteRange(position, wanted.stop - 1))
+                    _demand(answer, Span(position, wanted.stop), total)
+                async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
+                    position += len(piece)
+                    retries.progressed()
+                    yield piece
+                if position >= wanted.stop:
+                    return
+                raise UpstreamBroken("the upstream broke the blob off")
+            except _OtherRange:
+                raise UpstreamBroken("the upstream sent another range than was asked") from None
+            except OUTAGE as fault:
+                await opened.aclose()
                 answer = None
-                await stack.aclose()
+                await retries.wait(fault)
+                reason = one_line(fault.message)
+                self._events.emit(FillResumed(ask.source.upstream.url, str(digest), reason))
 
     def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
         return self._held_back(ask, DigestCheck(promised), pieces)

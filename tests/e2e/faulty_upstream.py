@@ -9,6 +9,9 @@ the first rule that fits and is not used up decides:
 
     path, methods, ranged, times    a regular expression; ["GET"] if left out; true or false; how often it holds
     status, retry_after             this error instead of an answer
+    page                            this web page instead of an answer, with status 200
+    drop                            closed without an answer
+    says_length                     what Content-Length says in the answer to a HEAD
     delay, silent                   seconds before the headers; no answer at all
     cut_after, hold_after           of the body: close, or wait for the next rules, after so many bytes
     short_by                        this many bytes less than Content-Length says, then close
@@ -121,7 +124,11 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         time.sleep(rule.get("delay", 0))
-        if "status" in rule:
+        if rule.get("drop"):
+            self.close_connection = True
+        elif "page" in rule:
+            self.give(200, rule["page"].encode(), {"Content-Type": "text/html"}, {})
+        elif "status" in rule:
             code = {429: "TOOMANYREQUESTS", 404: "BLOB_UNKNOWN", 401: "UNAUTHORIZED", 403: "DENIED"}
             retry = {"Retry-After": rule["retry_after"]} if "retry_after" in rule else {}
             self.give_error(rule["status"], code.get(rule["status"], "UNKNOWN"), retry)
@@ -166,7 +173,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         chunked = rule.get("chunked", False)
         if status != 304:  # which has no body, and so no length
-            extent = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+            length = rule.get("says_length", len(body)) if self.command == "HEAD" else len(body)
+            extent = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(length))
             self.send_header(*extent)
         self.end_headers()
         if self.command == "HEAD":

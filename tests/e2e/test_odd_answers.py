@@ -1,0 +1,167 @@
+"""What a running mirror answers when its upstream sends something else than a registry does, and what it asks then."""
+
+import http.client
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.plain_http import Answer, connect, send
+from tests.e2e.processes import program
+from tests.e2e.proxy import Proxy, Serving
+
+CLIENTS = 50
+PAGE = "<!DOCTYPE html><html><body>Please log in to this network</body></html>"
+TYPES = {"Accept": ", ".join(MANIFEST_TYPES)}
+MANIFEST = f"/v2/{NAME}/manifests/"
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(tmp_path, tmp_path / "files") as running_one:
+        yield running_one
+
+
+@pytest.fixture
+def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
+    """Every request by a tag asks the upstream anew."""
+    with cached(serve, upstream, tmp_path / "cache", WORKERS="1", TAG_TTL="0", GRANT_TTL="0") as found:
+        yield found
+        assert found.cache.wrong() == []
+        assert not [line for line in found.proxy.process.log_lines() if "Traceback" in line]
+
+
+def stored(house: Cached) -> int:
+    return sum(1 for file in (house.cache.path / "content").rglob("*") if file.is_file())
+
+
+def pushed(upstream: FaultyUpstream, tag: str) -> Image:
+    image = make_image(f"odd-{tag}", [1000])
+    upstream.push(image, tag)
+    return image
+
+
+def asked(proxy: Proxy, method: str, path: str) -> Answer:
+    return proxy.request(method, path, **TYPES)
+
+
+# --- a web page ---
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_web_page_is_no_manifest_and_is_not_stored(house: Cached, method: str) -> None:
+    image = pushed(house.upstream, "new")
+    house.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], "page": PAGE})
+    for reference in ("new", image.manifest.digest):
+        answer = asked(house.proxy, method, MANIFEST + reference)
+        assert answer.status == 502
+        assert b"html" not in answer.body
+    assert stored(house) == 0
+    house.upstream.control()
+    assert asked(house.proxy, "GET", MANIFEST + "new").body == image.manifest.content
+
+
+def test_instead_of_a_web_page_the_older_copy_is_sent(house: Cached) -> None:
+    image = pushed(house.upstream, "known")
+    assert asked(house.proxy, "GET", MANIFEST + "known").status == 200
+    before = stored(house)
+    for fault in ({"page": PAGE}, {"status": 503}):
+        house.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], **fault})
+        answer = asked(house.proxy, "GET", MANIFEST + "known")
+        assert (answer.status, answer.body) == (200, image.manifest.content)
+        assert "Warning" in answer.headers
+        assert asked(house.proxy, "HEAD", MANIFEST + "known").headers["Content-Length"] == str(
+            len(image.manifest.content)
+        )
+    assert stored(house) == before
+
+
+@pytest.mark.parametrize("path", [f"/v2/{NAME}/tags/list", "/v2/_catalog"])
+def test_a_web_page_is_no_list(house: Cached, path: str) -> None:
+    house.upstream.control({"path": path, "page": PAGE})
+    assert house.proxy.get(path).status == 502
+
+
+def test_a_web_page_is_no_list_of_referrers(house: Cached) -> None:
+    image = pushed(house.upstream, "subject")
+    house.upstream.control({"path": "/referrers/", "page": PAGE})
+    assert house.proxy.get(f"/v2/{NAME}/referrers/{image.manifest.digest}").status == 404
+
+
+def test_a_web_page_is_no_blob(house: Cached) -> None:
+    blob = house.upstream.blob(1000)
+    house.upstream.control({"path": "/blobs/", "methods": ["GET", "HEAD"], "page": PAGE})
+    assert {house.proxy.request(method, blob.path).status for method in ("GET", "HEAD")} == {502}
+    assert stored(house) == 0
+    house.upstream.control()
+    assert house.gives(blob)
+
+
+# --- HEAD ---
+
+BAD_HEADS = [{"says_length": 0}, {"drop": True}]
+
+
+@pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
+def test_a_head_that_the_upstream_answers_badly_is_asked_by_get(house: Cached, fault: dict[str, object]) -> None:
+    image, blob = pushed(house.upstream, "head"), house.upstream.blob(5_000_000)
+    house.upstream.control({"methods": ["HEAD"], **fault})
+    for path, size in ((MANIFEST + "head", len(image.manifest.content)), (blob.path, blob.size)):
+        answer = asked(house.proxy, "HEAD", path)
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(size))
+    assert sum(entry["sent"] for entry in house.upstream.gets(blob.path)) < blob.size / 2
+
+
+@pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
+def test_a_head_for_cached_content_has_its_length(house: Cached, fault: dict[str, object]) -> None:
+    image, blob = pushed(house.upstream, "head"), house.warm(5000)
+    assert asked(house.proxy, "GET", MANIFEST + "head").status == 200
+    house.upstream.control({"methods": ["HEAD"], **fault})
+    for path, size in ((MANIFEST + "head", len(image.manifest.content)), (blob.path, blob.size)):
+        answer = asked(house.proxy, "HEAD", path)
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(size))
+
+
+@pytest.mark.skipif(program("skopeo") is None, reason="there is no skopeo here")
+def test_skopeo_reads_an_image_whose_upstream_answers_no_head(house: Cached, tmp_path: Path) -> None:
+    image = pushed(house.upstream, "skopeo")
+    house.upstream.control({"methods": ["HEAD"], "drop": True})
+    source, target = f"docker://{house.proxy.host}/{NAME}:skopeo", f"dir:{tmp_path / 'copied'}"
+    command = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--insecure-policy", source, target]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "copied" / "manifest.json").read_bytes() == image.manifest.content
+
+
+# --- many clients ---
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_many_clients_that_ask_for_a_new_tag_cost_one_get(house: Cached, method: str) -> None:
+    """With HEAD each client asks by tag and then gets what the digest names, as docker and containerd do."""
+    image = pushed(house.upstream, "crowd")
+    house.upstream.control({"methods": ["GET", "HEAD"], "path": "/manifests/", "delay": 0.2})
+    together = Barrier(CLIENTS)
+
+    def client(_: int) -> bytes:
+        connection: http.client.HTTPConnection = connect(house.proxy.url, timeout=60)
+        try:
+            send(connection, "GET", "/livez")
+            together.wait(60)
+            answer = send(connection, method, MANIFEST + "crowd", TYPES)
+            if method == "HEAD":
+                answer = send(connection, "GET", MANIFEST + answer.headers["Docker-Content-Digest"], TYPES)
+            assert answer.status == 200
+            return answer.body
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        assert set(pool.map(client, range(CLIENTS))) == {image.manifest.content}
+    gets = [entry for entry in house.upstream.log() if entry["method"] == "GET" and "/manifests/" in entry["path"]]
+    assert len(gets) == 1
