@@ -53,7 +53,8 @@ class Acceptor:
         self._make_protocol = make_protocol
         self._is_exempt = is_exempt
         self._tls = tls
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[Connection, Callable[[], None]] = {}
+        """Connections whose task has not ended, and what cancels that task."""
         self._pause_until = 0.0
         self._is_reading = False
         self._is_closed = False
@@ -68,8 +69,9 @@ class Acceptor:
         self._is_closed = True
         for one in self._sockets:
             one.close()
-        for task in self._opening:
-            task.cancel()
+        for connection, cancel in self._opening.items():
+            if connection.abort is cancel:  # else a protocol has it, and it goes on
+                cancel()
 
     def _look(self) -> None:
         self._table.look()
@@ -118,9 +120,8 @@ class Acceptor:
         accepted.setblocking(False)
         connection = self._table.open(None if self._is_exempt(peer) else counted_address(peer))
         task = self._loop.create_task(self._open(accepted, connection))
-        connection.expire = connection.abort = partial(_cancel, task)
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        connection.expire = connection.abort = self._opening[connection] = partial(_cancel, task)
+        task.add_done_callback(lambda _: self._opening.pop(connection))
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
         """Ends when the connection is a protocol's, which then says how it goes on."""
@@ -138,6 +139,10 @@ class Acceptor:
             if not protocol or protocol[0].transport is None:
                 accepted.close()
                 connection.closed()
+            elif self._tls is None:
+                # The protocol got the connection after the cancellation and before it came here. uvloop has closed the
+                # socket by now, and does not tell the protocol.
+                protocol[0].connection_lost(None)
 
 
 def _cancel(task: "asyncio.Task[None]") -> None:

@@ -126,18 +126,24 @@ async def _announce(app: App) -> None:
 
 
 async def _print_start_line(app: App) -> None:
-    """One line, from one of the workers: only there is it known how the upstream wants to be asked."""
+    """One line, from one of the workers: only there is it known how the upstream wants to be asked. Nothing where the
+    service is stopped before that (the cancellation ends here, because Sanic would write a warning about it).
+    """
+    with suppress(asyncio.CancelledError):
+        print(await _start_line(app), flush=True)  # noqa: T201 - the one line for the person who started it
+
+
+async def _start_line(app: App) -> str:
     settings: Settings = app.ctx.settings
     scheme = "https" if settings.tls_cert else "http"
     listening: Listening = app.ctx.listening
     reachable = "localhost" if listening.is_everywhere else listening.host
     families = f" ({listening.families})" if listening.families else ""
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
-    print(  # noqa: T201 - the one line for the person who started it
+    return (
         f"{NAME} {VERSION} mirrors {await _upstreams(app)} on {scheme}://{listening.host}:{settings.port}{families}, "
         f"{_cache_mode(settings)}; point docker at it with "
-        f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME',
-        flush=True,
+        f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME'
     )
 
 

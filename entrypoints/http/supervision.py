@@ -1,12 +1,14 @@
 """What the main process does while its workers serve: it replaces a dead one, and passes the word to stop on.
 
-Sanic's main process tells each worker to stop with a SIGINT of its own. Four things go wrong with that, each seen
+Sanic's main process tells each worker to stop with a SIGINT of its own. Five things go wrong with that, each seen
 here before it was mended: a terminal and a service manager signal every process of the group, and a worker that
 hears it twice is cut off in the middle of letting its transfers finish; a worker that is told before it serves stops
-half built; a main process that is told before its workers have reported waits for them for ever; and its handler
-uses the very connection to its state that it may have interrupted. So the signals are blocked (they are kept, not
-lost) until each process can act on them: the main process takes them in a thread that passes the word on to its
-loop, and workers leave SIGTERM to the main process.
+half built; a main process that is told before its workers have reported waits for them for ever; its handler
+uses the very connection to its state that it may have interrupted; and a worker that has reported, but has not set up
+its signal handlers, loses the SIGINT, because Sanic has it ignored for a moment, which discards a pending one. So the
+signals are blocked until each process can act on them: the main process takes them in a thread that passes the word on
+to its loop, and workers leave SIGTERM to the main process. A StopFlag tells a worker whose SIGINT was lost. Workers
+that have not ended some seconds after the grace are killed.
 
 Two ends are not asked for. When the main process is killed, its children are told by a ParentWatch: workers finish
 their transfers as at any stop, and close the port at once. When Sanic's helper process is killed, which keeps the
@@ -19,6 +21,7 @@ else: workers learn what there is to learn from a SettingsBoard.
 
 import asyncio
 import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -41,21 +44,37 @@ _LOG = logging.getLogger("docker_image_proxy")
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 1.0  # not shorter: a process must not be asked for twice before Sanic has begun it
+_MARGIN_SECONDS = 10.0
+"""Beyond the grace: for a stop that ends by itself."""
 STATUS_TO_RESTART = 1
 """The exit status of a service that ended without being told to; 2 is for settings that stop the start."""
 _TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
+
+
+class StopFlag:
+    """Whether the service is to stop, in memory that the main process shares with the workers that it forks."""
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._byte[0] = 1
+
+    @property
+    def is_set(self) -> bool:
+        return self._byte[0] == 1
 
 
 def supervise(app: App, reloading: Reloading) -> None:
     """Called in the main process, before it starts the workers."""
     hold_hang_up()
     reloading.guard_forks()
-    parent = ParentWatch()
+    parent, flag = ParentWatch(), StopFlag()
     parent.guard_forks()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    app.main_process_ready(partial(_release_in_main, reloading=reloading, parent=parent))
+    app.main_process_ready(partial(_release_in_main, reloading=reloading, parent=parent, flag=flag))
     app.before_server_start(_hold_in_worker)
-    app.after_server_start(partial(_release_in_worker, parent=parent))
+    app.after_server_start(partial(_release_in_worker, parent=parent, flag=flag))
     app.before_server_stop(_close_connections_early)
 
 
@@ -67,7 +86,7 @@ def end_workers() -> None:
         process.kill()
 
 
-async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatch) -> None:
+async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatch, flag: StopFlag) -> None:
     """When the workers have reported. Sanic has no event for that moment, hence the wrapped methods."""
     manager = app.manager
     # Sanic's helper is the only child that is there before the workers are.
@@ -78,7 +97,7 @@ async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatc
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        watch = partial(_watch, manager, reloading, is_ending)
+        watch = partial(_watch, app, reloading, flag, is_ending)
         threading.Thread(target=watch, name="supervision", daemon=True).start()
 
     def run() -> None:
@@ -123,12 +142,13 @@ def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoRe
     os._exit(STATUS_TO_RESTART)
 
 
-def _watch(manager: WorkerManager, reloading: Reloading, is_ending: threading.Event) -> None:
+def _watch(app: App, reloading: Reloading, flag: StopFlag, is_ending: threading.Event) -> None:
     """Sanic leaves a worker dead that was killed, by the kernel for want of memory, say. All that is done here is to
     send what Sanic's loop in the main thread acts on: a process by its name to be restarted, or the end.
 
-    The first signal lets the workers finish; whoever sends a second one does not want to wait for that.
+    The first signal lets the workers finish; a second one, or the end of the time that they have, kills them.
     """
+    manager = app.manager
     watched = time.monotonic()
     while (came := _next_signal(reloading)) not in _STOP:
         if came == signal.SIGHUP:
@@ -137,12 +157,15 @@ def _watch(manager: WorkerManager, reloading: Reloading, is_ending: threading.Ev
         if time.monotonic() >= watched + _WATCH_SECONDS and not is_ending.is_set():
             _replace_dead(manager)
             watched = time.monotonic()
+    flag.set()  # before Sanic sends any SIGINT: a worker that has lost its own looks for the flag later
     with suppress(OSError):
         manager.monitor_publisher.send(_TERMINATE)
     if not is_ending.is_set():
-        signal.sigwait(_STOP)
+        seconds = app.ctx.settings.shutdown_grace + _MARGIN_SECONDS
+        if signal.sigtimedwait(_STOP, seconds) is None:
+            _LOG.error("workers did not end within SHUTDOWN_GRACE and %d more seconds, and are killed", _MARGIN_SECONDS)
     for process in manager.processes:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, ValueError):  # ended already
             os.kill(process.pid, signal.SIGKILL)
 
 
@@ -168,11 +191,11 @@ async def _hold_in_worker(_: App) -> None:
     os.setpgrp()
 
 
-async def _release_in_worker(app: App, *, parent: ParentWatch) -> None:
-    app.add_task(_release_when_serving(app, parent))
+async def _release_in_worker(app: App, *, parent: ParentWatch, flag: StopFlag) -> None:
+    app.add_task(_release_when_serving(app, parent, flag))
 
 
-async def _release_when_serving(app: App, parent: ParentWatch) -> None:
+async def _release_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -> None:
     """Sanic installs its handlers before it serves, and stops cleanly only once it does."""
     while not app.state.is_running:  # noqa: ASYNC110 - Sanic sets a flag, no event
         await asyncio.sleep(_POLL_SECONDS)
@@ -195,9 +218,12 @@ async def _release_when_serving(app: App, parent: ParentWatch) -> None:
         return grace
 
     parent.stop_by(stop_soon)
+    loop.add_signal_handler(signal.SIGINT, stop)
     # SIGTERM is the main process's: it tells each worker once. A worker without one takes it for itself.
     loop.add_signal_handler(signal.SIGTERM, stop_if_orphaned)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
+    if flag.is_set:
+        stop()
 
 
 async def _close_connections_early(app: App) -> None:

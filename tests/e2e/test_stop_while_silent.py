@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cached import FaultyUpstream, faulty_upstream
-from tests.e2e.processes import Process, free_port, port_open, running, wait_until
+from tests.e2e.processes import Process, free_port, port_open, running, session_pids, wait_until
 from tests.e2e.proxy import Serving, command, environment
 from tests.e2e.upstreams import basic
 
@@ -67,7 +68,7 @@ def test_a_stop_while_the_upstream_is_silent_logs_no_traceback(
 ) -> None:
     upstream.control(*([] if is_known else [SILENT]))
     port = free_port()
-    settings = {"UPSTREAM_REGISTRY": upstream.url, "SHUTDOWN_GRACE": grace, "UPSTREAM_TIMEOUT": "15"}
+    settings = {"UPSTREAM_REGISTRY": upstream.url, "SHUTDOWN_GRACE": grace, "UPSTREAM_TIMEOUT": "60"}
     process = Process(
         command("serve"), tmp_path / "log", environment(port, {**settings, "CACHE_DIR": str(tmp_path / "c")})
     )
@@ -84,6 +85,59 @@ def test_a_stop_while_the_upstream_is_silent_logs_no_traceback(
         process.terminate()
         assert process.wait(60) == 0
         assert troubles(process) == []
+
+
+ODD_SERVICE = """
+import asyncio, sys, time
+import sanic.server.runners as runners
+from entrypoints.cli import main
+from entrypoints.http.generations import Generations
+
+set_up = runners._setup_system_signals
+
+def set_up_later(*arguments):
+    time.sleep(2)
+    set_up(*arguments)
+
+async def never_close(generations):
+    await asyncio.Event().wait()
+
+if "slow start" in sys.argv:
+    runners._setup_system_signals = set_up_later
+if "endless close" in sys.argv:
+    Generations.close = never_close
+sys.exit(main(["serve"]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 1.5, 2.5])
+def test_a_stop_while_the_workers_start_ends_them(seconds: float, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    """Also between their report and the moment at which they have signal handlers, which is made longer here."""
+    upstream.control(SILENT)
+    port = free_port()
+    settings = {"UPSTREAM_REGISTRY": upstream.url, "SHUTDOWN_GRACE": "0", "UPSTREAM_TIMEOUT": "60"}
+    process = Process([sys.executable, "-c", ODD_SERVICE, "slow start"], tmp_path / "log", environment(port, settings))
+    with running(process, lambda: port_open(port), 30):
+        time.sleep(seconds)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert process.settled_lines() == []
+
+
+def test_workers_that_do_not_end_are_killed(upstream: FaultyUpstream, tmp_path: Path) -> None:
+    upstream.control()
+    port = free_port()
+    settings = {"UPSTREAM_REGISTRY": upstream.url, "SHUTDOWN_GRACE": "0"}
+    process = Process(
+        [sys.executable, "-c", ODD_SERVICE, "endless close"], tmp_path / "log", environment(port, settings)
+    )
+    with running(process, lambda: port_open(port), 30):
+        assert wait_until(lambda: "trust row" in process.log.read_text(), 30)
+        process.terminate()
+        assert process.wait(60) == 0
+        assert session_pids(process.pid) == []
+        errors = [line for line in process.settled_lines() if '"ERROR"' in line]
+        assert ["did not end within SHUTDOWN_GRACE and 10 more seconds" in line for line in errors] == [True]
 
 
 @pytest.mark.parametrize("grace", ["0", "1"])
