@@ -4,10 +4,11 @@ import hashlib
 
 from application.cache.joined import Joined
 from application.cache.remembered import Remembered
-from application.login_attempts import Attempt, LoginAttempts, site_of
+from application.login_attempts import Attempt, LoginAttempts
 from application.ports.slow_steps import SlowSteps
 from domain.access import Account, Credentials
 from domain.account_policy import AccountPolicy
+from domain.client_network import client_network
 
 _REMEMBERED = 16384
 
@@ -34,7 +35,7 @@ class CheckAccount:
         From where it was right before, a login waits for nobody. From elsewhere it does, or whoever guesses from
         there would be told at once what is right, in spite of all slowing.
         """
-        site, name = site_of(address), credentials.username
+        site, name = client_network(address), credentials.username
         attempt = Attempt(site, name, self._policy.still_exists(name))
         here = self._fingerprint(credentials, site)
         if (account := self._remembered(here, name)) and self._attempts.trusts(attempt):

@@ -2,13 +2,11 @@
 
 import asyncio
 import hashlib
-import ipaddress
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 
 from application.cache.remembered import Remembered
 from application.ports.event_sink import EventSink
@@ -24,9 +22,6 @@ _MOST_COUNTED = 40
 _DISTRUST = 20
 """After so many, a login that is known is made to wait like any other. See `trusts`."""
 _LANES = 8192
-_SITES = 4096
-_IPV6_SITE = 64
-"""Bits of an address; the rest a machine may choose, and choose anew for each attempt (RFC 8981)."""
 
 Pause = Callable[[float], Awaitable[object]]
 
@@ -228,20 +223,6 @@ class LoginAttempts:
         if (lane := self._of_address.get(attempt.address)) is None:
             self._of_address.put(attempt.address, lane := _Lane(OF_ADDRESS, self._clock))
         return lane
-
-
-@lru_cache(_SITES)
-def site_of(address: str) -> str:
-    """The part of a client's address that is one place as far as guessing goes."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed), _IPV6_SITE), strict=False))
 
 
 def _key(attempt: Attempt) -> tuple[str, bytes]:

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 from application.cache.callers import Callers
 from application.cache.outages import Outages
 from application.cache.remembered import Remembered
-from application.login_attempts import Attempt, LoginAttempts, site_of
+from application.login_attempts import Attempt, LoginAttempts
 from application.ports.upstream_registry import UpstreamRegistry, UpstreamRight
 from application.rights import RelayedLogin
 from domain.access import Credentials
+from domain.client_network import client_network
 from domain.errors import CredentialsRefused, Denied, RegistryError, TooManyAttempts, UpstreamChallenged
 from domain.trust import Stance, UpstreamScheme
 
@@ -158,7 +159,7 @@ class RelayedLogins:
     def _attempt(self, login: RelayedLogin) -> Attempt:
         name = login.secret.username if isinstance(login.secret, Credentials) else self._hash(login.secret).hex()
         account = f"{name} at {login.upstream.url}"
-        return Attempt(site_of(login.address), account, exists=bool(self._names.get(self._name(account))))
+        return Attempt(client_network(login.address), account, exists=bool(self._names.get(self._name(account))))
 
     def _name(self, account: str) -> bytes:
         return self._hash(account)
@@ -166,7 +167,7 @@ class RelayedLogins:
     def _fingerprint(self, login: RelayedLogin) -> bytes:
         secret = login.secret
         kind, text = ("login", secret.joined()) if isinstance(secret, Credentials) else ("text", secret)
-        site, url = site_of(login.address), login.upstream.url
+        site, url = client_network(login.address), login.upstream.url
         return self._hash(f"{len(site)}:{site}:{len(url)}:{url}:{kind}:{text}")
 
     def _hash(self, text: str) -> bytes:

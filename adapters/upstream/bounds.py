@@ -1,7 +1,6 @@
 """How much is asked of one upstream at most."""
 
 import asyncio
-import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from typing import Self
 
 from application.ports.request_record import current_record
 from application.ports.upstream_queue import QueueWatch, current_watch
+from domain.client_network import client_network
 from domain.errors import MirrorBusy, RequestNotSent
 
 _WAITING = 2000
@@ -17,8 +17,6 @@ _WAITING = 2000
 _WAITING_EACH = 500
 """Of them, those of one client address at most; see `_is_full`."""
 _RETRY_SECONDS = 5
-_IPV6_PREFIX = 64
-"""Bits of an IPv6 address by which clients are told apart: whoever has one address of a network has all of it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class _Queue:
         """Until `let_one_in` has come to this request. `give_back` is called where it had, but whoever asked left in
         the same moment. Raises MirrorBusy where too many wait, RequestNotSent where nobody waits for it any more.
         """
-        client, watch = _client_key(current_record().client), current_watch()
+        client, watch = client_network(current_record().client), current_watch()
         self._demand_room(client)
         ticket = _Ticket(watch, asyncio.get_running_loop().create_future())
         self._clients.setdefault(client, deque()).append(ticket)
@@ -123,16 +121,6 @@ class _Queue:
 def _drop(ticket: _Ticket) -> None:
     if not ticket.turn.done():
         ticket.turn.set_exception(RequestNotSent("whoever wanted the answer has left"))
-
-
-def _client_key(address: str) -> str:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if found.version == 4:  # noqa: PLR2004 - as in IPv4
-        return address
-    return str(ipaddress.ip_network((found, _IPV6_PREFIX), strict=False))
 
 
 class Gate:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from entrypoints.http.connections import Connection, ConnectionTable, counted_address
+from domain.client_network import client_network
+from entrypoints.http.connections import Connection, ConnectionTable
 from entrypoints.http.protocol import MirrorProtocol
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -118,7 +119,7 @@ class Acceptor:
 
     def _take(self, accepted: socket.socket, peer: str) -> None:
         accepted.setblocking(False)
-        connection = self._table.open(None if self._is_exempt(peer) else counted_address(peer))
+        connection = self._table.open(None if self._is_exempt(peer) else client_network(peer))
         task = self._loop.create_task(self._open(accepted, connection))
         connection.expire = connection.abort = self._opening[connection] = partial(_cancel, task)
         task.add_done_callback(lambda _: self._opening.pop(connection))

@@ -1,6 +1,5 @@
 """ConnectionTable: the connections of one worker, how long each may be waited for, and which one gives way."""
 
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
@@ -19,8 +18,6 @@ accepted before the first request is read."""
 CLOSING_SECONDS = 5.0
 """For a response to reach the client, and for the client to close."""
 _LOG_SECONDS = 60.0
-_PREFIX = 64
-"""Bits of an IPv6 address that one client may vary at will: below, and not here."""
 
 
 def close_if_stopping(request: Request) -> None:
@@ -201,21 +198,6 @@ class ConnectionTable:
             del waiting[connection]
             if not waiting:
                 del self._waiting_of[connection.address]
-
-
-def counted_address(text: str) -> str:
-    """What the connections from this address are counted under: the network of 64 bits for IPv6, since whoever has one
-    of its addresses usually has all (RFC 6177).
-    """
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _PREFIX), strict=False))
 
 
 def _do_nothing() -> None:
