@@ -1,5 +1,6 @@
 """JSON and other text that somebody else wrote."""
 
+import json
 from functools import lru_cache
 from typing import Any
 
@@ -58,8 +59,13 @@ def scalar_of(content: bytes | None) -> object:
 
 
 def print_json(document: object) -> bytes:
-    """The document as JSON; numbers that JSON does not have (`NaN`, `Infinity`) as null."""
-    return msgspec.json.encode(document)
+    """The document as JSON; numbers that JSON does not have (`NaN`, `Infinity`) as null, and bytes that are no UTF-8,
+    which Python keeps as surrogates, as their escapes.
+    """
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return json.dumps(document).encode()
 
 
 def print_members(members: dict[str, bytes]) -> bytes:

@@ -96,3 +96,8 @@ def test_nesting_is_counted() -> None:
         False,
         True,
     ]
+
+
+def test_bytes_that_are_no_utf_8_are_printed_as_escapes() -> None:
+    text = b"bytes=\xff".decode(errors="surrogateescape")
+    assert print_json({"range": text}) == b'{"range": "bytes=\\udcff"}'

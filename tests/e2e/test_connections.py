@@ -155,7 +155,7 @@ def test_upgrade_is_ignored(quick: Proxy, protocol: bytes) -> None:
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n" % protocol
             )
             status, headers, body = connection.answer()
-            assert (status, headers["connection"], body) == (200, "keep-alive", b'{"status": "live"}')
+            assert (status, headers["connection"], body) == (200, "keep-alive", b'{"status":"live"}')
 
 
 def test_a_client_that_does_not_read_is_cut_off(serve: Serving) -> None:
