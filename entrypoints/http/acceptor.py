@@ -55,7 +55,7 @@ class Acceptor:
         self._is_exempt = is_exempt
         self._tls = tls
         self._opening: dict[Connection, Callable[[], None]] = {}
-        """Connections whose task has not ended, and what cancels that task."""
+        """Connections that no protocol has yet, and what ends each."""
         self._pause_until = 0.0
         self._is_reading = False
         self._is_closed = False
@@ -70,9 +70,9 @@ class Acceptor:
         self._is_closed = True
         for one in self._sockets:
             one.close()
-        for connection, cancel in self._opening.items():
-            if connection.abort is cancel:  # else a protocol has it, and it goes on
-                cancel()
+        for connection, hang_up in self._opening.items():
+            if connection.abort is hang_up:  # else a protocol has it, and it goes on
+                hang_up()
 
     def _look(self) -> None:
         self._table.look()
@@ -121,7 +121,7 @@ class Acceptor:
         accepted.setblocking(False)
         connection = self._table.open(None if self._is_exempt(peer) else client_network(peer))
         task = self._loop.create_task(self._open(accepted, connection))
-        connection.expire = connection.abort = self._opening[connection] = partial(_cancel, task)
+        connection.expire = connection.abort = self._opening[connection] = partial(_hang_up, accepted)
         task.add_done_callback(lambda _: self._opening.pop(connection))
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
@@ -135,8 +135,8 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(make, accepted, ssl=self._tls)
         except (OSError, asyncio.CancelledError):
-            # OSError: a handshake that failed (ssl.SSLError), or a client that has left during it. A cancellation, if
-            # not by the ConnectionTable, comes with the end of the service.
+            # OSError: a handshake that failed (ssl.SSLError), or a connection that ended during it. A cancellation
+            # comes with the end of the service.
             if not protocol or protocol[0].transport is None:
                 accepted.close()
                 connection.closed()
@@ -146,6 +146,9 @@ class Acceptor:
                 protocol[0].connection_lost(None)
 
 
-def _cancel(task: "asyncio.Task[None]") -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        task.cancel()
+def _hang_up(accepted: socket.socket) -> None:
+    """End a connection that is being opened: the loop opens it, finds it ended, and tells the protocol as always. Were
+    the task that opens it cancelled, uvloop would leave the protocol without that word, or the socket open.
+    """
+    with suppress(OSError):  # it has ended by itself
+        accepted.shutdown(socket.SHUT_RDWR)
