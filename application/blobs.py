@@ -6,7 +6,7 @@ from typing import Self
 
 from application.ports.content_store import FilePart
 from application.ports.upstream_registry import Facts
-from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, spans_of
+from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
 from domain.records import Link
@@ -33,6 +33,11 @@ class BlobQuery:
     @property
     def is_partial(self) -> bool:
         return self.byte_range is not None or bool(self.byte_ranges)
+
+    @property
+    def first_range(self) -> ByteRange | None:
+        """The range of the first request upstream; None where that is for the whole."""
+        return leading_range(self.byte_ranges) if self.byte_ranges else self.byte_range
 
     def spans(self, size: int) -> tuple[Span, ...]:
         """The bytes to send of content of `size` bytes; none where the whole is to be sent.

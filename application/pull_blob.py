@@ -116,7 +116,7 @@ class PullBlob:
 
     def _as_fetched(self, ask: Ask, query: BlobQuery) -> Fetch:
         """The first request upstream for a blob that is not here."""
-        asked = query.byte_ranges[0] if query.byte_ranges else query.byte_range
+        asked = query.first_range
         if query.byte_range == _WHOLE and not self._fills.is_unfit(ask.source.upstream, query.digest):
             asked = None  # the whole is fetched into the cache
         return Fetch(Resource.blob(ask.source, query.digest), ask.right, byte_range=asked)

@@ -43,6 +43,8 @@ _SIGNATURES_LIMIT = 64 * 1024
 """Bytes; the signatures of schema 1 have some hundred each."""
 _SPACE = b" \t\r\n"
 """RFC 8259 section 2."""
+CLOSE_BYTES = 64 * 1024
+"""To receive so many bytes between two ranges that nobody wants costs less than another request."""
 RANGES_LIMIT = 256
 """Ranges in one request. Clients of lazily loaded images ask for one range per missing chunk; on a refusal they ask for
 fewer (stargz-snapshotter) or for the whole blob (containers/image)."""
@@ -119,6 +121,18 @@ def _parse_range(text: str) -> ByteRange | None:
     if first is not None and last is not None and last < first:
         return None
     return ByteRange(first, last)
+
+
+def leading_range(ranges: Sequence[ByteRange]) -> ByteRange:
+    """The range that holds the first of these and all after it that follow closely, each behind the one before."""
+    leading, *others = ranges
+    for one in others:
+        if leading.first is None or leading.last is None or one.first is None:
+            break
+        if not leading.last < one.first <= leading.last + 1 + CLOSE_BYTES:
+            break
+        leading = ByteRange(leading.first, one.last)
+    return leading
 
 
 def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:

@@ -13,7 +13,7 @@ from application.cache.retries import Retries
 from application.ports.content_store import OpenFile
 from application.ports.event_sink import EventSink
 from application.ports.upstream_registry import Answer, Facts, Fetch, Resource, UpstreamRegistry
-from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span
+from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken
@@ -23,8 +23,6 @@ from domain.records import ContentKind, Item
 
 _REREAD = 1024 * 1024
 _END = 2**63
-_GAP = 64 * 1024
-"""Bytes; to receive so many that are not wanted costs less than another request."""
 
 
 class StreamBlob:
@@ -70,7 +68,7 @@ class StreamBlob:
         opened = await stack.enter_async_context(AsyncExitStack())
         first: Answer | None = None
         try:
-            first = await self._opened(opened, ask, query.digest, query.byte_ranges[0])
+            first = await self._opened(opened, ask, query.digest, query.first_range)
         except RangeUnsatisfiable as outside:
             size = outside.size
         else:
@@ -259,7 +257,7 @@ def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
     """Spans of which each begins shortly behind the one before it are fetched together."""
     groups = [[spans[0]]]
     for before, after in pairwise(spans):
-        if before.stop <= after.start <= before.stop + _GAP:
+        if before.stop <= after.start <= before.stop + CLOSE_BYTES:
             groups[-1].append(after)
         else:
             groups.append([after])

@@ -5,11 +5,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from domain.content import (
+    CLOSE_BYTES,
     MANIFEST_MEDIA_TYPES,
     RANGES_LIMIT,
     ByteRange,
     Span,
     check_manifest,
+    leading_range,
     parse_ranges,
     spans_of,
     stated_media_type,
@@ -119,6 +121,24 @@ def test_the_number_of_ranges_is_bounded() -> None:
     assert len(parse_ranges("bytes=" + ",".join(["0-0"] * RANGES_LIMIT))) == RANGES_LIMIT
     with pytest.raises(RangeMalformed):
         parse_ranges("bytes=" + ",".join(["0-0"] * (RANGES_LIMIT + 1)))
+
+
+@pytest.mark.parametrize(
+    ("header", "leading"),
+    [
+        ("bytes=5-9", "bytes=5-9"),
+        ("bytes=0-9,10-19,30-39,9000000-9000001", "bytes=0-39"),
+        ("bytes=0-9,5-19", "bytes=0-9"),
+        ("bytes=30-39,0-9", "bytes=30-39"),
+        ("bytes=0-9,20-", "bytes=0-"),
+        ("bytes=0-9,20-,30-39", "bytes=0-"),
+        ("bytes=-5,0-9", "bytes=-5"),
+        (f"bytes=0-0,{CLOSE_BYTES + 1}-{CLOSE_BYTES + 2}", f"bytes=0-{CLOSE_BYTES + 2}"),
+        (f"bytes=0-0,{CLOSE_BYTES + 2}-{CLOSE_BYTES + 2}", "bytes=0-0"),
+    ],
+)
+def test_the_leading_range_holds_what_follows_closely(header: str, leading: str) -> None:
+    assert str(leading_range(parse_ranges(header))) == leading
 
 
 @given(st.lists(ranges, min_size=1, max_size=5), st.integers(0, 80))

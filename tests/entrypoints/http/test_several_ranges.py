@@ -150,6 +150,9 @@ async def test_ranges_that_are_close_together_cost_one_request_upstream(start: S
     answer = await ask(service, "bytes=0-0," + ",".join(f"{n}-{n + 9}" for n in range(300_000, 310_000, 100)))
     assert len(parts_of(answer)) == 101
     assert [fetch.byte_range for fetch in upstream.asked] == [ByteRange(0, 0), ByteRange(300_000, 309_909)]
+    upstream.asked.clear()
+    assert len(parts_of(await ask(service, "bytes=5-9,100-109,200-"))) == 3
+    assert [fetch.byte_range for fetch in upstream.asked] == [ByteRange(5, None)]
 
 
 async def test_two_range_lines_are_several_ranges(start: Start) -> None:
