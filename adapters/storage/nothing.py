@@ -93,9 +93,6 @@ class NoContentPlaces:
     async def forget(self, digests: Iterable[Digest]) -> None:
         return
 
-    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
-        return frozenset()
-
 
 class NoGrantBook:
     """Plays the GrantBook."""

@@ -130,12 +130,6 @@ class SqliteContentPlaces:
             ("DELETE FROM sent WHERE digest = ?", runs),
         )
 
-    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
-        rows = await self._database.rows(
-            "SELECT DISTINCT upstream FROM links WHERE digest = ? AND given_to = ?", (str(digest), given_to)
-        )
-        return frozenset(url for (url,) in rows)
-
 
 class _Bound:
     """Keeps the rows of each upstream below a number; its own rows make room, never those of another upstream."""

@@ -120,7 +120,7 @@ class _Queue:
 
 def _drop(ticket: _Ticket) -> None:
     if not ticket.turn.done():
-        ticket.turn.set_exception(RequestNotSent("whoever wanted the answer has left"))
+        ticket.turn.set_exception(RequestNotSent("the clients that wanted the answer have left"))
 
 
 class Gate:

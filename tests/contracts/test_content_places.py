@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS, ContentKind, Item, Link, TagKey, TagMark
+from domain.records import ANONYMOUS_CLASS, ContentKind, Item, Link, TagKey, TagMark
 from tests.contracts.storage import HUB, NGINX, NGINX_AT_QUAY, QUAY, REDIS, Worker, by_two_workers
 
 DIGEST, OTHER = Digest.of(b"content"), Digest.of(b"other")
@@ -27,15 +27,3 @@ async def test_nothing_leads_any_more_to_content_that_is_forgotten(one: Worker, 
         assert {link.item.digest for link in await one.links.of(source)} == {OTHER}
     for upstream in (HUB, QUAY):
         assert {mark.digest for mark in await one.tags.of(upstream)} == {OTHER}
-
-
-@by_two_workers
-async def test_it_is_known_which_upstreams_gave_content_to_a_class(one: Worker, other: Worker) -> None:
-    assert await one.places.upstreams_of(DIGEST, ANONYMOUS_CLASS) == frozenset()
-    await one.links.keep(LINK, NOW)
-    await one.links.keep(replace(LINK, item=replace(LINK.item, source=REDIS)), NOW)
-    hidden = replace(LINK, item=replace(LINK.item, source=NGINX_AT_QUAY), given_to=frozenset({PERSONAL_CLASS}))
-    await one.links.keep(hidden, NOW)
-    assert await other.places.upstreams_of(DIGEST, ANONYMOUS_CLASS) == {HUB.url}
-    assert await other.places.upstreams_of(DIGEST, PERSONAL_CLASS) == {QUAY.url}
-    assert await other.places.upstreams_of(OTHER, ANONYMOUS_CLASS) == frozenset()

@@ -119,9 +119,6 @@ class MemoryContentPlaces:
         for key in [key for key, mark in self._tags.marks.items() if mark.digest in gone]:
             del self._tags.marks[key]
 
-    async def upstreams_of(self, digest: Digest, given_to: CallerClass) -> frozenset[str]:
-        return frozenset(key[0][0] for key in self._links.links if key[2:] == (digest, given_to))
-
 
 class MemoryGrantBook:
     """Plays the GrantBook. `until` by caller and place: when each may be thrown away, which nobody does here."""
