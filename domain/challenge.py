@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
-_LINE_LIMIT = 8 * 1024
+_LINE_LIMIT = 64 * 1024
 _LINES_LIMIT = 16
 # Small patterns, none of which can be cut up in more than one way: a hostile line is read in linear time.
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -55,7 +55,7 @@ class Challenge:
 
 def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     """The challenges of the WWW-Authenticate lines, in order. What cannot be read is passed over, and so are lines of
-    more than 8 KiB and all lines after the sixteenth: no registry needs as much, and to read it takes time.
+    more than 64 KiB and all lines after the sixteenth: no registry needs as much, and to read it takes time.
     """
     read = [line for line in islice(lines, _LINES_LIMIT) if len(line) <= _LINE_LIMIT]
     return tuple(challenge for line in read for challenge in _parse_line(line))

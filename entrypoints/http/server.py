@@ -52,6 +52,11 @@ def run(settings: Settings, load: Load) -> None:
     Sanic.start_method = "fork"
     try:
         Sanic.serve(primary=app)
+    except (EOFError, ConnectionError):
+        # Sanic speaks with its helper over a socket, before it starts the workers too.
+        end_workers()
+        _LOG.error("the helper process, which keeps the workers' states, ended during the start; the service ends")
+        raise SystemExit(1) from None
     except BaseException:
         end_workers()
         raise

@@ -37,7 +37,7 @@ async def _line(caplog: pytest.LogCaptureFixture) -> Any:
 
 async def test_each_request_writes_one_line(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     service = await start()
-    service.upstream.put_manifest("team/app", "v1", b'{"a": 1}')
+    service.upstream.put_manifest("team/app", "v1", b'{"schemaVersion":2}')
     await service.get("/v2/team/app/manifests/v1?ns=docker.io")
     line = await _line(caplog)
     facts = {name: getattr(line, name) for name in FIELDS}
@@ -46,14 +46,14 @@ async def test_each_request_writes_one_line(start: Start, caplog: pytest.LogCapt
         "method": "GET",
         "path": "/v2/team/app/manifests/v1",
         "status": 200,
-        "bytes": 8,
+        "bytes": 19,
         "upstream_status": None,
         "account": None,
         "client": "127.0.0.1",
         "fault": None,
     }
     assert line.levelno == logging.INFO
-    assert line.getMessage().startswith("GET /v2/team/app/manifests/v1 200 8 bytes ")
+    assert line.getMessage().startswith("GET /v2/team/app/manifests/v1 200 19 bytes ")
     assert line.getMessage().endswith(" upstream=- account=- client=127.0.0.1 fault=-")
 
 
@@ -246,7 +246,7 @@ async def test_escapes_in_paths_stay_escaped(start: Start, caplog: pytest.LogCap
 async def test_warnings_of_upstream_leave_no_trace(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    upstream.put_manifest("a", "v1", b"{}")
+    upstream.put_manifest("a", "v1", b'{"schemaVersion":2}')
     upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, warnings=('299 - "x"',)))
     await (await start()).get("/v2/a/manifests/v1")
     assert (await _line(caplog)).fault is None

@@ -71,7 +71,7 @@ async def test_every_answer_names_the_api(start: Start, path: str) -> None:
 
 async def test_no_answer_is_ever_compressed(start: Start, upstream: FakeUpstream) -> None:
     digest = upstream.put_blob("a", b"a" * 100_000)
-    upstream.put_manifest("a", "v1", b'{"a": "' + b"a" * 10_000 + b'"}')
+    upstream.put_manifest("a", "v1", b'{"schemaVersion":2,"a":"' + b"a" * 10_000 + b'"}')
     service = await start()
     for path in ("/v2/a/manifests/v1", f"/v2/a/blobs/{digest}", "/v2/a/tags/list", "/v2/_catalog", "/v2/auth"):
         answer = await service.get(path, {"Accept-Encoding": "gzip, deflate, br, zstd"})

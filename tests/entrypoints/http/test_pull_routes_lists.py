@@ -20,7 +20,10 @@ def upstream() -> FakeUpstream:
     return FakeUpstream(tags={"team/app": ["b", "a"]})
 
 
-def _answering(content: bytes = b"{}", **facts: object) -> Callable[[FakeAnswer], FakeAnswer]:
+EVERY_LIST = b'{"name":"team/app","tags":[],"repositories":[],"manifests":[]}'
+
+
+def _answering(content: bytes = EVERY_LIST, **facts: object) -> Callable[[FakeAnswer], FakeAnswer]:
     return lambda answer: replace(answer, content=content, facts=replace(answer.facts, **facts))
 
 
@@ -145,13 +148,26 @@ async def test_odd_query_reaches_no_upstream(start: Start, upstream: FakeUpstrea
     assert upstream.asked == []
 
 
-@ALL
+NO_LIST = (b"<html></html>", b"[]", b"null", b'"x"', b"\xff")
+
+
+@pytest.mark.parametrize("path", [TAGS, CATALOG])
 async def test_list_that_is_none_is_refused(start: Start, upstream: FakeUpstream, path: str) -> None:
     service = await start()
-    for body in (b"<html></html>", b"[]", b"null", b'"x"', b"\xff"):
+    for body in NO_LIST:
         upstream.alter = _answering(body)
         answer = await service.get(path)
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (502, "UNAVAILABLE"), body
+
+
+async def test_referrers_that_the_upstream_does_not_list_are_a_404(start: Start, upstream: FakeUpstream) -> None:
+    """Clients then fall back to the referrers tag (OCI distribution specification, "Unavailable Referrers API")."""
+    service = await start()
+    for body in (*NO_LIST, b'{"errors":[]}', b'{"tags":[]}', b'{"schemaVersion":2,"config":{},"layers":[]}'):
+        upstream.alter = _answering(body)
+        answer = await service.get(REFERRERS)
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "UNSUPPORTED"), body
+        assert answer.headers["content-type"] == "application/json"
 
 
 async def test_unknown_repository_has_no_tags(start: Start) -> None:
