@@ -3,12 +3,12 @@
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from application.authorize_pull import AuthorizePull
-from application.browse import Browse, repositories_of
-from application.loop_share import in_slices
+from application.access.access_request import Caller, Purpose, Wish
+from application.access.authorize import Authorize
+from application.access.pull_rules import PullRules
+from application.concurrency import in_slices
+from application.listings import Listings, repositories_of
 from application.ports.upstream_search import SearchResult, UpstreamSearch
-from application.pull_rules import PullRules
-from application.rights import Caller, Purpose, Wish
 from domain.errors import NameInvalid
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
@@ -24,8 +24,8 @@ class Search:
 
     def __init__(
         self,
-        authorize: AuthorizePull,
-        browse: Browse,
+        authorize: Authorize,
+        browse: Listings,
         upstreams: UpstreamTable,
         search: UpstreamSearch,
         rules: PullRules,

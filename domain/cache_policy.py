@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from domain.patterns import RepositoryPattern, TagPattern
-from domain.records import ANONYMOUS_CALLER, Grant, TagKey, TagMark, is_mirror
+from domain.records import ANONYMOUS_CALLER, CachedTag, Grant, TagKey, is_mirror
 from domain.upstreams import Upstream
 
 _KEPT_SHARE = 0.9
@@ -80,18 +80,18 @@ class CachePolicy:
     def times_of(self, upstream: Upstream) -> Times:
         return self.own.get(upstream, self.usual)
 
-    def tag_is_fresh(self, mark: TagMark, now: float) -> bool:
-        return now < self.fresh_until(mark)
+    def tag_is_fresh(self, cached_tag: CachedTag, now: float) -> bool:
+        return now < self.fresh_until(cached_tag)
 
-    def fresh_until(self, mark: TagMark) -> float:
-        return mark.checked_at + self.times_of(mark.key.source.upstream).tag_ttl_of(mark.key)
+    def fresh_until(self, cached_tag: CachedTag) -> float:
+        return cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).tag_ttl_of(cached_tag.key)
 
-    def may_stand_in(self, mark: TagMark, now: float) -> bool:
+    def may_stand_in(self, cached_tag: CachedTag, now: float) -> bool:
         """Whether what a tag meant may still be told while nobody can ask the upstream again. What is believed without
         asking may be: where a tag is believed for longer than it may be stale, that is for so long.
         """
-        stale_until = mark.checked_at + self.times_of(mark.key.source.upstream).stale_ttl_of(mark.key)
-        return now < max(stale_until, self.fresh_until(mark))
+        stale_until = cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).stale_ttl_of(cached_tag.key)
+        return now < max(stale_until, self.fresh_until(cached_tag))
 
     def outlives_an_outage(self, grant: Grant, now: float) -> bool:
         """Whether what was let through stays readable while nobody can ask the upstream again.
@@ -133,17 +133,17 @@ class Room:
     upstreams: int = 1
 
     @property
-    def for_drafts(self) -> int:
+    def for_partial_blobs(self) -> int:
         """Bytes that all drafts may take together."""
         return int(self.bound * _DRAFTS_SHARE)
 
     @property
-    def for_drafts_of_one(self) -> int:
+    def for_partial_blobs_of_one(self) -> int:
         """Bytes that the drafts of one upstream may take together; a blob that is larger cannot be kept."""
-        return self.for_drafts if self.upstreams <= 1 else int(self.bound * _UPSTREAM_SHARE)
+        return self.for_partial_blobs if self.upstreams <= 1 else int(self.bound * _UPSTREAM_SHARE)
 
     @property
-    def for_drafts_beside_unmeasured(self) -> int:
+    def for_partial_blobs_beside_unmeasured(self) -> int:
         """Bytes that all drafts may take together for one of them to grow whose blob has no known length."""
         return int(self.bound * _UNMEASURED_SHARE)
 

@@ -2,7 +2,7 @@
 
 from domain.access import ScopeSet
 from domain.challenge import Challenge
-from domain.trust import ChallengeStyle, Stance, TrustRow
+from domain.trust import ChallengeStyle, TrustRow, UpstreamAuth
 
 _NOTHING = ScopeSet()
 
@@ -16,7 +16,7 @@ class ChallengeRewriter:
     def challenges(
         self,
         row: TrustRow,
-        stance: Stance,
+        auth: UpstreamAuth,
         realm: str,
         scopes: ScopeSet = _NOTHING,
         error: str | None = None,
@@ -28,11 +28,11 @@ class ChallengeRewriter:
         """
         match row.challenge:
             case ChallengeStyle.UPSTREAM:
-                return stance.challenges
+                return auth.challenges
             case ChallengeStyle.OWN_BASIC:
                 return (self.basic(),)
-            case ChallengeStyle.REWRITTEN if stance.bearer:
-                return (self.rewrite(stance.bearer, realm, scopes, error),)
+            case ChallengeStyle.REWRITTEN if auth.bearer:
+                return (self.rewrite(auth.bearer, realm, scopes, error),)
             case _:
                 return (self.own(realm, scopes, error),)
 

@@ -25,7 +25,7 @@ RegistryError
 |   `-- RequestNotSent      a request to the upstream could not be built or sent
 `-- UpstreamChallenged      internal: a 401 that a use case turns into one of ours
 
-No class knows an HTTP status: entrypoints/http/errors.py maps them.
+No class knows an HTTP status: entrypoints/http/responses/errors.py maps them.
 """
 
 from collections.abc import Sequence

@@ -6,7 +6,7 @@ from domain.records import ContentKind
 
 
 @dataclass(frozen=True)
-class StanceLearnt:
+class UpstreamAuthLearned:
     """The upstream's way of authenticating became known or, with `is_change`, another than it was.
 
     `row` is the number of the trust row that now applies.
@@ -78,17 +78,17 @@ class ContentAsked:
 
 
 @dataclass(frozen=True)
-class FillStarted:
+class DownloadStarted:
     """The download of a blob into the cache began."""
 
 
 @dataclass(frozen=True)
-class FillJoined:
+class DownloadJoined:
     """Somebody reads along what is being downloaded anyway."""
 
 
 @dataclass(frozen=True)
-class FillResumed:
+class DownloadResumed:
     """A download that had broken off is gone on with; `reason` is free of credentials."""
 
     upstream: str
@@ -204,9 +204,9 @@ class LoginRefused:
 AccountEvent = AccountsReread | AccountsUnreadable | LoginSlowed | LoginRefused
 CacheEvent = (
     ContentAsked
-    | FillStarted
-    | FillJoined
-    | FillResumed
+    | DownloadStarted
+    | DownloadJoined
+    | DownloadResumed
     | BytesFetched
     | BytesDelivered
     | StaleServed
@@ -218,5 +218,5 @@ CacheEvent = (
     | UpkeepFailed
 )
 EndpointEvent = EndpointFailed | EndpointRecovered
-UpstreamEvent = StanceLearnt | UpstreamSharesOurName | UpstreamFailed | EndpointEvent | WrongContent
+UpstreamEvent = UpstreamAuthLearned | UpstreamSharesOurName | UpstreamFailed | EndpointEvent | WrongContent
 Event = UpstreamEvent | PullDenied | AccountEvent | CacheEvent

@@ -92,7 +92,7 @@ class TagKey:
 
 
 @dataclass(frozen=True)
-class TagMark:
+class CachedTag:
     """What a tag meant when the upstream was last asked. `checked_at` in seconds since 1970. `given_to`: the class of
     callers to whom the upstream said so. It may tell another class something else, so each class has its own mark.
     """

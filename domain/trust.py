@@ -29,7 +29,7 @@ class UpstreamScheme(Enum):
 
 
 @dataclass(frozen=True)
-class Stance:
+class UpstreamAuth:
     """The upstream's last definite answer to our own GET /v2/ without credentials."""
 
     challenges: tuple[Challenge, ...] = ()
@@ -239,15 +239,15 @@ class TrustPolicy:
             return None
         return self._of_host(ROW_6 if self.has_accounts else ROW_5)
 
-    def row_for(self, stance: Stance | None) -> TrustRow:
+    def row_for(self, auth: UpstreamAuth | None) -> TrustRow:
         """The row that applies; raises UpstreamUndecided while it hangs on a challenge never seen yet, and
         IdentityRefused where callers cannot bring their own login.
         """
         if settled := self.settled_row:
             return settled
-        if stance is None:
+        if auth is None:
             raise UpstreamUndecided("the upstream has not been reached yet, so how to authenticate is unknown")
-        return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[stance.scheme])
+        return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[auth.scheme])
 
     def _of_host(self, row: TrustRow) -> TrustRow:
         if not self.shares_host:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from domain.access import Credentials
 from domain.authorization import encode_basic
+from entrypoints.commands.passwords import ask_password
 from entrypoints.load_settings import load_settings
-from entrypoints.passwords import ask_password
 from entrypoints.settings_file import SettingsError
 from entrypoints.version import NAME, VERSION
 
@@ -82,7 +82,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     for warning in settings.warnings:
         print(f"{NAME}: {warning}", file=sys.stderr)
-    from entrypoints.http.server import run  # noqa: PLC0415 - the other commands need no server
+    from entrypoints.server.run import run  # noqa: PLC0415 - the other commands need no server
 
     run(settings, partial(load_settings, options.config))
     return 0
@@ -90,28 +90,28 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.check_config import check_config  # noqa: PLC0415 - as above
+    from entrypoints.commands.check_config import check_config  # noqa: PLC0415 - as above
 
     return check_config(settings)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.doctor import run_doctor  # noqa: PLC0415 - as above
+    from entrypoints.commands.doctor import run_doctor  # noqa: PLC0415 - as above
 
     return run_doctor(settings, options.image)
 
 
 def _cache(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.cache_commands import run_cache_command  # noqa: PLC0415 - as above
+    from entrypoints.commands.cache import run_cache_command  # noqa: PLC0415 - as above
 
     return run_cache_command(settings, options)
 
 
 def _warm(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.warm_command import run_warm_command  # noqa: PLC0415 - as above
+    from entrypoints.commands.warm import run_warm_command  # noqa: PLC0415 - as above
 
     return run_warm_command(settings, options)
 

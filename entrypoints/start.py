@@ -1,7 +1,8 @@
 """The first step of the console script, before anything large is imported."""
 
-import signal
 import sys
+
+from entrypoints.server.signals import hold_hang_up
 
 
 def main() -> int:
@@ -14,10 +15,3 @@ def main() -> int:
     from entrypoints.cli import main as run_command  # noqa: PLC0415 - the most of a start is to import it
 
     return run_command()
-
-
-def hold_hang_up() -> None:
-    """The kernel keeps a SIGHUP until the main process asks for it (`http/supervision.py`). All that is forked holds it
-    too, and never hears one.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

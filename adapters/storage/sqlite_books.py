@@ -7,14 +7,14 @@ from application.ports.token_book import CallerIdentity
 from domain.challenge import Challenge
 from domain.ports import Clock
 from domain.records import CallerId, Grant
-from domain.trust import Stance
+from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
 _SWEEP_SECONDS = 60.0
 
 
-class SqliteGrantBook:
-    """Plays the GrantBook."""
+class SqliteGrantStore:
+    """Plays the GrantStore."""
 
     def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
         self._database = database
@@ -38,8 +38,8 @@ class SqliteGrantBook:
         await self._database.change((statement, [_grant(caller, source)]))
 
 
-class SqliteTokenBook:
-    """Plays the TokenBook."""
+class SqliteTokenStore:
+    """Plays the TokenStore."""
 
     def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
         self._database = database
@@ -54,18 +54,18 @@ class SqliteTokenBook:
         await self._database.change(("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", [row]), *self._sweep.due())
 
 
-class SqliteStanceBook:
-    """Plays the StanceBook."""
+class SqliteUpstreamAuthStore:
+    """Plays the UpstreamAuthStore."""
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def find(self, upstream: Upstream) -> Stance | None:
+    async def find(self, upstream: Upstream) -> UpstreamAuth | None:
         rows = await self._database.rows("SELECT challenges FROM stances WHERE upstream = ?", (upstream.url,))
         return next((_read_stance(text) for (text,) in rows), None)
 
-    async def keep(self, upstream: Upstream, stance: Stance) -> None:
-        text = json.dumps([[one.scheme, one.parameters] for one in stance.challenges])
+    async def keep(self, upstream: Upstream, auth: UpstreamAuth) -> None:
+        text = json.dumps([[one.scheme, one.parameters] for one in auth.challenges])
         await self._database.change(("INSERT OR REPLACE INTO stances VALUES (?, ?)", [(upstream.url, text)]))
 
 
@@ -88,7 +88,7 @@ def _grant(caller: CallerId, source: Source) -> tuple[str, ...]:
     return caller, source.upstream.url, str(source.repository)
 
 
-def _read_stance(text: str) -> Stance | None:
+def _read_stance(text: str) -> UpstreamAuth | None:
     """What was written; None where it is none."""
     try:
         read = [(scheme, [(name, value) for name, value in parameters]) for scheme, parameters in json.loads(text)]
@@ -97,4 +97,4 @@ def _read_stance(text: str) -> Stance | None:
     words = [word for scheme, parameters in read for word in (scheme, *(part for pair in parameters for part in pair))]
     if not all(isinstance(word, str) for word in words):
         return None
-    return Stance(tuple(Challenge(scheme, tuple(parameters)) for scheme, parameters in read))
+    return UpstreamAuth(tuple(Challenge(scheme, tuple(parameters)) for scheme, parameters in read))

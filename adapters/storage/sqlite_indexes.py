@@ -8,7 +8,7 @@ from adapters.storage.sqlite_database import Row, SqliteDatabase
 from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
 from domain.names import RepositoryName, Tag
-from domain.records import CallerClass, ContentKind, Item, Link, TagKey, TagMark
+from domain.records import CachedTag, CallerClass, ContentKind, Item, Link, TagKey
 from domain.upstreams import Source, Upstream
 
 VARIANTS = 16
@@ -75,18 +75,18 @@ class SqliteTagIndex:
         self._database = database
         self._bound = _Bound(database, _COUNT_MARKS, _TRIM_MARKS, bound)
 
-    async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
+    async def variants(self, source: Source, tag: Tag) -> list[CachedTag]:
         rows = await self._database.rows(
             "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags"
             " WHERE upstream = ? AND repository = ? AND tag = ?",
             _tag(source, tag),
         )
-        marks = (_read_mark(source.upstream, row) for row in rows)
-        return [mark for mark in marks if mark is not None]
+        cached_tags = (_read_mark(source.upstream, row) for row in rows)
+        return [cached_tag for cached_tag in cached_tags if cached_tag is not None]
 
-    async def keep(self, mark: TagMark) -> None:
-        tag, variant = _tag(mark.key.source, mark.key.tag), mark.key.variant
-        row = (*tag, variant, mark.given_to, str(mark.digest), mark.media_type, mark.checked_at)
+    async def keep(self, cached_tag: CachedTag) -> None:
+        tag, variant = _tag(cached_tag.key.source, cached_tag.key.tag), cached_tag.key.variant
+        row = (*tag, variant, cached_tag.given_to, str(cached_tag.digest), cached_tag.media_type, cached_tag.checked_at)
         await self._database.change(
             ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row]),
             (
@@ -94,10 +94,10 @@ class SqliteTagIndex:
                 AND variant NOT IN (
                 SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
                 ORDER BY variant = ?5 DESC, checked_at DESC, variant LIMIT ?6)""",
-                [(*tag, mark.given_to, variant, VARIANTS)],
+                [(*tag, cached_tag.given_to, variant, VARIANTS)],
             ),
         )
-        await self._bound.kept(mark.key.source.upstream)
+        await self._bound.kept(cached_tag.key.source.upstream)
 
     async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
         statement = (
@@ -107,13 +107,13 @@ class SqliteTagIndex:
         values = (*_source(source), None if tag is None else str(tag), from_class)
         await self._database.change((statement, [values]))
 
-    async def of(self, upstream: Upstream) -> list[TagMark]:
+    async def of(self, upstream: Upstream) -> list[CachedTag]:
         rows = await self._database.rows(
             "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags WHERE upstream = ?",
             (upstream.url,),
         )
-        marks = (_read_mark(upstream, row) for row in rows)
-        return [mark for mark in marks if mark is not None]
+        cached_tags = (_read_mark(upstream, row) for row in rows)
+        return [cached_tag for cached_tag in cached_tags if cached_tag is not None]
 
 
 class SqliteContentPlaces:
@@ -178,11 +178,11 @@ def _read_link(item: Item, rows: Sequence[Row]) -> Link | None:
     return Link(item, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
 
 
-def _read_mark(upstream: Upstream, row: Row) -> TagMark | None:
+def _read_mark(upstream: Upstream, row: Row) -> CachedTag | None:
     repository, tag, variant, given_to, digest, media_type, checked_at = row
     try:
         key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
-        return TagMark(key, Digest.parse(digest), media_type, checked_at, CallerClass(given_to))
+        return CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(given_to))
     except (NameInvalid, TagInvalid, DigestInvalid):
         return None
 

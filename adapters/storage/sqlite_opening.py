@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from adapters.storage.folders import CacheFolder, cache_folder, open_to_write, state_at
+from adapters.storage.safe_paths import CacheFolder, cache_folder, open_to_write, state_at
 from adapters.storage.sqlite_schema import TABLES, VERSION
 
 _LOG = logging.getLogger("docker_image_proxy")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from application.in_use import until_done
+from application.concurrency import until_done
 
 Result = TypeVar("Result")
 

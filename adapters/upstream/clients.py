@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from adapters.upstream.addresses import ConfiguredOrigins
-from adapters.upstream.bounds import Bounds, Gate
-from adapters.upstream.http_client import HttpClient
+from adapters.upstream.client import HttpClient
+from adapters.upstream.http_sessions import Sessions, SessionSettings, open_sessions
 from adapters.upstream.proxies import ProxyRules
-from adapters.upstream.session import Sessions, SessionSettings, open_sessions
+from adapters.upstream.request_limits import Gate, RequestLimits
 from domain.upstreams import Upstream
 
 
@@ -17,7 +17,7 @@ class Way:
     """How one upstream is gone to."""
 
     session: SessionSettings
-    bounds: Bounds
+    bounds: RequestLimits
 
 
 class UpstreamClients:

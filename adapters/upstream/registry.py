@@ -10,21 +10,21 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
+from adapters.upstream.bodies import is_coded, unasked
+from adapters.upstream.client import Check, Request, Response
 from adapters.upstream.clients import UpstreamClients
-from adapters.upstream.codings import is_coded, unasked
 from adapters.upstream.failover import Failover
-from adapters.upstream.http_client import Check, Request, Response
-from adapters.upstream.refusals import fault_of, refusal_of
-from adapters.upstream.session_logins import LoginKey, SessionLogins
+from adapters.upstream.status_errors import fault_of, refusal_of
+from adapters.upstream.upstream_logins import LoginKey, UpstreamLogins
 from application.ports.upstream_registry import (
-    Answer,
-    Facts,
-    Fetch,
-    Passed,
-    PingAnswer,
+    ForwardedCredentials,
+    PingResponse,
     Resource,
     ResourceKind,
-    UpstreamRight,
+    ResponseMetadata,
+    UpstreamCredentials,
+    UpstreamRequest,
+    UpstreamResponse,
 )
 from domain.access import Scope
 from domain.allowance import read_rate_limit
@@ -41,7 +41,7 @@ from domain.errors import (
     UpstreamFault,
 )
 from domain.http_dates import parse_http_date
-from domain.trust import Stance
+from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 from domain.warning_headers import read_warnings
 
@@ -64,7 +64,7 @@ class HttpUpstreamRegistry:
     def __init__(
         self,
         clients: UpstreamClients,
-        logins: SessionLogins,
+        logins: UpstreamLogins,
         failover: Failover,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -73,21 +73,21 @@ class HttpUpstreamRegistry:
         self._logins = logins
         self._failover = failover
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
         ask = partial(self._ping, right, is_probe=is_probe)
         if not upstream.fallbacks:
             return await ask(upstream)
         return await self._failover.first(upstream, ask)
 
-    def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
+    def open(self, fetch: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
         upstream = fetch.resource.upstream
         if not upstream.fallbacks:
             return self._open(fetch, upstream)
         return self._failover.opened(upstream, partial(self._open, fetch))
 
     async def _ping(
-        self, right: UpstreamRight, endpoint: Upstream, check: Check | None = None, *, is_probe: bool = False
-    ) -> PingAnswer:
+        self, right: UpstreamCredentials, endpoint: Upstream, check: Check | None = None, *, is_probe: bool = False
+    ) -> PingResponse:
         address = URL(f"{endpoint.url}/v2/", encoded=True)
         request = Request("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
         said_at = None
@@ -95,14 +95,16 @@ class HttpUpstreamRegistry:
             async with self._authorized(request, endpoint, right, None) as response:
                 said_at = parse_http_date(response.header("Date"))
                 await _check_ping(response)
-                return PingAnswer(accepted=True, said_at=said_at)
+                return PingResponse(accepted=True, said_at=said_at)
         except UpstreamChallenged as challenged:
             if not challenged.challenges:
                 raise UpstreamBroken("the upstream answers 401 without a challenge") from challenged
-            return PingAnswer(accepted=False, challenges=challenged.challenges, said_at=said_at)
+            return PingResponse(accepted=False, challenges=challenged.challenges, said_at=said_at)
 
     @asynccontextmanager
-    async def _open(self, fetch: Fetch, endpoint: Upstream, check: Check | None = None) -> AsyncIterator[Answer]:
+    async def _open(
+        self, fetch: UpstreamRequest, endpoint: Upstream, check: Check | None = None
+    ) -> AsyncIterator[UpstreamResponse]:
         resource = fetch.resource
         headers = [_UNCODED, *(("Accept", line) for line in fetch.accept)]
         if fetch.byte_range:
@@ -121,13 +123,13 @@ class HttpUpstreamRegistry:
                 raise await refusal_of(response, resource.kind)
             _check_content(response, resource)
             answer = _HttpAnswer(response, fetch)
-            if fetch.head and answer.facts.size == 0 and not resource.may_be_empty:
+            if fetch.head and answer.metadata.size == 0 and not resource.may_be_empty:
                 raise UpstreamBroken("the upstream says of content that it is empty")
             yield answer
 
     @asynccontextmanager
     async def _authorized(
-        self, request: Request, endpoint: Upstream, right: UpstreamRight, wanted: Scope | None
+        self, request: Request, endpoint: Upstream, right: UpstreamCredentials, wanted: Scope | None
     ) -> AsyncIterator[Response]:
         """The answer to the request made with this right; for a session of ours, a challenge is answered first.
 
@@ -141,7 +143,7 @@ class HttpUpstreamRegistry:
         the registry's clock may be behind that of its token server, and then the token is not valid yet.
         """
         client = self._clients.of(endpoint)
-        if isinstance(right, Passed):
+        if isinstance(right, ForwardedCredentials):
             async with client.request(request.with_authorization(right.raw)) as response:
                 yield response
             return
@@ -154,7 +156,11 @@ class HttpUpstreamRegistry:
                     yield response
                     return
                 refusal = await refusal_of(response)
-            if not authorization or not authorization.startswith("Bearer ") or Stance(_challenges(refusal)).bearer:
+            if (
+                not authorization
+                or not authorization.startswith("Bearer ")
+                or UpstreamAuth(_challenges(refusal)).bearer
+            ):
                 break
         assert refusal is not None  # noqa: S101 - tells the type checker that the loop has run
         answer = await self._logins.answer(key, await self._asked_for(refusal, key), refused=sent)
@@ -175,7 +181,7 @@ class HttpUpstreamRegistry:
         if (challenges := _challenges(refusal)) or key.wanted is None:
             return challenges
         try:
-            pinged = (await self._ping(Passed(), key.upstream)).challenges
+            pinged = (await self._ping(ForwardedCredentials(), key.upstream)).challenges
         except UpstreamFault:
             return ()
         return tuple(challenge.with_parameters(scope=general_scope(challenge)) for challenge in pinged)
@@ -186,7 +192,7 @@ async def _is_refused_too_early(response: Response, authorization: str) -> bool:
     if response.status != _UNAUTHORIZED or not response.is_own or not authorization.startswith("Bearer "):
         return False
     refusal = await refusal_of(response)
-    bearer = Stance(_challenges(refusal)).bearer
+    bearer = UpstreamAuth(_challenges(refusal)).bearer
     if bearer is not None and bearer.get("error") == _TOO_EARLY:
         return True
     raise refusal
@@ -195,12 +201,12 @@ async def _is_refused_too_early(response: Response, authorization: str) -> bool:
 class _HttpAnswer:
     """Plays the Answer."""
 
-    def __init__(self, response: Response, fetch: Fetch) -> None:
+    def __init__(self, response: Response, fetch: UpstreamRequest) -> None:
         self._response = response
-        facts = _facts(response, fetch.resource.kind)
+        metadata = _metadata(response, fetch.resource.kind)
         # One byte may have stood in for a HEAD; what is said is said of the whole all the same.
-        whole = replace(facts, size=facts.whole_size, span=None, whole_size=None)
-        self.facts = whole if fetch.head and facts.span else facts
+        whole = replace(metadata, size=metadata.whole_size, span=None, whole_size=None)
+        self.metadata = whole if fetch.head and metadata.span else metadata
         self.read = response.read
         self.pieces = response.pieces
 
@@ -237,14 +243,14 @@ def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:
     return refusal.challenges if isinstance(refusal, UpstreamChallenged) else ()
 
 
-def _facts(response: Response, kind: ResourceKind) -> Facts:
+def _metadata(response: Response, kind: ResourceKind) -> ResponseMetadata:
     coding = response.header("Content-Encoding")
     coded = is_coded(coding)
     if coded and (kind is ResourceKind.BLOB or response.status == _PARTIAL):
         # A blob passes through as it comes, with offsets; and whether its digest is over the coded bytes nobody says.
         raise unasked(coding)
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
-    return Facts(
+    return ResponseMetadata(
         media_type=without_parameters(response.header("Content-Type")),
         size=None if coded else response.raw.content_length,
         digest=_digest(response.header("Docker-Content-Digest")),

@@ -3,9 +3,9 @@
 from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
+from adapters.upstream.client import Request
 from adapters.upstream.clients import UpstreamClients
-from adapters.upstream.http_client import Request
-from adapters.upstream.refusals import fault_of
+from adapters.upstream.status_errors import fault_of
 from application.ports.upstream_search import SearchResult
 from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected

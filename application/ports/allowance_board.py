@@ -6,7 +6,7 @@ from domain.allowance import Allowance
 from domain.upstreams import Upstream
 
 
-class AllowanceBoard(Protocol):
+class AllowanceTable(Protocol):
     """What operators may see: of the mirror's own login, or of nobody in particular, never of a caller."""
 
     def show(self, upstream: Upstream, allowance: Allowance) -> None:

@@ -62,7 +62,7 @@ class StoredContent(Protocol):
         ...
 
 
-class Draft(Protocol):
+class PartialBlob(Protocol):
     """A growing file, and with it the lease: the right to be the one who fills it. `size` in bytes so far.
 
     `file` is open for readers, also after the lease has ended; whoever leased it closes it.
@@ -96,7 +96,7 @@ class Draft(Protocol):
 
 
 @dataclass(frozen=True)
-class DraftState:
+class PartialBlobState:
     """`size` in bytes so far; `is_verified`: it is whole and right; `is_discarded`: it will never be."""
 
     size: int
@@ -105,12 +105,12 @@ class DraftState:
 
 
 @runtime_checkable
-class FollowedDraft(Protocol):
+class FollowedPartialBlob(Protocol):
     """A draft that another process fills. Whoever got it closes `file`."""
 
     file: OpenFile
 
-    def look(self) -> DraftState:
+    def look(self) -> PartialBlobState:
         """How it stands now. Does not wait."""
         ...
 
@@ -126,7 +126,9 @@ class ContentStore(Protocol):
         """Keep bytes whose digest has been checked. Raises StorageRefused."""
         ...
 
-    async def lease(self, upstream: Upstream, digest: Digest, *, anew: bool = False) -> Draft | FollowedDraft | None:
+    async def lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+    ) -> PartialBlob | FollowedPartialBlob | None:
         """The draft with this upstream's bytes, to be filled from its `size` on; or the one that another process fills
         from the same upstream, to be followed; None where the content is whole by now. Bytes of two upstreams are
         never in one draft. `anew`: this upstream is to send it although it is whole, unless its own draft has just

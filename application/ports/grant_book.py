@@ -6,7 +6,7 @@ from domain.records import CallerId, Grant
 from domain.upstreams import Source
 
 
-class GrantBook(Protocol):
+class GrantStore(Protocol):
     """Grants, kept across restarts and shared by all workers."""
 
     async def find(self, caller: CallerId, source: Source) -> Grant | None:

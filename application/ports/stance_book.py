@@ -2,13 +2,13 @@
 
 from typing import Protocol
 
-from domain.trust import Stance
+from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 
 
-class StanceBook(Protocol):
+class UpstreamAuthStore(Protocol):
     """Stances, kept across restarts: a mirror starts though its upstream is gone."""
 
-    async def find(self, upstream: Upstream) -> Stance | None: ...
+    async def find(self, upstream: Upstream) -> UpstreamAuth | None: ...
 
-    async def keep(self, upstream: Upstream, stance: Stance) -> None: ...
+    async def keep(self, upstream: Upstream, auth: UpstreamAuth) -> None: ...

@@ -13,18 +13,18 @@ class Space:
     its size in bytes; `drafts_of`: bytes in the drafts of each upstream, by its fingerprint.
     """
 
-    drafts: int
+    partial_blobs: int
     free: int
     total: int
-    drafts_of: Mapping[str, int] = field(default_factory=dict)
+    partial_blobs_of: Mapping[str, int] = field(default_factory=dict)
 
 
-class StorageKeeper(Protocol):
+class StorageMaintenance(Protocol):
     """Looks at what really lies there, whatever the index says."""
 
     async def space(self) -> Space: ...
 
-    async def sweep_drafts(self, older_than: float = 0.0) -> int:
+    async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
         """Remove the drafts that nobody fills, and nobody has written to for so many seconds; how many there were."""
         ...
 

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from domain.names import Tag
-from domain.records import CallerClass, TagMark
+from domain.records import CachedTag, CallerClass
 from domain.upstreams import Source, Upstream
 
 
@@ -12,11 +12,11 @@ class TagIndex(Protocol):
     class of callers, and of marks for each upstream.
     """
 
-    async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
+    async def variants(self, source: Source, tag: Tag) -> list[CachedTag]:
         """All marks of one tag, in any order."""
         ...
 
-    async def keep(self, mark: TagMark) -> None:
+    async def keep(self, cached_tag: CachedTag) -> None:
         """Replaces the mark of the same key and class. The oldest variants of the tag make room, and where an upstream
         has too many marks, those without stored content, then the oldest.
         """
@@ -26,6 +26,6 @@ class TagIndex(Protocol):
         """All variants of the tag, or of all tags of the repository; of this class of callers, or of all for None."""
         ...
 
-    async def of(self, upstream: Upstream) -> list[TagMark]:
+    async def of(self, upstream: Upstream) -> list[CachedTag]:
         """All marks of all its repositories."""
         ...

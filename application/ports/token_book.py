@@ -14,7 +14,7 @@ class CallerIdentity:
     ends_at: float
 
 
-class TokenBook(Protocol):
+class TokenStore(Protocol):
     """Knows fingerprints of tokens; never a token."""
 
     async def find(self, fingerprint: str) -> CallerIdentity | None: ...

@@ -16,25 +16,25 @@ from domain.upstreams import Source, Upstream
 
 
 @dataclass(frozen=True)
-class Passed:
+class ForwardedCredentials:
     """The caller's own Authorization header, exactly as it came; None sends none. A 401 is the answer."""
 
     raw: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
-class Session:
+class SessionCredentials:
     """A right of ours: a challenge is answered with a token fetched for these credentials, None for nobody's."""
 
     credentials: Credentials | None = None
 
 
-UpstreamRight = Passed | Session
+UpstreamCredentials = ForwardedCredentials | SessionCredentials
 
 
-def mirrors_right(upstream: Upstream) -> UpstreamRight:
+def mirror_credentials(upstream: Upstream) -> UpstreamCredentials:
     """The right with which the mirror itself goes there; where callers bring their own login, it has none."""
-    return Passed() if upstream.takes_callers_logins else Session(upstream.credentials)
+    return ForwardedCredentials() if upstream.takes_callers_logins else SessionCredentials(upstream.credentials)
 
 
 class ResourceKind(Enum):
@@ -94,18 +94,18 @@ class Resource:
 
 
 @dataclass(frozen=True)
-class Fetch:
+class UpstreamRequest:
     """One request to make. `accept` holds whole Accept lines."""
 
     resource: Resource
-    right: UpstreamRight
+    right: UpstreamCredentials
     head: bool = False
     accept: tuple[str, ...] = ()
     byte_range: ByteRange | None = None
 
 
 @dataclass(frozen=True)
-class Facts:
+class ResponseMetadata:
     """What the answer's headers say, None where they are silent.
 
     `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
@@ -124,11 +124,11 @@ class Facts:
     allowance: RateLimit | None = None
 
 
-class Answer(Protocol):
+class UpstreamResponse(Protocol):
     """A success of the upstream. The body can be read once; a broken one raises UpstreamFault."""
 
     @property
-    def facts(self) -> Facts: ...
+    def metadata(self) -> ResponseMetadata: ...
 
     def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives, never more than a few pieces ahead of the reader."""
@@ -140,7 +140,7 @@ class Answer(Protocol):
 
 
 @dataclass(frozen=True)
-class PingAnswer:
+class PingResponse:
     """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `said_at`: the time that it
     says it is, in seconds since 1970.
     """
@@ -153,14 +153,14 @@ class PingAnswer:
 class UpstreamRegistry(Protocol):
     """Speaks to registries."""
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
         """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer, MirrorFault.
 
         `is_probe`: the mirror asks on its own account, seldom, and without waiting in a queue before the upstream.
         """
         ...
 
-    def open(self, fetch: Fetch) -> AbstractAsyncContextManager[Answer]:
+    def open(self, fetch: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
         """Make the request; leaving the context gives the connection up.
 
         A web page is no answer, nor is a HEAD that says 0 bytes of content that is not empty: UpstreamBroken.

@@ -13,7 +13,7 @@ from sanic.response import BaseHTTPResponse
 
 from application.ports.request_record import RequestRecord, begin_record
 from domain.events import BytesDelivered
-from entrypoints.http.peers import plain_address
+from entrypoints.http.requests.client_address import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
 # Sanic takes any bytes for a method; those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
@@ -71,7 +71,7 @@ def write(request: Request, status: int, sent: Sent, seconds: float, record: Req
     """The line of one request. `seconds`: how long it took; `record`: what was learnt on the way."""
     if not _LOG.isEnabledFor(logging.INFO):
         return
-    facts = {
+    metadata = {
         "method": request.method if _METHOD.fullmatch(request.method) else "?",
         "path": request.path,
         "status": status,
@@ -83,17 +83,17 @@ def write(request: Request, status: int, sent: Sent, seconds: float, record: Req
         "fault": sent.fault,
     }
     # Made here, not by the logger: it would look for the line of code that logs, which takes as long as all the rest.
-    line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, _line(facts), (), None)
-    line.__dict__.update(facts)
+    line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, _line(metadata), (), None)
+    line.__dict__.update(metadata)
     _LOG.handle(line)
 
 
-def _line(facts: dict[str, Any]) -> str:
-    shown = ["-" if value is None else value for value in facts.values()]
+def _line(metadata: dict[str, Any]) -> str:
+    shown = ["-" if value is None else value for value in metadata.values()]
     return "{} {} {} {} bytes {}s upstream={} account={} client={} fault={}".format(*shown)
 
 
 def _write(request: Request, status: int, sent: Sent) -> None:
     if request.ctx.is_content and sent.size:
-        request.ctx.generation.parts.events().emit(BytesDelivered(sent.size))
+        request.ctx.part_set.parts.events().emit(BytesDelivered(sent.size))
     write(request, status, sent, time.perf_counter() - request.ctx.began, request.ctx.record)

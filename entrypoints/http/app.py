@@ -13,19 +13,17 @@ from sanic.http.http1 import Http
 from sanic.response import BaseHTTPResponse
 
 from domain.errors import MirrorFault, RegistryError, RequestNotSent, UpstreamFault
-from entrypoints.container import Container, open_container
 from entrypoints.http import access_log
-from entrypoints.http.certificates import read_certificate
-from entrypoints.http.connections import close_if_stopping
-from entrypoints.http.errors import error_response, sanic_error_response, unexpected_error_response
-from entrypoints.http.generations import Generations
-from entrypoints.http.hot_answers import HotSanic
-from entrypoints.http.logs import reconfigure_logging
-from entrypoints.http.ops_routes import operations
-from entrypoints.http.pull_routes import pulls
-from entrypoints.http.search_routes import searches
-from entrypoints.http.token_routes import tokens
+from entrypoints.http.connection.connections import close_if_stopping
+from entrypoints.http.part_sets import PartSets
+from entrypoints.http.responses.errors import error_response, sanic_error_response, unexpected_error_response
+from entrypoints.http.responses.response_cache import CachingSanic
+from entrypoints.http.routes.operation_routes import operations
+from entrypoints.http.routes.pull_routes import pulls
+from entrypoints.http.routes.search_routes import searches
+from entrypoints.http.routes.token_routes import tokens
 from entrypoints.settings import Settings
+from entrypoints.wiring.container import Container, open_container
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -59,7 +57,7 @@ class AnyTargetRequest(Request[Any, Any]):
 def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts: OpenParts = open_container) -> App:
     """The application. `open_parts` gives it its parts; tests give others."""
     Http.HEADER_CEILING = max(Http.HEADER_CEILING, _HEADER_LIMIT + _REQUEST_LINE_LIMIT)
-    app = HotSanic(name, configure_logging=False, request_class=AnyTargetRequest)
+    app = CachingSanic(name, configure_logging=False, request_class=AnyTargetRequest)
     app.config.update(
         {
             "ACCESS_LOG": False,
@@ -68,7 +66,7 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
             "MOTD": False,
             "REQUEST_MAX_HEADER_SIZE": _HEADER_LIMIT + _REQUEST_LINE_LIMIT,
             "REQUEST_MAX_SIZE": _BODY_LIMIT,
-            **_patience(settings),
+            **timeouts(settings),
         }
     )
     app.blueprint([pulls, tokens, searches, operations])
@@ -83,7 +81,8 @@ def create_app(settings: Settings, name: str = "docker_image_proxy", open_parts:
     return app
 
 
-def _patience(settings: Settings) -> dict[str, float]:
+def timeouts(settings: Settings) -> dict[str, float]:
+    """Sanic's time limits, in seconds."""
     return {
         "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
         "REQUEST_TIMEOUT": settings.request_timeout,
@@ -100,15 +99,15 @@ async def _finish(request: Request, response: BaseHTTPResponse) -> None:
         # The OCI distribution specification wants it said, "Registry Proxying".
         response.headers.setdefault("OCI-Namespace", namespace)
     if isinstance(response, HTTPResponse) and hasattr(request.ctx, "record") and request.ctx.good_until:
-        request.ctx.generation.hot.keep(request, response, request.ctx.good_until)
+        request.ctx.part_set.response_cache.keep(request, response, request.ctx.good_until)
 
 
 def _register_parts(app: App, open_parts: OpenParts) -> None:
     async def start(app: App) -> None:
         app.ctx.opened = AsyncExitStack()
-        app.ctx.generations = Generations(partial(open_parts, row=worker_row(app)))
-        await app.ctx.generations.begin(app.ctx.settings)
-        app.ctx.opened.push_async_callback(app.ctx.generations.close)
+        app.ctx.part_sets = PartSets(partial(open_parts, row=worker_row(app)))
+        await app.ctx.part_sets.begin(app.ctx.settings)
+        app.ctx.opened.push_async_callback(app.ctx.part_sets.close)
 
     async def stop(app: App) -> None:
         await app.ctx.opened.aclose()
@@ -141,22 +140,6 @@ def _ignore_when_closed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]
         loop.default_exception_handler(context)
 
 
-async def apply_settings(app: App, settings: Settings) -> None:
-    """Requests begin with these from now on. Whatever is wrong with them is raised before anything has changed."""
-    certificate = read_certificate(settings) if app.ctx.certificates else None
-    await app.ctx.generations.replace(settings)
-    if certificate:
-        app.ctx.certificates.show(certificate)
-    put_in_force(app, settings)
-
-
-def put_in_force(app: App, settings: Settings) -> None:
-    """All but the parts: what the main process has of them too, whose workers are forked with it."""
-    app.config.update(_patience(settings))
-    reconfigure_logging(app.ctx.settings, settings)
-    app.ctx.settings = settings
-
-
 def worker_row(app: App) -> int:
     """The worker's number, which one that takes the place of a dead one has too."""
     # "Sanic-Server-1-0"; a test that runs in one process has none.
@@ -174,7 +157,7 @@ def _register_errors(app: App) -> None:
             request.ctx.fault = error.message
         if isinstance(error, RequestNotSent):
             _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
-        return error_response(error, request.ctx.generation.settings.self_auth_service)
+        return error_response(error, request.ctx.part_set.settings.self_auth_service)
 
     async def refused_by_sanic(_: Request, error: SanicException) -> HTTPResponse:
         return sanic_error_response(error)

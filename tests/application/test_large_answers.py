@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from application.loop_share import in_slices
-from application.rights import Caller
+from application.access.access_request import Caller
+from application.concurrency import in_slices
 from domain.access_rules import AccessRules, Effect
 from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import RegistryError
-from tests.application.ruled import rule, ruled
-from tests.application.service import IMAGE_TYPE, NAME, REALM, Service, stocked
+from tests.application.support.ruled import rule, ruled
+from tests.application.support.service import IMAGE_TYPE, NAME, REALM, Service, stocked
 from tests.fakes.upstream import FakeAnswer
 
 ROOM = MANIFEST_LIMIT - 1024
@@ -40,7 +40,7 @@ SHAPES = {
 ASKS: dict[str, Callable[[Service], Coroutine[Any, Any, Any]]] = {
     "tags": lambda service: service.tags(),
     "catalog": lambda service: service.catalog(),
-    "referrers": lambda service: service.parts.browse().referrers(Caller(None, REALM), NAME, Digest.of(b"x"), ()),
+    "referrers": lambda service: service.parts.listings().referrers(Caller(None, REALM), NAME, Digest.of(b"x"), ()),
     "manifest": lambda service: service.manifest(),
     "search": lambda service: service.parts.search()(Caller(None, REALM), "name", 25),
 }
@@ -50,8 +50,8 @@ def answering(content: bytes) -> Service:
     service = ruled(Service(stocked("none")), MANY_RULES)
 
     def alter(answer: FakeAnswer) -> FakeAnswer:
-        facts = replace(answer.facts, media_type=IMAGE_TYPE, digest=None, size=len(content))
-        return FakeAnswer(facts, content)
+        metadata = replace(answer.metadata, media_type=IMAGE_TYPE, digest=None, size=len(content))
+        return FakeAnswer(metadata, content)
 
     service.upstream.alter = alter
     return service

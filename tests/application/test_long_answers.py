@@ -15,9 +15,9 @@ import pytest
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import RegistryError
-from tests.application.ruled import CLOSED, ruled
-from tests.application.service import Service, stocked
-from tests.application.test_browse import referrers
+from tests.application.support.ruled import CLOSED, ruled
+from tests.application.support.service import Service, stocked
+from tests.application.test_listings import referrers
 from tests.fakes.upstream import FakeAnswer
 
 ROOM = MANIFEST_LIMIT - 200
@@ -84,10 +84,10 @@ def test_no_answer_holds_the_event_loop(ask: str, form: str) -> None:
     content = FORMS[form](member)
     assert MANIFEST_LIMIT * 0.9 < len(content) <= MANIFEST_LIMIT
     service = ruled(Service(stocked("none")), CLOSED)
-    facts = {"size": len(content), "digest": Digest.of(content)}
+    metadata = {"size": len(content), "digest": Digest.of(content)}
     if ask == "manifest":
-        facts["media_type"] = INDEX_MEDIA_TYPE
-    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.facts, **facts), content, len(content))
+        metadata["media_type"] = INDEX_MEDIA_TYPE
+    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.metadata, **metadata), content, len(content))
     plain = named("repositories")
 
     async def act() -> tuple[float, float]:
@@ -102,7 +102,9 @@ def test_the_rules_are_applied_to_a_long_catalog_between_other_requests() -> Non
     names = [f"team/app-{number:08}" for number in range(20_000)]
     service = ruled(Service(stocked("none")), CLOSED)
     content = json.dumps({"repositories": [*names, "public/app"]}).encode()
-    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.facts, size=len(content)), content, len(content))
+    service.upstream.alter = lambda answer: FakeAnswer(
+        replace(answer.metadata, size=len(content)), content, len(content)
+    )
     plain = named("repositories")
 
     async def act() -> tuple[float, float]:

@@ -8,8 +8,8 @@ import pytest
 from application.ports.upstream_search import SearchResult
 from domain.access_rules import AccessRules, Effect
 from domain.errors import Unauthorized, UpstreamBroken, UpstreamTimedOut
-from tests.application.ruled import CLOSED, rule, ruled
-from tests.application.service import ALICE, Service, accounts, basic, stocked
+from tests.application.support.ruled import CLOSED, rule, ruled
+from tests.application.support.service import ALICE, Service, accounts, basic, stocked
 from tests.fakes.upstream import FakeAnswer
 
 SEARCH_URL = "https://search.test/v1/search"
@@ -24,7 +24,7 @@ def paged(*pages: list[object], endless: bool = False) -> Service:
         more = endless or number + 1 < len(pages)
         link = f'</v2/_catalog?page={number + 1}&n=1000>; rel="next"' if more else None
         content = json.dumps({"repositories": pages[number % len(pages)]}).encode()
-        return FakeAnswer(replace(answer.facts, link=link), content)
+        return FakeAnswer(replace(answer.metadata, link=link), content)
 
     service.upstream.alter = alter
     return service
@@ -103,7 +103,7 @@ def test_first_page_for_ever_is_read_twice_at_most() -> None:
     service = Service(stocked("none"))
     content = b'{"repositories":["a/app","b/web"]}'
     link = '</v2/_catalog?last=b%2Fweb&n=1000>; rel="next"'
-    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.facts, link=link), content)
+    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.metadata, link=link), content)
     found = names(service.run(service.search(term="app")))
     assert len(service.upstream.asked) <= 2
     assert set(found) == {"a/app"}
@@ -113,7 +113,7 @@ def test_result_is_named_once_however_often_sent() -> None:
     service = Service(stocked("none"))
     link = '</v2/_catalog?last=b%2Fweb&n=1000>; rel="next"'
     content = b'{"repositories":["a/app","b/web"]}'
-    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.facts, link=link), content)
+    service.upstream.alter = lambda answer: FakeAnswer(replace(answer.metadata, link=link), content)
     assert names(service.run(service.search(term="app"))) == ["a/app"]
 
 
@@ -131,7 +131,7 @@ def test_catalog_of_something_else_is_refused(page: list[object]) -> None:
 
 def test_null_catalog_finds_nothing_at_all() -> None:
     service = Service(stocked("none"))
-    service.upstream.alter = lambda answer: FakeAnswer(answer.facts, b'{"repositories":null}')
+    service.upstream.alter = lambda answer: FakeAnswer(answer.metadata, b'{"repositories":null}')
     assert service.run(service.search(term="app")) == ()
 
 

@@ -2,11 +2,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from adapters.metrics import CountingEventSink, SharedCounters
+from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from domain.access import Credentials
 from domain.authorization import encode_basic
-from entrypoints.container import Container
 from entrypoints.settings import Settings
+from entrypoints.wiring.container import Container
 from tests.fakes.parts import container_of, memory_storage, settings_of
 from tests.fakes.upstream import FakeUpstream
 
@@ -58,5 +58,5 @@ def test_every_part_is_built_only_once() -> None:
 def test_two_containers_share_no_part() -> None:
     settings = settings_of()
     first, second = (production(settings) for _ in range(2))
-    assert first.stances() is not second.stances()
+    assert first.upstream_auth() is not second.upstream_auth()
     assert first.registry() is not second.registry()

@@ -15,7 +15,7 @@ from tests.bench.blobs import COLD, WARM, cold_blobs, warm_blobs
 from tests.bench.checks import Bound, bounds
 from tests.bench.contenders import Server
 from tests.bench.crowds import MEMORY, SLOW, peak_memory, slow_clients
-from tests.bench.machine import Neighbours, facts
+from tests.bench.machine import Neighbours, metadata
 from tests.bench.manifests import MANIFESTS, manifests
 from tests.bench.plan import FULL, QUICK, Plan
 from tests.bench.pulls import PULLS, docker_pulls
@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
         results.note(f"The kernel was out of memory for sockets (tcp_mem) and reset {cut} connections.")
     found = [bound for bound in bounds(results) if bound.scenario in wanted]
     print("\n".join(filter(None, [report.headline(found), report.notes(results), report.tables(results)])))
-    write(results, found, options, facts(neighbours))
+    write(results, found, options, metadata(neighbours))
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
     broken = [bound.text for bound in found if not bound.holds] if options.check else []
     for text in broken:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.nginx import configuration
 from tests.bench.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
 from tests.e2e.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from tests.e2e.plain_http import Answer, answers, fetch
+from tests.e2e.plain_http import UpstreamResponse, answers, fetch
 from tests.e2e.processes import Process, free_port, running, wait_until
 from tests.e2e.proxy import Proxy, command, environment
 
@@ -35,7 +35,7 @@ class Server:
         token = Proxy(self.process, self.port).token(f"repository:{REPOSITORY}:pull")
         return [ACCEPT, f"Authorization: Bearer {token}"]
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> UpstreamResponse:
         headers = dict(line.split(": ", 1) for line in self.headers())
         return fetch("GET", f"http://127.0.0.1:{self.port}{path}", headers)
 

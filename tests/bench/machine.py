@@ -46,7 +46,7 @@ class Neighbours:
         return busy - sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def facts(neighbours: Neighbours) -> dict[str, str]:
+def metadata(neighbours: Neighbours) -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_cpu()}, {os.cpu_count()} cores",

@@ -60,9 +60,9 @@ def notes(results: Results) -> str:
     return "\n".join([*(f"- {line}" for line in lines), ""]) if lines else ""
 
 
-def document(results: Results, bounds: Sequence[Bound], facts: dict[str, str], *, picture: bool) -> str:
+def document(results: Results, bounds: Sequence[Bound], metadata: dict[str, str], *, picture: bool) -> str:
     plan = results.plan
-    machine = ["| what | which |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
+    machine = ["| what | which |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in metadata.items()), ""]
     parts = [
         _HEAD.format(extent="a smoke run with small sizes: its numbers mean little" if plan.is_quick else "a full run"),
         f"![The main results as bars]({PICTURE})\n" if picture else "",

@@ -8,23 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
-from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, SqliteUpstreamAuthStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_sent import SqliteSentContent
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
 from application.ports.content_places import ContentPlaces
-from application.ports.content_store import ContentStore, Draft, FollowedDraft
+from application.ports.content_store import ContentStore, FollowedPartialBlob, PartialBlob
 from application.ports.epoch import Epoch
-from application.ports.grant_book import GrantBook
+from application.ports.grant_book import GrantStore
 from application.ports.link_index import LinkIndex
 from application.ports.sent_content import SentContent
-from application.ports.stance_book import StanceBook
-from application.ports.storage_keeper import StorageKeeper
+from application.ports.stance_book import UpstreamAuthStore
+from application.ports.storage_keeper import StorageMaintenance
 from application.ports.tag_index import TagIndex
-from application.ports.token_book import TokenBook
+from application.ports.token_book import TokenStore
 from application.ports.usage_index import UsageIndex
 from domain.digest import Digest
 from domain.names import RepositoryName
@@ -45,14 +45,14 @@ class Worker:
     """The ports, as one process has them."""
 
     store: ContentStore
-    keeper: StorageKeeper
+    maintenance: StorageMaintenance
     links: LinkIndex
     tags: TagIndex
     places: ContentPlaces
     sent: SentContent
-    grants: GrantBook
-    tokens: TokenBook
-    stances: StanceBook
+    grants: GrantStore
+    tokens: TokenStore
+    upstream_auth: UpstreamAuthStore
     usage: UsageIndex
     epoch: Epoch
 
@@ -84,40 +84,40 @@ async def two_workers(kind: str, folder: Path) -> AsyncIterator[tuple[Worker, Wo
 @asynccontextmanager
 async def real_worker(folder: Path) -> AsyncIterator[Worker]:
     database, clock = SqliteDatabase(folder / "index.sqlite3"), StoppedClock()
-    store, keeper = FilesystemContentStore(folder), FilesystemStorageKeeper(folder, clock)
+    store, maintenance = FilesystemContentStore(folder), FilesystemStorageMaintenance(folder, clock)
     try:
         yield Worker(
             store,
-            keeper,
+            maintenance,
             SqliteLinkIndex(database),
             SqliteTagIndex(database),
             SqliteContentPlaces(database),
             SqliteSentContent(database),
-            SqliteGrantBook(database, clock),
-            SqliteTokenBook(database, clock),
-            SqliteStanceBook(database),
+            SqliteGrantStore(database, clock),
+            SqliteTokenStore(database, clock),
+            SqliteUpstreamAuthStore(database),
             SqliteUsageIndex(database),
             SqliteEpoch(database),
         )
     finally:
         await database.close()
         store.close()
-        keeper.close()
+        maintenance.close()
 
 
-async def draft_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> Draft:
+async def draft_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> PartialBlob:
     """The lease, which nobody else may have."""
-    draft = await worker.store.lease(upstream, digest)
-    assert draft is not None
-    assert not isinstance(draft, FollowedDraft)
-    return draft
+    partial_blob = await worker.store.lease(upstream, digest)
+    assert partial_blob is not None
+    assert not isinstance(partial_blob, FollowedPartialBlob)
+    return partial_blob
 
 
-async def followed_by(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> FollowedDraft:
+async def followed_by(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> FollowedPartialBlob:
     """The draft of somebody else."""
-    draft = await worker.store.lease(upstream, digest)
-    assert isinstance(draft, FollowedDraft)
-    return draft
+    partial_blob = await worker.store.lease(upstream, digest)
+    assert isinstance(partial_blob, FollowedPartialBlob)
+    return partial_blob
 
 
 async def content_of(worker: Worker, digest: Digest) -> bytes | None:
@@ -134,14 +134,14 @@ def _fake(disk: fakes.MemoryDisk) -> Worker:
     links, tags, sent = fakes.MemoryLinkIndex(), fakes.MemoryTagIndex(), fakes.MemorySentContent()
     return Worker(
         fakes.MemoryContentStore(disk),
-        fakes.MemoryStorageKeeper(disk),
+        fakes.MemoryStorageMaintenance(disk),
         links,
         tags,
         fakes.MemoryContentPlaces(links, tags, sent),
         sent,
-        fakes.MemoryGrantBook(),
-        fakes.MemoryTokenBook(),
-        fakes.MemoryStanceBook(),
+        fakes.MemoryGrantStore(),
+        fakes.MemoryTokenStore(),
+        fakes.MemoryUpstreamAuthStore(),
         fakes.MemoryUsageIndex(),
         fakes.MemoryEpoch(),
     )

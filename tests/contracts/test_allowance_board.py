@@ -1,25 +1,25 @@
-"""What every AllowanceBoard does."""
+"""What every AllowanceTable does."""
 
 from dataclasses import replace
 
 import pytest
 
-from adapters.allowance_board import SharedAllowances, WorkerAllowanceBoard
-from application.ports.allowance_board import AllowanceBoard
+from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
+from application.ports.allowance_board import AllowanceTable
 from domain.allowance import Allowance
 from tests.contracts.storage import HUB, QUAY
-from tests.fakes.allowances import MemoryAllowanceBoard
+from tests.fakes.allowances import MemoryAllowanceTable
 
 EACH = pytest.mark.parametrize("player", ["real", "fake"])
 SAID = Allowance(100, 76, 21600, 1_800_000_000.25)
 
 
-def two_workers(player: str) -> tuple[AllowanceBoard, AllowanceBoard]:
+def two_workers(player: str) -> tuple[AllowanceTable, AllowanceTable]:
     if player == "fake":
         lines: list[tuple[str, Allowance]] = []
-        return MemoryAllowanceBoard(lines), MemoryAllowanceBoard(lines)
+        return MemoryAllowanceTable(lines), MemoryAllowanceTable(lines)
     shared = SharedAllowances(2, [HUB.url, QUAY.url])
-    return WorkerAllowanceBoard(shared, 0), WorkerAllowanceBoard(shared, 1)
+    return WorkerAllowanceTable(shared, 0), WorkerAllowanceTable(shared, 1)
 
 
 @EACH

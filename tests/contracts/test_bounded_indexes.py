@@ -16,7 +16,7 @@ from application.ports.tag_index import TagIndex
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS, ContentKind, Item, Link, TagKey, TagMark
+from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS, CachedTag, ContentKind, Item, Link, TagKey
 from domain.upstreams import Source
 from tests.contracts.storage import HUB, KINDS, NGINX, NGINX_AT_QUAY, QUAY
 from tests.fakes.storage_books import MemoryLinkIndex, MemoryTagIndex
@@ -43,9 +43,9 @@ def link(number: int, source: Source = NGINX) -> Link:
     return Link(item, "text/plain", number, frozenset({ANONYMOUS_CLASS}))
 
 
-def mark(number: int, source: Source = NGINX) -> TagMark:
+def cached_tag(number: int, source: Source = NGINX) -> CachedTag:
     key = TagKey(source, Tag(f"t{number}"), "")
-    return TagMark(key, Digest.of(str(number).encode()), "text/plain", 1000.0 + number, ANONYMOUS_CLASS)
+    return CachedTag(key, Digest.of(str(number).encode()), "text/plain", 1000.0 + number, ANONYMOUS_CLASS)
 
 
 @KIND
@@ -79,12 +79,12 @@ def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
 def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
     async def check() -> None:
         async with bounded(kind, tmp_path) as (_, tags):
-            await tags.keep(mark(0, NGINX_AT_QUAY))
+            await tags.keep(cached_tag(0, NGINX_AT_QUAY))
             for number in range(10 * BOUND):
-                await tags.keep(mark(number))
+                await tags.keep(cached_tag(number))
                 assert len(await tags.of(HUB)) <= BOUND
-            assert mark(10 * BOUND - 1) in await tags.of(HUB), "the newest stays"
-            assert await tags.of(QUAY) == [mark(0, NGINX_AT_QUAY)]
+            assert cached_tag(10 * BOUND - 1) in await tags.of(HUB), "the newest stays"
+            assert await tags.of(QUAY) == [cached_tag(0, NGINX_AT_QUAY)]
 
     asyncio.run(check())
 
@@ -93,12 +93,12 @@ def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> None:
     async def check() -> None:
         database = SqliteDatabase(tmp_path / "index")
         links, tags = SqliteLinkIndex(database, BOUND), SqliteTagIndex(database, BOUND)
-        await SqliteUsageIndex(database).keep([Used(mark(0).digest, 1, 1.0)])
+        await SqliteUsageIndex(database).keep([Used(cached_tag(0).digest, 1, 1.0)])
         for number in range(10 * BOUND):
             await links.keep(link(number), 1000.0 + number)
-            await tags.keep(mark(number))
+            await tags.keep(cached_tag(number))
         assert await links.find(link(0).item)
-        assert mark(0) in await tags.of(HUB)
+        assert cached_tag(0) in await tags.of(HUB)
         await database.close()
 
     asyncio.run(check())

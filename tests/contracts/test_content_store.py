@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.storage.nothing import NoContentStore
-from application.ports.content_store import DraftState, StorageFull, StorageRefused
+from adapters.storage.null_storage import NullContentStore
+from application.ports.content_store import PartialBlobState, StorageFull, StorageRefused
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
@@ -29,10 +29,10 @@ DIGEST = Digest.of(CONTENT)
 
 
 async def fill(worker: Worker, content: bytes = CONTENT) -> None:
-    draft = await draft_of(worker, Digest.of(content))
-    await draft.append(deque([content]))
-    assert await draft.commit()
-    draft.file.close()
+    partial_blob = await draft_of(worker, Digest.of(content))
+    await partial_blob.append(deque([content]))
+    assert await partial_blob.commit()
+    partial_blob.file.close()
 
 
 @by_two_workers
@@ -48,10 +48,10 @@ def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, t
         async with two_workers(kind, tmp_path) as (one, other):
             put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
             await one.store.put(put, b"put")
-            draft = await draft_of(one, filled)
-            await draft.append(deque([b"fil", b"led"]))
-            assert await draft.commit()
-            draft.file.close()
+            partial_blob = await draft_of(one, filled)
+            await partial_blob.append(deque([b"fil", b"led"]))
+            assert await partial_blob.commit()
+            partial_blob.file.close()
             assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
 
     asyncio.run(go())
@@ -67,9 +67,9 @@ async def test_content_may_be_put_twice_and_be_empty(one: Worker, other: Worker)
 
 @by_two_workers
 async def test_an_empty_draft_of_empty_content_is_right(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, Digest.of(b""))
-    assert await draft.commit()
-    draft.file.close()
+    partial_blob = await draft_of(one, Digest.of(b""))
+    assert await partial_blob.commit()
+    partial_blob.file.close()
     assert await content_of(other, Digest.of(b"")) == b""
 
 
@@ -100,52 +100,52 @@ async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, oth
 
 @by_two_workers
 async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
-    await draft.append(deque([CONTENT]))
+    partial_blob = await draft_of(one, DIGEST)
+    await partial_blob.append(deque([CONTENT]))
     assert await content_of(other, DIGEST) is None
-    assert await draft.commit()
+    assert await partial_blob.commit()
     assert await content_of(other, DIGEST) == CONTENT
     assert await other.store.lease(HUB, DIGEST) is await one.store.lease(HUB, DIGEST) is None
-    assert await draft.file.read(0, draft.size) == CONTENT
-    draft.file.close()
+    assert await partial_blob.file.read(0, partial_blob.size) == CONTENT
+    partial_blob.file.close()
 
 
 @by_two_workers
 async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
+    partial_blob = await draft_of(one, DIGEST)
     followed = await followed_by(other, DIGEST)
-    await draft.append(deque([CONTENT[:-1], b"!"]))
-    assert not await draft.commit()
-    assert followed.look() == DraftState(len(CONTENT), is_verified=False, is_discarded=True)
+    await partial_blob.append(deque([CONTENT[:-1], b"!"]))
+    assert not await partial_blob.commit()
+    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=False, is_discarded=True)
     assert await content_of(one, DIGEST) is None
     again = await draft_of(other, DIGEST)
     assert again.size == 0
-    for file in (draft.file, followed.file, again.file):
+    for file in (partial_blob.file, followed.file, again.file):
         file.close()
 
 
 @by_two_workers
 async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
     for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
-        draft = await draft_of(one, DIGEST)
-        await draft.append(deque([wrong]))
-        assert not await draft.commit()
-        draft.file.close()
+        partial_blob = await draft_of(one, DIGEST)
+        await partial_blob.append(deque([wrong]))
+        assert not await partial_blob.commit()
+        partial_blob.file.close()
 
 
 @by_two_workers
 async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
+    partial_blob = await draft_of(one, DIGEST)
     followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
-    await draft.append(deque([CONTENT[:10]]))
-    assert [each.look() for each in followed] == 2 * [DraftState(10, is_verified=False, is_discarded=False)]
+    await partial_blob.append(deque([CONTENT[:10]]))
+    assert [each.look() for each in followed] == 2 * [PartialBlobState(10, is_verified=False, is_discarded=False)]
     assert await followed[1].file.read(0, 20) == CONTENT[:10]
-    await draft.append(deque([CONTENT[10:]]))
-    assert await draft.commit()
+    await partial_blob.append(deque([CONTENT[10:]]))
+    assert await partial_blob.commit()
     assert [each.look() for each in followed] == 2 * [
-        DraftState(len(CONTENT), is_verified=True, is_discarded=False),
+        PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False),
     ]
-    draft.file.close()
+    partial_blob.file.close()
     for each in followed:
         assert await each.file.read(0, len(CONTENT)) == CONTENT
         each.file.close()
@@ -153,49 +153,49 @@ async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> No
 
 @by_two_workers
 async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker, other: Worker) -> None:
-    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append(deque([CONTENT]))
-    assert await draft.commit()
+    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await partial_blob.append(deque([CONTENT]))
+    assert await partial_blob.commit()
     await one.store.drop(DIGEST)
-    assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
-    draft.file.close()
+    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    partial_blob.file.close()
     followed.file.close()
 
 
 @by_two_workers
 async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
-    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append(deque([CONTENT[:3000]]))
-    await draft.release(keep=True)
-    assert followed.look() == DraftState(3000, is_verified=False, is_discarded=False)
+    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await partial_blob.append(deque([CONTENT[:3000]]))
+    await partial_blob.release(keep=True)
+    assert followed.look() == PartialBlobState(3000, is_verified=False, is_discarded=False)
     again = await draft_of(other, DIGEST)
     assert again.size == 3000
     await again.append(deque([CONTENT[3000:]]))
     assert followed.look().size == len(CONTENT)
     assert await again.commit()
-    for file in (draft.file, followed.file, again.file):
+    for file in (partial_blob.file, followed.file, again.file):
         file.close()
     assert await content_of(one, DIGEST) == CONTENT
 
 
 @by_two_workers
 async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
-    draft, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await draft.append(deque([b"something else"]))
-    await draft.release(keep=False)
+    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    await partial_blob.append(deque([b"something else"]))
+    await partial_blob.release(keep=False)
     assert followed.look().is_discarded
-    assert await draft.file.read(0, 9) == b"something"
+    assert await partial_blob.file.read(0, 9) == b"something"
     again = await draft_of(other, DIGEST)
     assert again.size == 0
-    for file in (draft.file, followed.file, again.file):
+    for file in (partial_blob.file, followed.file, again.file):
         file.close()
 
 
 @by_two_workers
 async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
-    await draft.append(deque([CONTENT[:5]]))
-    draft.file.close()
+    partial_blob = await draft_of(one, DIGEST)
+    await partial_blob.append(deque([CONTENT[:5]]))
+    partial_blob.file.close()
     again = await draft_of(other, DIGEST)
     assert again.size == 5
     again.file.close()
@@ -203,32 +203,36 @@ async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Wo
 
 @by_two_workers
 async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
-    await draft.append(deque([CONTENT]))
-    assert await draft.commit()
+    partial_blob = await draft_of(one, DIGEST)
+    await partial_blob.append(deque([CONTENT]))
+    assert await partial_blob.commit()
     with pytest.raises(StorageRefused):
-        await draft.append(deque([b"more"]))
-    await draft.release(keep=False)
-    draft.file.close()
+        await partial_blob.append(deque([b"more"]))
+    await partial_blob.release(keep=False)
+    partial_blob.file.close()
     assert await content_of(other, DIGEST) == CONTENT
 
 
 @by_two_workers
 async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
-    draft = await draft_of(one, DIGEST)
-    await draft.append(deque([b"0123", b"456789"]))
-    assert [await draft.holds(0, b"0123456789"), await draft.holds(3, b"345"), await draft.holds(10, b"")] == 3 * [True]
-    assert [await draft.holds(0, b"0124"), await draft.holds(4, b"345")] == 2 * [False]
-    draft.file.close()
+    partial_blob = await draft_of(one, DIGEST)
+    await partial_blob.append(deque([b"0123", b"456789"]))
+    assert [
+        await partial_blob.holds(0, b"0123456789"),
+        await partial_blob.holds(3, b"345"),
+        await partial_blob.holds(10, b""),
+    ] == 3 * [True]
+    assert [await partial_blob.holds(0, b"0124"), await partial_blob.holds(4, b"345")] == 2 * [False]
+    partial_blob.file.close()
 
 
 @by_two_workers
 async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
-    drafts = [await draft_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
-    for draft, text in zip(drafts, (b"a", b"b"), strict=True):
-        await draft.append(deque([text]))
-        assert await draft.commit()
-        draft.file.close()
+    partial_blobs = [await draft_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
+    for partial_blob, text in zip(partial_blobs, (b"a", b"b"), strict=True):
+        await partial_blob.append(deque([text]))
+        assert await partial_blob.commit()
+        partial_blob.file.close()
     assert await content_of(one, Digest.of(b"b")) == b"b"
 
 
@@ -266,7 +270,7 @@ def test_any_pieces_become_one_content(
 
 def test_where_nothing_is_stored_there_is_no_room() -> None:
     async def go() -> None:
-        store = NoContentStore()
+        store = NullContentStore()
         assert await store.open(DIGEST) is None
         assert await store.drop(DIGEST) == 0
         for refused in (store.put(DIGEST, CONTENT), store.lease(HUB, DIGEST)):
@@ -301,13 +305,13 @@ async def test_two_upstreams_fill_the_same_content_beside_each_other(one: Worker
     assert await fast.commit()
     stored = await one.store.open(DIGEST)
     assert stored
-    assert followed.look() == DraftState(10, is_verified=False, is_discarded=False)
+    assert followed.look() == PartialBlobState(10, is_verified=False, is_discarded=False)
     await slow.append(deque([CONTENT[10:]]))
     assert await slow.commit()
-    assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
     assert await stored.read() == await slow.file.read(0, slow.size) == await content_of(one, DIGEST) == CONTENT
-    assert await one.keeper.contents() == {DIGEST: len(CONTENT)}
-    assert (await one.keeper.space()).drafts == 0
+    assert await one.maintenance.contents() == {DIGEST: len(CONTENT)}
+    assert (await one.maintenance.space()).partial_blobs == 0
     for file in (slow.file, fast.file, followed.file, stored.file):
         file.close()
 
@@ -320,6 +324,6 @@ async def test_a_wrong_commit_beside_right_content_takes_nothing_away(one: Worke
     assert await right.commit()
     assert not await wrong.commit()
     assert await content_of(one, DIGEST) == CONTENT
-    assert (await one.keeper.space()).drafts == 0
+    assert (await one.maintenance.space()).partial_blobs == 0
     wrong.file.close()
     right.file.close()

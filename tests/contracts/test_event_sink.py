@@ -9,9 +9,9 @@ from typing import get_args, get_type_hints
 import pytest
 from dependency_injector import providers
 
-from adapters.metrics import CountingEventSink, SharedCounters
-from adapters.telemetry import FannedEventSink, LoggingEventSink
-from application.grant_token import TokenQuery
+from adapters.telemetry.event_log import FannedEventSink, LoggingEventSink
+from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from application.access.grant_token import TokenQuery
 from application.ports.event_sink import EventSink
 from domain.access import Credentials, ScopeSet
 from domain.authorization import encode_basic
@@ -26,26 +26,26 @@ from domain.events import (
     ContentAsked,
     ContentDamaged,
     ContentEvicted,
+    DownloadJoined,
+    DownloadResumed,
+    DownloadStarted,
     EndpointFailed,
     EndpointRecovered,
     Event,
-    FillJoined,
-    FillResumed,
-    FillStarted,
     LoginRefused,
     LoginSlowed,
     PullDenied,
     StaleServed,
-    StanceLearnt,
     StorageBroke,
     StorageRanFull,
     UpkeepFailed,
+    UpstreamAuthLearned,
     UpstreamFailed,
     UpstreamSharesOurName,
     WrongContent,
 )
 from domain.records import ContentKind
-from entrypoints.container import Container
+from entrypoints.wiring.container import Container
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.parts import SECRET, container_of, settings_of
@@ -66,9 +66,9 @@ def _fanned() -> EventSink:
 
 EACH = pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink, _counting, _fanned])
 EVENTS = [
-    StanceLearnt(URL, 3, "relayed", is_change=False),
+    UpstreamAuthLearned(URL, 3, "relayed", is_change=False),
     BackedOff(URL, 30, "slow down"),
-    StanceLearnt(URL, 2, "open", is_change=True),
+    UpstreamAuthLearned(URL, 2, "open", is_change=True),
     UpstreamSharesOurName(URL, "mirror"),
     UpstreamFailed(URL, "connection refused"),
     EndpointFailed(URL, "https://second.test", "connection refused"),
@@ -80,9 +80,9 @@ EVENTS = [
     LoginSlowed("alice", "192.0.2.7", 4),
     LoginRefused("alice", "192.0.2.7", 16),
     ContentAsked(ContentKind.BLOB, is_hit=True),
-    FillStarted(),
-    FillJoined(),
-    FillResumed(URL, DIGEST, "connection reset"),
+    DownloadStarted(),
+    DownloadJoined(),
+    DownloadResumed(URL, DIGEST, "connection reset"),
     BytesFetched(7),
     BytesDelivered(7),
     StaleServed(URL, "connection refused"),
@@ -93,7 +93,7 @@ EVENTS = [
     UpkeepFailed("OSError: no such folder"),
 ]
 # What is counted only: a line for each would drown all others.
-UNLOGGED = (ContentAsked, FillStarted, FillJoined, BytesFetched, BytesDelivered)
+UNLOGGED = (ContentAsked, DownloadStarted, DownloadJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
     "INFO": (ContentEvicted, PullDenied, AccountsReread, LoginSlowed, LoginRefused),
@@ -102,7 +102,7 @@ LEVELS = {
         UpstreamFailed,
         EndpointFailed,
         EndpointRecovered,
-        FillResumed,
+        DownloadResumed,
         StorageRanFull,
         BackedOff,
     ),
@@ -149,7 +149,7 @@ def test_no_event_has_room_for_credentials(kind: type) -> None:
 
 
 def _level(event: Event) -> str:
-    if isinstance(event, StanceLearnt):
+    if isinstance(event, UpstreamAuthLearned):
         return "WARNING" if event.is_change else "DEBUG"
     return next(level for level, kinds in LEVELS.items() if isinstance(event, kinds))
 
@@ -161,8 +161,8 @@ def test_the_log_names_every_fact(event: Event, log: pytest.LogCaptureFixture) -
     LoggingEventSink().emit(event)
     (record,) = log.records
     assert (record.levelname, record.name) == (_level(event), "docker_image_proxy")
-    facts = [getattr(event, field.name) for field in fields(event)]
-    assert all(str(fact) in record.getMessage() for fact in facts if not isinstance(fact, bool))
+    metadata = [getattr(event, field.name) for field in fields(event)]
+    assert all(str(fact) in record.getMessage() for fact in metadata if not isinstance(fact, bool))
 
 
 def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> None:
@@ -170,7 +170,7 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     LoggingEventSink().emit(UpstreamSharesOurName(URL, said))
     LoggingEventSink().emit(UpstreamFailed(URL, said))
     LoggingEventSink().emit(EndpointFailed(URL, URL, said))
-    LoggingEventSink().emit(FillResumed(URL, DIGEST, said))
+    LoggingEventSink().emit(DownloadResumed(URL, DIGEST, said))
     LoggingEventSink().emit(StaleServed(URL, said))
     LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
     LoggingEventSink().emit(LoginSlowed(said, said, 1))
@@ -216,9 +216,9 @@ async def _live(sink: EventSink) -> None:
         await grant(TokenQuery(scopes=scopes, credentials=Credentials("alice", "wrong")))
     upstream.fault = UpstreamUnreachable("the upstream is unreachable")
     clock.advance(3600)
-    await container.stances().row(mirrored)
+    await container.upstream_auth().row(mirrored)
     await asyncio.sleep(0)
-    await container.stances().close()
+    await container.upstream_auth().close()
 
 
 def _container(upstream: FakeUpstream, clock: StoppedClock, sink: EventSink) -> Container:

@@ -1,4 +1,4 @@
-"""What every GrantBook does."""
+"""What every GrantStore does."""
 
 from dataclasses import replace
 

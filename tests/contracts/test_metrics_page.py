@@ -4,7 +4,7 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from adapters.metrics import CountingEventSink, SharedCounters
+from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from application.ports.metrics_page import MetricsPage
 
 

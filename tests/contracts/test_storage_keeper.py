@@ -1,4 +1,4 @@
-"""What every StorageKeeper does."""
+"""What every StorageMaintenance does."""
 
 from collections import deque
 
@@ -8,11 +8,11 @@ from tests.contracts.storage import Worker, by_two_workers, content_of, draft_of
 
 @by_two_workers
 async def test_nothing_takes_no_room(one: Worker, other: Worker) -> None:
-    space = await one.keeper.space()
-    assert space.drafts == 0
+    space = await one.maintenance.space()
+    assert space.partial_blobs == 0
     assert 0 < space.free <= space.total
-    assert await one.keeper.contents() == {}
-    assert await one.keeper.sweep_drafts() == 0
+    assert await one.maintenance.contents() == {}
+    assert await one.maintenance.remove_abandoned_partial_blobs() == 0
 
 
 @by_two_workers
@@ -23,24 +23,24 @@ async def test_all_content_is_listed(one: Worker, other: Worker) -> None:
             digest = Digest.of(text, algorithm)
             await one.store.put(digest, text)
             sizes[digest] = len(text)
-    assert await other.keeper.contents() == sizes
+    assert await other.maintenance.contents() == sizes
     await one.store.drop(Digest.of(b"one"))
     del sizes[Digest.of(b"one")]
-    assert await other.keeper.contents() == sizes
+    assert await other.maintenance.contents() == sizes
 
 
 @by_two_workers
 async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
     digest = Digest.of(b"0123456789")
-    draft = await draft_of(one, digest)
-    await draft.append(deque([b"01234"]))
-    assert (await other.keeper.space()).drafts == 5
-    assert await other.keeper.contents() == {}
-    await draft.append(deque([b"56789"]))
-    assert await draft.commit()
-    draft.file.close()
-    assert (await other.keeper.space()).drafts == 0
-    assert await other.keeper.contents() == {digest: 10}
+    partial_blob = await draft_of(one, digest)
+    await partial_blob.append(deque([b"01234"]))
+    assert (await other.maintenance.space()).partial_blobs == 5
+    assert await other.maintenance.contents() == {}
+    await partial_blob.append(deque([b"56789"]))
+    assert await partial_blob.commit()
+    partial_blob.file.close()
+    assert (await other.maintenance.space()).partial_blobs == 0
+    assert await other.maintenance.contents() == {digest: 10}
 
 
 @by_two_workers
@@ -48,13 +48,13 @@ async def test_only_drafts_that_nobody_fills_are_swept(one: Worker, other: Worke
     filled, left = await draft_of(one, Digest.of(b"filled")), await draft_of(one, Digest.of(b"left"))
     followed = await followed_by(other, Digest.of(b"left"))
     await one.store.put(Digest.of(b"content"), b"content")
-    for draft in (filled, left):
-        await draft.append(deque([b"fi"]))
+    for partial_blob in (filled, left):
+        await partial_blob.append(deque([b"fi"]))
     await left.release(keep=True)
-    assert await other.keeper.sweep_drafts() == 1
-    assert await other.keeper.sweep_drafts() == 0
+    assert await other.maintenance.remove_abandoned_partial_blobs() == 1
+    assert await other.maintenance.remove_abandoned_partial_blobs() == 0
     assert followed.look().is_discarded
-    assert (await one.keeper.space()).drafts == 2
+    assert (await one.maintenance.space()).partial_blobs == 2
     await filled.append(deque([b"lled"]))
     assert await filled.commit()
     assert [await content_of(one, Digest.of(text)) for text in (b"filled", b"content")] == [b"filled", b"content"]

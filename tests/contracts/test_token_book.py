@@ -1,4 +1,4 @@
-"""What every TokenBook does."""
+"""What every TokenStore does."""
 
 from application.ports.token_book import CallerIdentity
 from domain.records import ANONYMOUS_CALLER, CallerId

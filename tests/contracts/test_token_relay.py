@@ -3,7 +3,7 @@
 import pytest
 
 from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import Fetch, Passed, Resource
+from application.ports.upstream_registry import ForwardedCredentials, Resource, UpstreamRequest
 from domain.access import Credentials, ScopeSet
 from domain.errors import CredentialsRefused, UpstreamChallenged
 from domain.names import Reference, RepositoryName
@@ -21,7 +21,7 @@ async def fetched(asked: Player, **request: object) -> IssuedToken:
 
 async def read(asked: Player, token: IssuedToken, name: RepositoryName) -> bytes:
     resource = Resource.manifest(asked.source(name), Reference.parse("1"))
-    async with asked.registry.open(Fetch(resource, Passed(f"Bearer {token.text}"))) as answer:
+    async with asked.registry.open(UpstreamRequest(resource, ForwardedCredentials(f"Bearer {token.text}"))) as answer:
         return await answer.read(1000)
 
 

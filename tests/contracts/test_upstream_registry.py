@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from application.ports.upstream_registry import Facts, Fetch, Passed, Resource, Session, UpstreamRight
+from application.ports.upstream_registry import (
+    ForwardedCredentials,
+    Resource,
+    ResponseMetadata,
+    SessionCredentials,
+    UpstreamCredentials,
+    UpstreamRequest,
+)
 from domain.access import Credentials
 from domain.content import ByteRange, Span
 from domain.digest import Digest
@@ -23,7 +30,7 @@ from tests.contracts.upstreams import ALICE, BLOB, BLOB_DIGEST, MANIFEST, PLAYER
 from tests.fakes.upstream import IMAGE
 
 pytestmark = pytest.mark.parametrize("player", PLAYERS)
-BASIC = Passed("Basic YWxpY2U6cmlnaHQ=")
+BASIC = ForwardedCredentials("Basic YWxpY2U6cmlnaHQ=")
 WRONG = Credentials("alice", "wrong")
 
 
@@ -36,38 +43,38 @@ def blob(asked: Player, digest: Digest = BLOB_DIGEST) -> Resource:
 
 
 async def read(
-    asked: Player, resource: Resource, right: UpstreamRight | None = None, byte_range: ByteRange | None = None
-) -> tuple[Facts, bytes]:
-    fetch = Fetch(resource, right or Passed(), byte_range=byte_range)
+    asked: Player, resource: Resource, right: UpstreamCredentials | None = None, byte_range: ByteRange | None = None
+) -> tuple[ResponseMetadata, bytes]:
+    fetch = UpstreamRequest(resource, right or ForwardedCredentials(), byte_range=byte_range)
     async with asked.registry.open(fetch) as answer:
-        return answer.facts, await answer.read(1000)
+        return answer.metadata, await answer.read(1000)
 
 
 @in_loop
 async def test_manifest_is_found_by_tag_and_digest(player: str) -> None:
     async with playing(player) as asked:
         for reference in ("1", str(Digest.of(MANIFEST))):
-            facts, content = await read(asked, manifest(asked, reference=reference))
+            metadata, content = await read(asked, manifest(asked, reference=reference))
             assert content == MANIFEST
-            assert (facts.media_type, facts.size, facts.digest) == (IMAGE, len(MANIFEST), Digest.of(MANIFEST))
-            assert (facts.span, facts.whole_size) == (None, None)
+            assert (metadata.media_type, metadata.size, metadata.digest) == (IMAGE, len(MANIFEST), Digest.of(MANIFEST))
+            assert (metadata.span, metadata.whole_size) == (None, None)
 
 
 @in_loop
 async def test_head_tells_the_facts_of_a_get(player: str) -> None:
     async with playing(player) as asked:
         for resource in (manifest(asked), blob(asked)):
-            facts, _ = await read(asked, resource)
-            async with asked.registry.open(Fetch(resource, Passed(), head=True)) as answer:
-                assert answer.facts == facts
+            metadata, _ = await read(asked, resource)
+            async with asked.registry.open(UpstreamRequest(resource, ForwardedCredentials(), head=True)) as answer:
+                assert answer.metadata == metadata
 
 
 @in_loop
 async def test_blob_comes_in_pieces_or_at_once(player: str) -> None:
     async with playing(player) as asked:
-        async with asked.registry.open(Fetch(blob(asked), Passed())) as answer:
+        async with asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials())) as answer:
             assert b"".join([piece async for piece in answer.pieces()]) == BLOB
-            assert (answer.facts.size, answer.facts.span) == (len(BLOB), None)
+            assert (answer.metadata.size, answer.metadata.span) == (len(BLOB), None)
         assert (await read(asked, blob(asked)))[1] == BLOB
 
 
@@ -78,9 +85,9 @@ async def test_blob_comes_in_pieces_or_at_once(player: str) -> None:
 @in_loop
 async def test_part_of_a_blob_says_which_it_is(player: str, byte_range: ByteRange, span: Span) -> None:
     async with playing(player) as asked:
-        facts, content = await read(asked, blob(asked), byte_range=byte_range)
+        metadata, content = await read(asked, blob(asked), byte_range=byte_range)
         assert content == BLOB[span.start : span.stop]
-        assert (facts.span, facts.whole_size, facts.size) == (span, len(BLOB), span.length)
+        assert (metadata.span, metadata.whole_size, metadata.size) == (span, len(BLOB), span.length)
 
 
 @in_loop
@@ -94,9 +101,9 @@ async def test_part_beyond_the_end_is_unsatisfiable(player: str) -> None:
 @in_loop
 async def test_lists_are_always_json_objects(player: str) -> None:
     async with playing(player) as asked:
-        facts, content = await read(asked, Resource.tags(asked.source(), ()))
+        metadata, content = await read(asked, Resource.tags(asked.source(), ()))
         assert json.loads(content) == {"name": "public/app", "tags": ["1"]}
-        assert (facts.media_type, facts.link) == ("application/json", None)
+        assert (metadata.media_type, metadata.link) == ("application/json", None)
         _, content = await read(asked, Resource.catalog(asked.upstream, ()))
         assert json.loads(content) == {"repositories": ["private/app", "public/app"]}
         _, content = await read(asked, Resource.referrers(asked.source(), BLOB_DIGEST, ()))
@@ -116,7 +123,10 @@ async def test_what_is_unknown_is_told_by_kind(player: str) -> None:
 
 @in_loop
 async def test_body_beyond_the_limit_is_broken(player: str) -> None:
-    async with playing(player) as asked, asked.registry.open(Fetch(blob(asked), Passed())) as answer:
+    async with (
+        playing(player) as asked,
+        asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials())) as answer,
+    ):
         with pytest.raises(UpstreamBroken):
             await answer.read(len(BLOB) - 1)
 
@@ -125,7 +135,7 @@ async def test_body_beyond_the_limit_is_broken(player: str) -> None:
 @in_loop
 async def test_passed_right_meets_the_challenge(player: str, scheme: str) -> None:
     async with playing(player, scheme) as asked:
-        for right in (Passed(), Passed("Bearer unknown"), Passed("Digest x")):
+        for right in (ForwardedCredentials(), ForwardedCredentials("Bearer unknown"), ForwardedCredentials("Digest x")):
             with pytest.raises(UpstreamChallenged) as refused:
                 await read(asked, manifest(asked), right)
             assert [one.scheme.lower() for one in refused.value.challenges] == [scheme]
@@ -142,30 +152,30 @@ async def test_passed_basic_opens_a_basic_upstream(player: str) -> None:
 @in_loop
 async def test_session_logs_in_where_it_is_asked(player: str, scheme: str) -> None:
     async with playing(player, scheme) as asked:
-        assert (await read(asked, manifest(asked, PRIVATE), Session(ALICE)))[1] == MANIFEST
-        assert (await asked.registry.ping(asked.upstream, Session(ALICE))).accepted
+        assert (await read(asked, manifest(asked, PRIVATE), SessionCredentials(ALICE)))[1] == MANIFEST
+        assert (await asked.registry.ping(asked.upstream, SessionCredentials(ALICE))).accepted
 
 
 @in_loop
 async def test_nobodys_session_reads_what_is_public(player: str) -> None:
     async with playing(player, "bearer") as asked:
-        assert (await read(asked, manifest(asked), Session(None)))[1] == MANIFEST
+        assert (await read(asked, manifest(asked), SessionCredentials(None)))[1] == MANIFEST
         with pytest.raises(UpstreamChallenged):
-            await read(asked, manifest(asked, PRIVATE), Session(None))
+            await read(asked, manifest(asked, PRIVATE), SessionCredentials(None))
 
 
 @in_loop
 async def test_wrong_session_is_refused_by_the_token_server(player: str) -> None:
     async with playing(player, "bearer") as asked:
         with pytest.raises(CredentialsRefused):
-            await read(asked, manifest(asked), Session(WRONG))
+            await read(asked, manifest(asked), SessionCredentials(WRONG))
 
 
 @in_loop
 async def test_wrong_session_meets_the_basic_challenge(player: str) -> None:
     """The port: UpstreamChallenged for a 401, also when the session's own answer to it is refused."""
     async with playing(player, "basic") as asked:
-        for right in (Session(WRONG), Session(None)):
+        for right in (SessionCredentials(WRONG), SessionCredentials(None)):
             with pytest.raises(UpstreamChallenged):
                 await read(asked, manifest(asked), right)
 
@@ -174,6 +184,6 @@ async def test_wrong_session_meets_the_basic_challenge(player: str) -> None:
 @in_loop
 async def test_ping_is_accepted_or_challenged(player: str, scheme: str, *, accepted: bool) -> None:
     async with playing(player, scheme) as asked:
-        answer = await asked.registry.ping(asked.upstream, Passed())
+        answer = await asked.registry.ping(asked.upstream, ForwardedCredentials())
         assert answer.accepted is accepted
         assert [one.scheme.lower() for one in answer.challenges] == ([] if accepted else [scheme])

@@ -8,7 +8,7 @@ from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, is_wort
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
-from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CallerId, Grant, TagKey, TagMark, mirror_caller
+from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, CallerId, Grant, TagKey, mirror_caller
 from domain.upstreams import Origin, Source, Upstream
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
@@ -19,8 +19,8 @@ SIZES = st.integers(0, 10**6)
 ENTRIES = st.lists(st.tuples(st.uuids().map(str), SIZES), max_size=30)
 
 
-def mark(checked_at: float, tag: str = "1", source: Source = SOURCE) -> TagMark:
-    return TagMark(TagKey(source, Tag(tag), ""), Digest.of(b""), "t", checked_at, ANONYMOUS_CLASS)
+def cached_tag(checked_at: float, tag: str = "1", source: Source = SOURCE) -> CachedTag:
+    return CachedTag(TagKey(source, Tag(tag), ""), Digest.of(b""), "t", checked_at, ANONYMOUS_CLASS)
 
 
 def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Grant:
@@ -29,13 +29,13 @@ def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Gr
 
 @pytest.mark.parametrize(("now", "fresh"), [(1000, True), (1059.9, True), (1060, False), (1061, False)])
 def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -> None:  # noqa: FBT001 - a table
-    assert POLICY.tag_is_fresh(mark(1000), now) is fresh
-    assert (now < POLICY.fresh_until(mark(1000))) is fresh
+    assert POLICY.tag_is_fresh(cached_tag(1000), now) is fresh
+    assert (now < POLICY.fresh_until(cached_tag(1000))) is fresh
 
 
 def test_without_a_time_nothing_is_believed() -> None:
     policy = CachePolicy(Times(0, 0, 0))
-    assert not policy.tag_is_fresh(mark(1000), 1000)
+    assert not policy.tag_is_fresh(cached_tag(1000), 1000)
     assert policy.usual.grant_end(1000, float("inf")) == 1000
     assert not policy.outlives_an_outage(grant(ANONYMOUS_CALLER), 1000)
 
@@ -99,21 +99,21 @@ def elsewhere(name: str) -> Source:
 def test_the_first_rule_that_says_something_of_a_time_decides_it(
     tag: str, source: Source, believed: float, stale: float
 ) -> None:
-    asked = mark(1000, tag, source)
+    asked = cached_tag(1000, tag, source)
     assert RULED.fresh_until(asked) == 1000 + believed
     assert RULED.times_of(source.upstream).stale_ttl_of(asked.key) == stale
 
 
 def test_a_tag_may_stand_in_for_its_own_time() -> None:
-    assert RULED.may_stand_in(mark(1000, "v1"), 1499)
-    assert not RULED.may_stand_in(mark(1000, "v1"), 1500)
-    assert RULED.may_stand_in(mark(1000, "latest"), 1000 + 86399)
-    assert not RULED.may_stand_in(mark(1000, "latest"), 1000 + 86400)
+    assert RULED.may_stand_in(cached_tag(1000, "v1"), 1499)
+    assert not RULED.may_stand_in(cached_tag(1000, "v1"), 1500)
+    assert RULED.may_stand_in(cached_tag(1000, "latest"), 1000 + 86399)
+    assert not RULED.may_stand_in(cached_tag(1000, "latest"), 1000 + 86400)
 
 
 def test_what_is_believed_without_asking_may_stand_in_too() -> None:
-    assert RULED.may_stand_in(mark(1000, "v1.2.3"), 1000 + WEEK - 1)
-    assert not RULED.may_stand_in(mark(1000, "v1.2.3"), 1000 + WEEK)
+    assert RULED.may_stand_in(cached_tag(1000, "v1.2.3"), 1000 + WEEK - 1)
+    assert not RULED.may_stand_in(cached_tag(1000, "v1.2.3"), 1000 + WEEK)
 
 
 def test_rights_go_by_the_times_of_their_upstream_alone() -> None:
@@ -169,9 +169,9 @@ def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
 
 
 def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
-    assert (Room(1000).for_drafts, Room(1000).for_drafts_of_one) == (750, 750)
-    assert (Room(1000, 3).for_drafts, Room(1000, 3).for_drafts_of_one) == (750, 500)
-    assert Room(1000, 3).for_drafts_beside_unmeasured == 250
+    assert (Room(1000).for_partial_blobs, Room(1000).for_partial_blobs_of_one) == (750, 750)
+    assert (Room(1000, 3).for_partial_blobs, Room(1000, 3).for_partial_blobs_of_one) == (750, 500)
+    assert Room(1000, 3).for_partial_blobs_beside_unmeasured == 250
     assert (Room(0).step, Room(6400).step, Room(1 << 40).step) == (1, 100, 8 << 20)
 
 

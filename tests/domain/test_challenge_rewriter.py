@@ -4,7 +4,7 @@ from hypothesis import given
 from domain.access import ScopeSet
 from domain.challenge import Challenge, parse_challenges
 from domain.challenge_rewriter import ChallengeRewriter
-from domain.trust import ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8, TABLE, Stance, TrustRow
+from domain.trust import ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8, TABLE, TrustRow, UpstreamAuth
 from tests.domain.strategies import challenges
 
 REALM = "https://mirror.test/v2/auth"
@@ -14,43 +14,43 @@ BASIC = Challenge.of("Basic", realm="Registry")
 rewriter = ChallengeRewriter("mirror")
 
 
-def said(row: TrustRow, stance: Stance, scopes: ScopeSet = SCOPES, error: str | None = None) -> list[str]:
-    return [str(challenge) for challenge in rewriter.challenges(row, stance, REALM, scopes, error)]
+def said(row: TrustRow, auth: UpstreamAuth, scopes: ScopeSet = SCOPES, error: str | None = None) -> list[str]:
+    return [str(challenge) for challenge in rewriter.challenges(row, auth, REALM, scopes, error)]
 
 
 @pytest.mark.parametrize("row", [ROW_1, ROW_4])
 def test_an_untouched_row_repeats_the_upstreams_challenges(row: TrustRow) -> None:
-    stance = Stance((BEARER, BASIC))
-    assert rewriter.challenges(row, stance, REALM, SCOPES, "invalid_token") == (BEARER, BASIC)
-    assert rewriter.challenges(row, Stance(), REALM) == ()
+    auth = UpstreamAuth((BEARER, BASIC))
+    assert rewriter.challenges(row, auth, REALM, SCOPES, "invalid_token") == (BEARER, BASIC)
+    assert rewriter.challenges(row, UpstreamAuth(), REALM) == ()
 
 
 @pytest.mark.parametrize("row", [ROW_2, ROW_5, ROW_6])
-@pytest.mark.parametrize("stance", [Stance(), Stance((BEARER,)), Stance((BASIC,))])
-def test_a_signing_row_challenges_for_our_token(row: TrustRow, stance: Stance) -> None:
-    assert said(row, stance) == [f'Bearer realm="{REALM}",service="mirror",scope="repository:library/nginx:pull"']
+@pytest.mark.parametrize("auth", [UpstreamAuth(), UpstreamAuth((BEARER,)), UpstreamAuth((BASIC,))])
+def test_a_signing_row_challenges_for_our_token(row: TrustRow, auth: UpstreamAuth) -> None:
+    assert said(row, auth) == [f'Bearer realm="{REALM}",service="mirror",scope="repository:library/nginx:pull"']
 
 
 @pytest.mark.parametrize("row", [ROW_3, ROW_7])
 def test_a_relaying_row_keeps_the_upstreams_service(row: TrustRow) -> None:
-    stance = Stance((BASIC, BEARER))
+    auth = UpstreamAuth((BASIC, BEARER))
     expected = f'Bearer realm="{REALM}",service="upstream.test",scope="repository:library/nginx:pull"'
-    assert said(row, stance) == [expected]
+    assert said(row, auth) == [expected]
 
 
 @pytest.mark.parametrize("row", [ROW_3, ROW_7])
 def test_a_relaying_row_without_a_bearer_challenges_itself(row: TrustRow) -> None:
-    assert said(row, Stance())[0].startswith(f'Bearer realm="{REALM}",service="mirror"')
+    assert said(row, UpstreamAuth())[0].startswith(f'Bearer realm="{REALM}",service="mirror"')
 
 
 def test_row_8_asks_for_an_account_by_basic() -> None:
-    assert said(ROW_8, Stance((BASIC,)), error="invalid_token") == ['Basic realm="mirror"']
+    assert said(ROW_8, UpstreamAuth((BASIC,)), error="invalid_token") == ['Basic realm="mirror"']
 
 
 @pytest.mark.parametrize("row", [ROW_2, ROW_3, ROW_5, ROW_6, ROW_7])
 @pytest.mark.parametrize("error", ["invalid_token", "insufficient_scope"])
 def test_a_failed_token_is_named_in_the_challenge(row: TrustRow, error: str) -> None:
-    (line,) = said(row, Stance((BEARER,)), error=error)
+    (line,) = said(row, UpstreamAuth((BEARER,)), error=error)
     assert line.endswith(f',error="{error}"')
 
 
@@ -100,10 +100,10 @@ def test_without_scopes_none_is_asked() -> None:
 
 @given(challenges)
 def test_a_rewritten_challenge_leads_only_to_us(upstream: Challenge) -> None:
-    stance = Stance((upstream.with_parameters(realm="https://elsewhere.test"), BEARER))
+    auth = UpstreamAuth((upstream.with_parameters(realm="https://elsewhere.test"), BEARER))
     for row in TABLE:
         if row not in {ROW_1, ROW_4}:
-            lines = said(row, stance)
+            lines = said(row, auth)
             assert len(lines) == len(parse_challenges(lines)) == 1
             assert "elsewhere.test" not in lines[0]
             assert parse_challenges(lines)[0].get("realm") in {REALM, "mirror"}

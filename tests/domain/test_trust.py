@@ -10,9 +10,9 @@ from domain.trust import (
     BasicRule,
     BearerRule,
     ChallengeStyle,
-    Stance,
     TokenEndpoint,
     TrustPolicy,
+    UpstreamAuth,
     UpstreamIdentity,
     UpstreamScheme,
 )
@@ -21,9 +21,9 @@ CLIENT, ANONYMOUS, SERVICE = UpstreamIdentity.CLIENT, UpstreamIdentity.ANONYMOUS
 BEARER = Challenge.of("Bearer", realm="https://auth.test/token", service="upstream")
 BASIC = Challenge.of("Basic", realm="Registry")
 STANCES = {
-    "none": Stance(),
-    "bearer": Stance((BEARER,)),
-    "basic": Stance((BASIC,)),
+    "none": UpstreamAuth(),
+    "bearer": UpstreamAuth((BEARER,)),
+    "basic": UpstreamAuth((BASIC,)),
 }
 REFUSED = None
 # SKIP_AUTH_PROXY, ACCOUNTS set, identity, the upstream's challenge: the row of ARCHITECTURE.md, "Trust".
@@ -153,9 +153,9 @@ def test_an_unknown_stance_decides_no_row(has_accounts: bool) -> None:  # noqa: 
     ],
 )
 def test_the_scheme_follows_from_the_challenges(challenges: tuple[Challenge, ...], scheme: UpstreamScheme) -> None:
-    assert Stance(challenges).scheme is scheme
+    assert UpstreamAuth(challenges).scheme is scheme
 
 
 def test_the_first_bearer_with_a_realm_counts() -> None:
     later = Challenge.of("Bearer", realm="https://later.test")
-    assert Stance((Challenge("Bearer"), BASIC, BEARER, later)).bearer == BEARER
+    assert UpstreamAuth((Challenge("Bearer"), BASIC, BEARER, later)).bearer == BEARER

@@ -115,7 +115,7 @@ class CacheFolder:
     def content_size(self) -> int:
         return _total(self.path / "content")
 
-    def drafted(self) -> int:
+    def partial_bytes(self) -> int:
         """How many bytes lie in drafts."""
         return _total(self.path / "drafts")
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
-class Answer:
+class UpstreamResponse:
     status: int
     headers: http.client.HTTPMessage
     body: bytes
@@ -32,16 +32,16 @@ def connect(url: str, tls: ssl.SSLContext | None = None, timeout: float = 30) ->
 def send(
     connection: http.client.HTTPConnection, method: str, target: str,
     headers: Mapping[str, str] | None = None, body: bytes | None = None,
-) -> Answer:  # fmt: skip
+) -> UpstreamResponse:  # fmt: skip
     connection.request(method, target, body=body, headers=dict(headers or {}))
     response = connection.getresponse()
-    return Answer(response.status, response.headers, response.read())
+    return UpstreamResponse(response.status, response.headers, response.read())
 
 
 def fetch(
     method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None,
     tls: ssl.SSLContext | None = None,
-) -> Answer:  # fmt: skip
+) -> UpstreamResponse:  # fmt: skip
     parts = urlsplit(url)
     connection = connect(url, tls)
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.e2e.plain_http import Answer, answers, connect, fetch
+from tests.e2e.plain_http import UpstreamResponse, answers, connect, fetch
 from tests.e2e.processes import Process, free_port, program, running, session_pids, wait_until
 from tests.e2e.upstreams import basic
 
@@ -38,10 +38,10 @@ class Proxy:
     def url(self) -> str:
         return f"http://{self.host}"
 
-    def get(self, path: str, authorization: str | None = None, **headers: str) -> Answer:
+    def get(self, path: str, authorization: str | None = None, **headers: str) -> UpstreamResponse:
         return self.request("GET", path, authorization, **headers)
 
-    def request(self, method: str, path: str, authorization: str | None = None, **headers: str) -> Answer:
+    def request(self, method: str, path: str, authorization: str | None = None, **headers: str) -> UpstreamResponse:
         if authorization:
             headers["Authorization"] = authorization
         return fetch(method, self.url + path, headers)
@@ -49,7 +49,7 @@ class Proxy:
     def open(self, path: str, authorization: str | None = None) -> "Transfer":
         return Transfer(self, path, authorization)
 
-    def ask_token(self, scope: str, authorization: str | None, **query: str) -> Answer:
+    def ask_token(self, scope: str, authorization: str | None, **query: str) -> UpstreamResponse:
         """What a client does with the challenge of `/v2/`: its service, our realm."""
         challenge = self.get("/v2/").headers["WWW-Authenticate"]
         service = challenge.partition('service="')[2].partition('"')[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.plain_http import Answer, send
+from tests.e2e.plain_http import UpstreamResponse, send
 from tests.e2e.processes import program, wait_until
 from tests.e2e.proxy import SECRET, Proxy, serving
 from tests.e2e.upstreams import PRIVATE, LoggedUpstream, account_entry, basic
@@ -106,7 +106,7 @@ def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: Ho
     assert "hunter2" not in "".join(house.lines())
 
 
-def guess(house: House, number: int, address: str) -> tuple[Answer, float]:
+def guess(house: House, number: int, address: str) -> tuple[UpstreamResponse, float]:
     with house.proxy.connection_to_each_worker() as connections:
         first = min(connections, key=house.proxy.worker_of)  # each worker counts for itself
         headers = {"Authorization": basic("carol", f"guess-{number}"), "X-Forwarded-For": address}

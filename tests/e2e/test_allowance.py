@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.cached import Cached, cached, faulty_upstream, settle
 from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import Answer, send
+from tests.e2e.plain_http import UpstreamResponse, send
 from tests.e2e.proxy import Serving
 
 pytestmark = pytest.mark.real()
@@ -39,7 +39,7 @@ def pushed(house: Cached, name: str) -> Image:
     return image
 
 
-def by_each_worker(house: Cached, path: str, **headers: str) -> list[Answer]:
+def by_each_worker(house: Cached, path: str, **headers: str) -> list[UpstreamResponse]:
     with house.proxy.connection_to_each_worker() as connections:
         return [send(connection, "GET", path, headers) for connection in connections]
 

@@ -237,7 +237,7 @@ def test_an_upstream_that_dies_and_returns_leaves_no_trace_and_one_that_stays_aw
         with ThreadPoolExecutor() as pool:
             pulling = [pool.submit(pull, house.proxy.port, blob.path) for _ in range(4)]
             assert mortal.holds()
-            assert wait_until(lambda: house.cache.drafted() >= MIB, 10)
+            assert wait_until(lambda: house.cache.partial_bytes() >= MIB, 10)
             mortal.process.kill()
             time.sleep(0.5)
             with faulty_upstream(tmp_path, files, port) as returned:

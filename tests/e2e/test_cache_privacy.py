@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.cached import KIB, CacheFolder, settle
 from tests.e2e.drain import Drain
 from tests.e2e.images import OCI_MANIFEST, Blob, Image
-from tests.e2e.plain_http import Answer, send
+from tests.e2e.plain_http import UpstreamResponse, send
 from tests.e2e.processes import Process, free_port, running, wait_until
 from tests.e2e.proxy import Proxy, Serving
 from tests.e2e.registry import Request
@@ -65,7 +65,7 @@ def ways(blob: Blob) -> list[tuple[str, dict[str, str]]]:
     return [("GET", ACCEPT), ("HEAD", ACCEPT), ("GET", ACCEPT | known), ("GET", ACCEPT | part)]
 
 
-def assert_refused(answer: Answer, blob: Blob, what: str) -> None:
+def assert_refused(answer: UpstreamResponse, blob: Blob, what: str) -> None:
     assert answer.status in REFUSED, (what, answer.status)
     assert blob.content[:10] not in answer.body, what
     for header in ("Docker-Content-Digest", "ETag", "Content-Range"):

@@ -34,7 +34,7 @@ def test_one_byte_of_a_large_blob_evicts_nothing(house: Cached) -> None:
     pulled = house.pull(blob, Range="bytes=0-0")
     assert (pulled.status, pulled.body) == (206, blob.content[:1])
     assert not wait_until(lambda: house.cache.content_size() < before, 1)
-    assert house.cache.drafted() == 0
+    assert house.cache.partial_bytes() == 0
 
 
 def test_ten_requests_for_a_byte_make_the_upstream_send_ten_bytes(house: Cached) -> None:
@@ -51,7 +51,7 @@ def test_a_body_without_a_length_leaves_content_in_the_cache(house: Cached) -> N
     house.upstream.control({"path": blob.digest, "chunked": True})
     assert house.gives(blob)
     assert house.cache.content_size() >= 9 * MIB
-    assert wait_until(lambda: house.cache.drafted() == 0, 10)
+    assert wait_until(lambda: house.cache.partial_bytes() == 0, 10)
 
 
 def test_a_blob_of_most_of_the_cache_is_kept(house: Cached) -> None:

@@ -11,7 +11,7 @@ from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstre
 from tests.e2e.certificates import KeyPair
 from tests.e2e.docker import Docker
 from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import Answer
+from tests.e2e.plain_http import UpstreamResponse
 from tests.e2e.proxy import SECRET, Proxy, Serving
 from tests.e2e.pulls import pull_whole
 from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, basic, token_upstream
@@ -28,7 +28,7 @@ def bearer(proxy: Proxy, name: str, account: str | None = None) -> str:
     return f"Bearer {proxy.token(f'repository:{name}:pull', account)}"
 
 
-def assert_stale(answer: Answer, content: bytes) -> None:
+def assert_stale(answer: UpstreamResponse, content: bytes) -> None:
     assert (answer.status, answer.body) == (200, content)
     assert answer.headers["Warning"].startswith("299 "), answer.headers["Warning"]
 

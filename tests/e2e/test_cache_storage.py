@@ -71,7 +71,7 @@ def test_a_death_in_the_middle_of_a_fill_leaves_nothing_half(
     with cached(serve, upstream, folder.path) as house, ThreadPoolExecutor() as pool:
         broken = [pool.submit(house.pull, one) for one in (blob, other)]
         assert upstream.holds(2)
-        assert wait_until(lambda: folder.drafted() >= 2 * MIB, 10)
+        assert wait_until(lambda: folder.partial_bytes() >= 2 * MIB, 10)
         house.proxy.process.kill()
         assert not any(one.result().whole for one in broken)
     upstream.control()
@@ -109,7 +109,7 @@ def test_what_a_worker_that_died_had_fetched_is_gone_on_with(house: Cached) -> N
         victims = {house.proxy.worker_of(first), house.proxy.worker_of(second)}
         first.request("GET", blob.path)
         assert house.upstream.holds()
-        assert wait_until(lambda: house.cache.drafted() >= SIZE // 4, 10)
+        assert wait_until(lambda: house.cache.partial_bytes() >= SIZE // 4, 10)
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
     house.upstream.control()
@@ -148,7 +148,7 @@ def test_a_full_disk_costs_a_client_nothing(
         if bound == "20GiB":
             assert house.counted("storage_full_total") > 0
             assert any(re.search("full|room|space", line) for line in house.complaints())
-        assert wait_until(lambda: house.cache.drafted() == 0, 10), "what could not be kept makes room"
+        assert wait_until(lambda: house.cache.partial_bytes() == 0, 10), "what could not be kept makes room"
         assert house.gives(house.warm(MIB)), "and what can is kept as ever"
 
 
@@ -176,14 +176,14 @@ def test_eviction_cuts_no_reader_and_keeps_the_bound(serve: Serving, upstream: F
                 assert house.gives(house.upstream.blob(6 * MIB))
                 body += response.read(64 * KIB)
             assert wait_until(lambda: not house.cache.file(first.digest).exists(), 15), "it was used least recently"
-            assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= bound, 15)
+            assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= bound, 15)
             body += response.read()
         assert body == first.content
         assert house.counted("evictions_total") > 0
         since = upstream.mark()
         assert house.gives(first)
         assert len(upstream.gets(first.path, since)) == 1
-        assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= bound, 15)
+        assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= bound, 15)
         assert house.cache.content_size() > bound // 2
 
 
@@ -192,7 +192,7 @@ def test_a_blob_larger_than_the_cache_still_comes(serve: Serving, upstream: Faul
         large = upstream.blob(10 * MIB)
         assert house.gives(large)
         assert house.gives(large)
-        assert wait_until(lambda: house.cache.content_size() + house.cache.drafted() <= 4 * MIB, 15)
+        assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= 4 * MIB, 15)
         assert house.gives(house.warm(MIB))
 
 

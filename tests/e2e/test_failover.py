@@ -59,7 +59,7 @@ def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker
         ThreadPoolExecutor() as pool,
     ):
         pulling = pool.submit(docker.pull, f"{proxy.host}/{PUBLIC}:1")
-        assert wait_until(lambda: cache.drafted() >= 200 * KIB, 30), "no layer stands in its middle"
+        assert wait_until(lambda: cache.partial_bytes() >= 200 * KIB, 30), "no layer stands in its middle"
         assert open_registry.content_requests(since) == [], "the second address is not asked while the first is well"
         first.kill()
         pulled = pulling.result().ok()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstream
 from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import Answer, connect, send
+from tests.e2e.plain_http import UpstreamResponse, connect, send
 from tests.e2e.processes import program
 from tests.e2e.proxy import Proxy, Serving
 
@@ -46,7 +46,7 @@ def pushed(upstream: FaultyUpstream, tag: str) -> Image:
     return image
 
 
-def asked(proxy: Proxy, method: str, path: str) -> Answer:
+def asked(proxy: Proxy, method: str, path: str) -> UpstreamResponse:
     return proxy.request(method, path, **TYPES)
 
 

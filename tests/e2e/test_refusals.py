@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import forgeries
-from tests.e2e.plain_http import Answer, send
+from tests.e2e.plain_http import UpstreamResponse, send
 from tests.e2e.proxy import SECRET, Proxy, serving
 from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, LoggedUpstream, TokenUpstream, account_entry, basic
 
@@ -166,7 +166,7 @@ def test_nobody_else_gets_a_byte_from_any_worker(locked: House, content: Content
     assert locked.upstream.content_requests(since) == []
 
 
-def assert_refused(answer: Answer, method: str, door: Door, what: str) -> None:
+def assert_refused(answer: UpstreamResponse, method: str, door: Door, what: str) -> None:
     if method == "HEAD" and not door.headable and answer.status == 405:
         assert answer.body == b""
         return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.plain_http import Answer
+from tests.e2e.plain_http import UpstreamResponse
 from tests.e2e.proxy import Proxy, Serving
 from tests.e2e.upstreams import PRIVATE, PUBLIC, basic
 
@@ -20,10 +20,10 @@ class Door:
     proxy: Proxy
     path: str
 
-    def knock(self, login: str | None, address: str) -> Answer:
+    def knock(self, login: str | None, address: str) -> UpstreamResponse:
         return self.proxy.get(self.path, login, **{"X-Forwarded-For": address})
 
-    def guess(self, number: int, address: str = "192.0.2.66") -> Answer:
+    def guess(self, number: int, address: str = "192.0.2.66") -> UpstreamResponse:
         return self.knock(basic("alice", f"guess-{number}"), address)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.cached import MIB, FaultyUpstream, Made, faulty_upstream
 from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.plain_http import Answer, answers, connect, fetch, send
+from tests.e2e.plain_http import UpstreamResponse, answers, connect, fetch, send
 from tests.e2e.processes import Process, free_port, program, running
 from tests.e2e.proxy import Serving, command, environment
 
@@ -50,7 +50,7 @@ def mirror(
     assert not [line for line in process.log_lines() if "Traceback" in line]
 
 
-def parts_of(answer: Answer) -> list[tuple[str, bytes]]:
+def parts_of(answer: UpstreamResponse) -> list[tuple[str, bytes]]:
     """Content-Range and the bytes of each part (RFC 2046 section 5.1.1)."""
     kind, _, boundary = answer.headers["Content-Type"].partition("; boundary=")
     assert (answer.status, kind) == (206, "multipart/byteranges")

@@ -97,7 +97,7 @@ def test_a_client_of_the_healthy_upstream_does_not_wait_for_the_one_that_trickle
     pair.slow.control({"path": made.digest, "rate": 50})
     with ThreadPoolExecutor() as pool:
         trickling = pool.submit(pair.gives, SLOW, made)
-        assert wait_until(lambda: pair.cache.drafted() > 0, 20)
+        assert wait_until(lambda: pair.cache.partial_bytes() > 0, 20)
         # By each worker: in the one that fetches from the slow upstream, and in the other, which sees its lock.
         for _ in range(4):
             assert pair.gives(FAST, made)

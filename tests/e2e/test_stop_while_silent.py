@@ -91,7 +91,7 @@ ODD_SERVICE = """
 import asyncio, sys, time
 import sanic.server.runners as runners
 from entrypoints.cli import main
-from entrypoints.http.generations import Generations
+from entrypoints.http.part_sets import Generations
 
 set_up = runners._setup_system_signals
 

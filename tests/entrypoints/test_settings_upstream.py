@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.bounds import Bounds
+from adapters.upstream.request_limits import RequestLimits
 from domain.upstreams import Origin
-from entrypoints.container import open_container
-from entrypoints.upstreams import open_upstreams
+from entrypoints.wiring.container import open_container
+from entrypoints.wiring.upstreams import open_upstreams
 from tests.adapters.upstream.line import in_loop
 from tests.e2e.certificates import make_authority
 from tests.entrypoints.environment import Load, refusal
@@ -68,10 +68,10 @@ def test_connections_are_enough_for_all_workers(load: Load) -> None:
 
 @in_loop
 async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    made: list[Bounds] = []
+    made: list[RequestLimits] = []
 
     class Gate:
-        def __init__(self, bounds: Bounds) -> None:
+        def __init__(self, bounds: RequestLimits) -> None:
             made.append(bounds)
 
     monkeypatch.setattr("adapters.upstream.clients.Gate", Gate)
@@ -79,7 +79,7 @@ async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.Monk
     for row in range(2):
         async with open_container(settings, row=row) as container:
             assert container.clients().of(container.upstream())
-    assert made == [Bounds(3, 1.5), Bounds(2, 1.5)]
+    assert made == [RequestLimits(3, 1.5), RequestLimits(2, 1.5)]
 
 
 FILE = """

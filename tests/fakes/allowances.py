@@ -4,8 +4,8 @@ from domain.allowance import Allowance
 from domain.upstreams import Upstream
 
 
-class MemoryAllowanceBoard:
-    """Plays the AllowanceBoard; workers that share `lines` see what each other shows."""
+class MemoryAllowanceTable:
+    """Plays the AllowanceTable; workers that share `lines` see what each other shows."""
 
     def __init__(self, lines: list[tuple[str, Allowance]] | None = None) -> None:
         self._lines = [] if lines is None else lines

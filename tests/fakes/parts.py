@@ -5,23 +5,23 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from dependency_injector import providers
 
-from adapters.metrics import CountingEventSink
-from entrypoints.container import Container, close_parts, make_counters
+from adapters.telemetry.metrics import CountingEventSink
 from entrypoints.settings import Settings
-from entrypoints.storage import Storage, no_storage
+from entrypoints.wiring.container import Container, close_parts, make_counters
+from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.steps import TirelessSteps
-from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageKeeper
+from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
 from tests.fakes.storage_books import (
     MemoryContentPlaces,
     MemoryEpoch,
-    MemoryGrantBook,
+    MemoryGrantStore,
     MemoryLinkIndex,
     MemorySentContent,
-    MemoryStanceBook,
     MemoryTagIndex,
-    MemoryTokenBook,
+    MemoryTokenStore,
+    MemoryUpstreamAuthStore,
     MemoryUsageIndex,
 )
 from tests.fakes.upstream import FakeUpstream
@@ -41,14 +41,14 @@ def memory_storage() -> Storage:
     links, tags, sent = MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent()
     return Storage(
         MemoryContentStore(disk),
-        MemoryStorageKeeper(disk),
+        MemoryStorageMaintenance(disk),
         links,
         tags,
         MemoryContentPlaces(links, tags, sent),
         sent,
-        MemoryGrantBook(),
-        MemoryTokenBook(),
-        MemoryStanceBook(),
+        MemoryGrantStore(),
+        MemoryTokenStore(),
+        MemoryUpstreamAuthStore(),
         usage,
         usage,
         MemoryEpoch(),

@@ -6,19 +6,19 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from application.ports.content_store import DraftState, OpenFile, StorageFull
+from application.ports.content_store import OpenFile, PartialBlobState, StorageFull
 from application.ports.storage_keeper import Space
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 from tests.fakes.storage_books import (
     MemoryContentPlaces,
     MemoryEpoch,
-    MemoryGrantBook,
+    MemoryGrantStore,
     MemoryLinkIndex,
     MemorySentContent,
-    MemoryStanceBook,
     MemoryTagIndex,
-    MemoryTokenBook,
+    MemoryTokenStore,
+    MemoryUpstreamAuthStore,
     MemoryUsageIndex,
 )
 
@@ -26,16 +26,16 @@ __all__ = [
     "MemoryContentPlaces",
     "MemoryContentStore",
     "MemoryDisk",
-    "MemoryDraft",
     "MemoryEpoch",
-    "MemoryFollowedDraft",
-    "MemoryGrantBook",
+    "MemoryFollowedPartialBlob",
+    "MemoryGrantStore",
     "MemoryLinkIndex",
+    "MemoryPartialBlob",
     "MemorySentContent",
-    "MemoryStanceBook",
-    "MemoryStorageKeeper",
+    "MemoryStorageMaintenance",
     "MemoryTagIndex",
-    "MemoryTokenBook",
+    "MemoryTokenStore",
+    "MemoryUpstreamAuthStore",
     "MemoryUsageIndex",
 ]
 
@@ -46,7 +46,7 @@ class MemoryInode:
     def __init__(self, content: bytes = b"") -> None:
         self.descriptor = os.memfd_create("fake content")
         self.size = 0
-        self.lease: MemoryDraft | None = None
+        self.lease: MemoryPartialBlob | None = None
         self.is_verified = False
         self.is_discarded = False
         self.write(content)
@@ -108,7 +108,7 @@ class MemoryContent:
         return await self.file.read(0, self.size)
 
 
-class MemoryDraft:
+class MemoryPartialBlob:
     """Plays the Draft."""
 
     def __init__(self, disk: MemoryDisk, upstream: Upstream, digest: Digest, owner: object) -> None:
@@ -158,15 +158,15 @@ class MemoryDraft:
             del self._disk.growing[self._key]
 
 
-class MemoryFollowedDraft:
-    """Plays the FollowedDraft."""
+class MemoryFollowedPartialBlob:
+    """Plays the FollowedPartialBlob."""
 
     def __init__(self, inode: MemoryInode) -> None:
         self._inode = inode
         self.file: OpenFile = MemoryFile(inode)
 
-    def look(self) -> DraftState:
-        return DraftState(self._inode.size, self._inode.is_verified, self._inode.is_discarded)
+    def look(self) -> PartialBlobState:
+        return PartialBlobState(self._inode.size, self._inode.is_verified, self._inode.is_discarded)
 
 
 class MemoryContentStore:
@@ -188,7 +188,7 @@ class MemoryContentStore:
         return {digest: inode.read() for digest, inode in self.disk.inodes.items()}
 
     @property
-    def drafts(self) -> dict[Digest, bytes]:
+    def partial_blobs(self) -> dict[Digest, bytes]:
         return {digest: inode.read() for (_, digest), inode in self.disk.growing.items()}
 
     def die(self) -> None:
@@ -210,7 +210,7 @@ class MemoryContentStore:
 
     async def lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool = False
-    ) -> MemoryDraft | MemoryFollowedDraft | None:
+    ) -> MemoryPartialBlob | MemoryFollowedPartialBlob | None:
         await asyncio.sleep(0)
         if digest in self.disk.inodes and not anew:
             return None
@@ -218,7 +218,7 @@ class MemoryContentStore:
         if inode is None:
             self.disk.demand(0)
             inode = self.disk.growing[upstream, digest] = MemoryInode()
-        return MemoryFollowedDraft(inode) if inode.lease else MemoryDraft(self.disk, upstream, digest, self)
+        return MemoryFollowedPartialBlob(inode) if inode.lease else MemoryPartialBlob(self.disk, upstream, digest, self)
 
     async def drop(self, digest: Digest) -> int:
         await asyncio.sleep(0)
@@ -226,21 +226,26 @@ class MemoryContentStore:
         return inode.size if inode else 0
 
 
-class MemoryStorageKeeper:
-    """Plays the StorageKeeper. A disk without bounds has a terabyte."""
+class MemoryStorageMaintenance:
+    """Plays the StorageMaintenance. A disk without bounds has a terabyte."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk
 
     async def space(self) -> Space:
-        drafts = sum(inode.size for inode in self._disk.growing.values())
+        partial_blobs = sum(inode.size for inode in self._disk.growing.values())
         total = 1 << 40 if self._disk.room is None else self._disk.room
-        drafts_of: Counter[str] = Counter()
+        partial_blobs_of: Counter[str] = Counter()
         for (upstream, _), inode in self._disk.growing.items():
-            drafts_of[upstream.fingerprint] += inode.size
-        return Space(drafts, max(0, total - drafts - sum((await self.contents()).values())), total, drafts_of)
+            partial_blobs_of[upstream.fingerprint] += inode.size
+        return Space(
+            partial_blobs,
+            max(0, total - partial_blobs - sum((await self.contents()).values())),
+            total,
+            partial_blobs_of,
+        )
 
-    async def sweep_drafts(self, older_than: float = 0.0) -> int:
+    async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
         # Nobody notes here when a draft was written to: as if all were of this moment.
         idle = [] if older_than else [key for key, inode in self._disk.growing.items() if not inode.lease]
         for key in idle:

@@ -7,8 +7,8 @@ from application.ports.token_book import CallerIdentity
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import CallerClass, CallerId, ContentKind, Grant, Item, Link, TagMark
-from domain.trust import Stance
+from domain.records import CachedTag, CallerClass, CallerId, ContentKind, Grant, Item, Link
+from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
 VARIANTS = 16
@@ -56,38 +56,43 @@ class MemoryTagIndex:
     """Plays the TagIndex."""
 
     def __init__(self, bound: int = 1 << 30) -> None:
-        self.marks: dict[tuple[Place, Tag, str, CallerClass], TagMark] = {}
+        self.cached_tags: dict[tuple[Place, Tag, str, CallerClass], CachedTag] = {}
         self._bound = bound
 
-    async def variants(self, source: Source, tag: Tag) -> list[TagMark]:
-        found = [mark for key, mark in self.marks.items() if key[:2] == (_place(source), tag)]
-        return [replace(mark, key=replace(mark.key, source=source)) for mark in found]
+    async def variants(self, source: Source, tag: Tag) -> list[CachedTag]:
+        found = [cached_tag for key, cached_tag in self.cached_tags.items() if key[:2] == (_place(source), tag)]
+        return [replace(cached_tag, key=replace(cached_tag.key, source=source)) for cached_tag in found]
 
-    async def keep(self, mark: TagMark) -> None:
-        place, tag = _place(mark.key.source), mark.key.tag
-        kept = (place, tag, mark.key.variant, mark.given_to)
-        self.marks[kept] = mark
-        others = [key for key in self.marks if key[:2] == (place, tag) and key[3] == mark.given_to and key != kept]
+    async def keep(self, cached_tag: CachedTag) -> None:
+        place, tag = _place(cached_tag.key.source), cached_tag.key.tag
+        kept = (place, tag, cached_tag.key.variant, cached_tag.given_to)
+        self.cached_tags[kept] = cached_tag
+        others = [
+            key for key in self.cached_tags if key[:2] == (place, tag) and key[3] == cached_tag.given_to and key != kept
+        ]
         self._drop_oldest(others, VARIANTS - 1, VARIANTS - 1)
-        same = [key for key in self.marks if key[0][0] == mark.key.source.upstream.url]
+        same = [key for key in self.cached_tags if key[0][0] == cached_tag.key.source.upstream.url]
         self._drop_oldest(same, self._bound, int(self._bound * 0.9))
 
     async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
-        same = [key for key in self.marks if key[0] == _place(source) and tag in {None, key[1]}]
+        same = [key for key in self.cached_tags if key[0] == _place(source) and tag in {None, key[1]}]
         for key in same:
             if from_class in {None, key[3]}:
-                del self.marks[key]
+                del self.cached_tags[key]
 
-    async def of(self, upstream: Upstream) -> list[TagMark]:
-        found = [mark for mark in self.marks.values() if mark.key.source.upstream.url == upstream.url]
+    async def of(self, upstream: Upstream) -> list[CachedTag]:
+        found = [
+            cached_tag for cached_tag in self.cached_tags.values() if cached_tag.key.source.upstream.url == upstream.url
+        ]
         return [
-            replace(mark, key=replace(mark.key, source=replace(mark.key.source, upstream=upstream))) for mark in found
+            replace(cached_tag, key=replace(cached_tag.key, source=replace(cached_tag.key.source, upstream=upstream)))
+            for cached_tag in found
         ]
 
     def _drop_oldest(self, keys: list[tuple[Place, Tag, str, CallerClass]], bound: int, kept: int) -> None:
         if len(keys) > bound:
-            for key in sorted(keys, key=lambda key: self.marks[key].checked_at)[: len(keys) - kept]:
-                del self.marks[key]
+            for key in sorted(keys, key=lambda key: self.cached_tags[key].checked_at)[: len(keys) - kept]:
+                del self.cached_tags[key]
 
 
 class MemorySentContent:
@@ -116,12 +121,12 @@ class MemoryContentPlaces:
         gone = set(digests)
         self._links.drop([key for key in self._links.links if key[2] in gone])
         self._sent.sent = {key: public for key, public in self._sent.sent.items() if key[0] not in gone}
-        for key in [key for key, mark in self._tags.marks.items() if mark.digest in gone]:
-            del self._tags.marks[key]
+        for key in [key for key, cached_tag in self._tags.cached_tags.items() if cached_tag.digest in gone]:
+            del self._tags.cached_tags[key]
 
 
-class MemoryGrantBook:
-    """Plays the GrantBook. `until` by caller and place: when each may be thrown away, which nobody does here."""
+class MemoryGrantStore:
+    """Plays the GrantStore. `until` by caller and place: when each may be thrown away, which nobody does here."""
 
     def __init__(self) -> None:
         self.grants: dict[tuple[CallerId, Place], Grant] = {}
@@ -139,8 +144,8 @@ class MemoryGrantBook:
         self.grants.pop((caller, _place(source)), None)
 
 
-class MemoryTokenBook:
-    """Plays the TokenBook."""
+class MemoryTokenStore:
+    """Plays the TokenStore."""
 
     def __init__(self) -> None:
         self.identities: dict[str, CallerIdentity] = {}
@@ -152,17 +157,17 @@ class MemoryTokenBook:
         self.identities[fingerprint] = identity
 
 
-class MemoryStanceBook:
-    """Plays the StanceBook."""
+class MemoryUpstreamAuthStore:
+    """Plays the UpstreamAuthStore."""
 
     def __init__(self) -> None:
-        self.stances: dict[str, Stance] = {}
+        self.upstream_auth: dict[str, UpstreamAuth] = {}
 
-    async def find(self, upstream: Upstream) -> Stance | None:
-        return self.stances.get(upstream.url)
+    async def find(self, upstream: Upstream) -> UpstreamAuth | None:
+        return self.upstream_auth.get(upstream.url)
 
-    async def keep(self, upstream: Upstream, stance: Stance) -> None:
-        self.stances[upstream.url] = stance
+    async def keep(self, upstream: Upstream, auth: UpstreamAuth) -> None:
+        self.upstream_auth[upstream.url] = auth
 
 
 class MemoryUsageIndex:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from application.ports.token_relay import TokenRequest
 from application.ports.upstream_registry import (
-    Answer,
-    Facts,
-    Fetch,
-    Passed,
-    PingAnswer,
+    ForwardedCredentials,
+    PingResponse,
     ResourceKind,
-    Session,
-    UpstreamRight,
+    ResponseMetadata,
+    SessionCredentials,
+    UpstreamCredentials,
+    UpstreamRequest,
+    UpstreamResponse,
 )
 from application.ports.upstream_search import SearchResult
 from domain.access import Credentials
@@ -40,7 +40,7 @@ IMAGE = "application/vnd.oci.image.manifest.v1+json"
 class FakeAnswer:
     """Plays the Answer: `content` in pieces of `piece` bytes; `cut_after` breaks it off."""
 
-    facts: Facts
+    metadata: ResponseMetadata
     content: bytes
     piece: int = 64 * 1024
     cut_after: int | None = None
@@ -81,8 +81,8 @@ class FakeUpstream:
     refusal: RegistryError | None = None
     alter: Callable[[FakeAnswer], FakeAnswer] = lambda answer: answer
     refresh_token: str | None = None
-    asked: list[Fetch] = field(default_factory=list)
-    pinged: list[UpstreamRight] = field(default_factory=list)
+    asked: list[UpstreamRequest] = field(default_factory=list)
+    pinged: list[UpstreamCredentials] = field(default_factory=list)
     relayed: list[TokenRequest] = field(default_factory=list)
     searched: list[tuple[str, str, int]] = field(default_factory=list)
 
@@ -99,15 +99,15 @@ class FakeUpstream:
 
     # --- the registry ---
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
         self.pinged.append(right)
         self._fail()
         if self.scheme == "none" or self._caller(right) is not None:
-            return PingAnswer(accepted=True)
-        return PingAnswer(accepted=False, challenges=(self.challenge(),))
+            return PingResponse(accepted=True)
+        return PingResponse(accepted=False, challenges=(self.challenge(),))
 
     @asynccontextmanager
-    async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
+    async def open(self, fetch: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         self.asked.append(fetch)
         self._fail()
         self._authorize(fetch)
@@ -153,12 +153,14 @@ class FakeUpstream:
     def _knows(self, credentials: Credentials) -> bool:
         return self.users.get(credentials.username) == credentials.password or credentials in self.logins
 
-    def _caller(self, right: UpstreamRight) -> str | None:
+    def _caller(self, right: UpstreamCredentials) -> str | None:
         """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
-        if isinstance(right, Session) and self.scheme == "bearer":
+        if isinstance(right, SessionCredentials) and self.scheme == "bearer":
             return self._login(right.credentials)
         raw = (
-            right.raw if isinstance(right, Passed) else right.credentials and f"Basic {encode_basic(right.credentials)}"
+            right.raw
+            if isinstance(right, ForwardedCredentials)
+            else right.credentials and f"Basic {encode_basic(right.credentials)}"
         )
         match parse_authorization(raw):
             case Bearer(token) if self.scheme == "bearer" and token.startswith("upstream-token-of-"):
@@ -167,18 +169,18 @@ class FakeUpstream:
                 return credentials.username if self._knows(credentials) else None
         return None
 
-    def _authorize(self, fetch: Fetch) -> None:
+    def _authorize(self, fetch: UpstreamRequest) -> None:
         if self.scheme == "none":
             return
         caller = self._caller(fetch.right)
         name = fetch.resource.scope.name
         if caller or (caller == "" and (name in self.public or name == "catalog")):
             return
-        error = None if fetch.right == Passed() else "insufficient_scope"
+        error = None if fetch.right == ForwardedCredentials() else "insufficient_scope"
         challenge = self.challenge(str(fetch.resource.scope), error)
         raise UpstreamChallenged("authentication required", challenges=(challenge,))
 
-    def _answer(self, fetch: Fetch) -> FakeAnswer:
+    def _answer(self, fetch: UpstreamRequest) -> FakeAnswer:
         name = fetch.resource.scope.name
         last = fetch.resource.path.rsplit("/", 1)[-1]
         match fetch.resource.kind:
@@ -196,17 +198,17 @@ class FakeUpstream:
         if (name, reference) not in self.manifests:
             raise ManifestUnknown("manifest unknown")
         media_type, content = self.manifests[name, reference]
-        return FakeAnswer(Facts(media_type, len(content), Digest.of(content)), content)
+        return FakeAnswer(ResponseMetadata(media_type, len(content), Digest.of(content)), content)
 
-    def _blob(self, name: str, digest: str, fetch: Fetch) -> FakeAnswer:
+    def _blob(self, name: str, digest: str, fetch: UpstreamRequest) -> FakeAnswer:
         if (name, digest) not in self.blobs:
             raise BlobUnknown("blob unknown")
         content = self.blobs[name, digest]
-        facts = Facts("application/octet-stream", len(content), Digest.parse(digest))
+        metadata = ResponseMetadata("application/octet-stream", len(content), Digest.parse(digest))
         if fetch.byte_range is None:
-            return FakeAnswer(facts, content)
+            return FakeAnswer(metadata, content)
         span = fetch.byte_range.of(len(content))
-        partial = replace(facts, size=span.length, span=span, whole_size=len(content))
+        partial = replace(metadata, size=span.length, span=span, whole_size=len(content))
         return FakeAnswer(partial, content[span.start : span.stop])
 
     def _tags(self, name: str) -> list[str]:
@@ -216,4 +218,4 @@ class FakeUpstream:
 
     def _listing(self, document: dict[str, object]) -> FakeAnswer:
         content = json.dumps(document).encode()
-        return FakeAnswer(Facts("application/json", len(content)), content)
+        return FakeAnswer(ResponseMetadata("application/json", len(content)), content)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import Answer, Fetch, PingAnswer, UpstreamRight
+from application.ports.upstream_registry import PingResponse, UpstreamCredentials, UpstreamRequest, UpstreamResponse
 from application.ports.upstream_search import SearchResult
 from domain.tokens import IssuedToken
 from domain.upstreams import Upstream
@@ -18,11 +18,11 @@ class FakeUpstreams:
 
     by_url: dict[str, FakeUpstream]
 
-    async def ping(self, upstream: Upstream, right: UpstreamRight, *, is_probe: bool = False) -> PingAnswer:
+    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
         return await self.by_url[upstream.url].ping(upstream, right)
 
     @asynccontextmanager
-    async def open(self, fetch: Fetch) -> AsyncIterator[Answer]:
+    async def open(self, fetch: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         async with self.by_url[fetch.resource.upstream.url].open(fetch) as answer:
             yield answer
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.drafts import FileDraft, FollowedFileDraft
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
 from application.ports.content_store import StorageFailed, StorageFull
@@ -35,19 +35,19 @@ def occupy(folder: Path) -> Path:
 def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
-        draft, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(draft, FileDraft)
-        assert isinstance(followed, FollowedFileDraft)
-        await draft.append(deque([PIECE]))
+        partial_blob, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(partial_blob, FilePartialBlob)
+        assert isinstance(followed, FollowedFilePartialBlob)
+        await partial_blob.append(deque([PIECE]))
         (folder / "half").write_bytes(bytes(300_000))
         with pytest.raises(StorageFull, match="No space left on device"):
-            await draft.append(deque([PIECE[:1000], PIECE[1000:], PIECE]))
+            await partial_blob.append(deque([PIECE[:1000], PIECE[1000:], PIECE]))
         # What a follower may have seen of it stays.
-        assert draft.size == len(PIECE) <= followed.look().size
+        assert partial_blob.size == len(PIECE) <= followed.look().size
         (folder / "half").unlink()
-        await draft.append(deque([PIECE, PIECE]))
-        assert await draft.commit()
-        draft.file.close()
+        await partial_blob.append(deque([PIECE, PIECE]))
+        assert await partial_blob.commit()
+        partial_blob.file.close()
         followed.file.close()
         store.close()
 
@@ -71,17 +71,17 @@ def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
-        draft = await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(draft, FileDraft)
-        await draft.append(deque([PIECE]))
-        await draft.append(deque([PIECE]))
+        partial_blob = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(partial_blob, FilePartialBlob)
+        await partial_blob.append(deque([PIECE]))
+        await partial_blob.append(deque([PIECE]))
         with pytest.raises(StorageFull):
-            await draft.append(deque([PIECE]))
+            await partial_blob.append(deque([PIECE]))
         for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull):
                 await refused
         await roomy.put(Digest.of(PIECE), PIECE)
-        draft.file.close()
+        partial_blob.file.close()
         roomy.close()
         store.close()
 
@@ -91,11 +91,11 @@ def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
 
 def test_the_keeper_sees_the_room(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
-        keeper = FilesystemStorageKeeper(folder, StoppedClock())
-        assert (await keeper.space()).total == (await keeper.space()).free == 1 << 20
+        maintenance = FilesystemStorageMaintenance(folder, StoppedClock())
+        assert (await maintenance.space()).total == (await maintenance.space()).free == 1 << 20
         occupy(folder)
-        assert (await keeper.space()).free == 0
-        keeper.close()
+        assert (await maintenance.space()).free == 0
+        maintenance.close()
 
     with small_disk(tmp_path / "disk") as folder:
         asyncio.run(go(folder))

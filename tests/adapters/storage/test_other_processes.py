@@ -3,10 +3,10 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
-from adapters.storage.drafts import FileDraft, FollowedFileDraft
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
-from application.ports.content_store import DraftState
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from application.ports.content_store import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
 from tests.fakes.clock import StoppedClock
@@ -18,9 +18,9 @@ import asyncio, os, random, sys
 from collections import deque
 from pathlib import Path
 from adapters.clock import SystemClock
-from adapters.storage.drafts import FileDraft, FollowedFileDraft
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.content import FilesystemContentStore
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM
 store = FilesystemContentStore(Path(sys.argv[1]))
@@ -42,14 +42,14 @@ async def main():
     print("ready", flush=True)
     input()
     leases = await asyncio.gather(*(store.lease(UPSTREAM, digest) for _ in range(10)))
-    print(sum(isinstance(lease, FileDraft) for lease in leases), flush=True)
+    print(sum(isinstance(lease, FilePartialBlob) for lease in leases), flush=True)
     input()
 asyncio.run(main())
 """
 TURMOIL = """
 lots = random.Random(int(sys.argv[2]))
 texts = [random.Random(number).randbytes(50_000) for number in range(3)]
-keeper = FilesystemStorageKeeper(Path(sys.argv[1]), SystemClock())
+maintenance = FilesystemStorageMaintenance(Path(sys.argv[1]), SystemClock())
 
 async def fill(draft, text, counts):
     assert await draft.file.read(0, draft.size) == text[:draft.size]
@@ -71,9 +71,9 @@ async def main():
         text = lots.choice(texts)
         digest, what = Digest.of(text), lots.random()
         lease = await store.lease(lots.choice([UPSTREAM, OTHER]), digest)
-        if isinstance(lease, FileDraft):
+        if isinstance(lease, FilePartialBlob):
             await fill(lease, text, counts)
-        elif isinstance(lease, FollowedFileDraft):
+        elif isinstance(lease, FollowedFilePartialBlob):
             state = lease.look()
             assert await lease.file.read(0, state.size) == text[:state.size]
             assert not state.is_verified or state.size == len(text)
@@ -87,7 +87,7 @@ async def main():
         if what < 0.2:
             await store.drop(digest)
         elif what < 0.3:
-            await keeper.sweep_drafts()
+            await maintenance.remove_abandoned_partial_blobs()
         elif what < 0.4:
             await store.put(digest, text)
     print(counts, flush=True)
@@ -101,17 +101,17 @@ def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path:
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
             followed = await store.lease(UPSTREAM, DIGEST)
-            assert isinstance(followed, FollowedFileDraft)
+            assert isinstance(followed, FollowedFilePartialBlob)
             running.kill()
             running.wait()
-        assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
-        draft = await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(draft, FileDraft)
-        assert draft.size == 1_000_000
-        await draft.append(deque([CONTENT[1_000_000:]]))
-        assert await draft.commit()
-        assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
-        draft.file.close()
+        assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
+        partial_blob = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(partial_blob, FilePartialBlob)
+        assert partial_blob.size == 1_000_000
+        await partial_blob.append(deque([CONTENT[1_000_000:]]))
+        assert await partial_blob.commit()
+        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+        partial_blob.file.close()
         followed.file.close()
         store.close()
 
@@ -120,21 +120,21 @@ def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path:
 
 def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -> None:
     async def go() -> None:
-        store, keeper = FilesystemContentStore(tmp_path), FilesystemStorageKeeper(tmp_path, StoppedClock())
+        store, maintenance = FilesystemContentStore(tmp_path), FilesystemStorageMaintenance(tmp_path, StoppedClock())
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
             followed = await store.lease(UPSTREAM, DIGEST)
-            assert isinstance(followed, FollowedFileDraft)
-            assert followed.look() == DraftState(1_000_000, is_verified=False, is_discarded=False)
-            assert await keeper.sweep_drafts() == 0
+            assert isinstance(followed, FollowedFilePartialBlob)
+            assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
+            assert await maintenance.remove_abandoned_partial_blobs() == 0
             tell(running)
             assert line_of(running) == "True"
-        assert followed.look() == DraftState(len(CONTENT), is_verified=True, is_discarded=False)
+        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
         assert await followed.file.read(0, len(CONTENT)) == CONTENT
-        assert await keeper.contents() == {DIGEST: len(CONTENT)}
+        assert await maintenance.contents() == {DIGEST: len(CONTENT)}
         followed.file.close()
         store.close()
-        keeper.close()
+        maintenance.close()
 
     asyncio.run(go())
 
@@ -144,12 +144,12 @@ def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Pa
         store = FilesystemContentStore(tmp_path)
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
-            draft = await store.lease(OTHER, DIGEST)
-            assert isinstance(draft, FileDraft)
-            assert draft.size == 0
-            await draft.append(deque([CONTENT]))
-            assert await draft.commit()
-            draft.file.close()
+            partial_blob = await store.lease(OTHER, DIGEST)
+            assert isinstance(partial_blob, FilePartialBlob)
+            assert partial_blob.size == 0
+            await partial_blob.append(deque([CONTENT]))
+            assert await partial_blob.commit()
+            partial_blob.file.close()
             tell(running)
             # Its own download, which is right too, ends well.
             assert line_of(running) == "True"
@@ -173,10 +173,10 @@ def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(
             running.wait()
         sizes = []
         for upstream in (OTHER, UPSTREAM):
-            draft = await store.lease(upstream, DIGEST)
-            assert isinstance(draft, FileDraft)
-            sizes.append(draft.size)
-            draft.file.close()
+            partial_blob = await store.lease(upstream, DIGEST)
+            assert isinstance(partial_blob, FilePartialBlob)
+            sizes.append(partial_blob.size)
+            partial_blob.file.close()
         assert sizes == [0, 1_000_000]
         store.close()
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.drafts import FileDraft
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.partial_blobs import FilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteUsageIndex
 from application.ports.content_store import StorageRefused
 from application.ports.usage_index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
-from tests.adapters.storage.test_filesystem_store import leased
+from tests.adapters.storage.test_content import leased
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"precious"
@@ -75,15 +75,15 @@ def plant(cache: Path, name: str, outside: Path) -> Path:
 
 async def everything(cache: Path) -> None:
     """Each operation of the storage once, whether it works or not."""
-    store, keeper = FilesystemContentStore(cache), FilesystemStorageKeeper(cache, StoppedClock(time.time()))
+    store, maintenance = FilesystemContentStore(cache), FilesystemStorageMaintenance(cache, StoppedClock(time.time()))
     database = SqliteDatabase(cache / "index.sqlite3")
     usage = SqliteUsageIndex(database)
     for digest, content in ((DIGEST, CONTENT), (NEW, b"new"), (Digest.of(b"other"), b"other")):
-        assert await keeper.space()
-        await keeper.sweep_drafts()
+        assert await maintenance.space()
+        await maintenance.remove_abandoned_partial_blobs()
         with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
-            if isinstance(lease, FileDraft):
+            if isinstance(lease, FilePartialBlob):
                 with suppress(StorageRefused):
                     await lease.append(deque([content]))
                 await lease.commit()
@@ -95,16 +95,16 @@ async def everything(cache: Path) -> None:
             stored.file.close()
         await usage.keep([Used(digest, 1, 1.0)])
         await usage.all()
-        await keeper.contents()
+        await maintenance.contents()
         await store.drop(digest)
         with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
-            if isinstance(lease, FileDraft):
+            if isinstance(lease, FilePartialBlob):
                 await lease.release(keep=False)
                 lease.file.close()
-        await keeper.sweep_drafts()
+        await maintenance.remove_abandoned_partial_blobs()
     await database.close()
-    keeper.close()
+    maintenance.close()
     store.close()
 
 
@@ -121,14 +121,14 @@ def test_nothing_outside_of_the_cache_is_read(name: str, tmp_path: Path, outside
     plant(tmp_path / "cache", name, outside)
 
     async def go() -> None:
-        store, keeper = (
+        store, maintenance = (
             FilesystemContentStore(tmp_path / "cache"),
-            FilesystemStorageKeeper(tmp_path / "cache", StoppedClock()),
+            FilesystemStorageMaintenance(tmp_path / "cache", StoppedClock()),
         )
         assert await store.open(DIGEST) is None
-        assert await keeper.contents() == {}
+        assert await maintenance.contents() == {}
         store.close()
-        keeper.close()
+        maintenance.close()
 
     asyncio.run(go())
 
@@ -136,9 +136,9 @@ def test_nothing_outside_of_the_cache_is_read(name: str, tmp_path: Path, outside
 @pytest.mark.parametrize("name", ["drafts", "temporary"])
 def test_nothing_outside_of_the_cache_is_counted(name: str, tmp_path: Path, outside: Path) -> None:
     plant(tmp_path / "cache", name, outside)
-    keeper = FilesystemStorageKeeper(tmp_path / "cache", StoppedClock())
-    assert asyncio.run(keeper.space()).drafts == 0
-    keeper.close()
+    maintenance = FilesystemStorageMaintenance(tmp_path / "cache", StoppedClock())
+    assert asyncio.run(maintenance.space()).partial_blobs == 0
+    maintenance.close()
 
 
 @pytest.mark.parametrize("name", ["drafts", "content"])
@@ -149,14 +149,14 @@ def test_a_link_that_is_planted_while_a_blob_arrives_is_not_followed(name: str, 
     async def go() -> None:
         store = FilesystemContentStore(cache)
         await store.put(NEW, b"new")
-        draft = await leased(store, DIGEST)
-        await draft.append(deque([CONTENT]))
+        partial_blob = await leased(store, DIGEST)
+        await partial_blob.append(deque([CONTENT]))
         (cache / name).rename(cache / "gone")
         plant(cache, name, outside)
         # Right for those who read it, but not kept.
-        assert await draft.commit()
-        assert await draft.file.read(0, 8) == CONTENT
-        draft.file.close()
+        assert await partial_blob.commit()
+        assert await partial_blob.file.read(0, 8) == CONTENT
+        partial_blob.file.close()
         store.close()
 
     asyncio.run(go())

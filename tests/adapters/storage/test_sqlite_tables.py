@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.sqlite_books import SqliteGrantBook, SqliteStanceBook, SqliteTokenBook
+from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, SqliteUpstreamAuthStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
@@ -16,8 +16,8 @@ from application.ports.usage_index import Used
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, ContentKind, Grant, Item, Link, TagKey, TagMark
-from domain.trust import Stance
+from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, ContentKind, Grant, Item, Link, TagKey
+from domain.trust import UpstreamAuth
 from tests.contracts.storage import HUB, NGINX, REDIS
 from tests.fakes.clock import StoppedClock
 
@@ -39,7 +39,7 @@ def with_database(path: Path, test: Callable[[SqliteDatabase], Awaitable[None]])
 def test_grants_that_are_not_to_be_kept_are_thrown_away_now_and_then(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         clock = StoppedClock(NOW)
-        grants = SqliteGrantBook(database, clock)
+        grants = SqliteGrantStore(database, clock)
         await grants.keep(Grant(ANONYMOUS_CALLER, NGINX, NOW, NOW + 10), NOW + 10)
         clock.advance(30)
         other = Grant(ANONYMOUS_CALLER, REDIS, NOW, NOW + 300)
@@ -56,7 +56,7 @@ def test_grants_that_are_not_to_be_kept_are_thrown_away_now_and_then(tmp_path: P
 def test_tokens_that_have_ended_are_thrown_away_now_and_then(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         clock = StoppedClock(NOW)
-        tokens = SqliteTokenBook(database, clock)
+        tokens = SqliteTokenStore(database, clock)
         await tokens.keep("short", CallerIdentity(ANONYMOUS_CALLER, NOW + 10))
         clock.advance(70)
         await tokens.keep("long", CallerIdentity(ANONYMOUS_CALLER, NOW + 300))
@@ -73,7 +73,7 @@ def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> N
         links, tags, usage = SqliteLinkIndex(database), SqliteTagIndex(database), SqliteUsageIndex(database)
         link = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7, frozenset({ANONYMOUS_CLASS}))
         key = TagKey(NGINX, Tag("latest"), "")
-        await tags.keep(TagMark(key, DIGEST, "text/plain", NOW, ANONYMOUS_CLASS))
+        await tags.keep(CachedTag(key, DIGEST, "text/plain", NOW, ANONYMOUS_CLASS))
         await links.keep(link, NOW)
         await usage.keep([Used(DIGEST, 7, NOW)])
         place = (HUB.url, "library/nginx")
@@ -99,10 +99,10 @@ def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("text", ["", "{", "1", "null", "[1]", '["ab"]', '[["Basic", 1]]', '[["Basic", [["a", 1]]]]'])
 def test_a_stance_that_cannot_be_read_back_is_not_found(text: str, tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
-        stances = SqliteStanceBook(database)
-        await stances.keep(HUB, Stance((Challenge("Basic", (("realm", "r"),)),)))
+        upstream_auth = SqliteUpstreamAuthStore(database)
+        await upstream_auth.keep(HUB, UpstreamAuth((Challenge("Basic", (("realm", "r"),)),)))
         await database.change(("UPDATE stances SET challenges = ?", [(text,)]))
-        assert await stances.find(HUB) is None
+        assert await upstream_auth.find(HUB) is None
 
     with_database(tmp_path / "index", check)
 

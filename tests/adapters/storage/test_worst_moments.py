@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.drafts import FileDraft
-from adapters.storage.filesystem_keeper import FilesystemStorageKeeper
-from adapters.storage.filesystem_store import FilesystemContentStore
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.partial_blobs import FilePartialBlob
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
@@ -19,7 +19,7 @@ LOCK = fcntl.flock
 
 
 @pytest.fixture
-def draft(tmp_path: Path) -> Path:
+def partial_blob(tmp_path: Path) -> Path:
     path = tmp_path / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
     path.parent.mkdir()
     path.write_bytes(b"con")
@@ -45,30 +45,30 @@ def before_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], objec
 Arrange = Callable[[Callable[[], object]], None]
 
 
-def lease(folder: Path) -> FileDraft | None:
+def lease(folder: Path) -> FilePartialBlob | None:
     store = FilesystemContentStore(folder)
-    draft = asyncio.run(store.lease(UPSTREAM, DIGEST))
-    assert draft is None or isinstance(draft, FileDraft)
-    if draft:
-        draft.file.close()
+    partial_blob = asyncio.run(store.lease(UPSTREAM, DIGEST))
+    assert partial_blob is None or isinstance(partial_blob, FilePartialBlob)
+    if partial_blob:
+        partial_blob.file.close()
     store.close()
-    return draft
+    return partial_blob
 
 
-def test_a_draft_that_was_swept_is_not_leased(tmp_path: Path, draft: Path, before_lock: Arrange) -> None:
-    before_lock(draft.unlink)
+def test_a_draft_that_was_swept_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:
+    before_lock(partial_blob.unlink)
     leased = lease(tmp_path)
     assert leased
     assert leased.size == 0
-    assert draft.exists()
+    assert partial_blob.exists()
 
 
 def test_a_draft_that_was_made_anew_is_the_one_that_is_leased(
-    tmp_path: Path, draft: Path, before_lock: Arrange
+    tmp_path: Path, partial_blob: Path, before_lock: Arrange
 ) -> None:
     def replace() -> None:
-        draft.unlink()
-        draft.write_bytes(b"c")
+        partial_blob.unlink()
+        partial_blob.write_bytes(b"c")
 
     before_lock(replace)
     leased = lease(tmp_path)
@@ -76,19 +76,19 @@ def test_a_draft_that_was_made_anew_is_the_one_that_is_leased(
     assert leased.size == 1
 
 
-def test_a_draft_that_became_content_is_not_leased(tmp_path: Path, draft: Path, before_lock: Arrange) -> None:
+def test_a_draft_that_became_content_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:
     def commit() -> None:
         place = tmp_path / "content" / "sha256" / DIGEST.encoded[:2] / DIGEST.encoded
         place.parent.mkdir(parents=True)
-        draft.rename(place)
+        partial_blob.rename(place)
 
     before_lock(commit)
     assert lease(tmp_path) is None
-    assert not draft.exists()
+    assert not partial_blob.exists()
 
 
 def test_content_that_was_made_before_the_draft_was_opened_leaves_no_draft(
-    tmp_path: Path, draft: Path, before_lock: Arrange
+    tmp_path: Path, partial_blob: Path, before_lock: Arrange
 ) -> None:
     def commit_another() -> None:
         store = FilesystemContentStore(tmp_path)
@@ -97,16 +97,18 @@ def test_content_that_was_made_before_the_draft_was_opened_leaves_no_draft(
 
     before_lock(commit_another)
     assert lease(tmp_path) is None
-    assert not draft.exists()
+    assert not partial_blob.exists()
 
 
-def test_the_sweeper_leaves_alone_what_came_after_its_look(tmp_path: Path, draft: Path, before_lock: Arrange) -> None:
+def test_the_sweeper_leaves_alone_what_came_after_its_look(
+    tmp_path: Path, partial_blob: Path, before_lock: Arrange
+) -> None:
     def replace() -> None:
-        draft.unlink()
-        draft.write_bytes(b"new")
+        partial_blob.unlink()
+        partial_blob.write_bytes(b"new")
 
     before_lock(replace)
-    keeper = FilesystemStorageKeeper(tmp_path, StoppedClock())
-    assert asyncio.run(keeper.sweep_drafts()) == 0
-    assert draft.read_bytes() == b"new"
-    keeper.close()
+    maintenance = FilesystemStorageMaintenance(tmp_path, StoppedClock())
+    assert asyncio.run(maintenance.remove_abandoned_partial_blobs()) == 0
+    assert partial_blob.read_bytes() == b"new"
+    maintenance.close()

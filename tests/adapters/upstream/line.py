@@ -12,18 +12,24 @@ import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.upstream.addresses import ConfiguredOrigins
-from adapters.upstream.bounds import Bounds, Gate
+from adapters.upstream.client import HttpClient
 from adapters.upstream.clients import UpstreamClients
-from adapters.upstream.endpoint_health import EndpointHealth
-from adapters.upstream.failover import Failover
-from adapters.upstream.http_client import HttpClient
+from adapters.upstream.failover import EndpointHealth, Failover
+from adapters.upstream.http_sessions import SessionSettings, open_sessions
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.registry import HttpUpstreamRegistry
+from adapters.upstream.request_limits import Gate, RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch
-from adapters.upstream.session import SessionSettings, open_sessions
-from adapters.upstream.session_logins import SessionLogins
-from adapters.upstream.token_relay import HttpTokenRelay
-from application.ports.upstream_registry import Facts, Fetch, Passed, PingAnswer, Resource, UpstreamRight
+from adapters.upstream.token_client import HttpTokenRelay
+from adapters.upstream.upstream_logins import UpstreamLogins
+from application.ports.upstream_registry import (
+    ForwardedCredentials,
+    PingResponse,
+    Resource,
+    ResponseMetadata,
+    UpstreamCredentials,
+    UpstreamRequest,
+)
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
 from domain.realm_policy import RealmPolicy
@@ -90,12 +96,12 @@ def no_authorities() -> Iterator[None]:
 async def parts(
     silence: float = 5,
     proxies: ProxyRules | None = None,
-    bounds: Bounds | None = None,
+    bounds: RequestLimits | None = None,
     trial_after: float = 10,
     **session: Any,
 ) -> AsyncIterator[Parts]:
     """`session`: further SessionSettings."""
-    clock, events, gate = StoppedClock(), RecordingEventSink(), Gate(bounds or Bounds())
+    clock, events, gate = StoppedClock(), RecordingEventSink(), Gate(bounds or RequestLimits())
     async with AsyncExitStack() as stack:
         with no_authorities():
             sessions = open_sessions(SessionSettings(silence, **session), proxies or ProxyRules())
@@ -107,7 +113,7 @@ async def parts(
         clients = AnyUpstream(client_of)
         relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)
         failover = Failover(EndpointHealth(events, trial_after))
-        registry = HttpUpstreamRegistry(clients, SessionLogins(relay, clock), failover)
+        registry = HttpUpstreamRegistry(clients, UpstreamLogins(relay, clock), failover)
         yield Parts(clients, relay, registry, HttpUpstreamSearch(clients), clock, events)
     await asyncio.sleep(0)
 
@@ -120,14 +126,16 @@ class Line:
     parts: Parts
     upstream: Upstream
 
-    async def fetch(self, kind: str = "blob", right: UpstreamRight | None = None, **fetch: Any) -> tuple[Facts, bytes]:
+    async def fetch(
+        self, kind: str = "blob", right: UpstreamCredentials | None = None, **fetch: Any
+    ) -> tuple[ResponseMetadata, bytes]:
         """What the answer's headers say, and its body."""
-        asked = Fetch(resources(self.upstream)[kind], right or Passed(), **fetch)
+        asked = UpstreamRequest(resources(self.upstream)[kind], right or ForwardedCredentials(), **fetch)
         async with self.parts.registry.open(asked) as answer:
-            return answer.facts, b"" if asked.head else await answer.read(8 * 1024 * 1024)
+            return answer.metadata, b"" if asked.head else await answer.read(8 * 1024 * 1024)
 
-    async def ping(self, right: UpstreamRight | None = None) -> PingAnswer:
-        return await self.parts.registry.ping(self.upstream, right or Passed())
+    async def ping(self, right: UpstreamCredentials | None = None) -> PingResponse:
+        return await self.parts.registry.ping(self.upstream, right or ForwardedCredentials())
 
     @property
     def said(self) -> list[tuple[str, str]]:

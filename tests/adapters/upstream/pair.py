@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from application.ports.upstream_registry import Fetch, Passed, UpstreamRight
+from application.ports.upstream_registry import ForwardedCredentials, UpstreamCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut
 from domain.upstreams import Upstream
 from entrypoints.setting_values import origin_of_address
@@ -31,8 +31,8 @@ class Pair:
     parts: Parts
     upstream: Upstream
 
-    async def fetch(self, right: UpstreamRight | None = None, **fetch: Any) -> bytes:
-        asked = Fetch(resources(self.upstream)["blob"], right or Passed(), **fetch)
+    async def fetch(self, right: UpstreamCredentials | None = None, **fetch: Any) -> bytes:
+        asked = UpstreamRequest(resources(self.upstream)["blob"], right or ForwardedCredentials(), **fetch)
         async with self.parts.registry.open(asked) as answer:
             return b"" if asked.head else await answer.read(8 * MIB)
 
@@ -40,7 +40,9 @@ class Pair:
         """What comes of a blob until it breaks off."""
         got = bytearray()
         with suppress(UpstreamBroken, UpstreamTimedOut):
-            async with self.parts.registry.open(Fetch(resources(self.upstream)["blob"], Passed())) as answer:
+            async with self.parts.registry.open(
+                UpstreamRequest(resources(self.upstream)["blob"], ForwardedCredentials())
+            ) as answer:
                 async for piece in answer.pieces():
                     got += piece
         return bytes(got)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import Fetch, Passed, Resource
+from application.ports.upstream_registry import ForwardedCredentials, Resource, UpstreamRequest
 from domain.digest import Digest
 from domain.errors import UpstreamBroken, UpstreamFault
 from domain.upstreams import Source
@@ -24,8 +24,8 @@ BROKEN = {
 @in_loop
 async def test_a_head_without_an_answer_is_asked_by_get(kind: str, fault: str) -> None:
     async with line(lambda heard: BROKEN[fault] if heard.method == "HEAD" else whole(heard, CONTENT, TYPE)) as link:
-        facts, _ = await link.fetch(kind, head=True)
-        assert (facts.size, facts.span, facts.media_type) == (len(CONTENT), None, TYPE[1])
+        metadata, _ = await link.fetch(kind, head=True)
+        assert (metadata.size, metadata.span, metadata.media_type) == (len(CONTENT), None, TYPE[1])
         assert link.server.heard[-1].method == "GET"
 
 
@@ -39,8 +39,8 @@ async def test_it_is_asked_for_one_byte(fault: str) -> None:
         return reply(206, ("Content-Range", f"bytes 0-0/{LARGE}"), body=CONTENT[:1])
 
     async with line(script) as link:
-        facts, _ = await link.fetch(head=True)
-        assert (facts.size, facts.span) == (LARGE, None)
+        metadata, _ = await link.fetch(head=True)
+        assert (metadata.size, metadata.span) == (LARGE, None)
 
 
 @in_loop
@@ -53,8 +53,8 @@ async def test_a_large_body_that_comes_all_the_same_is_not_read() -> None:
         return reply(200, ("Content-Length", str(LARGE)), body=CONTENT, then="hang")
 
     async with line(script) as link:
-        facts, _ = await link.fetch(head=True)
-        assert facts.size == LARGE
+        metadata, _ = await link.fetch(head=True)
+        assert metadata.size == LARGE
         await link.fetch(head=True)
         assert link.server.connections > 1, "the connection with the unread body is not used again"
 
@@ -71,8 +71,8 @@ async def test_a_length_of_0_is_never_passed_on() -> None:
 async def test_the_empty_blob_is_empty() -> None:
     async with line(lambda _: reply(200, ("Content-Length", "0"))) as link:
         empty = Resource.blob(Source(link.upstream, NAME), Digest.of(b""))
-        async with link.parts.registry.open(Fetch(empty, Passed(), head=True)) as answer:
-            assert answer.facts.size == 0
+        async with link.parts.registry.open(UpstreamRequest(empty, ForwardedCredentials(), head=True)) as answer:
+            assert answer.metadata.size == 0
         assert [heard.method for heard in link.server.heard] == ["HEAD"]
 
 

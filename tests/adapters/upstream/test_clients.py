@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.bounds import Bounds
+from adapters.upstream.client import Request
 from adapters.upstream.clients import Way, open_clients
-from adapters.upstream.http_client import Request
+from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
-from adapters.upstream.session import SessionSettings
+from adapters.upstream.request_limits import RequestLimits
 from domain.upstreams import Upstream
 from tests.adapters.upstream.line import in_loop, no_authorities, upstream_at
 from tests.adapters.upstream.wire import WireServer, reply
 
 FIRST, SECOND, THIRD = (upstream_at(f"http://{name}.test") for name in ("first", "second", "third"))
-WAY = Way(SessionSettings(5), Bounds())
-OTHER = Way(SessionSettings(6), Bounds())
+WAY = Way(SessionSettings(5), RequestLimits())
+OTHER = Way(SessionSettings(6), RequestLimits())
 
 
 def naming(upstream: Upstream, server: WireServer) -> Upstream:
@@ -66,7 +66,7 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Way, conn
 
 @in_loop
 async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
-    bounded = Way(WAY.session, Bounds(max_connections=1))
+    bounded = Way(WAY.session, RequestLimits(max_connections=1))
     async with WireServer(lambda _: reply(body=b"x")) as server:
         first, second = naming(FIRST, server), naming(SECOND, server)
         with no_authorities():
@@ -78,7 +78,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
 
 @in_loop
 async def test_what_was_opened_is_closed_also_where_the_next_does_not_open(tmp_path: Path) -> None:
-    missing = Way(SessionSettings(ca_file=tmp_path / "none.pem"), Bounds())
+    missing = Way(SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
     with no_authorities(), pytest.raises(FileNotFoundError):
         async with open_clients({FIRST: WAY, SECOND: missing}, ProxyRules(), "agent"):
             pass

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from adapters.upstream.bounds import Bounds
-from application.ports.upstream_registry import Fetch, Passed, Session
+from adapters.upstream.request_limits import RequestLimits
+from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
 from domain.content import ByteRange
 from domain.errors import (
@@ -26,7 +26,7 @@ from tests.adapters.upstream.pair import LARGE, MIB, TRIAL, also_at, gives, pair
 from tests.adapters.upstream.wire import Heard, Say, Script, reply
 
 NOWHERE = "http://127.0.0.1:9"
-ALICE = Session(Credentials("alice", "right"))
+ALICE = SessionCredentials(Credentials("alice", "right"))
 
 
 @in_loop
@@ -103,8 +103,8 @@ async def test_a_caller_who_has_used_up_his_allowance_takes_the_address_from_nob
 
     async with pair(first) as both:
         for _ in range(2):
-            assert await both.fetch(Passed("Bearer alice")) == CONTENT
-            assert await both.fetch(Passed("Bearer bob")) == CONTENT
+            assert await both.fetch(ForwardedCredentials("Bearer alice")) == CONTENT
+            assert await both.fetch(ForwardedCredentials("Bearer bob")) == CONTENT
         assert both.asked == (4, 2)
         assert both.told == []
 
@@ -149,7 +149,9 @@ async def test_a_body_that_breaks_off_sends_who_goes_on_to_the_next(size: int, t
 @in_loop
 async def test_who_leaves_a_body_says_nothing_against_its_address() -> None:
     async with pair(lambda _: reply(body=LARGE)) as both:
-        async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())) as answer:
+        async with both.parts.registry.open(
+            UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())
+        ) as answer:
             await anext(aiter(answer.pieces()))
         assert both.told == []
         assert await both.fetch() == LARGE
@@ -160,7 +162,9 @@ async def test_more_than_is_wanted_says_nothing_against_the_address() -> None:
     """It would be as long at the next one; and whoever asks for it could have each address left alone."""
     async with pair(gives) as both:
         for _ in range(2):
-            async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())) as answer:
+            async with both.parts.registry.open(
+                UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())
+            ) as answer:
                 with pytest.raises(UpstreamBroken, match="more than"):
                     await answer.read(len(CONTENT) - 1)
         assert (both.asked, both.told) == ((2, 0), [])
@@ -170,19 +174,19 @@ async def test_more_than_is_wanted_says_nothing_against_the_address() -> None:
 async def test_a_ping_fails_over_and_a_challenge_is_an_answer() -> None:
     challenge = reply(401, ("WWW-Authenticate", 'Bearer realm="https://auth.test/token"'))
     async with pair(lambda _: reply(502), lambda _: challenge) as both:
-        answer = await both.parts.registry.ping(both.upstream, Passed())
+        answer = await both.parts.registry.ping(both.upstream, ForwardedCredentials())
         assert (answer.accepted, len(answer.challenges)) == (False, 1)
         assert both.asked == (1, 1)
         both.first.script = lambda _: challenge
         await asyncio.sleep(TRIAL * 1.2)
-        await both.parts.registry.ping(both.upstream, Passed())
+        await both.parts.registry.ping(both.upstream, ForwardedCredentials())
         assert both.asked == (2, 1)
 
 
 @in_loop
 async def test_what_a_caller_passes_goes_to_each_as_it_is() -> None:
     async with pair(lambda _: reply(503)) as both:
-        await both.fetch(Passed("Bearer of-the-caller"))
+        await both.fetch(ForwardedCredentials("Bearer of-the-caller"))
         sent = [heard.header("Authorization") for heard in (*both.first.heard, *both.second.heard)]
         assert sent == ["Bearer of-the-caller"] * 2
 
@@ -234,7 +238,7 @@ async def test_all_addresses_may_lead_to_the_realm_of_one() -> None:
 async def test_who_loses_patience_with_a_silent_address_finds_the_next_one_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("adapters.upstream.http_client._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("adapters.upstream.client._PATIENCE_SECONDS", 0.2)
     async with pair(lambda _: Say(then="hang")) as both:
         for patience in (0.05, 0.3):
             with pytest.raises(TimeoutError):
@@ -247,17 +251,21 @@ async def test_who_loses_patience_with_a_silent_address_finds_the_next_one_asked
 async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("adapters.upstream.http_client._PATIENCE_SECONDS", 0.1)
-    async with pair(gives, bounds=Bounds(max_connections=1)) as both:
-        async with both.parts.registry.open(Fetch(resources(both.upstream)["blob"], Passed())):
+    monkeypatch.setattr("adapters.upstream.client._PATIENCE_SECONDS", 0.1)
+    async with pair(gives, bounds=RequestLimits(max_connections=1)) as both:
+        async with both.parts.registry.open(UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.fetch(), 0.3)
         assert both.told == []
 
 
-@pytest.mark.parametrize("bounds", [Bounds(max_connections=1), Bounds(max_rate=10)], ids=["connections", "rate"])
+@pytest.mark.parametrize(
+    "bounds", [RequestLimits(max_connections=1), RequestLimits(max_rate=10)], ids=["connections", "rate"]
+)
 @in_loop
-async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on_to_the_next(bounds: Bounds) -> None:
+async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on_to_the_next(
+    bounds: RequestLimits,
+) -> None:
     """Else each would bear its silence, and with one connection one after the other."""
     async with pair(lambda _: Say(then="hang"), silence=0.4, bounds=bounds) as both:
         began = asyncio.get_running_loop().time()
@@ -270,7 +278,9 @@ async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on
 
 @in_loop
 async def test_who_was_passed_over_is_tried_all_the_same_where_the_next_fails_too() -> None:
-    async with pair(lambda _: Say(then="hang"), lambda _: reply(503), 0.3, bounds=Bounds(max_connections=1)) as both:
+    async with pair(
+        lambda _: Say(then="hang"), lambda _: reply(503), 0.3, bounds=RequestLimits(max_connections=1)
+    ) as both:
         asking = [asyncio.create_task(both.fetch()) for _ in range(2)]
         await asyncio.sleep(0.1)
         both.first.script = gives
@@ -292,5 +302,5 @@ async def test_with_one_address_there_is_no_breaker() -> None:
         assert (both.asked, both.told) == ((4, 0), [])
     async with parts() as adapters:
         with pytest.raises(UpstreamUnreachable):
-            await adapters.registry.ping(upstream_at(NOWHERE), Passed())
+            await adapters.registry.ping(upstream_at(NOWHERE), ForwardedCredentials())
         assert adapters.events.events == []

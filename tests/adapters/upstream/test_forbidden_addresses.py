@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from adapters.upstream.bounds import Bounds
+from adapters.upstream.client import Request
 from adapters.upstream.clients import Way, open_clients
-from adapters.upstream.http_client import Request
+from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
-from adapters.upstream.session import SessionSettings
-from application.ports.upstream_registry import Fetch, Passed, Session
+from adapters.upstream.request_limits import RequestLimits
+from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamFault
 from domain.upstreams import Upstream
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, no_authorities, parts, resources, upstream_at
@@ -84,9 +84,13 @@ def sending_to(location: str, rest: Say | None = None) -> Any:
 
 
 async def read(
-    adapters: Parts, upstream: Upstream, right: Passed | Session | None = None, *, head: bool = False
+    adapters: Parts,
+    upstream: Upstream,
+    right: ForwardedCredentials | SessionCredentials | None = None,
+    *,
+    head: bool = False,
 ) -> bytes:
-    asked = Fetch(resources(upstream)["blob"], right or Passed(), head=head)
+    asked = UpstreamRequest(resources(upstream)["blob"], right or ForwardedCredentials(), head=head)
     async with adapters.registry.open(asked) as answer:
         return b"" if head else await answer.read(1000)
 
@@ -136,7 +140,7 @@ async def test_no_name_of_a_token_server_leads_to_a_forbidden_address(names: Nam
         realm = f'Bearer realm="http://auth.example.com:{server.port}/token"'
         server.script = lambda _: reply(401, ("WWW-Authenticate", realm))
         with pytest.raises(UpstreamBroken, match="refused"):
-            await read(adapters, upstream_of(server, "registry.example.com"), Session())
+            await read(adapters, upstream_of(server, "registry.example.com"), SessionCredentials())
         assert not [heard for heard in server.heard if heard.target.startswith("/token")]
 
 
@@ -187,7 +191,7 @@ async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(na
         here, far = upstream_at(server.url), upstream_of(server)
         named = upstream_at(f"http://inside.test:{server.port}")
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
-        way = Way(SessionSettings(0.5), Bounds())
+        way = Way(SessionSettings(0.5), RequestLimits())
         with no_authorities():
             async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
                 for upstream in (here, named):
@@ -217,7 +221,7 @@ async def test_a_host_that_the_operator_names_is_reached_wherever_it_is(names: N
         server.script = script
         realms = frozenset({"storage.test", f"auth.registry.test:{server.port}"})
         upstream = replace(upstream_of(server), realms=realms)
-        assert await read(adapters, upstream, Session()) == CONTENT
+        assert await read(adapters, upstream, SessionCredentials()) == CONTENT
 
 
 @in_loop

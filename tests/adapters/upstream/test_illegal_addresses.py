@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import Session
+from application.ports.upstream_registry import SessionCredentials
 from domain.errors import UpstreamBroken, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.wire import Heard, Say, reply
@@ -55,7 +55,7 @@ async def test_what_is_illegal_in_a_realm_is_percent_encoded(realm: bytes, targe
             return Say(b"HTTP/1.1 401 Said\r\n" + challenge + b"Content-Length: 0\r\n\r\n")
 
         link.server.script = script
-        assert (await link.fetch(right=Session()))[1] == CONTENT
+        assert (await link.fetch(right=SessionCredentials()))[1] == CONTENT
         (asked,) = [heard.target for heard in link.server.heard if not heard.target.startswith("/v2/")]
         assert asked.startswith(target)
 

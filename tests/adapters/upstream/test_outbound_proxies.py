@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from adapters.upstream.proxies import ProxyRules
-from application.ports.upstream_registry import Fetch, Passed
+from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, parts, resources, upstream_at
@@ -23,7 +23,9 @@ RELAYS = pytest.mark.parametrize("relay", [TunnelProxy, SocksProxy], ids=["tunne
 
 
 async def read(adapters: Parts, url: str) -> bytes:
-    async with adapters.registry.open(Fetch(resources(upstream_at(url))["blob"], Passed())) as answer:
+    async with adapters.registry.open(
+        UpstreamRequest(resources(upstream_at(url))["blob"], ForwardedCredentials())
+    ) as answer:
         return b"".join([piece async for piece in answer.pieces()])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import Passed, PingAnswer
+from application.ports.upstream_registry import ForwardedCredentials, PingResponse
 from domain.challenge import Challenge
 from domain.errors import UpstreamBroken, UpstreamFault
 from tests.adapters.upstream.line import in_loop, line
@@ -27,7 +27,7 @@ HTML = ("Content-Type", "text/html")
 @in_loop
 async def test_registry_that_asks_for_nothing_is_known(said: Say) -> None:
     async with line(lambda _: said) as link:
-        assert await link.ping() == PingAnswer(accepted=True)
+        assert await link.ping() == PingResponse(accepted=True)
         assert link.said == [("GET", "/v2/")]
         assert link.server.heard[0].header("Authorization") is None
 
@@ -69,7 +69,7 @@ async def test_refused_ping_is_the_upstreams_fault(status: int) -> None:
 async def test_redirected_ping_names_the_setting(status: int, location: str) -> None:
     async with line(lambda _: reply(status, ("Location", location), VERSION)) as link:
         with pytest.raises(UpstreamBroken, match="UPSTREAM_REGISTRY"):
-            await link.ping(Passed("Basic YTpi"))
+            await link.ping(ForwardedCredentials("Basic YTpi"))
         assert len(link.said) == 1
 
 
@@ -79,13 +79,13 @@ async def test_challenges_of_a_401_are_the_answer() -> None:
     basic = Challenge.of("Basic", realm="b")
     lines = [("WWW-Authenticate", str(one)) for one in (bearer, basic)]
     async with line(lambda _: reply(401, *lines, JSON, body=b"{}")) as link:
-        assert await link.ping() == PingAnswer(accepted=False, challenges=(bearer, basic))
+        assert await link.ping() == PingResponse(accepted=False, challenges=(bearer, basic))
 
 
 @in_loop
 async def test_callers_right_goes_with_the_ping() -> None:
     async with line(lambda _: reply(200, VERSION)) as link:
-        await link.ping(Passed("Bearer abc"))
+        await link.ping(ForwardedCredentials("Bearer abc"))
         assert link.server.heard[0].lines("Authorization") == ["Bearer abc"]
 
 

@@ -3,9 +3,9 @@
 import pytest
 from yarl import URL
 
-from adapters.upstream.http_client import Request
+from adapters.upstream.client import Request
 from adapters.upstream.proxies import ProxyRules
-from application.ports.upstream_registry import Fetch, Passed
+from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at
 from tests.adapters.upstream.wire import WireServer, reply
@@ -56,7 +56,9 @@ async def test_forward_proxy_gets_the_whole_address() -> None:
         parts(proxies=ProxyRules(http=proxy.url)) as adapters,
     ):
         upstream = upstream_at("http://registry.test:5000")
-        async with adapters.registry.open(Fetch(resources(upstream)["manifest"], Passed("Bearer abc"))) as answer:
+        async with adapters.registry.open(
+            UpstreamRequest(resources(upstream)["manifest"], ForwardedCredentials("Bearer abc"))
+        ) as answer:
             assert await answer.read(100) == CONTENT
         (heard,) = proxy.heard
         assert (heard.method, heard.target) == ("GET", "http://registry.test:5000/v2/some/app/manifests/1")
@@ -67,7 +69,7 @@ async def test_forward_proxy_gets_the_whole_address() -> None:
 async def test_https_goes_through_a_tunnel() -> None:
     async with WireServer(lambda _: reply(403)) as proxy, parts(proxies=ProxyRules(https=proxy.url)) as adapters:
         with pytest.raises(UpstreamFault):
-            await adapters.registry.ping(upstream_at("https://registry.test"), Passed("Bearer abc"))
+            await adapters.registry.ping(upstream_at("https://registry.test"), ForwardedCredentials("Bearer abc"))
         assert [(heard.method, heard.target) for heard in proxy.heard] == [("CONNECT", "registry.test:443")]
         assert proxy.heard[0].header("Authorization") is None
 
@@ -110,7 +112,7 @@ async def test_proxy_that_is_gone_is_told() -> None:
         url = gone.url
     async with parts(proxies=ProxyRules(http=url)) as adapters:
         with pytest.raises(UpstreamUnreachable):
-            await adapters.registry.ping(upstream_at("http://registry.test"), Passed())
+            await adapters.registry.ping(upstream_at("http://registry.test"), ForwardedCredentials())
 
 
 @in_loop

@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from adapters.upstream import bounds
-from adapters.upstream.bounds import Bounds, Gate
+from adapters.upstream import request_limits as bounds
+from adapters.upstream.request_limits import Gate, RequestLimits
 from application.ports.request_record import begin_record
 from application.ports.upstream_queue import QueueWatch, SharedWork, current_watch, watched_by
-from application.ports.upstream_registry import Passed
+from application.ports.upstream_registry import ForwardedCredentials
 from domain.errors import MirrorBusy, RequestNotSent
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.pair import gives, pair
@@ -20,7 +20,7 @@ RATE = 200.0
 
 
 def one_slot() -> Gate:
-    return Gate(Bounds(max_connections=1))
+    return Gate(RequestLimits(max_connections=1))
 
 
 async def use(gate: Gate, by: str) -> None:
@@ -36,7 +36,7 @@ class Queue:
 
     def __init__(self, by: str) -> None:
         self.by = by
-        self.gate = Gate(Bounds(max_rate=RATE) if by == "rate" else Bounds(max_connections=1))
+        self.gate = Gate(RequestLimits(max_rate=RATE) if by == "rate" else RequestLimits(max_connections=1))
         self.order: list[str] = []
 
     def ask(self, client: str, use: Callable[[Gate, str], Awaitable[None]] = use) -> asyncio.Task[None]:
@@ -179,7 +179,7 @@ async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) 
 @in_loop
 async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "_WAITING_EACH", 1)
-    async with pair(gives, bounds=Bounds(max_rate=5)) as both:
+    async with pair(gives, bounds=RequestLimits(max_rate=5)) as both:
         told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
         assert {type(one) for one in told if one != CONTENT} == {MirrorBusy}
         assert both.asked[1] == 0
@@ -188,14 +188,14 @@ async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch
 
 @in_loop
 async def test_a_probe_does_not_wait() -> None:
-    async with line(lambda _: reply(body=b"{}"), bounds=Bounds(max_connections=1, max_rate=0.1)) as link:
+    async with line(lambda _: reply(body=b"{}"), bounds=RequestLimits(max_connections=1, max_rate=0.1)) as link:
         link.server.script = lambda heard: (
             reply(200, ("Content-Type", "application/json"), body=b"{}") if heard.target == "/v2/" else Say(then="hang")
         )
         waiting = [asyncio.create_task(link.fetch()) for _ in range(5)]
         await asyncio.sleep(0.05)
         async with asyncio.timeout(TIME):
-            pinged = await link.parts.registry.ping(link.upstream, Passed(), is_probe=True)
+            pinged = await link.parts.registry.ping(link.upstream, ForwardedCredentials(), is_probe=True)
         assert pinged.accepted
         for task in waiting:
             task.cancel()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from application.ports.upstream_registry import Fetch, Passed
+from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken, UpstreamTimedOut
 from tests.adapters.upstream.authority import Authority
@@ -33,7 +33,9 @@ def run(loop: NewLoop, test: Any) -> Any:
 
 def pieces_of(one: Line, into: list[Bytes], pause: float = 0) -> AsyncIterator[Bytes]:
     async def pieces() -> AsyncIterator[Bytes]:
-        async with one.parts.registry.open(Fetch(resources(one.upstream)["blob"], Passed())) as answer:
+        async with one.parts.registry.open(
+            UpstreamRequest(resources(one.upstream)["blob"], ForwardedCredentials())
+        ) as answer:
             await asyncio.sleep(pause)
             async for piece in answer.pieces():
                 into.append(piece)
@@ -198,9 +200,9 @@ def test_who_still_reads_an_earlier_answer_of_the_connection_takes_nothing_of_th
     async def go() -> None:
         async with line(small_first, silence=3) as one:
             things = resources(one.upstream)
-            async with one.parts.registry.open(Fetch(things["manifest"], Passed())) as earlier:
+            async with one.parts.registry.open(UpstreamRequest(things["manifest"], ForwardedCredentials())) as earlier:
                 await asyncio.sleep(0.2)
-                async with one.parts.registry.open(Fetch(things["blob"], Passed())) as answer:
+                async with one.parts.registry.open(UpstreamRequest(things["blob"], ForwardedCredentials())) as answer:
                     assert one.server.connections == 1
                     assert await earlier.read(len(SMALL)) == SMALL
                     await asyncio.sleep(0.2)

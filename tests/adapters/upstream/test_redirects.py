@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.http_client import Request
-from application.ports.upstream_registry import Passed
+from adapters.upstream.client import Request
+from application.ports.upstream_registry import ForwardedCredentials
 from domain.errors import BlobUnknown, Denied, UpstreamBroken, UpstreamFault
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line
 from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, reply
 
-ALICE = Passed("Basic YWxpY2U6cmlnaHQ=")
+ALICE = ForwardedCredentials("Basic YWxpY2U6cmlnaHQ=")
 METADATA = "169.254.169.254"
 
 
@@ -189,8 +189,8 @@ async def test_refused_head_is_asked_by_get(status: int) -> None:
         return reply(status) if heard.method == "HEAD" else reply(200, ("Content-Type", "a/b"), body=CONTENT)
 
     async with line(script) as link:
-        facts, _ = await link.fetch(head=True, right=ALICE)
-        assert (facts.size, facts.media_type) == (len(CONTENT), "a/b")
+        metadata, _ = await link.fetch(head=True, right=ALICE)
+        assert (metadata.size, metadata.media_type) == (len(CONTENT), "a/b")
         assert [method for method, _ in link.said] == ["HEAD", "GET"]
         assert sent_authorization(link.server) == [ALICE.raw, ALICE.raw]
 

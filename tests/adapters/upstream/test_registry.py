@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from application.ports.upstream_registry import Facts, Passed
+from application.ports.upstream_registry import ForwardedCredentials, ResponseMetadata
 from domain.allowance import RateLimit
 from domain.content import ByteRange, Span
 from domain.digest import Digest
@@ -20,7 +20,9 @@ PART = CONTENT[2:7]
 @in_loop
 async def test_request_says_what_is_needed_and_no_more() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
-        await link.fetch("manifest", Passed("Bearer abc=="), accept=("a/b, c/d", "*/*"), byte_range=ByteRange(2, None))
+        await link.fetch(
+            "manifest", ForwardedCredentials("Bearer abc=="), accept=("a/b, c/d", "*/*"), byte_range=ByteRange(2, None)
+        )
         assert link.server.heard[0].headers == (
             ("Host", f"127.0.0.1:{link.server.port}"),
             ("Accept-Encoding", "identity"),
@@ -60,7 +62,7 @@ async def test_caller_without_authorization_sends_none() -> None:
 @in_loop
 async def test_callers_authorization_goes_up_as_it_came(raw: str) -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
-        await link.fetch(right=Passed(raw))
+        await link.fetch(right=ForwardedCredentials(raw))
         assert link.server.heard[0].lines("Authorization") == [raw]
 
 
@@ -79,8 +81,8 @@ async def test_what_is_left_of_an_allowance_is_read(
 ) -> None:
     headers = (*shown, ("docker-ratelimit-source", "192.0.2.1"), ("Content-Length", str(len(CONTENT))))
     async with line(lambda _: reply(200, *headers, body=b"" if head else CONTENT)) as link:
-        facts, _ = await link.fetch("manifest", head=head)
-    assert facts.allowance == expected
+        metadata, _ = await link.fetch("manifest", head=head)
+    assert metadata.allowance == expected
 
 
 @pytest.mark.parametrize("head", [True, False])
@@ -97,17 +99,17 @@ async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
         ("Content-Length", str(len(CONTENT))),
     )
     async with line(lambda _: reply(200, *headers, body=b"" if head else CONTENT)) as link:
-        facts, content = await link.fetch(head=head)
+        metadata, content = await link.fetch(head=head)
     link_header = '</v2/_catalog>; rel="first", </v2/_catalog?last=x>; rel="next"'
     warnings = ('299 - "one"', '299 - "two"')
-    assert facts == Facts(TYPE, len(CONTENT), DIGEST, None, None, link_header, "artifactType", warnings)
+    assert metadata == ResponseMetadata(TYPE, len(CONTENT), DIGEST, None, None, link_header, "artifactType", warnings)
     assert content == (b"" if head else CONTENT)
 
 
 @in_loop
 async def test_silent_headers_are_no_facts() -> None:
     async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT, "close")) as link:
-        assert (await link.fetch())[0] == Facts()
+        assert (await link.fetch())[0] == ResponseMetadata()
 
 
 @pytest.mark.parametrize(
@@ -161,8 +163,8 @@ async def test_coding_that_cannot_be_undone_is_refused(kind: str, coding: str) -
 @in_loop
 async def test_what_is_read_whole_loses_its_gzip(kind: str, coding: str) -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", coding), body=gzip.compress(CONTENT))) as link:
-        facts, content = await link.fetch(kind)
-        assert (facts.size, content) == (None, CONTENT)
+        metadata, content = await link.fetch(kind)
+        assert (metadata.size, content) == (None, CONTENT)
 
 
 @in_loop
@@ -190,8 +192,8 @@ async def test_layer_that_is_compressed_stays_compressed() -> None:
 @in_loop
 async def test_part_says_which_part_it_is(whole: str, size: int | None) -> None:
     async with line(lambda _: reply(206, ("Content-Range", f"bytes 2-6/{whole}"), body=PART)) as link:
-        facts, content = await link.fetch(byte_range=ByteRange(2, 6))
-        assert (facts.span, facts.whole_size, facts.size, content) == (Span(2, 7), size, 5, PART)
+        metadata, content = await link.fetch(byte_range=ByteRange(2, 6))
+        assert (metadata.span, metadata.whole_size, metadata.size, content) == (Span(2, 7), size, 5, PART)
         assert link.server.heard[0].header("Range") == "bytes=2-6"
 
 
@@ -217,8 +219,8 @@ async def test_part_that_says_not_which_is_refused(headers: tuple[tuple[str, str
 @in_loop
 async def test_content_range_of_a_whole_means_nothing() -> None:
     async with line(lambda _: reply(200, ("Content-Range", "bytes 0-4/20"), body=CONTENT)) as link:
-        facts, _ = await link.fetch(byte_range=ByteRange(0, 4))
-        assert (facts.span, facts.whole_size) == (None, None)
+        metadata, _ = await link.fetch(byte_range=ByteRange(0, 4))
+        assert (metadata.span, metadata.whole_size) == (None, None)
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 300, 304])

@@ -16,7 +16,7 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from adapters.upstream.connections import OneAnswerHandler, give_one_answer
-from application.ports.upstream_registry import Fetch, Passed
+from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at
@@ -122,8 +122,8 @@ def test_a_body_behind_the_answer_to_a_head_is_not_the_next_answer(loop: NewLoop
 
     async def go() -> None:
         async with line(answering(head, body, late=late), silence=2) as one:
-            facts, _ = await one.fetch(head=True)
-            assert facts.size == len(body)
+            metadata, _ = await one.fetch(head=True)
+            assert metadata.size == len(body)
             await asyncio.sleep(2 * LATE_SECONDS)
             for _ in range(2):
                 assert await ask(one) == CONTENT
@@ -227,7 +227,9 @@ def test_bytes_that_the_loop_has_not_read_yet_are_seen_before_the_next_request(l
 
             async def get() -> bytes | None:
                 try:
-                    async with ours.registry.open(Fetch(resources(upstream)["blob"], Passed())) as answer:
+                    async with ours.registry.open(
+                        UpstreamRequest(resources(upstream)["blob"], ForwardedCredentials())
+                    ) as answer:
                         return await answer.read(8 * 1024 * 1024)
                 except RegistryError:
                     return None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import Passed, Session
+from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
 from domain.errors import MirrorFault, RealmRefused, UpstreamBroken
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.pair import gives, pair
@@ -25,7 +25,9 @@ ILLEGAL = ["\n", "\r", "\x00", "\x01", "\x0b", "\x1f", "\x7f", "\udcff"]
 async def test_a_field_that_cannot_be_sent_marks_no_address_as_failed(field: str, bad: str) -> None:
     async with pair(gives) as both:
         asked: dict[str, Any] = (
-            {"right": Passed(f"Bearer a{bad}b")} if field == "authorization" else {"accept": ("a/b", f"x{bad}y")}
+            {"right": ForwardedCredentials(f"Bearer a{bad}b")}
+            if field == "authorization"
+            else {"accept": ("a/b", f"x{bad}y")}
         )
         with pytest.raises(MirrorFault):
             await both.fetch(**asked)
@@ -40,7 +42,7 @@ async def test_a_field_is_looked_at_before_a_connection_is_made() -> None:
     async with pair(gives) as both:
         both.upstream = replace(both.upstream, url="http://127.0.0.1:9", fallbacks=())
         with pytest.raises(MirrorFault):
-            await both.fetch(Passed("Bearer a\nb"))
+            await both.fetch(ForwardedCredentials("Bearer a\nb"))
 
 
 @in_loop
@@ -49,7 +51,7 @@ async def test_a_request_that_was_not_sent_does_not_call_a_failed_address_well()
         await both.fetch()
         before = list(both.told)
         with pytest.raises(MirrorFault):
-            await both.fetch(Passed("Bearer a\nb"))
+            await both.fetch(ForwardedCredentials("Bearer a\nb"))
         assert both.told == before == [("EndpointFailed", both.first.url)]
 
 
@@ -98,7 +100,7 @@ async def test_a_host_of_the_upstreams_that_is_no_name_is_its_own_fault(host: st
             await link.fetch()
         link.server.script = lambda _: reply(401, ("WWW-Authenticate", f'Bearer realm="http://{host}/token"'))
         with pytest.raises((UpstreamBroken, RealmRefused)):
-            await link.fetch(right=Session())
+            await link.fetch(right=SessionCredentials())
 
 
 @in_loop
@@ -108,4 +110,4 @@ async def test_a_service_name_of_the_upstreams_that_cannot_be_sent_is_its_own_fa
         said = challenge + b'\xff"\r\nContent-Length: 0\r\n\r\n'
         link.server.script = lambda _: replace(reply(), data=said)
         with pytest.raises(UpstreamBroken):
-            await link.fetch(right=Session())
+            await link.fetch(right=SessionCredentials())

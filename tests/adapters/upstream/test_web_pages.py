@@ -53,8 +53,8 @@ async def test_a_server_that_calls_only_heads_a_web_page_is_asked_by_get() -> No
         return whole(heard, CONTENT, HTML if heard.method == "HEAD" else ("Content-Type", "application/octet-stream"))
 
     async with line(script) as link:
-        facts, _ = await link.fetch(head=True)
-        assert (facts.size, facts.media_type) == (len(CONTENT), "application/octet-stream")
+        metadata, _ = await link.fetch(head=True)
+        assert (metadata.size, metadata.media_type) == (len(CONTENT), "application/octet-stream")
         assert [heard.method for heard in link.server.heard] == ["HEAD", "GET"]
 
 
@@ -63,5 +63,5 @@ async def test_a_server_that_calls_only_heads_a_web_page_is_asked_by_get() -> No
 async def test_a_blob_that_is_a_web_page_comes_with_its_digest(*, head: bool) -> None:
     """A layer may be anything, and a registry may say of which type it is; only a registry knows its digest."""
     async with line(lambda heard: whole(heard, CONTENT, HTML, ("Docker-Content-Digest", str(DIGEST)))) as link:
-        facts, _ = await link.fetch(head=head)
-        assert facts.size == len(CONTENT)
+        metadata, _ = await link.fetch(head=head)
+        assert metadata.size == len(CONTENT)

@@ -20,8 +20,8 @@ from sanic import HTTPResponse, Request, Sanic
 from application.ports.content_store import FilePart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
-from entrypoints.http.delivery import deliver
-from entrypoints.http.errors import error_response
+from entrypoints.http.delivery.deliver import deliver
+from entrypoints.http.responses.errors import error_response
 from tests.entrypoints.service import Wire
 
 _NUMBERS = count()  # Sanic refuses a second application of the same name

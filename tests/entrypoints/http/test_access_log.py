@@ -40,9 +40,9 @@ async def test_each_request_writes_one_line(start: Start, caplog: pytest.LogCapt
     service.upstream.put_manifest("team/app", "v1", b'{"schemaVersion":2}')
     await service.get("/v2/team/app/manifests/v1?ns=docker.io")
     line = await _line(caplog)
-    facts = {name: getattr(line, name) for name in FIELDS}
-    assert 0 <= facts.pop("seconds") < 5
-    assert facts == {
+    metadata = {name: getattr(line, name) for name in FIELDS}
+    assert 0 <= metadata.pop("seconds") < 5
+    assert metadata == {
         "method": "GET",
         "path": "/v2/team/app/manifests/v1",
         "status": 200,
@@ -168,7 +168,7 @@ async def test_cut_body_says_what_happened(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)
-    upstream.alter = lambda answer: _Failing(answer.facts, answer.content)
+    upstream.alter = lambda answer: _Failing(answer.metadata, answer.content)
     answer = await (await start(cache_dir="off", fill_retries=0)).ask(f"GET /v2/a/blobs/{digest} HTTP/1.1\nHost: a")
     line = await _line(caplog)
     assert (line.status, line.bytes, line.fault) == (200, len(answer.body), "it broke off")
@@ -178,7 +178,7 @@ async def test_fault_of_ours_blames_no_client(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)
-    upstream.alter = lambda answer: _FailingInside(answer.facts, answer.content)
+    upstream.alter = lambda answer: _FailingInside(answer.metadata, answer.content)
     await (await start()).ask(f"GET /v2/a/blobs/{digest} HTTP/1.1\nHost: a")
     line = await _line(caplog)
     assert line.fault not in {None, "the client left"}
@@ -208,7 +208,7 @@ async def test_client_leaving_early_is_noted_too(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)
-    upstream.alter = lambda answer: _Silent(answer.facts, b"")
+    upstream.alter = lambda answer: _Silent(answer.metadata, b"")
     async with (await start()).wire() as wire:
         await wire.send(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: a\r\n\r\n")
         await until(lambda: bool(upstream.asked))
@@ -247,6 +247,6 @@ async def test_warnings_of_upstream_leave_no_trace(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream.put_manifest("a", "v1", b'{"schemaVersion":2}')
-    upstream.alter = lambda answer: replace(answer, facts=replace(answer.facts, warnings=('299 - "x"',)))
+    upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, warnings=('299 - "x"',)))
     await (await start()).get("/v2/a/manifests/v1")
     assert (await _line(caplog)).fault is None

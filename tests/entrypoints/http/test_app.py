@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from entrypoints.container import Container
 from entrypoints.http.app import create_app
-from entrypoints.http.pull_routes import PREFIX
+from entrypoints.http.routes.pull_routes import PREFIX
 from entrypoints.settings import Settings
+from entrypoints.wiring.container import Container
 from tests.entrypoints.conftest import Start
 from tests.fakes.parts import container_of, settings_of
 from tests.fakes.upstream import FakeUpstream

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from entrypoints.container import open_container
+from entrypoints.wiring.container import open_container
 from tests.adapters.upstream.wire import WireServer
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.quirks.odd_registry import Mirror, OddRegistry, Script

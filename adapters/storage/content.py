@@ -1,0 +1,140 @@
+"""Content in files, each under its digest."""
+
+import fcntl
+import os
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from adapters.storage.folder import Place, StorageFolder, is_verified
+from adapters.storage.open_files import DescriptorFile, FileContent, refusal_of, write
+from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.threads import Threads
+from domain.digest import Digest
+from domain.upstreams import Upstream
+
+_ATTEMPTS = 100
+"""How often the draft may vanish under us; each time somebody else got further."""
+
+
+class FilesystemContentStore:
+    """Plays the ContentStore, for all processes that have the folder; on a local file system only."""
+
+    def __init__(self, folder: Path, reserve: int = 0, threads: int = 8) -> None:
+        """`reserve`: bytes of the file system that are left to others."""
+        self._folder = StorageFolder(folder, reserve)
+        self._threads = Threads(threads, "content")
+        self._writers = Threads(threads, "drafts")  # apart: who opens content must not wait for a slow disk's writes
+
+    def close(self) -> None:
+        """Nothing can be asked of it afterwards."""
+        self._threads.close()
+        self._writers.close()
+
+    async def open(self, digest: Digest) -> FileContent | None:
+        try:
+            return await self._threads.run(partial(self._open, digest), _close)
+        except OSError:
+            # What cannot be opened is fetched again; whether it can be kept then, the lease tells.
+            return None
+
+    def _open(self, digest: Digest) -> FileContent:
+        descriptor = self._folder.open_to_read(self._folder.content_of(digest))
+        return FileContent(DescriptorFile(descriptor, self._threads), os.fstat(descriptor).st_size)
+
+    async def put(self, digest: Digest, content: bytes) -> None:
+        try:
+            await self._threads.run(partial(self._put, digest, content))
+        except OSError as error:
+            raise refusal_of("content cannot be kept", error) from error
+
+    def _put(self, digest: Digest, content: bytes) -> None:
+        if self._folder.has_content(digest, len(content)):
+            return
+        self._folder.demand_room()
+        descriptor, place = self._folder.open_temporary()
+        try:
+            write(descriptor, [content], 0)
+            os.fchmod(descriptor, 0o444)
+            self._folder.make_content(digest, place)
+        except OSError:
+            with suppress(OSError):
+                self._folder.remove(place)
+            raise
+        finally:
+            os.close(descriptor)
+
+    async def lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+        try:
+            return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
+        except OSError as error:
+            raise refusal_of("no draft can be had", error) from error
+
+    def _lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool
+    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+        for _ in range(_ATTEMPTS):
+            if not anew and self._folder.state_of(self._folder.content_of(digest)):
+                return None
+            self._folder.demand_room()
+            place = self._folder.draft_of(upstream, digest)
+            file = DescriptorFile(self._folder.open_to_write(place), self._threads)
+            try:
+                partial_blob = self._take(digest, place, file, anew=anew)
+            except BaseException:
+                file.close()
+                raise
+            if partial_blob is not None:
+                return partial_blob
+            file.close()
+        raise BlockingIOError(0, "others make and remove it all the time")
+
+    def _take(
+        self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
+    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+        """What the open draft is; None where it is none any more."""
+        try:
+            fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            followed = FollowedFilePartialBlob(file)
+            return None if followed.look().is_discarded else followed
+        if not self._folder.is_at(file.descriptor, place):
+            return None
+        is_whole = is_verified(os.fstat(file.descriptor))
+        if (is_whole or not anew) and self._folder.state_of(self._folder.content_of(digest)):
+            # It was made between our look and our opening, or by another upstream's draft.
+            self._folder.remove(place)
+            return None
+        if is_whole:
+            # Whoever filled it died one step before its end.
+            self._folder.make_content(digest, place)
+            return None
+        return FilePartialBlob(file, digest, place, self._folder, self._writers)
+
+    async def drop(self, digest: Digest) -> int:
+        try:
+            return await self._threads.run(partial(self._drop, digest))
+        except OSError:
+            return 0
+
+    def _drop(self, digest: Digest) -> int:
+        place = self._folder.content_of(digest)
+        there = self._folder.state_of(place)
+        if there is None:
+            return 0
+        self._folder.remove(place)
+        return there.st_size
+
+
+def _close(content: FileContent) -> None:
+    content.file.close()
+
+
+def _let_go(partial_blob: FilePartialBlob | FollowedFilePartialBlob | None) -> None:
+    """Of a lease that nobody waits for any more."""
+    if isinstance(partial_blob, FilePartialBlob):
+        partial_blob.end(keep=True)
+    if partial_blob is not None:
+        partial_blob.file.close()

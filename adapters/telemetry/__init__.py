@@ -1,0 +1,1 @@
+"""The log of events, the metrics, and the numbers that the workers share."""

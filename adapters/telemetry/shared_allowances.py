@@ -1,0 +1,75 @@
+"""What is left of each upstream's allowance, in memory that all workers share."""
+
+import mmap
+from collections.abc import Iterable, Iterator
+
+from domain.allowance import Allowance
+from domain.upstreams import Upstream
+
+_NUMBERS = 4  # of one allowance: limit, remaining, window, seen_at
+_BYTES = 8
+_TRIES = 100
+
+
+class SharedAllowances:
+    """One row for each worker, with room for each upstream, made before the workers are forked. `upstreams` are their
+    addresses; what is said of another has no room.
+
+    Counters are summed, but of allowances the newest is true, whoever met it. So each stands with its time, which is
+    0 while its writer, of which a row has one, is not done: whoever reads the same time before and after has read
+    numbers that belong together.
+    """
+
+    def __init__(self, rows: int, upstreams: Iterable[str] = ()) -> None:
+        self._rows = rows
+        self._places = {url: place for place, url in enumerate(dict.fromkeys(upstreams))}
+        size = max(1, rows * len(self._places)) * _NUMBERS * _BYTES
+        memory = memoryview(mmap.mmap(-1, size))
+        self._numbers, self._times = memory.cast("Q"), memory.cast("d")
+
+    def write(self, row: int, url: str, allowance: Allowance) -> None:
+        if url not in self._places:
+            return
+        start = self._start(row, url)
+        self._times[start + 3] = 0.0
+        numbers = (allowance.limit, allowance.remaining, allowance.window)
+        for place, number in enumerate(numbers, start):
+            self._numbers[place] = number
+        self._times[start + 3] = allowance.seen_at
+
+    def newest(self, url: str) -> Allowance | None:
+        if url not in self._places:
+            return None
+        known = [self._read(self._start(row, url)) for row in range(self._rows)]
+        return max((one for one in known if one), key=lambda one: one.seen_at, default=None)
+
+    def all(self) -> Iterator[tuple[str, Allowance]]:
+        """The address of each upstream that has said something, and the newest of that."""
+        for url in self._places:
+            if allowance := self.newest(url):
+                yield url, allowance
+
+    def _start(self, row: int, url: str) -> int:
+        return (row * len(self._places) + self._places[url]) * _NUMBERS
+
+    def _read(self, start: int) -> Allowance | None:
+        for _ in range(_TRIES):
+            seen_at = self._times[start + 3]
+            limit, remaining, window = self._numbers[start : start + 3]
+            if seen_at == self._times[start + 3]:
+                return Allowance(limit, remaining, window, seen_at) if seen_at else None
+        return None
+
+
+class WorkerAllowanceTable:
+    """Plays the AllowanceTable. `row` is this worker's."""
+
+    def __init__(self, shared: SharedAllowances, row: int) -> None:
+        self._shared = shared
+        self._row = row
+
+    def show(self, upstream: Upstream, allowance: Allowance) -> None:
+        self._shared.write(self._row, upstream.url, allowance)
+
+    def shown(self, upstream: Upstream) -> Allowance | None:
+        return self._shared.newest(upstream.url)

@@ -1,0 +1,277 @@
+"""One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Self
+
+import aiohttp
+from yarl import URL
+
+from adapters.upstream.addresses import ConfiguredOrigins, Reach, check_redirect, origin_of, parse_url
+from adapters.upstream.bodies import BodyReceiver, decoded
+from adapters.upstream.http_sessions import Sessions
+from adapters.upstream.request_limits import Gate
+from adapters.upstream.transport_errors import check_fields, sending, translated
+from application.ports.request_record import current_record
+from domain.content import is_web_page
+from domain.digest import Bytes
+from domain.errors import UpstreamBroken, UpstreamFault, UpstreamTooLong
+from domain.upstreams import Origin
+
+_OK = 200
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HOPS = 10
+_DRAINED = 16 * 1024
+# A signed address is good for GET only; asked by HEAD, object stores answer with one of these.
+_HEAD_REFUSED = frozenset({403, 405, 501})
+_METHOD_REFUSED = frozenset({405, 501})
+_ONE_BYTE = ("Range", "bytes=0-0")
+"""What is asked for by a GET that stands in for a HEAD: all of it would come in vain."""
+_PATIENCE_SECONDS = 3.0
+"""Whoever leaves after so long without an answer leaves because of the server. What several may be waiting for is not
+given up when they leave (application/concurrency.py, fills.py): it finds a silent server out when its time is over.
+"""
+_UNANSWERED = "no answer came"
+
+Check = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
+    `keeps_query`: the query goes on to where a redirect leads that says none of its own. `may_be_empty`: a HEAD may say
+    that the content has 0 bytes. `check` is called when it is
+    this request's turn, and raises where there is no sense in it any more. `is_probe`: it does not wait for a turn.
+    """
+
+    method: str
+    url: URL
+    headers: Sequence[tuple[str, str]] = ()
+    authorization: str | None = field(default=None, repr=False)
+    data: str | None = field(default=None, repr=False)
+    follow: bool = True
+    keeps_query: bool = False
+    may_be_empty: bool = False
+    check: Check | None = field(default=None, compare=False, repr=False)
+    is_probe: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        return origin_of(self.url)
+
+    def with_authorization(self, authorization: str | None) -> Self:
+        return replace(self, authorization=authorization)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The last answer, and whether it is the asked server's own rather than one that it redirected to."""
+
+    raw: aiohttp.ClientResponse
+    is_own: bool
+    receiver: BodyReceiver | None = None
+    """Where the body is large."""
+
+    @property
+    def status(self) -> int:
+        return self.raw.status
+
+    def header(self, name: str) -> str | None:
+        return self.raw.headers.get(name)
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        return tuple(self.raw.headers.getall(name, ()))
+
+    async def pieces(self) -> AsyncIterator[Bytes]:
+        """The body as it arrives. Raises UpstreamFault where it breaks off."""
+        with translated(_host(self.raw.url)):
+            if self.receiver:
+                async with aclosing(self.receiver.pieces()) as parts:
+                    async for part in parts:
+                        yield part
+                return
+            content = self.raw.content
+            try:
+                async for piece in content.iter_any():
+                    yield piece
+            except (aiohttp.ClientError, OSError):
+                # What had arrived before it broke off is good, but aiohttp tells of the end first. Without it, a
+                # download that breaks off again and again might never get any further.
+                if arrived := content._read_nowait(-1):  # noqa: SLF001 - there is no other way to it
+                    yield arrived
+                raise
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, decoded; raises UpstreamBroken where it is longer than `limit` bytes or cannot be decoded."""
+        return decoded(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
+
+
+class HttpClient:
+    """Speaks HTTP to one upstream and those that it sends us to. `agent` is our User-Agent; `configured` says where the
+    operator sends us, and so which addresses are not checked.
+    """
+
+    def __init__(self, sessions: Sessions, gate: Gate, agent: str, configured: ConfiguredOrigins) -> None:
+        self._sessions = sessions
+        self._gate = gate
+        self._agent = agent
+        self._configured = configured
+
+    def proxy_to(self, url: URL) -> str | None:
+        """The proxy that a request to there takes, None for a direct connection."""
+        return self._sessions.proxy_to(url)
+
+    @asynccontextmanager
+    async def request(self, request: Request) -> AsyncIterator[Response]:
+        """The answer, open until the context is left. Raises UpstreamFault, MirrorFault.
+
+        It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
+        """
+        async with nullcontext() if request.is_probe else self._gate.slot(), self._exchange(request) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _exchange(self, request: Request) -> AsyncIterator[Response]:
+        """A redirect is followed with the same method. Authorization is dropped for good at the first change of
+        scheme, host or port (CVE-2026-48978): storage refuses it, and it is none of storage's business.
+        """
+        url, authorization, method = request.url, request.authorization, request.method
+        narrowed: tuple[tuple[str, str], ...] = ()
+        for _ in range(_HOPS):
+            asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
+            if is_own := origin_of(url) == request.origin:
+                await self._turn(request)  # elsewhere it is storage's business
+            reach = self._configured.reach(request.origin, origin_of(url))
+            response = await self._send_or_cut(asked.with_authorization(authorization), reach)
+            if response is None:
+                method, narrowed = "GET", (_ONE_BYTE,)
+                continue
+            try:
+                target = _redirect_target(response, asked) if request.follow else None
+                if target is None and not _wants_get(asked, response, is_own=is_own):
+                    yield Response(response, is_own, BodyReceiver.take(response))
+                    return
+                await _drain(response)
+            finally:
+                response.release()
+            if target is None:
+                method, narrowed = "GET", (_ONE_BYTE,)
+                continue
+            check_redirect(request.origin, origin_of(target))
+            if origin_of(target) != request.origin:
+                authorization = None
+            url = target
+        raise UpstreamBroken("the upstream redirects without end")
+
+    async def _send_or_cut(self, request: Request, reach: Reach) -> aiohttp.ClientResponse | None:
+        """None where the connection was closed or reset instead of an answer to a HEAD: some servers do that."""
+        try:
+            return await self._send(request, reach)
+        except UpstreamFault as fault:
+            if request.method == "HEAD" and _was_cut(fault):
+                return None
+            raise
+
+    async def _turn(self, request: Request) -> None:
+        if not request.is_probe:
+            await self._gate.turn()
+        if request.check:
+            await request.check()
+
+    async def _send(self, request: Request, reach: Reach) -> aiohttp.ClientResponse:
+        method, url = request.method, request.url
+        headers = [*request.headers, ("User-Agent", self._agent)]
+        if request.authorization is not None:
+            headers.append(("Authorization", request.authorization))
+        check_fields(headers)
+        with sending(_host(url)):
+            session, proxy = self._sessions.way_to(url, reach)
+        send = partial(
+            session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
+        )
+        with sending(_host(url)), _patient():
+            try:
+                response = await send()
+            except aiohttp.ServerDisconnectedError:
+                # An idle connection that was closed just as we wrote on it. aiohttp repeats what is idempotent;
+                # a refresh grant may be repeated too, since its token does not rotate.
+                if method != "POST":
+                    raise
+                response = await send()
+        current_record().upstream_status = response.status
+        return response
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    try:
+        yield
+    except asyncio.CancelledError as left:
+        if loop.time() - began >= _PATIENCE_SECONDS:
+            left.add_note(_UNANSWERED)
+        raise
+
+
+def was_unanswered(left: asyncio.CancelledError) -> bool:
+    """Whether whoever asked left after a server had been silent for long enough to leave because of that."""
+    return _UNANSWERED in getattr(left, "__notes__", ())
+
+
+async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
+    """A whole body. Raises UpstreamTooLong where it is longer than `limit` bytes."""
+    content = bytearray()
+    async for piece in pieces:
+        content += piece
+        if len(content) > limit:
+            raise UpstreamTooLong(f"the upstream sent more than {limit} bytes where less was due")
+    return bytes(content)
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read what little an unwanted answer holds, so that its connection can be used again."""
+    if response.content_length is not None and response.content_length <= _DRAINED:
+        with translated(_host(response.url)):
+            await response.content.readany()
+
+
+def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | None:
+    location = response.headers.get("Location")
+    if response.status not in _REDIRECTS or location is None:
+        return None
+    target, query = parse_url(location), asked.url.raw_query_string
+    try:
+        target = target if target.scheme else parse_url(str(asked.url.join(target)))
+    except ValueError as error:
+        raise UpstreamBroken("the upstream redirects to an address that cannot be read") from error
+    if asked.keeps_query and query and not target.raw_query_string:
+        # registry.k8s.io forgets which page was asked; without it, the first one would come for ever.
+        return parse_url(f"{str(target).partition('#')[0].rstrip('?')}?{query}")
+    return target
+
+
+def _wants_get(asked: Request, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
+    """Whether the answer to a HEAD is none, so that a GET says more: the method is refused, the length is 0, or the
+    headers are those of a web page.
+    """
+    if asked.method != "HEAD":
+        return False
+    if response.status == _OK:
+        is_empty = response.content_length == 0 and not asked.may_be_empty
+        return is_empty or is_web_page(response.headers.get("Content-Type"))
+    return response.status in (_METHOD_REFUSED if is_own else _HEAD_REFUSED)
+
+
+def _was_cut(fault: UpstreamFault) -> bool:
+    """Whether a connection was made and then closed or reset, instead of an answer."""
+    cause = fault.__cause__
+    is_cut = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
+    return is_cut and not isinstance(cause, aiohttp.ClientConnectorError)
+
+
+def _host(url: URL) -> str:
+    return url.host or "the upstream"

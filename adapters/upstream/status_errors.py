@@ -1,0 +1,129 @@
+"""What an upstream's unsuccessful answer means."""
+
+import re
+from dataclasses import dataclass
+
+from yarl import URL
+
+from adapters.upstream.addresses import parse_url
+from adapters.upstream.client import Response
+from application.ports.upstream_registry import ResourceKind
+from domain.allowance import read_rate_limit
+from domain.challenge import Challenge, parse_challenges
+from domain.documents import is_nested_deeper, one_line, parse_object
+from domain.errors import (
+    BlobUnknown,
+    ContentUnknown,
+    Denied,
+    ManifestUnknown,
+    NameUnknown,
+    RangeUnsatisfiable,
+    ReferrersUnsupported,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamFault,
+    UpstreamRejected,
+    UpstreamThrottled,
+    UpstreamTimedOut,
+)
+
+_BODY_LIMIT = 64 * 1024
+_TEXT_LIMIT = 512
+_SERVER_ERRORS = 500
+_FORBIDDEN = 403
+_TIMED_OUT = frozenset({408, 504})
+_CLIENT_ERRORS = 400
+_NOT_IMPLEMENTED = frozenset({405, 501})
+_DETAIL_LEVELS = 16
+_UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
+    ResourceKind.MANIFEST: ManifestUnknown,
+    ResourceKind.BLOB: BlobUnknown,
+    ResourceKind.REFERRERS: ReferrersUnsupported,
+}
+
+
+@dataclass(frozen=True)
+class Told:
+    """The first error of an OCI error body; all empty where the body is anything else."""
+
+    code: str = ""
+    message: str = ""
+    detail: object = None
+
+
+async def refusal_of(response: Response, kind: ResourceKind | None = None) -> RegistryError:
+    """The error that an unsuccessful answer stands for. HTML, XML and text never pass on as they are."""
+    if not response.is_own and response.status in {401, 403}:
+        # Storage behind the registry: its refusal says nothing about this caller's rights.
+        return UpstreamBroken("the upstream's storage refused what the upstream sent us for")
+    told = await _told(response)
+    message = told.message or f"the upstream answered {response.status}"
+    match response.status:
+        case 401:
+            challenges = parse_challenges(response.lines("WWW-Authenticate"))
+            placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
+            return UpstreamChallenged(message, challenges=placed, detail=told.detail)
+        case 404:
+            return _unknown(told, kind)(message, detail=told.detail)
+        case 416:
+            return RangeUnsatisfiable(message, size=_whole_size(response))
+        case 429:
+            left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
+            retry_after = response.header("Retry-After")
+            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=told.detail)
+    return _plain(response.status, told, kind)(message, detail=told.detail)
+
+
+async def fault_of(response: Response) -> RegistryError:
+    """The same where no content was asked for: what would be the client's fault there is the upstream's here."""
+    refusal = await refusal_of(response)
+    is_told = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
+    return refusal if is_told else UpstreamBroken(refusal.message)
+
+
+def _placed(challenge: Challenge, asked: URL) -> Challenge:
+    """With a realm that means the same wherever it is read: a relative one would lead our clients to us."""
+    realm = challenge.get("realm")
+    if not challenge.is_bearer or not realm:
+        return challenge
+    try:
+        address = parse_url(realm)
+        return challenge if address.scheme else challenge.with_parameters(realm=str(asked.join(address)))
+    except (UpstreamBroken, ValueError):
+        return challenge  # whoever has to follow it says so
+
+
+def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:
+    if told.code == "NAME_UNKNOWN" or kind is None:
+        return NameUnknown
+    return _UNKNOWN.get(kind, NameUnknown)
+
+
+def _plain(status: int, told: Told, kind: ResourceKind | None) -> type[RegistryError]:
+    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or told.code == "UNSUPPORTED"):
+        return ReferrersUnsupported
+    if status == _FORBIDDEN:
+        return Denied
+    if status in _TIMED_OUT:
+        return UpstreamTimedOut
+    return UpstreamRejected if _CLIENT_ERRORS <= status < _SERVER_ERRORS else UpstreamBroken
+
+
+async def _told(response: Response) -> Told:
+    if response.raw.method == "HEAD":
+        return Told()
+    try:
+        document = parse_object(await response.read(_BODY_LIMIT)) or {}
+        first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
+        detail = first.get("detail")
+        # Printing what is nested deeply exhausts the interpreter's stack, as reading it does.
+        shown = None if is_nested_deeper(detail, _DETAIL_LEVELS) else detail
+        return Told(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
+    except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
+        return Told()
+
+
+def _whole_size(response: Response) -> int | None:
+    matched = re.fullmatch(r"bytes \*/([0-9]{1,19})", response.header("Content-Range") or "")
+    return int(matched[1]) if matched else None

@@ -1,0 +1,167 @@
+"""Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
+
+import json
+import math
+from datetime import datetime
+from urllib.parse import urlencode
+
+from authlib.oauth2.rfc6749.parameters import prepare_token_request
+from yarl import URL
+
+from adapters.upstream.addresses import origin_of, parse_url
+from adapters.upstream.client import Request
+from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.status_errors import fault_of
+from application.ports.token_relay import TokenRequest
+from domain.authorization import encode_basic
+from domain.challenge import Challenge
+from domain.documents import parse_object
+from domain.errors import CredentialsRefused, RealmRefused, UpstreamBroken, UpstreamChallenged
+from domain.ports import Clock
+from domain.realm_policy import RealmPolicy
+from domain.tokens import IssuedToken
+
+_OK = 200
+_BODY_LIMIT = 256 * 1024
+"""Bytes; it is parsed on the event loop."""
+_LENIENT_LIMIT = 64 * 1024
+_DEFAULT_LIFETIME = 60
+"""Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
+_LONGEST_LIFETIME = 24 * 3600
+"""Seconds; what is longer is taken for this. A token is then renewed early, and that is all."""
+_FORM = ("Content-Type", "application/x-www-form-urlencoded")
+
+
+class HttpTokenRelay:
+    """Plays the TokenRelay."""
+
+    def __init__(self, clients: UpstreamClients, realms: RealmPolicy, clock: Clock) -> None:
+        self._clients = clients
+        self._realms = realms
+        self._clock = clock
+
+    async def fetch(self, request: TokenRequest) -> IssuedToken:
+        realm = self._trusted_realm(request)
+        prepared = _refresh(request, realm) if request.refresh_token else _query(request, realm)
+        try:
+            async with self._clients.of(request.upstream).request(prepared) as response:
+                if response.status != _OK:
+                    raise await fault_of(response)
+                content = await response.read(_BODY_LIMIT)
+        except UpstreamChallenged as refused:
+            raise CredentialsRefused(f"refused upstream: {refused.message}", detail=refused.detail) from refused
+        return _token(content, request, int(self._clock.now()))
+
+    def _trusted_realm(self, request: TokenRequest) -> URL:
+        realm = parse_url(request.challenge.get("realm") or "")
+        if not realm.absolute:
+            realm = parse_url(request.upstream.url).join(realm)
+        try:
+            self._realms.check(request.upstream, origin_of(realm))
+        except UpstreamBroken as error:
+            raise RealmRefused("the upstream's challenge names no address to get tokens from") from error
+        return realm
+
+
+def _query(request: TokenRequest, realm: URL) -> Request:
+    """A GET, which every token server knows. Absent values are left out: `service=None` is a name too."""
+    asked = {
+        "service": _service(request.challenge),
+        "client_id": request.client_id,
+        "account": request.credentials.username if request.credentials else None,
+        "offline_token": "true" if request.offline else None,
+    }
+    pairs = [(name, value) for name, value in asked.items() if value]
+    pairs += [("scope", str(scope)) for scope in request.scopes]
+    query = "&".join(part for part in (realm.raw_query_string, urlencode(pairs)) if part)
+    url = URL(f"{_without_query(realm)}?{query}" if query else _without_query(realm), encoded=True)
+    credentials = request.credentials
+    return Request(
+        "GET",
+        url,
+        (("Accept-Encoding", "identity"),),
+        f"Basic {encode_basic(credentials)}" if credentials else None,
+    )
+
+
+def _refresh(request: TokenRequest, realm: URL) -> Request:
+    """A refresh grant (RFC 6749 section 6). Not redirected: its body is a credential."""
+    form = prepare_token_request(
+        "refresh_token",
+        refresh_token=request.refresh_token,
+        service=_service(request.challenge) or "",
+        client_id=request.client_id or "docker-image-proxy",
+        scope=str(request.scopes),
+    )
+    return Request("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
+
+
+def _service(challenge: Challenge) -> str | None:
+    """Header fields are read as UTF-8 with surrogates, which no address can hold. Raises UpstreamBroken."""
+    service = challenge.get("service")
+    try:
+        (service or "").encode()
+    except UnicodeError as error:
+        raise UpstreamBroken("the upstream's challenge names a service that is no text") from error
+    return service
+
+
+def _without_query(url: URL) -> str:
+    return str(url).partition("#")[0].partition("?")[0]
+
+
+def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
+    document = parse_object(content) or _lenient_object(content)
+    if document is None:
+        raise UpstreamBroken("the upstream's token server sent something else than a token")
+    text = document.get("token") or document.get("access_token")
+    if not isinstance(text, str) or not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise UpstreamBroken("the upstream's token server sent no token")
+    refresh = document.get("refresh_token")
+    return IssuedToken(
+        text,
+        _remaining(document.get("issued_at"), _lifetime(document.get("expires_in")), now),
+        now,
+        request.scopes,
+        refresh if isinstance(refresh, str) else None,
+    )
+
+
+def _lenient_object(content: bytes) -> dict[str, object] | None:
+    """The object in an answer whose numbers are no JSON (RFC 8259 section 6): NaN, Infinity, or beyond the range of a
+    double. Such a number can only be a lifetime, and the token beside it is good. Of small answers only: the parser of
+    the standard library is slow.
+    """
+    if len(content) > _LENIENT_LIMIT:
+        return None
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _lifetime(expires_in: object) -> int:
+    """Seconds. The specification wants a number; a numeric string is one too. A token whose lifetime is anything else
+    is good all the same, so the default is assumed, and a cap for what is longer.
+    """
+    try:
+        seconds = (
+            float(expires_in) if isinstance(expires_in, int | float | str) and expires_in is not True else math.nan
+        )
+    except (ValueError, OverflowError):
+        # float() refuses a whole number beyond its range, and a word.
+        return _LONGEST_LIFETIME if isinstance(expires_in, int) and expires_in > 0 else _DEFAULT_LIFETIME
+    return int(min(seconds, _LONGEST_LIFETIME)) if seconds >= 1 else _DEFAULT_LIFETIME
+
+
+def _remaining(issued_at: object, expires_in: int, now: int) -> int:
+    """Seconds that are left. A token may come out of the server's cache; but where its clock and ours disagree
+    so far that nothing would be left, its word on the lifetime is all there is.
+    """
+    try:
+        issued = datetime.fromisoformat(str(issued_at)).timestamp()
+    except (ValueError, OverflowError):
+        return expires_in
+    left = int(issued + expires_in - now)
+    return left if 0 < left < expires_in else expires_in

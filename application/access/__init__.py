@@ -1,0 +1,1 @@
+"""May this caller read this repository, and with whose credentials is the upstream asked."""

@@ -1,0 +1,74 @@
+"""CheckAccount: whose login this is, without holding up the event loop, and without hurry for who only guesses."""
+
+import hashlib
+
+from application.access.login_attempts import Attempt, LoginAttempts
+from application.concurrency import LruCache, SingleFlight
+from application.ports.slow_steps import SlowSteps
+from domain.access import Account, Credentials
+from domain.account_policy import AccountPolicy
+from domain.client_network import client_network
+
+_REMEMBERED = 16384
+
+
+class CheckAccount:
+    """The one way to an account by name and password, for the token endpoint and for Basic on a resource.
+
+    Right logins are remembered by a keyed fingerprint, for as long as the account has the same password, so that a
+    client that logs in for every pull costs a slow hash once. Wrong ones are not: what would be gained is time, and
+    for whoever guesses. `key` is a secret of this process.
+    """
+
+    def __init__(self, policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps, key: bytes) -> None:
+        self._policy = policy
+        self._attempts = attempts
+        self._steps = steps
+        self._key = key
+        self._right: LruCache[bytes, str] = LruCache(_REMEMBERED)
+        self._joined = SingleFlight()
+
+    async def __call__(self, credentials: Credentials, address: str) -> Account | None:
+        """The account, None where these credentials open none. `address` is the client's. Raises TooManyAttempts.
+
+        From where it was right before, a login waits for nobody. From elsewhere it does, or whoever guesses from
+        there would be told at once what is right, in spite of all slowing.
+        """
+        site, name = client_network(address), credentials.username
+        attempt = Attempt(site, name, self._policy.still_exists(name))
+        here = self._fingerprint(credentials, site)
+        if (account := self._remembered(here, name)) and self._attempts.trusts(attempt):
+            return account
+        # The same login many times at once, as docker sends it with each layer, is one attempt.
+        return await self._joined.do(here, lambda: self._check(credentials, attempt, here))
+
+    def is_unchanged(self, account: Account) -> bool:
+        """Whether the account still is what it was when the stamp was taken; asked for each token of an account."""
+        return self._policy.is_unchanged(account)
+
+    def close(self) -> None:
+        """At the end of this process, or of the settings that the accounts are of."""
+        self._steps.close()
+
+    async def _check(self, credentials: Credentials, attempt: Attempt, here: bytes) -> Account | None:
+        async with self._attempts.turn(attempt):
+            anywhere = self._fingerprint(credentials, None)
+            account = self._remembered(anywhere, credentials.username)
+            if account is None:
+                account = await self._steps.run(lambda: self._policy.authenticate(credentials))
+            if account is None:
+                self._attempts.wrong(attempt)
+                return None
+            self._attempts.right(attempt)
+            for fingerprint in (here, anywhere) if account.stamp else ():
+                self._right.put(fingerprint, account.stamp)
+            return account
+
+    def _remembered(self, fingerprint: bytes, name: str) -> Account | None:
+        """The account that this login opened before, with the stamp of that time; None where that has changed."""
+        account = Account(name, self._right.get(fingerprint) or "")
+        return account if self._policy.is_unchanged(account) else None
+
+    def _fingerprint(self, credentials: Credentials, site: str | None) -> bytes:
+        text = f"{'' if site is None else len(site)}:{site or ''}:{credentials.joined()}"
+        return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).digest()

@@ -1,0 +1,97 @@
+"""Grants: who may read which repository, as the upstream itself said not long ago."""
+
+from application.access.caller import Ask
+from application.concurrency import BackgroundTasks, LruCache
+from application.ports.grant_book import GrantStore
+from domain.cache_policy import CachePolicy
+from domain.ports import Clock
+from domain.records import (
+    ANONYMOUS_CALLER,
+    ANONYMOUS_CLASS,
+    CallerClass,
+    CallerId,
+    Grant,
+    class_of,
+    classes_for,
+    is_mirror,
+)
+from domain.upstreams import Source
+
+_REMEMBERED = 32768
+BELIEVED_SECONDS = 5.0
+"""So long a worker believes what it remembers of what all workers know."""
+# A grant that was written down so recently is not written again.
+_REWRITTEN_SHARE = 0.25
+
+
+class Grants:
+    """Earned by a success of the upstream to this very caller; ended by time, by the token's end, or by a refusal."""
+
+    def __init__(self, store: GrantStore, policy: CachePolicy, clock: Clock, background: BackgroundTasks) -> None:
+        self._store = store
+        self._policy = policy
+        self._clock = clock
+        self._background = background
+        self._known: LruCache[tuple[CallerId, Source], tuple[Grant, float]] = LruCache(_REMEMBERED)
+
+    async def live(self, ask: Ask) -> Grant | None:
+        """The grant by which the upstream need not be asked now."""
+        now = self._clock.now()
+        if now >= ask.identity.ends_at:
+            return None  # what the caller shows is not good any more, whatever was granted for it
+        known = self._remembered(ask.caller, ask.source) or await self._look_up(ask.caller, ask.source)
+        return known if known and now < known.ends_at else None
+
+    async def standing_in(self, ask: Ask) -> frozenset[CallerClass]:
+        """The classes of callers whose items this caller may get while the upstream cannot be asked: the caller's own
+        while its grant is live, the mirror's own and the anonymous one as long as theirs outlive an outage.
+
+        A grant is for a repository, but what else has come into that since was never part of it: so an item, or what a
+        tag means, is judged by whom the upstream gave it to.
+        """
+        classes = set(classes_for(ask.caller)) if await self.live(ask) else set()
+        if is_mirror(ask.caller) and await self._outliving(ask.caller, ask.source):
+            classes.add(class_of(ask.caller))
+        if await self._outliving(ANONYMOUS_CALLER, ask.source):
+            classes.add(ANONYMOUS_CLASS)
+        return frozenset(classes)
+
+    async def is_public(self, source: Source) -> bool:
+        """Whether nobody in particular was let in here, recently enough to say so while nobody can ask."""
+        return await self._outliving(ANONYMOUS_CALLER, source) is not None
+
+    def give(self, ask: Ask) -> None:
+        """The upstream let this caller in just now."""
+        now, times = self._clock.now(), self._policy.times_of(ask.source.upstream)
+        before = self._remembered(ask.caller, ask.source)
+        grant = Grant(ask.caller, ask.source, now, times.grant_end(now, ask.identity.ends_at))
+        if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
+            return
+        self._known.put((ask.caller, ask.source), (grant, now))
+        self._background.start(self._store.keep(grant, self._policy.kept_for(grant)))
+
+    async def end(self, ask: Ask) -> None:
+        """The upstream refused this caller. Kept waiting for: the next request may come to another worker."""
+        self._known.pop((ask.caller, ask.source))
+        await self._store.forget(ask.caller, ask.source)
+
+    def forget_all(self) -> None:
+        """What is in memory; the book has what is true."""
+        self._known.clear()
+
+    async def _outliving(self, caller: CallerId, source: Source) -> Grant | None:
+        grant = self._remembered(caller, source) or await self._look_up(caller, source)
+        return grant if grant and self._policy.outlives_an_outage(grant, self._clock.now()) else None
+
+    def _remembered(self, caller: CallerId, source: Source) -> Grant | None:
+        """For a moment only: another worker may have met a refusal since."""
+        known = self._known.get((caller, source))
+        return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
+
+    async def _look_up(self, caller: CallerId, source: Source) -> Grant | None:
+        grant = await self._store.find(caller, source)
+        if grant is None:
+            self._known.pop((caller, source))
+        else:
+            self._known.put((caller, source), (grant, self._clock.now()))
+        return grant

@@ -1,0 +1,234 @@
+"""LoginAttempts: whoever gives wrong passwords waits before the next is looked at, longer each time."""
+
+import asyncio
+import hashlib
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from application.concurrency import LruCache
+from application.ports.event_sink import EventSink
+from domain.errors import TooManyAttempts
+from domain.events import LoginRefused, LoginSlowed
+from domain.ports import Clock
+
+_COUNTED_SECONDS = 300.0
+"""After so long a wrong attempt is forgotten."""
+_PATIENCE = 10.0
+"""Seconds. Whoever would have to wait longer is sent away at once: clients give up on a silent server too."""
+_MOST_COUNTED = 40
+_DISTRUST = 20
+"""After so many, a login that is known is made to wait like any other. See `trusts`."""
+_LANES = 8192
+
+Pause = Callable[[float], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many wrong attempts cost nothing, and how many seconds the next one costs: `first`, doubled with each up to
+    `longest`. `is_strict`: of those that are still under way it is believed that they are wrong.
+    """
+
+    free: int
+    first: float
+    longest: float
+    is_strict: bool
+
+    def seconds(self, wrong: int) -> float:
+        """What is waited after so many wrong ones."""
+        return min(self.first * 2.0 ** (wrong - self.free), self.longest) if wrong >= self.free else 0.0
+
+
+OF_ACCOUNT = Pace(free=3, first=1, longest=8, is_strict=True)
+"""For one account from one address."""
+OF_RELAYED = Pace(free=3, first=1, longest=8, is_strict=False)
+"""For one account of an upstream from one address. Some registries give all clients one user name and each client its
+own token as the password (`AWS`, `oauth2accesstoken`, `gitlab-ci-token`), so many logins at once may all be correct.
+"""
+OF_ADDRESS = Pace(free=30, first=0.5, longest=4, is_strict=False)
+"""For one address, whatever the accounts: a whole office may be behind it, and log in at nine o'clock."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Somebody at this address wants to be this account. `exists`: there is such an account."""
+
+    address: str
+    account: str
+    exists: bool
+
+
+class _TooLongError(Exception):
+    """Its turn would come too late."""
+
+
+class _Counted:
+    """How often something happened of late, as far as it matters."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=_MOST_COUNTED)
+
+    def add(self) -> None:
+        self._times.append(self._clock.now())
+
+    def clear(self) -> None:
+        self._times.clear()
+
+    def count(self) -> int:
+        now = self._clock.now()
+        if self._times and self._times[-1] > now:
+            self._times.clear()  # the clock was set back: of how long ago they are nothing is known
+        while self._times and now - self._times[0] >= _COUNTED_SECONDS:
+            self._times.popleft()
+        return len(self._times)
+
+    def seconds_since(self) -> float:
+        """The last one; there is one."""
+        return self._clock.now() - self._times[-1]
+
+
+class _Lane:
+    """The attempts of one kind, first come first served. As many are under way at a time as may be wrong for nothing,
+    then one: so that those who come all at once get no more than those who come one after another.
+    """
+
+    def __init__(self, pace: Pace, clock: Clock) -> None:
+        self._pace = pace
+        self._clock = clock
+        self.wrong = _Counted(clock)
+        self.refused = _Counted(clock)
+        self._under_way = 0
+        self._waiting = 0
+        self._turn = asyncio.Lock()
+        self._ended = asyncio.Event()
+
+    def expected(self) -> float:
+        """How many seconds an attempt would wait that comes now."""
+        wrong = self.wrong.count()
+        is_counted = self._pace.is_strict or wrong >= self._pace.free
+        ahead = min(self._under_way + self._waiting, _MOST_COUNTED) if is_counted else 0
+        return self._due() + sum(self._pace.seconds(wrong + place) for place in range(1, ahead + 1))
+
+    @asynccontextmanager
+    async def turn(self, until: float, pause: Pause) -> AsyncIterator[None]:
+        """Around one attempt. Raises _TooLongError where wrong ones have it wait for longer than `until`."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                await self._wait(until, pause)
+                self._under_way += 1
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._ended.set()
+
+    def _due(self) -> float:
+        """In how many seconds the next one may be looked at."""
+        wrong = self.wrong.count()
+        return max(self._pace.seconds(wrong) - self.wrong.seconds_since(), 0.0) if wrong else 0.0
+
+    async def _wait(self, until: float, pause: Pause) -> None:
+        while True:
+            if self._under_way and self._under_way >= self._pace.free - self.wrong.count():
+                self._ended.clear()
+                await self._ended.wait()
+            elif not (due := self._due()):
+                return
+            elif self._clock.now() + due > until:
+                raise _TooLongError
+            else:
+                await pause(due)
+
+
+class LoginAttempts:
+    """Counts the wrong ones of each account from each address, and of each address; in this process's memory.
+
+    An account is slowed for one address at a time, so nobody can lock its owner out from elsewhere.
+    """
+
+    def __init__(
+        self, clock: Clock, events: EventSink, pause: Pause = asyncio.sleep, of_account: Pace = OF_ACCOUNT
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._pause = pause
+        self._pace = of_account
+        self._of_account: LruCache[tuple[str, bytes], _Lane] = LruCache(_LANES)
+        self._of_address: LruCache[str, _Lane] = LruCache(_LANES)
+
+    def trusts(self, attempt: Attempt) -> bool:
+        """Whether a login that was right from this address before is let in without waiting.
+
+        That tells somebody at the same address which password is right, however many he sends at once: he is not
+        kept waiting for that one. So it ends after some wrong ones, those that were sent away among them.
+        """
+        lane = self._of_account.get(_key(attempt))
+        return lane is None or lane.wrong.count() + lane.refused.count() < _DISTRUST
+
+    @asynccontextmanager
+    async def turn(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Around the check of one attempt, which waits for its turn. Raises TooManyAttempts.
+
+        First that of the account, in which nobody else is kept waiting.
+        """
+        address = self._lane_of_address(attempt)
+        if address.expected() > _PATIENCE:
+            # Before the account has a lane: or a flood of made up names would push the others out.
+            raise self._refusal(attempt, address.expected())
+        account = self._lane_of_account(attempt)
+        expected = max(account.expected(), address.expected())
+        if expected > _PATIENCE:
+            raise self._refusal(attempt, expected)
+        if expected > 0:
+            self._events.emit(LoginSlowed(_shown(attempt), attempt.address, math.ceil(expected)))
+        until = self._clock.now() + _PATIENCE
+        try:
+            async with account.turn(until, self._pause), address.turn(until, self._pause):
+                yield
+        except _TooLongError:
+            raise self._refusal(attempt, max(account.expected(), address.expected())) from None
+
+    def wrong(self, attempt: Attempt) -> None:
+        self._lane_of_account(attempt).wrong.add()
+        self._lane_of_address(attempt).wrong.add()
+
+    def right(self, attempt: Attempt) -> None:
+        """Says nothing of the others at this address."""
+        lane = self._lane_of_account(attempt)
+        lane.wrong.clear()
+        lane.refused.clear()
+
+    def _refusal(self, attempt: Attempt, seconds: float) -> TooManyAttempts:
+        """Makes nobody wait longer, or whoever does not stop would never be let in again; see `trusts`."""
+        if attempt.exists:
+            self._lane_of_account(attempt).refused.add()
+        wait = max(math.ceil(seconds), 1)
+        self._events.emit(LoginRefused(_shown(attempt), attempt.address, wait))
+        return TooManyAttempts(f"too many wrong logins; try again in {wait} seconds", retry_after=wait)
+
+    def _lane_of_account(self, attempt: Attempt) -> _Lane:
+        key = _key(attempt)
+        if (lane := self._of_account.get(key)) is None:
+            self._of_account.put(key, lane := _Lane(self._pace, self._clock))
+        return lane
+
+    def _lane_of_address(self, attempt: Attempt) -> _Lane:
+        if (lane := self._of_address.get(attempt.address)) is None:
+            self._of_address.put(attempt.address, lane := _Lane(OF_ADDRESS, self._clock))
+        return lane
+
+
+def _key(attempt: Attempt) -> tuple[str, bytes]:
+    """Of the name its hash: made up ones may be as long as a form, and there are thousands of lanes to fill."""
+    return attempt.address, hashlib.sha256(attempt.account.encode(errors="surrogatepass")).digest()
+
+
+def _shown(attempt: Attempt) -> str:
+    return attempt.account if attempt.exists else ""

@@ -1,0 +1,47 @@
+"""Provenance: for which upstream's clients stored content is served without fetching it from that upstream."""
+
+from application.access.caller import Ask
+from application.concurrency import BackgroundTasks, LruCache
+from application.ports.sent_content import SentContent
+from domain.access import ANONYMOUS
+from domain.access_rules import AccessRules
+from domain.digest import Digest
+from domain.records import ANONYMOUS_CLASS, class_of
+from domain.upstreams import Upstream
+
+_REMEMBERED = 32768
+
+
+class Provenance:
+    """Content is found by its digest, whichever upstream sent it. That another upstream speaks of the same digest, by a
+    200 to a HEAD for instance, is no proof that it has the content: it may say so of all digests, and would open the
+    private content of the first one to anybody. So it has to send the content itself once, unless the content is
+    public (`is_public`).
+    """
+
+    def __init__(self, sent: SentContent, rules: AccessRules, background: BackgroundTasks) -> None:
+        self._sent = sent
+        self._rules = rules
+        self._background = background
+        self._known: LruCache[tuple[Upstream, Digest], bool] = LruCache(_REMEMBERED)
+        """What was found to be served; it never becomes untrue."""
+
+    def is_public(self, ask: Ask) -> bool:
+        """Whether what the upstream sends to this caller is public: the upstream sends it without a login, and the
+        access rules of this mirror let callers without an account pull it.
+        """
+        return class_of(ask.caller) == ANONYMOUS_CLASS and self._rules.may_pull(ANONYMOUS, ask.source)
+
+    async def serves(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether stored content with this digest is served to those who may read it at this upstream."""
+        if self._known.get((upstream, digest)):
+            return True
+        is_served = await self._sent.serves(upstream, digest)
+        if is_served:
+            self._known.put((upstream, digest), True)
+        return is_served
+
+    def sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        """The upstream has sent all of it, and it was right. `is_public`: all of it is public."""
+        self._known.put((upstream, digest), True)
+        self._background.start(self._sent.keep(upstream, digest, is_public=is_public))

@@ -1,0 +1,249 @@
+"""ReadPermissions: may this caller read this very thing? Answered from memory, or by the upstream, to this caller."""
+
+from dataclasses import dataclass, replace
+
+from application.access.caller import Ask
+from application.access.grants import BELIEVED_SECONDS, Grants
+from application.concurrency import BackgroundTasks, LruCache, SingleFlight
+from application.ports.link_index import LinkIndex
+from application.ports.upstream_registry import (
+    Resource,
+    ResourceKind,
+    ResponseMetadata,
+    UpstreamRegistry,
+    UpstreamRequest,
+)
+from application.upstreams.outages import OUTAGE, Outages
+from domain.content import (
+    BLOB_MEDIA_TYPE,
+    MANIFEST_LIMIT,
+    MANIFEST_MEDIA_TYPES,
+    ByteRange,
+    signed_part,
+    tells_of_manifest,
+)
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    RangeUnsatisfiable,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamRejected,
+)
+from domain.names import Reference
+from domain.ports import Clock
+from domain.records import PERSONAL_CLASS, ContentKind, Item, Link, class_of, classes_for
+
+_REMEMBERED = 32768
+_ONE_BYTE = ByteRange(0, 0)
+_ANYTHING: tuple[str, ...] = ()
+_ANY_MANIFEST: tuple[str, ...] = (", ".join(MANIFEST_MEDIA_TYPES),)
+# A refused HEAD counts only after a refused GET: public.ecr.aws refuses every HEAD on a blob, and an address that
+# is signed for GET refuses HEAD too.
+REFUSED_HEAD = (UpstreamChallenged, Denied, ContentUnknown, UpstreamRejected)
+
+
+@dataclass(frozen=True)
+class ReadPermission:
+    """The caller may read it. `good_until`: so it may without being asked about again, in seconds since 1970."""
+
+    link: Link
+    good_until: float
+    warnings: tuple[str, ...] = ()
+
+
+class ReadPermissions:
+    """A hit needs a grant for the caller and a link for the thing; what is missing is asked of the upstream with the
+    caller's own right. To know a digest is no right to read it (CVE-2026-35172).
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, and where to remember the answer; the container names them
+        self,
+        registry: UpstreamRegistry,
+        grants: Grants,
+        links: LinkIndex,
+        outages: Outages,
+        background: BackgroundTasks,
+        clock: Clock,
+    ) -> None:
+        self._registry = registry
+        self.grants = grants
+        self._index = links
+        self._outages = outages
+        self._background = background
+        self._clock = clock
+        self._links: LruCache[Item, tuple[Link, float]] = LruCache(_REMEMBERED)
+        self._proofs = SingleFlight()
+
+    async def is_asked_first(self, ask: Ask) -> bool:
+        """Whether the caller's right is proven (`admit`) before anything that is not cached is fetched.
+
+        A caller whom the upstream refuses must not learn from what the upstream is asked, nor from how long that takes,
+        whether the content is cached. So what is asked first follows from the caller alone: without a live grant it is
+        what `admit` asks, with one it is the request that fetches (`as_fetched`). Where the right is the mirror's own,
+        nobody is refused what another gets.
+        """
+        return not ask.is_mirrors and await self.grants.live(ask) is None
+
+    async def admit(self, ask: Ask, item: Item, as_fetched: UpstreamRequest | None = None) -> ReadPermission:
+        """The caller's right to it. `as_fetched`: the request that would be sent were it not cached.
+
+        Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.
+        """
+        if known := await self.known(ask, item):
+            return known
+        link = await self._find(item)
+        proof = None if ask.is_mirrors or await self.is_asked_first(ask) else as_fetched
+        stand_in = await self.stand_in(ask, item)
+        try:
+            link = await self._outages.attempt(
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._proofs.do(
+                    (ask.caller, ask.right, item, proof), lambda: self._prove(ask, item, link, proof)
+                ),
+                has_stand_in=stand_in is not None,
+                manifests=item.kind is ContentKind.MANIFEST,
+            )
+        except OUTAGE as fault:
+            if stand_in is None:
+                raise
+            return self.stale(stand_in, fault)
+        return ReadPermission(link, 0.0)
+
+    async def stand_in(self, ask: Ask, item: Item) -> Link | None:
+        """The link by which the caller may have the item should the upstream not answer."""
+        link = await self._find(item)
+        return link if link and link.given_to & await self.grants.standing_in(ask) else None
+
+    def stale(self, stand_in: Link, fault: RegistryError) -> ReadPermission:
+        """What is given by a stand-in, with its Warning."""
+        return ReadPermission(stand_in, 0.0, (self._outages.stale(stand_in.item.source.upstream, fault),))
+
+    async def known(self, ask: Ask, item: Item) -> ReadPermission | None:
+        """The caller's right, where the upstream need not be asked: a live grant, and the item itself was given to
+        callers of this class, or to anonymous ones.
+        """
+        grant = await self.grants.live(ask)
+        link = await self._find(item) if grant else None
+        if grant is None or link is None or not link.given_to & classes_for(ask.caller):
+            return None
+        return ReadPermission(link, min(grant.ends_at, ask.identity.ends_at))
+
+    def record(self, ask: Ask, item: Item, metadata: ResponseMetadata, known: Link | None = None) -> Link:
+        """The upstream gave this item, or spoke of it, to this caller. Where it was silent, what was `known` stays."""
+        now, given_to = self._clock.now(), frozenset({class_of(ask.caller)})
+        believed = self._believed(item)
+        remembered = self._links.get(item)
+        before = remembered[0] if remembered else known
+        # Of what is not believed any more another worker may have withdrawn a class meanwhile.
+        others = believed or known
+        size = metadata.size if metadata.span is None else metadata.whole_size
+        if size == 0 and not item.digest.is_of_nothing:
+            size = None
+        default = BLOB_MEDIA_TYPE if item.kind is ContentKind.BLOB else ""
+        link = Link(
+            item,
+            metadata.media_type or (before.media_type if before else default),
+            before.size if before and size is None else size,
+            given_to | (others.given_to if others else frozenset()),
+        )
+        self.grants.give(ask)
+        # What the other classes were given is not believed for longer than since it was last read from the index.
+        self._links.put(item, (link, remembered[1] if believed and remembered else now))
+        # Also where it is only not believed any more: the link may have been pruned with its content.
+        if believed != link:
+            self._background.start(self._index.keep(replace(link, given_to=given_to), now))
+        return link
+
+    async def refused(self, ask: Ask, item: Item | None, error: Exception) -> None:
+        """The upstream's refusal ends what it had granted."""
+        if isinstance(error, UpstreamChallenged | Denied):
+            if self._clock.now() < ask.identity.ends_at:  # what an ended token earns says nothing of its owner
+                await self.grants.end(ask)
+            if item is not None and self.is_refusal_of_class(ask):
+                self._links.pop(item)
+                await self._index.forget(item, class_of(ask.caller))
+        elif item is not None and isinstance(error, ContentUnknown):
+            await self.unlink(item)
+
+    def is_refusal_of_class(self, ask: Ask) -> bool:
+        """Whether what is refused to this caller now is refused to all of its class. Each personal caller has a right
+        of its own: what one is refused, others may read.
+        """
+        return class_of(ask.caller) != PERSONAL_CLASS and self._clock.now() < ask.identity.ends_at
+
+    async def unlink(self, item: Item) -> None:
+        self._links.pop(item)
+        await self._index.forget(item)
+
+    def forget_all(self) -> None:
+        """What is in memory; the index has what is true."""
+        self._links.clear()
+        self.grants.forget_all()
+
+    async def _find(self, item: Item) -> Link | None:
+        if known := self._believed(item):
+            return known
+        link = await self._index.find(item)
+        if link is None:
+            self._links.pop(item)
+        else:
+            self._links.put(item, (link, self._clock.now()))
+        return link
+
+    def _believed(self, item: Item) -> Link | None:
+        """For a moment only: another worker may know better."""
+        known = self._links.get(item)
+        return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
+
+    async def _prove(self, ask: Ask, item: Item, known: Link | None, proof: UpstreamRequest | None) -> Link:
+        try:
+            metadata = await (self._headed(ask, proof) if proof else self._spoken_of(ask, item))
+        except REFUSED_HEAD as error:
+            await self.refused(ask, item, error)
+            raise
+        return self.record(ask, item, metadata, known)
+
+    async def _headed(self, ask: Ask, proof: UpstreamRequest) -> ResponseMetadata:
+        """The head of the answer to a GET, whose body is left."""
+        try:
+            return await self._metadata(ask, proof)
+        except RangeUnsatisfiable as outside:
+            return ResponseMetadata(size=outside.size)  # it is there
+
+    async def _spoken_of(self, ask: Ask, item: Item) -> ResponseMetadata:
+        if item.kind is ContentKind.BLOB:
+            resource, accept = Resource.blob(ask.source, item.digest), _ANYTHING
+        else:
+            resource, accept = Resource.manifest(ask.source, Reference(item.digest)), _ANY_MANIFEST
+        try:
+            try:
+                metadata = await self._metadata(ask, UpstreamRequest(resource, ask.right, head=True, accept=accept))
+            except REFUSED_HEAD:
+                metadata = await self._metadata(
+                    ask, UpstreamRequest(resource, ask.right, accept=accept, byte_range=_ONE_BYTE)
+                )
+            if item.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
+                return metadata
+            return await self._read(ask, item, UpstreamRequest(resource, ask.right, accept=accept))
+        except RangeUnsatisfiable as empty:
+            return ResponseMetadata(
+                size=empty.size
+            )  # it is there, and has not even the one byte that stands in for a HEAD
+
+    async def _read(self, ask: Ask, item: Item, fetch: UpstreamRequest) -> ResponseMetadata:
+        """The head of an answer that may be anything, after the body has proved that it is this manifest."""
+        async with self._registry.open(fetch) as answer:
+            metadata, content = answer.metadata, await answer.read(MANIFEST_LIMIT)
+        self._outages.saw(ask.source.upstream, ask.caller, metadata.allowance)
+        if not (item.digest.matches(content) or item.digest.matches(signed_part(metadata.media_type, content))):
+            raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
+        return metadata
+
+    async def _metadata(self, ask: Ask, fetch: UpstreamRequest) -> ResponseMetadata:
+        async with self._registry.open(fetch) as answer:
+            if fetch.resource.kind is ResourceKind.MANIFEST:
+                self._outages.saw(ask.source.upstream, ask.caller, answer.metadata.allowance)
+            return answer.metadata

@@ -1,0 +1,312 @@
+"""What it takes to fill a blob."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from application.access.caller import Ask
+from application.access.provenance import Provenance
+from application.access.read_permission import ReadPermissions
+from application.blobs.download import Download, PartialBlobLost
+from application.blobs.retries import Retries
+from application.blobs.write_batches import WriteBatches
+from application.concurrency import BackgroundTasks
+from application.eviction import Eviction
+from application.ports.content_store import ContentStore, FollowedPartialBlob, PartialBlob, StorageFull, StorageRefused
+from application.ports.event_sink import EventSink
+from application.ports.upstream_registry import (
+    Resource,
+    ResponseMetadata,
+    UpstreamRegistry,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from application.upstreams.outages import OUTAGE
+from domain.content import ByteRange
+from domain.digest import Bytes
+from domain.documents import one_line
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    RangeUnsatisfiable,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+)
+from domain.events import BytesFetched, DownloadResumed, DownloadStarted, WrongContent
+from domain.ports import Clock
+from domain.records import ContentKind, Item
+
+
+@dataclass(frozen=True)
+class DownloadDependencies:
+    """`retries`: how often in a row a download that broke off is gone on with, without one byte gained."""
+
+    store: ContentStore
+    registry: UpstreamRegistry
+    rights: ReadPermissions
+    eviction: Eviction
+    provenance: Provenance
+    events: EventSink
+    background: BackgroundTasks
+    retries: int
+    clock: Clock
+
+
+_LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
+
+
+class ContentChanged(Exception):
+    """What the upstream sends now does not go with what it sent before; the old draft leads nowhere."""
+
+
+class _WrongBlob(Exception):
+    """All of it came, and it is not what its digest says. No outage: to ask again would bring the same again."""
+
+
+class BlobFetcher:
+    """Holds the lease of one draft, and ends it."""
+
+    def __init__(self, download: Download, partial_blob: PartialBlob, parts: DownloadDependencies) -> None:
+        self._download = download
+        self._partial_blob = partial_blob
+        self._parts = parts
+        self._right = 0
+        self._room_until = partial_blob.size
+        """Up to this offset of the blob there is room in the cache."""
+        # Of bytes that were here before, it is not known to whom the upstream gave them.
+        self._is_public = not partial_blob.size
+
+    async def run(self) -> None:
+        """Returns when the blob is whole. Raises what ended it early."""
+        self._download.grows(self._partial_blob.size)
+        self._parts.events.emit(DownloadStarted())
+        try:
+            await self._until_whole()
+        except _WrongBlob:
+            # The commit has discarded it.
+            raise UpstreamBroken("the upstream sent a blob that is not what its digest says") from None
+        except (ContentChanged, StorageRefused):
+            await asyncio.shield(self._partial_blob.release(keep=False))
+            raise
+        except BaseException:
+            # Whoever asks next goes on from here.
+            await asyncio.shield(self._partial_blob.release(keep=self._partial_blob.size > 0))
+            raise
+        finally:
+            self._parts.eviction.promise(self._download.upstream, self._download.digest, 0)
+
+    async def _until_whole(self) -> None:
+        retries = Retries(self._parts.retries, self._parts.clock)
+        while True:
+            before = self._partial_blob.size
+            try:
+                await self._receive()
+            except _LOST_RIGHT as refused:
+                await self._next_right(refused)
+            except OUTAGE as fault:
+                if self._partial_blob.size > before:
+                    retries.progressed()
+                if not self._download.opened.done():
+                    raise
+                await retries.wait(fault)
+                self._tell_resumed(fault)
+            else:
+                return
+
+    async def _next_right(self, refused: RegistryError) -> None:
+        """A token may end while a large blob comes; whoever reads along may have a better one."""
+        ask = self._download.asks[self._right]
+        await self._parts.rights.refused(ask, self._item(ask), refused)
+        if not self._download.opened.done() or self._right + 1 >= len(self._download.asks):
+            raise refused
+        self._right += 1
+        self._tell_resumed(refused)
+
+    def _tell_resumed(self, reason: RegistryError) -> None:
+        upstream = self._download.asks[self._right].source.upstream.url
+        self._parts.events.emit(DownloadResumed(upstream, str(self._download.digest), one_line(reason.message)))
+
+    async def _receive(self) -> None:
+        """One answer of the upstream, and the verdict when it has come to its end."""
+        download, partial_blob, offset = self._download, self._partial_blob, self._partial_blob.size
+        ask = download.asks[self._right]
+        asked = ByteRange(offset, None) if offset else None
+        fetch = UpstreamRequest(Resource.blob(ask.source, download.digest), ask.right, byte_range=asked)
+        try:
+            async with self._parts.registry.open(fetch) as answer:
+                position = await self._place(ask, answer.metadata, offset)
+                await self._pour(answer, position)
+        except RangeUnsatisfiable as nothing_left:
+            if not offset:
+                raise
+            if nothing_left.size not in {None, offset}:
+                raise ContentChanged from None
+        if download.total is not None and partial_blob.size != download.total:
+            raise UpstreamBroken("the upstream broke the blob off")
+        size = partial_blob.size
+        if not await partial_blob.commit():
+            source = ask.source
+            self._parts.events.emit(WrongContent(source.upstream.url, str(source.repository), str(download.digest)))
+            raise _WrongBlob
+        self._parts.provenance.sent(download.upstream, download.digest, is_public=self._is_public)
+        download.is_whole()
+        # Not waited for, since readers are, and not to be lost where the service stops now.
+        self._parts.background.start(self._parts.eviction.added(download.digest, size))
+
+    async def _place(self, ask: Ask, metadata: ResponseMetadata, offset: int) -> int:
+        """Where in the blob the answer's body begins: where we asked (checked), or at 0 where ranges are unknown."""
+        download, span = self._download, metadata.span
+        total = metadata.size if span is None else metadata.whole_size
+        if span is not None and (span.start != offset or total not in {None, span.stop}):
+            raise UpstreamBroken("the upstream sent another range than was asked")
+        if download.total is not None and total not in {None, download.total}:
+            raise ContentChanged
+        self._parts.rights.record(ask, self._item(ask), metadata)
+        self._is_public = self._is_public and self._parts.provenance.is_public(ask)
+        if not download.opened.done():
+            download.total = total
+            download.opened.set_result(metadata)
+        download.total = total if download.total is None else download.total
+        if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
+            raise StorageFull("the blob is larger than the share of the cache for what is arriving")
+        return 0 if span is None else offset
+
+    async def _pour(self, answer: UpstreamResponse, position: int) -> None:
+        batches = WriteBatches(self._partial_blob, self._write, self._grown)
+        known = self._partial_blob.size
+        try:
+            async for piece in answer.pieces():
+                self._parts.events.emit(BytesFetched(len(piece)))
+                repeated = piece[: max(0, known - position)]
+                if repeated and not await self._partial_blob.holds(position, repeated):
+                    # An old beginning and a new rest would never be right together, and readers have had the old.
+                    raise ContentChanged
+                position += len(piece)
+                if fresh := piece[len(repeated) :]:
+                    await self._demand_room(position)
+                    await batches.add(fresh)
+        finally:
+            await batches.finish()  # also where it breaks off: what has come is kept
+
+    async def _demand_room(self, end: int) -> None:
+        """Room is made as bytes arrive, for all up to this offset of the blob and a step more: a declared size evicts
+        nothing.
+        """
+        download, missing = self._download, end - self._room_until
+        if missing > 0:
+            most = None if download.total is None else download.total - self._room_until
+            self._room_until += await self._parts.eviction.make_room_in_partial_blob(
+                download.upstream, download.digest, missing, most
+            )
+
+    async def _write(self, pieces: deque[Bytes]) -> None:
+        try:
+            await self._partial_blob.append(pieces)
+        except StorageFull:
+            await self._parts.eviction.make_room(sum(map(len, pieces)))
+            await self._partial_blob.append(pieces)
+
+    def _grown(self) -> None:
+        download, size = self._download, self._partial_blob.size
+        if size == download.size:
+            return
+        self._parts.eviction.promise(download.upstream, download.digest, self._room_until - size)
+        download.grows(size)
+
+    def _item(self, ask: Ask) -> Item:
+        return Item(ask.source, ContentKind.BLOB, self._download.digest)
+
+
+_LOOK_SECONDS = (0.002, 0.02)
+"""How often another process's draft is looked at: while it grows, and while it does not."""
+_SILENCE_SECONDS = 0.25
+"""After so long without growth it is tried whether the one who fills it is still alive."""
+
+
+class DownloadTask:
+    """Runs apart from the clients' requests: whoever began it may leave."""
+
+    def __init__(self, download: Download, parts: DownloadDependencies) -> None:
+        self._download = download
+        self._parts = parts
+
+    async def run(self) -> bool:
+        """Returns when nothing more will come. True: the upstream's content has changed under us, begin anew."""
+        try:
+            await self._run()
+        except ContentChanged:
+            self._download.fails(UpstreamBroken("the upstream sent the blob with another beginning than before"))
+            return True
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever reads is to meet it, and to tell of it
+            self._download.fails(error)
+        except BaseException:
+            self._download.fails(UpstreamBroken("the mirror stopped fetching this blob"))
+            raise
+        return False
+
+    async def _run(self) -> None:
+        download = self._download
+        followed: FollowedPartialBlob | None = None
+        while not download.is_over:
+            # Content that is here is adopted only where it is served for this upstream.
+            anew = not await self._parts.provenance.serves(download.upstream, download.digest)
+            lease = await self._parts.store.lease(download.upstream, download.digest, anew=anew)
+            if lease is None:
+                await self._adopt()
+                return
+            if download.size and lease.file.identity != download.file.identity:
+                await self._give_back(lease)
+                # To go on in another file would join an old beginning to a new rest.
+                raise PartialBlobLost
+            if not isinstance(lease, FollowedPartialBlob):
+                download.opens(lease.file)
+                await BlobFetcher(download, lease, self._parts).run()
+                return
+            if followed and followed.file.identity == lease.file.identity:
+                lease.file.close()  # still the same one, whose filler is only silent
+            else:
+                download.opens(lease.file)
+                followed = lease
+            if not download.opened.done():
+                download.opened.set_result(None)
+            await self._follow(followed)
+
+    async def _adopt(self) -> None:
+        """It was made whole by somebody else just now."""
+        stored = await self._parts.store.open(self._download.digest)
+        if stored is None:
+            raise PartialBlobLost  # and dropped again at once
+        if self._download.size and stored.file.identity != self._download.file.identity:
+            stored.file.close()
+            raise PartialBlobLost  # as above
+        self._download.opens(stored.file)
+        self._download.grows(stored.size)
+        self._download.is_whole()
+
+    async def _give_back(self, lease: PartialBlob | FollowedPartialBlob) -> None:
+        if not isinstance(lease, FollowedPartialBlob):
+            await lease.release(keep=lease.size > 0)
+        lease.file.close()
+
+    async def _follow(self, partial_blob: FollowedPartialBlob) -> None:
+        """Returns when it is whole, or when whoever filled it may be gone."""
+        download, quiet = self._download, 0.0
+        while quiet < _SILENCE_SECONDS:
+            state = partial_blob.look()
+            if state.size != download.size:
+                download.grows(state.size)
+                quiet = 0.0
+            if state.is_verified:
+                download.is_whole()
+                return
+            if state.is_discarded:
+                if not download.size:
+                    return
+                # For want of room, or because it was wrong: who goes on alone checks the whole.
+                raise PartialBlobLost
+            if not download.readers:
+                raise UpstreamBroken("nobody reads along any more")
+            pause = _LOOK_SECONDS[quiet > _LOOK_SECONDS[1]]
+            quiet += pause
+            await asyncio.sleep(pause)

@@ -1,0 +1,301 @@
+"""Passthrough: a blob from the upstream to one client, kept nowhere, checked on its way."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from itertools import pairwise
+
+from application.access.caller import Ask
+from application.access.read_permission import ReadPermissions
+from application.blobs.blob_query import BlobAnswer, BlobQuery, described
+from application.blobs.retries import Retries
+from application.ports.content_store import OpenFile
+from application.ports.event_sink import EventSink
+from application.ports.upstream_registry import (
+    Resource,
+    ResponseMetadata,
+    UpstreamRegistry,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from application.upstreams.outages import OUTAGE
+from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
+from domain.digest import Bytes, Digest, DigestCheck
+from domain.documents import one_line
+from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken
+from domain.events import BytesFetched, DownloadResumed, WrongContent
+from domain.ports import Clock
+from domain.records import ContentKind, Item
+
+_REREAD = 1024 * 1024
+_END = 2**63
+
+
+class Passthrough:
+    """Nobody receives a complete wrong body: the last piece waits until the digest is known to be right.
+
+    A body that the upstream breaks off is requested again from where it ended, `retries` times in a row without a byte.
+    """
+
+    def __init__(
+        self, registry: UpstreamRegistry, rights: ReadPermissions, events: EventSink, clock: Clock, retries: int
+    ) -> None:
+        self._registry = registry
+        self._rights = rights
+        self._events = events
+        self._clock = clock
+        self._retries = retries
+
+    async def open(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        """The blob, open until the stack is left."""
+        if query.byte_ranges:
+            return await self._several(stack, ask, query)
+        opened = await stack.enter_async_context(AsyncExitStack())
+        answer = await self._opened(opened, ask, query.digest, query.byte_range)
+        metadata, asked = answer.metadata, query.byte_range
+        if metadata.span is not None:
+            return self._partial(ask, query, answer, metadata.span, opened)
+        base = described(query.digest, metadata)
+        if metadata.size is None:
+            return replace(base, pieces=self._checked(ask, query.digest, self._counted(answer.pieces())))
+        extent = Span(0, metadata.size)
+        pieces = self._checked(ask, query.digest, self._continued(ask, query.digest, extent, answer, opened))
+        if asked is None:
+            return replace(base, pieces=pieces)
+        # The upstream ignores ranges, but clients that resume take nothing but a 206.
+        span = asked.of(metadata.size)
+        return replace(base, span=span, pieces=_cut(pieces, span))
+
+    async def _several(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        """Several parts, by one request upstream for each group of parts that are close together: object stores, where
+        most registries redirect to, do not answer several ranges in one request.
+        """
+        whole = replace(query, byte_ranges=())
+        opened = await stack.enter_async_context(AsyncExitStack())
+        first: UpstreamResponse | None = None
+        try:
+            first = await self._opened(opened, ask, query.digest, query.first_range)
+        except RangeUnsatisfiable as outside:
+            size = outside.size
+        else:
+            size = first.metadata.size if first.metadata.span is None else first.metadata.whole_size
+        spans = query.spans(size) if size is not None else ()
+        ignores_ranges = first is not None and first.metadata.span is None
+        if size is None or not spans or (ignores_ranges and not _ascend(spans)):
+            # Without a size there is no honest Content-Range, and one pass over the whole gives no parts out of order.
+            await opened.aclose()
+            return await self.open(stack, ask, whole)
+        groups = [list(spans)] if ignores_ranges else _grouped(spans)
+        base = described(query.digest, first.metadata) if first else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
+        pieces = self._of_groups(ask, query.digest, groups, first, opened)
+        return replace(base, size=size, pieces=pieces).in_part(spans)
+
+    async def _of_groups(
+        self, ask: Ask, digest: Digest, groups: list[list[Span]], first: UpstreamResponse | None, opened: AsyncExitStack
+    ) -> AsyncIterator[Bytes]:
+        """The bytes of all spans in order. `first`: an answer that is open already, used where it holds the whole first
+        group.
+        """
+        for group in groups:
+            wanted = Span(group[0].start, group[-1].stop)
+            begun = first if first is not None and _can_give(first, wanted) else None
+            first = None
+            async for piece in _picked(self._continued(ask, digest, wanted, begun, opened), wanted.start, group):
+                yield piece
+
+    async def metadata(self, ask: Ask, digest: Digest) -> ResponseMetadata:
+        """What a GET says of the whole blob, where a HEAD left out its length; without one no HEAD can be answered,
+        for clients would believe the 0 that stands in for it.
+        """
+        async with self._registry.open(UpstreamRequest(Resource.blob(ask.source, digest), ask.right)) as answer:
+            if not answer.metadata.size:
+                raise UpstreamBroken("the upstream does not say how long the blob is")
+            return answer.metadata
+
+    async def rest(
+        self, ask: Ask, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
+    ) -> AsyncIterator[Bytes]:
+        """The wanted bytes of a blob whose first `wanted.start` bytes somebody has got out of this file already.
+
+        `total` is the length that was promised. The digest is checked over those bytes and all that come now: an old
+        beginning and a new rest that do not belong together never make a whole.
+        """
+        check, position = DigestCheck(digest), wanted.start
+        while check.size < position:
+            known = await begun.read(check.size, min(check.size + _REREAD, position))
+            if not known:
+                raise UpstreamBroken("what was delivered of the blob cannot be read again")
+            check.update(known)
+        async with AsyncExitStack() as stack:
+            answer = await self._opened(stack, ask, digest, ByteRange(position, None) if position else None)
+            metadata, span = answer.metadata, answer.metadata.span
+            if span is not None and span.start != position:
+                raise UpstreamBroken("the upstream sent another range than was asked")
+            size = metadata.size if span is None else metadata.whole_size
+            if None not in {size, total} and size != total:
+                raise UpstreamBroken("the upstream sent the blob with another size than before")
+            if size is None:
+                fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
+            else:
+                fresh = self._continued(ask, digest, Span(position, size), answer, stack)
+            async for piece in _cut(self._held_back(ask, check, fresh, total), Span(0, wanted.length)):
+                yield piece
+
+    async def _opened(
+        self, stack: AsyncExitStack, ask: Ask, digest: Digest, asked: ByteRange | None
+    ) -> UpstreamResponse:
+        item = Item(ask.source, ContentKind.BLOB, digest)
+        fetch = UpstreamRequest(Resource.blob(ask.source, digest), ask.right, byte_range=asked)
+        try:
+            answer = await stack.enter_async_context(self._registry.open(fetch))
+        except RegistryError as error:
+            await self._rights.refused(ask, item, error)
+            raise
+        self._rights.record(ask, item, answer.metadata)
+        return answer
+
+    def _partial(
+        self, ask: Ask, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
+    ) -> BlobAnswer:
+        metadata, asked = answer.metadata, query.byte_range
+        wrong_size = metadata.size not in {None, span.length}
+        if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
+            raise UpstreamBroken("the upstream sent another range than was asked")
+        is_whole = span.start == 0 and (span.stop == metadata.whole_size or asked.last is None)
+        pieces = self._continued(ask, query.digest, span, answer, opened)
+        if is_whole:
+            pieces = self._checked(ask, query.digest, pieces)
+        return replace(described(query.digest, metadata), size=metadata.whole_size, span=span, pieces=pieces)
+
+    async def _continued(
+        self, ask: Ask, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
+    ) -> AsyncIterator[Bytes]:
+        """The wanted bytes, out of this answer to begin with; where the upstream breaks it off, the rest is requested
+        again. Raises what the last of the retries met.
+
+        `opened` holds the answers open, each until the next request: under a bound on the connections to the upstream,
+        that request would wait for the connection of an answer that is still open.
+        """
+        position, total = wanted.start, answer.metadata.whole_size if answer else None
+        retries = Retries(self._retries, self._clock)
+        while True:
+            try:
+                if answer is None:
+                    await opened.aclose()
+                    answer = await self._opened(opened, ask, digest, ByteRange(position, wanted.stop - 1))
+                    _demand(answer, Span(position, wanted.stop), total)
+                async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
+                    position += len(piece)
+                    retries.progressed()
+                    yield piece
+                if position >= wanted.stop:
+                    return
+                raise UpstreamBroken("the upstream broke the blob off")
+            except _OtherRange:
+                raise UpstreamBroken("the upstream sent another range than was asked") from None
+            except OUTAGE as fault:
+                await opened.aclose()
+                answer = None
+                await retries.wait(fault)
+                reason = one_line(fault.message)
+                self._events.emit(DownloadResumed(ask.source.upstream.url, str(digest), reason))
+
+    def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
+        return self._held_back(ask, DigestCheck(promised), pieces)
+
+    async def _held_back(
+        self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
+    ) -> AsyncIterator[Bytes]:
+        held: Bytes = b""
+        async for piece in pieces:
+            check.update(piece)
+            if total is not None and check.size > total:
+                raise UpstreamBroken("the upstream sent more of the blob than there is")
+            if held:
+                yield held
+            held = piece
+        if not check.holds:
+            source = ask.source
+            self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(check.promised)))
+            raise UpstreamBroken("the upstream sent a blob that is not what its digest says")
+        if held:
+            yield held
+
+    async def _counted(self, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
+        async for piece in pieces:
+            self._events.emit(BytesFetched(len(piece)))
+            yield piece
+
+
+class _OtherRange(Exception):
+    """The upstream does not give the range that was asked; another request would bring the same."""
+
+
+def _demand(answer: UpstreamResponse, wanted: Span, total: int | None) -> None:
+    """Raises _OtherRange where the answer to a repeated request is not the rest of what was begun."""
+    span, size = answer.metadata.span, answer.metadata.whole_size
+    if span is None:
+        if wanted.start == 0 or (answer.metadata.size or 0) >= wanted.stop:
+            return
+    elif span == wanted and (total is None or size in {None, total}):
+        return
+    raise _OtherRange
+
+
+def _can_give(answer: UpstreamResponse, wanted: Span) -> bool:
+    """Whether the body of this answer has all the wanted bytes."""
+    span = answer.metadata.span
+    return span is None or (span.start <= wanted.start and wanted.stop <= span.stop)
+
+
+def _out_of(answer: UpstreamResponse, wanted: Span) -> AsyncIterator[Bytes]:
+    """The wanted bytes out of an answer. One that has no others is read to its end, so that its connection can be used
+    again.
+    """
+    metadata = answer.metadata
+    start = metadata.span.start if metadata.span else 0
+    if start == wanted.start and metadata.size == wanted.length:
+        return answer.pieces()
+    return _cut(answer.pieces(), Span(wanted.start - start, wanted.stop - start))
+
+
+def _ascend(spans: Sequence[Span]) -> bool:
+    return all(before.stop <= after.start for before, after in pairwise(spans))
+
+
+def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
+    """Spans of which each begins shortly behind the one before it are fetched together."""
+    groups = [[spans[0]]]
+    for before, after in pairwise(spans):
+        if before.stop <= after.start <= before.stop + CLOSE_BYTES:
+            groups[-1].append(after)
+        else:
+            groups.append([after])
+    return groups
+
+
+async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span]) -> AsyncIterator[Bytes]:
+    """The bytes of ascending spans out of bytes that begin at `start`."""
+    position, index = start, 0
+    async for piece in pieces:
+        stop = position + len(piece)
+        while index < len(spans) and spans[index].start < stop:
+            span = spans[index]
+            if wanted := piece[max(0, span.start - position) : span.stop - position]:
+                yield wanted
+            if span.stop > stop:
+                break
+            index += 1
+        position = stop
+
+
+async def _cut(pieces: AsyncIterator[Bytes], span: Span) -> AsyncIterator[Bytes]:
+    """The bytes of the span out of the whole."""
+    position = 0
+    async for piece in pieces:
+        wanted = piece[max(0, span.start - position) : max(0, span.stop - position)]
+        position += len(piece)
+        if wanted:
+            yield wanted
+        if position >= span.stop:
+            return

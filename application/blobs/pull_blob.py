@@ -1,0 +1,250 @@
+"""PullBlob: one blob, whole or a part of it: from the cache, along with what fills it, or past it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+from application.access.access_request import Caller, Wish
+from application.access.authorize import Authorize
+from application.access.caller import Ask, CallerIdentities
+from application.access.challenges import Challenges
+from application.access.provenance import Provenance
+from application.access.read_permission import ReadPermission, ReadPermissions
+from application.blobs.blob_query import BlobAnswer, BlobQuery, Piece, described, linked
+from application.blobs.download import Download, PartialBlobLost
+from application.blobs.passthrough import Passthrough
+from application.blobs.running_downloads import RunningDownloads
+from application.concurrency import LruCache, SingleFlight
+from application.eviction import Eviction
+from application.ports.content_store import ContentStore, FilePart, StorageRefused, StoredContent
+from application.ports.event_sink import EventSink
+from application.ports.upstream_registry import Resource, ResponseMetadata, UpstreamRequest
+from domain.content import ByteRange, Span
+from domain.digest import Digest
+from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable
+from domain.events import ContentAsked, ContentDamaged, DownloadJoined
+from domain.records import ContentKind, Item
+from domain.upstream_table import UpstreamTable
+
+_REMEMBERED = 4096
+_WHOLE = ByteRange(0, None)
+_NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
+
+
+class PullBlob:
+    """Nobody gets a byte of cached content, nor of what is on its way into the cache, without a right of his own."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - who may, what is here, and where it comes from; the container names them
+        self,
+        authorize: Authorize,
+        refusals: Challenges,
+        upstreams: UpstreamTable,
+        callers: CallerIdentities,
+        rights: ReadPermissions,
+        store: ContentStore,
+        provenance: Provenance,
+        eviction: Eviction,
+        downloads: RunningDownloads,
+        stream: Passthrough,
+        events: EventSink,
+    ) -> None:
+        self._authorize = authorize
+        self._refusals = refusals
+        self._upstreams = upstreams
+        self._callers = callers
+        self._rights = rights
+        self._store = store
+        self._provenance = provenance
+        self._eviction = eviction
+        self._downloads = downloads
+        self._stream = stream
+        self._events = events
+        self._checks = SingleFlight()
+        self._intact: LruCache[Digest, object] = LruCache(_REMEMBERED)
+
+    @asynccontextmanager
+    async def open(self, caller: Caller, query: BlobQuery) -> AsyncIterator[BlobAnswer]:
+        """The blob, open until the context is left.
+
+        Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault; while the pieces are
+        read only UpstreamFault.
+        """
+        source = self._upstreams.source_of(query.name, query.naming)
+        right = await self._authorize(Wish.to_read(caller, source, query.name))
+        with self._refusals.by_upstream(right):
+            ask = await self._callers.ask(right, source)
+            async with AsyncExitStack() as stack:
+                if query.head or query.known:
+                    yield await self._described(ask, query)
+                else:
+                    yield await self._delivered(stack, ask, query)
+
+    async def _described(self, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        admission = await self._rights.admit(ask, _item(ask, query))
+        answer = linked(admission.link, admission.warnings)
+        if query.known or answer.size or query.digest.is_of_nothing:
+            return answer
+        # A HEAD upstream may have proved the right without a length.
+        if stored := await self._stored(ask, query.digest):
+            stored.file.close()
+            self._eviction.used(query.digest)
+            return replace(answer, size=stored.size)
+        return described(query.digest, await self._stream.metadata(ask, query.digest))
+
+    async def _delivered(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        stored = await self._stored(ask, query.digest)
+        if stored is not None:
+            stack.callback(stored.file.close)
+            admission = await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+            if admission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
+                self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
+                return self._from_file(query, admission, stored)
+            await self._damaged(query.digest)
+        elif await self._rights.is_asked_first(ask):
+            await self._rights.admit(ask, _item(ask, query))
+        self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
+        if self._downloads.is_unfit(ask.source.upstream, query.digest):
+            return await self._stream.open(stack, ask, query)
+        if not query.is_partial or await self._is_filled_for(ask, query):
+            return await self._along(stack, ask, query)
+        answer = await self._stream.open(stack, ask, query)
+        asked = sum(span.length for span in answer.spans) or (answer.span.length if answer.span else answer.size or 0)
+        self._downloads.asked_in_part(ask, query.digest, asked, answer.size)
+        return answer
+
+    def _as_fetched(self, ask: Ask, query: BlobQuery) -> UpstreamRequest:
+        """The first request upstream for a blob that is not here."""
+        asked = query.first_range
+        if query.byte_range == _WHOLE and not self._downloads.is_unfit(ask.source.upstream, query.digest):
+            asked = None  # the whole is fetched into the cache
+        return UpstreamRequest(Resource.blob(ask.source, query.digest), ask.right, byte_range=asked)
+
+    # --- whole, and here ---
+
+    async def _stored(self, ask: Ask, digest: Digest) -> StoredContent | None:
+        """Open content, where it is here and served for this upstream: to be closed by the caller."""
+        if not await self._provenance.serves(ask.source.upstream, digest):
+            return None
+        return await self._store.open(digest)
+
+    def _from_file(self, query: BlobQuery, admission: ReadPermission, stored: StoredContent) -> BlobAnswer:
+        self._eviction.used(query.digest)
+        spans = query.spans(stored.size)
+        parts = [FilePart(stored.file.descriptor, span.start, span.stop) for span in spans or (Span(0, stored.size),)]
+        return replace(
+            linked(admission.link, admission.warnings),
+            size=stored.size,
+            pieces=_each(parts),
+            damaged=lambda: self._damaged(query.digest),
+        ).in_part(spans)
+
+    async def _is_intact(self, digest: Digest, stored: StoredContent) -> bool:
+        """Whether a stored file is right, although an upstream says another size. A power cut may have shortened the
+        file, or the size is wrong; only its digest decides, or an upstream could have any shared content removed. A
+        file that was found right is not hashed again.
+        """
+        if self._intact.get(digest) == stored.file.identity:
+            return True
+        try:
+            is_right = await self._checks.do(digest, lambda: self._eviction.is_right(digest))
+        except StorageRefused:
+            return False  # what cannot be read is fetched again
+        if is_right:
+            self._intact.put(digest, stored.file.identity)
+        return bool(is_right)
+
+    async def _damaged(self, digest: Digest) -> None:
+        self._events.emit(ContentDamaged(str(digest)))
+        await self._eviction.drop(digest)
+
+    # --- on its way ---
+
+    async def _is_filled_for(self, ask: Ask, query: BlobQuery) -> bool:
+        """Whether the fill can give these parts: all from the beginning, or what it has already."""
+        asked = query.byte_range
+        if asked == _WHOLE:
+            return True
+        download = self._downloads.running(ask.source.upstream, query.digest)
+        if download is None or download.total is None:
+            return False
+        # Before anything is said of it, its size too.
+        await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+        spans = query.spans(download.total)
+        if all(span.stop <= download.readable for span in spans):
+            return True
+        # A client that goes on where it was cut off reads along; for a part that is far ahead nobody waits.
+        return asked is not None and asked.last is None and spans[0].start <= download.readable
+
+    async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+        try:
+            download, metadata, admission = await self._joined(stack, ask, query)
+        except (StorageRefused, PartialBlobLost):
+            return await self._stream.open(stack, ask, query)
+        download.offer(ask)
+        base = (
+            linked(admission.link, admission.warnings)
+            if admission
+            else described(query.digest, metadata or ResponseMetadata())
+        )
+        if download.total is None:
+            download.total = base.size
+        size = download.total
+        spans = query.spans(size) if size is not None else ()
+        return replace(base, size=size, pieces=self._pieces(download, ask, spans)).in_part(spans)
+
+    async def _joined(
+        self, stack: AsyncExitStack, ask: Ask, query: BlobQuery
+    ) -> tuple[Download, ResponseMetadata | None, ReadPermission | None]:
+        """A fill that has been opened, what the upstream answered to it, and the caller's right if that was not the
+        answer to this very request. Raises StorageRefused, or the refusal of the caller's own question.
+        """
+        while True:
+            is_own = self._downloads.running(ask.source.upstream, query.digest) is None
+            download = self._downloads.join(ask, query.digest)
+            stack.enter_context(download.reading())
+            if not is_own:
+                self._events.emit(DownloadJoined())
+            try:
+                metadata = await asyncio.shield(download.opened)
+            except RegistryError as error:
+                # Somebody else's refusal is none of ours: then we ask ourselves. But who waited for an upstream that
+                # fails shares that: in turn, each would wait as long again.
+                if is_own or isinstance(error, _NOBODYS_FAULT):
+                    raise
+                await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+                continue
+            # Only the request that began it has been answered by the upstream; all others are still to be let in, the
+            # same caller's too, whose right may have ended since.
+            admission = (
+                None
+                if is_own and metadata
+                else await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+            )
+            if is_own or not isinstance(download.failure, RegistryError):
+                return download, metadata, admission
+
+    async def _pieces(self, download: Download, ask: Ask, spans: Sequence[Span]) -> AsyncIterator[Piece]:
+        """The bytes of each span; the whole for none."""
+        bounds: list[tuple[int, int | None]] = [(span.start, span.stop) for span in spans]
+        for start, stop in bounds or [(0, download.total)]:
+            position = start
+            try:
+                async for part in download.parts(start, stop):
+                    yield part
+                    position = part.stop
+            except (StorageRefused, PartialBlobLost):
+                # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
+                rest = Span(position, 2**63 if stop is None else stop)
+                async for piece in self._stream.rest(ask, download.digest, download.file, rest, download.total):
+                    yield piece
+
+
+def _item(ask: Ask, query: BlobQuery) -> Item:
+    return Item(ask.source, ContentKind.BLOB, query.digest)
+
+
+async def _each(parts: Sequence[FilePart]) -> AsyncIterator[Piece]:
+    for part in parts:
+        if part.start < part.stop:
+            yield part

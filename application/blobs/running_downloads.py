@@ -1,0 +1,145 @@
+"""RunningDownloads: the blobs that this process is fetching, each once from each upstream, for however many want it."""
+
+import asyncio
+from contextvars import copy_context
+
+from application.access.caller import Ask
+from application.blobs.download import Download
+from application.blobs.fetch_blob import DownloadDependencies, DownloadTask
+from application.concurrency import LruCache
+from application.ports.content_store import StorageFull, StorageRefused
+from application.ports.upstream_queue import QueueWatch, watched_by
+from domain.cache_policy import Room, is_worth_a_download
+from domain.digest import Digest
+from domain.events import StorageBroke, StorageRanFull
+from domain.ports import Clock
+from domain.upstreams import Upstream
+
+_ABANDONED_SECONDS = 300.0
+"""So long a download goes on that nobody reads any more; what there is by then is kept for the next one."""
+_UNREAD_AT_ONCE = 4
+"""So many downloads run in this process at a time without a reader."""
+_LOOK_SECONDS = 5.0
+_UNFIT_SECONDS = 60.0
+_UNFIT_REMEMBERED = 1024
+_ASKED_REMEMBERED = 4096
+
+_Key = tuple[Upstream, Digest]
+
+
+class RunningDownloads:
+    """At most one download of a blob per upstream in this process; the store's lease limits it to one across processes.
+
+    A download belongs to an upstream and a digest. The same blob may be downloaded from two upstreams at once: a client
+    of the faster upstream does not wait for the slower one, and a wrong byte of one upstream does not spoil the other.
+    """
+
+    def __init__(self, parts: DownloadDependencies, room: Room, clock: Clock) -> None:
+        self._parts = parts
+        self._room = room
+        self._clock = clock
+        self._running: dict[_Key, Download] = {}
+        self._tasks: dict[Download, asyncio.Task[None]] = {}
+        self._unread: dict[Download, float] = {}
+        self._unfit: LruCache[_Key, float] = LruCache(_UNFIT_REMEMBERED)
+        self._asked_in_part: LruCache[_Key, tuple[int, int]] = LruCache(_ASKED_REMEMBERED)
+        """How many requests for parts there were, and for how many bytes."""
+
+    def running(self, upstream: Upstream, digest: Digest) -> Download | None:
+        """The fill to join, None where there is none."""
+        download = self._running.get((upstream, digest))
+        return download if download and not download.is_over else None
+
+    def join(self, ask: Ask, digest: Digest) -> Download:
+        """The fill that is under way; else a new one, begun with this ask's right."""
+        return self.running(ask.source.upstream, digest) or self._start(Download(digest, ask))
+
+    def asked_in_part(self, ask: Ask, digest: Digest, size: int, total: int | None) -> None:
+        """A client was given `size` bytes of a blob of `total` bytes past the cache. Where requests for parts show
+        enough interest in the whole, its download is begun, unless too many run without a reader already.
+        """
+        key = ask.source.upstream, digest
+        count, asked = self._asked_in_part.get(key) or (0, 0)
+        count, asked = count + 1, asked + size
+        self._asked_in_part.put(key, (count, asked))
+        if total is None or not is_worth_a_download(count, asked, total):
+            return
+        if len(self._all_unread()) < _UNREAD_AT_ONCE:
+            self.join(ask, digest)
+
+    def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether there is no cache, or there was no room a moment ago for this upstream's blob: then it is not even
+        begun.
+        """
+        if not self._room.bound:
+            return True
+        until = self._unfit.get((upstream, digest))
+        return until is not None and self._clock.now() < until
+
+    def end_abandoned(self) -> None:
+        """Called now and then."""
+        now = self._clock.now()
+        self._unread = {download: self._unread.get(download, now) for download in self._all_unread()}
+        for download, since in self._unread.items():
+            if now >= since + _ABANDONED_SECONDS:
+                self._end(download)
+
+    def _all_unread(self) -> list[Download]:
+        return [download for download in self._running.values() if not download.readers and not download.is_over]
+
+    def _left_unread(self, download: Download) -> None:
+        """Where too many go on without a reader, those end first that nobody has read for longest; what they have by
+        then is kept.
+        """
+        now = self._clock.now()
+        self._unread.pop(download, None)
+        self._unread = {one: self._unread.get(one, now) for one in self._all_unread()}
+        by_time = sorted(self._unread, key=lambda one: self._unread[one])
+        for one in by_time[: max(0, len(by_time) - _UNREAD_AT_ONCE)]:
+            self._end(one)
+
+    def _end(self, download: Download) -> None:
+        # Once: a second time would break off the orderly end that the first began.
+        if (task := self._tasks.get(download)) and not task.cancelling():
+            task.cancel()
+
+    async def finished(self) -> None:
+        """Returns when nothing is being fetched any more. What nobody reads ends as it does otherwise."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=_LOOK_SECONDS)
+            self.end_abandoned()
+
+    async def close(self) -> None:
+        """End all."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, download: Download) -> Download:
+        self._running[download.upstream, download.digest] = download
+        # The context of the request that began it: the access log tells what the upstream answered to it.
+        with watched_by(QueueWatch(lambda: download.readers > 0)):
+            task = asyncio.create_task(self._run(download), context=copy_context())
+        self._tasks[download] = task
+        download.left_unread = self._left_unread
+        return download
+
+    async def _run(self, download: Download) -> None:
+        key = download.upstream, download.digest
+        try:
+            begin_anew = await DownloadTask(download, self._parts).run()
+        finally:
+            self._tasks.pop(download, None)
+            if self._running.get(key) is download:
+                del self._running[key]
+        if isinstance(download.failure, StorageRefused):
+            self._parts.events.emit(
+                StorageRanFull(str(download.digest))
+                if isinstance(download.failure, StorageFull)
+                else StorageBroke(str(download.digest), str(download.failure))
+            )
+            self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
+        # Once: an upstream whose answers never go together would be asked for ever.
+        if begin_anew and not download.is_anew and not self.running(*key):
+            self._start(Download(download.digest, download.asks[0], is_anew=True))

@@ -1,0 +1,157 @@
+"""What several want at the same time is done once."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
+from contextlib import asynccontextmanager, suppress
+from contextvars import Context
+from typing import Any, Generic, TypeVar
+
+from application.ports.upstream_queue import SharedWork, current_watch, watched_by
+
+T = TypeVar("T")
+
+
+class SingleFlight:
+    """Runs one task for each key. Whoever waits may leave: the others still get what they wait for."""
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, tuple[asyncio.Task[Any], SharedWork]] = {}
+
+    async def do(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `start` gives or raises, to all who ask with the same key while it runs."""
+        if key not in self._running:
+            work = SharedWork()
+            with watched_by(work):
+                task = asyncio.create_task(start())
+            self._running[key] = task, work
+            task.add_done_callback(lambda done: self._finished(key, done))
+        running, work = self._running[key]
+        with work.followed_by(current_watch()):
+            found: T = await asyncio.shield(running)
+            return found
+
+    def _finished(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        self._running.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody complains where all who waited have left
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LruCache(Generic[K, V]):
+    """Forgets what was longest not looked at. `weight` and `bound` are in the same unit, entries where not said."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._weight = 0
+        self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: K, value: V, weight: int = 1) -> None:
+        self.pop(key)
+        self._entries[key] = value, weight
+        self._weight += weight
+        while self._weight > self._bound:
+            self.pop(next(iter(self._entries)))
+
+    def pop(self, key: K) -> None:
+        if entry := self._entries.pop(key, None):
+            self._weight -= entry[1]
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._weight = 0
+
+
+class BackgroundTasks:
+    """Keeps hold of tasks. What they raise is their own business: ports for it say that they raise nothing."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        # A context of its own: the access log of the request that caused it is not for it to write into.
+        task = asyncio.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def until_done(step: "asyncio.Future[Any]") -> None:
+    """For whoever was cancelled while he waited for the step: wait for its end, however often that is cancelled too."""
+    while not step.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([step])
+
+
+Item = TypeVar("Item")
+
+_SLICE_SECONDS = 0.01
+
+
+async def in_slices(items: Iterable[Item]) -> AsyncIterator[Item]:
+    """The items, one after another. Other tasks run whenever 10 ms have been spent on them."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _SLICE_SECONDS
+    for item in items:
+        yield item
+        if loop.time() >= end:
+            await asyncio.sleep(0)
+            end = loop.time() + _SLICE_SECONDS
+
+
+class SharedFetch(Generic[T]):
+    """One fetch under way. `result` is what it got, None as long as it has nothing and where it failed."""
+
+    def __init__(self) -> None:
+        self.result: T | None = None
+        self.done = asyncio.Event()
+        self._work = current_watch()
+
+    async def wait(self) -> T | None:
+        """The result, when the fetch has ended."""
+        with self._work.followed_by(current_watch()):
+            await self.done.wait()
+        return self.result
+
+
+class SharedFetches(Generic[T]):
+    """Joined gives one answer to all who ask the same with the same right. Here each looks for himself, because what
+    one was given is no proof of another's right.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[Hashable, SharedFetch[T]] = {}
+
+    def under_way(self, *keys: Hashable) -> SharedFetch[T] | None:
+        """The first turn that is under way for one of these keys."""
+        return next((turn for key in keys if (turn := self._under_way.get(key))), None)
+
+    def also(self, key: Hashable, other: Hashable) -> None:
+        """Who asks by the `other` key waits for the turn of `key` too, where that is under way."""
+        if turn := self._under_way.get(key):
+            self._under_way.setdefault(other, turn)
+
+    @asynccontextmanager
+    async def lead(self, *keys: Hashable) -> AsyncIterator[SharedFetch[T]]:
+        """The turn of these keys, none of which may be under way. It ends with the context."""
+        turn = SharedFetch[T]()
+        self._under_way.update(dict.fromkeys(keys, turn))
+        try:
+            yield turn
+        finally:
+            for key in [key for key, known in self._under_way.items() if known is turn]:
+                del self._under_way[key]
+            turn.done.set()

@@ -1,0 +1,207 @@
+"""Browse: the lists that a registry keeps: repositories, tags, referrers."""
+
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlencode
+
+from application.access.access_request import Caller, Purpose, Right, Wish
+from application.access.authorize import Authorize
+from application.access.challenges import Challenges
+from application.access.pull_rules import PullRules
+from application.concurrency import in_slices
+from application.ports.upstream_registry import Resource, UpstreamRegistry, UpstreamRequest
+from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
+from domain.digest import Digest
+from domain.documents import all_members_of, members_of, print_json, print_members, scalar_of, strings_of
+from domain.errors import UpstreamBroken
+from domain.links import next_link
+from domain.names import RepositoryName
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.uri import percent_encoded
+from domain.warning_headers import warning
+
+Query = tuple[tuple[str, str], ...]
+_IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")
+_TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
+_JOINED_PAGES = 20
+"""Nobody waits for more."""
+_NAMES_LIMIT = 50_000
+"""Names on one page of a catalog that we look into; the time to read them grows with their number."""
+_EMPTY_PAGE_LIMIT = 4096
+_OTHERS_LIMIT = 256 * 1024
+"""Bytes beside the list of a page."""
+_EMPTY = b"[]"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One page. `next_query` is the query string of the page after it, None on the last one."""
+
+    content: bytes
+    media_type: str = "application/json"
+    next_query: str | None = None
+    filters_applied: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Listings:
+    """Passes pages on as they are, but for the name and for lists that an upstream writes as null."""
+
+    def __init__(
+        self,
+        authorize: Authorize,
+        refusals: Challenges,
+        upstreams: UpstreamTable,
+        registry: UpstreamRegistry,
+        rules: PullRules,
+    ) -> None:
+        self._authorize = authorize
+        self._refusals = refusals
+        self._upstreams = upstreams
+        self._registry = registry
+        self._rules = rules
+
+    async def tags(self, caller: Caller, name: RepositoryName, query: Query, naming: Naming = NO_NAMING) -> Listing:
+        """One page of the tags of a repository, under the name that the client uses."""
+        source = self._upstreams.source_of(name, naming)
+        right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
+        page = await self._page(right, Resource.tags(source, query), ("application/json",))
+        found = _list_of(page.content, "tags")
+        if found.get("tags") and scalar_of(found.get("name")) == str(name):
+            return page
+        tags = found.get("tags", _EMPTY)
+        return replace(page, content=_printed(page.content, found, {"name": print_json(str(name)), "tags": tags}))
+
+    async def repositories(
+        self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING
+    ) -> Listing:
+        """One page of the upstream's catalog, without the names that the caller may not pull. So a page may be short,
+        even empty, and not be the last.
+
+        Its Link leads on from a name, which must be none of those either. Where it would be, the next page is joined
+        to this one, which may then be a long one.
+        """
+        right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
+        page, names, hidden = await self._catalog(right, upstream, query)
+        if names is None:
+            return page
+        size, is_changed = len(page.content), bool(hidden)
+        for _ in range(_JOINED_PAGES):
+            following = tuple(parse_qsl(page.next_query or ""))
+            if hidden.isdisjoint(value for _, value in following):
+                return _with_repositories(page, names) if is_changed else page
+            another, more, hidden = await self._catalog(right, upstream, following)
+            size += len(another.content)
+            if size > MANIFEST_LIMIT:
+                break
+            names, is_changed = names + (more or []), True
+            warnings = tuple(dict.fromkeys((*page.warnings, *another.warnings)))
+            page = replace(page, next_query=another.next_query, warnings=warnings)
+        return replace(_with_repositories(page, names), next_query=None, warnings=(_TOO_LONG, *page.warnings))
+
+    async def referrers(
+        self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
+    ) -> Listing:
+        """The manifests that refer to this one, as an OCI index."""
+        source = self._upstreams.source_of(name, naming)
+        right = await self._authorize(Wish.to_read(caller, source, name))
+        page = await self._page(right, Resource.referrers(source, digest, query), (INDEX_MEDIA_TYPE,))
+        return replace(page, content=check_index(page.content), media_type=INDEX_MEDIA_TYPE)
+
+    async def _catalog(
+        self, right: Right, upstream: Upstream, query: Query
+    ) -> tuple[Listing, list[str] | None, frozenset[str]]:
+        """A page, the names on it that the caller is shown, and those that are left out. The names are None where none
+        could be left out; the page is then complete.
+        """
+        page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
+        found = _list_of(page.content, "repositories")
+        if "repositories" not in found:
+            page = replace(page, content=_printed(page.content, found, {"repositories": _EMPTY}))
+        if not self._rules.hide_names:
+            return page, None, frozenset()
+        names = _names_in(found.get("repositories", _EMPTY))
+        shown, hidden = [], set()
+        async for name in in_slices(names):
+            if self._rules.shows(right.gate, name):
+                shown.append(name)
+            else:
+                hidden.add(name)
+        return page, shown, frozenset(hidden)
+
+    async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
+        with self._refusals.by_upstream(right):
+            async with self._registry.open(UpstreamRequest(resource, right.upstream, accept=accept)) as answer:
+                content, metadata = await answer.read(MANIFEST_LIMIT), answer.metadata
+        page = Listing(
+            content,
+            next_query=following_query(next_link(metadata.link), resource.query),
+            filters_applied=metadata.filters_applied,
+            warnings=metadata.warnings,
+        )
+        if resource.query and sorted(parse_qsl(page.next_query or "")) == sorted(resource.query):
+            # The next page is the one that was just asked for. A client that believed it would never come to an end.
+            return replace(page, next_query=None, warnings=(_IN_CIRCLES, *page.warnings))
+        return page
+
+
+def repositories_of(content: bytes) -> list[str]:
+    """The names in a catalog. Raises UpstreamBroken where it holds something else, or more names than a page can."""
+    return _names_in(_list_of(content, "repositories").get("repositories", _EMPTY))
+
+
+def _names_in(listed: bytes) -> list[str]:
+    if listed.count(b'"') > 2 * _NAMES_LIMIT:
+        raise UpstreamBroken(f"the upstream sent a catalog page with more than {_NAMES_LIMIT} names")
+    try:
+        return strings_of(listed)
+    except ValueError as error:
+        raise UpstreamBroken("the upstream sent a catalog with something else than names in it") from error
+
+
+def _with_repositories(page: Listing, names: list[str]) -> Listing:
+    found = _list_of(page.content, "repositories")
+    return replace(page, content=_printed(page.content, found, {"repositories": print_json(names)}))
+
+
+def following_query(target: str | None, asked: Query) -> str | None:
+    """The query of the next page's address, with all that was asked and that it leaves out: filters and the page size.
+    None where there is no next page.
+
+    Only the query is used: where the upstream's address leads to is not looked at. `last` is a position in the list and
+    not repeated.
+    """
+    query = percent_encoded(target.partition("#")[0].partition("?")[2]) if target else ""
+    if not query:
+        return None
+    told = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    missing = [(name, value) for name, value in asked if name not in told and name != "last"]
+    return f"{query}&{urlencode(missing)}" if missing else query
+
+
+def _list_of(content: bytes, member: str) -> dict[str, bytes]:
+    """The list of a page, and its name, where they are there. Registries write an empty list as null, or leave it out;
+    then nothing else is there but the name.
+
+    Raises UpstreamBroken for a JSON object that is no such list: a portal's answer, an error with status 200.
+    """
+    found = members_of(content, "name", member)
+    if found is None:
+        raise UpstreamBroken("the upstream sent a list that is no JSON object")
+    listed = found.get(member)
+    if listed is None:
+        is_list = len(content) <= _EMPTY_PAGE_LIMIT and not all_members_of(content).keys() - {"name"}
+    else:
+        is_list = listed == b"null" or listed.startswith(b"[")
+    if not is_list:
+        raise UpstreamBroken(f"the upstream sent a list without {member}")
+    return {name: value for name, value in found.items() if value != b"null"}
+
+
+def _printed(content: bytes, found: dict[str, bytes], wanted: dict[str, bytes]) -> bytes:
+    """The page with these members instead of its own. Its other members stay, unless there is so much of them that it
+    would hold the event loop up.
+    """
+    others = len(content) - sum(map(len, found.values()))
+    kept = all_members_of(content) if others <= _OTHERS_LIMIT else {}
+    return print_members(kept | wanted)

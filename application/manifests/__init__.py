@@ -1,0 +1,1 @@
+"""How a manifest is found by tag or digest, cached and delivered."""

@@ -1,0 +1,72 @@
+"""ManifestCache: manifests by digest, the hot ones in memory, the others in the content store."""
+
+from application.access.caller import Ask
+from application.access.provenance import Provenance
+from application.concurrency import LruCache
+from application.eviction import Eviction
+from application.ports.content_store import ContentStore, StorageFailed, StorageFull
+from application.ports.event_sink import EventSink
+from domain.digest import Digest
+from domain.events import ContentDamaged, StorageBroke
+from domain.upstreams import Upstream
+
+_MEMORY = 24 * 1024 * 1024
+"""Bytes in each worker; some ten thousand manifests of the usual size."""
+
+
+class ManifestCache:
+    """Gives bytes only after they have been hashed, in this process, since they were read."""
+
+    def __init__(self, store: ContentStore, eviction: Eviction, provenance: Provenance, events: EventSink) -> None:
+        self._store = store
+        self._eviction = eviction
+        self._provenance = provenance
+        self._events = events
+        self._hot: LruCache[Digest, bytes] = LruCache(_MEMORY)
+
+    async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
+        """None where it is not there, is not any more what it should be, or is not served for this upstream."""
+        content = await self.look(digest) if await self._provenance.serves(upstream, digest) else None
+        if content is not None:
+            self._eviction.used(digest)
+        return content
+
+    async def look(self, digest: Digest) -> bytes | None:
+        """As `get`, but it does not count as being used."""
+        content = self._hot.get(digest)
+        if content is None and (content := await self._read(digest)) is not None:
+            self._hot.put(digest, content, len(content))
+        return content
+
+    async def put(self, ask: Ask, digest: Digest, content: bytes) -> None:
+        """Keep a manifest whose digest has been checked, and which the upstream has sent to this caller. Where there is
+        no room it is not kept.
+        """
+        try:
+            await self._store.put(digest, content)
+        except StorageFull:
+            return
+        except StorageFailed as error:
+            self._events.emit(StorageBroke(str(digest), str(error)))
+            return
+        self._hot.put(digest, content, len(content))
+        self._provenance.sent(ask.source.upstream, digest, is_public=self._provenance.is_public(ask))
+        await self._eviction.added(digest, len(content))
+
+    def forget_all(self) -> None:
+        """What is in memory; the store has what is true."""
+        self._hot.clear()
+
+    async def _read(self, digest: Digest) -> bytes | None:
+        stored = await self._store.open(digest)
+        if stored is None:
+            return None
+        try:
+            content = await stored.read()
+        finally:
+            stored.file.close()
+        if digest.matches(content):
+            return content
+        self._events.emit(ContentDamaged(str(digest)))
+        await self._eviction.drop(digest)
+        return None

@@ -1,0 +1,155 @@
+"""ResolveTag: what a tag means for these media types: as it was just now, as it is, or as it was."""
+
+from dataclasses import replace
+
+from application.access.caller import Ask
+from application.access.read_permission import REFUSED_HEAD, ReadPermissions
+from application.manifests.cached_tags import CachedTags
+from application.manifests.fetch_manifest import FetchManifest
+from application.manifests.manifest_cache import ManifestCache
+from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
+from application.upstreams.outages import OUTAGE, Outages
+from domain.errors import ContentUnknown, Denied, RegistryError, UpstreamChallenged, UpstreamThrottled
+from domain.names import Tag
+from domain.records import CachedTag, TagKey, class_of, classes_for
+from domain.variants import variant_of
+
+
+class _ChangedAndThrottled(Exception):
+    """A HEAD said that the tag means something else now, and the GET of that was answered 429."""
+
+    def __init__(self, fault: UpstreamThrottled) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class ResolveTag:
+    """Within its time a tag is answered from here; then a HEAD says whether it still means the same."""
+
+    def __init__(
+        self,
+        rights: ReadPermissions,
+        cached_tags: CachedTags,
+        manifest_cache: ManifestCache,
+        fetch: FetchManifest,
+        outages: Outages,
+    ) -> None:
+        self._rights = rights
+        self._cached_tags = cached_tags
+        self._manifest_cache = manifest_cache
+        self._fetch = fetch
+        self._outages = outages
+
+    async def __call__(self, ask: Ask, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
+        """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
+        query = replace(query, asked_at=self._cached_tags.now())
+        variant = variant_of(query.accept)
+        if variant is None:
+            return await self._outages.attempt(
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._asked(ask, query, None, None),
+                has_stand_in=False,
+                manifests=True,
+            )
+        key = TagKey(ask.source, tag, variant)
+        cached_tag = await self._cached_tags.find(key, classes_for(ask.caller))
+        held = await self._held(cached_tag) if cached_tag else None
+        grant = await self._rights.grants.live(ask) if held else None
+        if cached_tag and held and grant and self._cached_tags.is_fresh(cached_tag):
+            good_until = min(self._cached_tags.fresh_until(cached_tag), grant.ends_at, ask.identity.ends_at)
+            return self._answer(cached_tag, held, good_until=good_until)
+        stand_in = await self._stand_in(ask, query, key)
+        try:
+            return await self._outages.attempt(
+                ask.source.upstream,
+                ask.caller,
+                lambda: self._asked(ask, query, key, cached_tag if held else None),
+                has_stand_in=stand_in is not None,
+                manifests=True,
+            )
+        except _ChangedAndThrottled as changed:
+            if stand_in is None:
+                raise changed.fault from None
+            return self._stale(*stand_in, changed.fault)
+        except OUTAGE as fault:
+            if stand_in is None:
+                raise
+            if isinstance(fault, UpstreamThrottled):
+                # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
+                await self._cached_tags.extend(stand_in[0])
+            return self._stale(*stand_in, fault)
+
+    async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[CachedTag, bytes] | None:
+        """What may be told should the upstream fail, where this caller may be told it then."""
+        cached_tag = await self._cached_tags.stand_in(key, query.accept, await self._rights.grants.standing_in(ask))
+        held = await self._held(cached_tag) if cached_tag else None
+        return (cached_tag, held) if cached_tag and held else None
+
+    async def _held(self, cached_tag: CachedTag) -> bytes | None:
+        return await self._manifest_cache.get(cached_tag.key.source.upstream, cached_tag.digest)
+
+    def _answer(
+        self, cached_tag: CachedTag, content: bytes, *, good_until: float = 0.0, warning: str = ""
+    ) -> ManifestAnswer:
+        warnings = (warning,) if warning else ()
+        return ManifestAnswer(
+            cached_tag.media_type, cached_tag.digest, len(content), content, warnings, good_until, is_hit=True
+        )
+
+    def _stale(self, cached_tag: CachedTag, content: bytes, fault: RegistryError) -> ManifestAnswer:
+        return self._answer(cached_tag, content, warning=self._outages.stale(cached_tag.key.source.upstream, fault))
+
+    async def _asked(
+        self, ask: Ask, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
+    ) -> ManifestAnswer:
+        try:
+            return await self._newest(ask, query, key, cached_tag)
+        except ContentUnknown:
+            if key:
+                await self._cached_tags.forget(key.source, key.tag)
+            raise
+        except (UpstreamChallenged, Denied):
+            if key and self._rights.is_refusal_of_class(ask):
+                await self._cached_tags.withdraw(key.source, key.tag, class_of(ask.caller))
+            raise
+
+    async def _newest(
+        self, ask: Ask, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
+    ) -> ManifestAnswer:
+        """A mark is learnt not before what the tag means is here: a HEAD may say what the GET then does not get any
+        more, and what the tag meant before would not stand in.
+        """
+        told = await self._told(ask, query, cached_tag)
+        if told is None:
+            return await self._fetch.get(ask, query, key)
+        if query.is_content_with(told.digest):
+            return await self._learnt(ask, key, told)
+        # The HEAD spoke of content that may be here; it is fetched only where it is not.
+        held = await self._manifest_cache.get(ask.source.upstream, told.digest)
+        if held is not None:
+            return await self._learnt(ask, key, replace(told, content=held, size=len(held), is_hit=True))
+        try:
+            return await self._fetch.get(ask, query, key, told)
+        except UpstreamThrottled as fault:
+            raise _ChangedAndThrottled(fault) from fault
+
+    async def _learnt(self, ask: Ask, key: TagKey | None, told: ManifestAnswer) -> ManifestAnswer:
+        if key:
+            await self._cached_tags.learn(key, told.digest, told.media_type, class_of(ask.caller))
+            self._fetch.tag_means(key.source, key.tag, told.digest)
+        return told
+
+    async def _told(self, ask: Ask, query: ManifestQuery, cached_tag: CachedTag | None) -> ManifestAnswer | None:
+        """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""
+        if not (cached_tag or query.head or query.known):
+            return None
+        try:
+            told = await self._fetch.head(ask, query)
+        except REFUSED_HEAD:
+            if cached_tag is None:
+                raise
+            return None  # counts only when a GET is refused too
+        if told and not cached_tag and not query.is_content_with(told.digest):
+            return None
+        return told

@@ -1,0 +1,171 @@
+"""InspectCache: what an operator asks of the cache, and does to it."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from application.eviction import Eviction
+from application.manifests.manifest_cache import ManifestCache
+from application.ports.content_store import ContentStore
+from application.ports.epoch import Epoch
+from application.ports.link_index import LinkIndex
+from application.ports.storage_keeper import Space, StorageMaintenance
+from application.ports.tag_index import TagIndex
+from application.ports.usage_index import UsageIndex, Used
+from domain.digest import Digest
+from domain.manifest_tree import ManifestWalk, descriptors_of
+from domain.names import Tag
+from domain.ports import Clock
+from domain.records import CachedTag
+from domain.upstreams import Source, Upstream
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """`size` in bytes of all content; `oldest` and `newest` use in seconds since 1970, None where there is none."""
+
+    count: int
+    size: int
+    space: Space
+    tags: int
+    oldest: float | None
+    newest: float | None
+
+
+@dataclass(frozen=True)
+class TagEntry:
+    """A tag, and how much of it is here: `held` of `size` bytes; None where its manifest is not."""
+
+    cached_tag: CachedTag
+    size: int | None
+    held: int | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One piece of content after it was hashed again."""
+
+    used: Used
+    is_right: bool
+
+
+class InspectCache:
+    """Works on the same folder and index as a running service, and beside it."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - everything that is kept; the container names them
+        self,
+        store: ContentStore,
+        maintenance: StorageMaintenance,
+        usage: UsageIndex,
+        tags: TagIndex,
+        links: LinkIndex,
+        eviction: Eviction,
+        manifest_cache: ManifestCache,
+        epoch: Epoch,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._maintenance = maintenance
+        self._usage = usage
+        self._tags = tags
+        self._links = links
+        self._eviction = eviction
+        self._manifest_cache = manifest_cache
+        self._epoch = epoch
+        self._clock = clock
+
+    async def statistics(self, upstreams: Sequence[Upstream]) -> Statistics:
+        used = await self._usage.all()
+        return Statistics(
+            len(used),
+            sum(one.size for one in used),
+            await self._maintenance.space(),
+            len(
+                {
+                    (cached_tag.key.source, cached_tag.key.tag)
+                    for one in upstreams
+                    for cached_tag in await self._tags.of(one)
+                }
+            ),
+            used[0].used_at if used else None,
+            used[-1].used_at if used else None,
+        )
+
+    async def tags(self, upstream: Upstream) -> list[TagEntry]:
+        """What `ls` shows: every tag that was asked for, and how much of it is here."""
+        held = {one.digest: one.size for one in await self._usage.all()}
+        cached_tags = {
+            (str(cached_tag.key.source.repository), str(cached_tag.key.tag)): cached_tag
+            for cached_tag in await self._tags.of(upstream)
+        }
+        return [await self._entry(cached_tags[key], held) for key in sorted(cached_tags)]
+
+    async def _entry(self, cached_tag: CachedTag, held: dict[Digest, int]) -> TagEntry:
+        tree = await self._tree(cached_tag.digest)
+        if not tree:
+            return TagEntry(cached_tag, None, None)
+        # Of an index, mostly one platform's images are here: what was never asked for is not missing.
+        here = sum(size for digest, size in tree.items() if digest in held)
+        return TagEntry(cached_tag, sum(tree.values()), here)
+
+    async def verify(self) -> AsyncIterator[Verdict]:
+        """Hash everything again; what is wrong is dropped, and will be fetched anew."""
+        for used in await self._usage.all():
+            is_right = await self._eviction.is_right(used.digest)
+            if is_right is None:
+                continue  # it made room meanwhile
+            if not is_right:
+                await self._eviction.drop(used.digest)
+            yield Verdict(used, is_right)
+        await self._epoch.advance()
+
+    async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
+        """Forget an image, or all of a repository; the digests that were dropped. Where another image shares a layer,
+        that layer is fetched again when it is next asked for.
+        """
+        cached_tags = [
+            cached_tag for cached_tag in await self._tags.of(source.upstream) if cached_tag.key.source == source
+        ]
+        roots = [cached_tag.digest for cached_tag in cached_tags if tag is None or cached_tag.key.tag == tag]
+        links = await self._links.of(source)
+        digests = dict.fromkeys(roots)
+        for root in roots:
+            digests |= dict.fromkeys(await self._tree(root))
+        if tag is None:
+            digests |= dict.fromkeys(link.item.digest for link in links)
+        await self._tags.forget(source, tag)
+        for link in links:
+            if link.item.digest in digests:
+                await self._links.forget(link.item)
+        dropped = [digest for digest in digests if await self._eviction.holds(digest)]
+        for digest in dropped:
+            await self._eviction.drop(digest)
+        await self._epoch.advance()
+        return dropped
+
+    async def prune(self, older_than: float) -> list[Used]:
+        """Drop what was not used for so many seconds, and put right what a crash left behind; what was dropped."""
+        await self._maintenance.remove_abandoned_partial_blobs()
+        await self._eviction.reconcile()
+        limit = self._clock.now() - older_than
+        dropped = [one for one in await self._usage.all() if one.used_at < limit]
+        for one in dropped:
+            await self._eviction.drop(one.digest)
+        await self._epoch.advance()
+        return dropped
+
+    async def _tree(self, root: Digest) -> dict[Digest, int]:
+        """The sizes in bytes of a manifest and of all below it, as far as its manifests are here and within the limits
+        of ManifestWalk; empty where the manifest itself is not here.
+        """
+        found: dict[Digest, int] = {}
+        walk = ManifestWalk(root)
+        for digest in walk:
+            content = await self._manifest_cache.look(digest)
+            if content is None:
+                continue
+            found[digest] = len(content)
+            named = descriptors_of(content)
+            walk.add(named)
+            for one in named:
+                found.setdefault(one.digest, one.size)
+        return found

@@ -1,0 +1,74 @@
+"""Upkeep: what each worker does for the cache now and then, apart from any request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from application.access.read_permission import ReadPermissions
+from application.blobs.running_downloads import RunningDownloads
+from application.eviction import Eviction
+from application.manifests.cached_tags import CachedTags
+from application.manifests.manifest_cache import ManifestCache
+from application.ports.epoch import Epoch
+from application.ports.event_sink import EventSink
+from domain.events import UpkeepFailed
+
+_PAUSE_SECONDS = 5.0
+
+
+class Upkeep:
+    """Removes what an earlier run left behind, writes down what is used, and forgets what an operator purged."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - all that remembers something; the container names them
+        self,
+        eviction: Eviction,
+        downloads: RunningDownloads,
+        rights: ReadPermissions,
+        cached_tags: CachedTags,
+        manifest_cache: ManifestCache,
+        epoch: Epoch,
+        events: EventSink,
+    ) -> None:
+        self._eviction = eviction
+        self._downloads = downloads
+        self._rights = rights
+        self._cached_tags = cached_tags
+        self._manifest_cache = manifest_cache
+        self._epoch = epoch
+        self._events = events
+        self._seen = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """From now on, until `close`."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._eviction.flush()
+
+    async def _run(self) -> None:
+        self._seen = await self._epoch.read()  # before anything is remembered
+        await self._try(self._eviction.reconcile)
+        while True:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._try(self._look_after)
+
+    async def _look_after(self) -> None:
+        await self._eviction.flush()
+        await self._eviction.remove_abandoned_partial_blobs()
+        await self._eviction.make_room(0)  # what other workers have added counts too
+        self._downloads.end_abandoned()
+        now = await self._epoch.read()
+        if now != self._seen:
+            self._seen = now
+            self._rights.forget_all()
+            self._cached_tags.forget_all()
+            self._manifest_cache.forget_all()
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next time may go better, and nobody else would tell
+            self._events.emit(UpkeepFailed(f"{type(error).__name__}: {error}"))

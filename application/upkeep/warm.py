@@ -1,0 +1,123 @@
+"""WarmCache: pulls an image ahead of time, by the same ways as a client would."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import chain
+
+from application.access.access_request import Caller
+from application.blobs.blob_query import BlobQuery
+from application.blobs.pull_blob import PullBlob
+from application.manifests.manifest_query import ManifestQuery
+from application.manifests.pull_manifest import PullManifest
+from application.ports.content_store import FilePart
+from domain.content import MANIFEST_MEDIA_TYPES
+from domain.digest import Digest
+from domain.errors import UpstreamBroken
+from domain.manifest_tree import Descriptor, ManifestWalk, descriptors_of
+from domain.names import Reference, RepositoryName
+from domain.upstreams import NO_NAMING, Naming
+
+_ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
+_AT_ONCE = 3
+"""Blobs; as many as docker fetches at a time."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """As a client names it at the mirror. `platform` is `os/architecture[/variant]`; None means all that there are."""
+
+    name: RepositoryName
+    reference: Reference
+    platform: str | None = None
+    naming: Naming = NO_NAMING
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`total` in bytes so far known, `done` of them here. Both only grow."""
+
+    total: int
+    done: int
+
+
+class WarmCache:
+    """Reads everything and keeps nothing itself: what it reads goes through the cache."""
+
+    def __init__(self, manifests: PullManifest, blobs: PullBlob) -> None:
+        self._manifests = manifests
+        self._blobs = blobs
+
+    async def __call__(self, caller: Caller, image: Image) -> AsyncIterator[Progress]:
+        """Raises what a pull raises; NoSuchPlatform where an index has none that was asked for."""
+        layers = await self._layers(caller, image)
+        total, done = sum(one.size for one in layers), 0
+        yield Progress(total, done)
+        queue: asyncio.Queue[int | None] = asyncio.Queue()
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(digest: Digest) -> None:
+            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest, naming=image.naming)) as answer:
+                assert answer.pieces  # noqa: S101 - a GET has a body
+                async for piece in answer.pieces:
+                    queue.put_nowait(piece.stop - piece.start if isinstance(piece, FilePart) else len(piece))
+
+        async def fetch_all() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for one in layers:
+                        group.create_task(fetch(one.digest))
+            finally:
+                queue.put_nowait(None)
+
+        fetching = asyncio.create_task(fetch_all())
+        try:
+            while (count := await queue.get()) is not None:
+                done += count
+                yield Progress(max(total, done), done)
+            await _first_error(fetching)
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+
+    async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
+        """Each blob once, of all the wanted manifests, which are here afterwards. Raises what a pull raises;
+        NoSuchPlatform; UpstreamBroken where the image has more manifests than the limits of ManifestWalk allow.
+        """
+        found: dict[Digest, Descriptor] = {}
+        is_matched = False
+        walk = ManifestWalk()
+        for reference in chain([image.reference], (Reference(digest) for digest in walk)):
+            query = ManifestQuery(image.name, reference, _ACCEPT, naming=image.naming)
+            answer = await self._manifests(caller, query)
+            named = descriptors_of(answer.content or b"")
+            children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]
+            is_matched = is_matched or bool(children)
+            if any(one.is_manifest for one in named) and not is_matched:
+                offered = sorted({one.platform or "unknown" for one in named if one.is_manifest})
+                raise NoSuchPlatform(image.platform or "", tuple(offered))
+            walk.add(children)
+            if walk.is_cut:
+                raise UpstreamBroken("the image has more manifests, or more levels of indexes, than can be warmed")
+            found |= {one.digest: one for one in named if not one.is_manifest}
+        return list(found.values())
+
+
+class NoSuchPlatform(Exception):
+    """The image is not there for this platform; `offered` are those it is there for."""
+
+    def __init__(self, wanted: str, offered: tuple[str, ...]) -> None:
+        super().__init__(f"no image for {wanted}; there is {', '.join(offered)}")
+        self.offered = offered
+
+
+def _is_wanted(one: Descriptor, platform: str | None) -> bool:
+    """`linux/arm64` takes `linux/arm64/v8` too."""
+    return platform is None or one.platform == platform or (one.platform or "").startswith(f"{platform}/")
+
+
+async def _first_error(task: asyncio.Task[None]) -> None:
+    try:
+        await task
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None

@@ -1,0 +1,156 @@
+"""Outages: what to do while an upstream cannot be asked, where an older answer can stand in."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from application.concurrency import LruCache
+from application.ports.event_sink import EventSink
+from application.ports.upstream_queue import SharedWork, current_watch, watched_by
+from application.upstreams.back_offs import Asker, BackOff, BackOffs
+from domain.allowance import RateLimit
+from domain.documents import one_line
+from domain.errors import (
+    RegistryError,
+    UpstreamBroken,
+    UpstreamSpared,
+    UpstreamThrottled,
+    UpstreamTimedOut,
+    UpstreamUndecided,
+    UpstreamUnreachable,
+)
+from domain.events import StaleServed
+from domain.ports import Clock
+from domain.records import CallerId
+from domain.upstreams import Upstream
+from domain.warning_headers import warning
+
+T = TypeVar("T")
+
+OUTAGE = (UpstreamUnreachable, UpstreamTimedOut, UpstreamThrottled, UpstreamBroken, UpstreamUndecided)
+"""What says nothing about rights or content, only that the upstream cannot be asked now. A 401, 403 or 404 is its
+word, and passed on.
+"""
+# A client has little patience (docker: 15 s for all of it); with an older answer at hand it need not have it.
+_PATIENCE_SECONDS = 4.0
+_PAUSE_SECONDS = 5.0
+_REMEMBERED = 4096
+
+
+@dataclass(frozen=True)
+class _Failure:
+    at: float
+    message: str
+
+
+class _Patience(SharedWork):
+    """Bounds the time in which an upstream may be silent. Time in the queue before it is not counted."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._left = seconds
+        self.limit = asyncio.timeout(seconds)
+
+    def paused(self) -> None:
+        if self.limit.expired():
+            return
+        now = asyncio.get_running_loop().time()
+        self._left = max(0.0, (self.limit.when() or now) - now)
+        self.limit.reschedule(None)
+
+    def resumed(self) -> None:
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time() + self._left)
+
+
+async def _within(seconds: float, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What `start` gives. Raises TimeoutError where it takes longer, without the time in the queue."""
+    patience = _Patience(seconds)
+    with patience.followed_by(current_watch()), watched_by(patience):
+        async with patience.limit:
+            return await start()
+
+
+class Outages:
+    """Remembers which upstreams have just failed, so that not every request waits for the next failure."""
+
+    def __init__(self, back_offs: BackOffs, clock: Clock, events: EventSink) -> None:
+        self._back_offs = back_offs
+        self._clock = clock
+        self._events = events
+        self._failures: LruCache[Upstream, _Failure] = LruCache(_REMEMBERED)
+
+    async def attempt(
+        self,
+        upstream: Upstream,
+        caller: CallerId,
+        start: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        has_stand_in: bool,
+        manifests: bool = False,
+    ) -> T:
+        """What `start` gives. With a stand-in the wait is short, and an upstream that has just failed, or wants to be
+        asked less by this caller, is not asked. `manifests`: that is what `start` asks for, and registries count.
+
+        Raises what `start` raises; UpstreamTimedOut where the short wait is over; UpstreamThrottled in the upstream's
+        place, where it has just said so.
+        """
+        asker = Asker(upstream, caller, manifests)
+        if has_stand_in and (message := self._recent(asker)):
+            raise UpstreamUnreachable(message)
+        if manifests and not has_stand_in:
+            self._back_offs.take_turn(asker)
+        try:
+            result = await (_within(_PATIENCE_SECONDS, start) if has_stand_in else start())
+        except TimeoutError as error:
+            timed_out = UpstreamTimedOut("the upstream did not answer in time")
+            self._note(upstream, timed_out)
+            raise timed_out from error
+        except (UpstreamUnreachable, UpstreamTimedOut) as error:
+            self._note(upstream, error)
+            raise
+        except UpstreamSpared:
+            raise
+        except UpstreamThrottled as error:
+            self._back_offs.throttled(asker, error)
+            raise
+        self._failures.pop(upstream)
+        self._back_offs.answered(asker)
+        return result
+
+    def throttled(self, upstream: Upstream, caller: CallerId, error: UpstreamThrottled) -> None:
+        """A manifest was refused so. `attempt` notes it too, but later than those look who waited for the same."""
+        self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
+
+    def last(self, upstream: Upstream, caller: CallerId) -> BackOff | None:
+        """What the last 429 for a manifest began. To be handed to `check`."""
+        return self._back_offs.last(Asker(upstream, caller, manifests=True))
+
+    def check(self, upstream: Upstream, caller: CallerId, known: BackOff | None) -> None:
+        """For who has waited while another asked for the same manifest: is there any sense in asking too? `known` is
+        what was the `last` before.
+
+        Raises UpstreamSpared where there is none.
+        """
+        self._back_offs.check(Asker(upstream, caller, manifests=True), known)
+
+    def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
+        """An answer about a manifest said this of the caller's allowance, or nothing."""
+        self._back_offs.saw(upstream, caller, told)
+
+    def stale(self, upstream: Upstream, fault: RegistryError) -> str:
+        """Note that an older answer stands in; the value of the Warning header that goes with it."""
+        reason = one_line(fault.message)
+        self._events.emit(StaleServed(upstream.url, reason))
+        return warning(f"not checked with the upstream just now: {reason[:512]}")
+
+    def _note(self, upstream: Upstream, error: RegistryError) -> None:
+        self._failures.put(upstream, _Failure(self._clock.now(), error.message))
+
+    def _recent(self, asker: Asker) -> str | None:
+        failure = self._failures.get(asker.upstream)
+        if failure and self._clock.now() < failure.at + _PAUSE_SECONDS:
+            return failure.message
+        back_off = self._back_offs.current(asker)
+        return back_off.message if back_off else None

@@ -1,0 +1,108 @@
+"""`warm`: pulls images into the cache ahead of time."""
+
+import argparse
+import asyncio
+import sys
+from dataclasses import replace
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from application.access.access_request import Caller
+from application.access.grant_token import TokenQuery
+from application.upkeep.warm import Image, NoSuchPlatform
+from domain.access import Credentials, Scope, ScopeSet
+from domain.authorization import Basic, Bearer, encode_basic
+from domain.errors import RegistryError
+from domain.names import RepositoryName
+from domain.trust import BasicRule, BearerRule, TrustRow
+from domain.upstreams import Naming, Upstream
+from entrypoints.commands.image_names import parse_image_or_latest
+from entrypoints.commands.passwords import ask_password
+from entrypoints.setting_files import read_htpasswd
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
+from entrypoints.version import NAME
+from entrypoints.wiring.container import Container, open_container
+from entrypoints.wiring.storage import act_as_owner, prepare_storage
+
+_TROUBLE = 1
+_WRONG = 2
+
+
+def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
+    """The exit status: 0, 1 where an image could not be had, 2 for wrong words."""
+    if settings.cache_dir is None:
+        raise SettingsError("CACHE_DIR: is off; there is no cache to warm")
+    act_as_owner(settings, may_stay_root=False)
+    prepare_storage(settings)
+    try:
+        images = [_image(text, options.platform) for text in options.images]
+    except ValueError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return _WRONG
+    login = Credentials(options.user, ask_password(options.user)) if options.user else None
+    return asyncio.run(_warm(settings, images, login))
+
+
+def _image(text: str, platform: str | None) -> Image:
+    return Image(*parse_image_or_latest(text), platform)
+
+
+async def _warm(settings: Settings, images: list[Image], login: Credentials | None) -> int:
+    failed = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=Console(stderr=True))
+    async with open_container(settings) as parts:
+        with bar:
+            for image in images:
+                try:
+                    await _pull(parts, image, login, bar)
+                except (RegistryError, NoSuchPlatform) as error:
+                    failed += 1
+                    bar.console.print(f"{image.name}:{image.reference}: {error}", highlight=False, soft_wrap=True)
+    return _TROUBLE if failed else 0
+
+
+async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
+    image = replace(image, naming=parts.upstreams().naming_of(image.name))
+    caller = replace(await caller_for(parts, image.name, image.naming, login), is_operator=True)
+    shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
+    try:
+        async for progress in parts.warm_cache()(caller, image):
+            bar.update(shown, total=progress.total, completed=progress.done)
+    except (RegistryError, NoSuchPlatform):
+        bar.remove_task(shown)
+        raise
+
+
+async def caller_for(parts: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
+    """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
+    realm = "http://localhost/v2/auth"  # in challenges that nobody will see
+    upstream = parts.upstreams().source_of(name, naming).upstream
+    row, _ = await parts.upstream_auth().row(upstream)
+    if login is not None and row.basic is not BasicRule.REFUSE:
+        return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
+    token = await _token(
+        parts, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, naming=naming)
+    )
+    return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
+
+
+async def _token(parts: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
+    if query.credentials is not None and row.relays:
+        return (await parts.grant_token()(query)).text
+    settings: Settings = parts.settings()
+    account = parts.policy().account(_an_account(settings))
+    if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
+        return parts.issuer().issue(account, query.scopes).text
+    if row.bearer is BearerRule.COUNTERSIGNED:
+        return parts.issuer().countersign(account, query.scopes, upstream, None).text
+    return None
+
+
+def _an_account(settings: Settings) -> str:
+    """The name of any account; "" where there are none. Who may read the settings may warm the cache."""
+    if settings.accounts:
+        return settings.accounts[0].username
+    return next(iter(read_htpasswd(settings.htpasswd_file, ()))) if settings.htpasswd_file else ""

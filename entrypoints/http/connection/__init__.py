@@ -1,0 +1,1 @@
+"""Accepts connections and reads requests from them, within bounds."""

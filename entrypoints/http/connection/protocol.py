@@ -1,0 +1,88 @@
+"""MirrorProtocol: one connection, from the first byte to the last."""
+
+import asyncio
+import json
+from typing import Any
+
+from sanic.exceptions import RequestTimeout
+from sanic.http.constants import Stage
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+from entrypoints.http.connection.connections import Connection
+from entrypoints.http.connection.framing import StrictHttp
+from entrypoints.http.responses.errors import error_body
+
+_TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a handshake record, of any version
+_BODY = json.dumps(error_body("UNSUPPORTED", "this mirror speaks plain HTTP on this port", None)).encode()
+_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Content-Length: " + str(len(_BODY)).encode() + b"\r\n\r\n" + _BODY
+)
+
+
+class MirrorProtocol(HttpProtocol):
+    """Sanic's protocol with our reader, and an entry in the ConnectionTable, which limits how long it may be waited
+    for. Sanic's own timers only count silence, so that a byte now and then puts them off; and the timer of a connection
+    is gone once it has struck.
+    """
+
+    __slots__ = ("_is_plain", "connection")
+
+    HTTP_CLASS = StrictHttp
+
+    def __init__(self, *, connection: Connection, **others: Any) -> None:
+        super().__init__(**others)
+        self.connection = connection
+        self._is_plain = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection.expire = self._expire
+        self.connection.abort = self.abort
+        self._is_plain = transport.get_extra_info("ssl_object") is None
+        super().connection_made(transport)  # type: ignore[no-untyped-call]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.closed()
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def data_received(self, data: bytes) -> None:
+        """Docker, podman and skopeo try https first, also where they may use http. Left without an answer they wait for
+        ten seconds each time, for Sanic would go on waiting for the end of a request that never comes.
+        """
+        if self._is_plain and not self.recv_buffer and data.startswith(_TLS_HANDSHAKE) and self.transport:
+            self.connection.closing()
+            self.transport.write(_ANSWER)
+            self.transport.close()
+            return
+        super().data_received(data)
+
+    def abort(self) -> None:
+        """Close at once. Sanic's own also forgets the transport, and fails when it then ends a request whose head was
+        never complete.
+        """
+        if self.transport:
+            self.transport.abort()
+
+    def close_slowly(self) -> None:
+        """Nothing more is sent; what comes is read until the client closes, or its time has passed."""
+        self.connection.closing()
+        if self.transport and self.transport.can_write_eof():
+            self.transport.write_eof()
+        elif self.transport:
+            self.transport.close()
+
+    def check_timeouts(self) -> None:
+        super().check_timeouts()  # type: ignore[no-untyped-call]
+        if self._task and self._task.cancelling():
+            # Sanic never looks again. The response that says so may wait for a client that does not read.
+            self.connection.closing()
+
+    def _expire(self) -> None:
+        """The head or the body was not there in time. Where something of a request has come, 408 (RFC 9110 section
+        15.5.9) says so.
+        """
+        if self._task is None or self._http is None or self._http.stage is Stage.IDLE:
+            self.abort()
+            return
+        self._http.exception = RequestTimeout("the request did not arrive in time")
+        self._task.cancel()

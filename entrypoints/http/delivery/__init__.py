@@ -1,0 +1,1 @@
+"""Sends content to a client, by the kernel where it is a file."""

@@ -1,0 +1,1 @@
+"""Builds the responses that are not streamed."""

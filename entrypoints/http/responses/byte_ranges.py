@@ -1,0 +1,73 @@
+"""The body of a blob's answer: whole, one range, or several ranges as multipart/byteranges (RFC 9110 section 14.6)."""
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from application.blobs.blob_query import BlobAnswer, Piece
+from application.ports.content_store import FilePart
+from domain.content import Span
+
+
+@dataclass(frozen=True)
+class Body:
+    """`length` in bytes, None where it is not known."""
+
+    media_type: str
+    length: int | None
+    pieces: AsyncIterator[Piece]
+
+
+def content_range(span: Span, size: int | None) -> str:
+    """The value of Content-Range (RFC 9110 section 14.4) for these bytes of content of `size` bytes."""
+    return f"bytes {span.start}-{span.stop - 1}/{'*' if size is None else size}"
+
+
+def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
+    """The body that carries these pieces of the blob."""
+    if not blob.spans:
+        return Body(blob.media_type, blob.span.length if blob.span else blob.size, pieces)
+    boundary = secrets.token_hex(16)  # unpredictable, so that no content can contain it on purpose
+    kind, size = blob.media_type, blob.size
+    heads = [
+        f"\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {content_range(span, size)}\r\n\r\n".encode()
+        for span in blob.spans
+    ]
+    end = f"\r\n--{boundary}--\r\n".encode()
+    parts = [(head, span.length) for head, span in zip(heads, blob.spans, strict=True)]
+    length = sum(len(head) + span.length for head, span in zip(heads, blob.spans, strict=True)) + len(end)
+    return Body(f"multipart/byteranges; boundary={boundary}", length, _multipart(pieces, parts, end))
+
+
+async def _multipart(
+    pieces: AsyncIterator[Piece], parts: Sequence[tuple[bytes, int]], end: bytes
+) -> AsyncIterator[Piece]:
+    """Puts each head before its part's bytes, of which `pieces` has one part's after another's. Nothing is sent before
+    the first bytes of content are there: until then an error can still be an error response.
+    """
+    piece: Piece = b""
+    for head, length in parts:
+        missing = length
+        while missing:
+            piece = piece if _size(piece) else await anext(pieces)
+            if missing == length:
+                yield head
+            part, piece = _split(piece, missing)
+            missing -= _size(part)
+            yield part
+    yield end
+
+
+def _size(piece: Piece) -> int:
+    return piece.stop - piece.start if isinstance(piece, FilePart) else len(piece)
+
+
+def _split(piece: Piece, size: int) -> tuple[Piece, Piece]:
+    """The first `size` bytes, or as many as there are, and the rest."""
+    if isinstance(piece, FilePart):
+        middle = min(piece.start + size, piece.stop)
+        return (
+            FilePart(piece.descriptor, piece.start, middle),
+            FilePart(piece.descriptor, middle, piece.stop),
+        )
+    return piece[:size], piece[size:]

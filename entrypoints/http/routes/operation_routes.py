@@ -1,0 +1,77 @@
+"""What operators and their load balancers ask."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from application.status import UpstreamStatus
+from domain.allowance import Allowance
+from domain.documents import print_json
+from domain.upstreams import Upstream
+from entrypoints.wiring.container import Container
+
+
+async def livez(_: Request) -> HTTPResponse:
+    """The process answers; nothing else is looked at."""
+    return _json(200, {"status": "live"})
+
+
+async def readyz(request: Request) -> HTTPResponse:
+    """Whether an upstream can be reached; each is asked once in a few seconds at most.
+
+    One that is down is no reason to take the others from their clients.
+    """
+    parts: Container = request.ctx.part_set.parts
+    upstreams = parts.upstreams().upstreams
+    statuses = await asyncio.gather(*map(parts.report_status(), upstreams))
+    is_ready = any(status.reachable for status in statuses)
+    shown = [
+        _shown(upstream, status, parts.allowances().shown(upstream))
+        for upstream, status in zip(upstreams, statuses, strict=True)
+    ]
+    return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
+
+
+def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | None) -> dict[str, object]:
+    return {
+        "name": upstream.name,
+        "url": status.url,
+        "reachable": status.reachable,
+        "reason": status.reason,
+        "checked_at": _time(status.checked_at),
+        "allowance": _allowance(allowance),
+    }
+
+
+async def metrics(request: Request) -> HTTPResponse:
+    """Sums over all workers, whichever answers; no names of repositories or accounts."""
+    parts: Container = request.ctx.part_set.parts
+    content, media_type = parts.metrics().render()
+    return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
+
+
+def _allowance(known: Allowance | None) -> dict[str, object] | None:
+    """Null where the upstream never spoke of it."""
+    if known is None:
+        return None
+    return {
+        "limit": known.limit,
+        "remaining": known.remaining,
+        "window_seconds": known.window,
+        "seen_at": _time(known.seen_at),
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _json(status: int, document: dict[str, object]) -> HTTPResponse:
+    return HTTPResponse(print_json(document), status, {"Cache-Control": "no-store"}, "application/json")
+
+
+operations = Blueprint("operations")
+operations.add_route(livez, "/livez", methods=("GET", "HEAD"))
+operations.add_route(metrics, "/metrics", methods=("GET", "HEAD"))
+operations.add_route(readyz, "/readyz", methods=("GET", "HEAD"))

@@ -1,0 +1,199 @@
+"""What clients read: the ping, manifests, blobs, tags, referrers, the catalog."""
+
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.compat import Header
+
+from application.access.access_request import Caller
+from application.blobs.blob_query import BlobQuery
+from application.listings import Listing
+from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
+from application.ports.request_record import current_record
+from domain.authorization import parse_authorization
+from domain.content import ByteRange, parse_ranges
+from domain.errors import RequestInvalid
+from domain.upstreams import Naming
+from domain.warning_headers import bounded_warnings
+from entrypoints.http.delivery.deliver import deliver
+from entrypoints.http.requests.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
+from entrypoints.http.requests.queries import accept_lines, known_digests, link_to, namespace_of, paging, passed_on
+from entrypoints.http.responses.byte_ranges import body_of, content_range
+from entrypoints.wiring.container import Container
+
+READ = ("GET", "HEAD")
+
+
+def client_address(request: Request) -> str:
+    """Also noted for the queue before an upstream, in which clients take turns."""
+    address: str = request.ctx.part_set.proxies.client_of(request)
+    current_record().client = address
+    return address
+
+
+def caller_of(request: Request) -> Caller:
+    """Raises RequestInvalid where the request carries several Authorization lines: which one to believe? Also for one
+    that cannot be passed on.
+    """
+    lines = passed_on("Authorization", request.headers.getall("authorization", []))
+    if len(lines) > 1:
+        raise RequestInvalid("the request carries several Authorization headers")
+    authorization, part_set = parse_authorization(lines[0] if lines else None), request.ctx.part_set
+    return Caller(authorization, part_set.realm.of(request), client_address(request))
+
+
+async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
+    parts: Container = request.ctx.part_set.parts
+    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
+    await parts.answer_ping()(caller_of(request), upstream)
+    return _answer(200, "application/json", b"{}")
+
+
+async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
+    parts: Container = request.ctx.part_set.parts
+    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
+    listing = await parts.listings().repositories(caller_of(request), upstream, paging(request))
+    return _listing_answer(request, _base(prefix) + "_catalog", listing)
+
+
+async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPResponse | None:
+    naming = naming_of(request, prefix)
+    match parse_pull_path(path):
+        case ManifestPath() as manifest:
+            return await _manifest(request, manifest, naming)
+        case BlobPath() as blob:
+            return await _blob(request, blob, naming)
+        case listed:
+            return await _listing(request, listed, naming)
+
+
+def naming_of(request: Request, prefix: str | None = None) -> Naming:
+    """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
+    Host that is none.
+    """
+    naming = Naming(prefix, namespace_of(request), request.ctx.part_set.realm.host_of(request))
+    parts: Container = request.ctx.part_set.parts
+    parts.upstreams().upstream_of(naming)
+    request.ctx.namespace = naming.namespace
+    return naming
+
+
+def _base(prefix: str | None) -> str:
+    """The path that the client's own addresses begin with."""
+    return f"/{prefix}/v2/" if prefix else "/v2/"
+
+
+async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTTPResponse:
+    parts: Container = request.ctx.part_set.parts
+    known = known_digests(request)
+    query = ManifestQuery(
+        path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, naming
+    )
+    answer = await parts.pull_manifest()(caller_of(request), query)
+    request.ctx.is_content = True
+    if "*" in known or str(answer.digest) in known:
+        return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
+    # Only what needs no condition of the client's to be looked at may be said again unseen.
+    request.ctx.good_until = answer.good_until
+    headers = _manifest_headers(path, answer)
+    headers["Content-Length"] = str(answer.size)
+    return _answer(200, answer.media_type, answer.content, headers)
+
+
+def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
+    headers = _content_headers(str(answer.digest), answer.warnings)
+    if path.reference.digest is None:
+        headers["Vary"] = "Accept"  # the answer to a tag depends on it
+    return headers
+
+
+async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
+    parts: Container = request.ctx.part_set.parts
+    known = bool(known_digests(request) & {"*", str(path.digest)})
+    ranges = _byte_ranges(request, path)
+    one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, naming, several)
+    async with parts.pull_blob().open(caller_of(request), query) as blob:
+        headers = _content_headers(str(blob.digest), blob.warnings)
+        headers["Accept-Ranges"] = "bytes"
+        if known:
+            return _answer(304, blob.media_type, None, headers)
+        if blob.pieces is None:
+            if blob.size is not None:
+                headers["Content-Length"] = str(blob.size)
+            return _answer(200, blob.media_type, None, headers)
+        request.ctx.is_content = True
+        body = body_of(blob, blob.pieces)
+        if body.length is not None:
+            headers["Content-Length"] = str(body.length)
+        if blob.span:
+            headers["Content-Range"] = content_range(blob.span, blob.size)
+        status = 206 if blob.span or blob.spans else 200
+        await deliver(request, status, headers, body.media_type, body.pieces, damaged=blob.damaged)
+    return None
+
+
+def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
+    """RFC 9110 section 14.2: a HEAD has no range. Section 13.1.5: with an If-Range that is not our entity tag,
+    the whole is sent.
+    """
+    condition = request.headers.get("if-range")
+    if request.method == "HEAD":
+        return ()
+    if condition is not None and condition.strip('"') != str(path.digest):
+        return ()
+    return parse_ranges(",".join(request.headers.getall("range", [])))
+
+
+async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
+    browse = request.ctx.part_set.parts.listings()
+    caller = caller_of(request)
+    if isinstance(path, TagsPath):
+        listing = await browse.tags(caller, path.name, paging(request), naming)
+        return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/tags/list", listing)
+    assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
+    listing = await browse.referrers(caller, path.name, path.digest, paging(request), naming)
+    return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/referrers/{path.digest}", listing)
+
+
+def _listing_answer(request: Request, path: str, listing: Listing) -> HTTPResponse:
+    headers = _warning_headers(listing.warnings)
+    if listing.next_query:
+        headers["Link"] = link_to(path, listing.next_query, request.ctx.namespace)
+    if listing.filters_applied:
+        headers["OCI-Filters-Applied"] = listing.filters_applied
+    return _answer(200, listing.media_type, listing.content, headers)
+
+
+def _content_headers(digest: str, warnings: tuple[str, ...]) -> Header:
+    headers = _warning_headers(warnings)
+    headers["Docker-Content-Digest"], headers["ETag"] = digest, f'"{digest}"'
+    return headers
+
+
+def _warning_headers(warnings: tuple[str, ...]) -> Header:
+    """One line for each: clients do not split a line at its commas, which a text may have too."""
+    return Header([("Warning", value) for value in bounded_warnings(warnings)])
+
+
+def _answer(status: int, media_type: str, content: bytes | None, headers: Header | None = None) -> HTTPResponse:
+    """Headers that a HEAD sets itself stay as they are: a length of 0 there would be believed."""
+    return HTTPResponse(content, status, headers, media_type)
+
+
+async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:
+    """The same pages below the name of a registry; containerd and dockerd put their mirrors' path there."""
+    match path:
+        case "":
+            return await ping(request, prefix)
+        case "_catalog":
+            return await catalog(request, prefix)
+    return await pull(request, path, prefix)
+
+
+PREFIX = r"(?!v[12]/)[A-Za-z0-9.:-]+"
+pulls = Blueprint("pulls")
+pulls.add_route(ping, "/v2", methods=READ, name="ping_without_slash", strict_slashes=True)
+pulls.add_route(ping, "/v2/", methods=READ, strict_slashes=True)
+pulls.add_route(catalog, "/v2/_catalog", methods=READ)
+pulls.add_route(pull, "/v2/<path:path>", methods=READ)
+pulls.add_route(prefixed, f"/<prefix:{PREFIX}>/v2", methods=READ, name="prefixed_ping")
+pulls.add_route(prefixed, f"/<prefix:{PREFIX}>/v2/<path:path>", methods=READ)

@@ -1,0 +1,54 @@
+"""The two pages of the v1 API that `docker search` and `podman search` still ask for."""
+
+import re
+
+from sanic import Blueprint, HTTPResponse, Request
+
+from domain.documents import print_json
+from domain.errors import PaginationInvalid, RequestInvalid
+from entrypoints.http.routes.pull_routes import caller_of, naming_of
+from entrypoints.wiring.container import Container
+
+_DEFAULT_LIMIT = 25
+_LARGEST_LIMIT = 100
+_TERM_LIMIT = 255
+
+
+async def ping_v1(_: Request) -> HTTPResponse:
+    """`standalone`: docker is to send its login by Basic, not to ask Docker Hub for a token."""
+    return HTTPResponse("true", 200, {"X-Docker-Registry-Standalone": "1"}, "application/json")
+
+
+async def search(request: Request) -> HTTPResponse:
+    parts: Container = request.ctx.part_set.parts
+    term = str(request.args.get("q", "")).strip()
+    if len(term) > _TERM_LIMIT or not term.isprintable():
+        raise RequestInvalid("malformed search term")
+    results = await parts.search()(caller_of(request), term, _limit(request), naming_of(request))
+    document = {
+        "query": term,
+        "num_results": len(results),
+        "results": [
+            {
+                "name": one.name,
+                "description": one.description,
+                "star_count": one.star_count,
+                "is_official": one.is_official,
+                "is_automated": False,
+            }
+            for one in results
+        ],
+    }
+    return HTTPResponse(print_json(document), 200, {}, "application/json")
+
+
+def _limit(request: Request) -> int:
+    text = str(request.args.get("n", _DEFAULT_LIMIT))
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise PaginationInvalid("n is a number of results, 0 or more", detail={"n": text[:64]})
+    return min(int(text) or _DEFAULT_LIMIT, _LARGEST_LIMIT)
+
+
+searches = Blueprint("searches")
+searches.add_route(ping_v1, "/v1/_ping", methods=("GET",))
+searches.add_route(search, "/v1/search", methods=("GET",))

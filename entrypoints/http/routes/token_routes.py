@@ -1,0 +1,130 @@
+"""The token endpoint (distribution, spec/auth/token.md by GET, spec/auth/oauth.md by POST)."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
+from authlib.oauth2 import OAuth2Error
+from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, UnsupportedGrantTypeError
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.request import RequestParameters
+
+from application.access.grant_token import TokenQuery
+from domain.access import Credentials, ScopeSet
+from domain.authorization import Basic
+from domain.challenge import Challenge
+from domain.documents import print_json
+from domain.errors import CredentialsRefused
+from domain.tokens import IssuedToken
+from entrypoints.http.responses.errors import error_body
+from entrypoints.http.routes.pull_routes import caller_of, client_address, naming_of
+from entrypoints.wiring.container import Container
+
+_NOT_STORED = {"Cache-Control": "no-store"}
+# RFC 6749 section 5.2: the characters that error_description may hold, turned round.
+_DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
+_FORM = "application/x-www-form-urlencoded"
+
+
+async def token_by_get(request: Request) -> HTTPResponse:
+    args = request.get_args(keep_blank_values=False)
+    caller = caller_of(request)
+    authorization = caller.authorization
+    query = TokenQuery(
+        service=args.get("service"),
+        scopes=ScopeSet.parse(args.getlist("scope", [])),
+        credentials=_named(authorization.credentials) if isinstance(authorization, Basic) else None,
+        has_other_login=authorization is not None and not isinstance(authorization, Basic),
+        offline=args.get("offline_token") == "true",
+        client_id=args.get("client_id"),
+        address=caller.address,
+    )
+    return _token_answer(await _grant(request, query))
+
+
+async def token_by_post(request: Request) -> HTTPResponse:
+    try:
+        token = await _grant(request, _form_query(request))
+    except CredentialsRefused as refused:
+        # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
+        response = _oauth_error(
+            InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
+        )
+        response.headers["WWW-Authenticate"] = str(
+            Challenge.of("Basic", realm=request.ctx.part_set.settings.self_auth_service)
+        )
+        return response
+    except OAuth2Error as error:
+        return _oauth_error(error, "UNSUPPORTED")
+    return _token_answer(token)
+
+
+async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
+    parts: Container = request.ctx.part_set.parts
+    return await parts.grant_token()(replace(query, naming=naming_of(request)))
+
+
+def _form_query(request: Request) -> TokenQuery:
+    """Raises an OAuth2 error of RFC 6749 section 5.2."""
+    if request.content_type.partition(";")[0].strip().lower() != _FORM:
+        raise InvalidRequestError(f"the body is to be {_FORM}")
+    form = _form(request.body)
+    grant = form.get("grant_type")
+    if grant == "password":
+        credentials = _named(Credentials(form.get("username") or "", form.get("password") or ""))
+        refresh_token = None
+    elif grant == "refresh_token" and form.get("refresh_token"):
+        credentials, refresh_token = None, form.get("refresh_token")
+    else:
+        raise UnsupportedGrantTypeError(str(grant))
+    return TokenQuery(
+        service=form.get("service"),
+        scopes=ScopeSet.parse(form.getlist("scope", [])),
+        credentials=credentials,
+        refresh_token=refresh_token,
+        offline=form.get("access_type") == "offline",
+        client_id=form.get("client_id"),
+        address=client_address(request),
+    )
+
+
+def _form(body: bytes) -> RequestParameters:
+    """The fields of the form. Raises InvalidRequestError for bytes that are no UTF-8, escaped or not: a password with a
+    character in the place of another would be a wrong one, and Sanic logs each such form with its traceback.
+    """
+    try:
+        return RequestParameters(parse_qs(body.decode(), errors="strict"))
+    except ValueError as error:
+        raise InvalidRequestError("the form is not UTF-8") from error
+
+
+def _named(credentials: Credentials) -> Credentials | None:
+    """Podman sends an empty user name with an empty password where it has none."""
+    return credentials if credentials.username or credentials.password else None
+
+
+def _token_answer(token: IssuedToken) -> HTTPResponse:
+    """Both names of the token, since every client reads one and none reads both."""
+    issued_at = datetime.fromtimestamp(token.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    document: dict[str, object] = {
+        "token": token.text,
+        "access_token": token.text,
+        "expires_in": token.expires_in,
+        "issued_at": issued_at,
+        "scope": str(token.scopes),
+    }
+    if token.refresh_token:
+        document["refresh_token"] = token.refresh_token
+    return HTTPResponse(print_json(document), 200, _NOT_STORED, "application/json")
+
+
+def _oauth_error(error: OAuth2Error, code: str) -> HTTPResponse:
+    """RFC 6749's body and the registry's in one, for both kinds of readers."""
+    document = dict(error.get_body()) | error_body(code, error.get_error_description(), None)
+    return HTTPResponse(print_json(document), error.status_code, _NOT_STORED, "application/json")
+
+
+tokens = Blueprint("tokens")
+tokens.add_route(token_by_get, "/v2/auth", methods=("GET",))
+tokens.add_route(token_by_post, "/v2/auth", methods=("POST",))

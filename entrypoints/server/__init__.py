@@ -1,0 +1,1 @@
+"""The process and its life: workers, reload, logs, certificates."""

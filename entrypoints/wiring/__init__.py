@@ -1,0 +1,1 @@
+"""Builds the parts and connects them. Only this package names adapters."""

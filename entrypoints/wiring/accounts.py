@@ -1,0 +1,55 @@
+"""Where accounts come from, and who checks them. Names adapters, as storage.py does for what is kept."""
+
+import hashlib
+import secrets
+
+from adapters.accounts.fixed import FixedAccountDirectory
+from adapters.accounts.htpasswd import HtpasswdDirectory
+from adapters.accounts.several import SeveralDirectories
+from adapters.storage.threads import Threads
+from application.access.caller import CallerIdentities
+from application.access.check_account import CheckAccount
+from application.access.login_attempts import LoginAttempts
+from application.access.relayed_logins import RelayedLogins
+from application.ports.event_sink import EventSink
+from application.ports.slow_steps import SlowSteps
+from application.ports.upstream_registry import UpstreamRegistry
+from application.upstreams.outages import Outages
+from domain.account_policy import AccountPolicy
+from domain.ports import AccountDirectory, Clock
+from entrypoints.settings import Settings
+
+_THREADS = 2
+"""In each worker. A slow hash takes a whole core; what is left is for those who pull."""
+
+
+def account_directory(settings: Settings, clock: Clock, events: EventSink) -> AccountDirectory:
+    key = _stamp_key(settings)
+    fixed = FixedAccountDirectory(settings.accounts, key)
+    if settings.htpasswd_file is None:
+        return fixed
+    taken = frozenset(account.username for account in settings.accounts)
+    return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events, key))
+
+
+def _stamp_key(settings: Settings) -> bytes:
+    """From the secret that signs the tokens, so that both last equally long; a key of its own, so that a stamp is never
+    of use as a signature.
+    """
+    secret = settings.server_secret.get_secret_value().encode()
+    return hashlib.blake2b(secret, person=b"account stamps").digest()
+
+
+def account_check(policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps) -> CheckAccount:
+    return CheckAccount(policy, attempts, steps, secrets.token_bytes(32))
+
+
+def relayed_logins(
+    registry: UpstreamRegistry, attempts: LoginAttempts, callers: CallerIdentities, outages: Outages
+) -> RelayedLogins:
+    return RelayedLogins(registry, attempts, callers, outages, secrets.token_bytes(32))
+
+
+def password_threads() -> SlowSteps:
+    """Who ends the account check ends them."""
+    return Threads(_THREADS, "passwords")

@@ -1,0 +1,214 @@
+"""Where the cache lies: a folder and its index, or nothing. Names adapters, as the container does."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.clock import SystemClock
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.maintenance import FilesystemStorageMaintenance
+from adapters.storage.network_file_systems import network_file_system
+from adapters.storage.null_storage import (
+    NullContentPlaces,
+    NullContentStore,
+    NullEpoch,
+    NullGrantStore,
+    NullLinkIndex,
+    NullSentContent,
+    NullStorageMaintenance,
+    NullTagIndex,
+    NullTokenStore,
+    NullUpstreamAuthStore,
+    NullUsageIndex,
+)
+from adapters.storage.safe_paths import ACTING, cache_folder, demand_usable, owner_of_cache
+from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, SqliteUpstreamAuthStore
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
+from adapters.storage.sqlite_sent import SqliteSentContent
+from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from application.ports.content_places import ContentPlaces
+from application.ports.content_store import ContentStore
+from application.ports.epoch import Epoch
+from application.ports.grant_book import GrantStore
+from application.ports.link_index import LinkIndex
+from application.ports.sent_content import SentContent
+from application.ports.stance_book import UpstreamAuthStore
+from application.ports.storage_keeper import StorageMaintenance
+from application.ports.tag_index import TagIndex
+from application.ports.token_book import TokenStore
+from application.ports.usage_index import UsageIndex, UsageTotal
+from domain.ports import Clock
+from entrypoints.settings import Settings
+from entrypoints.settings_file import SettingsError
+
+_INDEX = "index.sqlite3"
+_RESERVE = 16 * 1024 * 1024
+"""Bytes of the disk that content leaves free, so that the index and the log can still be written."""
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The ports to all that is kept."""
+
+    store: ContentStore
+    maintenance: StorageMaintenance
+    links: LinkIndex
+    tags: TagIndex
+    places: ContentPlaces
+    sent: SentContent
+    grants: GrantStore
+    tokens: TokenStore
+    upstream_auth: UpstreamAuthStore
+    usage: UsageIndex
+    total: UsageTotal
+    epoch: Epoch
+
+
+def prepare_storage(settings: Settings) -> None:
+    """Before any worker starts: the folder is there, is ours, and locks mean something in it. Raises SettingsError."""
+    folder = settings.cache_dir
+    if folder is None:
+        return
+    # A lease is a lock on a file. Over a network, locks are lost, or two machines get the same one.
+    if kind := network_file_system(folder):
+        raise SettingsError(
+            f"CACHE_DIR: got {str(folder)!r}, on a network file system ({kind}); takes a local one, or off"
+        )
+    try:
+        demand_usable(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"CACHE_DIR: got {str(folder)!r}, which cannot be written to ({reason}); takes a folder of its own, or off"
+        ) from error
+
+
+def storage_folder(settings: Settings) -> Path | None:
+    """The folder that holds the cache, for messages: CACHE_DIR, or its subfolder where other users can write to it.
+    None where the cache is off.
+    """
+    if settings.cache_dir is None:
+        return None
+    try:
+        with cache_folder(settings.cache_dir) as folder:
+            return folder.path
+    except OSError:
+        return settings.cache_dir
+
+
+def act_as_owner(settings: Settings, *, may_stay_root: bool) -> None:
+    """A command that root runs beside the service goes on as the user whom the cache belongs to. So it finds the folder
+    that the service uses, what it makes belongs to the service, and nothing that another user planted has root's
+    rights to act with. Nothing happens for other users.
+
+    `may_stay_root`: where only root can reach the folder, as below /var/lib/private, root works in it for its owner,
+    which is right for commands that make no new files. Raises SettingsError.
+    """
+    if os.geteuid() != 0 or settings.cache_dir is None:
+        return
+    user, group = owner_of_cache(settings.cache_dir)
+    if user == 0:
+        return
+    try:
+        if _reaches(settings.cache_dir, user, group):
+            os.setgroups([group])
+            os.setgid(group)
+            os.setuid(user)
+            return
+        reason = "only root can reach it"
+    except OSError as error:
+        reason = f"this command cannot act as that user: {error.strerror}"
+    if not may_stay_root:
+        raise SettingsError(
+            f"CACHE_DIR: got {str(settings.cache_dir)!r}, which belongs to user number {user} ({reason}); "
+            "run this command as that user, where the service runs"
+        )
+    ACTING.number = user
+
+
+def _reaches(folder: Path, user: int, group: int) -> bool:
+    """Whether that user can open the cache. For root. Raises OSError where root may not act as that user."""
+    groups, own_group = os.getgroups(), os.getegid()
+    os.setgroups([group])
+    os.setegid(group)
+    os.seteuid(user)
+    try:
+        with cache_folder(folder, make=True):
+            return True
+    except OSError:
+        return False
+    finally:
+        os.seteuid(0)
+        os.setegid(own_group)
+        os.setgroups(groups)
+
+
+def sweep_storage(settings: Settings) -> None:
+    """Remove what an earlier run left behind half done. Once, before any worker starts: what a worker leaves that dies
+    later, the others go on with.
+    """
+    if settings.cache_dir is not None:
+        with closing(FilesystemStorageMaintenance(settings.cache_dir, SystemClock())) as maintenance:
+            maintenance.remove_abandoned_partial_blobs_now()
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storage]:
+    """The storage of one process. Threads and connections begin at the first use."""
+    if settings.cache_dir is None:
+        yield no_storage()
+        return
+    folder = settings.cache_dir
+    store = FilesystemContentStore(folder, _reserve(folder))
+    maintenance = FilesystemStorageMaintenance(folder, clock)
+    database = SqliteDatabase(folder / _INDEX)
+    usage = SqliteUsageIndex(database)
+    try:
+        yield Storage(
+            store,
+            maintenance,
+            SqliteLinkIndex(database),
+            SqliteTagIndex(database),
+            SqliteContentPlaces(database),
+            SqliteSentContent(database),
+            SqliteGrantStore(database, clock),
+            SqliteTokenStore(database, clock),
+            SqliteUpstreamAuthStore(database),
+            usage,
+            usage,
+            SqliteEpoch(database),
+        )
+    finally:
+        await database.close()
+        maintenance.close()
+        store.close()
+
+
+def no_storage() -> Storage:
+    """What is there while the cache is off."""
+    return Storage(
+        NullContentStore(),
+        NullStorageMaintenance(),
+        NullLinkIndex(),
+        NullTagIndex(),
+        NullContentPlaces(),
+        NullSentContent(),
+        NullGrantStore(),
+        NullTokenStore(),
+        NullUpstreamAuthStore(),
+        NullUsageIndex(),
+        NullUsageIndex(),
+        NullEpoch(),
+    )
+
+
+def _reserve(folder: Path) -> int:
+    """A small disk has less to spare."""
+    try:
+        state = os.statvfs(folder)
+    except OSError:
+        return _RESERVE
+    return min(_RESERVE, state.f_blocks * state.f_frsize // 16)

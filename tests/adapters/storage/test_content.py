@@ -1,0 +1,320 @@
+import asyncio
+import itertools
+import os
+import stat
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.storage import partial_blobs
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from application.ports.content_store import PartialBlobState, StorageFailed, StorageRefused
+from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
+
+CONTENT = b"a layer " * 1000
+DIGEST = Digest.of(CONTENT)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
+    store = FilesystemContentStore(folder)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FilePartialBlob:
+    partial_blob = await store.lease(UPSTREAM, digest)
+    assert isinstance(partial_blob, FilePartialBlob)
+    return partial_blob
+
+
+async def read(store: FilesystemContentStore) -> bytes | None:
+    stored = await store.open(DIGEST)
+    if stored is None:
+        return None
+    content = await stored.read()
+    stored.file.close()
+    return content
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def place(folder: Path, digest: Digest = DIGEST) -> Path:
+    return folder / "content" / digest.algorithm / digest.encoded[:2] / digest.encoded
+
+
+def draft_place(folder: Path) -> Path:
+    return folder / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
+
+
+def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
+    FilesystemContentStore(tmp_path / "cache").close()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path / "deep" / "cache") as store:
+            folder = tmp_path / "deep" / "cache"
+            partial_blob = await leased(store)
+            assert mode(draft_place(folder)) == 0o600
+            await partial_blob.append(deque([CONTENT]))
+            await partial_blob.commit()
+            partial_blob.file.close()
+            await store.put(Digest.of(b"small", "sha512"), b"small")
+            assert [mode(place(folder)), mode(place(folder, Digest.of(b"small", "sha512")))] == [0o444, 0o444]
+            assert [mode(folder / name) for name in ("content", "drafts", "temporary")] == [0o700] * 3
+            assert [*(folder / "drafts").iterdir(), *(folder / "temporary").iterdir()] == []
+
+    asyncio.run(go())
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.open(DIGEST)
+            before = open_descriptors()
+            for keep in (True, False):
+                partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+                assert isinstance(followed, FollowedFilePartialBlob)
+                await partial_blob.append(deque([CONTENT[:7]]))
+                await partial_blob.release(keep=keep)
+                partial_blob.file.close()
+                followed.file.close()
+            await store.put(DIGEST, CONTENT)
+            assert await store.lease(UPSTREAM, DIGEST) is None
+            assert await read(store) == CONTENT
+            await store.drop(DIGEST)
+            assert open_descriptors() == before
+
+    asyncio.run(go())
+
+
+def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.put(DIGEST, CONTENT)
+            os.truncate(place(tmp_path), 10)
+            assert await read(store) == CONTENT[:10]
+            await store.put(DIGEST, CONTENT)
+            assert await read(store) == CONTENT
+
+    asyncio.run(go())
+
+
+def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft_place(tmp_path).parent.mkdir()
+            draft_place(tmp_path).write_bytes(CONTENT)
+            draft_place(tmp_path).chmod(0o444)
+            assert await store.lease(UPSTREAM, DIGEST) is None
+            assert await read(store) == CONTENT
+            assert not draft_place(tmp_path).exists()
+
+    asyncio.run(go())
+
+
+UNPRIVILEGED = """
+import asyncio, os, sys
+from pathlib import Path
+from adapters.storage.content import FilesystemContentStore
+from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
+folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
+os.setuid(65534)
+(folder / "docker-image-proxy" / "drafts").mkdir(0o700, parents=True)
+draft = folder / "docker-image-proxy" / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{digest.encoded}"
+draft.write_bytes(b"whole")
+draft.chmod(0o444)
+store = FilesystemContentStore(folder)
+assert asyncio.run(store.lease(UPSTREAM, digest)) is None
+assert asyncio.run(store.open(digest))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; for all others it is the test above")
+def test_verified_and_not_yet_renamed_is_content_for_whoever_may_not_write_to_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        with process(UNPRIVILEGED, folder) as running:
+            assert running.wait() == 0
+
+
+def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            partial_blob = await leased(store)
+            draft_place(tmp_path).unlink()
+            other = await leased(store)
+            await other.append(deque([b"an"]))
+            await partial_blob.append(deque([CONTENT]))
+            assert await partial_blob.commit()
+            assert await read(store) is None
+            await partial_blob.release(keep=False)
+            assert draft_place(tmp_path).read_bytes() == b"an"
+            partial_blob.file.close()
+            other.file.close()
+
+    asyncio.run(go())
+
+
+def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+            assert isinstance(followed, FollowedFilePartialBlob)
+            (tmp_path / "content").write_bytes(b"in the way")
+            await partial_blob.append(deque([CONTENT]))
+            assert await partial_blob.commit()
+            assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+            assert await partial_blob.file.read(0, 8) == b"a layer "
+            assert not draft_place(tmp_path).exists()
+            with pytest.raises(StorageRefused):
+                await store.put(DIGEST, CONTENT)
+            partial_blob.file.close()
+            followed.file.close()
+
+    asyncio.run(go())
+
+
+def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            await store.put(Digest.of(b"other"), b"other")
+            before = open_descriptors()
+            for work in (lambda: store.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
+                task: asyncio.Task[object] = asyncio.create_task(work())
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert open_descriptors() == before
+            (await leased(store)).file.close()
+
+    asyncio.run(go())
+
+
+def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            content = os.urandom(1 << 24)
+            partial_blob = await leased(store, Digest.of(content))
+            task = asyncio.create_task(partial_blob.append(deque([content[: 1 << 23]])))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await partial_blob.append(deque([content[partial_blob.size :]]))
+            assert await partial_blob.commit()
+            partial_blob.file.close()
+
+    asyncio.run(go())
+
+
+def test_an_append_gets_somewhere_however_slow_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its turn may be over before it has begun: threads wait for their processor, whole machines are paused."""
+
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            partial_blob = await leased(store)
+            pieces = deque([CONTENT[:3], CONTENT[3:]])
+            clock = itertools.count()
+            monkeypatch.setattr(partial_blobs.time, "monotonic", lambda: float(next(clock)))
+            while pieces:
+                before = partial_blob.size
+                await partial_blob.append(pieces)
+                assert partial_blob.size > before
+            assert await partial_blob.commit()
+            partial_blob.file.close()
+
+    asyncio.run(go())
+
+
+def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) -> None:
+    async def go() -> None:
+        (tmp_path / "file").write_bytes(b"")
+        async with opened(tmp_path / "file" / "cache") as store:
+            assert await store.open(DIGEST) is None
+            assert await store.drop(DIGEST) == 0
+            for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
+                with pytest.raises(StorageFailed, match="Not a directory"):
+                    await refused
+
+    asyncio.run(go())
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path / "cache") as store:
+            await store.put(DIGEST, CONTENT)
+            (tmp_path / "cache").rename(tmp_path / "gone")
+            assert await read(store) is None
+            partial_blob = await leased(store)
+            await partial_blob.append(deque([CONTENT]))
+            assert await partial_blob.commit()
+            partial_blob.file.close()
+            assert await read(store) == CONTENT
+
+    asyncio.run(go())
+
+
+def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with opened(tmp_path) as store:
+            draft_place(tmp_path).parent.mkdir()
+            (tmp_path / "precious").write_bytes(b"precious")
+            draft_place(tmp_path).symlink_to(tmp_path / "precious")
+            with pytest.raises(StorageRefused):
+                await store.lease(UPSTREAM, DIGEST)
+            assert (tmp_path / "precious").read_bytes() == b"precious"
+
+    asyncio.run(go())
+
+
+NO_DESCRIPTORS = """
+import asyncio, os, resource, sys
+from pathlib import Path
+from adapters.storage.content import FilesystemContentStore
+from application.ports.content_store import StorageFailed
+from domain.digest import Digest
+from tests.adapters.storage.places import UPSTREAM
+store, digest = FilesystemContentStore(Path(sys.argv[1])), Digest.of(b"")
+
+async def refused(work):
+    try:
+        await work
+    except StorageFailed as error:
+        return str(error)
+
+async def main():
+    await store.open(digest)  # its threads run
+    resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+    held = []
+    try:
+        while True:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        pass
+    said = [await refused(store.lease(UPSTREAM, digest)), await refused(store.put(digest, b""))]
+    for descriptor in held:
+        os.close(descriptor)
+    print(said, flush=True)
+asyncio.run(main())
+"""
+
+
+def test_too_few_descriptors_are_no_want_of_room(tmp_path: Path) -> None:
+    with process(NO_DESCRIPTORS, tmp_path) as running:
+        said = line_of(running)
+        assert running.wait() == 0
+    assert said == "['no draft can be had: Too many open files', 'content cannot be kept: Too many open files']"

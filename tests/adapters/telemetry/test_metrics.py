@@ -1,0 +1,158 @@
+"""What is counted, by however many workers."""
+
+import os
+from typing import Any, get_args
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from domain.allowance import Allowance
+from domain.events import (
+    AccountsReread,
+    AccountsUnreadable,
+    BackedOff,
+    BytesDelivered,
+    BytesFetched,
+    ContentAsked,
+    ContentDamaged,
+    ContentEvicted,
+    DownloadJoined,
+    DownloadResumed,
+    DownloadStarted,
+    EndpointFailed,
+    EndpointRecovered,
+    Event,
+    LoginRefused,
+    LoginSlowed,
+    PullDenied,
+    StaleServed,
+    StorageBroke,
+    StorageRanFull,
+    UpkeepFailed,
+    UpstreamAuthLearned,
+    UpstreamFailed,
+    UpstreamSharesOurName,
+    WrongContent,
+)
+from domain.records import ContentKind
+from tests.contracts.storage import HUB, QUAY
+
+URL = "https://upstream.test"
+TABLE: list[tuple[Event, str, float]] = [
+    (ContentAsked(ContentKind.BLOB, is_hit=True), 'cache_hits_total{kind="blob"}', 1),
+    (ContentAsked(ContentKind.MANIFEST, is_hit=True), 'cache_hits_total{kind="manifest"}', 1),
+    (ContentAsked(ContentKind.BLOB, is_hit=False), 'cache_misses_total{kind="blob"}', 1),
+    (ContentAsked(ContentKind.MANIFEST, is_hit=False), 'cache_misses_total{kind="manifest"}', 1),
+    (DownloadStarted(), "fills_total", 1),
+    (DownloadJoined(), "fill_joins_total", 1),
+    (DownloadResumed(URL, "sha256:a", "refused"), "fill_resumes_total", 1),
+    (BytesFetched(2**40), "upstream_bytes_total", 2**40),
+    (BytesDelivered(7), "client_bytes_total", 7),
+    (StaleServed(URL, "refused"), "stale_answers_total", 1),
+    (BackedOff(URL, 30, "slow down"), "throttled_total", 1),
+    (ContentEvicted(3, 4096), "evictions_total", 3),
+    (WrongContent(URL, "a/b", "sha256:a"), "wrong_content_total", 1),
+    (ContentDamaged("sha256:a"), "damaged_content_total", 1),
+    (StorageRanFull("sha256:a"), "storage_full_total", 1),
+    (StorageBroke("sha256:a", "too many open files"), "storage_failures_total", 1),
+    (UpstreamFailed(URL, "refused"), "upstream_failures_total", 1),
+    (PullDenied("alice", URL, "a/b"), "pulls_denied_total", 1),
+    (LoginSlowed("alice", "192.0.2.7", 4), "logins_slowed_total", 1),
+    (LoginRefused("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
+    (EndpointFailed(URL, URL, "refused"), "endpoint_failures_total", 1),
+    (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
+]
+UNCOUNTED = {UpstreamAuthLearned, UpstreamSharesOurName, UpkeepFailed, AccountsReread, AccountsUnreadable}
+
+
+def numbers(sink: CountingEventSink) -> dict[str, float]:
+    content, media_type = sink.render()
+    assert media_type.startswith("text/plain; version=")
+    found = {}
+    for family in text_string_to_metric_families(content.decode()):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+            name = sample.name.removeprefix("docker_image_proxy_")
+            found[f"{name}{{{labels}}}" if labels else name] = sample.value
+    return found
+
+
+def test_every_kind_of_event_is_counted_or_left_out_on_purpose() -> None:
+    assert {type(event) for event, _, _ in TABLE} | UNCOUNTED == set(get_args(Event))
+
+
+def test_nothing_has_been_counted_at_the_start() -> None:
+    counted = numbers(CountingEventSink(SharedCounters(3), 1))
+    assert set(counted) == {name for _, name, _ in TABLE}
+    assert set(counted.values()) == {0.0}
+
+
+@pytest.mark.parametrize(("event", "name", "count"), TABLE, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_event_counts_in_one_place_only(event: Event, name: str, count: float) -> None:
+    sink = CountingEventSink(SharedCounters(1), 0)
+    for _ in range(2):
+        sink.emit(event)
+    assert {key: value for key, value in numbers(sink).items() if value} == {name: 2 * count}
+
+
+def test_what_is_of_no_number_is_taken_all_the_same() -> None:
+    sink = CountingEventSink(SharedCounters(1), 0)
+    sink.emit(UpstreamAuthLearned(URL, 2, "open", is_change=True))
+    sink.emit(UpstreamSharesOurName(URL, "mirror"))
+    assert not any(numbers(sink).values())
+
+
+def test_whichever_worker_answers_it_tells_the_sum_of_all() -> None:
+    counters = SharedCounters(3)
+    sinks = [CountingEventSink(counters, row) for row in range(3)]
+    for number, sink in enumerate(sinks, start=1):
+        for event, _, _ in TABLE:
+            for _ in range(number):
+                sink.emit(event)
+    first, *others = (numbers(sink) for sink in sinks)
+    assert all(other == first for other in others)
+    assert first == {name: 6 * count for _, name, count in TABLE}
+
+
+def test_a_worker_that_takes_anothers_place_counts_on() -> None:
+    counters = SharedCounters(2)
+    for _ in range(2):
+        CountingEventSink(counters, 1).emit(DownloadStarted())
+    assert numbers(CountingEventSink(counters, 0))["fills_total"] == 2
+
+
+def test_workers_that_were_forked_share_the_numbers() -> None:
+    counters = SharedCounters(2)
+    child = os.fork()
+    if child == 0:
+        CountingEventSink(counters, 1).emit(BytesDelivered(5))
+        os._exit(0)
+    os.waitpid(child, 0)
+    sink = CountingEventSink(counters, 0)
+    sink.emit(BytesDelivered(2))
+    assert numbers(sink)["client_bytes_total"] == 7
+
+
+def test_names_never_stand_on_the_page() -> None:
+    sink: Any = CountingEventSink(SharedCounters(1), 0)
+    for event, _, _ in TABLE:
+        sink.emit(event)
+    page = sink.render()[0].decode()
+    for name in ("alice", "upstream.test", "a/b", "sha256", "refused"):
+        assert name not in page
+
+
+def test_allowances_are_told_by_upstream_the_newest_whichever_worker_answers() -> None:
+    counters = SharedCounters(2, [HUB.url, QUAY.url])
+    sinks = [CountingEventSink(counters, row) for row in range(2)]
+    sinks[0].board.show(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))
+    sinks[1].board.show(HUB, Allowance(100, 75, 21600, 1_800_000_001.5))
+    for sink in sinks:
+        told = {name: value for name, value in numbers(sink).items() if name.startswith("allowance_")}
+        assert told == {
+            f'allowance_limit{{upstream="{HUB.url}"}}': 100,
+            f'allowance_remaining{{upstream="{HUB.url}"}}': 75,
+            f'allowance_window_seconds{{upstream="{HUB.url}"}}': 21600,
+            f'allowance_seen_timestamp_seconds{{upstream="{HUB.url}"}}': 1_800_000_001.5,
+        }

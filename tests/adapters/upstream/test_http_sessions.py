@@ -1,0 +1,141 @@
+"""The session itself: whom it trusts, and what it never takes along."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from adapters.upstream.http_sessions import SessionSettings, open_sessions
+from adapters.upstream.proxies import ProxyRules
+from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
+from tests.adapters.upstream.authority import Authority
+from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+
+
+async def fetch(url: str, ca_file: Path | None, silence: float = 5) -> bytes:
+    blob = UpstreamRequest(resources(upstream_at(url))["blob"], ForwardedCredentials())
+    async with parts(ca_file=ca_file, silence=silence) as adapters, adapters.registry.open(blob) as answer:
+        return await answer.read(1000)
+
+
+@in_loop
+async def test_private_authority_is_trusted_when_named(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with WireServer(lambda _: reply(body=CONTENT), authority.context()) as server:
+        assert await fetch(server.url, authority.certificate) == CONTENT
+
+
+@in_loop
+async def test_private_authority_unnamed_leads_to_the_setting(tmp_path: Path) -> None:
+    async with WireServer(lambda _: reply(body=CONTENT), Authority(tmp_path).context()) as server:
+        with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
+            await fetch(server.url, None)
+        assert server.heard == []
+
+
+@in_loop
+async def test_another_authority_is_not_the_one(tmp_path: Path) -> None:
+    another = Authority(tmp_path, "another authority")
+    async with WireServer(lambda _: reply(body=CONTENT), Authority(tmp_path).context()) as server:
+        with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
+            await fetch(server.url, another.certificate)
+
+
+@pytest.mark.parametrize(("address", "until"), [("127.0.0.1", -1), ("127.0.0.2", 1)])
+@in_loop
+async def test_expired_or_misnamed_certificate_is_not_trusted(tmp_path: Path, address: str, until: int) -> None:
+    authority = Authority(tmp_path)
+    async with WireServer(lambda _: reply(body=CONTENT), authority.context(address, until)) as server:
+        with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
+            await fetch(server.url, authority.certificate)
+
+
+@in_loop
+async def test_plain_server_under_https_is_a_fault() -> None:
+    async with WireServer(lambda _: reply(body=CONTENT)) as server:
+        with pytest.raises(UpstreamFault):
+            await fetch(server.url.replace("http:", "https:"), None, silence=0.3)
+
+
+@in_loop
+async def test_file_without_certificates_does_not_open(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    with pytest.raises(ssl.SSLError):
+        open_sessions(SessionSettings(ca_file=empty), ProxyRules())
+
+
+@pytest.mark.parametrize("right", [ForwardedCredentials(), SessionCredentials(None)])
+@in_loop
+async def test_netrc_of_the_user_is_never_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: ForwardedCredentials | SessionCredentials
+) -> None:
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password secret\ndefault login anybody password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    def script(heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            return reply(body=b'{"token":"abc"}')
+        if heard.header("Authorization"):
+            return reply(body=CONTENT)
+        return reply(401, ("WWW-Authenticate", 'Bearer realm="/token"'))
+
+    async with line(script) as link:
+        if right == ForwardedCredentials():
+            with pytest.raises(UpstreamChallenged):
+                await link.fetch(right=right)
+        else:
+            await link.fetch(right=right)
+        sent = {heard.header("Authorization") for heard in link.server.heard}
+        assert sent <= {None, "Bearer abc"}
+
+
+@in_loop
+async def test_user_in_the_address_is_not_sent_on() -> None:
+    async with line() as link:
+        location = link.server.url.replace("http://", "http://user:secret@")
+        link.server.script = lambda heard: (
+            reply(307, ("Location", f"{location}/stored")) if heard.target.startswith("/v2/") else reply(body=CONTENT)
+        )
+        await link.fetch()
+        assert [heard.header("Host") for heard in link.server.heard] == [f"127.0.0.1:{link.server.port}"] * 2
+
+
+def demanding(authority: Authority) -> ssl.SSLContext:
+    """A server that wants a certificate from its clients, too."""
+    context = authority.context()
+    context.load_verify_locations(cafile=authority.certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def fetch_as(url: str, authority: Authority, certificate: tuple[Path, Path] | None) -> bytes:
+    blob = UpstreamRequest(resources(upstream_at(url))["blob"], ForwardedCredentials())
+    async with (
+        parts(ca_file=authority.certificate, certificate=certificate) as adapters,
+        adapters.registry.open(blob) as answer,
+    ):
+        return await answer.read(1000)
+
+
+@in_loop
+async def test_a_server_that_wants_to_know_us_is_shown_our_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:
+        assert await fetch_as(server.url, authority, authority.pair("client")) == CONTENT
+
+
+@pytest.mark.parametrize("has_one", [False, True])
+@in_loop
+async def test_without_the_right_certificate_there_is_no_answer(tmp_path: Path, *, has_one: bool) -> None:
+    authority = Authority(tmp_path)
+    stranger = Authority(tmp_path, "another authority").pair("stranger")
+    async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:
+        with pytest.raises(UpstreamFault):
+            await fetch_as(server.url, authority, stranger if has_one else None)
+        assert server.heard == []

@@ -1,0 +1,148 @@
+"""How much is asked of one upstream at most."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from adapters.upstream.request_limits import Gate, RequestLimits
+from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from domain.access import Credentials
+from domain.errors import UpstreamFault
+from tests.adapters.upstream.line import CONTENT, in_loop, line, resources
+from tests.adapters.upstream.wire import Heard, Say, reply
+
+TIME = 5.0  # seconds, for what must not wait for ever
+
+
+class Crowd:
+    """Requests within the gate, and how many there ever were at once."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.inside = self.most = 0
+        self.order: list[int] = []
+
+    async def enter(self, number: int, pause: float = 0.001) -> None:
+        async with self.gate.slot():
+            self.order.append(number)
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(pause)
+            self.inside -= 1
+
+
+@in_loop
+async def test_no_more_than_so_many_are_within_and_they_keep_their_order() -> None:
+    crowd = Crowd(Gate(RequestLimits(max_connections=3)))
+    await asyncio.gather(*(crowd.enter(number) for number in range(20)))
+    assert (crowd.most, crowd.order) == (3, list(range(20)))
+
+
+@in_loop
+async def test_without_bounds_nobody_waits() -> None:
+    crowd = Crowd(Gate(RequestLimits()))
+    await asyncio.gather(*(crowd.enter(number) for number in range(50)))
+    assert crowd.most == 50
+    for _ in range(1000):
+        await crowd.gate.turn()
+
+
+@in_loop
+async def test_who_leaves_while_waiting_takes_no_place() -> None:
+    crowd = Crowd(Gate(RequestLimits(max_connections=1)))
+    first = asyncio.create_task(crowd.enter(0, 0.05))
+    await asyncio.sleep(0)
+    leaving = asyncio.create_task(crowd.enter(1))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(first, leaving, return_exceptions=True)
+    await asyncio.wait_for(crowd.enter(2), TIME)
+    assert crowd.order == [0, 2]
+
+
+@pytest.mark.parametrize("rate", [0.5, 20, 37.5])
+@in_loop
+async def test_the_rate_is_held_from_the_first_request_on(rate: float) -> None:
+    gate, loop = Gate(RequestLimits(max_rate=rate)), asyncio.get_running_loop()
+    began, count = loop.time(), 2 if rate < 1 else 11
+    await asyncio.gather(*(gate.turn() for _ in range(count)))
+    assert (count - 1) / rate * 0.95 <= loop.time() - began
+
+
+@in_loop
+async def test_turns_come_in_order() -> None:
+    gate, order = Gate(RequestLimits(max_rate=200)), []
+
+    async def turn(number: int) -> None:
+        await gate.turn()
+        order.append(number)
+
+    await asyncio.gather(*(turn(number) for number in range(10)))
+    assert order == list(range(10))
+
+
+@pytest.mark.parametrize(("connections", "rows"), [(2, 2), (5, 2), (7, 3), (8, 8), (100, 7)])
+def test_several_processes_share_exactly_what_there_is(connections: int, rows: int) -> None:
+    shares = [RequestLimits(connections, 10).share(row, rows) for row in range(rows)]
+    assert sum(share.max_connections or 0 for share in shares) == connections
+    assert all(share.max_connections for share in shares)
+    assert sum(share.max_rate or 0 for share in shares) == pytest.approx(10)
+    assert RequestLimits().share(0, rows) == RequestLimits()
+
+
+@in_loop
+async def test_a_body_that_is_still_read_holds_its_place() -> None:
+    async with line(lambda _: reply(body=CONTENT), bounds=RequestLimits(max_connections=1)) as link:
+        blob = UpstreamRequest(resources(link.upstream)["blob"], ForwardedCredentials())
+        async with link.parts.registry.open(blob) as answer:
+            second = asyncio.create_task(link.fetch())
+            await asyncio.sleep(0.05)
+            assert len(link.server.heard) == 1
+            assert await answer.read(100) == CONTENT
+        assert (await asyncio.wait_for(second, TIME))[1] == CONTENT
+
+
+@in_loop
+async def test_what_fails_gives_its_place_back() -> None:
+    async with line(lambda _: Say(then="close"), bounds=RequestLimits(max_connections=1)) as link:
+        for _ in range(3):
+            with pytest.raises(UpstreamFault):
+                await asyncio.wait_for(link.fetch(), TIME)
+
+
+def logging_in(url: Callable[[], str]) -> Callable[[Heard], Say]:
+    """A registry that redirects, refuses HEAD, and wants a token."""
+
+    def script(heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            return reply(body=b'{"token":"abc"}')
+        if heard.target == "/stored":
+            return reply(405) if heard.method == "HEAD" else reply(body=CONTENT)
+        if not heard.header("Authorization"):
+            return reply(401, ("WWW-Authenticate", f'Bearer realm="{url()}/token"'))
+        return reply(307, ("Location", "/stored"))
+
+    return script
+
+
+@pytest.mark.parametrize("right", [SessionCredentials(None), SessionCredentials(Credentials("bob", "pass"))])
+@in_loop
+async def test_a_login_and_a_redirect_get_by_with_one_place(right: SessionCredentials) -> None:
+    async with line(bounds=RequestLimits(max_connections=1)) as link:
+        link.server.script = logging_in(lambda: link.server.url)
+        asked = [link.fetch(right=right, head=head) for head in (False, True, False, False)]
+        found = await asyncio.wait_for(asyncio.gather(*asked), TIME)
+        assert [content for _, content in found] == [CONTENT, b"", CONTENT, CONTENT]
+        assert len([heard for heard in link.server.heard if heard.target.startswith("/token")]) == 1
+
+
+@in_loop
+async def test_every_request_to_the_upstream_itself_waits_for_its_turn() -> None:
+    rate = 20
+    async with line(bounds=RequestLimits(max_rate=rate)) as link:
+        link.server.script = logging_in(lambda: link.server.url)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(link.fetch(right=SessionCredentials(None)) for _ in range(4)))
+        assert loop.time() - began >= (len(link.server.heard) - 1) / rate * 0.95

@@ -1,0 +1,315 @@
+"""How a session of ours logs in: once for all who wait, again in time, and never in a loop."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from application.ports.upstream_registry import PingResponse, SessionCredentials
+from domain.access import Credentials
+from domain.errors import CredentialsRefused, RegistryError, UpstreamChallenged, UpstreamFault
+from tests.adapters.upstream.line import CONTENT, Line, in_loop, line
+from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+
+ALICE = Credentials("alice", "right")
+NOBODY = SessionCredentials(None)
+BASIC_ALICE = "Basic YWxpY2U6cmlnaHQ="
+
+
+class TokenRegistry:
+    """Challenges with Bearer, gives the tokens t1, t2 ..., and takes those that `accepts` says."""
+
+    def __init__(self, link: Line) -> None:
+        self.tokens: list[Heard] = []
+        self.accepts: Callable[[str], bool] = lambda authorization: authorization.startswith("Bearer t")
+        self.scope = ',scope="repository:some/app:pull"'
+        self.refusal: Say | None = None
+        self._realm = f"{link.server.url}/token"
+        link.server.script = self.script
+
+    def script(self, heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            self.tokens.append(heard)
+            body = json.dumps({"token": f"t{len(self.tokens)}", "expires_in": 300}).encode()
+            return self.refusal or reply(200, body=body)
+        if self.accepts(heard.header("Authorization") or ""):
+            return reply(200, ("Docker-Distribution-Api-Version", "registry/2.0"), body=CONTENT)
+        challenge = f'Bearer realm="{self._realm}",service="registry"{self.scope}'
+        return reply(401, ("WWW-Authenticate", challenge), body=b'{"errors":[{"code":"UNAUTHORIZED"}]}')
+
+
+def sent(link: Line) -> list[str | None]:
+    return [heard.header("Authorization") for heard in link.server.heard if heard.target.startswith("/v2/")]
+
+
+@in_loop
+async def test_challenge_is_answered_with_a_token() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1"]
+        assert registry.tokens[0].target == "/token?service=registry&scope=repository%3Asome%2Fapp%3Apull"
+        assert registry.tokens[0].header("Authorization") is None
+
+
+@in_loop
+async def test_credentials_go_to_the_token_server_only() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=SessionCredentials(ALICE))
+        assert registry.tokens[0].header("Authorization") == BASIC_ALICE
+        assert sent(link) == [None, "Bearer t1"]
+
+
+@in_loop
+async def test_token_is_fetched_once_for_all_who_wait() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        assert len(registry.tokens) == 1
+
+
+@in_loop
+async def test_tokens_of_different_people_and_scopes_differ() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        for right in (NOBODY, SessionCredentials(ALICE), SessionCredentials(Credentials("bob", "right"))):
+            await link.fetch(right=right)
+            await link.fetch(right=right)
+        await link.fetch("catalog", NOBODY)
+        assert len(registry.tokens) == 4
+
+
+@in_loop
+async def test_token_is_renewed_when_a_tenth_is_left() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        link.parts.clock.advance(300 * 0.89)
+        await link.fetch(right=NOBODY)
+        assert len(registry.tokens) == 1
+        link.parts.clock.advance(300 * 0.02)
+        await link.fetch(right=NOBODY)
+        assert len(registry.tokens) == 2
+        assert sent(link)[-1] == "Bearer t2"
+
+
+@in_loop
+async def test_refused_token_is_thrown_away_and_fetched_anew() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        registry.accepts = lambda authorization: authorization == "Bearer t2"
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+@in_loop
+async def test_token_refused_again_ends_the_matter() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.accepts = lambda _: False
+        for attempt in (1, 2):
+            with pytest.raises(UpstreamChallenged):
+                await link.fetch(right=NOBODY)
+            assert len(sent(link)) <= 3 * attempt
+            assert len(registry.tokens) <= 2 * attempt
+
+
+@in_loop
+async def test_many_refused_at_once_fetch_one_new_token() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        registry.accepts = lambda authorization: authorization == "Bearer t2"
+        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        assert len(registry.tokens) == 2
+
+
+@pytest.mark.parametrize(("scope", "asked"), [(',scope="aws"', "aws"), ("", "repository%3Asome%2Fapp%3Apull")])
+@in_loop
+async def test_challenge_knows_the_scope_best(scope: str, asked: str) -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = scope
+        await link.fetch(right=NOBODY)
+        assert registry.tokens[0].target.endswith(f"scope={asked}")
+
+
+@pytest.mark.parametrize("scope", ["repository:Some/App:pull", "repository:some/app", "a b:", "*"])
+@in_loop
+async def test_odd_scope_is_never_the_clients_fault(scope: str) -> None:
+    async with line() as link:
+        TokenRegistry(link).scope = f',scope="{scope}"'
+        with suppress(UpstreamFault):
+            assert (await link.fetch(right=NOBODY))[1] == CONTENT
+
+
+@in_loop
+async def test_ping_logs_in_without_a_scope() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = ""
+        assert await link.ping(SessionCredentials(ALICE)) == PingResponse(accepted=True)
+        assert registry.tokens[0].target == "/token?service=registry&account=alice"
+
+
+@pytest.mark.parametrize(("refusal", "expected"), [(reply(401), CredentialsRefused), (reply(500), UpstreamFault)])
+@in_loop
+async def test_token_servers_refusal_comes_through(refusal: Say, expected: type[RegistryError]) -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.refusal = refusal
+        with pytest.raises(expected):
+            await link.fetch(right=SessionCredentials(ALICE))
+        registry.refusal = None
+        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y", Basic realm="x"'])
+@in_loop
+async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
+    def script(heard: Heard) -> Say:
+        known = heard.header("Authorization") == BASIC_ALICE
+        return reply(body=CONTENT) if known else reply(401, ("WWW-Authenticate", challenge))
+
+    async with line(script) as link:
+        for _ in range(2):
+            assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+        assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE]
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=SessionCredentials(Credentials("alice", "wrong")))
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y"'])
+@in_loop
+async def test_nobody_has_no_answer_to_basic(challenge: str) -> None:
+    async with line(lambda _: reply(401, ("WWW-Authenticate", challenge))) as link:
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=NOBODY)
+        assert sent(link) == [None]
+
+
+@in_loop
+async def test_ping_is_asked_how_to_log_in_where_the_resource_does_not_say() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        link.server.script = lambda heard: (
+            reply(401) if "/blobs/" in heard.target and not heard.header("Authorization") else registry.script(heard)
+        )
+        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+        assert [target.partition("?")[0] for _, target in link.said[1:-1]] == ["/v2/", "/token"]
+
+
+@in_loop
+async def test_nobody_says_how_to_log_in() -> None:
+    async with line(lambda _: reply(401)) as link:
+        for ask in (link.fetch, link.ping):
+            with pytest.raises((UpstreamChallenged, UpstreamFault)):
+                await ask(right=NOBODY)
+        assert len(link.said) == 3
+
+
+@in_loop
+async def test_bearer_is_preferred_to_basic() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.scope = ', Basic realm="x"'
+        await link.fetch(right=SessionCredentials(ALICE))
+        assert sent(link)[-1] == "Bearer t1"
+
+
+@in_loop
+async def test_refusal_by_storage_asks_for_no_login() -> None:
+    challenge = ("WWW-Authenticate", 'Basic realm="storage"')
+    async with WireServer(lambda _: reply(401, challenge)) as storage, line() as link:
+        link.server.script = lambda _: reply(307, ("Location", f"{storage.url}/stored"))
+        with pytest.raises(UpstreamFault):
+            await link.fetch(right=SessionCredentials(ALICE))
+        assert [heard.header("Authorization") for heard in storage.heard] == [None]
+
+
+@in_loop
+async def test_session_that_is_not_challenged_logs_in_nowhere() -> None:
+    async with line(lambda _: reply(body=CONTENT)) as link:
+        await link.fetch(right=SessionCredentials(ALICE))
+        assert sent(link) == [None]
+
+
+@in_loop
+async def test_failed_login_fails_for_all_who_waited() -> None:
+    async with line() as link:
+        registry = TokenRegistry(link)
+        registry.refusal = reply(503)
+        results = await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)), return_exceptions=True)
+        assert all(isinstance(result, UpstreamFault) for result in results)
+        assert len(registry.tokens) == 1
+        registry.refusal = None
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+
+
+@in_loop
+async def test_token_that_is_refused_by_basic_is_left_out_and_then_replaced() -> None:
+    """Harbor: what it asks for shows only where nothing is sent."""
+    async with line() as link:
+        registry = TokenRegistry(link)
+        await link.fetch(right=SessionCredentials(ALICE))
+        usual = link.server.script
+
+        def harbor(heard: Heard) -> Say:
+            is_stale = heard.header("Authorization") == "Bearer t1"
+            return reply(401, ("WWW-Authenticate", 'Basic realm="harbor"')) if is_stale else usual(heard)
+
+        link.server.script = harbor
+        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", None, "Bearer t2"]
+        assert len(registry.tokens) == 2
+
+
+@in_loop
+async def test_stale_token_where_nobody_needs_one_is_left_out() -> None:
+    async with line() as link:
+        TokenRegistry(link)
+        await link.fetch(right=NOBODY)
+        link.server.script = lambda heard: reply(401) if heard.header("Authorization") else reply(body=CONTENT)
+        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert sent(link) == [None, "Bearer t1", "Bearer t1", None]
+
+
+@in_loop
+async def test_refused_basic_login_is_not_tried_without() -> None:
+    async with line() as link:
+        link.server.script = lambda heard: (
+            reply(body=CONTENT)
+            if heard.header("Authorization")
+            else reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
+        )
+        await link.fetch(right=SessionCredentials(ALICE))
+        link.server.script = lambda _: reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
+        with pytest.raises(UpstreamChallenged):
+            await link.fetch(right=SessionCredentials(ALICE))
+        assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE, BASIC_ALICE]
+
+
+@in_loop
+async def test_a_resource_without_a_challenge_is_not_logged_in_to_as_what_the_ping_names() -> None:
+    """The ping of ghcr.io names a repository that does not exist; gcr.io challenges some resources with nothing."""
+
+    def script(heard: Heard) -> Say:
+        if heard.target.startswith("/token"):
+            return reply(200, ("Content-Type", "application/json"), body=b'{"token":"abc"}')
+        if heard.header("Authorization"):
+            return reply(body=CONTENT)
+        if heard.target != "/v2/":
+            return reply(401)
+        realm = f"http://{heard.header('Host')}/token"
+        challenge = f'Bearer realm="{realm}",service="s",scope="repository:user/image:pull"'
+        return reply(401, ("WWW-Authenticate", challenge))
+
+    async with line(script) as link:
+        await link.fetch(right=SessionCredentials(None))
+        (asked,) = [target for _, target in link.said if target.startswith("/token")]
+        assert parse_qs(urlsplit(asked).query)["scope"] == ["repository:some/app:pull"]

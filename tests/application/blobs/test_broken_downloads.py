@@ -1,0 +1,249 @@
+"""What a download does that breaks off, and what its readers get."""
+
+import asyncio
+from collections import deque
+from dataclasses import replace
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from domain.content import ByteRange, Span
+from domain.digest import Digest
+from domain.errors import (
+    RegistryError,
+    UpstreamBroken,
+    UpstreamThrottled,
+    UpstreamTimedOut,
+    UpstreamUnreachable,
+)
+from domain.events import DownloadResumed, DownloadStarted, WrongContent
+from tests.application.support.breaking import Breaking
+from tests.application.support.crowd import Crowd
+from tests.application.support.service import PRIVATE
+from tests.application.support.watched import ALICES, BIG, BIG_DIGEST, PIECE, soon
+from tests.fakes.upstream import FakeAnswer
+
+OTHER = b"!" + BIG[1:]
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("application.blobs.retries._FIRST_PAUSE", 0.005)
+    monkeypatch.setattr("application.blobs.retries._LONGEST_PAUSE", 0.02)
+
+
+def test_what_breaks_off_is_gone_on_with() -> None:
+    crowd = Breaking(breaks=2)
+    assert crowd.run(crowd.both()) == [BIG, BIG]
+    assert crowd.ranges == [None, ByteRange(3 * PIECE, None), ByteRange(6 * PIECE, None)]
+    assert crowd.kept == BIG
+    assert (crowd.count(DownloadStarted), crowd.count(DownloadResumed)) == (1, 2)
+
+
+def test_no_more_than_the_retries_are_made_without_a_byte_gained() -> None:
+    crowd = Breaking(fill_retries=3)
+    crowd.upstream.refuse = lambda fetch: UpstreamUnreachable("gone") if fetch.byte_range else None
+    first, second = crowd.run(crowd.both())
+    assert isinstance(first, UpstreamUnreachable)
+    assert isinstance(second, UpstreamUnreachable)
+    assert len(crowd.ranges) == 1 + 3
+    assert crowd.kept is None
+
+
+def test_each_byte_gained_gives_all_the_retries_back() -> None:
+    crowd = Breaking(breaks=9, after=PIECE, fill_retries=1)
+    assert crowd.run(crowd.both()) == [BIG, BIG]
+    assert len(crowd.ranges) == 10
+
+
+def test_a_first_answer_that_fails_is_not_asked_again() -> None:
+    crowd = Crowd()
+    crowd.upstream.refuse = lambda _: UpstreamTimedOut("too late")
+
+    async def act() -> None:
+        with pytest.raises(UpstreamTimedOut):
+            await crowd.read()
+
+    crowd.run(act())
+    assert len(crowd.upstream.asked) == 1
+
+
+def test_what_came_before_the_end_is_kept_for_the_next() -> None:
+    crowd = Breaking(fill_retries=0)
+
+    async def act() -> bytes:
+        with pytest.raises(UpstreamBroken):
+            await crowd.read()
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+    assert crowd.ranges == [None, ByteRange(3 * PIECE, None)]
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "seconds"),
+    [("7", 7.0), ("date", 7.0), ("99", 10.0), ("soon", 0.5), (None, 0.5)],
+)
+def test_a_throttling_upstream_is_waited_for_as_it_asks(
+    monkeypatch: pytest.MonkeyPatch, retry_after: str | None, seconds: float
+) -> None:
+    """`date`: seven seconds from now on. Ten seconds at most."""
+    monkeypatch.setattr("application.blobs.retries._FIRST_PAUSE", 0.25)
+    monkeypatch.setattr("application.blobs.retries._LONGEST_PAUSE", 10.0)
+    crowd, waited, sleep = Breaking(breaks=0), [], asyncio.sleep
+    if retry_after == "date":
+        retry_after = formatdate(crowd.service.clock.now() + 7, usegmt=True)
+    faults = [UpstreamThrottled("slow down", retry_after=retry_after)]
+
+    async def noted(pause: float) -> None:
+        waited.append(pause)
+        await sleep(0)
+
+    monkeypatch.setattr("application.blobs.retries.asyncio.sleep", noted)
+    crowd.breaks, crowd.after = 1, PIECE
+    crowd.upstream.refuse = lambda fetch: faults.pop() if fetch.byte_range and faults else None
+    assert crowd.run(crowd.both()) == [BIG, BIG]
+    assert [pause for pause in waited if pause] == [0.25, seconds]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata: replace(metadata, span=Span(metadata.span.start + 1, metadata.span.stop)),
+        lambda metadata: replace(metadata, span=Span(0, len(BIG) - metadata.span.start)),
+        lambda metadata: replace(metadata, span=Span(metadata.span.start, metadata.span.stop - 1)),
+        lambda metadata: replace(metadata, whole_size=len(BIG) + 1),
+    ],
+    ids=["too late", "from the beginning", "too short", "another total"],
+)
+def test_a_part_that_was_not_asked_for_is_not_taken(change: Any) -> None:
+    class Lying(Breaking):
+        def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
+            return replace(answer, metadata=change(answer.metadata)) if number == 2 else answer
+
+    crowd = Lying()
+    assert crowd.run(crowd.both()) == [BIG, BIG]
+    assert len(crowd.ranges) == 3
+    assert crowd.kept == BIG
+
+
+def test_an_upstream_without_ranges_begins_again_and_readers_go_on() -> None:
+    class Whole(Breaking):
+        def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
+            metadata = replace(answer.metadata, span=None, whole_size=None, size=len(BIG))
+            return replace(answer, metadata=metadata, content=BIG)
+
+    crowd = Whole()
+    assert crowd.run(crowd.both()) == [BIG, BIG]
+    assert crowd.ranges == [None, ByteRange(3 * PIECE, None)]
+    assert crowd.kept == BIG
+
+
+def test_another_beginning_cuts_all_readers_and_begins_anew() -> None:
+    class Otherwise(Breaking):
+        def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
+            metadata = replace(answer.metadata, span=None, whole_size=None, size=len(BIG))
+            return replace(answer, metadata=metadata, content=OTHER if number == 1 else BIG)
+
+    crowd = Otherwise()
+
+    async def act() -> list[Any]:
+        got = await crowd.both()
+        await soon(lambda: crowd.kept == BIG)
+        return [*got, await crowd.read()]
+
+    *cut, afterwards = crowd.run(act())
+    assert [type(one) for one in cut] == [UpstreamBroken, UpstreamBroken]
+    assert afterwards == BIG
+    assert crowd.service.parts.store().partial_blobs == {}
+
+
+def test_wrong_bytes_are_never_kept_nor_complete() -> None:
+    crowd = Crowd()
+    crowd.upstream.blobs[str(PRIVATE), str(BIG_DIGEST)] = BIG[:-1] + b"!"
+    got: list[bytes] = []
+
+    async def act() -> None:
+        for _ in range(2):
+            with pytest.raises(UpstreamBroken):
+                await crowd.read()
+
+    crowd.run(act())
+    assert got == []
+    assert crowd.service.parts.store().content == crowd.service.parts.store().partial_blobs == {}
+    assert (crowd.count(WrongContent), len(crowd.upstream.gets)) == (2, 2)
+
+
+def test_a_body_that_is_longer_or_shorter_than_was_said_is_never_complete() -> None:
+    for size in (len(BIG) - 1, len(BIG) + 1):
+        crowd = Crowd(fill_retries=1)
+        crowd.upstream.alter = lambda answer, size=size: replace(
+            answer, piece=PIECE, metadata=replace(answer.metadata, size=size)
+        )
+        first, second = crowd.run(Breaking.both(crowd))
+        assert first != BIG
+        assert isinstance(first, RegistryError)
+        assert isinstance(second, RegistryError)
+        assert crowd.service.parts.store().content == {}
+
+
+def test_a_length_that_nobody_told_is_no_trouble() -> None:
+    crowd = Crowd()
+    crowd.upstream.alter = lambda answer: replace(answer, piece=PIECE, metadata=replace(answer.metadata, size=None))
+    assert crowd.run(Breaking.both(crowd)) == [BIG, BIG]
+
+
+def test_the_rest_of_a_draft_may_come_without_a_total() -> None:
+    """`Content-Range: bytes 90000-307199/*`: the length of the rest is not that of the blob."""
+
+    class Silent(Breaking):
+        def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
+            return replace(answer, metadata=replace(answer.metadata, whole_size=None)) if number > 1 else answer
+
+    crowd = Silent(fill_retries=0)
+
+    async def act() -> bytes:
+        with pytest.raises(UpstreamBroken):
+            await crowd.read()
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+
+
+def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        partial_blob = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        await partial_blob.append(deque([BIG]))
+        partial_blob.file.close()
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+    assert crowd.upstream.gets[0].byte_range == ByteRange(len(BIG), None)
+
+
+def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        partial_blob = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        await partial_blob.append(deque([BIG, b"more"]))
+        partial_blob.file.close()
+        with pytest.raises(UpstreamBroken):
+            await crowd.read()
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+
+
+def test_another_digest_is_another_fill() -> None:
+    crowd = Crowd()
+    other = crowd.upstream.put_blob(str(PRIVATE), OTHER)
+    assert other == Digest.of(OTHER)
+
+    async def act() -> list[bytes]:
+        return await asyncio.gather(crowd.read(ALICES), crowd.read(ALICES, digest=other))
+
+    assert crowd.run(act()) == [BIG, OTHER]

@@ -1,0 +1,294 @@
+"""Many want one blob at the same time: it is fetched once, for each who may have it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from domain.content import ByteRange
+from domain.errors import RangeUnsatisfiable, Unauthorized
+from domain.events import BytesFetched, ContentAsked, DownloadJoined, DownloadStarted
+from domain.records import ContentKind
+from domain.tokens import IssuedToken
+from tests.application.support.crowd import Crowd
+from tests.application.support.service import ALICE, NAME, PRIVATE
+from tests.application.support.watched import (
+    ALICES,
+    ALICES_OTHER,
+    BIG,
+    BIG_DIGEST,
+    BOBS,
+    NOBODYS,
+    PIECE,
+    challenged,
+    dripping,
+    held,
+    soon,
+)
+
+
+@pytest.mark.parametrize("scheme", ["none", "bearer"])
+def test_any_number_of_clients_is_one_download(scheme: str) -> None:
+    crowd = Crowd(scheme)
+    header = ALICES if scheme == "bearer" else None
+
+    async def act() -> list[bytes]:
+        return await asyncio.gather(*(crowd.read(header) for _ in range(30)))
+
+    assert crowd.run(act()) == [BIG] * 30
+    assert [fetch.head for fetch in crowd.upstream.asked] == ([True, False] if scheme == "bearer" else [False])
+    assert (crowd.count(DownloadStarted), crowd.count(DownloadJoined)) == (1, 29)
+    assert sum(event.count for event in crowd.service.events if isinstance(event, BytesFetched)) == len(BIG)
+    asked = [event for event in crowd.service.events if isinstance(event, ContentAsked)]
+    assert asked == [ContentAsked(ContentKind.BLOB, is_hit=False)] * 30
+
+
+def test_another_caller_is_asked_for_by_head_and_reads_along() -> None:
+    crowd = Crowd()
+
+    async def act() -> list[bytes]:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        second = crowd.read(BOBS)
+        await soon(lambda: len(crowd.upstream.asked) == 3)
+        gate.set()
+        return await asyncio.gather(first, second)
+
+    assert crowd.run(act()) == [BIG, BIG]
+    assert [fetch.head for fetch in crowd.upstream.asked] == [True, False, True]
+    assert "bob" in repr(crowd.upstream.asked[2].right.raw)
+
+
+def test_whom_the_upstream_refuses_reads_nothing_along() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        for header in (NOBODYS, "Bearer somebody's"):
+            with pytest.raises(Unauthorized):
+                await crowd.read(header)
+        assert not first.done()
+        gate.set()
+        return await first
+
+    assert crowd.run(act()) == BIG
+
+
+def test_whom_the_upstream_refuses_hears_no_size_either() -> None:
+    """An answer of 416 tells that somebody fetches this blob, and how long it is."""
+    crowd = Crowd()
+
+    async def act() -> None:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        try:
+            with pytest.raises(Unauthorized):
+                await crowd.read(NOBODYS, byte_range=ByteRange(10**9, None))
+            with pytest.raises(RangeUnsatisfiable):
+                await crowd.read(ALICES, byte_range=ByteRange(10**9, None))
+        finally:
+            gate.set()
+            await first
+
+    crowd.run(act())
+
+
+def test_another_repository_is_asked_about_too() -> None:
+    crowd = Crowd()
+
+    async def act() -> list[bytes]:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        second = crowd.read(ALICES, name=NAME)
+        await soon(lambda: len(crowd.upstream.asked) == 3)
+        gate.set()
+        return await asyncio.gather(first, second)
+
+    assert crowd.run(act()) == [BIG, BIG]
+    assert crowd.upstream.asked[2].resource.path.startswith(f"{NAME}/")
+    assert crowd.upstream.asked[2].head
+
+
+def test_who_lost_his_right_during_his_own_fill_does_not_join_it_again() -> None:
+    """Only the starter's own GET is its own proof; a later one needs what a hit needs."""
+    crowd = Crowd(grant_ttl=300)
+
+    async def act() -> None:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        crowd.service.clock.advance(301)
+        crowd.upstream.refuse = lambda _: challenged()
+        second = crowd.read(ALICES)
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert await first == BIG
+        with pytest.raises(Unauthorized):
+            await second
+
+    crowd.run(act())
+
+
+def test_a_token_that_has_ended_joins_nothing() -> None:
+    """The same user's other token is good, this one is not: a hit would be proven anew."""
+    crowd = Crowd()
+
+    async def act() -> None:
+        now = int(crowd.service.clock.now())
+        await crowd.service.parts.caller_identities().remember(ALICE, IssuedToken(ALICES_OTHER[7:], 10, now))
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        crowd.service.clock.advance(11)
+        crowd.upstream.refuse = lambda fetch: challenged() if fetch.right.raw == ALICES_OTHER else None
+        second = crowd.read(ALICES_OTHER)
+        await asyncio.sleep(0.05)
+        gate.set()
+        assert await first == BIG
+        with pytest.raises(Unauthorized):
+            await second
+
+    crowd.run(act())
+
+
+def test_the_first_client_may_leave() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        second = crowd.read()
+        await soon(lambda: crowd.download.readers == 2)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        gate.set()
+        return await second
+
+    assert crowd.run(act()) == BIG
+    assert [fetch.head for fetch in crowd.upstream.asked] == [True, False]
+
+
+def test_the_only_client_may_leave_and_the_fill_goes_on() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        gate.set()
+        await soon(lambda: BIG_DIGEST in crowd.service.parts.store().content)
+        crowd.upstream.asked.clear()
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+    assert crowd.upstream.asked == []
+
+
+def test_what_nobody_reads_ends_after_a_while_and_is_gone_on_with() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        downloads = crowd.service.parts.downloads()
+        downloads.end_abandoned()
+        crowd.service.clock.advance(299)
+        downloads.end_abandoned()
+        assert crowd.download
+        crowd.service.clock.advance(2)
+        downloads.end_abandoned()
+        await soon(lambda: crowd.download is None)
+        return await crowd.read()
+
+    assert crowd.run(act()) == BIG
+    assert crowd.upstream.asked[-1].byte_range == ByteRange(2 * PIECE, None)
+
+
+def test_what_somebody_reads_never_ends_by_itself() -> None:
+    crowd = Crowd()
+
+    async def act() -> bytes:
+        gate = held(crowd.upstream)
+        first = crowd.read()
+        await crowd.under_way()
+        for _ in range(3):
+            crowd.service.parts.downloads().end_abandoned()
+            crowd.service.clock.advance(1000)
+        gate.set()
+        return await first
+
+    assert crowd.run(act()) == BIG
+
+
+def test_a_piece_is_readable_soon_however_slow_the_next_one_is() -> None:
+    crowd = Crowd()
+
+    async def act() -> None:
+        gates = dripping(crowd.upstream, 4)
+        first = crowd.read()
+        seen = []
+        for number, gate in enumerate(gates):
+            await asyncio.sleep(0.05)  # far longer than a batch waits for more
+            seen.append((number + 1, crowd.download.readable // PIECE))
+            gate.set()
+        assert await first == BIG
+        assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]
+
+    crowd.run(act())
+
+
+def test_the_last_byte_waits_for_the_digest() -> None:
+    crowd = Crowd()
+
+    async def act() -> set[int]:
+        held(crowd.upstream).set()
+        first, seen = crowd.read(), set()
+        while not first.done():
+            if (download := crowd.download) and download.size == len(BIG):
+                seen.add(download.readable)
+            await asyncio.sleep(0)
+        assert await first == BIG
+        return seen
+
+    assert crowd.run(act()) == {len(BIG) - 1}
+
+
+def test_a_small_blob_is_one_piece() -> None:
+    crowd = Crowd()
+    small = crowd.upstream.put_blob(str(PRIVATE), b"small")
+    empty = crowd.upstream.put_blob(str(PRIVATE), b"")
+
+    async def act() -> tuple[bytes, bytes]:
+        return await crowd.read(digest=small), await crowd.read(digest=empty)
+
+    assert crowd.run(act()) == (b"small", b"")
+    assert {b"small", b""} <= set(crowd.service.parts.store().content.values())
+
+
+def test_no_file_stays_open() -> None:
+    crowd = Crowd()
+
+    async def act() -> Any:
+        gate = held(crowd.upstream)
+        readers = [crowd.read() for _ in range(3)]
+        await crowd.under_way()
+        download = crowd.download
+        readers[0].cancel()
+        gate.set()
+        await asyncio.gather(*readers, return_exceptions=True)
+        await crowd.read()
+        return download
+
+    download = crowd.run(act())
+    assert download._files == []

@@ -1,0 +1,154 @@
+"""How long an answer may be given again, and manifests that are asked for by digest or are not here any more."""
+
+from dataclasses import replace
+
+import pytest
+
+from domain.errors import ManifestUnknown, Unauthorized
+from domain.events import ContentAsked, ContentDamaged
+from domain.records import ContentKind
+from tests.application.support.pulls import Pulls
+from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE, NAME, PRIVATE, Service
+from tests.application.support.watched import NOBODYS
+from tests.fakes.storage import MemoryInode
+
+
+def test_what_may_be_said_again_ends_with_the_first_of_its_reasons() -> None:
+    pulls = Pulls(tag_ttl=60, grant_ttl=300)
+    now = pulls.service.clock.now()
+
+    async def act() -> None:
+        assert (await pulls.pull()).good_until == 0.0
+        assert (await pulls.pull()).good_until == now + 60  # the tag
+        digest = {"reference": str(IMAGE_DIGEST)}
+        assert (await pulls.pull(**digest)).good_until == now + 300  # the grant
+        await pulls.login(20)
+        pulls.service.clock.advance(1)
+        await pulls.login(20)
+        assert (await pulls.pull()).good_until == now + 21  # the token
+        assert (await pulls.pull(**digest)).good_until == now + 21
+
+    pulls.run(act())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings"), [("none", {}), ("bearer", {"upstream_identity": "anonymous"}), ("bearer", {})]
+)
+def test_what_may_be_said_again_ends_with_a_token_of_ours(scheme: str, settings: dict[str, str]) -> None:
+    pulls = Pulls(scheme, tag_ttl=3600, grant_ttl=3600, token_ttl=60, **settings)
+
+    async def act() -> list[float]:
+        header = f"Bearer {pulls.service.own_token()}"
+        asked = ("1", "1", str(IMAGE_DIGEST))
+        return [(await pulls.pull(header, name=NAME, reference=reference)).good_until for reference in asked]
+
+    now = pulls.service.clock.now()
+    assert max(pulls.run(act())) <= now + 60
+
+
+def test_a_digest_is_never_asked_about_but_for_the_right() -> None:
+    pulls = Pulls(grant_ttl=300)
+
+    async def act() -> None:
+        digest = {"reference": str(IMAGE_DIGEST)}
+        await pulls.pull(**digest)
+        assert pulls.asked() == ["HEAD", "GET"]
+        pulls.service.clock.advance(299)
+        assert (await pulls.pull(**digest)).is_hit
+        assert pulls.asked() == []
+        pulls.service.clock.advance(2)
+        assert (await pulls.pull(**digest)).content == IMAGE_CONTENT
+        assert pulls.asked() == ["HEAD"]
+        with pytest.raises(Unauthorized):
+            await pulls.pull(NOBODYS, **digest)
+
+    pulls.run(act())
+
+
+def test_a_digest_of_another_repository_is_no_hit() -> None:
+    pulls = Pulls()
+
+    async def act() -> None:
+        await pulls.pull()
+        await pulls.pull(name=NAME)
+        del pulls.upstream.manifests[str(NAME), "1"], pulls.upstream.manifests[str(NAME), str(IMAGE_DIGEST)]
+        pulls.service.parts.read_permissions().forget_all()
+        source = pulls.service.parts.upstreams().source_of(NAME)
+        links = pulls.service.parts.storage().links
+        for link in await links.of(source):
+            await links.forget(link.item)
+        with pytest.raises(ManifestUnknown):
+            await pulls.pull(name=NAME, reference=str(IMAGE_DIGEST))
+
+    pulls.run(act())
+
+
+def test_a_head_without_a_media_type_takes_none_away() -> None:
+    """A manifest without a Content-Type is none that a client can read."""
+    pulls = Pulls(grant_ttl=300)
+
+    async def act() -> str:
+        digest = {"reference": str(IMAGE_DIGEST)}
+        await pulls.pull(**digest)
+        pulls.service.clock.advance(301)
+        pulls.upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, media_type=None))
+        return (await pulls.pull(**digest)).media_type
+
+    assert pulls.run(act()) == IMAGE_TYPE
+
+
+def test_damaged_manifests_are_fetched_again() -> None:
+    pulls = Pulls()
+
+    async def act() -> None:
+        await pulls.pull()
+        store = pulls.service.parts.store()
+        store.disk.inodes[IMAGE_DIGEST] = MemoryInode(IMAGE_CONTENT[:-1] + b"!")
+        pulls.service.parts.manifest_cache().forget_all()
+        pulls.asked()
+        assert (await pulls.pull()).content == IMAGE_CONTENT
+        assert pulls.asked()[-1] == "GET"
+        assert store.content[IMAGE_DIGEST] == IMAGE_CONTENT
+        assert ContentDamaged(str(IMAGE_DIGEST)) in pulls.service.events
+
+    pulls.run(act())
+
+
+@pytest.mark.parametrize("settings", [{"cache_dir": "off"}, {}])
+def test_a_tag_whose_manifest_is_not_here_is_fetched_at_once(settings: dict[str, str]) -> None:
+    """A HEAD before the GET would be for nothing."""
+    pulls = Pulls(**settings)
+
+    async def act() -> None:
+        for _ in range(2):
+            await pulls.pull()
+            if not settings:
+                pulls.service.parts.store().disk.inodes.clear()
+                pulls.service.parts.manifest_cache().forget_all()
+
+    pulls.run(act())
+    assert pulls.asked() == ["GET", "GET"]
+
+
+def test_hits_and_misses_are_told() -> None:
+    pulls = Pulls()
+
+    async def act() -> None:
+        await pulls.pull()
+        await pulls.pull()
+        await pulls.pull(reference=str(IMAGE_DIGEST))
+
+    pulls.run(act())
+    told = [event.is_hit for event in pulls.service.events if isinstance(event, ContentAsked)]
+    kinds = {event.kind for event in pulls.service.events if isinstance(event, ContentAsked)}
+    assert (told, kinds) == ([False, True, True], {ContentKind.MANIFEST})
+
+
+def test_what_is_kept_outlives_the_process() -> None:
+    pulls = Pulls("none")
+    storage = pulls.service.parts.storage()
+    pulls.run(pulls.pull(None))
+    pulls.asked()
+    later = Service(pulls.upstream, pulls.service.clock, storage, tag_ttl=60)
+    assert later.run(later.manifest(name=PRIVATE)).content == IMAGE_CONTENT
+    assert pulls.asked() == []

@@ -1,0 +1,66 @@
+"""The first fetches; the others wait, once."""
+
+import asyncio
+
+import pytest
+
+from application.concurrency import SharedFetches
+
+
+def test_the_others_wait_for_the_first_and_find_what_it_got() -> None:
+    async def act() -> list[str | None]:
+        comers: SharedFetches[str] = SharedFetches()
+        got: list[str | None] = []
+
+        async def wait() -> None:
+            turn = comers.under_way("a")
+            assert turn
+            got.append(await turn.wait())
+
+        async with comers.lead("a") as turn:
+            waiting = [asyncio.create_task(wait()) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert got == []
+            turn.result = "it"
+        await asyncio.gather(*waiting)
+        assert comers.under_way("a") is None
+        return got
+
+    assert asyncio.run(act()) == ["it", "it"]
+
+
+def test_for_another_thing_nobody_waits() -> None:
+    async def act() -> None:
+        comers: SharedFetches[str] = SharedFetches()
+        async with comers.lead("a"):
+            assert comers.under_way("b") is None
+
+    asyncio.run(act())
+
+
+def test_a_turn_may_be_found_by_several_keys_and_by_one_that_is_known_later() -> None:
+    async def act() -> None:
+        comers: SharedFetches[str] = SharedFetches()
+        async with comers.lead("tag", "digest") as turn:
+            comers.also("tag", "other digest")
+            comers.also("another tag", "yet another digest")
+            for key in ("tag", "digest", "other digest"):
+                assert comers.under_way("unknown", key) is turn
+            assert comers.under_way("yet another digest") is None
+        for key in ("tag", "digest", "other digest"):
+            assert comers.under_way(key) is None
+
+    asyncio.run(act())
+
+
+def test_who_fails_leaves_nothing_and_lets_the_others_in() -> None:
+    async def act() -> None:
+        comers: SharedFetches[str] = SharedFetches()
+        with pytest.raises(ValueError, match="its own"):
+            async with comers.lead("a") as turn:
+                raise ValueError("its own")
+        assert turn.done.is_set()
+        assert turn.result is None
+        assert comers.under_way("a") is None
+
+    asyncio.run(act())

@@ -1,0 +1,276 @@
+"""What is used stays; what was not used for longest makes room."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import pytest
+
+from application.eviction import Eviction
+from application.ports.content_store import StorageFull
+from application.ports.usage_index import Used
+from domain.cache_policy import Room
+from domain.digest import Digest
+from domain.events import ContentEvicted
+from tests.adapters.storage.places import UPSTREAM
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
+from tests.fakes.storage_books import (
+    MemoryContentPlaces,
+    MemoryLinkIndex,
+    MemorySentContent,
+    MemoryTagIndex,
+    MemoryUsageIndex,
+)
+
+
+class Cache:
+    """A store of 1000 bytes, its index, and who sweeps it; `other` sweeps for another process."""
+
+    def __init__(self, bound: int = 1000, room: int | None = None) -> None:
+        self.disk = MemoryDisk(room)
+        self.store = MemoryContentStore(self.disk)
+        self.usage = MemoryUsageIndex()
+        self.links, self.tags = MemoryLinkIndex(), MemoryTagIndex()
+        self.places = MemoryContentPlaces(self.links, self.tags, MemorySentContent())
+        self.clock = StoppedClock(1000)
+        self.events = RecordingEventSink()
+        self.eviction, self.other = (self.sweeper(bound) for _ in range(2))
+
+    def sweeper(self, bound: int) -> Eviction:
+        maintenance = MemoryStorageMaintenance(self.disk)
+        return Eviction(
+            self.store, maintenance, self.usage, self.usage, self.places, Room(bound), self.clock, self.events
+        )
+
+    async def put(self, name: str, size: int, by: Eviction | None = None) -> Digest:
+        content = name.encode().ljust(size, b"-")
+        digest = Digest.of(content)
+        await self.store.put(digest, content)
+        await (by or self.eviction).added(digest, size)
+        self.clock.advance(1)
+        return digest
+
+    @property
+    def names(self) -> str:
+        return "".join(sorted(content[:1].decode() for content in self.store.content.values()))
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.store.content.values()))
+
+
+def run(action: Any) -> Any:
+    return asyncio.run(action)
+
+
+def test_nothing_goes_while_all_fits() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcd":
+            await cache.put(name, 250)
+
+    run(act())
+    assert (cache.names, cache.events.events) == ("abcd", [])
+
+
+def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await cache.put("k", 1)
+
+    run(act())
+    assert cache.names == "cdefghijk"  # 801 bytes; with b it would be 901
+    assert cache.events.events == [ContentEvicted(2, 200)]
+
+
+def test_what_was_used_lately_stays() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        digests = {name: await cache.put(name, 200) for name in "abcde"}
+        cache.eviction.used(digests["a"])
+        await cache.put("f", 100)
+
+    run(act())
+    assert cache.names == "acdef"
+
+
+def test_what_another_process_used_stays_too_once_it_is_written_down() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        digests = {name: await cache.put(name, 200) for name in "abcde"}
+        cache.other.used(digests["a"])
+        await cache.other.flush()
+        await cache.put("f", 100)
+
+    run(act())
+    assert cache.names == "acdef"
+
+
+def test_what_another_process_added_counts() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for number, name in enumerate("abcdefghijkl"):
+            await cache.put(name, 100, cache.other if number % 2 else cache.eviction)
+            cache.clock.advance(6)
+
+    run(act())
+    assert cache.size <= 1000
+
+
+def test_drafts_count() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcd":
+            await cache.put(name, 200)
+        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        await partial_blob.append(deque([b"-" * 300]))
+        cache.clock.advance(6)
+        await cache.eviction.make_room(0)
+        await partial_blob.release(keep=False)
+        partial_blob.file.close()
+
+    run(act())
+    assert cache.names == "bcd"
+
+
+@pytest.mark.parametrize("wanted", [901, 1000, 10**12])
+def test_what_never_fits_pushes_nothing_out(wanted: int) -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.put("a", 900)
+        with pytest.raises(StorageFull):
+            await cache.eviction.make_room(wanted)
+
+    run(act())
+    assert cache.names == "a"
+
+
+def test_room_is_made_before_it_is_needed() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcde":
+            await cache.put(name, 200)
+        await cache.eviction.make_room(500)
+
+    run(act())
+    assert cache.size == 400
+
+
+def test_a_disk_that_others_fill_makes_room_too() -> None:
+    cache = Cache(bound=10**9, room=1000)
+
+    async def act() -> None:
+        for name in "abcde":
+            await cache.put(name, 190)
+        await cache.eviction.make_room(400)
+
+    run(act())
+    assert 1000 - cache.size >= 400
+
+
+def test_a_disk_that_is_full_of_other_things_says_so() -> None:
+    cache = Cache(bound=10**9, room=1000)
+
+    async def act() -> None:
+        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
+        await partial_blob.append(deque([b"-" * 950]))
+        with pytest.raises(StorageFull):
+            await cache.eviction.make_room(100)
+        partial_blob.file.close()
+
+    run(act())
+
+
+def test_many_at_once_push_out_no_more_than_needed() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await asyncio.gather(*(cache.eviction.make_room(50) for _ in range(10)))
+
+    run(act())
+    assert cache.size == 800  # 850 would do for one; each of them only asks whether 50 bytes fit
+
+
+def test_what_is_being_read_can_be_read_to_its_end() -> None:
+    cache = Cache()
+
+    async def act() -> bytes:
+        digest = await cache.put("a", 500)
+        stored: Any = await cache.store.open(digest)
+        for name in "bcd":
+            await cache.put(name, 300)
+        assert "a" not in cache.names
+        content = await stored.read()
+        stored.file.close()
+        return content
+
+    assert len(run(act())) == 500
+
+
+def test_what_a_crash_left_behind_is_put_right() -> None:
+    cache = Cache()
+    lost, unknown = Digest.of(b"lost"), Digest.of(b"unknown")
+
+    async def act() -> None:
+        await cache.put("a", 100)
+        await cache.usage.keep([Used(lost, 700, 1)])
+        await cache.store.put(unknown, b"unknown")
+        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        await partial_blob.append(deque([b"some"]))
+        cache.store.die()
+        await cache.eviction.reconcile()
+        partial_blob.file.close()
+
+    run(act())
+    assert {one.digest for one in cache.usage.entries.values()} == set(cache.store.content)
+    assert unknown in cache.usage.entries
+    assert lost not in cache.usage.entries
+    assert list(cache.store.partial_blobs) == [Digest.of(b"draft")]  # another worker may be about to go on with it
+
+
+def test_a_cache_that_was_made_smaller_shrinks_at_the_start() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        for name in "abcdefghij":
+            await cache.put(name, 100)
+        await cache.sweeper(500).reconcile()
+
+    run(act())
+    assert cache.names == "ghij"  # 450 is the kept share
+
+
+def test_what_is_dropped_is_neither_here_nor_known() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.eviction.drop(await cache.put("a", 100))
+        await cache.eviction.drop(Digest.of(b"never here"))
+
+    run(act())
+    assert (cache.names, cache.usage.entries) == ("", {})
+
+
+def test_use_of_what_is_gone_brings_nothing_back() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        cache.eviction.used(Digest.of(b"gone"))
+        await cache.eviction.flush()
+
+    run(act())
+    assert cache.usage.entries == {}

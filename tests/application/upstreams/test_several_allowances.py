@@ -1,0 +1,38 @@
+"""Of several upstreams, the one that wants to be asked less is; what each says is told apart."""
+
+from dataclasses import replace
+
+import pytest
+
+from domain.allowance import RateLimit
+from domain.errors import UpstreamSpared, UpstreamThrottled
+from domain.upstreams import Naming
+from tests.application.access.test_shared_host import AT_QUAY, HUB, QUAY, SAME, House, manifest_of
+
+AT_HUB = Naming(namespace="docker.io")
+
+
+def test_each_upstream_has_an_allowance_of_its_own() -> None:
+    house = House(tag_ttl=0)
+    for url, left in ((HUB, 0), (QUAY, 7)):
+        told = RateLimit(10, left, 21600)
+        house.fakes[url].alter = lambda answer, told=told: replace(
+            answer, metadata=replace(answer.metadata, allowance=told)
+        )
+        house.manifest(SAME, AT_QUAY if url == QUAY else AT_HUB)
+    parts = house.service.parts
+    shown = {one.url: parts.allowances().shown(one) for one in parts.upstreams().upstreams}
+    assert {url: one.remaining for url, one in shown.items() if one} == {HUB: 0, QUAY: 7}
+    page = parts.metrics().render()[0].decode()
+    for url, left in ((HUB, 0), (QUAY, 7)):
+        assert f'allowance_remaining{{upstream="{url}"}} {left}.0' in page
+
+
+def test_a_429_of_one_spares_no_other() -> None:
+    house = House()
+    house.fakes[HUB].fault = UpstreamThrottled("slow down", retry_after="60")
+    with pytest.raises(UpstreamThrottled):
+        house.manifest(SAME, AT_HUB)
+    with pytest.raises(UpstreamSpared):
+        house.manifest(SAME, AT_HUB)
+    assert house.manifest(SAME, AT_QUAY).content == manifest_of(QUAY)

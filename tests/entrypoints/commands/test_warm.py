@@ -1,0 +1,64 @@
+"""`warm` is the operator's: whom it calls as, and what does not bind it."""
+
+import asyncio
+
+import pytest
+from dependency_injector import providers
+from rich.progress import Progress
+
+from application.upkeep.warm import Image
+from domain.access import Credentials
+from domain.access_rules import AccessRules, Effect
+from domain.names import Reference, RepositoryName
+from entrypoints.commands.warm import _pull
+from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.wiring.container import Container, close_parts
+from tests.entrypoints.service import basic
+from tests.fakes.parts import container_of, settings_of
+from tests.fakes.upstream import FakeUpstream
+from tests.fakes.upstreams import FakeUpstreams
+
+NAME = RepositoryName("team/app")
+ALICE = Credentials("alice", "right")
+ACCOUNT = basic("alice", "right").removeprefix("Basic ")
+
+
+@pytest.mark.parametrize("login", [None, ALICE])
+@pytest.mark.parametrize(
+    ("scheme", "values"),
+    [
+        ("none", {}),
+        ("none", {"accounts": ACCOUNT}),
+        ("bearer", {}),
+        ("bearer", {"upstream_identity": "anonymous"}),
+        ("bearer", {"accounts": ACCOUNT}),
+    ],
+)
+def test_an_image_that_is_forbidden_to_everybody_is_warmed(
+    scheme: str, values: dict[str, object], login: Credentials | None
+) -> None:
+    upstream = FakeUpstream(scheme, users={"alice": "right"}, public={str(NAME)})
+    upstream.put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[]}')
+    parts = container_of(settings_of(**values), upstream)
+    parts.access_rules.override(providers.Object(AccessRules((), Effect.DENY)))
+    asyncio.run(_warm(parts, login))
+    assert [fetch.resource.scope.name for fetch in upstream.asked] == [str(NAME)]
+
+
+def test_an_image_of_a_registry_with_a_host_of_its_own_is_asked_of_that_one() -> None:
+    """So the login that was typed for it goes nowhere else."""
+    urls = ("https://harbor.test", "https://ghcr.test")
+    fakes = {url: FakeUpstream("bearer", url, {"alice": "right"}) for url in urls}
+    fakes[urls[1]].put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[]}')
+    upstreams = (UpstreamSettings(url=urls[0]), UpstreamSettings(url=urls[1], hosts=frozenset({"gh.mirror.test"})))
+    parts = container_of(settings_of(upstreams=upstreams), FakeUpstreams(fakes))
+    asyncio.run(_warm(parts, ALICE, RepositoryName(f"ghcr.test/{NAME}")))
+    assert (fakes[urls[0]].relayed, fakes[urls[0]].asked) == ([], [])
+    assert [request.credentials for request in fakes[urls[1]].relayed] == [ALICE]
+
+
+async def _warm(parts: Container, login: Credentials | None, name: RepositoryName = NAME) -> None:
+    try:
+        await _pull(parts, Image(name, Reference.parse("1")), login, Progress(disable=True))
+    finally:
+        await close_parts(parts)

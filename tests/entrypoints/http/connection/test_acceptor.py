@@ -1,0 +1,88 @@
+"""A connection is told to end while it is being opened."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from typing import cast
+
+import pytest
+import uvloop
+
+from entrypoints.http.connection.acceptor import Acceptor
+from entrypoints.http.connection.connections import Connection, ConnectionTable, Limits
+
+
+class Recorded(asyncio.Protocol):
+    """Plays the MirrorProtocol."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.transport: asyncio.Transport | None = None
+        self.told: list[str] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's own class
+        self.connection.abort = self.transport.abort
+        self.told.append("made")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.closed()
+        self.told.append("lost")
+
+    def data_received(self, data: bytes) -> None:
+        assert self.transport
+        self.transport.write(data)
+
+
+def stop(acceptor: Acceptor, _: Recorded) -> None:
+    acceptor.close()
+
+
+def abort(_: Acceptor, protocol: Recorded) -> None:
+    protocol.connection.abort()
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("end", [stop, abort])
+def test_a_connection_that_ends_while_it_is_opened_leaves_nothing(
+    end: Callable[[Acceptor, Recorded], None], steps: int
+) -> None:
+    """After each number of turns of the loop it is either open and answers, or gone: from the table as well, and the
+    protocol that was told of it has been told of its end.
+    """
+    assert uvloop.run(asyncio.wait_for(_accepted_and_ended(end, steps), 10))
+
+
+async def _accepted_and_ended(end: Callable[[Acceptor, Recorded], None], steps: int) -> bool:
+    made: list[Recorded] = []
+
+    def make(*, connection: Connection) -> Recorded:
+        made.append(Recorded(connection))
+        return made[0]
+
+    table = ConnectionTable(lambda: Limits(60.0, 10, 10))
+    with socket.create_server(("127.0.0.1", 0)) as listening, closing(socket.socket()) as client:
+        acceptor = Acceptor([listening], table, make, is_exempt=lambda _: False)  # type: ignore[arg-type]
+        client.connect(listening.getsockname())
+        client.setblocking(False)
+        while not made:  # noqa: ASYNC110 - the steps of the loop are what the test counts
+            await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        end(acceptor, made[0])
+        await asyncio.sleep(0.05)
+        is_right = await _is_right(table, client, made[0], is_stop=end is stop)
+        acceptor.close()
+        if made[0].transport:
+            made[0].transport.abort()
+        await asyncio.sleep(0.05)
+        return is_right
+
+
+async def _is_right(table: ConnectionTable, client: socket.socket, protocol: Recorded, *, is_stop: bool) -> bool:
+    loop = asyncio.get_running_loop()
+    if not len(table):
+        return await loop.sock_recv(client, 1) == b"" and protocol.told in ([], ["made", "lost"])
+    await loop.sock_sendall(client, b"x")
+    return is_stop and await loop.sock_recv(client, 1) == b"x" and protocol.told == ["made"]

@@ -1,0 +1,142 @@
+"""Which connection is closed, and when."""
+
+import pytest
+
+from entrypoints.http.connection.connections import (
+    CLOSING_SECONDS,
+    PATIENCE,
+    Connection,
+    ConnectionTable,
+    Limits,
+)
+
+TIMEOUT = 30.0
+FEW = 4
+
+
+class Worker:
+    """A table with connections that note what became of them, and a clock that a test moves."""
+
+    def __init__(self, connections: int = 100, waiting: int = FEW) -> None:
+        self.now = 1000.0
+        self.limits = Limits(TIMEOUT, connections, waiting)
+        self.table = ConnectionTable(lambda: self.limits, lambda: self.now)
+        self.told: list[str] = []
+
+    def open(self, name: str, address: str | None = "192.0.2.1") -> Connection:
+        connection = self.table.open(address)
+        connection.expire = lambda: self.told.append(f"{name} expired")
+        connection.abort = lambda: self.told.append(f"{name} aborted")
+        return connection
+
+    def look(self, after: float) -> list[str]:
+        """What is told when so many seconds have passed."""
+        self.now += after
+        self.told.clear()
+        self.table.look()
+        return list(self.told)
+
+
+def test_time_runs_from_the_beginning_however_often_bytes_come() -> None:
+    worker = Worker()
+    connection = worker.open("a")
+    for _ in range(3):
+        assert worker.look(TIMEOUT / 4) == []
+        connection.wait()
+    assert worker.look(TIMEOUT / 4) == ["a expired"]
+
+
+def test_head_and_body_have_the_time_each() -> None:
+    worker = Worker()
+    connection = worker.open("a")
+    assert worker.look(TIMEOUT - 1) == []
+    connection.busy()
+    connection.wait()
+    assert worker.look(TIMEOUT - 1) == []
+    assert worker.look(1) == ["a expired"]
+
+
+def test_idle_and_busy_connections_have_no_such_time() -> None:
+    worker = Worker()
+    busy, idle = worker.open("busy"), worker.open("idle")
+    busy.busy()
+    idle.busy()
+    idle.idle()
+    assert worker.look(100 * TIMEOUT) == []
+
+
+def test_a_connection_that_does_not_close_is_aborted() -> None:
+    worker = Worker()
+    connection = worker.open("a")
+    worker.look(TIMEOUT)
+    for late in (connection.wait, connection.busy, connection.idle):
+        late()  # the response that says that it was too late makes the connection no younger
+    assert worker.look(CLOSING_SECONDS - 1) == []
+    assert worker.look(1) == ["a aborted"]
+    connection.closed()
+    assert worker.look(CLOSING_SECONDS) == []
+
+
+def test_the_oldest_of_an_address_that_has_too_many_are_closed() -> None:
+    worker = Worker()
+    for number in range(FEW + 2):
+        worker.open(str(number))
+        worker.open(f"other {number}", "192.0.2.2" if number % 2 else "192.0.2.3")
+    assert worker.look(PATIENCE / 2) == [], "those that have just come may be about to send"
+    assert worker.look(PATIENCE) == ["0 aborted", "1 aborted"]
+    assert worker.look(0) == []
+
+
+def test_only_connections_that_wait_count_for_an_address() -> None:
+    worker = Worker()
+    for number in range(3 * FEW):
+        connection = worker.open(str(number))
+        connection.busy()
+        if number % 2:
+            connection.idle()
+    waiting = [worker.open(f"waiting {number}") for number in range(FEW)]
+    assert worker.look(PATIENCE) == []
+    waiting[0].closed()
+    worker.open("one for it")
+    assert worker.look(PATIENCE) == []
+
+
+def test_connections_without_an_address_are_not_bounded_by_it() -> None:
+    worker = Worker()
+    for number in range(3 * FEW):
+        worker.open(str(number), None)
+    assert worker.look(PATIENCE) == []
+
+
+@pytest.mark.parametrize("kept", ["over", "idle", "old", "nothing"])
+def test_what_gives_way_is_what_is_missed_least(kept: str) -> None:
+    worker = Worker(connections=1)
+    if kept == "over":
+        for number in range(FEW + 1):
+            worker.open(f"over {number}")
+    old = worker.open("old", None)
+    if kept in {"over", "idle"}:
+        for name in ("idle", "later idle"):
+            idle = worker.open(name, None)
+            idle.busy()
+            idle.idle()
+    if kept == "nothing":
+        old.busy()
+    assert worker.table.is_full
+    if kept != "over":
+        worker.now += PATIENCE
+    worker.open("young", None)
+    assert worker.table.make_room() is (kept != "nothing")
+    assert worker.told == {
+        "over": ["over 0 aborted"], "idle": ["idle aborted"], "old": ["old aborted"], "nothing": []
+    }[kept]  # fmt: skip
+
+
+def test_each_connection_that_ends_is_told_once() -> None:
+    worker = Worker()
+    ended: list[int] = []
+    worker.table.closed = lambda: ended.append(len(worker.table))
+    first, _ = worker.open("a"), worker.open("b")
+    first.closed()
+    first.closed()
+    assert ended == [1]

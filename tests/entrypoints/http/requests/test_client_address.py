@@ -1,0 +1,69 @@
+"""Whose address counts where wrong logins are slowed."""
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from multidict import CIMultiDict
+
+from entrypoints.http.requests.client_address import TrustedProxies
+
+TRUSTED = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
+
+
+@dataclass
+class Peer:
+    """As much of a request as it takes."""
+
+    ip: str
+    headers: Any = field(default_factory=CIMultiDict)
+
+
+def asked(peer: str, *lines: str) -> str:
+    headers = CIMultiDict([("X-Forwarded-For", line) for line in lines])
+    return TrustedProxies(TRUSTED).client_of(Peer(peer, headers))
+
+
+def test_without_proxies_it_is_the_peer() -> None:
+    assert TrustedProxies(()).client_of(Peer("192.0.2.1", CIMultiDict({"x-forwarded-for": "192.0.2.9"}))) == "192.0.2.1"
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.1", "2001:db8::1", "", "a socket"])
+def test_nobody_else_may_say_who_he_is(peer: str) -> None:
+    assert asked(peer, "192.0.2.9") == peer
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "fd00::1", "::ffff:10.1.2.3"])
+def test_a_trusted_proxy_says_who_it_was(peer: str) -> None:
+    assert asked(peer, "192.0.2.9") == "192.0.2.9"
+
+
+def test_a_trusted_proxy_that_says_nothing_is_it_itself() -> None:
+    assert asked("10.1.2.3") == "10.1.2.3"
+    assert asked("10.1.2.3", "") == "10.1.2.3"
+
+
+def test_only_what_our_own_proxies_wrote_counts() -> None:
+    assert asked("10.1.2.3", "198.51.100.1, 192.0.2.9, 10.9.9.9") == "192.0.2.9"
+    assert asked("10.1.2.3", "198.51.100.1", "192.0.2.9", "10.9.9.9") == "192.0.2.9"
+    assert asked("10.1.2.3", "198.51.100.1, hello") == "10.1.2.3"
+    assert asked("10.1.2.3", "198.51.100.1, hello, 10.9.9.9") == "10.9.9.9"
+
+
+def test_where_all_are_ours_it_is_the_first() -> None:
+    assert asked("10.1.2.3", "10.0.0.7, 10.0.0.8") == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.9:4711", "192.0.2.9"),
+        ("[2001:db8::1]:4711", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("::ffff:192.0.2.9", "192.0.2.9"),
+    ],
+)
+def test_an_address_is_read_in_any_form(text: str, address: str) -> None:
+    assert asked("10.1.2.3", text) == address

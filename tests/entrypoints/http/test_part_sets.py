@@ -1,0 +1,208 @@
+"""A request has one reading of the settings from its beginning to its end; what nobody uses any more is closed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from domain.digest import Digest
+from entrypoints.http.part_sets import PartSets
+from entrypoints.server.reload import apply_settings
+from entrypoints.settings import Settings
+from entrypoints.wiring.container import Container
+from tests.application.support.watched import held
+from tests.entrypoints.conftest import Start
+from tests.entrypoints.service import Service, basic, until
+from tests.fakes.clock import StoppedClock
+from tests.fakes.parts import opening, settings_of
+from tests.fakes.upstream import FakeUpstream
+
+CONTENT = bytes(range(256)) * 4000
+BLOB = f"/v2/team/app/blobs/{Digest.of(CONTENT)}"
+MANIFEST = "/v2/team/app/manifests/v1"
+ANN, BEN = basic("ann", "anns"), basic("ben", "bens")
+
+
+def accounts(*logins: str) -> str:
+    return ",".join(login.partition(" ")[2] for login in logins)
+
+
+class Opened:
+    """Plays `open_parts`: the parts are real, and it is known which of them have been closed."""
+
+    def __init__(self, upstream: FakeUpstream) -> None:
+        self._open = opening(upstream, StoppedClock())
+        self.opened: list[Container] = []
+        self.closed: list[Container] = []
+        self.fault: Exception | None = None
+
+    @asynccontextmanager
+    async def __call__(self, settings: Settings, row: int = 0) -> AsyncIterator[Container]:
+        if self.fault:
+            raise self.fault
+        async with self._open(settings) as parts:
+            self.opened.append(parts)
+            yield parts
+        self.closed.append(parts)
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    upstream = FakeUpstream(public={"team/app"})
+    upstream.put_manifest("team/app", "v1", b'{"schemaVersion":2,"layers":[]}')
+    upstream.put_blob("team/app", CONTENT)
+    return upstream
+
+
+@pytest.fixture
+def opened(upstream: FakeUpstream) -> Opened:
+    return Opened(upstream)
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+class TestCounting:
+    """Without a server: requests as they are counted."""
+
+    async def test_parts_are_closed_when_their_last_request_has_ended(self, opened: Opened) -> None:
+        part_sets = PartSets(opened)
+        await part_sets.begin(settings_of())
+        first = part_sets.current
+        for _ in range(3):
+            first.enter()
+        first.leave()
+        upkeep = first.parts.upkeep()._task
+        await part_sets.replace(settings_of(tag_ttl=5))
+        assert part_sets.current.settings.tag_ttl == 5
+        await until(upkeep.done)
+        first.leave()
+        await turns()
+        assert (opened.closed, len(part_sets._retiring)) == ([], 1)
+        first.leave()
+        await until(lambda: not part_sets._retiring)
+        assert opened.closed == [first.parts]
+        await part_sets.close()
+        assert opened.closed == opened.opened
+
+    async def test_parts_that_nobody_uses_are_closed_at_once(self, opened: Opened) -> None:
+        part_sets = PartSets(opened)
+        await part_sets.begin(settings_of())
+        for _ in range(20):
+            await part_sets.replace(settings_of())
+        await until(lambda: not part_sets._retiring)
+        assert opened.closed == opened.opened[:-1]
+        await part_sets.close()
+
+    async def test_what_cannot_be_opened_leaves_the_old_in_place(self, opened: Opened) -> None:
+        part_sets = PartSets(opened)
+        await part_sets.begin(settings_of())
+        first = part_sets.current
+        opened.fault = OSError("no")
+        with pytest.raises(OSError, match="no"):
+            await part_sets.replace(settings_of())
+        assert part_sets.current is first
+        await turns()
+        assert (opened.closed, len(part_sets._retiring)) == ([], 0)
+        await part_sets.close()
+
+    async def test_the_end_of_the_worker_waits_for_no_request(self, opened: Opened) -> None:
+        part_sets = PartSets(opened)
+        await part_sets.begin(settings_of())
+        part_sets.current.enter()
+        await part_sets.replace(settings_of())
+        part_sets.current.enter()
+        async with asyncio.timeout(10):
+            await part_sets.close()
+        assert opened.closed == opened.opened
+
+
+async def reload(service: Service, **settings: object) -> None:
+    await apply_settings(service.client.app, settings_of(**settings))
+
+
+def generations_of(service: Service) -> PartSets:
+    found: PartSets = service.client.app.ctx.part_sets
+    return found
+
+
+async def test_a_request_keeps_the_parts_that_it_began_with(
+    start: Start, upstream: FakeUpstream, opened: Opened
+) -> None:
+    service = await start(parts=opened, accounts=accounts(ANN), cache_dir="off")
+    gate = held(upstream)
+    first = asyncio.create_task(service.ask(f"GET {BLOB} HTTP/1.1\nHost: a\nAuthorization: {ANN}"))
+    await until(lambda: bool(upstream.asked))
+    await reload(service, accounts=accounts(BEN), cache_dir="off")
+    for login, status in ((ANN, 401), (BEN, 200)):
+        answer = await service.ask(f"HEAD {MANIFEST} HTTP/1.1\nHost: a\nAuthorization: {login}")
+        assert answer.status == status
+    assert opened.closed == []
+    gate.set()
+    assert (await first).body == CONTENT
+    await until(lambda: opened.closed == opened.opened[:1])
+
+
+async def test_a_client_that_leaves_is_counted_too(start: Start, upstream: FakeUpstream, opened: Opened) -> None:
+    service = await start(parts=opened, cache_dir="off")
+    held(upstream)
+    async with service.wire() as wire:
+        await wire.send(f"GET {BLOB} HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: generations_of(service).current.requests == 1)
+        await reload(service, cache_dir="off")
+        assert opened.closed == []
+    await until(lambda: opened.closed == opened.opened[:1])
+
+
+async def test_requests_that_fail_are_counted_too(start: Start, upstream: FakeUpstream, opened: Opened) -> None:
+    service = await start(parts=opened)
+    for request in (
+        f"GET {MANIFEST}x HTTP/1.1\nHost: a",
+        "GET /nowhere HTTP/1.1\nHost: a",
+        "PUT /v2/ HTTP/1.1\nHost: a",
+    ):
+        assert (await service.ask(request)).status >= 400
+    assert (await service.ask("nonsense")).status == 400
+    assert generations_of(service).current.requests == 0
+
+
+async def test_what_is_still_fetched_is_finished_and_read_along(
+    start: Start, upstream: FakeUpstream, opened: Opened
+) -> None:
+    service = await start(parts=opened, cache_dir="/cache")
+    gate = held(upstream)
+    async with service.wire() as wire:
+        await wire.send(f"GET {BLOB} HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: bool(upstream.asked))
+    await until(lambda: generations_of(service).current.requests == 0)
+    await reload(service, cache_dir="/cache")
+    await turns()
+    assert opened.closed == [], "its client has left, but it may be of use to others"
+    gate.set()
+    await until(lambda: opened.closed == opened.opened[:1])
+
+
+async def test_an_answer_that_was_at_hand_is_not_given_after_new_settings(start: Start, opened: Opened) -> None:
+    service = await start(parts=opened, accounts=accounts(ANN))
+    request = f"GET {MANIFEST} HTTP/1.1\nHost: a\nAuthorization: {ANN}"
+    async with service.wire() as wire:
+        for expected in (200, 200, 401):
+            if expected == 401:
+                await reload(service, accounts=accounts(BEN))
+            await wire.send(request.replace("\n", "\r\n") + "\r\n\r\n")
+            assert (await wire.answer()).status == expected
+
+
+async def test_the_realm_and_the_patience_are_the_new_ones(start: Start, opened: Opened) -> None:
+    service = await start(parts=opened, accounts=accounts(ANN))
+    await reload(
+        service, accounts=accounts(ANN), self_registry="https://new.test", self_auth_service="new", shutdown_grace=7
+    )
+    challenge: Any = (await service.ask("GET /v2/ HTTP/1.1\nHost: a")).get("www-authenticate")
+    assert 'realm="https://new.test/v2/auth"' in challenge
+    assert 'service="new"' in challenge
+    assert service.client.app.config.GRACEFUL_SHUTDOWN_TIMEOUT == 7

@@ -1,0 +1,40 @@
+"""The folder of the cache before any worker starts."""
+
+import asyncio
+from collections import deque
+from pathlib import Path
+
+from adapters.storage.content import FilesystemContentStore
+from adapters.storage.partial_blobs import FilePartialBlob
+from domain.digest import Digest
+from entrypoints.wiring.storage import sweep_storage
+from tests.adapters.storage.places import UPSTREAM
+from tests.entrypoints.environment import Load
+
+
+def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path) -> None:
+    store = FilesystemContentStore(tmp_path)
+
+    async def leased(content: bytes) -> FilePartialBlob:
+        partial_blob = await store.lease(UPSTREAM, Digest.of(content))
+        assert isinstance(partial_blob, FilePartialBlob)
+        await partial_blob.append(deque([content[:2]]))
+        return partial_blob
+
+    async def act() -> None:
+        left, busy = await leased(b"left"), await leased(b"busy")
+        await left.release(keep=True)
+        left.file.close()
+        sweep_storage(load(CACHE_DIR=str(tmp_path)))
+        assert [file.name for file in (tmp_path / "drafts").iterdir()] == [
+            f"{UPSTREAM.fingerprint}-sha256-{Digest.of(b'busy').encoded}"
+        ]
+        await busy.release(keep=False)
+        busy.file.close()
+
+    asyncio.run(act())
+    store.close()
+
+
+def test_without_a_cache_there_is_nothing_to_sweep(load: Load) -> None:
+    sweep_storage(load(CACHE_DIR="off"))
