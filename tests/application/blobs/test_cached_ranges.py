@@ -51,7 +51,7 @@ def test_parts_of_a_cold_blob_pass_at_once_and_fill_behind_when_they_show_intere
 
     async def act() -> bytes:
         got = await crowd.read(byte_range=ByteRange(5, 9))
-        assert crowd.fill is None
+        assert crowd.download is None
         assert await crowd.read(byte_range=ByteRange(0, len(BIG) // 8)) == BIG[: len(BIG) // 8 + 1]
         await soon(lambda: BIG_DIGEST in crowd.service.parts.store().content)
         crowd.upstream.asked.clear()

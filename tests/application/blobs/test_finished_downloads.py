@@ -22,7 +22,7 @@ def test_what_is_being_fetched_is_waited_for() -> None:
         assert not waiting.done()
         gate.set()
         await waiting
-        assert crowd.fill is None
+        assert crowd.download is None
         return await reader
 
     assert crowd.run(act()) == BIG
