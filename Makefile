@@ -1,5 +1,5 @@
 # For habit only: each line calls the script that does the work.
-.PHONY: serve test lint bench lock
+.PHONY: serve test lint bench docs lock
 
 serve:
 	@sh scripts/serve
@@ -12,6 +12,9 @@ lint:
 
 bench:
 	@sh scripts/bench
+
+docs:
+	@sh scripts/docs
 
 lock:
 	@sh scripts/lock

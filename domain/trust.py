@@ -1,6 +1,6 @@
 """The trust table: which row of it applies, and what each row means.
 
-The rows are numbered as in ARCHITECTURE.md, "Trust". A row is data; the use cases read its columns and never
+The rows are numbered as in docs/explanation/trust.md. A row is data; the use cases read its columns and never
 ask for its number.
 """
 

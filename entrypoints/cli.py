@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, 2 for settings that stop the start, or 130 where Ctrl-C ended a command."""
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except SettingsError as error:
@@ -30,22 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments. docs/reference/commands.md is generated from it."""
     parser = argparse.ArgumentParser(
-        prog=NAME, description="A registry mirror. Settings come from the environment, and from a file."
+        prog=NAME, description="A registry mirror. Settings come from the environment and from a file."
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the settings file, as CONFIG names it")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the settings file (as CONFIG)")
     parser.add_argument("--version", action="version", version=f"{NAME} {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="start the service")
     serve.set_defaults(run=_serve)
-    check = commands.add_parser("check-config", help="check the settings, and the upstream that they name")
+    check = commands.add_parser("check-config", help="check the settings and each upstream")
     check.set_defaults(run=_check)
-    doctor = commands.add_parser("doctor", help="say what is wrong, and what to do about it")
+    doctor = commands.add_parser("doctor", help="look for problems and say what to do about each of them")
     doctor.set_defaults(run=_doctor)
-    doctor.add_argument("image", nargs="?", metavar="IMAGE", help="NAME[:TAG][@DIGEST] that is to be there")
+    doctor.add_argument(
+        "image", nargs="?", metavar="IMAGE", help="an image that clients should be able to pull, as NAME[:TAG][@DIGEST]"
+    )
     _add_cache_commands(commands)
-    encode = commands.add_parser("encode-account", help="ask for a password and print the ACCOUNTS entry")
+    encode = commands.add_parser("encode-account", help="ask for a password and print the entry for ACCOUNTS")
     encode.add_argument("user", metavar="USER")
     encode.set_defaults(run=_encode)
     for command in (serve, check, doctor):
@@ -59,23 +62,33 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _add_cache_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    cache = commands.add_parser("cache", help="look into the cache, and put it right")
+    cache = commands.add_parser("cache", help="inspect and maintain the cache")
     cache.set_defaults(run=_cache)
     kinds = cache.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    kinds.add_parser("stats", help="how much is there, and how much may be")
-    kinds.add_parser("ls", help="the tags that were asked for, and how much of each is there")
-    kinds.add_parser("verify", help="hash everything again, and drop what is damaged")
-    purge = kinds.add_parser("purge", help="drop an image, or all of a repository")
-    purge.add_argument("image", metavar="IMAGE", help="NAME, or NAME:TAG")
-    prune = kinds.add_parser("prune", help="drop what was not used for long, and what a crash left behind")
-    prune.add_argument("--older-than", type=float, default=30, metavar="DAYS", help="30 where not said")
-    warm = commands.add_parser("warm", help="pull images into the cache ahead of time")
+    kinds.add_parser("stats", help="show the size of the cache and its limit")
+    kinds.add_parser("ls", help="list the tags that clients requested, and how much of each is cached")
+    kinds.add_parser("verify", help="compute all digests again and remove damaged content")
+    purge = kinds.add_parser("purge", help="remove an image, or all images of a repository")
+    purge.add_argument("image", metavar="IMAGE", help="NAME:TAG, or NAME for the whole repository")
+    prune = kinds.add_parser("prune", help="remove content that was not used for a while, and leftovers of a crash")
+    prune.add_argument(
+        "--older-than", type=float, default=30, metavar="DAYS", help="unused for this many days; the default is 30"
+    )
+    warm = commands.add_parser("warm", help="pull images into the cache")
     warm.set_defaults(run=_warm)
-    warm.add_argument("images", nargs="+", metavar="IMAGE", help="NAME[:TAG][@DIGEST], as clients name it here")
-    warm.add_argument("--platform", metavar="OS/ARCHITECTURE", help="only this one, such as linux/amd64; else all")
+    warm.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="an image as clients of this mirror name it, as NAME[:TAG][@DIGEST]"
+    )
+    warm.add_argument(
+        "--platform", metavar="OS/ARCHITECTURE", help="only this platform, such as linux/amd64; the default is all"
+    )
     for command in (cache, *kinds.choices.values(), warm):
         _add_config(command)
-    warm.add_argument("--user", metavar="USER", help="pull as this user; the password is asked for")
+    warm.add_argument(
+        "--user",
+        metavar="USER",
+        help="pull as this user (asks for the password); the default is anonymous, or the mirror's own login",
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:

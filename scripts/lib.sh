@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What scripts/serve, scripts/test and scripts/lock share.
+# What scripts/serve, scripts/test, scripts/docs and scripts/lock share.
 : "${root:?the sourcing script sets it to the checkout}"
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
@@ -196,4 +196,13 @@ make_venv() {
         printf '%s\n' "$venv_project" >"$root/.venv/.state-project"
     fi
     exec 9<&-
+}
+
+# --- the documentation -------------------------------------------------------------------------------------
+
+# Builds docs/ into build/docs; needs the dev environment. Every file is read anew, because Sphinx repeats no warning
+# for a file that it reads from its own cache.
+build_docs() {
+    "$root/.venv/bin/sphinx-build" --fresh-env --fail-on-warning --keep-going --quiet \
+        -d "$root/build/doctrees" "$root/docs" "$root/build/docs"
 }

@@ -38,26 +38,26 @@ _BYTES = 8  # of one counter
 _KINDS = tuple(ContentKind)
 # In the order in which the counters lie in memory: name, what it counts, its values of the label `kind` if it has one.
 _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
-    ("cache_hits", "Manifests and blobs that were answered without fetching any of it", _KINDS),
-    ("cache_misses", "Manifests and blobs that had to be fetched", _KINDS),
-    ("fill_joins", "Requests that read along what was being fetched anyway", ()),
-    ("fills", "Downloads of blobs into the cache that were begun", ()),
-    ("fill_resumes", "Downloads that had broken off and were gone on with", ()),
-    ("upstream_bytes", "Bytes of manifests and blobs that came from upstreams", ()),
-    ("client_bytes", "Bytes of manifests and blobs that went to clients", ()),
-    ("stale_answers", "Answers while the upstream could not be asked", ()),
-    ("throttled", "Times that an upstream began to want to be asked less", ()),
-    ("evictions", "Pieces of content that were removed to make room", ()),
-    ("wrong_content", "Manifests and blobs that were not what their digest says", ()),
-    ("damaged_content", "Stored content that was not any more what it should be", ()),
-    ("storage_full", "Blobs that were delivered uncached for want of room", ()),
-    ("storage_failures", "Blobs and manifests that storage could not keep for another reason than room", ()),
-    ("upstream_failures", "Upstreams that failed when they were asked how to authenticate", ()),
-    ("pulls_denied", "Requests for repositories that the access rules forbid", ()),
-    ("logins_slowed", "Logins that had to wait, because of wrong ones before them", ()),
-    ("logins_turned_away", "Logins that were not even looked at, because of too many wrong ones before them", ()),
-    ("endpoint_failures", "Addresses of upstreams that failed, so that the next ones were asked instead", ()),
-    ("endpoint_recoveries", "Addresses of upstreams that had failed and answered again", ()),
+    ("cache_hits", "Manifests and blobs served entirely from the cache", _KINDS),
+    ("cache_misses", "Manifests and blobs fetched from an upstream", _KINDS),
+    ("fill_joins", "Requests that joined a running download", ()),
+    ("fills", "Downloads of blobs into the cache that were started", ()),
+    ("fill_resumes", "Downloads resumed after the upstream broke off", ()),
+    ("upstream_bytes", "Bytes of manifests and blobs received from upstreams", ()),
+    ("client_bytes", "Bytes of manifests and blobs sent to clients", ()),
+    ("stale_answers", "Answers from the cache during an outage of the upstream", ()),
+    ("throttled", "Back-offs that began because an upstream limits its rate, for each worker and login", ()),
+    ("evictions", "Manifests and blobs removed to make room", ()),
+    ("wrong_content", "Manifests and blobs from upstreams that did not match their digest", ()),
+    ("damaged_content", "Stored manifests and blobs found damaged", ()),
+    ("storage_full", "Blobs delivered without being stored, because there was no room", ()),
+    ("storage_failures", "Blobs and manifests not stored for another reason than room; the log has the reason", ()),
+    ("upstream_failures", "Failed requests that ask an upstream how to authenticate", ()),
+    ("pulls_denied", "Requests denied by the access rules", ()),
+    ("logins_slowed", "Logins delayed because of earlier wrong logins", ()),
+    ("logins_turned_away", "Logins rejected without a check because of too many wrong logins", ()),
+    ("endpoint_failures", "Failures of an address of an upstream with several addresses", ()),
+    ("endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", ()),
 )
 _PLACES = {
     (name, kind): place
@@ -83,10 +83,10 @@ _SIMPLE: dict[type[object], int] = {
 
 # What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.
 _GAUGES = (
-    ("allowance_limit", "Manifests that the upstream lets the mirror fetch in one window", attrgetter("limit")),
-    ("allowance_remaining", "How many of them are left", attrgetter("remaining")),
-    ("allowance_window_seconds", "How long the window is", attrgetter("window")),
-    ("allowance_seen_timestamp_seconds", "When the upstream said so", attrgetter("seen_at")),
+    ("allowance_limit", "Manifests that the mirror may fetch from the upstream in one window", attrgetter("limit")),
+    ("allowance_remaining", "Manifests that are left in this window", attrgetter("remaining")),
+    ("allowance_window_seconds", "Length of the window", attrgetter("window")),
+    ("allowance_seen_timestamp_seconds", "Time at which the upstream reported these values", attrgetter("seen_at")),
 )
 
 

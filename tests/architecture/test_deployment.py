@@ -19,7 +19,7 @@ def test_the_unit_restarts_a_service_that_was_killed() -> None:
     assert settings["OOMPolicy"] == "continue"
 
 
-@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md", "deploy/Dockerfile"])
+@pytest.mark.parametrize("document", ["docs/guides/deployment.md", "deploy/Dockerfile"])
 def test_the_documents_restart_a_container(document: str) -> None:
     runs = [line for line in (ROOT / document).read_text().splitlines() if "docker run" in line]
     assert runs

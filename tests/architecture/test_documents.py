@@ -1,53 +1,160 @@
+"""The documents agree with the program: links, settings, commands, metrics, errors and tests that they name exist."""
+
+import argparse
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from docs import generate
+from domain.errors import RegistryError
+from entrypoints.cli import command_parser
+from entrypoints.http.responses.errors import SANIC_CODES, status_of_class
+from entrypoints.setting_fields import SettingFields
 from entrypoints.version import NAME, VERSION
-from tests.architecture.sources import ROOT, files, parsed
+from tests.architecture.sources import PACKAGES, ROOT, files, parsed
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+NO_SETTINGS = {"MSG_TRUNC", "SSL_CERT_FILE", "XDG_DATA_HOME"}
+"""Names in the documents that look like settings and are not."""
 
 
-def project() -> dict[str, object]:
-    table: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return table
+def text_of(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
-def test_the_project_bears_the_services_version() -> None:
-    assert (project()["name"], project()["version"]) == (NAME, VERSION)
+def everywhere(pattern: str) -> set[str]:
+    """What the pattern finds in any document."""
+    return {found for path in DOCUMENTS for found in re.findall(pattern, path.read_text(encoding="utf-8"))}
+
+
+def test_the_project_has_the_version_of_the_service() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    assert (project["name"], project["version"]) == (NAME, VERSION)
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    entries = re.findall(r"^## \[?v?(\d+\.\d+\.\d+[^\]\s]*)\]?", text, re.MULTILINE)
+    entries = re.findall(r"^## \[?v?(\d+\.\d+\.\d+[^\]\s]*)\]?", text_of("CHANGELOG.md"), re.MULTILINE)
     assert entries[:1] == [VERSION]
 
 
-def test_the_architecture_names_no_file_that_is_gone() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    existing = {path.name for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
-    assert sorted(set(re.findall(r"[A-Za-z0-9_]+\.py\b", text)) - existing) == []
+# --- links and files ---
 
 
-def functions_of(path: Path) -> set[str]:
-    """The functions of a file; none where there is no such file."""
-    if not path.is_file():
-        return set()
-    return {node.name for node in parsed(path).body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+def headings(path: Path) -> set[str]:
+    """The anchors of a document, made as GitHub and MyST make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("document", ["seed.md", "upstreams.md", "faults.md"])
-def test_a_document_names_only_tests_that_exist(document: str) -> None:
-    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
-    named = re.findall(r"`([a-z0-9_/]+\.py)::([A-Za-z0-9_]+)`", text)
-    assert len(named) == text.count(".py::") > 0
-    assert [f"{path}::{name}" for path, name in named if name not in functions_of(ROOT / "tests" / path)] == []
+def broken_links(path: Path) -> Iterator[str]:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        place = path.parent / file if file else path
+        if not place.exists() or (anchor and anchor not in headings(place)):
+            yield target
 
 
-def test_every_test_of_a_quirk_is_named_in_the_document() -> None:
-    text = (ROOT / "docs" / "upstreams.md").read_text(encoding="utf-8")
-    found = {
-        name for path in files("tests/entrypoints/quirks") for name in functions_of(path) if name.startswith("test_")
-    }
-    assert sorted(name for name in found if f"::{name}`" not in text) == []
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    assert list(broken_links(path)) == []
+
+
+def test_named_source_files_exist() -> None:
+    named = everywhere(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)`")
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+# --- tests ---
+
+
+def functions(*folders: str) -> set[str]:
+    nodes = chain.from_iterable(ast.walk(parsed(path)) for path in files(*folders))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_named_tests_exist() -> None:
+    named = everywhere(r"`(test_[A-Za-z0-9_]+)`")
+    assert len(named) > 100
+    assert sorted(named - functions("tests")) == []
+
+
+def test_the_document_of_quirks_names_every_test_of_a_quirk() -> None:
+    [folder] = (ROOT / "tests").rglob("quirks")
+    tests = {name for name in functions(str(folder.relative_to(ROOT))) if name.startswith("test_")}
+    assert tests
+    assert sorted(tests - set(re.findall(r"`(\w+)`", text_of("docs/reference/registry-quirks.md")))) == []
+
+
+# --- what the program knows ---
+
+
+@pytest.mark.parametrize("part", generate.PARTS)
+def test_generated_parts_are_up_to_date(part: str) -> None:
+    page, _ = generate.PARTS[part]
+    assert text_of(f"docs/reference/{page}") == generate.written(part), "run: scripts/docs --write"
+
+
+def codes() -> set[str]:
+    return {one.code for one in refusals()} | {code for _, code in SANIC_CODES}
+
+
+def refusals(base: type[RegistryError] = RegistryError) -> Iterator[type[RegistryError]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from refusals(kind)
+
+
+def test_named_settings_exist() -> None:
+    settings = {name.upper() for name in SettingFields.model_fields}
+    named = everywhere(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`")
+    assert len(named) > 40
+    assert sorted(named - settings - codes() - NO_SETTINGS) == []
+
+
+def test_the_page_of_settings_has_every_setting() -> None:
+    listed = set(re.findall(r"`([A-Z_]+)`", text_of("docs/reference/settings.md")))
+    parts_of_the_file = {"UPSTREAMS", "RULES"}
+    settings = {name.upper() for name in SettingFields.model_fields} - parts_of_the_file
+    assert sorted(settings - listed) == []
+
+
+def test_the_page_of_errors_has_every_status_and_code() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| ((?:`[A-Z_]+`,? ?)+)\|", text_of("docs/reference/errors.md"), re.MULTILINE)
+    listed = {(int(status), code) for status, codes in rows for code in re.findall(r"[A-Z_]+", codes)}
+    known = {(status_of_class(kind), kind.code) for kind in refusals()}
+    known |= {(kind.status_code, code) for kind, code in SANIC_CODES}
+    assert sorted(known ^ listed) == []
+
+
+def test_messages_in_examples_are_the_programs_own() -> None:
+    shown = everywhere(r'"message": "([^"]+)"')
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files(*PACKAGES))
+    assert sorted(message for message in shown if message not in source) == []
+
+
+def test_named_metrics_exist() -> None:
+    assert sorted(everywhere(r"\b(docker_image_proxy_\w+)") - set(re.findall(r"docker_\w+", generate.metrics()))) == []
+
+
+def test_named_commands_exist() -> None:
+    [group] = [one for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    named = everywhere(rf"(?:`|bin/){NAME} ([a-z][a-z-]+)")
+    assert len(named) > 5
+    assert sorted(named - set(group.choices)) == []
+
+
+# --- translations ---
+
+
+@pytest.mark.parametrize("path", ["README.zh-CN.md", "docs/zh/index.md", "docs/zh/docker.md", "docs/zh/accounts.md"])
+def test_a_translation_names_the_document_and_version_that_it_follows(path: str) -> None:
+    [followed] = re.findall(r"`(\S+\.md)` \d+\.\d+\.\d+", text_of(path))
+    assert (ROOT / followed).is_file()

@@ -26,7 +26,7 @@ STANCES = {
     "basic": UpstreamAuth((BASIC,)),
 }
 REFUSED = None
-# SKIP_AUTH_PROXY, ACCOUNTS set, identity, the upstream's challenge: the row of ARCHITECTURE.md, "Trust".
+# SKIP_AUTH_PROXY, ACCOUNTS set, identity, the upstream's challenge: the row of docs/explanation/trust.md.
 EXPECTED = {
     (True, False, CLIENT, "none"): 1,
     (True, False, CLIENT, "bearer"): 1,

@@ -110,7 +110,7 @@ def dockerd(mirror: str, log: Path) -> Iterator[Dockerd]:
         "data-root": str(folder / "data"), "exec-root": str(folder / "exec"), "pidfile": str(folder / "pid"),
         "hosts": [f"unix://{socket}"], "registry-mirrors": [mirror],
         "bridge": "none", "iptables": False, "ip6tables": False, "ip-forward": False, "ip-masq": False,
-        # The store of the table in the README; containerd's sends a mirror no login at all.
+        # The classic image store; containerd's sends a mirror no login (docs/guides/accounts.md).
         "features": {"containerd-snapshotter": False},
     }  # fmt: skip
     (folder / "daemon.json").write_text(json.dumps(config))

@@ -1,10 +1,10 @@
-"""The configurations of docs/clients, as a reader would paste them."""
+"""The configurations of docs/guides/clients, as a reader would paste them."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_PAGES = Path(__file__).parents[2] / "docs" / "clients"
+_PAGES = Path(__file__).parents[2] / "docs" / "guides" / "clients"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

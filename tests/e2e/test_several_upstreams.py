@@ -134,7 +134,7 @@ def test_docker_gets_the_first_by_mirror_and_the_others_by_name(
             assert docker.repo_digests(f"{typed}:1") == [f"{typed}@{image.manifest.digest}"]
 
 
-# --- clients that are not here: what they send first, as PROTOCOL and the pages of docs/clients have it ---
+# --- clients that are not here: what they send first, as PROTOCOL and the pages of docs/guides/clients have it ---
 
 RECORDED = {
     "dockerd's containerd store": ("/v2/{name}", "ns={registry}"),

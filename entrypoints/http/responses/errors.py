@@ -60,7 +60,7 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (RegistryError, 500),
 )
 
-_OF_SANIC: tuple[tuple[type[SanicException], str], ...] = (
+SANIC_CODES: tuple[tuple[type[SanicException], str], ...] = (
     (NotFound, "UNSUPPORTED"),
     (MethodNotAllowed, "UNSUPPORTED"),
     (HeaderExpectationFailed, "UNSUPPORTED"),
@@ -72,7 +72,11 @@ _OF_SANIC: tuple[tuple[type[SanicException], str], ...] = (
 
 def status_of(error: RegistryError) -> int:
     """The HTTP status by which clients understand it."""
-    return next(status for kind, status in STATUSES if isinstance(error, kind))
+    return status_of_class(type(error))
+
+
+def status_of_class(kind: type[RegistryError]) -> int:
+    return next(status for base, status in STATUSES if issubclass(kind, base))
 
 
 def error_response(error: RegistryError, service: str) -> HTTPResponse:
@@ -96,7 +100,7 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
 
 def sanic_error_response(error: SanicException) -> HTTPResponse:
     """The same for what Sanic itself refuses: unknown pages, other methods, bytes that are no request."""
-    code = next((code for kind, code in _OF_SANIC if isinstance(error, kind)), "UNKNOWN")
+    code = next((code for kind, code in SANIC_CODES if isinstance(error, kind)), "UNKNOWN")
     message = "this mirror is read-only" if isinstance(error, MethodNotAllowed) else str(error)
     response = _body(error.status_code, code, message, None)
     for name, value in error.headers.items():

@@ -1,4 +1,4 @@
-"""What every caller meets in every row of the trust table (ARCHITECTURE.md), written out.
+"""What every caller meets in every row of the trust table (docs/explanation/trust.md), written out.
 
 A cell is `what the caller meets/with which right the upstream was asked`.
 

@@ -1,0 +1,20 @@
+"""Configuration of the documentation site. `scripts/docs` builds and serves it, `scripts/test` builds it."""
+
+import tomllib
+from pathlib import Path
+
+_PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+project = _PROJECT["name"]
+release = _PROJECT["version"]
+html_title = f"{project} {release}"
+
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+# Anchors as GitHub makes them, so that a link to a heading works on the site and in the repository.
+myst_heading_anchors = 4
+html_theme = "furo"
+html_static_path = []
+html_show_copyright = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
