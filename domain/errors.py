@@ -1,31 +1,35 @@
-"""Every refusal the service knows, and whose fault it is.
+"""Every error that the service raises on purpose, ordered by which party is at fault.
 
 RegistryError
-|-- ClientFault
+|-- ClientFault                 the client has to change its request
 |   |-- NameInvalid, TagInvalid, DigestInvalid, PaginationInvalid, RangeMalformed, ScopeInvalid, RequestInvalid
-|   |-- RangeUnsatisfiable
+|   |-- RangeUnsatisfiable      carries the size of the content
 |   |-- MethodUnsupported, PageUnknown, NoTokensHere
-|   |-- Unauthorized        bears the challenges that answer it
-|   |-- CredentialsRefused  at the token endpoint, which answers without a challenge
-|   |-- TooManyAttempts     with the seconds after which to try again
+|   |-- Unauthorized            carries the challenges for the response
+|   |-- CredentialsRefused      raised by the token endpoint
+|   |-- TooManyAttempts         carries the seconds until the next attempt
 |   |-- Denied
 |   `-- ContentUnknown
 |       `-- NameUnknown, ManifestUnknown, BlobUnknown, ReferrersUnsupported
 |-- UpstreamFault
-|   |-- UpstreamUnreachable, UpstreamTimedOut, UpstreamRejected
-|   |-- UpstreamBroken
-|   |   `-- UpstreamTooLong more than is wanted
-|   |-- UpstreamThrottled   with what it said of waiting
-|   |   `-- UpstreamSpared  not asked again, because it has just said so
-|   |-- UpstreamUndecided   its challenge is not known yet
-|   |-- IdentityRefused     it does not accept the mirror's own identity
-|   `-- RealmRefused        its challenge leads where credentials must not go
-|-- MirrorFault             says nothing of the upstream, and is never counted as its outage
-|   |-- MirrorBusy          too many requests wait for the upstream already
-|   `-- RequestNotSent      a request to the upstream could not be built or sent
-`-- UpstreamChallenged      internal: a 401 that a use case turns into one of ours
+|   |-- UpstreamUnavailable     the upstream cannot answer now; a cached answer may be served instead
+|   |   |-- UpstreamOutage      affects every caller: requests that wait for the same answer share the error
+|   |   |   |-- UpstreamUnreachable
+|   |   |   |-- UpstreamTimedOut
+|   |   |   |-- UpstreamBroken
+|   |   |   |   `-- UpstreamTooLong
+|   |   |   `-- UpstreamUndecided
+|   |   `-- UpstreamThrottled   affects one caller: the upstream counts requests per account or address
+|   |       `-- UpstreamSpared  the mirror did not send the request, because of an earlier 429
+|   |-- UpstreamRejected        a 4xx status without a class of its own
+|   |-- IdentityRefused         the upstream rejects the mirror's own credentials
+|   `-- RealmRefused            the upstream's token server is at an address that the mirror does not trust
+|-- MirrorFault                 the mirror could not send the request; this is never an upstream outage
+|   |-- MirrorBusy              too many requests are waiting for the upstream
+|   `-- RequestNotSent
+`-- UpstreamChallenged          internal: the upstream answered 401; a use case turns it into Unauthorized
 
-No class knows an HTTP status: entrypoints/http/responses/errors.py maps them.
+The classes do not contain HTTP statuses. entrypoints/http/responses/errors.py maps classes to statuses.
 """
 
 from collections.abc import Sequence
@@ -159,36 +163,48 @@ class ReferrersUnsupported(ContentUnknown):
 
 
 class UpstreamFault(RegistryError):
-    """The upstream did not do what it should."""
+    """The upstream did not answer as the protocol requires."""
 
     code = "UNAVAILABLE"
 
 
-class UpstreamUnreachable(UpstreamFault):
-    pass
+class UpstreamUnavailable(UpstreamFault):
+    """The upstream cannot answer the request now. The error says nothing about permissions or about the existence of
+    content, so the mirror may serve a cached answer instead.
+    """
 
 
-class UpstreamTimedOut(UpstreamFault):
-    pass
+class UpstreamOutage(UpstreamUnavailable):
+    """The upstream fails for every caller. Requests that wait for the same answer may share the error."""
 
 
-class UpstreamBroken(UpstreamFault):
-    """It answered, but not as a registry does: 5xx, a wrong digest, a body cut short, a foreign encoding."""
+class UpstreamUnreachable(UpstreamOutage):
+    """The mirror could not connect to the upstream."""
+
+
+class UpstreamTimedOut(UpstreamOutage):
+    """The upstream did not answer in time, or answered 408 or 504."""
+
+
+class UpstreamBroken(UpstreamOutage):
+    """The upstream answered, but not as a registry does: a 5xx status, content that does not match its digest, a
+    truncated body, an encoding that the mirror did not ask for.
+    """
 
 
 class UpstreamTooLong(UpstreamBroken):
-    """It sent more than is wanted of such an answer. That is no sign that it is unwell."""
+    """The upstream sent a body longer than the limit for this kind of answer. The endpoint does not count as failed."""
 
 
-class UpstreamRejected(UpstreamFault):
-    """It refused the request as such (a 4xx without a class of its own here)."""
-
-    code = "UNSUPPORTED"
+class UpstreamUndecided(UpstreamOutage):
+    """The upstream has not answered `GET /v2/` yet, so the mirror does not know how the upstream authenticates."""
 
 
-class UpstreamThrottled(UpstreamFault):
-    """`retry_after` is the upstream's Retry-After field as sent (RFC 9110 section 10.2.3), None without one;
-    `allowance` is what it said of that.
+class UpstreamThrottled(UpstreamUnavailable):
+    """The upstream answered 429 to this caller. Other callers have allowances of their own and do not share the error.
+
+    `retry_after` is the value of the upstream's Retry-After field as sent (RFC 9110 section 10.2.3), or None;
+    `allowance` is the rate limit that the response stated, or None.
     """
 
     code = "TOOMANYREQUESTS"
@@ -207,11 +223,13 @@ class UpstreamThrottled(UpstreamFault):
 
 
 class UpstreamSpared(UpstreamThrottled):
-    """It was not asked at all: it had said just before that it wants to be asked less."""
+    """The mirror did not send the request: the upstream answered 429 a moment ago and the back-off is not over."""
 
 
-class UpstreamUndecided(UpstreamFault):
-    pass
+class UpstreamRejected(UpstreamFault):
+    """The upstream rejected the request itself, with a 4xx status that has no class of its own here."""
+
+    code = "UNSUPPORTED"
 
 
 class IdentityRefused(UpstreamFault):

@@ -17,11 +17,9 @@ from domain.digest import Bytes
 from domain.errors import (
     MirrorFault,
     RegistryError,
-    UpstreamBroken,
     UpstreamThrottled,
-    UpstreamTimedOut,
     UpstreamTooLong,
-    UpstreamUnreachable,
+    UpstreamUnavailable,
 )
 from domain.events import EndpointFailed, EndpointRecovered
 from domain.upstreams import Upstream
@@ -91,9 +89,6 @@ def _name(upstream: Upstream, endpoint: Upstream) -> str:
 
 T = TypeVar("T")
 
-FAILURES = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamThrottled)
-"""After which another address may do better. Anything else is the registry's word, and would be the same there."""
-
 
 class _PassedOver(Exception):
     """Its address has failed while the request waited for its turn (see Gate)."""
@@ -140,7 +135,7 @@ class Failover:
                 return await self._ask(upstream, endpoint, ask(endpoint, check))
             except _PassedOver:
                 turns.append((endpoint, True))
-            except FAILURES as failure:
+            except UpstreamUnavailable as failure:
                 failures.append(failure)
         raise next((one for one in failures if isinstance(one, UpstreamThrottled)), failures[0])
 
@@ -151,7 +146,7 @@ class Failover:
     async def _ask(self, upstream: Upstream, endpoint: Upstream, asking: Coroutine[Any, Any, T]) -> T:
         try:
             answer = await asking
-        except FAILURES as failure:
+        except UpstreamUnavailable as failure:
             if not (isinstance(failure, UpstreamThrottled) and upstream.takes_callers_logins):
                 await self._health.failed(upstream, endpoint, failure.message)
             # Else it is one caller who has used up what is his; the address is well for all others.
@@ -189,7 +184,7 @@ class _WatchedAnswer:
             async with aclosing(self._answer.pieces()) as pieces:  # type: ignore[type-var]  # generators, all of them
                 async for piece in pieces:
                     yield piece
-        except FAILURES as failure:
+        except UpstreamUnavailable as failure:
             await self._health.failed(self._upstream, self._endpoint, failure.message)
             raise
 
@@ -198,7 +193,7 @@ class _WatchedAnswer:
             return await self._answer.read(limit)
         except UpstreamTooLong:
             raise  # it would be as long at any address; whoever asks for it is not to have them all left alone
-        except FAILURES as failure:
+        except UpstreamUnavailable as failure:
             await self._health.failed(self._upstream, self._endpoint, failure.message)
             raise
 

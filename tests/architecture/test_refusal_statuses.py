@@ -31,6 +31,8 @@ EXPECTED = {
     errors.BlobUnknown: 404,
     errors.ReferrersUnsupported: 404,
     errors.UpstreamFault: 502,
+    errors.UpstreamUnavailable: 502,
+    errors.UpstreamOutage: 502,
     errors.UpstreamUnreachable: 502,
     errors.UpstreamTimedOut: 504,
     errors.UpstreamBroken: 502,
