@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
-from application.ports.upstream_queue import SharedWork, current_watch, watched_by
+from application.ports.upstream import SharedWork, current_watch, watched_by
 
 T = TypeVar("T")
 

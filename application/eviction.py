@@ -2,11 +2,9 @@
 
 import asyncio
 
-from application.ports.content_places import ContentPlaces
-from application.ports.content_store import ContentStore, StorageFull
-from application.ports.event_sink import EventSink
-from application.ports.storage_keeper import Space, StorageMaintenance
-from application.ports.usage_index import UsageIndex, UsageTotal, Used
+from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
+from application.ports.index import ContentPlaces, UsageIndex, UsageTotal, Used
+from application.ports.telemetry import EventSink
 from domain.cache_policy import Room, victims
 from domain.digest import Digest, DigestCheck
 from domain.events import ContentEvicted

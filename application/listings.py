@@ -8,7 +8,7 @@ from application.access.authorize import Authorize
 from application.access.challenges import Challenges
 from application.access.pull_rules import PullRules
 from application.concurrency import in_slices
-from application.ports.upstream_registry import Resource, UpstreamRegistry, UpstreamRequest
+from application.ports.upstream import Resource, UpstreamRegistry, UpstreamRequest
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
 from domain.digest import Digest
 from domain.documents import all_members_of, members_of, print_json, print_members, scalar_of, strings_of

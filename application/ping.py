@@ -4,7 +4,7 @@ from application.access.access_request import Caller, Right, Wish
 from application.access.authorize import Authorize
 from application.access.challenges import Challenges
 from application.access.relayed_logins import RelayedLogins
-from application.ports.upstream_registry import SessionCredentials, UpstreamRegistry
+from application.ports.upstream import SessionCredentials, UpstreamRegistry
 from application.upstreams.outages import OUTAGE
 from domain.errors import UpstreamChallenged
 from domain.upstreams import Upstream

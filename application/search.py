@@ -8,7 +8,7 @@ from application.access.authorize import Authorize
 from application.access.pull_rules import PullRules
 from application.concurrency import in_slices
 from application.listings import Listings, repositories_of
-from application.ports.upstream_search import SearchResult, UpstreamSearch
+from application.ports.upstream import SearchResult, UpstreamSearch
 from domain.errors import NameInvalid
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable

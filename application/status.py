@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRegistry
+from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import RegistryError
 from domain.ports import Clock
 from domain.upstreams import Upstream

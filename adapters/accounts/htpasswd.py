@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bcrypt
 
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from domain.access import Account, Credentials
 from domain.events import AccountsReread, AccountsUnreadable
 from domain.htpasswd import parse_htpasswd

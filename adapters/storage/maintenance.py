@@ -10,7 +10,7 @@ from pathlib import Path
 from adapters.storage.folder import CONTENT, DRAFTS, TEMPORARY, StorageFolder, digest_at, upstream_at
 from adapters.storage.safe_paths import files_in, is_at, names_in, open_to_read, state_at
 from adapters.storage.threads import Threads
-from application.ports.storage_keeper import Space
+from application.ports.content import Space
 from domain.digest import Digest
 from domain.ports import Clock
 

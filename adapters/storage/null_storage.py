@@ -3,10 +3,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from application.ports.content_store import FollowedPartialBlob, PartialBlob, StorageFull, StoredContent
-from application.ports.storage_keeper import Space
-from application.ports.token_book import CallerIdentity
-from application.ports.usage_index import Used
+from application.ports.content import FollowedPartialBlob, PartialBlob, Space, StorageFull, StoredContent
+from application.ports.index import CallerIdentity, Used
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import CachedTag, CallerClass, CallerId, Grant, Item, Link

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from adapters.storage.threads import Threads
-from application.ports.content_store import OpenFile, StorageFailed, StorageFull, StorageRefused
+from application.ports.content import OpenFile, StorageFailed, StorageFull, StorageRefused
 from domain.digest import Bytes
 
 _PIECES = 1024

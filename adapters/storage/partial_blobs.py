@@ -11,7 +11,7 @@ from functools import partial
 from adapters.storage.folder import Place, StorageFolder, is_verified
 from adapters.storage.open_files import DescriptorFile, portions, refusal_of, write
 from adapters.storage.threads import Threads
-from application.ports.content_store import OpenFile, PartialBlobState
+from application.ports.content import OpenFile, PartialBlobState
 from domain.digest import Bytes, Digest, DigestCheck
 
 _BATCH = 1024 * 1024

@@ -3,7 +3,7 @@
 import json
 
 from adapters.storage.sqlite_database import Change, SqliteDatabase
-from application.ports.token_book import CallerIdentity
+from application.ports.index import CallerIdentity
 from domain.challenge import Challenge
 from domain.ports import Clock
 from domain.records import CallerId, Grant

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import read_digest
-from application.ports.content_store import StorageFailed
-from application.ports.usage_index import Used
+from application.ports.content import StorageFailed
+from application.ports.index import Used
 from domain.digest import Digest
 
 

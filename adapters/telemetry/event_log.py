@@ -2,7 +2,7 @@
 
 import logging
 
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from domain.documents import one_line
 from domain.events import (
     AccountEvent,

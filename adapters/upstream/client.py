@@ -15,7 +15,7 @@ from adapters.upstream.bodies import BodyReceiver, decoded
 from adapters.upstream.http_sessions import Sessions
 from adapters.upstream.request_limits import Gate
 from adapters.upstream.transport_errors import check_fields, sending, translated
-from application.ports.request_record import current_record
+from application.ports.telemetry import current_record
 from domain.content import is_web_page
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken, UpstreamFault, UpstreamTooLong

@@ -11,8 +11,8 @@ from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import CLOSED, HALF_OPENED, HalfOpenedState, OpenedState
 
 from adapters.upstream.client import Check, was_unanswered
-from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import UpstreamResponse
+from application.ports.telemetry import EventSink
+from application.ports.upstream import UpstreamResponse
 from domain.digest import Bytes
 from domain.errors import (
     MirrorFault,

@@ -16,7 +16,7 @@ from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.failover import Failover
 from adapters.upstream.status_errors import fault_of, refusal_of
 from adapters.upstream.upstream_logins import LoginKey, UpstreamLogins
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     PingResponse,
     Resource,

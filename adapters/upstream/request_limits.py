@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
-from application.ports.request_record import current_record
-from application.ports.upstream_queue import QueueWatch, current_watch
+from application.ports.telemetry import current_record
+from application.ports.upstream import QueueWatch, current_watch
 from domain.client_network import client_network
 from domain.errors import MirrorBusy, RequestNotSent
 
@@ -125,7 +125,7 @@ def _drop(ticket: _Ticket) -> None:
 
 class Gate:
     """Lets requests through; those that have to wait do so in turns by client address. Whoever is within must not ask
-    to be let in again. Time spent before it is told to whoever watches (application/ports/upstream_queue.py).
+    to be let in again. Time spent before it is told to whoever watches (application/ports/upstream.py).
     """
 
     def __init__(self, bounds: RequestLimits) -> None:

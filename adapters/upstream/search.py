@@ -6,7 +6,7 @@ from adapters.upstream.addresses import parse_url
 from adapters.upstream.client import Request
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.status_errors import fault_of
-from application.ports.upstream_search import SearchResult
+from application.ports.upstream import SearchResult
 from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
 from domain.upstreams import Upstream

@@ -7,7 +7,7 @@ from yarl import URL
 
 from adapters.upstream.addresses import parse_url
 from adapters.upstream.client import Response
-from application.ports.upstream_registry import ResourceKind
+from application.ports.upstream import ResourceKind
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge, parse_challenges
 from domain.documents import is_nested_deeper, one_line, parse_object

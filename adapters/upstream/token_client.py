@@ -12,7 +12,7 @@ from adapters.upstream.addresses import origin_of, parse_url
 from adapters.upstream.client import Request
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.status_errors import fault_of
-from application.ports.token_relay import TokenRequest
+from application.ports.upstream import TokenRequest
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
 from domain.documents import parse_object

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from application.ports.token_relay import TokenRelay, TokenRequest
-from application.ports.upstream_queue import QueueWatch, current_watch
+from application.ports.upstream import QueueWatch, TokenRelay, TokenRequest, current_watch
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic
 from domain.challenge import Challenge

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     SessionCredentials,
     UpstreamCredentials,

@@ -8,8 +8,8 @@ from application.access.check_account import CheckAccount
 from application.access.pull_rules import PullRules
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
-from application.ports.request_record import current_record
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
+from application.ports.telemetry import current_record
+from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import Account
 from domain.authorization import Basic, Bearer, Unreadable
 from domain.token_verifier import TokenVerifier

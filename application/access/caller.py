@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from application.access.access_request import FOREVER, Right
 from application.concurrency import LruCache
-from application.ports.token_book import CallerIdentity, TokenStore
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamCredentials
+from application.ports.index import CallerIdentity, TokenStore
+from application.ports.upstream import ForwardedCredentials, UpstreamCredentials
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, parse_authorization
 from domain.ports import TokenCodec

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from application.access.access_request import Gate, Purpose, Right, Wish
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, mirror_credentials
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, mirror_credentials
 from domain.access import ScopeSet
 from domain.authorization import Bearer
 from domain.challenge_rewriter import ChallengeRewriter

@@ -6,8 +6,8 @@ from application.access.challenges import REFUSED_UPSTREAM
 from application.access.check_account import CheckAccount
 from application.access.relayed_tokens import RelayedTokens
 from application.access.upstream_auth import UpstreamAuthCache
-from application.ports.request_record import current_record
-from application.ports.token_relay import TokenRequest
+from application.ports.telemetry import current_record
+from application.ports.upstream import TokenRequest
 from application.upstreams.outages import OUTAGE
 from domain.access import NOBODY, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy

@@ -2,7 +2,7 @@
 
 from application.access.caller import Ask
 from application.concurrency import BackgroundTasks, LruCache
-from application.ports.grant_book import GrantStore
+from application.ports.index import GrantStore
 from domain.cache_policy import CachePolicy
 from domain.ports import Clock
 from domain.records import (

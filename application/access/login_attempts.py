@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from application.concurrency import LruCache
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from domain.errors import TooManyAttempts
 from domain.events import LoginRefused, LoginSlowed
 from domain.ports import Clock

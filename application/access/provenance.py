@@ -2,7 +2,7 @@
 
 from application.access.caller import Ask
 from application.concurrency import BackgroundTasks, LruCache
-from application.ports.sent_content import SentContent
+from application.ports.index import SentContent
 from domain.access import ANONYMOUS
 from domain.access_rules import AccessRules
 from domain.digest import Digest

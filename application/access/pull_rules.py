@@ -1,7 +1,7 @@
 """PullRules: the operator's access rules, applied to whoever has got through the gate."""
 
 from application.access.access_request import Gate
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from domain.access_rules import AccessRules
 from domain.errors import Denied, NameInvalid
 from domain.events import PullDenied

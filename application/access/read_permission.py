@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from application.access.caller import Ask
 from application.access.grants import BELIEVED_SECONDS, Grants
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
-from application.ports.link_index import LinkIndex
-from application.ports.upstream_registry import (
+from application.ports.index import LinkIndex
+from application.ports.upstream import (
     Resource,
     ResourceKind,
     ResponseMetadata,

@@ -10,7 +10,7 @@ from application.access.access_request import RelayedLogin
 from application.access.caller import CallerIdentities
 from application.access.login_attempts import Attempt, LoginAttempts
 from application.concurrency import LruCache
-from application.ports.upstream_registry import UpstreamCredentials, UpstreamRegistry
+from application.ports.upstream import UpstreamCredentials, UpstreamRegistry
 from application.upstreams.outages import Outages
 from domain.access import Credentials
 from domain.client_network import client_network

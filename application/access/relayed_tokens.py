@@ -8,7 +8,7 @@ from application.access.caller import CallerIdentities
 from application.access.grants import Grants
 from application.access.relayed_logins import RelayedLogins
 from application.concurrency import SingleFlight
-from application.ports.token_relay import TokenRelay, TokenRequest
+from application.ports.upstream import TokenRelay, TokenRequest
 from application.upstreams.outages import Outages
 from domain.access import ScopeSet
 from domain.tokens import IssuedToken

@@ -5,9 +5,9 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from application.concurrency import BackgroundTasks
-from application.ports.event_sink import EventSink
-from application.ports.stance_book import UpstreamAuthStore
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRegistry
+from application.ports.index import UpstreamAuthStore
+from application.ports.telemetry import EventSink
+from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import IdentityRefused, MirrorFault, RegistryError, RequestNotSent, UpstreamUndecided
 from domain.events import UpstreamAuthLearned, UpstreamFailed, UpstreamSharesOurName
 from domain.ports import Clock

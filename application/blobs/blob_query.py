@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from application.ports.content_store import FilePart
-from application.ports.upstream_registry import ResponseMetadata
+from application.ports.content import FilePart
+from application.ports.upstream import ResponseMetadata
 from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName

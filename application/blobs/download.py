@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from application.access.caller import Ask
-from application.ports.content_store import FilePart, OpenFile
-from application.ports.upstream_registry import ResponseMetadata
+from application.ports.content import FilePart, OpenFile
+from application.ports.upstream import ResponseMetadata
 from domain.digest import Digest
 
 _SMALL = 64 * 1024

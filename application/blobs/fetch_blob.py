@@ -12,9 +12,9 @@ from application.blobs.retries import Retries
 from application.blobs.write_batches import WriteBatches
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
-from application.ports.content_store import ContentStore, FollowedPartialBlob, PartialBlob, StorageFull, StorageRefused
-from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import (
+from application.ports.content import ContentStore, FollowedPartialBlob, PartialBlob, StorageFull, StorageRefused
+from application.ports.telemetry import EventSink
+from application.ports.upstream import (
     Resource,
     ResponseMetadata,
     UpstreamRegistry,

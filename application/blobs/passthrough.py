@@ -9,9 +9,9 @@ from application.access.caller import Ask
 from application.access.read_permission import ReadPermissions
 from application.blobs.blob_query import BlobAnswer, BlobQuery, described
 from application.blobs.retries import Retries
-from application.ports.content_store import OpenFile
-from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import (
+from application.ports.content import OpenFile
+from application.ports.telemetry import EventSink
+from application.ports.upstream import (
     Resource,
     ResponseMetadata,
     UpstreamRegistry,

@@ -17,9 +17,9 @@ from application.blobs.passthrough import Passthrough
 from application.blobs.running_downloads import RunningDownloads
 from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
-from application.ports.content_store import ContentStore, FilePart, StorageRefused, StoredContent
-from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import Resource, ResponseMetadata, UpstreamRequest
+from application.ports.content import ContentStore, FilePart, StorageRefused, StoredContent
+from application.ports.telemetry import EventSink
+from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.content import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable

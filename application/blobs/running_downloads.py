@@ -7,8 +7,8 @@ from application.access.caller import Ask
 from application.blobs.download import Download
 from application.blobs.fetch_blob import DownloadDependencies, DownloadTask
 from application.concurrency import LruCache
-from application.ports.content_store import StorageFull, StorageRefused
-from application.ports.upstream_queue import QueueWatch, watched_by
+from application.ports.content import StorageFull, StorageRefused
+from application.ports.upstream import QueueWatch, watched_by
 from domain.cache_policy import Room, is_worth_a_download
 from domain.digest import Digest
 from domain.events import StorageBroke, StorageRanFull

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from application.concurrency import until_done
-from application.ports.content_store import PartialBlob
+from application.ports.content import PartialBlob
 from domain.digest import Bytes
 
 _FULL = 1024 * 1024

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
-from application.ports.tag_index import TagIndex
+from application.ports.index import TagIndex
 from domain.cache_policy import CachePolicy
 from domain.digest import Digest
 from domain.names import Tag

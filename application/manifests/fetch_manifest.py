@@ -9,8 +9,8 @@ from application.concurrency import SharedFetches, SingleFlight
 from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
-from application.ports.event_sink import EventSink
-from application.ports.upstream_registry import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
+from application.ports.telemetry import EventSink
+from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
 from application.upstreams.outages import Outages
 from domain.content import (
     MANIFEST_LIMIT,

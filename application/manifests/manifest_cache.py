@@ -4,8 +4,8 @@ from application.access.caller import Ask
 from application.access.provenance import Provenance
 from application.concurrency import LruCache
 from application.eviction import Eviction
-from application.ports.content_store import ContentStore, StorageFailed, StorageFull
-from application.ports.event_sink import EventSink
+from application.ports.content import ContentStore, StorageFailed, StorageFull
+from application.ports.telemetry import EventSink
 from domain.digest import Digest
 from domain.events import ContentDamaged, StorageBroke
 from domain.upstreams import Upstream

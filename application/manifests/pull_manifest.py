@@ -11,7 +11,7 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.manifests.resolve_tag import ResolveTag
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from application.upstreams.outages import OUTAGE
 from domain.digest import Digest
 from domain.events import ContentAsked

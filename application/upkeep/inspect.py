@@ -5,12 +5,8 @@ from dataclasses import dataclass
 
 from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
-from application.ports.content_store import ContentStore
-from application.ports.epoch import Epoch
-from application.ports.link_index import LinkIndex
-from application.ports.storage_keeper import Space, StorageMaintenance
-from application.ports.tag_index import TagIndex
-from application.ports.usage_index import UsageIndex, Used
+from application.ports.content import ContentStore, Space, StorageMaintenance
+from application.ports.index import Epoch, LinkIndex, TagIndex, UsageIndex, Used
 from domain.digest import Digest
 from domain.manifest_tree import ManifestWalk, descriptors_of
 from domain.names import Tag

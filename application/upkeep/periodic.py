@@ -8,8 +8,8 @@ from application.blobs.running_downloads import RunningDownloads
 from application.eviction import Eviction
 from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
-from application.ports.epoch import Epoch
-from application.ports.event_sink import EventSink
+from application.ports.index import Epoch
+from application.ports.telemetry import EventSink
 from domain.events import UpkeepFailed
 
 _PAUSE_SECONDS = 5.0

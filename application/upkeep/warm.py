@@ -10,7 +10,7 @@ from application.blobs.blob_query import BlobQuery
 from application.blobs.pull_blob import PullBlob
 from application.manifests.manifest_query import ManifestQuery
 from application.manifests.pull_manifest import PullManifest
-from application.ports.content_store import FilePart
+from application.ports.content import FilePart
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.errors import UpstreamBroken

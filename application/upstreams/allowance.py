@@ -1,7 +1,7 @@
 """Allowances: what is left of what an upstream lets somebody pull, as it last said."""
 
 from application.concurrency import LruCache
-from application.ports.allowance_board import AllowanceTable
+from application.ports.telemetry import AllowanceTable
 from domain.allowance import Allowance, RateLimit
 from domain.ports import Clock
 from domain.records import ANONYMOUS_CALLER, CallerId, is_mirror

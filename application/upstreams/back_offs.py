@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from application.concurrency import LruCache
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from application.upstreams.allowance import Allowances
 from domain.allowance import RateLimit, seconds_to_wait
 from domain.errors import UpstreamSpared, UpstreamThrottled

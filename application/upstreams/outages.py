@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from application.concurrency import LruCache
-from application.ports.event_sink import EventSink
-from application.ports.upstream_queue import SharedWork, current_watch, watched_by
+from application.ports.telemetry import EventSink
+from application.ports.upstream import SharedWork, current_watch, watched_by
 from application.upstreams.back_offs import Asker, BackOff, BackOffs
 from domain.allowance import RateLimit
 from domain.documents import one_line

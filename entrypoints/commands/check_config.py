@@ -2,8 +2,7 @@
 
 import asyncio
 
-from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import ForwardedCredentials, PingResponse
+from application.ports.upstream import ForwardedCredentials, PingResponse, TokenRequest
 from domain.access import ScopeSet
 from domain.challenge import Challenge
 from domain.errors import CredentialsRefused, Denied, RegistryError

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from yarl import URL
 
 from application.manifests.manifest_query import ManifestQuery
-from application.ports.upstream_registry import PingResponse
+from application.ports.upstream import PingResponse
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName

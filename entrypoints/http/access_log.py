@@ -11,7 +11,7 @@ from typing import Any
 from sanic import Request
 from sanic.response import BaseHTTPResponse
 
-from application.ports.request_record import RequestRecord, begin_record
+from application.ports.telemetry import RequestRecord, begin_record
 from domain.events import BytesDelivered
 from entrypoints.http.requests.client_address import plain_address
 

@@ -11,9 +11,9 @@ from application.access.caller import CallerIdentities
 from application.access.check_account import CheckAccount
 from application.access.login_attempts import LoginAttempts
 from application.access.relayed_logins import RelayedLogins
-from application.ports.event_sink import EventSink
 from application.ports.slow_steps import SlowSteps
-from application.ports.upstream_registry import UpstreamRegistry
+from application.ports.telemetry import EventSink
+from application.ports.upstream import UpstreamRegistry
 from application.upstreams.outages import Outages
 from domain.account_policy import AccountPolicy
 from domain.ports import AccountDirectory, Clock

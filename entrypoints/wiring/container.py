@@ -43,14 +43,10 @@ from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.manifests.resolve_tag import ResolveTag
 from application.ping import AnswerPing
-from application.ports.allowance_board import AllowanceTable
-from application.ports.content_store import ContentStore
-from application.ports.event_sink import EventSink
-from application.ports.metrics_page import MetricsPage
+from application.ports.content import ContentStore
 from application.ports.slow_steps import SlowSteps
-from application.ports.token_relay import TokenRelay
-from application.ports.upstream_registry import UpstreamRegistry
-from application.ports.upstream_search import UpstreamSearch
+from application.ports.telemetry import AllowanceTable, EventSink, MetricsPage
+from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
 from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.inspect import InspectCache

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from application.eviction import Eviction
-from application.ports.content_store import StorageFull
-from application.ports.usage_index import Used
+from application.ports.content import StorageFull
+from application.ports.index import Used
 from domain.cache_policy import Room
 from domain.digest import Digest
 from domain.events import ContentEvicted

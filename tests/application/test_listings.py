@@ -9,7 +9,7 @@ import pytest
 
 from application.access.access_request import Caller
 from application.listings import following_query
-from application.ports.upstream_registry import ResponseMetadata
+from application.ports.upstream import ResponseMetadata
 from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import NameUnknown, ReferrersUnsupported, UpstreamBroken

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
+from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import ScopeSet
 from domain.challenge import Challenge
 from domain.errors import CredentialsRefused, Unauthorized, UpstreamChallenged, UpstreamTimedOut

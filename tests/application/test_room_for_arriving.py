@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from application.eviction import Eviction
-from application.ports.content_store import PartialBlob, StorageFull
+from application.ports.content import PartialBlob, StorageFull
 from domain.cache_policy import Room
 from domain.content import ByteRange
 from domain.digest import Digest

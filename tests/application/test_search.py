@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from application.ports.upstream_search import SearchResult
+from application.ports.upstream import SearchResult
 from domain.access_rules import AccessRules, Effect
 from domain.errors import Unauthorized, UpstreamBroken, UpstreamTimedOut
 from tests.application.support.ruled import CLOSED, rule, ruled

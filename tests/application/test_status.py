@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, PingResponse
+from application.ports.upstream import ForwardedCredentials, PingResponse
 from application.status import UpstreamStatus
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 from tests.application.support.service import Service, stocked

@@ -15,17 +15,18 @@ from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_sent import SqliteSentContent
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
-from application.ports.content_places import ContentPlaces
-from application.ports.content_store import ContentStore, FollowedPartialBlob, PartialBlob
-from application.ports.epoch import Epoch
-from application.ports.grant_book import GrantStore
-from application.ports.link_index import LinkIndex
-from application.ports.sent_content import SentContent
-from application.ports.stance_book import UpstreamAuthStore
-from application.ports.storage_keeper import StorageMaintenance
-from application.ports.tag_index import TagIndex
-from application.ports.token_book import TokenStore
-from application.ports.usage_index import UsageIndex
+from application.ports.content import ContentStore, FollowedPartialBlob, PartialBlob, StorageMaintenance
+from application.ports.index import (
+    ContentPlaces,
+    Epoch,
+    GrantStore,
+    LinkIndex,
+    SentContent,
+    TagIndex,
+    TokenStore,
+    UpstreamAuthStore,
+    UsageIndex,
+)
 from domain.digest import Digest
 from domain.names import RepositoryName
 from domain.upstreams import Origin, Source, Upstream

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
-from application.ports.allowance_board import AllowanceTable
+from application.ports.telemetry import AllowanceTable
 from domain.allowance import Allowance
 from tests.contracts.storage import HUB, QUAY
 from tests.fakes.allowances import MemoryAllowanceTable

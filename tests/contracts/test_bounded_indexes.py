@@ -11,9 +11,7 @@ import pytest
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteUsageIndex
-from application.ports.link_index import LinkIndex
-from application.ports.tag_index import TagIndex
-from application.ports.usage_index import Used
+from application.ports.index import LinkIndex, TagIndex, Used
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS, CachedTag, ContentKind, Item, Link, TagKey

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.storage.null_storage import NullContentStore
-from application.ports.content_store import PartialBlobState, StorageFull, StorageRefused
+from application.ports.content import PartialBlobState, StorageFull, StorageRefused
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,

@@ -12,7 +12,7 @@ from dependency_injector import providers
 from adapters.telemetry.event_log import FannedEventSink, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from application.access.grant_token import TokenQuery
-from application.ports.event_sink import EventSink
+from application.ports.telemetry import EventSink
 from domain.access import Credentials, ScopeSet
 from domain.authorization import encode_basic
 from domain.errors import CredentialsRefused, UpstreamUnreachable

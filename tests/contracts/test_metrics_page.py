@@ -5,7 +5,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
-from application.ports.metrics_page import MetricsPage
+from application.ports.telemetry import MetricsPage
 
 
 def _page() -> MetricsPage:

@@ -1,6 +1,6 @@
 """What every TokenStore does."""
 
-from application.ports.token_book import CallerIdentity
+from application.ports.index import CallerIdentity
 from domain.records import ANONYMOUS_CALLER, CallerId
 from tests.contracts.storage import Worker, by_two_workers
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import ForwardedCredentials, Resource, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, Resource, TokenRequest, UpstreamRequest
 from domain.access import Credentials, ScopeSet
 from domain.errors import CredentialsRefused, UpstreamChallenged
 from domain.names import Reference, RepositoryName

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     Resource,
     ResponseMetadata,

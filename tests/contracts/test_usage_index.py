@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from application.ports.usage_index import Used
+from application.ports.index import Used
 from domain.digest import Digest
 from tests.contracts.storage import Worker, by_two_workers
 

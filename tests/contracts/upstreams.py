@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from application.ports.token_relay import TokenRelay
-from application.ports.upstream_registry import UpstreamRegistry
+from application.ports.upstream import TokenRelay, UpstreamRegistry
 from domain.access import Credentials
 from domain.challenge import Challenge
 from domain.digest import Digest

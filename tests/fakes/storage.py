@@ -6,8 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from application.ports.content_store import OpenFile, PartialBlobState, StorageFull
-from application.ports.storage_keeper import Space
+from application.ports.content import OpenFile, PartialBlobState, Space, StorageFull
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 from tests.fakes.storage_books import (

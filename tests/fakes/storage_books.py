@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from application.ports.token_book import CallerIdentity
-from application.ports.usage_index import Used
+from application.ports.index import CallerIdentity, Used
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, Grant, Item, Link

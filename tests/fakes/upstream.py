@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     PingResponse,
     ResourceKind,
     ResponseMetadata,
+    SearchResult,
     SessionCredentials,
+    TokenRequest,
     UpstreamCredentials,
     UpstreamRequest,
     UpstreamResponse,
 )
-from application.ports.upstream_search import SearchResult
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, encode_basic, parse_authorization
 from domain.challenge import Challenge

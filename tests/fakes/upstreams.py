@@ -4,9 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from application.ports.token_relay import TokenRequest
-from application.ports.upstream_registry import PingResponse, UpstreamCredentials, UpstreamRequest, UpstreamResponse
-from application.ports.upstream_search import SearchResult
+from application.ports.upstream import (
+    PingResponse,
+    SearchResult,
+    TokenRequest,
+    UpstreamCredentials,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from domain.tokens import IssuedToken
 from domain.upstreams import Upstream
 from tests.fakes.upstream import FakeUpstream

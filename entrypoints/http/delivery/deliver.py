@@ -11,7 +11,7 @@ from sanic.compat import Header
 from sanic.response import BaseHTTPResponse
 
 from application.blobs.blob_query import Piece
-from application.ports.content_store import FilePart
+from application.ports.content import FilePart
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import Sent, streamed
 from entrypoints.http.connection.connections import close_if_stopping

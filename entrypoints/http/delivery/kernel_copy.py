@@ -20,7 +20,7 @@ from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.base_protocol import SanicProtocol
 
 from application.concurrency import until_done
-from application.ports.content_store import FilePart
+from application.ports.content import FilePart
 from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send, Sending
 
 # The socket's send buffer is left to grow by itself. Set by hand, loopback gains a fifth; but most systems allow

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from application.blobs.blob_query import BlobAnswer, Piece
-from application.ports.content_store import FilePart
+from application.ports.content import FilePart
 from domain.content import Span
 
 

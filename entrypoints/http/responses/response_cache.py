@@ -18,8 +18,7 @@ from sanic.http.http1 import Http
 from sanic.response import HTTPResponse
 
 from application.concurrency import LruCache
-from application.ports.event_sink import EventSink
-from application.ports.request_record import RequestRecord
+from application.ports.telemetry import EventSink, RequestRecord
 from domain.account_policy import AccountPolicy
 from domain.authorization import Basic, Unreadable, parse_authorization
 from domain.events import BytesDelivered, ContentAsked, Event

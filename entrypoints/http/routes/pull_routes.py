@@ -7,7 +7,7 @@ from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
 from application.listings import Listing
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
-from application.ports.request_record import current_record
+from application.ports.telemetry import current_record
 from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid

@@ -13,7 +13,7 @@ import pytest
 from adapters.storage import partial_blobs
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
-from application.ports.content_store import PartialBlobState, StorageFailed, StorageRefused
+from application.ports.content import PartialBlobState, StorageFailed, StorageRefused
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
 
@@ -285,7 +285,7 @@ NO_DESCRIPTORS = """
 import asyncio, os, resource, sys
 from pathlib import Path
 from adapters.storage.content import FilesystemContentStore
-from application.ports.content_store import StorageFailed
+from application.ports.content import StorageFailed
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 store, digest = FilesystemContentStore(Path(sys.argv[1])), Digest.of(b"")

@@ -12,8 +12,8 @@ from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
-from application.ports.content_store import StorageFailed, StorageFull
-from application.ports.usage_index import Used
+from application.ports.content import StorageFailed, StorageFull
+from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, small_disk
 from tests.fakes.clock import StoppedClock

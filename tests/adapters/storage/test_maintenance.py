@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from application.ports.storage_keeper import Space
+from application.ports.content import Space
 from domain.digest import Digest
 from tests.fakes.clock import StoppedClock
 

@@ -1,14 +1,18 @@
 import asyncio
 
 from adapters.storage import null_storage as nothing
-from application.ports.epoch import Epoch
-from application.ports.grant_book import GrantStore
-from application.ports.link_index import LinkIndex
-from application.ports.stance_book import UpstreamAuthStore
-from application.ports.storage_keeper import Space, StorageMaintenance
-from application.ports.tag_index import TagIndex
-from application.ports.token_book import CallerIdentity, TokenStore
-from application.ports.usage_index import UsageIndex, Used
+from application.ports.content import Space, StorageMaintenance
+from application.ports.index import (
+    CallerIdentity,
+    Epoch,
+    GrantStore,
+    LinkIndex,
+    TagIndex,
+    TokenStore,
+    UpstreamAuthStore,
+    UsageIndex,
+    Used,
+)
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, ContentKind, Grant, Item, Link, TagKey

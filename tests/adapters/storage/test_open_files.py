@@ -6,7 +6,7 @@ import pytest
 
 from adapters.storage.open_files import DescriptorFile, write
 from adapters.storage.threads import Threads
-from application.ports.content_store import StorageRefused
+from application.ports.content import StorageRefused
 
 
 def test_many_pieces_of_all_sizes_are_written_in_order(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
-from application.ports.content_store import PartialBlobState
+from application.ports.content import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
 from tests.fakes.clock import StoppedClock

@@ -15,8 +15,8 @@ from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteUsageIndex
-from application.ports.content_store import StorageRefused
-from application.ports.usage_index import Used
+from application.ports.content import StorageRefused
+from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 from tests.adapters.storage.test_content import leased

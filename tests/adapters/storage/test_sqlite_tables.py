@@ -10,9 +10,8 @@ from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, Sq
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_indexes import SqliteLinkIndex, SqliteTagIndex
 from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
-from application.ports.content_store import StorageFailed
-from application.ports.token_book import CallerIdentity
-from application.ports.usage_index import Used
+from application.ports.content import StorageFailed
+from application.ports.index import CallerIdentity, Used
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.names import Tag

@@ -22,7 +22,7 @@ from adapters.upstream.request_limits import Gate, RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch
 from adapters.upstream.token_client import HttpTokenRelay
 from adapters.upstream.upstream_logins import UpstreamLogins
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     PingResponse,
     Resource,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut
 from domain.upstreams import Upstream
 from entrypoints.setting_values import origin_of_address

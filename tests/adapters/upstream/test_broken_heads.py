@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, Resource, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, Resource, UpstreamRequest
 from domain.digest import Digest
 from domain.errors import UpstreamBroken, UpstreamFault
 from domain.upstreams import Source

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.upstream.request_limits import RequestLimits
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
 from domain.content import ByteRange
 from domain.errors import (

@@ -12,7 +12,7 @@ from adapters.upstream.clients import Way, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.request_limits import RequestLimits
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamFault
 from domain.upstreams import Upstream
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, no_authorities, parts, resources, upstream_at

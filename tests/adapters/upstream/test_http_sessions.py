@@ -7,7 +7,7 @@ import pytest
 
 from adapters.upstream.http_sessions import SessionSettings, open_sessions
 from adapters.upstream.proxies import ProxyRules
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import SessionCredentials
+from application.ports.upstream import SessionCredentials
 from domain.errors import UpstreamBroken, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.wire import Heard, Say, reply

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from adapters.upstream.proxies import ProxyRules
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, parts, resources, upstream_at

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, PingResponse
+from application.ports.upstream import ForwardedCredentials, PingResponse
 from domain.challenge import Challenge
 from domain.errors import UpstreamBroken, UpstreamFault
 from tests.adapters.upstream.line import in_loop, line

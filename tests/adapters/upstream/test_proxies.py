@@ -5,7 +5,7 @@ from yarl import URL
 
 from adapters.upstream.client import Request
 from adapters.upstream.proxies import ProxyRules
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at
 from tests.adapters.upstream.wire import WireServer, reply

@@ -7,9 +7,8 @@ import pytest
 
 from adapters.upstream import request_limits as bounds
 from adapters.upstream.request_limits import Gate, RequestLimits
-from application.ports.request_record import begin_record
-from application.ports.upstream_queue import QueueWatch, SharedWork, current_watch, watched_by
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.telemetry import begin_record
+from application.ports.upstream import ForwardedCredentials, QueueWatch, SharedWork, current_watch, watched_by
 from domain.errors import MirrorBusy, RequestNotSent
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.pair import gives, pair

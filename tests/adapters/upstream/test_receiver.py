@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken, UpstreamTimedOut
 from tests.adapters.upstream.authority import Authority

@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import Request
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.errors import BlobUnknown, Denied, UpstreamBroken, UpstreamFault
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line

@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, ResponseMetadata
+from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.allowance import RateLimit
 from domain.content import ByteRange, Span
 from domain.digest import Digest

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from adapters.upstream.request_limits import Gate, RequestLimits
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
 from domain.errors import UpstreamFault
 from tests.adapters.upstream.line import CONTENT, in_loop, line, resources

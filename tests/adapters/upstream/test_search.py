@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from application.ports.upstream_search import SearchResult
+from application.ports.upstream import SearchResult
 from domain.errors import UpstreamBroken, UpstreamFault, UpstreamRejected, UpstreamThrottled, UpstreamTimedOut
 from tests.adapters.upstream.line import Line, in_loop, line
 from tests.adapters.upstream.wire import Say, reply

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.allowance import RateLimit
 from domain.challenge import Challenge
 from domain.content import ByteRange

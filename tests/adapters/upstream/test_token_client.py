@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from application.ports.token_relay import TokenRequest
+from application.ports.upstream import TokenRequest
 from domain.access import Credentials, ScopeSet
 from domain.challenge import Challenge
 from domain.errors import (

@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import Request
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamFault, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply, whole

@@ -16,7 +16,7 @@ import uvloop
 from aiohttp.client_proto import ResponseHandler
 
 from adapters.upstream.connections import OneAnswerHandler, give_one_answer
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError
 from tests.adapters.upstream.authority import Authority
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
+from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.errors import MirrorFault, RealmRefused, UpstreamBroken
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.pair import gives, pair

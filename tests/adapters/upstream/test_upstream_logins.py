@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from application.ports.upstream_registry import PingResponse, SessionCredentials
+from application.ports.upstream import PingResponse, SessionCredentials
 from domain.access import Credentials
 from domain.errors import CredentialsRefused, RegistryError, UpstreamChallenged, UpstreamFault
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import (
+from application.ports.upstream import (
     ForwardedCredentials,
     SessionCredentials,
     UpstreamCredentials,

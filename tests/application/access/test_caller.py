@@ -7,8 +7,8 @@ import pytest
 
 from application.access.access_request import Right
 from application.access.caller import CallerIdentities
-from application.ports.token_book import CallerIdentity
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials, UpstreamCredentials
+from application.ports.index import CallerIdentity
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamCredentials
 from domain.access import Credentials
 from domain.records import ANONYMOUS_CALLER, mirror_caller
 from domain.tokens import IssuedToken

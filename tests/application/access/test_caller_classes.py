@@ -7,7 +7,7 @@ import pytest
 
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
-from application.ports.upstream_registry import UpstreamRequest
+from application.ports.upstream import UpstreamRequest
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import Denied, RegistryError, Unauthorized, UpstreamFault, UpstreamThrottled, UpstreamUnreachable

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from application.access.access_request import Caller
-from application.ports.upstream_registry import PingResponse, UpstreamCredentials
+from application.ports.upstream import PingResponse, UpstreamCredentials
 from domain.authorization import parse_authorization
 from domain.challenge import Challenge
 from domain.digest import Digest

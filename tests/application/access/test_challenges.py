@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.challenge import Challenge
 from domain.errors import (
     CredentialsRefused,

@@ -7,7 +7,7 @@ import pytest
 
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
-from application.ports.upstream_registry import SessionCredentials, UpstreamRequest
+from application.ports.upstream import SessionCredentials, UpstreamRequest
 from domain.authorization import parse_authorization
 from domain.content import ByteRange
 from domain.digest import Digest

@@ -3,7 +3,7 @@
 import pytest
 
 from application.access.grant_token import TokenQuery
-from application.ports.token_relay import TokenRequest
+from application.ports.upstream import TokenRequest
 from domain.access import Credentials, ScopeSet
 from domain.errors import CredentialsRefused, NoTokensHere, UpstreamThrottled, UpstreamUndecided
 from domain.events import UpstreamSharesOurName

@@ -8,7 +8,7 @@ import pytest
 from application.access.access_request import Right
 from application.access.grant_token import TokenQuery
 from application.manifests.manifest_query import ManifestQuery
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.access import Credentials, ScopeSet
 from domain.errors import (
     CredentialsRefused,

@@ -9,7 +9,7 @@ import pytest
 from application.access.access_request import Caller
 from application.access.grant_token import TokenQuery
 from application.manifests.manifest_query import ManifestQuery
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
+from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import Credentials, ScopeSet
 from domain.authorization import parse_authorization
 from domain.errors import (

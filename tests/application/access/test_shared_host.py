@@ -4,7 +4,7 @@ import pytest
 
 from application.access.grant_token import TokenQuery
 from application.manifests.manifest_query import ManifestAnswer
-from application.ports.upstream_registry import ForwardedCredentials, SessionCredentials
+from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import ScopeSet
 from domain.digest import Digest
 from domain.errors import (

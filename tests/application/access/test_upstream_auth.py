@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from application.ports.upstream_registry import ForwardedCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.challenge import Challenge
 from domain.errors import (
     RegistryError,

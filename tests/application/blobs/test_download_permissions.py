@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import UpstreamRequest
+from application.ports.upstream import UpstreamRequest
 from domain.errors import (
     RegistryError,
     Unauthorized,

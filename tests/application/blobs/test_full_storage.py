@@ -8,9 +8,9 @@ import pytest
 
 from application.access.access_request import FOREVER
 from application.access.caller import Ask
-from application.ports.content_store import StorageFailed
-from application.ports.token_book import CallerIdentity
-from application.ports.upstream_registry import ForwardedCredentials, ResponseMetadata
+from application.ports.content import StorageFailed
+from application.ports.index import CallerIdentity
+from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.content import ByteRange, Span
 from domain.errors import UpstreamBroken
 from domain.events import StorageBroke, StorageRanFull

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from application.blobs.write_batches import WriteBatches
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
-from application.ports.content_store import StorageFull
-from application.ports.request_record import begin_record, current_record
+from application.ports.content import StorageFull
+from application.ports.telemetry import begin_record, current_record
 
 MIB = 1024 * 1024
 

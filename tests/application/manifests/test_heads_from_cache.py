@@ -6,7 +6,7 @@ import pytest
 
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobAnswer, BlobQuery
-from application.ports.upstream_registry import ForwardedCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import Denied, RegistryError, Unauthorized, UpstreamBroken

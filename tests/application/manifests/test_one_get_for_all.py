@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import UpstreamRequest
+from application.ports.upstream import UpstreamRequest
 from domain.content import INDEX_MEDIA_TYPE
 from domain.errors import RegistryError, UpstreamBroken, UpstreamUnreachable
 from tests.application.support.pulls import Pulls

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import ResourceKind, UpstreamRequest
+from application.ports.upstream import ResourceKind, UpstreamRequest
 from domain.allowance import RateLimit
 from domain.errors import RegistryError, UpstreamThrottled
 from domain.events import BackedOff

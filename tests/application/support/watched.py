@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from application.ports.upstream_registry import UpstreamRequest, UpstreamResponse
+from application.ports.upstream import UpstreamRequest, UpstreamResponse
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamChallenged
 from entrypoints.wiring.storage import Storage

@@ -4,7 +4,7 @@ from email.utils import formatdate
 
 import pytest
 
-from application.ports.upstream_registry import ResourceKind
+from application.ports.upstream import ResourceKind
 from domain.allowance import RateLimit
 from domain.errors import UpstreamSpared
 from domain.events import BackedOff

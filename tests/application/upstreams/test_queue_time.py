@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from application.concurrency import SingleFlight
-from application.ports.upstream_queue import current_watch
-from application.ports.upstream_registry import UpstreamRequest, UpstreamResponse
+from application.ports.upstream import UpstreamRequest, UpstreamResponse, current_watch
 from domain.errors import MirrorBusy
 from domain.events import StaleServed
 from tests.application.support.pulls import Pulls

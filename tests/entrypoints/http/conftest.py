@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sanic import HTTPResponse, Request, Sanic
 
-from application.ports.content_store import FilePart
+from application.ports.content import FilePart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.delivery.deliver import deliver

@@ -173,7 +173,7 @@ from pathlib import Path
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_usage import SqliteUsageIndex
-from application.ports.usage_index import Used
+from application.ports.index import Used
 from domain.digest import Digest
 user = int(sys.argv[2])
 os.setgroups([]); os.setgid(user); os.setuid(user)

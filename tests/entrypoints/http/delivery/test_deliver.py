@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from application.ports.upstream_registry import ResponseMetadata, UpstreamRequest, UpstreamResponse
+from application.ports.upstream import ResponseMetadata, UpstreamRequest, UpstreamResponse
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from tests.entrypoints.conftest import Start

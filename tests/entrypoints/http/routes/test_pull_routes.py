@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from application.ports.upstream_registry import ResourceKind
+from application.ports.upstream import ResourceKind
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from tests.entrypoints.conftest import Start

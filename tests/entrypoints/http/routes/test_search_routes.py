@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.ports.upstream_search import SearchResult
+from application.ports.upstream import SearchResult
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import basic
 from tests.fakes.upstream import FakeUpstream

@@ -1,17 +1,24 @@
-"""The port to a registry upstream: ask it one thing, with somebody's right, and read the answer."""
+"""The ports to an upstream: its registry, its token server and its search, and how waiting in its queue is told.
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+An upstream may have bounds (requests under way, requests a second). A request that exceeds them waits in a queue of
+the adapter. The time in the queue is the mirror's own and does not count as silence of the upstream. A client that
+waits may leave meanwhile.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, Self
 
-from domain.access import Credentials, Scope
+from domain.access import Credentials, Scope, ScopeSet
 from domain.allowance import RateLimit
 from domain.challenge import Challenge
 from domain.content import ByteRange, Span
 from domain.digest import Bytes, Digest
 from domain.names import Reference
+from domain.tokens import IssuedToken
 from domain.upstreams import Source, Upstream
 
 
@@ -168,3 +175,133 @@ class UpstreamRegistry(Protocol):
         token is refused), or another UpstreamFault.
         """
         ...
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """What to ask the token server that the challenge names.
+
+    `offline` asks for a refresh token as well; `refresh_token` is the grant instead of credentials.
+    """
+
+    upstream: Upstream
+    challenge: Challenge
+    scopes: ScopeSet
+    credentials: Credentials | None = None
+    refresh_token: str | None = field(default=None, repr=False)
+    offline: bool = False
+    client_id: str | None = None
+
+
+class TokenRelay(Protocol):
+    """Gets tokens of the upstream."""
+
+    async def fetch(self, request: TokenRequest) -> IssuedToken:
+        """The upstream's token, its lifetime completed where it was silent.
+
+        Raises CredentialsRefused (its 401), Denied (403), RealmRefused before anything is sent to a realm that
+        is not trusted, or another UpstreamFault.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """One repository as `docker search` shows it."""
+
+    name: str
+    description: str = ""
+    star_count: int = 0
+    is_official: bool = False
+
+
+class UpstreamSearch(Protocol):
+    """Asks a registry's v1 search endpoint."""
+
+    async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
+        """At most `limit` results; the upstream has a `search_url`. Raises UpstreamFault."""
+        ...
+
+
+class QueueWatch:
+    """One piece of work, which may have requests in the queue. Other pieces of work that wait for it follow it."""
+
+    def __init__(self, is_wanted: Callable[[], bool] | None = None) -> None:
+        """`is_wanted`: whether somebody still waits for the work. Without it, who waits ends the work by leaving."""
+        self._is_wanted = is_wanted
+        self._queued = 0
+        self._followers: list[QueueWatch] = []
+
+    @property
+    def is_wanted(self) -> bool:
+        """A request of the work is taken out of the queue when this has become False."""
+        return self._is_wanted is None or self._is_wanted()
+
+    @contextmanager
+    def queued(self) -> Iterator[None]:
+        """While one of its requests is in the queue."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @contextmanager
+    def followed_by(self, other: "QueueWatch") -> Iterator[None]:
+        """While the other work waits for this one: what is in the queue for this one is so for both."""
+        self._followers.append(other)
+        if self._queued:
+            other.enter()
+        try:
+            yield
+        finally:
+            self._followers.remove(other)
+            if self._queued:
+                other.leave()
+
+    def paused(self) -> None:
+        """Called when the first request enters the queue."""
+
+    def resumed(self) -> None:
+        """Called when no request is in it any more."""
+
+    def enter(self) -> None:
+        """A request of this work, or of work that it waits for, has entered the queue."""
+        self._queued += 1
+        if self._queued == 1:
+            self.paused()
+            for follower in self._followers:
+                follower.enter()
+
+    def leave(self) -> None:
+        """It is not in the queue any more."""
+        self._queued -= 1
+        if not self._queued:
+            self.resumed()
+            for follower in self._followers:
+                follower.leave()
+
+
+class SharedWork(QueueWatch):
+    """Work that outlives whoever began it, for as long as somebody else wants it."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: any(follower.is_wanted for follower in self._followers))
+
+
+_current: ContextVar[QueueWatch | None] = ContextVar("queue_watch", default=None)
+
+
+def current_watch() -> QueueWatch:
+    """The watch of the work that the current task does; where nobody watches, one that nobody looks at."""
+    return _current.get() or QueueWatch()
+
+
+@contextmanager
+def watched_by(watch: QueueWatch) -> Iterator[None]:
+    """What the current task does, and the tasks that it begins, are this work."""
+    token = _current.set(watch)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,7 +1,38 @@
-"""What one client's request leaves behind for the access log, gathered where each fact is known."""
+"""The ports to what operators see: events, metrics, allowances of upstreams, and the access log."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
+
+from domain.allowance import Allowance
+from domain.events import Event
+from domain.upstreams import Upstream
+
+
+class EventSink(Protocol):
+    """Takes events; never raises and never waits."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+class MetricsPage(Protocol):
+    """The sums over all workers."""
+
+    def render(self) -> tuple[bytes, str]:
+        """The page, and its media type."""
+        ...
+
+
+class AllowanceTable(Protocol):
+    """What operators may see: of the mirror's own login, or of nobody in particular, never of a caller."""
+
+    def show(self, upstream: Upstream, allowance: Allowance) -> None:
+        """The upstream said so to this worker."""
+        ...
+
+    def shown(self, upstream: Upstream) -> Allowance | None:
+        """The newest that any worker has shown; None where the upstream never spoke of it."""
+        ...
 
 
 @dataclass
