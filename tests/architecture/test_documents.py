@@ -72,6 +72,23 @@ def test_named_source_files_exist() -> None:
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
+def test_named_folders_exist() -> None:
+    named = everywhere(rf"`((?:{'|'.join(PACKAGES)})(?:/[a-z_]+)+)`")
+    assert sorted(name for name in named if not (ROOT / name).is_dir()) == []
+
+
+@pytest.mark.parametrize("package", ["application", "entrypoints"])
+def test_the_architecture_lists_the_folders(package: str) -> None:
+    text = text_of("docs/explanation/architecture.md")
+    [section] = re.findall(rf"^### Folders of `{package}`\n(.*?)^#", text, re.MULTILINE | re.DOTALL)
+    listed = {
+        name for cell in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    folders = {path.name for path in (ROOT / package).iterdir() if any(path.glob("*.py"))}
+    files_there = {path.stem for path in (ROOT / package).glob("*.py")}
+    assert (sorted(listed - folders - files_there), sorted(folders - listed)) == ([], [])
+
+
 # --- tests ---
 
 
