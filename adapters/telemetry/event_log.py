@@ -1,6 +1,7 @@
 """Events, written to the log, counted, or both."""
 
 import logging
+from collections.abc import Sequence
 
 from application.ports.telemetry import EventSink
 from domain.documents import one_line
@@ -108,10 +109,10 @@ def _log_cache(event: Event) -> None:  # noqa: C901 - one case for each event, a
             _LOG.warning("the cache is full; %s is delivered uncached", digest)
 
 
-class FannedEventSink:
-    """Plays the EventSink, for several others."""
+class EventFanOut:
+    """Implements EventSink: passes each event on to several sinks."""
 
-    def __init__(self, *sinks: EventSink) -> None:
+    def __init__(self, sinks: Sequence[EventSink]) -> None:
         self._sinks = sinks
 
     def emit(self, event: Event) -> None:

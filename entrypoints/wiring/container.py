@@ -1,4 +1,4 @@
-"""Who plays which part in production. Only here, in storage.py, upstreams.py and accounts.py are adapters named."""
+"""Dependency wiring: which class implements each port in production. Only the modules of this package name adapters."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from dependency_injector import containers, providers
 
 from adapters.clock import SystemClock
 from adapters.public_suffixes import BundledPublicSuffixes
-from adapters.telemetry.event_log import FannedEventSink, LoggingEventSink
+from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
 from adapters.upstream.clients import UpstreamClients
@@ -118,9 +118,10 @@ def make_counters(settings: Settings) -> SharedCounters:
 
 
 class Container(containers.DeclarativeContainer):
-    """Each provider is annotated with its port, so that the type checker proves that the part can be played.
+    """Each provider is annotated with its port, and each dependency is passed by keyword. dependency-injector does not
+    check either, so `tests/architecture/test_wiring.py` has mypy check every provider as an ordinary call.
 
-    `clients` is a dependency and no resource: an asynchronous resource would turn every provider above it
+    `clients` is a Dependency because an asynchronous Resource would turn every provider that depends on it
     into a future.
     """
 
@@ -131,48 +132,58 @@ class Container(containers.DeclarativeContainer):
 
     service: providers.Provider[str] = settings.provided.self_auth_service
     upstreams: providers.Provider[UpstreamTable] = settings.provided.table
-    upstream: providers.Provider[Upstream] = providers.Singleton(_first, upstreams)
+    upstream: providers.Provider[Upstream] = providers.Singleton(_first, upstreams=upstreams)
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
-    metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting)
+    metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting=counting)
     events: providers.Provider[EventSink] = providers.Singleton(
-        FannedEventSink, providers.Singleton(LoggingEventSink), counting
+        EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
     )
-    codec: providers.Provider[TokenCodec] = providers.Singleton(JwsTokenCodec, providers.Callable(_secret, settings))
-    accounts: providers.Provider[AccountDirectory] = providers.Singleton(account_directory, settings, clock, events)
+    codec: providers.Provider[TokenCodec] = providers.Singleton(
+        JwsTokenCodec, secret=providers.Callable(_secret, settings=settings)
+    )
+    accounts: providers.Provider[AccountDirectory] = providers.Singleton(
+        account_directory, settings=settings, clock=clock, events=events
+    )
     suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
 
-    rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service)
+    rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service=service)
     access_rules: providers.Provider[AccessRules] = settings.provided.access_rules
-    rules: providers.Provider[PullRules] = providers.Singleton(PullRules, access_rules, events)
-    policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts)
-    attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock, events)
+    rules: providers.Provider[PullRules] = providers.Singleton(PullRules, rules=access_rules, events=events)
+    policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts=accounts)
+    attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
     passwords: providers.Provider[SlowSteps] = providers.Singleton(password_threads)
-    check_account: providers.Provider[CheckAccount] = providers.Singleton(account_check, policy, attempts, passwords)
+    check_account: providers.Provider[CheckAccount] = providers.Singleton(
+        account_check, policy=policy, attempts=attempts, steps=passwords
+    )
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
-        TokenIssuer, service, clock, codec, settings.provided.token_ttl
+        TokenIssuer, issuer=service, clock=clock, codec=codec, lifetime=settings.provided.token_ttl
     )
-    verifier: providers.Provider[TokenVerifier] = providers.Singleton(TokenVerifier, service, clock, codec)
-    realms: providers.Provider[RealmPolicy] = providers.Singleton(RealmPolicy, suffixes)
+    verifier: providers.Provider[TokenVerifier] = providers.Singleton(
+        TokenVerifier, issuer=service, clock=clock, codec=codec
+    )
+    realms: providers.Provider[RealmPolicy] = providers.Singleton(RealmPolicy, suffixes=suffixes)
 
-    relay: providers.Provider[TokenRelay] = providers.Singleton(HttpTokenRelay, clients, realms, clock)
-    logins: providers.Provider[UpstreamLogins] = providers.Singleton(UpstreamLogins, relay, clock)
-    health: providers.Provider[EndpointHealth] = providers.Singleton(EndpointHealth, events)
-    failover: providers.Provider[Failover] = providers.Singleton(Failover, health)
-    registry: providers.Provider[UpstreamRegistry] = providers.Singleton(
-        HttpUpstreamRegistry, clients, logins, failover
+    relay: providers.Provider[TokenRelay] = providers.Singleton(
+        HttpTokenRelay, clients=clients, realms=realms, clock=clock
     )
-    upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, clients)
+    logins: providers.Provider[UpstreamLogins] = providers.Singleton(UpstreamLogins, relay=relay, clock=clock)
+    health: providers.Provider[EndpointHealth] = providers.Singleton(EndpointHealth, events=events)
+    failover: providers.Provider[Failover] = providers.Singleton(Failover, health=health)
+    registry: providers.Provider[UpstreamRegistry] = providers.Singleton(
+        HttpUpstreamRegistry, clients=clients, logins=logins, failover=failover
+    )
+    upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, clients=clients)
 
     background: providers.Provider[BackgroundTasks] = providers.Singleton(BackgroundTasks)
     upstream_auth: providers.Provider[UpstreamAuthCache] = providers.Singleton(
         UpstreamAuthCache,
-        registry,
-        service,
-        storage.provided.upstream_auth,
-        clock,
-        events,
-        background,
+        registry=registry,
+        service=service,
+        store=storage.provided.upstream_auth,
+        clock=clock,
+        events=events,
+        background=background,
     )
 
     # --- the cache ---
@@ -180,140 +191,185 @@ class Container(containers.DeclarativeContainer):
     cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
     caller_identities: providers.Provider[CallerIdentities] = providers.Singleton(
         CallerIdentities,
-        storage.provided.tokens,
-        codec,
-        providers.Callable(_caller_key, settings),
-        providers.Callable(_mirror_callers, upstreams),
+        store=storage.provided.tokens,
+        codec=codec,
+        key=providers.Callable(_caller_key, settings=settings),
+        mirrors=providers.Callable(_mirror_callers, upstreams=upstreams),
     )
-    room: providers.Provider[Room] = providers.Singleton(_room, settings)
+    room: providers.Provider[Room] = providers.Singleton(_room, settings=settings)
     board: providers.Provider[AllowanceTable] = counting.provided.board
-    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, board, clock)
+    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, board=board, clock=clock)
     outages: providers.Provider[Outages] = providers.Singleton(
-        Outages, providers.Singleton(BackOffs, allowances, clock, events), clock, events
+        Outages,
+        back_offs=providers.Singleton(BackOffs, allowances=allowances, clock=clock, events=events),
+        clock=clock,
+        events=events,
     )
     relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
-        LoginAttempts, clock, events, of_account=OF_RELAYED
+        LoginAttempts, clock=clock, events=events, of_account=OF_RELAYED
     )
     relayed_logins: providers.Provider[RelayedLogins] = providers.Singleton(
-        make_relayed_logins, registry, relayed_attempts, caller_identities, outages
+        make_relayed_logins, registry=registry, attempts=relayed_attempts, callers=caller_identities, outages=outages
     )
     grants: providers.Provider[Grants] = providers.Singleton(
-        Grants, storage.provided.grants, cache_policy, clock, background
+        Grants, store=storage.provided.grants, policy=cache_policy, clock=clock, background=background
     )
     read_permissions: providers.Provider[ReadPermissions] = providers.Singleton(
-        ReadPermissions, registry, grants, storage.provided.links, outages, background, clock
+        ReadPermissions,
+        registry=registry,
+        grants=grants,
+        links=storage.provided.links,
+        outages=outages,
+        background=background,
+        clock=clock,
     )
     eviction: providers.Provider[Eviction] = providers.Singleton(
         Eviction,
-        store,
-        storage.provided.maintenance,
-        storage.provided.usage,
-        storage.provided.total,
-        storage.provided.places,
-        room,
-        clock,
-        events,
+        store=store,
+        maintenance=storage.provided.maintenance,
+        usage=storage.provided.usage,
+        total=storage.provided.total,
+        places=storage.provided.places,
+        room=room,
+        clock=clock,
+        events=events,
     )
     provenance: providers.Provider[Provenance] = providers.Singleton(
-        Provenance, storage.provided.sent, access_rules, background
+        Provenance, sent=storage.provided.sent, rules=access_rules, background=background
     )
     manifest_cache: providers.Provider[ManifestCache] = providers.Singleton(
-        ManifestCache, store, eviction, provenance, events
+        ManifestCache, store=store, eviction=eviction, provenance=provenance, events=events
     )
     cached_tags: providers.Provider[CachedTags] = providers.Singleton(
-        CachedTags, storage.provided.tags, cache_policy, clock
+        CachedTags, index=storage.provided.tags, policy=cache_policy, clock=clock
     )
     downloads: providers.Provider[RunningDownloads] = providers.Singleton(
         RunningDownloads,
-        providers.Singleton(
+        parts=providers.Singleton(
             DownloadDependencies,
-            store,
-            registry,
-            read_permissions,
-            eviction,
-            provenance,
-            events,
-            background,
-            settings.provided.fill_retries,
-            clock,
+            store=store,
+            registry=registry,
+            rights=read_permissions,
+            eviction=eviction,
+            provenance=provenance,
+            events=events,
+            background=background,
+            retries=settings.provided.fill_retries,
+            clock=clock,
         ),
-        room,
-        clock,
+        room=room,
+        clock=clock,
     )
     upkeep: providers.Provider[Upkeep] = providers.Singleton(
-        Upkeep, eviction, downloads, read_permissions, cached_tags, manifest_cache, storage.provided.epoch, events
+        Upkeep,
+        eviction=eviction,
+        downloads=downloads,
+        rights=read_permissions,
+        cached_tags=cached_tags,
+        manifest_cache=manifest_cache,
+        epoch=storage.provided.epoch,
+        events=events,
     )
 
     # --- what clients and operators ask ---
     challenges: providers.Provider[Challenges] = providers.Singleton(
-        Challenges, upstream_auth, rewriter, verifier, relayed_logins
+        Challenges, upstream_auth=upstream_auth, rewriter=rewriter, verifier=verifier, logins=relayed_logins
     )
     authorize: providers.Provider[Authorize] = providers.Singleton(
-        Authorize, upstream_auth, check_account, verifier, challenges, rules, relayed_logins
+        Authorize,
+        upstream_auth=upstream_auth,
+        accounts=check_account,
+        verifier=verifier,
+        refusals=challenges,
+        rules=rules,
+        logins=relayed_logins,
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(
-        AnswerPing, authorize, challenges, registry, relayed_logins
+        AnswerPing, authorize=authorize, refusals=challenges, registry=registry, logins=relayed_logins
     )
     listings: providers.Provider[Listings] = providers.Singleton(
-        Listings, authorize, challenges, upstreams, registry, rules
+        Listings, authorize=authorize, refusals=challenges, upstreams=upstreams, registry=registry, rules=rules
     )
     search: providers.Provider[Search] = providers.Singleton(
-        Search, authorize, listings, upstreams, upstream_search, rules
+        Search, authorize=authorize, browse=listings, upstreams=upstreams, search=upstream_search, rules=rules
     )
-    report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry, clock)
+    report_status: providers.Provider[ReportStatus] = providers.Singleton(ReportStatus, registry=registry, clock=clock)
     relayed: providers.Provider[RelayedTokens] = providers.Singleton(
-        RelayedTokens, relay, caller_identities, grants, outages, relayed_logins
+        RelayedTokens, relay=relay, callers=caller_identities, grants=grants, outages=outages, logins=relayed_logins
     )
     grant_token: providers.Provider[GrantToken] = providers.Singleton(
-        GrantToken, upstream_auth, policy, check_account, issuer, relayed, upstreams, service
+        GrantToken,
+        upstream_auth=upstream_auth,
+        policy=policy,
+        accounts=check_account,
+        issuer=issuer,
+        relayed=relayed,
+        upstreams=upstreams,
+        service=service,
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
-        FetchManifest, registry, read_permissions, manifest_cache, cached_tags, outages, events
+        FetchManifest,
+        registry=registry,
+        rights=read_permissions,
+        manifest_cache=manifest_cache,
+        cached_tags=cached_tags,
+        outages=outages,
+        events=events,
     )
     resolve_tag: providers.Provider[ResolveTag] = providers.Singleton(
-        ResolveTag, read_permissions, cached_tags, manifest_cache, fetch_manifest, outages
+        ResolveTag,
+        rights=read_permissions,
+        cached_tags=cached_tags,
+        manifest_cache=manifest_cache,
+        fetch=fetch_manifest,
+        outages=outages,
     )
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest,
-        authorize,
-        challenges,
-        upstreams,
-        caller_identities,
-        read_permissions,
-        manifest_cache,
-        fetch_manifest,
-        resolve_tag,
-        events,
+        authorize=authorize,
+        refusals=challenges,
+        upstreams=upstreams,
+        callers=caller_identities,
+        rights=read_permissions,
+        manifest_cache=manifest_cache,
+        fetch=fetch_manifest,
+        tags=resolve_tag,
+        events=events,
     )
     passthrough: providers.Provider[Passthrough] = providers.Singleton(
-        Passthrough, registry, read_permissions, events, clock, settings.provided.fill_retries
+        Passthrough,
+        registry=registry,
+        rights=read_permissions,
+        events=events,
+        clock=clock,
+        retries=settings.provided.fill_retries,
     )
     pull_blob: providers.Provider[PullBlob] = providers.Singleton(
         PullBlob,
-        authorize,
-        challenges,
-        upstreams,
-        caller_identities,
-        read_permissions,
-        store,
-        provenance,
-        eviction,
-        downloads,
-        passthrough,
-        events,
+        authorize=authorize,
+        refusals=challenges,
+        upstreams=upstreams,
+        callers=caller_identities,
+        rights=read_permissions,
+        store=store,
+        provenance=provenance,
+        eviction=eviction,
+        downloads=downloads,
+        stream=passthrough,
+        events=events,
     )
-    warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, pull_manifest, pull_blob)
+    warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
     inspect_cache: providers.Provider[InspectCache] = providers.Singleton(
         InspectCache,
-        store,
-        storage.provided.maintenance,
-        storage.provided.usage,
-        storage.provided.tags,
-        storage.provided.links,
-        eviction,
-        manifest_cache,
-        storage.provided.epoch,
-        clock,
+        store=store,
+        maintenance=storage.provided.maintenance,
+        usage=storage.provided.usage,
+        tags=storage.provided.tags,
+        links=storage.provided.links,
+        eviction=eviction,
+        manifest_cache=manifest_cache,
+        epoch=storage.provided.epoch,
+        clock=clock,
     )
 
 

@@ -170,18 +170,18 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
     usage = SqliteUsageIndex(database)
     try:
         yield Storage(
-            store,
-            maintenance,
-            SqliteLinkIndex(database),
-            SqliteTagIndex(database),
-            SqliteContentPlaces(database),
-            SqliteSentContent(database),
-            SqliteGrantStore(database, clock),
-            SqliteTokenStore(database, clock),
-            SqliteUpstreamAuthStore(database),
-            usage,
-            usage,
-            SqliteEpoch(database),
+            store=store,
+            maintenance=maintenance,
+            links=SqliteLinkIndex(database),
+            tags=SqliteTagIndex(database),
+            places=SqliteContentPlaces(database),
+            sent=SqliteSentContent(database),
+            grants=SqliteGrantStore(database, clock),
+            tokens=SqliteTokenStore(database, clock),
+            upstream_auth=SqliteUpstreamAuthStore(database),
+            usage=usage,
+            total=usage,
+            epoch=SqliteEpoch(database),
         )
     finally:
         await database.close()
@@ -192,18 +192,18 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
 def no_storage() -> Storage:
     """What is there while the cache is off."""
     return Storage(
-        NullContentStore(),
-        NullStorageMaintenance(),
-        NullLinkIndex(),
-        NullTagIndex(),
-        NullContentPlaces(),
-        NullSentContent(),
-        NullGrantStore(),
-        NullTokenStore(),
-        NullUpstreamAuthStore(),
-        NullUsageIndex(),
-        NullUsageIndex(),
-        NullEpoch(),
+        store=NullContentStore(),
+        maintenance=NullStorageMaintenance(),
+        links=NullLinkIndex(),
+        tags=NullTagIndex(),
+        places=NullContentPlaces(),
+        sent=NullSentContent(),
+        grants=NullGrantStore(),
+        tokens=NullTokenStore(),
+        upstream_auth=NullUpstreamAuthStore(),
+        usage=NullUsageIndex(),
+        total=NullUsageIndex(),
+        epoch=NullEpoch(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import pytest
 from dependency_injector import providers
 
-from adapters.telemetry.event_log import FannedEventSink, LoggingEventSink
+from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from application.access.grant_token import TokenQuery
 from application.ports.telemetry import EventSink
@@ -61,7 +61,7 @@ def _counting() -> EventSink:
 
 
 def _fanned() -> EventSink:
-    return FannedEventSink(LoggingEventSink(), _counting())
+    return EventFanOut([LoggingEventSink(), _counting()])
 
 
 EACH = pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink, _counting, _fanned])
@@ -190,7 +190,7 @@ def test_what_a_cache_does_is_an_event_like_any_other() -> None:
 def test_several_sinks_hear_the_same_in_the_same_order() -> None:
     sinks = [RecordingEventSink() for _ in range(3)]
     for event in EVENTS:
-        FannedEventSink(*sinks).emit(event)
+        EventFanOut(sinks).emit(event)
     assert [sink.events for sink in sinks] == [EVENTS] * 3
 
 

@@ -40,18 +40,18 @@ def memory_storage() -> Storage:
     disk, usage = MemoryDisk(), MemoryUsageIndex()
     links, tags, sent = MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent()
     return Storage(
-        MemoryContentStore(disk),
-        MemoryStorageMaintenance(disk),
-        links,
-        tags,
-        MemoryContentPlaces(links, tags, sent),
-        sent,
-        MemoryGrantStore(),
-        MemoryTokenStore(),
-        MemoryUpstreamAuthStore(),
-        usage,
-        usage,
-        MemoryEpoch(),
+        store=MemoryContentStore(disk),
+        maintenance=MemoryStorageMaintenance(disk),
+        links=links,
+        tags=tags,
+        places=MemoryContentPlaces(links, tags, sent),
+        sent=sent,
+        grants=MemoryGrantStore(),
+        tokens=MemoryTokenStore(),
+        upstream_auth=MemoryUpstreamAuthStore(),
+        usage=usage,
+        total=usage,
+        epoch=MemoryEpoch(),
     )
 
 
