@@ -15,26 +15,26 @@ PICTURE = "docs/benchmarks.png"
 _HEAD = """\
 # Benchmarks
 
-Written by `scripts/bench` ({extent}); the numbers are of one run on one machine, all servers side by side. Yours \
-will differ, their ratios less so. `scripts/bench --check` fails where a bound below does not hold.
+Written by `scripts/bench` ({extent}). The figures are from one run on one machine, with all servers side by side. On \
+other machines the figures differ, the ratios less so. `scripts/bench --check` fails if a bound below does not hold.
 """
 
 _METHOD = """\
 ## Method
 
-- One upstream for all, a docker-registry without authentication. Against it: this service with its default settings, \
-docker-registry as a pull-through cache (`proxy.remoteurl`), and nginx with `proxy_cache`, `proxy_cache_lock` and \
-`sendfile`, {workers} worker processes for those that have workers. Each writes an access log to a file; everything \
-is on loopback, without TLS.
-- Content and caches lie in memory-backed folders, so that no disk is measured. The servers share the machine's cores \
+- All servers use the same upstream, a docker-registry without authentication. They are this service with its default \
+settings, docker-registry as a pull-through cache (`proxy.remoteurl`), and nginx with `proxy_cache`, \
+`proxy_cache_lock` and `sendfile`; those with worker processes have {workers}. Each writes an access log to a file. \
+All connections are on loopback, without TLS.
+- Content and caches are in memory-backed folders, so that no disk is measured. The servers share the machine's cores \
 with the upstream and the clients.
-- Rounds alternate between the servers ({rounds} of them; peak memory: one). A number is the median of the rounds; in \
-brackets, how many times the best peer's it is.
-- Download clients are one process with a selector; the kernel throws the bytes away (`MSG_TRUNC`). Each must get 200 \
-and the whole length. Digests are proven apart from the measurement, for each server and blob.
-- CPU is user and system time of all processes of a server, out of /proc. What the upstream sent and how often it \
-was asked is read from its access log.
-- Clients bring the `Accept` header of docker and, to us, a token of the repository.
+- Rounds alternate between the servers ({rounds} rounds; one for peak memory). A figure is the median of the rounds. \
+The ratio to the best other server is in brackets.
+- The download clients are one process with a selector; the kernel discards the bytes (`MSG_TRUNC`). Each client must \
+get 200 and the whole length. Digests are verified separately, for each server and blob.
+- CPU is the user and system time of all processes of a server, from /proc. Bytes and requests of the upstream are \
+read from its access log.
+- Clients send the `Accept` header of docker and, to this service, a token of the repository.
 - {slow_clients:,} slow clients read {slow_rate} per second each.
 """
 
@@ -62,7 +62,12 @@ def notes(results: Results) -> str:
 
 def document(results: Results, bounds: Sequence[Bound], metadata: dict[str, str], *, picture: bool) -> str:
     plan = results.plan
-    machine = ["| what | which |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in metadata.items()), ""]
+    machine = [
+        "| property | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in metadata.items()),
+        "",
+    ]
     parts = [
         _HEAD.format(extent="a smoke run with small sizes: its numbers mean little" if plan.is_quick else "a full run"),
         f"![The main results as bars]({PICTURE})\n" if picture else "",

@@ -33,14 +33,14 @@ SECTIONS = (
     Section(
         blobs.WARM,
         "Warm blobs",
-        "The blob is in each cache. Throughput is that of all clients together.",
+        "The blob is in each server's cache. Throughput is the sum over all clients.",
         (_THROUGHPUT, _CPU, _UPSTREAM),
     ),
     Section(
         blobs.COLD,
         "Cold blobs",
-        "A fresh server with an empty cache each time. CPU counts what the server still does once its clients have "
-        "left. Full GETs are requests without a Range that the upstream answered for this blob.",
+        "Each round starts a new server with an empty cache. CPU includes the work after the clients have left. Full "
+        "GETs are the requests for this blob without a Range that the upstream answered.",
         (
             _THROUGHPUT,
             _CPU,
@@ -53,7 +53,7 @@ SECTIONS = (
         manifests.MANIFESTS,
         "Warm manifests",
         f"wrk with one thread and {manifests.CONNECTIONS} connections. The empty Sanic handler has as many workers as "
-        "the service, and gives a constant body of the manifest's size.",
+        "the service and returns a constant body of the manifest's size.",
         (
             Metric("rate", "requests/s", 0, "more"),
             Metric("p50", "p50, ms", 2, "less"),
@@ -63,21 +63,21 @@ SECTIONS = (
     Section(
         pulls.PULLS,
         "docker pull",
-        "Wall-clock time of the command, unpacking included, which is most of it.",
+        "Elapsed time of the command. Most of it is unpacking.",
         (Metric("seconds", "seconds", 2, "less"),),
         (DIRECT,),
     ),
     Section(
         crowds.MEMORY,
         "Peak memory",
-        "The proportional set sizes of all processes of a server, summed every 0.2 s. Our clients get the whole blob; "
-        "those of the peers leave after some seconds, when the memory has long been at its height.",
+        "The sum of the proportional set sizes of all processes of a server, measured every 0.2 s. The clients of the "
+        "service get the whole blob; those of the other servers stop after some seconds, after the peak.",
         (Metric("peak", "peak, MiB", 0, "less"), Metric("throughput", "GiB/s")),
     ),
     Section(
         crowds.SLOW,
         "A fast client beside slow ones",
-        "One client gets the big blob, alone and then while the slow ones read the same blob at their own pace.",
+        "One client downloads the large blob alone, and then while slow clients read the same blob.",
         (_THROUGHPUT, Metric("cost", "cost, %", 0), Metric("slowest", "slowest of the slow, KiB/s", 1)),
     ),
     Section(start_up.START, "Start-up", "", (Metric("seconds", "seconds", 3, "less"),)),
