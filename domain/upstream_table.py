@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
+from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
-from domain.upstreams import DOCKER_HUB_HOSTS, NO_NAMING, USUAL_PORTS, Naming, Source, Upstream, without_default_port
-from domain.well_known_registries import is_never_docker_hub
+from domain.upstreams import NO_NAMING, USUAL_PORTS, Naming, Source, Upstream, without_default_port
 
 _SHOWN = 128
 
@@ -105,11 +105,11 @@ class _House:
             )
         self._login = logins[0] if logins else self._default
         self._namespaces = self._named
-        if not self._named.keys() & DOCKER_HUB_HOSTS and not any(
+        if not self._named.keys() & DOCKER_HUB.hosts and not any(
             is_never_docker_hub(name.partition(":")[0]) for name in self._default.names
         ):
             # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so.
-            self._namespaces = self._named | dict.fromkeys(DOCKER_HUB_HOSTS, self._default)
+            self._namespaces = self._named | dict.fromkeys(DOCKER_HUB.hosts, self._default)
 
     def begins(self, name: RepositoryName) -> bool:
         """Whether a name begins with that of a registry here."""

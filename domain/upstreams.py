@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from domain.access import Credentials, Scope
+from domain.known_registries import DOCKER_HUB
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 
 USUAL_PORTS = {"http": 80, "https": 443}
-DOCKER_HUB_HOSTS = frozenset({"registry-1.docker.io", "index.docker.io", "docker.io", "registry.hub.docker.com"})
-_DOCKER_HUB_SEARCH = "https://index.docker.io/v1/search"
 
 
 def without_default_port(host: str) -> str:
@@ -62,8 +61,8 @@ class Upstream:
     @classmethod
     def at(cls, url: str, origin: Origin, search_url: str | None = None) -> Self:
         """An upstream by its address alone; Docker Hub's two peculiarities follow from its host."""
-        is_hub = origin.host in DOCKER_HUB_HOSTS
-        return cls(url, origin, is_hub, search_url or (_DOCKER_HUB_SEARCH if is_hub else None))
+        is_hub = origin.host in DOCKER_HUB.hosts
+        return cls(url, origin, is_hub, search_url or (DOCKER_HUB.search if is_hub else None))
 
     @property
     def fingerprint(self) -> str:
@@ -86,13 +85,13 @@ class Upstream:
         is_usual = self.origin.port == USUAL_PORTS.get(self.origin.scheme)
         own = {self.origin.authority, self.origin.host} if is_usual else {self.origin.authority}
         known = self.aliases | own
-        return known | DOCKER_HUB_HOSTS if known & DOCKER_HUB_HOSTS else known
+        return known | DOCKER_HUB.hosts if known & DOCKER_HUB.hosts else known
 
     @property
     def name(self) -> str:
         """The one name for people to read: `docker.io`, or the host."""
-        if self.title or self.names & DOCKER_HUB_HOSTS:
-            return self.title or "docker.io"
+        if self.title or self.names & DOCKER_HUB.hosts:
+            return self.title or DOCKER_HUB.name
         return self.origin.host if self.origin.host in self.names else self.origin.authority
 
     @property

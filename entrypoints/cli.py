@@ -9,8 +9,7 @@ from pathlib import Path
 from domain.access import Credentials
 from domain.authorization import encode_basic
 from entrypoints.commands.passwords import ask_password
-from entrypoints.load_settings import load_settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import SettingsError, load_settings
 from entrypoints.version import NAME, VERSION
 
 _WRONG_SETTINGS = 2

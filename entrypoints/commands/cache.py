@@ -13,8 +13,7 @@ from rich.table import Table
 from domain.errors import NameUnknown
 from domain.names import Tag
 from entrypoints.commands.image_names import parse_image
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import sys
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from rich.filesize import decimal
@@ -17,8 +18,7 @@ from domain.upstreams import NO_NAMING, Naming, Upstream
 from entrypoints.commands.check_config import report
 from entrypoints.commands.image_names import parse_image_or_latest
 from entrypoints.commands.warm import caller_for
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder
@@ -52,7 +52,7 @@ class _Doctor:
         for warning in self._settings.warnings:
             print(f"warning: {warning}")
         is_kept = self._folder()
-        settings = self._settings if is_kept else self._settings.model_copy(update={"cache_dir": None})
+        settings = self._settings if is_kept else replace(self._settings, cache_dir=None)
         async with open_container(settings) as parts:
             if is_kept:
                 await self._room(parts)

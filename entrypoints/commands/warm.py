@@ -19,9 +19,8 @@ from domain.trust import BasicRule, BearerRule, TrustRow
 from domain.upstreams import Naming, Upstream
 from entrypoints.commands.image_names import parse_image_or_latest
 from entrypoints.commands.passwords import ask_password
-from entrypoints.setting_files import read_htpasswd
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings.files import read_htpasswd
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage

@@ -87,7 +87,7 @@ def timeouts(settings: Settings) -> dict[str, float]:
         "GRACEFUL_SHUTDOWN_TIMEOUT": settings.shutdown_grace,
         "REQUEST_TIMEOUT": settings.request_timeout,
         # Counts silence only: a slow client keeps its download as long as it reads. Longer than a slow upstream.
-        "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.upstream_timeout),
+        "RESPONSE_TIMEOUT": max(settings.delivery_idle, 3 * settings.longest_silence),
     }
 
 

@@ -4,8 +4,7 @@ import ssl
 
 from sanic.http.tls.context import create_context
 
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 
 
 class Certificates:

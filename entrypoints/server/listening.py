@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 
 _BACKLOG = 1024
 _IPV6 = 6

@@ -11,9 +11,8 @@ from entrypoints.http.app import App, timeouts, worker_row
 from entrypoints.server.certificates import read_certificate
 from entrypoints.server.logs import reconfigure_logging
 from entrypoints.server.shared_settings import SharedSettings
-from entrypoints.setting_changes import Change, change_of, has_secret
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings.changes import Change, change_of
 from entrypoints.wiring.storage import prepare_storage
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -30,7 +29,6 @@ class Reloading:
         self._app = app
         self._load = load
         self._board = board
-        self._had_secret = has_secret(app.ctx.settings)
         self._change: Change | None = None
         self._looks = 0
         self._reading = threading.Lock()
@@ -74,12 +72,11 @@ class Reloading:
     def _read(self) -> Change:
         in_force: Settings = self._app.ctx.settings
         loaded = self._load()
-        change = change_of(in_force, loaded, had_secret=self._had_secret)
+        change = change_of(in_force, loaded)
         if change.settings.cache_dir != in_force.cache_dir:
             prepare_storage(change.settings)
         if self._app.ctx.certificates:
             self._app.ctx.certificates.show(read_certificate(change.settings))
-        self._had_secret = has_secret(loaded)
         # A worker that takes the place of a dead one is forked with these.
         put_in_force(self._app, change.settings)
         return change

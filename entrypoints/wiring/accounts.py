@@ -36,7 +36,7 @@ def _stamp_key(settings: Settings) -> bytes:
     """From the secret that signs the tokens, so that both last equally long; a key of its own, so that a stamp is never
     of use as a signature.
     """
-    secret = settings.server_secret.get_secret_value().encode()
+    secret = settings.server_secret.value.encode()
     return hashlib.blake2b(secret, person=b"account stamps").digest()
 
 

@@ -74,7 +74,7 @@ from entrypoints.wiring.upstreams import open_upstreams
 
 
 def _secret(settings: Settings) -> bytes:
-    return settings.server_secret.get_secret_value().encode()
+    return settings.server_secret.value.encode()
 
 
 def _caller_key(settings: Settings) -> bytes:

@@ -43,8 +43,7 @@ from application.ports.index import (
     UsageTotal,
 )
 from domain.ports import Clock
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 
 _INDEX = "index.sqlite3"
 _RESERVE = 16 * 1024 * 1024

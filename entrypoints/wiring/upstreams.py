@@ -7,8 +7,7 @@ from adapters.upstream.clients import UpstreamClients, Way, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.request_limits import RequestLimits
-from entrypoints.settings import Settings
-from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.settings import Settings, UpstreamSettings
 from entrypoints.version import NAME, VERSION
 
 
@@ -16,7 +15,7 @@ from entrypoints.version import NAME, VERSION
 async def open_upstreams(settings: Settings, row: int) -> AsyncIterator[UpstreamClients]:
     """What speaks to the upstreams, for this one of the workers."""
     proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
-    pairs = zip(settings.table.upstreams, settings.mirrored, strict=True)
+    pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
     ways = {upstream: _way(one, row, settings.workers) for upstream, one in pairs}
     async with open_clients(ways, proxies, f"{NAME}/{VERSION}") as clients:
         yield clients

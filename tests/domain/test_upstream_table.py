@@ -5,11 +5,11 @@ from hypothesis import assume, given
 
 from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
+from domain.known_registries import DOCKER_HUB, KNOWN_REGISTRIES, OTHER_DOMAINS, is_never_docker_hub
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Naming, Origin, Source, Upstream
-from domain.well_known_registries import PRESETS, WELL_KNOWN_REGISTRIES, is_never_docker_hub
 from tests.domain.strategies import names, scopes
 
 
@@ -245,7 +245,7 @@ def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
         assert TABLE.source_of(name, TABLE.naming_of(name)) == source
 
 
-@pytest.mark.parametrize("name", WELL_KNOWN_REGISTRIES.keys() - {"docker.io"})
+@pytest.mark.parametrize("name", sorted(KNOWN_REGISTRIES.keys() - {"docker.io"} | OTHER_DOMAINS))
 @pytest.mark.parametrize("below", ["", "registry."])
 def test_no_well_known_registry_passes_for_docker_hub(name: str, below: str) -> None:
     table = UpstreamTable([at(f"{below}{name}")])
@@ -254,13 +254,14 @@ def test_no_well_known_registry_passes_for_docker_hub(name: str, below: str) -> 
             table.source_of(RepositoryName("some/app"), Naming(namespace=hub))
 
 
-def test_the_addresses_of_the_presets_are_well_known_too() -> None:
-    for name, keys in PRESETS.items():
-        host = str(keys["url"]).removeprefix("https://")
-        assert is_never_docker_hub(host) is (name != "docker.io")
+def test_the_hosts_of_well_known_registries_are_well_known_too() -> None:
+    for name, known in KNOWN_REGISTRIES.items():
+        assert is_never_docker_hub(known.url.removeprefix("https://")) is (name != "docker.io")
 
 
-def test_every_name_of_the_list_means_docker_hub_or_is_another() -> None:
-    assert [name for name in WELL_KNOWN_REGISTRIES if not is_never_docker_hub(name)] == ["docker.io"]
+def test_every_well_known_name_means_docker_hub_or_another_registry() -> None:
+    names = KNOWN_REGISTRIES.keys() | OTHER_DOMAINS
+    assert [name for name in names if not is_never_docker_hub(name)] == ["docker.io"]
+    assert {"docker.io", "registry-1.docker.io"} <= DOCKER_HUB.hosts
     assert not is_never_docker_hub("mirror.gcr.io")
     assert not is_never_docker_hub("notcodeberg.org")

@@ -124,7 +124,7 @@ def test_another_registry_in_the_settings_file_is_mirrored_after_a_reload(
         assert "uri: is no setting" in said
         assert (found("one"), found("two")) == ({200}, {404})
         file.write_text(one.replace("tag_ttl = 5", "tag_ttl = 6") + other)
-        assert 'settings reloaded; changed: UPSTREAMS, TAG_TTL"' in proxy.reload()[0]
+        assert 'settings reloaded; changed: TAG_TTL, UPSTREAMS"' in proxy.reload()[0]
         assert (found("one"), found("two")) == ({200}, {200}), "over the same connections too"
 
 

@@ -10,8 +10,8 @@ import pytest
 from sanic import Sanic
 
 from entrypoints.http.app import create_app
-from entrypoints.load_settings import load_settings
-from entrypoints.settings import Settings
+from entrypoints.settings import Settings, load_settings
+from entrypoints.settings.sources import KNOWN_NAMES
 from tests.entrypoints.environment import Load, Read
 from tests.entrypoints.service import Service
 from tests.fakes.parts import opening, settings_of
@@ -25,7 +25,7 @@ _NUMBERS = count()  # Sanic refuses a second application of the same name
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting of the shell that runs the tests, a proxy above all, is none of the tests'."""
-    for name in Settings.model_fields:
+    for name in KNOWN_NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 from tests.entrypoints.service import basic
 
 Load = Callable[..., Settings]

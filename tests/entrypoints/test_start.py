@@ -15,7 +15,7 @@ def held(*arguments: str) -> str:
     script = (
         "import signal, sys, types\n"
         "import entrypoints.start as start\n"
-        "before = sorted({name.partition('.')[0] for name in sys.modules} & {'pydantic', 'sanic', 'argparse'})\n"
+        "before = sorted({name.partition('.')[0] for name in sys.modules} & {'platformdirs', 'sanic', 'argparse'})\n"
         "fake = types.ModuleType('entrypoints.cli')\n"
         "fake.main = lambda: print(signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ()), before) or 3\n"
         "sys.modules['entrypoints.cli'] = fake\n"

@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 from dependency_injector import providers
 
 from adapters.telemetry.metrics import CountingEventSink
-from entrypoints.settings import Settings
+from entrypoints.settings import Settings, UpstreamSettings
+from entrypoints.settings.sources import build_settings
 from entrypoints.wiring.container import Container, close_parts, make_counters
 from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
@@ -29,10 +31,16 @@ from tests.fakes.upstream import FakeUpstream
 SECRET = "a secret of thirty-two bytes or more"
 
 
-def settings_of(**values: object) -> Settings:
-    """Settings of a test: an upstream that is nowhere, a secret that is known, nothing from the environment."""
+def settings_of(upstreams: tuple[UpstreamSettings, ...] = (), **values: object) -> Settings:
+    """Settings of a test: an upstream that does not exist, or `upstreams`, and a known secret; without the
+    environment.
+    """
     given = {"upstream_registry": "https://upstream.test", "server_secret": SECRET, "host": "127.0.0.1"}
-    return Settings.model_validate(given | values)
+    settings = build_settings(given | values)
+    if upstreams:
+        settings = replace(settings, upstreams=upstreams)
+        settings.check()
+    return settings
 
 
 def memory_storage() -> Storage:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sanic import Request
 
-from entrypoints.setting_values import Network
+from entrypoints.settings.values import Network
 
 # As some proxies write them into X-Forwarded-For: "192.0.2.1:4711", "[2001:db8::1]:4711", "[2001:db8::1]".
 _WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):[0-9]{1,5}")

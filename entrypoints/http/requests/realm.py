@@ -4,8 +4,8 @@ from sanic import Request
 
 from domain.errors import RequestInvalid
 from entrypoints.http.requests.client_address import TrustedProxies
-from entrypoints.setting_values import HOST
 from entrypoints.settings import Settings
+from entrypoints.settings.values import HOST
 
 _PATH = "/v2/auth"
 

@@ -34,7 +34,7 @@ from domain.digest import Digest
 from domain.names import Reference, RepositoryName
 from domain.realm_policy import RealmPolicy
 from domain.upstreams import Origin, Source, Upstream
-from entrypoints.setting_values import origin_of_address
+from entrypoints.settings.values import origin_of_address
 from tests.adapters.upstream.wire import Script, WireServer
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink

@@ -9,7 +9,7 @@ from typing import Any
 from application.ports.upstream import ForwardedCredentials, UpstreamCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut
 from domain.upstreams import Upstream
-from entrypoints.setting_values import origin_of_address
+from entrypoints.settings.values import origin_of_address
 from tests.adapters.upstream.line import CONTENT, Parts, parts, resources, upstream_at
 from tests.adapters.upstream.wire import Heard, Say, Script, WireServer, whole
 

@@ -14,7 +14,8 @@ from domain.errors import Denied, RegistryError, UpstreamBroken
 from domain.names import Reference, RepositoryName
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
-from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.settings import UpstreamSettings
+from entrypoints.settings.values import Secret
 from tests.application.support.ruled import rule, ruled
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, REALM, Service, bytes_of
 from tests.application.support.watched import BIG, BIG_DIGEST, PIECE, WatchedUpstream, held, shared, soon
@@ -60,7 +61,7 @@ class Two:
     def _unruled(self, storage: Any, clock: Any = None) -> Service:
         own: dict[str, Any] = {"identity": UpstreamIdentity.ANONYMOUS}
         if not self.is_public:
-            own = {"identity": UpstreamIdentity.SERVICE, "username": "mirror", "password": "right"}
+            own = {"identity": UpstreamIdentity.SERVICE, "username": "mirror", "password": Secret("right")}
         upstreams = (
             UpstreamSettings(url=FIRST, **own),
             UpstreamSettings(url=SECOND, identity=UpstreamIdentity.ANONYMOUS),

@@ -23,7 +23,7 @@ from domain.names import RepositoryName
 from domain.tokens import IssuedToken
 from domain.trust import UpstreamIdentity
 from domain.upstreams import NO_NAMING, Naming
-from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.settings import UpstreamSettings
 from tests.application.support.service import ALICE, BOB, REALM, Service, accounts
 from tests.fakes.upstream import FakeUpstream
 from tests.fakes.upstreams import FakeUpstreams

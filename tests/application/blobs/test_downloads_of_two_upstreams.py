@@ -11,7 +11,7 @@ from domain.events import DownloadStarted
 from domain.names import RepositoryName
 from domain.trust import UpstreamIdentity
 from domain.upstreams import NO_NAMING, Naming, Upstream
-from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.settings import UpstreamSettings
 from tests.application.support.service import Service
 from tests.application.support.watched import BIG, BIG_DIGEST, PIECE, WatchedUpstream, held, shared, soon
 from tests.fakes.parts import memory_storage

@@ -11,7 +11,7 @@ from domain.access import Credentials
 from domain.access_rules import AccessRules, Effect
 from domain.names import Reference, RepositoryName
 from entrypoints.commands.warm import _pull
-from entrypoints.upstream_settings import UpstreamSettings
+from entrypoints.settings import UpstreamSettings
 from entrypoints.wiring.container import Container, close_parts
 from tests.entrypoints.service import basic
 from tests.fakes.parts import container_of, settings_of

@@ -6,7 +6,7 @@ from adapters.public_suffixes import BundledPublicSuffixes
 from domain.errors import RealmRefused
 from domain.realm_policy import RealmPolicy
 from domain.upstreams import Upstream
-from entrypoints.setting_values import origin_of_address
+from entrypoints.settings.values import origin_of_address
 
 POLICY = RealmPolicy(BundledPublicSuffixes())
 

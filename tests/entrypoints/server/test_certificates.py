@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from entrypoints.server.certificates import Certificates, read_certificate
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 from tests.e2e.certificates import KeyPair, make_authority, make_signer
 from tests.fakes.parts import settings_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from entrypoints.server.listening import listen
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import SettingsError
 from tests.entrypoints.environment import Load
 
 NAME = "both.test"

@@ -15,8 +15,7 @@ import pytest
 from entrypoints.http.app import create_app
 from entrypoints.server.reload import Reloading, take_settings
 from entrypoints.server.shared_settings import SharedSettings
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.container import Container
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import until

@@ -35,7 +35,7 @@ def test_what_is_posted_is_read_with_its_number_and_its_secrets() -> None:
         posted = board.read()
         assert posted is not None
         assert posted == (number, settings)
-        assert posted.settings.server_secret.get_secret_value() == SECRET
+        assert posted.settings.server_secret.value == SECRET
 
 
 def test_a_process_that_was_forked_before_reads_it_too_and_answers() -> None:

@@ -12,7 +12,7 @@ import pytest
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.safe_paths import SUBFOLDER
 from domain.digest import Digest
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import SettingsError
 from entrypoints.wiring.storage import open_storage, prepare_storage, storage_folder, sweep_storage
 from tests.adapters.storage.places import UPSTREAM, process
 from tests.adapters.storage.test_planted_links import tree

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from domain.access import Credentials
+from domain.known_registries import KNOWN_REGISTRIES
 from domain.names import RepositoryName, Tag
 from domain.records import TagKey
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Naming
-from domain.well_known_registries import PRESETS
 from tests.entrypoints.environment import Read, refusal
 
 
@@ -38,8 +38,8 @@ def test_names_of_well_known_registries_are_enough(read: Read) -> None:
     assert table.upstream_of(Naming(namespace="registry-1.docker.io")).name == "docker.io"
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_each_preset_is_a_whole_upstream(read: Read, name: str) -> None:
+@pytest.mark.parametrize("name", KNOWN_REGISTRIES)
+def test_the_name_of_a_known_registry_is_a_whole_upstream(read: Read, name: str) -> None:
     settings = read(f'upstreams = ["{name}"]')
     (upstream,) = settings.table.upstreams
     assert upstream.name == name
@@ -75,7 +75,7 @@ def test_an_upstream_takes_all_its_keys(read: Read, tmp_path: Path) -> None:
     assert upstream.credentials == Credentials("robot$mirror", "secret")
     assert upstream.realms == {"login.corp.test"}
     assert (upstream.search_url, upstream.library_prefix) == ("https://search.corp.test/v1/search", True)
-    assert (other.url, other.library_prefix) == ("https://hub.corp.test", True), "the preset brings the rest"
+    assert (other.url, other.library_prefix) == ("https://hub.corp.test", True), "its name brings the rest"
     assert "secret" not in repr(upstream)
 
 
@@ -109,21 +109,21 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ("upstreams = [", "CONFIG: got "),
         ("prot = 1", "prot: is no setting; is port meant?"),
         ("config = 1", "config: is no setting"),
-        ("port = 99999", "port: got '99999'; takes a port number from 1 to 65535"),
+        ("port = 99999", "port: got 99999; takes a port number from 1 to 65535"),
         ('server_secret = "short"', "server_secret: is too short; takes 32 bytes or more"),
         ("", ", which is empty; takes the path of a TOML file"),
         ("a = " + "[" * 5000, "CONFIG: got "),
-        ("accounts = 1", "accounts: entry 1 is not the base64 of user:password"),
-        ("port = true", "port: got 'true'; takes a port number from 1 to 65535"),
-        ("port = {a = 1}", "port: takes a text, a number, true or false, or a list of texts"),
-        ("trusted_proxies = [1]", "trusted_proxies: takes a text, a number, true or false, or a list of texts"),
-        ("trusted_proxies = 1.5", "trusted_proxies: got '1.5'; takes addresses or networks"),
-        ("cache_size = 5", "cache_size: got '5'; takes 1MiB at least"),
+        ("accounts = 1", "accounts: takes base64 of user:password"),
+        ("port = true", "port: got true; takes a port number from 1 to 65535"),
+        ("port = {a = 1}", "port: got {'a': 1}; takes a port number"),
+        ("trusted_proxies = [1]", "trusted_proxies: got [1]; takes addresses or networks"),
+        ("trusted_proxies = 1.5", "trusted_proxies: got 1.5; takes addresses or networks"),
+        ("cache_size = 5", "cache_size: got 5; takes 1MiB at least"),
         ('tls_key = "-----BEGIN hunter2"', "tls_key: takes the path of a PEM file"),
         (f'tls_key = "/{"x" * 5000}"', "cannot be read (File name too long); takes the path of a PEM file"),
         ('upstreams = [{name = "a\\nb"}]', "upstream 1: name: got 'a\\nb'; takes a name"),
         ('upstreams = [{name = "quay.io", names = 1}]', "upstream quay.io: names: got 1; takes hosts"),
-        ('upstreams = [{name = "quay.io", timeout = true}]', "upstream quay.io: timeout: got True; takes seconds"),
+        ('upstreams = [{name = "quay.io", timeout = true}]', "upstream quay.io: timeout: got true; takes seconds"),
         (
             'upstreams = [{name = "quay.io", url = "https://ann:hunter2@quay.io"}]',
             "upstream quay.io: url: got '***@quay.io'; takes an address",
@@ -156,7 +156,7 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ('upstreams = [{name = "quay.io", username = "me"}]', "upstream quay.io: identity: got 'service'; "),
         (
             'upstreams = [{name = "quay.io", username = "me", password = "x", password_file = "/y"}]',
-            "upstream quay.io: password and password_file are both set; takes one of them",
+            "upstream quay.io: password: is set, and password_file too; takes one of them",
         ),
         (
             'upstreams = [{name = "quay.io", username = "me", password_file = "/nowhere"}]',
@@ -187,11 +187,11 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
             'upstreams = ["quay.io", "ghcr.io"]\nskip_auth_proxy = true',
             "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client",
         ),
-        ("rules = 1", "rules: takes tables, each under [[rules]]"),
+        ("rules = 1", "rules: got 1; takes tables, each under [[rules]]"),
         ("[[rules]]", "rules: entry 1: takes either allow or deny, each a list of patterns of repositories"),
         ('[[rules]]\nallow = ["a/*"]\ndeny = ["a/b"]', "rules: entry 1: takes either allow or deny"),
         ('[[rules]]\nalow = ["a/*"]', "rules: entry 1: alow: is no setting; is allow meant?"),
-        ('[[rules]]\nallow = "a/*"', "rules: entry 1: allow: got 'a/*'; takes a list of texts"),
+        ('[[rules]]\nallow = "a/*"', "rules: entry 1: allow: got 'a/*'; takes a list of patterns of repositories"),
         ('[[rules]]\nallow = ["a/[b]"]', "rules: entry 1: allow: got ['a/[b]']; "),
         (
             'upstreams = ["quay.io", {url = "https://harbor.test", names = ["corp"]}]\n[[rules]]\ndeny = ["corp/a/**"]',
@@ -199,10 +199,10 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
         ('[[rules]]\ndeny = ["ghcr.oi/**"]', "rules: got 'ghcr.oi/**', which is about no registry that is mirrored"),
         ('[[rules]]\nallow = ["a/*"]\naccounts = ["bob"]', "rules: accounts are named, and there are none"),
-        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "upstream quay.io: freshness.0.tags: "),
+        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "freshness: entry 1: a freshness rule names"),
         (
             '[[upstreams]]\nname = "quay.io"\nfreshness = [{tags = ["a?"], tag_ttl = 1}]',
-            "upstream quay.io: freshness.0.tags: ",
+            "upstream quay.io: freshness: entry 1: tags: got ['a?']; ",
         ),
         (
             '[[upstreams]]\nname = "quay.io"\nstale_ttl = 5\nfreshness = [{tags = ["*"], stale_ttl = 6}]',

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.load_settings import load_settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import SettingsError, load_settings
 from tests.entrypoints.environment import Load, Read, refusal
 
 

@@ -31,7 +31,7 @@ def test_the_fallbacks_are_the_upstreams_in_their_order(load: Load) -> None:
 def test_logins_never_go_in_the_clear_because_the_first_address_is_gone(load: Load) -> None:
     line = refusal(load, UPSTREAM_REGISTRY=FIRST, UPSTREAM_FALLBACKS="https://a.test,http://b.test")
     assert line == "UPSTREAM_FALLBACKS: got 'http://b.test'; takes addresses by https, as the first is"
-    assert load(UPSTREAM_REGISTRY="http://first.test", UPSTREAM_FALLBACKS="https://a.test").upstream_fallbacks
+    assert load(UPSTREAM_REGISTRY="http://first.test", UPSTREAM_FALLBACKS="https://a.test").upstreams[0].fallbacks
 
 
 def test_a_login_in_a_fallback_is_refused_and_not_shown(load: Load) -> None:
@@ -55,15 +55,15 @@ def test_a_client_certificate_is_loaded_at_start(load: Load, tmp_path: Path) -> 
         "UPSTREAM_CLIENT_CERT": str(authority.server.certificate),
         "UPSTREAM_CLIENT_KEY": str(authority.server.key),
     }
-    assert load(**good).upstream_client_key == authority.server.key
+    assert load(**good).upstreams[0].client_key == authority.server.key
     line = refusal(load, **good | {"UPSTREAM_CLIENT_KEY": str(authority.certificate)})
     assert line.startswith("UPSTREAM_CLIENT_CERT, UPSTREAM_CLIENT_KEY: got ")
 
 
 def test_connections_are_enough_for_all_workers(load: Load) -> None:
     line = refusal(load, WORKERS="4", UPSTREAM_MAX_CONNECTIONS="3")
-    assert line == ("UPSTREAM_MAX_CONNECTIONS: got 3; takes WORKERS (4) or more, among whom they are shared out")
-    assert load(WORKERS="1", UPSTREAM_MAX_CONNECTIONS="1").upstream_max_connections == 1
+    assert line == ("UPSTREAM_MAX_CONNECTIONS: got 3; takes WORKERS (4) or more, because the workers share them")
+    assert load(WORKERS="1", UPSTREAM_MAX_CONNECTIONS="1").upstreams[0].max_connections == 1
 
 
 @in_loop

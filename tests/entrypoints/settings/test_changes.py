@@ -1,13 +1,14 @@
 """What becomes of a running service's settings when they are read anew."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from entrypoints.setting_changes import Change, change_of, has_secret
-from entrypoints.settings import Settings
-from entrypoints.settings_file import SettingsError
+from entrypoints.settings import Settings, SettingsError
+from entrypoints.settings.changes import Change, change_of
+from entrypoints.settings.sources import build_settings
 from tests.entrypoints.service import basic
 from tests.fakes.parts import SECRET, settings_of
 
@@ -16,7 +17,7 @@ ENTRY = basic("ann", "a-password-of-hers").partition(" ")[2]
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> Change:
     in_force = settings_of(**before)
-    return change_of(in_force, settings_of(**after), had_secret=True)
+    return change_of(in_force, settings_of(**after))
 
 
 def test_what_differs_is_in_force_and_named_without_its_value() -> None:
@@ -51,36 +52,36 @@ def test_rules_of_another_host_do_not_come_into_force_on_this_one() -> None:
 
 def with_paths(settings: Settings, certificate: str | None, key: str | None) -> Settings:
     paths = {"tls_cert": Path(certificate) if certificate else None, "tls_key": Path(key) if key else None}
-    return settings.model_copy(update=paths)
+    return replace(settings, **paths)
 
 
 def test_tls_begins_and_ends_with_a_restart_but_its_files_may_be_others() -> None:
     plain = settings_of()
     secure, other = with_paths(plain, "/a.crt", "/a.key"), with_paths(plain, "/b.crt", "/b.key")
     for before, after in ((plain, secure), (secure, plain)):
-        change = change_of(before, after, had_secret=True)
+        change = change_of(before, after)
         assert change.held_back == ("TLS_CERT", "TLS_KEY")
         assert change.settings.tls_cert == before.tls_cert
         assert change.changed == ()
-    change = change_of(secure, other, had_secret=True)
+    change = change_of(secure, other)
     assert (change.changed, change.held_back) == (("TLS_CERT", "TLS_KEY"), ())
 
 
 def without_secret() -> Settings:
-    return Settings.model_validate({"upstream_registry": "https://upstream.test", "host": "127.0.0.1"})
+    return build_settings({"upstream_registry": "https://upstream.test", "host": "127.0.0.1"})
 
 
 def test_a_secret_made_by_chance_is_kept_for_it_has_signed_tokens() -> None:
     first = without_secret()
-    second = change_of(first, without_secret(), had_secret=has_secret(first))
+    second = change_of(first, without_secret())
     assert second.settings.server_secret == first.server_secret
     assert second.changed == ()
 
 
 def test_a_secret_that_is_set_takes_the_place_of_one_made_by_chance_and_the_other_way_round() -> None:
     chance, chosen = without_secret(), settings_of()
-    change = change_of(chance, chosen, had_secret=has_secret(chance))
-    assert change.settings.server_secret.get_secret_value() == SECRET
-    change = change_of(chosen, chance, had_secret=has_secret(chosen))
+    change = change_of(chance, chosen)
+    assert change.settings.server_secret.value == SECRET
+    change = change_of(chosen, chance)
     assert change.settings.server_secret == chance.server_secret
     assert change.changed == ("SERVER_SECRET",)

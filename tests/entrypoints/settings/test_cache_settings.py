@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.setting_values import CacheSize
+from entrypoints.settings.values import CacheSize
 from tests.entrypoints.environment import Load, refusal
 
 SIZES = {

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
 from domain.access import Credentials
+from entrypoints.settings.values import Secret
 from tests.entrypoints.environment import ANN, BOB, Load, refusal
 from tests.entrypoints.service import basic
 
@@ -32,15 +32,15 @@ def test_malformed_account_is_named_by_position(load: Load, bad: str) -> None:
 
 
 def test_secret_is_random_and_long_by_default(load: Load) -> None:
-    first, second = (load().server_secret.get_secret_value() for _ in range(2))
+    first, second = (load().server_secret.value for _ in range(2))
     assert first != second
     assert min(len(first), len(second)) >= 48
 
 
 def test_short_secret_is_refused_and_unshown(load: Load) -> None:
-    assert load(SERVER_SECRET=SECRET).server_secret == SecretStr(SECRET)
+    assert load(SERVER_SECRET=SECRET).server_secret == Secret(SECRET)
     assert refusal(load, SERVER_SECRET=SECRET[:-1]) == "SERVER_SECRET: is too short; takes 32 bytes or more"
-    assert load(SERVER_SECRET="é" * 16).server_secret.get_secret_value() == "é" * 16
+    assert load(SERVER_SECRET="é" * 16).server_secret.value == "é" * 16
 
 
 def test_secrets_can_come_from_files(load: Load, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_secrets_can_come_from_files(load: Load, tmp_path: Path) -> None:
     files = {"ACCOUNTS_FILE": "a", "SERVER_SECRET_FILE": "s", "UPSTREAM_PASSWORD_FILE": "p"}
     settings = load(UPSTREAM_USERNAME="bob", **{name: str(tmp_path / file) for name, file in files.items()})
     assert [account.username for account in settings.accounts] == ["ann", "bob"]
-    assert settings.server_secret.get_secret_value() == SECRET
+    assert settings.server_secret.value == SECRET
     assert settings.table.upstreams[0].credentials == Credentials("bob", " pass word ")
 
 
@@ -61,7 +61,7 @@ def test_variable_and_file_exclude_each_other(load: Load, tmp_path: Path, name: 
     (file := tmp_path / "file").write_text(FILES[name])
     plain = name.removesuffix("_FILE")
     line = refusal(load, **{name: str(file), plain: FILES[name]})
-    assert line == f"{plain} and {name} are both set; takes one of them"
+    assert line == f"{plain}: is set, and {name} too; takes one of them"
 
 
 @pytest.mark.parametrize("name", FILES)

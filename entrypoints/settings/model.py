@@ -1,0 +1,202 @@
+"""Settings: the values together, the rules that they must agree on, and the domain's values that follow from them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+from domain.access import Credentials
+from domain.access_rules import AccessRules
+from domain.cache_policy import CachePolicy, Times
+from domain.trust import TrustPolicy, UpstreamIdentity
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Upstream
+from entrypoints.settings.definitions import ServiceDefinitions, UpstreamDefinitions
+from entrypoints.settings.files import check_key_pair, read_htpasswd
+from entrypoints.settings.rules import check_registries
+from entrypoints.settings.schema import definitions_of, shown
+from entrypoints.settings.values import is_loopback, origin_of_address
+
+VARIABLES = {name: one.variable for name, one in definitions_of(UpstreamDefinitions).items() if one.variable}
+"""The environment variable of each setting of the only upstream, by the setting's name."""
+
+
+class SettingsError(Exception):
+    """A setting that stops the start; the message is the one line to print."""
+
+
+@dataclass(frozen=True)
+class UpstreamSettings(UpstreamDefinitions):
+    """The settings of one upstream. `place` is where they stand in the settings file, for messages; "" for the only
+    upstream, which variables define.
+    """
+
+    place: str = field(default="", compare=False)
+
+    def check(self, workers: int) -> None:
+        """Raises ValueError where values contradict each other."""
+        is_service = self.identity is UpstreamIdentity.SERVICE
+        if {self.username is not None, self.password is not None} != {is_service}:
+            raise self._wrong(
+                "identity",
+                f"got {self.identity.value!r}; 'service' and the pair {self._called('username')} and "
+                f"{self._called('password')} go together, and with no other identity",
+            )
+        if (self.client_cert is None) != (self.client_key is None):
+            raise self._wrong("client_cert", f"takes a file together with {self._called('client_key')}, or neither")
+        bare = [other for other in self.fallbacks if other.startswith("http://")]
+        if bare and self.url.startswith("https://"):
+            # An attacker who blocks the first address would get the logins for the second one in clear text.
+            raise self._wrong("fallbacks", f"got {bare[0]!r}; takes addresses by https, as the first is")
+        if self.max_connections is not None and self.max_connections < workers:
+            raise self._wrong(
+                "max_connections",
+                f"got {self.max_connections}; takes WORKERS ({workers}) or more, because the workers share them",
+            )
+
+    def check_files(self) -> None:
+        if self.client_cert and self.client_key:
+            names = f"{self.place}{self._called('client_cert')}, {self._called('client_key')}"
+            check_key_pair(self.client_cert, self.client_key, names)
+
+    def _called(self, name: str) -> str:
+        return name if self.place else VARIABLES[name]
+
+    def _wrong(self, name: str, reason: str) -> ValueError:
+        return ValueError(f"{self.place}{self._called(name)}: {reason}")
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """The mirror's own login there; None where it has none."""
+        if self.username is None or self.password is None:
+            return None
+        return Credentials(self.username, self.password.value)
+
+    @property
+    def times(self) -> Times:
+        """Raises ValueError where the freshness rules contradict the times of the upstream."""
+        return Times(self.tag_ttl, self.grant_ttl, self.stale_ttl, self.freshness)
+
+    def upstream(self, trust: TrustPolicy) -> Upstream:
+        """The domain's value."""
+        url, *others = (address.removesuffix("/v2") for address in (self.url, *self.fallbacks))
+        known = Upstream.at(url, origin_of_address(url), self.search)
+        return replace(
+            known,
+            library_prefix=known.library_prefix if self.library is None else self.library,
+            fallbacks=tuple((other, origin_of_address(other)) for other in others),
+            aliases=self.names | {self.name} if self.name else self.names,
+            hosts=self.hosts,
+            trust=trust,
+            credentials=self.credentials,
+            realms=self.realms,
+            title=self.name,
+        )
+
+
+@dataclass(frozen=True)
+class Settings(ServiceDefinitions):
+    """All settings. `upstreams` is never empty; the first is the default. What follows from the values is computed
+    once, when it is first asked for.
+    """
+
+    upstreams: tuple[UpstreamSettings, ...] = (UpstreamSettings(),)
+
+    def check(self) -> None:
+        """Raises ValueError where values contradict each other."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
+        for one in self.upstreams:
+            one.check(self.workers)
+        self.cache_policy  # noqa: B018 - raises where the times or the upstreams contradict each other
+        for rule in self.rules:
+            check_registries(rule, self.table.upstreams)
+            if rule.accounts and not self.has_accounts:
+                raise ValueError(
+                    "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"
+                )
+        logins = any(one.credentials for one in self.upstreams)
+        if logins and not self.has_accounts and not self.allow_everyone and not is_loopback(self.host):
+            raise ValueError(
+                f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
+                "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
+            )
+
+    def check_files(self) -> None:
+        """Raises ValueError where a file does not hold what its setting takes."""
+        if self.tls_cert and self.tls_key:
+            check_key_pair(self.tls_cert, self.tls_key, "TLS_CERT, TLS_KEY")
+        for one in self.upstreams:
+            one.check_files()
+        if path := self.htpasswd_file:
+            try:
+                read_htpasswd(path, self.accounts)
+            except ValueError as error:
+                takes = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
+                raise ValueError(f"HTPASSWD_FILE: {shown('htpasswd_file', path)}{error}; {takes}") from error
+
+    def keeping(self, values: Mapping[str, Any]) -> Self:
+        """These settings, with some values of the running service. Raises SettingsError where the two contradict each
+        other: rules for a loopback HOST, for instance, must not take effect where other machines have access.
+        """
+        mixed = replace(self, **values)
+        try:
+            mixed.check()
+        except ValueError as error:
+            raise SettingsError(f"with {', '.join(map(str.upper, values))} as before: {error}") from error
+        return mixed
+
+    def by_name(self) -> dict[str, object]:
+        """Each value by the name of its variable."""
+        is_single = not self.upstreams[0].place
+        single = self.upstreams[0] if is_single else UpstreamSettings()
+        return {
+            **{one.name.upper(): getattr(self, one.name) for one in fields(self)},
+            "UPSTREAMS": () if is_single else self.upstreams,
+            **{variable: getattr(single, name) for name, variable in VARIABLES.items()},
+        }
+
+    @property
+    def has_accounts(self) -> bool:
+        return bool(self.accounts) or self.htpasswd_file is not None
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds that an upstream may be silent."""
+        return max(one.timeout for one in self.upstreams)
+
+    @cached_property
+    def table(self) -> UpstreamTable:
+        """Raises ValueError where two upstreams cannot be told apart."""
+        together = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
+        if len(together) == 1:  # it shares its host name with no other
+            together = []
+        return UpstreamTable([one.upstream(self._trust(one, shares_host=one in together)) for one in self.upstreams])
+
+    def _trust(self, one: UpstreamSettings, *, shares_host: bool) -> TrustPolicy:
+        return TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, shares_host)
+
+    @cached_property
+    def cache_policy(self) -> CachePolicy:
+        """How long answers of upstreams are used; without a cache, not at all."""
+        pairs = zip(self.table.upstreams, self.upstreams, strict=True)
+        times = {upstream: one.times for upstream, one in pairs}
+        if self.cache_dir is None:
+            return CachePolicy(Times(0, 0, 0))
+        return CachePolicy(Times(self.tag_ttl, self.grant_ttl, self.stale_ttl), times)
+
+    @cached_property
+    def access_rules(self) -> AccessRules:
+        return AccessRules(self.rules)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What does not stop the start but may be a mistake."""
+        if self.has_accounts and self.self_registry is None and not is_loopback(self.host):
+            exposed = (
+                f"{'ACCOUNTS' if self.accounts else 'HTPASSWD_FILE'} without SELF_REGISTRY: "
+                "clients send their passwords to whatever Host a request names; "
+                "set SELF_REGISTRY to this service's own address"
+            )
+            return (exposed,)
+        return ()

@@ -1,0 +1,113 @@
+"""How a setting is defined, and how given values are read by the definitions."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_LONGEST_SHOWN = 200
+"""Characters."""
+
+
+class Refusal(ValueError):
+    """The reason why a value is refused, where the words of `Parser.takes` do not say enough."""
+
+
+@dataclass(frozen=True)
+class Parser(Generic[T_co]):
+    """`takes` describes the values that `parse` accepts. For any other value `parse` raises ValueError."""
+
+    takes: str
+    parse: Callable[[Any], T_co]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What there is to know about a setting. `description` is Markdown for the documentation.
+
+    `default_text` is the documentation's wording of the default; "" where the value itself is clear. `variable` is the
+    environment variable of a setting of the only upstream; every other setting has its own name in capitals. The value
+    of a secret can also stand in a file, which the setting NAME_FILE names. The value of a secret, and of a setting
+    that `may_hold_secret`, is never repeated in a message.
+    """
+
+    parser: Parser[object]
+    description: str
+    default_text: str = ""
+    variable: str = ""
+    is_secret: bool = False
+    may_hold_secret: bool = False
+
+
+def setting(default: T, parser: Parser[T], description: str, **details: Any) -> T:
+    """A field of a dataclass, with its definition. `details` are further fields of Definition."""
+    one = Definition(parser, description, **details)
+    return field(default=default, repr=not one.may_hold_secret, metadata={"definition": one})
+
+
+def computed_setting(compute: Callable[[], T], parser: Parser[T], description: str, **details: Any) -> T:
+    """The same for a default that each instance computes."""
+    return field(default_factory=compute, metadata={"definition": Definition(parser, description, **details)})
+
+
+def definitions_of(kind: type) -> dict[str, Definition]:
+    """By name."""
+    return {one.name: one.metadata["definition"] for one in fields(kind) if "definition" in one.metadata}
+
+
+def default_of(kind: type, name: str) -> object:
+    """None where the default is computed."""
+    return next(None if one.default is MISSING else one.default for one in fields(kind) if one.name == name)
+
+
+def keys_of(kind: type) -> frozenset[str]:
+    """The names under which values of these settings can be given."""
+    found = definitions_of(kind)
+    return frozenset(found) | {f"{name}_file" for name, one in found.items() if one.is_secret}
+
+
+def check_keys(given: Iterable[str], known: Collection[str]) -> None:
+    """Raises ValueError for a key that is not known."""
+    for key in given:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            raise ValueError(f"{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
+
+
+def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] = str) -> T:
+    """An instance of this class from the given values by name; a name without a value (None) counts as not
+    given, and other names are ignored.
+
+    Raises ValueError, which says what the setting got and what it takes. `called` says how the message names it.
+    """
+    values = {}
+    for name, one in definitions_of(kind).items():
+        if given.get(name) is None:
+            continue
+        try:
+            values[name] = one.parser.parse(given[name])
+        except ValueError as error:
+            reason = str(error) if isinstance(error, Refusal) else f"takes {one.parser.takes}"
+            got = "" if one.is_secret or one.may_hold_secret else shown(name, given[name])
+            # The cause may hold a secret.
+            raise ValueError(f"{called(name)}: {got}{reason}") from None
+    return kind(**values)
+
+
+def shown(name: str, value: object) -> str:
+    """How a message repeats a value; "" where the value may be a secret by mistake, or is a list of tables."""
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return ""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    # People set NAME_FILE or a key to the secret itself instead of a path. Only a path is repeated.
+    if name.endswith(("_file", "_key")) and not text.startswith(("/", ".")):
+        return ""
+    # An address may hold a login even where it must not.
+    text = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
+    text = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+    return f"got {text!r}; " if isinstance(value, str | Path) else f"got {text}; "

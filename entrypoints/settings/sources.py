@@ -1,0 +1,185 @@
+"""Where settings come from: the environment, the settings file, and files that hold one secret each."""
+
+import os
+import tomllib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from domain.known_registries import KNOWN_REGISTRIES
+from domain.trust import UpstreamIdentity
+from entrypoints.settings.definitions import CacheTimes
+from entrypoints.settings.files import read_text
+from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
+from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, shown
+from entrypoints.settings.values import ACCOUNTS, FILE, HOST
+
+_OF_ONLY_UPSTREAM = {
+    name: VARIABLES[base].lower() + name.removeprefix(base)
+    for name in keys_of(UpstreamSettings)
+    if (base := name.removesuffix("_file")) in VARIABLES
+}
+"""The names of the settings of the only upstream, in the environment and at the top of the settings file."""
+_ONLY_IN_FILE = frozenset({"rules", "upstreams"})
+KNOWN_NAMES = keys_of(Settings) | set(_OF_ONLY_UPSTREAM.values()) | {"upstreams", "default_upstream"}
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """The settings of the environment and of the settings file, whose path is `config` or else CONFIG. The environment
+    goes before the file. Raises SettingsError.
+
+    An empty variable counts as unset, as in many environment files. An empty variable for accounts stops the start: it
+    is more likely the output of a command that failed, and to let everyone in would be the worst answer to that.
+    """
+    try:
+        return _load(config)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _load(config: Path | None) -> Settings:
+    variables = {name.lower(): text for name, text in os.environ.items() if name.lower() in KNOWN_NAMES}
+    for name in ("accounts", "accounts_file", "htpasswd_file"):
+        if variables.get(name) == "":
+            takes = ACCOUNTS.takes if name == "accounts" else FILE.takes
+            raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
+    variables = {name: text for name, text in variables.items() if text}
+    if lost := sorted(variables.keys() & _ONLY_IN_FILE):
+        raise ValueError(f"{lost[0].upper()}: is for the settings file alone; takes no variable of the environment")
+    path = config or (Path(variables["config"]) if "config" in variables else None)
+    in_file = _read_file(path) if path else {}
+    of_only = set(_OF_ONLY_UPSTREAM.values())
+    if in_file.get("upstreams") and (twice := sorted(of_only & variables.keys()) or sorted(of_only & in_file.keys())):
+        name = twice[0].upper() if twice[0] in variables else f"{path}: {twice[0]}"
+        raise ValueError(f"{name}: is for a single upstream, and {path} has upstreams; takes one or the other")
+    # NAME and NAME_FILE are the same setting.
+    twins = {f"{name}_file" for name in variables} | {name.removesuffix("_file") for name in variables}
+    in_file = {name: value for name, value in in_file.items() if name not in variables.keys() | twins}
+    return build_settings({**in_file, **variables, "config": path}, path, in_file)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = read_text(path)
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"CONFIG: got {str(path)!r}: {error}") from error
+    if not text.strip():
+        # As with accounts, this is more likely the output of a command that failed.
+        raise ValueError(f"CONFIG: got {str(path)!r}, which is empty; takes the path of a TOML file")
+    try:
+        check_keys(document, KNOWN_NAMES - {"config"})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return document
+
+
+def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: Collection[str] = ()) -> Settings:
+    """The settings of the given values. `in_file` are the names of those that are in the settings file at `path`.
+
+    Raises ValueError, which names the setting, and the file where it is in the file.
+    """
+    where = f"{path}: " if in_file else ""
+
+    def called(name: str) -> str:
+        return f"{where}{name}" if name in in_file else name.upper()
+
+    service = read(Settings, _with_secrets(Settings, given, called), called)
+    usual = {name: getattr(service, name) for name in definitions_of(CacheTimes)}
+    upstreams = _upstreams_in_file(where, given.get("upstreams", []), usual)
+    default = given.get("default_upstream")
+    if upstreams:
+        settings = replace(service, upstreams=_with_default_first(where, upstreams, default))
+    elif default is not None:
+        raise ValueError(f"{where}default_upstream: there are no upstreams to choose from")
+    else:
+        single = {name: given[variable] for name, variable in _OF_ONLY_UPSTREAM.items() if variable in given}
+        only = _upstream(single, lambda name: called(_OF_ONLY_UPSTREAM[name]), usual, is_alone=True)
+        settings = replace(service, upstreams=(only,))
+    try:
+        settings.check()
+        settings.check_files()
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
+    return settings
+
+
+def _with_secrets(kind: type, given: Mapping[str, Any], called: Callable[[str], str]) -> dict[str, Any]:
+    """The given values, with each secret that is in a file of its own."""
+    found = dict(given)
+    for name, one in definitions_of(kind).items():
+        path = given.get(f"{name}_file")
+        if not one.is_secret or path is None:
+            continue
+        called_file = called(f"{name}_file")
+        if name in given:
+            raise ValueError(f"{called(name)}: is set, and {called_file.split()[-1]} too; takes one of them")
+        try:
+            # Every editor puts a newline at the end.
+            found[name] = read_text(Path(str(path))).rstrip("\r\n")
+        except ValueError as error:
+            raise ValueError(f"{called_file}: {shown(f'{name}_file', path)}{error}; takes {FILE.takes}") from error
+    return found
+
+
+def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
+    if not isinstance(entries, list):
+        raise ValueError(f"{where}upstreams: takes a list of names and tables")
+    found: list[UpstreamSettings] = []
+    for position, entry in enumerate(entries, start=1):
+        if not isinstance(entry, str | dict):
+            raise ValueError(f"{where}upstreams: entry {position}: takes a registry's name or a table")
+        table = {"name": entry} if isinstance(entry, str) else entry
+        try:
+            check_keys(table, keys_of(UpstreamSettings))
+        except ValueError as error:
+            raise ValueError(f"{where}upstreams: entry {position}: {error}") from error
+        name = str(table.get("name", "")).strip().lower()
+        place = f"upstream {name if HOST.fullmatch(name) else position}: "
+        values = {**_known_values(name, table), **table}
+        one = _upstream(values, f"{where}{place}{{}}".format, usual, is_alone=len(entries) == 1)
+        if "url" not in values:
+            raise ValueError(f"{where}{place}url: is missing; only the well-known registries go without one")
+        if (one.name or one.url) in [other.name or other.url for other in found]:
+            raise ValueError(f"{where}{place}is there twice")
+        found.append(replace(one, place=place))
+    return tuple(found)
+
+
+def _known_values(name: str, table: Mapping[str, object]) -> dict[str, object]:
+    """What is known of a registry by its name. A mirror of a well-known registry at another address has its images, but
+    neither its search nor its token server.
+    """
+    known = KNOWN_REGISTRIES.get(name)
+    if known is None:
+        return {"url": f"https://{name}"} if "." in name or ":" in name else {}
+    values = {"url": known.url, "search": known.search, "realms": list(known.realms), "library": known.has_library}
+    return {key: value for key, value in values.items() if value and ("url" not in table or key == "library")}
+
+
+def _upstream(
+    given: Mapping[str, Any], called: Callable[[str], str], usual: Mapping[str, Any], *, is_alone: bool
+) -> UpstreamSettings:
+    """`usual` are the service's values of settings that an upstream can set for itself."""
+    values = _with_secrets(UpstreamSettings, given, called)
+    if "identity" not in values:
+        # Clients keep one login for a host name, so it belongs to one upstream at most; the operator says to which.
+        alone = UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
+        values["identity"] = (UpstreamIdentity.SERVICE if "username" in values else alone).value
+    one = read(UpstreamSettings, values, called)
+    return replace(one, **{name: value for name, value in usual.items() if name not in values})
+
+
+def _with_default_first(
+    where: str, upstreams: tuple[UpstreamSettings, ...], default: object
+) -> tuple[UpstreamSettings, ...]:
+    """The first upstream is the one that a request means if it names none."""
+    if default is None:
+        return upstreams
+    names = {one.name or one.url: one for one in upstreams}
+    chosen = names.get(str(default)) or names.get(str(default).strip().lower())
+    if chosen is None:
+        got = shown("default_upstream", default)
+        raise ValueError(f"{where}default_upstream: {got}takes one of {', '.join(names)}")
+    return (chosen, *(one for one in upstreams if one is not chosen))

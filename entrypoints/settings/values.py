@@ -1,0 +1,263 @@
+"""How a given value becomes the value of a setting: parsers of texts, and of what a TOML file holds."""
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+import platformdirs
+
+from domain.access import Credentials
+from domain.authorization import decode_basic
+from domain.trust import UpstreamIdentity
+from domain.upstreams import Origin
+from entrypoints.settings.files import check_authorities, check_is_file
+from entrypoints.settings.schema import Parser, Refusal
+from entrypoints.version import NAME
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# RFC 3986 section 3.2.2 and 3.2.3, as far as host names go.
+HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+_ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
+_SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_USER = re.compile(r"[^:]+")
+_SECRET_BYTES = 32
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PROXIES = frozenset({"http", "https", "socks5", "socks5h"})
+_FLAGS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
+    ("0", "off", "f", "false", "n", "no"), False
+)
+_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?P<unit>%|[kmgt]?i?b?)", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "i": 1}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_WHOLE_PERCENT = 100
+_SMALLEST_CACHE = 2**20
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A text that is never printed. `is_random`: this process made it, because none was set."""
+
+    value: str = field(repr=False)
+    is_random: bool = False
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """Either a number of bytes or a share of the file system, from 0 to 1."""
+
+    size: int = 0
+    share: float = 0.0
+
+    def of(self, folder: Path) -> int:
+        """Bytes. Raises OSError where the folder does not exist."""
+        if not self.share:
+            return self.size
+        state = os.statvfs(folder)
+        return int(state.f_blocks * state.f_frsize * self.share)
+
+
+def scalar(takes: str, parse: Callable[[str], T]) -> Parser[T]:
+    """For one value: a text, or a number or a boolean of the TOML file, which is read like its text."""
+
+    def parse_text(given: object) -> T:
+        if not isinstance(given, str | int | float | PurePath):
+            raise ValueError
+        return parse(str(given).lower() if isinstance(given, bool) else str(given))
+
+    return Parser(takes, parse_text)
+
+
+def several(takes: str, parse: Callable[[list[str]], T]) -> Parser[T]:
+    """For a list of the TOML file, or a text whose words are separated by commas or lines."""
+
+    def parse_words(given: object) -> T:
+        words = re.split(r"[,\n]", given) if isinstance(given, str) else given
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise ValueError
+        return parse([word.strip() for word in words if word.strip()])
+
+    return Parser(takes, parse_words)
+
+
+def matching(takes: str, pattern: re.Pattern[str]) -> Parser[str]:
+    return scalar(takes, lambda text: _demand(text, pattern.fullmatch(text)))
+
+
+def choice(*values: str) -> Parser[str]:
+    return scalar(f"{', '.join(values[:-1])} or {values[-1]}", lambda text: _demand(text, text in values))
+
+
+def whole(low: int, high: int, unit: str = "a number") -> Parser[int]:
+    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(number := int(text), low <= number <= high))
+
+
+def decimal(low: float, high: float, unit: str = "seconds") -> Parser[float]:
+    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(number := float(text), low <= number <= high))
+
+
+def above_zero(high: int, unit: str) -> Parser[float]:
+    return scalar(f"{unit}, up to {high}", lambda text: _demand(number := float(text), 0 < number <= high))
+
+
+def _demand(value: T, is_good: object) -> T:
+    if not is_good:
+        raise ValueError
+    return value
+
+
+def _flag(text: str) -> bool:
+    return _demand(_FLAGS.get(text.lower(), False), text.lower() in _FLAGS)
+
+
+def _address(text: str) -> str:
+    """An http or https address, without the slash at its end."""
+    parts = _split(text)
+    return _demand(text.rstrip("/"), parts and parts.scheme in _DEFAULT_PORTS and HOST.fullmatch(parts.netloc))
+
+
+def _proxy(text: str) -> str:
+    """An outbound proxy, with or without a scheme and a login, as the usual environment variables have it."""
+    parts = _split(text if "://" in text else f"http://{text}")
+    if parts is None or parts.scheme not in _PROXIES or not HOST.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise ValueError
+    return parts.geturl()
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of an address; None where it holds something that no address may hold here: a space, a query, a port
+    that is too large.
+    """
+    if not _ADDRESS.fullmatch(text):
+        return None
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return None
+    return parts if port != 0 and parts.hostname else None
+
+
+def origin_of_address(address: str) -> Origin:
+    """Scheme, host and port of an address that ADDRESS accepts."""
+    parts = urlsplit(address)
+    return Origin(parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])
+
+
+def _hosts(words: list[str]) -> frozenset[str]:
+    return _demand(frozenset(map(str.lower, words)), all(map(HOST.fullmatch, words)))
+
+
+def _name(text: str) -> str:
+    name = text.strip().lower()
+    return _demand(name, not name or HOST.fullmatch(name))
+
+
+def _accounts(entries: list[str]) -> tuple[Credentials, ...]:
+    """A malformed entry is named by its position only."""
+    accounts = []
+    for position, entry in enumerate(entries, start=1):
+        credentials = decode_basic(entry)
+        if credentials is None or not credentials.username:
+            raise Refusal(f"entry {position} is not the base64 of user:password (see encode-account)")
+        accounts.append(credentials)
+    if not accounts:
+        raise Refusal(f"is set but holds no entry; takes {ACCOUNTS.takes}")
+    return tuple(accounts)
+
+
+def _server_secret(text: str) -> Secret:
+    if len(text.encode()) < _SECRET_BYTES:
+        raise Refusal(f"is too short; takes {SERVER_SECRET.takes}")
+    return Secret(text)
+
+
+def _pem_path(text: str) -> Path:
+    """The path of a file that can be read."""
+    try:
+        check_is_file(path := Path(text))
+    except FileNotFoundError as error:
+        raise ValueError from error
+    except OSError as error:
+        raise Refusal(f"cannot be read ({error.strerror}); takes {PEM_FILE.takes}") from error
+    return path
+
+
+def _authorities(text: str) -> Path:
+    check_authorities(path := _pem_path(text))
+    return path
+
+
+def _cache_size(text: str) -> CacheSize:
+    matched = _SIZE.fullmatch(text.strip())
+    if not matched:
+        raise ValueError
+    number, unit = float(matched["number"]), matched["unit"].lower()
+    if unit == "%":
+        if not 0 < number <= _WHOLE_PERCENT:
+            raise Refusal("takes a share of the disk from 1% to 100%")
+        return CacheSize(share=number / _WHOLE_PERCENT)
+    size = int(number * _UNITS[unit.removesuffix("b")])
+    if size < _SMALLEST_CACHE:
+        raise Refusal("takes 1MiB at least; CACHE_DIR=off turns the cache off")
+    return CacheSize(size=size)
+
+
+def _cache_folder(text: str) -> Path | None:
+    """None for `off`."""
+    if text.strip().lower() == "off":
+        return None
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError from error
+    return _demand(path, path.is_absolute())
+
+
+def default_cache_folder() -> Path:
+    """The folder where this platform keeps the data of a program. Raises ValueError where the user has no home."""
+    try:
+        return platformdirs.user_data_path(NAME, appauthor=False)
+    except RuntimeError as error:
+        raise ValueError(f"CACHE_DIR: is not set, and the user has no home; takes {CACHE_FOLDER.takes}") from error
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+TEXT = scalar("a text", str)
+FLAG = scalar("true or false", _flag)
+FILE = scalar("the path of a file", Path)
+PEM_FILE = scalar("the path of a PEM file", _pem_path)
+AUTHORITIES = scalar("the path of a PEM file", _authorities)
+ADDRESS = scalar("an address such as https://registry.example.com, without user, query or fragment", _address)
+ADDRESSES = several(
+    "addresses such as https://registry.example.com, without user, query or fragment, separated by commas",
+    lambda words: tuple(map(_address, words)),
+)
+PROXY = scalar("an address such as http://proxy.example.com:3128 or socks5://proxy.example.com:1080", _proxy)
+HOSTS = several("hosts, each HOST or HOST:PORT, separated by commas", _hosts)
+HOST_LIST = several("hosts, separated by commas", ",".join)
+NETWORKS = several(
+    "addresses or networks such as 10.0.0.0/8, separated by commas",
+    lambda words: tuple(map(ipaddress.ip_network, words)),
+)
+REGISTRY_NAME = scalar("a name such as registry.example.com or hub", _name)
+IDENTITY = scalar("client, anonymous or service", UpstreamIdentity)
+SERVICE_NAME = matching("a name of letters, digits and ._:/-", _SERVICE)
+USER = matching("a user name", _USER)
+PASSWORD = scalar("a password", lambda text: _demand(Secret(text), text))
+ACCOUNTS = several("base64 of user:password, separated by commas", _accounts)
+SERVER_SECRET = scalar(f"{_SECRET_BYTES} bytes or more", _server_secret)
+CACHE_FOLDER = scalar("an absolute path, or off", _cache_folder)
+CACHE_SIZE = scalar("bytes, a size such as 20GiB, or a share of the disk such as 80%", _cache_size)
