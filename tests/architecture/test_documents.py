@@ -161,6 +161,14 @@ def test_named_metrics_exist() -> None:
     assert sorted(everywhere(r"\b(docker_image_proxy_\w+)") - set(re.findall(r"docker_\w+", generate.metrics()))) == []
 
 
+def test_the_page_of_endpoints_has_every_fixed_path() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files("entrypoints/http"))
+    paths = set(re.findall(r'add_route\(\w+, "([^"<]+)"', source))
+    listed = re.findall(r"`(/[^`]+)`", text_of("docs/reference/endpoints.md"))
+    assert len(paths) > 5
+    assert sorted(paths - set(listed)) == []
+
+
 def test_named_commands_exist() -> None:
     [group] = [one for one in command_parser()._actions if isinstance(one, argparse._SubParsersAction)]
     named = everywhere(rf"(?:`|bin/){NAME} ([a-z][a-z-]+)")
