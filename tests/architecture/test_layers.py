@@ -72,16 +72,6 @@ def test_the_domain_opens_no_files_and_prints_nothing() -> None:
     assert found == set()
 
 
-def test_no_module_keeps_a_variable_for_all() -> None:
-    found = {
-        f"{name_of(path)}:{node.lineno}"
-        for path in files(*PACKAGES)
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.Global)
-    }
-    assert found == set()
-
-
 def test_the_contracts_of_import_linter_hold() -> None:
     script = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
