@@ -252,6 +252,8 @@ class DownloadTask:
             # Content that is here is adopted only where it is served for this upstream.
             anew = not await self._parts.provenance.serves(download.upstream, download.digest)
             lease = await self._parts.store.lease(download.upstream, download.digest, anew=anew)
+            if followed and await self._has_become_whole(followed, lease):
+                return
             if lease is None:
                 await self._adopt()
                 return
@@ -271,6 +273,21 @@ class DownloadTask:
             if not download.opened.done():
                 download.opened.set_result(None)
             await self._follow(followed)
+
+    async def _has_become_whole(
+        self, followed: FollowedPartialBlob, lease: PartialBlob | FollowedPartialBlob | None
+    ) -> bool:
+        """Whether the other process has completed the blob since the last look. The lease may then be one of a new,
+        empty file under the same name, and is given back.
+        """
+        state = followed.look()
+        if not state.is_verified:
+            return False
+        if lease is not None:
+            await self._give_back(lease)
+        self._download.grows(state.size)
+        self._download.is_whole()
+        return True
 
     async def _adopt(self) -> None:
         """It was made whole by somebody else just now."""

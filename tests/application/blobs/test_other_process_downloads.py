@@ -250,6 +250,36 @@ def test_a_follower_that_nobody_reads_ends() -> None:
     pair.run(act())
 
 
+def test_a_blob_that_becomes_whole_while_the_follower_asks_for_the_lease_is_not_fetched_again() -> None:
+    pair = Pair()
+
+    class Slow(MemoryContentStore):
+        """The second lease is asked for while the partial blob grows, and given when the blob is whole."""
+
+        leases = 0
+
+        async def lease(self, upstream: Any, digest: Any, *, anew: bool = False) -> Any:
+            self.leases += 1
+            if self.leases == 2:
+                gate.set()
+                await soon(lambda: digest in self.disk.inodes)
+            return await super().lease(upstream, digest, anew=anew)
+
+    async def act() -> list[bytes]:
+        nonlocal gate
+        gate = held(pair.upstream)
+        object.__setattr__(pair.second.parts.storage(), "store", Slow(pair.dead.disk))
+        first = pair.read()
+        await pair.under_way()
+        others = [pair.follow() for _ in range(3)]
+        return await asyncio.gather(first, *others)
+
+    gate = asyncio.Event()
+    assert pair.run(act()) == [BIG] * 4
+    assert len(pair.upstream.gets) == 1
+    assert pair.dead.partial_blobs == {}, "the follower leaves no empty partial blob"
+
+
 def test_what_another_process_has_just_filled_is_adopted() -> None:
     pair = Pair()
 
