@@ -43,9 +43,8 @@ from entrypoints.settings.values import (
     Secret,
     above_zero,
     choice,
-    decimal,
     default_cache_folder,
-    whole,
+    number,
 )
 
 
@@ -58,7 +57,7 @@ class CacheTimes:
     )
     grant_ttl: float = setting(
         300.0,
-        decimal(0, 86400),
+        number(float, 0, 86400, "seconds"),
         "How many seconds a caller may read a repository before the mirror asks the upstream again whether the caller "
         "may. With `0` it asks for every request.",
     )
@@ -177,7 +176,7 @@ class UpstreamDefinitions(CacheTimes):
     )
     max_connections: int | None = setting(
         None,
-        whole(1, 65535),
+        number(int, 1, 65535),
         "How many requests to the upstream and its token server run at once, downloads included; the others wait in a "
         "queue. The workers share the number, so it must be at least `WORKERS`.",
         default_text="no limit",
@@ -214,14 +213,14 @@ class ServiceDefinitions(CacheTimes):
     )
 
     # --- where the service listens ---
-    port: int = setting(8080, whole(1, 65535, "a port number"), "The port to listen on.")
+    port: int = setting(8080, number(int, 1, 65535, "a port number"), "The port to listen on.")
     host: str = setting(
         "0.0.0.0",  # noqa: S104 - a mirror is for other machines
         TEXT,
         "The address to listen on. `127.0.0.1`: this machine only. `::`: every address, of IPv6 and, where the system "
         "allows it, of IPv4. A name: each of its addresses that this machine has. The start line says what is served.",
     )
-    workers: int = setting(2, whole(1, 256, "a number of processes"), "The number of worker processes.")
+    workers: int = setting(2, number(int, 1, 256, "a number of processes"), "The number of worker processes.")
     tls_cert: Path | None = setting(
         None, PEM_FILE, "The PEM file of the certificate. Set it together with `TLS_KEY`, and the service speaks HTTPS."
     )
@@ -244,29 +243,29 @@ class ServiceDefinitions(CacheTimes):
     # --- bounds for clients ---
     request_timeout: float = setting(
         30.0,
-        decimal(1, 600),
+        number(float, 1, 600, "seconds"),
         "Within how many seconds a request must arrive: its head, counted from the start of the connection (with the "
         "TLS handshake) or from the first byte of a further request, and again its body. A slower client gets 408, "
         "however often it sends a byte.",
     )
     max_connections: int = setting(
         4096,
-        whole(16, 1_000_000),
+        number(int, 16, 1_000_000),
         "How many connections a worker has at a time; fewer where the system's limit of open files is too low.",
     )
     max_waiting_per_address: int = setting(
         256,
-        whole(1, 1_000_000),
+        number(int, 1, 1_000_000),
         "How many connections of one client address may wait for a request at a time, in each worker.",
     )
     delivery_idle: float = setting(
         120.0,
-        decimal(1, 86400, "seconds of silence"),
+        number(float, 1, 86400, "seconds of silence"),
         "After how many seconds the service cuts off a client that takes nothing of its answer; but never sooner than "
         "three times `UPSTREAM_TIMEOUT`.",
     )
     shutdown_grace: float = setting(
-        30.0, decimal(0, 3600), "How many seconds running transfers have to finish after SIGTERM."
+        30.0, number(float, 0, 3600, "seconds"), "How many seconds running transfers have to finish after SIGTERM."
     )
 
     # --- who may use it ---
@@ -315,7 +314,7 @@ class ServiceDefinitions(CacheTimes):
         default_text="random at each start",
         is_secret=True,
     )
-    token_ttl: int = setting(300, whole(60, 86400, "seconds"), "How many seconds a token of the mirror is valid.")
+    token_ttl: int = setting(300, number(int, 60, 86400, "seconds"), "How many seconds a token of the mirror is valid.")
 
     # --- the cache ---
     cache_dir: Path | None = computed_setting(
@@ -333,7 +332,7 @@ class ServiceDefinitions(CacheTimes):
     )
     fill_retries: int = setting(
         5,
-        whole(0, 100),
+        number(int, 0, 100),
         "How often the mirror tries a broken download again without any progress before it gives up.",
     )
 

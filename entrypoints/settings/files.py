@@ -37,15 +37,18 @@ def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]
     return parse_htpasswd(read_text(path), {account.username for account in accounts})
 
 
-def check_key_pair(certificate: Path, key: Path, names: str) -> None:
-    """Raises ValueError. `names` are the two settings."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{names}: got {str(certificate)!r}, {str(key)!r}; "
-            "takes a PEM certificate and its PEM key without a passphrase"
-        ) from error
+def check_key_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
+    """Raises ValueError where one is missing or does not fit the other. `names` are the two settings."""
+    if (certificate is None) != (key is None):
+        raise ValueError(f"{names[0]}: takes a file together with {names[1]}, or neither")
+    if certificate and key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{', '.join(names)}: got {str(certificate)!r}, {str(key)!r}; "
+                "takes a PEM certificate and its PEM key without a passphrase"
+            ) from error
 
 
 def check_authorities(file: Path) -> None:

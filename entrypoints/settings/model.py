@@ -42,8 +42,8 @@ class UpstreamSettings(UpstreamDefinitions):
                 f"got {self.identity.value!r}; 'service' and the pair {self._called('username')} and "
                 f"{self._called('password')} go together, and with no other identity",
             )
-        if (self.client_cert is None) != (self.client_key is None):
-            raise self._wrong("client_cert", f"takes a file together with {self._called('client_key')}, or neither")
+        names = (f"{self.place}{self._called('client_cert')}", self._called("client_key"))
+        check_key_pair(self.client_cert, self.client_key, names)
         bare = [other for other in self.fallbacks if other.startswith("http://")]
         if bare and self.url.startswith("https://"):
             # An attacker who blocks the first address would get the logins for the second one in clear text.
@@ -53,11 +53,6 @@ class UpstreamSettings(UpstreamDefinitions):
                 "max_connections",
                 f"got {self.max_connections}; takes WORKERS ({workers}) or more, because the workers share them",
             )
-
-    def check_files(self) -> None:
-        if self.client_cert and self.client_key:
-            names = f"{self.place}{self._called('client_cert')}, {self._called('client_key')}"
-            check_key_pair(self.client_cert, self.client_key, names)
 
     def _called(self, name: str) -> str:
         return name if self.place else VARIABLES[name]
@@ -103,9 +98,8 @@ class Settings(ServiceDefinitions):
     upstreams: tuple[UpstreamSettings, ...] = (UpstreamSettings(),)
 
     def check(self) -> None:
-        """Raises ValueError where values contradict each other."""
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("TLS_CERT: takes a file together with TLS_KEY, or neither")
+        """Raises ValueError where values contradict each other, or a file does not hold what its setting takes."""
+        check_key_pair(self.tls_cert, self.tls_key, ("TLS_CERT", "TLS_KEY"))
         for one in self.upstreams:
             one.check(self.workers)
         self.cache_policy  # noqa: B018 - raises where the times or the upstreams contradict each other
@@ -121,13 +115,6 @@ class Settings(ServiceDefinitions):
                 f"UPSTREAM_IDENTITY: got 'service' without ACCOUNTS on HOST {self.host!r}: everyone who reaches this "
                 "service would read your private content; takes ACCOUNTS, a loopback HOST, or ALLOW_EVERYONE=true"
             )
-
-    def check_files(self) -> None:
-        """Raises ValueError where a file does not hold what its setting takes."""
-        if self.tls_cert and self.tls_key:
-            check_key_pair(self.tls_cert, self.tls_key, "TLS_CERT, TLS_KEY")
-        for one in self.upstreams:
-            one.check_files()
         if path := self.htpasswd_file:
             try:
                 read_htpasswd(path, self.accounts)

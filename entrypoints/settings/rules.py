@@ -9,7 +9,7 @@ from domain.cache_policy import FreshnessRule
 from domain.patterns import RepositoryPattern, TagPattern
 from domain.upstreams import Upstream
 from entrypoints.settings.schema import Parser, Refusal, check_keys, keys_of, read, setting
-from entrypoints.settings.values import decimal
+from entrypoints.settings.values import number
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def _tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T
 
 
 REPOSITORIES = _listed("a list of patterns of repositories", RepositoryPattern)
-TTL = decimal(0, 31_536_000)
+TTL = number(float, 0, 31_536_000, "seconds")
 
 
 @dataclass(frozen=True)

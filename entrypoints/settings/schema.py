@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,7 +20,9 @@ class Refusal(ValueError):
 
 @dataclass(frozen=True)
 class Parser(Generic[T_co]):
-    """`takes` describes the values that `parse` accepts. For any other value `parse` raises ValueError."""
+    """`takes` describes the values that `parse` accepts. For any other value `parse` raises
+    ValueError or LookupError.
+    """
 
     takes: str
     parse: Callable[[Any], T_co]
@@ -60,23 +62,18 @@ def definitions_of(kind: type) -> dict[str, Definition]:
     return {one.name: one.metadata["definition"] for one in fields(kind) if "definition" in one.metadata}
 
 
-def default_of(kind: type, name: str) -> object:
-    """None where the default is computed."""
-    return next(None if one.default is MISSING else one.default for one in fields(kind) if one.name == name)
-
-
 def keys_of(kind: type) -> frozenset[str]:
     """The names under which values of these settings can be given."""
     found = definitions_of(kind)
     return frozenset(found) | {f"{name}_file" for name, one in found.items() if one.is_secret}
 
 
-def check_keys(given: Iterable[str], known: Collection[str]) -> None:
-    """Raises ValueError for a key that is not known."""
+def check_keys(given: Iterable[str], known: Collection[str], where: str = "") -> None:
+    """Raises ValueError for a key that is not known. `where` is what its message begins with."""
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise ValueError(f"{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
+            raise ValueError(f"{where}{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
 
 
 def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] = str) -> T:
@@ -91,7 +88,7 @@ def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] =
             continue
         try:
             values[name] = one.parser.parse(given[name])
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             reason = str(error) if isinstance(error, Refusal) else f"takes {one.parser.takes}"
             got = "" if one.is_secret or one.may_hold_secret else shown(name, given[name])
             # The cause may hold a secret.

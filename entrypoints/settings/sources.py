@@ -68,10 +68,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not text.strip():
         # As with accounts, this is more likely the output of a command that failed.
         raise ValueError(f"CONFIG: got {str(path)!r}, which is empty; takes the path of a TOML file")
-    try:
-        check_keys(document, KNOWN_NAMES - {"config"})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    check_keys(document, KNOWN_NAMES - {"config"}, f"{path}: ")
     return document
 
 
@@ -99,7 +96,6 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
         settings = replace(service, upstreams=(only,))
     try:
         settings.check()
-        settings.check_files()
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
     return settings
@@ -131,10 +127,7 @@ def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) ->
         if not isinstance(entry, str | dict):
             raise ValueError(f"{where}upstreams: entry {position}: takes a registry's name or a table")
         table = {"name": entry} if isinstance(entry, str) else entry
-        try:
-            check_keys(table, keys_of(UpstreamSettings))
-        except ValueError as error:
-            raise ValueError(f"{where}upstreams: entry {position}: {error}") from error
+        check_keys(table, keys_of(UpstreamSettings), f"{where}upstreams: entry {position}: ")
         name = str(table.get("name", "")).strip().lower()
         place = f"upstream {name if HOST.fullmatch(name) else position}: "
         values = {**_known_values(name, table), **table}

@@ -19,6 +19,7 @@ from entrypoints.settings.files import check_authorities, check_is_file
 from entrypoints.settings.schema import Parser, Refusal
 from entrypoints.version import NAME
 
+N = TypeVar("N", int, float)
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -94,26 +95,18 @@ def choice(*values: str) -> Parser[str]:
     return scalar(f"{', '.join(values[:-1])} or {values[-1]}", lambda text: _demand(text, text in values))
 
 
-def whole(low: int, high: int, unit: str = "a number") -> Parser[int]:
-    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(number := int(text), low <= number <= high))
-
-
-def decimal(low: float, high: float, unit: str = "seconds") -> Parser[float]:
-    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(number := float(text), low <= number <= high))
+def number(kind: Callable[[str], N], low: int, high: int, unit: str = "a number") -> Parser[N]:
+    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(value := kind(text), low <= value <= high))
 
 
 def above_zero(high: int, unit: str) -> Parser[float]:
-    return scalar(f"{unit}, up to {high}", lambda text: _demand(number := float(text), 0 < number <= high))
+    return scalar(f"{unit}, up to {high}", lambda text: _demand(value := float(text), 0 < value <= high))
 
 
 def _demand(value: T, is_good: object) -> T:
     if not is_good:
         raise ValueError
     return value
-
-
-def _flag(text: str) -> bool:
-    return _demand(_FLAGS.get(text.lower(), False), text.lower() in _FLAGS)
 
 
 def _address(text: str) -> str:
@@ -236,7 +229,7 @@ def is_loopback(host: str) -> bool:
 
 
 TEXT = scalar("a text", str)
-FLAG = scalar("true or false", _flag)
+FLAG = scalar("true or false", lambda text: _FLAGS[text.lower()])
 FILE = scalar("the path of a file", Path)
 PEM_FILE = scalar("the path of a PEM file", _pem_path)
 AUTHORITIES = scalar("the path of a PEM file", _authorities)

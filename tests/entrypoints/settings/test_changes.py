@@ -1,6 +1,5 @@
 """What becomes of a running service's settings when they are read anew."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.changes import Change, change_of
 from entrypoints.settings.sources import build_settings
+from tests.e2e.certificates import make_authority
 from tests.entrypoints.service import basic
 from tests.fakes.parts import SECRET, settings_of
 
@@ -50,14 +50,14 @@ def test_rules_of_another_host_do_not_come_into_force_on_this_one() -> None:
         changed({"host": "0.0.0.0", "accounts": ENTRY, **login}, {"host": "127.0.0.1", **login})
 
 
-def with_paths(settings: Settings, certificate: str | None, key: str | None) -> Settings:
-    paths = {"tls_cert": Path(certificate) if certificate else None, "tls_key": Path(key) if key else None}
-    return replace(settings, **paths)
+def with_tls(folder: Path) -> Settings:
+    folder.mkdir()
+    pair = make_authority(folder).server
+    return settings_of(tls_cert=pair.certificate, tls_key=pair.key)
 
 
-def test_tls_begins_and_ends_with_a_restart_but_its_files_may_be_others() -> None:
-    plain = settings_of()
-    secure, other = with_paths(plain, "/a.crt", "/a.key"), with_paths(plain, "/b.crt", "/b.key")
+def test_tls_begins_and_ends_with_a_restart_but_its_files_may_be_others(tmp_path: Path) -> None:
+    plain, secure, other = settings_of(), with_tls(tmp_path / "a"), with_tls(tmp_path / "b")
     for before, after in ((plain, secure), (secure, plain)):
         change = change_of(before, after)
         assert change.held_back == ("TLS_CERT", "TLS_KEY")
