@@ -22,7 +22,7 @@ _PORTION = 1024 * 1024
 class Eviction:
     """Keeps content and drafts below the bound. What is removed stays readable to whoever has it open."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what lies there, what it was used for, and the rule; the container names them
+    def __init__(
         self,
         store: ContentStore,
         maintenance: StorageMaintenance,

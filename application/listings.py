@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
-from application.access.access_request import Caller, Purpose, Right, Wish
+from application.access.access_request import Access, AccessRequest, Caller, PullAccess, Purpose
 from application.access.authorize import Authorize
 from application.access.challenges import Challenges
 from application.access.pull_rules import PullRules
@@ -15,7 +15,6 @@ from domain.documents import all_members_of, members_of, print_json, print_membe
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
-from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_NAMING, Naming, Upstream
 from domain.uri import percent_encoded
 from domain.warning_headers import warning
@@ -50,22 +49,19 @@ class Listings:
     def __init__(
         self,
         authorize: Authorize,
-        refusals: Challenges,
-        upstreams: UpstreamTable,
+        challenges: Challenges,
         registry: UpstreamRegistry,
         rules: PullRules,
     ) -> None:
         self._authorize = authorize
-        self._refusals = refusals
-        self._upstreams = upstreams
+        self._challenges = challenges
         self._registry = registry
         self._rules = rules
 
     async def tags(self, caller: Caller, name: RepositoryName, query: Query, naming: Naming = NO_NAMING) -> Listing:
         """One page of the tags of a repository, under the name that the client uses."""
-        source = self._upstreams.source_of(name, naming)
-        right = await self._authorize(Wish.to_read(caller, source, name, Purpose.LISTING))
-        page = await self._page(right, Resource.tags(source, query), ("application/json",))
+        async with self._authorize.repository(caller, name, naming, Purpose.LISTING) as access:
+            page = await self._page(access, Resource.tags(access.source, query), ("application/json",))
         found = _list_of(page.content, "tags")
         if found.get("tags") and scalar_of(found.get("name")) == str(name):
             return page
@@ -81,8 +77,8 @@ class Listings:
         Its Link leads on from a name, which must be none of those either. Where it would be, the next page is joined
         to this one, which may then be a long one.
         """
-        right = await self._authorize(Wish.to_list_repositories(caller, upstream, purpose))
-        page, names, hidden = await self._catalog(right, upstream, query)
+        access = await self._authorize.access(AccessRequest.to_list_repositories(caller, upstream, purpose))
+        page, names, hidden = await self._catalog(access, upstream, query)
         if names is None:
             return page
         size, is_changed = len(page.content), bool(hidden)
@@ -90,7 +86,7 @@ class Listings:
             following = tuple(parse_qsl(page.next_query or ""))
             if hidden.isdisjoint(value for _, value in following):
                 return _with_repositories(page, names) if is_changed else page
-            another, more, hidden = await self._catalog(right, upstream, following)
+            another, more, hidden = await self._catalog(access, upstream, following)
             size += len(another.content)
             if size > MANIFEST_LIMIT:
                 break
@@ -103,18 +99,18 @@ class Listings:
         self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
     ) -> Listing:
         """The manifests that refer to this one, as an OCI index."""
-        source = self._upstreams.source_of(name, naming)
-        right = await self._authorize(Wish.to_read(caller, source, name))
-        page = await self._page(right, Resource.referrers(source, digest, query), (INDEX_MEDIA_TYPE,))
+        async with self._authorize.repository(caller, name, naming) as access:
+            page = await self._page(access, Resource.referrers(access.source, digest, query), (INDEX_MEDIA_TYPE,))
         return replace(page, content=check_index(page.content), media_type=INDEX_MEDIA_TYPE)
 
     async def _catalog(
-        self, right: Right, upstream: Upstream, query: Query
+        self, access: Access, upstream: Upstream, query: Query
     ) -> tuple[Listing, list[str] | None, frozenset[str]]:
         """A page, the names on it that the caller is shown, and those that are left out. The names are None where none
         could be left out; the page is then complete.
         """
-        page = await self._page(right, Resource.catalog(upstream, query), ("application/json",))
+        with self._challenges.by_upstream(access):
+            page = await self._page(access, Resource.catalog(upstream, query), ("application/json",))
         found = _list_of(page.content, "repositories")
         if "repositories" not in found:
             page = replace(page, content=_printed(page.content, found, {"repositories": _EMPTY}))
@@ -123,16 +119,15 @@ class Listings:
         names = _names_in(found.get("repositories", _EMPTY))
         shown, hidden = [], set()
         async for name in in_slices(names):
-            if self._rules.shows(right.gate, name):
+            if self._rules.shows(access.check, name):
                 shown.append(name)
             else:
                 hidden.add(name)
         return page, shown, frozenset(hidden)
 
-    async def _page(self, right: Right, resource: Resource, accept: tuple[str, ...]) -> Listing:
-        with self._refusals.by_upstream(right):
-            async with self._registry.open(UpstreamRequest(resource, right.upstream, accept=accept)) as answer:
-                content, metadata = await answer.read(MANIFEST_LIMIT), answer.metadata
+    async def _page(self, access: Access | PullAccess, resource: Resource, accept: tuple[str, ...]) -> Listing:
+        async with self._registry.open(UpstreamRequest(resource, access.credentials, accept=accept)) as answer:
+            content, metadata = await answer.read(MANIFEST_LIMIT), answer.metadata
         page = Listing(
             content,
             next_query=following_query(next_link(metadata.link), resource.query),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
-from application.access.access_request import Caller, Purpose, Wish
+from application.access.access_request import AccessRequest, Caller, Purpose
 from application.access.authorize import Authorize
 from application.access.pull_rules import PullRules
 from application.concurrency import in_slices
@@ -49,9 +49,11 @@ class Search:
 
     async def _found(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         if upstream.search_url:
-            right = await self._authorize(Wish.to_list_repositories(caller, upstream, Purpose.SEARCH))
+            access = await self._authorize.access(AccessRequest.to_list_repositories(caller, upstream, Purpose.SEARCH))
             found = await self._search.search(upstream, term, limit)
-            return tuple(one for one in found if not self._rules.hide_names or self._rules.shows(right.gate, one.name))
+            return tuple(
+                one for one in found if not self._rules.hide_names or self._rules.shows(access.check, one.name)
+            )
         return await self._match_catalog(caller, upstream, term.lower(), limit)
 
     async def _match_catalog(

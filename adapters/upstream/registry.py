@@ -73,8 +73,10 @@ class HttpUpstreamRegistry:
         self._logins = logins
         self._failover = failover
 
-    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
-        ask = partial(self._ping, right, is_probe=is_probe)
+    async def ping(
+        self, upstream: Upstream, credentials: UpstreamCredentials, *, is_probe: bool = False
+    ) -> PingResponse:
+        ask = partial(self._ping, credentials, is_probe=is_probe)
         if not upstream.fallbacks:
             return await ask(upstream)
         return await self._failover.first(upstream, ask)
@@ -86,13 +88,18 @@ class HttpUpstreamRegistry:
         return self._failover.opened(upstream, partial(self._open, fetch))
 
     async def _ping(
-        self, right: UpstreamCredentials, endpoint: Upstream, check: Check | None = None, *, is_probe: bool = False
+        self,
+        credentials: UpstreamCredentials,
+        endpoint: Upstream,
+        check: Check | None = None,
+        *,
+        is_probe: bool = False,
     ) -> PingResponse:
         address = URL(f"{endpoint.url}/v2/", encoded=True)
         request = Request("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
         said_at = None
         try:
-            async with self._authorized(request, endpoint, right, None) as response:
+            async with self._authorized(request, endpoint, credentials, None) as response:
                 said_at = parse_http_date(response.header("Date"))
                 await _check_ping(response)
                 return PingResponse(accepted=True, said_at=said_at)
@@ -118,7 +125,7 @@ class HttpUpstreamRegistry:
             may_be_empty=resource.may_be_empty,
             check=check,
         )
-        async with self._authorized(request, endpoint, fetch.right, resource.scope) as response:
+        async with self._authorized(request, endpoint, fetch.credentials, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
             _check_content(response, resource)
@@ -129,9 +136,9 @@ class HttpUpstreamRegistry:
 
     @asynccontextmanager
     async def _authorized(
-        self, request: Request, endpoint: Upstream, right: UpstreamCredentials, wanted: Scope | None
+        self, request: Request, endpoint: Upstream, credentials: UpstreamCredentials, wanted: Scope | None
     ) -> AsyncIterator[Response]:
-        """The answer to the request made with this right; for a session of ours, a challenge is answered first.
+        """The answer to the request made with these credentials; for a session of ours, a challenge is answered first.
 
         A login is remembered for each endpoint: another one may challenge in another way. What a caller passes goes
         to each as it is.
@@ -143,11 +150,11 @@ class HttpUpstreamRegistry:
         the registry's clock may be behind that of its token server, and then the token is not valid yet.
         """
         client = self._clients.of(endpoint)
-        if isinstance(right, ForwardedCredentials):
-            async with client.request(request.with_authorization(right.raw)) as response:
+        if isinstance(credentials, ForwardedCredentials):
+            async with client.request(request.with_authorization(credentials.raw)) as response:
                 yield response
             return
-        key = LoginKey(endpoint, right.credentials, wanted)
+        key = LoginKey(endpoint, credentials.login, wanted)
         sent = self._logins.remembered(key)
         refusal: RegistryError | None = None
         for authorization in dict.fromkeys((sent, None)):

@@ -1,17 +1,14 @@
-"""Who wants what, and with whose right it is then asked of the upstream."""
+"""What a caller asks for, and the access that was granted: with whose credentials the upstream is asked."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from application.ports.upstream import (
-    ForwardedCredentials,
-    SessionCredentials,
-    UpstreamCredentials,
-    mirror_credentials,
-)
+from application.ports.index import CallerIdentity
+from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamCredentials
 from domain.access import ANONYMOUS, NO_SCOPES, Credentials, Scope, ScopeSet
 from domain.authorization import Authorization, Basic, Unreadable
 from domain.names import RepositoryName
+from domain.records import CallerId
 from domain.trust import TrustRow, UpstreamAuth
 from domain.upstreams import Source, Upstream
 
@@ -20,8 +17,8 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent the request. `realm` is the absolute address of our token endpoint as this caller reaches it,
-    `address` the caller's own. `is_operator`: it is no client, but whoever runs this service, at its own machine.
+    """The sender of a request. `realm` is the absolute address of this mirror's token endpoint as the caller reaches
+    it, `address` the caller's own address. `is_operator`: the request comes from the command line of this machine.
     """
 
     authorization: Authorization | None
@@ -31,7 +28,7 @@ class Caller:
 
 
 class Purpose(Enum):
-    """What a right is wanted for; listings are given more freely than content."""
+    """What the access is for. The trust table grants listings more freely than content."""
 
     PING = auto()
     LISTING = auto()
@@ -40,10 +37,10 @@ class Purpose(Enum):
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a caller wants. `shown` is the scope in the client's own words; `needed` holds those that a token may be
-    for: clients ask by words of their own, by those of our challenge, or by the name at the source. `source` is None
-    where no repository is meant.
+class AccessRequest:
+    """What a caller wants to do at an upstream. A token must cover `needed`: clients ask for scopes in their own terms,
+    in the terms of the mirror's challenge, or by the name at the upstream. `shown` is the scope in the client's own
+    terms, for messages. `source` is None where no repository is meant.
     """
 
     caller: Caller
@@ -54,46 +51,38 @@ class Wish:
     source: Source | None = None
 
     @classmethod
-    def to_ping(cls, caller: Caller, upstream: Upstream) -> "Wish":
+    def to_ping(cls, caller: Caller, upstream: Upstream) -> "AccessRequest":
         return cls(caller, upstream, Purpose.PING)
 
     @classmethod
-    def to_read(
-        cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose = Purpose.CONTENT
-    ) -> "Wish":
+    def to_read(cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose) -> "AccessRequest":
         """To read a repository that the client calls `name`."""
         shown = Scope.pull(name)
         needed = ScopeSet.of((source.pull_scope, shown))
         return cls(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source)
 
     @classmethod
-    def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose = Purpose.LISTING) -> "Wish":
+    def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose) -> "AccessRequest":
         scopes = ScopeSet((Scope.search() if purpose is Purpose.SEARCH else Scope.catalog(),))
         return cls(caller, upstream, purpose, scopes, scopes)
 
 
 @dataclass(frozen=True)
-class Gate:
-    """A wish before the rules of the trust row that applies to it. `account`: whose login or token has been checked
-    here, where the row checks accounts at all.
+class AccessCheck:
+    """A request under the rules of the trust row that applies to it. `auth` is how the upstream authenticates.
+    `account` is the account that the login or the token belongs to, where the row checks accounts.
     """
 
-    wish: Wish
+    request: AccessRequest
     row: TrustRow
     auth: UpstreamAuth
     account: str = ANONYMOUS
 
-    def caller_passes(self, right: UpstreamCredentials, ends_at: float = FOREVER) -> "Right":
-        return Right(self, right, is_mirrors=False, ends_at=ends_at)
-
-    def mirror_passes(self, ends_at: float = FOREVER) -> "Right":
-        return Right(self, mirror_credentials(self.wish.upstream), is_mirrors=True, ends_at=ends_at)
-
 
 @dataclass(frozen=True)
 class RelayedLogin:
-    """What a caller at `address` wants to be at the upstream: credentials, or a text that stands for them, as a refresh
-    token (RFC 6749 section 6) and an Authorization that this service cannot read.
+    """A login that a caller at `address` uses at the upstream: credentials, or a text that stands for them, such as a
+    refresh token (RFC 6749 section 6) or an Authorization header that this service cannot read.
     """
 
     upstream: Upstream
@@ -102,21 +91,25 @@ class RelayedLogin:
 
 
 @dataclass(frozen=True)
-class Right:
-    """A granted wish. `is_mirrors`: the upstream is asked with a right of ours, not of the caller's. `ends_at`: until
-    when the token of ours that opened the gate is good, in seconds since 1970.
+class Access:
+    """A granted request. The upstream is asked with `credentials`; `is_mirrors`: they are the mirror's own, the same
+    for all callers. `ends_at`: the end of the mirror's token that the caller sent, in seconds since 1970.
     """
 
-    gate: Gate
-    upstream: UpstreamCredentials
+    check: AccessCheck
+    credentials: UpstreamCredentials
     is_mirrors: bool
     ends_at: float = FOREVER
 
     @property
+    def request(self) -> AccessRequest:
+        return self.check.request
+
+    @property
     def login(self) -> RelayedLogin | None:
-        """The caller's login that goes upstream with it; None where it sends none, a token, or the mirror's own."""
-        caller, upstream = self.gate.wish.caller, self.gate.wish.upstream
-        match self.upstream, caller.authorization:
+        """The caller's login that goes upstream; None for a token, for no login, and for the mirror's own login."""
+        caller, upstream = self.request.caller, self.request.upstream
+        match self.credentials, caller.authorization:
             case _ if self.is_mirrors:
                 return None
             case SessionCredentials(Credentials() as credentials), _:
@@ -126,3 +119,19 @@ class Right:
             case ForwardedCredentials(str()), Unreadable(raw):
                 return RelayedLogin(upstream, raw, caller.address)
         return None
+
+
+@dataclass(frozen=True)
+class PullAccess:
+    """Access to one repository: which caller asks, about which source, with which credentials upstream. `is_mirrors`:
+    the credentials are the mirror's own, the same for all callers.
+    """
+
+    identity: CallerIdentity
+    credentials: UpstreamCredentials
+    source: Source
+    is_mirrors: bool = False
+
+    @property
+    def caller(self) -> CallerId:
+        return self.identity.caller

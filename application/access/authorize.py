@@ -1,161 +1,211 @@
-"""Authorize: who calls, may they, and with whose right is the upstream asked."""
+"""Authorize: who calls, what the caller may do, and with whose credentials the upstream is asked."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from application.access.access_request import Gate, Purpose, Right, Wish
+from application.access.access_request import FOREVER, Access, AccessCheck, AccessRequest, Caller, PullAccess, Purpose
+from application.access.caller import CallerIdentities
 from application.access.challenges import Challenges
 from application.access.check_account import CheckAccount
 from application.access.pull_rules import PullRules
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
 from application.ports.telemetry import current_record
-from application.ports.upstream import ForwardedCredentials, SessionCredentials
+from application.ports.upstream import (
+    ForwardedCredentials,
+    SessionCredentials,
+    UpstreamCredentials,
+    mirror_credentials,
+)
 from domain.access import Account
 from domain.authorization import Basic, Bearer, Unreadable
+from domain.names import RepositoryName
 from domain.token_verifier import TokenVerifier
 from domain.tokens import TokenKind, TokenRefused, VerifiedToken
 from domain.trust import BareRule, BasicRule, BearerRule
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Naming
 
-_NOBODY = SessionCredentials(None)
+_ANONYMOUS = SessionCredentials(None)
 
 
 class Authorize:
-    """Applies the trust row's rules to a caller; the gate that every resource stands behind."""
+    """Applies the rules of the trust row and the operator's access rules to a caller. Every resource needs it."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what each kind of Authorization is checked with; the container names them
+    def __init__(
         self,
+        *,
+        upstreams: UpstreamTable,
         upstream_auth: UpstreamAuthCache,
         accounts: CheckAccount,
         verifier: TokenVerifier,
-        refusals: Challenges,
+        challenges: Challenges,
         rules: PullRules,
         logins: RelayedLogins,
+        identities: CallerIdentities,
     ) -> None:
+        self._upstreams = upstreams
         self._upstream_auth = upstream_auth
         self._accounts = accounts
         self._verifier = verifier
-        self._refusals = refusals
+        self._challenges = challenges
         self._rules = rules
         self._logins = logins
+        self._identities = identities
 
-    async def __call__(self, wish: Wish) -> Right:
-        """The right to fulfil the wish. Raises Unauthorized with the challenges of the row, Denied by the rules, or
+    @asynccontextmanager
+    async def repository(
+        self, caller: Caller, name: RepositoryName, naming: Naming, purpose: Purpose = Purpose.CONTENT
+    ) -> AsyncIterator[PullAccess]:
+        """Access to the repository that the client calls `name`. Within the context, an upstream's refusal of the
+        caller becomes the mirror's. Raises what `access` raises, and NameUnknown for a registry
+        that this mirror does not have.
+        """
+        source = self._upstreams.source_of(name, naming)
+        access = await self.access(AccessRequest.to_read(caller, source, name, purpose))
+        with self._challenges.by_upstream(access):
+            identity = await self._identities.of(access)
+            yield PullAccess(identity, access.credentials, source, access.is_mirrors)
+
+    async def access(self, request: AccessRequest) -> Access:
+        """Access for this request. Raises Unauthorized with the challenges of the row, Denied by the access rules, or
         TooManyAttempts.
         """
-        row, auth = await self._upstream_auth.row(wish.upstream, of_host=wish.purpose is Purpose.PING)
-        right = await self._let_in(Gate(wish, row, auth))
-        self._rules.check(right.gate)
-        await self._prove_login(right)
-        return right
+        row, auth = await self._upstream_auth.row(request.upstream, of_host=request.purpose is Purpose.PING)
+        access = await self._checked(AccessCheck(request, row, auth))
+        await self._prove_login(access)
+        return access
 
-    async def _prove_login(self, right: Right) -> None:
-        """A login that this right sends upstream is right there, or not yet decided. Raises Unauthorized with the
+    async def _prove_login(self, access: Access) -> None:
+        """Have the upstream check a caller's login before it is used for anything else. Raises Unauthorized with the
         challenges of the row, or TooManyAttempts.
         """
-        wish = right.gate.wish
-        # Where a ping is wanted, that ping is the proof; see AnswerPing.
-        login = None if wish.purpose is Purpose.PING or wish.caller.is_operator else right.login
+        request = access.request
+        # For a ping, the ping itself is the proof; see AnswerPing.
+        login = None if request.purpose is Purpose.PING or request.caller.is_operator else access.login
         if login is not None:
-            with self._refusals.by_upstream(right, is_proof=True):
-                await self._logins.prove(login, right.upstream)
+            with self._challenges.by_upstream(access, is_proof=True):
+                await self._logins.prove(login, access.credentials)
 
-    async def _let_in(self, gate: Gate) -> Right:
-        match gate.wish.caller.authorization:
+    async def _checked(self, check: AccessCheck) -> Access:
+        match check.request.caller.authorization:
             case None:
-                return self._bare(gate)
+                return self._without_authorization(check)
             case Bearer() as bearer:
-                return self._bearer(gate, bearer)
+                return self._with_token(check, bearer)
             case Basic() as basic:
-                return await self._basic(gate, basic)
+                return await self._with_login(check, basic)
             case Unreadable(raw):
-                if gate.row.bare is BareRule.PASS:
-                    return gate.caller_passes(ForwardedCredentials(raw))
-                raise self._refusals.by_us(gate, "the Authorization header cannot be read")
+                if check.row.bare is BareRule.PASS:
+                    return self._as_caller(check, ForwardedCredentials(raw))
+                raise self._challenges.by_us(check, "the Authorization header cannot be read")
 
-    def _bare(self, gate: Gate) -> Right:
-        purpose = gate.wish.purpose
-        match gate.row.bare:
+    def _without_authorization(self, check: AccessCheck) -> Access:
+        purpose = check.request.purpose
+        match check.row.bare:
             case BareRule.PASS:
-                return gate.caller_passes(ForwardedCredentials())
+                return self._as_caller(check, ForwardedCredentials())
             case BareRule.OPEN if purpose is not Purpose.PING:
-                return gate.mirror_passes()
+                return self._as_mirror(check)
             case BareRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
-                return gate.caller_passes(_NOBODY)
+                return self._as_caller(check, _ANONYMOUS)
             case _:
-                # A challenge on a 200 does nothing in real clients: they authenticate on 401 only.
-                raise self._refusals.by_us(gate, "authentication required")
+                # Clients ignore a challenge on a 200: they authenticate on 401 only.
+                raise self._challenges.by_us(check, "authentication required")
 
-    def _bearer(self, gate: Gate, bearer: Bearer) -> Right:
+    def _with_token(self, check: AccessCheck, bearer: Bearer) -> Access:
         kind = self._verifier.kind_of(bearer.token)
         try:
-            match gate.row.bearer, kind:
+            match check.row.bearer, kind:
                 case BearerRule.PASS, _:
-                    return gate.caller_passes(ForwardedCredentials(bearer.raw))
+                    return self._as_caller(check, ForwardedCredentials(bearer.raw))
                 case BearerRule.OURS | BearerRule.OURS_OR_PASS | BearerRule.EITHER_OF_OURS, TokenKind.OURS:
-                    return self._own_token(gate, bearer.token)
+                    return self._with_own_token(check, bearer.token)
                 case BearerRule.COUNTERSIGNED | BearerRule.EITHER_OF_OURS, TokenKind.COUNTERSIGNED:
-                    return self._countersigned_token(gate, bearer.token)
-                case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(gate):
-                    return gate.caller_passes(ForwardedCredentials(bearer.raw))
+                    return self._with_countersigned_token(check, bearer.token)
+                case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(check):
+                    return self._as_caller(check, ForwardedCredentials(bearer.raw))
         except TokenRefused as refused:
-            raise self._refusals.by_us(gate, refused.reason, refused.error) from None
-        raise self._refusals.by_us(gate, "the token is none that this service takes here", "invalid_token")
+            raise self._challenges.by_us(check, refused.reason, refused.error) from None
+        raise self._challenges.by_us(check, "this service does not accept this kind of token here", "invalid_token")
 
-    def _own_token(self, gate: Gate, token: str) -> Right:
-        verified = self._verifier.verify_own(token)
-        gate = self._of_owner(gate, verified)
-        if gate.row.relays:
-            # Where the upstream signs the tokens, one of ours stands for the anonymous caller and no more.
-            return gate.caller_passes(_NOBODY, verified.expires_at)
-        return gate.mirror_passes(verified.expires_at)
+    def _with_own_token(self, check: AccessCheck, text: str) -> Access:
+        token = self._verifier.verify_own(text)
+        check = self._with_owner(check, token)
+        if check.row.relays:
+            # Where the upstream signs the tokens, a token of the mirror stands for the anonymous caller only.
+            return self._as_caller(check, _ANONYMOUS, token)
+        return self._as_mirror(check, token)
 
-    def _countersigned_token(self, gate: Gate, text: str) -> Right:
+    def _with_countersigned_token(self, check: AccessCheck, text: str) -> Access:
         token = self._verifier.verify_countersigned(text)
-        gate = self._of_owner(gate, token)
-        if not gate.row.relays:
-            return gate.mirror_passes(token.expires_at)
-        if token.upstream != gate.wish.upstream.url:
-            # What one registry gave is no other's business.
+        check = self._with_owner(check, token)
+        if not check.row.relays:
+            return self._as_mirror(check, token)
+        # A token without the upstream's part was given while the upstream was unreachable, for public content.
+        credentials = ForwardedCredentials(f"Bearer {token.upstream_token}") if token.upstream_token else _ANONYMOUS
+        access = self._as_caller(check, credentials, token)
+        if token.upstream != check.request.upstream.url:
             raise TokenRefused("invalid_token", "the token is for another registry")
-        # Without an upstream's half it was given while the upstream could not be asked: for what is everybody's.
-        right = ForwardedCredentials(f"Bearer {token.upstream_token}") if token.upstream_token else _NOBODY
-        return gate.caller_passes(right, token.expires_at)
+        return access
 
-    def _of_owner(self, gate: Gate, token: VerifiedToken) -> Gate:
-        """The gate, now that the token's owner stands before it. Raises TokenRefused."""
-        if gate.row.checks_accounts:
+    def _with_owner(self, check: AccessCheck, token: VerifiedToken) -> AccessCheck:
+        """The check with the token's account. Raises TokenRefused."""
+        if check.row.checks_accounts:
             if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
                 raise TokenRefused("invalid_token", "the token's account was removed or has another password now")
-            # Only here: where accounts are not checked, a token of other days may name one that nobody checked.
-            gate = replace(gate, account=token.account)
+            # Where accounts are not checked, an older token may still name an account that was never checked.
+            check = replace(check, account=token.account)
         current_record().passed(token.account, token.account_stamp)
-        # Before the token's scopes: who is told that a token does not suffice fetches the next one, in vain.
-        self._rules.check(gate)
-        token.require(gate.wish.needed)
-        return gate
+        return check
 
-    async def _basic(self, gate: Gate, basic: Basic) -> Right:
-        rule = gate.row.basic
+    async def _with_login(self, check: AccessCheck, basic: Basic) -> Access:
+        rule = check.row.basic
         if rule is BasicRule.PASS:
-            return gate.caller_passes(ForwardedCredentials(basic.raw))
-        if rule is BasicRule.REFUSE and gate.wish.purpose is Purpose.SEARCH:
-            # docker sends the login that it has, whether a search wants one or not. It goes no further.
-            return self._bare(gate)
-        address = gate.wish.caller.address
+            return self._as_caller(check, ForwardedCredentials(basic.raw))
+        if rule is BasicRule.REFUSE and check.request.purpose is Purpose.SEARCH:
+            # docker sends the login that it has, whether the search needs one or not. The login is not used.
+            return self._without_authorization(check)
+        address = check.request.caller.address
         account = None if rule is BasicRule.REFUSE else await self._accounts(basic.credentials, address)
         if account is None:
-            raise self._refusals.by_us(gate, "authentication required")
+            raise self._challenges.by_us(check, "authentication required")
         current_record().passed(account.name, account.stamp)
-        gate = replace(gate, account=account.name)
+        check = replace(check, account=account.name)
         match rule:
             case BasicRule.ACCOUNT_EXCHANGED:
-                return gate.caller_passes(SessionCredentials(basic.credentials))
+                return self._as_caller(check, SessionCredentials(basic.credentials))
             case BasicRule.ACCOUNT_PASSED:
-                return gate.caller_passes(ForwardedCredentials(basic.raw))
+                return self._as_caller(check, ForwardedCredentials(basic.raw))
             case _:
-                return gate.mirror_passes()
+                return self._as_mirror(check)
+
+    def _as_mirror(self, check: AccessCheck, token: VerifiedToken | None = None) -> Access:
+        """Access with the mirror's own credentials."""
+        credentials = mirror_credentials(check.request.upstream)
+        return self._granted(check, credentials, token, is_mirrors=True)
+
+    def _as_caller(
+        self, check: AccessCheck, credentials: UpstreamCredentials, token: VerifiedToken | None = None
+    ) -> Access:
+        """Access with credentials that the caller brought, or that stand for this caller."""
+        return self._granted(check, credentials, token, is_mirrors=False)
+
+    def _granted(
+        self, check: AccessCheck, credentials: UpstreamCredentials, token: VerifiedToken | None, *, is_mirrors: bool
+    ) -> Access:
+        """Raises Denied by the access rules, TokenRefused where the token does not cover the request."""
+        # The rules come before the token's scopes: a client fetches another token when its scopes do not suffice, which
+        # would be in vain.
+        self._rules.check(check)
+        if token is not None:
+            token.require(check.request.needed)
+        return Access(check, credentials, is_mirrors, token.expires_at if token else FOREVER)
 
 
-def _asks_open_upstream_for_login(gate: Gate) -> bool:
-    """An upstream that asks for nothing takes any text; to a login that would say "your token is good"."""
-    return gate.wish.purpose is Purpose.PING and gate.row.bare is BareRule.OPEN
+def _asks_open_upstream_for_login(check: AccessCheck) -> bool:
+    """Whether a ping is to prove a token at an upstream that asks for none. Such an upstream accepts any text, and the
+    client would believe that its token is good.
+    """
+    return check.request.purpose is Purpose.PING and check.row.bare is BareRule.OPEN

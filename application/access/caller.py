@@ -1,46 +1,30 @@
-"""Callers: who it is that calls, as far as an upstream's word to one caller must not serve another."""
+"""The identity of a caller. What an upstream grants to one caller must not be given to another."""
 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from application.access.access_request import FOREVER, Right
+from application.access.access_request import FOREVER, Access
 from application.concurrency import LruCache
 from application.ports.index import CallerIdentity, TokenStore
-from application.ports.upstream import ForwardedCredentials, UpstreamCredentials
+from application.ports.upstream import ForwardedCredentials
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, parse_authorization
 from domain.ports import TokenCodec
 from domain.records import ANONYMOUS_CALLER, CallerId
 from domain.tokens import IssuedToken
-from domain.upstreams import Source, Upstream
+from domain.upstreams import Upstream
 
 _REMEMBERED = 8192
 _FINGERPRINT_BYTES = 20
 
 
-@dataclass(frozen=True)
-class Ask:
-    """Somebody, with the right to be used upstream, about one repository there. `is_mirrors`: the right is the mirror's
-    own, the same for all callers.
-    """
-
-    identity: CallerIdentity
-    right: UpstreamCredentials
-    source: Source
-    is_mirrors: bool = False
-
-    @property
-    def caller(self) -> CallerId:
-        return self.identity.caller
-
-
 class CallerIdentities:
-    """Tells callers apart by a keyed fingerprint of their login, or of their token where no login was seen here.
+    """Identifies a caller by a keyed fingerprint of the login, or of the token where this service has not seen a login.
 
-    So a user who fetches a token for each pull stays one caller, and nothing that is kept opens a door. `key` is
-    this service's secret; `mirrors` is the mirror itself with its own login, by upstream.
+    A user who fetches a token for each pull remains one caller, and the stored fingerprints give no access. `key` is
+    the secret of this service; `mirrors` is the identity of the mirror's own login at each upstream.
     """
 
     def __init__(self, store: TokenStore, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId]) -> None:
@@ -50,12 +34,10 @@ class CallerIdentities:
         self._mirrors = mirrors
         self._known: LruCache[str, CallerIdentity] = LruCache(_REMEMBERED)
 
-    async def ask(self, right: Right, source: Source) -> Ask:
-        """The ask behind a granted wish."""
-        identity = await self._identify(right, source.upstream)
-        if right.ends_at < identity.ends_at:
-            identity = replace(identity, ends_at=right.ends_at)
-        return Ask(identity, right.upstream, source, right.is_mirrors)
+    async def of(self, access: Access) -> CallerIdentity:
+        """The identity of the caller that this access was granted to."""
+        identity = await self._identify(access)
+        return replace(identity, ends_at=access.ends_at) if access.ends_at < identity.ends_at else identity
 
     async def remember(self, login: Credentials | str | None, token: IssuedToken) -> None:
         """The upstream gave this token for these credentials, for this refresh token, or to nobody (None).
@@ -71,18 +53,19 @@ class CallerIdentities:
         self._known.put(fingerprint, identity)
         await self._store.keep(fingerprint, identity)
 
-    async def _identify(self, right: Right, upstream: Upstream) -> CallerIdentity:
-        asks = right.upstream
-        if not isinstance(asks, ForwardedCredentials):
-            is_ours = right.is_mirrors and asks.credentials is not None
-            return CallerIdentity(self._mirrors[upstream] if is_ours else self.caller_of(asks.credentials), FOREVER)
-        match parse_authorization(asks.raw):
+    async def _identify(self, access: Access) -> CallerIdentity:
+        credentials = access.credentials
+        if not isinstance(credentials, ForwardedCredentials):
+            if access.is_mirrors and credentials.login is not None:
+                return CallerIdentity(self._mirrors[access.request.upstream], FOREVER)
+            return CallerIdentity(self.caller_of(credentials.login), FOREVER)
+        match parse_authorization(credentials.raw):
             case None:
                 return CallerIdentity(ANONYMOUS_CALLER, FOREVER)
             case Bearer(token):
                 return await self._of_token(token)
-            case Basic(credentials):
-                return CallerIdentity(self.caller_of(credentials), FOREVER)
+            case Basic(login):
+                return CallerIdentity(self.caller_of(login), FOREVER)
             case unreadable:
                 return CallerIdentity(self.caller_of(unreadable.raw), FOREVER)
 
@@ -90,11 +73,11 @@ class CallerIdentities:
         fingerprint = self._fingerprint(token)
         known = self._known.get(fingerprint)
         if known is None:
-            known = await self._store.find(fingerprint) or self._stranger(token)
+            known = await self._store.find(fingerprint) or self._of_unknown_token(token)
             self._known.put(fingerprint, known)
         return known
 
-    def _stranger(self, token: str) -> CallerIdentity:
+    def _of_unknown_token(self, token: str) -> CallerIdentity:
         """A token that did not come through us. What it says of its end is unverified, and can only shorten."""
         claimed = self._codec.peek(token)
         try:

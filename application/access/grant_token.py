@@ -42,7 +42,7 @@ class TokenQuery:
 class GrantToken:
     """Follows the trust row, not the `service` parameter alone: that one anybody can write."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts that the four kinds of answer need; the container names them
+    def __init__(
         self,
         upstream_auth: UpstreamAuthCache,
         policy: AccountPolicy,

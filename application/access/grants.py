@@ -1,6 +1,6 @@
 """Grants: who may read which repository, as the upstream itself said not long ago."""
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
 from application.ports.index import GrantStore
 from domain.cache_policy import CachePolicy
@@ -34,46 +34,46 @@ class Grants:
         self._background = background
         self._known: LruCache[tuple[CallerId, Source], tuple[Grant, float]] = LruCache(_REMEMBERED)
 
-    async def live(self, ask: Ask) -> Grant | None:
+    async def live(self, access: PullAccess) -> Grant | None:
         """The grant by which the upstream need not be asked now."""
         now = self._clock.now()
-        if now >= ask.identity.ends_at:
+        if now >= access.identity.ends_at:
             return None  # what the caller shows is not good any more, whatever was granted for it
-        known = self._remembered(ask.caller, ask.source) or await self._look_up(ask.caller, ask.source)
+        known = self._remembered(access.caller, access.source) or await self._look_up(access.caller, access.source)
         return known if known and now < known.ends_at else None
 
-    async def standing_in(self, ask: Ask) -> frozenset[CallerClass]:
+    async def standing_in(self, access: PullAccess) -> frozenset[CallerClass]:
         """The classes of callers whose items this caller may get while the upstream cannot be asked: the caller's own
         while its grant is live, the mirror's own and the anonymous one as long as theirs outlive an outage.
 
         A grant is for a repository, but what else has come into that since was never part of it: so an item, or what a
         tag means, is judged by whom the upstream gave it to.
         """
-        classes = set(classes_for(ask.caller)) if await self.live(ask) else set()
-        if is_mirror(ask.caller) and await self._outliving(ask.caller, ask.source):
-            classes.add(class_of(ask.caller))
-        if await self._outliving(ANONYMOUS_CALLER, ask.source):
+        classes = set(classes_for(access.caller)) if await self.live(access) else set()
+        if is_mirror(access.caller) and await self._outliving(access.caller, access.source):
+            classes.add(class_of(access.caller))
+        if await self._outliving(ANONYMOUS_CALLER, access.source):
             classes.add(ANONYMOUS_CLASS)
         return frozenset(classes)
 
     async def is_public(self, source: Source) -> bool:
-        """Whether nobody in particular was let in here, recently enough to say so while nobody can ask."""
+        """Whether nobody in particular was let in here, recently enough to say so while nobody can access."""
         return await self._outliving(ANONYMOUS_CALLER, source) is not None
 
-    def give(self, ask: Ask) -> None:
+    def give(self, access: PullAccess) -> None:
         """The upstream let this caller in just now."""
-        now, times = self._clock.now(), self._policy.times_of(ask.source.upstream)
-        before = self._remembered(ask.caller, ask.source)
-        grant = Grant(ask.caller, ask.source, now, times.grant_end(now, ask.identity.ends_at))
+        now, times = self._clock.now(), self._policy.times_of(access.source.upstream)
+        before = self._remembered(access.caller, access.source)
+        grant = Grant(access.caller, access.source, now, times.grant_end(now, access.identity.ends_at))
         if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
             return
-        self._known.put((ask.caller, ask.source), (grant, now))
+        self._known.put((access.caller, access.source), (grant, now))
         self._background.start(self._store.keep(grant, self._policy.kept_for(grant)))
 
-    async def end(self, ask: Ask) -> None:
+    async def end(self, access: PullAccess) -> None:
         """The upstream refused this caller. Kept waiting for: the next request may come to another worker."""
-        self._known.pop((ask.caller, ask.source))
-        await self._store.forget(ask.caller, ask.source)
+        self._known.pop((access.caller, access.source))
+        await self._store.forget(access.caller, access.source)
 
     def forget_all(self) -> None:
         """What is in memory; the book has what is true."""

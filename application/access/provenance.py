@@ -1,6 +1,6 @@
 """Provenance: for which upstream's clients stored content is served without fetching it from that upstream."""
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
 from application.ports.index import SentContent
 from domain.access import ANONYMOUS
@@ -26,11 +26,11 @@ class Provenance:
         self._known: LruCache[tuple[Upstream, Digest], bool] = LruCache(_REMEMBERED)
         """What was found to be served; it never becomes untrue."""
 
-    def is_public(self, ask: Ask) -> bool:
+    def is_public(self, access: PullAccess) -> bool:
         """Whether what the upstream sends to this caller is public: the upstream sends it without a login, and the
         access rules of this mirror let callers without an account pull it.
         """
-        return class_of(ask.caller) == ANONYMOUS_CLASS and self._rules.may_pull(ANONYMOUS, ask.source)
+        return class_of(access.caller) == ANONYMOUS_CLASS and self._rules.may_pull(ANONYMOUS, access.source)
 
     async def serves(self, upstream: Upstream, digest: Digest) -> bool:
         """Whether stored content with this digest is served to those who may read it at this upstream."""
@@ -42,6 +42,6 @@ class Provenance:
         return is_served
 
     def sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
-        """The upstream has sent all of it, and it was right. `is_public`: all of it is public."""
+        """The upstream has sent all of it, and it was access. `is_public`: all of it is public."""
         self._known.put((upstream, digest), True)
         self._background.start(self._sent.keep(upstream, digest, is_public=is_public))

@@ -1,6 +1,6 @@
-"""PullRules: the operator's access rules, applied to whoever has got through the gate."""
+"""PullRules: the operator's access rules, applied to whoever has got through the check."""
 
-from application.access.access_request import Gate
+from application.access.access_request import AccessCheck
 from application.ports.telemetry import EventSink
 from domain.access_rules import AccessRules
 from domain.errors import Denied, NameInvalid
@@ -23,20 +23,20 @@ class PullRules:
         """Whether there could be a name that somebody is not shown."""
         return self._rules.restrict
 
-    def check(self, gate: Gate) -> None:
+    def check(self, check: AccessCheck) -> None:
         """Raises Denied where the wish is for a repository that the gate's account may not pull."""
-        source = gate.wish.source
-        if source is None or gate.wish.caller.is_operator or self._rules.may_pull(gate.account, source):
+        source = check.request.source
+        if source is None or check.request.caller.is_operator or self._rules.may_pull(check.account, source):
             return
-        self._events.emit(PullDenied(gate.account, source.upstream.url, str(source.repository)))
+        self._events.emit(PullDenied(check.account, source.upstream.url, str(source.repository)))
         raise Denied("the rules of this mirror do not let you pull this repository")
 
-    def shows(self, gate: Gate, name: object) -> bool:
+    def shows(self, check: AccessCheck, name: object) -> bool:
         """Whether a name in a list of the upstream's is one that the gate's account may pull."""
         if not isinstance(name, str):
             return False
         try:
-            source = Source(gate.wish.upstream, RepositoryName(name))
+            source = Source(check.request.upstream, RepositoryName(name))
         except NameInvalid:
             return False  # nobody could ask for it here
-        return self._rules.may_pull(gate.account, source)
+        return self._rules.may_pull(check.account, source)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.grants import BELIEVED_SECONDS, Grants
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
 from application.ports.index import LinkIndex
@@ -55,10 +55,10 @@ class ReadPermission:
 
 class ReadPermissions:
     """A hit needs a grant for the caller and a link for the thing; what is missing is asked of the upstream with the
-    caller's own right. To know a digest is no right to read it (CVE-2026-35172).
+    caller's own access. To know a digest is no right to read it (CVE-2026-35172).
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, and where to remember the answer; the container names them
+    def __init__(
         self,
         registry: UpstreamRegistry,
         grants: Grants,
@@ -76,7 +76,7 @@ class ReadPermissions:
         self._links: LruCache[Item, tuple[Link, float]] = LruCache(_REMEMBERED)
         self._proofs = SingleFlight()
 
-    async def is_asked_first(self, ask: Ask) -> bool:
+    async def is_asked_first(self, access: PullAccess) -> bool:
         """Whether the caller's right is proven (`admit`) before anything that is not cached is fetched.
 
         A caller whom the upstream refuses must not learn from what the upstream is asked, nor from how long that takes,
@@ -84,24 +84,24 @@ class ReadPermissions:
         what `admit` asks, with one it is the request that fetches (`as_fetched`). Where the right is the mirror's own,
         nobody is refused what another gets.
         """
-        return not ask.is_mirrors and await self.grants.live(ask) is None
+        return not access.is_mirrors and await self.grants.live(access) is None
 
-    async def admit(self, ask: Ask, item: Item, as_fetched: UpstreamRequest | None = None) -> ReadPermission:
+    async def admit(self, access: PullAccess, item: Item, as_fetched: UpstreamRequest | None = None) -> ReadPermission:
         """The caller's right to it. `as_fetched`: the request that would be sent were it not cached.
 
         Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.
         """
-        if known := await self.known(ask, item):
+        if known := await self.known(access, item):
             return known
         link = await self._find(item)
-        proof = None if ask.is_mirrors or await self.is_asked_first(ask) else as_fetched
-        stand_in = await self.stand_in(ask, item)
+        proof = None if access.is_mirrors or await self.is_asked_first(access) else as_fetched
+        stand_in = await self.stand_in(access, item)
         try:
             link = await self._outages.attempt(
-                ask.source.upstream,
-                ask.caller,
+                access.source.upstream,
+                access.caller,
                 lambda: self._proofs.do(
-                    (ask.caller, ask.right, item, proof), lambda: self._prove(ask, item, link, proof)
+                    (access.caller, access.credentials, item, proof), lambda: self._prove(access, item, link, proof)
                 ),
                 has_stand_in=stand_in is not None,
                 manifests=item.kind is ContentKind.MANIFEST,
@@ -112,28 +112,28 @@ class ReadPermissions:
             return self.stale(stand_in, fault)
         return ReadPermission(link, 0.0)
 
-    async def stand_in(self, ask: Ask, item: Item) -> Link | None:
+    async def stand_in(self, access: PullAccess, item: Item) -> Link | None:
         """The link by which the caller may have the item should the upstream not answer."""
         link = await self._find(item)
-        return link if link and link.given_to & await self.grants.standing_in(ask) else None
+        return link if link and link.given_to & await self.grants.standing_in(access) else None
 
     def stale(self, stand_in: Link, fault: RegistryError) -> ReadPermission:
         """What is given by a stand-in, with its Warning."""
         return ReadPermission(stand_in, 0.0, (self._outages.stale(stand_in.item.source.upstream, fault),))
 
-    async def known(self, ask: Ask, item: Item) -> ReadPermission | None:
+    async def known(self, access: PullAccess, item: Item) -> ReadPermission | None:
         """The caller's right, where the upstream need not be asked: a live grant, and the item itself was given to
         callers of this class, or to anonymous ones.
         """
-        grant = await self.grants.live(ask)
+        grant = await self.grants.live(access)
         link = await self._find(item) if grant else None
-        if grant is None or link is None or not link.given_to & classes_for(ask.caller):
+        if grant is None or link is None or not link.given_to & classes_for(access.caller):
             return None
-        return ReadPermission(link, min(grant.ends_at, ask.identity.ends_at))
+        return ReadPermission(link, min(grant.ends_at, access.identity.ends_at))
 
-    def record(self, ask: Ask, item: Item, metadata: ResponseMetadata, known: Link | None = None) -> Link:
+    def record(self, access: PullAccess, item: Item, metadata: ResponseMetadata, known: Link | None = None) -> Link:
         """The upstream gave this item, or spoke of it, to this caller. Where it was silent, what was `known` stays."""
-        now, given_to = self._clock.now(), frozenset({class_of(ask.caller)})
+        now, given_to = self._clock.now(), frozenset({class_of(access.caller)})
         believed = self._believed(item)
         remembered = self._links.get(item)
         before = remembered[0] if remembered else known
@@ -149,7 +149,7 @@ class ReadPermissions:
             before.size if before and size is None else size,
             given_to | (others.given_to if others else frozenset()),
         )
-        self.grants.give(ask)
+        self.grants.give(access)
         # What the other classes were given is not believed for longer than since it was last read from the index.
         self._links.put(item, (link, remembered[1] if believed and remembered else now))
         # Also where it is only not believed any more: the link may have been pruned with its content.
@@ -157,22 +157,22 @@ class ReadPermissions:
             self._background.start(self._index.keep(replace(link, given_to=given_to), now))
         return link
 
-    async def refused(self, ask: Ask, item: Item | None, error: Exception) -> None:
+    async def refused(self, access: PullAccess, item: Item | None, error: Exception) -> None:
         """The upstream's refusal ends what it had granted."""
         if isinstance(error, UpstreamChallenged | Denied):
-            if self._clock.now() < ask.identity.ends_at:  # what an ended token earns says nothing of its owner
-                await self.grants.end(ask)
-            if item is not None and self.is_refusal_of_class(ask):
+            if self._clock.now() < access.identity.ends_at:  # what an ended token earns says nothing of its owner
+                await self.grants.end(access)
+            if item is not None and self.is_refusal_of_class(access):
                 self._links.pop(item)
-                await self._index.forget(item, class_of(ask.caller))
+                await self._index.forget(item, class_of(access.caller))
         elif item is not None and isinstance(error, ContentUnknown):
             await self.unlink(item)
 
-    def is_refusal_of_class(self, ask: Ask) -> bool:
+    def is_refusal_of_class(self, access: PullAccess) -> bool:
         """Whether what is refused to this caller now is refused to all of its class. Each personal caller has a right
         of its own: what one is refused, others may read.
         """
-        return class_of(ask.caller) != PERSONAL_CLASS and self._clock.now() < ask.identity.ends_at
+        return class_of(access.caller) != PERSONAL_CLASS and self._clock.now() < access.identity.ends_at
 
     async def unlink(self, item: Item) -> None:
         self._links.pop(item)
@@ -198,52 +198,54 @@ class ReadPermissions:
         known = self._links.get(item)
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
-    async def _prove(self, ask: Ask, item: Item, known: Link | None, proof: UpstreamRequest | None) -> Link:
+    async def _prove(self, access: PullAccess, item: Item, known: Link | None, proof: UpstreamRequest | None) -> Link:
         try:
-            metadata = await (self._headed(ask, proof) if proof else self._spoken_of(ask, item))
+            metadata = await (self._headed(access, proof) if proof else self._spoken_of(access, item))
         except REFUSED_HEAD as error:
-            await self.refused(ask, item, error)
+            await self.refused(access, item, error)
             raise
-        return self.record(ask, item, metadata, known)
+        return self.record(access, item, metadata, known)
 
-    async def _headed(self, ask: Ask, proof: UpstreamRequest) -> ResponseMetadata:
+    async def _headed(self, access: PullAccess, proof: UpstreamRequest) -> ResponseMetadata:
         """The head of the answer to a GET, whose body is left."""
         try:
-            return await self._metadata(ask, proof)
+            return await self._metadata(access, proof)
         except RangeUnsatisfiable as outside:
             return ResponseMetadata(size=outside.size)  # it is there
 
-    async def _spoken_of(self, ask: Ask, item: Item) -> ResponseMetadata:
+    async def _spoken_of(self, access: PullAccess, item: Item) -> ResponseMetadata:
         if item.kind is ContentKind.BLOB:
-            resource, accept = Resource.blob(ask.source, item.digest), _ANYTHING
+            resource, accept = Resource.blob(access.source, item.digest), _ANYTHING
         else:
-            resource, accept = Resource.manifest(ask.source, Reference(item.digest)), _ANY_MANIFEST
+            resource, accept = Resource.manifest(access.source, Reference(item.digest)), _ANY_MANIFEST
         try:
             try:
-                metadata = await self._metadata(ask, UpstreamRequest(resource, ask.right, head=True, accept=accept))
+                metadata = await self._metadata(
+                    access, UpstreamRequest(resource, access.credentials, head=True, accept=accept)
+                )
             except REFUSED_HEAD:
                 metadata = await self._metadata(
-                    ask, UpstreamRequest(resource, ask.right, accept=accept, byte_range=_ONE_BYTE)
+                    access, UpstreamRequest(resource, access.credentials, accept=accept, byte_range=_ONE_BYTE)
                 )
             if item.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
                 return metadata
-            return await self._read(ask, item, UpstreamRequest(resource, ask.right, accept=accept))
+            return await self._read(access, item, UpstreamRequest(resource, access.credentials, accept=accept))
         except RangeUnsatisfiable as empty:
             return ResponseMetadata(
                 size=empty.size
             )  # it is there, and has not even the one byte that stands in for a HEAD
 
-    async def _read(self, ask: Ask, item: Item, fetch: UpstreamRequest) -> ResponseMetadata:
+    async def _read(self, access: PullAccess, item: Item, fetch: UpstreamRequest) -> ResponseMetadata:
         """The head of an answer that may be anything, after the body has proved that it is this manifest."""
         async with self._registry.open(fetch) as answer:
             metadata, content = answer.metadata, await answer.read(MANIFEST_LIMIT)
-        self._outages.saw(ask.source.upstream, ask.caller, metadata.allowance)
+        self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
         if not (item.digest.matches(content) or item.digest.matches(signed_part(metadata.media_type, content))):
             raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
         return metadata
 
-    async def _metadata(self, ask: Ask, fetch: UpstreamRequest) -> ResponseMetadata:
+    async def _metadata(self, access: PullAccess, fetch: UpstreamRequest) -> ResponseMetadata:
         async with self._registry.open(fetch) as answer:
             if fetch.resource.kind is ResourceKind.MANIFEST:
-                self._outages.saw(ask.source.upstream, ask.caller, answer.metadata.allowance)
+                self._outages.saw(access.source.upstream, access.caller, answer.metadata.allowance)
             return answer.metadata

@@ -30,7 +30,7 @@ class _Failure:
 class UpstreamAuthCache:
     """Only a definite answer of the upstream is remembered; an error never changes what is known."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, what to make of it and where to keep it
+    def __init__(
         self,
         registry: UpstreamRegistry,
         service: str,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.ports.content import FilePart, OpenFile
 from application.ports.upstream import ResponseMetadata
 from domain.digest import Digest
@@ -23,13 +23,13 @@ class Download:
     range that ends before it is given as it arrives, as any registry would give it.
     """
 
-    def __init__(self, digest: Digest, ask: Ask, *, is_anew: bool = False) -> None:
+    def __init__(self, digest: Digest, access: PullAccess, *, is_anew: bool = False) -> None:
         self.digest = digest
-        self.upstream = ask.source.upstream
+        self.upstream = access.source.upstream
         """Where all its bytes come from."""
         self.is_anew = is_anew
         """The one before it ended because the upstream had begun to send something else."""
-        self.asks = [ask]
+        self.asks = [access]
         """With whose rights the upstream may be asked; it decides on each."""
         self.opened: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         """What the upstream said to the first ask; None where it was not asked, since others fill or have filled."""
@@ -45,10 +45,10 @@ class Download:
 
     # --- for readers ---
 
-    def offer(self, ask: Ask) -> None:
+    def offer(self, access: PullAccess) -> None:
         """Another proven right at the same upstream; the fill goes on with it should the first one end."""
-        if all(ask.identity != known.identity for known in self.asks):
-            self.asks.append(ask)
+        if all(access.identity != known.identity for known in self.asks):
+            self.asks.append(access)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

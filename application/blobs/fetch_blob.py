@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
 from application.blobs.download import Download, PartialBlobLost
@@ -116,8 +116,8 @@ class BlobFetcher:
 
     async def _next_right(self, refused: RegistryError) -> None:
         """A token may end while a large blob comes; whoever reads along may have a better one."""
-        ask = self._download.asks[self._right]
-        await self._parts.rights.refused(ask, self._item(ask), refused)
+        access = self._download.asks[self._right]
+        await self._parts.rights.refused(access, self._item(access), refused)
         if not self._download.opened.done() or self._right + 1 >= len(self._download.asks):
             raise refused
         self._right += 1
@@ -130,12 +130,12 @@ class BlobFetcher:
     async def _receive(self) -> None:
         """One answer of the upstream, and the verdict when it has come to its end."""
         download, partial_blob, offset = self._download, self._partial_blob, self._partial_blob.size
-        ask = download.asks[self._right]
+        access = download.asks[self._right]
         asked = ByteRange(offset, None) if offset else None
-        fetch = UpstreamRequest(Resource.blob(ask.source, download.digest), ask.right, byte_range=asked)
+        fetch = UpstreamRequest(Resource.blob(access.source, download.digest), access.credentials, byte_range=asked)
         try:
             async with self._parts.registry.open(fetch) as answer:
-                position = await self._place(ask, answer.metadata, offset)
+                position = await self._place(access, answer.metadata, offset)
                 await self._pour(answer, position)
         except RangeUnsatisfiable as nothing_left:
             if not offset:
@@ -146,7 +146,7 @@ class BlobFetcher:
             raise UpstreamBroken("the upstream broke the blob off")
         size = partial_blob.size
         if not await partial_blob.commit():
-            source = ask.source
+            source = access.source
             self._parts.events.emit(WrongContent(source.upstream.url, str(source.repository), str(download.digest)))
             raise _WrongBlob
         self._parts.provenance.sent(download.upstream, download.digest, is_public=self._is_public)
@@ -154,7 +154,7 @@ class BlobFetcher:
         # Not waited for, since readers are, and not to be lost where the service stops now.
         self._parts.background.start(self._parts.eviction.added(download.digest, size))
 
-    async def _place(self, ask: Ask, metadata: ResponseMetadata, offset: int) -> int:
+    async def _place(self, access: PullAccess, metadata: ResponseMetadata, offset: int) -> int:
         """Where in the blob the answer's body begins: where we asked (checked), or at 0 where ranges are unknown."""
         download, span = self._download, metadata.span
         total = metadata.size if span is None else metadata.whole_size
@@ -162,8 +162,8 @@ class BlobFetcher:
             raise UpstreamBroken("the upstream sent another range than was asked")
         if download.total is not None and total not in {None, download.total}:
             raise ContentChanged
-        self._parts.rights.record(ask, self._item(ask), metadata)
-        self._is_public = self._is_public and self._parts.provenance.is_public(ask)
+        self._parts.rights.record(access, self._item(access), metadata)
+        self._is_public = self._is_public and self._parts.provenance.is_public(access)
         if not download.opened.done():
             download.total = total
             download.opened.set_result(metadata)
@@ -214,8 +214,8 @@ class BlobFetcher:
         self._parts.eviction.promise(download.upstream, download.digest, self._room_until - size)
         download.grows(size)
 
-    def _item(self, ask: Ask) -> Item:
-        return Item(ask.source, ContentKind.BLOB, self._download.digest)
+    def _item(self, access: PullAccess) -> Item:
+        return Item(access.source, ContentKind.BLOB, self._download.digest)
 
 
 _LOOK_SECONDS = (0.002, 0.02)
@@ -238,7 +238,7 @@ class DownloadTask:
         except ContentChanged:
             self._download.fails(UpstreamBroken("the upstream sent the blob with another beginning than before"))
             return True
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever reads is to meet it, and to tell of it
+        except Exception as error:  # noqa: BLE001 - the readers of the download receive every failure
             self._download.fails(error)
         except BaseException:
             self._download.fails(UpstreamBroken("the mirror stopped fetching this blob"))

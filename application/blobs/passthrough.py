@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.read_permission import ReadPermissions
 from application.blobs.blob_query import BlobAnswer, BlobQuery, described
 from application.blobs.retries import Retries
@@ -46,27 +46,27 @@ class Passthrough:
         self._clock = clock
         self._retries = retries
 
-    async def open(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+    async def open(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         """The blob, open until the stack is left."""
         if query.byte_ranges:
-            return await self._several(stack, ask, query)
+            return await self._several(stack, access, query)
         opened = await stack.enter_async_context(AsyncExitStack())
-        answer = await self._opened(opened, ask, query.digest, query.byte_range)
+        answer = await self._opened(opened, access, query.digest, query.byte_range)
         metadata, asked = answer.metadata, query.byte_range
         if metadata.span is not None:
-            return self._partial(ask, query, answer, metadata.span, opened)
+            return self._partial(access, query, answer, metadata.span, opened)
         base = described(query.digest, metadata)
         if metadata.size is None:
-            return replace(base, pieces=self._checked(ask, query.digest, self._counted(answer.pieces())))
+            return replace(base, pieces=self._checked(access, query.digest, self._counted(answer.pieces())))
         extent = Span(0, metadata.size)
-        pieces = self._checked(ask, query.digest, self._continued(ask, query.digest, extent, answer, opened))
+        pieces = self._checked(access, query.digest, self._continued(access, query.digest, extent, answer, opened))
         if asked is None:
             return replace(base, pieces=pieces)
         # The upstream ignores ranges, but clients that resume take nothing but a 206.
         span = asked.of(metadata.size)
         return replace(base, span=span, pieces=_cut(pieces, span))
 
-    async def _several(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+    async def _several(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         """Several parts, by one request upstream for each group of parts that are close together: object stores, where
         most registries redirect to, do not answer several ranges in one request.
         """
@@ -74,7 +74,7 @@ class Passthrough:
         opened = await stack.enter_async_context(AsyncExitStack())
         first: UpstreamResponse | None = None
         try:
-            first = await self._opened(opened, ask, query.digest, query.first_range)
+            first = await self._opened(opened, access, query.digest, query.first_range)
         except RangeUnsatisfiable as outside:
             size = outside.size
         else:
@@ -84,14 +84,19 @@ class Passthrough:
         if size is None or not spans or (ignores_ranges and not _ascend(spans)):
             # Without a size there is no honest Content-Range, and one pass over the whole gives no parts out of order.
             await opened.aclose()
-            return await self.open(stack, ask, whole)
+            return await self.open(stack, access, whole)
         groups = [list(spans)] if ignores_ranges else _grouped(spans)
         base = described(query.digest, first.metadata) if first else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
-        pieces = self._of_groups(ask, query.digest, groups, first, opened)
+        pieces = self._of_groups(access, query.digest, groups, first, opened)
         return replace(base, size=size, pieces=pieces).in_part(spans)
 
     async def _of_groups(
-        self, ask: Ask, digest: Digest, groups: list[list[Span]], first: UpstreamResponse | None, opened: AsyncExitStack
+        self,
+        access: PullAccess,
+        digest: Digest,
+        groups: list[list[Span]],
+        first: UpstreamResponse | None,
+        opened: AsyncExitStack,
     ) -> AsyncIterator[Bytes]:
         """The bytes of all spans in order. `first`: an answer that is open already, used where it holds the whole first
         group.
@@ -100,20 +105,22 @@ class Passthrough:
             wanted = Span(group[0].start, group[-1].stop)
             begun = first if first is not None and _can_give(first, wanted) else None
             first = None
-            async for piece in _picked(self._continued(ask, digest, wanted, begun, opened), wanted.start, group):
+            async for piece in _picked(self._continued(access, digest, wanted, begun, opened), wanted.start, group):
                 yield piece
 
-    async def metadata(self, ask: Ask, digest: Digest) -> ResponseMetadata:
+    async def metadata(self, access: PullAccess, digest: Digest) -> ResponseMetadata:
         """What a GET says of the whole blob, where a HEAD left out its length; without one no HEAD can be answered,
         for clients would believe the 0 that stands in for it.
         """
-        async with self._registry.open(UpstreamRequest(Resource.blob(ask.source, digest), ask.right)) as answer:
+        async with self._registry.open(
+            UpstreamRequest(Resource.blob(access.source, digest), access.credentials)
+        ) as answer:
             if not answer.metadata.size:
                 raise UpstreamBroken("the upstream does not say how long the blob is")
             return answer.metadata
 
     async def rest(
-        self, ask: Ask, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
+        self, access: PullAccess, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
     ) -> AsyncIterator[Bytes]:
         """The wanted bytes of a blob whose first `wanted.start` bytes somebody has got out of this file already.
 
@@ -127,7 +134,7 @@ class Passthrough:
                 raise UpstreamBroken("what was delivered of the blob cannot be read again")
             check.update(known)
         async with AsyncExitStack() as stack:
-            answer = await self._opened(stack, ask, digest, ByteRange(position, None) if position else None)
+            answer = await self._opened(stack, access, digest, ByteRange(position, None) if position else None)
             metadata, span = answer.metadata, answer.metadata.span
             if span is not None and span.start != position:
                 raise UpstreamBroken("the upstream sent another range than was asked")
@@ -137,38 +144,38 @@ class Passthrough:
             if size is None:
                 fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
             else:
-                fresh = self._continued(ask, digest, Span(position, size), answer, stack)
-            async for piece in _cut(self._held_back(ask, check, fresh, total), Span(0, wanted.length)):
+                fresh = self._continued(access, digest, Span(position, size), answer, stack)
+            async for piece in _cut(self._held_back(access, check, fresh, total), Span(0, wanted.length)):
                 yield piece
 
     async def _opened(
-        self, stack: AsyncExitStack, ask: Ask, digest: Digest, asked: ByteRange | None
+        self, stack: AsyncExitStack, access: PullAccess, digest: Digest, asked: ByteRange | None
     ) -> UpstreamResponse:
-        item = Item(ask.source, ContentKind.BLOB, digest)
-        fetch = UpstreamRequest(Resource.blob(ask.source, digest), ask.right, byte_range=asked)
+        item = Item(access.source, ContentKind.BLOB, digest)
+        fetch = UpstreamRequest(Resource.blob(access.source, digest), access.credentials, byte_range=asked)
         try:
             answer = await stack.enter_async_context(self._registry.open(fetch))
         except RegistryError as error:
-            await self._rights.refused(ask, item, error)
+            await self._rights.refused(access, item, error)
             raise
-        self._rights.record(ask, item, answer.metadata)
+        self._rights.record(access, item, answer.metadata)
         return answer
 
     def _partial(
-        self, ask: Ask, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
+        self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
     ) -> BlobAnswer:
         metadata, asked = answer.metadata, query.byte_range
         wrong_size = metadata.size not in {None, span.length}
         if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
             raise UpstreamBroken("the upstream sent another range than was asked")
         is_whole = span.start == 0 and (span.stop == metadata.whole_size or asked.last is None)
-        pieces = self._continued(ask, query.digest, span, answer, opened)
+        pieces = self._continued(access, query.digest, span, answer, opened)
         if is_whole:
-            pieces = self._checked(ask, query.digest, pieces)
+            pieces = self._checked(access, query.digest, pieces)
         return replace(described(query.digest, metadata), size=metadata.whole_size, span=span, pieces=pieces)
 
     async def _continued(
-        self, ask: Ask, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
+        self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
         """The wanted bytes, out of this answer to begin with; where the upstream breaks it off, the rest is requested
         again. Raises what the last of the retries met.
@@ -182,7 +189,7 @@ class Passthrough:
             try:
                 if answer is None:
                     await opened.aclose()
-                    answer = await self._opened(opened, ask, digest, ByteRange(position, wanted.stop - 1))
+                    answer = await self._opened(opened, access, digest, ByteRange(position, wanted.stop - 1))
                     _demand(answer, Span(position, wanted.stop), total)
                 async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
                     position += len(piece)
@@ -198,13 +205,13 @@ class Passthrough:
                 answer = None
                 await retries.wait(fault)
                 reason = one_line(fault.message)
-                self._events.emit(DownloadResumed(ask.source.upstream.url, str(digest), reason))
+                self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), reason))
 
-    def _checked(self, ask: Ask, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
-        return self._held_back(ask, DigestCheck(promised), pieces)
+    def _checked(self, access: PullAccess, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
+        return self._held_back(access, DigestCheck(promised), pieces)
 
     async def _held_back(
-        self, ask: Ask, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
+        self, access: PullAccess, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
     ) -> AsyncIterator[Bytes]:
         held: Bytes = b""
         async for piece in pieces:
@@ -215,7 +222,7 @@ class Passthrough:
                 yield held
             held = piece
         if not check.holds:
-            source = ask.source
+            source = access.source
             self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(check.promised)))
             raise UpstreamBroken("the upstream sent a blob that is not what its digest says")
         if held:

@@ -5,10 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from application.access.access_request import Caller, Wish
+from application.access.access_request import Caller, PullAccess
 from application.access.authorize import Authorize
-from application.access.caller import Ask, CallerIdentities
-from application.access.challenges import Challenges
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermission, ReadPermissions
 from application.blobs.blob_query import BlobAnswer, BlobQuery, Piece, described, linked
@@ -25,7 +23,6 @@ from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable
 from domain.events import ContentAsked, ContentDamaged, DownloadJoined
 from domain.records import ContentKind, Item
-from domain.upstream_table import UpstreamTable
 
 _REMEMBERED = 4096
 _WHOLE = ByteRange(0, None)
@@ -35,12 +32,9 @@ _NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, Upstrea
 class PullBlob:
     """Nobody gets a byte of cached content, nor of what is on its way into the cache, without a right of his own."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - who may, what is here, and where it comes from; the container names them
+    def __init__(
         self,
         authorize: Authorize,
-        refusals: Challenges,
-        upstreams: UpstreamTable,
-        callers: CallerIdentities,
         rights: ReadPermissions,
         store: ContentStore,
         provenance: Provenance,
@@ -50,9 +44,6 @@ class PullBlob:
         events: EventSink,
     ) -> None:
         self._authorize = authorize
-        self._refusals = refusals
-        self._upstreams = upstreams
-        self._callers = callers
         self._rights = rights
         self._store = store
         self._provenance = provenance
@@ -70,61 +61,57 @@ class PullBlob:
         Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault; while the pieces are
         read only UpstreamFault.
         """
-        source = self._upstreams.source_of(query.name, query.naming)
-        right = await self._authorize(Wish.to_read(caller, source, query.name))
-        with self._refusals.by_upstream(right):
-            ask = await self._callers.ask(right, source)
-            async with AsyncExitStack() as stack:
-                if query.head or query.known:
-                    yield await self._described(ask, query)
-                else:
-                    yield await self._delivered(stack, ask, query)
+        async with self._authorize.repository(caller, query.name, query.naming) as access, AsyncExitStack() as stack:
+            if query.head or query.known:
+                yield await self._described(access, query)
+            else:
+                yield await self._delivered(stack, access, query)
 
-    async def _described(self, ask: Ask, query: BlobQuery) -> BlobAnswer:
-        admission = await self._rights.admit(ask, _item(ask, query))
+    async def _described(self, access: PullAccess, query: BlobQuery) -> BlobAnswer:
+        admission = await self._rights.admit(access, _item(access, query))
         answer = linked(admission.link, admission.warnings)
         if query.known or answer.size or query.digest.is_of_nothing:
             return answer
         # A HEAD upstream may have proved the right without a length.
-        if stored := await self._stored(ask, query.digest):
+        if stored := await self._stored(access, query.digest):
             stored.file.close()
             self._eviction.used(query.digest)
             return replace(answer, size=stored.size)
-        return described(query.digest, await self._stream.metadata(ask, query.digest))
+        return described(query.digest, await self._stream.metadata(access, query.digest))
 
-    async def _delivered(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
-        stored = await self._stored(ask, query.digest)
+    async def _delivered(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
+        stored = await self._stored(access, query.digest)
         if stored is not None:
             stack.callback(stored.file.close)
-            admission = await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+            admission = await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
             if admission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
                 self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)
-        elif await self._rights.is_asked_first(ask):
-            await self._rights.admit(ask, _item(ask, query))
+        elif await self._rights.is_asked_first(access):
+            await self._rights.admit(access, _item(access, query))
         self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
-        if self._downloads.is_unfit(ask.source.upstream, query.digest):
-            return await self._stream.open(stack, ask, query)
-        if not query.is_partial or await self._is_filled_for(ask, query):
-            return await self._along(stack, ask, query)
-        answer = await self._stream.open(stack, ask, query)
+        if self._downloads.is_unfit(access.source.upstream, query.digest):
+            return await self._stream.open(stack, access, query)
+        if not query.is_partial or await self._is_filled_for(access, query):
+            return await self._along(stack, access, query)
+        answer = await self._stream.open(stack, access, query)
         asked = sum(span.length for span in answer.spans) or (answer.span.length if answer.span else answer.size or 0)
-        self._downloads.asked_in_part(ask, query.digest, asked, answer.size)
+        self._downloads.asked_in_part(access, query.digest, asked, answer.size)
         return answer
 
-    def _as_fetched(self, ask: Ask, query: BlobQuery) -> UpstreamRequest:
+    def _as_fetched(self, access: PullAccess, query: BlobQuery) -> UpstreamRequest:
         """The first request upstream for a blob that is not here."""
         asked = query.first_range
-        if query.byte_range == _WHOLE and not self._downloads.is_unfit(ask.source.upstream, query.digest):
+        if query.byte_range == _WHOLE and not self._downloads.is_unfit(access.source.upstream, query.digest):
             asked = None  # the whole is fetched into the cache
-        return UpstreamRequest(Resource.blob(ask.source, query.digest), ask.right, byte_range=asked)
+        return UpstreamRequest(Resource.blob(access.source, query.digest), access.credentials, byte_range=asked)
 
     # --- whole, and here ---
 
-    async def _stored(self, ask: Ask, digest: Digest) -> StoredContent | None:
+    async def _stored(self, access: PullAccess, digest: Digest) -> StoredContent | None:
         """Open content, where it is here and served for this upstream: to be closed by the caller."""
-        if not await self._provenance.serves(ask.source.upstream, digest):
+        if not await self._provenance.serves(access.source.upstream, digest):
             return None
         return await self._store.open(digest)
 
@@ -160,28 +147,28 @@ class PullBlob:
 
     # --- on its way ---
 
-    async def _is_filled_for(self, ask: Ask, query: BlobQuery) -> bool:
+    async def _is_filled_for(self, access: PullAccess, query: BlobQuery) -> bool:
         """Whether the fill can give these parts: all from the beginning, or what it has already."""
         asked = query.byte_range
         if asked == _WHOLE:
             return True
-        download = self._downloads.running(ask.source.upstream, query.digest)
+        download = self._downloads.running(access.source.upstream, query.digest)
         if download is None or download.total is None:
             return False
         # Before anything is said of it, its size too.
-        await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+        await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
         spans = query.spans(download.total)
         if all(span.stop <= download.readable for span in spans):
             return True
         # A client that goes on where it was cut off reads along; for a part that is far ahead nobody waits.
         return asked is not None and asked.last is None and spans[0].start <= download.readable
 
-    async def _along(self, stack: AsyncExitStack, ask: Ask, query: BlobQuery) -> BlobAnswer:
+    async def _along(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         try:
-            download, metadata, admission = await self._joined(stack, ask, query)
+            download, metadata, admission = await self._joined(stack, access, query)
         except (StorageRefused, PartialBlobLost):
-            return await self._stream.open(stack, ask, query)
-        download.offer(ask)
+            return await self._stream.open(stack, access, query)
+        download.offer(access)
         base = (
             linked(admission.link, admission.warnings)
             if admission
@@ -191,17 +178,17 @@ class PullBlob:
             download.total = base.size
         size = download.total
         spans = query.spans(size) if size is not None else ()
-        return replace(base, size=size, pieces=self._pieces(download, ask, spans)).in_part(spans)
+        return replace(base, size=size, pieces=self._pieces(download, access, spans)).in_part(spans)
 
     async def _joined(
-        self, stack: AsyncExitStack, ask: Ask, query: BlobQuery
+        self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery
     ) -> tuple[Download, ResponseMetadata | None, ReadPermission | None]:
         """A fill that has been opened, what the upstream answered to it, and the caller's right if that was not the
         answer to this very request. Raises StorageRefused, or the refusal of the caller's own question.
         """
         while True:
-            is_own = self._downloads.running(ask.source.upstream, query.digest) is None
-            download = self._downloads.join(ask, query.digest)
+            is_own = self._downloads.running(access.source.upstream, query.digest) is None
+            download = self._downloads.join(access, query.digest)
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())
@@ -212,19 +199,19 @@ class PullBlob:
                 # fails shares that: in turn, each would wait as long again.
                 if is_own or isinstance(error, _NOBODYS_FAULT):
                     raise
-                await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+                await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
                 continue
             # Only the request that began it has been answered by the upstream; all others are still to be let in, the
             # same caller's too, whose right may have ended since.
             admission = (
                 None
                 if is_own and metadata
-                else await self._rights.admit(ask, _item(ask, query), self._as_fetched(ask, query))
+                else await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
             )
             if is_own or not isinstance(download.failure, RegistryError):
                 return download, metadata, admission
 
-    async def _pieces(self, download: Download, ask: Ask, spans: Sequence[Span]) -> AsyncIterator[Piece]:
+    async def _pieces(self, download: Download, access: PullAccess, spans: Sequence[Span]) -> AsyncIterator[Piece]:
         """The bytes of each span; the whole for none."""
         bounds: list[tuple[int, int | None]] = [(span.start, span.stop) for span in spans]
         for start, stop in bounds or [(0, download.total)]:
@@ -236,12 +223,12 @@ class PullBlob:
             except (StorageRefused, PartialBlobLost):
                 # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
                 rest = Span(position, 2**63 if stop is None else stop)
-                async for piece in self._stream.rest(ask, download.digest, download.file, rest, download.total):
+                async for piece in self._stream.rest(access, download.digest, download.file, rest, download.total):
                     yield piece
 
 
-def _item(ask: Ask, query: BlobQuery) -> Item:
-    return Item(ask.source, ContentKind.BLOB, query.digest)
+def _item(access: PullAccess, query: BlobQuery) -> Item:
+    return Item(access.source, ContentKind.BLOB, query.digest)
 
 
 async def _each(parts: Sequence[FilePart]) -> AsyncIterator[Piece]:

@@ -3,7 +3,7 @@
 import asyncio
 from contextvars import copy_context
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.blobs.download import Download
 from application.blobs.fetch_blob import DownloadDependencies, DownloadTask
 from application.concurrency import LruCache
@@ -50,22 +50,22 @@ class RunningDownloads:
         download = self._running.get((upstream, digest))
         return download if download and not download.is_over else None
 
-    def join(self, ask: Ask, digest: Digest) -> Download:
+    def join(self, access: PullAccess, digest: Digest) -> Download:
         """The fill that is under way; else a new one, begun with this ask's right."""
-        return self.running(ask.source.upstream, digest) or self._start(Download(digest, ask))
+        return self.running(access.source.upstream, digest) or self._start(Download(digest, access))
 
-    def asked_in_part(self, ask: Ask, digest: Digest, size: int, total: int | None) -> None:
+    def asked_in_part(self, access: PullAccess, digest: Digest, size: int, total: int | None) -> None:
         """A client was given `size` bytes of a blob of `total` bytes past the cache. Where requests for parts show
         enough interest in the whole, its download is begun, unless too many run without a reader already.
         """
-        key = ask.source.upstream, digest
+        key = access.source.upstream, digest
         count, asked = self._asked_in_part.get(key) or (0, 0)
         count, asked = count + 1, asked + size
         self._asked_in_part.put(key, (count, asked))
         if total is None or not is_worth_a_download(count, asked, total):
             return
         if len(self._all_unread()) < _UNREAD_AT_ONCE:
-            self.join(ask, digest)
+            self.join(access, digest)
 
     def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
         """Whether there is no cache, or there was no room a moment ago for this upstream's blob: then it is not even

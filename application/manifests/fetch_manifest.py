@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.read_permission import REFUSED_HEAD, ReadPermissions
 from application.concurrency import SharedFetches, SingleFlight
 from application.manifests.cached_tags import CachedTags
@@ -40,7 +40,7 @@ class FetchManifest:
     registries with an allowance do not count.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - whom to ask, and where the answer goes; the container names them
+    def __init__(
         self,
         registry: UpstreamRegistry,
         rights: ReadPermissions,
@@ -59,27 +59,27 @@ class FetchManifest:
         self._first_comers: SharedFetches[ManifestAnswer] = SharedFetches()
 
     async def unknown(
-        self, ask: Ask, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
+        self, access: PullAccess, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
     ) -> ManifestAnswer:
         """What is not here at all, or not for this caller. Where the upstream wants to be asked less by this caller,
         few get as far as it. `proves_first`: whether the right is asked for by HEAD before anything is fetched; None
         where that follows from what is here.
         """
         return await self._outages.attempt(
-            ask.source.upstream,
-            ask.caller,
-            lambda: self._head_or_get(ask, query, proves_first=proves_first),
+            access.source.upstream,
+            access.caller,
+            lambda: self._head_or_get(access, query, proves_first=proves_first),
             has_stand_in=has_stand_in,
             manifests=True,
         )
 
-    async def head(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+    async def head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """What the upstream says of it; None where it leaves out what clients need to hear."""
-        return await self._joined.do(self._key(ask, query, head=True), lambda: self._head(ask, query))
+        return await self._joined.do(self._key(access, query, head=True), lambda: self._head(access, query))
 
     async def get(
         self,
-        ask: Ask,
+        access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None = None,
         told: ManifestAnswer | None = None,
@@ -89,22 +89,24 @@ class FetchManifest:
         """The manifest itself. `key`: what it is the answer to, to be learnt; `told`: what a HEAD said just now;
         `proves_first`: see `unknown`.
         """
-        start = partial(self._get_or_find, ask, query, key, told, proves_first=proves_first)
-        return await self._joined.do((*self._key(ask, query, head=False), proves_first), start)
+        start = partial(self._get_or_find, access, query, key, told, proves_first=proves_first)
+        return await self._joined.do((*self._key(access, query, head=False), proves_first), start)
 
     def tag_means(self, source: Source, tag: Tag, digest: Digest) -> None:
         """A HEAD said so: who asks for the digest next need not fetch what is being fetched by the tag."""
         self._first_comers.also((source, str(tag)), (source, str(digest)))
 
-    async def _head_or_get(self, ask: Ask, query: ManifestQuery, *, proves_first: bool | None) -> ManifestAnswer:
+    async def _head_or_get(
+        self, access: PullAccess, query: ManifestQuery, *, proves_first: bool | None
+    ) -> ManifestAnswer:
         digest = query.reference.digest
-        if digest and query.is_content_with(digest) and (told := await self.head(ask, query)):
+        if digest and query.is_content_with(digest) and (told := await self.head(access, query)):
             return told
-        return await self.get(ask, query, proves_first=proves_first)
+        return await self.get(access, query, proves_first=proves_first)
 
     async def _get_or_find(
         self,
-        ask: Ask,
+        access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None,
         told: ManifestAnswer | None,
@@ -114,36 +116,38 @@ class FetchManifest:
         """One of all who ask at once fetches; each other proves its right by HEAD when that one has ended, whatever
         media types it accepts. Where the first failed, one of those who may takes its place.
         """
-        before = self._outages.last(ask.source.upstream, ask.caller)
+        before = self._outages.last(access.source.upstream, access.caller)
         for _ in range(_ROUNDS):
-            things = await self._things(ask, query, told)
+            things = await self._things(access, query, told)
             turn = self._first_comers.under_way(*things)
             if turn is None:
                 async with self._first_comers.lead(*things) as turn:
-                    here = await self._here(ask, query, key, told, proves_first=proves_first)
-                    turn.result = here or await self._get_and_learn(ask, query, key)
+                    here = await self._here(access, query, key, told, proves_first=proves_first)
+                    turn.result = here or await self._get_and_learn(access, query, key)
                     return turn.result
             fetched = await turn.wait()
-            self._outages.check(ask.source.upstream, ask.caller, before)
-            told = await self._tell(ask, query)
-            if found := await self._found(ask, told, fetched):
-                return await self._learn(ask, key, found)
+            self._outages.check(access.source.upstream, access.caller, before)
+            told = await self._tell(access, query)
+            if found := await self._found(access, told, fetched):
+                return await self._learn(access, key, found)
             if told is None:
                 break  # only a GET says whether this caller may
-        return await self._get_and_learn(ask, query, key)
+        return await self._get_and_learn(access, query, key)
 
-    async def _things(self, ask: Ask, query: ManifestQuery, told: ManifestAnswer | None) -> list[tuple[Source, str]]:
+    async def _things(
+        self, access: PullAccess, query: ManifestQuery, told: ManifestAnswer | None
+    ) -> list[tuple[Source, str]]:
         """What a fetch for this query fetches, as far as it is known: the reference, and the digests behind a tag."""
         names = [str(query.reference)]
         if told:
             names.append(str(told.digest))
         elif isinstance(tag := query.reference.target, Tag):
-            names += [str(cached_tag.digest) for cached_tag in await self._recent(ask, query, tag)]
-        return [(ask.source, name) for name in dict.fromkeys(names)]
+            names += [str(cached_tag.digest) for cached_tag in await self._recent(access, query, tag)]
+        return [(access.source, name) for name in dict.fromkeys(names)]
 
     async def _here(
         self,
-        ask: Ask,
+        access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None,
         told: ManifestAnswer | None,
@@ -152,110 +156,114 @@ class FetchManifest:
     ) -> ManifestAnswer | None:
         """What has come since this query was asked: another's fetch may have ended before this one began."""
         if told is None and proves_first is False:
-            return await self._known(ask, query)
-        if told is None and not (proves_first or await self._may_be_here(ask, query)):
+            return await self._known(access, query)
+        if told is None and not (proves_first or await self._may_be_here(access, query)):
             return None
-        told = told or await self._tell(ask, query)
-        found = await self._found(ask, told, None)
-        return await self._learn(ask, key, found) if found else None
+        told = told or await self._tell(access, query)
+        found = await self._found(access, told, None)
+        return await self._learn(access, key, found) if found else None
 
-    async def _known(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+    async def _known(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """What may be given to this caller without another question."""
         digest = query.reference.digest
-        known = await self._rights.known(ask, Item(ask.source, ContentKind.MANIFEST, digest)) if digest else None
-        content = await self._manifest_cache.get(ask.source.upstream, digest) if known and digest else None
+        known = await self._rights.known(access, Item(access.source, ContentKind.MANIFEST, digest)) if digest else None
+        content = await self._manifest_cache.get(access.source.upstream, digest) if known and digest else None
         if known is None or content is None or digest is None:
             return None
         return ManifestAnswer(known.link.media_type, digest, len(content), content, is_hit=True)
 
-    async def _may_be_here(self, ask: Ask, query: ManifestQuery) -> bool:
+    async def _may_be_here(self, access: PullAccess, query: ManifestQuery) -> bool:
         target = query.reference.target
         if not isinstance(target, Tag):
-            return await self._manifest_cache.get(ask.source.upstream, target) is not None
-        cached_tags = await self._recent(ask, query, target)
+            return await self._manifest_cache.get(access.source.upstream, target) is not None
+        cached_tags = await self._recent(access, query, target)
         return any(
             [
-                await self._manifest_cache.get(ask.source.upstream, cached_tag.digest) is not None
+                await self._manifest_cache.get(access.source.upstream, cached_tag.digest) is not None
                 for cached_tag in cached_tags
             ]
         )
 
-    async def _tell(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
+    async def _tell(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """What the upstream says to this caller of what another has fetched."""
         try:
-            return await self._head(ask, query)
+            return await self._head(access, query)
         except REFUSED_HEAD:
             return None  # counts only when a GET is refused too
 
     async def _found(
-        self, ask: Ask, told: ManifestAnswer | None, fetched: ManifestAnswer | None
+        self, access: PullAccess, told: ManifestAnswer | None, fetched: ManifestAnswer | None
     ) -> ManifestAnswer | None:
         """The content that this caller was told of, out of the cache or, where nothing is kept, of what was fetched."""
         if told is None:
             # No HEAD says it, but another token of the same caller has just proved it.
-            item = Item(ask.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
-            return replace(fetched, is_hit=True) if fetched and item and await self._rights.known(ask, item) else None
+            item = Item(access.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
+            return (
+                replace(fetched, is_hit=True) if fetched and item and await self._rights.known(access, item) else None
+            )
         if fetched and fetched.digest == told.digest:
             content = fetched.content
         else:
-            content = await self._manifest_cache.get(ask.source.upstream, told.digest)
+            content = await self._manifest_cache.get(access.source.upstream, told.digest)
         if content is None:
             return None
         check_manifest(told.media_type, content)
         return replace(told, content=content, size=len(content), is_hit=True)
 
-    async def _get_and_learn(self, ask: Ask, query: ManifestQuery, key: TagKey | None) -> ManifestAnswer:
-        return await self._learn(ask, key, await self._get(ask, query))
+    async def _get_and_learn(self, access: PullAccess, query: ManifestQuery, key: TagKey | None) -> ManifestAnswer:
+        return await self._learn(access, key, await self._get(access, query))
 
-    async def _recent(self, ask: Ask, query: ManifestQuery, tag: Tag) -> list[CachedTag]:
-        return await self._cached_tags.recent(ask.source, tag, classes_for(ask.caller), query.asked_at)
+    async def _recent(self, access: PullAccess, query: ManifestQuery, tag: Tag) -> list[CachedTag]:
+        return await self._cached_tags.recent(access.source, tag, classes_for(access.caller), query.asked_at)
 
-    async def _learn(self, ask: Ask, key: TagKey | None, answer: ManifestAnswer) -> ManifestAnswer:
-        """Before others may ask: who comes later finds it."""
+    async def _learn(self, access: PullAccess, key: TagKey | None, answer: ManifestAnswer) -> ManifestAnswer:
+        """Before others may access: who comes later finds it."""
         if key:
-            await self._cached_tags.learn(key, answer.digest, answer.media_type, class_of(ask.caller))
+            await self._cached_tags.learn(key, answer.digest, answer.media_type, class_of(access.caller))
         return answer
 
-    def _key(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[object, ...]:
-        return (ask.caller, ask.right, ask.source, str(query.reference), query.accept, head)
+    def _key(self, access: PullAccess, query: ManifestQuery, *, head: bool) -> tuple[object, ...]:
+        return (access.caller, access.credentials, access.source, str(query.reference), query.accept, head)
 
-    async def _head(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer | None:
-        metadata, _ = await self._ask(ask, query, head=True)
+    async def _head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
+        metadata, _ = await self._ask(access, query, head=True)
         digest = query.reference.digest or metadata.digest
         # A manifest is never empty: a length of 0 says that the upstream does not know how to answer a HEAD.
         if digest is None or not metadata.size or metadata.media_type is None:
             return None
         if not tells_of_manifest(metadata.media_type, metadata.digest):
             return None
-        self._rights.record(ask, Item(ask.source, ContentKind.MANIFEST, digest), metadata)
+        self._rights.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
         return ManifestAnswer(metadata.media_type, digest, metadata.size, None, metadata.warnings)
 
-    async def _get(self, ask: Ask, query: ManifestQuery) -> ManifestAnswer:
-        metadata, content = await self._ask(ask, query, head=False)
-        digest = self._checked(ask.source, query.reference.digest, metadata, content)
+    async def _get(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer:
+        metadata, content = await self._ask(access, query, head=False)
+        digest = self._checked(access.source, query.reference.digest, metadata, content)
         media_type = metadata.media_type or stated_media_type(content)
         check_manifest(media_type, content)
         metadata = replace(metadata, media_type=media_type)
         self._events.emit(BytesFetched(len(content)))
-        self._rights.record(ask, Item(ask.source, ContentKind.MANIFEST, digest), metadata)
+        self._rights.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
         # The withdrawn schema 1 has a digest over a part of its bytes only; what is kept is found by all of them.
         if digest.matches(content):
-            await self._manifest_cache.put(ask, digest, content)
+            await self._manifest_cache.put(access, digest, content)
         return ManifestAnswer(media_type, digest, len(content), content, metadata.warnings)
 
-    async def _ask(self, ask: Ask, query: ManifestQuery, *, head: bool) -> tuple[ResponseMetadata, bytes]:
-        fetch = UpstreamRequest(Resource.manifest(ask.source, query.reference), ask.right, head, query.accept or _ANY)
+    async def _ask(self, access: PullAccess, query: ManifestQuery, *, head: bool) -> tuple[ResponseMetadata, bytes]:
+        fetch = UpstreamRequest(
+            Resource.manifest(access.source, query.reference), access.credentials, head, query.accept or _ANY
+        )
         asked = query.reference.digest
         try:
             async with self._registry.open(fetch) as answer:
-                self._outages.saw(ask.source.upstream, ask.caller, answer.metadata.allowance)
+                self._outages.saw(access.source.upstream, access.caller, answer.metadata.allowance)
                 return answer.metadata, b"" if head else await answer.read(MANIFEST_LIMIT)
         except UpstreamThrottled as error:
-            self._outages.throttled(ask.source.upstream, ask.caller, error)
+            self._outages.throttled(access.source.upstream, access.caller, error)
             raise
         except RegistryError as error:
-            item = Item(ask.source, ContentKind.MANIFEST, asked) if asked else None
-            await self._rights.refused(ask, item, error)
+            item = Item(access.source, ContentKind.MANIFEST, asked) if asked else None
+            await self._rights.refused(access, item, error)
             raise
 
     def _checked(self, source: Source, asked: Digest | None, metadata: ResponseMetadata, content: bytes) -> Digest:

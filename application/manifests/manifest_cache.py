@@ -1,6 +1,6 @@
 """ManifestCache: manifests by digest, the hot ones in memory, the others in the content store."""
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
 from application.concurrency import LruCache
 from application.eviction import Eviction
@@ -38,7 +38,7 @@ class ManifestCache:
             self._hot.put(digest, content, len(content))
         return content
 
-    async def put(self, ask: Ask, digest: Digest, content: bytes) -> None:
+    async def put(self, access: PullAccess, digest: Digest, content: bytes) -> None:
         """Keep a manifest whose digest has been checked, and which the upstream has sent to this caller. Where there is
         no room it is not kept.
         """
@@ -50,7 +50,7 @@ class ManifestCache:
             self._events.emit(StorageBroke(str(digest), str(error)))
             return
         self._hot.put(digest, content, len(content))
-        self._provenance.sent(ask.source.upstream, digest, is_public=self._provenance.is_public(ask))
+        self._provenance.sent(access.source.upstream, digest, is_public=self._provenance.is_public(access))
         await self._eviction.added(digest, len(content))
 
     def forget_all(self) -> None:

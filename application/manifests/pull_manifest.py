@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-from application.access.access_request import Caller, Wish
+from application.access.access_request import Caller, PullAccess
 from application.access.authorize import Authorize
-from application.access.caller import Ask, CallerIdentities
-from application.access.challenges import Challenges
 from application.access.read_permission import ReadPermission, ReadPermissions
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
@@ -17,18 +15,14 @@ from domain.digest import Digest
 from domain.events import ContentAsked
 from domain.names import Tag
 from domain.records import ContentKind, Item
-from domain.upstream_table import UpstreamTable
 
 
 class PullManifest:
     """Served from here where the caller may read it, else asked of the upstream with the caller's right."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - who may, what is here, and where it comes from; the container names them
+    def __init__(
         self,
         authorize: Authorize,
-        refusals: Challenges,
-        upstreams: UpstreamTable,
-        callers: CallerIdentities,
         rights: ReadPermissions,
         manifest_cache: ManifestCache,
         fetch: FetchManifest,
@@ -36,9 +30,6 @@ class PullManifest:
         events: EventSink,
     ) -> None:
         self._authorize = authorize
-        self._refusals = refusals
-        self._upstreams = upstreams
-        self._callers = callers
         self._rights = rights
         self._manifest_cache = manifest_cache
         self._fetch = fetch
@@ -47,37 +38,34 @@ class PullManifest:
 
     async def __call__(self, caller: Caller, query: ManifestQuery) -> ManifestAnswer:
         """The manifest. Raises Unauthorized, Denied, ContentUnknown or UpstreamFault."""
-        source = self._upstreams.source_of(query.name, query.naming)
-        right = await self._authorize(Wish.to_read(caller, source, query.name))
-        with self._refusals.by_upstream(right):
-            ask = await self._callers.ask(right, source)
+        async with self._authorize.repository(caller, query.name, query.naming) as access:
             target = query.reference.target
             if isinstance(target, Tag):
-                answer = await self._tags(ask, query, target)
+                answer = await self._tags(access, query, target)
             else:
-                answer = await self._by_digest(ask, query, target)
+                answer = await self._by_digest(access, query, target)
         if answer.content is not None and not query.head:
             self._events.emit(ContentAsked(ContentKind.MANIFEST, answer.is_hit))
         return replace(answer, content=None) if query.head and answer.content is not None else answer
 
-    async def _by_digest(self, ask: Ask, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
+    async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
         """Content that never changes: nothing is asked but the caller's right to it."""
-        item = Item(ask.source, ContentKind.MANIFEST, digest)
-        if ask.is_mirrors:
-            content = await self._manifest_cache.get(ask.source.upstream, digest)
+        item = Item(access.source, ContentKind.MANIFEST, digest)
+        if access.is_mirrors:
+            content = await self._manifest_cache.get(access.source.upstream, digest)
             if content is None:
-                return await self._fetch.unknown(ask, query)
-            return _linked(await self._rights.admit(ask, item), content)
+                return await self._fetch.unknown(access, query)
+            return _linked(await self._rights.admit(access, item), content)
         # Here or not, a caller with a right of its own is asked for in the same way (ReadPermissions.is_asked_first).
-        known = await self._rights.known(ask, item)
-        stand_in = known.link if known else await self._rights.stand_in(ask, item)
+        known = await self._rights.known(access, item)
+        stand_in = known.link if known else await self._rights.stand_in(access, item)
         # Read only for a caller who may be given it: the time to read and hash it would tell others that it is here.
-        content = await self._manifest_cache.get(ask.source.upstream, digest) if stand_in else None
+        content = await self._manifest_cache.get(access.source.upstream, digest) if stand_in else None
         if known and content is not None:
             return _linked(known, content)
-        proves_first = await self._rights.is_asked_first(ask)
+        proves_first = await self._rights.is_asked_first(access)
         try:
-            return await self._fetch.unknown(ask, query, has_stand_in=content is not None, proves_first=proves_first)
+            return await self._fetch.unknown(access, query, has_stand_in=content is not None, proves_first=proves_first)
         except OUTAGE as fault:
             if stand_in is None or content is None:
                 raise

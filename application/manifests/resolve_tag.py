@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from application.access.caller import Ask
+from application.access.access_request import PullAccess
 from application.access.read_permission import REFUSED_HEAD, ReadPermissions
 from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
@@ -40,31 +40,31 @@ class ResolveTag:
         self._fetch = fetch
         self._outages = outages
 
-    async def __call__(self, ask: Ask, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
+    async def __call__(self, access: PullAccess, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
         """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
         query = replace(query, asked_at=self._cached_tags.now())
         variant = variant_of(query.accept)
         if variant is None:
             return await self._outages.attempt(
-                ask.source.upstream,
-                ask.caller,
-                lambda: self._asked(ask, query, None, None),
+                access.source.upstream,
+                access.caller,
+                lambda: self._asked(access, query, None, None),
                 has_stand_in=False,
                 manifests=True,
             )
-        key = TagKey(ask.source, tag, variant)
-        cached_tag = await self._cached_tags.find(key, classes_for(ask.caller))
+        key = TagKey(access.source, tag, variant)
+        cached_tag = await self._cached_tags.find(key, classes_for(access.caller))
         held = await self._held(cached_tag) if cached_tag else None
-        grant = await self._rights.grants.live(ask) if held else None
+        grant = await self._rights.grants.live(access) if held else None
         if cached_tag and held and grant and self._cached_tags.is_fresh(cached_tag):
-            good_until = min(self._cached_tags.fresh_until(cached_tag), grant.ends_at, ask.identity.ends_at)
+            good_until = min(self._cached_tags.fresh_until(cached_tag), grant.ends_at, access.identity.ends_at)
             return self._answer(cached_tag, held, good_until=good_until)
-        stand_in = await self._stand_in(ask, query, key)
+        stand_in = await self._stand_in(access, query, key)
         try:
             return await self._outages.attempt(
-                ask.source.upstream,
-                ask.caller,
-                lambda: self._asked(ask, query, key, cached_tag if held else None),
+                access.source.upstream,
+                access.caller,
+                lambda: self._asked(access, query, key, cached_tag if held else None),
                 has_stand_in=stand_in is not None,
                 manifests=True,
             )
@@ -80,9 +80,9 @@ class ResolveTag:
                 await self._cached_tags.extend(stand_in[0])
             return self._stale(*stand_in, fault)
 
-    async def _stand_in(self, ask: Ask, query: ManifestQuery, key: TagKey) -> tuple[CachedTag, bytes] | None:
+    async def _stand_in(self, access: PullAccess, query: ManifestQuery, key: TagKey) -> tuple[CachedTag, bytes] | None:
         """What may be told should the upstream fail, where this caller may be told it then."""
-        cached_tag = await self._cached_tags.stand_in(key, query.accept, await self._rights.grants.standing_in(ask))
+        cached_tag = await self._cached_tags.stand_in(key, query.accept, await self._rights.grants.standing_in(access))
         held = await self._held(cached_tag) if cached_tag else None
         return (cached_tag, held) if cached_tag and held else None
 
@@ -101,51 +101,53 @@ class ResolveTag:
         return self._answer(cached_tag, content, warning=self._outages.stale(cached_tag.key.source.upstream, fault))
 
     async def _asked(
-        self, ask: Ask, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
+        self, access: PullAccess, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
     ) -> ManifestAnswer:
         try:
-            return await self._newest(ask, query, key, cached_tag)
+            return await self._newest(access, query, key, cached_tag)
         except ContentUnknown:
             if key:
                 await self._cached_tags.forget(key.source, key.tag)
             raise
         except (UpstreamChallenged, Denied):
-            if key and self._rights.is_refusal_of_class(ask):
-                await self._cached_tags.withdraw(key.source, key.tag, class_of(ask.caller))
+            if key and self._rights.is_refusal_of_class(access):
+                await self._cached_tags.withdraw(key.source, key.tag, class_of(access.caller))
             raise
 
     async def _newest(
-        self, ask: Ask, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
+        self, access: PullAccess, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
     ) -> ManifestAnswer:
         """A mark is learnt not before what the tag means is here: a HEAD may say what the GET then does not get any
         more, and what the tag meant before would not stand in.
         """
-        told = await self._told(ask, query, cached_tag)
+        told = await self._told(access, query, cached_tag)
         if told is None:
-            return await self._fetch.get(ask, query, key)
+            return await self._fetch.get(access, query, key)
         if query.is_content_with(told.digest):
-            return await self._learnt(ask, key, told)
+            return await self._learnt(access, key, told)
         # The HEAD spoke of content that may be here; it is fetched only where it is not.
-        held = await self._manifest_cache.get(ask.source.upstream, told.digest)
+        held = await self._manifest_cache.get(access.source.upstream, told.digest)
         if held is not None:
-            return await self._learnt(ask, key, replace(told, content=held, size=len(held), is_hit=True))
+            return await self._learnt(access, key, replace(told, content=held, size=len(held), is_hit=True))
         try:
-            return await self._fetch.get(ask, query, key, told)
+            return await self._fetch.get(access, query, key, told)
         except UpstreamThrottled as fault:
             raise _ChangedAndThrottled(fault) from fault
 
-    async def _learnt(self, ask: Ask, key: TagKey | None, told: ManifestAnswer) -> ManifestAnswer:
+    async def _learnt(self, access: PullAccess, key: TagKey | None, told: ManifestAnswer) -> ManifestAnswer:
         if key:
-            await self._cached_tags.learn(key, told.digest, told.media_type, class_of(ask.caller))
+            await self._cached_tags.learn(key, told.digest, told.media_type, class_of(access.caller))
             self._fetch.tag_means(key.source, key.tag, told.digest)
         return told
 
-    async def _told(self, ask: Ask, query: ManifestQuery, cached_tag: CachedTag | None) -> ManifestAnswer | None:
+    async def _told(
+        self, access: PullAccess, query: ManifestQuery, cached_tag: CachedTag | None
+    ) -> ManifestAnswer | None:
         """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""
         if not (cached_tag or query.head or query.known):
             return None
         try:
-            told = await self._fetch.head(ask, query)
+            told = await self._fetch.head(access, query)
         except REFUSED_HEAD:
             if cached_tag is None:
                 raise

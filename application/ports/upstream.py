@@ -31,16 +31,18 @@ class ForwardedCredentials:
 
 @dataclass(frozen=True)
 class SessionCredentials:
-    """A right of ours: a challenge is answered with a token fetched for these credentials, None for nobody's."""
+    """The mirror answers the upstream's challenge with a token that it fetches for `login`; without one, with an
+    anonymous token.
+    """
 
-    credentials: Credentials | None = None
+    login: Credentials | None = None
 
 
 UpstreamCredentials = ForwardedCredentials | SessionCredentials
 
 
 def mirror_credentials(upstream: Upstream) -> UpstreamCredentials:
-    """The right with which the mirror itself goes there; where callers bring their own login, it has none."""
+    """The mirror's own credentials for this upstream; it has none where callers use their own login."""
     return ForwardedCredentials() if upstream.takes_callers_logins else SessionCredentials(upstream.credentials)
 
 
@@ -105,7 +107,7 @@ class UpstreamRequest:
     """One request to make. `accept` holds whole Accept lines."""
 
     resource: Resource
-    right: UpstreamCredentials
+    credentials: UpstreamCredentials
     head: bool = False
     accept: tuple[str, ...] = ()
     byte_range: ByteRange | None = None
@@ -160,7 +162,9 @@ class PingResponse:
 class UpstreamRegistry(Protocol):
     """Speaks to registries."""
 
-    async def ping(self, upstream: Upstream, right: UpstreamCredentials, *, is_probe: bool = False) -> PingResponse:
+    async def ping(
+        self, upstream: Upstream, credentials: UpstreamCredentials, *, is_probe: bool = False
+    ) -> PingResponse:
         """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer, MirrorFault.
 
         `is_probe`: the mirror asks on its own account, seldom, and without waiting in a queue before the upstream.

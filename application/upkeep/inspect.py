@@ -47,7 +47,7 @@ class Verdict:
 class InspectCache:
     """Works on the same folder and index as a running service, and beside it."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - everything that is kept; the container names them
+    def __init__(
         self,
         store: ContentStore,
         maintenance: StorageMaintenance,

@@ -18,7 +18,7 @@ _PAUSE_SECONDS = 5.0
 class Upkeep:
     """Removes what an earlier run left behind, writes down what is used, and forgets what an operator purged."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - all that remembers something; the container names them
+    def __init__(
         self,
         eviction: Eviction,
         downloads: RunningDownloads,
@@ -70,5 +70,5 @@ class Upkeep:
     async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next time may go better, and nobody else would tell
+        except Exception as error:  # noqa: BLE001 - the next run may succeed, and only this event tells of the failure
             self._events.emit(UpkeepFailed(f"{type(error).__name__}: {error}"))

@@ -277,18 +277,20 @@ class Container(containers.DeclarativeContainer):
     )
     authorize: providers.Provider[Authorize] = providers.Singleton(
         Authorize,
+        upstreams=upstreams,
         upstream_auth=upstream_auth,
         accounts=check_account,
         verifier=verifier,
-        refusals=challenges,
+        challenges=challenges,
         rules=rules,
         logins=relayed_logins,
+        identities=caller_identities,
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(
-        AnswerPing, authorize=authorize, refusals=challenges, registry=registry, logins=relayed_logins
+        AnswerPing, authorize=authorize, challenges=challenges, registry=registry, logins=relayed_logins
     )
     listings: providers.Provider[Listings] = providers.Singleton(
-        Listings, authorize=authorize, refusals=challenges, upstreams=upstreams, registry=registry, rules=rules
+        Listings, authorize=authorize, challenges=challenges, registry=registry, rules=rules
     )
     search: providers.Provider[Search] = providers.Singleton(
         Search, authorize=authorize, browse=listings, upstreams=upstreams, search=upstream_search, rules=rules
@@ -327,9 +329,6 @@ class Container(containers.DeclarativeContainer):
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest,
         authorize=authorize,
-        refusals=challenges,
-        upstreams=upstreams,
-        callers=caller_identities,
         rights=read_permissions,
         manifest_cache=manifest_cache,
         fetch=fetch_manifest,
@@ -347,9 +346,6 @@ class Container(containers.DeclarativeContainer):
     pull_blob: providers.Provider[PullBlob] = providers.Singleton(
         PullBlob,
         authorize=authorize,
-        refusals=challenges,
-        upstreams=upstreams,
-        callers=caller_identities,
         rights=read_permissions,
         store=store,
         provenance=provenance,

@@ -156,11 +156,11 @@ class FakeUpstream:
     def _caller(self, right: UpstreamCredentials) -> str | None:
         """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
         if isinstance(right, SessionCredentials) and self.scheme == "bearer":
-            return self._login(right.credentials)
+            return self._login(right.login)
         raw = (
             right.raw
             if isinstance(right, ForwardedCredentials)
-            else right.credentials and f"Basic {encode_basic(right.credentials)}"
+            else right.login and f"Basic {encode_basic(right.login)}"
         )
         match parse_authorization(raw):
             case Bearer(token) if self.scheme == "bearer" and token.startswith("upstream-token-of-"):
@@ -172,11 +172,11 @@ class FakeUpstream:
     def _authorize(self, fetch: UpstreamRequest) -> None:
         if self.scheme == "none":
             return
-        caller = self._caller(fetch.right)
+        caller = self._caller(fetch.credentials)
         name = fetch.resource.scope.name
         if caller or (caller == "" and (name in self.public or name == "catalog")):
             return
-        error = None if fetch.right == ForwardedCredentials() else "insufficient_scope"
+        error = None if fetch.credentials == ForwardedCredentials() else "insufficient_scope"
         challenge = self.challenge(str(fetch.resource.scope), error)
         raise UpstreamChallenged("authentication required", challenges=(challenge,))
 

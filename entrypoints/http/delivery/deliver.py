@@ -23,7 +23,7 @@ _LOG = logging.getLogger("docker_image_proxy")
 Damaged = Callable[[], Awaitable[None]]
 
 
-async def deliver(  # noqa: PLR0913 - an answer, and what to do when it turns out that it cannot be given
+async def deliver(
     request: Request,
     status: int,
     headers: Header,

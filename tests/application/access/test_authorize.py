@@ -48,7 +48,7 @@ async def meet(service: Service, target: str, header: str | None) -> tuple[objec
         met: object = refused.challenges
     else:
         met = "ok"
-    rights = [*service.upstream.pinged, *(fetch.right for fetch in service.upstream.asked)]
+    rights = [*service.upstream.pinged, *(fetch.credentials for fetch in service.upstream.asked)]
     return met, list(dict.fromkeys(rights))  # a login is proven with the same right before it is used
 
 
@@ -152,7 +152,7 @@ def test_own_token_reads_nothing_private_in_row_3() -> None:
     header = f"Bearer {service.own_token('alice')}"
     with pytest.raises(Unauthorized):
         service.run(service.manifest(header, PRIVATE))
-    assert [fetch.right for fetch in service.upstream.asked] == [SessionCredentials(None)]
+    assert [fetch.credentials for fetch in service.upstream.asked] == [SessionCredentials(None)]
 
 
 def test_token_of_another_secret_is_not_ours() -> None:

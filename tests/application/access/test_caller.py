@@ -1,11 +1,12 @@
 """Who it is that calls, as far as an upstream's word to one must not serve another."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from application.access.access_request import Right
+from application.access.access_request import Access
 from application.access.caller import CallerIdentities
 from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamCredentials
@@ -36,8 +37,8 @@ class World:
         self, right: UpstreamCredentials | str, *, is_mirrors: bool = False, by: CallerIdentities | None = None
     ) -> CallerIdentity:
         asked: Any = ForwardedCredentials(right) if isinstance(right, str) else right
-        gate: Any = None
-        return asyncio.run((by or self.callers).ask(Right(gate, asked, is_mirrors), SOURCE)).identity
+        request: Any = SimpleNamespace(request=SimpleNamespace(upstream=SOURCE.upstream))
+        return asyncio.run((by or self.callers).of(Access(request, asked, is_mirrors)))
 
     def given(self, login: Credentials | str | None, text: str, seconds: int = 300) -> None:
         asyncio.run(self.callers.remember(login, IssuedToken(text, seconds, NOW)))

@@ -55,9 +55,9 @@ class Refused(Pulls):
 
         def refuse(fetch: UpstreamRequest) -> RegistryError | None:
             is_bobs = (
-                fetch.right.credentials == BOB
-                if isinstance(fetch.right, SessionCredentials)
-                else fetch.right.raw == BOBS
+                fetch.credentials.login == BOB
+                if isinstance(fetch.credentials, SessionCredentials)
+                else fetch.credentials.raw == BOBS
             )
             return refusal(digest) if is_bobs and fetch.resource.path.endswith(str(digest)) else None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from application.access.access_request import Right
+from application.access.access_request import Access, PullAccess
 from application.access.grant_token import TokenQuery
 from application.manifests.manifest_query import ManifestQuery
 from application.ports.upstream import ForwardedCredentials
@@ -53,7 +53,9 @@ class Outage:
             # An anonymous caller has to have been given it for it to be public; without an account nobody can be.
             callers, now = self.service.parts.caller_identities(), int(self.service.clock.now())
             await callers.remember(None, IssuedToken(NOBODYS.removeprefix("Bearer "), 300, now))
-            ask = await callers.ask(_right(NOBODYS), self.service.parts.upstreams().source_of(NAME))
+            source = self.service.parts.upstreams().source_of(NAME)
+            access = _access(NOBODYS)
+            ask = PullAccess(await callers.of(access), access.credentials, source)
             query = ManifestQuery(NAME, Reference.parse("1"))
             await self.service.parts.resolve_tag()(ask, query, Tag("1"))
             await asyncio.sleep(0)  # it is written down behind whoever asked
@@ -67,9 +69,9 @@ class Outage:
         return self.service.run(whole())
 
 
-def _right(header: str) -> Any:
-    gate: Any = None
-    return Right(gate, ForwardedCredentials(header), is_mirrors=False)
+def _access(header: str) -> Any:
+    check: Any = None
+    return Access(check, ForwardedCredentials(header), is_mirrors=False)
 
 
 async def rows(service: Service, count: int) -> list[int]:
@@ -179,7 +181,7 @@ def test_such_a_token_is_nobodys_when_the_upstream_is_back(row: int) -> None:
         outage.upstream.asked.clear()
         outage.service.clock.advance(61)
         assert (await outage.service.manifest(f"Bearer {token.text}")).content == IMAGE_CONTENT
-        assert {repr(fetch.right) for fetch in outage.upstream.asked} == {"SessionCredentials(credentials=None)"}
+        assert {repr(fetch.credentials) for fetch in outage.upstream.asked} == {"SessionCredentials(login=None)"}
 
     outage.run(act())
 

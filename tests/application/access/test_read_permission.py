@@ -109,7 +109,7 @@ def test_a_refusal_ends_the_grant_of_this_caller_only(refusal: RegistryError) ->
     other = world.upstream.put_blob(str(PRIVATE), b"another blob")
 
     async def refuse_alice_only() -> None:
-        world.upstream.refuse = lambda fetch: refusal if "alice" in repr(fetch.right.raw) else None
+        world.upstream.refuse = lambda fetch: refusal if "alice" in repr(fetch.credentials.raw) else None
 
     world.run(
         world.read(),
@@ -159,7 +159,7 @@ def test_an_empty_blob_has_no_first_byte_and_is_there() -> None:
 
 def test_refusals_are_never_shared_between_callers() -> None:
     world = Reads()
-    world.upstream.refuse = lambda fetch: None if "alice" in repr(fetch.right.raw) else challenged()
+    world.upstream.refuse = lambda fetch: None if "alice" in repr(fetch.credentials.raw) else challenged()
 
     async def at_once() -> list[Any]:
         await world.service.warm_up()

@@ -316,7 +316,7 @@ def test_a_login_is_proven_once_before_it_is_used(settings: dict[str, object]) -
     for _ in range(3):
         door.seconds(ALICE)
     assert upstream.pinged == [ForwardedCredentials(basic(ALICE))]
-    assert [fetch.right for fetch in upstream.asked][:1] == [ForwardedCredentials(basic(ALICE))]
+    assert [fetch.credentials for fetch in upstream.asked][:1] == [ForwardedCredentials(basic(ALICE))]
     upstream.users["alice"] = "new"
     upstream.pinged.clear()
     door.service.clock.advance(10_000)
@@ -367,4 +367,4 @@ def test_the_operators_own_login_is_not_proven() -> None:
     service.run(service.warm_up())
     service.run(service.parts.pull_manifest()(caller, ManifestQuery(NAME, Reference.parse("1"))))
     assert service.upstream.pinged == []
-    assert [fetch.right for fetch in service.upstream.asked] == [SessionCredentials(ALICE)]
+    assert [fetch.credentials for fetch in service.upstream.asked] == [SessionCredentials(ALICE)]

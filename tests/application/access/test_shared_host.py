@@ -80,7 +80,7 @@ class House:
         self.service.run(self.service.ping(f"Bearer {token.text}" if token else None))
 
     def rights(self, url: str) -> list[object]:
-        return [fetch.right for fetch in self.fakes[url].asked]
+        return [fetch.credentials for fetch in self.fakes[url].asked]
 
 
 @pytest.mark.parametrize("hub", [ANYBODY, CLIENT])
@@ -107,7 +107,7 @@ def test_there_is_one_realm_and_one_service_for_all(hub: UpstreamIdentity) -> No
     ],
 )
 @pytest.mark.parametrize("hub", [ANYBODY, CLIENT])
-def test_a_token_for_what_a_client_calls_it_opens_it(  # noqa: PLR0917 - a table's columns
+def test_a_token_for_what_a_client_calls_it_opens_it(
     hub: UpstreamIdentity, scope: str, name: str, naming: Naming, url: str, there: str
 ) -> None:
     """Containerd leaves out the prefix, podman does not; neither says at the token endpoint which registry it means."""

@@ -24,7 +24,7 @@ def test_another_right_takes_over_when_the_first_ends() -> None:
     crowd = Breaking()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
-        return challenged() if fetch.byte_range and "alice" in repr(fetch.right.raw) else None
+        return challenged() if fetch.byte_range and "alice" in repr(fetch.credentials.raw) else None
 
     async def act() -> list[bytes]:
         gate = held(crowd.upstream, breaks=True)
@@ -37,7 +37,7 @@ def test_another_right_takes_over_when_the_first_ends() -> None:
         return await asyncio.gather(first, second)
 
     assert crowd.run(act()) == [BIG, BIG]
-    assert "bob" in repr(crowd.upstream.asked[-1].right.raw)
+    assert "bob" in repr(crowd.upstream.asked[-1].credentials.raw)
 
 
 def test_without_another_right_it_ends_with_the_first() -> None:
@@ -68,7 +68,7 @@ def test_the_end_of_somebody_elses_right_is_not_told_to_who_just_joins() -> None
         crowd.upstream.hold = hold
         second = crowd.read(BOBS)
         await seen.wait()
-        crowd.upstream.refuse = lambda fetch: challenged() if "alice" in repr(fetch.right.raw) else None
+        crowd.upstream.refuse = lambda fetch: challenged() if "alice" in repr(fetch.credentials.raw) else None
         gate.set()
         await asyncio.gather(first, return_exceptions=True)
         proving.set()

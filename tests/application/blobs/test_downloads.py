@@ -57,7 +57,7 @@ def test_another_caller_is_asked_for_by_head_and_reads_along() -> None:
 
     assert crowd.run(act()) == [BIG, BIG]
     assert [fetch.head for fetch in crowd.upstream.asked] == [True, False, True]
-    assert "bob" in repr(crowd.upstream.asked[2].right.raw)
+    assert "bob" in repr(crowd.upstream.asked[2].credentials.raw)
 
 
 def test_whom_the_upstream_refuses_reads_nothing_along() -> None:
@@ -145,7 +145,7 @@ def test_a_token_that_has_ended_joins_nothing() -> None:
         first = crowd.read()
         await crowd.under_way()
         crowd.service.clock.advance(11)
-        crowd.upstream.refuse = lambda fetch: challenged() if fetch.right.raw == ALICES_OTHER else None
+        crowd.upstream.refuse = lambda fetch: challenged() if fetch.credentials.raw == ALICES_OTHER else None
         second = crowd.read(ALICES_OTHER)
         await asyncio.sleep(0.05)
         gate.set()

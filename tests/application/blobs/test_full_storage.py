@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from application.access.access_request import FOREVER
-from application.access.caller import Ask
+from application.access.access_request import FOREVER, PullAccess
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, ResponseMetadata
@@ -204,7 +203,7 @@ def test_who_goes_on_alone_gets_no_more_than_was_promised(told: bool) -> None:  
         begun = await store.open(LAYER_DIGEST)
         assert begun
         source = service.parts.upstreams().source_of(NAME)
-        ask = Ask(CallerIdentity(ANONYMOUS_CALLER, FOREVER), ForwardedCredentials(), source)
+        ask = PullAccess(CallerIdentity(ANONYMOUS_CALLER, FOREVER), ForwardedCredentials(), source)
         metadata = (
             ResponseMetadata("t", size - 3, None, Span(4, size + 1), size + 1) if told else ResponseMetadata("t", None)
         )

@@ -104,7 +104,7 @@ def test_a_follower_needs_a_right_of_its_own() -> None:
         assert await asyncio.gather(first, second) == [BIG, BIG]
 
     pair.run(act())
-    assert any(fetch.head and "bob" in repr(fetch.right.raw) for fetch in pair.upstream.asked)
+    assert any(fetch.head and "bob" in repr(fetch.credentials.raw) for fetch in pair.upstream.asked)
 
 
 def test_who_follows_takes_over_with_his_own_right_when_the_other_dies() -> None:
@@ -124,7 +124,7 @@ def test_who_follows_takes_over_with_his_own_right_when_the_other_dies() -> None
 
     assert pair.run(act()) == BIG
     last = pair.upstream.asked[-1]
-    assert (last.byte_range, "bob" in repr(last.right.raw)) == (ByteRange(2 * PIECE, None), True)
+    assert (last.byte_range, "bob" in repr(last.credentials.raw)) == (ByteRange(2 * PIECE, None), True)
 
 
 def test_a_silent_process_that_lives_keeps_its_lease() -> None:

@@ -97,7 +97,7 @@ def test_who_waits_gets_nothing_without_a_right_of_its_own(reference: str) -> No
     pulls = Counted()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
-        return None if "user0" in repr(fetch.right.raw) else Denied("no")
+        return None if "user0" in repr(fetch.credentials.raw) else Denied("no")
 
     pulls.upstream.refuse = refuse
 
@@ -114,7 +114,7 @@ def test_what_the_first_did_not_get_the_others_try_for_themselves(reference: str
     pulls = Counted()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
-        return UpstreamUnreachable("gone") if "user0" in repr(fetch.right.raw) else None
+        return UpstreamUnreachable("gone") if "user0" in repr(fetch.credentials.raw) else None
 
     pulls.upstream.refuse = refuse
 

@@ -76,7 +76,7 @@ def test_whoever_has_no_right_is_told_nothing() -> None:
     heads = Heads(grant_ttl=300)
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
-        return Denied("no") if fetch.right == ForwardedCredentials(BOBS) else None
+        return Denied("no") if fetch.credentials == ForwardedCredentials(BOBS) else None
 
     heads.upstream.refuse = refuse
 

@@ -154,7 +154,7 @@ def test_a_caller_who_is_refused_loses_the_grant_and_others_do_not() -> None:
     async def act() -> None:
         for header in (ALICES, BOBS):
             await pulls.pull(header)
-        pulls.upstream.refuse = lambda fetch: challenged() if "alice" in repr(fetch.right.raw) else None
+        pulls.upstream.refuse = lambda fetch: challenged() if "alice" in repr(fetch.credentials.raw) else None
         pulls.service.clock.advance(61)
         with pytest.raises(Unauthorized):
             await pulls.pull()

@@ -32,7 +32,7 @@ def test_somebodys_own_trouble_is_not_everybodys() -> None:
         pulls.upstream.put_manifest(str(NAME), "1", new)
         pulls.service.clock.advance(61)
         pulls.upstream.refuse = lambda fetch: (
-            UpstreamThrottled("bob's limit") if "bob" in repr(fetch.right.raw) else None
+            UpstreamThrottled("bob's limit") if "bob" in repr(fetch.credentials.raw) else None
         )
         await pulls.pull(BOBS, **PUBLIC)
         pulls.service.clock.advance(0.5)
