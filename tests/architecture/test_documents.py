@@ -72,9 +72,9 @@ def test_named_source_files_exist() -> None:
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
-def test_named_folders_exist() -> None:
-    named = everywhere(rf"`((?:{'|'.join(PACKAGES)})(?:/[a-z_]+)+)`")
-    assert sorted(name for name in named if not (ROOT / name).is_dir()) == []
+def test_named_folders_and_scripts_exist() -> None:
+    named = everywhere(rf"`((?:{'|'.join([*PACKAGES, 'tests', 'docs', 'scripts'])})(?:/[a-z0-9_-]+)+)`")
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
 @pytest.mark.parametrize("package", ["application", "entrypoints"])
@@ -167,6 +167,12 @@ def test_the_page_of_endpoints_has_every_fixed_path() -> None:
     listed = re.findall(r"`(/[^`]+)`", text_of("docs/reference/endpoints.md"))
     assert len(paths) > 5
     assert sorted(paths - set(listed)) == []
+
+
+def test_the_glossary_defines_each_term_once() -> None:
+    terms = re.findall(r"^\| (.+?) \|", text_of("docs/reference/glossary.md"), re.MULTILINE)[1:]
+    assert len(terms) > 20
+    assert sorted(term for term in terms if terms.count(term) > 1) == []
 
 
 def test_named_commands_exist() -> None:
