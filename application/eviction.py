@@ -3,7 +3,7 @@
 import asyncio
 
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
-from application.ports.index import ContentPlaces, UsageIndex, UsageTotal, Used
+from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from application.ports.telemetry import EventSink
 from domain.cache_policy import Room, victims
 from domain.digest import Digest, DigestCheck
@@ -27,8 +27,7 @@ class Eviction:
         store: ContentStore,
         maintenance: StorageMaintenance,
         usage: UsageIndex,
-        total: UsageTotal,
-        places: ContentPlaces,
+        index: KnowledgeIndex,
         room: Room,
         clock: Clock,
         events: EventSink,
@@ -36,8 +35,7 @@ class Eviction:
         self._store = store
         self._maintenance = maintenance
         self._usage = usage
-        self._total = total
-        self._places = places
+        self._index = index
         self._room = room
         self._clock = clock
         self._events = events
@@ -155,7 +153,7 @@ class Eviction:
         # In this order: what is written or becomes content meanwhile is counted twice rather than not at all.
         promised = sum(self._promised.values())
         space = await self._maintenance.space()
-        total = await self._total.total()
+        total = await self._usage.total()
         return space, total + space.partial_blobs + promised
 
     async def _evict(self, to_free: int) -> int:
@@ -189,4 +187,4 @@ class Eviction:
         again; what a worker remembers of them it believes for seconds only.
         """
         await self._usage.forget(digests)
-        await self._places.forget(digests)
+        await self._index.forget_content(digests)

@@ -1,23 +1,31 @@
-"""One SQLite file, which several processes have open."""
+"""The SQLite file of the index, which several processes have open. A broken file is set aside and begun anew."""
 
 import asyncio
+import errno
+import fcntl
 import logging
+import os
 import sqlite3
+import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapters.storage.sqlite_opening import Inode, inode_of, is_broken, open_database, set_aside
+from adapters.storage.safe_paths import CacheFolder, cache_folder, open_to_write, state_at
+from adapters.storage.sqlite_schema import TABLES, VERSION
 
 _LOG = logging.getLogger("docker_image_proxy")
 _QUIET_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
+_BUSY_SECONDS = 5.0
+_BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 Result = TypeVar("Result")
+Inode = tuple[int, int]
 Row = tuple[Any, ...]
 Change = tuple[str, Iterable[Sequence[object]]]
 """A statement, and the values of each of its runs."""
@@ -68,18 +76,18 @@ class SqliteDatabase:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:
-            if inode_of(self._path) == self._inode:
+            if _inode_of(self._path) == self._inode:
                 return self._connection
             # Another process has set it aside, or somebody removed it.
             self._disconnect()
         if time.monotonic() < self._absent_until:
             raise sqlite3.OperationalError("it could not be opened a moment ago")
         try:
-            self._connection = open_database(self._path)
+            self._connection = _open(self._path)
         except (sqlite3.Error, OSError):
             self._absent_until = time.monotonic() + _RETRY_SECONDS
             raise
-        self._inode = inode_of(self._path)
+        self._inode = _inode_of(self._path)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -89,13 +97,26 @@ class SqliteDatabase:
                 connection.close()
 
     def _note(self, error: Exception) -> None:
-        if isinstance(error, sqlite3.Error) and is_broken(error) and self._connection is not None:
+        if isinstance(error, sqlite3.Error) and _is_broken(error) and self._connection is not None:
             self._disconnect()
             with suppress(OSError):
                 set_aside(self._path, self._inode, error)
         elif time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
             _LOG.warning("the index %s fails, the cache goes on without: %s", self._path, error)
+
+
+class NoDatabase:
+    """Stands for the database while the cache is off: nothing is found, and nothing is kept."""
+
+    async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:  # noqa: ARG002 - as SqliteDatabase
+        return []
+
+    async def change(self, *changes: Change) -> bool:  # noqa: ARG002 - as SqliteDatabase
+        return True
+
+
+Database = SqliteDatabase | NoDatabase
 
 
 def _select(statement: str, values: Sequence[object], connection: sqlite3.Connection) -> list[Row]:
@@ -109,3 +130,119 @@ def _change(changes: Sequence[Change], connection: sqlite3.Connection) -> bool:
         for statement, runs in changes:
             connection.executemany(statement, runs)
     return True
+
+
+class _WrongVersion(sqlite3.DatabaseError):
+    """The file is of another version of this service."""
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """A connection for this thread. `path`: the configured folder and the file's name; the file is in the folder that
+    `cache_folder` gives for it. Raises sqlite3.Error or OSError.
+    """
+    with cache_folder(path.parent, make=True) as folder, _alone(folder, path.name):
+        try:
+            return _connection(folder, path.name)
+        except sqlite3.DatabaseError as error:
+            if not _is_broken(error):
+                raise
+            _move_aside(folder, path.name, error)
+        return _connection(folder, path.name)
+
+
+def set_aside(path: Path, seen: Inode | None, error: sqlite3.Error) -> None:
+    """Move the file away, unless another process has done that already. Raises OSError."""
+    with cache_folder(path.parent) as folder, _alone(folder, path.name):
+        if _inode_at(folder, path.name) == seen:
+            _move_aside(folder, path.name, error)
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether the file will never be of use again."""
+    # The lowest byte is the code, the others say more exactly what it is (sqlite.org/rescode.html).
+    return isinstance(error, _WrongVersion) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
+
+
+def _inode_of(path: Path) -> Inode | None:
+    """Which file the index is now."""
+    with suppress(OSError), cache_folder(path.parent) as folder:
+        return _inode_at(folder, path.name)
+    return None
+
+
+def _inode_at(folder: CacheFolder, name: str) -> Inode | None:
+    return _inode(state_at(folder.descriptor, name))
+
+
+def _inode(state: os.stat_result | None) -> Inode | None:
+    return (state.st_dev, state.st_ino) if state else None
+
+
+@contextmanager
+def _alone(folder: CacheFolder, name: str) -> Iterator[None]:
+    """One process at a time: the second to find the file broken must not move away what the first one made."""
+    descriptor = open_to_write(folder.descriptor, f"{name}.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
+    broken = f"{name}.broken"
+    os.replace(name, broken, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
+    # They would be taken for the new file's.
+    for end in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(name + end, dir_fd=folder.descriptor)
+    path = folder.path / name
+    _LOG.warning("the index %s is of no use (%s): set aside as %s, begun anew", path, error, broken)
+
+
+def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
+    """SQLite opens its files by path, and follows links. So no link may be there, the file is made here and not by
+    SQLite (`mode=rw`), and what SQLite has opened is compared before anything is read or written.
+    """
+    for each in (name, f"{name}-wal", f"{name}-shm", f"{name}-journal"):
+        state = state_at(folder.descriptor, each)
+        if state and stat.S_ISLNK(state.st_mode):
+            raise OSError(errno.ELOOP, f"{each} is a symbolic link")
+    with suppress(FileExistsError):
+        # Only a new file: to close an open one would end the locks that other connections of this process have on it.
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        os.close(os.open(name, flags, 0o600, dir_fd=folder.descriptor))
+    path = folder.path / name
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
+    )
+    try:
+        _demand_same(path, folder)
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A power cut may take the last changes, never the file: all of it can be learnt again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        _prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _demand_same(path: Path, folder: CacheFolder) -> None:
+    """Raises OSError where the path leads into another folder than the open one."""
+    if _inode(path.stat()) != _inode_at(folder, path.name):
+        raise OSError(errno.ELOOP, "another folder has taken the place of the cache's")
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables in a new file. Raises _WrongVersion."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == VERSION:
+        return
+    if version or connection.execute("SELECT 1 FROM sqlite_master").fetchall():
+        raise _WrongVersion(f"it has version {version}, not {VERSION}")
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in TABLES:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")

@@ -1,4 +1,4 @@
-"""The tables of the index. Whoever changes one changes the version: an index of another is begun anew."""
+"""The tables of the index. A change of a table changes the version; an index of another version is begun anew."""
 
 VERSION = 3
 

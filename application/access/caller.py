@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from application.access.access_request import FOREVER, Access
 from application.concurrency import LruCache
-from application.ports.index import CallerIdentity, TokenStore
+from application.ports.index import CallerIdentity, KnowledgeIndex
 from application.ports.upstream import ForwardedCredentials
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, parse_authorization
@@ -27,8 +27,10 @@ class CallerIdentities:
     the secret of this service; `mirrors` is the identity of the mirror's own login at each upstream.
     """
 
-    def __init__(self, store: TokenStore, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId]) -> None:
-        self._store = store
+    def __init__(
+        self, index: KnowledgeIndex, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId]
+    ) -> None:
+        self._index = index
         self._codec = codec
         self._key = key
         self._mirrors = mirrors
@@ -46,12 +48,12 @@ class CallerIdentities:
         """
         identity = CallerIdentity(self.caller_of(login), token.issued_at + token.expires_in)
         fingerprint = self._fingerprint(token.text)
-        known = self._known.get(fingerprint) or await self._store.find(fingerprint)
+        known = self._known.get(fingerprint) or await self._index.find_token(fingerprint)
         if known and known.caller != identity.caller:
             # The upstream gives the same token to several: it stands for none of them, but for itself.
             identity = replace(identity, caller=self.caller_of(token.text))
         self._known.put(fingerprint, identity)
-        await self._store.keep(fingerprint, identity)
+        await self._index.keep_token(fingerprint, identity)
 
     async def _identify(self, access: Access) -> CallerIdentity:
         credentials = access.credentials
@@ -73,7 +75,7 @@ class CallerIdentities:
         fingerprint = self._fingerprint(token)
         known = self._known.get(fingerprint)
         if known is None:
-            known = await self._store.find(fingerprint) or self._of_unknown_token(token)
+            known = await self._index.find_token(fingerprint) or self._of_unknown_token(token)
             self._known.put(fingerprint, known)
         return known
 

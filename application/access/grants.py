@@ -2,7 +2,7 @@
 
 from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
-from application.ports.index import GrantStore
+from application.ports.index import KnowledgeIndex
 from domain.cache_policy import CachePolicy
 from domain.ports import Clock
 from domain.records import (
@@ -27,8 +27,8 @@ _REWRITTEN_SHARE = 0.25
 class Grants:
     """Earned by a success of the upstream to this very caller; ended by time, by the token's end, or by a refusal."""
 
-    def __init__(self, store: GrantStore, policy: CachePolicy, clock: Clock, background: BackgroundTasks) -> None:
-        self._store = store
+    def __init__(self, index: KnowledgeIndex, policy: CachePolicy, clock: Clock, background: BackgroundTasks) -> None:
+        self._index = index
         self._policy = policy
         self._clock = clock
         self._background = background
@@ -68,15 +68,15 @@ class Grants:
         if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
             return
         self._known.put((access.caller, access.source), (grant, now))
-        self._background.start(self._store.keep(grant, self._policy.kept_for(grant)))
+        self._background.start(self._index.keep_grant(grant, self._policy.kept_for(grant)))
 
     async def end(self, access: PullAccess) -> None:
         """The upstream refused this caller. Kept waiting for: the next request may come to another worker."""
         self._known.pop((access.caller, access.source))
-        await self._store.forget(access.caller, access.source)
+        await self._index.forget_grant(access.caller, access.source)
 
     def forget_all(self) -> None:
-        """What is in memory; the book has what is true."""
+        """What is in memory; the index has what is true."""
         self._known.clear()
 
     async def _outliving(self, caller: CallerId, source: Source) -> Grant | None:
@@ -89,7 +89,7 @@ class Grants:
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
     async def _look_up(self, caller: CallerId, source: Source) -> Grant | None:
-        grant = await self._store.find(caller, source)
+        grant = await self._index.find_grant(caller, source)
         if grant is None:
             self._known.pop((caller, source))
         else:

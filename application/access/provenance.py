@@ -2,7 +2,7 @@
 
 from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
-from application.ports.index import SentContent
+from application.ports.index import KnowledgeIndex
 from domain.access import ANONYMOUS
 from domain.access_rules import AccessRules
 from domain.digest import Digest
@@ -19,8 +19,8 @@ class Provenance:
     public (`is_public`).
     """
 
-    def __init__(self, sent: SentContent, rules: AccessRules, background: BackgroundTasks) -> None:
-        self._sent = sent
+    def __init__(self, index: KnowledgeIndex, rules: AccessRules, background: BackgroundTasks) -> None:
+        self._index = index
         self._rules = rules
         self._background = background
         self._known: LruCache[tuple[Upstream, Digest], bool] = LruCache(_REMEMBERED)
@@ -36,7 +36,7 @@ class Provenance:
         """Whether stored content with this digest is served to those who may read it at this upstream."""
         if self._known.get((upstream, digest)):
             return True
-        is_served = await self._sent.serves(upstream, digest)
+        is_served = await self._index.was_sent(upstream, digest)
         if is_served:
             self._known.put((upstream, digest), True)
         return is_served
@@ -44,4 +44,4 @@ class Provenance:
     def sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
         """The upstream has sent all of it, and it was access. `is_public`: all of it is public."""
         self._known.put((upstream, digest), True)
-        self._background.start(self._sent.keep(upstream, digest, is_public=is_public))
+        self._background.start(self._index.keep_sent(upstream, digest, is_public=is_public))

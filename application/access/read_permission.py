@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from application.access.access_request import PullAccess
 from application.access.grants import BELIEVED_SECONDS, Grants
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
-from application.ports.index import LinkIndex
+from application.ports.index import KnowledgeIndex
 from application.ports.upstream import (
     Resource,
     ResourceKind,
@@ -62,14 +62,14 @@ class ReadPermissions:
         self,
         registry: UpstreamRegistry,
         grants: Grants,
-        links: LinkIndex,
+        index: KnowledgeIndex,
         outages: Outages,
         background: BackgroundTasks,
         clock: Clock,
     ) -> None:
         self._registry = registry
         self.grants = grants
-        self._index = links
+        self._index = index
         self._outages = outages
         self._background = background
         self._clock = clock
@@ -154,7 +154,7 @@ class ReadPermissions:
         self._links.put(item, (link, remembered[1] if believed and remembered else now))
         # Also where it is only not believed any more: the link may have been pruned with its content.
         if believed != link:
-            self._background.start(self._index.keep(replace(link, given_to=given_to), now))
+            self._background.start(self._index.keep_link(replace(link, given_to=given_to), now))
         return link
 
     async def refused(self, access: PullAccess, item: Item | None, error: Exception) -> None:
@@ -164,7 +164,7 @@ class ReadPermissions:
                 await self.grants.end(access)
             if item is not None and self.is_refusal_of_class(access):
                 self._links.pop(item)
-                await self._index.forget(item, class_of(access.caller))
+                await self._index.forget_link(item, class_of(access.caller))
         elif item is not None and isinstance(error, ContentUnknown):
             await self.unlink(item)
 
@@ -176,7 +176,7 @@ class ReadPermissions:
 
     async def unlink(self, item: Item) -> None:
         self._links.pop(item)
-        await self._index.forget(item)
+        await self._index.forget_link(item)
 
     def forget_all(self) -> None:
         """What is in memory; the index has what is true."""
@@ -186,7 +186,7 @@ class ReadPermissions:
     async def _find(self, item: Item) -> Link | None:
         if known := self._believed(item):
             return known
-        link = await self._index.find(item)
+        link = await self._index.find_link(item)
         if link is None:
             self._links.pop(item)
         else:

@@ -5,7 +5,7 @@ from contextvars import Context
 from dataclasses import dataclass
 
 from application.concurrency import BackgroundTasks
-from application.ports.index import UpstreamAuthStore
+from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
 from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import IdentityRefused, MirrorFault, RegistryError, RequestNotSent, UpstreamUndecided
@@ -34,14 +34,14 @@ class UpstreamAuthCache:
         self,
         registry: UpstreamRegistry,
         service: str,
-        store: UpstreamAuthStore,
+        index: KnowledgeIndex,
         clock: Clock,
         events: EventSink,
         background: BackgroundTasks,
     ) -> None:
         self._registry = registry
         self._service = service
-        self._store = store
+        self._index = index
         self._clock = clock
         self._events = events
         self._background = background
@@ -94,7 +94,7 @@ class UpstreamAuthCache:
 
     async def _recall(self, upstream: Upstream) -> None:
         """What an earlier start learnt: so a mirror whose upstream is gone knows how to challenge. Rechecked soon."""
-        kept = await self._store.find(upstream)
+        kept = await self._index.find_upstream_auth(upstream)
         if kept is not None and upstream not in self._known:
             self._known[upstream] = kept
             self._checked[upstream] = 0.0
@@ -137,7 +137,7 @@ class UpstreamAuthCache:
         if known == auth:
             return
         self._known[upstream] = auth
-        self._background.start(self._store.keep(upstream, auth))
+        self._background.start(self._index.keep_upstream_auth(upstream, auth))
         try:
             row = upstream.trust.row_for(auth)
         except IdentityRefused as refused:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
-from application.ports.index import TagIndex
+from application.ports.index import KnowledgeIndex
 from domain.cache_policy import CachePolicy
 from domain.digest import Digest
 from domain.names import Tag
@@ -22,7 +22,7 @@ _Marks = dict[tuple[str, CallerClass], CachedTag]
 class CachedTags:
     """A mark is believed for a while; after that it is only good for standing in."""
 
-    def __init__(self, index: TagIndex, policy: CachePolicy, clock: Clock) -> None:
+    def __init__(self, index: KnowledgeIndex, policy: CachePolicy, clock: Clock) -> None:
         self._index = index
         self._policy = policy
         self._clock = clock
@@ -86,7 +86,7 @@ class CachedTags:
         key = cached_tag.key
         if known := self._known.get((key.source, key.tag)):
             known[0][key.variant, cached_tag.given_to] = cached_tag
-        await self._index.keep(cached_tag)
+        await self._index.keep_tag(cached_tag)
 
     async def extend(self, cached_tag: CachedTag) -> None:
         """The upstream did not say what the tag means, but that it wants to be asked less: the mark is believed for its
@@ -102,13 +102,13 @@ class CachedTags:
         """The upstream does not have the tag, for whatever media types."""
         self._known.pop((source, tag))
         self._learnt.pop((source, tag))
-        await self._index.forget(source, tag)
+        await self._index.forget_tags(source, tag)
 
     async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
         """The upstream refused the tag to this class of callers."""
         self._known.pop((source, tag))
         self._learnt.pop((source, tag))
-        await self._index.forget(source, tag, from_class)
+        await self._index.forget_tags(source, tag, from_class)
 
     def forget_all(self) -> None:
         """What is in memory; the index has what is true."""
@@ -122,7 +122,7 @@ class CachedTags:
         if known is None or now >= known[1] + BELIEVED_SECONDS:
             found = {
                 (cached_tag.key.variant, cached_tag.given_to): cached_tag
-                for cached_tag in await self._index.variants(source, tag)
+                for cached_tag in await self._index.find_tags(source, tag)
             }
             for place, cached_tag in (self._learnt.get((source, tag)) or {}).items():
                 stored = found.get(place)

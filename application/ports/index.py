@@ -1,4 +1,4 @@
-"""The ports to the index: what upstreams said, and what is stored."""
+"""The ports to the index: what upstreams have said, and what is stored."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,116 +11,104 @@ from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
 
-class LinkIndex(Protocol):
-    """Links, kept across restarts and shared by all workers; a bounded number for each upstream."""
-
-    async def find(self, item: Item) -> Link | None:
-        """The link with all classes of callers that the item was given to, by the newest word of the upstream."""
-        ...
-
-    async def keep(self, link: Link, now: float) -> None:
-        """Adds the link's classes to those that are known; `now` in seconds since 1970. Where an upstream has too
-        many links, those without stored content go first, then the oldest.
-        """
-        ...
-
-    async def forget(self, item: Item, from_class: CallerClass | None = None) -> None:
-        """For this class of callers, to which the upstream refused it; None is for all. Nothing happens where there is
-        none.
-        """
-        ...
-
-    async def of(self, source: Source) -> list[Link]:
-        """All links of a repository."""
-        ...
-
-
-class TagIndex(Protocol):
-    """Marks, kept across restarts and shared by all workers. Their number is bounded: of variants for each tag and
-    class of callers, and of marks for each upstream.
-    """
-
-    async def variants(self, source: Source, tag: Tag) -> list[CachedTag]:
-        """All marks of one tag, in any order."""
-        ...
-
-    async def keep(self, cached_tag: CachedTag) -> None:
-        """Replaces the mark of the same key and class. The oldest variants of the tag make room, and where an upstream
-        has too many marks, those without stored content, then the oldest.
-        """
-        ...
-
-    async def forget(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
-        """All variants of the tag, or of all tags of the repository; of this class of callers, or of all for None."""
-        ...
-
-    async def of(self, upstream: Upstream) -> list[CachedTag]:
-        """All marks of all its repositories."""
-        ...
-
-
-class SentContent(Protocol):
-    """Kept across restarts and shared by all workers, for as long as the content is stored."""
-
-    async def keep(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
-        """All bytes of the content came from this upstream and were right. `is_public`: to an anonymous caller."""
-        ...
-
-    async def serves(self, upstream: Upstream, digest: Digest) -> bool:
-        """Whether this upstream has sent the content in full, or any upstream has sent it in full to an anonymous
-        caller.
-        """
-        ...
-
-
-class ContentPlaces(Protocol):
-    """The same links and tags as LinkIndex and TagIndex have, of all upstreams and repositories."""
-
-    async def forget(self, digests: Iterable[Digest]) -> None:
-        """Removes all links and cached tags that lead to this content, and the record of which upstream sent it
-        (SentContent); it is not stored any more.
-        """
-        ...
-
-
-class GrantStore(Protocol):
-    """Grants, kept across restarts and shared by all workers."""
-
-    async def find(self, caller: CallerId, source: Source) -> Grant | None:
-        """The last grant, ended or not."""
-        ...
-
-    async def keep(self, grant: Grant, until: float) -> None:
-        """Replaces the caller's grant for the source. After `until` (seconds since 1970) it may be thrown away."""
-        ...
-
-    async def forget(self, caller: CallerId, source: Source) -> None:
-        """Nothing happens where there is none."""
-        ...
-
-
 @dataclass(frozen=True)
 class CallerIdentity:
-    """Who calls, and until when what they showed is good, in seconds since 1970."""
+    """Who calls, and until when the login or token of the caller is valid, in seconds since 1970."""
 
     caller: CallerId
     ends_at: float
 
 
-class TokenStore(Protocol):
-    """Knows fingerprints of tokens; never a token."""
+class KnowledgeIndex(Protocol):
+    """What upstreams have said: which content is in which repository, what tags mean, who may read what, and how each
+    upstream authenticates. Kept across restarts and shared by all workers. All of it can be learnt again, so no method
+    fails because the index cannot be read or written, except `advance_epoch`.
 
-    async def find(self, fingerprint: str) -> CallerIdentity | None: ...
+    An upstream is known by its URL, a repository by its name. Links and cached tags are bounded in number for each
+    upstream: where there are too many, those without stored content go first, then the oldest.
+    """
 
-    async def keep(self, fingerprint: str, identity: CallerIdentity) -> None: ...
+    async def find_link(self, item: Item) -> Link | None:
+        """The link with all classes of callers that the item was given to, as the upstream described it last."""
+        ...
 
+    async def links_of(self, source: Source) -> list[Link]:
+        """All links of a repository."""
+        ...
 
-class UpstreamAuthStore(Protocol):
-    """Stances, kept across restarts: a mirror starts though its upstream is gone."""
+    async def keep_link(self, link: Link, now: float) -> None:
+        """Adds the link's classes to those that are known; `now` in seconds since 1970."""
+        ...
 
-    async def find(self, upstream: Upstream) -> UpstreamAuth | None: ...
+    async def forget_link(self, item: Item, from_class: CallerClass | None = None) -> None:
+        """For this class of callers, to which the upstream refused the item; None is for all classes."""
+        ...
 
-    async def keep(self, upstream: Upstream, auth: UpstreamAuth) -> None: ...
+    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+        """All variants of one tag, in any order."""
+        ...
+
+    async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
+        """All cached tags of all repositories of the upstream."""
+        ...
+
+    async def keep_tag(self, cached_tag: CachedTag) -> None:
+        """Replaces the one with the same key and class. A tag has a bounded number of variants for each class of
+        callers; the oldest are removed.
+        """
+        ...
+
+    async def forget_tags(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
+        """All variants of the tag, or of all tags of the repository; of this class of callers, or of all for None."""
+        ...
+
+    async def was_sent(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether this upstream has sent the content in full, or any upstream has sent it in full to an anonymous
+        caller.
+        """
+        ...
+
+    async def keep_sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        """The upstream has sent all bytes of the content, and they were right. `is_public`: to an anonymous caller."""
+        ...
+
+    async def forget_content(self, digests: Iterable[Digest]) -> None:
+        """The content is not stored any more: removes all links and cached tags that lead to it, and the record of
+        which upstream sent it.
+        """
+        ...
+
+    async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:
+        """The last grant, ended or not."""
+        ...
+
+    async def keep_grant(self, grant: Grant, until: float) -> None:
+        """Replaces the caller's grant for the source. After `until` (seconds since 1970) it may be removed."""
+        ...
+
+    async def forget_grant(self, caller: CallerId, source: Source) -> None: ...
+
+    async def find_token(self, fingerprint: str) -> CallerIdentity | None:
+        """Whose a token is that an upstream gave through us. The index knows fingerprints of tokens, never a token."""
+        ...
+
+    async def keep_token(self, fingerprint: str, identity: CallerIdentity) -> None: ...
+
+    async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
+        """How the upstream authenticated when it last answered. A mirror starts even if its upstream is gone."""
+        ...
+
+    async def keep_upstream_auth(self, upstream: Upstream, auth: UpstreamAuth) -> None: ...
+
+    async def epoch(self) -> int:
+        """A number that changes when an operator has removed something. A worker then drops what it remembers of the
+        index. While the number cannot be read, the last one that could.
+        """
+        ...
+
+    async def advance_epoch(self) -> None:
+        """Change the number. Raises StorageFailed when it cannot be written: then workers go on as before."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -133,14 +121,14 @@ class Used:
 
 
 class UsageIndex(Protocol):
-    """What is stored, by digest; kept across restarts and shared by all workers."""
+    """What is stored here, by digest, and when it was last used. Kept across restarts and shared by all workers."""
 
     async def keep(self, entries: list[Used]) -> None:
         """Adds what is new and replaces what is known."""
         ...
 
     async def touch(self, times: Mapping[Digest, float]) -> None:
-        """Content that was used, and when; what is not known stays unknown."""
+        """Content that was used, and when; unknown content stays unknown."""
         ...
 
     async def forget(self, digests: list[Digest]) -> None: ...
@@ -149,22 +137,6 @@ class UsageIndex(Protocol):
         """Least recently used first."""
         ...
 
-
-class UsageTotal(Protocol):
-    """Asked much more often than the whole list."""
-
     async def total(self) -> int:
-        """Bytes of all that is stored."""
-        ...
-
-
-class Epoch(Protocol):
-    """Whoever remembers what the storage said drops it when the number is another than before."""
-
-    async def read(self) -> int:
-        """The number now; where it cannot be had, the last one that could."""
-        ...
-
-    async def advance(self) -> None:
-        """Make it another one. Raises StorageFailed when it cannot be written: then workers go on as before."""
+        """Bytes of all that is stored. Asked much more often than the whole list."""
         ...

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
-from application.ports.index import Epoch, LinkIndex, TagIndex, UsageIndex, Used
+from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from domain.digest import Digest
 from domain.manifest_tree import ManifestWalk, descriptors_of
 from domain.names import Tag
@@ -52,21 +52,17 @@ class InspectCache:
         store: ContentStore,
         maintenance: StorageMaintenance,
         usage: UsageIndex,
-        tags: TagIndex,
-        links: LinkIndex,
+        index: KnowledgeIndex,
         eviction: Eviction,
         manifest_cache: ManifestCache,
-        epoch: Epoch,
         clock: Clock,
     ) -> None:
         self._store = store
         self._maintenance = maintenance
         self._usage = usage
-        self._tags = tags
-        self._links = links
+        self._index = index
         self._eviction = eviction
         self._manifest_cache = manifest_cache
-        self._epoch = epoch
         self._clock = clock
 
     async def statistics(self, upstreams: Sequence[Upstream]) -> Statistics:
@@ -79,7 +75,7 @@ class InspectCache:
                 {
                     (cached_tag.key.source, cached_tag.key.tag)
                     for one in upstreams
-                    for cached_tag in await self._tags.of(one)
+                    for cached_tag in await self._index.tags_of(one)
                 }
             ),
             used[0].used_at if used else None,
@@ -91,7 +87,7 @@ class InspectCache:
         held = {one.digest: one.size for one in await self._usage.all()}
         cached_tags = {
             (str(cached_tag.key.source.repository), str(cached_tag.key.tag)): cached_tag
-            for cached_tag in await self._tags.of(upstream)
+            for cached_tag in await self._index.tags_of(upstream)
         }
         return [await self._entry(cached_tags[key], held) for key in sorted(cached_tags)]
 
@@ -112,30 +108,30 @@ class InspectCache:
             if not is_right:
                 await self._eviction.drop(used.digest)
             yield Verdict(used, is_right)
-        await self._epoch.advance()
+        await self._index.advance_epoch()
 
     async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
         """Forget an image, or all of a repository; the digests that were dropped. Where another image shares a layer,
         that layer is fetched again when it is next asked for.
         """
         cached_tags = [
-            cached_tag for cached_tag in await self._tags.of(source.upstream) if cached_tag.key.source == source
+            cached_tag for cached_tag in await self._index.tags_of(source.upstream) if cached_tag.key.source == source
         ]
         roots = [cached_tag.digest for cached_tag in cached_tags if tag is None or cached_tag.key.tag == tag]
-        links = await self._links.of(source)
+        links = await self._index.links_of(source)
         digests = dict.fromkeys(roots)
         for root in roots:
             digests |= dict.fromkeys(await self._tree(root))
         if tag is None:
             digests |= dict.fromkeys(link.item.digest for link in links)
-        await self._tags.forget(source, tag)
+        await self._index.forget_tags(source, tag)
         for link in links:
             if link.item.digest in digests:
-                await self._links.forget(link.item)
+                await self._index.forget_link(link.item)
         dropped = [digest for digest in digests if await self._eviction.holds(digest)]
         for digest in dropped:
             await self._eviction.drop(digest)
-        await self._epoch.advance()
+        await self._index.advance_epoch()
         return dropped
 
     async def prune(self, older_than: float) -> list[Used]:
@@ -146,7 +142,7 @@ class InspectCache:
         dropped = [one for one in await self._usage.all() if one.used_at < limit]
         for one in dropped:
             await self._eviction.drop(one.digest)
-        await self._epoch.advance()
+        await self._index.advance_epoch()
         return dropped
 
     async def _tree(self, root: Digest) -> dict[Digest, int]:

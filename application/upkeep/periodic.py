@@ -8,7 +8,7 @@ from application.blobs.running_downloads import RunningDownloads
 from application.eviction import Eviction
 from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
-from application.ports.index import Epoch
+from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
 from domain.events import UpkeepFailed
 
@@ -25,7 +25,7 @@ class Upkeep:
         rights: ReadPermissions,
         cached_tags: CachedTags,
         manifest_cache: ManifestCache,
-        epoch: Epoch,
+        index: KnowledgeIndex,
         events: EventSink,
     ) -> None:
         self._eviction = eviction
@@ -33,7 +33,7 @@ class Upkeep:
         self._rights = rights
         self._cached_tags = cached_tags
         self._manifest_cache = manifest_cache
-        self._epoch = epoch
+        self._index = index
         self._events = events
         self._seen = 0
         self._task: asyncio.Task[None] | None = None
@@ -49,7 +49,7 @@ class Upkeep:
         await self._eviction.flush()
 
     async def _run(self) -> None:
-        self._seen = await self._epoch.read()  # before anything is remembered
+        self._seen = await self._index.epoch()  # before anything is remembered
         await self._try(self._eviction.reconcile)
         while True:
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -60,7 +60,7 @@ class Upkeep:
         await self._eviction.remove_abandoned_partial_blobs()
         await self._eviction.make_room(0)  # what other workers have added counts too
         self._downloads.end_abandoned()
-        now = await self._epoch.read()
+        now = await self._index.epoch()
         if now != self._seen:
             self._seen = now
             self._rights.forget_all()

@@ -180,7 +180,7 @@ class Container(containers.DeclarativeContainer):
         UpstreamAuthCache,
         registry=registry,
         service=service,
-        store=storage.provided.upstream_auth,
+        index=storage.provided.index,
         clock=clock,
         events=events,
         background=background,
@@ -191,7 +191,7 @@ class Container(containers.DeclarativeContainer):
     cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
     caller_identities: providers.Provider[CallerIdentities] = providers.Singleton(
         CallerIdentities,
-        store=storage.provided.tokens,
+        index=storage.provided.index,
         codec=codec,
         key=providers.Callable(_caller_key, settings=settings),
         mirrors=providers.Callable(_mirror_callers, upstreams=upstreams),
@@ -212,13 +212,13 @@ class Container(containers.DeclarativeContainer):
         make_relayed_logins, registry=registry, attempts=relayed_attempts, callers=caller_identities, outages=outages
     )
     grants: providers.Provider[Grants] = providers.Singleton(
-        Grants, store=storage.provided.grants, policy=cache_policy, clock=clock, background=background
+        Grants, index=storage.provided.index, policy=cache_policy, clock=clock, background=background
     )
     read_permissions: providers.Provider[ReadPermissions] = providers.Singleton(
         ReadPermissions,
         registry=registry,
         grants=grants,
-        links=storage.provided.links,
+        index=storage.provided.index,
         outages=outages,
         background=background,
         clock=clock,
@@ -228,20 +228,19 @@ class Container(containers.DeclarativeContainer):
         store=store,
         maintenance=storage.provided.maintenance,
         usage=storage.provided.usage,
-        total=storage.provided.total,
-        places=storage.provided.places,
+        index=storage.provided.index,
         room=room,
         clock=clock,
         events=events,
     )
     provenance: providers.Provider[Provenance] = providers.Singleton(
-        Provenance, sent=storage.provided.sent, rules=access_rules, background=background
+        Provenance, index=storage.provided.index, rules=access_rules, background=background
     )
     manifest_cache: providers.Provider[ManifestCache] = providers.Singleton(
         ManifestCache, store=store, eviction=eviction, provenance=provenance, events=events
     )
     cached_tags: providers.Provider[CachedTags] = providers.Singleton(
-        CachedTags, index=storage.provided.tags, policy=cache_policy, clock=clock
+        CachedTags, index=storage.provided.index, policy=cache_policy, clock=clock
     )
     downloads: providers.Provider[RunningDownloads] = providers.Singleton(
         RunningDownloads,
@@ -267,7 +266,7 @@ class Container(containers.DeclarativeContainer):
         rights=read_permissions,
         cached_tags=cached_tags,
         manifest_cache=manifest_cache,
-        epoch=storage.provided.epoch,
+        index=storage.provided.index,
         events=events,
     )
 
@@ -360,11 +359,9 @@ class Container(containers.DeclarativeContainer):
         store=store,
         maintenance=storage.provided.maintenance,
         usage=storage.provided.usage,
-        tags=storage.provided.tags,
-        links=storage.provided.links,
+        index=storage.provided.index,
         eviction=eviction,
         manifest_cache=manifest_cache,
-        epoch=storage.provided.epoch,
         clock=clock,
     )
 

@@ -10,38 +10,12 @@ from adapters.clock import SystemClock
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
-from adapters.storage.null_storage import (
-    NullContentPlaces,
-    NullContentStore,
-    NullEpoch,
-    NullGrantStore,
-    NullLinkIndex,
-    NullSentContent,
-    NullStorageMaintenance,
-    NullTagIndex,
-    NullTokenStore,
-    NullUpstreamAuthStore,
-    NullUsageIndex,
-)
+from adapters.storage.null_storage import NullContentStore, NullStorageMaintenance
 from adapters.storage.safe_paths import ACTING, cache_folder, demand_usable, owner_of_cache
-from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, SqliteUpstreamAuthStore
-from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
-from adapters.storage.sqlite_sent import SqliteSentContent
-from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
+from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, StorageMaintenance
-from application.ports.index import (
-    ContentPlaces,
-    Epoch,
-    GrantStore,
-    LinkIndex,
-    SentContent,
-    TagIndex,
-    TokenStore,
-    UpstreamAuthStore,
-    UsageIndex,
-    UsageTotal,
-)
+from application.ports.index import KnowledgeIndex, UsageIndex
 from domain.ports import Clock
 from entrypoints.settings import Settings, SettingsError
 
@@ -56,16 +30,8 @@ class Storage:
 
     store: ContentStore
     maintenance: StorageMaintenance
-    links: LinkIndex
-    tags: TagIndex
-    places: ContentPlaces
-    sent: SentContent
-    grants: GrantStore
-    tokens: TokenStore
-    upstream_auth: UpstreamAuthStore
+    index: KnowledgeIndex
     usage: UsageIndex
-    total: UsageTotal
-    epoch: Epoch
 
 
 def prepare_storage(settings: Settings) -> None:
@@ -166,21 +132,12 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
     store = FilesystemContentStore(folder, _reserve(folder))
     maintenance = FilesystemStorageMaintenance(folder, clock)
     database = SqliteDatabase(folder / _INDEX)
-    usage = SqliteUsageIndex(database)
     try:
         yield Storage(
             store=store,
             maintenance=maintenance,
-            links=SqliteLinkIndex(database),
-            tags=SqliteTagIndex(database),
-            places=SqliteContentPlaces(database),
-            sent=SqliteSentContent(database),
-            grants=SqliteGrantStore(database, clock),
-            tokens=SqliteTokenStore(database, clock),
-            upstream_auth=SqliteUpstreamAuthStore(database),
-            usage=usage,
-            total=usage,
-            epoch=SqliteEpoch(database),
+            index=SqliteKnowledgeIndex(database, clock),
+            usage=SqliteUsageIndex(database),
         )
     finally:
         await database.close()
@@ -189,20 +146,13 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
 
 
 def no_storage() -> Storage:
-    """What is there while the cache is off."""
+    """Stands for the storage while the cache is off."""
+    database = NoDatabase()
     return Storage(
         store=NullContentStore(),
         maintenance=NullStorageMaintenance(),
-        links=NullLinkIndex(),
-        tags=NullTagIndex(),
-        places=NullContentPlaces(),
-        sent=NullSentContent(),
-        grants=NullGrantStore(),
-        tokens=NullTokenStore(),
-        upstream_auth=NullUpstreamAuthStore(),
-        usage=NullUsageIndex(),
-        total=NullUsageIndex(),
-        epoch=NullEpoch(),
+        index=SqliteKnowledgeIndex(database, SystemClock()),
+        usage=SqliteUsageIndex(database),
     )
 
 

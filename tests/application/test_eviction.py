@@ -15,14 +15,8 @@ from domain.events import ContentEvicted
 from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
-from tests.fakes.storage_books import (
-    MemoryContentPlaces,
-    MemoryLinkIndex,
-    MemorySentContent,
-    MemoryTagIndex,
-    MemoryUsageIndex,
-)
 
 
 class Cache:
@@ -32,17 +26,14 @@ class Cache:
         self.disk = MemoryDisk(room)
         self.store = MemoryContentStore(self.disk)
         self.usage = MemoryUsageIndex()
-        self.links, self.tags = MemoryLinkIndex(), MemoryTagIndex()
-        self.places = MemoryContentPlaces(self.links, self.tags, MemorySentContent())
+        self.index = MemoryKnowledgeIndex()
         self.clock = StoppedClock(1000)
         self.events = RecordingEventSink()
         self.eviction, self.other = (self.sweeper(bound) for _ in range(2))
 
     def sweeper(self, bound: int) -> Eviction:
         maintenance = MemoryStorageMaintenance(self.disk)
-        return Eviction(
-            self.store, maintenance, self.usage, self.usage, self.places, Room(bound), self.clock, self.events
-        )
+        return Eviction(self.store, maintenance, self.usage, self.index, Room(bound), self.clock, self.events)
 
     async def put(self, name: str, size: int, by: Eviction | None = None) -> Digest:
         content = name.encode().ljust(size, b"-")

@@ -19,14 +19,8 @@ from tests.application.support.service import PRIVATE
 from tests.application.support.watched import BIG, PIECE, held, soon
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
-from tests.fakes.storage_books import (
-    MemoryContentPlaces,
-    MemoryLinkIndex,
-    MemorySentContent,
-    MemoryTagIndex,
-    MemoryUsageIndex,
-)
 
 MIB = 1 << 20
 
@@ -193,8 +187,8 @@ class Sharing:
         self.store = MemoryContentStore(self.disk)
         usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
         maintenance = MemoryStorageMaintenance(self.disk)
-        places = MemoryContentPlaces(MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent())
-        self.eviction = Eviction(self.store, maintenance, usage, usage, places, Room(1000, 2), clock, events)
+        index = MemoryKnowledgeIndex()
+        self.eviction = Eviction(self.store, maintenance, usage, index, Room(1000, 2), clock, events)
         self._number = 0
 
     async def partial_blob(self, upstream: Any) -> PartialBlob:

@@ -10,28 +10,16 @@ import pytest
 
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.sqlite_books import SqliteGrantStore, SqliteTokenStore, SqliteUpstreamAuthStore
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_indexes import SqliteContentPlaces, SqliteLinkIndex, SqliteTagIndex
-from adapters.storage.sqlite_sent import SqliteSentContent
-from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, FollowedPartialBlob, PartialBlob, StorageMaintenance
-from application.ports.index import (
-    ContentPlaces,
-    Epoch,
-    GrantStore,
-    LinkIndex,
-    SentContent,
-    TagIndex,
-    TokenStore,
-    UpstreamAuthStore,
-    UsageIndex,
-)
+from application.ports.index import KnowledgeIndex, UsageIndex
 from domain.digest import Digest
 from domain.names import RepositoryName
 from domain.upstreams import Origin, Source, Upstream
 from tests.fakes import storage as fakes
 from tests.fakes.clock import StoppedClock
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 
 HUB = Upstream("https://hub.test", Origin("https", "hub.test", 443))
 QUAY = Upstream("https://quay.test/v2path", Origin("https", "quay.test", 443))
@@ -47,15 +35,8 @@ class Worker:
 
     store: ContentStore
     maintenance: StorageMaintenance
-    links: LinkIndex
-    tags: TagIndex
-    places: ContentPlaces
-    sent: SentContent
-    grants: GrantStore
-    tokens: TokenStore
-    upstream_auth: UpstreamAuthStore
+    index: KnowledgeIndex
     usage: UsageIndex
-    epoch: Epoch
 
 
 def by_two_workers(test: Callable[[Worker, Worker], Awaitable[None]]) -> Callable[[str, Path], None]:
@@ -90,15 +71,8 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
         yield Worker(
             store,
             maintenance,
-            SqliteLinkIndex(database),
-            SqliteTagIndex(database),
-            SqliteContentPlaces(database),
-            SqliteSentContent(database),
-            SqliteGrantStore(database, clock),
-            SqliteTokenStore(database, clock),
-            SqliteUpstreamAuthStore(database),
+            SqliteKnowledgeIndex(database, clock),
             SqliteUsageIndex(database),
-            SqliteEpoch(database),
         )
     finally:
         await database.close()
@@ -132,19 +106,11 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
-    links, tags, sent = fakes.MemoryLinkIndex(), fakes.MemoryTagIndex(), fakes.MemorySentContent()
     return Worker(
         fakes.MemoryContentStore(disk),
         fakes.MemoryStorageMaintenance(disk),
-        links,
-        tags,
-        fakes.MemoryContentPlaces(links, tags, sent),
-        sent,
-        fakes.MemoryGrantStore(),
-        fakes.MemoryTokenStore(),
-        fakes.MemoryUpstreamAuthStore(),
-        fakes.MemoryUsageIndex(),
-        fakes.MemoryEpoch(),
+        MemoryKnowledgeIndex(),
+        MemoryUsageIndex(),
     )
 
 

@@ -13,19 +13,9 @@ from entrypoints.wiring.container import Container, close_parts, make_counters
 from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
-from tests.fakes.storage_books import (
-    MemoryContentPlaces,
-    MemoryEpoch,
-    MemoryGrantStore,
-    MemoryLinkIndex,
-    MemorySentContent,
-    MemoryTagIndex,
-    MemoryTokenStore,
-    MemoryUpstreamAuthStore,
-    MemoryUsageIndex,
-)
 from tests.fakes.upstream import FakeUpstream
 
 SECRET = "a secret of thirty-two bytes or more"
@@ -45,21 +35,12 @@ def settings_of(upstreams: tuple[UpstreamSettings, ...] = (), **values: object) 
 
 def memory_storage() -> Storage:
     """All that is kept, for as long as the test runs."""
-    disk, usage = MemoryDisk(), MemoryUsageIndex()
-    links, tags, sent = MemoryLinkIndex(), MemoryTagIndex(), MemorySentContent()
+    disk = MemoryDisk()
     return Storage(
         store=MemoryContentStore(disk),
         maintenance=MemoryStorageMaintenance(disk),
-        links=links,
-        tags=tags,
-        places=MemoryContentPlaces(links, tags, sent),
-        sent=sent,
-        grants=MemoryGrantStore(),
-        tokens=MemoryTokenStore(),
-        upstream_auth=MemoryUpstreamAuthStore(),
-        usage=usage,
-        total=usage,
-        epoch=MemoryEpoch(),
+        index=MemoryKnowledgeIndex(),
+        usage=MemoryUsageIndex(),
     )
 
 

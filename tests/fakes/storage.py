@@ -9,34 +9,6 @@ from dataclasses import dataclass, field
 from application.ports.content import OpenFile, PartialBlobState, Space, StorageFull
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
-from tests.fakes.storage_books import (
-    MemoryContentPlaces,
-    MemoryEpoch,
-    MemoryGrantStore,
-    MemoryLinkIndex,
-    MemorySentContent,
-    MemoryTagIndex,
-    MemoryTokenStore,
-    MemoryUpstreamAuthStore,
-    MemoryUsageIndex,
-)
-
-__all__ = [
-    "MemoryContentPlaces",
-    "MemoryContentStore",
-    "MemoryDisk",
-    "MemoryEpoch",
-    "MemoryFollowedPartialBlob",
-    "MemoryGrantStore",
-    "MemoryLinkIndex",
-    "MemoryPartialBlob",
-    "MemorySentContent",
-    "MemoryStorageMaintenance",
-    "MemoryTagIndex",
-    "MemoryTokenStore",
-    "MemoryUpstreamAuthStore",
-    "MemoryUsageIndex",
-]
 
 
 class MemoryInode:

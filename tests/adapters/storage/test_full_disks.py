@@ -11,7 +11,7 @@ from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_usage import SqliteEpoch, SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import StorageFailed, StorageFull
 from application.ports.index import Used
 from domain.digest import Digest
@@ -123,9 +123,9 @@ def test_a_read_only_disk_serves_what_it_has(tmp_path: Path) -> None:
 def test_an_index_on_a_full_disk_is_still_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def go(folder: Path) -> None:
         database = SqliteDatabase(folder / "index.sqlite3")
-        usage, epoch = SqliteUsageIndex(database), SqliteEpoch(database)
+        usage, index = SqliteUsageIndex(database), SqliteKnowledgeIndex(database, StoppedClock())
         await usage.keep([Used(DIGEST, 1, 1.0)])
-        before = await epoch.read()
+        before = await index.epoch()
         ballast = occupy(folder)
         many = [Used(Digest.of(str(number).encode()), number, 2.0) for number in range(5000)]
         await usage.keep(many)
@@ -134,9 +134,9 @@ def test_an_index_on_a_full_disk_is_still_read(tmp_path: Path, caplog: pytest.Lo
         assert len(caplog.records) == 1
         ballast.unlink()
         await usage.keep(many[:3])
-        await epoch.advance()
+        await index.advance_epoch()
         assert len(await usage.all()) == 4
-        assert await epoch.read() == before + 1
+        assert await index.epoch() == before + 1
         await database.close()
 
     with small_disk(tmp_path / "disk") as folder:

@@ -14,7 +14,7 @@ from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_usage import SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.content import StorageRefused
 from application.ports.index import Used
 from domain.digest import Digest

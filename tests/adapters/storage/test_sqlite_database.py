@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_opening import set_aside
+from adapters.storage.sqlite_database import SqliteDatabase, set_aside
 from adapters.storage.sqlite_schema import VERSION
 from tests.adapters.storage.places import line_of, open_descriptors, process, tell
 

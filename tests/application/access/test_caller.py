@@ -16,7 +16,7 @@ from domain.tokens import IssuedToken
 from domain.upstreams import Origin, Source, Upstream
 from tests.application.support.service import ALICE, BOB, NAME, basic
 from tests.fakes.codec import PlainTokenCodec
-from tests.fakes.storage_books import MemoryTokenStore
+from tests.fakes.index import MemoryKnowledgeIndex
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), NAME)
 NOW = 1_800_000_000
@@ -27,7 +27,7 @@ class World:
     """Several workers' callers over one book."""
 
     def __init__(self, key: bytes = b"k" * 32) -> None:
-        self.store = MemoryTokenStore()
+        self.store = MemoryKnowledgeIndex()
         self.callers = self.worker(key)
 
     def worker(self, key: bytes = b"k" * 32) -> CallerIdentities:

@@ -206,9 +206,9 @@ def test_content_is_no_longer_served_for_anybody_once_it_was_dropped() -> None:
 
     async def act() -> None:
         await two.warm()
-        assert await two.storage.sent.serves(two.service.parts.upstream(), BIG_DIGEST)
+        assert await two.storage.index.was_sent(two.service.parts.upstream(), BIG_DIGEST)
         await two.service.parts.eviction().drop(BIG_DIGEST)
-        assert not await two.storage.sent.serves(two.service.parts.upstream(), BIG_DIGEST)
+        assert not await two.storage.index.was_sent(two.service.parts.upstream(), BIG_DIGEST)
 
     two.service.run(act())
 

@@ -192,8 +192,8 @@ def test_a_media_type_belongs_to_the_link() -> None:
         await world.read()
         world.upstream.alter = lambda answer: answer
         await world.read(name=NAME)
-        odd = await world.service.parts.storage().links.of(world.service.parts.upstreams().source_of(PRIVATE))
-        usual = await world.service.parts.storage().links.of(world.service.parts.upstreams().source_of(NAME))
+        odd = await world.service.parts.storage().index.links_of(world.service.parts.upstreams().source_of(PRIVATE))
+        usual = await world.service.parts.storage().index.links_of(world.service.parts.upstreams().source_of(NAME))
         return odd[0].media_type, usual[0].media_type
 
     assert world.run(types())[0] == ("application/x-odd", "application/octet-stream")

@@ -46,8 +46,8 @@ class Portal(Pulls):
     async def kept(self) -> tuple[int, int, int]:
         """How many links, tags and contents are stored."""
         storage, source = self.service.parts.storage(), self.service.parts.upstreams().source_of(NAME)
-        tags = await storage.tags.of(source.upstream)
-        return len(await storage.links.of(source)), len(tags), len(self.service.parts.store().content)
+        tags = await storage.index.tags_of(source.upstream)
+        return len(await storage.index.links_of(source)), len(tags), len(self.service.parts.store().content)
 
 
 @ANY

@@ -31,7 +31,9 @@ class Heads(Pulls):
         """As a link is that came from a HEAD without a length."""
         parts = self.service.parts
         item = Item(parts.upstreams().source_of(PRIVATE), ContentKind.BLOB, LAYER_DIGEST)
-        await parts.storage().links.keep(Link(item, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0)
+        await parts.storage().index.keep_link(
+            Link(item, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0
+        )
         parts.read_permissions().forget_all()
 
     def say_on_head(self, size: int | None) -> None:

@@ -35,8 +35,7 @@ class Scattered(Pulls):
         self.upstream.hold = self._hold
         storage = self.service.parts.storage()
         for port, names in (
-            (storage.tags, ("variants", "keep")),
-            (storage.links, ("find",)),
+            (storage.index, ("find_tags", "keep_tag", "find_link")),
             (storage.store, ("put", "open")),
         ):
             for name in names:

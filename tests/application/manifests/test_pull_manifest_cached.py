@@ -74,9 +74,9 @@ def test_a_digest_of_another_repository_is_no_hit() -> None:
         del pulls.upstream.manifests[str(NAME), "1"], pulls.upstream.manifests[str(NAME), str(IMAGE_DIGEST)]
         pulls.service.parts.read_permissions().forget_all()
         source = pulls.service.parts.upstreams().source_of(NAME)
-        links = pulls.service.parts.storage().links
-        for link in await links.of(source):
-            await links.forget(link.item)
+        index = pulls.service.parts.storage().index
+        for link in await index.links_of(source):
+            await index.forget_link(link.item)
         with pytest.raises(ManifestUnknown):
             await pulls.pull(name=NAME, reference=str(IMAGE_DIGEST))
 

@@ -118,11 +118,11 @@ def test_purged_images_take_their_layers_along_and_are_fetched_again() -> None:
         await cache.pull(CONFIG, SHARED, OWN)
         await cache.pull(CONFIG, SHARED, tag="one")
         await cache.service.parts.background().close()
-        epoch = await cache.service.parts.storage().epoch.read()
+        epoch = await cache.service.parts.storage().index.epoch()
         dropped = await cache.inspect.purge(cache.source(), Tag("two"))
         assert set(dropped) == {Digest.of(one) for one in (TWO, CONFIG, SHARED, OWN)}
         assert set(cache.store.content) == {Digest.of(ONE)}
-        assert await cache.service.parts.storage().epoch.read() != epoch
+        assert await cache.service.parts.storage().index.epoch() != epoch
         cache.upstream.asked.clear()
         await cache.pull(CONFIG, SHARED, tag="one")  # what was shared comes again
         assert len(cache.upstream.asked) == 2
@@ -139,9 +139,9 @@ def test_a_purged_repository_leaves_nothing_and_others_their_links_to_what_is_st
         await cache.pull(CONFIG, SHARED, name=PRIVATE, tag="one")
         await cache.service.parts.background().close()
         await cache.inspect.purge(cache.source(), None)
-        links = cache.service.parts.storage().links
-        assert await links.of(cache.source()) == []
-        assert [link.item.digest for link in await links.of(cache.source(PRIVATE))] == [Digest.of(ONE)]
+        index = cache.service.parts.storage().index
+        assert await index.links_of(cache.source()) == []
+        assert [link.item.digest for link in await index.links_of(cache.source(PRIVATE))] == [Digest.of(ONE)]
         assert Digest.of(ONE) in cache.store.content
         assert await cache.inspect.purge(cache.source(), None) == []
 

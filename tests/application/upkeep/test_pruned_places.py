@@ -27,8 +27,8 @@ class Cached(Pulls):
         """Whether there is a link to the layer, one to the manifest, and a cached tag."""
         storage, source = self.service.parts.storage(), self.service.parts.upstreams().source_of(NAME)
         items = [Item(source, ContentKind.BLOB, LAYER_DIGEST), Item(source, ContentKind.MANIFEST, IMAGE_DIGEST)]
-        links = [await storage.links.find(item) is not None for item in items]
-        return links[0], links[1], bool(await storage.tags.of(source.upstream))
+        links = [await storage.index.find_link(item) is not None for item in items]
+        return links[0], links[1], bool(await storage.index.tags_of(source.upstream))
 
 
 async def evicted(cached: Cached) -> None:

@@ -48,7 +48,7 @@ def keep_something(load: Load, folder: Path) -> None:
     async def go() -> None:
         async with open_storage(settings, StoppedClock()) as storage:
             await storage.store.put(DIGEST, b"content")
-            await storage.epoch.advance()
+            await storage.index.advance_epoch()
 
     asyncio.run(go())
 
@@ -172,7 +172,7 @@ import asyncio, concurrent.futures.thread, os, sys
 from pathlib import Path
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_usage import SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.index import Used
 from domain.digest import Digest
 user = int(sys.argv[2])

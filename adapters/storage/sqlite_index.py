@@ -1,0 +1,309 @@
+"""The index in SQLite: what upstreams have said, and what is stored."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from adapters.storage.sqlite_database import Change, Database, Row
+from application.ports.content import StorageFailed
+from application.ports.index import CallerIdentity, Used
+from domain.challenge import Challenge
+from domain.digest import Digest
+from domain.errors import DigestInvalid, NameInvalid, TagInvalid
+from domain.names import RepositoryName, Tag
+from domain.ports import Clock
+from domain.records import CachedTag, CallerClass, CallerId, ContentKind, Grant, Item, Link, TagKey
+from domain.trust import UpstreamAuth
+from domain.upstreams import Source, Upstream
+
+VARIANTS = 16
+"""As many of each tag and class of callers; there are about as many kinds of clients."""
+LINKS = 200_000
+"""Rows for each upstream; one takes about 300 bytes, its indexes included."""
+TAGS = 50_000
+"""Rows for each upstream."""
+_CHECKS = 256
+_KEPT_SHARE = 0.9
+_SWEEP_SECONDS = 60.0
+_COUNT_LINKS = "SELECT count(*) FROM links WHERE upstream = ?"
+# Content that is stored was used not long ago, or it would have been evicted.
+_TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
+    SELECT repository, kind, digest, given_to FROM links WHERE upstream = ?1
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC, given_at DESC LIMIT -1 OFFSET ?2)"""
+_COUNT_TAGS = "SELECT count(*) FROM tags WHERE upstream = ?"
+_TRIM_TAGS = """DELETE FROM tags WHERE upstream = ?1 AND (repository, tag, variant, given_to) IN (
+    SELECT repository, tag, variant, given_to FROM tags WHERE upstream = ?1
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC, checked_at DESC LIMIT -1 OFFSET ?2)"""
+_TRIM_VARIANTS = """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
+    AND variant NOT IN (
+    SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
+    ORDER BY variant = ?5 DESC, checked_at DESC, variant LIMIT ?6)"""
+
+
+class SqliteKnowledgeIndex:
+    """Implements KnowledgeIndex. Links and cached tags have one row for each class of callers."""
+
+    def __init__(self, database: Database, clock: Clock, *, links: int = LINKS, tags: int = TAGS) -> None:
+        """`links` and `tags`: as many rows are kept for each upstream."""
+        self._database = database
+        self._links = _Bound(database, _COUNT_LINKS, _TRIM_LINKS, links)
+        self._tags = _Bound(database, _COUNT_TAGS, _TRIM_TAGS, tags)
+        self._ended_grants = _Sweep("DELETE FROM grants WHERE kept_until <= ?", clock)
+        self._ended_tokens = _Sweep("DELETE FROM tokens WHERE ends_at <= ?", clock)
+        self._last_epoch = 0
+
+    # --- what is in which repository ---
+
+    async def find_link(self, item: Item) -> Link | None:
+        rows = await self._database.rows(
+            "SELECT given_to, media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
+            " AND digest = ? ORDER BY given_at DESC, given_to",
+            _item(item),
+        )
+        return _read_link(item, rows) if rows else None
+
+    async def links_of(self, source: Source) -> list[Link]:
+        rows = await self._database.rows(
+            "SELECT kind, digest, given_to, media_type, size FROM links WHERE upstream = ? AND repository = ?"
+            " ORDER BY kind, digest, given_at DESC, given_to",
+            _source(source),
+        )
+        items = ((_read_item(source, *key), [row[2:] for row in same]) for key, same in groupby(rows, _kind_and_digest))
+        return [_read_link(item, same) for item, same in items if item is not None]
+
+    async def keep_link(self, link: Link, now: float) -> None:
+        rows = [(*_item(link.item), given_to, link.media_type, link.size, now) for given_to in sorted(link.given_to)]
+        await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
+        await self._links.kept(link.item.source.upstream)
+
+    async def forget_link(self, item: Item, from_class: CallerClass | None = None) -> None:
+        statement = (
+            "DELETE FROM links WHERE upstream = ? AND repository = ? AND kind = ? AND digest = ?"
+            " AND given_to = coalesce(?, given_to)"
+        )
+        await self._database.change((statement, [(*_item(item), from_class)]))
+
+    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+        rows = await self._database.rows(
+            "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags"
+            " WHERE upstream = ? AND repository = ? AND tag = ?",
+            (*_source(source), str(tag)),
+        )
+        return _read_tags(source.upstream, rows)
+
+    async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
+        rows = await self._database.rows(
+            "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags WHERE upstream = ?",
+            (upstream.url,),
+        )
+        return _read_tags(upstream, rows)
+
+    async def keep_tag(self, cached_tag: CachedTag) -> None:
+        key, given_to = cached_tag.key, cached_tag.given_to
+        tag = (*_source(key.source), str(key.tag))
+        row = (*tag, key.variant, given_to, str(cached_tag.digest), cached_tag.media_type, cached_tag.checked_at)
+        await self._database.change(
+            ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row]),
+            (_TRIM_VARIANTS, [(*tag, given_to, key.variant, VARIANTS)]),
+        )
+        await self._tags.kept(key.source.upstream)
+
+    async def forget_tags(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
+        statement = (
+            "DELETE FROM tags WHERE upstream = ? AND repository = ? AND tag = coalesce(?, tag)"
+            " AND given_to = coalesce(?, given_to)"
+        )
+        values = (*_source(source), None if tag is None else str(tag), from_class)
+        await self._database.change((statement, [values]))
+
+    async def was_sent(self, upstream: Upstream, digest: Digest) -> bool:
+        rows = await self._database.rows(
+            "SELECT 1 FROM sent WHERE digest = ? AND (upstream = ? OR is_public) LIMIT 1", (str(digest), upstream.url)
+        )
+        return bool(rows)
+
+    async def keep_sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
+        statement = (
+            "INSERT INTO sent VALUES (?, ?, ?)"
+            " ON CONFLICT (digest, upstream) DO UPDATE SET is_public = max(is_public, excluded.is_public)"
+        )
+        await self._database.change((statement, [(str(digest), upstream.url, int(is_public))]))
+
+    async def forget_content(self, digests: Iterable[Digest]) -> None:
+        runs = [(str(digest),) for digest in digests]
+        await self._database.change(
+            ("DELETE FROM links WHERE digest = ?", runs),
+            ("DELETE FROM tags WHERE digest = ?", runs),
+            ("DELETE FROM sent WHERE digest = ?", runs),
+        )
+
+    # --- who may read what, and how upstreams authenticate ---
+
+    async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:
+        rows = await self._database.rows(
+            "SELECT given_at, ends_at FROM grants WHERE caller = ? AND upstream = ? AND repository = ?",
+            (caller, *_source(source)),
+        )
+        return next((Grant(caller, source, given_at, ends_at) for given_at, ends_at in rows), None)
+
+    async def keep_grant(self, grant: Grant, until: float) -> None:
+        row = (grant.caller, *_source(grant.source), grant.given_at, grant.ends_at, until)
+        await self._database.change(
+            ("INSERT OR REPLACE INTO grants VALUES (?, ?, ?, ?, ?, ?)", [row]), *self._ended_grants.due()
+        )
+
+    async def forget_grant(self, caller: CallerId, source: Source) -> None:
+        statement = "DELETE FROM grants WHERE caller = ? AND upstream = ? AND repository = ?"
+        await self._database.change((statement, [(caller, *_source(source))]))
+
+    async def find_token(self, fingerprint: str) -> CallerIdentity | None:
+        rows = await self._database.rows("SELECT caller, ends_at FROM tokens WHERE fingerprint = ?", (fingerprint,))
+        return next((CallerIdentity(CallerId(caller), ends_at) for caller, ends_at in rows), None)
+
+    async def keep_token(self, fingerprint: str, identity: CallerIdentity) -> None:
+        row = (fingerprint, identity.caller, identity.ends_at)
+        await self._database.change(
+            ("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", [row]), *self._ended_tokens.due()
+        )
+
+    async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
+        rows = await self._database.rows("SELECT challenges FROM stances WHERE upstream = ?", (upstream.url,))
+        return next((_read_upstream_auth(text) for (text,) in rows), None)
+
+    async def keep_upstream_auth(self, upstream: Upstream, auth: UpstreamAuth) -> None:
+        text = json.dumps([[one.scheme, one.parameters] for one in auth.challenges])
+        await self._database.change(("INSERT OR REPLACE INTO stances VALUES (?, ?)", [(upstream.url, text)]))
+
+    # --- the epoch ---
+
+    async def epoch(self) -> int:
+        rows = await self._database.rows("SELECT value FROM meta WHERE name = 'epoch'")
+        self._last_epoch = next((value for (value,) in rows), self._last_epoch)
+        return self._last_epoch
+
+    async def advance_epoch(self) -> None:
+        if not await self._database.change(("UPDATE meta SET value = value + 1 WHERE name = 'epoch'", [()])):
+            raise StorageFailed("the index cannot be written")
+
+
+class SqliteUsageIndex:
+    """Implements UsageIndex."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def keep(self, entries: list[Used]) -> None:
+        rows = [(str(one.digest), one.size, one.used_at) for one in entries]
+        await self._database.change(("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", rows))
+
+    async def touch(self, times: Mapping[Digest, float]) -> None:
+        # Workers write in batches: the last to write did not always see the last use.
+        runs = [(used_at, str(digest)) for digest, used_at in times.items()]
+        await self._database.change(("UPDATE usage SET used_at = max(used_at, ?) WHERE digest = ?", runs))
+
+    async def forget(self, digests: list[Digest]) -> None:
+        await self._database.change(("DELETE FROM usage WHERE digest = ?", [(str(one),) for one in digests]))
+
+    async def all(self) -> list[Used]:
+        rows = await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest")
+        known = ((_read_digest(text), size, used_at) for text, size, used_at in rows)
+        return [Used(digest, size, used_at) for digest, size, used_at in known if digest is not None]
+
+    async def total(self) -> int:
+        rows = await self._database.rows("SELECT coalesce(sum(size), 0) FROM usage")
+        return next((total for (total,) in rows), 0)
+
+
+class _Bound:
+    """Keeps the rows of each upstream below a number; only rows of the same upstream are removed."""
+
+    def __init__(self, database: Database, count: str, trim: str, bound: int) -> None:
+        self._database = database
+        self._count, self._trim, self._bound = count, trim, bound
+        self._every = max(1, bound // _CHECKS)
+        self._kept: Counter[str] = Counter()
+
+    async def kept(self, upstream: Upstream) -> None:
+        """A row was added. The rows are counted now and then, so that the number may be exceeded by a small share."""
+        self._kept[upstream.url] += 1
+        if self._kept[upstream.url] < self._every:
+            return
+        del self._kept[upstream.url]
+        rows = await self._database.rows(self._count, (upstream.url,))
+        if any(number > self._bound for (number,) in rows):
+            await self._database.change((self._trim, [(upstream.url, int(self._bound * _KEPT_SHARE))]))
+
+
+class _Sweep:
+    """Removes rows that have ended when a row is kept, no more often than once a minute."""
+
+    def __init__(self, statement: str, clock: Clock) -> None:
+        self._statement, self._clock = statement, clock
+        self._due_at = 0.0
+
+    def due(self) -> list[Change]:
+        now = self._clock.now()
+        if now < self._due_at:
+            return []
+        self._due_at = now + _SWEEP_SECONDS
+        return [(self._statement, [(now,)])]
+
+
+def _source(source: Source) -> tuple[str, ...]:
+    return source.upstream.url, str(source.repository)
+
+
+def _item(item: Item) -> tuple[str, ...]:
+    return *_source(item.source), item.kind.value, str(item.digest)
+
+
+def _kind_and_digest(row: Row) -> Row:
+    return row[:2]
+
+
+def _read_digest(text: str) -> Digest | None:
+    """The digest in a row; None where the text is not a digest."""
+    try:
+        return Digest.parse(text)
+    except DigestInvalid:
+        return None
+
+
+def _read_item(source: Source, kind: str, text: str) -> Item | None:
+    digest = _read_digest(text)
+    if digest is None or kind not in {known.value for known in ContentKind}:
+        return None
+    return Item(source, ContentKind(kind), digest)
+
+
+def _read_link(item: Item, rows: Sequence[Row]) -> Link:
+    """Out of the rows of one item (class, media type, size), the newest first."""
+    _, media_type, size = rows[0]
+    return Link(item, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
+
+
+def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
+    cached_tags = (_read_tag(upstream, row) for row in rows)
+    return [cached_tag for cached_tag in cached_tags if cached_tag is not None]
+
+
+def _read_tag(upstream: Upstream, row: Row) -> CachedTag | None:
+    repository, tag, variant, given_to, digest, media_type, checked_at = row
+    try:
+        key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
+        return CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(given_to))
+    except (NameInvalid, TagInvalid, DigestInvalid):
+        return None
+
+
+def _read_upstream_auth(text: str) -> UpstreamAuth | None:
+    """What was written; None where the text cannot be read."""
+    try:
+        read = [(scheme, [(name, value) for name, value in parameters]) for scheme, parameters in json.loads(text)]
+    except (ValueError, TypeError):
+        return None
+    words = [word for scheme, parameters in read for word in (scheme, *(part for pair in parameters for part in pair))]
+    if not all(isinstance(word, str) for word in words):
+        return None
+    return UpstreamAuth(tuple(Challenge(scheme, tuple(parameters)) for scheme, parameters in read))

@@ -1,0 +1,480 @@
+"""What every KnowledgeIndex does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
+from application.ports.index import CallerIdentity, KnowledgeIndex, Used
+from domain.challenge import Challenge
+from domain.digest import Digest
+from domain.names import Tag
+from domain.records import (
+    ANONYMOUS_CALLER,
+    ANONYMOUS_CLASS,
+    PERSONAL_CLASS,
+    CachedTag,
+    CallerClass,
+    CallerId,
+    ContentKind,
+    Grant,
+    Item,
+    Link,
+    TagKey,
+    mirror_caller,
+)
+from domain.trust import UpstreamAuth
+from domain.upstreams import Source
+from tests.contracts.storage import HUB, KINDS, NGINX, NGINX_AT_QUAY, QUAY, REDIS, Worker, by_two_workers
+from tests.fakes.clock import StoppedClock
+from tests.fakes.index import MemoryKnowledgeIndex
+
+# --- links ---
+
+DIGEST, OTHER_DIGEST = Digest.of(b"content"), Digest.of(b"other")
+NOW = 1_800_000_000.0
+ANYBODY = frozenset({ANONYMOUS_CLASS})
+BLOB = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "application/octet-stream", 7, ANYBODY)
+MANIFEST = Link(Item(NGINX, ContentKind.MANIFEST, DIGEST), "application/vnd.oci.image.index.v1+json", None, ANYBODY)
+ELSEWHERE = [replace(BLOB, item=replace(BLOB.item, source=source)) for source in (REDIS, NGINX_AT_QUAY)]
+
+
+@by_two_workers
+async def test_a_link_that_is_kept_is_found_by_all(one: Worker, other: Worker) -> None:
+    for link in (BLOB, MANIFEST):
+        assert await one.index.find_link(link.item) is None
+        await one.index.keep_link(link, NOW)
+        assert await one.index.find_link(link.item) == await other.index.find_link(link.item) == link
+
+
+@by_two_workers
+async def test_a_link_is_for_exactly_one_repository_kind_and_digest(one: Worker, other: Worker) -> None:
+    await one.index.keep_link(BLOB, NOW)
+    others = [MANIFEST.item, *(link.item for link in ELSEWHERE), replace(BLOB.item, digest=Digest.of(b"other"))]
+    others.append(replace(BLOB.item, digest=Digest.of(b"content", "sha512")))
+    assert [await one.index.find_link(item) for item in others] == [None] * len(others)
+
+
+@by_two_workers
+async def test_a_link_replaces_the_one_before(one: Worker, other: Worker) -> None:
+    await one.index.keep_link(BLOB, NOW)
+    newer = replace(BLOB, media_type="text/plain; charset=é", size=2**40)
+    await other.index.keep_link(newer, NOW)
+    assert await one.index.find_link(BLOB.item) == newer
+    assert await one.index.links_of(NGINX) == [newer]
+
+
+@by_two_workers
+async def test_a_link_that_is_forgotten_is_not_found(one: Worker, other: Worker) -> None:
+    for link in (BLOB, MANIFEST, *ELSEWHERE):
+        await one.index.keep_link(link, NOW)
+    for _ in range(2):
+        await other.index.forget_link(BLOB.item)
+    assert await one.index.find_link(BLOB.item) is None
+    assert [await one.index.find_link(link.item) for link in (MANIFEST, *ELSEWHERE)] == [MANIFEST, *ELSEWHERE]
+
+
+@by_two_workers
+async def test_all_links_of_a_repository_are_listed(one: Worker, other: Worker) -> None:
+    assert await one.index.links_of(NGINX) == []
+    for link in (BLOB, MANIFEST, *ELSEWHERE):
+        await one.index.keep_link(link, NOW)
+    assert set(await other.index.links_of(NGINX)) == {BLOB, MANIFEST}
+    assert await other.index.links_of(NGINX_AT_QUAY) == ELSEWHERE[1:]
+
+
+@by_two_workers
+async def test_the_upstream_of_a_link_is_known_by_its_address(one: Worker, other: Worker) -> None:
+    await one.index.keep_link(BLOB, NOW)
+    source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
+    item = replace(BLOB.item, source=source)
+    assert await one.index.find_link(item) == replace(BLOB, item=item)
+    assert await one.index.links_of(source) == [replace(BLOB, item=item)]
+
+
+@by_two_workers
+async def test_a_link_knows_all_classes_that_it_was_given_to(one: Worker, other: Worker) -> None:
+    mirror = CallerClass("mirror 1")
+    await one.index.keep_link(BLOB, NOW)
+    await other.index.keep_link(replace(BLOB, size=8, given_to=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
+    assert await one.index.find_link(BLOB.item) == replace(BLOB, size=8, given_to=ANYBODY | {PERSONAL_CLASS, mirror})
+    assert await one.index.links_of(NGINX) == [await other.index.find_link(BLOB.item)]
+
+
+@by_two_workers
+async def test_a_link_is_forgotten_for_one_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
+    await one.index.keep_link(replace(BLOB, given_to=ANYBODY | {PERSONAL_CLASS}), NOW)
+    await one.index.keep_link(MANIFEST, NOW)
+    for _ in range(2):
+        await other.index.forget_link(BLOB.item, ANONYMOUS_CLASS)
+    assert await one.index.find_link(BLOB.item) == replace(BLOB, given_to=frozenset({PERSONAL_CLASS}))
+    await other.index.forget_link(BLOB.item, PERSONAL_CLASS)
+    assert await one.index.find_link(BLOB.item) is None
+    assert await one.index.find_link(MANIFEST.item) == MANIFEST
+
+
+# --- tags ---
+
+LATEST = Tag("latest")
+KEY = TagKey(NGINX, LATEST, "a,b")
+CACHED = CachedTag(KEY, Digest.of(b"one"), "application/json", 1_800_000_000.25, ANONYMOUS_CLASS)
+OTHER_KEYS = [
+    replace(KEY, variant=""),
+    replace(KEY, tag=Tag("Latest")),
+    replace(KEY, source=REDIS),
+    replace(KEY, source=NGINX_AT_QUAY),
+]
+
+
+def cached_tag(number: int, checked_at: float) -> CachedTag:
+    return replace(CACHED, key=replace(KEY, variant=str(number)), checked_at=checked_at)
+
+
+async def variant(worker: Worker, key: TagKey) -> CachedTag | None:
+    """The cached tag with exactly this key."""
+    return next((one for one in await worker.index.find_tags(key.source, key.tag) if one.key == key), None)
+
+
+@by_two_workers
+async def test_a_cached_tag_is_found_by_all_under_its_key_alone(one: Worker, other: Worker) -> None:
+    assert await variant(one, KEY) is None
+    await one.index.keep_tag(CACHED)
+    assert await variant(one, KEY) == await variant(other, KEY) == CACHED
+    assert [await variant(one, key) for key in OTHER_KEYS] == [None] * len(OTHER_KEYS)
+
+
+@by_two_workers
+async def test_a_cached_tag_replaces_the_one_before(one: Worker, other: Worker) -> None:
+    await one.index.keep_tag(CACHED)
+    newer = CachedTag(KEY, Digest.of(b"two", "sha512"), "text/plain", CACHED.checked_at + 1, ANONYMOUS_CLASS)
+    await other.index.keep_tag(newer)
+    assert await variant(one, KEY) == newer
+
+
+@by_two_workers
+async def test_a_tag_is_forgotten_with_all_variants(one: Worker, other: Worker) -> None:
+    for key in (KEY, *OTHER_KEYS):
+        await one.index.keep_tag(replace(CACHED, key=key))
+    for _ in range(2):
+        await other.index.forget_tags(NGINX, LATEST)
+    found = [await variant(one, key) for key in (KEY, *OTHER_KEYS)]
+    assert [each is None for each in found] == [True, True, False, False, False]
+
+
+@by_two_workers
+async def test_all_tags_of_a_repository_are_forgotten(one: Worker, other: Worker) -> None:
+    for key in (KEY, *OTHER_KEYS):
+        await one.index.keep_tag(replace(CACHED, key=key))
+    await other.index.forget_tags(NGINX, None)
+    found = [await variant(one, key) for key in (KEY, *OTHER_KEYS)]
+    assert [each is None for each in found] == [True, True, True, False, False]
+
+
+@by_two_workers
+async def test_all_cached_tags_of_an_upstream_are_listed(one: Worker, other: Worker) -> None:
+    assert await one.index.tags_of(HUB) == []
+    for key in (KEY, *OTHER_KEYS):
+        await one.index.keep_tag(replace(CACHED, key=key))
+    assert {each.key for each in await other.index.tags_of(HUB)} == {KEY, *OTHER_KEYS[:3]}
+    assert await other.index.tags_of(QUAY) == [replace(CACHED, key=OTHER_KEYS[3])]
+
+
+@by_two_workers
+async def test_of_many_variants_the_oldest_make_room(one: Worker, other: Worker) -> None:
+    await one.index.keep_tag(replace(CACHED, key=OTHER_KEYS[1]))
+    for number in range(16):
+        await one.index.keep_tag(cached_tag(number, 1000.0 + (number - 5) % 16))  # the sixth is the oldest
+    await one.index.keep_tag(cached_tag(16, 2000.0))
+    found = [await variant(one, cached_tag(number, 0).key) for number in range(17)]
+    assert [number for number, each in enumerate(found) if each is None] == [5]
+    assert await variant(one, OTHER_KEYS[1])
+
+
+@by_two_workers
+async def test_the_newest_variant_is_kept_even_when_all_are_of_one_moment(one: Worker, other: Worker) -> None:
+    for number in range(40):
+        await one.index.keep_tag(cached_tag(number, 1000.0))
+        assert await variant(one, cached_tag(number, 0).key)
+    assert len(await one.index.tags_of(HUB)) == 16
+
+
+@by_two_workers
+async def test_the_upstream_of_a_tag_is_known_by_its_address(one: Worker, other: Worker) -> None:
+    await one.index.keep_tag(CACHED)
+    upstream = replace(HUB, search_url="https://search.test")
+    key = replace(KEY, source=replace(NGINX, upstream=upstream))
+    assert await variant(one, key) == replace(CACHED, key=key)
+    assert await one.index.tags_of(upstream) == [replace(CACHED, key=key)]
+
+
+@by_two_workers
+async def test_each_class_of_callers_has_a_cached_tag_of_its_own(one: Worker, other: Worker) -> None:
+    personal = replace(CACHED, digest=Digest.of(b"two"), given_to=PERSONAL_CLASS)
+    await one.index.keep_tag(CACHED)
+    await other.index.keep_tag(personal)
+    assert set(await one.index.find_tags(NGINX, LATEST)) == {CACHED, personal}
+    await one.index.forget_tags(NGINX, LATEST, ANONYMOUS_CLASS)
+    assert await other.index.find_tags(NGINX, LATEST) == [personal]
+
+
+@by_two_workers
+async def test_variants_of_one_class_do_not_push_out_those_of_another(one: Worker, other: Worker) -> None:
+    await one.index.keep_tag(replace(CACHED, checked_at=1.0))
+    for number in range(17):
+        await other.index.keep_tag(replace(cached_tag(number, 1000.0 + number), given_to=PERSONAL_CLASS))
+    found = await one.index.find_tags(NGINX, LATEST)
+    assert sum(each.given_to == PERSONAL_CLASS for each in found) == 16
+    assert sum(each.given_to == ANONYMOUS_CLASS for each in found) == 1
+
+
+# --- which upstream has sent which content ---
+
+
+@by_two_workers
+async def test_content_that_no_upstream_sent_was_not_sent(one: Worker, other: Worker) -> None:
+    assert not await one.index.was_sent(HUB, DIGEST)
+
+
+@by_two_workers
+async def test_private_content_was_sent_by_its_upstream_alone(one: Worker, other: Worker) -> None:
+    await one.index.keep_sent(HUB, DIGEST, is_public=False)
+    assert await other.index.was_sent(HUB, DIGEST)
+    assert not await other.index.was_sent(QUAY, DIGEST)
+    assert not await other.index.was_sent(HUB, Digest.of(b"other content"))
+
+
+@by_two_workers
+async def test_public_content_counts_for_every_upstream_and_stays_public(one: Worker, other: Worker) -> None:
+    await one.index.keep_sent(HUB, DIGEST, is_public=True)
+    await other.index.keep_sent(HUB, DIGEST, is_public=False)
+    assert await other.index.was_sent(QUAY, DIGEST)
+
+
+@by_two_workers
+async def test_the_record_of_the_sender_is_removed_with_the_content(one: Worker, other: Worker) -> None:
+    await one.index.keep_sent(HUB, DIGEST, is_public=True)
+    await other.index.forget_content([DIGEST])
+    assert not await one.index.was_sent(HUB, DIGEST)
+    assert not await one.index.was_sent(QUAY, DIGEST)
+
+
+@by_two_workers
+async def test_nothing_leads_any_more_to_content_that_is_forgotten(one: Worker, other: Worker) -> None:
+    for source in (NGINX, REDIS, NGINX_AT_QUAY):
+        for digest in (DIGEST, OTHER_DIGEST):
+            for kind in ContentKind:
+                await one.index.keep_link(replace(MANIFEST, item=Item(source, kind, digest)), NOW)
+            key = TagKey(source, Tag(digest.encoded[:8]), "")
+            await one.index.keep_tag(CachedTag(key, digest, "application/json", NOW, ANONYMOUS_CLASS))
+    for _ in range(2):
+        await other.index.forget_content([DIGEST])
+    for source in (NGINX, REDIS, NGINX_AT_QUAY):
+        assert {link.item.digest for link in await one.index.links_of(source)} == {OTHER_DIGEST}
+    for upstream in (HUB, QUAY):
+        assert {cached_tag.digest for cached_tag in await one.index.tags_of(upstream)} == {OTHER_DIGEST}
+
+
+# --- grants ---
+
+ALICE = CallerId("f1" * 32)
+GRANT = Grant(ALICE, NGINX, NOW, NOW + 300)
+
+
+@by_two_workers
+async def test_a_grant_is_found_by_all_for_its_caller_and_source_alone(one: Worker, other: Worker) -> None:
+    assert await one.index.find_grant(ALICE, NGINX) is None
+    await one.index.keep_grant(GRANT, NOW + 300)
+    assert await one.index.find_grant(ALICE, NGINX) == await other.index.find_grant(ALICE, NGINX) == GRANT
+    for caller in (ANONYMOUS_CALLER, mirror_caller("a"), mirror_caller("b"), CallerId("f2" * 32)):
+        assert await one.index.find_grant(caller, NGINX) is None
+    for source in (REDIS, NGINX_AT_QUAY):
+        assert await one.index.find_grant(ALICE, source) is None
+
+
+@by_two_workers
+async def test_a_grant_replaces_the_one_before(one: Worker, other: Worker) -> None:
+    await one.index.keep_grant(GRANT, NOW + 300)
+    newer = replace(GRANT, given_at=NOW + 100.5, ends_at=NOW + 400.5)
+    await other.index.keep_grant(newer, NOW + 400)
+    assert await one.index.find_grant(ALICE, NGINX) == newer
+
+
+@by_two_workers
+async def test_a_grant_that_has_ended_is_found_while_it_is_to_be_kept(one: Worker, other: Worker) -> None:
+    ended = replace(GRANT, given_at=NOW - 600, ends_at=NOW - 300)
+    await one.index.keep_grant(ended, NOW + 1)
+    await one.index.keep_grant(replace(GRANT, source=REDIS), NOW + 300)
+    assert await one.index.find_grant(ALICE, NGINX) == ended
+
+
+@by_two_workers
+async def test_a_grant_that_is_forgotten_is_not_found(one: Worker, other: Worker) -> None:
+    kept = [replace(GRANT, source=REDIS), replace(GRANT, caller=ANONYMOUS_CALLER)]
+    for grant in (GRANT, *kept):
+        await one.index.keep_grant(grant, NOW + 300)
+    for _ in range(2):
+        await other.index.forget_grant(ALICE, NGINX)
+    assert await one.index.find_grant(ALICE, NGINX) is None
+    assert [await one.index.find_grant(grant.caller, grant.source) for grant in kept] == kept
+
+
+@by_two_workers
+async def test_the_upstream_of_a_grant_is_known_by_its_address(one: Worker, other: Worker) -> None:
+    await one.index.keep_grant(GRANT, NOW + 300)
+    source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
+    assert await one.index.find_grant(ALICE, source) == replace(GRANT, source=source)
+
+
+# --- tokens ---
+
+IDENTITY = CallerIdentity(ALICE, 1_800_000_300.5)
+ANONYMOUS = CallerIdentity(ANONYMOUS_CALLER, 1_800_000_100.0)
+
+
+@by_two_workers
+async def test_a_token_that_is_kept_is_found_by_all(one: Worker, other: Worker) -> None:
+    assert await one.index.find_token("first") is None
+    await one.index.keep_token("first", IDENTITY)
+    await other.index.keep_token("second", ANONYMOUS)
+    assert await one.index.find_token("first") == await other.index.find_token("first") == IDENTITY
+    assert await one.index.find_token("second") == ANONYMOUS
+    assert await one.index.find_token("First") is await one.index.find_token("") is None
+
+
+@by_two_workers
+async def test_the_identity_of_a_token_replaces_the_one_before(one: Worker, other: Worker) -> None:
+    await one.index.keep_token("first", IDENTITY)
+    await other.index.keep_token("first", ANONYMOUS)
+    assert await one.index.find_token("first") == ANONYMOUS
+
+
+# --- upstream authentication ---
+
+OPEN = UpstreamAuth()
+ASKED = UpstreamAuth(
+    (
+        Challenge("Bearer", (("realm", "https://auth.test/token?a=\"b\"&c='d'"), ("service", "hub\udcff é"))),
+        Challenge("Basic"),
+        Challenge("Basic", (("realm", ""), ("realm", "twice"))),
+    )
+)
+
+
+@by_two_workers
+async def test_upstream_auth_is_found_by_all_for_its_upstream_alone(one: Worker, other: Worker) -> None:
+    assert await one.index.find_upstream_auth(HUB) is None
+    for auth in (ASKED, OPEN):
+        await one.index.keep_upstream_auth(HUB, auth)
+        assert await one.index.find_upstream_auth(HUB) == await other.index.find_upstream_auth(HUB) == auth
+        assert await one.index.find_upstream_auth(QUAY) is None
+    await other.index.keep_upstream_auth(QUAY, ASKED)
+    assert [await one.index.find_upstream_auth(HUB), await one.index.find_upstream_auth(QUAY)] == [OPEN, ASKED]
+
+
+@by_two_workers
+async def test_the_upstream_of_upstream_auth_is_known_by_its_address(one: Worker, other: Worker) -> None:
+    await one.index.keep_upstream_auth(HUB, ASKED)
+    assert await one.index.find_upstream_auth(replace(HUB, search_url="https://search.test")) == ASKED
+
+
+# --- the epoch ---
+
+
+@by_two_workers
+async def test_the_number_stays_until_somebody_advances_it(one: Worker, other: Worker) -> None:
+    seen = [await one.index.epoch()]
+    for worker in (one, other, one):
+        assert await one.index.epoch() == await other.index.epoch() == seen[-1]
+        await worker.index.advance_epoch()
+        assert await one.index.epoch() not in seen
+        seen.append(await other.index.epoch())
+
+
+# --- bounds ---
+
+BOUND = 20
+KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+@asynccontextmanager
+async def bounded(kind: str, folder: Path) -> AsyncIterator[KnowledgeIndex]:
+    if kind == "fake":
+        yield MemoryKnowledgeIndex(BOUND)
+        return
+    database = SqliteDatabase(folder / "index")
+    try:
+        yield SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
+    finally:
+        await database.close()
+
+
+def new_link(number: int, source: Source = NGINX) -> Link:
+    """To content that is not stored; each newer than the one before."""
+    item = Item(source, ContentKind.BLOB, Digest.of(str(number).encode()))
+    return Link(item, "text/plain", number, frozenset({ANONYMOUS_CLASS}))
+
+
+def new_tag(number: int, source: Source = NGINX) -> CachedTag:
+    key = TagKey(source, Tag(f"t{number}"), "")
+    return CachedTag(key, Digest.of(str(number).encode()), "text/plain", 1000.0 + number, ANONYMOUS_CLASS)
+
+
+@KIND
+def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with bounded(kind, tmp_path) as index:
+            await index.keep_link(new_link(0, NGINX_AT_QUAY), 1.0)
+            for number in range(10 * BOUND):
+                await index.keep_link(new_link(number), 1000.0 + number)
+                assert len(await index.links_of(NGINX)) <= BOUND
+            assert await index.find_link(new_link(10 * BOUND - 1).item), "the newest stays"
+            assert await index.find_link(new_link(0).item) is None
+            assert await index.find_link(new_link(0, NGINX_AT_QUAY).item), "those of another upstream make no room"
+
+    asyncio.run(check())
+
+
+@KIND
+def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with bounded(kind, tmp_path) as index:
+            for number in range(BOUND):
+                both = replace(new_link(number), given_to=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
+                await index.keep_link(both, 1000.0 + number)
+            assert sum(len(one.given_to) for one in await index.links_of(NGINX)) <= BOUND
+
+    asyncio.run(check())
+
+
+@KIND
+def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+    async def check() -> None:
+        async with bounded(kind, tmp_path) as index:
+            await index.keep_tag(new_tag(0, NGINX_AT_QUAY))
+            for number in range(10 * BOUND):
+                await index.keep_tag(new_tag(number))
+                assert len(await index.tags_of(HUB)) <= BOUND
+            assert new_tag(10 * BOUND - 1) in await index.tags_of(HUB), "the newest stays"
+            assert await index.tags_of(QUAY) == [new_tag(0, NGINX_AT_QUAY)]
+
+    asyncio.run(check())
+
+
+def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> None:
+    async def check() -> None:
+        database = SqliteDatabase(tmp_path / "index")
+        index = SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
+        await SqliteUsageIndex(database).keep([Used(new_tag(0).digest, 1, 1.0)])
+        for number in range(10 * BOUND):
+            await index.keep_link(new_link(number), 1000.0 + number)
+            await index.keep_tag(new_tag(number))
+        assert await index.find_link(new_link(0).item)
+        assert new_tag(0) in await index.tags_of(HUB)
+        await database.close()
+
+    asyncio.run(check())
