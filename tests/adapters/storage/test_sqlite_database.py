@@ -80,7 +80,11 @@ def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
     assert sorted(each.name for each in path.parent.iterdir()) == ["index.sqlite3", "index.sqlite3.lock"]
 
 
-@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000), os.urandom(9000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000), os.urandom(9000)],
+    ids=["text", "header only", "noise"],
+)
 def test_a_file_of_no_use_is_set_aside(content: bytes, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.parent.mkdir()
     path.write_bytes(content)

@@ -8,6 +8,7 @@ from adapters.upstream.bodies import decoded, is_coded
 from domain.errors import UpstreamBroken
 
 CONTENT = b"some bytes" * 10
+WHOLE = gzip.compress(CONTENT)
 
 
 @pytest.mark.parametrize("coding", [None, "", "identity", " Identity "])
@@ -35,7 +36,9 @@ def test_kilobytes_that_hold_megabytes_are_refused() -> None:
         decoded(bomb, "gzip", 1000)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(CONTENT)[:-9], gzip.compress(CONTENT)[:15]])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", WHOLE[:-9], WHOLE[:15]], ids=["nothing", "json", "no end", "a beginning"]
+)
 def test_gzip_that_is_none_or_not_whole_is_refused(content: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         decoded(content, "gzip", 1000)

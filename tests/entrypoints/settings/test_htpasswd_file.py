@@ -51,6 +51,8 @@ def test_one_user_in_both_stops_the_start(load: Load, file: Path) -> None:
         ("# hunter2\n\n", "holds no entry"),
         ("", "holds no entry"),
     ],
+    # A hash has a new salt in every process: it must not be part of the test's name.
+    ids=["no pair", "plain text", "another kind of hash", "a user twice", "comments", "nothing"],
 )
 def test_a_spoilt_file_is_named_and_never_shown(load: Load, file: Path, text: str, reason: str) -> None:
     file.write_text(text)
