@@ -189,12 +189,15 @@ class Container(containers.DeclarativeContainer):
     # --- the cache ---
     store: providers.Provider[ContentStore] = storage.provided.store
     cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
+    mirror_callers: providers.Provider[dict[Upstream, CallerId]] = providers.Callable(
+        _mirror_callers, upstreams=upstreams
+    )
     caller_identities: providers.Provider[CallerIdentities] = providers.Singleton(
         CallerIdentities,
         index=storage.provided.index,
         codec=codec,
         key=providers.Callable(_caller_key, settings=settings),
-        mirrors=providers.Callable(_mirror_callers, upstreams=upstreams),
+        mirrors=mirror_callers,
     )
     room: providers.Provider[Room] = providers.Singleton(_room, settings=settings)
     board: providers.Provider[AllowanceTable] = counting.provided.board

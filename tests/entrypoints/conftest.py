@@ -78,7 +78,7 @@ def start(
         # ... and knows neither of these steps nor that listeners are signals now.
         await app._startup()
         await app._server_event("init", "before", loop)
-        running.append(client := await sanic_client(app, trust_env=False))
+        running.append(client := await sanic_client(app, trust_env=False, verify=False))
         return Service(client, upstream)
 
     async def stop(client: Any) -> None:

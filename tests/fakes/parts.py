@@ -3,13 +3,17 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 
 from dependency_injector import providers
 
 from adapters.telemetry.metrics import CountingEventSink
+from domain.records import CallerId
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Upstream
 from entrypoints.settings import Settings, UpstreamSettings
 from entrypoints.settings.sources import build_settings
-from entrypoints.wiring.container import Container, close_parts, make_counters
+from entrypoints.wiring.container import Container, _mirror_callers, close_parts, make_counters
 from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
@@ -33,6 +37,16 @@ def settings_of(upstreams: tuple[UpstreamSettings, ...] = (), **values: object) 
     return settings
 
 
+@cache
+def _mirror_caller(upstream: Upstream) -> CallerId:
+    """The hash of the mirror's login is slow on purpose, and the tests use a few logins again and again."""
+    return _mirror_callers(UpstreamTable([upstream]))[upstream]
+
+
+def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
+    return {one: _mirror_caller(one) for one in upstreams.upstreams if one.credentials}
+
+
 def memory_storage() -> Storage:
     """All that is kept, for as long as the test runs."""
     disk = MemoryDisk()
@@ -54,6 +68,7 @@ def container_of(
     container.registry.override(providers.Object(upstream))
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))
+    container.mirror_callers.override(providers.Callable(_mirror_callers_once, upstreams=container.upstreams))
     clock = clock or StoppedClock()
     # A test closes the parts after each of its steps, and may go on with the next.
     container.passwords.override(providers.Object(TirelessSteps()))
