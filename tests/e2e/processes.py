@@ -108,6 +108,12 @@ class Process:
             time.sleep(0.15)
         return self.log_lines(since)
 
+    def cpu_seconds(self) -> float:
+        """The processor time of the process and its live children. Unlike a duration, it does not depend on what else
+        the machine does.
+        """
+        return sum(cpu_seconds(pid) for pid in session_pids(self.pid))
+
     def mark(self) -> int:
         """Where the log ends now, for `log_lines(since=...)`."""
         return self.log.stat().st_size
@@ -120,6 +126,12 @@ def running(process: Process, ready: Callable[[], bool], seconds: float = 20) ->
         yield process
     finally:
         process.stop()
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time of one process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def session_pids(leader: int) -> list[int]:

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.certificates import PrivateAuthority
 from tests.e2e.images import Blob
 from tests.e2e.plain_http import answers
-from tests.e2e.processes import Process, free_port, running, session_pids, wait_until
+from tests.e2e.processes import Process, cpu_seconds, free_port, running, session_pids, wait_until
 from tests.e2e.proxy import Proxy, Serving, command, environment
 from tests.e2e.push import push_blob
 from tests.e2e.raw import raw, several, still_open
@@ -283,8 +283,3 @@ def test_running_out_of_descriptors_is_logged_and_passes(serve: Serving) -> None
             assert len(logged(proxy, "no connection can be accepted")) == 1, "once a minute"
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
             assert [connection.answer()[0] for connection in late] == [200] * 20
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
