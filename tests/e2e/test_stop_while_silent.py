@@ -91,7 +91,7 @@ ODD_SERVICE = """
 import asyncio, sys, time
 import sanic.server.runners as runners
 from entrypoints.cli import main
-from entrypoints.http.part_sets import Generations
+from entrypoints.http.part_sets import PartSets
 
 set_up = runners._setup_system_signals
 
@@ -99,13 +99,13 @@ def set_up_later(*arguments):
     time.sleep(2)
     set_up(*arguments)
 
-async def never_close(generations):
+async def never_close(part_sets):
     await asyncio.Event().wait()
 
 if "slow start" in sys.argv:
     runners._setup_system_signals = set_up_later
 if "endless close" in sys.argv:
-    Generations.close = never_close
+    PartSets.close = never_close
 sys.exit(main(["serve"]))
 """
 
