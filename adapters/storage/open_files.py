@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from adapters.storage.threads import Threads
-from application.ports.content import OpenFile, StorageFailed, StorageFull, StorageRefused
+from application.ports.content import StorageFailed, StorageFull, StorageRefused
+from application.ports.file_backed import FileBacked
 from domain.digest import Bytes
 
 _PIECES = 1024
@@ -16,8 +17,8 @@ _PORTION = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
-class DescriptorFile:
-    """Plays the OpenFile."""
+class DescriptorFile(FileBacked):
+    """Implements OpenFile."""
 
     def __init__(self, descriptor: int, threads: Threads) -> None:
         """Raises OSError."""
@@ -40,10 +41,10 @@ class DescriptorFile:
 
 
 class FileContent:
-    """Plays the StoredContent."""
+    """Implements StoredContent."""
 
     def __init__(self, file: DescriptorFile, size: int) -> None:
-        self.file: OpenFile = file
+        self.file = file
         self.size = size
 
     async def read(self) -> bytes:

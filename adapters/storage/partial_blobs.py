@@ -11,7 +11,7 @@ from functools import partial
 from adapters.storage.folder import Place, StorageFolder, is_verified
 from adapters.storage.open_files import DescriptorFile, portions, refusal_of, write
 from adapters.storage.threads import Threads
-from application.ports.content import OpenFile, PartialBlobState
+from application.ports.content import PartialBlobState
 from domain.digest import Bytes, Digest, DigestCheck
 
 _BATCH = 1024 * 1024
@@ -29,7 +29,7 @@ class FilePartialBlob:
         self, file: DescriptorFile, digest: Digest, place: Place, folder: StorageFolder, threads: Threads
     ) -> None:
         """`place`: where the file is. Hashes what is there already. Raises OSError."""
-        self.file: OpenFile = file
+        self.file = file
         self._digest, self._place, self._folder, self._threads = digest, place, folder, threads
         self._check = DigestCheck(digest)
         self._is_over = False
@@ -126,7 +126,7 @@ class FollowedFilePartialBlob:
     """Plays the FollowedPartialBlob."""
 
     def __init__(self, file: DescriptorFile) -> None:
-        self.file: OpenFile = file
+        self.file = file
 
     def look(self) -> PartialBlobState:
         state = os.fstat(self.file.descriptor)

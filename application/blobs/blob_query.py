@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from application.ports.content import FilePart
+from application.ports.content import ContentPart
 from application.ports.upstream import ResponseMetadata
 from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
@@ -12,7 +12,7 @@ from domain.names import RepositoryName
 from domain.records import Link
 from domain.upstreams import NO_NAMING, Naming
 
-Piece = Bytes | FilePart
+Piece = Bytes | ContentPart
 """Bytes of a body in memory, or still in a file, where the kernel can take them from."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from application.access.access_request import PullAccess
-from application.ports.content import FilePart, OpenFile
+from application.ports.content import ContentPart, OpenFile
 from application.ports.upstream import ResponseMetadata
 from domain.digest import Digest
 
@@ -62,7 +62,7 @@ class Download:
             if not self.readers and not self.is_over:
                 self.left_unread(self)
 
-    async def parts(self, start: int, stop: int | None) -> AsyncIterator[FilePart]:
+    async def parts(self, start: int, stop: int | None) -> AsyncIterator[ContentPart]:
         """The bytes of this span, as they become readable; `stop` None means to the end.
 
         Raises what ended the fill early.
@@ -76,7 +76,7 @@ class Download:
             if readable <= position:
                 return
             end = readable if stop is None else min(readable, stop)
-            yield FilePart(self.file.descriptor, position, end)
+            yield ContentPart(self.file, position, end)
             position = end
 
     @property

@@ -15,7 +15,7 @@ from application.blobs.passthrough import Passthrough
 from application.blobs.running_downloads import RunningDownloads
 from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
-from application.ports.content import ContentStore, FilePart, StorageRefused, StoredContent
+from application.ports.content import ContentPart, ContentStore, StorageRefused, StoredContent
 from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.content import ByteRange, Span
@@ -118,7 +118,7 @@ class PullBlob:
     def _from_file(self, query: BlobQuery, admission: ReadPermission, stored: StoredContent) -> BlobAnswer:
         self._eviction.used(query.digest)
         spans = query.spans(stored.size)
-        parts = [FilePart(stored.file.descriptor, span.start, span.stop) for span in spans or (Span(0, stored.size),)]
+        parts = [ContentPart(stored.file, span.start, span.stop) for span in spans or (Span(0, stored.size),)]
         return replace(
             linked(admission.link, admission.warnings),
             size=stored.size,
@@ -231,7 +231,7 @@ def _item(access: PullAccess, query: BlobQuery) -> Item:
     return Item(access.source, ContentKind.BLOB, query.digest)
 
 
-async def _each(parts: Sequence[FilePart]) -> AsyncIterator[Piece]:
+async def _each(parts: Sequence[ContentPart]) -> AsyncIterator[Piece]:
     for part in parts:
-        if part.start < part.stop:
+        if part.length:
             yield part

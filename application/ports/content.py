@@ -23,22 +23,13 @@ class StorageFailed(StorageRefused):
     """
 
 
-@dataclass(frozen=True)
-class FilePart:
-    """Bytes `start` up to but not including `stop` of an open file; whoever gave it keeps `descriptor` open."""
-
-    descriptor: int
-    start: int
-    stop: int
-
-
 class OpenFile(Protocol):
-    """A file that readers share. It stays readable until it is closed, even when it is dropped meanwhile.
+    """Content that is open and that readers share. It stays readable until it is closed, even when it is dropped
+    meanwhile.
 
     `identity` is equal for two that are the same file, whatever its name, as long as one of them is open.
     """
 
-    descriptor: int
     identity: object
 
     async def read(self, start: int, stop: int) -> bytes:
@@ -48,15 +39,31 @@ class OpenFile(Protocol):
         ...
 
     def close(self) -> None:
-        """Once; only when no reader is left, or its next one would read a stranger's file."""
+        """Once, when no reader is left."""
         ...
+
+
+@dataclass(frozen=True)
+class ContentPart:
+    """Bytes `start` up to but not including `stop` of open content, not read yet. The holder keeps `file` open."""
+
+    file: OpenFile
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Bytes."""
+        return self.stop - self.start
 
 
 class StoredContent(Protocol):
     """Whole, verified content, open. `size` in bytes, as the file has it now."""
 
-    file: OpenFile
     size: int
+
+    @property
+    def file(self) -> OpenFile: ...
 
     async def read(self) -> bytes:
         """All of it."""
@@ -69,8 +76,10 @@ class PartialBlob(Protocol):
     `file` is open for readers, also after the lease has ended; whoever leased it closes it.
     """
 
-    file: OpenFile
     size: int
+
+    @property
+    def file(self) -> OpenFile: ...
 
     async def append(self, pieces: deque[Bytes]) -> None:
         """Write and hash pieces, and take each out of the queue, until none is left or others are to have their turn;
@@ -109,7 +118,8 @@ class PartialBlobState:
 class FollowedPartialBlob(Protocol):
     """A draft that another process fills. Whoever got it closes `file`."""
 
-    file: OpenFile
+    @property
+    def file(self) -> OpenFile: ...
 
     def look(self) -> PartialBlobState:
         """How it stands now. Does not wait."""

@@ -10,7 +10,7 @@ from application.blobs.blob_query import BlobQuery
 from application.blobs.pull_blob import PullBlob
 from application.manifests.manifest_query import ManifestQuery
 from application.manifests.pull_manifest import PullManifest
-from application.ports.content import FilePart
+from application.ports.content import ContentPart
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
@@ -60,7 +60,7 @@ class WarmCache:
             async with gate, self._blobs.open(caller, BlobQuery(image.name, digest, naming=image.naming)) as answer:
                 assert answer.pieces  # noqa: S101 - a GET has a body
                 async for piece in answer.pieces:
-                    queue.put_nowait(piece.stop - piece.start if isinstance(piece, FilePart) else len(piece))
+                    queue.put_nowait(piece.length if isinstance(piece, ContentPart) else len(piece))
 
         async def fetch_all() -> None:
             try:

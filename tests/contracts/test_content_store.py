@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from adapters.storage.null_storage import NullContentStore
 from application.ports.content import PartialBlobState, StorageFull, StorageRefused
+from application.ports.file_backed import FileBacked
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
@@ -82,6 +83,7 @@ async def test_open_content_is_read_in_parts(one: Worker, other: Worker) -> None
     assert await stored.file.read(8, 15) == b"a layer"
     assert await stored.file.read(7999, 9000) == b" "
     assert await stored.file.read(9000, 9001) == b""
+    assert isinstance(stored.file, FileBacked)
     assert os.pread(stored.file.descriptor, 7, 8) == b"a layer"
     stored.file.close()
 

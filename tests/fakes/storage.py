@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from application.ports.content import OpenFile, PartialBlobState, Space, StorageFull
+from application.ports.file_backed import FileBacked
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 
@@ -48,8 +49,8 @@ class MemoryDisk:
             raise StorageFull("the fake disk is full")
 
 
-class MemoryFile:
-    """Plays the OpenFile. `is_closed` for tests."""
+class MemoryFile(FileBacked):
+    """Implements OpenFile. `is_closed` for tests."""
 
     def __init__(self, inode: MemoryInode, at_close: Callable[[], None] = lambda: None) -> None:
         self.descriptor = os.dup(inode.descriptor)
@@ -69,7 +70,7 @@ class MemoryFile:
 
 
 class MemoryContent:
-    """Plays the StoredContent."""
+    """Implements StoredContent."""
 
     def __init__(self, inode: MemoryInode) -> None:
         self.file: OpenFile = MemoryFile(inode)
@@ -80,7 +81,7 @@ class MemoryContent:
 
 
 class MemoryPartialBlob:
-    """Plays the Draft."""
+    """Implements PartialBlob."""
 
     def __init__(self, disk: MemoryDisk, upstream: Upstream, digest: Digest, owner: object) -> None:
         self._disk, self._digest, self.owner = disk, digest, owner
@@ -130,7 +131,7 @@ class MemoryPartialBlob:
 
 
 class MemoryFollowedPartialBlob:
-    """Plays the FollowedPartialBlob."""
+    """Implements FollowedPartialBlob."""
 
     def __init__(self, inode: MemoryInode) -> None:
         self._inode = inode
@@ -141,7 +142,7 @@ class MemoryFollowedPartialBlob:
 
 
 class MemoryContentStore:
-    """Plays the ContentStore. Another one with the same disk is another process."""
+    """Implements ContentStore. Another one with the same disk is another process."""
 
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         self.disk = disk or MemoryDisk()
@@ -198,7 +199,7 @@ class MemoryContentStore:
 
 
 class MemoryStorageMaintenance:
-    """Plays the StorageMaintenance. A disk without bounds has a terabyte."""
+    """Implements StorageMaintenance. A disk without bounds has a terabyte."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk

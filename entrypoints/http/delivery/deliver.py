@@ -11,7 +11,7 @@ from sanic.compat import Header
 from sanic.response import BaseHTTPResponse
 
 from application.blobs.blob_query import Piece
-from application.ports.content import FilePart
+from application.ports.content import ContentPart
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import Sent, streamed
 from entrypoints.http.connection.connections import close_if_stopping
@@ -58,7 +58,7 @@ async def deliver(
 
 
 async def _send(piece: Piece, response: BaseHTTPResponse, files: FileSender, sent: Sent) -> None:
-    if isinstance(piece, FilePart):
+    if isinstance(piece, ContentPart):
         await files.send(piece)
     elif piece:
         await response.send(piece)  # type: ignore[type-var]  # it sends whatever can be joined to bytes

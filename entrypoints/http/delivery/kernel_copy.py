@@ -20,7 +20,8 @@ from sanic.response import BaseHTTPResponse
 from sanic.server.protocols.base_protocol import SanicProtocol
 
 from application.concurrency import until_done
-from application.ports.content import FilePart
+from application.ports.content import ContentPart, OpenFile
+from application.ports.file_backed import FileBacked
 from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send, Sending
 
 # The socket's send buffer is left to grow by itself. Set by hand, loopback gains a fifth; but most systems allow
@@ -47,7 +48,7 @@ class FileSender:
         self._moved = moved
         self._socket: _Duplicate | None = None
 
-    async def send(self, part: FilePart) -> None:
+    async def send(self, part: ContentPart) -> None:
         """Raises ContentShort, RequestCancelled when the client has left, OSError when the file cannot be read."""
         if part.start >= part.stop:
             return
@@ -55,8 +56,8 @@ class FileSender:
             await self._response.send(b"")  # the head alone
         # Inside TLS, and between the marks of chunks, the bytes are not those of the file.
         is_plain = self._transport.get_extra_info("ssl_object") is None
-        if is_plain and "content-length" in self._response.headers:
-            await self._copy(part)
+        if is_plain and isinstance(part.file, FileBacked) and "content-length" in self._response.headers:
+            await self._copy(part.file.descriptor, part.start, part.stop)
         else:
             await self._read_and_send(part)
 
@@ -64,8 +65,8 @@ class FileSender:
         if self._socket:
             self._socket.close()
 
-    async def _copy(self, part: FilePart) -> None:
-        if part.stop - part.start > self._stream.response_bytes_left:
+    async def _copy(self, file: int, start: int, stop: int) -> None:
+        if stop - start > self._stream.response_bytes_left:
             raise ServerError("Response was bigger than content-length")  # as Sanic refuses bytes; nothing is sent
         await _written_out(self._stream.protocol, self._transport)
         if self._socket is None:
@@ -77,7 +78,7 @@ class FileSender:
         was_reading = self._transport.is_reading()
         self._transport.pause_reading()
         try:
-            await self._socket.fill(part)
+            await self._socket.fill(file, start, stop)
         finally:
             if was_reading:
                 self._transport.resume_reading()
@@ -91,16 +92,22 @@ class FileSender:
         self._stream.response_bytes_left -= step.result()
         self._moved(step.result())
 
-    async def _read_and_send(self, part: FilePart) -> None:
-        loop, threads, position = asyncio.get_running_loop(), _threads_of(self._app), part.start
+    async def _read_and_send(self, part: ContentPart) -> None:
+        position = part.start
         while position < part.stop:
-            size = min(_CHUNK, part.stop - position)
-            content = await _returned(loop.run_in_executor(threads.pool, os.pread, part.descriptor, size, position))
+            content = await self._read(part.file, position, min(_CHUNK, part.stop - position))
             if not content:
                 raise ContentShort
             await self._response.send(content)
             self._moved(len(content))
             position += len(content)
+
+    async def _read(self, file: OpenFile, start: int, size: int) -> bytes:
+        if not isinstance(file, FileBacked):
+            return await file.read(start, start + size)
+        # In the threads of the copies: a request that opens content must not wait until a slow disk has been read.
+        loop, pool = asyncio.get_running_loop(), _threads_of(self._app).pool
+        return await _returned(loop.run_in_executor(pool, os.pread, file.descriptor, size, start))
 
 
 class _Duplicate:
@@ -118,25 +125,25 @@ class _Duplicate:
         self._account = account
         self._longest = longest
 
-    async def fill(self, part: FilePart) -> None:
-        position = part.start
-        while position < part.stop:
-            position += await self._done(self._threads.send(self._send(part, position)))
-            if position < part.stop:
+    async def fill(self, file: int, start: int, stop: int) -> None:
+        """From the descriptor `file`."""
+        position = start
+        while position < stop:
+            position += await self._done(self._threads.send(Send(self._descriptor, file, position, stop)))
+            if position < stop:
                 waited = await self._writable()
                 if waited > _SLOW:
-                    position = await self._fill_slowly(part, position, waited)
+                    position = await self._fill_slowly(Send(self._descriptor, file, position, stop), waited)
 
-    async def _fill_slowly(self, part: FilePart, position: int, waited: float) -> int:
+    async def _fill_slowly(self, rest: Send, waited: float) -> int:
         """How far it has come when the client turns out to be faster."""
         self._hold_unsent(_UNSENT)
         # Half of what may be unsent has gone in the time that was waited, and half is left. Most of what that will last
         # may pass, and then the same again: so the kernel need not be asked about each of thousands.
         pause = 0.7 * waited
-        while position < part.stop:
-            step = self._threads.send_later(self._send(part, position), min(pause, self._longest))
-            sent = await self._done(step)
-            position += sent
+        while rest.start < rest.stop:
+            sent = await self._done(self._threads.send_later(rest, min(pause, self._longest)))
+            rest = rest._replace(start=rest.start + sent)
             pause = 1.7 * waited
             if not sent:
                 waited = await self._writable()
@@ -144,16 +151,13 @@ class _Duplicate:
             if sent >= _UNSENT or waited <= _SLOW:
                 break  # it had taken all
         self._hold_unsent(_AS_THE_SYSTEM_SAYS)
-        return position
+        return rest.start
 
     def _hold_unsent(self, limit: int) -> None:
         """Megabytes for each of a thousand slow clients are more than the kernel has for sockets; it would take them
         from the fast ones.
         """
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
-
-    def _send(self, part: FilePart, position: int) -> Send:
-        return Send(self._descriptor, part.descriptor, position, part.stop)
 
     async def _done(self, step: "asyncio.Future[int]") -> int:
         step.add_done_callback(self._account)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from application.blobs.blob_query import BlobAnswer, Piece
-from application.ports.content import FilePart
+from application.ports.content import ContentPart
 from domain.content import Span
 
 
@@ -59,15 +59,15 @@ async def _multipart(
 
 
 def _size(piece: Piece) -> int:
-    return piece.stop - piece.start if isinstance(piece, FilePart) else len(piece)
+    return piece.length if isinstance(piece, ContentPart) else len(piece)
 
 
 def _split(piece: Piece, size: int) -> tuple[Piece, Piece]:
     """The first `size` bytes, or as many as there are, and the rest."""
-    if isinstance(piece, FilePart):
+    if isinstance(piece, ContentPart):
         middle = min(piece.start + size, piece.stop)
         return (
-            FilePart(piece.descriptor, piece.start, middle),
-            FilePart(piece.descriptor, middle, piece.stop),
+            ContentPart(piece.file, piece.start, middle),
+            ContentPart(piece.file, middle, piece.stop),
         )
     return piece[:size], piece[size:]

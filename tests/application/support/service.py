@@ -125,7 +125,7 @@ def bytes_of(piece: Piece) -> bytes:
     """As the client gets them."""
     if isinstance(piece, bytes):
         return piece
-    return os.pread(piece.descriptor, piece.stop - piece.start, piece.start)
+    return os.pread(piece.file.descriptor, piece.length, piece.start)
 
 
 def _caller(header: str | None) -> Caller:

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 from sanic import HTTPResponse, Request, Sanic
 
-from application.ports.content import FilePart
+from adapters.storage.open_files import DescriptorFile
+from adapters.storage.threads import Threads
+from application.ports.content import ContentPart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.delivery.deliver import deliver
@@ -45,8 +47,8 @@ class Body:
     def parts(self) -> list[Part]:
         return [event for event in self.events if isinstance(event, bytes | tuple)]
 
-    async def pieces(self) -> AsyncIterator[bytes | FilePart]:
-        descriptor = os.open(self.path, os.O_RDONLY)
+    async def pieces(self) -> AsyncIterator[bytes | ContentPart]:
+        file = DescriptorFile(os.open(self.path, os.O_RDONLY), Threads(1, "unused"))
         self.open_now += 1
         try:
             for event in self.events:
@@ -58,10 +60,10 @@ class Body:
                     case bytes():
                         yield event
                     case _:
-                        yield FilePart(descriptor, *event)
+                        yield ContentPart(file, *event)
         finally:
             self.open_now -= 1
-            os.close(descriptor)
+            file.close()
 
     async def drop(self) -> None:
         self.damaged += 1
