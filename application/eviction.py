@@ -101,7 +101,7 @@ class Eviction:
             if not await self._partial_blobs_may_grow(upstream, wanted, share):
                 await self._maintenance.remove_abandoned_partial_blobs()
                 if not await self._partial_blobs_may_grow(upstream, wanted, share):
-                    raise StorageFull("what is arriving has its share of the cache already")
+                    raise StorageFull("running downloads use their whole part of the cache already")
             await self._make_room(wanted)
             self.promise(upstream, digest, self._promised.get((upstream, digest), 0) + wanted)
         return wanted

@@ -151,7 +151,7 @@ def _names_in(listed: bytes) -> list[str]:
     try:
         return strings_of(listed)
     except ValueError as error:
-        raise UpstreamBroken("the upstream sent a catalog with something else than names in it") from error
+        raise UpstreamBroken("the upstream sent a catalog that contains something other than names") from error
 
 
 def _with_repositories(page: Listing, names: list[str]) -> Listing:
@@ -182,7 +182,7 @@ def _list_of(content: bytes, member: str) -> dict[str, bytes]:
     """
     found = members_of(content, "name", member)
     if found is None:
-        raise UpstreamBroken("the upstream sent a list that is no JSON object")
+        raise UpstreamBroken("the upstream sent a list that is not a JSON object")
     listed = found.get(member)
     if listed is None:
         is_list = len(content) <= _EMPTY_PAGE_LIMIT and not all_members_of(content).keys() - {"name"}

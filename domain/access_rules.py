@@ -27,10 +27,10 @@ class AccessRule:
 
     def __post_init__(self) -> None:
         if not self.repositories:
-            raise ValueError("a rule names at least one repository; ** is every one")
+            raise ValueError("a rule must name at least one repository; ** matches every repository")
         if ANONYMOUS in self.accounts:
             # It is the name of who has no account: such a rule would let in whom it is meant to keep out.
-            raise ValueError("an account's name in a rule is empty")
+            raise ValueError("an account name in a rule is empty")
 
     def matches(self, account: str, source: Source) -> bool:
         return self._is_about(account) and any(pattern.matches(source) for pattern in self.repositories)

@@ -24,9 +24,9 @@ class FreshnessRule:
 
     def __post_init__(self) -> None:
         if not self.tags:
-            raise ValueError("a freshness rule names at least one tag; * is every one")
+            raise ValueError("a freshness rule must name at least one tag; * matches every tag")
         if self.tag_ttl is None and self.stale_ttl is None:
-            raise ValueError("a freshness rule gives a tag_ttl, a stale_ttl, or both")
+            raise ValueError("a freshness rule must set tag_ttl, stale_ttl or both")
 
     def matches(self, key: TagKey) -> bool:
         if self.repositories and not any(pattern.matches(key.source) for pattern in self.repositories):
@@ -53,8 +53,8 @@ class Times:
         for rule in self.rules:
             if rule.stale_ttl is not None and rule.stale_ttl > self.stale_ttl:
                 raise ValueError(
-                    f"a freshness rule's stale_ttl ({rule.stale_ttl:g}) is longer than the upstream's "
-                    f"({self.stale_ttl:g}), for which rights to read are remembered"
+                    f"a freshness rule's stale_ttl ({rule.stale_ttl:g}) is longer than the upstream's stale_ttl "
+                    f"({self.stale_ttl:g}), after which the mirror forgets who may read the repository"
                 )
 
     def grant_end(self, now: float, token_ends_at: float) -> float:

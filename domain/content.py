@@ -104,7 +104,7 @@ def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
     # A list may have empty elements (section 5.6.1.2), but not only those.
     texts = [text for text in (part.strip() for part in specs.split(",")) if text] or [""]
     if len(texts) > RANGES_LIMIT:
-        raise RangeMalformed(f"a request takes {RANGES_LIMIT} byte ranges at most", detail={"ranges": len(texts)})
+        raise RangeMalformed(f"a request may have at most {RANGES_LIMIT} byte ranges", detail={"ranges": len(texts)})
     parsed = [_parse_range(text) for text in texts]
     ranges = tuple(one for one in parsed if one is not None)
     if not ranges:
@@ -224,14 +224,14 @@ def check_manifest(media_type: str, content: bytes) -> None:
     """
     found = _read_manifest(content)
     if found is None:
-        raise UpstreamBroken("the upstream sent a manifest that is no JSON object")
+        raise UpstreamBroken("the upstream sent a manifest that is not a JSON object")
     if is_web_page(media_type) or not _is_manifest(found):
-        raise UpstreamBroken("the upstream sent something else than a manifest")
+        raise UpstreamBroken("the upstream sent something other than a manifest")
     stated = scalar_of(found.get("mediaType"))
     if isinstance(stated, str) and stated and bare_media_type(stated) != bare_media_type(media_type):
         raise UpstreamBroken("the upstream sent a manifest whose mediaType contradicts its Content-Type")
     if "manifests" in found and ("layers" in found or "config" in found):
-        raise UpstreamBroken("the upstream sent a manifest that is an index and an image at once")
+        raise UpstreamBroken("the upstream sent a manifest that is both an index and an image")
 
 
 def check_index(content: bytes) -> bytes:
@@ -242,11 +242,11 @@ def check_index(content: bytes) -> bytes:
     stated = scalar_of((found or {}).get("mediaType", b'""'))
     has_type = isinstance(stated, str) and bare_media_type(stated) in {"", INDEX_MEDIA_TYPE}
     if found is None or not has_type or "layers" in found or "config" in found or "manifests" not in found:
-        raise ReferrersUnsupported("the upstream answers with something else than a list of referrers")
+        raise ReferrersUnsupported("the upstream did not answer with a list of referrers")
     if found["manifests"] == b"null":
         return print_members({"schemaVersion": b"2", "mediaType": print_json(INDEX_MEDIA_TYPE), "manifests": b"[]"})
     if not _is_list(found, "manifests"):
-        raise ReferrersUnsupported("the upstream answers with something else than a list of referrers")
+        raise ReferrersUnsupported("the upstream did not answer with a list of referrers")
     return content
 
 
@@ -284,4 +284,4 @@ def stated_media_type(content: bytes) -> str:
         return INDEX_MEDIA_TYPE
     if _is_list(found, "layers"):
         return _IMAGE_MEDIA_TYPE
-    raise UpstreamBroken("the upstream sent a manifest without saying of which type it is")
+    raise UpstreamBroken("the upstream sent a manifest without a media type")

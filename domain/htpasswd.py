@@ -21,14 +21,14 @@ def parse_htpasswd(text: str, taken: Container[str] = ()) -> dict[str, str]:
             continue
         user, _, hashed = entry.partition(":")
         if not user or not user.isprintable() or not hashed:
-            raise ValueError(f"line {number} is not user:hash")
+            raise ValueError(f"line {number} is not in the form user:hash")
         if not _HASH.fullmatch(hashed):
-            raise ValueError(f"line {number} holds no bcrypt hash (htpasswd -B)")
+            raise ValueError(f"line {number} does not contain a bcrypt hash (htpasswd -B creates one)")
         if user in found:
-            raise ValueError(f"line {number} names a user of an earlier line")
+            raise ValueError(f"line {number} repeats a user name of an earlier line")
         if user in taken:
-            raise ValueError(f"line {number} names a user of ACCOUNTS")
+            raise ValueError(f"line {number} repeats a user name of ACCOUNTS")
         found[user] = hashed
     if not found:
-        raise ValueError("holds no entry")
+        raise ValueError("contains no entry")
     return found

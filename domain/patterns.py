@@ -37,7 +37,7 @@ class RepositoryPattern:
         first, _, rest = self.text.partition("/")
         has_registry = _is_registry(first)
         if has_registry and not rest:
-            raise _wrong(self.text, f"it names a registry and no repository: {first}/** is all of them")
+            raise _wrong(self.text, f"it names a registry but no repository; {first}/** matches all its repositories")
         segments = (rest if has_registry else self.text).split("/")
         for segment in segments:
             _check(self.text, segment, _REPOSITORY)
@@ -81,7 +81,7 @@ class TagPattern:
     def __post_init__(self) -> None:
         _check(self.text, self.text, _TAG)
         if self.text == _ANY_SEGMENTS:
-            raise _wrong(self.text, "a tag has no segments: * is every tag")
+            raise _wrong(self.text, "a tag has no segments; * matches every tag")
 
     def matches(self, tag: Tag) -> bool:
         return _glob(self.text, str(tag))
@@ -96,13 +96,13 @@ def _check(pattern: str, segment: str, grammar: re.Pattern[str]) -> None:
     if segment == _ANY_SEGMENTS and grammar is _REPOSITORY:
         return
     if _ANY_SEGMENTS in segment and segment != _ANY_SEGMENTS:
-        raise _wrong(pattern, "** stands for whole segments, between slashes")
+        raise _wrong(pattern, "** must be a whole segment, between slashes")
     if not grammar.fullmatch(segment):
-        raise _wrong(pattern, "no name looks like this; * and ** are the only wildcards")
+        raise _wrong(pattern, "no name can match it; * and ** are the only wildcards")
 
 
 def _wrong(pattern: str, reason: str) -> ValueError:
-    return ValueError(f"{pattern[:_SHOWN]!r} is no pattern: {reason}")
+    return ValueError(f"{pattern[:_SHOWN]!r} is not a valid pattern: {reason}")
 
 
 def _runs_of(segments: Sequence[str]) -> tuple[tuple[str, ...], ...]:

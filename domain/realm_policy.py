@@ -24,13 +24,15 @@ class RealmPolicy:
     def check(self, upstream: Upstream, realm: Origin) -> None:
         """Raises RealmRefused where credentials for the upstream must not go to this realm."""
         if any(one.origin.scheme == "https" for one in upstream.endpoints) and realm.scheme != "https":
-            raise RealmRefused("the upstream's challenge leads from https to http; refused")
+            raise RealmRefused(
+                "the upstream's challenge names a token server without https; the mirror sends no credentials there"
+            )
         if not any(self._trusts(one, realm) for one in upstream.endpoints):
             shared = shared_domain_of(realm.host)
-            neighbour = f", and {shared} has hosts of many customers" if shared else ""
+            tenants = f", and {shared} hosts the registries of many customers" if shared else ""
             raise RealmRefused(
-                f"the upstream's challenge leads to {realm.authority}, which is not its own host{neighbour}; "
-                f"set UPSTREAM_REALMS={realm.authority} (in a settings file: its realms) to trust it"
+                f"the upstream's challenge names the token server {realm.authority}, which is not the upstream's own "
+                f"host{tenants}; set UPSTREAM_REALMS={realm.authority} (in a settings file: its realms) to trust it"
             )
 
     def _trusts(self, endpoint: Upstream, realm: Origin) -> bool:

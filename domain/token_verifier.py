@@ -47,7 +47,7 @@ class TokenVerifier:
         token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
         actual = hashlib.sha256(upstream.encode()).hexdigest()
         if not hmac.compare_digest(actual, str(claims.get(UPSTREAM_HASH_CLAIM, ""))):
-            raise TokenRefused("invalid_token", "the token is not the one that was countersigned")
+            raise TokenRefused("invalid_token", "the upstream's token does not match the countersignature")
         registry = claims.get(UPSTREAM_CLAIM)
         return replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
 
@@ -73,15 +73,15 @@ class TokenVerifier:
     def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
         signed = self._codec.verify(text)
         if signed is None:
-            raise TokenRefused("invalid_token", "the token's signature is not ours")
+            raise TokenRefused("invalid_token", "the token does not have a valid signature of this service")
         claims, now = signed.claims, self._clock.now()
         begins, ends, account = claims.get("nbf"), claims.get("exp"), claims.get("sub")
         if (signed.token_type, claims.get("iss"), claims.get("aud")) != (token_type, self._issuer, audience):
-            raise TokenRefused("invalid_token", "the token is of another kind")
+            raise TokenRefused("invalid_token", "the token has a different type, issuer or audience than required here")
         if not isinstance(begins, int) or not isinstance(ends, int) or not isinstance(account, str):
-            raise TokenRefused("invalid_token", "the token lacks a claim")
+            raise TokenRefused("invalid_token", "the token lacks a required claim")
         if not begins <= now < ends:
-            raise TokenRefused("invalid_token", "the token is not valid now")
+            raise TokenRefused("invalid_token", "the token is expired or not valid yet")
         stamp = claims.get(ACCOUNT_STAMP_CLAIM)
         token = VerifiedToken(account, _scopes(claims.get("access")), ends)
         return replace(token, account_stamp=stamp) if isinstance(stamp, str) else token, claims

@@ -67,7 +67,7 @@ class VerifiedToken:
         none. Raises TokenRefused.
         """
         if needed and not any(map(self.scopes.cover, needed)):
-            raise TokenRefused("insufficient_scope", "the token is for something else")
+            raise TokenRefused("insufficient_scope", "the token does not cover the requested scope")
 
 
 class TokenRefused(Exception):

@@ -116,7 +116,7 @@ class TrustRow:
 
 ROW_1 = TrustRow(
     1,
-    "the upstream's own authentication, untouched",
+    "the upstream's own authentication, unchanged",
     ChallengeStyle.UPSTREAM,
     TokenEndpoint.ABSENT,
     BearerRule.PASS,
@@ -125,7 +125,7 @@ ROW_1 = TrustRow(
 )
 ROW_2 = TrustRow(
     2,
-    "the upstream asks nothing; a token of ours for anyone",
+    "the upstream requires no authentication; the mirror gives a token to everyone",
     ChallengeStyle.OWN,
     TokenEndpoint.SIGN,
     BearerRule.OURS_OR_PASS,
@@ -143,7 +143,7 @@ ROW_3 = TrustRow(
 )
 ROW_4 = TrustRow(
     4,
-    "the caller's own upstream login, by Basic",
+    "the caller's own upstream login, with Basic authentication",
     ChallengeStyle.UPSTREAM,
     TokenEndpoint.ABSENT,
     BearerRule.PASS,
@@ -152,7 +152,7 @@ ROW_4 = TrustRow(
 )
 ROW_5 = TrustRow(
     5,
-    "anyone, with the mirror's own upstream identity",
+    "everyone, with the mirror's own upstream identity",
     ChallengeStyle.OWN,
     TokenEndpoint.SIGN,
     BearerRule.OURS,
@@ -161,7 +161,7 @@ ROW_5 = TrustRow(
 )
 ROW_6 = TrustRow(
     6,
-    "accounts of ours, with the mirror's own upstream identity",
+    "accounts of this mirror, with the mirror's own upstream identity",
     ChallengeStyle.OWN,
     TokenEndpoint.SIGN,
     BearerRule.OURS,
@@ -171,8 +171,8 @@ ROW_6 = TrustRow(
 )
 ROW_7 = TrustRow(
     7,
-    "accounts that are the upstream's too, relayed and countersigned; "
-    "for accounts of your own set UPSTREAM_IDENTITY=anonymous",
+    "accounts that also exist at the upstream, relayed and countersigned; "
+    "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
     ChallengeStyle.REWRITTEN,
     TokenEndpoint.RELAY_AND_COUNTERSIGN,
     BearerRule.COUNTERSIGNED,
@@ -182,7 +182,8 @@ ROW_7 = TrustRow(
 )
 ROW_8 = TrustRow(
     8,
-    "accounts that are the upstream's too, by Basic; for accounts of your own set UPSTREAM_IDENTITY=anonymous",
+    "accounts that also exist at the upstream, with Basic authentication; "
+    "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
     ChallengeStyle.OWN_BASIC,
     TokenEndpoint.ABSENT,
     BearerRule.REFUSE,
@@ -225,10 +226,11 @@ class TrustPolicy:
     def __post_init__(self) -> None:
         if self.skip_auth_proxy and (self.has_accounts or self.identity is not UpstreamIdentity.CLIENT):
             raise ValueError(
-                "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client"
+                "SKIP_AUTH_PROXY=true cannot be combined with ACCOUNTS, HTPASSWD_FILE or an UPSTREAM_IDENTITY "
+                "but client"
             )
         if self.skip_auth_proxy and self.shares_host:
-            raise ValueError("SKIP_AUTH_PROXY=true takes one upstream: each has a realm of its own")
+            raise ValueError("SKIP_AUTH_PROXY=true allows only one upstream, because each upstream has its own realm")
 
     @property
     def settled_row(self) -> TrustRow | None:
@@ -246,7 +248,9 @@ class TrustPolicy:
         if settled := self.settled_row:
             return settled
         if auth is None:
-            raise UpstreamUndecided("the upstream has not been reached yet, so how to authenticate is unknown")
+            raise UpstreamUndecided(
+                "the upstream has not been reached yet, so the mirror does not know how the upstream authenticates"
+            )
         return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[auth.scheme])
 
     def _of_host(self, row: TrustRow) -> TrustRow:
@@ -254,7 +258,7 @@ class TrustPolicy:
             return row
         if row.number not in _SHARED:
             raise IdentityRefused(
-                "the upstream asks for a login by Basic, which no token can stand for: give it another identity "
-                "than client, or a host name of its own"
+                "the upstream requires Basic authentication, which a token cannot replace: give the upstream an "
+                "identity other than client, or a host name of its own"
             )
         return _SHARED[row.number]

@@ -23,7 +23,9 @@ class UpstreamTable:
         endpoints = [endpoint for upstream in upstreams for endpoint in upstream.endpoints]
         for place, endpoint in enumerate(endpoints):
             if endpoint in endpoints[:place]:
-                raise ValueError(f"two upstreams have the address {endpoint.url}; what is kept of them would mix")
+                raise ValueError(
+                    f"two upstreams have the address {endpoint.url}; the cache could not tell their content apart"
+                )
         shared = tuple(one for one in upstreams if not (one.hosts and one.takes_callers_logins))
         self._shared = _House(shared or self.upstreams[:1])
         self._houses: dict[str, _House] = {}
@@ -100,8 +102,8 @@ class _House:
         logins = [one for one in upstreams if one.takes_callers_logins]
         if len(logins) > 1:
             raise ValueError(
-                f"{logins[0].url} and {logins[1].url} both have the identity client under one host name, where clients "
-                "keep one login; give one of them the identity anonymous or service, or hosts of its own"
+                f"{logins[0].url} and {logins[1].url} both have the identity client under one host name, for which "
+                "clients store only one login; give one of them the identity anonymous or service, or hosts of its own"
             )
         self._login = logins[0] if logins else self._default
         self._namespaces = self._named
@@ -168,7 +170,9 @@ class _House:
 
     def _agreed(self, said: Sequence[Upstream]) -> Upstream:
         if len(set(said)) > 1:
-            raise NameUnknown("the request names two registries", detail={"upstreams": [one.url for one in said]})
+            raise NameUnknown(
+                "the request names two different registries", detail={"upstreams": [one.url for one in said]}
+            )
         return said[0] if said else self._default
 
 

@@ -87,7 +87,7 @@ class AddressRefused(OSError):
     """
 
     def __init__(self) -> None:
-        super().__init__("the address belongs to this machine or to a metadata service, or is no unicast address")
+        super().__init__("the address belongs to this machine or to a metadata service, or is not a unicast address")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def parse_url(text: str) -> URL:
         start, authority, rest = _parts(text)
         return URL(f"{start}{authority}{percent_encoded(rest)}", encoded=True)
     except (ValueError, TypeError) as error:
-        raise UpstreamBroken("the upstream sent an address that cannot be read") from error
+        raise UpstreamBroken("the upstream sent an address that is not valid") from error
 
 
 def _parts(text: str) -> tuple[str, str, str]:
@@ -149,13 +149,13 @@ def origin_of(url: URL) -> Origin:
     try:
         host, port = url.host, url.port
     except ValueError as error:
-        raise UpstreamBroken("the upstream sent an address that cannot be read") from error
+        raise UpstreamBroken("the upstream sent an address that is not valid") from error
     if url.scheme not in {"http", "https"} or not host or not port:
         raise UpstreamBroken("the upstream sent an address that is neither http nor https")
     try:
         host.encode("idna")  # as a look-up does, which refuses labels of more than 63 characters, and empty ones
     except UnicodeError as error:
-        raise UpstreamBroken("the upstream sent an address with a host that is no name") from error
+        raise UpstreamBroken("the upstream sent an address with an invalid host name") from error
     return Origin(url.scheme, host.lower().rstrip("."), port)
 
 
@@ -164,7 +164,7 @@ def check_redirect(upstream: Origin, target: Origin) -> None:
     to it is made (session.py).
     """
     if upstream.scheme == "https" and target.scheme != "https":
-        raise UpstreamBroken("the upstream redirects from https to http; refused")
+        raise UpstreamBroken("the upstream redirects from https to http; the mirror does not follow")
 
 
 def check_host(host: str, reach: Reach) -> None:

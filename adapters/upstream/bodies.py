@@ -173,14 +173,16 @@ def decoded(content: bytes, coding: str | None, limit: int) -> bytes:
     try:
         plain = machine.decompress(content, limit + 1)
     except zlib.error as error:
-        raise UpstreamBroken("the upstream sent content as gzip that is none") from error
+        raise UpstreamBroken("the upstream sent content that is labelled gzip but is not gzip") from error
     if len(plain) > limit:
-        raise UpstreamTooLong(f"the upstream sent more than {limit} bytes where less was due")
+        raise UpstreamTooLong(f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer")
     if not machine.eof:
-        raise UpstreamBroken("the upstream broke the content off")
+        raise UpstreamBroken("the upstream stopped sending the content before its end")
     return plain
 
 
 def unasked(coding: str | None) -> UpstreamBroken:
     """The refusal of a coding that cannot be undone."""
-    return UpstreamBroken(f"the upstream sent content coded with {(coding or '')[:32]!r}, which nobody asked for")
+    return UpstreamBroken(
+        f"the upstream sent content with the coding {(coding or '')[:32]!r}, which the mirror did not request"
+    )

@@ -164,7 +164,7 @@ class HttpClient:
             if origin_of(target) != request.origin:
                 authorization = None
             url = target
-        raise UpstreamBroken("the upstream redirects without end")
+        raise UpstreamBroken("the upstream redirects too many times")
 
     async def _send_or_cut(self, request: Request, reach: Reach) -> aiohttp.ClientResponse | None:
         """None where the connection was closed or reset instead of an answer to a HEAD: some servers do that."""
@@ -228,7 +228,9 @@ async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
     async for piece in pieces:
         content += piece
         if len(content) > limit:
-            raise UpstreamTooLong(f"the upstream sent more than {limit} bytes where less was due")
+            raise UpstreamTooLong(
+                f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer"
+            )
     return bytes(content)
 
 
@@ -247,7 +249,7 @@ def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | 
     try:
         target = target if target.scheme else parse_url(str(asked.url.join(target)))
     except ValueError as error:
-        raise UpstreamBroken("the upstream redirects to an address that cannot be read") from error
+        raise UpstreamBroken("the upstream redirects to an address that is not valid") from error
     if asked.keeps_query and query and not target.raw_query_string:
         # registry.k8s.io forgets which page was asked; without it, the first one would come for ever.
         return parse_url(f"{str(target).partition('#')[0].rstrip('?')}?{query}")

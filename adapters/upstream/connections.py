@@ -130,6 +130,6 @@ def give_one_answer(connector: aiohttp.TCPConnector) -> None:
     loop = asyncio.get_running_loop()
     made = getattr(connector, "_factory", None)
     if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} has another way to make the protocol of a connection")
+        raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
     factory = partial(OneAnswerHandler, loop)
     connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

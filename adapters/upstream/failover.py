@@ -153,7 +153,7 @@ class Failover:
             raise
         except asyncio.CancelledError as left:
             if was_unanswered(left):
-                await self._health.failed(upstream, endpoint, "it did not answer before whoever asked had left")
+                await self._health.failed(upstream, endpoint, "it did not answer before the client left")
             raise
         except MirrorFault:
             raise  # the address was not asked

@@ -131,7 +131,7 @@ class HttpUpstreamRegistry:
             _check_content(response, resource)
             answer = _HttpAnswer(response, fetch)
             if fetch.head and answer.metadata.size == 0 and not resource.may_be_empty:
-                raise UpstreamBroken("the upstream says of content that it is empty")
+                raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
             yield answer
 
     @asynccontextmanager
@@ -232,13 +232,13 @@ def _check_content(response: Response, resource: Resource) -> None:
 
 async def _check_ping(response: Response) -> None:
     if response.status in _REDIRECTS:
-        raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the address that it names")
+        raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the target of the redirect")
     if response.status != _OK:
         refusal = await fault_of(response)
         raise UpstreamBroken(refusal.message) if isinstance(refusal, Denied) else refusal
     version = response.header("Docker-Distribution-Api-Version") or ""
     if not version.startswith("registry/2") and response.raw.content_type != "application/json":
-        raise UpstreamBroken("the upstream does not answer /v2/ as a registry does")
+        raise UpstreamBroken("the upstream's answer to /v2/ is not the answer of a registry")
 
 
 def _address(resource: Resource, endpoint: Upstream) -> URL:
@@ -273,7 +273,7 @@ def _metadata(response: Response, kind: ResourceKind) -> ResponseMetadata:
 def _content_range(response: Response) -> tuple[Span, int | None]:
     matched = _CONTENT_RANGE.fullmatch(response.header("Content-Range") or "")
     if not matched:
-        raise UpstreamBroken("the upstream sent a part of the content without saying which")
+        raise UpstreamBroken("the upstream sent part of the content without a valid Content-Range")
     first, last, whole = matched.groups()
     return Span(int(first), int(last) + 1), None if whole == "*" else int(whole)
 

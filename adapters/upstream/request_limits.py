@@ -95,7 +95,7 @@ class _Queue:
         if self._is_full(client):
             self._drop_unwanted()
         if self._is_full(client):
-            raise MirrorBusy("too many requests wait for the upstream here", retry_after=_RETRY_SECONDS)
+            raise MirrorBusy("too many requests are waiting for the upstream", retry_after=_RETRY_SECONDS)
 
     def _is_full(self, client: str) -> bool:
         """A client has no more room than is free for all others (dynamic thresholds; Choudhury and Hahne, 1998). So a
@@ -120,7 +120,7 @@ class _Queue:
 
 def _drop(ticket: _Ticket) -> None:
     if not ticket.turn.done():
-        ticket.turn.set_exception(RequestNotSent("the clients that wanted the answer have left"))
+        ticket.turn.set_exception(RequestNotSent("all clients that wanted the answer have left"))
 
 
 class Gate:

@@ -31,7 +31,7 @@ class HttpUpstreamSearch:
                     raise await fault_of(response)
                 return _results(await response.read(_BODY_LIMIT))[:limit]
         except UpstreamChallenged as challenged:
-            raise UpstreamRejected("the upstream's search wants a login") from challenged
+            raise UpstreamRejected("the upstream's search requires a login") from challenged
 
 
 def _results(content: bytes) -> tuple[SearchResult, ...]:
@@ -46,4 +46,4 @@ def _results(content: bytes) -> tuple[SearchResult, ...]:
             for one in parse_json(content)["results"]  # type: ignore[index]  # the except below knows what else it may be
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        raise UpstreamBroken("the upstream's search sent something else than results") from error
+        raise UpstreamBroken("the upstream's search did not send search results") from error

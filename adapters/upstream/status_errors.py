@@ -56,7 +56,7 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
     """The error that an unsuccessful answer stands for. HTML, XML and text never pass on as they are."""
     if not response.is_own and response.status in {401, 403}:
         # Storage behind the registry: its refusal says nothing about this caller's rights.
-        return UpstreamBroken("the upstream's storage refused what the upstream sent us for")
+        return UpstreamBroken("the upstream redirected to its storage, which denied access")
     told = await _told(response)
     message = told.message or f"the upstream answered {response.status}"
     match response.status:

@@ -49,7 +49,9 @@ class HttpTokenRelay:
                     raise await fault_of(response)
                 content = await response.read(_BODY_LIMIT)
         except UpstreamChallenged as refused:
-            raise CredentialsRefused(f"refused upstream: {refused.message}", detail=refused.detail) from refused
+            raise CredentialsRefused(
+                f"the upstream rejected the credentials: {refused.message}", detail=refused.detail
+            ) from refused
         return _token(content, request, int(self._clock.now()))
 
     def _trusted_realm(self, request: TokenRequest) -> URL:
@@ -59,7 +61,7 @@ class HttpTokenRelay:
         try:
             self._realms.check(request.upstream, origin_of(realm))
         except UpstreamBroken as error:
-            raise RealmRefused("the upstream's challenge names no address to get tokens from") from error
+            raise RealmRefused("the upstream's challenge does not contain the address of a token server") from error
         return realm
 
 
@@ -102,7 +104,7 @@ def _service(challenge: Challenge) -> str | None:
     try:
         (service or "").encode()
     except UnicodeError as error:
-        raise UpstreamBroken("the upstream's challenge names a service that is no text") from error
+        raise UpstreamBroken("the upstream's challenge names a service that is not valid UTF-8") from error
     return service
 
 
@@ -113,10 +115,10 @@ def _without_query(url: URL) -> str:
 def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
     document = parse_object(content) or _lenient_object(content)
     if document is None:
-        raise UpstreamBroken("the upstream's token server sent something else than a token")
+        raise UpstreamBroken("the upstream's token server did not answer with a JSON object")
     text = document.get("token") or document.get("access_token")
     if not isinstance(text, str) or not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise UpstreamBroken("the upstream's token server sent no token")
+        raise UpstreamBroken("the upstream's token server sent no valid token")
     refresh = document.get("refresh_token")
     return IssuedToken(
         text,

@@ -60,21 +60,23 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911
             return RequestNotSent(f"the mirror cannot open a connection: {os.strerror(_exhausted(error))}")
         case _ if _is_refused(error):
             return UpstreamBroken(
-                f"the upstream sends us to {host}, which leads to this machine, to a metadata service, or to no single "
-                "machine; refused (a host that is yours may be named in UPSTREAM_REALMS)"
+                f"the upstream refers to {host}, an address of this machine, of a metadata service or of no single "
+                "machine; the mirror does not connect there (name a host of your own in UPSTREAM_REALMS to allow it)"
             )
         case TimeoutError() | aiohttp_socks.ProxyTimeoutError():
             return UpstreamTimedOut(f"{host} did not answer in time")
         case _ if _is_untrusted(error):
-            return UpstreamUnreachable(f"{host} shows a certificate that is not trusted; UPSTREAM_CA adds an authority")
+            return UpstreamUnreachable(
+                f"{host} has a certificate that is not trusted; set UPSTREAM_CA to trust another certificate authority"
+            )
         case _ if isinstance(error, _PROXY):
-            return UpstreamUnreachable(f"{host} cannot be reached: the proxy before it does not connect us")
+            return UpstreamUnreachable(f"{host} cannot be reached: the proxy did not open a connection to it")
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
-            return UpstreamBroken(f"{host} broke the connection")
+            return UpstreamBroken(f"{host} closed the connection too early")
         case aiohttp.InvalidURL():
-            return UpstreamBroken(f"the upstream sends us to {host}, which is no address")
+            return UpstreamBroken(f"the upstream refers to {host}, which is not a valid address")
         case aiohttp.ClientResponseError() | ValueError():
-            return UpstreamBroken(f"{host} sent an answer that cannot be read")
+            return UpstreamBroken(f"{host} sent an answer that is not valid HTTP")
         case _:
             return UpstreamUnreachable(f"{host} cannot be reached")
 

@@ -112,5 +112,5 @@ def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
         try:
             return ScopeSet.parse([scope])
         except ScopeInvalid as error:
-            raise UpstreamBroken("the upstream's challenge asks for a scope that is none") from error
+            raise UpstreamBroken("the upstream's challenge asks for an invalid scope") from error
     return ScopeSet((wanted,)) if wanted else ScopeSet()

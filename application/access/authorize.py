@@ -147,14 +147,14 @@ class Authorize:
         credentials = ForwardedCredentials(f"Bearer {token.upstream_token}") if token.upstream_token else _ANONYMOUS
         access = self._as_caller(check, credentials, token)
         if token.upstream != check.request.upstream.url:
-            raise TokenRefused("invalid_token", "the token is for another registry")
+            raise TokenRefused("invalid_token", "the token was issued for another registry")
         return access
 
     def _with_owner(self, check: AccessCheck, token: VerifiedToken) -> AccessCheck:
         """The check with the token's account. Raises TokenRefused."""
         if check.row.checks_accounts:
             if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
-                raise TokenRefused("invalid_token", "the token's account was removed or has another password now")
+                raise TokenRefused("invalid_token", "the account of this token was removed, or its password was changed")
             # Where accounts are not checked, an older token may still name an account that was never checked.
             check = replace(check, account=token.account)
         current_record().passed(token.account, token.account_stamp)

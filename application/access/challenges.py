@@ -24,13 +24,13 @@ from domain.tokens import TokenError
 from domain.trust import ChallengeStyle, UpstreamAuth, UpstreamScheme
 
 REFUSED_UPSTREAM = (
-    "right here, refused upstream: if this account is none of the upstream's, set UPSTREAM_IDENTITY=anonymous "
-    "(in a settings file: its identity)"
+    "this mirror accepts the login, but the upstream rejects it; if the account exists only at this mirror, set "
+    "UPSTREAM_IDENTITY=anonymous (in a settings file: its identity)"
 )
 _INSUFFICIENT = "insufficient_scope"
-_NO_RIGHT = "refused upstream: no such repository, or no right to it"
+_NO_RIGHT = "the upstream denies access: the repository does not exist, or this login may not pull it"
 _WRONG_LOGIN = (
-    "the upstream refuses the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD "
+    "the upstream rejects the mirror's own login: check UPSTREAM_USERNAME and UPSTREAM_PASSWORD "
     "(in a settings file: its username and password)"
 )
 
@@ -57,7 +57,7 @@ class Challenges:
             return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(check.request))
         request = check.request
         if error and check.auth.bearer and check.auth.bearer.get("service") == self._rewriter.service:
-            message += "; the upstream's service has the name of this mirror: set another SELF_AUTH_SERVICE"
+            message += "; the upstream uses the same service name as this mirror: set another SELF_AUTH_SERVICE"
         challenges = self._rewriter.challenges(check.row, check.auth, request.caller.realm, request.shown, error)
         return Unauthorized(message, challenges=challenges, detail=_detail(request))
 

@@ -67,10 +67,10 @@ class GrantToken:
         upstream, wanted = self._upstreams.login_of(query.scopes, query.naming)
         row, auth = await self._upstream_auth.row(upstream, of_host=True)
         if row.endpoint is TokenEndpoint.ABSENT:
-            raise NoTokensHere("this mirror gives no tokens: authenticate as the challenge of /v2/ says")
+            raise NoTokensHere("this mirror issues no tokens: authenticate as the challenge of GET /v2/ asks")
         if query.has_other_login:
             # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
-            raise CredentialsRefused("the token endpoint takes Basic credentials only")
+            raise CredentialsRefused("the token endpoint accepts only Basic credentials")
         account = await self._check_account(row, query)
         challenge = auth.bearer if row.relays else None
         if challenge is None or (row.endpoint is TokenEndpoint.RELAY and self._asks_for_ours(query, challenge)):
@@ -88,7 +88,7 @@ class GrantToken:
         if not row.checks_accounts:
             return NOBODY
         if query.credentials is None:
-            raise CredentialsRefused("this mirror wants an account: log in with a user name and a password")
+            raise CredentialsRefused("this mirror requires an account: log in with a user name and a password")
         account = await self._accounts(query.credentials, query.address)
         if account is None:
             raise CredentialsRefused("wrong user name or password")
@@ -113,7 +113,7 @@ class GrantToken:
     async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: Account) -> IssuedToken:
         if query.refresh_token:
             # One from when this upstream was alone here: what is countersigned has none. Not ignored, as above.
-            raise CredentialsRefused("the token endpoint takes no refresh tokens here: log in anew")
+            raise CredentialsRefused("the token endpoint does not accept refresh tokens here: log in again")
         granted, upstream = self._granted(query, request.scopes), request.upstream
         request = replace(request, scopes=self._policy.permit(request.scopes), client_id=query.client_id)
         public, is_shared = await self._relayed.public(request.scopes, upstream), upstream.trust.shares_host

@@ -29,7 +29,7 @@ class PullRules:
         if source is None or check.request.caller.is_operator or self._rules.may_pull(check.account, source):
             return
         self._events.emit(PullDenied(check.account, source.upstream.url, str(source.repository)))
-        raise Denied("the rules of this mirror do not let you pull this repository")
+        raise Denied("the access rules of this mirror do not allow you to pull this repository")
 
     def shows(self, check: AccessCheck, name: object) -> bool:
         """Whether a name in a list of the upstream's is one that the gate's account may pull."""

@@ -241,7 +241,7 @@ class ReadPermissions:
             metadata, content = answer.metadata, await answer.read(MANIFEST_LIMIT)
         self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
         if not (item.digest.matches(content) or item.digest.matches(signed_part(metadata.media_type, content))):
-            raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
+            raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return metadata
 
     async def _metadata(self, access: PullAccess, fetch: UpstreamRequest) -> ResponseMetadata:

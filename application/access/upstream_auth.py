@@ -109,7 +109,7 @@ class UpstreamAuthCache:
             failure = self._failed[upstream]
             if failure.is_ours:
                 raise RequestNotSent(failure.message)
-            raise UpstreamUndecided(f"how to authenticate is not known yet: {failure.message}")
+            raise UpstreamUndecided(f"the mirror does not know yet how the upstream authenticates: {failure.message}")
 
     def _begin_probe(self, upstream: Upstream) -> None:
         if upstream not in self._probes:

@@ -85,7 +85,7 @@ class BlobFetcher:
             await self._until_whole()
         except _WrongBlob:
             # The commit has discarded it.
-            raise UpstreamBroken("the upstream sent a blob that is not what its digest says") from None
+            raise UpstreamBroken("the upstream sent a blob that does not match its digest") from None
         except (ContentChanged, StorageRefused):
             await asyncio.shield(self._partial_blob.release(keep=False))
             raise
@@ -143,7 +143,7 @@ class BlobFetcher:
             if nothing_left.size not in {None, offset}:
                 raise ContentChanged from None
         if download.total is not None and partial_blob.size != download.total:
-            raise UpstreamBroken("the upstream broke the blob off")
+            raise UpstreamBroken("the upstream stopped sending the blob before its end")
         size = partial_blob.size
         if not await partial_blob.commit():
             source = access.source
@@ -159,7 +159,7 @@ class BlobFetcher:
         download, span = self._download, metadata.span
         total = metadata.size if span is None else metadata.whole_size
         if span is not None and (span.start != offset or total not in {None, span.stop}):
-            raise UpstreamBroken("the upstream sent another range than was asked")
+            raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
         if download.total is not None and total not in {None, download.total}:
             raise ContentChanged
         self._parts.rights.record(access, self._item(access), metadata)
@@ -169,7 +169,7 @@ class BlobFetcher:
             download.opened.set_result(metadata)
         download.total = total if download.total is None else download.total
         if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
-            raise StorageFull("the blob is larger than the share of the cache for what is arriving")
+            raise StorageFull("the blob is larger than the part of the cache for running downloads")
         return 0 if span is None else offset
 
     async def _pour(self, answer: UpstreamResponse, position: int) -> None:
@@ -236,7 +236,7 @@ class DownloadTask:
         try:
             await self._run()
         except ContentChanged:
-            self._download.fails(UpstreamBroken("the upstream sent the blob with another beginning than before"))
+            self._download.fails(UpstreamBroken("the upstream sent a different beginning of the blob than before"))
             return True
         except Exception as error:  # noqa: BLE001 - the readers of the download receive every failure
             self._download.fails(error)
@@ -323,7 +323,7 @@ class DownloadTask:
                 # For want of room, or because it was wrong: who goes on alone checks the whole.
                 raise PartialBlobLost
             if not download.readers:
-                raise UpstreamBroken("nobody reads along any more")
+                raise UpstreamBroken("no client reads this download any more")
             pause = _LOOK_SECONDS[quiet > _LOOK_SECONDS[1]]
             quiet += pause
             await asyncio.sleep(pause)

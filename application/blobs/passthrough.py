@@ -116,7 +116,7 @@ class Passthrough:
             UpstreamRequest(Resource.blob(access.source, digest), access.credentials)
         ) as answer:
             if not answer.metadata.size:
-                raise UpstreamBroken("the upstream does not say how long the blob is")
+                raise UpstreamBroken("the upstream does not state the size of the blob")
             return answer.metadata
 
     async def rest(
@@ -131,16 +131,16 @@ class Passthrough:
         while check.size < position:
             known = await begun.read(check.size, min(check.size + _REREAD, position))
             if not known:
-                raise UpstreamBroken("what was delivered of the blob cannot be read again")
+                raise UpstreamBroken("the mirror cannot read again the part of the blob that it delivered")
             check.update(known)
         async with AsyncExitStack() as stack:
             answer = await self._opened(stack, access, digest, ByteRange(position, None) if position else None)
             metadata, span = answer.metadata, answer.metadata.span
             if span is not None and span.start != position:
-                raise UpstreamBroken("the upstream sent another range than was asked")
+                raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
             size = metadata.size if span is None else metadata.whole_size
             if None not in {size, total} and size != total:
-                raise UpstreamBroken("the upstream sent the blob with another size than before")
+                raise UpstreamBroken("the upstream sent a different size of the blob than before")
             if size is None:
                 fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
             else:
@@ -167,7 +167,7 @@ class Passthrough:
         metadata, asked = answer.metadata, query.byte_range
         wrong_size = metadata.size not in {None, span.length}
         if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
-            raise UpstreamBroken("the upstream sent another range than was asked")
+            raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
         is_whole = span.start == 0 and (span.stop == metadata.whole_size or asked.last is None)
         pieces = self._continued(access, query.digest, span, answer, opened)
         if is_whole:
@@ -197,9 +197,9 @@ class Passthrough:
                     yield piece
                 if position >= wanted.stop:
                     return
-                raise UpstreamBroken("the upstream broke the blob off")
+                raise UpstreamBroken("the upstream stopped sending the blob before its end")
             except _OtherRange:
-                raise UpstreamBroken("the upstream sent another range than was asked") from None
+                raise UpstreamBroken("the upstream sent a different byte range than the mirror requested") from None
             except OUTAGE as fault:
                 await opened.aclose()
                 answer = None
@@ -217,14 +217,14 @@ class Passthrough:
         async for piece in pieces:
             check.update(piece)
             if total is not None and check.size > total:
-                raise UpstreamBroken("the upstream sent more of the blob than there is")
+                raise UpstreamBroken("the upstream sent more bytes than the size of the blob")
             if held:
                 yield held
             held = piece
         if not check.holds:
             source = access.source
             self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(check.promised)))
-            raise UpstreamBroken("the upstream sent a blob that is not what its digest says")
+            raise UpstreamBroken("the upstream sent a blob that does not match its digest")
         if held:
             yield held
 

@@ -273,5 +273,5 @@ class FetchManifest:
             return Digest.of(signed_part(metadata.media_type, content))
         if not (promised.matches(content) or promised.matches(signed_part(metadata.media_type, content))):
             self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
-            raise UpstreamBroken("the upstream sent a manifest that is not what its digest says")
+            raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return promised

@@ -107,7 +107,7 @@ class NoSuchPlatform(Exception):
     """The image is not there for this platform; `offered` are those it is there for."""
 
     def __init__(self, wanted: str, offered: tuple[str, ...]) -> None:
-        super().__init__(f"no image for {wanted}; there is {', '.join(offered)}")
+        super().__init__(f"the image does not support {wanted}; it supports {', '.join(offered)}")
         self.offered = offered
 
 

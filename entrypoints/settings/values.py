@@ -161,7 +161,7 @@ def _accounts(entries: list[str]) -> tuple[Credentials, ...]:
             raise Refusal(f"entry {position} is not the base64 of user:password (see encode-account)")
         accounts.append(credentials)
     if not accounts:
-        raise Refusal(f"is set but holds no entry; takes {ACCOUNTS.takes}")
+        raise Refusal(f"is set but contains no entry; takes {ACCOUNTS.takes}")
     return tuple(accounts)
 
 

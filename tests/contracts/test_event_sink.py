@@ -76,7 +76,7 @@ EVENTS = [
     WrongContent(URL, "library/nginx", DIGEST),
     PullDenied("alice", URL, "team/app"),
     AccountsReread(31),
-    AccountsUnreadable("/etc/mirror/htpasswd: line 3 is not user:hash"),
+    AccountsUnreadable("/etc/mirror/htpasswd: line 3 is not in the form user:hash"),
     LoginSlowed("alice", "192.0.2.7", 4),
     LoginRefused("alice", "192.0.2.7", 16),
     ContentAsked(ContentKind.BLOB, is_hit=True),

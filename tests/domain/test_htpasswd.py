@@ -10,7 +10,7 @@ OTHER = HASH.replace("$05$", "$10$")
 
 
 def refusal(text: str, *taken: str) -> str:
-    with pytest.raises(ValueError, match=r"^(line \d+|holds no entry)") as refused:
+    with pytest.raises(ValueError, match=r"^(line \d+|contains no entry)") as refused:
         parse_htpasswd(text, taken)
     return str(refused.value)
 
@@ -52,23 +52,25 @@ def test_every_kind_of_bcrypt_is_taken(kind: str, cost: str) -> None:
     ],
 )
 def test_every_other_hash_is_refused_by_its_line(hashed: str) -> None:
-    assert refusal(f"alice:{HASH}\n\nbob:{hashed}\n") == "line 3 holds no bcrypt hash (htpasswd -B)"
+    assert (
+        refusal(f"alice:{HASH}\n\nbob:{hashed}\n") == "line 3 does not contain a bcrypt hash (htpasswd -B creates one)"
+    )
 
 
 @pytest.mark.parametrize("line", ["bob", ":", f":{HASH}", "bob:", f"b\x07b:{HASH}", f"b\u2028b:{HASH}"])
 def test_what_is_no_entry_is_refused_by_its_line(line: str) -> None:
-    assert refusal(f"alice:{HASH}\n{line}\n") == "line 2 is not user:hash"
+    assert refusal(f"alice:{HASH}\n{line}\n") == "line 2 is not in the form user:hash"
 
 
 def test_a_user_may_come_only_once() -> None:
-    assert refusal(f"alice:{HASH}\nbob:{HASH}\nalice:{OTHER}") == "line 3 names a user of an earlier line"
+    assert refusal(f"alice:{HASH}\nbob:{HASH}\nalice:{OTHER}") == "line 3 repeats a user name of an earlier line"
     assert list(parse_htpasswd(f"alice:{HASH}\nAlice:{HASH}")) == ["alice", "Alice"]
 
 
 def test_a_user_who_is_known_from_elsewhere_is_refused() -> None:
-    assert refusal(f"bob:{HASH}\nalice:{HASH}", "alice") == "line 2 names a user of ACCOUNTS"
+    assert refusal(f"bob:{HASH}\nalice:{HASH}", "alice") == "line 2 repeats a user name of ACCOUNTS"
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nobody\n\n"])
 def test_a_file_of_nobody_is_refused(text: str) -> None:
-    assert refusal(text) == "holds no entry"
+    assert refusal(text) == "contains no entry"

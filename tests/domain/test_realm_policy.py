@@ -161,7 +161,7 @@ def test_any_address_of_the_upstream_vouches_for_a_realm(realm: str, *, trusted:
 def test_one_address_by_https_is_enough_to_demand_it_of_the_realm() -> None:
     policy = RealmPolicy(BundledPublicSuffixes())
     for order in (("http://a.first.com", "https://b.first.com"), ("https://b.first.com", "http://a.first.com")):
-        with pytest.raises(RealmRefused, match="https to http"):
+        with pytest.raises(RealmRefused, match="without https"):
             policy.check(addressed(*order), _origin("http://auth.first.com"))
 
 
@@ -228,7 +228,9 @@ def test_a_domain_that_only_looks_shared_is_none(host: str) -> None:
 
 def test_the_refusal_of_a_neighbour_says_why() -> None:
     upstream = Upstream.at("https://mine.azurecr.io", _origin("https://mine.azurecr.io"))
-    with pytest.raises(RealmRefused, match=r"azurecr\.io has hosts of many customers; set UPSTREAM_REALMS=theirs"):
+    with pytest.raises(
+        RealmRefused, match=r"azurecr\.io hosts the registries of many customers; set UPSTREAM_REALMS=theirs"
+    ):
         RealmPolicy(BundledPublicSuffixes()).check(upstream, _origin("https://theirs.azurecr.io"))
 
 

@@ -103,7 +103,7 @@ def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: Ho
     assert house.everywhere(basic("carol", "carol-pass")) == [200, 200]
     assert house.everywhere(basic("erin", "erin-pass")) == [401, 401]
     assert len(told()) == 2
-    assert all(f"{house.file}: line 2 holds no bcrypt hash" in line for line in told())
+    assert all(f"{house.file}: line 2 does not contain a bcrypt hash" in line for line in told())
     assert "hunter2" not in "".join(house.lines())
 
 

@@ -145,7 +145,7 @@ def test_password_is_not_shown_while_typed() -> None:
 def test_check_of_an_open_registry_is_good() -> None:
     with _registry(200) as address:
         done = _run("check-config", UPSTREAM_REGISTRY=address)
-    meaning = "the upstream asks nothing; a token of ours for anyone"
+    meaning = "the upstream requires no authentication; the mirror gives a token to everyone"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"ok: {address} answers as a registry; trust row 2: {meaning}\n"
 

@@ -48,7 +48,7 @@ class FakeAnswer:
     async def pieces(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.content), self.piece):
             if self.cut_after is not None and start >= self.cut_after:
-                raise UpstreamBroken("the upstream broke the connection")
+                raise UpstreamBroken("the upstream closed the connection too early")
             yield self.content[start : start + self.piece]
 
     async def read(self, limit: int) -> bytes:
@@ -147,7 +147,7 @@ class FakeUpstream:
         if credentials is None:
             return ""
         if not self._knows(credentials):
-            raise CredentialsRefused("refused upstream: wrong user name or password")
+            raise CredentialsRefused("the upstream rejected the credentials: wrong user name or password")
         return credentials.username
 
     def _knows(self, credentials: Credentials) -> bool:

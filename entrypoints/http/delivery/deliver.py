@@ -39,7 +39,9 @@ async def deliver(
     body and never a false success. `damaged` is called before that when a file is shorter than its part.
     """
     if request.version == "1.0" and "Content-Length" not in headers:
-        raise RequestInvalid("the length of this content is not known, and HTTP/1.0 has no way to send it then")
+        raise RequestInvalid(
+            "the length of this content is not known, and HTTP/1.0 cannot send content of unknown length"
+        )
     first = await anext(pieces, b"")
     with streamed(request, status) as sent:
         response = await request.respond(status=status, headers=headers, content_type=media_type)

@@ -52,7 +52,7 @@ def parse_pull_path(raw: str) -> PullPath:
             return ReferrersPath(RepositoryName(name), Digest.parse(last))
         case "tags" if last == "list":
             return TagsPath(RepositoryName(name))
-    raise PageUnknown("no such page: see the OCI distribution specification for what is there")
+    raise PageUnknown("no such path: see the OCI distribution specification for the paths of a registry")
 
 
 def _reference(text: str) -> Reference:

@@ -27,7 +27,9 @@ def namespace_of(request: Request) -> str | None:
     """
     said = dict.fromkeys(request.get_args().getlist("ns", []))
     if len({without_default_port(one.lower()) for one in said}) > 1:
-        raise RequestInvalid("the request names two registries", detail={"ns": [one[:_SHOWN] for one in said][:2]})
+        raise RequestInvalid(
+            "the request names two different registries", detail={"ns": [one[:_SHOWN] for one in said][:2]}
+        )
     return next(iter(said), None)
 
 
@@ -47,7 +49,7 @@ def paging(request: Request) -> Query:
 
 def _page_size(text: str) -> str:
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise PaginationInvalid("n is a number of entries, 0 or more", detail={"n": text[:64]})
+        raise PaginationInvalid("n must be a number of entries, 0 or more", detail={"n": text[:64]})
     return str(min(int(text), _LARGEST_PAGE))
 
 
@@ -66,7 +68,7 @@ def passed_on(name: str, lines: Sequence[str]) -> tuple[str, ...]:
     UTF-8: neither can be sent on.
     """
     if any(_NOT_TO_PASS_ON.search(line) for line in lines):
-        raise RequestInvalid(f"the {name} header has control characters, or bytes that are no UTF-8")
+        raise RequestInvalid(f"the {name} header has control characters, or bytes that are not UTF-8")
     return tuple(lines)
 
 

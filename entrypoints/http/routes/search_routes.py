@@ -45,7 +45,7 @@ async def search(request: Request) -> HTTPResponse:
 def _limit(request: Request) -> int:
     text = str(request.args.get("n", _DEFAULT_LIMIT))
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise PaginationInvalid("n is a number of results, 0 or more", detail={"n": text[:64]})
+        raise PaginationInvalid("n must be a number of results, 0 or more", detail={"n": text[:64]})
     return min(int(text) or _DEFAULT_LIMIT, _LARGEST_LIMIT)
 
 

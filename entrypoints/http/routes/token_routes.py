@@ -68,7 +68,7 @@ async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
 def _form_query(request: Request) -> TokenQuery:
     """Raises an OAuth2 error of RFC 6749 section 5.2."""
     if request.content_type.partition(";")[0].strip().lower() != _FORM:
-        raise InvalidRequestError(f"the body is to be {_FORM}")
+        raise InvalidRequestError(f"the body must be of the type {_FORM}")
     form = _form(request.body)
     grant = form.get("grant_type")
     if grant == "password":

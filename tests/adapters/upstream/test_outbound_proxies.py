@@ -127,7 +127,7 @@ async def test_a_login_goes_to_the_socks_proxy_unescaped() -> None:
 @in_loop
 async def test_a_socks_proxy_that_refuses_us_is_told(login: str) -> None:
     async with WireServer() as server, SocksProxy("user:right") as proxy, parts(proxy=proxy.url(login)) as adapters:
-        with pytest.raises(UpstreamUnreachable, match="the proxy before it") as told:
+        with pytest.raises(UpstreamUnreachable, match="the proxy did not open") as told:
             await read(adapters, server.url)
         assert "wrong" not in told.value.message
         assert server.connections == 0
@@ -137,7 +137,7 @@ async def test_a_socks_proxy_that_refuses_us_is_told(login: str) -> None:
 async def test_a_socks_proxy_that_cannot_connect_is_told() -> None:
     async with SocksProxy() as proxy, parts(proxy=proxy.url()) as adapters:
         proxy.refuses = True
-        with pytest.raises(UpstreamUnreachable, match="the proxy before it"):
+        with pytest.raises(UpstreamUnreachable, match="the proxy did not open"):
             await read(adapters, "http://registry.test")
 
 
@@ -159,7 +159,7 @@ async def test_a_proxy_that_is_gone_or_hangs_up_is_told() -> None:
 @in_loop
 async def test_a_tunnel_that_demands_a_login_is_told() -> None:
     async with TunnelProxy("Basic dXNlcjpwYXNz") as proxy, parts(proxy=proxy.url("user:wrong")) as adapters:
-        with pytest.raises(UpstreamUnreachable, match="the proxy before it"):
+        with pytest.raises(UpstreamUnreachable, match="the proxy did not open"):
             await read(adapters, "https://registry.test")
         assert len(proxy.logins) == 1
 

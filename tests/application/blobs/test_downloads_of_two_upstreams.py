@@ -83,7 +83,7 @@ def test_wrong_bytes_of_one_upstream_are_not_continued_with_those_of_another() -
         held(two.fakes[ONE])
         slow = two.read()
         await two.under_way(ONE)
-        two.fakes[ONE].fault = UpstreamBroken("the upstream broke the connection")
+        two.fakes[ONE].fault = UpstreamBroken("the upstream closed the connection too early")
         slow.cancel()
         await two.service.parts.downloads().close()  # the partial file stays, as after a restart
         assert await two.read(AT_TWO) == BIG

@@ -81,7 +81,7 @@ class HeldAnswer(FakeAnswer):
             if start >= self.held_at:
                 await self.gate.wait()
                 if self.breaks:
-                    raise UpstreamBroken("the upstream broke the connection")
+                    raise UpstreamBroken("the upstream closed the connection too early")
             yield self.content[start : start + self.piece]
 
 

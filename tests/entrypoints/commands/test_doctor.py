@@ -216,7 +216,6 @@ def test_a_realm_on_a_neighbours_host_is_told_beforehand(
         status = main([command])
     told = capsys.readouterr().out
     assert status == 1
-    assert (
-        "leads to theirs.azurecr.io:80, which is not its own host, and azurecr.io has hosts of many customers" in told
-    )
+    assert "names the token server theirs.azurecr.io:80, which is not the upstream's own host" in told
+    assert "azurecr.io hosts the registries of many customers" in told
     assert "set UPSTREAM_REALMS=theirs.azurecr.io:80" in told

@@ -4,7 +4,7 @@ from entrypoints.server.run import by_mode
 
 
 def test_what_holds_for_several_upstreams_is_said_once() -> None:
-    anyone, gone = "trust row 5: anyone", "c.test cannot be reached"
+    anyone, gone = "trust row 5: everyone", "c.test cannot be reached"
     modes = [("https://a.test", anyone), ("https://c.test", gone), ("https://b.test", anyone)]
     assert by_mode(modes) == f"https://a.test, https://b.test ({anyone}); https://c.test ({gone})"
     assert by_mode(modes[:1]) == f"https://a.test ({anyone})"

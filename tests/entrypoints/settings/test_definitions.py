@@ -198,7 +198,10 @@ def test_lower_case_proxies_count_too(load: Load) -> None:
 )
 def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[str, str]) -> None:
     line = refusal(load, SKIP_AUTH_PROXY="true", HOST="127.0.0.1", **beside)
-    assert line == "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client"
+    assert (
+        line
+        == "SKIP_AUTH_PROXY=true cannot be combined with ACCOUNTS, HTPASSWD_FILE or an UPSTREAM_IDENTITY but client"
+    )
 
 
 def test_skipping_authentication_alone_is_fine(load: Load) -> None:

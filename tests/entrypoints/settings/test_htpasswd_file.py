@@ -38,18 +38,18 @@ def test_without_either_there_are_no_accounts(load: Load) -> None:
 def test_one_user_in_both_stops_the_start(load: Load, file: Path) -> None:
     file.write_text(file.read_text() + lines_of({"ann": "z"}))
     line = refusal(load, HTPASSWD_FILE=str(file), ACCOUNTS=ANN)
-    assert line == f"HTPASSWD_FILE: got {str(file)!r}; line 5 names a user of ACCOUNTS; {TAKES}"
+    assert line == f"HTPASSWD_FILE: got {str(file)!r}; line 5 repeats a user name of ACCOUNTS; {TAKES}"
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"bob:{hashed('x')}\nhunter2\n", "line 2 is not user:hash"),
-        ("bob:hunter2\n", "line 1 holds no bcrypt hash (htpasswd -B)"),
-        ("bob:$apr1$hunter2\n", "line 1 holds no bcrypt hash (htpasswd -B)"),
-        (lines_of({"bob": "x"}) * 2, "line 2 names a user of an earlier line"),
-        ("# hunter2\n\n", "holds no entry"),
-        ("", "holds no entry"),
+        (f"bob:{hashed('x')}\nhunter2\n", "line 2 is not in the form user:hash"),
+        ("bob:hunter2\n", "line 1 does not contain a bcrypt hash (htpasswd -B creates one)"),
+        ("bob:$apr1$hunter2\n", "line 1 does not contain a bcrypt hash (htpasswd -B creates one)"),
+        (lines_of({"bob": "x"}) * 2, "line 2 repeats a user name of an earlier line"),
+        ("# hunter2\n\n", "contains no entry"),
+        ("", "contains no entry"),
     ],
     # A hash has a new salt in every process: it must not be part of the test's name.
     ids=["no pair", "plain text", "another kind of hash", "a user twice", "comments", "nothing"],

@@ -21,7 +21,7 @@ def test_accounts_are_read_in_any_layout(load: Load) -> None:
 @pytest.mark.parametrize("text", [",", " ", "\n", ",\n,"])
 def test_accounts_without_entry_stop_the_start(load: Load, text: str) -> None:
     assert refusal(load, ACCOUNTS=text) == (
-        "ACCOUNTS: is set but holds no entry; takes base64 of user:password, separated by commas"
+        "ACCOUNTS: is set but contains no entry; takes base64 of user:password, separated by commas"
     )
 
 

@@ -142,11 +142,11 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ('upstreams = ["quay.io", "quay.io"]', "upstream quay.io: is there twice"),
         (
             'upstreams = ["quay.io", {name = "other", url = "https://quay.io"}]',
-            "two upstreams have the address https://quay.io; what is kept of them would mix",
+            "two upstreams have the address https://quay.io; the cache could not tell their content apart",
         ),
         (  # under another host name, where no name of the one is in the other's way
             'upstreams = ["quay.io", {url = "https://quay.io/v2", hosts = ["a.test"], identity = "client"}]',
-            "two upstreams have the address https://quay.io; what is kept of them would mix",
+            "two upstreams have the address https://quay.io; the cache could not tell their content apart",
         ),
         ('upstreams = [{url = "quay.io"}]', "upstream 1: url: got 'quay.io'; takes an address such as"),
         (
@@ -185,7 +185,7 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
         (
             'upstreams = ["quay.io", "ghcr.io"]\nskip_auth_proxy = true',
-            "SKIP_AUTH_PROXY=true takes no ACCOUNTS, no HTPASSWD_FILE and no UPSTREAM_IDENTITY but client",
+            "SKIP_AUTH_PROXY=true cannot be combined with ACCOUNTS, HTPASSWD_FILE or an UPSTREAM_IDENTITY but client",
         ),
         ("rules = 1", "rules: got 1; takes tables, each under [[rules]]"),
         ("[[rules]]", "rules: entry 1: takes either allow or deny, each a list of patterns of repositories"),
@@ -199,14 +199,14 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
         ('[[rules]]\ndeny = ["ghcr.oi/**"]', "rules: got 'ghcr.oi/**', which is about no registry that is mirrored"),
         ('[[rules]]\nallow = ["a/*"]\naccounts = ["bob"]', "rules: accounts are named, and there are none"),
-        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "freshness: entry 1: a freshness rule names"),
+        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "freshness: entry 1: a freshness rule must name"),
         (
             '[[upstreams]]\nname = "quay.io"\nfreshness = [{tags = ["a?"], tag_ttl = 1}]',
             "upstream quay.io: freshness: entry 1: tags: got ['a?']; ",
         ),
         (
             '[[upstreams]]\nname = "quay.io"\nstale_ttl = 5\nfreshness = [{tags = ["*"], stale_ttl = 6}]',
-            "a freshness rule's stale_ttl (6) is longer than the upstream's (5)",
+            "a freshness rule's stale_ttl (6) is longer than the upstream's stale_ttl (5)",
         ),
         (
             'upstreams = ["quay.io", {name = "ghcr.io", username = "me", password = "hunter2"}]',

@@ -186,5 +186,5 @@ def test_a_retry_after_that_is_no_time_is_not_passed_on(field: str) -> None:
 
 
 def test_a_full_queue_is_told_with_the_time_to_wait() -> None:
-    response = error_response(MirrorBusy("too many requests wait for the upstream here", retry_after=5), "s")
+    response = error_response(MirrorBusy("too many requests are waiting for the upstream", retry_after=5), "s")
     assert (response.status, response.headers["Retry-After"]) == (429, "5")
