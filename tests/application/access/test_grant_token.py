@@ -149,7 +149,7 @@ def test_row_7_asks_nothing_upstream_for_strangers() -> None:
 
 def test_row_7_account_unknown_upstream_is_refused() -> None:
     service = Service(stocked("bearer"), accounts=accounts(BOB))
-    with pytest.raises(CredentialsRefused, match="refused upstream"):
+    with pytest.raises(CredentialsRefused, match="the upstream rejects it"):
         grant(service, credentials=BOB, scopes=PULL)
 
 
