@@ -154,7 +154,9 @@ class Authorize:
         """The check with the token's account. Raises TokenRefused."""
         if check.row.checks_accounts:
             if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
-                raise TokenRefused("invalid_token", "the account of this token was removed, or its password was changed")
+                raise TokenRefused(
+                    "invalid_token", "the account of this token was removed, or its password was changed"
+                )
             # Where accounts are not checked, an older token may still name an account that was never checked.
             check = replace(check, account=token.account)
         current_record().passed(token.account, token.account_stamp)

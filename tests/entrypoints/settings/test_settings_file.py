@@ -199,7 +199,10 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
         ('[[rules]]\ndeny = ["ghcr.oi/**"]', "rules: got 'ghcr.oi/**', which is about no registry that is mirrored"),
         ('[[rules]]\nallow = ["a/*"]\naccounts = ["bob"]', "rules: accounts are named, and there are none"),
-        ('[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]', "freshness: entry 1: a freshness rule must name"),
+        (
+            '[[upstreams]]\nname = "quay.io"\nfreshness = [{tag_ttl = 1}]',
+            "freshness: entry 1: a freshness rule must name",
+        ),
         (
             '[[upstreams]]\nname = "quay.io"\nfreshness = [{tags = ["a?"], tag_ttl = 1}]',
             "upstream quay.io: freshness: entry 1: tags: got ['a?']; ",
