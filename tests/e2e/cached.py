@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,20 @@ class FaultyUpstream(LoggedUpstream):
     def holds(self, count: int = 1) -> bool:
         """Wait until so many answers are held."""
         return wait_until(lambda: fetch("GET", f"{self.url}/control").json()["holding"] == count, 20)
+
+    def mark(self) -> int:
+        self._has_noted_all()
+        return super().mark()
+
+    def log(self, since: int = 0) -> list[dict[str, Any]]:
+        self._has_noted_all()
+        return super().log(since)
+
+    def _has_noted_all(self) -> bool:
+        """Wait until the log has a line for each answer that a client may have received."""
+        return self.process.returncode is not None or wait_until(
+            lambda: fetch("GET", f"{self.url}/control").json()["ending"] == 0, 5
+        )
 
     def add(self, content: bytes, algorithm: str = "sha256") -> str:
         digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
@@ -108,9 +123,20 @@ class CacheFolder:
         return self.path / "content" / algorithm / encoded[:2] / encoded
 
     def holds(self, made: Made, seconds: float = 10) -> bool:
-        """Wait until the blob lies there, and see that it is whole and right."""
+        """Wait until the blob lies there and may be served by each worker, and see that it is whole and right."""
         file = self.file(made.digest)
-        return wait_until(file.is_file, seconds) and file.read_bytes() == made.content
+        return (
+            wait_until(file.is_file, seconds)
+            and file.read_bytes() == made.content
+            and wait_until(lambda: self._is_in_index(made.digest), seconds)
+        )
+
+    def _is_in_index(self, digest: str) -> bool:
+        """Whether the index says which upstream sent the content. That is written after the answer and after the rest
+        that the index knows of it; until then another worker fetches the content again.
+        """
+        with contextlib.closing(sqlite3.connect(f"file:{self.path}/index.sqlite3?mode=ro", uri=True)) as index:
+            return bool(index.execute("SELECT 1 FROM sent WHERE digest = ?", (digest,)).fetchall())
 
     def content_size(self) -> int:
         return _total(self.path / "content")
@@ -157,7 +183,7 @@ def _is_locked(file: Path) -> bool:
 
 def settle() -> None:
     """What one worker has learnt may be written down a moment after its answer; then the other knows it too."""
-    time.sleep(0.15)
+    time.sleep(0.5)
 
 
 @dataclass(frozen=True)
@@ -217,7 +243,6 @@ class Cached:
         made = self.upstream.blob(size)
         assert self.gives(made)
         assert self.cache.holds(made)
-        settle()
         return made
 
     def counted(self, name: str, workers: int = 2) -> float:

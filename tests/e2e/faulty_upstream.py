@@ -20,7 +20,7 @@ the first rule that fits and is not used up decides:
     wrong_prefix                    so many bytes at the start of the answer are wrong
     ignore_range, chunked           the whole with 200; no Content-Length
 
-`GET /control` says how many answers are held.
+`GET /control` says how many answers are held, and how many may have ended but have no line yet.
 """
 
 import contextlib
@@ -51,6 +51,7 @@ class Faults:
         self._rules: list[Rule] = []
         self._replaced = threading.Event()
         self.holding = 0
+        self.ending = 0
 
     def replace(self, rules: list[Rule]) -> None:
         with self._lock:
@@ -81,6 +82,10 @@ class Faults:
         with self._lock:
             self.holding -= 1
 
+    def count_ending(self, change: int) -> None:
+        with self._lock:
+            self.ending += change
+
 
 FAULTS = Faults()
 
@@ -89,14 +94,15 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.status, self.sent = 0, 0
+        self.status, self.sent, self.is_ending = 0, 0, True
         FAULTS.replace(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         self.give(200, b"{}", {}, {})
 
     def do_GET(self) -> None:
-        self.status, self.sent = 0, 0
+        self.status, self.sent, self.is_ending = 0, 0, self.path == "/control"
         if self.path == "/control":
-            self.give(200, json.dumps({"holding": FAULTS.holding}).encode(), {}, {})
+            state = {"holding": FAULTS.holding, "ending": FAULTS.ending}
+            self.give(200, json.dumps(state).encode(), {}, {})
             return
         rule = FAULTS.rule_for(self.command, self.path, ranged="Range" in self.headers)
         try:
@@ -105,8 +111,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             self.note()
+            if self.is_ending:
+                FAULTS.count_ending(-1)
 
     do_HEAD = do_GET  # noqa: N815 - the name is http.server's
+
+    def ends(self) -> None:
+        """Called before the last bytes of an answer are sent: the client may act on them before the line is written."""
+        if not self.is_ending:
+            self.is_ending = True
+            FAULTS.count_ending(1)
 
     def note(self) -> None:
         note = {
@@ -176,17 +190,24 @@ class Handler(BaseHTTPRequestHandler):
             length = rule.get("says_length", len(body)) if self.command == "HEAD" else len(body)
             extent = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(length))
             self.send_header(*extent)
+        if self.command == "HEAD" or not body:
+            self.ends()
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        wrong = rule.get("wrong_prefix", 0)
+        if self.command != "HEAD":
+            self.give_body(body, rule)
+
+    def give_body(self, body: bytes, rule: Rule) -> None:
+        chunked, wrong = rule.get("chunked", False), rule.get("wrong_prefix", 0)
         body = bytes(byte ^ 1 for byte in body[:wrong]) + body[wrong:]
         for piece in self.paced(body, rule):
+            if self.sent + len(piece) == len(body) and not chunked:
+                self.ends()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
             self.sent += len(piece)
         if self.sent < len(body):
             self.close_connection = True
         elif chunked:
+            self.ends()
             self.wfile.write(b"0\r\n\r\n")
 
     def paced(self, body: bytes, rule: Rule) -> Iterator[bytes]:
