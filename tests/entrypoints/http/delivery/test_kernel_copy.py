@@ -192,3 +192,10 @@ async def test_slow_client_that_leaves_is_noticed(serve_files: ServeFiles) -> No
                 await loop.sock_recv(connection, 16384)
                 await asyncio.sleep(0.02)
     await until(lambda: not body.open_now)
+
+
+async def test_content_that_is_not_in_a_file_is_read_and_sent(serve_files: ServeFiles) -> None:
+    files = await serve_files()
+    files.body(b"before", (5, 600_005), (0, 3)).is_elsewhere = True
+    async with files.wire() as wire:
+        await _all_arrive(files, wire)
