@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapters.storage.folder import Place, StorageFolder, is_verified
 from adapters.storage.open_files import DescriptorFile, FileContent, refusal_of, write
-from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
 from adapters.storage.threads import Threads
 from domain.digest import Digest
 from domain.upstreams import Upstream
@@ -18,7 +18,7 @@ _ATTEMPTS = 100
 
 
 class FilesystemContentStore:
-    """Plays the ContentStore, for all processes that have the folder; on a local file system only."""
+    """Implements ContentStore and DownloadLeases, for all processes that use the folder. Local file systems only."""
 
     def __init__(self, folder: Path, reserve: int = 0, threads: int = 8) -> None:
         """`reserve`: bytes of the file system that are left to others."""
@@ -66,7 +66,7 @@ class FilesystemContentStore:
 
     async def lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool = False
-    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         try:
             return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
         except OSError as error:
@@ -74,7 +74,7 @@ class FilesystemContentStore:
 
     def _lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool
-    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         for _ in range(_ATTEMPTS):
             if not anew and self._folder.state_of(self._folder.content_of(digest)):
                 return None
@@ -82,18 +82,18 @@ class FilesystemContentStore:
             place = self._folder.draft_of(upstream, digest)
             file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:
-                partial_blob = self._take(digest, place, file, anew=anew)
+                lease = self._take(digest, place, file, anew=anew)
             except BaseException:
                 file.close()
                 raise
-            if partial_blob is not None:
-                return partial_blob
+            if lease is not None:
+                return lease
             file.close()
         raise BlockingIOError(0, "others make and remove it all the time")
 
     def _take(
         self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
-    ) -> FilePartialBlob | FollowedFilePartialBlob | None:
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         """What the open draft is; None where it is none any more."""
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,7 +111,8 @@ class FilesystemContentStore:
             # Whoever filled it died one step before its end.
             self._folder.make_content(digest, place)
             return None
-        return FilePartialBlob(file, digest, place, self._folder, self._writers)
+        partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers)
+        return FileDownloadLease(partial_blob, self._writers)
 
     async def drop(self, digest: Digest) -> int:
         try:
@@ -132,9 +133,10 @@ def _close(content: FileContent) -> None:
     content.file.close()
 
 
-def _let_go(partial_blob: FilePartialBlob | FollowedFilePartialBlob | None) -> None:
-    """Of a lease that nobody waits for any more."""
-    if isinstance(partial_blob, FilePartialBlob):
-        partial_blob.end(keep=True)
-    if partial_blob is not None:
-        partial_blob.file.close()
+def _let_go(lease: FileDownloadLease | FollowedFilePartialBlob | None) -> None:
+    """Of a lease for which no request waits any more."""
+    if isinstance(lease, FileDownloadLease):
+        lease.partial_blob.end(keep=True)
+        lease.partial_blob.file.close()
+    elif lease is not None:
+        lease.file.close()

@@ -1,7 +1,8 @@
-"""What stands where storage would, when there is none: finds nothing and keeps nothing."""
-# ruff: noqa: ARG002 - the ports have these arguments; here nothing is done with any of them
+"""The storage while the cache is off: it finds nothing and keeps nothing."""
+# ruff: noqa: ARG002 - the ports have these arguments
 
-from application.ports.content import FollowedPartialBlob, PartialBlob, Space, StorageFull, StoredContent
+from application.ports.content import Space, StorageFull, StoredContent
+from application.ports.lease import DownloadLease, FollowedPartialBlob
 from domain.digest import Digest
 from domain.upstreams import Upstream
 
@@ -9,7 +10,7 @@ _OFF = "the cache is off"
 
 
 class NullContentStore:
-    """Plays the ContentStore."""
+    """Implements ContentStore and DownloadLeases."""
 
     async def open(self, digest: Digest) -> StoredContent | None:
         return None
@@ -19,7 +20,7 @@ class NullContentStore:
 
     async def lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool = False
-    ) -> PartialBlob | FollowedPartialBlob | None:
+    ) -> DownloadLease | FollowedPartialBlob | None:
         raise StorageFull(_OFF)
 
     async def drop(self, digest: Digest) -> int:
@@ -27,7 +28,7 @@ class NullContentStore:
 
 
 class NullStorageMaintenance:
-    """Plays the StorageMaintenance."""
+    """Implements StorageMaintenance."""
 
     async def space(self) -> Space:
         return Space(0, 0, 0)

@@ -11,7 +11,7 @@ from functools import partial
 from adapters.storage.folder import Place, StorageFolder, is_verified
 from adapters.storage.open_files import DescriptorFile, portions, refusal_of, write
 from adapters.storage.threads import Threads
-from application.ports.content import PartialBlobState
+from application.ports.lease import PartialBlobState
 from domain.digest import Bytes, Digest, DigestCheck
 
 _BATCH = 1024 * 1024
@@ -23,7 +23,7 @@ _WHOLE = 0o444
 
 
 class FilePartialBlob:
-    """Plays the Draft, of a file that is locked. The kernel ends the lock with the process, however that ends."""
+    """Implements PartialBlob, with a file that is locked."""
 
     def __init__(
         self, file: DescriptorFile, digest: Digest, place: Place, folder: StorageFolder, threads: Threads
@@ -107,11 +107,8 @@ class FilePartialBlob:
         else:
             self._folder.make_content(self._digest, self._place)
 
-    async def release(self, *, keep: bool) -> None:
-        await self._threads.run(partial(self.end, keep=keep))
-
     def end(self, *, keep: bool) -> None:
-        """As `release`, in this thread. Once; afterwards nothing happens."""
+        """End the lease, in this thread. Does nothing if the lease has ended."""
         if self._is_over:
             return
         self._is_over = True
@@ -122,8 +119,19 @@ class FilePartialBlob:
             fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
 
 
+class FileDownloadLease:
+    """Implements DownloadLease: the lock on the file of the partial blob. The kernel ends it with the process."""
+
+    def __init__(self, partial_blob: FilePartialBlob, threads: Threads) -> None:
+        self.partial_blob = partial_blob
+        self._threads = threads
+
+    async def release(self, *, keep: bool) -> None:
+        await self._threads.run(partial(self.partial_blob.end, keep=keep))
+
+
 class FollowedFilePartialBlob:
-    """Plays the FollowedPartialBlob."""
+    """Implements FollowedPartialBlob."""
 
     def __init__(self, file: DescriptorFile) -> None:
         self.file = file

@@ -12,7 +12,8 @@ from application.blobs.retries import Retries
 from application.blobs.write_batches import WriteBatches
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
-from application.ports.content import ContentStore, FollowedPartialBlob, PartialBlob, StorageFull, StorageRefused
+from application.ports.content import ContentStore, StorageFull, StorageRefused
+from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob
 from application.ports.telemetry import EventSink
 from application.ports.upstream import (
     Resource,
@@ -43,6 +44,7 @@ class DownloadDependencies:
     """`retries`: how often in a row a download that broke off is gone on with, without one byte gained."""
 
     store: ContentStore
+    leases: DownloadLeases
     registry: UpstreamRegistry
     rights: ReadPermissions
     eviction: Eviction
@@ -65,11 +67,12 @@ class _WrongBlob(Exception):
 
 
 class BlobFetcher:
-    """Holds the lease of one draft, and ends it."""
+    """Holds the lease of one download, and ends it."""
 
-    def __init__(self, download: Download, partial_blob: PartialBlob, parts: DownloadDependencies) -> None:
+    def __init__(self, download: Download, lease: DownloadLease, parts: DownloadDependencies) -> None:
         self._download = download
-        self._partial_blob = partial_blob
+        self._lease = lease
+        self._partial_blob = partial_blob = lease.partial_blob
         self._parts = parts
         self._right = 0
         self._room_until = partial_blob.size
@@ -87,11 +90,11 @@ class BlobFetcher:
             # The commit has discarded it.
             raise UpstreamBroken("the upstream sent a blob that does not match its digest") from None
         except (ContentChanged, StorageRefused):
-            await asyncio.shield(self._partial_blob.release(keep=False))
+            await asyncio.shield(self._lease.release(keep=False))
             raise
         except BaseException:
             # Whoever asks next goes on from here.
-            await asyncio.shield(self._partial_blob.release(keep=self._partial_blob.size > 0))
+            await asyncio.shield(self._lease.release(keep=self._partial_blob.size > 0))
             raise
         finally:
             self._parts.eviction.promise(self._download.upstream, self._download.digest, 0)
@@ -251,18 +254,19 @@ class DownloadTask:
         while not download.is_over:
             # Content that is here is adopted only where it is served for this upstream.
             anew = not await self._parts.provenance.serves(download.upstream, download.digest)
-            lease = await self._parts.store.lease(download.upstream, download.digest, anew=anew)
+            lease = await self._parts.leases.lease(download.upstream, download.digest, anew=anew)
             if followed and await self._has_become_whole(followed, lease):
                 return
             if lease is None:
                 await self._adopt()
                 return
-            if download.size and lease.file.identity != download.file.identity:
+            partial_blob = lease if isinstance(lease, FollowedPartialBlob) else lease.partial_blob
+            if download.size and partial_blob.file.identity != download.file.identity:
                 await self._give_back(lease)
                 # To go on in another file would join an old beginning to a new rest.
                 raise PartialBlobLost
             if not isinstance(lease, FollowedPartialBlob):
-                download.opens(lease.file)
+                download.opens(lease.partial_blob.file)
                 await BlobFetcher(download, lease, self._parts).run()
                 return
             if followed and followed.file.identity == lease.file.identity:
@@ -275,7 +279,7 @@ class DownloadTask:
             await self._follow(followed)
 
     async def _has_become_whole(
-        self, followed: FollowedPartialBlob, lease: PartialBlob | FollowedPartialBlob | None
+        self, followed: FollowedPartialBlob, lease: DownloadLease | FollowedPartialBlob | None
     ) -> bool:
         """Whether the other process has completed the blob since the last look. The lease may then be one of a new,
         empty file under the same name, and is given back.
@@ -301,10 +305,12 @@ class DownloadTask:
         self._download.grows(stored.size)
         self._download.is_whole()
 
-    async def _give_back(self, lease: PartialBlob | FollowedPartialBlob) -> None:
-        if not isinstance(lease, FollowedPartialBlob):
-            await lease.release(keep=lease.size > 0)
-        lease.file.close()
+    async def _give_back(self, lease: DownloadLease | FollowedPartialBlob) -> None:
+        if isinstance(lease, FollowedPartialBlob):
+            lease.file.close()
+        else:
+            await lease.release(keep=lease.partial_blob.size > 0)
+            lease.partial_blob.file.close()
 
     async def _follow(self, partial_blob: FollowedPartialBlob) -> None:
         """Returns when it is whole, or when whoever filled it may be gone."""

@@ -3,10 +3,9 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from domain.digest import Bytes, Digest
-from domain.upstreams import Upstream
 
 
 class StorageRefused(Exception):
@@ -71,9 +70,9 @@ class StoredContent(Protocol):
 
 
 class PartialBlob(Protocol):
-    """A growing file, and with it the lease: the right to be the one who fills it. `size` in bytes so far.
+    """Content that grows while it is downloaded; only the holder of the lease changes it. `size` in bytes so far.
 
-    `file` is open for readers, also after the lease has ended; whoever leased it closes it.
+    `file` is open for readers, also after the lease has ended.
     """
 
     size: int
@@ -82,9 +81,9 @@ class PartialBlob(Protocol):
     def file(self) -> OpenFile: ...
 
     async def append(self, pieces: deque[Bytes]) -> None:
-        """Write and hash pieces, and take each out of the queue, until none is left or others are to have their turn;
-        more may be put in meanwhile. One call at a time. Raises StorageRefused; what is not written then is in the
-        queue.
+        """Write and hash pieces, and take each out of the queue, until the queue is empty or other downloads are to
+        have their turn; more may be put in meanwhile. One call at a time. Raises StorageRefused; pieces that were not
+        written are in the queue then.
         """
         ...
 
@@ -93,41 +92,14 @@ class PartialBlob(Protocol):
         ...
 
     async def commit(self) -> bool:
-        """Make it content if its digest is right; else discard it. The lease ends. True also where it is right, but
-        cannot be kept, or where a draft from another upstream has become the content before.
+        """Make it content if its digest is right; else discard it. The lease ends. True also where the digest is right
+        but the content cannot be kept, or where the partial blob of another upstream has become the content before.
         """
-        ...
-
-    async def release(self, *, keep: bool) -> None:
-        """End the lease before that. `keep`: whoever leases it next goes on from here; else it is discarded, and
-        who follows it in another process is told.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class PartialBlobState:
-    """`size` in bytes so far; `is_verified`: it is whole and right; `is_discarded`: it will never be."""
-
-    size: int
-    is_verified: bool
-    is_discarded: bool
-
-
-@runtime_checkable
-class FollowedPartialBlob(Protocol):
-    """A draft that another process fills. Whoever got it closes `file`."""
-
-    @property
-    def file(self) -> OpenFile: ...
-
-    def look(self) -> PartialBlobState:
-        """How it stands now. Does not wait."""
         ...
 
 
 class ContentStore(Protocol):
-    """Content by digest, each once, whoever has it."""
+    """Whole content by digest, one copy for all repositories and upstreams."""
 
     async def open(self, digest: Digest) -> StoredContent | None:
         """None where it is not there."""
@@ -137,16 +109,6 @@ class ContentStore(Protocol):
         """Keep bytes whose digest has been checked. Raises StorageRefused."""
         ...
 
-    async def lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool = False
-    ) -> PartialBlob | FollowedPartialBlob | None:
-        """The draft with this upstream's bytes, to be filled from its `size` on; or the one that another process fills
-        from the same upstream, to be followed; None where the content is whole by now. Bytes of two upstreams are
-        never in one draft. `anew`: this upstream is to send it although it is whole, unless its own draft has just
-        become whole. Raises StorageRefused.
-        """
-        ...
-
     async def drop(self, digest: Digest) -> int:
         """Forget it; the number of bytes that were freed, 0 where it was not there."""
         ...
@@ -154,8 +116,8 @@ class ContentStore(Protocol):
 
 @dataclass(frozen=True)
 class Space:
-    """`drafts`: bytes in drafts; `free`: bytes that the file system still has, as far as we may use them; `total`:
-    its size in bytes; `drafts_of`: bytes in the drafts of each upstream, by its fingerprint.
+    """`partial_blobs`: bytes in partial blobs; `partial_blobs_of`: those of each upstream, by its fingerprint; `free`:
+    bytes that the file system still has and that we may use; `total`: its size in bytes.
     """
 
     partial_blobs: int
@@ -165,12 +127,12 @@ class Space:
 
 
 class StorageMaintenance(Protocol):
-    """Looks at what really lies there, whatever the index says."""
+    """Reads what is really stored, whatever the index says."""
 
     async def space(self) -> Space: ...
 
     async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
-        """Remove the drafts that nobody fills, and nobody has written to for so many seconds; how many there were."""
+        """Remove the partial blobs without a lease that were not written to for so many seconds; returns how many."""
         ...
 
     async def contents(self) -> dict[Digest, int]:

@@ -250,6 +250,7 @@ class Container(containers.DeclarativeContainer):
         parts=providers.Singleton(
             DownloadDependencies,
             store=store,
+            leases=storage.provided.leases,
             registry=registry,
             rights=read_permissions,
             eviction=eviction,

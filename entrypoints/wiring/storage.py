@@ -16,6 +16,7 @@ from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex
+from application.ports.lease import DownloadLeases
 from domain.ports import Clock
 from entrypoints.settings import Settings, SettingsError
 
@@ -29,6 +30,7 @@ class Storage:
     """The ports to all that is kept."""
 
     store: ContentStore
+    leases: DownloadLeases
     maintenance: StorageMaintenance
     index: KnowledgeIndex
     usage: UsageIndex
@@ -135,6 +137,7 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
     try:
         yield Storage(
             store=store,
+            leases=store,
             maintenance=maintenance,
             index=SqliteKnowledgeIndex(database, clock),
             usage=SqliteUsageIndex(database),
@@ -147,9 +150,10 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
 
 def no_storage() -> Storage:
     """Stands for the storage while the cache is off."""
-    database = NoDatabase()
+    store, database = NullContentStore(), NoDatabase()
     return Storage(
-        store=NullContentStore(),
+        store=store,
+        leases=store,
         maintenance=NullStorageMaintenance(),
         index=SqliteKnowledgeIndex(database, SystemClock()),
         usage=SqliteUsageIndex(database),

@@ -123,11 +123,12 @@ def test_drafts_count() -> None:
     async def act() -> None:
         for name in "abcd":
             await cache.put(name, 200)
-        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([b"-" * 300]))
         cache.clock.advance(6)
         await cache.eviction.make_room(0)
-        await partial_blob.release(keep=False)
+        await lease.release(keep=False)
         partial_blob.file.close()
 
     run(act())
@@ -175,7 +176,8 @@ def test_a_disk_that_is_full_of_other_things_says_so() -> None:
     cache = Cache(bound=10**9, room=1000)
 
     async def act() -> None:
-        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
+        lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([b"-" * 950]))
         with pytest.raises(StorageFull):
             await cache.eviction.make_room(100)
@@ -220,7 +222,8 @@ def test_what_a_crash_left_behind_is_put_right() -> None:
         await cache.put("a", 100)
         await cache.usage.keep([Used(lost, 700, 1)])
         await cache.store.put(unknown, b"unknown")
-        partial_blob: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([b"some"]))
         cache.store.die()
         await cache.eviction.reconcile()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from application.eviction import Eviction
-from application.ports.content import PartialBlob, StorageFull
+from application.ports.content import StorageFull
+from application.ports.lease import DownloadLease
 from domain.cache_policy import Room
 from domain.content import ByteRange
 from domain.digest import Digest
@@ -191,31 +192,31 @@ class Sharing:
         self.eviction = Eviction(self.store, maintenance, usage, index, Room(1000, 2), clock, events)
         self._number = 0
 
-    async def partial_blob(self, upstream: Any) -> PartialBlob:
+    async def lease(self, upstream: Any) -> DownloadLease:
         """Another one, for which room was made."""
         self._number += 1
         digest = Digest.of(bytes([self._number]))
         await self.eviction.make_room_in_partial_blob(upstream, digest, 100, 100)
-        partial_blob: Any = await self.store.lease(upstream, digest)
-        await partial_blob.append(deque([b"-" * 100]))
+        lease: Any = await self.store.lease(upstream, digest)
+        await lease.partial_blob.append(deque([b"-" * 100]))
         self.eviction.promise(upstream, digest, 0)
-        return partial_blob
+        return lease
 
 
 def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together() -> None:
     sharing = Sharing()
 
     async def act() -> None:
-        partial_blobs = [await sharing.partial_blob(UPSTREAM) for _ in range(5)]
+        leases = [await sharing.lease(UPSTREAM) for _ in range(5)]
         with pytest.raises(StorageFull):
-            await sharing.partial_blob(UPSTREAM)
+            await sharing.lease(UPSTREAM)
         # The other upstream has its own share, up to what all may have together.
-        partial_blobs += [await sharing.partial_blob(OTHER) for _ in range(2)]
+        leases += [await sharing.lease(OTHER) for _ in range(2)]
         with pytest.raises(StorageFull):
-            await sharing.partial_blob(OTHER)
-        for partial_blob in partial_blobs:
-            await partial_blob.release(keep=False)
-            partial_blob.file.close()
+            await sharing.lease(OTHER)
+        for lease in leases:
+            await lease.release(keep=False)
+            lease.partial_blob.file.close()
 
     asyncio.run(act())
 
@@ -225,9 +226,9 @@ def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> None:
 
     async def act() -> None:
         for _ in range(8):
-            partial_blob = await sharing.partial_blob(UPSTREAM)
-            await partial_blob.release(keep=True)
-            partial_blob.file.close()
+            lease = await sharing.lease(UPSTREAM)
+            await lease.release(keep=True)
+            lease.partial_blob.file.close()
 
     asyncio.run(act())
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
-from application.ports.content import ContentStore, FollowedPartialBlob, PartialBlob, StorageMaintenance
+from application.ports.content import ContentStore, PartialBlob, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex
+from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob
 from domain.digest import Digest
 from domain.names import RepositoryName
 from domain.upstreams import Origin, Source, Upstream
@@ -34,6 +35,7 @@ class Worker:
     """The ports, as one process has them."""
 
     store: ContentStore
+    leases: DownloadLeases
     maintenance: StorageMaintenance
     index: KnowledgeIndex
     usage: UsageIndex
@@ -57,7 +59,8 @@ def by_two_workers(test: Callable[[Worker, Worker], Awaitable[None]]) -> Callabl
 async def two_workers(kind: str, folder: Path) -> AsyncIterator[tuple[Worker, Worker]]:
     if kind == "fake":
         first = _fake(fakes.MemoryDisk())
-        yield first, Worker(**{**vars(first), "store": fakes.MemoryContentStore(_disk(first))})
+        store = fakes.MemoryContentStore(_disk(first))
+        yield first, replace(first, store=store, leases=store)
         return
     async with real_worker(folder) as one, real_worker(folder) as other:
         yield one, other
@@ -70,6 +73,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
     try:
         yield Worker(
             store,
+            store,
             maintenance,
             SqliteKnowledgeIndex(database, clock),
             SqliteUsageIndex(database),
@@ -80,17 +84,22 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
         maintenance.close()
 
 
+async def lease_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> DownloadLease:
+    """The lease, which no other worker has."""
+    lease = await worker.leases.lease(upstream, digest)
+    assert lease is not None
+    assert not isinstance(lease, FollowedPartialBlob)
+    return lease
+
+
 async def draft_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> PartialBlob:
-    """The lease, which nobody else may have."""
-    partial_blob = await worker.store.lease(upstream, digest)
-    assert partial_blob is not None
-    assert not isinstance(partial_blob, FollowedPartialBlob)
-    return partial_blob
+    """The partial blob of a lease."""
+    return (await lease_of(worker, digest, upstream)).partial_blob
 
 
 async def followed_by(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> FollowedPartialBlob:
-    """The draft of somebody else."""
-    partial_blob = await worker.store.lease(upstream, digest)
+    """The partial blob for which another worker has the lease."""
+    partial_blob = await worker.leases.lease(upstream, digest)
     assert isinstance(partial_blob, FollowedPartialBlob)
     return partial_blob
 
@@ -106,8 +115,10 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
+    store = fakes.MemoryContentStore(disk)
     return Worker(
-        fakes.MemoryContentStore(disk),
+        store,
+        store,
         fakes.MemoryStorageMaintenance(disk),
         MemoryKnowledgeIndex(),
         MemoryUsageIndex(),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.storage.null_storage import NullContentStore
-from application.ports.content import PartialBlobState, StorageFull, StorageRefused
+from application.ports.content import StorageFull, StorageRefused
 from application.ports.file_backed import FileBacked
+from application.ports.lease import FollowedPartialBlob, PartialBlobState
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
@@ -22,6 +23,7 @@ from tests.contracts.storage import (
     content_of,
     draft_of,
     followed_by,
+    lease_of,
     two_workers,
 )
 
@@ -107,7 +109,7 @@ async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: W
     assert await content_of(other, DIGEST) is None
     assert await partial_blob.commit()
     assert await content_of(other, DIGEST) == CONTENT
-    assert await other.store.lease(HUB, DIGEST) is await one.store.lease(HUB, DIGEST) is None
+    assert await other.leases.lease(HUB, DIGEST) is await one.leases.lease(HUB, DIGEST) is None
     assert await partial_blob.file.read(0, partial_blob.size) == CONTENT
     partial_blob.file.close()
 
@@ -166,9 +168,10 @@ async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker,
 
 @by_two_workers
 async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
-    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
+    partial_blob = lease.partial_blob
     await partial_blob.append(deque([CONTENT[:3000]]))
-    await partial_blob.release(keep=True)
+    await lease.release(keep=True)
     assert followed.look() == PartialBlobState(3000, is_verified=False, is_discarded=False)
     again = await draft_of(other, DIGEST)
     assert again.size == 3000
@@ -182,9 +185,10 @@ async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other
 
 @by_two_workers
 async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
-    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
+    lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
+    partial_blob = lease.partial_blob
     await partial_blob.append(deque([b"something else"]))
-    await partial_blob.release(keep=False)
+    await lease.release(keep=False)
     assert followed.look().is_discarded
     assert await partial_blob.file.read(0, 9) == b"something"
     again = await draft_of(other, DIGEST)
@@ -205,12 +209,13 @@ async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Wo
 
 @by_two_workers
 async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
+    lease = await lease_of(one, DIGEST)
+    partial_blob = lease.partial_blob
     await partial_blob.append(deque([CONTENT]))
     assert await partial_blob.commit()
     with pytest.raises(StorageRefused):
         await partial_blob.append(deque([b"more"]))
-    await partial_blob.release(keep=False)
+    await lease.release(keep=False)
     partial_blob.file.close()
     assert await content_of(other, DIGEST) == CONTENT
 
@@ -240,12 +245,12 @@ async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
 
 @by_two_workers
 async def test_of_many_who_want_a_lease_one_gets_it(one: Worker, other: Worker) -> None:
-    leases = await asyncio.gather(*(worker.store.lease(HUB, DIGEST) for worker in (one, other) * 20))
+    leases = await asyncio.gather(*(worker.leases.lease(HUB, DIGEST) for worker in (one, other) * 20))
     assert all(leases)
-    assert sum(not hasattr(lease, "look") for lease in leases) == 1
+    assert sum(not isinstance(lease, FollowedPartialBlob) for lease in leases) == 1
     for lease in leases:
         assert lease
-        lease.file.close()
+        (lease if isinstance(lease, FollowedPartialBlob) else lease.partial_blob).file.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -256,10 +261,10 @@ def test_any_pieces_become_one_content(
     async def go() -> None:
         async with two_workers(kind, tmp_path_factory.mktemp("storage")) as (one, other):
             digest, content = Digest.of(b"".join(pieces)), b"".join(pieces)
-            first = await draft_of(one, digest)
-            await first.append(deque(pieces[:cut]))
+            first = await lease_of(one, digest)
+            await first.partial_blob.append(deque(pieces[:cut]))
             await first.release(keep=True)
-            first.file.close()
+            first.partial_blob.file.close()
             second = await draft_of(other, digest)
             assert second.size == len(b"".join(pieces[:cut]))
             await second.append(deque(pieces[cut:]))
@@ -285,10 +290,10 @@ def test_where_nothing_is_stored_there_is_no_room() -> None:
 @by_two_workers
 async def test_drafts_of_two_upstreams_are_never_one(one: Worker, other: Worker) -> None:
     """Wrong bytes of one upstream are no beginning of what the other one sends."""
-    wrong = await draft_of(one, DIGEST, HUB)
-    await wrong.append(deque([b"wrong"]))
+    wrong = await lease_of(one, DIGEST, HUB)
+    await wrong.partial_blob.append(deque([b"wrong"]))
     await wrong.release(keep=True)
-    wrong.file.close()
+    wrong.partial_blob.file.close()
     right = await draft_of(other, DIGEST, QUAY)
     assert right.size == 0
     await right.append(deque([CONTENT]))

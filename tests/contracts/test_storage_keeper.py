@@ -3,7 +3,7 @@
 from collections import deque
 
 from domain.digest import Digest
-from tests.contracts.storage import Worker, by_two_workers, content_of, draft_of, followed_by
+from tests.contracts.storage import Worker, by_two_workers, content_of, draft_of, followed_by, lease_of
 
 
 @by_two_workers
@@ -45,12 +45,13 @@ async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Wor
 
 @by_two_workers
 async def test_only_drafts_that_nobody_fills_are_swept(one: Worker, other: Worker) -> None:
-    filled, left = await draft_of(one, Digest.of(b"filled")), await draft_of(one, Digest.of(b"left"))
+    filled, lease = await draft_of(one, Digest.of(b"filled")), await lease_of(one, Digest.of(b"left"))
+    left = lease.partial_blob
     followed = await followed_by(other, Digest.of(b"left"))
     await one.store.put(Digest.of(b"content"), b"content")
     for partial_blob in (filled, left):
         await partial_blob.append(deque([b"fi"]))
-    await left.release(keep=True)
+    await lease.release(keep=True)
     assert await other.maintenance.remove_abandoned_partial_blobs() == 1
     assert await other.maintenance.remove_abandoned_partial_blobs() == 0
     assert followed.look().is_discarded

@@ -50,8 +50,10 @@ def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
 def memory_storage() -> Storage:
     """All that is kept, for as long as the test runs."""
     disk = MemoryDisk()
+    store = MemoryContentStore(disk)
     return Storage(
-        store=MemoryContentStore(disk),
+        store=store,
+        leases=store,
         maintenance=MemoryStorageMaintenance(disk),
         index=MemoryKnowledgeIndex(),
         usage=MemoryUsageIndex(),

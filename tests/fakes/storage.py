@@ -6,8 +6,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from application.ports.content import OpenFile, PartialBlobState, Space, StorageFull
+from application.ports.content import OpenFile, Space, StorageFull
 from application.ports.file_backed import FileBacked
+from application.ports.lease import PartialBlobState
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 
@@ -116,10 +117,6 @@ class MemoryPartialBlob:
         self.end(keep=True)
         return True
 
-    async def release(self, *, keep: bool) -> None:
-        await asyncio.sleep(0)
-        self.end(keep=keep)
-
     def end(self, *, keep: bool) -> None:
         if self._is_over:
             return
@@ -128,6 +125,17 @@ class MemoryPartialBlob:
         if not keep:
             self._inode.is_discarded = True
             del self._disk.growing[self._key]
+
+
+class MemoryDownloadLease:
+    """Implements DownloadLease."""
+
+    def __init__(self, partial_blob: MemoryPartialBlob) -> None:
+        self.partial_blob = partial_blob
+
+    async def release(self, *, keep: bool) -> None:
+        await asyncio.sleep(0)
+        self.partial_blob.end(keep=keep)
 
 
 class MemoryFollowedPartialBlob:
@@ -142,7 +150,7 @@ class MemoryFollowedPartialBlob:
 
 
 class MemoryContentStore:
-    """Implements ContentStore. Another one with the same disk is another process."""
+    """Implements ContentStore and DownloadLeases. Another one with the same disk is another process."""
 
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         self.disk = disk or MemoryDisk()
@@ -182,7 +190,7 @@ class MemoryContentStore:
 
     async def lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool = False
-    ) -> MemoryPartialBlob | MemoryFollowedPartialBlob | None:
+    ) -> MemoryDownloadLease | MemoryFollowedPartialBlob | None:
         await asyncio.sleep(0)
         if digest in self.disk.inodes and not anew:
             return None
@@ -190,7 +198,9 @@ class MemoryContentStore:
         if inode is None:
             self.disk.demand(0)
             inode = self.disk.growing[upstream, digest] = MemoryInode()
-        return MemoryFollowedPartialBlob(inode) if inode.lease else MemoryPartialBlob(self.disk, upstream, digest, self)
+        if inode.lease:
+            return MemoryFollowedPartialBlob(inode)
+        return MemoryDownloadLease(MemoryPartialBlob(self.disk, upstream, digest, self))
 
     async def drop(self, digest: Digest) -> int:
         await asyncio.sleep(0)

@@ -12,8 +12,9 @@ import pytest
 
 from adapters.storage import partial_blobs
 from adapters.storage.content import FilesystemContentStore
-from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
-from application.ports.content import PartialBlobState, StorageFailed, StorageRefused
+from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
+from application.ports.content import StorageFailed, StorageRefused
+from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
 
@@ -31,9 +32,9 @@ async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
 
 
 async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FilePartialBlob:
-    partial_blob = await store.lease(UPSTREAM, digest)
-    assert isinstance(partial_blob, FilePartialBlob)
-    return partial_blob
+    lease = await store.lease(UPSTREAM, digest)
+    assert isinstance(lease, FileDownloadLease)
+    return lease.partial_blob
 
 
 async def read(store: FilesystemContentStore) -> bytes | None:
@@ -88,7 +89,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
                 partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
                 assert isinstance(followed, FollowedFilePartialBlob)
                 await partial_blob.append(deque([CONTENT[:7]]))
-                await partial_blob.release(keep=keep)
+                partial_blob.end(keep=keep)
                 partial_blob.file.close()
                 followed.file.close()
             await store.put(DIGEST, CONTENT)
@@ -161,7 +162,7 @@ def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_p
             await partial_blob.append(deque([CONTENT]))
             assert await partial_blob.commit()
             assert await read(store) is None
-            await partial_blob.release(keep=False)
+            partial_blob.end(keep=False)
             assert draft_place(tmp_path).read_bytes() == b"an"
             partial_blob.file.close()
             other.file.close()

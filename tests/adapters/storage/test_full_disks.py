@@ -9,7 +9,7 @@ import pytest
 
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import StorageFailed, StorageFull
@@ -35,8 +35,9 @@ def occupy(folder: Path) -> Path:
 def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
-        partial_blob, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(partial_blob, FilePartialBlob)
+        lease, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(lease, FileDownloadLease)
+        partial_blob = lease.partial_blob
         assert isinstance(followed, FollowedFilePartialBlob)
         await partial_blob.append(deque([PIECE]))
         (folder / "half").write_bytes(bytes(300_000))
@@ -71,8 +72,9 @@ def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
-        partial_blob = await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(partial_blob, FilePartialBlob)
+        lease = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(lease, FileDownloadLease)
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([PIECE]))
         await partial_blob.append(deque([PIECE]))
         with pytest.raises(StorageFull):

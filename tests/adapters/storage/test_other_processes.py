@@ -5,8 +5,8 @@ from pathlib import Path
 
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
-from application.ports.content import PartialBlobState
+from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
+from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
 from tests.fakes.clock import StoppedClock
@@ -18,7 +18,7 @@ import asyncio, os, random, sys
 from collections import deque
 from pathlib import Path
 from adapters.clock import SystemClock
-from adapters.storage.partial_blobs import FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.content import FilesystemContentStore
 from domain.digest import Digest
@@ -29,7 +29,8 @@ digest = Digest.of(content)
 """
 FILL = """
 async def main():
-    draft = await store.lease(UPSTREAM, digest)
+    lease = await store.lease(UPSTREAM, digest)
+    draft = lease.partial_blob
     await draft.append(deque([content[:1_000_000]]))
     print(draft.size, flush=True)
     input()
@@ -42,7 +43,7 @@ async def main():
     print("ready", flush=True)
     input()
     leases = await asyncio.gather(*(store.lease(UPSTREAM, digest) for _ in range(10)))
-    print(sum(isinstance(lease, FilePartialBlob) for lease in leases), flush=True)
+    print(sum(isinstance(lease, FileDownloadLease) for lease in leases), flush=True)
     input()
 asyncio.run(main())
 """
@@ -60,10 +61,10 @@ async def fill(draft, text, counts):
         assert draft.size == start
         await draft.append(deque([step]))
         if lots.random() < 0.1:
-            await draft.release(keep=lots.random() < 0.7)
+            draft.end(keep=lots.random() < 0.7)
             return
     counts["filled"] += draft.size == len(text) and await draft.commit()
-    await draft.release(keep=True)
+    draft.end(keep=True)
 
 async def main():
     counts = {"filled": 0, "read": 0, "followed": 0}
@@ -71,7 +72,8 @@ async def main():
         text = lots.choice(texts)
         digest, what = Digest.of(text), lots.random()
         lease = await store.lease(lots.choice([UPSTREAM, OTHER]), digest)
-        if isinstance(lease, FilePartialBlob):
+        if isinstance(lease, FileDownloadLease):
+            lease = lease.partial_blob
             await fill(lease, text, counts)
         elif isinstance(lease, FollowedFilePartialBlob):
             state = lease.look()
@@ -105,8 +107,9 @@ def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path:
             running.kill()
             running.wait()
         assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
-        partial_blob = await store.lease(UPSTREAM, DIGEST)
-        assert isinstance(partial_blob, FilePartialBlob)
+        lease = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(lease, FileDownloadLease)
+        partial_blob = lease.partial_blob
         assert partial_blob.size == 1_000_000
         await partial_blob.append(deque([CONTENT[1_000_000:]]))
         assert await partial_blob.commit()
@@ -144,8 +147,9 @@ def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Pa
         store = FilesystemContentStore(tmp_path)
         with process(START + FILL, tmp_path) as running:
             assert line_of(running) == "1000000"
-            partial_blob = await store.lease(OTHER, DIGEST)
-            assert isinstance(partial_blob, FilePartialBlob)
+            lease = await store.lease(OTHER, DIGEST)
+            assert isinstance(lease, FileDownloadLease)
+            partial_blob = lease.partial_blob
             assert partial_blob.size == 0
             await partial_blob.append(deque([CONTENT]))
             assert await partial_blob.commit()
@@ -173,8 +177,9 @@ def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(
             running.wait()
         sizes = []
         for upstream in (OTHER, UPSTREAM):
-            partial_blob = await store.lease(upstream, DIGEST)
-            assert isinstance(partial_blob, FilePartialBlob)
+            lease = await store.lease(upstream, DIGEST)
+            assert isinstance(lease, FileDownloadLease)
+            partial_blob = lease.partial_blob
             sizes.append(partial_blob.size)
             partial_blob.file.close()
         assert sizes == [0, 1_000_000]

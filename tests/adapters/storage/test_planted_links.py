@@ -12,7 +12,7 @@ import pytest
 
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.content import StorageRefused
@@ -83,11 +83,11 @@ async def everything(cache: Path) -> None:
         await maintenance.remove_abandoned_partial_blobs()
         with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
-            if isinstance(lease, FilePartialBlob):
+            if isinstance(lease, FileDownloadLease):
                 with suppress(StorageRefused):
-                    await lease.append(deque([content]))
-                await lease.commit()
-                lease.file.close()
+                    await lease.partial_blob.append(deque([content]))
+                await lease.partial_blob.commit()
+                lease.partial_blob.file.close()
         with suppress(StorageRefused):
             await store.put(digest, content)
         stored = await store.open(digest)
@@ -99,9 +99,9 @@ async def everything(cache: Path) -> None:
         await store.drop(digest)
         with suppress(StorageRefused):
             lease = await store.lease(UPSTREAM, digest)
-            if isinstance(lease, FilePartialBlob):
+            if isinstance(lease, FileDownloadLease):
                 await lease.release(keep=False)
-                lease.file.close()
+                lease.partial_blob.file.close()
         await maintenance.remove_abandoned_partial_blobs()
     await database.close()
     maintenance.close()

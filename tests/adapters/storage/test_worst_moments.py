@@ -9,7 +9,7 @@ import pytest
 
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
@@ -47,12 +47,13 @@ Arrange = Callable[[Callable[[], object]], None]
 
 def lease(folder: Path) -> FilePartialBlob | None:
     store = FilesystemContentStore(folder)
-    partial_blob = asyncio.run(store.lease(UPSTREAM, DIGEST))
-    assert partial_blob is None or isinstance(partial_blob, FilePartialBlob)
-    if partial_blob:
-        partial_blob.file.close()
+    found = asyncio.run(store.lease(UPSTREAM, DIGEST))
     store.close()
-    return partial_blob
+    if found is None:
+        return None
+    assert isinstance(found, FileDownloadLease)
+    found.partial_blob.file.close()
+    return found.partial_blob
 
 
 def test_a_draft_that_was_swept_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:

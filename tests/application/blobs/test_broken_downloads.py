@@ -215,7 +215,8 @@ def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
-        partial_blob = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        lease = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([BIG]))
         partial_blob.file.close()
         return await crowd.read()
@@ -228,7 +229,8 @@ def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
-        partial_blob = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        lease = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([BIG, b"more"]))
         partial_blob.file.close()
         with pytest.raises(UpstreamBroken):

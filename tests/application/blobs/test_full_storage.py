@@ -15,7 +15,7 @@ from domain.errors import UpstreamBroken
 from domain.events import StorageBroke, StorageRanFull
 from domain.records import ANONYMOUS_CALLER
 from tests.application.support.crowd import Crowd
-from tests.application.support.service import LAYER, LAYER_DIGEST, NAME, PRIVATE, Service, stocked
+from tests.application.support.service import LAYER, LAYER_DIGEST, NAME, PRIVATE, Service, replace_store, stocked
 from tests.application.support.watched import ALICES, BIG, BIG_DIGEST, PIECE, held, soon
 from tests.fakes.storage import MemoryContentStore
 from tests.fakes.upstream import FakeAnswer
@@ -236,7 +236,7 @@ class Broken(MemoryContentStore):
 
 def test_what_storage_refuses_for_another_reason_is_reported_as_what_it_is() -> None:
     crowd = Crowd()
-    object.__setattr__(crowd.service.parts.storage(), "store", Broken())
+    replace_store(crowd.service, Broken())
 
     async def act() -> None:
         assert await crowd.read() == BIG

@@ -10,7 +10,7 @@ from domain.content import ByteRange
 from domain.errors import Unauthorized, UpstreamBroken
 from domain.tokens import IssuedToken
 from tests.application.support.crowd import Crowd
-from tests.application.support.service import ALICE, BOB, PRIVATE, Service
+from tests.application.support.service import ALICE, BOB, PRIVATE, Service, replace_store
 from tests.application.support.watched import (
     ALICES,
     BIG,
@@ -194,7 +194,7 @@ class Swapping(MemoryContentStore):
         self.leases += 1
         if self.leases == 2:
             self.disk.growing[upstream, digest].lease.end(keep=False)
-            fresh = await MemoryContentStore(self.disk).lease(upstream, digest)
+            fresh = (await MemoryContentStore(self.disk).lease(upstream, digest)).partial_blob
             await fresh.append(deque([BIG]))
             self.fresh = fresh
             asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(fresh.commit()))
@@ -205,9 +205,9 @@ def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
     pair = Pair()
 
     async def act() -> None:
-        first = await MemoryContentStore(pair.dead.disk).lease(pair.service.parts.upstream(), BIG_DIGEST)
-        await first.append(deque([WRONG[: 2 * PIECE]]))
-        object.__setattr__(pair.second.parts.storage(), "store", Swapping(pair.dead.disk))
+        first: Any = await MemoryContentStore(pair.dead.disk).lease(pair.service.parts.upstream(), BIG_DIGEST)
+        await first.partial_blob.append(deque([WRONG[: 2 * PIECE]]))
+        replace_store(pair.second, Swapping(pair.dead.disk))
         with pytest.raises(UpstreamBroken):
             await pair.follow()
         assert await pair.follow() == BIG
@@ -268,7 +268,7 @@ def test_a_blob_that_becomes_whole_while_the_follower_asks_for_the_lease_is_not_
     async def act() -> list[bytes]:
         nonlocal gate
         gate = held(pair.upstream)
-        object.__setattr__(pair.second.parts.storage(), "store", Slow(pair.dead.disk))
+        replace_store(pair.second, Slow(pair.dead.disk))
         first = pair.read()
         await pair.under_way()
         others = [pair.follow() for _ in range(3)]
@@ -297,7 +297,7 @@ def test_what_another_process_has_just_filled_is_adopted() -> None:
 
     async def act() -> bytes:
         await pair.read()
-        object.__setattr__(pair.second.parts.storage(), "store", Late(pair.dead.disk))
+        replace_store(pair.second, Late(pair.dead.disk))
         pair.upstream.asked.clear()
         return await pair.follow(BOBS)
 

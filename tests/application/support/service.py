@@ -22,6 +22,7 @@ from entrypoints.wiring.storage import Storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.parts import container_of, settings_of
 from tests.fakes.steps import InlineSteps
+from tests.fakes.storage import MemoryContentStore
 from tests.fakes.upstream import FakeUpstream
 
 REALM = "https://mirror.test/v2/auth"
@@ -119,6 +120,13 @@ class Service:
 
     async def search(self, header: str | None = None, term: str = "app", limit: int = 25) -> Any:
         return await self.parts.search()(_caller(header), term, limit)
+
+
+def replace_store(service: Service, store: MemoryContentStore) -> None:
+    """From now on the service finds content and leases there."""
+    storage = service.parts.storage()
+    object.__setattr__(storage, "store", store)
+    object.__setattr__(storage, "leases", store)
 
 
 def bytes_of(piece: Piece) -> bytes:

@@ -122,7 +122,8 @@ def dripping(upstream: FakeUpstream, count: int) -> list[asyncio.Event]:
 def shared(storage: Storage) -> Storage:
     """The same storage as another process has it."""
     store: Any = storage.store
-    return replace(storage, store=MemoryContentStore(store.disk))
+    other = MemoryContentStore(store.disk)
+    return replace(storage, store=other, leases=other)
 
 
 def processes(upstream: FakeUpstream, **settings: object) -> tuple[Service, Service]:

@@ -32,7 +32,8 @@ def test_a_worker_that_starts_leaves_what_one_that_died_had_fetched() -> None:
     storage = service.parts.storage()
 
     async def leaves() -> None:
-        partial_blob = await storage.store.lease(service.parts.upstream(), LAYER_DIGEST)
+        lease: Any = await storage.leases.lease(service.parts.upstream(), LAYER_DIGEST)
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([LAYER[:100]]))
         service.parts.store().die()
         partial_blob.file.close()
@@ -124,7 +125,8 @@ def test_what_was_purged_while_the_worker_started_is_forgotten_too() -> None:
 
 
 def test_a_worker_that_stops_waits_for_its_upkeep() -> None:
-    service = Service(watched("none"), storage=replace(memory_storage(), store=MemoryContentStore()))
+    store = MemoryContentStore()
+    service = Service(watched("none"), storage=replace(memory_storage(), store=store, leases=store))
 
     async def act() -> None:
         service.parts.upkeep().start()

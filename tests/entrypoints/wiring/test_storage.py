@@ -5,7 +5,7 @@ from collections import deque
 from pathlib import Path
 
 from adapters.storage.content import FilesystemContentStore
-from adapters.storage.partial_blobs import FilePartialBlob
+from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob
 from domain.digest import Digest
 from entrypoints.wiring.storage import sweep_storage
 from tests.adapters.storage.places import UPSTREAM
@@ -16,20 +16,21 @@ def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path
     store = FilesystemContentStore(tmp_path)
 
     async def leased(content: bytes) -> FilePartialBlob:
-        partial_blob = await store.lease(UPSTREAM, Digest.of(content))
-        assert isinstance(partial_blob, FilePartialBlob)
+        lease = await store.lease(UPSTREAM, Digest.of(content))
+        assert isinstance(lease, FileDownloadLease)
+        partial_blob = lease.partial_blob
         await partial_blob.append(deque([content[:2]]))
         return partial_blob
 
     async def act() -> None:
         left, busy = await leased(b"left"), await leased(b"busy")
-        await left.release(keep=True)
+        left.end(keep=True)
         left.file.close()
         sweep_storage(load(CACHE_DIR=str(tmp_path)))
         assert [file.name for file in (tmp_path / "drafts").iterdir()] == [
             f"{UPSTREAM.fingerprint}-sha256-{Digest.of(b'busy').encoded}"
         ]
-        await busy.release(keep=False)
+        busy.end(keep=False)
         busy.file.close()
 
     asyncio.run(act())
