@@ -14,7 +14,7 @@ from domain.digest import Digest
 from domain.upstreams import Upstream
 
 _ATTEMPTS = 100
-"""How often the draft may vanish under us; each time somebody else got further."""
+"""How often the partial blob may be removed before we lock it; each time another process has made progress."""
 
 
 class FilesystemContentStore:
@@ -24,10 +24,10 @@ class FilesystemContentStore:
         """`reserve`: bytes of the file system that are left to others."""
         self._folder = StorageFolder(folder, reserve)
         self._threads = Threads(threads, "content")
-        self._writers = Threads(threads, "drafts")  # apart: who opens content must not wait for a slow disk's writes
+        self._writers = Threads(threads, "partial")  # apart: opening content must not wait for writes to a slow disk
 
     def close(self) -> None:
-        """Nothing can be asked of it afterwards."""
+        """It cannot be used afterwards."""
         self._threads.close()
         self._writers.close()
 
@@ -35,7 +35,7 @@ class FilesystemContentStore:
         try:
             return await self._threads.run(partial(self._open, digest), _close)
         except OSError:
-            # What cannot be opened is fetched again; whether it can be kept then, the lease tells.
+            # Content that cannot be opened is downloaded again. The lease shows then whether it can be stored.
             return None
 
     def _open(self, digest: Digest) -> FileContent:
@@ -70,7 +70,7 @@ class FilesystemContentStore:
         try:
             return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
         except OSError as error:
-            raise refusal_of("no draft can be had", error) from error
+            raise refusal_of("a partial blob cannot be opened", error) from error
 
     def _lease(
         self, upstream: Upstream, digest: Digest, *, anew: bool
@@ -79,7 +79,7 @@ class FilesystemContentStore:
             if not anew and self._folder.state_of(self._folder.content_of(digest)):
                 return None
             self._folder.demand_room()
-            place = self._folder.draft_of(upstream, digest)
+            place = self._folder.partial_blob_of(upstream, digest)
             file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:
                 lease = self._take(digest, place, file, anew=anew)
@@ -89,12 +89,12 @@ class FilesystemContentStore:
             if lease is not None:
                 return lease
             file.close()
-        raise BlockingIOError(0, "others make and remove it all the time")
+        raise BlockingIOError(0, "other processes make and remove it all the time")
 
     def _take(
         self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
-        """What the open draft is; None where it is none any more."""
+        """The lease of the open partial blob, or the one to follow; None where the file is no partial blob any more."""
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -104,11 +104,11 @@ class FilesystemContentStore:
             return None
         is_whole = is_verified(os.fstat(file.descriptor))
         if (is_whole or not anew) and self._folder.state_of(self._folder.content_of(digest)):
-            # It was made between our look and our opening, or by another upstream's draft.
+            # It became content between our look and our opening, or from another upstream's partial blob.
             self._folder.remove(place)
             return None
         if is_whole:
-            # Whoever filled it died one step before its end.
+            # The process that downloaded it ended before the last step.
             self._folder.make_content(digest, place)
             return None
         partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers)

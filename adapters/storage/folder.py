@@ -1,4 +1,4 @@
-"""Where content and drafts lie in the cache's folder, and what is done to files there.
+"""Where content and partial blobs are in the cache's folder, and the operations on files there.
 
 Each operation opens the folders on the way to the file anew, by descriptor and without following links.
 """
@@ -18,7 +18,7 @@ from domain.errors import DigestInvalid
 from domain.upstreams import Upstream
 
 CONTENT = "content"
-DRAFTS = "drafts"
+PARTIAL_BLOBS = "drafts"
 TEMPORARY = "temporary"
 
 Place = tuple[str, ...]
@@ -36,9 +36,9 @@ class StorageFolder:
         # Folders of 256 at most: some tools and some file systems are slow with a million files in one.
         return CONTENT, digest.algorithm, digest.encoded[:2], digest.encoded
 
-    def draft_of(self, upstream: Upstream, digest: Digest) -> Place:
+    def partial_blob_of(self, upstream: Upstream, digest: Digest) -> Place:
         # One file for each upstream: its bytes are never joined with another's. A hash, since an address has slashes.
-        return DRAFTS, f"{upstream.fingerprint}-{digest.algorithm}-{digest.encoded}"
+        return PARTIAL_BLOBS, f"{upstream.fingerprint}-{digest.algorithm}-{digest.encoded}"
 
     def demand_room(self) -> None:
         """Raises OSError when the file system has no more than the reserve. The folder is made if it is missing."""
@@ -67,8 +67,8 @@ class StorageFolder:
             os.close(folder)
 
     def open_to_write(self, place: Place) -> int:
-        """A descriptor of a regular file, which is made if it is missing, as its folders are. Of a verified draft that
-        was not renamed yet, which only root may write to, it is one to read. Raises OSError.
+        """A descriptor of a regular file, which is made if it is missing, as its folders are. A verified partial blob
+        that was not renamed yet is opened for reading only, because only root may write to it. Raises OSError.
         """
         with self.opened(place[:-1], make=True) as folder:
             try:
@@ -116,12 +116,12 @@ class StorageFolder:
 
 
 def upstream_at(name: str) -> str:
-    """The fingerprint of the upstream in the name of a draft; of a stranger's file it is one that no upstream has."""
+    """The fingerprint of the upstream in the name of a partial blob; for other files, one that no upstream has."""
     return name.partition("-")[0]
 
 
 def digest_at(algorithm: str, start: str, encoded: str) -> Digest | None:
-    """What lies there by its name and the names of its folders; None for a stranger's file."""
+    """The digest by the names of a file and its folders; None for a file of another program."""
     try:
         digest = Digest.parse(f"{algorithm}:{encoded}")
     except DigestInvalid:
@@ -130,5 +130,5 @@ def digest_at(algorithm: str, start: str, encoded: str) -> Digest | None:
 
 
 def is_verified(state: os.stat_result) -> bool:
-    """Whether the file is marked as whole and right: nobody may write to it."""
+    """Whether the file is marked as whole and right: it is writable for no user."""
     return not state.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)

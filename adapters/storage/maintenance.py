@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from adapters.storage.folder import CONTENT, DRAFTS, TEMPORARY, StorageFolder, digest_at, upstream_at
+from adapters.storage.folder import CONTENT, PARTIAL_BLOBS, TEMPORARY, StorageFolder, digest_at, upstream_at
 from adapters.storage.safe_paths import files_in, is_at, names_in, open_to_read, state_at
 from adapters.storage.threads import Threads
 from application.ports.content import Space
 from domain.digest import Digest
 from domain.ports import Clock
 
-_FORGOTTEN_AFTER = 3600.0
-"""Seconds; nobody takes so long to write one manifest."""
+_ABANDONED_AFTER = 3600.0
+"""Seconds; writing one manifest takes less."""
 
 
 class FilesystemStorageMaintenance:
-    """Plays the StorageMaintenance."""
+    """Implements StorageMaintenance."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = StorageFolder(folder)
@@ -27,7 +27,7 @@ class FilesystemStorageMaintenance:
         self._threads = Threads(1, "upkeep")
 
     def close(self) -> None:
-        """Nothing can be asked of it afterwards."""
+        """It cannot be used afterwards."""
         self._threads.close()
 
     async def space(self) -> Space:
@@ -40,7 +40,7 @@ class FilesystemStorageMaintenance:
         except OSError:
             return Space(0, 0, 0)
         partial_blobs_of: Counter[str] = Counter()
-        for name, file in self._files((DRAFTS,)):
+        for name, file in self._files((PARTIAL_BLOBS,)):
             partial_blobs_of[upstream_at(name)] += file.st_size
         partial_blobs = partial_blobs_of.total() + sum(file.st_size for _, file in self._files((TEMPORARY,)))
         return Space(partial_blobs, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, partial_blobs_of)
@@ -51,8 +51,8 @@ class FilesystemStorageMaintenance:
     def remove_abandoned_partial_blobs_now(self, older_than: float = 0.0) -> int:
         """As `remove_abandoned_partial_blobs`, in this thread."""
         written_by = self._clock.now() - older_than if older_than else float("inf")
-        before = self._clock.now() - _FORGOTTEN_AFTER
-        return self._sweep(DRAFTS, partial(_sweep_draft, written_by)) + self._sweep(
+        before = self._clock.now() - _ABANDONED_AFTER
+        return self._sweep(PARTIAL_BLOBS, partial(_sweep_partial_blob, written_by)) + self._sweep(
             TEMPORARY, partial(_sweep_older, before)
         )
 
@@ -95,9 +95,9 @@ class FilesystemStorageMaintenance:
             return []
 
 
-def _sweep_draft(written_by: float, folder: int, name: str) -> bool:
-    """Whether it was there, last written to by then, and nobody filled it. It is removed while locked: nobody can take
-    it meanwhile.
+def _sweep_partial_blob(written_by: float, folder: int, name: str) -> bool:
+    """Whether the partial blob was removed: it was last written to by then, and no process has its lease. It is removed
+    while it is locked, so that no process can take the lease meanwhile.
     """
     try:
         descriptor = open_to_read(folder, name)

@@ -34,7 +34,7 @@ class DescriptorFile(FileBacked):
             raise refusal_of("a file cannot be read", error) from error
 
     def close(self) -> None:
-        # A number that is used after its end shall be nobody's: the next file gets the old one at once.
+        # A later use must fail: the next file that is opened gets the old number.
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Growing files, and the locks on them that are the leases."""
+"""Partial blobs in files, and the locks on them that are the leases."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from domain.digest import Bytes, Digest, DigestCheck
 _BATCH = 1024 * 1024
 """Bytes for one write."""
 _TURN_SECONDS = 0.1
-"""Then another draft has the thread."""
+"""Then another partial blob has the thread."""
 _WHOLE = 0o444
 """The mode of verified files."""
 
@@ -41,19 +41,19 @@ class FilePartialBlob:
         try:
             await self._threads.run(partial(self._append, pieces))
         except OSError as error:
-            raise refusal_of("a draft cannot grow", error) from error
+            raise refusal_of("a partial blob cannot be written", error) from error
 
     def _append(self, pieces: deque[Bytes]) -> None:
         turn_ends = time.monotonic() + _TURN_SECONDS
         while pieces:
             if self._is_over:
-                # Whatever came now would change content that is verified, or somebody else's draft.
+                # A write would change verified content, or the partial blob of another process.
                 raise OSError(errno.EBADF, "its lease has ended")
             self._folder.demand_room()
             batch = _taken(pieces)
             try:
                 # What is written of them when this fails stays where it is: the next try writes the same over it, and
-                # whoever follows in another process may have it by now.
+                # a process that follows may have read it by now.
                 write(self.file.descriptor, batch, self.size)
             except OSError:
                 pieces.extendleft(reversed(batch))
@@ -85,7 +85,7 @@ class FilePartialBlob:
         if self._is_over or not self._check.holds:
             self.end(keep=False)
             return False
-        # Nothing is synced: that would hold back the last piece of each fill for as long as the disk takes to write
+        # Nothing is synced: that would hold back the last piece of each download for as long as the disk takes to write
         # the whole. What a power cut takes from a file is missing from its size, which the index knows.
         try:
             os.ftruncate(self.file.descriptor, self.size)
@@ -94,7 +94,7 @@ class FilePartialBlob:
             if self._folder.is_at(self.file.descriptor, self._place):
                 self._make_content()
         except OSError:
-            # Right, but not to be kept; whoever has it open reads on.
+            # The bytes are right, but cannot be stored; readers that have the file open continue.
             self.end(keep=False)
         self.end(keep=True)
         return True
@@ -102,7 +102,7 @@ class FilePartialBlob:
     def _make_content(self) -> None:
         """Raises OSError."""
         if self._folder.has_content(self._digest, self.size):
-            # A draft from another upstream was whole before this one. Of equal bytes one copy is kept.
+            # The partial blob of another upstream was whole before this one. One copy is kept.
             self._folder.remove(self._place)
         else:
             self._folder.make_content(self._digest, self._place)
@@ -139,7 +139,7 @@ class FollowedFilePartialBlob:
     def look(self) -> PartialBlobState:
         state = os.fstat(self.file.descriptor)
         whole = is_verified(state)
-        # No name and no mark: whoever filled it has given it up.
+        # A file without a name that is not verified: the process with the lease has discarded it.
         return PartialBlobState(state.st_size, whole, state.st_nlink == 0 and not whole)
 
 

@@ -1,7 +1,7 @@
 """Folders that are opened by descriptor, one below the other, without following a symbolic link.
 
-A path that is resolved by name at each use leads to wherever a link in it points by then. So whoever can write to a
-folder of the cache could have files outside of it read, overwritten or removed. An open descriptor names one folder
+A path that is resolved by name at each use follows the links that are in it at that moment. So a user who can write to
+a folder of the cache could have files outside of it read, overwritten or removed. An open descriptor names one folder
 for good, and `openat`, `unlinkat` and `renameat` (the `dir_fd` arguments of `os`) look no further than into it.
 """
 
@@ -18,7 +18,7 @@ SUBFOLDER = "docker-image-proxy"
 """The service's own folder where users besides its own can write to the configured one."""
 
 _PRIVATE = 0o700
-"""Nobody else of the machine reads what only some callers may pull."""
+"""Other users of the machine must not read content that only some callers may pull."""
 _CONFIGURED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """The configured folder itself may be reached by links: systemd's StateDirectory= is one with DynamicUser=."""
 _INNER = _CONFIGURED | os.O_NOFOLLOW

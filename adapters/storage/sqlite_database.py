@@ -78,7 +78,7 @@ class SqliteDatabase:
         if self._connection is not None:
             if _inode_of(self._path) == self._inode:
                 return self._connection
-            # Another process has set it aside, or somebody removed it.
+            # Another process has set the file aside, or an operator has removed it.
             self._disconnect()
         if time.monotonic() < self._absent_until:
             raise sqlite3.OperationalError("it could not be opened a moment ago")

@@ -11,15 +11,15 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """A few threads. They start with the first step, so nothing of them is there when workers are forked."""
+    """A few threads. They start with the first step, after the workers were forked."""
 
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
 
     async def run(self, step: Callable[[], Result], dispose: Callable[[Result], None] | None = None) -> Result:
-        """The step's result. Whoever is cancelled meanwhile still waits for its end: only then may a descriptor that
-        it uses be closed, or its bytes would go to whoever gets the number next. `dispose` takes a result that nobody
-        waits for any more.
+        """The step's result. A cancelled caller still waits for the end of the step: only then may a descriptor that
+        the step uses be closed, because the next file that is opened gets the same number. `dispose` receives the
+        result if the caller was cancelled.
         """
         future = asyncio.get_running_loop().run_in_executor(self._pool, step)
         try:
@@ -32,5 +32,5 @@ class Threads:
         return future.result()
 
     def close(self) -> None:
-        """Steps that have begun go on to their end; none begins any more."""
+        """Steps that have begun are finished; no other step begins."""
         self._pool.shutdown(wait=False)

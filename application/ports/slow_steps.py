@@ -1,4 +1,4 @@
-"""The port to where a step is done that would hold the event loop up."""
+"""The port to threads for computations that would block the event loop."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -7,12 +7,12 @@ T = TypeVar("T")
 
 
 class SlowSteps(Protocol):
-    """Does steps that only compute, a few of them at a time."""
+    """Runs computations, a few at a time."""
 
     async def run(self, step: Callable[[], T]) -> T:
-        """What the step gives or raises."""
+        """Returns or raises what the step does."""
         ...
 
     def close(self) -> None:
-        """Steps that have begun go on to their end; none begins any more."""
+        """Steps that have begun are finished; no other step begins."""
         ...

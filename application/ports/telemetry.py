@@ -24,14 +24,16 @@ class MetricsPage(Protocol):
 
 
 class AllowanceTable(Protocol):
-    """What operators may see: of the mirror's own login, or of nobody in particular, never of a caller."""
+    """What operators see of the allowances at upstreams: those of the mirror's own login and of anonymous requests, not
+    those of callers.
+    """
 
     def show(self, upstream: Upstream, allowance: Allowance) -> None:
-        """The upstream said so to this worker."""
+        """The upstream sent this allowance to this worker."""
         ...
 
     def shown(self, upstream: Upstream) -> Allowance | None:
-        """The newest that any worker has shown; None where the upstream never spoke of it."""
+        """The newest that any worker has shown; None where the upstream never sent one."""
         ...
 
 
@@ -45,7 +47,7 @@ class RequestRecord:
     account_stamp: str = ""
     upstream_status: int | None = None
     client: str = ""
-    """The address of whoever asked, empty where that is the mirror itself. Upstreams are asked in turns by it."""
+    """The address of the client, empty for requests of the mirror itself. Clients take turns at an upstream by it."""
 
     def passed(self, account: str, stamp: str) -> None:
         """The account whose login or token was accepted; "" for the anonymous caller."""
@@ -63,5 +65,5 @@ def begin_record() -> RequestRecord:
 
 
 def current_record() -> RequestRecord:
-    """The record of the request being served; outside of one, a record that nobody reads."""
+    """The record of the request being served; outside of one, a new record that is not logged."""
     return _current.get() or RequestRecord()

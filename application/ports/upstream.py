@@ -115,11 +115,11 @@ class UpstreamRequest:
 
 @dataclass(frozen=True)
 class ResponseMetadata:
-    """What the answer's headers say, None where they are silent.
+    """What the headers of the answer say; None for a header that is missing.
 
     `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
-    are set on a partial answer only. `digest` is a claim until somebody hashes the bytes. `allowance` is of whoever
-    asked. `link` is all Link lines as one list.
+    are set on a partial answer only. `digest` is a claim until the bytes have been hashed. `allowance` is that of
+    the credentials of the request. `link` is all Link lines as one list.
     """
 
     media_type: str | None = None
@@ -231,7 +231,7 @@ class QueueWatch:
     """One piece of work, which may have requests in the queue. Other pieces of work that wait for it follow it."""
 
     def __init__(self, is_wanted: Callable[[], bool] | None = None) -> None:
-        """`is_wanted`: whether somebody still waits for the work. Without it, who waits ends the work by leaving."""
+        """`is_wanted`: whether a request still waits for the work. Without it, the work ends with its own request."""
         self._is_wanted = is_wanted
         self._queued = 0
         self._followers: list[QueueWatch] = []
@@ -252,7 +252,7 @@ class QueueWatch:
 
     @contextmanager
     def followed_by(self, other: "QueueWatch") -> Iterator[None]:
-        """While the other work waits for this one: what is in the queue for this one is so for both."""
+        """While the other work waits for this one: a request in the queue counts for both."""
         self._followers.append(other)
         if self._queued:
             other.enter()
@@ -267,7 +267,7 @@ class QueueWatch:
         """Called when the first request enters the queue."""
 
     def resumed(self) -> None:
-        """Called when no request is in it any more."""
+        """Called when the last request has left the queue."""
 
     def enter(self) -> None:
         """A request of this work, or of work that it waits for, has entered the queue."""
@@ -278,7 +278,7 @@ class QueueWatch:
                 follower.enter()
 
     def leave(self) -> None:
-        """It is not in the queue any more."""
+        """The request has left the queue."""
         self._queued -= 1
         if not self._queued:
             self.resumed()
@@ -287,7 +287,7 @@ class QueueWatch:
 
 
 class SharedWork(QueueWatch):
-    """Work that outlives whoever began it, for as long as somebody else wants it."""
+    """Work that outlives the request that began it, as long as another one waits for it."""
 
     def __init__(self) -> None:
         super().__init__(lambda: any(follower.is_wanted for follower in self._followers))
@@ -297,7 +297,7 @@ _current: ContextVar[QueueWatch | None] = ContextVar("queue_watch", default=None
 
 
 def current_watch() -> QueueWatch:
-    """The watch of the work that the current task does; where nobody watches, one that nobody looks at."""
+    """The watch of the work that the current task does; without one, a new watch that has no effect."""
     return _current.get() or QueueWatch()
 
 

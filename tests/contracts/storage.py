@@ -92,7 +92,7 @@ async def lease_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> 
     return lease
 
 
-async def draft_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> PartialBlob:
+async def partial_blob_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> PartialBlob:
     """The partial blob of a lease."""
     return (await lease_of(worker, digest, upstream)).partial_blob
 

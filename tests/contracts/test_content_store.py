@@ -6,24 +6,18 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adapters.storage.null_storage import NullContentStore
-from application.ports.content import StorageFull, StorageRefused
+from application.ports.content import StorageFull
 from application.ports.file_backed import FileBacked
-from application.ports.lease import FollowedPartialBlob, PartialBlobState
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
     KINDS,
-    QUAY,
     Worker,
     by_two_workers,
     content_of,
-    draft_of,
-    followed_by,
-    lease_of,
+    partial_blob_of,
     two_workers,
 )
 
@@ -32,7 +26,7 @@ DIGEST = Digest.of(CONTENT)
 
 
 async def fill(worker: Worker, content: bytes = CONTENT) -> None:
-    partial_blob = await draft_of(worker, Digest.of(content))
+    partial_blob = await partial_blob_of(worker, Digest.of(content))
     await partial_blob.append(deque([content]))
     assert await partial_blob.commit()
     partial_blob.file.close()
@@ -51,7 +45,7 @@ def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, t
         async with two_workers(kind, tmp_path) as (one, other):
             put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
             await one.store.put(put, b"put")
-            partial_blob = await draft_of(one, filled)
+            partial_blob = await partial_blob_of(one, filled)
             await partial_blob.append(deque([b"fil", b"led"]))
             assert await partial_blob.commit()
             partial_blob.file.close()
@@ -66,14 +60,6 @@ async def test_content_may_be_put_twice_and_be_empty(one: Worker, other: Worker)
         for worker in (one, other):
             await worker.store.put(Digest.of(content), content)
         assert await content_of(one, Digest.of(content)) == content
-
-
-@by_two_workers
-async def test_an_empty_draft_of_empty_content_is_right(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, Digest.of(b""))
-    assert await partial_blob.commit()
-    partial_blob.file.close()
-    assert await content_of(other, Digest.of(b"")) == b""
 
 
 @by_two_workers
@@ -102,179 +88,6 @@ async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, oth
     stored.file.close()
 
 
-@by_two_workers
-async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
-    await partial_blob.append(deque([CONTENT]))
-    assert await content_of(other, DIGEST) is None
-    assert await partial_blob.commit()
-    assert await content_of(other, DIGEST) == CONTENT
-    assert await other.leases.lease(HUB, DIGEST) is await one.leases.lease(HUB, DIGEST) is None
-    assert await partial_blob.file.read(0, partial_blob.size) == CONTENT
-    partial_blob.file.close()
-
-
-@by_two_workers
-async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
-    followed = await followed_by(other, DIGEST)
-    await partial_blob.append(deque([CONTENT[:-1], b"!"]))
-    assert not await partial_blob.commit()
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=False, is_discarded=True)
-    assert await content_of(one, DIGEST) is None
-    again = await draft_of(other, DIGEST)
-    assert again.size == 0
-    for file in (partial_blob.file, followed.file, again.file):
-        file.close()
-
-
-@by_two_workers
-async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
-    for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
-        partial_blob = await draft_of(one, DIGEST)
-        await partial_blob.append(deque([wrong]))
-        assert not await partial_blob.commit()
-        partial_blob.file.close()
-
-
-@by_two_workers
-async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
-    followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
-    await partial_blob.append(deque([CONTENT[:10]]))
-    assert [each.look() for each in followed] == 2 * [PartialBlobState(10, is_verified=False, is_discarded=False)]
-    assert await followed[1].file.read(0, 20) == CONTENT[:10]
-    await partial_blob.append(deque([CONTENT[10:]]))
-    assert await partial_blob.commit()
-    assert [each.look() for each in followed] == 2 * [
-        PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False),
-    ]
-    partial_blob.file.close()
-    for each in followed:
-        assert await each.file.read(0, len(CONTENT)) == CONTENT
-        each.file.close()
-
-
-@by_two_workers
-async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker, other: Worker) -> None:
-    partial_blob, followed = await draft_of(one, DIGEST), await followed_by(other, DIGEST)
-    await partial_blob.append(deque([CONTENT]))
-    assert await partial_blob.commit()
-    await one.store.drop(DIGEST)
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
-    partial_blob.file.close()
-    followed.file.close()
-
-
-@by_two_workers
-async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
-    lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
-    partial_blob = lease.partial_blob
-    await partial_blob.append(deque([CONTENT[:3000]]))
-    await lease.release(keep=True)
-    assert followed.look() == PartialBlobState(3000, is_verified=False, is_discarded=False)
-    again = await draft_of(other, DIGEST)
-    assert again.size == 3000
-    await again.append(deque([CONTENT[3000:]]))
-    assert followed.look().size == len(CONTENT)
-    assert await again.commit()
-    for file in (partial_blob.file, followed.file, again.file):
-        file.close()
-    assert await content_of(one, DIGEST) == CONTENT
-
-
-@by_two_workers
-async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
-    lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
-    partial_blob = lease.partial_blob
-    await partial_blob.append(deque([b"something else"]))
-    await lease.release(keep=False)
-    assert followed.look().is_discarded
-    assert await partial_blob.file.read(0, 9) == b"something"
-    again = await draft_of(other, DIGEST)
-    assert again.size == 0
-    for file in (partial_blob.file, followed.file, again.file):
-        file.close()
-
-
-@by_two_workers
-async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
-    await partial_blob.append(deque([CONTENT[:5]]))
-    partial_blob.file.close()
-    again = await draft_of(other, DIGEST)
-    assert again.size == 5
-    again.file.close()
-
-
-@by_two_workers
-async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
-    lease = await lease_of(one, DIGEST)
-    partial_blob = lease.partial_blob
-    await partial_blob.append(deque([CONTENT]))
-    assert await partial_blob.commit()
-    with pytest.raises(StorageRefused):
-        await partial_blob.append(deque([b"more"]))
-    await lease.release(keep=False)
-    partial_blob.file.close()
-    assert await content_of(other, DIGEST) == CONTENT
-
-
-@by_two_workers
-async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
-    partial_blob = await draft_of(one, DIGEST)
-    await partial_blob.append(deque([b"0123", b"456789"]))
-    assert [
-        await partial_blob.holds(0, b"0123456789"),
-        await partial_blob.holds(3, b"345"),
-        await partial_blob.holds(10, b""),
-    ] == 3 * [True]
-    assert [await partial_blob.holds(0, b"0124"), await partial_blob.holds(4, b"345")] == 2 * [False]
-    partial_blob.file.close()
-
-
-@by_two_workers
-async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
-    partial_blobs = [await draft_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
-    for partial_blob, text in zip(partial_blobs, (b"a", b"b"), strict=True):
-        await partial_blob.append(deque([text]))
-        assert await partial_blob.commit()
-        partial_blob.file.close()
-    assert await content_of(one, Digest.of(b"b")) == b"b"
-
-
-@by_two_workers
-async def test_of_many_who_want_a_lease_one_gets_it(one: Worker, other: Worker) -> None:
-    leases = await asyncio.gather(*(worker.leases.lease(HUB, DIGEST) for worker in (one, other) * 20))
-    assert all(leases)
-    assert sum(not isinstance(lease, FollowedPartialBlob) for lease in leases) == 1
-    for lease in leases:
-        assert lease
-        (lease if isinstance(lease, FollowedPartialBlob) else lease.partial_blob).file.close()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(pieces=st.lists(st.binary(max_size=40), max_size=12), cut=st.integers(0, 12))
-def test_any_pieces_become_one_content(
-    kind: str, pieces: list[bytes], cut: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    async def go() -> None:
-        async with two_workers(kind, tmp_path_factory.mktemp("storage")) as (one, other):
-            digest, content = Digest.of(b"".join(pieces)), b"".join(pieces)
-            first = await lease_of(one, digest)
-            await first.partial_blob.append(deque(pieces[:cut]))
-            await first.release(keep=True)
-            first.partial_blob.file.close()
-            second = await draft_of(other, digest)
-            assert second.size == len(b"".join(pieces[:cut]))
-            await second.append(deque(pieces[cut:]))
-            assert await second.commit()
-            second.file.close()
-            assert await content_of(one, digest) == content
-
-    asyncio.run(go())
-
-
 def test_where_nothing_is_stored_there_is_no_room() -> None:
     async def go() -> None:
         store = NullContentStore()
@@ -285,52 +98,3 @@ def test_where_nothing_is_stored_there_is_no_room() -> None:
                 await refused
 
     asyncio.run(go())
-
-
-@by_two_workers
-async def test_drafts_of_two_upstreams_are_never_one(one: Worker, other: Worker) -> None:
-    """Wrong bytes of one upstream are no beginning of what the other one sends."""
-    wrong = await lease_of(one, DIGEST, HUB)
-    await wrong.partial_blob.append(deque([b"wrong"]))
-    await wrong.release(keep=True)
-    wrong.partial_blob.file.close()
-    right = await draft_of(other, DIGEST, QUAY)
-    assert right.size == 0
-    await right.append(deque([CONTENT]))
-    assert await right.commit()
-    right.file.close()
-    assert await content_of(one, DIGEST) == CONTENT
-
-
-@by_two_workers
-async def test_two_upstreams_fill_the_same_content_beside_each_other(one: Worker, other: Worker) -> None:
-    """Each of them has a lease; the second to commit adds no second copy, and both have a right whole."""
-    slow, fast = await draft_of(one, DIGEST, HUB), await draft_of(other, DIGEST, QUAY)
-    followed = await followed_by(other, DIGEST, HUB)
-    await slow.append(deque([CONTENT[:10]]))
-    await fast.append(deque([CONTENT]))
-    assert await fast.commit()
-    stored = await one.store.open(DIGEST)
-    assert stored
-    assert followed.look() == PartialBlobState(10, is_verified=False, is_discarded=False)
-    await slow.append(deque([CONTENT[10:]]))
-    assert await slow.commit()
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
-    assert await stored.read() == await slow.file.read(0, slow.size) == await content_of(one, DIGEST) == CONTENT
-    assert await one.maintenance.contents() == {DIGEST: len(CONTENT)}
-    assert (await one.maintenance.space()).partial_blobs == 0
-    for file in (slow.file, fast.file, followed.file, stored.file):
-        file.close()
-
-
-@by_two_workers
-async def test_a_wrong_commit_beside_right_content_takes_nothing_away(one: Worker, other: Worker) -> None:
-    wrong, right = await draft_of(one, DIGEST, HUB), await draft_of(other, DIGEST, QUAY)
-    await wrong.append(deque([b"wrong"]))
-    await right.append(deque([CONTENT]))
-    assert await right.commit()
-    assert not await wrong.commit()
-    assert await content_of(one, DIGEST) == CONTENT
-    assert (await one.maintenance.space()).partial_blobs == 0
-    wrong.file.close()
-    right.file.close()

@@ -89,7 +89,7 @@ EVENTS = [
     ContentEvicted(3, 4096),
     ContentDamaged(DIGEST),
     StorageRanFull(DIGEST),
-    StorageBroke(DIGEST, "no draft can be had: Too many open files"),
+    StorageBroke(DIGEST, "a partial blob cannot be opened: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
 ]
 # What is counted only: a line for each would drown all others.

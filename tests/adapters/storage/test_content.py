@@ -318,4 +318,5 @@ def test_too_few_descriptors_are_no_want_of_room(tmp_path: Path) -> None:
     with process(NO_DESCRIPTORS, tmp_path) as running:
         said = line_of(running)
         assert running.wait() == 0
-    assert said == "['no draft can be had: Too many open files', 'content cannot be kept: Too many open files']"
+    refusals = ["a partial blob cannot be opened: Too many open files", "content cannot be kept: Too many open files"]
+    assert said == str(refusals)

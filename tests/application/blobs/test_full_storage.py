@@ -228,7 +228,7 @@ class Broken(MemoryContentStore):
     """Gives no draft, for another reason than room, and keeps no manifest."""
 
     async def lease(self, *_: Any, **__: Any) -> Any:
-        raise StorageFailed("no draft can be had: Too many open files")
+        raise StorageFailed("a partial blob cannot be opened: Too many open files")
 
     async def put(self, *_: Any) -> None:
         raise StorageFailed("content cannot be kept: Read-only file system")
@@ -245,7 +245,7 @@ def test_what_storage_refuses_for_another_reason_is_reported_as_what_it_is() -> 
     crowd.run(act())
     broke = [event for event in crowd.service.events if isinstance(event, StorageBroke)]
     assert [event.reason for event in broke] == [
-        "no draft can be had: Too many open files",
+        "a partial blob cannot be opened: Too many open files",
         "content cannot be kept: Read-only file system",
     ]
     assert crowd.count(StorageRanFull) == 0

@@ -3,7 +3,7 @@
 from collections import deque
 
 from domain.digest import Digest
-from tests.contracts.storage import Worker, by_two_workers, content_of, draft_of, followed_by, lease_of
+from tests.contracts.storage import Worker, by_two_workers, content_of, followed_by, lease_of, partial_blob_of
 
 
 @by_two_workers
@@ -32,7 +32,7 @@ async def test_all_content_is_listed(one: Worker, other: Worker) -> None:
 @by_two_workers
 async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
     digest = Digest.of(b"0123456789")
-    partial_blob = await draft_of(one, digest)
+    partial_blob = await partial_blob_of(one, digest)
     await partial_blob.append(deque([b"01234"]))
     assert (await other.maintenance.space()).partial_blobs == 5
     assert await other.maintenance.contents() == {}
@@ -45,7 +45,7 @@ async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Wor
 
 @by_two_workers
 async def test_only_drafts_that_nobody_fills_are_swept(one: Worker, other: Worker) -> None:
-    filled, lease = await draft_of(one, Digest.of(b"filled")), await lease_of(one, Digest.of(b"left"))
+    filled, lease = await partial_blob_of(one, Digest.of(b"filled")), await lease_of(one, Digest.of(b"left"))
     left = lease.partial_blob
     followed = await followed_by(other, Digest.of(b"left"))
     await one.store.put(Digest.of(b"content"), b"content")
