@@ -6,14 +6,29 @@ this file would write.
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from domain.known_registries import KNOWN_REGISTRIES, KnownRegistry
 from entrypoints.cli import command_parser
+from entrypoints.settings.definitions import (
+    AccountsAndTokens,
+    Cache,
+    CacheTimes,
+    Proxies,
+    Server,
+    UpstreamDefinitions,
+)
+from entrypoints.settings.rules import FreshnessKeys, RuleKeys
+from entrypoints.settings.schema import Definition, definitions_of
+from entrypoints.settings.sources import ONLY_IN_FILE
 from entrypoints.version import NAME
 
 REFERENCE = Path(__file__).parent / "reference"
+_COLUMNS = ("Takes", "Default", "Meaning")
 
 
 def commands() -> str:
@@ -65,9 +80,71 @@ def metrics() -> str:
     return "\n".join(["| Metric | Type, label | Meaning |", "|---|---|---|", *rows])
 
 
+def settings() -> str:
+    """A table for each group of settings, and for the keys of each kind of table in the settings file."""
+    groups = {"Server": Server, "Accounts and tokens": AccountsAndTokens, "Cache": Cache, "Outbound proxies": Proxies}
+    kinds = {"Keys of an access rule": RuleKeys, "Keys of a freshness rule": FreshnessKeys}
+    times, known = definitions_of(CacheTimes), KNOWN_REGISTRIES.values()
+    upstreams = [
+        f"| {_names(one.variable, one)} | {_names(name, one)} | {_meaning(UpstreamDefinitions, name, one)}"
+        for name, one in definitions_of(UpstreamDefinitions).items()
+        if name not in times
+    ]
+    upstreams += [
+        f"| | `{name}` | {one.parser.takes} | `{name.upper()}` | As `{name.upper()}`, for this upstream. |"
+        for name, one in times.items()
+    ]
+    return "\n\n".join(
+        [
+            *(_table(title, ["Name", *_COLUMNS], _rows(kind, str.upper)) for title, kind in groups.items()),
+            _table("Upstreams", ["Variable", "Key of an upstream", *_COLUMNS], upstreams),
+            *(_table(title, ["Key", *_COLUMNS], _rows(kind, str)) for title, kind in kinds.items()),
+            _table("Well-known registries", ["Name", "Address", "What else the name brings"], map(_known, known)),
+        ]
+    )
+
+
+def _table(title: str, columns: list[str], rows: Iterable[str]) -> str:
+    return "\n".join([f"## {title}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *rows])
+
+
+def _rows(kind: type, called: Callable[[str], str]) -> Iterator[str]:
+    for name, one in definitions_of(kind).items():
+        yield f"| {_names(name if name in ONLY_IN_FILE else called(name), one)} | {_meaning(kind, name, one)}"
+
+
+def _names(name: str, one: Definition) -> str:
+    """With the name of the setting for a file that holds the value."""
+    if not name:
+        return ""
+    return f"`{name}`, `{name}{'_FILE' if name.isupper() else '_file'}`" if one.is_secret else f"`{name}`"
+
+
+def _meaning(kind: type, name: str, one: Definition) -> str:
+    [default] = [each.default for each in fields(kind) if each.name == name]
+    return f"{one.parser.takes} | {one.default_text or _shown(default)} | {one.description} |"
+
+
+def _known(one: KnownRegistry) -> str:
+    brought = {"`search`": one.search, "`realms`": one.realms, "`library`": one.has_library}
+    return (
+        f"| `{one.name}` | `{one.url}` | {', '.join(name for name, value in brought.items() if value) or 'nothing'} |"
+    )
+
+
+def _shown(default: object) -> str:
+    if default in (None, "", (), frozenset()):
+        return "none"
+    if isinstance(default, float):
+        return f"`{default:g}`"
+    value = default.value if isinstance(default, Enum) else default
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "commands": ("commands.md", commands),
     "metrics": ("metrics.md", metrics),
+    "settings": ("settings.md", settings),
 }
 """The page on which each part stands, and what writes it."""
 

@@ -58,9 +58,8 @@ class RuleKeys:
     accounts: tuple[str, ...] = setting(
         (),
         _listed("a list of accounts", str),
-        "The accounts that the rule applies to; `*` is every account. Without this key the rule applies to everyone, "
-        "with an account or without one.",
-        default_text="everyone",
+        "The accounts to which the rule applies; `*` means every account.",
+        default_text="all callers, with or without an account",
     )
 
     def rule(self) -> AccessRule:
@@ -77,17 +76,17 @@ class FreshnessKeys:
     tags: tuple[TagPattern, ...] = setting(
         (),
         _listed("a list of patterns of tags", TagPattern),
-        "The tags that the rule applies to.",
+        "The tags to which the rule applies.",
         default_text="required",
     )
     repositories: tuple[RepositoryPattern, ...] = setting(
-        (), REPOSITORIES, "The repositories that the rule applies to.", default_text="every repository"
+        (), REPOSITORIES, "The repositories to which the rule applies.", default_text="every repository"
     )
     tag_ttl: float | None = setting(None, TTL, "`TAG_TTL` for these tags.", default_text="that of the upstream")
     stale_ttl: float | None = setting(
         None,
         TTL,
-        "`STALE_TTL` for these tags; at most that of the upstream, because the rights to read are kept only as long.",
+        "`STALE_TTL` for these tags; at most that of the upstream, because permissions to read are kept only as long.",
         default_text="that of the upstream",
     )
 

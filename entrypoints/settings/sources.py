@@ -21,7 +21,7 @@ _OF_ONLY_UPSTREAM = {
     if (base := name.removesuffix("_file")) in VARIABLES
 }
 """The names of the settings of the only upstream, in the environment and at the top of the settings file."""
-_ONLY_IN_FILE = frozenset({"rules", "upstreams"})
+ONLY_IN_FILE = frozenset({"rules", "upstreams"})
 KNOWN_NAMES = keys_of(Settings) | set(_OF_ONLY_UPSTREAM.values()) | {"upstreams", "default_upstream"}
 
 
@@ -45,7 +45,7 @@ def _load(config: Path | None) -> Settings:
             takes = ACCOUNTS.takes if name == "accounts" else FILE.takes
             raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
     variables = {name: text for name, text in variables.items() if text}
-    if lost := sorted(variables.keys() & _ONLY_IN_FILE):
+    if lost := sorted(variables.keys() & ONLY_IN_FILE):
         raise ValueError(f"{lost[0].upper()}: is for the settings file alone; takes no variable of the environment")
     path = config or (Path(variables["config"]) if "config" in variables else None)
     in_file = _read_file(path) if path else {}
