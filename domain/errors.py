@@ -29,7 +29,7 @@ RegistryError
 |   `-- RequestNotSent
 `-- UpstreamChallenged          internal: the upstream answered 401; a use case turns it into Unauthorized
 
-The classes do not contain HTTP statuses. entrypoints/http/responses/errors.py maps classes to statuses.
+The classes do not contain HTTP statuses. entrypoints/http/responses/error_responses.py maps classes to statuses.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domain.access import Credentials
 from domain.authorization import encode_basic
-from entrypoints.commands.passwords import ask_password
+from entrypoints.commands.command_input import ask_password
 from entrypoints.settings import SettingsError, load_settings
 from entrypoints.version import NAME, VERSION
 
@@ -94,7 +94,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     for warning in settings.warnings:
         print(f"{NAME}: {warning}", file=sys.stderr)
-    from entrypoints.server.run import run  # noqa: PLC0415 - the other commands need no server
+    from entrypoints.server.serve import run  # noqa: PLC0415 - the other commands need no server
 
     run(settings, partial(load_settings, options.config))
     return 0
@@ -116,14 +116,14 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _cache(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.commands.cache import run_cache_command  # noqa: PLC0415 - as above
+    from entrypoints.commands.cache_commands import run_cache_command  # noqa: PLC0415 - as above
 
     return run_cache_command(settings, options)
 
 
 def _warm(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.commands.warm import run_warm_command  # noqa: PLC0415 - as above
+    from entrypoints.commands.warm_command import run_warm_command  # noqa: PLC0415 - as above
 
     return run_warm_command(settings, options)
 

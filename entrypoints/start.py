@@ -1,17 +1,17 @@
-"""The first step of the console script, before anything large is imported."""
+"""The console script: blocks SIGHUP before it imports anything large."""
 
+import signal
 import sys
-
-from entrypoints.server.signals import hold_hang_up
 
 
 def main() -> int:
-    """Whoever reloads a service that has only just been started must not end it: SIGHUP does that to a process that
-    is not prepared for it, and a service manager takes such an end for an orderly one. Other commands end with their
-    terminal.
+    """SIGHUP ends a process that has no handler for it, and a service manager would take that for an orderly stop. So
+    `serve` blocks SIGHUP first: the kernel keeps the signal until the main process is ready for it
+    (entrypoints/server/workers.py), and a reload that arrives during the start is not lost. Other commands still end
+    with their terminal.
     """
     if "serve" in sys.argv[1:]:
-        hold_hang_up()
-    from entrypoints.cli import main as run_command  # noqa: PLC0415 - the most of a start is to import it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    from entrypoints.cli import main as run_command  # noqa: PLC0415 - this import takes most of the start-up time
 
     return run_command()

@@ -22,34 +22,34 @@ def check_config(settings: Settings) -> int:
 async def _check(settings: Settings) -> int:
     for warning in settings.warnings:
         print(f"warning: {warning}")
-    async with open_container(settings) as parts:
+    async with open_container(settings) as container:
         status = 0
-        for upstream in parts.upstreams().upstreams:
+        for upstream in container.upstreams().upstreams:
             try:
-                await report(settings, parts, upstream)
+                await report(settings, container, upstream)
             except RegistryError as error:
                 print(f"error: {upstream.url}: {error.message}")
                 status = _TROUBLE
     return status
 
 
-async def report(settings: Settings, parts: Container, upstream: Upstream) -> PingResponse:
+async def report(settings: Settings, container: Container, upstream: Upstream) -> PingResponse:
     """Print what the upstream and its token server say. Raises RegistryError, RealmRefused among them."""
-    answer = await parts.registry().ping(upstream, ForwardedCredentials())
+    answer = await container.registry().ping(upstream, ForwardedCredentials())
     auth = UpstreamAuth(answer.challenges)
     row = upstream.trust.row_for(auth)
     print(f"ok: {upstream.url} answers as a registry; trust row {row.number}: {row.meaning}")
     if auth.bearer and not settings.skip_auth_proxy:
-        print(await _token_server(parts, upstream, auth.bearer))
+        print(await _token_server(container, upstream, auth.bearer))
         if auth.bearer.get("service") == settings.self_auth_service:
             print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
     return answer
 
 
-async def _token_server(parts: Container, upstream: Upstream, challenge: Challenge) -> str:
+async def _token_server(container: Container, upstream: Upstream, challenge: Challenge) -> str:
     credentials = upstream.credentials
     try:
-        await parts.relay().fetch(TokenRequest(upstream, challenge, scopes=ScopeSet(), credentials=credentials))
+        await container.relay().fetch(TokenRequest(upstream, challenge, scopes=ScopeSet(), credentials=credentials))
     except (CredentialsRefused, Denied) as refused:
         if credentials:
             raise

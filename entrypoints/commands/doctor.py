@@ -16,8 +16,8 @@ from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
 from domain.upstreams import NO_NAMING, Naming, Upstream
 from entrypoints.commands.check_config import report
-from entrypoints.commands.image_names import parse_image_or_latest
-from entrypoints.commands.warm import caller_for
+from entrypoints.commands.command_input import parse_image_or_latest
+from entrypoints.commands.warm_command import caller_for
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
@@ -53,29 +53,29 @@ class _Doctor:
             print(f"warning: {warning}")
         is_kept = self._folder()
         settings = self._settings if is_kept else replace(self._settings, cache_dir=None)
-        async with open_container(settings) as parts:
+        async with open_container(settings) as container:
             if is_kept:
-                await self._room(parts)
-            reached = [one for one in parts.upstreams().upstreams if await self._reach(parts, one)]
-            naming = parts.upstreams().naming_of(image[0]) if image else NO_NAMING
-            if image and (asked := self._asked(parts, image, naming)) in reached:
-                await self._image(parts, image, naming)
-                self._allowance(parts, asked)
+                await self._room(container)
+            reached = [one for one in container.upstreams().upstreams if await self._reach(container, one)]
+            naming = container.upstreams().naming_of(image[0]) if image else NO_NAMING
+            if image and (asked := self._asked(container, image, naming)) in reached:
+                await self._image(container, image, naming)
+                self._allowance(container, asked)
         return self._status
 
-    def _asked(self, parts: Container, image: Image, naming: Naming) -> Upstream | None:
+    def _asked(self, container: Container, image: Image, naming: Naming) -> Upstream | None:
         try:
-            return parts.upstreams().source_of(image[0], naming).upstream
+            return container.upstreams().source_of(image[0], naming).upstream
         except NameUnknown as error:
             self._wrong(f"{image[0]}: {error.message}")
             return None
 
-    async def _reach(self, parts: Container, upstream: Upstream) -> bool:
+    async def _reach(self, container: Container, upstream: Upstream) -> bool:
         for endpoint in upstream.endpoints:
-            await self._address(parts, endpoint)
-        answer = await self._upstream(parts, upstream)
+            await self._address(container, endpoint)
+        answer = await self._upstream(container, upstream)
         if answer:
-            self._clock(parts.clock().now(), answer.said_at)
+            self._clock(container.clock().now(), answer.said_at)
         return answer is not None
 
     def _wrong(self, text: str) -> None:
@@ -95,8 +95,11 @@ class _Doctor:
             return False
         return True
 
-    async def _room(self, parts: Container) -> None:
-        found, bound = await parts.inspect_cache().statistics(parts.upstreams().upstreams), parts.room().bound
+    async def _room(self, container: Container) -> None:
+        found, bound = (
+            await container.inspect_cache().statistics(container.upstreams().upstreams),
+            container.room().bound,
+        )
         what = f"{storage_folder(self._settings)} holds {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
@@ -104,10 +107,10 @@ class _Doctor:
         else:
             print(f"ok: the cache in {what}; {decimal(found.space.free)} are free on the disk")
 
-    async def _address(self, parts: Container, upstream: Upstream) -> None:
+    async def _address(self, container: Container, upstream: Upstream) -> None:
         """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
         origin = upstream.origin
-        proxy = parts.clients().of(upstream).proxy_to(URL(upstream.url))
+        proxy = container.clients().of(upstream).proxy_to(URL(upstream.url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -118,10 +121,10 @@ class _Doctor:
             by = f", the proxy to {origin.host}," if proxy else ""
             print(f"ok: {host}{by} is at {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
 
-    async def _upstream(self, parts: Container, upstream: Upstream) -> PingResponse | None:
+    async def _upstream(self, container: Container, upstream: Upstream) -> PingResponse | None:
         """Its answer, if TLS, ping and tokens are well."""
         try:
-            return await report(self._settings, parts, upstream)
+            return await report(self._settings, container, upstream)
         except RegistryError as error:
             self._wrong(f"{upstream.url}: {error.message}")
             return None
@@ -140,9 +143,9 @@ class _Doctor:
         else:
             print("ok: this machine's clock agrees with the upstream's")
 
-    def _allowance(self, parts: Container, upstream: Upstream) -> None:
+    def _allowance(self, container: Container, upstream: Upstream) -> None:
         """What it said of that when it was asked for the image, of which it speaks nowhere else."""
-        known = parts.allowances().shown(upstream)
+        known = container.allowances().shown(upstream)
         if known is None:
             return
         what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left to this mirror"
@@ -152,13 +155,13 @@ class _Doctor:
         more = "" if upstream.credentials else "; a login of its own (UPSTREAM_IDENTITY) may have more"
         print(f"warning: only {what} at {upstream.url}{more}")
 
-    async def _image(self, parts: Container, image: Image, naming: Naming) -> None:
+    async def _image(self, container: Container, image: Image, naming: Naming) -> None:
         name, reference = image
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(parts, name, naming, None)
+            caller = await caller_for(container, name, naming, None)
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, naming=naming)
-            found = await parts.pull_manifest()(caller, query)
+            found = await container.pull_manifest()(caller, query)
         except Unauthorized:
             print(f"warning: {text}: nobody gets it without a login at the upstream; it is for clients that have one")
         except RegistryError as error:

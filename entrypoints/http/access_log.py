@@ -1,4 +1,4 @@
-"""One line for each request. It names methods, paths and accounts; never a query, a credential or a token."""
+"""The access log: one line per request, with method, path and account, but without query, credentials or tokens."""
 
 import logging
 import re
@@ -16,14 +16,14 @@ from domain.events import BytesDelivered
 from entrypoints.http.requests.client_address import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
-# Sanic takes any bytes for a method; those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
+# Sanic accepts any bytes as a method. Those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 CLIENT_LEFT = "the client left"
 
 
 @dataclass
-class Sent:
-    """What of a streamed body went out, and why it ended early if it did."""
+class BodyOutcome:
+    """How many bytes of a response body were sent, and why the body ended early, if it did."""
 
     size: int = 0
     fault: str | None = None
@@ -36,7 +36,7 @@ class Sent:
 
 
 async def begin(request: Request) -> None:
-    """Called before a request is handled."""
+    """Start the record of a request. Called before the request is handled."""
     request.ctx.record = begin_record()
     request.ctx.began = time.perf_counter()
     request.ctx.is_streamed = False
@@ -46,43 +46,44 @@ async def begin(request: Request) -> None:
 
 
 async def end(request: Request, response: BaseHTTPResponse) -> None:
-    """Called when the answer is ready; a streamed one writes its line when its last byte has gone."""
+    """Write the line of a complete response. `streamed` writes the line of a streamed response."""
     if not hasattr(request.ctx, "record"):
-        return  # the client left before it had sent a request
+        return  # the client left before it sent a request
     if not request.ctx.is_streamed:
         size = 0 if request.method == "HEAD" else len(response.body or b"")
-        _write(request, response.status, Sent(size, request.ctx.fault))
+        _write(request, response.status, BodyOutcome(size, request.ctx.fault))
 
 
 @contextmanager
-def streamed(request: Request, status: int) -> Iterator[Sent]:
-    """Around the sending of a streamed body."""
+def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
+    """A context in which a body is streamed. Writes the line at its end."""
     request.ctx.is_streamed = True
-    sent = Sent(fault=CLIENT_LEFT)
+    outcome = BodyOutcome(fault=CLIENT_LEFT)
     try:
-        yield sent
-        if sent.fault == CLIENT_LEFT:
-            sent.fault = None
+        yield outcome
+        if outcome.fault == CLIENT_LEFT:
+            outcome.fault = None
     finally:
-        _write(request, status, sent)
+        _write(request, status, outcome)
 
 
-def write(request: Request, status: int, sent: Sent, seconds: float, record: RequestRecord) -> None:
-    """The line of one request. `seconds`: how long it took; `record`: what was learnt on the way."""
+def write(request: Request, status: int, outcome: BodyOutcome, seconds: float, record: RequestRecord) -> None:
+    """Write the line of one request. `seconds` is its duration; `record` has the account and the upstream status."""
     if not _LOG.isEnabledFor(logging.INFO):
         return
     metadata = {
         "method": request.method if _METHOD.fullmatch(request.method) else "?",
         "path": request.path,
         "status": status,
-        "bytes": sent.size,
+        "bytes": outcome.size,
         "seconds": round(seconds, 4),
         "upstream_status": record.upstream_status,
         "account": record.account,
         "client": plain_address(request.ip),
-        "fault": sent.fault,
+        "fault": outcome.fault,
     }
-    # Made here, not by the logger: it would look for the line of code that logs, which takes as long as all the rest.
+    # The record is created here, because the logger would search for the calling line of code, which takes as long as
+    # all the rest.
     line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, _line(metadata), (), None)
     line.__dict__.update(metadata)
     _LOG.handle(line)
@@ -93,7 +94,7 @@ def _line(metadata: dict[str, Any]) -> str:
     return "{} {} {} {} bytes {}s upstream={} account={} client={} fault={}".format(*shown)
 
 
-def _write(request: Request, status: int, sent: Sent) -> None:
-    if request.ctx.is_content and sent.size:
-        request.ctx.part_set.parts.events().emit(BytesDelivered(sent.size))
-    write(request, status, sent, time.perf_counter() - request.ctx.began, request.ctx.record)
+def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
+    if request.ctx.is_content and outcome.size:
+        request.ctx.runtime.container.events().emit(BytesDelivered(outcome.size))
+    write(request, status, outcome, time.perf_counter() - request.ctx.began, request.ctx.record)

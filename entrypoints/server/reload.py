@@ -1,4 +1,4 @@
-"""Reloading: new settings for a service that runs. The main process reads them, and the workers take them."""
+"""Reload of the settings: on SIGHUP the main process reads the settings again, and the workers apply them."""
 
 import asyncio
 import logging
@@ -7,35 +7,35 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from entrypoints.http.app import App, timeouts, worker_row
+from entrypoints.http.app import App, timeouts, worker_number
 from entrypoints.server.certificates import read_certificate
-from entrypoints.server.logs import reconfigure_logging
-from entrypoints.server.shared_settings import SharedSettings
+from entrypoints.server.logging_setup import reconfigure_logging
+from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.changes import Change, change_of
 from entrypoints.wiring.storage import prepare_storage
 
 _LOG = logging.getLogger("docker_image_proxy")
-_PATIENCE = 500
-"""So often it is looked whether the workers have answered, ten seconds in all."""
+_CHECKS = 500
+"""How often `check` looks for the acknowledgements of the workers: every 20 ms, for ten seconds."""
 
 Load = Callable[[], Settings]
 
 
-class Reloading:
-    """In the main process; used by one thread, beside the one that forks workers."""
+class SettingsReloader:
+    """In the main process. Used by one thread, which runs beside the thread that forks workers."""
 
-    def __init__(self, app: App, load: Load, board: SharedSettings) -> None:
+    def __init__(self, app: App, load: Load, channel: SettingsChannel) -> None:
         self._app = app
         self._load = load
-        self._board = board
+        self._channel = channel
         self._change: Change | None = None
-        self._looks = 0
+        self._checks = 0
         self._reading = threading.Lock()
 
     def guard_forks(self) -> None:
-        """From now on a worker is forked with the old settings or with the new ones, and with no lock of OpenSSL, say,
-        that is held by the thread which reads them.
+        """Delay forks while settings are read: a worker starts with the old settings or with the new ones, never with a
+        mixture, and never with a lock (of OpenSSL, for instance) that the reading thread holds.
         """
         os.register_at_fork(
             before=self._reading.acquire,
@@ -44,29 +44,31 @@ class Reloading:
         )
 
     @property
-    def is_under_way(self) -> bool:
+    def is_running(self) -> bool:
         return self._change is not None
 
     def begin(self) -> None:
-        """Good settings are posted for the workers; of bad ones it is said why, and all stays as it is."""
+        """Read the settings and publish them to the workers. Invalid settings are logged, and nothing changes."""
         with self._reading:
             try:
                 self._change = self._read()
             except SettingsError as error:
                 _LOG.error("settings not reloaded, the old ones stay in force: %s", error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, this thread has more to do
+            except Exception as error:  # noqa: BLE001 - this thread also replaces dead workers, and must not end
                 _LOG.error("settings not reloaded, the old ones stay in force", exc_info=error)
             else:
-                self._board.post(self._change.settings)
-        self._looks = 0
+                self._channel.publish(self._change.settings)
+        self._checks = 0
 
-    def look(self) -> None:
-        """Called now and then while it is under way; says once what came of it."""
+    def check(self) -> None:
+        """Called repeatedly while a reload is running. Logs the result once all workers have acknowledged, or after
+        ten seconds.
+        """
         if self._change is None:
             return
-        self._looks += 1
-        if self._board.is_answered or self._looks > _PATIENCE:
-            _tell(self._change, self._board.missing)
+        self._checks += 1
+        if self._channel.is_acknowledged or self._checks > _CHECKS:
+            _log_result(self._change, self._channel.failed_workers)
             self._change = None
 
     def _read(self) -> Change:
@@ -76,67 +78,67 @@ class Reloading:
         if change.settings.cache_dir != in_force.cache_dir:
             prepare_storage(change.settings)
         if self._app.ctx.certificates:
-            self._app.ctx.certificates.show(read_certificate(change.settings))
-        # A worker that takes the place of a dead one is forked with these.
+            self._app.ctx.certificates.use(read_certificate(change.settings))
+        # A worker that replaces a dead one is forked with these.
         put_in_force(self._app, change.settings)
         return change
 
 
-def _tell(change: Change, missing: int) -> None:
+def _log_result(change: Change, failed_workers: int) -> None:
     _LOG.log(
-        logging.ERROR if missing else logging.INFO,
+        logging.ERROR if failed_workers else logging.INFO,
         "settings reloaded%s; changed: %s",
-        f", but not by {missing} of {change.settings.workers} workers" if missing else "",
+        f", but not by {failed_workers} of {change.settings.workers} workers" if failed_workers else "",
         ", ".join(change.changed) or "none",
     )
     if change.held_back:
-        _LOG.warning("these settings want a restart and stay as they were: %s", ", ".join(change.held_back))
+        _LOG.warning("these settings need a restart and were not changed: %s", ", ".join(change.held_back))
     for warning in change.settings.warnings:
         _LOG.warning("%s", warning)
 
 
-async def take_settings(app: App, board: SharedSettings) -> None:
-    """In a worker, for as long as it runs: one post after the other. Returns when it is cancelled, because Sanic writes
-    a warning about a task of its own that ends in any other way, and each stop would show one.
+async def apply_published_settings(app: App, channel: SettingsChannel) -> None:
+    """In a worker, until the task is cancelled. It then returns normally, because Sanic logs a warning for a task that
+    ends with CancelledError, at each stop.
     """
     with suppress(asyncio.CancelledError):
-        await _take_each(app, board)
+        await _apply_each(app, channel)
 
 
-async def _take_each(app: App, board: SharedSettings) -> None:
-    row, number, rung = worker_row(app), board.number, asyncio.Event()
+async def _apply_each(app: App, channel: SettingsChannel) -> None:
+    worker, number, notified = worker_number(app), channel.number, asyncio.Event()
 
-    def ring() -> None:
-        board.hear(row)
-        rung.set()
+    def notify() -> None:
+        channel.clear_notification(worker)
+        notified.set()
 
-    asyncio.get_running_loop().add_reader(board.bell(row), ring)
-    board.answer(row, number, taken=True)
-    while await rung.wait():
-        rung.clear()
+    asyncio.get_running_loop().add_reader(channel.notification(worker), notify)
+    channel.acknowledge(worker, number, applied=True)
+    while await notified.wait():
+        notified.clear()
         try:
-            posted = board.read()
-            if posted is None or posted.number == number:
+            published = channel.read()
+            if published is None or published.number == number:
                 continue
-            number = posted.number
-            await apply_settings(app, posted.settings)
-            board.answer(row, number, taken=True)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old settings serve on
-            _LOG.error("worker %s cannot take the new settings and keeps the old ones", os.getpid(), exc_info=error)
-            board.answer(row, number, taken=False)
+            number = published.number
+            await apply_settings(app, published.settings)
+            channel.acknowledge(worker, number, applied=True)
+        except Exception as error:  # noqa: BLE001 - the worker goes on with the old settings
+            _LOG.error("worker %s could not apply the new settings and keeps the old ones", os.getpid(), exc_info=error)
+            channel.acknowledge(worker, number, applied=False)
 
 
 async def apply_settings(app: App, settings: Settings) -> None:
-    """Requests begin with these from now on. Whatever is wrong with them is raised before anything has changed."""
+    """Use the settings for all new requests. If they cannot be used, this raises before anything has changed."""
     certificate = read_certificate(settings) if app.ctx.certificates else None
-    await app.ctx.part_sets.replace(settings)
+    await app.ctx.runtimes.replace(settings)
     if certificate:
-        app.ctx.certificates.show(certificate)
+        app.ctx.certificates.use(certificate)
     put_in_force(app, settings)
 
 
 def put_in_force(app: App, settings: Settings) -> None:
-    """All but the parts: what the main process has of them too, whose workers are forked with it."""
+    """Apply all settings that need no runtime. The main process does this too, because workers are forked with it."""
     app.config.update(timeouts(settings))
     reconfigure_logging(app.ctx.settings, settings)
     app.ctx.settings = settings

@@ -1,22 +1,26 @@
-"""What the main process does while its workers serve: it replaces a dead one, and passes the word to stop on.
+"""Supervision of the worker processes: dead workers are replaced, and signals reach each worker once.
 
-Sanic's main process tells each worker to stop with a SIGINT of its own. Five things go wrong with that, each seen
-here before it was mended: a terminal and a service manager signal every process of the group, and a worker that
-hears it twice is cut off in the middle of letting its transfers finish; a worker that is told before it serves stops
-half built; a main process that is told before its workers have reported waits for them for ever; its handler
-uses the very connection to its state that it may have interrupted; and a worker that has reported, but has not set up
-its signal handlers, loses the SIGINT, because Sanic has it ignored for a moment, which discards a pending one. So the
-signals are blocked until each process can act on them: the main process takes them in a thread that passes the word on
-to its loop, and workers leave SIGTERM to the main process. A StopFlag tells a worker whose SIGINT was lost. Workers
-that have not ended some seconds after the grace are killed.
+Sanic's main process stops each worker with SIGINT. This fails in five cases, all of which occurred here:
 
-Two ends are not asked for. When the main process is killed, its children are told by a ParentWatch: workers finish
-their transfers as at any stop, and close the port at once. When Sanic's helper process is killed, which keeps the
-workers' states, Sanic's main process cannot go on: one line says so, the workers are told in the same way, and the
-exit status has a service manager start everything again.
+- A terminal and a service manager signal every process of the group. A worker that receives the signal twice closes
+  its connections in the middle of a transfer.
+- A worker that receives the signal before it serves stops half initialised.
+- A main process that receives it before its workers have reported waits for them for ever.
+- The signal handler of the main process uses the connection to its state that it may just have interrupted.
+- A worker that has reported, but has not installed its signal handlers, loses the SIGINT, because Sanic ignores it for
+  a moment.
 
-SIGHUP, on which the settings are read anew, is held from the very start (`entrypoints/start.py`) and goes nowhere
-else: workers learn what there is to learn from a SharedSettings.
+So signals are blocked until each process can handle them. The main process receives them in a thread, which passes the
+stop on to Sanic's loop. Workers leave SIGTERM to the main process. A StopFlag reaches a worker that lost its SIGINT.
+Workers that still run some seconds after SHUTDOWN_GRACE are killed.
+
+Two kinds of end are not requested by a signal. If the main process is killed, a ParentWatch tells its children: workers
+finish their transfers as at any stop, and close the port at once. If Sanic's helper process is killed, which keeps the
+states of the workers, Sanic's main process cannot go on: it logs one line, stops the workers in the same way, and exits
+with a status that makes a service manager restart the service.
+
+SIGHUP, which reloads the settings, is blocked from the start of the process (`entrypoints/start.py`). Only the main
+process handles it; workers get new settings through a SettingsChannel.
 """
 
 import asyncio
@@ -37,22 +41,21 @@ from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
 from entrypoints.server.parent_watch import ParentWatch
-from entrypoints.server.reload import Reloading
-from entrypoints.server.signals import hold_hang_up
+from entrypoints.server.reload import SettingsReloader
 
 _LOG = logging.getLogger("docker_image_proxy")
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.02
-_WATCH_SECONDS = 1.0  # not shorter: a process must not be asked for twice before Sanic has begun it
+_WATCH_SECONDS = 1.0  # not shorter: Sanic must have started a process before it is requested again
 _MARGIN_SECONDS = 10.0
-"""Beyond the grace: for a stop that ends by itself."""
+"""Added to SHUTDOWN_GRACE, so that workers that are about to end by themselves are not killed."""
 STATUS_TO_RESTART = 1
-"""The exit status of a service that ended without being told to; 2 is for settings that stop the start."""
-_TERMINATE = "__TERMINATE__"  # what Sanic's own workers send to have everything stopped
+"""The exit status of a service that ended without a request to stop. Invalid settings exit with 2."""
+_TERMINATE = "__TERMINATE__"  # the message by which Sanic's workers request a stop of everything
 
 
 class StopFlag:
-    """Whether the service is to stop, in memory that the main process shares with the workers that it forks."""
+    """Whether the service should stop, in memory that the main process shares with the workers that it forks."""
 
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)
@@ -65,31 +68,32 @@ class StopFlag:
         return self._byte[0] == 1
 
 
-def supervise(app: App, reloading: Reloading) -> None:
-    """Called in the main process, before it starts the workers."""
-    hold_hang_up()
-    reloading.guard_forks()
+def supervise(app: App, reloader: SettingsReloader) -> None:
+    """Called in the main process before it starts the workers."""
+    # Forked processes inherit the mask, so they never receive SIGHUP.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    reloader.guard_forks()
     parent, flag = ParentWatch(), StopFlag()
     parent.guard_forks()
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    app.main_process_ready(partial(_release_in_main, reloading=reloading, parent=parent, flag=flag))
-    app.before_server_start(_hold_in_worker)
-    app.after_server_start(partial(_release_in_worker, parent=parent, flag=flag))
+    app.main_process_ready(partial(_supervise_when_ready, reloader=reloader, parent=parent, flag=flag))
+    app.before_server_start(_block_signals_in_worker)
+    app.after_server_start(partial(_handle_signals_in_worker, parent=parent, flag=flag))
     app.before_server_stop(_close_connections_early)
 
 
 def end_workers() -> None:
-    """Called in the main process when it fails. Python would wait for the workers, whose socket is shut by then, and no
-    service manager would see that it has something to start again.
+    """Called in the main process when it fails. Otherwise Python would wait for the workers, whose socket is closed by
+    then, and a service manager would not notice that it has to restart the service.
     """
     for process in multiprocessing.active_children():
         process.kill()
 
 
-async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatch, flag: StopFlag) -> None:
-    """When the workers have reported. Sanic has no event for that moment, hence the wrapped methods."""
+async def _supervise_when_ready(app: App, *, reloader: SettingsReloader, parent: ParentWatch, flag: StopFlag) -> None:
+    """Start the supervision when the workers have reported. Sanic has no event for that, so two methods are wrapped."""
     manager = app.manager
-    # Sanic's helper is the only child that is there before the workers are.
+    # Sanic's helper is the only child that exists before the workers.
     helpers = multiprocessing.active_children()
     is_ending = threading.Event()
     wait_for_workers: Callable[[], None] = manager.wait_for_ack
@@ -97,14 +101,14 @@ async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatc
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        watch = partial(_watch, app, reloading, flag, is_ending)
+        watch = partial(_watch, app, reloader, flag, is_ending)
         threading.Thread(target=watch, name="supervision", daemon=True).start()
 
     def run() -> None:
         try:
             manage()
         except (EOFError, OSError):
-            # Whatever fails when the helper is gone: a pipe is broken, a connection refused, its socket not there.
+            # Any of these follow from the end of the helper: a broken pipe, a refused connection, a missing socket.
             dead = [helper for helper in helpers if _has_ended(helper)]
             if not dead:
                 raise
@@ -116,18 +120,18 @@ async def _release_in_main(app: App, *, reloading: Reloading, parent: ParentWatc
 
 
 def _has_ended(process: BaseProcess) -> bool:
-    """The failure may be noticed a moment before the kernel reports the end."""
+    """Waits a moment: the failure may be noticed before the kernel reports the end of the process."""
     process.join(_WATCH_SECONDS)
     return not process.is_alive()
 
 
 def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoReturn:
-    """End this process, whose helper is gone, after its workers. Not by an exception: on its way out, Sanic would ask
-    the helper once more.
+    """Stop the workers and end this process after the helper has ended. An exception would not do: Sanic would call
+    the helper again while it cleans up.
     """
     _LOG.critical(
         "the helper process %s, which keeps the workers' states, ended with status %s; "
-        "the service ends with status %s, to be started again",
+        "the service exits with status %s so that it is restarted",
         helper.pid,
         helper.exitcode,
         STATUS_TO_RESTART,
@@ -142,40 +146,40 @@ def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoRe
     os._exit(STATUS_TO_RESTART)
 
 
-def _watch(app: App, reloading: Reloading, flag: StopFlag, is_ending: threading.Event) -> None:
-    """Sanic leaves a worker dead that was killed, by the kernel for want of memory, say. All that is done here is to
-    send what Sanic's loop in the main thread acts on: a process by its name to be restarted, or the end.
+def _watch(app: App, reloader: SettingsReloader, flag: StopFlag, is_ending: threading.Event) -> None:
+    """Handle signals and replace dead workers, which Sanic does not. This thread only sends the messages on which
+    Sanic's loop in the main thread acts: the name of a process to restart, or the request to stop.
 
-    The first signal lets the workers finish; a second one, or the end of the time that they have, kills them.
+    The first signal lets the workers finish; a second one, or the end of their time, kills them.
     """
     manager = app.manager
     watched = time.monotonic()
-    while (came := _next_signal(reloading)) not in _STOP:
-        if came == signal.SIGHUP:
-            reloading.begin()
-        reloading.look()
+    while (received := _next_signal(reloader)) not in _STOP:
+        if received == signal.SIGHUP:
+            reloader.begin()
+        reloader.check()
         if time.monotonic() >= watched + _WATCH_SECONDS and not is_ending.is_set():
             _replace_dead(manager)
             watched = time.monotonic()
-    flag.set()  # before Sanic sends any SIGINT: a worker that has lost its own looks for the flag later
+    flag.set()  # before Sanic sends SIGINT: a worker that loses its SIGINT reads the flag later
     with suppress(OSError):
         manager.monitor_publisher.send(_TERMINATE)
     if not is_ending.is_set():
         seconds = app.ctx.settings.shutdown_grace + _MARGIN_SECONDS
         if signal.sigtimedwait(_STOP, seconds) is None:
-            _LOG.error("workers did not end within SHUTDOWN_GRACE and %d more seconds, and are killed", _MARGIN_SECONDS)
+            _LOG.error("killing workers that did not end within SHUTDOWN_GRACE and %d seconds", _MARGIN_SECONDS)
     for process in manager.processes:
-        with suppress(ProcessLookupError, ValueError):  # ended already
+        with suppress(ProcessLookupError, ValueError):  # it has ended
             os.kill(process.pid, signal.SIGKILL)
 
 
-def _next_signal(reloading: Reloading) -> int | None:
-    """None after a while without any. One reload at a time: the kernel keeps the SIGHUP that comes meanwhile."""
-    if reloading.is_under_way:
-        came = signal.sigtimedwait(_STOP, _POLL_SECONDS)
+def _next_signal(reloader: SettingsReloader) -> int | None:
+    """The next signal, or None after a while. During a reload, the kernel keeps another SIGHUP."""
+    if reloader.is_running:
+        received = signal.sigtimedwait(_STOP, _POLL_SECONDS)
     else:
-        came = signal.sigtimedwait((*_STOP, signal.SIGHUP), _WATCH_SECONDS)
-    return came.si_signo if came else None
+        received = signal.sigtimedwait((*_STOP, signal.SIGHUP), _WATCH_SECONDS)
+    return received.si_signo if received else None
 
 
 def _replace_dead(manager: WorkerManager) -> None:
@@ -185,24 +189,26 @@ def _replace_dead(manager: WorkerManager) -> None:
             manager.monitor_publisher.send(process.name)
 
 
-async def _hold_in_worker(_: App) -> None:
-    """Out of the terminal's group, a worker hears no Ctrl-C."""
+async def _block_signals_in_worker(_: App) -> None:
+    """Block the stop signals. In a process group of its own, a worker does not receive Ctrl-C."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     os.setpgrp()
 
 
-async def _release_in_worker(app: App, *, parent: ParentWatch, flag: StopFlag) -> None:
-    app.add_task(_release_when_serving(app, parent, flag))
+async def _handle_signals_in_worker(app: App, *, parent: ParentWatch, flag: StopFlag) -> None:
+    app.add_task(_handle_signals_when_serving(app, parent, flag))
 
 
-async def _release_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -> None:
-    """Sanic installs its handlers before it serves, and stops cleanly only once it does."""
+async def _handle_signals_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -> None:
+    """Handle the stop signals once the worker serves: Sanic installs its own handlers before that, and stops cleanly
+    only after it.
+    """
     while not app.state.is_running:  # noqa: ASYNC110 - Sanic sets a flag, no event
         await asyncio.sleep(_POLL_SECONDS)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        # Told twice, a worker would be cut off in the middle of letting its transfers finish.
+        # A second stop would close the connections of transfers that are still running.
         if not app.ctx.is_stopping:
             app.ctx.is_stopping = True
             app.stop(terminate=False)
@@ -212,14 +218,14 @@ async def _release_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -
             stop()
 
     def stop_soon() -> float:
-        with suppress(RuntimeError):  # its loop is closed, it ends already
+        with suppress(RuntimeError):  # the loop is closed, so the worker is ending
             loop.call_soon_threadsafe(stop)
         grace: float = app.ctx.settings.shutdown_grace
         return grace
 
     parent.stop_by(stop_soon)
     loop.add_signal_handler(signal.SIGINT, stop)
-    # SIGTERM is the main process's: it tells each worker once. A worker without one takes it for itself.
+    # The main process handles SIGTERM and stops each worker once. An orphaned worker handles it itself.
     loop.add_signal_handler(signal.SIGTERM, stop_if_orphaned)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
     if flag.is_set:
@@ -227,7 +233,7 @@ async def _release_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -
 
 
 async def _close_connections_early(app: App) -> None:
-    """Sanic closes idle connections once, when it begins to stop; those that are busy then are to close themselves
-    when they are done, or the whole grace would pass in waiting for clients that keep theirs open.
+    """Make busy connections close after their response. Sanic closes idle connections only once, when it begins to
+    stop; without this, it would wait the whole grace period for clients that keep their connections open.
     """
     app.ctx.is_stopping = True

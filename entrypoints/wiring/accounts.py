@@ -1,4 +1,4 @@
-"""Where accounts come from, and who checks them. Names adapters, as storage.py does for what is kept."""
+"""Builds the account directory and the account check from the settings."""
 
 import hashlib
 import secrets
@@ -20,7 +20,7 @@ from domain.ports import AccountDirectory, Clock
 from entrypoints.settings import Settings
 
 _THREADS = 2
-"""In each worker. A slow hash takes a whole core; what is left is for those who pull."""
+"""In each worker. A slow password hash occupies a core; the other cores remain for pulls."""
 
 
 def account_directory(settings: Settings, clock: Clock, events: EventSink) -> AccountDirectory:
@@ -33,8 +33,8 @@ def account_directory(settings: Settings, clock: Clock, events: EventSink) -> Ac
 
 
 def _stamp_key(settings: Settings) -> bytes:
-    """From the secret that signs the tokens, so that both last equally long; a key of its own, so that a stamp is never
-    of use as a signature.
+    """Derived from the secret that signs tokens, so that tokens and stamps become invalid together. It is another key,
+    so that a stamp is never usable as a signature.
     """
     secret = settings.server_secret.value.encode()
     return hashlib.blake2b(secret, person=b"account stamps").digest()
@@ -51,5 +51,5 @@ def relayed_logins(
 
 
 def password_threads() -> SlowSteps:
-    """Who ends the account check ends them."""
+    """CheckAccount closes them."""
     return Threads(_THREADS, "passwords")

@@ -78,13 +78,16 @@ def _secret(settings: Settings) -> bytes:
 
 
 def _caller_key(settings: Settings) -> bytes:
-    """Another key than that of the tokens, from the same secret: a fingerprint must never be of use as a signature."""
+    """A key derived from the secret that signs tokens, but another one: a fingerprint of a caller must never be usable
+    as a signature.
+    """
     return hashlib.blake2b(_secret(settings), person=b"cache callers").digest()
 
 
 def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
-    """By the login that it uses at each. Not keyed with a secret that may be random: what the mirror may read is to
-    be known after a restart without its upstream too. So it is a slow hash, worth nothing to who reads the index.
+    """The mirror as a caller of each upstream: a hash of the login that it uses there. The hash has no secret key,
+    which may change at a restart: what the mirror may read must be known after a restart even if the upstream cannot be
+    reached. So the hash is slow, and does not help an attacker who reads the index.
     """
     return {
         one: mirror_caller(
@@ -105,7 +108,7 @@ def _room(settings: Settings) -> Room:
     try:
         return Room(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
     except OSError:
-        return Room(0)  # the folder is gone: nothing can be kept there
+        return Room(0)  # the folder does not exist, so nothing can be stored
 
 
 def _metrics(counting: CountingEventSink) -> MetricsPage:
@@ -113,7 +116,7 @@ def _metrics(counting: CountingEventSink) -> MetricsPage:
 
 
 def make_counters(settings: Settings) -> SharedCounters:
-    """For all workers; made before they are forked."""
+    """The counters that all workers share. Created before the workers are forked."""
     return SharedCounters(settings.workers, [one.url for one in settings.table.upstreams])
 
 
@@ -189,7 +192,7 @@ class Container(containers.DeclarativeContainer):
     # --- the cache ---
     store: providers.Provider[ContentStore] = storage.provided.store
     cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
-    mirror_callers: providers.Provider[dict[Upstream, CallerId]] = providers.Callable(
+    mirror_callers: providers.Provider[dict[Upstream, CallerId]] = providers.Singleton(
         _mirror_callers, upstreams=upstreams
     )
     caller_identities: providers.Provider[CallerIdentities] = providers.Singleton(
@@ -372,26 +375,26 @@ class Container(containers.DeclarativeContainer):
 
 @asynccontextmanager
 async def open_container(
-    settings: Settings, counters: SharedCounters | None = None, row: int = 0
+    settings: Settings, counters: SharedCounters | None = None, worker: int = 0
 ) -> AsyncIterator[Container]:
-    """The parts, put together and running; one for each worker process. Needs a running event loop.
+    """The container of one worker process, with open connections and storage. Needs a running event loop.
 
-    `counters` are those of all workers, `row` is this one's.
+    `counters` are shared by all workers; `worker` is the number of this one.
     """
-    counting = CountingEventSink(counters or make_counters(settings), row)
+    counting = CountingEventSink(counters or make_counters(settings), worker)
     async with (
-        open_upstreams(settings, row) as clients,
+        open_upstreams(settings, worker) as clients,
         open_storage(settings, SystemClock()) as storage,
     ):
         container = Container(settings=settings, clients=clients, storage=storage, counting=counting)
         try:
             yield container
         finally:
-            await close_parts(container)
+            await close_container(container)
 
 
-async def close_parts(container: Container) -> None:
-    """End what runs on its own, in the order in which one thing needs another."""
+async def close_container(container: Container) -> None:
+    """Stop background work: each component before those that it depends on."""
     await container.report_status().close()
     await container.upstream_auth().close()
     await container.upkeep().close()

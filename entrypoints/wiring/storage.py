@@ -1,4 +1,4 @@
-"""Where the cache lies: a folder and its index, or nothing. Names adapters, as the container does."""
+"""Builds the storage from the settings: a folder with its index, or null storage if the cache is off."""
 
 import os
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ _RESERVE = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Storage:
-    """The ports to all that is kept."""
+    """The ports to everything that is stored."""
 
     store: ContentStore
     leases: DownloadLeases
@@ -37,11 +37,13 @@ class Storage:
 
 
 def prepare_storage(settings: Settings) -> None:
-    """Before any worker starts: the folder is there, is ours, and locks mean something in it. Raises SettingsError."""
+    """Check, before any worker starts, that CACHE_DIR exists, is writable and supports file locks. Raises
+    SettingsError.
+    """
     folder = settings.cache_dir
     if folder is None:
         return
-    # A lease is a lock on a file. Over a network, locks are lost, or two machines get the same one.
+    # A lease is a file lock. Network file systems lose locks, or give the same lock to two machines.
     if kind := network_file_system(folder):
         raise SettingsError(
             f"CACHE_DIR: got {str(folder)!r}, on a network file system ({kind}); takes a local one, or off"
@@ -69,12 +71,12 @@ def storage_folder(settings: Settings) -> Path | None:
 
 
 def act_as_owner(settings: Settings, *, may_stay_root: bool) -> None:
-    """A command that root runs beside the service goes on as the user whom the cache belongs to. So it finds the folder
-    that the service uses, what it makes belongs to the service, and nothing that another user planted has root's
-    rights to act with. Nothing happens for other users.
+    """If root runs a command beside the service, continue as the user who owns the cache. So the command finds the
+    folder that the service uses, the service owns the files that the command creates, and files that another user has
+    planted there cannot make root act on them. For other users, this does nothing.
 
-    `may_stay_root`: where only root can reach the folder, as below /var/lib/private, root works in it for its owner,
-    which is right for commands that make no new files. Raises SettingsError.
+    `may_stay_root`: if only root can reach the folder, as below /var/lib/private, the command stays root and acts for
+    the owner. This suits commands that create no files. Raises SettingsError.
     """
     if os.geteuid() != 0 or settings.cache_dir is None:
         return
@@ -99,7 +101,7 @@ def act_as_owner(settings: Settings, *, may_stay_root: bool) -> None:
 
 
 def _reaches(folder: Path, user: int, group: int) -> bool:
-    """Whether that user can open the cache. For root. Raises OSError where root may not act as that user."""
+    """Whether that user can open the cache. Called as root. Raises OSError if root may not act as that user."""
     groups, own_group = os.getgroups(), os.getegid()
     os.setgroups([group])
     os.setegid(group)
@@ -116,8 +118,8 @@ def _reaches(folder: Path, user: int, group: int) -> bool:
 
 
 def sweep_storage(settings: Settings) -> None:
-    """Remove what an earlier run left behind half done. Once, before any worker starts: what a worker leaves that dies
-    later, the others go on with.
+    """Remove the partial blobs of an earlier run. Called once, before any worker starts: the partial blobs of a worker
+    that dies later are resumed by other workers.
     """
     if settings.cache_dir is not None:
         with closing(FilesystemStorageMaintenance(settings.cache_dir, SystemClock())) as maintenance:
@@ -126,7 +128,7 @@ def sweep_storage(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storage]:
-    """The storage of one process. Threads and connections begin at the first use."""
+    """The storage of one process. Threads and connections are opened at the first use."""
     if settings.cache_dir is None:
         yield no_storage()
         return
@@ -149,7 +151,7 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
 
 
 def no_storage() -> Storage:
-    """Stands for the storage while the cache is off."""
+    """Null storage, used while the cache is off."""
     store, database = NullContentStore(), NoDatabase()
     return Storage(
         store=store,
@@ -161,7 +163,7 @@ def no_storage() -> Storage:
 
 
 def _reserve(folder: Path) -> int:
-    """A small disk has less to spare."""
+    """Bytes to leave free; less on a small disk."""
     try:
         state = os.statvfs(folder)
     except OSError:

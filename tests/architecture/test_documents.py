@@ -13,7 +13,7 @@ import pytest
 from docs import generate
 from domain.errors import RegistryError
 from entrypoints.cli import command_parser
-from entrypoints.http.responses.errors import SANIC_CODES, status_of_class
+from entrypoints.http.responses.error_responses import SANIC_CODES, status_of_class
 from entrypoints.settings.sources import KNOWN_NAMES
 from entrypoints.version import NAME, VERSION
 from tests.architecture.sources import PACKAGES, ROOT, files, parsed

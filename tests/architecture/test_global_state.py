@@ -9,10 +9,10 @@ KNOWN = {
     "entrypoints/wiring/storage.py: ACTING.number",
     # Settings of a library that have no other place, set before it starts.
     "entrypoints/http/app.py: Http.HEADER_CEILING",
-    "entrypoints/server/logs.py: logging.logThreads",
-    "entrypoints/server/logs.py: logging.logProcesses",
-    "entrypoints/server/logs.py: logging.logMultiprocessing",
-    "entrypoints/server/run.py: Sanic.start_method",
+    "entrypoints/server/logging_setup.py: logging.logThreads",
+    "entrypoints/server/logging_setup.py: logging.logProcesses",
+    "entrypoints/server/logging_setup.py: logging.logMultiprocessing",
+    "entrypoints/server/serve.py: Sanic.start_method",
     # Bounded memories of pure functions.
     "domain/client_network.py: lru_cache of client_network",
     "domain/documents.py: lru_cache of _outline",

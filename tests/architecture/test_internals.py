@@ -34,12 +34,12 @@ from sanic.worker.serve import worker_serve
 
 from tests.architecture.sources import PACKAGES, ROOT, files, name_of, parsed
 
-FRAMING = "entrypoints/http/connection/framing.py"
-PROTOCOL = "entrypoints/http/connection/protocol.py"
+FRAMING = "entrypoints/http/connection/request_parser.py"
+PROTOCOL = "entrypoints/http/connection/connection_protocol.py"
 KERNEL_COPY = "entrypoints/http/delivery/kernel_copy.py"
 RESPONSE_CACHE = "entrypoints/http/responses/response_cache.py"
 APP = "entrypoints/http/app.py"
-RUN = "entrypoints/server/run.py"
+RUN = "entrypoints/server/serve.py"
 WORKERS = "entrypoints/server/workers.py"
 CONNECTIONS = "adapters/upstream/connections.py"
 BODIES = "adapters/upstream/bodies.py"
@@ -229,9 +229,9 @@ TYPES_ONLY = {"entrypoints/cli.py: _SubParsersAction"}
 
 
 def _foreign_private_names(tree: ast.AST) -> Iterator[str]:
-    """Private attributes of an object other than `self`."""
+    """Private attributes of an object other than `self`. Those of named tuples are public."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr) and not hasattr(Internal, node.attr):
             owner = ast.unparse(node.value)
             if owner not in {"self", "cls", "os"}:
                 yield node.attr

@@ -4,7 +4,7 @@ import pytest
 
 from domain import errors
 from domain.errors import RegistryError
-from entrypoints.http.responses.errors import STATUSES, status_of
+from entrypoints.http.responses.error_responses import STATUSES, status_of
 
 # Written out, so that a new refusal has to be thought about: which status makes every client do the right thing?
 EXPECTED = {

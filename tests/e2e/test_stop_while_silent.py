@@ -91,7 +91,7 @@ ODD_SERVICE = """
 import asyncio, sys, time
 import sanic.server.runners as runners
 from entrypoints.cli import main
-from entrypoints.http.part_sets import PartSets
+from entrypoints.http.runtime import Runtimes
 
 set_up = runners._setup_system_signals
 
@@ -99,13 +99,13 @@ def set_up_later(*arguments):
     time.sleep(2)
     set_up(*arguments)
 
-async def never_close(part_sets):
+async def never_close(runtimepart_sets):
     await asyncio.Event().wait()
 
 if "slow start" in sys.argv:
     runners._setup_system_signals = set_up_later
 if "endless close" in sys.argv:
-    PartSets.close = never_close
+    Runtimes.close = never_close
 sys.exit(main(["serve"]))
 """
 
@@ -137,7 +137,7 @@ def test_workers_that_do_not_end_are_killed(upstream: FaultyUpstream, tmp_path: 
         assert process.wait(60) == 0
         assert session_pids(process.pid) == []
         errors = [line for line in process.settled_lines() if '"ERROR"' in line]
-        assert ["did not end within SHUTDOWN_GRACE and 10 more seconds" in line for line in errors] == [True]
+        assert ["did not end within SHUTDOWN_GRACE and 10 seconds" in line for line in errors] == [True]
 
 
 @pytest.mark.parametrize("grace", ["0", "1"])

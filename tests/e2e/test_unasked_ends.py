@@ -163,7 +163,7 @@ def ends_with_one_line(mirror: Cached) -> None:
     assert "Traceback" not in main.log.read_text()
     (line,) = mirror.complaints()
     assert "the helper process" in line
-    assert "the service ends with status 1, to be started again" in line
+    assert "the service exits with status 1 so that it is restarted" in line
 
 
 def test_without_its_helper_the_service_ends_with_one_line_and_a_status_to_be_started_again(mirror: Cached) -> None:

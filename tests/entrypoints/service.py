@@ -123,7 +123,7 @@ class Service:
 
     @property
     def parts(self) -> Any:
-        return self.client.app.ctx.part_sets.current.parts
+        return self.client.app.ctx.runtimes.current.container
 
     async def get(self, path: str, headers: Headers | None = None) -> Any:
         return await self.client.get(path, headers=headers)

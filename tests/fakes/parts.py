@@ -13,7 +13,7 @@ from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.settings import Settings, UpstreamSettings
 from entrypoints.settings.sources import build_settings
-from entrypoints.wiring.container import Container, _mirror_callers, close_parts, make_counters
+from entrypoints.wiring.container import Container, _mirror_callers, close_container, make_counters
 from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
@@ -84,14 +84,14 @@ def container_of(
 def opening(
     upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Callable[[Settings], AbstractAsyncContextManager[Container]]:
-    """What create_app takes as `open_parts`."""
+    """What create_app takes as `container_factory`."""
 
     @asynccontextmanager
-    async def open_parts(settings: Settings, row: int = 0) -> AsyncIterator[Container]:
+    async def container_factory(settings: Settings, worker: int = 0) -> AsyncIterator[Container]:
         container = container_of(settings, upstream, clock, storage)
         try:
             yield container
         finally:
-            await close_parts(container)
+            await close_container(container)
 
-    return open_parts
+    return container_factory

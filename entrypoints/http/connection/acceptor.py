@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import partial
 
 from domain.client_network import client_network
-from entrypoints.http.connection.connections import Connection, ConnectionTable
-from entrypoints.http.connection.protocol import MirrorProtocol
+from entrypoints.http.connection.connection_protocol import MirrorProtocol
+from entrypoints.http.connection.connection_table import Connection, ConnectionTable
 
 _LOG = logging.getLogger("docker_image_proxy")
 

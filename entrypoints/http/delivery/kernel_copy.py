@@ -211,5 +211,5 @@ def _threads_of(app: Sanic[Any, Any]) -> CopyThreads:
     """Made when first needed, in the worker, for threads do not survive a fork; ended with the worker's parts."""
     if not hasattr(app.ctx, "copy_threads"):
         app.ctx.copy_threads = CopyThreads()
-        app.ctx.opened.callback(app.ctx.copy_threads.close)
+        app.ctx.resources.callback(app.ctx.copy_threads.close)
     return cast("CopyThreads", app.ctx.copy_threads)

@@ -1,9 +1,9 @@
-"""ResponseCache: the same request again, answered with the same bytes, without being understood anew.
+"""ResponseCache: repeats a response for a request with exactly the same bytes, without processing the request again.
 
-A mirror is asked for the same few manifests by the same clients, byte for byte, thousands of times. To take such a
-request apart, find that its token is good and its tag fresh, and print the same headers again costs several times
-what all of Sanic costs. So the finished answer is kept, under the whole head of the request: method, path, token,
-what is accepted, everything. It is good as long as everything is that it came from: the application says until when.
+The same clients request the same few manifests thousands of times, byte for byte. To parse such a request, verify its
+token, check that its tag is fresh and format the same headers costs several times as much as all of Sanic. So complete
+responses are kept, and their key is the whole head of the request: method, path, token, Accept and all other fields. A
+response is valid as long as everything is valid that it was made from; the application returns that time.
 """
 
 import time
@@ -25,31 +25,31 @@ from domain.events import BytesDelivered, ContentAsked, Event
 from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
-from entrypoints.http.access_log import Sent
-from entrypoints.http.connection.framing import has_body
+from entrypoints.http.access_log import BodyOutcome
+from entrypoints.http.connection.request_parser import has_body
 
 _MEMORY = 16 * 1024 * 1024
 """Bytes in each worker."""
 _LONGEST_SECONDS = 5.0
-"""Then it is looked again whether another worker has met a refusal, or an operator purged the image."""
+"""Then the request is processed again: another worker may have met a refusal, or an operator purged the image."""
 
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """One answer as it goes over the wire, and what the log and the counters are to know of it. `record` holds the
-    account that it was given to, if it was one, and its stamp when its token was checked.
+    """A response as it is written to the connection, with its data for the access log and the metrics. `record` has the
+    account, if there is one, and the stamp of the account when its token was verified.
     """
 
     wire: bytes
     status: int
     good_until: float
-    sent: Sent
+    outcome: BodyOutcome
     record: RequestRecord
     events: tuple[Event, ...]
 
 
 class ResponseCache:
-    """Bounded; whatever is not asked for makes room."""
+    """An LRU cache with a limit in bytes."""
 
     def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy) -> None:
         self._clock = clock
@@ -61,13 +61,13 @@ class ResponseCache:
         answer = self._answers.get(request.head)
         if answer is None or self._clock.now() >= answer.good_until:
             return None
-        # An account that is removed is nobody's at once, and not when its last answer has become cold.
+        # A removed account loses access at once, not when its last response expires.
         return answer if self._stamp(answer.record.account) == answer.record.account_stamp else None
 
     def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
-        """Called when the answer is complete. Nothing is kept of a connection that ends with it, nor for a password,
-        whether it was checked here or upstream: whoever guesses passwords would be told at once, and as often as he
-        likes, which one is right, past all that slows him (LoginAttempts).
+        """Store a complete response. Not stored: the last response of a connection, and responses to requests with a
+        password, whether it was checked here or upstream. A cached response to the right password would tell an
+        attacker at once that it is right, without the delays of LoginAttempts.
         """
         stream = cast("Http", request.stream)
         if not stream.keep_alive or stream.request_body or good_until <= self._clock.now():
@@ -82,13 +82,13 @@ class ResponseCache:
         if account and not stamp:
             return
         record = RequestRecord(account, stamp)
-        answer = CachedResponse(wire, response.status, until, Sent(len(body)), record, events)
+        answer = CachedResponse(wire, response.status, until, BodyOutcome(len(body)), record, events)
         self._answers.put(request.head, answer, len(request.head) + len(wire))
 
     def _stamp(self, account: str | None) -> str:
         return self._accounts.stamp(account) if account else ""
 
-    def counted(self, answer: CachedResponse) -> None:
+    def emit_events(self, answer: CachedResponse) -> None:
         for event in answer.events:
             self._events.emit(event)
 
@@ -99,25 +99,25 @@ def _headers(response: HTTPResponse) -> Iterator[tuple[bytes, bytes]]:
 
 
 class CachingSanic(Sanic[Any, Any]):
-    """Sanic, but for requests whose answer is at hand: those pass neither router nor middleware."""
+    """Sanic with a ResponseCache: a request with a cached response skips the router and the middleware."""
 
     async def handle_request(self, request: Request[Any, Any]) -> None:  # no cov
-        part_set = self.ctx.part_sets.current
-        response_cache: ResponseCache = part_set.response_cache
+        runtime = self.ctx.runtimes.current
+        response_cache: ResponseCache = runtime.response_cache
         stream = cast("Http", request.stream)
-        # A body is read before its request is answered: the next request begins behind it.
+        # A request body must be read before the response: the next request begins after it.
         answer = response_cache.find(request) if not self.ctx.is_stopping and not has_body(stream) else None
         if answer is None:
-            # What the settings say stays the same for this request, whatever is reloaded meanwhile.
-            request.ctx.part_set = part_set
-            part_set.enter()
+            # A reload during the request does not change its runtime.
+            request.ctx.runtime = runtime
+            runtime.enter()
             try:
                 await super().handle_request(request)
             finally:
-                part_set.leave()
+                runtime.leave()
             return
         stream.stage = Stage.IDLE
-        await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream does when an answer is complete
-        response_cache.counted(answer)
+        await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
+        response_cache.emit_events(answer)
         seconds = time.perf_counter() - (stream.perft0 or 0.0)
-        access_log.write(request, answer.status, answer.sent, seconds, answer.record)
+        access_log.write(request, answer.status, answer.outcome, seconds, answer.record)

@@ -22,12 +22,12 @@ async def readyz(request: Request) -> HTTPResponse:
 
     One that is down is no reason to take the others from their clients.
     """
-    parts: Container = request.ctx.part_set.parts
-    upstreams = parts.upstreams().upstreams
-    statuses = await asyncio.gather(*map(parts.report_status(), upstreams))
+    container: Container = request.ctx.runtime.container
+    upstreams = container.upstreams().upstreams
+    statuses = await asyncio.gather(*map(container.report_status(), upstreams))
     is_ready = any(status.reachable for status in statuses)
     shown = [
-        _shown(upstream, status, parts.allowances().shown(upstream))
+        _shown(upstream, status, container.allowances().shown(upstream))
         for upstream, status in zip(upstreams, statuses, strict=True)
     ]
     return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
@@ -46,8 +46,8 @@ def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | No
 
 async def metrics(request: Request) -> HTTPResponse:
     """Sums over all workers, whichever answers; no names of repositories or accounts."""
-    parts: Container = request.ctx.part_set.parts
-    content, media_type = parts.metrics().render()
+    container: Container = request.ctx.runtime.container
+    content, media_type = container.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
 
 

@@ -13,9 +13,23 @@ from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
 from domain.upstreams import Naming
 from domain.warning_headers import bounded_warnings
-from entrypoints.http.delivery.deliver import deliver
-from entrypoints.http.requests.paths import BlobPath, ManifestPath, PullPath, ReferrersPath, TagsPath, parse_pull_path
-from entrypoints.http.requests.queries import accept_lines, known_digests, link_to, namespace_of, paging, passed_on
+from entrypoints.http.delivery.body_delivery import deliver
+from entrypoints.http.requests.pull_paths import (
+    BlobPath,
+    ManifestPath,
+    PullPath,
+    ReferrersPath,
+    TagsPath,
+    parse_pull_path,
+)
+from entrypoints.http.requests.request_parameters import (
+    accept_lines,
+    known_digests,
+    link_to,
+    namespace_of,
+    paging,
+    passed_on,
+)
 from entrypoints.http.responses.byte_ranges import body_of, content_range
 from entrypoints.wiring.container import Container
 
@@ -24,7 +38,7 @@ READ = ("GET", "HEAD")
 
 def client_address(request: Request) -> str:
     """Also noted for the queue before an upstream, in which clients take turns."""
-    address: str = request.ctx.part_set.proxies.client_of(request)
+    address: str = request.ctx.runtime.proxies.client_of(request)
     current_record().client = address
     return address
 
@@ -36,21 +50,21 @@ def caller_of(request: Request) -> Caller:
     lines = passed_on("Authorization", request.headers.getall("authorization", []))
     if len(lines) > 1:
         raise RequestInvalid("the request carries several Authorization headers")
-    authorization, part_set = parse_authorization(lines[0] if lines else None), request.ctx.part_set
-    return Caller(authorization, part_set.realm.of(request), client_address(request))
+    authorization, runtime = parse_authorization(lines[0] if lines else None), request.ctx.runtime
+    return Caller(authorization, runtime.realm.of(request), client_address(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
-    parts: Container = request.ctx.part_set.parts
-    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
-    await parts.answer_ping()(caller_of(request), upstream)
+    container: Container = request.ctx.runtime.container
+    upstream = container.upstreams().upstream_of(naming_of(request, prefix))
+    await container.answer_ping()(caller_of(request), upstream)
     return _answer(200, "application/json", b"{}")
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
-    parts: Container = request.ctx.part_set.parts
-    upstream = parts.upstreams().upstream_of(naming_of(request, prefix))
-    listing = await parts.listings().repositories(caller_of(request), upstream, paging(request))
+    container: Container = request.ctx.runtime.container
+    upstream = container.upstreams().upstream_of(naming_of(request, prefix))
+    listing = await container.listings().repositories(caller_of(request), upstream, paging(request))
     return _listing_answer(request, _base(prefix) + "_catalog", listing)
 
 
@@ -69,9 +83,9 @@ def naming_of(request: Request, prefix: str | None = None) -> Naming:
     """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
     Host that is none.
     """
-    naming = Naming(prefix, namespace_of(request), request.ctx.part_set.realm.host_of(request))
-    parts: Container = request.ctx.part_set.parts
-    parts.upstreams().upstream_of(naming)
+    naming = Naming(prefix, namespace_of(request), request.ctx.runtime.realm.host_of(request))
+    container: Container = request.ctx.runtime.container
+    container.upstreams().upstream_of(naming)
     request.ctx.namespace = naming.namespace
     return naming
 
@@ -82,12 +96,12 @@ def _base(prefix: str | None) -> str:
 
 
 async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTTPResponse:
-    parts: Container = request.ctx.part_set.parts
+    container: Container = request.ctx.runtime.container
     known = known_digests(request)
     query = ManifestQuery(
         path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, naming
     )
-    answer = await parts.pull_manifest()(caller_of(request), query)
+    answer = await container.pull_manifest()(caller_of(request), query)
     request.ctx.is_content = True
     if "*" in known or str(answer.digest) in known:
         return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
@@ -106,12 +120,12 @@ def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
 
 
 async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
-    parts: Container = request.ctx.part_set.parts
+    container: Container = request.ctx.runtime.container
     known = bool(known_digests(request) & {"*", str(path.digest)})
     ranges = _byte_ranges(request, path)
     one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
     query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, naming, several)
-    async with parts.pull_blob().open(caller_of(request), query) as blob:
+    async with container.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
         if known:
@@ -144,7 +158,7 @@ def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
 
 
 async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
-    browse = request.ctx.part_set.parts.listings()
+    browse = request.ctx.runtime.container.listings()
     caller = caller_of(request)
     if isinstance(path, TagsPath):
         listing = await browse.tags(caller, path.name, paging(request), naming)

@@ -20,11 +20,11 @@ async def ping_v1(_: Request) -> HTTPResponse:
 
 
 async def search(request: Request) -> HTTPResponse:
-    parts: Container = request.ctx.part_set.parts
+    container: Container = request.ctx.runtime.container
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")
-    results = await parts.search()(caller_of(request), term, _limit(request), naming_of(request))
+    results = await container.search()(caller_of(request), term, _limit(request), naming_of(request))
     document = {
         "query": term,
         "num_results": len(results),

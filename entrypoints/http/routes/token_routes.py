@@ -17,7 +17,7 @@ from domain.challenge import Challenge
 from domain.documents import print_json
 from domain.errors import CredentialsRefused
 from domain.tokens import IssuedToken
-from entrypoints.http.responses.errors import error_body
+from entrypoints.http.responses.error_responses import error_body
 from entrypoints.http.routes.pull_routes import caller_of, client_address, naming_of
 from entrypoints.wiring.container import Container
 
@@ -52,7 +52,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
             InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
         )
         response.headers["WWW-Authenticate"] = str(
-            Challenge.of("Basic", realm=request.ctx.part_set.settings.self_auth_service)
+            Challenge.of("Basic", realm=request.ctx.runtime.settings.self_auth_service)
         )
         return response
     except OAuth2Error as error:
@@ -61,8 +61,8 @@ async def token_by_post(request: Request) -> HTTPResponse:
 
 
 async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
-    parts: Container = request.ctx.part_set.parts
-    return await parts.grant_token()(replace(query, naming=naming_of(request)))
+    container: Container = request.ctx.runtime.container
+    return await container.grant_token()(replace(query, naming=naming_of(request)))
 
 
 def _form_query(request: Request) -> TokenQuery:

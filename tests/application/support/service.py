@@ -17,7 +17,7 @@ from domain.authorization import encode_basic, parse_authorization
 from domain.digest import Digest
 from domain.events import Event
 from domain.names import Reference, RepositoryName
-from entrypoints.wiring.container import close_parts
+from entrypoints.wiring.container import close_container
 from entrypoints.wiring.storage import Storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.parts import container_of, settings_of
@@ -81,7 +81,7 @@ class Service:
         try:
             return await action
         finally:
-            await close_parts(self.parts)
+            await close_container(self.parts)
             self._steps.is_closed = False  # another run may follow
 
     @property

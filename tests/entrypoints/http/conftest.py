@@ -22,8 +22,8 @@ from adapters.storage.threads import Threads
 from application.ports.content import ContentPart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
-from entrypoints.http.delivery.deliver import deliver
-from entrypoints.http.responses.errors import error_response
+from entrypoints.http.delivery.body_delivery import deliver
+from entrypoints.http.responses.error_responses import error_response
 from tests.entrypoints.service import Wire
 
 _NUMBERS = count()  # Sanic refuses a second application of the same name
@@ -158,7 +158,7 @@ def _application(silence: float) -> Sanic[Any, Any]:
     """What delivery needs of the service's own application."""
     app = Sanic(f"files_{next(_NUMBERS)}", configure_logging=False)
     app.config.update({"ACCESS_LOG": False, "MOTD": False, "TOUCHUP": False, "RESPONSE_TIMEOUT": silence})
-    app.ctx.opened, app.ctx.is_stopping = AsyncExitStack(), False
+    app.ctx.resources, app.ctx.is_stopping = AsyncExitStack(), False
     app.register_middleware(access_log.begin, "request")
     app.register_middleware(access_log.end, "response")
     app.error_handler.add(RegistryError, lambda _, error: error_response(error, "service"))
@@ -206,7 +206,7 @@ def serve_files(
 
     async def stop(client: Any) -> None:
         await client.close()
-        await client.app.ctx.opened.aclose()
+        await client.app.ctx.resources.aclose()
 
     yield started
     for client in running:

@@ -49,7 +49,7 @@ async def test_parts_open_once_and_close(start: Start, upstream: FakeUpstream) -
     seen: list[str] = []
 
     @asynccontextmanager
-    async def parts(settings: Settings, row: int) -> AsyncIterator[Container]:
+    async def parts(settings: Settings, worker: int) -> AsyncIterator[Container]:
         seen.append("open")
         yield container_of(settings, upstream)
         seen.append("closed")

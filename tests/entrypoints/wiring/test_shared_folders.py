@@ -144,7 +144,7 @@ def test_a_folder_of_another_user_counts_as_one_that_others_can_write_to(load: L
 # What is imported late is imported before the user changes: Python itself may lie where only root can read.
 COMMAND = """
 import concurrent.futures.thread, encodings.idna, encodings.punycode, os, sys
-import entrypoints.commands.cache, rich.cells
+import entrypoints.commands.cache_commands, rich.cells
 from entrypoints.cli import main
 os.environ["CACHE_DIR"] = sys.argv[1]
 if sys.argv[2] != "0":

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from entrypoints.http.connection.acceptor import Acceptor
-from entrypoints.http.connection.connections import Connection, ConnectionTable, Limits
+from entrypoints.http.connection.connection_table import Connection, ConnectionLimits, ConnectionTable
 
 
 class Recorded(asyncio.Protocol):
@@ -61,7 +61,7 @@ async def _accepted_and_ended(end: Callable[[Acceptor, Recorded], None], steps: 
         made.append(Recorded(connection))
         return made[0]
 
-    table = ConnectionTable(lambda: Limits(60.0, 10, 10))
+    table = ConnectionTable(lambda: ConnectionLimits(60.0, 10, 10))
     with socket.create_server(("127.0.0.1", 0)) as listening, closing(socket.socket()) as client:
         acceptor = Acceptor([listening], table, make, is_exempt=lambda _: False)  # type: ignore[arg-type]
         client.connect(listening.getsockname())

@@ -36,7 +36,7 @@ class Hot:
 
     def __init__(self, service: Service, clock: StoppedClock) -> None:
         self.service, self.clock = service, clock
-        self.answers = service.client.app.ctx.part_sets.current.response_cache
+        self.answers = service.client.app.ctx.runtimes.current.response_cache
         self.found: list[bool] = []
         find = self.answers.find
 

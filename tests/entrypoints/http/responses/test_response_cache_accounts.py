@@ -33,7 +33,7 @@ async def test_a_changed_account_ends_its_answers(
     login = basic("alice", "right")
     scope = "repository:team/app:pull"
     authorization = f"Bearer {await service.token(scope, login)}" if by_token else login
-    hot, found = service.client.app.ctx.part_sets.current.response_cache, []
+    hot, found = service.client.app.ctx.runtimes.current.response_cache, []
     find = hot.find
     hot.find = lambda request: found.append(find(request)) or found[-1]
     request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: {authorization}"
@@ -73,7 +73,7 @@ async def test_an_answer_is_not_kept_for_an_account_that_changed_while_it_was_ma
     token = await service.token("repository:team/app:pull", basic("alice", "right"))
     request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: Bearer {token}"
     assert (await service.ask(request)).status == 200
-    hot, kept = service.client.app.ctx.part_sets.current.response_cache, []
+    hot, kept = service.client.app.ctx.runtimes.current.response_cache, []
     keep = hot.keep
 
     def keep_after_a_change(*answer: object) -> None:

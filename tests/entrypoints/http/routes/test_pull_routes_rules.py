@@ -116,7 +116,7 @@ async def test_answer_at_hand_is_the_callers_for_whom_it_was_made(start: Start, 
     alice, bob = [f"Bearer {await service.token('repository:secret/app:pull', one)}" for one in (ALICE, BOB)]
     for _ in range(3):
         assert (await service.get(path, {"Authorization": alice})).status_code == 200
-    assert service.client.app.ctx.part_sets.current.response_cache._answers._entries
+    assert service.client.app.ctx.runtimes.current.response_cache._answers._entries
     upstream.asked.clear()
     assert (await service.get(path, {"Authorization": bob})).status_code == 403
     assert (await service.get(path)).status_code == 401

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from domain.digest import Digest
-from entrypoints.http.part_sets import PartSets
+from entrypoints.http.runtime import Runtimes
 from entrypoints.server.reload import apply_settings
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container
@@ -30,7 +30,7 @@ def accounts(*logins: str) -> str:
 
 
 class Opened:
-    """Plays `open_parts`: the parts are real, and it is known which of them have been closed."""
+    """Plays `container_factory`: the parts are real, and it is known which of them have been closed."""
 
     def __init__(self, upstream: FakeUpstream) -> None:
         self._open = opening(upstream, StoppedClock())
@@ -39,7 +39,7 @@ class Opened:
         self.fault: Exception | None = None
 
     @asynccontextmanager
-    async def __call__(self, settings: Settings, row: int = 0) -> AsyncIterator[Container]:
+    async def __call__(self, settings: Settings, worker: int = 0) -> AsyncIterator[Container]:
         if self.fault:
             raise self.fault
         async with self._open(settings) as parts:
@@ -70,54 +70,54 @@ class TestCounting:
     """Without a server: requests as they are counted."""
 
     async def test_parts_are_closed_when_their_last_request_has_ended(self, opened: Opened) -> None:
-        part_sets = PartSets(opened)
-        await part_sets.begin(settings_of())
-        first = part_sets.current
+        runtimes = Runtimes(opened)
+        await runtimes.begin(settings_of())
+        first = runtimes.current
         for _ in range(3):
             first.enter()
         first.leave()
-        upkeep = first.parts.upkeep()._task
-        await part_sets.replace(settings_of(tag_ttl=5))
-        assert part_sets.current.settings.tag_ttl == 5
+        upkeep = first.container.upkeep()._task
+        await runtimes.replace(settings_of(tag_ttl=5))
+        assert runtimes.current.settings.tag_ttl == 5
         await until(upkeep.done)
         first.leave()
         await turns()
-        assert (opened.closed, len(part_sets._retiring)) == ([], 1)
+        assert (opened.closed, len(runtimes._retiring)) == ([], 1)
         first.leave()
-        await until(lambda: not part_sets._retiring)
-        assert opened.closed == [first.parts]
-        await part_sets.close()
+        await until(lambda: not runtimes._retiring)
+        assert opened.closed == [first.container]
+        await runtimes.close()
         assert opened.closed == opened.opened
 
     async def test_parts_that_nobody_uses_are_closed_at_once(self, opened: Opened) -> None:
-        part_sets = PartSets(opened)
-        await part_sets.begin(settings_of())
+        runtimes = Runtimes(opened)
+        await runtimes.begin(settings_of())
         for _ in range(20):
-            await part_sets.replace(settings_of())
-        await until(lambda: not part_sets._retiring)
+            await runtimes.replace(settings_of())
+        await until(lambda: not runtimes._retiring)
         assert opened.closed == opened.opened[:-1]
-        await part_sets.close()
+        await runtimes.close()
 
     async def test_what_cannot_be_opened_leaves_the_old_in_place(self, opened: Opened) -> None:
-        part_sets = PartSets(opened)
-        await part_sets.begin(settings_of())
-        first = part_sets.current
+        runtimes = Runtimes(opened)
+        await runtimes.begin(settings_of())
+        first = runtimes.current
         opened.fault = OSError("no")
         with pytest.raises(OSError, match="no"):
-            await part_sets.replace(settings_of())
-        assert part_sets.current is first
+            await runtimes.replace(settings_of())
+        assert runtimes.current is first
         await turns()
-        assert (opened.closed, len(part_sets._retiring)) == ([], 0)
-        await part_sets.close()
+        assert (opened.closed, len(runtimes._retiring)) == ([], 0)
+        await runtimes.close()
 
     async def test_the_end_of_the_worker_waits_for_no_request(self, opened: Opened) -> None:
-        part_sets = PartSets(opened)
-        await part_sets.begin(settings_of())
-        part_sets.current.enter()
-        await part_sets.replace(settings_of())
-        part_sets.current.enter()
+        runtimes = Runtimes(opened)
+        await runtimes.begin(settings_of())
+        runtimes.current.enter()
+        await runtimes.replace(settings_of())
+        runtimes.current.enter()
         async with asyncio.timeout(10):
-            await part_sets.close()
+            await runtimes.close()
         assert opened.closed == opened.opened
 
 
@@ -125,8 +125,8 @@ async def reload(service: Service, **settings: object) -> None:
     await apply_settings(service.client.app, settings_of(**settings))
 
 
-def generations_of(service: Service) -> PartSets:
-    found: PartSets = service.client.app.ctx.part_sets
+def generations_of(service: Service) -> Runtimes:
+    found: Runtimes = service.client.app.ctx.runtimes
     return found
 
 

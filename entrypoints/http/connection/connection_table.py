@@ -28,7 +28,7 @@ def close_if_stopping(request: Request) -> None:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ConnectionLimits:
     """`timeout` is in seconds, for a request head and again for its body; `connections` counts all connections of the
     worker, `waiting` those of one client address that wait for a head or a body.
     """
@@ -38,7 +38,7 @@ class Limits:
     waiting: int
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """WAITING for a TLS handshake, a request head or a body; IDLE between two requests; BUSY with a request or its
     response; CLOSING: aborted if it is not gone soon.
     """
@@ -59,7 +59,7 @@ class Connection:
     def __init__(self, table: "ConnectionTable", address: str | None) -> None:
         self._table = table
         self.address = address
-        self.state = State.WAITING
+        self.state = ConnectionState.WAITING
         self.since = 0.0
         self.expire: Callable[[], None] = _do_nothing
         self.abort: Callable[[], None] = _do_nothing
@@ -68,22 +68,22 @@ class Connection:
         """Bytes of a head or a body are wanted. The time runs from the first call to `busy`, however many bytes come
         in between.
         """
-        if self.state is State.IDLE or self.state is State.BUSY:
-            self._table.move(self, State.WAITING)
+        if self.state is ConnectionState.IDLE or self.state is ConnectionState.BUSY:
+            self._table.move(self, ConnectionState.WAITING)
 
     def busy(self) -> None:
         """The head, or the body, is there."""
-        if self.state is State.IDLE or self.state is State.WAITING:
-            self._table.move(self, State.BUSY)
+        if self.state is ConnectionState.IDLE or self.state is ConnectionState.WAITING:
+            self._table.move(self, ConnectionState.BUSY)
 
     def idle(self) -> None:
         """The response has been sent, and nothing of another request has come."""
-        if self.state is State.BUSY:
-            self._table.move(self, State.IDLE)
+        if self.state is ConnectionState.BUSY:
+            self._table.move(self, ConnectionState.IDLE)
 
     def closing(self) -> None:
-        if self.state is not State.CLOSING:
-            self._table.move(self, State.CLOSING)
+        if self.state is not ConnectionState.CLOSING:
+            self._table.move(self, ConnectionState.CLOSING)
 
     def closed(self) -> None:
         self._table.remove(self)
@@ -96,12 +96,12 @@ class ConnectionTable:
     and so may one that is between two requests: those are the first to be closed where the worker needs room.
     """
 
-    def __init__(self, limits: Callable[[], Limits], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: Callable[[], ConnectionLimits], clock: Callable[[], float] = time.monotonic) -> None:
         self.closed: Callable[[], None] = _do_nothing
         self._limits = limits
         self._clock = clock
         # Each in the order in which they came into their state: the oldest is the first.
-        self._states: dict[State, dict[Connection, None]] = {state: {} for state in State}
+        self._states: dict[ConnectionState, dict[Connection, None]] = {state: {} for state in ConnectionState}
         self._waiting_of: dict[str, dict[Connection, None]] = {}
         self._logged: dict[str, float] = {}
 
@@ -115,10 +115,10 @@ class ConnectionTable:
     def open(self, address: str | None) -> Connection:
         """A connection was accepted. `address` is what it counts for, None where it counts for none."""
         connection = Connection(self, address)
-        self._enter(connection, State.WAITING)
+        self._enter(connection, ConnectionState.WAITING)
         return connection
 
-    def move(self, connection: Connection, state: State) -> None:
+    def move(self, connection: Connection, state: ConnectionState) -> None:
         self._leave(connection)
         self._enter(connection, state)
 
@@ -139,10 +139,10 @@ class ConnectionTable:
     def look(self) -> None:
         """Called a few times a second: closes what has been waited for too long."""
         now, limits = self._clock(), self._limits()
-        for connection in self._older(State.WAITING, now - limits.timeout):
+        for connection in self._older(ConnectionState.WAITING, now - limits.timeout):
             connection.closing()
             connection.expire()
-        for connection in self._older(State.CLOSING, now - CLOSING_SECONDS):
+        for connection in self._older(ConnectionState.CLOSING, now - CLOSING_SECONDS):
             connection.abort()
         for address, waiting in list(self._waiting_of.items()):
             surplus = len(waiting) - limits.waiting
@@ -168,16 +168,16 @@ class ConnectionTable:
         for waiting in self._waiting_of.values():
             if len(waiting) > limit:
                 return next(iter(waiting))
-        if idle := self._states[State.IDLE]:
+        if idle := self._states[ConnectionState.IDLE]:
             return next(iter(idle))
-        oldest = next(iter(self._states[State.WAITING]), None)
+        oldest = next(iter(self._states[ConnectionState.WAITING]), None)
         return oldest if oldest and self._clock() - oldest.since >= PATIENCE else None
 
     def _close(self, connection: Connection) -> None:
         connection.closing()
         connection.abort()
 
-    def _older(self, state: State, since: float) -> list[Connection]:
+    def _older(self, state: ConnectionState, since: float) -> list[Connection]:
         found = []
         for connection in self._states[state]:
             if connection.since > since:
@@ -185,15 +185,15 @@ class ConnectionTable:
             found.append(connection)
         return found
 
-    def _enter(self, connection: Connection, state: State) -> None:
+    def _enter(self, connection: Connection, state: ConnectionState) -> None:
         connection.state, connection.since = state, self._clock()
         self._states[state][connection] = None
-        if state is State.WAITING and connection.address:
+        if state is ConnectionState.WAITING and connection.address:
             self._waiting_of.setdefault(connection.address, {})[connection] = None
 
     def _leave(self, connection: Connection) -> None:
         del self._states[connection.state][connection]
-        if connection.state is State.WAITING and connection.address:
+        if connection.state is ConnectionState.WAITING and connection.address:
             waiting = self._waiting_of[connection.address]
             del waiting[connection]
             if not waiting:

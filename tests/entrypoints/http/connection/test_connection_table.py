@@ -2,12 +2,12 @@
 
 import pytest
 
-from entrypoints.http.connection.connections import (
+from entrypoints.http.connection.connection_table import (
     CLOSING_SECONDS,
     PATIENCE,
     Connection,
+    ConnectionLimits,
     ConnectionTable,
-    Limits,
 )
 
 TIMEOUT = 30.0
@@ -19,7 +19,7 @@ class Worker:
 
     def __init__(self, connections: int = 100, waiting: int = FEW) -> None:
         self.now = 1000.0
-        self.limits = Limits(TIMEOUT, connections, waiting)
+        self.limits = ConnectionLimits(TIMEOUT, connections, waiting)
         self.table = ConnectionTable(lambda: self.limits, lambda: self.now)
         self.told: list[str] = []
 

@@ -11,7 +11,7 @@ from sanic import Request
 from sanic.compat import Header
 
 from domain.errors import PaginationInvalid, RequestInvalid
-from entrypoints.http.requests.queries import accept_lines, known_digests, link_to, paging
+from entrypoints.http.requests.request_parameters import accept_lines, known_digests, link_to, paging
 
 
 def _asked(query: str = "") -> Request[Any, Any]:

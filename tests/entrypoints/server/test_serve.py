@@ -1,6 +1,6 @@
 """The line that says that the service has started."""
 
-from entrypoints.server.run import by_mode
+from entrypoints.server.start_line import by_mode
 
 
 def test_what_holds_for_several_upstreams_is_said_once() -> None:

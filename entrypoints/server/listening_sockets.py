@@ -1,4 +1,4 @@
-"""The sockets that the service listens on, and what the start line says of them."""
+"""The sockets that the service listens on."""
 
 import errno
 import ipaddress
@@ -14,9 +14,9 @@ _IPV6 = 6
 
 
 @dataclass(frozen=True)
-class Listening:
-    """`host` as it stands in an address; `families` says what of IPv4 and IPv6 is served where the host leaves that
-    open, else it is empty.
+class ListeningSockets:
+    """`host` is the host as it is written in a URL. `families` names the served address families if the host does not
+    already show them, else it is empty.
     """
 
     sockets: tuple[socket.socket, ...]
@@ -24,8 +24,8 @@ class Listening:
     families: str
 
     @property
-    def is_everywhere(self) -> bool:
-        """Whether every address of this machine is served, of one family at least."""
+    def is_on_all_addresses(self) -> bool:
+        """Whether the service listens on all addresses of this machine, of at least one family."""
         return any(_address_of(one).is_unspecified for one in self.sockets)
 
     def close(self) -> None:
@@ -33,22 +33,22 @@ class Listening:
             one.close()
 
 
-def listen(settings: Settings) -> Listening:
-    """Listen on every address that HOST means. `::` means all of IPv4 as well, where the system lets one socket serve
-    both families. Of a name's addresses, those that this machine does not have are left out.
+def listen(settings: Settings) -> ListeningSockets:
+    """Listen on every address of HOST. `::` includes all IPv4 addresses if the system allows one socket for both
+    families. If HOST is a name, addresses of it that this machine does not have are skipped.
 
-    Raises SettingsError where no address can be had, or where one is in use.
+    Raises SettingsError if no address remains, or if one of them is in use.
     """
     host = settings.host
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     try:
         sockets = _bound(host, settings.port)
-    except (OSError, ValueError) as error:  # of a name that can be none, Python's codec for names says so
+    except (OSError, ValueError) as error:  # ValueError: the name cannot be encoded for DNS
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
         raise SettingsError(message) from error
-    return Listening(sockets, f"[{host}]" if ":" in host else host, _families(host, sockets))
+    return ListeningSockets(sockets, f"[{host}]" if ":" in host else host, _families(host, sockets))
 
 
 def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
@@ -60,7 +60,7 @@ def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
         try:
             sockets.append(_bound_to(family, address))
         except OSError as error:
-            # A name may lead to an address of a family that this machine has not, as `localhost` often does to ::1.
+            # A name may have an address of a family that this machine does not use; `localhost` often has ::1.
             if not _is_missing(error):
                 for one in sockets:
                     one.close()

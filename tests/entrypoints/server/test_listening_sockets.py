@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from entrypoints.server.listening import listen
+from entrypoints.server.listening_sockets import listen
 from entrypoints.settings import SettingsError
 from tests.entrypoints.environment import Load
 
@@ -47,7 +47,7 @@ def test_a_name_of_both_families_is_served_on_both(load: Load) -> None:
     listening = listen(load(HOST=NAME, PORT=str(free_port())))
     try:
         assert [one.family for one in listening.sockets] == [socket.AF_INET6, socket.AF_INET]
-        assert (listening.host, listening.families, listening.is_everywhere) == (NAME, "::1 and 127.0.0.1", False)
+        assert (listening.host, listening.families, listening.is_on_all_addresses) == (NAME, "::1 and 127.0.0.1", False)
     finally:
         listening.close()
 
@@ -80,6 +80,6 @@ def test_where_no_socket_serves_both_families_ipv6_is_served_and_told(
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
     listening = listen(load(HOST="::", PORT=str(free_port())))
     try:
-        assert (listening.host, listening.families, listening.is_everywhere) == ("[::]", "IPv6 only", True)
+        assert (listening.host, listening.families, listening.is_on_all_addresses) == ("[::]", "IPv6 only", True)
     finally:
         listening.close()

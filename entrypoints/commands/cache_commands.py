@@ -12,7 +12,7 @@ from rich.table import Table
 
 from domain.errors import NameUnknown
 from domain.names import Tag
-from entrypoints.commands.image_names import parse_image
+from entrypoints.commands.command_input import parse_image
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
@@ -36,23 +36,23 @@ def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _run(settings: Settings, options: argparse.Namespace) -> int:
-    async with open_container(settings) as parts:
+    async with open_container(settings) as container:
         try:
-            return await _ACTIONS[options.command](parts, options)
+            return await _ACTIONS[options.command](container, options)
         except ValueError as error:
             print(f"{NAME}: {error}", file=sys.stderr)
             return _WRONG
 
 
-async def _stats(parts: Container, _: argparse.Namespace) -> int:
-    found = await parts.inspect_cache().statistics(parts.upstreams().upstreams)
-    settings: Settings = parts.settings()
+async def _stats(container: Container, _: argparse.Namespace) -> int:
+    found = await container.inspect_cache().statistics(container.upstreams().upstreams)
+    settings: Settings = container.settings()
     table = Table(box=None, show_header=False)
     table.add_row("folder", str(storage_folder(settings)))
-    for upstream in parts.upstreams().upstreams:
+    for upstream in container.upstreams().upstreams:
         table.add_row("upstream", upstream.url)
     table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")
-    table.add_row("bound", decimal(parts.room().bound))
+    table.add_row("bound", decimal(container.room().bound))
     table.add_row("being fetched", decimal(found.space.partial_blobs))
     table.add_row("free on the disk", decimal(found.space.free))
     table.add_row("tags", str(found.tags))
@@ -62,13 +62,13 @@ async def _stats(parts: Container, _: argparse.Namespace) -> int:
     return 0
 
 
-async def _ls(parts: Container, _: argparse.Namespace) -> int:
+async def _ls(container: Container, _: argparse.Namespace) -> int:
     table = Table(box=None)
     for name in ("IMAGE", "DIGEST", "HERE", "OF", "CHECKED"):
         table.add_column(name, justify="right" if name in {"HERE", "OF"} else "left", no_wrap=name != "IMAGE")
-    upstreams = parts.upstreams()
+    upstreams = container.upstreams()
     for upstream in upstreams.upstreams:
-        for entry in await parts.inspect_cache().tags(upstream):
+        for entry in await container.inspect_cache().tags(upstream):
             key = entry.cached_tag.key
             sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
             digest = str(entry.cached_tag.digest)[:19]
@@ -78,9 +78,9 @@ async def _ls(parts: Container, _: argparse.Namespace) -> int:
     return 0
 
 
-async def _verify(parts: Container, _: argparse.Namespace) -> int:
+async def _verify(container: Container, _: argparse.Namespace) -> int:
     right = wrong = 0
-    async for verdict in parts.inspect_cache().verify():
+    async for verdict in container.inspect_cache().verify():
         if verdict.is_right:
             right += 1
             continue
@@ -90,18 +90,18 @@ async def _verify(parts: Container, _: argparse.Namespace) -> int:
     return _TROUBLE if wrong else 0
 
 
-async def _purge(parts: Container, options: argparse.Namespace) -> int:
+async def _purge(container: Container, options: argparse.Namespace) -> int:
     name, reference = parse_image(options.image)
     if reference is not None and not isinstance(reference.target, Tag):
         raise ValueError("purge takes NAME or NAME:TAG")
     tag = reference.target if reference and isinstance(reference.target, Tag) else None
-    upstreams = parts.upstreams()
+    upstreams = container.upstreams()
     try:
         source = upstreams.source_of(name, upstreams.naming_of(name))
     except NameUnknown as error:
         print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
         return _TROUBLE
-    dropped = await parts.inspect_cache().purge(source, tag)
+    dropped = await container.inspect_cache().purge(source, tag)
     if not dropped:
         print(f"{NAME}: nothing of {options.image} is here", file=sys.stderr)
         return _TROUBLE
@@ -111,10 +111,10 @@ async def _purge(parts: Container, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _prune(parts: Container, options: argparse.Namespace) -> int:
+async def _prune(container: Container, options: argparse.Namespace) -> int:
     if options.older_than < 0:
         raise ValueError("--older-than takes a number of days, 0 or more")
-    dropped = await parts.inspect_cache().prune(options.older_than * _DAY)
+    dropped = await container.inspect_cache().prune(options.older_than * _DAY)
     print(f"{len(dropped)} dropped, {decimal(sum(one.size for one in dropped))}")
     return 0
 

@@ -10,9 +10,9 @@ from application.upkeep.warm import Image
 from domain.access import Credentials
 from domain.access_rules import AccessRules, Effect
 from domain.names import Reference, RepositoryName
-from entrypoints.commands.warm import _pull
+from entrypoints.commands.warm_command import _pull
 from entrypoints.settings import UpstreamSettings
-from entrypoints.wiring.container import Container, close_parts
+from entrypoints.wiring.container import Container, close_container
 from tests.entrypoints.service import basic
 from tests.fakes.parts import container_of, settings_of
 from tests.fakes.upstream import FakeUpstream
@@ -61,4 +61,4 @@ async def _warm(parts: Container, login: Credentials | None, name: RepositoryNam
     try:
         await _pull(parts, Image(name, Reference.parse("1")), login, Progress(disable=True))
     finally:
-        await close_parts(parts)
+        await close_container(parts)

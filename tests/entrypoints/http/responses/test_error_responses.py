@@ -17,7 +17,7 @@ from domain.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from entrypoints.http.responses.errors import error_response
+from entrypoints.http.responses.error_responses import error_response
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import WireAnswer, basic
 from tests.fakes.upstream import FakeUpstream

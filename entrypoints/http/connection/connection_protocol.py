@@ -8,9 +8,9 @@ from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from entrypoints.http.connection.connections import Connection
-from entrypoints.http.connection.framing import StrictHttp
-from entrypoints.http.responses.errors import error_body
+from entrypoints.http.connection.connection_table import Connection
+from entrypoints.http.connection.request_parser import StrictHttp
+from entrypoints.http.responses.error_responses import error_body
 
 _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a handshake record, of any version
 _BODY = json.dumps(error_body("UNSUPPORTED", "this mirror speaks plain HTTP on this port", None)).encode()

@@ -1,4 +1,4 @@
-"""The form of the log: lines for people, or JSON for machines. To standard error, as services do."""
+"""Log output: lines of text or JSON objects, written to standard error."""
 
 import asyncio
 import logging
@@ -13,21 +13,21 @@ _TEXT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class TextFormatter(logging.Formatter):
-    """Prints the date and the time once a second, and the milliseconds each time."""
+    """Formats date and time once a second; only the milliseconds are formatted for each line."""
 
     _second = -1
-    _printed = ""
+    _formatted = ""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
         second = int(record.created)
         if second != self._second or datefmt:
-            self._second, self._printed = second, super().formatTime(record, datefmt or self.default_time_format)
-        return f"{self._printed},{int(record.msecs):03d}"
+            self._second, self._formatted = second, super().formatTime(record, datefmt or self.default_time_format)
+        return f"{self._formatted},{int(record.msecs):03d}"
 
 
-class GatheringHandler(logging.StreamHandler[TextIO]):
-    """Writes all lines of one turn of the event loop at once: one call of the system for each would cost more than
-    some requests do. Outside of a loop, and from WARNING on, at once.
+class BatchingHandler(logging.StreamHandler[TextIO]):
+    """Writes all lines of one iteration of the event loop with one system call: one call per line would cost more than
+    some requests do. Lines of level WARNING or higher, and lines outside of an event loop, are written immediately.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
             loop = asyncio.get_running_loop() if record.levelno < logging.WARNING else None
         except RuntimeError:
             loop = None
-        except Exception:  # noqa: BLE001 - as every handler does: a line that cannot be formed stops nothing
+        except Exception:  # noqa: BLE001 - like every handler: a line that cannot be formatted must not stop the caller
             self.handleError(record)
             return
         if loop is None:
@@ -49,11 +49,11 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
             loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Also called when the process ends."""
+        """Write the lines. Also called when the process ends."""
         with self.lock or nullcontext():
             if self._lines:
                 text, self._lines = "".join(self._lines), []
-                # A log that cannot be written, on a full disk say, stops nobody's work.
+                # If the log cannot be written (a full disk, for instance), requests are still served.
                 with suppress(OSError, ValueError):
                     self.stream.write(text)
             with suppress(OSError, ValueError):
@@ -61,14 +61,14 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
 
 
 def reconfigure_logging(before: Settings, settings: Settings) -> None:
-    """Called in every process where the settings are others now."""
+    """Configure logging again if its settings have changed. Called in every process."""
     if (before.log_format, before.log_level) != (settings.log_format, settings.log_level):
         configure_logging(settings)
 
 
 def configure_logging(settings: Settings) -> None:
-    """Called before the workers are forked, which have it from there."""
-    handler = GatheringHandler()
+    """Called before the workers are forked, which inherit the configuration."""
+    handler = BatchingHandler()
     if settings.log_format == "json":
         formatter: logging.Formatter = JsonFormatter(
             "%(asctime)s %(levelname)s %(name)s %(message)s",
@@ -77,7 +77,7 @@ def configure_logging(settings: Settings) -> None:
     else:
         formatter = TextFormatter(_TEXT)
     handler.setFormatter(formatter)
-    # What logging's own documentation ("Optimization") offers to leave out: no form of ours shows any of it.
+    # Values that neither format shows (documentation of logging, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("docker_image_proxy").setLevel(settings.log_level.upper())

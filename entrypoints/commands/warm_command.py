@@ -17,8 +17,7 @@ from domain.errors import RegistryError
 from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
 from domain.upstreams import Naming, Upstream
-from entrypoints.commands.image_names import parse_image_or_latest
-from entrypoints.commands.passwords import ask_password
+from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.files import read_htpasswd
 from entrypoints.version import NAME
@@ -52,51 +51,51 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
     failed = 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     bar = Progress(*columns, console=Console(stderr=True))
-    async with open_container(settings) as parts:
+    async with open_container(settings) as container:
         with bar:
             for image in images:
                 try:
-                    await _pull(parts, image, login, bar)
+                    await _pull(container, image, login, bar)
                 except (RegistryError, NoSuchPlatform) as error:
                     failed += 1
                     bar.console.print(f"{image.name}:{image.reference}: {error}", highlight=False, soft_wrap=True)
     return _TROUBLE if failed else 0
 
 
-async def _pull(parts: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    image = replace(image, naming=parts.upstreams().naming_of(image.name))
-    caller = replace(await caller_for(parts, image.name, image.naming, login), is_operator=True)
+async def _pull(container: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
+    image = replace(image, naming=container.upstreams().naming_of(image.name))
+    caller = replace(await caller_for(container, image.name, image.naming, login), is_operator=True)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
-        async for progress in parts.warm_cache()(caller, image):
+        async for progress in container.warm_cache()(caller, image):
             bar.update(shown, total=progress.total, completed=progress.done)
     except (RegistryError, NoSuchPlatform):
         bar.remove_task(shown)
         raise
 
 
-async def caller_for(parts: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
+async def caller_for(container: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
-    upstream = parts.upstreams().source_of(name, naming).upstream
-    row, _ = await parts.upstream_auth().row(upstream)
+    upstream = container.upstreams().source_of(name, naming).upstream
+    row, _ = await container.upstream_auth().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
         return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
     token = await _token(
-        parts, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, naming=naming)
+        container, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, naming=naming)
     )
     return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
 
 
-async def _token(parts: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
+async def _token(container: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
     if query.credentials is not None and row.relays:
-        return (await parts.grant_token()(query)).text
-    settings: Settings = parts.settings()
-    account = parts.policy().account(_an_account(settings))
+        return (await container.grant_token()(query)).text
+    settings: Settings = container.settings()
+    account = container.policy().account(_an_account(settings))
     if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
-        return parts.issuer().issue(account, query.scopes).text
+        return container.issuer().issue(account, query.scopes).text
     if row.bearer is BearerRule.COUNTERSIGNED:
-        return parts.issuer().countersign(account, query.scopes, upstream, None).text
+        return container.issuer().countersign(account, query.scopes, upstream, None).text
     return None
 
 

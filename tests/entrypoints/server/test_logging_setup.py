@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from entrypoints.server.logs import configure_logging
+from entrypoints.server.logging_setup import configure_logging
 from entrypoints.settings import Settings
 from tests.fakes.parts import settings_of
 

@@ -16,7 +16,7 @@ from domain.errors import (
     PageUnknown,
     RegistryError,
 )
-from entrypoints.http.requests.paths import BlobPath, ManifestPath, ReferrersPath, TagsPath, parse_pull_path
+from entrypoints.http.requests.pull_paths import BlobPath, ManifestPath, ReferrersPath, TagsPath, parse_pull_path
 
 SHA = "sha256:" + "0a" * 32
 

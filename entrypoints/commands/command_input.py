@@ -1,0 +1,43 @@
+"""What an operator types: image names on the command line, and passwords."""
+
+import getpass
+import sys
+
+from domain.digest import Digest
+from domain.errors import ClientFault
+from domain.names import Reference, RepositoryName, Tag
+
+
+def parse_image(text: str) -> tuple[RepositoryName, Reference | None]:
+    """Parse NAME[:TAG][@DIGEST], with the name that clients of the mirror use. The reference is None if the text has
+    neither a tag nor a digest.
+
+    Raises ValueError, also for a registry's host in front of the name: the settings say which registry is mirrored.
+    """
+    name, at, digest = text.partition("@")
+    head, slash, last = name.rpartition("/")
+    last, colon, tag = last.partition(":")
+    name = f"{head}{slash}{last}"
+    try:
+        if at:
+            return RepositoryName(name), Reference(Digest.parse(digest))
+        return RepositoryName(name), Reference(Tag(tag)) if colon else None
+    except ClientFault as error:
+        first = name.partition("/")[0]
+        hint = "; leave out the host of the registry" if "." in first or ":" in first else ""
+        raise ValueError(f"{text!r} is not an image name: {error.message}{hint}") from error
+
+
+def parse_image_or_latest(text: str) -> tuple[RepositoryName, Reference]:
+    """As `parse_image`. Without a reference, the tag is `latest`, as clients assume."""
+    name, reference = parse_image(text)
+    return name, reference or Reference(Tag("latest"))
+
+
+def ask_password(user: str) -> str:
+    """Read the password from the terminal without echo, or from the first line of standard input if that is not a
+    terminal. Raises UnicodeDecodeError.
+    """
+    if sys.stdin.isatty():
+        return getpass.getpass(f"Password for {user}: ")
+    return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
