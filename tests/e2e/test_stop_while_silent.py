@@ -99,7 +99,7 @@ def set_up_later(*arguments):
     time.sleep(2)
     set_up(*arguments)
 
-async def never_close(runtimepart_sets):
+async def never_close(runtimes):
     await asyncio.Event().wait()
 
 if "slow start" in sys.argv:

@@ -130,7 +130,7 @@ def test_password_is_not_shown_while_typed() -> None:
     os.close(end)
     shown = b""
     with process:
-        while b"Password of ann:" not in shown:
+        while b"Password for ann:" not in shown:
             shown += os.read(terminal, 1000)
         os.write(terminal, b"hunter2\n")
         with suppress(OSError):  # how Linux says that the other end is closed

@@ -21,7 +21,7 @@ from tests.entrypoints.service import Wire, until
 SIZE = 20_000_000
 WHOLE = (0, SIZE)
 BEYOND = (SIZE - 3_000_000, SIZE + 3_000_000)
-SHORT = "the stored content is short"
+SHORT = "the stored content is too short"
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -99,7 +99,7 @@ async def test_file_that_cannot_be_read_is_a_fault_of_ours(serve_files: ServeFil
         async with files.wire() as wire:
             await wire.send(files.get(body))
             assert not (await wire.answer()).is_whole
-    assert [(line.bytes, line.fault) for line in files.lines] == [(0, "an error inside the mirror")] * 2
+    assert [(line.bytes, line.fault) for line in files.lines] == [(0, "internal error")] * 2
 
 
 async def test_no_more_is_sent_than_was_announced(serve_files: ServeFiles) -> None:
