@@ -29,7 +29,7 @@ def check_is_file(path: Path) -> None:
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(0, "Is a directory")
     if not stat.S_ISREG(kind):
-        raise OSError(0, "Is no file but a pipe or a device")
+        raise OSError(0, "Is a pipe or a device, not a file")
 
 
 def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:

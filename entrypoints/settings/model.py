@@ -107,7 +107,7 @@ class Settings(ServiceDefinitions):
             check_registries(rule, self.table.upstreams)
             if rule.accounts and not self.has_accounts:
                 raise ValueError(
-                    "rules: accounts are named, and there are none; takes ACCOUNTS, or rules for everybody"
+                    "rules: a rule names accounts, but no accounts are set; set ACCOUNTS, or remove the names"
                 )
         logins = any(one.credentials for one in self.upstreams)
         if logins and not self.has_accounts and not self.allow_everyone and not is_loopback(self.host):

@@ -105,7 +105,7 @@ def check_registries(rule: AccessRule, upstreams: Sequence[Upstream]) -> None:
     """
     for pattern in rule.repositories:
         if not any(map(pattern.is_for, upstreams)):
-            raise ValueError(f"rules: got {pattern.text!r}, which is about no registry that is mirrored here")
+            raise ValueError(f"rules: got {pattern.text!r}, which matches no registry that is mirrored here")
         first, _, rest = pattern.text.partition("/")
         # Clients write `corp/app` for an upstream named corp. RepositoryPattern reads `corp` as part of a repository,
         # because it has no dot.

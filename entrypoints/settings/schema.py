@@ -73,7 +73,7 @@ def check_keys(given: Iterable[str], known: Collection[str], where: str = "") ->
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise ValueError(f"{where}{key}: is no setting" + (f"; is {near[0]} meant?" if near else ""))
+            raise ValueError(f"{where}{key}: is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] = str) -> T:

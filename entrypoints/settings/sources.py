@@ -46,7 +46,7 @@ def _load(config: Path | None) -> Settings:
             raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
     variables = {name: text for name, text in variables.items() if text}
     if lost := sorted(variables.keys() & ONLY_IN_FILE):
-        raise ValueError(f"{lost[0].upper()}: is for the settings file alone; takes no variable of the environment")
+        raise ValueError(f"{lost[0].upper()}: can only be set in the settings file, not by an environment variable")
     path = config or (Path(variables["config"]) if "config" in variables else None)
     in_file = _read_file(path) if path else {}
     of_only = set(_OF_ONLY_UPSTREAM.values())
@@ -133,9 +133,9 @@ def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) ->
         values = {**_known_values(name, table), **table}
         one = _upstream(values, f"{where}{place}{{}}".format, usual, is_alone=len(entries) == 1)
         if "url" not in values:
-            raise ValueError(f"{where}{place}url: is missing; only the well-known registries go without one")
+            raise ValueError(f"{where}{place}url: is missing; only a well-known registry needs none")
         if (one.name or one.url) in [other.name or other.url for other in found]:
-            raise ValueError(f"{where}{place}is there twice")
+            raise ValueError(f"{where}{place}is defined twice")
         found.append(replace(one, place=place))
     return tuple(found)
 

@@ -121,7 +121,7 @@ def test_another_registry_in_the_settings_file_is_mirrored_after_a_reload(
         assert (found("one"), found("two")) == ({200}, {404})
         file.write_text(one + other.replace("url", "uri"))
         assert "settings not reloaded, the old ones stay in force" in (said := proxy.reload()[0])
-        assert "uri: is no setting" in said
+        assert "uri: is not a setting" in said
         assert (found("one"), found("two")) == ({200}, {404})
         file.write_text(one.replace("tag_ttl = 5", "tag_ttl = 6") + other)
         assert 'settings reloaded; changed: TAG_TTL, UPSTREAMS"' in proxy.reload()[0]

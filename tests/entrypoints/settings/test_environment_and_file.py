@@ -8,6 +8,7 @@ import pytest
 
 from entrypoints.settings import SettingsError, load_settings
 from tests.entrypoints.environment import Load, Read, refusal
+from tests.fakes.htpasswd import lines_of
 
 
 @pytest.mark.timeout(10)
@@ -18,7 +19,7 @@ def test_what_is_no_file_or_no_text_stops_the_start(load: Load, tmp_path: Path) 
     for name, reason in (
         ("none", "No such file or directory"),
         (".", "Is a directory"),
-        ("pipe", "Is no file but a pipe or a device"),
+        ("pipe", "Is a pipe or a device, not a file"),
         ("utf-16", "not UTF-8 text"),
     ):
         with pytest.raises(SettingsError) as stopped:
@@ -46,7 +47,7 @@ def test_it_does_so_whether_it_has_the_value_or_a_file_that_holds_it(read: Read,
 def test_a_variable_does_not_take_the_place_of_what_only_the_file_can_hold(read: Read, name: str) -> None:
     """It did, and without a word: nothing was denied any more."""
     text = 'upstreams = ["quay.io"]\n[[rules]]\ndeny = ["quay.io/**"]'
-    assert refusal(partial(read, text), **{name: "x"}).startswith(f"{name}: is for the settings file alone")
+    assert refusal(partial(read, text), **{name: "x"}).startswith(f"{name}: can only be set in the settings file")
 
 
 def test_a_variable_may_be_written_small_as_all_others(load: Load, tmp_path: Path) -> None:
@@ -67,3 +68,18 @@ def test_an_argument_goes_before_the_variable(read: Read, tmp_path: Path, load: 
 def test_the_environments_one_upstream_and_several_contradict_each_other(read: Read, name: str) -> None:
     line = refusal(partial(read, 'upstreams = ["quay.io"]'), **{name: "https://ghcr.io"})
     assert line.startswith(f"{name}: is for a single upstream")
+
+
+def test_a_setting_of_the_only_upstream_in_the_file_contradicts_upstreams_there_too(read: Read, tmp_path: Path) -> None:
+    line = refusal(partial(read, 'upstream_timeout = 5\nupstreams = ["quay.io"]'))
+    assert line.startswith(f"{tmp_path}/mirror.toml: upstream_timeout: is for a single upstream")
+
+
+def test_a_variable_of_another_program_does_not_hide_a_setting_of_the_file(read: Read, tmp_path: Path) -> None:
+    (file := tmp_path / "htpasswd").write_text(lines_of({"bob": "x"}))
+    assert read(f'htpasswd_file = "{file}"', HTPASSWD="x").htpasswd_file == file
+
+
+def test_the_environment_sets_the_times_of_each_upstream_that_has_none_of_its_own(read: Read) -> None:
+    settings = read('upstreams = [{name = "quay.io", tag_ttl = 7}, {name = "ghcr.io"}]', TAG_TTL="9")
+    assert [settings.cache_policy.times_of(one).tag_ttl for one in settings.table.upstreams] == [7, 9]
