@@ -5,7 +5,7 @@ import asyncio
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from application.ports.telemetry import EventSink
-from domain.cache_policy import Room, victims
+from domain.cache_policy import CacheCapacity, victims
 from domain.digest import Digest, DigestCheck
 from domain.events import ContentEvicted
 from domain.ports import Clock
@@ -28,7 +28,7 @@ class Eviction:
         maintenance: StorageMaintenance,
         usage: UsageIndex,
         index: KnowledgeIndex,
-        room: Room,
+        room: CacheCapacity,
         clock: Clock,
         events: EventSink,
     ) -> None:
@@ -119,10 +119,10 @@ class Eviction:
     async def _make_room(self, wanted: int) -> None:
         space, used = await self._state()
         short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
-        to_free = max(self._room.to_free(used, wanted), short)
-        if to_free <= 0:
+        bytes_to_free = max(self._room.bytes_to_free(used, wanted), short)
+        if bytes_to_free <= 0:
             return
-        await self._evict(to_free)
+        await self._evict(bytes_to_free)
         # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
         # disk may be full of somebody else's files.
         space, used = await self._state()
@@ -156,11 +156,11 @@ class Eviction:
         total = await self._usage.total()
         return space, total + space.partial_blobs + promised
 
-    async def _evict(self, to_free: int) -> int:
+    async def _evict(self, bytes_to_free: int) -> int:
         """How many bytes were really freed."""
         await self.flush()  # or what was used a moment ago would look old
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
-        chosen = [Digest.parse(name) for name in victims(sizes.items(), to_free)]
+        chosen = [Digest.parse(name) for name in victims(sizes.items(), bytes_to_free)]
         # First out of the index: content that comes back meanwhile is written there after this.
         await self._forget(chosen)
         freed = [await self._store.drop(digest) for digest in chosen]

@@ -15,7 +15,7 @@ from domain.documents import all_members_of, members_of, print_json, print_membe
 from domain.errors import UpstreamBroken
 from domain.links import next_link
 from domain.names import RepositoryName
-from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.upstreams import NO_HINT, RegistryHint, Upstream
 from domain.uri import percent_encoded
 from domain.warning_headers import warning
 
@@ -58,9 +58,9 @@ class Listings:
         self._registry = registry
         self._rules = rules
 
-    async def tags(self, caller: Caller, name: RepositoryName, query: Query, naming: Naming = NO_NAMING) -> Listing:
+    async def tags(self, caller: Caller, name: RepositoryName, query: Query, hint: RegistryHint = NO_HINT) -> Listing:
         """One page of the tags of a repository, under the name that the client uses."""
-        async with self._authorize.repository(caller, name, naming, Purpose.LISTING) as access:
+        async with self._authorize.repository(caller, name, hint, Purpose.LISTING) as access:
             page = await self._page(access, Resource.tags(access.source, query), ("application/json",))
         found = _list_of(page.content, "tags")
         if found.get("tags") and scalar_of(found.get("name")) == str(name):
@@ -96,10 +96,10 @@ class Listings:
         return replace(_with_repositories(page, names), next_query=None, warnings=(_TOO_LONG, *page.warnings))
 
     async def referrers(
-        self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, naming: Naming = NO_NAMING
+        self, caller: Caller, name: RepositoryName, digest: Digest, query: Query, hint: RegistryHint = NO_HINT
     ) -> Listing:
         """The manifests that refer to this one, as an OCI index."""
-        async with self._authorize.repository(caller, name, naming) as access:
+        async with self._authorize.repository(caller, name, hint) as access:
             page = await self._page(access, Resource.referrers(access.source, digest, query), (INDEX_MEDIA_TYPE,))
         return replace(page, content=check_index(page.content), media_type=INDEX_MEDIA_TYPE)
 

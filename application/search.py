@@ -12,7 +12,7 @@ from application.ports.upstream import SearchResult, UpstreamSearch
 from domain.errors import NameInvalid
 from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
-from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.upstreams import NO_HINT, RegistryHint, Upstream
 
 # A registry without a search of its own is read through; beyond this many pages nobody waits for the answer.
 _PAGES = 20
@@ -37,13 +37,13 @@ class Search:
         self._rules = rules
 
     async def __call__(
-        self, caller: Caller, term: str, limit: int, naming: Naming = NO_NAMING
+        self, caller: Caller, term: str, limit: int, hint: RegistryHint = NO_HINT
     ) -> tuple[SearchResult, ...]:
         """At most `limit` results, named as the client would pull them: a term may begin with a registry's name.
 
         Names are content too: where accounts are checked, it wants one, and what the caller may not pull is not found.
         """
-        upstream, there, registry = self._upstreams.search_of(term, naming)
+        upstream, there, registry = self._upstreams.search_of(term, hint)
         found = await self._found(caller, upstream, there, limit)
         return tuple(replace(one, name=f"{registry}{one.name}") for one in found) if registry else found
 

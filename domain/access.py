@@ -43,7 +43,7 @@ class Account:
     stamp: str = field(default="", compare=False, repr=False)
 
 
-NOBODY = Account(ANONYMOUS)
+ANONYMOUS_ACCOUNT = Account(ANONYMOUS)
 """The anonymous caller, who has no account."""
 
 

@@ -27,13 +27,13 @@ class Bearer:
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class UnsupportedAuthorization:
     """Another scheme, or one of the two above gone wrong."""
 
     raw: str = field(repr=False)
 
 
-Authorization = Basic | Bearer | Unreadable
+Authorization = Basic | Bearer | UnsupportedAuthorization
 
 
 def parse_authorization(raw: str | None) -> Authorization | None:
@@ -46,7 +46,7 @@ def parse_authorization(raw: str | None) -> Authorization | None:
         return Bearer(value, raw)
     if scheme.lower() == "basic" and (credentials := decode_basic(value)):
         return Basic(credentials, raw)
-    return Unreadable(raw)
+    return UnsupportedAuthorization(raw)
 
 
 def decode_basic(value: str) -> Credentials | None:

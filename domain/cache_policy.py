@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from domain.patterns import RepositoryPattern, TagPattern
-from domain.records import ANONYMOUS_CALLER, CachedTag, Grant, TagKey, is_mirror
+from domain.records import ANONYMOUS_CALLER, CachedTag, Grant, TagKey, is_mirror_caller
 from domain.upstreams import Upstream
 
 _KEPT_SHARE = 0.9
@@ -35,7 +35,7 @@ class FreshnessRule:
 
 
 @dataclass(frozen=True)
-class Times:
+class CacheTimes:
     """Of one upstream, in seconds. `tag_ttl`: a tag is believed without asking; `grant_ttl`: so is a caller's right to
     a repository; `stale_ttl`: so is all of that while the upstream cannot be asked. For a tag, the first of the `rules`
     that matches and says something of the time in question goes first.
@@ -74,10 +74,10 @@ class Times:
 class CachePolicy:
     """`own` are the times of upstreams that differ from the `usual` ones."""
 
-    usual: Times
-    own: Mapping[Upstream, Times] = field(default_factory=dict)
+    usual: CacheTimes
+    own: Mapping[Upstream, CacheTimes] = field(default_factory=dict)
 
-    def times_of(self, upstream: Upstream) -> Times:
+    def times_of(self, upstream: Upstream) -> CacheTimes:
         return self.own.get(upstream, self.usual)
 
     def tag_is_fresh(self, cached_tag: CachedTag, now: float) -> bool:
@@ -86,14 +86,14 @@ class CachePolicy:
     def fresh_until(self, cached_tag: CachedTag) -> float:
         return cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).tag_ttl_of(cached_tag.key)
 
-    def may_stand_in(self, cached_tag: CachedTag, now: float) -> bool:
+    def may_serve_stale(self, cached_tag: CachedTag, now: float) -> bool:
         """Whether what a tag meant may still be told while nobody can ask the upstream again. What is believed without
         asking may be: where a tag is believed for longer than it may be stale, that is for so long.
         """
         stale_until = cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).stale_ttl_of(cached_tag.key)
         return now < max(stale_until, self.fresh_until(cached_tag))
 
-    def outlives_an_outage(self, grant: Grant, now: float) -> bool:
+    def grant_survives_outage(self, grant: Grant, now: float) -> bool:
         """Whether what was let through stays readable while nobody can ask the upstream again.
 
         For repositories that it gave to nobody in particular, and for the mirror's own right, which no caller can
@@ -101,9 +101,9 @@ class CachePolicy:
         """
         return now < self._stale_end(grant)
 
-    def kept_for(self, grant: Grant) -> float:
+    def remember_until(self, grant: Grant) -> float:
         """Until when the grant is worth remembering, in seconds since 1970."""
-        lasting = grant.caller == ANONYMOUS_CALLER or is_mirror(grant.caller)
+        lasting = grant.caller == ANONYMOUS_CALLER or is_mirror_caller(grant.caller)
         return max(grant.ends_at, self._stale_end(grant)) if lasting else grant.ends_at
 
     def _stale_end(self, grant: Grant) -> float:
@@ -126,7 +126,7 @@ _WORTH = 8
 
 
 @dataclass(frozen=True)
-class Room:
+class CacheCapacity:
     """`bound`: how many bytes content and drafts may take together. `upstreams`: how many upstreams share it."""
 
     bound: int
@@ -156,14 +156,14 @@ class Room:
         """Whether content of this size can be kept at all; more than the kept share would leave at once again."""
         return size <= self.bound * _KEPT_SHARE
 
-    def to_free(self, used: int, wanted: int = 0) -> int:
+    def bytes_to_free(self, used: int, wanted: int = 0) -> int:
         """How many bytes have to go, 0 while `used` and `wanted` bytes more fit."""
         if used + wanted <= self.bound:
             return 0
         return used + wanted - int(self.bound * _KEPT_SHARE)
 
 
-def is_worth_a_download(requests: int, asked: int, total: int) -> bool:
+def should_download_whole(requests: int, asked: int, total: int) -> bool:
     """Whether requests for parts of a cold blob, `asked` bytes of its `total` in all, start a download of the whole.
 
     A single request does so for half of the blob or more, several for an eighth. So what a mirror asks its upstream for
@@ -172,12 +172,12 @@ def is_worth_a_download(requests: int, asked: int, total: int) -> bool:
     return 2 * asked >= total or (requests > 1 and _WORTH * asked >= total)
 
 
-def victims(candidates: Iterable[tuple[str, int]], to_free: int) -> list[str]:
+def victims(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:
     """The first candidates (name and size in bytes, least recently used first) that free that many bytes."""
     chosen: list[str] = []
     for name, size in candidates:
-        if to_free <= 0:
+        if bytes_to_free <= 0:
             break
         chosen.append(name)
-        to_free -= size
+        bytes_to_free -= size
     return chosen

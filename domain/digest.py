@@ -37,7 +37,7 @@ class Digest:
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     @property
-    def is_of_nothing(self) -> bool:
+    def is_of_empty_content(self) -> bool:
         """Whether it is the digest of content of 0 bytes."""
         return self.matches(b"")
 

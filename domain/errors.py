@@ -4,9 +4,9 @@ RegistryError
 |-- ClientFault                 the client has to change its request
 |   |-- NameInvalid, TagInvalid, DigestInvalid, PaginationInvalid, RangeMalformed, ScopeInvalid, RequestInvalid
 |   |-- RangeUnsatisfiable      carries the size of the content
-|   |-- MethodUnsupported, PageUnknown, NoTokensHere
+|   |-- MethodUnsupported, PathUnknown, TokenEndpointAbsent
 |   |-- Unauthorized            carries the challenges for the response
-|   |-- CredentialsRefused      raised by the token endpoint
+|   |-- CredentialsRejected      raised by the token endpoint
 |   |-- TooManyAttempts         carries the seconds until the next attempt
 |   |-- Denied
 |   `-- ContentUnknown
@@ -17,13 +17,13 @@ RegistryError
 |   |   |   |-- UpstreamUnreachable
 |   |   |   |-- UpstreamTimedOut
 |   |   |   |-- UpstreamBroken
-|   |   |   |   `-- UpstreamTooLong
-|   |   |   `-- UpstreamUndecided
+|   |   |   |   `-- UpstreamBodyTooLarge
+|   |   |   `-- UpstreamAuthUnknown
 |   |   `-- UpstreamThrottled   affects one caller: the upstream counts requests per account or address
-|   |       `-- UpstreamSpared  the mirror did not send the request, because of an earlier 429
+|   |       `-- UpstreamBackOff  the mirror did not send the request, because of an earlier 429
 |   |-- UpstreamRejected        a 4xx status without a class of its own
-|   |-- IdentityRefused         the upstream rejects the mirror's own credentials
-|   `-- RealmRefused            the upstream's token server is at an address that the mirror does not trust
+|   |-- IdentityRejected         the upstream rejects the mirror's own credentials
+|   `-- RealmNotTrusted            the upstream's token server is at an address that the mirror does not trust
 |-- MirrorFault                 the mirror could not send the request; this is never an upstream outage
 |   |-- MirrorBusy              too many requests are waiting for the upstream
 |   `-- RequestNotSent
@@ -102,11 +102,11 @@ class MethodUnsupported(ClientFault):
         self.allowed = tuple(allowed)
 
 
-class PageUnknown(ClientFault):
+class PathUnknown(ClientFault):
     code = "UNSUPPORTED"
 
 
-class NoTokensHere(ClientFault):
+class TokenEndpointAbsent(ClientFault):
     """The trust row has no token endpoint; 404 is the status on which every client falls back."""
 
     code = "UNSUPPORTED"
@@ -122,7 +122,7 @@ class Unauthorized(ClientFault):
         self.challenges = tuple(challenges)
 
 
-class CredentialsRefused(ClientFault):
+class CredentialsRejected(ClientFault):
     code = "UNAUTHORIZED"
 
 
@@ -192,11 +192,11 @@ class UpstreamBroken(UpstreamOutage):
     """
 
 
-class UpstreamTooLong(UpstreamBroken):
+class UpstreamBodyTooLarge(UpstreamBroken):
     """The upstream sent a body longer than the limit for this kind of answer. The endpoint does not count as failed."""
 
 
-class UpstreamUndecided(UpstreamOutage):
+class UpstreamAuthUnknown(UpstreamOutage):
     """The upstream has not answered `GET /v2/` yet, so the mirror does not know how the upstream authenticates."""
 
 
@@ -222,7 +222,7 @@ class UpstreamThrottled(UpstreamUnavailable):
         self.allowance = allowance
 
 
-class UpstreamSpared(UpstreamThrottled):
+class UpstreamBackOff(UpstreamThrottled):
     """The mirror did not send the request: the upstream answered 429 a moment ago and the back-off is not over."""
 
 
@@ -232,11 +232,11 @@ class UpstreamRejected(UpstreamFault):
     code = "UNSUPPORTED"
 
 
-class IdentityRefused(UpstreamFault):
+class IdentityRejected(UpstreamFault):
     pass
 
 
-class RealmRefused(UpstreamFault):
+class RealmNotTrusted(UpstreamFault):
     pass
 
 

@@ -19,7 +19,7 @@ class UpstreamAuthLearned:
 
 
 @dataclass(frozen=True)
-class UpstreamSharesOurName:
+class ServiceNameConflict:
     """The upstream's challenge names the same service as ours: its tokens cannot be told from ours."""
 
     upstream: str
@@ -52,7 +52,7 @@ class EndpointRecovered:
 
 
 @dataclass(frozen=True)
-class WrongContent:
+class DigestMismatch:
     """The upstream sent bytes that are not what their digest says."""
 
     upstream: str
@@ -70,7 +70,7 @@ class PullDenied:
 
 
 @dataclass(frozen=True)
-class ContentAsked:
+class ContentRequested:
     """Somebody who may have it asked for a manifest or a blob; `is_hit`: nothing of it had to be fetched."""
 
     kind: ContentKind
@@ -119,7 +119,7 @@ class StaleServed:
 
 
 @dataclass(frozen=True)
-class BackedOff:
+class BackOffStarted:
     """The upstream wants to be asked less: it is left alone for so many seconds, by one whom it counts."""
 
     upstream: str
@@ -143,14 +143,14 @@ class ContentDamaged:
 
 
 @dataclass(frozen=True)
-class StorageRanFull:
+class CacheFull:
     """There was no room for this; it is delivered uncached."""
 
     digest: str
 
 
 @dataclass(frozen=True)
-class StorageBroke:
+class CacheWriteFailed:
     """The cache could not keep this, for another reason than room (no free descriptor, a read-only file system); it is
     delivered uncached.
     """
@@ -167,7 +167,7 @@ class UpkeepFailed:
 
 
 @dataclass(frozen=True)
-class AccountsReread:
+class AccountsReloaded:
     """The file of accounts had changed, and holds so many now."""
 
     count: int
@@ -181,7 +181,7 @@ class AccountsUnreadable:
 
 
 @dataclass(frozen=True)
-class LoginSlowed:
+class LoginDelayed:
     """An attempt to log in waits for so many seconds, because of wrong ones before it.
 
     `account` is empty where there is no such account: it may be a password in the wrong field.
@@ -193,7 +193,7 @@ class LoginSlowed:
 
 
 @dataclass(frozen=True)
-class LoginRefused:
+class LoginRejected:
     """An attempt to log in would have had to wait for so many seconds, and was not looked at. `account` as above."""
 
     account: str
@@ -201,22 +201,22 @@ class LoginRefused:
     seconds: int
 
 
-AccountEvent = AccountsReread | AccountsUnreadable | LoginSlowed | LoginRefused
+AccountEvent = AccountsReloaded | AccountsUnreadable | LoginDelayed | LoginRejected
 CacheEvent = (
-    ContentAsked
+    ContentRequested
     | DownloadStarted
     | DownloadJoined
     | DownloadResumed
     | BytesFetched
     | BytesDelivered
     | StaleServed
-    | BackedOff
+    | BackOffStarted
     | ContentEvicted
     | ContentDamaged
-    | StorageRanFull
-    | StorageBroke
+    | CacheFull
+    | CacheWriteFailed
     | UpkeepFailed
 )
 EndpointEvent = EndpointFailed | EndpointRecovered
-UpstreamEvent = UpstreamAuthLearned | UpstreamSharesOurName | UpstreamFailed | EndpointEvent | WrongContent
+UpstreamEvent = UpstreamAuthLearned | ServiceNameConflict | UpstreamFailed | EndpointEvent | DigestMismatch
 Event = UpstreamEvent | PullDenied | AccountEvent | CacheEvent

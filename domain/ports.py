@@ -26,7 +26,7 @@ class TokenCodec(Protocol):
         """What was signed; None where form, algorithm or signature is not ours. Times are not looked at."""
         ...
 
-    def peek(self, text: str) -> SignedToken | None:
+    def read_unverified(self, text: str) -> SignedToken | None:
         """What the text claims, unverified; None where it is no compact JWS with JSON inside."""
         ...
 

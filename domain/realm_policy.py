@@ -9,7 +9,7 @@ the upstream's own host, or on the provider's token server for it, or where the 
 with several addresses is one registry behind one realm, so the operator says: what holds for one holds for each.
 """
 
-from domain.errors import RealmRefused
+from domain.errors import RealmNotTrusted
 from domain.ports import PublicSuffixes
 from domain.shared_domains import shared_domain_of, token_servers_of
 from domain.upstreams import Origin, Upstream
@@ -22,15 +22,15 @@ class RealmPolicy:
         self._suffixes = suffixes
 
     def check(self, upstream: Upstream, realm: Origin) -> None:
-        """Raises RealmRefused where credentials for the upstream must not go to this realm."""
+        """Raises RealmNotTrusted where credentials for the upstream must not go to this realm."""
         if any(one.origin.scheme == "https" for one in upstream.endpoints) and realm.scheme != "https":
-            raise RealmRefused(
+            raise RealmNotTrusted(
                 "the upstream's challenge names a token server without https; the mirror sends no credentials there"
             )
         if not any(self._trusts(one, realm) for one in upstream.endpoints):
             shared = shared_domain_of(realm.host)
             tenants = f", and {shared} hosts the registries of many customers" if shared else ""
-            raise RealmRefused(
+            raise RealmNotTrusted(
                 f"the upstream's challenge names the token server {realm.authority}, which is not the upstream's own "
                 f"host{tenants}; set UPSTREAM_REALMS={realm.authority} (in a settings file: its realms) to trust it"
             )

@@ -20,7 +20,7 @@ def mirror_caller(fingerprint: str) -> CallerId:
     return CallerId(_MIRROR + fingerprint)
 
 
-def is_mirror(caller: CallerId) -> bool:
+def is_mirror_caller(caller: CallerId) -> bool:
     return caller.startswith(_MIRROR)
 
 
@@ -35,7 +35,7 @@ PERSONAL_CLASS = CallerClass("personal")
 
 def class_of(caller: CallerId) -> CallerClass:
     """The class of a caller."""
-    return CallerClass(caller) if caller == ANONYMOUS_CALLER or is_mirror(caller) else PERSONAL_CLASS
+    return CallerClass(caller) if caller == ANONYMOUS_CALLER or is_mirror_caller(caller) else PERSONAL_CLASS
 
 
 def classes_for(caller: CallerId) -> frozenset[CallerClass]:

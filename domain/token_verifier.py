@@ -16,7 +16,7 @@ from domain.tokens import (
     UPSTREAM_CLAIM,
     UPSTREAM_HASH_CLAIM,
     TokenKind,
-    TokenRefused,
+    TokenRejected,
     VerifiedToken,
 )
 
@@ -32,33 +32,33 @@ class TokenVerifier:
     def kind_of(self, text: str) -> TokenKind:
         """Whose token it claims to be. Reads the issuer unverified, so it only ever picks the check to make."""
         signed, separator, _ = text.partition(SEPARATOR)
-        claimed = self._codec.peek(signed)
+        claimed = self._codec.read_unverified(signed)
         if claimed is None or claimed.claims.get("iss") != self._issuer:
             return TokenKind.FOREIGN
         return TokenKind.COUNTERSIGNED if separator else TokenKind.OURS
 
     def verify_own(self, text: str) -> VerifiedToken:
-        """A token of ours. Raises TokenRefused."""
+        """A token of ours. Raises TokenRejected."""
         return self._verify(text, OWN_TYPE, self._issuer)[0]
 
     def verify_countersigned(self, text: str) -> VerifiedToken:
-        """A countersigned token, both halves belonging together. Raises TokenRefused."""
+        """A countersigned token, both halves belonging together. Raises TokenRejected."""
         signed, _, upstream = text.partition(SEPARATOR)
         token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
         actual = hashlib.sha256(upstream.encode()).hexdigest()
         if not hmac.compare_digest(actual, str(claims.get(UPSTREAM_HASH_CLAIM, ""))):
-            raise TokenRefused("invalid_token", "the upstream's token does not match the countersignature")
+            raise TokenRejected("invalid_token", "the upstream's token does not match the countersignature")
         registry = claims.get(UPSTREAM_CLAIM)
         return replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
 
-    def is_spent_on(self, text: str, needed: ScopeSet) -> bool:
+    def was_issued_for(self, text: str, needed: ScopeSet) -> bool:
         """Whether a token that the upstream refuses for want of a right to `needed` was given for it, so that another
         one would be refused as well: a countersigned one was, or it would not have got so far. A foreign token says by
         its own word what it holds (distribution, spec/auth/jwt.md): nothing, or something of this very resource. The
         word is not verified, for the worst that a wrong one does is to have its bearer told to give up.
         """
         signed, separator, _ = text.partition(SEPARATOR)
-        claimed = self._codec.peek(signed)
+        claimed = self._codec.read_unverified(signed)
         if claimed is None:
             return False
         if separator and claimed.claims.get("iss") == self._issuer:
@@ -73,15 +73,17 @@ class TokenVerifier:
     def _verify(self, text: str, token_type: str, audience: str) -> tuple[VerifiedToken, Mapping[str, object]]:
         signed = self._codec.verify(text)
         if signed is None:
-            raise TokenRefused("invalid_token", "the token does not have a valid signature of this service")
+            raise TokenRejected("invalid_token", "the token does not have a valid signature of this service")
         claims, now = signed.claims, self._clock.now()
         begins, ends, account = claims.get("nbf"), claims.get("exp"), claims.get("sub")
         if (signed.token_type, claims.get("iss"), claims.get("aud")) != (token_type, self._issuer, audience):
-            raise TokenRefused("invalid_token", "the token has a different type, issuer or audience than required here")
+            raise TokenRejected(
+                "invalid_token", "the token has a different type, issuer or audience than required here"
+            )
         if not isinstance(begins, int) or not isinstance(ends, int) or not isinstance(account, str):
-            raise TokenRefused("invalid_token", "the token lacks a required claim")
+            raise TokenRejected("invalid_token", "the token lacks a required claim")
         if not begins <= now < ends:
-            raise TokenRefused("invalid_token", "the token is expired or not valid yet")
+            raise TokenRejected("invalid_token", "the token is expired or not valid yet")
         stamp = claims.get(ACCOUNT_STAMP_CLAIM)
         token = VerifiedToken(account, _scopes(claims.get("access")), ends)
         return replace(token, account_stamp=stamp) if isinstance(stamp, str) else token, claims

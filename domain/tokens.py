@@ -64,13 +64,13 @@ class VerifiedToken:
 
     def require(self, needed: ScopeSet) -> None:
         """`needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are
-        none. Raises TokenRefused.
+        none. Raises TokenRejected.
         """
         if needed and not any(map(self.scopes.cover, needed)):
-            raise TokenRefused("insufficient_scope", "the token does not cover the requested scope")
+            raise TokenRejected("insufficient_scope", "the token does not cover the requested scope")
 
 
-class TokenRefused(Exception):
+class TokenRejected(Exception):
     """The token is not good for this; `error` is the challenge's parameter (RFC 6750 section 3.1)."""
 
     def __init__(self, error: TokenError, reason: str) -> None:

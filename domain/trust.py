@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from domain.challenge import Challenge
-from domain.errors import IdentityRefused, UpstreamUndecided
+from domain.errors import IdentityRejected, UpstreamAuthUnknown
 
 
 class UpstreamIdentity(Enum):
@@ -86,7 +86,7 @@ class BasicRule(Enum):
     ACCOUNT_PASSED = auto()
 
 
-class BareRule(Enum):
+class AnonymousRule(Enum):
     """What a request without Authorization meets."""
 
     PASS = auto()
@@ -105,7 +105,7 @@ class TrustRow:
     endpoint: TokenEndpoint
     bearer: BearerRule
     basic: BasicRule
-    bare: BareRule
+    bare: AnonymousRule
     checks_accounts: bool = False
 
     @property
@@ -121,7 +121,7 @@ ROW_1 = TrustRow(
     TokenEndpoint.ABSENT,
     BearerRule.PASS,
     BasicRule.PASS,
-    BareRule.PASS,
+    AnonymousRule.PASS,
 )
 ROW_2 = TrustRow(
     2,
@@ -130,7 +130,7 @@ ROW_2 = TrustRow(
     TokenEndpoint.SIGN,
     BearerRule.OURS_OR_PASS,
     BasicRule.REFUSE,
-    BareRule.OPEN,
+    AnonymousRule.OPEN,
 )
 ROW_3 = TrustRow(
     3,
@@ -139,7 +139,7 @@ ROW_3 = TrustRow(
     TokenEndpoint.RELAY,
     BearerRule.OURS_OR_PASS,
     BasicRule.REFUSE,
-    BareRule.LISTINGS_ONLY,
+    AnonymousRule.LISTINGS_ONLY,
 )
 ROW_4 = TrustRow(
     4,
@@ -148,7 +148,7 @@ ROW_4 = TrustRow(
     TokenEndpoint.ABSENT,
     BearerRule.PASS,
     BasicRule.PASS,
-    BareRule.PASS,
+    AnonymousRule.PASS,
 )
 ROW_5 = TrustRow(
     5,
@@ -157,7 +157,7 @@ ROW_5 = TrustRow(
     TokenEndpoint.SIGN,
     BearerRule.OURS,
     BasicRule.REFUSE,
-    BareRule.OPEN,
+    AnonymousRule.OPEN,
 )
 ROW_6 = TrustRow(
     6,
@@ -166,7 +166,7 @@ ROW_6 = TrustRow(
     TokenEndpoint.SIGN,
     BearerRule.OURS,
     BasicRule.ACCOUNT,
-    BareRule.CHALLENGE,
+    AnonymousRule.CHALLENGE,
     checks_accounts=True,
 )
 ROW_7 = TrustRow(
@@ -177,7 +177,7 @@ ROW_7 = TrustRow(
     TokenEndpoint.RELAY_AND_COUNTERSIGN,
     BearerRule.COUNTERSIGNED,
     BasicRule.ACCOUNT_EXCHANGED,
-    BareRule.CHALLENGE,
+    AnonymousRule.CHALLENGE,
     checks_accounts=True,
 )
 ROW_8 = TrustRow(
@@ -188,7 +188,7 @@ ROW_8 = TrustRow(
     TokenEndpoint.ABSENT,
     BearerRule.REFUSE,
     BasicRule.ACCOUNT_PASSED,
-    BareRule.CHALLENGE,
+    AnonymousRule.CHALLENGE,
     checks_accounts=True,
 )
 TABLE: Sequence[TrustRow] = (ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8)
@@ -233,7 +233,7 @@ class TrustPolicy:
             raise ValueError("SKIP_AUTH_PROXY=true allows only one upstream, because each upstream has its own realm")
 
     @property
-    def settled_row(self) -> TrustRow | None:
+    def fixed_row(self) -> TrustRow | None:
         """The row where the settings alone decide it; None where the upstream's challenge does."""
         if self.skip_auth_proxy:
             return ROW_1
@@ -242,13 +242,13 @@ class TrustPolicy:
         return self._of_host(ROW_6 if self.has_accounts else ROW_5)
 
     def row_for(self, auth: UpstreamAuth | None) -> TrustRow:
-        """The row that applies; raises UpstreamUndecided while it hangs on a challenge never seen yet, and
-        IdentityRefused where callers cannot bring their own login.
+        """The row that applies; raises UpstreamAuthUnknown while it hangs on a challenge never seen yet, and
+        IdentityRejected where callers cannot bring their own login.
         """
-        if settled := self.settled_row:
+        if settled := self.fixed_row:
             return settled
         if auth is None:
-            raise UpstreamUndecided(
+            raise UpstreamAuthUnknown(
                 "the upstream has not been reached yet, so the mirror does not know how the upstream authenticates"
             )
         return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[auth.scheme])
@@ -257,7 +257,7 @@ class TrustPolicy:
         if not self.shares_host:
             return row
         if row.number not in _SHARED:
-            raise IdentityRefused(
+            raise IdentityRejected(
                 "the upstream requires Basic authentication, which a token cannot replace: give the upstream an "
                 "identity other than client, or a host name of its own"
             )

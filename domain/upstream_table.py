@@ -7,7 +7,7 @@ from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
-from domain.upstreams import NO_NAMING, USUAL_PORTS, Naming, Source, Upstream, without_default_port
+from domain.upstreams import NO_HINT, USUAL_PORTS, RegistryHint, Source, Upstream, without_default_port
 
 _SHOWN = 128
 
@@ -26,70 +26,70 @@ class UpstreamTable:
                 raise ValueError(
                     f"two upstreams have the address {endpoint.url}; the cache could not tell their content apart"
                 )
-        shared = tuple(one for one in upstreams if not (one.hosts and one.takes_callers_logins))
-        self._shared = _House(shared or self.upstreams[:1])
-        self._houses: dict[str, _House] = {}
+        shared = tuple(one for one in upstreams if not (one.hosts and one.forwards_client_credentials))
+        self._shared = _UpstreamGroup(shared or self.upstreams[:1])
+        self._groups: dict[str, _UpstreamGroup] = {}
         for upstream in upstreams:
             for host in upstream.hosts:
-                if host in self._houses:
+                if host in self._groups:
                     raise ValueError(f"two upstreams have the host {host}")
-                self._houses[host] = _House((upstream,))
+                self._groups[host] = _UpstreamGroup((upstream,))
 
-    def source_of(self, name: RepositoryName, naming: Naming = NO_NAMING) -> Source:
+    def source_of(self, name: RepositoryName, hint: RegistryHint = NO_HINT) -> Source:
         """Where the client's repository really is.
 
         Raises NameUnknown for a registry that is not mirrored here, and where the request names two: one's images
         must not be mixed up with another's.
         """
-        return self._house(naming).source_of(name, naming)
+        return self._group(hint).source_of(name, hint)
 
-    def naming_of(self, name: RepositoryName) -> Naming:
+    def hint_for(self, name: RepositoryName) -> RegistryHint:
         """What a client would say besides this name that an operator typed: the host name of ours, where the registry
         that it begins with is found under no other.
         """
-        hosts = () if self._shared.begins(name) else self._houses.items()
-        return next((Naming(host=host) for host, house in hosts if house.begins(name)), NO_NAMING)
+        hosts = () if self._shared.begins(name) else self._groups.items()
+        return next((RegistryHint(host=host) for host, group in hosts if group.begins(name)), NO_HINT)
 
     def name_of(self, source: Source) -> str:
-        """What leads there, with what `naming_of` says; with several upstreams it begins with a registry's name."""
+        """What leads there, with what `hint_for` says; with several upstreams it begins with a registry's name."""
         if len(self.upstreams) == 1:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
 
-    def upstream_of(self, naming: Naming = NO_NAMING) -> Upstream:
+    def upstream_of(self, hint: RegistryHint = NO_HINT) -> Upstream:
         """Which one is meant where no repository is named. Raises NameUnknown as above."""
-        return self._house(naming).upstream_of(naming)
+        return self._group(hint).upstream_of(hint)
 
-    def search_of(self, term: str, naming: Naming = NO_NAMING) -> tuple[Upstream, str, str]:
+    def search_of(self, term: str, hint: RegistryHint = NO_HINT) -> tuple[Upstream, str, str]:
         """The upstream to search, the term there, and what its results' names begin with for the client."""
-        house = self._house(naming)
+        group = self._group(hint)
         first, slash, rest = term.partition("/")
-        if slash and (named := house.named(first)):
+        if slash and (named := group.named(first)):
             return named, rest, f"{first}/"
-        return house.upstream_of(naming), term, ""
+        return group.upstream_of(hint), term, ""
 
-    def login_of(self, asked: ScopeSet, naming: Naming = NO_NAMING) -> tuple[Upstream, ScopeSet]:
+    def login_of(self, asked: ScopeSet, hint: RegistryHint = NO_HINT) -> tuple[Upstream, ScopeSet]:
         """Whose token server a token for these scopes comes from, and those of the scopes that may be its, in the
         upstream's words. The class and the actions stay; a scope that names no plain repository stays as it is.
         """
-        return self._house(naming).login_of(asked)
+        return self._group(hint).login_of(asked)
 
     @property
     def has_own_hosts(self) -> bool:
         """Whether there is any such host name at all."""
-        return bool(self._houses)
+        return bool(self._groups)
 
     def is_own_host(self, host: str) -> bool:
         """Whether this host name of ours is one upstream's alone."""
-        return _at(self._houses, host) is not None
+        return _at(self._groups, host) is not None
 
-    def _house(self, naming: Naming) -> "_House":
-        if naming.host is None:
+    def _group(self, hint: RegistryHint) -> "_UpstreamGroup":
+        if hint.host is None:
             return self._shared
-        return _at(self._houses, naming.host) or self._shared
+        return _at(self._groups, hint.host) or self._shared
 
 
-class _House:
+class _UpstreamGroup:
     """The upstreams behind one host name of ours."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
@@ -99,7 +99,7 @@ class _House:
             for name in _spellings(upstream):
                 if self._named.setdefault(name, upstream) != upstream:
                     raise ValueError(f"two upstreams have the name {name}")
-        logins = [one for one in upstreams if one.takes_callers_logins]
+        logins = [one for one in upstreams if one.forwards_client_credentials]
         if len(logins) > 1:
             raise ValueError(
                 f"{logins[0].url} and {logins[1].url} both have the identity client under one host name, for which "
@@ -120,17 +120,17 @@ class _House:
     def named(self, name: str) -> Upstream | None:
         return self._named.get(without_default_port(name.lower()))
 
-    def source_of(self, name: RepositoryName, naming: Naming) -> Source:
+    def source_of(self, name: RepositoryName, hint: RegistryHint) -> Source:
         named, there = self._first(name)
-        said = [*self._said(naming), named] if named else self._said(naming)
+        said = [*self._said(hint), named] if named else self._said(hint)
         upstream = self._agreed(said)
         if not said and upstream.library_prefix and (foreign := _registry_in(name)):
             # Nobody's name at Docker Hub holds a dot: there it would only be refused, in words that mislead.
             raise NameUnknown("this registry is not mirrored here", detail={"registry": foreign[:_SHOWN]})
         return Source(upstream, _in(upstream, there))
 
-    def upstream_of(self, naming: Naming) -> Upstream:
-        return self._agreed(self._said(naming))
+    def upstream_of(self, hint: RegistryHint) -> Upstream:
+        return self._agreed(self._said(hint))
 
     def login_of(self, asked: ScopeSet) -> tuple[Upstream, ScopeSet]:
         mine, others = [], []
@@ -153,12 +153,12 @@ class _House:
         named = self._named.get(first) if rest else None
         return named, RepositoryName(rest) if named else name
 
-    def _said(self, naming: Naming) -> list[Upstream]:
+    def _said(self, hint: RegistryHint) -> list[Upstream]:
         """What prefix and namespace mean. Raises NameUnknown for a registry that is not mirrored here."""
         said = []
         for kind, text, known in (
-            ("prefix", naming.prefix, self._named),
-            ("ns", naming.namespace, self._namespaces),
+            ("prefix", hint.prefix, self._named),
+            ("ns", hint.namespace, self._namespaces),
         ):
             if text is None:
                 continue
@@ -195,9 +195,9 @@ def _spellings(upstream: Upstream) -> frozenset[str]:
     return names | {f"{name}:{USUAL_PORTS['http']}" for name in names if ":" not in name}
 
 
-def _at(houses: dict[str, _House], host: str) -> _House | None:
+def _at(groups: dict[str, _UpstreamGroup], host: str) -> _UpstreamGroup | None:
     """By host and port, or by the host alone (RFC 3986 section 3.2)."""
     host = host.lower()
     bare = re.sub(r":[0-9]+$", "", host)
     usual = (f"{host}:{port}" for port in USUAL_PORTS.values() if bare == host)
-    return next((found for one in (host, *usual, bare) if (found := houses.get(one))), None)
+    return next((found for one in (host, *usual, bare) if (found := groups.get(one))), None)

@@ -95,7 +95,7 @@ class Upstream:
         return self.origin.host if self.origin.host in self.names else self.origin.authority
 
     @property
-    def takes_callers_logins(self) -> bool:
+    def forwards_client_credentials(self) -> bool:
         """Whether callers come with credentials that are the upstream's."""
         return self.trust.identity is UpstreamIdentity.CLIENT
 
@@ -113,7 +113,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Naming:
+class RegistryHint:
     """What a request says of the registry that it means, besides the repository's name: the path before `/v2`, the
     parameter `ns` (OCI distribution specification, "Registry Proxying"), and the host name of ours that was asked.
     """
@@ -123,4 +123,4 @@ class Naming:
     host: str | None = None
 
 
-NO_NAMING = Naming()
+NO_HINT = RegistryHint()

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from domain.content import MANIFEST_MEDIA_TYPES
 
-_OLD = (
+_SCHEMA_1_TYPES = (
     "application/vnd.docker.distribution.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
 )
-_KNOWN = frozenset((*MANIFEST_MEDIA_TYPES, *_OLD, "*/*", "application/json"))
+_KNOWN = frozenset((*MANIFEST_MEDIA_TYPES, *_SCHEMA_1_TYPES, "*/*", "application/json"))
 
 
 def accepts(accept: Iterable[str], media_type: str) -> bool:

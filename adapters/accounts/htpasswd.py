@@ -12,16 +12,16 @@ import bcrypt
 
 from application.ports.telemetry import EventSink
 from domain.access import Account, Credentials
-from domain.events import AccountsReread, AccountsUnreadable
+from domain.events import AccountsReloaded, AccountsUnreadable
 from domain.htpasswd import parse_htpasswd
 from domain.ports import Clock
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _STAMP_BYTES = 16
-_LONGEST_PASSWORD = 72
+_PASSWORD_LIMIT = 72
 """Bytes. bcrypt reads no more, so a longer one would be as good as its beginning."""
 
-Traits = tuple[int, int, int]
+_FileState = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class _Entry:
 
 
 @dataclass(frozen=True)
-class _Read:
+class _Accounts:
     """What the file said when it was last right."""
 
     entries: Mapping[str, _Entry]
     in_order: tuple[_Entry, ...]
 
 
-class HtpasswdDirectory:
+class HtpasswdAccountDirectory:
     """Plays the AccountDirectory. `taken` are the users that the file must not name, `stamp_key` (at most 64 bytes) is
     the key of the stamps. A stamp follows the hash: a new salt for the same password gives another one.
 
@@ -55,10 +55,10 @@ class HtpasswdDirectory:
         self._events = events
         self._stamp_key = stamp_key
         self._key = secrets.token_bytes(16)
-        self._read = _Read({}, ())
-        self._traits: Traits | str | None = None
-        self._looked_at = clock.now()
-        self._look(is_first=True)
+        self._accounts = _Accounts({}, ())
+        self._file_state: _FileState | str | None = None
+        self._checked_at = clock.now()
+        self._reload_if_changed(is_first=True)
 
     def find(self, credentials: Credentials) -> Account | None:
         """Takes as long as bcrypt does, so not on the event loop. Goes by what `knows` and `stamp` last read.
@@ -66,44 +66,44 @@ class HtpasswdDirectory:
         A user who is not there is checked all the same, against another's hash, always the same one's: so the time
         tells nothing, whatever costs the hashes have.
         """
-        read = self._read
+        read = self._accounts
         entry = read.entries.get(credentials.username)
         against = entry or self._decoy(read, credentials.username)
         password = credentials.password.encode(errors="surrogatepass")
         # bcrypt repeats a password with a NUL behind it to fill its key: "a" and "a\0a" have the same hash.
-        if against is None or len(password) > _LONGEST_PASSWORD or b"\0" in password:
+        if against is None or len(password) > _PASSWORD_LIMIT or b"\0" in password:
             return None
         is_right = bcrypt.checkpw(password, against.hashed)
         return Account(credentials.username, entry.stamp) if is_right and entry else None
 
     def knows(self, name: str) -> bool:
-        self._look_now_and_then()
-        return name in self._read.entries
+        self._reload_periodically()
+        return name in self._accounts.entries
 
     def stamp(self, name: str) -> str:
-        self._look_now_and_then()
-        entry = self._read.entries.get(name)
+        self._reload_periodically()
+        entry = self._accounts.entries.get(name)
         return entry.stamp if entry else ""
 
-    def _decoy(self, read: _Read, name: str) -> _Entry | None:
+    def _decoy(self, read: _Accounts, name: str) -> _Entry | None:
         if not read.in_order:
             return None
         digest = hashlib.blake2b(name.encode(errors="surrogatepass"), key=self._key, digest_size=8).digest()
         return read.in_order[int.from_bytes(digest) % len(read.in_order)]
 
-    def _look_now_and_then(self) -> None:
+    def _reload_periodically(self) -> None:
         now = self._clock.now()
-        if abs(now - self._looked_at) >= _LOOK_SECONDS:  # a clock may be set back
-            self._looked_at = now
-            self._look()
+        if abs(now - self._checked_at) >= _CHECK_SECONDS:  # a clock may be set back
+            self._checked_at = now
+            self._reload_if_changed()
 
-    def _look(self, *, is_first: bool = False) -> None:
+    def _reload_if_changed(self, *, is_first: bool = False) -> None:
         """Read the file if it is not the one that was last read, well or not: what is wrong is said once."""
-        traits = self._traits
+        file_state = self._file_state
         try:
             # Looked at before it is read: what is written meanwhile shows at the next look.
-            self._traits = _traits_of(self._path)
-            if self._traits == traits:
+            self._file_state = _file_state_of(self._path)
+            if self._file_state == file_state:
                 return
             found = parse_htpasswd(self._path.read_text(encoding="utf-8"), self._taken)
         except UnicodeDecodeError:
@@ -112,14 +112,14 @@ class HtpasswdDirectory:
             self._refuse(str(error))
         except OSError as error:
             reason = f"cannot be read ({error.strerror or type(error).__name__})"
-            self._traits = reason
-            if reason != traits:
+            self._file_state = reason
+            if reason != file_state:
                 self._refuse(reason)
         else:
             entries = {user: self._entry(user, hashed) for user, hashed in found.items()}
-            self._read = _Read(entries, tuple(entries.values()))
+            self._accounts = _Accounts(entries, tuple(entries.values()))
             if not is_first:
-                self._events.emit(AccountsReread(len(entries)))
+                self._events.emit(AccountsReloaded(len(entries)))
 
     def _entry(self, user: str, hashed: str) -> _Entry:
         # A user of the file holds no colon, so that no two entries are one text.
@@ -130,7 +130,7 @@ class HtpasswdDirectory:
         self._events.emit(AccountsUnreadable(f"{self._path}: {reason}"))
 
 
-def _traits_of(path: Path) -> Traits:
+def _file_state_of(path: Path) -> _FileState:
     """By which a changed file is known. Raises OSError for what is no file: to read a pipe would wait for a writer."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):

@@ -4,7 +4,7 @@ from domain.access import Account, Credentials
 from domain.ports import AccountDirectory
 
 
-class SeveralDirectories:
+class CombinedAccountDirectory:
     """Plays the AccountDirectory: an account is good where any of them has it. The quick ones come first."""
 
     def __init__(self, *directories: AccountDirectory) -> None:

@@ -7,27 +7,27 @@ from application.ports.telemetry import EventSink
 from domain.documents import one_line
 from domain.events import (
     AccountEvent,
-    AccountsReread,
+    AccountsReloaded,
     AccountsUnreadable,
-    BackedOff,
+    BackOffStarted,
+    CacheFull,
+    CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
+    DigestMismatch,
     DownloadResumed,
     EndpointEvent,
     EndpointFailed,
     EndpointRecovered,
     Event,
-    LoginRefused,
-    LoginSlowed,
+    LoginDelayed,
+    LoginRejected,
     PullDenied,
+    ServiceNameConflict,
     StaleServed,
-    StorageBroke,
-    StorageRanFull,
     UpkeepFailed,
     UpstreamAuthLearned,
     UpstreamFailed,
-    UpstreamSharesOurName,
-    WrongContent,
 )
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -42,7 +42,7 @@ class LoggingEventSink:
                 # The first is in the line that the service starts with.
                 level = logging.WARNING if is_change else logging.DEBUG
                 _LOG.log(level, "%s: trust row %d: %s", upstream, row, meaning)
-            case UpstreamSharesOurName(upstream, service):
+            case ServiceNameConflict(upstream, service):
                 _LOG.warning(
                     "%s calls its service %r, as this mirror does, so its tokens look like ours: "
                     "give this mirror another SELF_AUTH_SERVICE",
@@ -53,12 +53,12 @@ class LoggingEventSink:
                 _LOG.warning("%s: %s", upstream, one_line(reason))
             case EndpointFailed() | EndpointRecovered():
                 _log_endpoint(event)
-            case WrongContent(upstream, repository, digest):
+            case DigestMismatch(upstream, repository, digest):
                 _LOG.error("%s: wrong content for %s in %s; not delivered", upstream, digest, repository)
             case PullDenied(account, upstream, repository):
                 who = f"the account {one_line(account)!r}" if account else "somebody without an account"
                 _LOG.info("%s: the rules keep %s from %s", upstream, who, repository)
-            case AccountsReread() | AccountsUnreadable() | LoginSlowed() | LoginRefused():
+            case AccountsReloaded() | AccountsUnreadable() | LoginDelayed() | LoginRejected():
                 _log_accounts(event)
             case _:
                 _log_cache(event)
@@ -74,13 +74,13 @@ def _log_endpoint(event: EndpointEvent) -> None:
 
 def _log_accounts(event: AccountEvent) -> None:
     match event:
-        case AccountsReread(count):
+        case AccountsReloaded(count):
             _LOG.info("HTPASSWD_FILE was read again: %d accounts", count)
         case AccountsUnreadable(reason):
             _LOG.error("HTPASSWD_FILE: %s; the accounts stay as they were", one_line(reason))
-        case LoginSlowed(account, address, seconds):
+        case LoginDelayed(account, address, seconds):
             _LOG.info("a login of account %s from %s waits %d s, after wrong ones", *_who(account, address), seconds)
-        case LoginRefused(account, address, seconds):
+        case LoginRejected(account, address, seconds):
             message = "a login of account %s from %s is refused for %d s, after too many wrong ones"
             _LOG.info(message, *_who(account, address), seconds)
 
@@ -93,7 +93,7 @@ def _log_cache(event: Event) -> None:  # noqa: C901 - one case for each event, a
     match event:
         case DownloadResumed(upstream, digest, reason):
             _LOG.warning("%s: %s broke off and is gone on with: %s", upstream, digest, one_line(reason))
-        case BackedOff(upstream, seconds, reason):
+        case BackOffStarted(upstream, seconds, reason):
             _LOG.warning("%s: asked less for %d seconds: %s", upstream, seconds, one_line(reason))
         case StaleServed(upstream, reason):
             _LOG.debug("%s: answered from the cache, unchecked: %s", upstream, one_line(reason))
@@ -103,9 +103,9 @@ def _log_cache(event: Event) -> None:  # noqa: C901 - one case for each event, a
             _LOG.error("%s was damaged in the cache; it is fetched again", digest)
         case UpkeepFailed(reason):
             _LOG.error("the cache's upkeep failed: %s", one_line(reason))
-        case StorageBroke(digest, reason):
+        case CacheWriteFailed(digest, reason):
             _LOG.error("the cache cannot be used, and %s is delivered uncached: %s", digest, one_line(reason))
-        case StorageRanFull(digest):
+        case CacheFull(digest):
             _LOG.warning("the cache is full; %s is delivered uncached", digest)
 
 

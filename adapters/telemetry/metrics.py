@@ -10,36 +10,36 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
 from domain.events import (
-    BackedOff,
+    BackOffStarted,
     BytesDelivered,
     BytesFetched,
-    ContentAsked,
+    CacheFull,
+    CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
+    ContentRequested,
+    DigestMismatch,
     DownloadJoined,
     DownloadResumed,
     DownloadStarted,
     EndpointFailed,
     EndpointRecovered,
     Event,
-    LoginRefused,
-    LoginSlowed,
+    LoginDelayed,
+    LoginRejected,
     PullDenied,
     StaleServed,
-    StorageBroke,
-    StorageRanFull,
     UpstreamFailed,
-    WrongContent,
 )
 from domain.records import ContentKind
 
 _PREFIX = "docker_image_proxy_"
 _BYTES = 8  # of one counter
-_KINDS = tuple(ContentKind)
+_CONTENT_KINDS = tuple(ContentKind)
 # In the order in which the counters lie in memory: name, what it counts, its values of the label `kind` if it has one.
 _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
-    ("cache_hits", "Manifests and blobs served entirely from the cache", _KINDS),
-    ("cache_misses", "Manifests and blobs fetched from an upstream", _KINDS),
+    ("cache_hits", "Manifests and blobs served entirely from the cache", _CONTENT_KINDS),
+    ("cache_misses", "Manifests and blobs fetched from an upstream", _CONTENT_KINDS),
     ("fill_joins", "Requests that joined a running download", ()),
     ("fills", "Downloads of blobs into the cache that were started", ()),
     ("fill_resumes", "Downloads resumed after the upstream broke off", ()),
@@ -59,26 +59,26 @@ _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("endpoint_failures", "Failures of an address of an upstream with several addresses", ()),
     ("endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", ()),
 )
-_PLACES = {
-    (name, kind): place
-    for place, (name, kind) in enumerate((name, kind) for name, _, kinds in _COUNTERS for kind in kinds or (None,))
+_COUNTER_INDEX = {
+    (name, kind): index
+    for index, (name, kind) in enumerate((name, kind) for name, _, kinds in _COUNTERS for kind in kinds or (None,))
 }
-_SIMPLE: dict[type[object], int] = {
-    DownloadJoined: _PLACES["fill_joins", None],
-    DownloadStarted: _PLACES["fills", None],
-    DownloadResumed: _PLACES["fill_resumes", None],
-    StaleServed: _PLACES["stale_answers", None],
-    BackedOff: _PLACES["throttled", None],
-    WrongContent: _PLACES["wrong_content", None],
-    ContentDamaged: _PLACES["damaged_content", None],
-    StorageRanFull: _PLACES["storage_full", None],
-    StorageBroke: _PLACES["storage_failures", None],
-    UpstreamFailed: _PLACES["upstream_failures", None],
-    PullDenied: _PLACES["pulls_denied", None],
-    LoginSlowed: _PLACES["logins_slowed", None],
-    LoginRefused: _PLACES["logins_turned_away", None],
-    EndpointFailed: _PLACES["endpoint_failures", None],
-    EndpointRecovered: _PLACES["endpoint_recoveries", None],
+_COUNTER_OF_EVENT: dict[type[object], int] = {
+    DownloadJoined: _COUNTER_INDEX["fill_joins", None],
+    DownloadStarted: _COUNTER_INDEX["fills", None],
+    DownloadResumed: _COUNTER_INDEX["fill_resumes", None],
+    StaleServed: _COUNTER_INDEX["stale_answers", None],
+    BackOffStarted: _COUNTER_INDEX["throttled", None],
+    DigestMismatch: _COUNTER_INDEX["wrong_content", None],
+    ContentDamaged: _COUNTER_INDEX["damaged_content", None],
+    CacheFull: _COUNTER_INDEX["storage_full", None],
+    CacheWriteFailed: _COUNTER_INDEX["storage_failures", None],
+    UpstreamFailed: _COUNTER_INDEX["upstream_failures", None],
+    PullDenied: _COUNTER_INDEX["pulls_denied", None],
+    LoginDelayed: _COUNTER_INDEX["logins_slowed", None],
+    LoginRejected: _COUNTER_INDEX["logins_turned_away", None],
+    EndpointFailed: _COUNTER_INDEX["endpoint_failures", None],
+    EndpointRecovered: _COUNTER_INDEX["endpoint_recoveries", None],
 }
 
 # What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.
@@ -96,47 +96,47 @@ class SharedCounters:
     those whose allowances are kept beside the counters.
     """
 
-    def __init__(self, rows: int, upstreams: Iterable[str] = ()) -> None:
-        self.allowances = SharedAllowances(rows, upstreams)
-        self._numbers = memoryview(mmap.mmap(-1, rows * len(_PLACES) * _BYTES)).cast("Q")
+    def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
+        self.allowances = SharedAllowances(workers, upstreams)
+        self._numbers = memoryview(mmap.mmap(-1, workers * len(_COUNTER_INDEX) * _BYTES)).cast("Q")
 
-    def add(self, row: int, place: int, count: int) -> None:
-        self._numbers[row * len(_PLACES) + place] += count
+    def add(self, worker: int, index: int, count: int) -> None:
+        self._numbers[worker * len(_COUNTER_INDEX) + index] += count
 
-    def total(self, place: int) -> int:
-        return sum(self._numbers[place :: len(_PLACES)])
+    def total(self, index: int) -> int:
+        return sum(self._numbers[index :: len(_COUNTER_INDEX)])
 
 
 class CountingEventSink:
-    """Plays the EventSink and the MetricsPage. `row` is this worker's."""
+    """Plays the EventSink and the MetricsPage. `worker` is this worker's."""
 
-    def __init__(self, counters: SharedCounters, row: int) -> None:
+    def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters
-        self._row = row
-        self.board = WorkerAllowanceTable(counters.allowances, row)
+        self._worker = worker
+        self.allowance_table = WorkerAllowanceTable(counters.allowances, worker)
         self._registry = CollectorRegistry()
         self._registry.register(_Totals(counters))
 
     def emit(self, event: Event) -> None:
         match event:
-            case ContentAsked(kind, is_hit):
-                self._add(_PLACES["cache_hits" if is_hit else "cache_misses", kind], 1)
+            case ContentRequested(kind, is_hit):
+                self._add(_COUNTER_INDEX["cache_hits" if is_hit else "cache_misses", kind], 1)
             case BytesFetched(count):
-                self._add(_PLACES["upstream_bytes", None], count)
+                self._add(_COUNTER_INDEX["upstream_bytes", None], count)
             case BytesDelivered(count):
-                self._add(_PLACES["client_bytes", None], count)
+                self._add(_COUNTER_INDEX["client_bytes", None], count)
             case ContentEvicted(count, _):
-                self._add(_PLACES["evictions", None], count)
+                self._add(_COUNTER_INDEX["evictions", None], count)
             case _:
-                place = _SIMPLE.get(type(event))
-                if place is not None:
-                    self._add(place, 1)
+                index = _COUNTER_OF_EVENT.get(type(event))
+                if index is not None:
+                    self._add(index, 1)
 
     def render(self) -> tuple[bytes, str]:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
-    def _add(self, place: int, count: int) -> None:
-        self._counters.add(self._row, place, count)
+    def _add(self, index: int, count: int) -> None:
+        self._counters.add(self._worker, index, count)
 
 
 class _Totals(Collector):
@@ -147,7 +147,7 @@ class _Totals(Collector):
         for name, meaning, kinds in _COUNTERS:
             family = CounterMetricFamily(_PREFIX + name, meaning, labels=("kind",) if kinds else ())
             for kind in kinds or (None,):
-                family.add_metric((kind.value,) if kind else (), self._counters.total(_PLACES[name, kind]))
+                family.add_metric((kind.value,) if kind else (), self._counters.total(_COUNTER_INDEX[name, kind]))
             yield family
         yield from self._allowances()
 

@@ -8,7 +8,7 @@ from domain.upstreams import Upstream
 
 _NUMBERS = 4  # of one allowance: limit, remaining, window, seen_at
 _BYTES = 8
-_TRIES = 100
+_READ_ATTEMPTS = 100
 
 
 class SharedAllowances:
@@ -20,17 +20,17 @@ class SharedAllowances:
     numbers that belong together.
     """
 
-    def __init__(self, rows: int, upstreams: Iterable[str] = ()) -> None:
-        self._rows = rows
-        self._places = {url: place for place, url in enumerate(dict.fromkeys(upstreams))}
-        size = max(1, rows * len(self._places)) * _NUMBERS * _BYTES
+    def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
+        self._workers = workers
+        self._positions = {url: place for place, url in enumerate(dict.fromkeys(upstreams))}
+        size = max(1, workers * len(self._positions)) * _NUMBERS * _BYTES
         memory = memoryview(mmap.mmap(-1, size))
         self._numbers, self._times = memory.cast("Q"), memory.cast("d")
 
-    def write(self, row: int, url: str, allowance: Allowance) -> None:
-        if url not in self._places:
+    def write(self, worker: int, url: str, allowance: Allowance) -> None:
+        if url not in self._positions:
             return
-        start = self._start(row, url)
+        start = self._start(worker, url)
         self._times[start + 3] = 0.0
         numbers = (allowance.limit, allowance.remaining, allowance.window)
         for place, number in enumerate(numbers, start):
@@ -38,22 +38,22 @@ class SharedAllowances:
         self._times[start + 3] = allowance.seen_at
 
     def newest(self, url: str) -> Allowance | None:
-        if url not in self._places:
+        if url not in self._positions:
             return None
-        known = [self._read(self._start(row, url)) for row in range(self._rows)]
+        known = [self._read(self._start(worker, url)) for worker in range(self._workers)]
         return max((one for one in known if one), key=lambda one: one.seen_at, default=None)
 
     def all(self) -> Iterator[tuple[str, Allowance]]:
         """The address of each upstream that has said something, and the newest of that."""
-        for url in self._places:
+        for url in self._positions:
             if allowance := self.newest(url):
                 yield url, allowance
 
-    def _start(self, row: int, url: str) -> int:
-        return (row * len(self._places) + self._places[url]) * _NUMBERS
+    def _start(self, worker: int, url: str) -> int:
+        return (worker * len(self._positions) + self._positions[url]) * _NUMBERS
 
     def _read(self, start: int) -> Allowance | None:
-        for _ in range(_TRIES):
+        for _ in range(_READ_ATTEMPTS):
             seen_at = self._times[start + 3]
             limit, remaining, window = self._numbers[start : start + 3]
             if seen_at == self._times[start + 3]:
@@ -62,14 +62,14 @@ class SharedAllowances:
 
 
 class WorkerAllowanceTable:
-    """Plays the AllowanceTable. `row` is this worker's."""
+    """Plays the AllowanceTable. `worker` is this worker's."""
 
-    def __init__(self, shared: SharedAllowances, row: int) -> None:
+    def __init__(self, shared: SharedAllowances, worker: int) -> None:
         self._shared = shared
-        self._row = row
+        self._worker = worker
 
-    def show(self, upstream: Upstream, allowance: Allowance) -> None:
-        self._shared.write(self._row, upstream.url, allowance)
+    def publish(self, upstream: Upstream, allowance: Allowance) -> None:
+        self._shared.write(self._worker, upstream.url, allowance)
 
-    def shown(self, upstream: Upstream) -> Allowance | None:
+    def newest(self, upstream: Upstream) -> Allowance | None:
         return self._shared.newest(upstream.url)

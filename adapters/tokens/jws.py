@@ -36,7 +36,7 @@ class JwsTokenCodec:
             return None
         return _signed_token(header, token.payload)
 
-    def peek(self, text: str) -> SignedToken | None:
+    def read_unverified(self, text: str) -> SignedToken | None:
         header = _header(text)
         if header is None:
             return None

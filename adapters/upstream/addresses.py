@@ -35,7 +35,7 @@ _METADATA = frozenset(
     )
 )
 """Metadata services that are not on a link-local address. They hand out the machine's credentials."""
-_NETWORKS_OF_NONE = tuple(
+_NON_UNICAST_NETWORKS = tuple(
     map(
         ipaddress.ip_network,
         (
@@ -68,7 +68,7 @@ _TEREDO = ipaddress.IPv6Network("2001::/32")  # RFC 4380 section 4
 _ISATAP = 0x00005EFE  # RFC 5214 section 6.1; the universal bit of the interface identifier is ignored
 
 
-class Reach(Enum):
+class AddressPolicy(Enum):
     """Which addresses a connection may be made to."""
 
     CONFIGURED = auto()
@@ -81,7 +81,7 @@ class Reach(Enum):
     """As LOCAL, without loopback."""
 
 
-class AddressRefused(OSError):
+class AddressNotAllowed(OSError):
     """A connection to an address that the reach does not allow. An OSError, so that a connector tries the other
     addresses of the name.
     """
@@ -105,11 +105,11 @@ class ConfiguredOrigins:
         origins |= {origin_of(parse_url(one.search_url)) for one in upstreams if one.search_url}
         return cls(frozenset(origins), frozenset().union(*(one.realms for one in upstreams)))
 
-    def reach(self, asked: Origin, target: Origin) -> Reach:
+    def address_policy(self, asked: Origin, target: Origin) -> AddressPolicy:
         """What a connection to the target may reach. `asked` is the origin of the request's first hop."""
         if self._names(target):
-            return Reach.CONFIGURED
-        return Reach.LOCAL if self._names(asked) and is_loopback_host(asked.host) else Reach.REMOTE
+            return AddressPolicy.CONFIGURED
+        return AddressPolicy.LOCAL if self._names(asked) and is_loopback_host(asked.host) else AddressPolicy.REMOTE
 
     def _names(self, origin: Origin) -> bool:
         authority = origin.authority
@@ -167,33 +167,33 @@ def check_redirect(upstream: Origin, target: Origin) -> None:
         raise UpstreamBroken("the upstream redirects from https to http; the mirror does not follow")
 
 
-def check_host(host: str, reach: Reach) -> None:
+def check_host(host: str, address_policy: AddressPolicy) -> None:
     """The check for a request whose connection is made by a proxy: an address that stands there literally, in any
     notation, and the names of loopback (RFC 6761 section 6.3). Another name is resolved by the proxy, where we see
-    nothing of it. Raises AddressRefused.
+    nothing of it. Raises AddressNotAllowed.
     """
     host = host.lower().rstrip(".")
     address = _literal(host)
     if address is not None:
-        check_address(address, reach)
-    elif reach is Reach.REMOTE and is_loopback_host(host):
-        raise AddressRefused
+        check_address(address, address_policy)
+    elif address_policy is AddressPolicy.REMOTE and is_loopback_host(host):
+        raise AddressNotAllowed
 
 
-def check_address(address: IPAddress, reach: Reach) -> None:
-    """Raises AddressRefused where no connection may be made to it. IPv6 addresses that hold an IPv4 address are
+def check_address(address: IPAddress, address_policy: AddressPolicy) -> None:
+    """Raises AddressNotAllowed where no connection may be made to it. IPv6 addresses that hold an IPv4 address are
     refused where that one is. Private addresses are allowed: a registry on a local network has its storage there too.
     """
-    if reach is Reach.CONFIGURED:
+    if address_policy is AddressPolicy.CONFIGURED:
         return
     if isinstance(address, ipaddress.IPv6Address):
         # Without its zone (RFC 4007 section 11), which makes it unequal to the same address in _METADATA.
         address = ipaddress.IPv6Address(int(address))
     for one in (address, *_embedded(address)):
-        if one in _METADATA or _is_in(one, _NETWORKS_OF_NONE):
-            raise AddressRefused
-        if reach is Reach.REMOTE and _is_in(one, _LOOPBACK):
-            raise AddressRefused
+        if one in _METADATA or _is_in(one, _NON_UNICAST_NETWORKS):
+            raise AddressNotAllowed
+        if address_policy is AddressPolicy.REMOTE and _is_in(one, _LOOPBACK):
+            raise AddressNotAllowed
 
 
 def is_loopback_host(host: str) -> bool:
@@ -225,7 +225,7 @@ def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
             (bits >> 64 & 0xFF) << 24 | bits >> 32 & 0xFFFFFF,
             bits >> 24,
         )
-        yield from (one for one in map(_ipv4, found) if one not in _NETWORKS_OF_NONE[0])
+        yield from (one for one in map(_ipv4, found) if one not in _NON_UNICAST_NETWORKS[0])
     elif address in _6TO4:
         yield _ipv4(bits >> 80)
     elif address in _TEREDO:

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 from domain.digest import Bytes
-from domain.errors import UpstreamBroken, UpstreamTooLong
+from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 
 _LARGE = 1024 * 1024
 """Bytes still to come; for fewer, the change is not worth it."""
@@ -154,34 +154,36 @@ _GZIP = frozenset({"gzip", "x-gzip"})  # RFC 9110 section 8.4.1.3
 _WITH_GZIP_HEADER = zlib.MAX_WBITS | 16
 
 
-def is_coded(coding: str | None) -> bool:
+def has_content_coding(coding: str | None) -> bool:
     """What a Content-Encoding field says."""
     return bool(coding) and (coding or "").strip().lower() != "identity"
 
 
-def decoded(content: bytes, coding: str | None, limit: int) -> bytes:
+def decode_body(content: bytes, coding: str | None, limit: int) -> bytes:
     """The body without its coding. Raises UpstreamBroken where it is another coding than gzip or none at all, or where
     more than `limit` bytes would come out: some kilobytes may hold gigabytes.
 
     What is read whole is hashed or parsed afterwards, so a decoded body is as good as one that came plain.
     """
-    if not is_coded(coding):
+    if not has_content_coding(coding):
         return content
     if (coding or "").strip().lower() not in _GZIP:
-        raise unasked(coding)
+        raise unexpected_coding(coding)
     machine = zlib.decompressobj(_WITH_GZIP_HEADER)
     try:
         plain = machine.decompress(content, limit + 1)
     except zlib.error as error:
         raise UpstreamBroken("the upstream sent content that is labelled gzip but is not gzip") from error
     if len(plain) > limit:
-        raise UpstreamTooLong(f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer")
+        raise UpstreamBodyTooLarge(
+            f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer"
+        )
     if not machine.eof:
         raise UpstreamBroken("the upstream stopped sending the content before its end")
     return plain
 
 
-def unasked(coding: str | None) -> UpstreamBroken:
+def unexpected_coding(coding: str | None) -> UpstreamBroken:
     """The refusal of a coding that cannot be undone."""
     return UpstreamBroken(
         f"the upstream sent content with the coding {(coding or '')[:32]!r}, which the mirror did not request"

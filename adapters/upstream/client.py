@@ -10,15 +10,15 @@ from typing import Any, Self
 import aiohttp
 from yarl import URL
 
-from adapters.upstream.addresses import ConfiguredOrigins, Reach, check_redirect, origin_of, parse_url
-from adapters.upstream.bodies import BodyReceiver, decoded
+from adapters.upstream.addresses import AddressPolicy, ConfiguredOrigins, check_redirect, origin_of, parse_url
+from adapters.upstream.bodies import BodyReceiver, decode_body
 from adapters.upstream.http_sessions import Sessions
-from adapters.upstream.request_limits import Gate
-from adapters.upstream.transport_errors import check_fields, sending, translated
+from adapters.upstream.request_limits import RequestLimiter
+from adapters.upstream.transport_errors import check_header_fields, translate_errors, translate_send_errors
 from application.ports.telemetry import current_record
 from domain.content import is_web_page
 from domain.digest import Bytes
-from domain.errors import UpstreamBroken, UpstreamFault, UpstreamTooLong
+from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
 from domain.upstreams import Origin
 
 _OK = 200
@@ -87,7 +87,7 @@ class Response:
 
     async def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. Raises UpstreamFault where it breaks off."""
-        with translated(_host(self.raw.url)):
+        with translate_errors(_host(self.raw.url)):
             if self.receiver:
                 async with aclosing(self.receiver.pieces()) as parts:
                     async for part in parts:
@@ -106,7 +106,7 @@ class Response:
 
     async def read(self, limit: int) -> bytes:
         """The whole body, decoded; raises UpstreamBroken where it is longer than `limit` bytes or cannot be decoded."""
-        return decoded(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
+        return decode_body(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
 
 
 class HttpClient:
@@ -114,9 +114,9 @@ class HttpClient:
     operator sends us, and so which addresses are not checked.
     """
 
-    def __init__(self, sessions: Sessions, gate: Gate, agent: str, configured: ConfiguredOrigins) -> None:
+    def __init__(self, sessions: Sessions, limiter: RequestLimiter, agent: str, configured: ConfiguredOrigins) -> None:
         self._sessions = sessions
-        self._gate = gate
+        self._limiter = limiter
         self._agent = agent
         self._configured = configured
 
@@ -130,7 +130,7 @@ class HttpClient:
 
         It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
         """
-        async with nullcontext() if request.is_probe else self._gate.slot(), self._exchange(request) as response:
+        async with nullcontext() if request.is_probe else self._limiter.slot(), self._exchange(request) as response:
             yield response
 
     @asynccontextmanager
@@ -144,8 +144,8 @@ class HttpClient:
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
             if is_own := origin_of(url) == request.origin:
                 await self._turn(request)  # elsewhere it is storage's business
-            reach = self._configured.reach(request.origin, origin_of(url))
-            response = await self._send_or_cut(asked.with_authorization(authorization), reach)
+            address_policy = self._configured.address_policy(request.origin, origin_of(url))
+            response = await self._send_or_cut(asked.with_authorization(authorization), address_policy)
             if response is None:
                 method, narrowed = "GET", (_ONE_BYTE,)
                 continue
@@ -166,10 +166,10 @@ class HttpClient:
             url = target
         raise UpstreamBroken("the upstream redirects too many times")
 
-    async def _send_or_cut(self, request: Request, reach: Reach) -> aiohttp.ClientResponse | None:
+    async def _send_or_cut(self, request: Request, address_policy: AddressPolicy) -> aiohttp.ClientResponse | None:
         """None where the connection was closed or reset instead of an answer to a HEAD: some servers do that."""
         try:
-            return await self._send(request, reach)
+            return await self._send(request, address_policy)
         except UpstreamFault as fault:
             if request.method == "HEAD" and _was_cut(fault):
                 return None
@@ -177,22 +177,22 @@ class HttpClient:
 
     async def _turn(self, request: Request) -> None:
         if not request.is_probe:
-            await self._gate.turn()
+            await self._limiter.turn()
         if request.check:
             await request.check()
 
-    async def _send(self, request: Request, reach: Reach) -> aiohttp.ClientResponse:
+    async def _send(self, request: Request, address_policy: AddressPolicy) -> aiohttp.ClientResponse:
         method, url = request.method, request.url
         headers = [*request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
-        check_fields(headers)
-        with sending(_host(url)):
-            session, proxy = self._sessions.way_to(url, reach)
+        check_header_fields(headers)
+        with translate_send_errors(_host(url)):
+            session, proxy = self._sessions.session_for(url, address_policy)
         send = partial(
             session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
         )
-        with sending(_host(url)), _patient():
+        with translate_send_errors(_host(url)), _patient():
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:
@@ -223,12 +223,12 @@ def was_unanswered(left: asyncio.CancelledError) -> bool:
 
 
 async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
-    """A whole body. Raises UpstreamTooLong where it is longer than `limit` bytes."""
+    """A whole body. Raises UpstreamBodyTooLarge where it is longer than `limit` bytes."""
     content = bytearray()
     async for piece in pieces:
         content += piece
         if len(content) > limit:
-            raise UpstreamTooLong(
+            raise UpstreamBodyTooLarge(
                 f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer"
             )
     return bytes(content)
@@ -237,7 +237,7 @@ async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read what little an unwanted answer holds, so that its connection can be used again."""
     if response.content_length is not None and response.content_length <= _DRAINED:
-        with translated(_host(response.url)):
+        with translate_errors(_host(response.url)):
             await response.content.readany()
 
 

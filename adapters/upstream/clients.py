@@ -8,12 +8,12 @@ from adapters.upstream.addresses import ConfiguredOrigins
 from adapters.upstream.client import HttpClient
 from adapters.upstream.http_sessions import Sessions, SessionSettings, open_sessions
 from adapters.upstream.proxies import ProxyRules
-from adapters.upstream.request_limits import Gate, RequestLimits
+from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from domain.upstreams import Upstream
 
 
 @dataclass(frozen=True)
-class Way:
+class ConnectionSettings:
     """How one upstream is gone to."""
 
     session: SessionSettings
@@ -33,25 +33,32 @@ class UpstreamClients:
 
 
 @asynccontextmanager
-async def open_clients(ways: Mapping[Upstream, Way], proxies: ProxyRules, agent: str) -> AsyncIterator[UpstreamClients]:
+async def open_clients(
+    connections: Mapping[Upstream, ConnectionSettings], proxies: ProxyRules, agent: str
+) -> AsyncIterator[UpstreamClients]:
     """A client for each of these upstreams, until the context is left. Needs a running event loop.
 
     Equal settings share one session and its connections; bounds are each upstream's own. `agent` is our User-Agent.
     """
     opened: dict[SessionSettings, Sessions] = {}
     async with AsyncExitStack() as stack:
-        for way in ways.values():
-            if way.session not in opened:
-                opened[way.session] = open_sessions(way.session, proxies)
-                stack.push_async_callback(opened[way.session].close)
+        for connection in connections.values():
+            if connection.session not in opened:
+                opened[connection.session] = open_sessions(connection.session, proxies)
+                stack.push_async_callback(opened[connection.session].close)
         yield UpstreamClients(
             {
-                upstream: HttpClient(opened[way.session], Gate(way.bounds), agent, _configured(upstream, ways))
-                for upstream, way in ways.items()
+                upstream: HttpClient(
+                    opened[connection.session],
+                    RequestLimiter(connection.bounds),
+                    agent,
+                    _configured(upstream, connections),
+                )
+                for upstream, connection in connections.items()
             }
         )
 
 
-def _configured(upstream: Upstream, ways: Mapping[Upstream, Way]) -> ConfiguredOrigins:
+def _configured(upstream: Upstream, connections: Mapping[Upstream, ConnectionSettings]) -> ConfiguredOrigins:
     """Also what was named for those upstreams that it is a fallback of: its client speaks for them too."""
-    return ConfiguredOrigins.of(*(one for one in ways if upstream in one.endpoints))
+    return ConfiguredOrigins.of(*(one for one in connections if upstream in one.endpoints))

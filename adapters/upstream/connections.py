@@ -21,7 +21,7 @@ _INTERIM = range(100, 200)  # aiohttp takes what is below for a final answer, to
 _END_OF_HEAD = b"\r\n\r\n"
 
 
-class OneAnswerHandler(ResponseHandler):
+class SingleResponseHandler(ResponseHandler):
     """Closes its connection when bytes come that belong to no answer. The answer before them stays readable."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeps: object = None) -> None:
@@ -110,18 +110,18 @@ class OneAnswerHandler(ResponseHandler):
             self.transport.abort()
 
 
-class OneAnswerSocksConnector(ProxyConnector):
+class SingleResponseSocksConnector(ProxyConnector):
     """Makes such connections through a SOCKS proxy. Its base makes a protocol of its own, to keep the writer alive."""
 
     async def _connect_via_proxy(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, given = await super()._connect_via_proxy(*args, **options)
-        handler = OneAnswerHandler(self._loop, keeps=given)
+        handler = SingleResponseHandler(self._loop, keeps=given)
         transport.set_protocol(handler)
         handler.connection_made(transport)
         return transport, handler
 
 
-def give_one_answer(connector: aiohttp.TCPConnector) -> None:
+def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
     """Make the connector's connections such ones. aiohttp has no other way to choose their protocol.
 
     Raises RuntimeError where this aiohttp does not make its connections so: then none of them would be such a one, and
@@ -131,5 +131,5 @@ def give_one_answer(connector: aiohttp.TCPConnector) -> None:
     made = getattr(connector, "_factory", None)
     if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
         raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
-    factory = partial(OneAnswerHandler, loop)
+    factory = partial(SingleResponseHandler, loop)
     connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

@@ -17,8 +17,8 @@ from domain.digest import Bytes
 from domain.errors import (
     MirrorFault,
     RegistryError,
+    UpstreamBodyTooLarge,
     UpstreamThrottled,
-    UpstreamTooLong,
     UpstreamUnavailable,
 )
 from domain.events import EndpointFailed, EndpointRecovered
@@ -42,9 +42,9 @@ class EndpointHealth:
         self._trials: dict[str, asyncio.Task[Any] | None] = {}
         """Who makes it. Of others, who asked before it, the end says nothing of the trial's."""
 
-    async def is_well(self, upstream: Upstream, endpoint: Upstream) -> bool:
-        """Whether to ask it; if it is time for a trial, whoever gets True makes it, and tells by `tried` of its end.
-        Who makes it may ask again.
+    async def is_healthy(self, upstream: Upstream, endpoint: Upstream) -> bool:
+        """Whether the endpoint may be asked. When a trial is due, the first task that asks gets True and makes the trial;
+        it may ask again, and must call `finish_trial` at the end.
         """
         name = _name(upstream, endpoint)
         context = (await self._breakers.get_breaker(name)).context
@@ -56,13 +56,13 @@ class EndpointHealth:
             return False
         return self._trials.setdefault(name, asyncio.current_task()) is asyncio.current_task()
 
-    def tried(self, upstream: Upstream, endpoint: Upstream) -> None:
+    def finish_trial(self, upstream: Upstream, endpoint: Upstream) -> None:
         """Whatever has come of it; of a request that was given up, nothing."""
         name = _name(upstream, endpoint)
         if self._trials.get(name) is asyncio.current_task():
             self._trials.pop(name, None)
 
-    async def answered(self, upstream: Upstream, endpoint: Upstream) -> None:
+    async def record_success(self, upstream: Upstream, endpoint: Upstream) -> None:
         breaker = await self._breakers.get_breaker(_name(upstream, endpoint))
         if breaker.context.state == CLOSED:
             return
@@ -72,13 +72,13 @@ class EndpointHealth:
             pass
         self._events.emit(EndpointRecovered(upstream.url, endpoint.url))
 
-    async def failed(self, upstream: Upstream, endpoint: Upstream, reason: str) -> None:
+    async def record_failure(self, upstream: Upstream, endpoint: Upstream, reason: str) -> None:
         breaker = await self._breakers.get_breaker(_name(upstream, endpoint))
-        was_well = breaker.context.state == CLOSED
+        was_healthy = breaker.context.state == CLOSED
         with suppress(_FailedError, OpenedState):
             async with breaker:
                 raise _FailedError
-        if was_well:
+        if was_healthy:
             self._events.emit(EndpointFailed(upstream.url, endpoint.url, reason))
 
 
@@ -90,8 +90,8 @@ def _name(upstream: Upstream, endpoint: Upstream) -> str:
 T = TypeVar("T")
 
 
-class _PassedOver(Exception):
-    """Its address has failed while the request waited for its turn (see Gate)."""
+class _EndpointSkipped(Exception):
+    """Its address has failed while the request waited for its turn (see RequestLimiter)."""
 
 
 class Failover:
@@ -127,44 +127,44 @@ class Failover:
         failures: list[RegistryError] = []
         turns = [(endpoint, False) for endpoint in _each(upstream)]
         for endpoint, is_last_resort in turns:
-            if not is_last_resort and not await self._health.is_well(upstream, endpoint):
+            if not is_last_resort and not await self._health.is_healthy(upstream, endpoint):
                 turns.append((endpoint, True))
                 continue
             check = None if is_last_resort else partial(self._check, upstream, endpoint)
             try:
                 return await self._ask(upstream, endpoint, ask(endpoint, check))
-            except _PassedOver:
+            except _EndpointSkipped:
                 turns.append((endpoint, True))
             except UpstreamUnavailable as failure:
                 failures.append(failure)
         raise next((one for one in failures if isinstance(one, UpstreamThrottled)), failures[0])
 
     async def _check(self, upstream: Upstream, endpoint: Upstream) -> None:
-        if not await self._health.is_well(upstream, endpoint):
-            raise _PassedOver
+        if not await self._health.is_healthy(upstream, endpoint):
+            raise _EndpointSkipped
 
     async def _ask(self, upstream: Upstream, endpoint: Upstream, asking: Coroutine[Any, Any, T]) -> T:
         try:
             answer = await asking
         except UpstreamUnavailable as failure:
-            if not (isinstance(failure, UpstreamThrottled) and upstream.takes_callers_logins):
-                await self._health.failed(upstream, endpoint, failure.message)
+            if not (isinstance(failure, UpstreamThrottled) and upstream.forwards_client_credentials):
+                await self._health.record_failure(upstream, endpoint, failure.message)
             # Else it is one caller who has used up what is his; the address is well for all others.
             raise
         except asyncio.CancelledError as left:
             if was_unanswered(left):
-                await self._health.failed(upstream, endpoint, "it did not answer before the client left")
+                await self._health.record_failure(upstream, endpoint, "it did not answer before the client left")
             raise
         except MirrorFault:
             raise  # the address was not asked
         except RegistryError:
-            await self._health.answered(upstream, endpoint)
+            await self._health.record_success(upstream, endpoint)
             raise
         else:
-            await self._health.answered(upstream, endpoint)
+            await self._health.record_success(upstream, endpoint)
             return answer
         finally:
-            self._health.tried(upstream, endpoint)
+            self._health.finish_trial(upstream, endpoint)
 
 
 class _WatchedAnswer:
@@ -185,16 +185,16 @@ class _WatchedAnswer:
                 async for piece in pieces:
                     yield piece
         except UpstreamUnavailable as failure:
-            await self._health.failed(self._upstream, self._endpoint, failure.message)
+            await self._health.record_failure(self._upstream, self._endpoint, failure.message)
             raise
 
     async def read(self, limit: int) -> bytes:
         try:
             return await self._answer.read(limit)
-        except UpstreamTooLong:
+        except UpstreamBodyTooLarge:
             raise  # it would be as long at any address; whoever asks for it is not to have them all left alone
         except UpstreamUnavailable as failure:
-            await self._health.failed(self._upstream, self._endpoint, failure.message)
+            await self._health.record_failure(self._upstream, self._endpoint, failure.message)
             raise
 
 

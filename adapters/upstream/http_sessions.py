@@ -12,8 +12,8 @@ import aiohttp
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from adapters.upstream.addresses import Reach, check_address, check_host
-from adapters.upstream.connections import OneAnswerSocksConnector, give_one_answer
+from adapters.upstream.addresses import AddressPolicy, check_address, check_host
+from adapters.upstream.connections import SingleResponseSocksConnector, use_single_response_handler
 from adapters.upstream.proxies import ProxyRules
 
 # A signed redirect address or a challenge of a large cloud passes aiohttp's 8190 bytes.
@@ -47,7 +47,7 @@ class Sessions:
 
     def __init__(
         self,
-        direct: Mapping[Reach, aiohttp.ClientSession],
+        direct: Mapping[AddressPolicy, aiohttp.ClientSession],
         by_socks: Mapping[str, aiohttp.ClientSession],
         rules: ProxyRules,
     ) -> None:
@@ -55,18 +55,20 @@ class Sessions:
         self._by_socks = by_socks
         self._rules = rules
 
-    def way_to(self, url: URL, reach: Reach) -> tuple[aiohttp.ClientSession, str | None]:
-        """The session, and the HTTP proxy that it is to use. Raises AddressRefused where a proxy would have to connect
-        to an address that the reach does not allow. Direct connections are checked when they are made.
+    def session_for(self, url: URL, address_policy: AddressPolicy) -> tuple[aiohttp.ClientSession, str | None]:
+        """The session for a request to this URL, and the HTTP proxy that it must use, or None.
+
+        Raises AddressNotAllowed if a proxy would have to connect to an address that the policy does not allow. Direct
+        connections are checked when they are opened.
         """
         proxy = self._rules.proxy_for(url)
         if proxy is None:
-            return self._direct[reach], None
-        check_host(url.host or "", reach)
+            return self._direct[address_policy], None
+        check_host(url.host or "", address_policy)
         if proxy in self._by_socks:
             return self._by_socks[proxy], None
         # What connects is the proxy, and the operator named it.
-        return self._direct[Reach.CONFIGURED], proxy
+        return self._direct[AddressPolicy.CONFIGURED], proxy
 
     def proxy_to(self, url: URL) -> str | None:
         """The proxy of whatever kind, None for a direct connection."""
@@ -82,7 +84,10 @@ def open_sessions(settings: SessionSettings, rules: ProxyRules) -> Sessions:
     context = _context(settings)
     if settings.proxy:
         rules = ProxyRules.always(settings.proxy)
-    direct = {reach: _session(settings, _direct_connector(reach, context)) for reach in Reach}
+    direct = {
+        address_policy: _session(settings, _direct_connector(address_policy, context))
+        for address_policy in AddressPolicy
+    }
     by_socks = {proxy: _session(settings, _socks_connector(proxy, context)) for proxy in rules.socks}
     return Sessions(direct, by_socks, rules)
 
@@ -99,14 +104,14 @@ def _context(settings: SessionSettings) -> ssl.SSLContext:
     return context
 
 
-def _direct_connector(reach: Reach, context: ssl.SSLContext) -> aiohttp.TCPConnector:
+def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) -> aiohttp.TCPConnector:
     """Checks each address when a socket for it is made: after the name was resolved, before anything is sent. So a name
     that means another address the next time gains nothing, and an address that stands in a URL is checked as well.
     """
 
     def checked_socket(address: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, place = address
-        check_address(ipaddress.ip_address(place[0]), reach)
+        check_address(ipaddress.ip_address(place[0]), address_policy)
         return socket.socket(family, kind, protocol)
 
     return aiohttp.TCPConnector(limit=0, ssl=context, resolver=ThreadedResolver(), socket_factory=checked_socket)
@@ -118,7 +123,7 @@ def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnecto
     what lies behind a name is the proxy's to guard, as with HTTP proxies.
     """
     address = URL(proxy)
-    return OneAnswerSocksConnector(
+    return SingleResponseSocksConnector(
         host=address.host or "",
         port=address.port or _SOCKS_PORT,
         username=address.user,
@@ -130,7 +135,7 @@ def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnecto
 
 
 def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    give_one_answer(connector)
+    use_single_response_handler(connector)
     return aiohttp.ClientSession(
         connector=connector,
         # No total: it would cut every large layer. Silence is what counts.

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from yarl import URL
 
-from adapters.upstream.bodies import is_coded, unasked
+from adapters.upstream.bodies import has_content_coding, unexpected_coding
 from adapters.upstream.client import Check, Request, Response
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.failover import Failover
@@ -48,8 +48,8 @@ from domain.warning_headers import read_warnings
 _OK = 200
 _PARTIAL = 206
 _UNAUTHORIZED = 401
-_TOO_EARLY = "invalid_token"
-_SKEW_SECONDS = 1.5
+_NOT_VALID = "invalid_token"
+_CLOCK_SKEW_SECONDS = 1.5
 """So far apart clocks usually are that are set by the network; a client waits for longer than that."""
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
@@ -97,16 +97,16 @@ class HttpUpstreamRegistry:
     ) -> PingResponse:
         address = URL(f"{endpoint.url}/v2/", encoded=True)
         request = Request("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
-        said_at = None
+        server_time = None
         try:
             async with self._authorized(request, endpoint, credentials, None) as response:
-                said_at = parse_http_date(response.header("Date"))
+                server_time = parse_http_date(response.header("Date"))
                 await _check_ping(response)
-                return PingResponse(accepted=True, said_at=said_at)
+                return PingResponse(accepted=True, server_time=server_time)
         except UpstreamChallenged as challenged:
             if not challenged.challenges:
                 raise UpstreamBroken("the upstream answers 401 without a challenge") from challenged
-            return PingResponse(accepted=False, challenges=challenged.challenges, said_at=said_at)
+            return PingResponse(accepted=False, challenges=challenged.challenges, server_time=server_time)
 
     @asynccontextmanager
     async def _open(
@@ -170,18 +170,18 @@ class HttpUpstreamRegistry:
             ):
                 break
         assert refusal is not None  # noqa: S101 - tells the type checker that the loop has run
-        answer = await self._logins.answer(key, await self._asked_for(refusal, key), refused=sent)
+        answer = await self._logins.answer(key, await self._challenges_of(refusal, key), refused=sent)
         if answer is None:
             raise refusal
         async with client.request(request.with_authorization(answer)) as response:
-            if not await _is_refused_too_early(response, answer):
+            if not await _is_not_valid_yet(response, answer):
                 yield response
                 return
-        await self._pause(_SKEW_SECONDS)
+        await self._pause(_CLOCK_SKEW_SECONDS)
         async with client.request(request.with_authorization(answer)) as response:
             yield response
 
-    async def _asked_for(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
+    async def _challenges_of(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
         """The challenges of a 401; where a resource's has none, as some of gcr.io's, those of the ping. A repository
         that the ping names is not the one that is asked for.
         """
@@ -194,13 +194,13 @@ class HttpUpstreamRegistry:
         return tuple(challenge.with_parameters(scope=general_scope(challenge)) for challenge in pinged)
 
 
-async def _is_refused_too_early(response: Response, authorization: str) -> bool:
+async def _is_not_valid_yet(response: Response, authorization: str) -> bool:
     """Whether the registry says of a token that was just given that it is not valid."""
     if response.status != _UNAUTHORIZED or not response.is_own or not authorization.startswith("Bearer "):
         return False
     refusal = await refusal_of(response)
     bearer = UpstreamAuth(_challenges(refusal)).bearer
-    if bearer is not None and bearer.get("error") == _TOO_EARLY:
+    if bearer is not None and bearer.get("error") == _NOT_VALID:
         return True
     raise refusal
 
@@ -252,10 +252,10 @@ def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:
 
 def _metadata(response: Response, kind: ResourceKind) -> ResponseMetadata:
     coding = response.header("Content-Encoding")
-    coded = is_coded(coding)
+    coded = has_content_coding(coding)
     if coded and (kind is ResourceKind.BLOB or response.status == _PARTIAL):
         # A blob passes through as it comes, with offsets; and whether its digest is over the coded bytes nobody says.
-        raise unasked(coding)
+        raise unexpected_coding(coding)
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
     return ResponseMetadata(
         media_type=without_parameters(response.header("Content-Type")),

@@ -26,20 +26,20 @@ class RequestLimits:
     max_connections: int | None = None
     max_rate: float | None = None
 
-    def share(self, row: int, rows: int) -> Self:
+    def share(self, worker: int, workers: int) -> Self:
         """The part of one of several processes that keep to the bounds together without speaking to each other.
 
         There must be as many connections as processes, for one without any could ask nothing.
         """
-        every, more = divmod(self.max_connections or 0, rows)
+        every, more = divmod(self.max_connections or 0, workers)
         return type(self)(
-            every + (row < more) if self.max_connections else None,
-            self.max_rate / rows if self.max_rate else None,
+            every + (worker < more) if self.max_connections else None,
+            self.max_rate / workers if self.max_rate else None,
         )
 
 
 @dataclass(eq=False)
-class _Ticket:
+class _Waiter:
     watch: QueueWatch
     turn: asyncio.Future[None]
 
@@ -48,7 +48,7 @@ class _Queue:
     """Requests that wait, in turns by client address: who sends many waits for his own only. Who leaves is removed."""
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[str, deque[_Ticket]] = OrderedDict()
+        self._clients: OrderedDict[str, deque[_Waiter]] = OrderedDict()
         self._size = 0
 
     def __bool__(self) -> bool:
@@ -60,35 +60,35 @@ class _Queue:
         """
         client, watch = client_network(current_record().client), current_watch()
         self._demand_room(client)
-        ticket = _Ticket(watch, asyncio.get_running_loop().create_future())
-        self._clients.setdefault(client, deque()).append(ticket)
+        waiter = _Waiter(watch, asyncio.get_running_loop().create_future())
+        self._clients.setdefault(client, deque()).append(waiter)
         self._size += 1
         try:
             with watch.queued():
-                await ticket.turn
+                await waiter.turn
         except asyncio.CancelledError:
-            if ticket.turn.done() and not ticket.turn.cancelled() and ticket.turn.exception() is None:
+            if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
                 give_back()
             else:
-                self._remove(client, ticket)
+                self._remove(client, waiter)
             raise
 
     def let_one_in(self) -> bool:
         """The next client's first request. False where nobody waits."""
         while self._clients:
-            client, tickets = next(iter(self._clients.items()))
-            ticket = tickets.popleft()
+            client, waiters = next(iter(self._clients.items()))
+            waiter = waiters.popleft()
             self._size -= 1
-            if tickets:
+            if waiters:
                 self._clients.move_to_end(client)
             else:
                 del self._clients[client]
-            if ticket.turn.done():
+            if waiter.turn.done():
                 continue
-            if ticket.watch.is_wanted:
-                ticket.turn.set_result(None)
+            if waiter.watch.is_wanted:
+                waiter.turn.set_result(None)
                 return True
-            _drop(ticket)
+            _drop(waiter)
         return False
 
     def _demand_room(self, client: str) -> None:
@@ -104,26 +104,26 @@ class _Queue:
         return len(self._clients.get(client, ())) >= min(_WAITING_EACH, _WAITING - self._size)
 
     def _drop_unwanted(self) -> None:
-        for client, tickets in list(self._clients.items()):
-            for ticket in [one for one in tickets if not one.watch.is_wanted]:
-                self._remove(client, ticket)
-                _drop(ticket)
+        for client, waiters in list(self._clients.items()):
+            for waiter in [one for one in waiters if not one.watch.is_wanted]:
+                self._remove(client, waiter)
+                _drop(waiter)
 
-    def _remove(self, client: str, ticket: _Ticket) -> None:
-        tickets = self._clients.get(client, deque())
-        if ticket in tickets:
-            tickets.remove(ticket)
+    def _remove(self, client: str, waiter: _Waiter) -> None:
+        waiters = self._clients.get(client, deque())
+        if waiter in waiters:
+            waiters.remove(waiter)
             self._size -= 1
-        if not tickets:
+        if not waiters:
             self._clients.pop(client, None)
 
 
-def _drop(ticket: _Ticket) -> None:
-    if not ticket.turn.done():
-        ticket.turn.set_exception(RequestNotSent("all clients that wanted the answer have left"))
+def _drop(waiter: _Waiter) -> None:
+    if not waiter.turn.done():
+        waiter.turn.set_exception(RequestNotSent("all clients that wanted the answer have left"))
 
 
-class Gate:
+class RequestLimiter:
     """Lets requests through; those that have to wait do so in turns by client address. Whoever is within must not ask
     to be let in again. Time spent before it is told to whoever watches (application/ports/upstream.py).
     """

@@ -44,7 +44,7 @@ _UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
 
 
 @dataclass(frozen=True)
-class Told:
+class OciError:
     """The first error of an OCI error body; all empty where the body is anything else."""
 
     code: str = ""
@@ -57,22 +57,22 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
     if not response.is_own and response.status in {401, 403}:
         # Storage behind the registry: its refusal says nothing about this caller's rights.
         return UpstreamBroken("the upstream redirected to its storage, which denied access")
-    told = await _told(response)
-    message = told.message or f"the upstream answered {response.status}"
+    error = await _read_error(response)
+    message = error.message or f"the upstream answered {response.status}"
     match response.status:
         case 401:
             challenges = parse_challenges(response.lines("WWW-Authenticate"))
             placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
-            return UpstreamChallenged(message, challenges=placed, detail=told.detail)
+            return UpstreamChallenged(message, challenges=placed, detail=error.detail)
         case 404:
-            return _unknown(told, kind)(message, detail=told.detail)
+            return _unknown(error, kind)(message, detail=error.detail)
         case 416:
             return RangeUnsatisfiable(message, size=_whole_size(response))
         case 429:
             left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
             retry_after = response.header("Retry-After")
-            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=told.detail)
-    return _plain(response.status, told, kind)(message, detail=told.detail)
+            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=error.detail)
+    return _plain(response.status, error, kind)(message, detail=error.detail)
 
 
 async def fault_of(response: Response) -> RegistryError:
@@ -94,14 +94,14 @@ def _placed(challenge: Challenge, asked: URL) -> Challenge:
         return challenge  # whoever has to follow it says so
 
 
-def _unknown(told: Told, kind: ResourceKind | None) -> type[ContentUnknown]:
-    if told.code == "NAME_UNKNOWN" or kind is None:
+def _unknown(error: OciError, kind: ResourceKind | None) -> type[ContentUnknown]:
+    if error.code == "NAME_UNKNOWN" or kind is None:
         return NameUnknown
     return _UNKNOWN.get(kind, NameUnknown)
 
 
-def _plain(status: int, told: Told, kind: ResourceKind | None) -> type[RegistryError]:
-    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or told.code == "UNSUPPORTED"):
+def _plain(status: int, error: OciError, kind: ResourceKind | None) -> type[RegistryError]:
+    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or error.code == "UNSUPPORTED"):
         return ReferrersUnsupported
     if status == _FORBIDDEN:
         return Denied
@@ -110,18 +110,18 @@ def _plain(status: int, told: Told, kind: ResourceKind | None) -> type[RegistryE
     return UpstreamRejected if _CLIENT_ERRORS <= status < _SERVER_ERRORS else UpstreamBroken
 
 
-async def _told(response: Response) -> Told:
+async def _read_error(response: Response) -> OciError:
     if response.raw.method == "HEAD":
-        return Told()
+        return OciError()
     try:
         document = parse_object(await response.read(_BODY_LIMIT)) or {}
         first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
         detail = first.get("detail")
         # Printing what is nested deeply exhausts the interpreter's stack, as reading it does.
         shown = None if is_nested_deeper(detail, _DETAIL_LEVELS) else detail
-        return Told(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
+        return OciError(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
-        return Told()
+        return OciError()
 
 
 def _whole_size(response: Response) -> int | None:

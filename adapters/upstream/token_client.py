@@ -16,7 +16,7 @@ from application.ports.upstream import TokenRequest
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
 from domain.documents import parse_object
-from domain.errors import CredentialsRefused, RealmRefused, UpstreamBroken, UpstreamChallenged
+from domain.errors import CredentialsRejected, RealmNotTrusted, UpstreamBroken, UpstreamChallenged
 from domain.ports import Clock
 from domain.realm_policy import RealmPolicy
 from domain.tokens import IssuedToken
@@ -49,7 +49,7 @@ class HttpTokenRelay:
                     raise await fault_of(response)
                 content = await response.read(_BODY_LIMIT)
         except UpstreamChallenged as refused:
-            raise CredentialsRefused(
+            raise CredentialsRejected(
                 f"the upstream rejected the credentials: {refused.message}", detail=refused.detail
             ) from refused
         return _token(content, request, int(self._clock.now()))
@@ -61,7 +61,7 @@ class HttpTokenRelay:
         try:
             self._realms.check(request.upstream, origin_of(realm))
         except UpstreamBroken as error:
-            raise RealmRefused("the upstream's challenge does not contain the address of a token server") from error
+            raise RealmNotTrusted("the upstream's challenge does not contain the address of a token server") from error
         return realm
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import aiohttp
 import aiohttp_socks
 
-from adapters.upstream.addresses import AddressRefused
+from adapters.upstream.addresses import AddressNotAllowed
 from domain.errors import RegistryError, RequestNotSent, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 
 _SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
@@ -22,7 +22,7 @@ _PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SO
 
 
 @contextmanager
-def translated(host: str) -> Iterator[None]:
+def translate_errors(host: str) -> Iterator[None]:
     """Around a request and around the reading of its body. Messages name the host and nothing of the address:
     a signed one is a credential.
     """
@@ -33,9 +33,11 @@ def translated(host: str) -> Iterator[None]:
 
 
 @contextmanager
-def sending(host: str) -> Iterator[None]:
-    """Around a request until the head of its answer is there. As `translated`, but what aiohttp cannot build raises
-    RequestNotSent: it never came to the upstream. Answers that cannot be read raise aiohttp's own errors here.
+def translate_send_errors(host: str) -> Iterator[None]:
+    """Wrap a request until the head of its response has arrived.
+
+    As `translate_errors`, but a ValueError, which aiohttp raises for a request that it cannot build, becomes
+    RequestNotSent: nothing was sent to the upstream. For a response that it cannot parse, aiohttp raises its own errors.
     """
     try:
         yield
@@ -45,7 +47,7 @@ def sending(host: str) -> Iterator[None]:
         raise RequestNotSent(f"the mirror could not build its request to {host}") from error
 
 
-def check_fields(fields: Iterable[tuple[str, str]]) -> None:
+def check_header_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Header fields that are to be sent. Raises RequestNotSent for a character that must not stand in one, before any
     connection is made. Requests of clients are checked when they come; this finds our own mistakes.
     """
@@ -89,7 +91,7 @@ def _exhausted(error: Exception) -> int:
 
 def _is_refused(error: Exception) -> bool:
     """Aiohttp wraps what its socket factory raises."""
-    return isinstance(error, AddressRefused) or isinstance(error.__cause__, AddressRefused)
+    return isinstance(error, AddressNotAllowed) or isinstance(error.__cause__, AddressNotAllowed)
 
 
 def _is_untrusted(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from enum import Enum, auto
 from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamCredentials
 from domain.access import ANONYMOUS, NO_SCOPES, Credentials, Scope, ScopeSet
-from domain.authorization import Authorization, Basic, Unreadable
+from domain.authorization import Authorization, Basic, UnsupportedAuthorization
 from domain.names import RepositoryName
 from domain.records import CallerId
 from domain.trust import TrustRow, UpstreamAuth
@@ -116,7 +116,7 @@ class Access:
                 return RelayedLogin(upstream, credentials, caller.address)
             case ForwardedCredentials(str()), Basic(credentials):
                 return RelayedLogin(upstream, credentials, caller.address)
-            case ForwardedCredentials(str()), Unreadable(raw):
+            case ForwardedCredentials(str()), UnsupportedAuthorization(raw):
                 return RelayedLogin(upstream, raw, caller.address)
         return None
 

@@ -19,13 +19,13 @@ from application.ports.upstream import (
     mirror_credentials,
 )
 from domain.access import Account
-from domain.authorization import Basic, Bearer, Unreadable
+from domain.authorization import Basic, Bearer, UnsupportedAuthorization
 from domain.names import RepositoryName
 from domain.token_verifier import TokenVerifier
-from domain.tokens import TokenKind, TokenRefused, VerifiedToken
-from domain.trust import BareRule, BasicRule, BearerRule
+from domain.tokens import TokenKind, TokenRejected, VerifiedToken
+from domain.trust import AnonymousRule, BasicRule, BearerRule
 from domain.upstream_table import UpstreamTable
-from domain.upstreams import Naming
+from domain.upstreams import RegistryHint
 
 _ANONYMOUS = SessionCredentials(None)
 
@@ -56,13 +56,13 @@ class Authorize:
 
     @asynccontextmanager
     async def repository(
-        self, caller: Caller, name: RepositoryName, naming: Naming, purpose: Purpose = Purpose.CONTENT
+        self, caller: Caller, name: RepositoryName, hint: RegistryHint, purpose: Purpose = Purpose.CONTENT
     ) -> AsyncIterator[PullAccess]:
         """Access to the repository that the client calls `name`. Within the context, an upstream's refusal of the
         caller becomes the mirror's. Raises what `access` raises, and NameUnknown for a registry
         that this mirror does not have.
         """
-        source = self._upstreams.source_of(name, naming)
+        source = self._upstreams.source_of(name, hint)
         access = await self.access(AccessRequest.to_read(caller, source, name, purpose))
         with self._challenges.by_upstream(access):
             identity = await self._identities.of(access)
@@ -96,19 +96,19 @@ class Authorize:
                 return self._with_token(check, bearer)
             case Basic() as basic:
                 return await self._with_login(check, basic)
-            case Unreadable(raw):
-                if check.row.bare is BareRule.PASS:
+            case UnsupportedAuthorization(raw):
+                if check.row.bare is AnonymousRule.PASS:
                     return self._as_caller(check, ForwardedCredentials(raw))
                 raise self._challenges.by_us(check, "the Authorization header cannot be read")
 
     def _without_authorization(self, check: AccessCheck) -> Access:
         purpose = check.request.purpose
         match check.row.bare:
-            case BareRule.PASS:
+            case AnonymousRule.PASS:
                 return self._as_caller(check, ForwardedCredentials())
-            case BareRule.OPEN if purpose is not Purpose.PING:
+            case AnonymousRule.OPEN if purpose is not Purpose.PING:
                 return self._as_mirror(check)
-            case BareRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
+            case AnonymousRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
                 return self._as_caller(check, _ANONYMOUS)
             case _:
                 # Clients ignore a challenge on a 200: they authenticate on 401 only.
@@ -126,7 +126,7 @@ class Authorize:
                     return self._with_countersigned_token(check, bearer.token)
                 case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(check):
                     return self._as_caller(check, ForwardedCredentials(bearer.raw))
-        except TokenRefused as refused:
+        except TokenRejected as refused:
             raise self._challenges.by_us(check, refused.reason, refused.error) from None
         raise self._challenges.by_us(check, "this service does not accept this kind of token here", "invalid_token")
 
@@ -147,14 +147,14 @@ class Authorize:
         credentials = ForwardedCredentials(f"Bearer {token.upstream_token}") if token.upstream_token else _ANONYMOUS
         access = self._as_caller(check, credentials, token)
         if token.upstream != check.request.upstream.url:
-            raise TokenRefused("invalid_token", "the token was issued for another registry")
+            raise TokenRejected("invalid_token", "the token was issued for another registry")
         return access
 
     def _with_owner(self, check: AccessCheck, token: VerifiedToken) -> AccessCheck:
-        """The check with the token's account. Raises TokenRefused."""
+        """The check with the token's account. Raises TokenRejected."""
         if check.row.checks_accounts:
             if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
-                raise TokenRefused(
+                raise TokenRejected(
                     "invalid_token", "the account of this token was removed, or its password was changed"
                 )
             # Where accounts are not checked, an older token may still name an account that was never checked.
@@ -197,7 +197,7 @@ class Authorize:
     def _granted(
         self, check: AccessCheck, credentials: UpstreamCredentials, token: VerifiedToken | None, *, is_mirrors: bool
     ) -> Access:
-        """Raises Denied by the access rules, TokenRefused where the token does not cover the request."""
+        """Raises Denied by the access rules, TokenRejected where the token does not cover the request."""
         # The rules come before the token's scopes: a client fetches another token when its scopes do not suffice, which
         # would be in vain.
         self._rules.check(check)
@@ -210,4 +210,4 @@ def _asks_open_upstream_for_login(check: AccessCheck) -> bool:
     """Whether a ping is to prove a token at an upstream that asks for none. Such an upstream accepts any text, and the
     client would believe that its token is good.
     """
-    return check.request.purpose is Purpose.PING and check.row.bare is BareRule.OPEN
+    return check.request.purpose is Purpose.PING and check.row.bare is AnonymousRule.OPEN

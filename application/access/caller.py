@@ -81,7 +81,7 @@ class CallerIdentities:
 
     def _of_unknown_token(self, token: str) -> CallerIdentity:
         """A token that did not come through us. What it says of its end is unverified, and can only shorten."""
-        claimed = self._codec.peek(token)
+        claimed = self._codec.read_unverified(token)
         try:
             ends_at = float(str(claimed.claims.get("exp"))) if claimed else FOREVER
         except (ValueError, OverflowError):

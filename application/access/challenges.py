@@ -11,9 +11,9 @@ from domain.access import ScopeSet
 from domain.authorization import Bearer
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.errors import (
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
-    IdentityRefused,
+    IdentityRejected,
     RegistryError,
     ScopeInvalid,
     Unauthorized,
@@ -64,18 +64,20 @@ class Challenges:
     @contextmanager
     def by_upstream(self, access: Access, *, is_proof: bool = False) -> Iterator[None]:
         """Turn the upstream's 401 into ours. `is_proof`: it answers a ping that proves the caller's login, and
-        RelayedLogins has counted it already. Raises Unauthorized, Denied or IdentityRefused.
+        RelayedLogins has counted it already. Raises Unauthorized, Denied or IdentityRejected.
         """
         try:
             yield
         except UpstreamChallenged as challenged:
             self._judge_login(access, challenged, is_proof=is_proof)
             raise self._after_challenge(access, challenged) from challenged
-        except CredentialsRefused as refused:
+        except CredentialsRejected as refused:
             self._judge_login(access, refused, is_proof=is_proof)
             raise self._after_login(access, refused) from refused
 
-    def _judge_login(self, access: Access, refusal: CredentialsRefused | UpstreamChallenged, *, is_proof: bool) -> None:
+    def _judge_login(
+        self, access: Access, refusal: CredentialsRejected | UpstreamChallenged, *, is_proof: bool
+    ) -> None:
         if access.login is not None and not is_proof:
             self._logins.refused(access.login, refusal)
 
@@ -85,7 +87,7 @@ class Challenges:
                 UpstreamAuth(challenged.challenges).scheme is UpstreamScheme.BASIC
                 and access.credentials != SessionCredentials()
             ):
-                return IdentityRefused(_WRONG_LOGIN)
+                return IdentityRejected(_WRONG_LOGIN)
             return Denied(_NO_RIGHT, detail=challenged.detail)
         request = access.request
         told, known = UpstreamAuth(challenged.challenges), access.check.auth
@@ -119,15 +121,15 @@ class Challenges:
             case SessionCredentials(credentials):
                 return credentials is not None  # its token was just fetched for this; a login may do more than nobody's
             case _:
-                return isinstance(caller, Bearer) and self._verifier.is_spent_on(caller.token, needed)
+                return isinstance(caller, Bearer) and self._verifier.was_issued_for(caller.token, needed)
 
-    def _after_login(self, access: Access, refused: CredentialsRefused) -> RegistryError:
+    def _after_login(self, access: Access, refused: CredentialsRejected) -> RegistryError:
         """The upstream's token server did not take the credentials of a session of ours."""
         mirrors = mirror_credentials(access.request.upstream)
         if access.credentials == mirrors == SessionCredentials():
             return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses nobody a token, but for what is private
         if access.credentials == mirrors:
-            return IdentityRefused(_WRONG_LOGIN)
+            return IdentityRejected(_WRONG_LOGIN)
         if access.check.row.checks_accounts:
             return self.by_us(access.check, REFUSED_UPSTREAM)
         return self.by_us(access.check, refused.message)

@@ -9,15 +9,15 @@ from application.access.upstream_auth import UpstreamAuthCache
 from application.ports.telemetry import current_record
 from application.ports.upstream import TokenRequest
 from application.upstreams.outages import OUTAGE
-from domain.access import NOBODY, Account, Credentials, ScopeSet
+from domain.access import ANONYMOUS_ACCOUNT, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
-from domain.errors import CredentialsRefused, Denied, NoTokensHere
+from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent
 from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
 from domain.trust import TokenEndpoint, TrustRow
 from domain.upstream_table import UpstreamTable
-from domain.upstreams import NO_NAMING, Naming
+from domain.upstreams import NO_HINT, RegistryHint
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TokenQuery:
     offline: bool = False
     client_id: str | None = None
     has_other_login: bool = False
-    naming: Naming = NO_NAMING
+    hint: RegistryHint = NO_HINT
     address: str = ""
 
 
@@ -61,16 +61,17 @@ class GrantToken:
         self._service = service
 
     async def __call__(self, query: TokenQuery) -> IssuedToken:
-        """The token, for the upstream that the scopes name. Raises NoTokensHere, CredentialsRefused, TooManyAttempts,
-        or what the upstream's token server says.
+        """The token, for the upstream that the scopes name.
+
+        Raises TokenEndpointAbsent, CredentialsRejected, TooManyAttempts, or the error of the upstream's token server.
         """
-        upstream, wanted = self._upstreams.login_of(query.scopes, query.naming)
+        upstream, wanted = self._upstreams.login_of(query.scopes, query.hint)
         row, auth = await self._upstream_auth.row(upstream, of_host=True)
         if row.endpoint is TokenEndpoint.ABSENT:
-            raise NoTokensHere("this mirror issues no tokens: authenticate as the challenge of GET /v2/ asks")
+            raise TokenEndpointAbsent("this mirror issues no tokens: authenticate as the challenge of GET /v2/ asks")
         if query.has_other_login:
             # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
-            raise CredentialsRefused("the token endpoint accepts only Basic credentials")
+            raise CredentialsRejected("the token endpoint accepts only Basic credentials")
         account = await self._check_account(row, query)
         challenge = auth.bearer if row.relays else None
         if challenge is None or (row.endpoint is TokenEndpoint.RELAY and self._asks_for_ours(query, challenge)):
@@ -86,12 +87,12 @@ class GrantToken:
 
     async def _check_account(self, row: TrustRow, query: TokenQuery) -> Account:
         if not row.checks_accounts:
-            return NOBODY
+            return ANONYMOUS_ACCOUNT
         if query.credentials is None:
-            raise CredentialsRefused("this mirror requires an account: log in with a user name and a password")
+            raise CredentialsRejected("this mirror requires an account: log in with a user name and a password")
         account = await self._accounts(query.credentials, query.address)
         if account is None:
-            raise CredentialsRefused("wrong user name or password")
+            raise CredentialsRejected("wrong user name or password")
         current_record().account = account.name
         return account
 
@@ -108,12 +109,12 @@ class GrantToken:
             if not public:
                 raise
             # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
-            return self._issuer.issue(NOBODY, public)
+            return self._issuer.issue(ANONYMOUS_ACCOUNT, public)
 
     async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: Account) -> IssuedToken:
         if query.refresh_token:
             # One from when this upstream was alone here: what is countersigned has none. Not ignored, as above.
-            raise CredentialsRefused("the token endpoint does not accept refresh tokens here: log in again")
+            raise CredentialsRejected("the token endpoint does not accept refresh tokens here: log in again")
         granted, upstream = self._granted(query, request.scopes), request.upstream
         request = replace(request, scopes=self._policy.permit(request.scopes), client_id=query.client_id)
         public, is_shared = await self._relayed.public(request.scopes, upstream), upstream.trust.shares_host
@@ -122,9 +123,9 @@ class GrantToken:
         stand_in = granted if is_shared else public
         try:
             token = await self._relayed.fetch(request, query.address, has_stand_in=has_stand_in)
-        except CredentialsRefused as refused:
+        except CredentialsRejected as refused:
             if query.credentials or not is_shared:
-                raise CredentialsRefused(REFUSED_UPSTREAM, detail=refused.detail) from refused
+                raise CredentialsRejected(REFUSED_UPSTREAM, detail=refused.detail) from refused
         except (Denied, *OUTAGE) as fault:
             if not stand_in or (isinstance(fault, Denied) and not is_shared):
                 raise

@@ -13,7 +13,7 @@ from domain.records import (
     Grant,
     class_of,
     classes_for,
-    is_mirror,
+    is_mirror_caller,
 )
 from domain.upstreams import Source
 
@@ -50,7 +50,7 @@ class Grants:
         tag means, is judged by whom the upstream gave it to.
         """
         classes = set(classes_for(access.caller)) if await self.live(access) else set()
-        if is_mirror(access.caller) and await self._outliving(access.caller, access.source):
+        if is_mirror_caller(access.caller) and await self._outliving(access.caller, access.source):
             classes.add(class_of(access.caller))
         if await self._outliving(ANONYMOUS_CALLER, access.source):
             classes.add(ANONYMOUS_CLASS)
@@ -68,7 +68,7 @@ class Grants:
         if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
             return
         self._known.put((access.caller, access.source), (grant, now))
-        self._background.start(self._index.keep_grant(grant, self._policy.kept_for(grant)))
+        self._background.start(self._index.keep_grant(grant, self._policy.remember_until(grant)))
 
     async def end(self, access: PullAccess) -> None:
         """The upstream refused this caller. Kept waiting for: the next request may come to another worker."""
@@ -81,7 +81,7 @@ class Grants:
 
     async def _outliving(self, caller: CallerId, source: Source) -> Grant | None:
         grant = self._remembered(caller, source) or await self._look_up(caller, source)
-        return grant if grant and self._policy.outlives_an_outage(grant, self._clock.now()) else None
+        return grant if grant and self._policy.grant_survives_outage(grant, self._clock.now()) else None
 
     def _remembered(self, caller: CallerId, source: Source) -> Grant | None:
         """For a moment only: another worker may have met a refusal since."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from application.concurrency import LruCache
 from application.ports.telemetry import EventSink
 from domain.errors import TooManyAttempts
-from domain.events import LoginRefused, LoginSlowed
+from domain.events import LoginDelayed, LoginRejected
 from domain.ports import Clock
 
 _COUNTED_SECONDS = 300.0
@@ -187,7 +187,7 @@ class LoginAttempts:
         if expected > _PATIENCE:
             raise self._refusal(attempt, expected)
         if expected > 0:
-            self._events.emit(LoginSlowed(_shown(attempt), attempt.address, math.ceil(expected)))
+            self._events.emit(LoginDelayed(_shown(attempt), attempt.address, math.ceil(expected)))
         until = self._clock.now() + _PATIENCE
         try:
             async with account.turn(until, self._pause), address.turn(until, self._pause):
@@ -210,7 +210,7 @@ class LoginAttempts:
         if attempt.exists:
             self._lane_of_account(attempt).refused.add()
         wait = max(math.ceil(seconds), 1)
-        self._events.emit(LoginRefused(_shown(attempt), attempt.address, wait))
+        self._events.emit(LoginRejected(_shown(attempt), attempt.address, wait))
         return TooManyAttempts(f"too many wrong logins; try again in {wait} seconds", retry_after=wait)
 
     def _lane_of_account(self, attempt: Attempt) -> _Lane:

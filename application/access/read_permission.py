@@ -140,7 +140,7 @@ class ReadPermissions:
         # Of what is not believed any more another worker may have withdrawn a class meanwhile.
         others = believed or known
         size = metadata.size if metadata.span is None else metadata.whole_size
-        if size == 0 and not item.digest.is_of_nothing:
+        if size == 0 and not item.digest.is_of_empty_content:
             size = None
         default = BLOB_MEDIA_TYPE if item.kind is ContentKind.BLOB else ""
         link = Link(

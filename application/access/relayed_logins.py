@@ -14,7 +14,7 @@ from application.ports.upstream import UpstreamCredentials, UpstreamRegistry
 from application.upstreams.outages import Outages
 from domain.access import Credentials
 from domain.client_network import client_network
-from domain.errors import CredentialsRefused, Denied, RegistryError, TooManyAttempts, UpstreamChallenged
+from domain.errors import CredentialsRejected, Denied, RegistryError, TooManyAttempts, UpstreamChallenged
 from domain.trust import UpstreamAuth, UpstreamScheme
 
 T = TypeVar("T")
@@ -59,8 +59,8 @@ class RelayedLogins:
     async def attempt(self, login: RelayedLogin, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What `ask` gives, which sends the login upstream, after the login's turn has come.
 
-        A wrong login is one that `ask` ends with CredentialsRefused, with UpstreamChallenged by Basic, or, where it was
-        never right here, with Denied: ghcr.io answers 403 to a wrong password. Other errors say nothing about it.
+        A login is wrong if `ask` raises CredentialsRejected, UpstreamChallenged by Basic, or, if the login was never
+        right here, Denied: ghcr.io answers 403 to a wrong password. Other errors say nothing about the login.
 
         Raises TooManyAttempts, and what `ask` raises.
         """
@@ -83,25 +83,25 @@ class RelayedLogins:
         Then no request for a resource waits in a queue of this service while it counts as one to the upstream. An
         upstream that cannot be asked, or that does not decide it, leaves that to the request itself.
 
-        Raises TooManyAttempts, CredentialsRefused or UpstreamChallenged.
+        Raises TooManyAttempts, CredentialsRejected or UpstreamChallenged.
         """
         if self._right.get(self._fingerprint(login)) and self._attempts.trusts(self._attempt(login)):
             return
         try:
             await self.attempt(login, lambda: self._ping(login, right))
-        except (TooManyAttempts, CredentialsRefused, UpstreamChallenged):
+        except (TooManyAttempts, CredentialsRejected, UpstreamChallenged):
             raise
         except RegistryError:
             return
 
-    def refused(self, login: RelayedLogin, refusal: CredentialsRefused | UpstreamChallenged) -> None:
+    def refused(self, login: RelayedLogin, refusal: CredentialsRejected | UpstreamChallenged) -> None:
         """The upstream refused a request for a resource with this login: before it is sent again it is proven anew.
         Where the ping had decided nothing (see `prove`), it counts as a wrong login now.
         """
         key = self._fingerprint(login)
         was_right = self._right.get(key)
         self._right.pop(key)
-        if not was_right and (isinstance(refusal, CredentialsRefused) or _is_by_basic(refusal)):
+        if not was_right and (isinstance(refusal, CredentialsRejected) or _is_by_basic(refusal)):
             self._attempts.wrong(self._attempt(login))
 
     async def _ping(self, login: RelayedLogin, right: UpstreamCredentials) -> None:
@@ -120,7 +120,7 @@ class RelayedLogins:
         try:
             async with self._attempts.turn(attempt):
                 return await self._judged(attempt, key, ask)
-        except (TooManyAttempts, CredentialsRefused) as failure:
+        except (TooManyAttempts, CredentialsRejected) as failure:
             first.failure = failure
             raise
         except UpstreamChallenged as challenged:
@@ -136,7 +136,7 @@ class RelayedLogins:
     async def _judged(self, attempt: Attempt, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             result = await ask()
-        except CredentialsRefused:
+        except CredentialsRejected:
             self._wrong(attempt, key)
             raise
         except UpstreamChallenged as challenged:

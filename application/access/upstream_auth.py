@@ -8,8 +8,8 @@ from application.concurrency import BackgroundTasks
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
 from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
-from domain.errors import IdentityRefused, MirrorFault, RegistryError, RequestNotSent, UpstreamUndecided
-from domain.events import UpstreamAuthLearned, UpstreamFailed, UpstreamSharesOurName
+from domain.errors import IdentityRejected, MirrorFault, RegistryError, RequestNotSent, UpstreamAuthUnknown
+from domain.events import ServiceNameConflict, UpstreamAuthLearned, UpstreamFailed
 from domain.ports import Clock
 from domain.trust import TrustRow, UpstreamAuth, UpstreamScheme
 from domain.upstreams import Upstream
@@ -52,20 +52,20 @@ class UpstreamAuthCache:
         self._probes: dict[Upstream, asyncio.Task[None]] = {}
 
     async def row(self, upstream: Upstream, *, of_host: bool = False) -> tuple[TrustRow, UpstreamAuth]:
-        """The trust row that applies, and the stance behind it. Raises UpstreamUndecided while unknown.
+        """The trust row that applies, and the stance behind it. Raises UpstreamAuthUnknown while unknown.
 
         `of_host`: what is asked is no business of this upstream alone, where it shares a host name with others. What
         is not known of it, or wrong with it, is then no reason to refuse.
         """
         try:
             return await self._row(upstream)
-        except (UpstreamUndecided, IdentityRefused):
+        except (UpstreamAuthUnknown, IdentityRejected):
             if not of_host or not upstream.trust.shares_host:
                 raise
             return upstream.trust.row_for(UpstreamAuth()), UpstreamAuth()
 
     async def _row(self, upstream: Upstream) -> tuple[TrustRow, UpstreamAuth]:
-        if settled := upstream.trust.settled_row:
+        if settled := upstream.trust.fixed_row:
             return settled, UpstreamAuth()
         if upstream not in self._known:
             await self._recall(upstream)
@@ -109,7 +109,7 @@ class UpstreamAuthCache:
             failure = self._failed[upstream]
             if failure.is_ours:
                 raise RequestNotSent(failure.message)
-            raise UpstreamUndecided(f"the mirror does not know yet how the upstream authenticates: {failure.message}")
+            raise UpstreamAuthUnknown(f"the mirror does not know yet how the upstream authenticates: {failure.message}")
 
     def _begin_probe(self, upstream: Upstream) -> None:
         if upstream not in self._probes:
@@ -140,9 +140,9 @@ class UpstreamAuthCache:
         self._background.start(self._index.keep_upstream_auth(upstream, auth))
         try:
             row = upstream.trust.row_for(auth)
-        except IdentityRefused as refused:
+        except IdentityRejected as refused:
             self._events.emit(UpstreamFailed(upstream.url, refused.message))
             return
         self._events.emit(UpstreamAuthLearned(upstream.url, row.number, row.meaning, is_change=known is not None))
         if auth.bearer and auth.bearer.get("service") == self._service:
-            self._events.emit(UpstreamSharesOurName(upstream.url, self._service))
+            self._events.emit(ServiceNameConflict(upstream.url, self._service))

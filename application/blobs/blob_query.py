@@ -10,7 +10,7 @@ from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, span
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
 from domain.records import Link
-from domain.upstreams import NO_NAMING, Naming
+from domain.upstreams import NO_HINT, RegistryHint
 
 Piece = Bytes | ContentPart
 """Bytes of a body in memory, or still in a file, where the kernel can take them from."""
@@ -27,7 +27,7 @@ class BlobQuery:
     head: bool = False
     byte_range: ByteRange | None = None
     known: bool = False
-    naming: Naming = NO_NAMING
+    hint: RegistryHint = NO_HINT
     byte_ranges: tuple[ByteRange, ...] = ()
 
     @property

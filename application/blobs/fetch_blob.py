@@ -34,7 +34,7 @@ from domain.errors import (
     UpstreamBroken,
     UpstreamChallenged,
 )
-from domain.events import BytesFetched, DownloadResumed, DownloadStarted, WrongContent
+from domain.events import BytesFetched, DigestMismatch, DownloadResumed, DownloadStarted
 from domain.ports import Clock
 from domain.records import ContentKind, Item
 
@@ -150,7 +150,7 @@ class BlobFetcher:
         size = partial_blob.size
         if not await partial_blob.commit():
             source = access.source
-            self._parts.events.emit(WrongContent(source.upstream.url, str(source.repository), str(download.digest)))
+            self._parts.events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))
             raise _WrongBlob
         self._parts.provenance.sent(download.upstream, download.digest, is_public=self._is_public)
         download.is_whole()

@@ -23,7 +23,7 @@ from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken
-from domain.events import BytesFetched, DownloadResumed, WrongContent
+from domain.events import BytesFetched, DigestMismatch, DownloadResumed
 from domain.ports import Clock
 from domain.records import ContentKind, Item
 
@@ -223,7 +223,7 @@ class Passthrough:
             held = piece
         if not check.holds:
             source = access.source
-            self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(check.promised)))
+            self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(check.promised)))
             raise UpstreamBroken("the upstream sent a blob that does not match its digest")
         if held:
             yield held

@@ -20,13 +20,13 @@ from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.content import ByteRange, Span
 from domain.digest import Digest
-from domain.errors import RegistryError, UpstreamBroken, UpstreamTimedOut, UpstreamUndecided, UpstreamUnreachable
-from domain.events import ContentAsked, ContentDamaged, DownloadJoined
+from domain.errors import RegistryError, UpstreamAuthUnknown, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
+from domain.events import ContentDamaged, ContentRequested, DownloadJoined
 from domain.records import ContentKind, Item
 
 _REMEMBERED = 4096
 _WHOLE = ByteRange(0, None)
-_NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamUndecided)
+_NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamAuthUnknown)
 
 
 class PullBlob:
@@ -61,7 +61,7 @@ class PullBlob:
         Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault; while the pieces are
         read only UpstreamFault.
         """
-        async with self._authorize.repository(caller, query.name, query.naming) as access, AsyncExitStack() as stack:
+        async with self._authorize.repository(caller, query.name, query.hint) as access, AsyncExitStack() as stack:
             if query.head or query.known:
                 yield await self._described(access, query)
             else:
@@ -70,7 +70,7 @@ class PullBlob:
     async def _described(self, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         admission = await self._rights.admit(access, _item(access, query))
         answer = linked(admission.link, admission.warnings)
-        if query.known or answer.size or query.digest.is_of_nothing:
+        if query.known or answer.size or query.digest.is_of_empty_content:
             return answer
         # A HEAD upstream may have proved the right without a length.
         if stored := await self._stored(access, query.digest):
@@ -85,12 +85,12 @@ class PullBlob:
             stack.callback(stored.file.close)
             admission = await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
             if admission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
-                self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=True))
+                self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, admission, stored)
             await self._damaged(query.digest)
         elif await self._rights.is_asked_first(access):
             await self._rights.admit(access, _item(access, query))
-        self._events.emit(ContentAsked(ContentKind.BLOB, is_hit=False))
+        self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=False))
         if self._downloads.is_unfit(access.source.upstream, query.digest):
             return await self._stream.open(stack, access, query)
         if not query.is_partial or await self._is_filled_for(access, query):

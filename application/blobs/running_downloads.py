@@ -9,9 +9,9 @@ from application.blobs.fetch_blob import DownloadDependencies, DownloadTask
 from application.concurrency import LruCache
 from application.ports.content import StorageFull, StorageRefused
 from application.ports.upstream import QueueWatch, watched_by
-from domain.cache_policy import Room, is_worth_a_download
+from domain.cache_policy import CacheCapacity, should_download_whole
 from domain.digest import Digest
-from domain.events import StorageBroke, StorageRanFull
+from domain.events import CacheFull, CacheWriteFailed
 from domain.ports import Clock
 from domain.upstreams import Upstream
 
@@ -34,7 +34,7 @@ class RunningDownloads:
     of the faster upstream does not wait for the slower one, and a wrong byte of one upstream does not spoil the other.
     """
 
-    def __init__(self, parts: DownloadDependencies, room: Room, clock: Clock) -> None:
+    def __init__(self, parts: DownloadDependencies, room: CacheCapacity, clock: Clock) -> None:
         self._parts = parts
         self._room = room
         self._clock = clock
@@ -62,7 +62,7 @@ class RunningDownloads:
         count, asked = self._asked_in_part.get(key) or (0, 0)
         count, asked = count + 1, asked + size
         self._asked_in_part.put(key, (count, asked))
-        if total is None or not is_worth_a_download(count, asked, total):
+        if total is None or not should_download_whole(count, asked, total):
             return
         if len(self._all_unread()) < _UNREAD_AT_ONCE:
             self.join(access, digest)
@@ -135,9 +135,9 @@ class RunningDownloads:
                 del self._running[key]
         if isinstance(download.failure, StorageRefused):
             self._parts.events.emit(
-                StorageRanFull(str(download.digest))
+                CacheFull(str(download.digest))
                 if isinstance(download.failure, StorageFull)
-                else StorageBroke(str(download.digest), str(download.failure))
+                else CacheWriteFailed(str(download.digest), str(download.failure))
             )
             self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
         # Once: an upstream whose answers never go together would be asked for ever.

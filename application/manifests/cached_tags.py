@@ -51,7 +51,7 @@ class CachedTags:
             if cached_tag and cached_tag.given_to in classes and accepts(accept, cached_tag.media_type)
         ]
         now = self._clock.now()
-        return next((cached_tag for cached_tag in known if self._policy.may_stand_in(cached_tag, now)), None)
+        return next((cached_tag for cached_tag in known if self._policy.may_serve_stale(cached_tag, now)), None)
 
     def now(self) -> float:
         """Seconds since 1970."""

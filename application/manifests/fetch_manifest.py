@@ -22,7 +22,7 @@ from domain.content import (
 )
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
-from domain.events import BytesFetched, WrongContent
+from domain.events import BytesFetched, DigestMismatch
 from domain.names import Tag
 from domain.records import CachedTag, ContentKind, Item, TagKey, class_of, classes_for
 from domain.upstreams import Source
@@ -272,6 +272,6 @@ class FetchManifest:
         if promised is None:
             return Digest.of(signed_part(metadata.media_type, content))
         if not (promised.matches(content) or promised.matches(signed_part(metadata.media_type, content))):
-            self._events.emit(WrongContent(source.upstream.url, str(source.repository), str(promised)))
+            self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(promised)))
             raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return promised

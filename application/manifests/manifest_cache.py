@@ -7,7 +7,7 @@ from application.eviction import Eviction
 from application.ports.content import ContentStore, StorageFailed, StorageFull
 from application.ports.telemetry import EventSink
 from domain.digest import Digest
-from domain.events import ContentDamaged, StorageBroke
+from domain.events import CacheWriteFailed, ContentDamaged
 from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
@@ -47,7 +47,7 @@ class ManifestCache:
         except StorageFull:
             return
         except StorageFailed as error:
-            self._events.emit(StorageBroke(str(digest), str(error)))
+            self._events.emit(CacheWriteFailed(str(digest), str(error)))
             return
         self._hot.put(digest, content, len(content))
         self._provenance.sent(access.source.upstream, digest, is_public=self._provenance.is_public(access))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_NAMING, Naming
+from domain.upstreams import NO_HINT, RegistryHint
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class ManifestQuery:
     accept: tuple[str, ...] = ()
     head: bool = False
     known: frozenset[str] = frozenset()
-    naming: Naming = NO_NAMING
+    hint: RegistryHint = NO_HINT
     asked_at: float = float("inf")
 
     def is_content_with(self, digest: Digest) -> bool:

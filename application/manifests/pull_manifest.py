@@ -12,7 +12,7 @@ from application.manifests.resolve_tag import ResolveTag
 from application.ports.telemetry import EventSink
 from application.upstreams.outages import OUTAGE
 from domain.digest import Digest
-from domain.events import ContentAsked
+from domain.events import ContentRequested
 from domain.names import Tag
 from domain.records import ContentKind, Item
 
@@ -38,14 +38,14 @@ class PullManifest:
 
     async def __call__(self, caller: Caller, query: ManifestQuery) -> ManifestAnswer:
         """The manifest. Raises Unauthorized, Denied, ContentUnknown or UpstreamFault."""
-        async with self._authorize.repository(caller, query.name, query.naming) as access:
+        async with self._authorize.repository(caller, query.name, query.hint) as access:
             target = query.reference.target
             if isinstance(target, Tag):
                 answer = await self._tags(access, query, target)
             else:
                 answer = await self._by_digest(access, query, target)
         if answer.content is not None and not query.head:
-            self._events.emit(ContentAsked(ContentKind.MANIFEST, answer.is_hit))
+            self._events.emit(ContentRequested(ContentKind.MANIFEST, answer.is_hit))
         return replace(answer, content=None) if query.head and answer.content is not None else answer
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:

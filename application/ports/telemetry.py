@@ -28,11 +28,11 @@ class AllowanceTable(Protocol):
     those of callers.
     """
 
-    def show(self, upstream: Upstream, allowance: Allowance) -> None:
+    def publish(self, upstream: Upstream, allowance: Allowance) -> None:
         """The upstream sent this allowance to this worker."""
         ...
 
-    def shown(self, upstream: Upstream) -> Allowance | None:
+    def newest(self, upstream: Upstream) -> Allowance | None:
         """The newest that any worker has shown; None where the upstream never sent one."""
         ...
 

@@ -43,7 +43,7 @@ UpstreamCredentials = ForwardedCredentials | SessionCredentials
 
 def mirror_credentials(upstream: Upstream) -> UpstreamCredentials:
     """The mirror's own credentials for this upstream; it has none where callers use their own login."""
-    return ForwardedCredentials() if upstream.takes_callers_logins else SessionCredentials(upstream.credentials)
+    return ForwardedCredentials() if upstream.forwards_client_credentials else SessionCredentials(upstream.credentials)
 
 
 class ResourceKind(Enum):
@@ -75,7 +75,7 @@ class Resource:
     @property
     def may_be_empty(self) -> bool:
         """Whether content of 0 bytes can be right: the one blob with that digest."""
-        return self.digest is not None and self.digest.is_of_nothing
+        return self.digest is not None and self.digest.is_of_empty_content
 
     @classmethod
     def manifest(cls, source: Source, reference: Reference) -> Self:
@@ -150,13 +150,13 @@ class UpstreamResponse(Protocol):
 
 @dataclass(frozen=True)
 class PingResponse:
-    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `said_at`: the time that it
+    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `server_time`: the time that it
     says it is, in seconds since 1970.
     """
 
     accepted: bool
     challenges: tuple[Challenge, ...] = ()
-    said_at: float | None = None
+    server_time: float | None = None
 
 
 class UpstreamRegistry(Protocol):
@@ -203,7 +203,7 @@ class TokenRelay(Protocol):
     async def fetch(self, request: TokenRequest) -> IssuedToken:
         """The upstream's token, its lifetime completed where it was silent.
 
-        Raises CredentialsRefused (its 401), Denied (403), RealmRefused before anything is sent to a realm that
+        Raises CredentialsRejected (its 401), Denied (403), RealmNotTrusted before anything is sent to a realm that
         is not trusted, or another UpstreamFault.
         """
         ...

@@ -16,7 +16,7 @@ from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from domain.manifest_tree import Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_NAMING, Naming
+from domain.upstreams import NO_HINT, RegistryHint
 
 _ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
 _AT_ONCE = 3
@@ -30,7 +30,7 @@ class Image:
     name: RepositoryName
     reference: Reference
     platform: str | None = None
-    naming: Naming = NO_NAMING
+    hint: RegistryHint = NO_HINT
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class WarmCache:
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def fetch(digest: Digest) -> None:
-            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest, naming=image.naming)) as answer:
+            async with gate, self._blobs.open(caller, BlobQuery(image.name, digest, hint=image.hint)) as answer:
                 assert answer.pieces  # noqa: S101 - a GET has a body
                 async for piece in answer.pieces:
                     queue.put_nowait(piece.length if isinstance(piece, ContentPart) else len(piece))
@@ -88,7 +88,7 @@ class WarmCache:
         is_matched = False
         walk = ManifestWalk()
         for reference in chain([image.reference], (Reference(digest) for digest in walk)):
-            query = ManifestQuery(image.name, reference, _ACCEPT, naming=image.naming)
+            query = ManifestQuery(image.name, reference, _ACCEPT, hint=image.hint)
             answer = await self._manifests(caller, query)
             named = descriptors_of(answer.content or b"")
             children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]

@@ -4,7 +4,7 @@ from application.concurrency import LruCache
 from application.ports.telemetry import AllowanceTable
 from domain.allowance import Allowance, RateLimit
 from domain.ports import Clock
-from domain.records import ANONYMOUS_CALLER, CallerId, is_mirror
+from domain.records import ANONYMOUS_CALLER, CallerId, is_mirror_caller
 from domain.upstreams import Upstream
 
 _REMEMBERED = 4096
@@ -15,8 +15,8 @@ class Allowances:
     caller has left is the caller's business, and is known by a fingerprint only, to leave the upstream alone in time.
     """
 
-    def __init__(self, board: AllowanceTable, clock: Clock) -> None:
-        self._board = board
+    def __init__(self, allowance_table: AllowanceTable, clock: Clock) -> None:
+        self._table = allowance_table
         self._clock = clock
         self._known: LruCache[tuple[Upstream, CallerId], Allowance] = LruCache(_REMEMBERED)
 
@@ -24,13 +24,13 @@ class Allowances:
         """The upstream said so to this caller just now."""
         allowance = told.seen(self._clock.now())
         self._known.put((upstream, caller), allowance)
-        if caller == ANONYMOUS_CALLER or is_mirror(caller):
-            self._board.show(upstream, allowance)
+        if caller == ANONYMOUS_CALLER or is_mirror_caller(caller):
+            self._table.publish(upstream, allowance)
 
     def last(self, upstream: Upstream, caller: CallerId) -> Allowance | None:
         """What this worker heard last."""
         return self._known.get((upstream, caller))
 
-    def shown(self, upstream: Upstream) -> Allowance | None:
+    def newest(self, upstream: Upstream) -> Allowance | None:
         """What any worker heard last, as far as it is an operator's business."""
-        return self._board.shown(upstream)
+        return self._table.newest(upstream)

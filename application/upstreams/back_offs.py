@@ -7,8 +7,8 @@ from application.concurrency import LruCache
 from application.ports.telemetry import EventSink
 from application.upstreams.allowance import Allowances
 from domain.allowance import RateLimit, seconds_to_wait
-from domain.errors import UpstreamSpared, UpstreamThrottled
-from domain.events import BackedOff
+from domain.errors import UpstreamBackOff, UpstreamThrottled
+from domain.events import BackOffStarted
 from domain.ports import Clock
 from domain.records import CallerId
 from domain.upstreams import Upstream
@@ -60,7 +60,7 @@ class BackOffs:
     def take_turn(self, asker: Asker) -> None:
         """Nothing stands in. One may try all the same, but not each: clients come again at once, several times.
 
-        Raises UpstreamSpared for all others, with what is left of the time that the upstream named.
+        Raises UpstreamBackOff for all others, with what is left of the time that the upstream named.
         """
         back_off = self.current(asker)
         if back_off is None:
@@ -76,7 +76,7 @@ class BackOffs:
         return self._throttled.get(asker)
 
     def check(self, asker: Asker, known: BackOff | None) -> None:
-        """For who has waited for another who asked, and knew of the `known` one then. Raises UpstreamSpared where
+        """For who has waited for another who asked, and knew of the `known` one then. Raises UpstreamBackOff where
         there was a 429 since.
         """
         back_off, now = self.last(asker), self._clock.now()
@@ -107,10 +107,10 @@ class BackOffs:
         self._allowances.saw(upstream, caller, told)
         self._tell(asker, before)
 
-    def _spared(self, back_off: BackOff, now: float) -> UpstreamSpared:
+    def _spared(self, back_off: BackOff, now: float) -> UpstreamBackOff:
         # Without a word of the upstream's none of ours: clients that heed it would wait for longer than they need.
         left = str(math.ceil(back_off.until - now)) if back_off.is_told else None
-        return UpstreamSpared(back_off.message, retry_after=left)
+        return UpstreamBackOff(back_off.message, retry_after=left)
 
     def _spent(self, asker: Asker) -> BackOff | None:
         known = self._allowances.last(asker.upstream, asker.caller) if asker.manifests else None
@@ -124,4 +124,4 @@ class BackOffs:
         begun = self.current(asker)
         if begun and not before:
             seconds = math.ceil(begun.until - self._clock.now())
-            self._events.emit(BackedOff(asker.upstream.url, seconds, begun.message))
+            self._events.emit(BackOffStarted(asker.upstream.url, seconds, begun.message))

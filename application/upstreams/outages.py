@@ -13,11 +13,11 @@ from domain.allowance import RateLimit
 from domain.documents import one_line
 from domain.errors import (
     RegistryError,
+    UpstreamAuthUnknown,
+    UpstreamBackOff,
     UpstreamBroken,
-    UpstreamSpared,
     UpstreamThrottled,
     UpstreamTimedOut,
-    UpstreamUndecided,
     UpstreamUnreachable,
 )
 from domain.events import StaleServed
@@ -28,7 +28,7 @@ from domain.warning_headers import warning
 
 T = TypeVar("T")
 
-OUTAGE = (UpstreamUnreachable, UpstreamTimedOut, UpstreamThrottled, UpstreamBroken, UpstreamUndecided)
+OUTAGE = (UpstreamUnreachable, UpstreamTimedOut, UpstreamThrottled, UpstreamBroken, UpstreamAuthUnknown)
 """What says nothing about rights or content, only that the upstream cannot be asked now. A 401, 403 or 404 is its
 word, and passed on.
 """
@@ -110,7 +110,7 @@ class Outages:
         except (UpstreamUnreachable, UpstreamTimedOut) as error:
             self._note(upstream, error)
             raise
-        except UpstreamSpared:
+        except UpstreamBackOff:
             raise
         except UpstreamThrottled as error:
             self._back_offs.throttled(asker, error)
@@ -131,7 +131,7 @@ class Outages:
         """For who has waited while another asked for the same manifest: is there any sense in asking too? `known` is
         what was the `last` before.
 
-        Raises UpstreamSpared where there is none.
+        Raises UpstreamBackOff where there is none.
         """
         self._back_offs.check(Asker(upstream, caller, manifests=True), known)
 

@@ -97,7 +97,7 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
     tag = reference.target if reference and isinstance(reference.target, Tag) else None
     upstreams = container.upstreams()
     try:
-        source = upstreams.source_of(name, upstreams.naming_of(name))
+        source = upstreams.source_of(name, upstreams.hint_for(name))
     except NameUnknown as error:
         print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
         return _TROUBLE

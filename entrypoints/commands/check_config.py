@@ -5,7 +5,7 @@ import asyncio
 from application.ports.upstream import ForwardedCredentials, PingResponse, TokenRequest
 from domain.access import ScopeSet
 from domain.challenge import Challenge
-from domain.errors import CredentialsRefused, Denied, RegistryError
+from domain.errors import CredentialsRejected, Denied, RegistryError
 from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 from entrypoints.settings import Settings
@@ -34,7 +34,7 @@ async def _check(settings: Settings) -> int:
 
 
 async def report(settings: Settings, container: Container, upstream: Upstream) -> PingResponse:
-    """Print what the upstream and its token server say. Raises RegistryError, RealmRefused among them."""
+    """Print what the upstream and its token server say. Raises RegistryError, RealmNotTrusted among them."""
     answer = await container.registry().ping(upstream, ForwardedCredentials())
     auth = UpstreamAuth(answer.challenges)
     row = upstream.trust.row_for(auth)
@@ -50,7 +50,7 @@ async def _token_server(container: Container, upstream: Upstream, challenge: Cha
     credentials = upstream.credentials
     try:
         await container.relay().fetch(TokenRequest(upstream, challenge, scopes=ScopeSet(), credentials=credentials))
-    except (CredentialsRefused, Denied) as refused:
+    except (CredentialsRejected, Denied) as refused:
         if credentials:
             raise
         return f"ok: its token server answers; nobody gets a token there without a login ({refused.message})"

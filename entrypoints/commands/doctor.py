@@ -14,7 +14,7 @@ from application.ports.upstream import PingResponse
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_NAMING, Naming, Upstream
+from domain.upstreams import NO_HINT, RegistryHint, Upstream
 from entrypoints.commands.check_config import report
 from entrypoints.commands.command_input import parse_image_or_latest
 from entrypoints.commands.warm_command import caller_for
@@ -57,15 +57,15 @@ class _Doctor:
             if is_kept:
                 await self._room(container)
             reached = [one for one in container.upstreams().upstreams if await self._reach(container, one)]
-            naming = container.upstreams().naming_of(image[0]) if image else NO_NAMING
-            if image and (asked := self._asked(container, image, naming)) in reached:
-                await self._image(container, image, naming)
+            hint = container.upstreams().hint_for(image[0]) if image else NO_HINT
+            if image and (asked := self._asked(container, image, hint)) in reached:
+                await self._image(container, image, hint)
                 self._allowance(container, asked)
         return self._status
 
-    def _asked(self, container: Container, image: Image, naming: Naming) -> Upstream | None:
+    def _asked(self, container: Container, image: Image, hint: RegistryHint) -> Upstream | None:
         try:
-            return container.upstreams().source_of(image[0], naming).upstream
+            return container.upstreams().source_of(image[0], hint).upstream
         except NameUnknown as error:
             self._wrong(f"{image[0]}: {error.message}")
             return None
@@ -75,7 +75,7 @@ class _Doctor:
             await self._address(container, endpoint)
         answer = await self._upstream(container, upstream)
         if answer:
-            self._clock(container.clock().now(), answer.said_at)
+            self._clock(container.clock().now(), answer.server_time)
         return answer is not None
 
     def _wrong(self, text: str) -> None:
@@ -145,7 +145,7 @@ class _Doctor:
 
     def _allowance(self, container: Container, upstream: Upstream) -> None:
         """What it said of that when it was asked for the image, of which it speaks nowhere else."""
-        known = container.allowances().shown(upstream)
+        known = container.allowances().newest(upstream)
         if known is None:
             return
         what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left to this mirror"
@@ -155,12 +155,12 @@ class _Doctor:
         more = "" if upstream.credentials else "; a login of its own (UPSTREAM_IDENTITY) may have more"
         print(f"warning: only {what} at {upstream.url}{more}")
 
-    async def _image(self, container: Container, image: Image, naming: Naming) -> None:
+    async def _image(self, container: Container, image: Image, hint: RegistryHint) -> None:
         name, reference = image
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(container, name, naming, None)
-            query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, naming=naming)
+            caller = await caller_for(container, name, hint, None)
+            query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, hint=hint)
             found = await container.pull_manifest()(caller, query)
         except Unauthorized:
             print(f"warning: {text}: nobody gets it without a login at the upstream; it is for clients that have one")

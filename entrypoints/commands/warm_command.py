@@ -16,7 +16,7 @@ from domain.authorization import Basic, Bearer, encode_basic
 from domain.errors import RegistryError
 from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
-from domain.upstreams import Naming, Upstream
+from domain.upstreams import RegistryHint, Upstream
 from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.files import read_htpasswd
@@ -63,8 +63,8 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 
 async def _pull(container: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
-    image = replace(image, naming=container.upstreams().naming_of(image.name))
-    caller = replace(await caller_for(container, image.name, image.naming, login), is_operator=True)
+    image = replace(image, hint=container.upstreams().hint_for(image.name))
+    caller = replace(await caller_for(container, image.name, image.hint, login), is_operator=True)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in container.warm_cache()(caller, image):
@@ -74,15 +74,15 @@ async def _pull(container: Container, image: Image, login: Credentials | None, b
         raise
 
 
-async def caller_for(container: Container, name: RepositoryName, naming: Naming, login: Credentials | None) -> Caller:
+async def caller_for(container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None) -> Caller:
     """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
-    upstream = container.upstreams().source_of(name, naming).upstream
+    upstream = container.upstreams().source_of(name, hint).upstream
     row, _ = await container.upstream_auth().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
         return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
     token = await _token(
-        container, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, naming=naming)
+        container, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, hint=hint)
     )
     return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from domain.access import Credentials
 from domain.access_rules import AccessRules
-from domain.cache_policy import CachePolicy, Times
+from domain.cache_policy import CachePolicy, CacheTimes
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
@@ -68,9 +68,9 @@ class UpstreamSettings(UpstreamDefinitions):
         return Credentials(self.username, self.password.value)
 
     @property
-    def times(self) -> Times:
+    def times(self) -> CacheTimes:
         """Raises ValueError where the freshness rules contradict the times of the upstream."""
-        return Times(self.tag_ttl, self.grant_ttl, self.stale_ttl, self.freshness)
+        return CacheTimes(self.tag_ttl, self.grant_ttl, self.stale_ttl, self.freshness)
 
     def upstream(self, trust: TrustPolicy) -> Upstream:
         """The domain's value."""
@@ -169,8 +169,8 @@ class Settings(ServiceDefinitions):
         pairs = zip(self.table.upstreams, self.upstreams, strict=True)
         times = {upstream: one.times for upstream, one in pairs}
         if self.cache_dir is None:
-            return CachePolicy(Times(0, 0, 0))
-        return CachePolicy(Times(self.tag_ttl, self.grant_ttl, self.stale_ttl), times)
+            return CachePolicy(CacheTimes(0, 0, 0))
+        return CachePolicy(CacheTimes(self.tag_ttl, self.grant_ttl, self.stale_ttl), times)
 
     @cached_property
     def access_rules(self) -> AccessRules:

@@ -4,8 +4,8 @@ import hashlib
 import secrets
 
 from adapters.accounts.fixed import FixedAccountDirectory
-from adapters.accounts.htpasswd import HtpasswdDirectory
-from adapters.accounts.several import SeveralDirectories
+from adapters.accounts.htpasswd import HtpasswdAccountDirectory
+from adapters.accounts.several import CombinedAccountDirectory
 from adapters.storage.threads import Threads
 from application.access.caller import CallerIdentities
 from application.access.check_account import CheckAccount
@@ -29,7 +29,7 @@ def account_directory(settings: Settings, clock: Clock, events: EventSink) -> Ac
     if settings.htpasswd_file is None:
         return fixed
     taken = frozenset(account.username for account in settings.accounts)
-    return SeveralDirectories(fixed, HtpasswdDirectory(settings.htpasswd_file, taken, clock, events, key))
+    return CombinedAccountDirectory(fixed, HtpasswdAccountDirectory(settings.htpasswd_file, taken, clock, events, key))
 
 
 def _stamp_key(settings: Settings) -> bytes:

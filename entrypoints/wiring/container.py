@@ -57,7 +57,7 @@ from application.upstreams.back_offs import BackOffs
 from application.upstreams.outages import Outages
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
-from domain.cache_policy import CachePolicy, Room
+from domain.cache_policy import CachePolicy, CacheCapacity
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
@@ -102,13 +102,13 @@ def _first(upstreams: UpstreamTable) -> Upstream:
     return upstreams.upstreams[0]
 
 
-def _room(settings: Settings) -> Room:
+def _room(settings: Settings) -> CacheCapacity:
     if settings.cache_dir is None:
-        return Room(0)
+        return CacheCapacity(0)
     try:
-        return Room(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
+        return CacheCapacity(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
     except OSError:
-        return Room(0)  # the folder does not exist, so nothing can be stored
+        return CacheCapacity(0)  # the folder does not exist, so nothing can be stored
 
 
 def _metrics(counting: CountingEventSink) -> MetricsPage:
@@ -202,9 +202,9 @@ class Container(containers.DeclarativeContainer):
         key=providers.Callable(_caller_key, settings=settings),
         mirrors=mirror_callers,
     )
-    room: providers.Provider[Room] = providers.Singleton(_room, settings=settings)
-    board: providers.Provider[AllowanceTable] = counting.provided.board
-    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, board=board, clock=clock)
+    room: providers.Provider[CacheCapacity] = providers.Singleton(_room, settings=settings)
+    allowance_table: providers.Provider[AllowanceTable] = counting.provided.allowance_table
+    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, allowance_table=allowance_table, clock=clock)
     outages: providers.Provider[Outages] = providers.Singleton(
         Outages,
         back_offs=providers.Singleton(BackOffs, allowances=allowances, clock=clock, events=events),

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from adapters.upstream.clients import UpstreamClients, Way, open_clients
+from adapters.upstream.clients import UpstreamClients, ConnectionSettings, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.request_limits import RequestLimits
@@ -18,12 +18,12 @@ async def open_upstreams(settings: Settings, worker: int) -> AsyncIterator[Upstr
     """
     proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
     pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
-    ways = {upstream: _way(one, worker, settings.workers) for upstream, one in pairs}
+    ways = {upstream: _connection_settings(one, worker, settings.workers) for upstream, one in pairs}
     async with open_clients(ways, proxies, f"{NAME}/{VERSION}") as clients:
         yield clients
 
 
-def _way(one: UpstreamSettings, worker: int, workers: int) -> Way:
+def _connection_settings(one: UpstreamSettings, worker: int, workers: int) -> ConnectionSettings:
     certificate = (one.client_cert, one.client_key) if one.client_cert and one.client_key else None
     session = SessionSettings(one.timeout, one.ca, certificate, one.proxy)
-    return Way(session, RequestLimits(one.max_connections, one.max_rate).share(worker, workers))
+    return ConnectionSettings(session, RequestLimits(one.max_connections, one.max_rate).share(worker, workers))

@@ -9,7 +9,7 @@ import pytest
 from application.eviction import Eviction
 from application.ports.content import StorageFull
 from application.ports.index import Used
-from domain.cache_policy import Room
+from domain.cache_policy import CacheCapacity
 from domain.digest import Digest
 from domain.events import ContentEvicted
 from tests.adapters.storage.places import UPSTREAM
@@ -33,7 +33,7 @@ class Cache:
 
     def sweeper(self, bound: int) -> Eviction:
         maintenance = MemoryStorageMaintenance(self.disk)
-        return Eviction(self.store, maintenance, self.usage, self.index, Room(bound), self.clock, self.events)
+        return Eviction(self.store, maintenance, self.usage, self.index, CacheCapacity(bound), self.clock, self.events)
 
     async def put(self, name: str, size: int, by: Eviction | None = None) -> Digest:
         content = name.encode().ljust(size, b"-")

@@ -5,7 +5,7 @@ import pytest
 from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import ScopeSet
 from domain.challenge import Challenge
-from domain.errors import CredentialsRefused, Unauthorized, UpstreamChallenged, UpstreamTimedOut
+from domain.errors import CredentialsRejected, Unauthorized, UpstreamChallenged, UpstreamTimedOut
 from tests.application.support.callers import header_of
 from tests.application.support.service import ALICE, REALM, Service, accounts, basic, stocked
 
@@ -68,7 +68,7 @@ def test_token_that_the_upstream_dropped_is_invalid() -> None:
 def test_refused_session_of_the_caller_keeps_its_challenge() -> None:
     service = Service(stocked("bearer"))
     with pytest.raises(Unauthorized) as refused:
-        after_warm_up(service, f"Bearer {service.own_token()}", CredentialsRefused("anonymous access is off"))
+        after_warm_up(service, f"Bearer {service.own_token()}", CredentialsRejected("anonymous access is off"))
     assert refused.value.challenges == (Challenge.of("Bearer", realm=REALM, service="upstream.test"),)
     assert service.upstream.pinged == [SessionCredentials(None)]
 

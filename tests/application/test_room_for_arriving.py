@@ -10,10 +10,10 @@ import pytest
 from application.eviction import Eviction
 from application.ports.content import StorageFull
 from application.ports.lease import DownloadLease
-from domain.cache_policy import Room
+from domain.cache_policy import CacheCapacity
 from domain.content import ByteRange
 from domain.digest import Digest
-from domain.events import BytesFetched, ContentEvicted, DownloadStarted, StorageRanFull
+from domain.events import BytesFetched, CacheFull, ContentEvicted, DownloadStarted
 from tests.adapters.storage.places import OTHER, UPSTREAM
 from tests.application.support.crowd import Crowd
 from tests.application.support.service import PRIVATE
@@ -116,7 +116,7 @@ def test_a_body_without_a_length_and_without_an_end_leaves_most_of_the_cache() -
         assert endless not in crowd.service.parts.store().content
 
     crowd.run(act())
-    assert crowd.count(StorageRanFull) == 1
+    assert crowd.count(CacheFull) == 1
 
 
 def test_a_blob_that_would_never_fit_evicts_nothing_and_reaches_the_client() -> None:
@@ -129,7 +129,7 @@ def test_a_blob_that_would_never_fit_evicts_nothing_and_reaches_the_client() -> 
         assert crowd.kept == 40
 
     crowd.run(act())
-    assert (crowd.count(ContentEvicted), crowd.count(StorageRanFull)) == (0, 1)
+    assert (crowd.count(ContentEvicted), crowd.count(CacheFull)) == (0, 1)
 
 
 def test_only_a_few_downloads_go_on_without_a_reader() -> None:
@@ -189,7 +189,7 @@ class Sharing:
         usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
         maintenance = MemoryStorageMaintenance(self.disk)
         index = MemoryKnowledgeIndex()
-        self.eviction = Eviction(self.store, maintenance, usage, index, Room(1000, 2), clock, events)
+        self.eviction = Eviction(self.store, maintenance, usage, index, CacheCapacity(1000, 2), clock, events)
         self._number = 0
 
     async def lease(self, upstream: Any) -> DownloadLease:

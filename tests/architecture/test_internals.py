@@ -157,8 +157,8 @@ OURS = {
     "MirrorProtocol": HttpProtocol,
     "CachingSanic": Sanic,
     "AnyTargetRequest": Request,
-    "OneAnswerHandler": ResponseHandler,
-    "OneAnswerSocksConnector": ProxyConnector,
+    "SingleResponseHandler": ResponseHandler,
+    "SingleResponseSocksConnector": ProxyConnector,
 }
 """Classes of ours that inherit from a library's."""
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.accounts.fixed import FixedAccountDirectory
-from adapters.accounts.htpasswd import HtpasswdDirectory
-from adapters.accounts.several import SeveralDirectories
+from adapters.accounts.htpasswd import HtpasswdAccountDirectory
+from adapters.accounts.several import CombinedAccountDirectory
 from domain.access import Account, Credentials
 from domain.ports import AccountDirectory
 from tests.fakes.clock import StoppedClock
@@ -25,7 +25,7 @@ Maker = Callable[[Iterable[Credentials]], AccountDirectory]
 def _htpasswd(accounts: Iterable[Credentials]) -> AccountDirectory:
     with TemporaryDirectory() as folder:
         (path := Path(folder, "htpasswd")).write_text(lines_of({one.username: one.password for one in accounts}))
-        return HtpasswdDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), KEY)
+        return HtpasswdAccountDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), KEY)
 
 
 def _fixed(accounts: Iterable[Credentials]) -> AccountDirectory:
@@ -41,13 +41,13 @@ def _keyed_htpasswd(account: Credentials, key: bytes) -> str:
     hashed = bcrypt.hashpw(account.password.encode(), b"$2b$04$" + b"a" * 21 + b"u").decode()
     with TemporaryDirectory() as folder:
         (path := Path(folder, "htpasswd")).write_text(f"{account.username}:{hashed}\n")
-        directory = HtpasswdDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), key)
+        directory = HtpasswdAccountDirectory(path, frozenset(), StoppedClock(), RecordingEventSink(), key)
         return directory.stamp(account.username)
 
 
 def _several(accounts: Iterable[Credentials]) -> AccountDirectory:
     known = list(accounts)
-    return SeveralDirectories(_fixed(known[::2]), _htpasswd(known[1::2]))
+    return CombinedAccountDirectory(_fixed(known[::2]), _htpasswd(known[1::2]))
 
 
 EACH = pytest.mark.parametrize("make", [_fixed, _htpasswd, _several])

@@ -15,34 +15,34 @@ from application.access.grant_token import TokenQuery
 from application.ports.telemetry import EventSink
 from domain.access import Credentials, ScopeSet
 from domain.authorization import encode_basic
-from domain.errors import CredentialsRefused, UpstreamUnreachable
+from domain.errors import CredentialsRejected, UpstreamUnreachable
 from domain.events import (
-    AccountsReread,
+    AccountsReloaded,
     AccountsUnreadable,
-    BackedOff,
+    BackOffStarted,
     BytesDelivered,
     BytesFetched,
     CacheEvent,
-    ContentAsked,
+    CacheFull,
+    CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
+    ContentRequested,
+    DigestMismatch,
     DownloadJoined,
     DownloadResumed,
     DownloadStarted,
     EndpointFailed,
     EndpointRecovered,
     Event,
-    LoginRefused,
-    LoginSlowed,
+    LoginDelayed,
+    LoginRejected,
     PullDenied,
+    ServiceNameConflict,
     StaleServed,
-    StorageBroke,
-    StorageRanFull,
     UpkeepFailed,
     UpstreamAuthLearned,
     UpstreamFailed,
-    UpstreamSharesOurName,
-    WrongContent,
 )
 from domain.records import ContentKind
 from entrypoints.wiring.container import Container
@@ -67,19 +67,19 @@ def _fanned() -> EventSink:
 EACH = pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink, _counting, _fanned])
 EVENTS = [
     UpstreamAuthLearned(URL, 3, "relayed", is_change=False),
-    BackedOff(URL, 30, "slow down"),
+    BackOffStarted(URL, 30, "slow down"),
     UpstreamAuthLearned(URL, 2, "open", is_change=True),
-    UpstreamSharesOurName(URL, "mirror"),
+    ServiceNameConflict(URL, "mirror"),
     UpstreamFailed(URL, "connection refused"),
     EndpointFailed(URL, "https://second.test", "connection refused"),
     EndpointRecovered(URL, "https://second.test"),
-    WrongContent(URL, "library/nginx", DIGEST),
+    DigestMismatch(URL, "library/nginx", DIGEST),
     PullDenied("alice", URL, "team/app"),
-    AccountsReread(31),
+    AccountsReloaded(31),
     AccountsUnreadable("/etc/mirror/htpasswd: line 3 is not in the form user:hash"),
-    LoginSlowed("alice", "192.0.2.7", 4),
-    LoginRefused("alice", "192.0.2.7", 16),
-    ContentAsked(ContentKind.BLOB, is_hit=True),
+    LoginDelayed("alice", "192.0.2.7", 4),
+    LoginRejected("alice", "192.0.2.7", 16),
+    ContentRequested(ContentKind.BLOB, is_hit=True),
     DownloadStarted(),
     DownloadJoined(),
     DownloadResumed(URL, DIGEST, "connection reset"),
@@ -88,25 +88,25 @@ EVENTS = [
     StaleServed(URL, "connection refused"),
     ContentEvicted(3, 4096),
     ContentDamaged(DIGEST),
-    StorageRanFull(DIGEST),
-    StorageBroke(DIGEST, "a partial blob cannot be opened: Too many open files"),
+    CacheFull(DIGEST),
+    CacheWriteFailed(DIGEST, "a partial blob cannot be opened: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
 ]
 # What is counted only: a line for each would drown all others.
-UNLOGGED = (ContentAsked, DownloadStarted, DownloadJoined, BytesFetched, BytesDelivered)
+UNLOGGED = (ContentRequested, DownloadStarted, DownloadJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
-    "INFO": (ContentEvicted, PullDenied, AccountsReread, LoginSlowed, LoginRefused),
+    "INFO": (ContentEvicted, PullDenied, AccountsReloaded, LoginDelayed, LoginRejected),
     "WARNING": (
-        UpstreamSharesOurName,
+        ServiceNameConflict,
         UpstreamFailed,
         EndpointFailed,
         EndpointRecovered,
         DownloadResumed,
-        StorageRanFull,
-        BackedOff,
+        CacheFull,
+        BackOffStarted,
     ),
-    "ERROR": (AccountsUnreadable, WrongContent, ContentDamaged, StorageBroke, UpkeepFailed),
+    "ERROR": (AccountsUnreadable, DigestMismatch, ContentDamaged, CacheWriteFailed, UpkeepFailed),
 }
 ALICE = Credentials("alice", "opensesame")
 
@@ -167,19 +167,19 @@ def test_the_log_names_every_fact(event: Event, log: pytest.LogCaptureFixture) -
 
 def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> None:
     said = "gone\nWARNING https://upstream.test: all is well\r\x1b[2K"
-    LoggingEventSink().emit(UpstreamSharesOurName(URL, said))
+    LoggingEventSink().emit(ServiceNameConflict(URL, said))
     LoggingEventSink().emit(UpstreamFailed(URL, said))
     LoggingEventSink().emit(EndpointFailed(URL, URL, said))
     LoggingEventSink().emit(DownloadResumed(URL, DIGEST, said))
     LoggingEventSink().emit(StaleServed(URL, said))
     LoggingEventSink().emit(PullDenied(said, URL, "team/app"))
-    LoggingEventSink().emit(LoginSlowed(said, said, 1))
-    LoggingEventSink().emit(LoginRefused(said, said, 1))
+    LoggingEventSink().emit(LoginDelayed(said, said, 1))
+    LoggingEventSink().emit(LoginRejected(said, said, 1))
     assert [record.getMessage().isprintable() for record in log.records] == [True] * 8
 
 
 def test_an_account_that_is_none_is_not_named(log: pytest.LogCaptureFixture) -> None:
-    LoggingEventSink().emit(LoginSlowed("", "192.0.2.7", 1))
+    LoggingEventSink().emit(LoginDelayed("", "192.0.2.7", 1))
     assert "account (unknown) from 192.0.2.7" in log.text
 
 
@@ -212,7 +212,7 @@ async def _live(sink: EventSink) -> None:
     scopes = ScopeSet.parse(["repository:a/b:pull"])
     grant, mirrored = container.grant_token(), container.upstream()
     assert (await grant(TokenQuery(scopes=scopes, credentials=ALICE))).text
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(CredentialsRejected):
         await grant(TokenQuery(scopes=scopes, credentials=Credentials("alice", "wrong")))
     upstream.fault = UpstreamUnreachable("the upstream is unreachable")
     clock.advance(3600)

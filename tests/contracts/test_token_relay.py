@@ -4,7 +4,7 @@ import pytest
 
 from application.ports.upstream import ForwardedCredentials, Resource, TokenRequest, UpstreamRequest
 from domain.access import Credentials, ScopeSet
-from domain.errors import CredentialsRefused, UpstreamChallenged
+from domain.errors import CredentialsRejected, UpstreamChallenged
 from domain.names import Reference, RepositoryName
 from domain.tokens import IssuedToken
 from tests.adapters.upstream.line import in_loop
@@ -53,7 +53,7 @@ async def test_token_says_how_long_it_lasts(player: str) -> None:
 @in_loop
 async def test_wrong_credentials_are_refused_by_it(player: str, credentials: Credentials) -> None:
     async with playing(player, "bearer") as asked:
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(CredentialsRejected):
             await fetched(asked, credentials=credentials)
 
 
@@ -68,5 +68,5 @@ async def test_refresh_token_comes_only_when_asked(player: str) -> None:
 async def test_refresh_token_stands_in_for_credentials(player: str) -> None:
     async with playing(player, "bearer") as asked:
         assert (await fetched(asked, refresh_token="refresh")).text
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(CredentialsRejected):
             await fetched(asked, refresh_token="forged")

@@ -17,7 +17,7 @@ from domain.content import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import (
     BlobUnknown,
-    CredentialsRefused,
+    CredentialsRejected,
     ManifestUnknown,
     NameUnknown,
     RangeUnsatisfiable,
@@ -167,7 +167,7 @@ async def test_nobodys_session_reads_what_is_public(player: str) -> None:
 @in_loop
 async def test_wrong_session_is_refused_by_the_token_server(player: str) -> None:
     async with playing(player, "bearer") as asked:
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(CredentialsRejected):
             await read(asked, manifest(asked), SessionCredentials(WRONG))
 
 

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.access import Credentials
-from domain.authorization import Basic, Bearer, Unreadable, decode_basic, encode_basic, parse_authorization
+from domain.authorization import (
+    Basic,
+    Bearer,
+    UnsupportedAuthorization,
+    decode_basic,
+    encode_basic,
+    parse_authorization,
+)
 
 # A user name holds no colon (RFC 7617 section 2).
 usernames = st.text(st.characters(exclude_characters=":", exclude_categories=["Cs"]))
@@ -56,7 +63,7 @@ def test_no_header_is_no_authorization() -> None:
     ],
 )
 def test_anything_else_is_unreadable_and_kept(raw: str) -> None:
-    assert parse_authorization(raw) == Unreadable(raw)
+    assert parse_authorization(raw) == UnsupportedAuthorization(raw)
 
 
 @given(st.text())

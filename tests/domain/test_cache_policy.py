@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cache_policy import CachePolicy, FreshnessRule, Room, Times, is_worth_a_download, victims
+from domain.cache_policy import CacheCapacity, CachePolicy, CacheTimes, FreshnessRule, should_download_whole, victims
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
@@ -12,7 +12,7 @@ from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, CallerI
 from domain.upstreams import Origin, Source, Upstream
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
-USUAL = Times(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
+USUAL = CacheTimes(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
 POLICY = CachePolicy(USUAL)
 ALICE = CallerId("login 1")
 SIZES = st.integers(0, 10**6)
@@ -34,10 +34,10 @@ def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -
 
 
 def test_without_a_time_nothing_is_believed() -> None:
-    policy = CachePolicy(Times(0, 0, 0))
+    policy = CachePolicy(CacheTimes(0, 0, 0))
     assert not policy.tag_is_fresh(cached_tag(1000), 1000)
     assert policy.usual.grant_end(1000, float("inf")) == 1000
-    assert not policy.outlives_an_outage(grant(ANONYMOUS_CALLER), 1000)
+    assert not policy.grant_survives_outage(grant(ANONYMOUS_CALLER), 1000)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 2e6))
@@ -50,22 +50,22 @@ def test_a_grant_outlives_neither_its_time_nor_its_token(now: float, token_ends_
 
 @pytest.mark.parametrize("caller", [ANONYMOUS_CALLER, mirror_caller("a"), ALICE])
 def test_an_outage_is_outlived_for_a_while_only(caller: CallerId) -> None:
-    assert POLICY.outlives_an_outage(grant(caller), 1000 + 86399)
-    assert not POLICY.outlives_an_outage(grant(caller), 1000 + 86400)
+    assert POLICY.grant_survives_outage(grant(caller), 1000 + 86399)
+    assert not POLICY.grant_survives_outage(grant(caller), 1000 + 86400)
 
 
 def test_what_may_stand_in_is_remembered_longer_than_it_is_good() -> None:
-    assert POLICY.kept_for(grant(ANONYMOUS_CALLER)) == 1000 + 86400
-    assert POLICY.kept_for(grant(mirror_caller("a"))) == 1000 + 86400
-    assert POLICY.kept_for(grant(ALICE)) == 1300
-    brief = CachePolicy(Times(60, 300, 10))
-    assert brief.kept_for(grant(ANONYMOUS_CALLER)) == 1300
+    assert POLICY.remember_until(grant(ANONYMOUS_CALLER)) == 1000 + 86400
+    assert POLICY.remember_until(grant(mirror_caller("a"))) == 1000 + 86400
+    assert POLICY.remember_until(grant(ALICE)) == 1300
+    brief = CachePolicy(CacheTimes(60, 300, 10))
+    assert brief.remember_until(grant(ANONYMOUS_CALLER)) == 1300
 
 
 OTHER = Source(Upstream.at("https://o.test", Origin("https", "o.test", 443)), RepositoryName("a/b"))
 WEEK = 604800
 RULED = CachePolicy(
-    Times(
+    CacheTimes(
         60,
         300,
         86400,
@@ -76,7 +76,7 @@ RULED = CachePolicy(
             FreshnessRule((TagPattern("*"),), tag_ttl=90),
         ),
     ),
-    {OTHER.upstream: Times(5, 6, 7)},
+    {OTHER.upstream: CacheTimes(5, 6, 7)},
 )
 
 
@@ -105,30 +105,30 @@ def test_the_first_rule_that_says_something_of_a_time_decides_it(
 
 
 def test_a_tag_may_stand_in_for_its_own_time() -> None:
-    assert RULED.may_stand_in(cached_tag(1000, "v1"), 1499)
-    assert not RULED.may_stand_in(cached_tag(1000, "v1"), 1500)
-    assert RULED.may_stand_in(cached_tag(1000, "latest"), 1000 + 86399)
-    assert not RULED.may_stand_in(cached_tag(1000, "latest"), 1000 + 86400)
+    assert RULED.may_serve_stale(cached_tag(1000, "v1"), 1499)
+    assert not RULED.may_serve_stale(cached_tag(1000, "v1"), 1500)
+    assert RULED.may_serve_stale(cached_tag(1000, "latest"), 1000 + 86399)
+    assert not RULED.may_serve_stale(cached_tag(1000, "latest"), 1000 + 86400)
 
 
 def test_what_is_believed_without_asking_may_stand_in_too() -> None:
-    assert RULED.may_stand_in(cached_tag(1000, "v1.2.3"), 1000 + WEEK - 1)
-    assert not RULED.may_stand_in(cached_tag(1000, "v1.2.3"), 1000 + WEEK)
+    assert RULED.may_serve_stale(cached_tag(1000, "v1.2.3"), 1000 + WEEK - 1)
+    assert not RULED.may_serve_stale(cached_tag(1000, "v1.2.3"), 1000 + WEEK)
 
 
 def test_rights_go_by_the_times_of_their_upstream_alone() -> None:
     there = Grant(ANONYMOUS_CALLER, OTHER, 1000, 1006)
     assert RULED.times_of(OTHER.upstream).grant_end(1000, float("inf")) == 1006
-    assert RULED.outlives_an_outage(there, 1006.9)
-    assert not RULED.outlives_an_outage(there, 1007)
-    assert RULED.kept_for(there) == 1007
-    assert RULED.kept_for(grant(ANONYMOUS_CALLER)) == 1000 + 86400
+    assert RULED.grant_survives_outage(there, 1006.9)
+    assert not RULED.grant_survives_outage(there, 1007)
+    assert RULED.remember_until(there) == 1007
+    assert RULED.remember_until(grant(ANONYMOUS_CALLER)) == 1000 + 86400
 
 
 def test_a_tag_is_not_stale_for_longer_than_rights_are_remembered() -> None:
     with pytest.raises(ValueError, match=r"stale_ttl \(86401\) is longer than the upstream's stale_ttl \(86400\)"):
-        Times(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86401),))
-    assert Times(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86400),))
+        CacheTimes(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86401),))
+    assert CacheTimes(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86400),))
 
 
 def test_a_rule_about_nothing_or_without_a_time_is_refused() -> None:
@@ -140,27 +140,27 @@ def test_a_rule_about_nothing_or_without_a_time_is_refused() -> None:
 
 @given(st.integers(0, 10**6), SIZES, SIZES)
 def test_freed_room_has_a_tenth_to_spare(bound: int, used: int, wanted: int) -> None:
-    to_free = Room(bound).to_free(used, wanted)
-    assert (to_free == 0) is (used + wanted <= bound)
-    if to_free:
-        assert used + wanted - to_free == int(bound * 0.9)
+    bytes_to_free = CacheCapacity(bound).bytes_to_free(used, wanted)
+    assert (bytes_to_free == 0) is (used + wanted <= bound)
+    if bytes_to_free:
+        assert used + wanted - bytes_to_free == int(bound * 0.9)
 
 
 @given(st.integers(0, 10**6), SIZES)
 def test_what_can_be_kept_at_all_fits_the_kept_share(bound: int, size: int) -> None:
-    room = Room(bound)
+    room = CacheCapacity(bound)
     assert room.is_for(size) is (size <= bound * 0.9)
     if room.is_for(size):
-        assert room.to_free(0, size) == 0
+        assert room.bytes_to_free(0, size) == 0
 
 
 @given(ENTRIES, st.integers(-10, 10**7))
-def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str, int]], to_free: int) -> None:
-    chosen = victims(entries, to_free)
+def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str, int]], bytes_to_free: int) -> None:
+    chosen = victims(entries, bytes_to_free)
     assert chosen == [name for name, _ in entries[: len(chosen)]]
     sizes = [size for _, size in entries[: len(chosen)]]
-    assert sum(sizes[:-1]) < to_free or not chosen
-    assert sum(sizes) >= to_free or len(chosen) == len(entries)
+    assert sum(sizes[:-1]) < bytes_to_free or not chosen
+    assert sum(sizes) >= bytes_to_free or len(chosen) == len(entries)
 
 
 def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
@@ -169,10 +169,10 @@ def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
 
 
 def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
-    assert (Room(1000).for_partial_blobs, Room(1000).for_partial_blobs_of_one) == (750, 750)
-    assert (Room(1000, 3).for_partial_blobs, Room(1000, 3).for_partial_blobs_of_one) == (750, 500)
-    assert Room(1000, 3).for_partial_blobs_beside_unmeasured == 250
-    assert (Room(0).step, Room(6400).step, Room(1 << 40).step) == (1, 100, 8 << 20)
+    assert (CacheCapacity(1000).for_partial_blobs, CacheCapacity(1000).for_partial_blobs_of_one) == (750, 750)
+    assert (CacheCapacity(1000, 3).for_partial_blobs, CacheCapacity(1000, 3).for_partial_blobs_of_one) == (750, 500)
+    assert CacheCapacity(1000, 3).for_partial_blobs_beside_unmeasured == 250
+    assert (CacheCapacity(0).step, CacheCapacity(6400).step, CacheCapacity(1 << 40).step) == (1, 100, 8 << 20)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +180,4 @@ def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_ups
     [(1, 1, False), (1, 499, False), (1, 500, True), (2, 124, False), (2, 125, True), (10, 10, False)],
 )
 def test_small_parts_start_no_download_of_the_whole(requests: int, asked: int, is_worth: bool) -> None:  # noqa: FBT001
-    assert is_worth_a_download(requests, asked, 1000) == is_worth
+    assert should_download_whole(requests, asked, 1000) == is_worth

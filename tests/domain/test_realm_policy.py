@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
-from domain.errors import RealmRefused
+from domain.errors import RealmNotTrusted
 from domain.realm_policy import RealmPolicy
 from domain.shared_domains import SHARED_DOMAINS, shared_domain_of
 from domain.upstreams import Origin, Upstream
@@ -15,7 +15,7 @@ def trusts(upstream: str, realm: str, allowed: frozenset[str] = frozenset()) -> 
     try:
         asked = replace(Upstream.at(upstream, origin), realms=allowed)
         RealmPolicy(BundledPublicSuffixes()).check(asked, _origin(realm))
-    except RealmRefused:
+    except RealmNotTrusted:
         return False
     return True
 
@@ -131,7 +131,7 @@ def test_a_listed_address_in_brackets_is_trusted(entry: str) -> None:
 def test_the_refusal_names_the_setting_to_change() -> None:
     upstream = Upstream.at("https://registry.example.com", _origin("https://registry.example.com"))
     policy = RealmPolicy(BundledPublicSuffixes())
-    with pytest.raises(RealmRefused, match=r"UPSTREAM_REALMS=auth\.test:443"):
+    with pytest.raises(RealmNotTrusted, match=r"UPSTREAM_REALMS=auth\.test:443"):
         policy.check(upstream, _origin("https://auth.test"))
 
 
@@ -154,14 +154,14 @@ def addressed(*urls: str) -> Upstream:
 def test_any_address_of_the_upstream_vouches_for_a_realm(realm: str, *, trusted: bool) -> None:
     upstream = addressed("https://registry.first.com", "https://registry.second.com", "https://10.0.0.9:5000")
     policy = RealmPolicy(BundledPublicSuffixes())
-    with nullcontext() if trusted else pytest.raises(RealmRefused):
+    with nullcontext() if trusted else pytest.raises(RealmNotTrusted):
         policy.check(upstream, _origin(realm))
 
 
 def test_one_address_by_https_is_enough_to_demand_it_of_the_realm() -> None:
     policy = RealmPolicy(BundledPublicSuffixes())
     for order in (("http://a.first.com", "https://b.first.com"), ("https://b.first.com", "http://a.first.com")):
-        with pytest.raises(RealmRefused, match="without https"):
+        with pytest.raises(RealmNotTrusted, match="without https"):
             policy.check(addressed(*order), _origin("http://auth.first.com"))
 
 
@@ -229,7 +229,7 @@ def test_a_domain_that_only_looks_shared_is_none(host: str) -> None:
 def test_the_refusal_of_a_neighbour_says_why() -> None:
     upstream = Upstream.at("https://mine.azurecr.io", _origin("https://mine.azurecr.io"))
     with pytest.raises(
-        RealmRefused, match=r"azurecr\.io hosts the registries of many customers; set UPSTREAM_REALMS=theirs"
+        RealmNotTrusted, match=r"azurecr\.io hosts the registries of many customers; set UPSTREAM_REALMS=theirs"
     ):
         RealmPolicy(BundledPublicSuffixes()).check(upstream, _origin("https://theirs.azurecr.io"))
 
@@ -239,5 +239,5 @@ def test_one_address_on_a_shared_domain_vouches_for_none_of_its_neighbours() -> 
     upstream = addressed("https://registry.first.com", "https://mine.azurecr.io")
     policy.check(upstream, _origin("https://auth.first.com"))
     policy.check(upstream, _origin("https://mine.azurecr.io"))
-    with pytest.raises(RealmRefused):
+    with pytest.raises(RealmNotTrusted):
         policy.check(upstream, _origin("https://theirs.azurecr.io"))

@@ -3,7 +3,7 @@ import hashlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.access import NOBODY, Scope, ScopeSet
+from domain.access import ANONYMOUS_ACCOUNT, Scope, ScopeSet
 from domain.token_issuer import TokenIssuer, countersigned_audience
 from domain.tokens import IssuedToken, SignedToken
 from tests.domain.strategies import scopes
@@ -52,7 +52,7 @@ def test_a_token_says_how_long_it_lasts() -> None:
 
 
 def test_an_anonymous_caller_has_an_empty_subject() -> None:
-    assert claims_of(issuer_at(NOW).issue(NOBODY, ScopeSet())).claims["sub"] == ""
+    assert claims_of(issuer_at(NOW).issue(ANONYMOUS_ACCOUNT, ScopeSet())).claims["sub"] == ""
 
 
 def test_a_countersignature_vouches_for_the_upstreams_token() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.ports import TokenCodec
-from domain.tokens import TokenKind, TokenRefused, VerifiedToken
+from domain.tokens import TokenKind, TokenRejected, VerifiedToken
 from tests.domain.strategies import opaque_scopes, plain_scopes, plugin_scopes, scopes
 from tests.domain.token_service import BOTH, LIFETIME, NOW, PULL, REAL, UPSTREAM, UPSTREAM_TEXT, Service
 
@@ -33,7 +33,7 @@ def test_a_token_is_good_for_its_scopes(codec: TokenCodec, scopes: list[Scope], 
 def test_a_token_is_good_for_nothing_else(codec: TokenCodec, granted: list[Scope], needed: Scope) -> None:
     service = Service(codec)
     if not ScopeSet.of(granted).cover(needed):
-        with pytest.raises(TokenRefused) as caught:
+        with pytest.raises(TokenRejected) as caught:
             service.verifier.verify_own(service.own(ScopeSet.of(granted))).require(ScopeSet((needed,)))
         assert caught.value.error == "insufficient_scope"
 
@@ -42,7 +42,7 @@ def test_a_token_is_good_for_nothing_else(codec: TokenCodec, granted: list[Scope
 @given(granted=plugin_scopes)
 def test_a_plugins_token_opens_no_repository(codec: TokenCodec, granted: Scope) -> None:
     service = Service(codec)
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         service.verifier.verify_own(service.own(ScopeSet((granted,)))).require(
             ScopeSet((Scope("repository", granted.name, granted.actions),))
         )
@@ -52,7 +52,7 @@ def test_a_plugins_token_opens_no_repository(codec: TokenCodec, granted: Scope) 
 @given(opaque=opaque_scopes)
 def test_an_opaque_scope_is_never_granted(codec: TokenCodec, opaque: Scope) -> None:
     service = Service(codec)
-    with pytest.raises(TokenRefused) as caught:
+    with pytest.raises(TokenRejected) as caught:
         service.verifier.verify_own(service.own(ScopeSet((opaque,)))).require(ScopeSet((opaque,)))
     assert caught.value.error == "insufficient_scope"
 
@@ -67,7 +67,7 @@ def test_a_token_lasts_until_its_last_second(codec: TokenCodec, elapsed: float) 
         if service.clock.now() < NOW + LIFETIME:
             assert check(text).account == "alice"
         else:
-            with pytest.raises(TokenRefused) as caught:
+            with pytest.raises(TokenRejected) as caught:
                 check(text)
             assert caught.value.error == "invalid_token"
 
@@ -86,7 +86,7 @@ def test_a_countersigned_token_brings_the_upstreams_along(codec: TokenCodec) -> 
     token = service.verifier.verify_countersigned(service.countersigned())
     assert token == VerifiedToken("alice", ScopeSet((PULL,)), NOW + LIFETIME, UPSTREAM_TEXT, UPSTREAM.url)
     token.require(ScopeSet((PULL,)))
-    with pytest.raises(TokenRefused) as caught:
+    with pytest.raises(TokenRejected) as caught:
         token.require(ScopeSet.parse(["repository:a/b:push"]))
     assert caught.value.error == "insufficient_scope"
 
@@ -145,15 +145,15 @@ def foreign(claims: dict[str, object]) -> str:
     ],
 )
 def test_a_refused_token_for_this_very_thing_is_spent(claims: dict[str, object], *, expected: bool) -> None:
-    assert Service(REAL).verifier.is_spent_on(foreign(claims), NEEDED) is expected
+    assert Service(REAL).verifier.was_issued_for(foreign(claims), NEEDED) is expected
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "", "a~b"])
 def test_a_token_that_says_nothing_is_never_spent(text: str) -> None:
-    assert not Service(REAL).verifier.is_spent_on(text, NEEDED)
+    assert not Service(REAL).verifier.was_issued_for(text, NEEDED)
 
 
 @BOTH
 def test_a_countersigned_token_is_spent_when_refused(codec: TokenCodec) -> None:
     service = Service(codec)
-    assert service.verifier.is_spent_on(service.countersigned(), NEEDED)
+    assert service.verifier.was_issued_for(service.countersigned(), NEEDED)

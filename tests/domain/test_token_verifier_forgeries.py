@@ -10,7 +10,7 @@ from adapters.tokens.jws import JwsTokenCodec
 from domain.access import ScopeSet
 from domain.ports import TokenCodec
 from domain.token_issuer import countersigned_audience
-from domain.tokens import TokenKind, TokenRefused
+from domain.tokens import TokenKind, TokenRejected
 from tests.domain.token_service import BOTH, FAKE, KEY, LIFETIME, NOW, PULL, REAL, UPSTREAM_TEXT, Service
 from tests.fakes.codec import PlainTokenCodec
 
@@ -55,7 +55,7 @@ def test_an_own_token_is_never_a_countersignature(codec: TokenCodec) -> None:
     service = Service(codec)
     own = service.own(ScopeSet((PULL,)))
     assert service.refusal(f"{own}~{UPSTREAM_TEXT}") == {"invalid_token"}
-    with pytest.raises(TokenRefused):
+    with pytest.raises(TokenRejected):
         service.verifier.verify_countersigned(own)
 
 
@@ -125,7 +125,7 @@ def test_a_token_without_a_claim_is_refused(codec: TokenCodec, claim: str) -> No
 @pytest.mark.parametrize("access", [None, "repository:a/b:pull", {}, []])
 def test_a_token_without_access_opens_nothing(codec: TokenCodec, access: object) -> None:
     token = Service(codec).verifier.verify_own(codec.sign("JWT", {**OWN_CLAIMS, "access": access}))
-    with pytest.raises(TokenRefused) as caught:
+    with pytest.raises(TokenRejected) as caught:
         token.require(ScopeSet((PULL,)))
     assert caught.value.error == "insufficient_scope"
 

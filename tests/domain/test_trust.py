@@ -3,10 +3,10 @@ from itertools import product
 import pytest
 
 from domain.challenge import Challenge
-from domain.errors import UpstreamUndecided
+from domain.errors import UpstreamAuthUnknown
 from domain.trust import (
     TABLE,
-    BareRule,
+    AnonymousRule,
     BasicRule,
     BearerRule,
     ChallengeStyle,
@@ -65,7 +65,7 @@ EXPECTED = {
     (False, True, SERVICE, "bearer"): 6,
     (False, True, SERVICE, "basic"): 6,
 }
-C, E, B, P, N = ChallengeStyle, TokenEndpoint, BearerRule, BasicRule, BareRule
+C, E, B, P, N = ChallengeStyle, TokenEndpoint, BearerRule, BasicRule, AnonymousRule
 # Row: what a 401 says, what /v2/auth does, what a Bearer token, Basic credentials and no header meet, accounts.
 COLUMNS = {
     1: (C.UPSTREAM, E.ABSENT, B.PASS, P.PASS, N.PASS, False),
@@ -112,7 +112,7 @@ def test_no_unchecked_header_passes_where_accounts_count() -> None:
         if row.checks_accounts:
             assert row.bearer not in {BearerRule.PASS, BearerRule.OURS_OR_PASS}
             assert row.basic is not BasicRule.PASS
-            assert row.bare is BareRule.CHALLENGE
+            assert row.bare is AnonymousRule.CHALLENGE
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_no_unchecked_header_passes_where_accounts_count() -> None:
     ],
 )
 def test_settings_alone_may_settle_the_row(policy: TrustPolicy, row: int) -> None:
-    assert policy.settled_row is not None
-    assert policy.settled_row.number == row
+    assert policy.fixed_row is not None
+    assert policy.fixed_row.number == row
     assert policy.row_for(None).number == row
 
 
 @pytest.mark.parametrize("has_accounts", [False, True])
 def test_an_unknown_stance_decides_no_row(has_accounts: bool) -> None:  # noqa: FBT001 - a column
     policy = TrustPolicy(False, has_accounts, CLIENT)
-    assert policy.settled_row is None
-    with pytest.raises(UpstreamUndecided):
+    assert policy.fixed_row is None
+    with pytest.raises(UpstreamAuthUnknown):
         policy.row_for(None)
 
 

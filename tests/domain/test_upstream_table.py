@@ -9,7 +9,7 @@ from domain.known_registries import DOCKER_HUB, KNOWN_REGISTRIES, OTHER_DOMAINS,
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
-from domain.upstreams import Naming, Origin, Source, Upstream
+from domain.upstreams import Origin, RegistryHint, Source, Upstream
 from tests.domain.strategies import names, scopes
 
 
@@ -91,10 +91,10 @@ def test_a_namespace_has_to_mean_the_upstream(upstream: Upstream, names: tuple[s
     asked = elsewhere | meant
     for namespace in asked:
         if namespace in meant or namespace.lower() in meant:
-            assert table.source_of(REPOSITORY, Naming(namespace=namespace)) == Source(upstream, REPOSITORY)
+            assert table.source_of(REPOSITORY, RegistryHint(namespace=namespace)) == Source(upstream, REPOSITORY)
         elif not (namespace.endswith("docker.io") and "docker.io" in meant):
             with pytest.raises(NameUnknown):
-                table.source_of(REPOSITORY, Naming(namespace=namespace))
+                table.source_of(REPOSITORY, RegistryHint(namespace=namespace))
 
 
 def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
@@ -103,7 +103,7 @@ def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
     name = RepositoryName("docker.io/a/b")
     assert table.source_of(name) == Source(AT_A_PORT, name)
     with pytest.raises(NameUnknown):
-        table.upstream_of(Naming(prefix="docker.io"))
+        table.upstream_of(RegistryHint(prefix="docker.io"))
 
 
 def test_a_name_in_front_is_taken_off_once() -> None:
@@ -126,55 +126,57 @@ TABLE = UpstreamTable([HUB_LOGIN, QUAY, K8S, CORP, HOSTED])
 
 
 @pytest.mark.parametrize(
-    ("name", "naming", "upstream", "there"),
+    ("name", "hint", "upstream", "there"),
     [
-        ("nginx", Naming(), HUB, "library/nginx"),
-        ("a/b", Naming(prefix="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", Naming(prefix="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", Naming(namespace="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", Naming(), QUAY, "a/b"),
-        ("a/b", Naming(namespace="QUAY.IO"), QUAY, "a/b"),
-        ("pause", Naming(namespace="registry.k8s.io"), K8S, "pause"),
-        ("k8s/pause", Naming(), K8S, "pause"),
-        ("registry.k8s.io/pause", Naming(prefix="k8s"), K8S, "pause"),
-        ("docker.io/nginx", Naming(), HUB, "library/nginx"),
-        ("ghcr.io/a/b", Naming(), HOSTED, "a/b"),
-        ("a/b", Naming(host="ghcr.mirror.test:5000"), HOSTED, "a/b"),
-        ("quay.io/a/b", Naming(host="ghcr.mirror.test:5000"), HOSTED, "quay.io/a/b"),
-        ("a/b", Naming(host="CORP.mirror.test"), CORP, "a/b"),
-        ("a/b", Naming(host="corp.mirror.test:8080"), CORP, "a/b"),
-        ("harbor.corp.test/a/b", Naming(host="corp.mirror.test"), CORP, "a/b"),
-        ("a/b", Naming(host="else.mirror.test"), HUB, "a/b"),
-        ("x/ghcr.mirror.test", Naming(host="ghcr.mirror.test"), HUB, "x/ghcr.mirror.test"),
-        ("gcr.io/a", Naming(namespace="docker.io"), HUB, "gcr.io/a"),
+        ("nginx", RegistryHint(), HUB, "library/nginx"),
+        ("a/b", RegistryHint(prefix="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", RegistryHint(prefix="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", RegistryHint(namespace="quay.io"), QUAY, "a/b"),
+        ("quay.io/a/b", RegistryHint(), QUAY, "a/b"),
+        ("a/b", RegistryHint(namespace="QUAY.IO"), QUAY, "a/b"),
+        ("pause", RegistryHint(namespace="registry.k8s.io"), K8S, "pause"),
+        ("k8s/pause", RegistryHint(), K8S, "pause"),
+        ("registry.k8s.io/pause", RegistryHint(prefix="k8s"), K8S, "pause"),
+        ("docker.io/nginx", RegistryHint(), HUB, "library/nginx"),
+        ("ghcr.io/a/b", RegistryHint(), HOSTED, "a/b"),
+        ("a/b", RegistryHint(host="ghcr.mirror.test:5000"), HOSTED, "a/b"),
+        ("quay.io/a/b", RegistryHint(host="ghcr.mirror.test:5000"), HOSTED, "quay.io/a/b"),
+        ("a/b", RegistryHint(host="CORP.mirror.test"), CORP, "a/b"),
+        ("a/b", RegistryHint(host="corp.mirror.test:8080"), CORP, "a/b"),
+        ("harbor.corp.test/a/b", RegistryHint(host="corp.mirror.test"), CORP, "a/b"),
+        ("a/b", RegistryHint(host="else.mirror.test"), HUB, "a/b"),
+        ("x/ghcr.mirror.test", RegistryHint(host="ghcr.mirror.test"), HUB, "x/ghcr.mirror.test"),
+        ("gcr.io/a", RegistryHint(namespace="docker.io"), HUB, "gcr.io/a"),
     ],
 )  # fmt: skip
-def test_each_way_of_naming_leads_to_its_upstream(name: str, naming: Naming, upstream: Upstream, there: str) -> None:
-    assert TABLE.source_of(RepositoryName(name), naming) == Source(upstream, RepositoryName(there))
+def test_each_way_of_naming_leads_to_its_upstream(
+    name: str, hint: RegistryHint, upstream: Upstream, there: str
+) -> None:
+    assert TABLE.source_of(RepositoryName(name), hint) == Source(upstream, RepositoryName(there))
 
 
 @pytest.mark.parametrize(
-    ("name", "naming"),
+    ("name", "hint"),
     [
-        ("quay.io/a/b", Naming(prefix="docker.io")),
-        ("quay.io/a/b", Naming(namespace="docker.io")),
-        ("a/b", Naming(prefix="docker.io", namespace="quay.io")),
-        ("a/b", Naming(namespace="harbor.corp.test")),
-        ("a/b", Naming(prefix="gcr.io")),
-        ("a/b", Naming(namespace="")),
-        ("gcr.io/a", Naming()),
-        ("a/b", Naming(namespace="quay.io", host="corp.mirror.test")),
+        ("quay.io/a/b", RegistryHint(prefix="docker.io")),
+        ("quay.io/a/b", RegistryHint(namespace="docker.io")),
+        ("a/b", RegistryHint(prefix="docker.io", namespace="quay.io")),
+        ("a/b", RegistryHint(namespace="harbor.corp.test")),
+        ("a/b", RegistryHint(prefix="gcr.io")),
+        ("a/b", RegistryHint(namespace="")),
+        ("gcr.io/a", RegistryHint()),
+        ("a/b", RegistryHint(namespace="quay.io", host="corp.mirror.test")),
     ],
 )
-def test_two_registries_or_an_unknown_one_are_refused(name: str, naming: Naming) -> None:
+def test_two_registries_or_an_unknown_one_are_refused(name: str, hint: RegistryHint) -> None:
     with pytest.raises(NameUnknown):
-        TABLE.source_of(RepositoryName(name), naming)
+        TABLE.source_of(RepositoryName(name), hint)
 
 
 def test_what_callers_log_in_to_has_hosts_of_its_own_and_is_nowhere_else() -> None:
     with pytest.raises(NameUnknown):
-        TABLE.upstream_of(Naming(prefix="harbor.corp.test"))
-    assert TABLE.upstream_of(Naming(host="corp.mirror.test")) == CORP
+        TABLE.upstream_of(RegistryHint(prefix="harbor.corp.test"))
+    assert TABLE.upstream_of(RegistryHint(host="corp.mirror.test")) == CORP
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
     for upstream in (HUB_LOGIN, QUAY, K8S, CORP, HOSTED):
         source = Source(upstream, RepositoryName(f"x/{text}"))
         name = RepositoryName(TABLE.name_of(source))
-        assert TABLE.source_of(name, TABLE.naming_of(name)) == source
+        assert TABLE.source_of(name, TABLE.hint_for(name)) == source
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN_REGISTRIES.keys() - {"docker.io"} | OTHER_DOMAINS))
@@ -251,7 +253,7 @@ def test_no_well_known_registry_passes_for_docker_hub(name: str, below: str) -> 
     table = UpstreamTable([at(f"{below}{name}")])
     for hub in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         with pytest.raises(NameUnknown):
-            table.source_of(RepositoryName("some/app"), Naming(namespace=hub))
+            table.source_of(RepositoryName("some/app"), RegistryHint(namespace=hub))
 
 
 def test_the_hosts_of_well_known_registries_are_well_known_too() -> None:

@@ -9,7 +9,7 @@ from domain.access import Account, Scope, ScopeSet
 from domain.ports import TokenCodec
 from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
-from domain.tokens import IssuedToken, TokenRefused
+from domain.tokens import IssuedToken, TokenRejected
 from domain.upstreams import Origin, Upstream
 from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec
@@ -46,7 +46,7 @@ class Service:
         """How both checks refuse the text."""
         errors = set()
         for check in (self.verifier.verify_own, self.verifier.verify_countersigned):
-            with pytest.raises(TokenRefused) as caught:
+            with pytest.raises(TokenRejected) as caught:
                 check(text)
             errors.add(caught.value.error)
         return errors

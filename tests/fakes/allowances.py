@@ -10,9 +10,9 @@ class MemoryAllowanceTable:
     def __init__(self, lines: list[tuple[str, Allowance]] | None = None) -> None:
         self._lines = [] if lines is None else lines
 
-    def show(self, upstream: Upstream, allowance: Allowance) -> None:
+    def publish(self, upstream: Upstream, allowance: Allowance) -> None:
         self._lines.append((upstream.url, allowance))
 
-    def shown(self, upstream: Upstream) -> Allowance | None:
+    def newest(self, upstream: Upstream) -> Allowance | None:
         known = [allowance for url, allowance in self._lines if url == upstream.url]
         return max(known, key=lambda one: one.seen_at, default=None)

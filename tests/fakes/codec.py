@@ -18,9 +18,9 @@ class PlainTokenCodec:
 
     def verify(self, text: str) -> SignedToken | None:
         parts = _decode(text)
-        return self.peek(text) if parts and parts[2] == self._key else None
+        return self.read_unverified(text) if parts and parts[2] == self._key else None
 
-    def peek(self, text: str) -> SignedToken | None:
+    def read_unverified(self, text: str) -> SignedToken | None:
         parts = _decode(text)
         if not parts or not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
             return None

@@ -23,7 +23,7 @@ from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.errors import (
     BlobUnknown,
-    CredentialsRefused,
+    CredentialsRejected,
     ManifestUnknown,
     NameUnknown,
     RegistryError,
@@ -122,7 +122,7 @@ class FakeUpstream:
             raise self.refusal
         name = self._login(request.credentials)
         if request.refresh_token is not None and request.refresh_token != self.refresh_token:
-            raise CredentialsRefused("unknown refresh token")
+            raise CredentialsRejected("unknown refresh token")
         text = f"upstream-token-of-{name}="
         return IssuedToken(text, 300, 1_800_000_000, request.scopes, self.refresh_token if request.offline else None)
 
@@ -147,7 +147,7 @@ class FakeUpstream:
         if credentials is None:
             return ""
         if not self._knows(credentials):
-            raise CredentialsRefused("the upstream rejected the credentials: wrong user name or password")
+            raise CredentialsRejected("the upstream rejected the credentials: wrong user name or password")
         return credentials.username
 
     def _knows(self, credentials: Credentials) -> bool:

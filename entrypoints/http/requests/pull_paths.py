@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from domain.digest import Digest
-from domain.errors import BlobUnknown, DigestInvalid, ManifestUnknown, PageUnknown, TagInvalid
+from domain.errors import BlobUnknown, DigestInvalid, ManifestUnknown, PathUnknown, TagInvalid
 from domain.names import Reference, RepositoryName
 
 
@@ -37,7 +37,7 @@ PullPath = ManifestPath | BlobPath | ReferrersPath | TagsPath
 def parse_pull_path(raw: str) -> PullPath:
     """Raises NameInvalid for an ill-formed repository name; ManifestUnknown and BlobUnknown for an ill-formed tag or
     digest (a registry cannot have what no client can push; the OCI conformance suite v1.1.1 expects 404); DigestInvalid
-    for an ill-formed digest of referrers (where a 404 would mean that the API is missing); PageUnknown for all else.
+    for an ill-formed digest of referrers (where a 404 would mean that the API is missing); PathUnknown for all else.
 
     Escapes are undone once and then the whole grammar is matched, so nothing that is not in the grammar,
     `..` and `%2F` least of all, ever reaches an upstream or a disk.
@@ -52,7 +52,7 @@ def parse_pull_path(raw: str) -> PullPath:
             return ReferrersPath(RepositoryName(name), Digest.parse(last))
         case "tags" if last == "list":
             return TagsPath(RepositoryName(name))
-    raise PageUnknown("no such path: see the OCI distribution specification for the paths of a registry")
+    raise PathUnknown("no such path: see the OCI distribution specification for the paths of a registry")
 
 
 def _reference(text: str) -> Reference:

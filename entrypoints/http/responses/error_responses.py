@@ -19,33 +19,33 @@ from domain.documents import print_json
 from domain.errors import (
     ClientFault,
     ContentUnknown,
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
     MethodUnsupported,
     MirrorBusy,
-    NoTokensHere,
-    PageUnknown,
+    PathUnknown,
     RangeUnsatisfiable,
     RegistryError,
+    TokenEndpointAbsent,
     TooManyAttempts,
     Unauthorized,
+    UpstreamAuthUnknown,
     UpstreamChallenged,
     UpstreamFault,
     UpstreamRejected,
     UpstreamThrottled,
     UpstreamTimedOut,
-    UpstreamUndecided,
 )
 
 # 502 and 504 send clients to the next registry at once; they retry 500 and 503.
 # The first class that the error is an instance of decides.
 STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (Unauthorized, 401),
-    (CredentialsRefused, 401),
+    (CredentialsRejected, 401),
     (UpstreamChallenged, 401),
     (Denied, 403),
-    (NoTokensHere, 404),
-    (PageUnknown, 404),
+    (TokenEndpointAbsent, 404),
+    (PathUnknown, 404),
     (ContentUnknown, 404),
     (MethodUnsupported, 405),
     (RangeUnsatisfiable, 416),
@@ -54,7 +54,7 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (UpstreamRejected, 400),
     (UpstreamThrottled, 429),
     (MirrorBusy, 429),
-    (UpstreamUndecided, 503),
+    (UpstreamAuthUnknown, 503),
     (UpstreamTimedOut, 504),
     (UpstreamFault, 502),
     (RegistryError, 500),
@@ -85,7 +85,7 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
     match error:
         case Unauthorized(challenges=challenges):
             _challenge(response, challenges)
-        case CredentialsRefused():
+        case CredentialsRejected():
             _challenge(response, (Challenge.of("Basic", realm=service),))
         case MethodUnsupported(allowed=allowed):
             response.headers["Allow"] = ", ".join(allowed)

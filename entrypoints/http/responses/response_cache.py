@@ -20,8 +20,8 @@ from sanic.response import HTTPResponse
 from application.concurrency import LruCache
 from application.ports.telemetry import EventSink, RequestRecord
 from domain.account_policy import AccountPolicy
-from domain.authorization import Basic, Unreadable, parse_authorization
-from domain.events import BytesDelivered, ContentAsked, Event
+from domain.authorization import Basic, UnsupportedAuthorization, parse_authorization
+from domain.events import BytesDelivered, ContentRequested, Event
 from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
@@ -72,12 +72,12 @@ class ResponseCache:
         stream = cast("Http", request.stream)
         if not stream.keep_alive or stream.request_body or good_until <= self._clock.now():
             return
-        if isinstance(parse_authorization(request.headers.get("authorization")), Basic | Unreadable):
+        if isinstance(parse_authorization(request.headers.get("authorization")), Basic | UnsupportedAuthorization):
             return
         body = b"" if stream.head_only else response.body or b""
         wire = format_http1_response(response.status, _headers(response)) + body
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
-        events = (ContentAsked(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
+        events = (ContentRequested(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
         account, stamp = request.ctx.record.account, request.ctx.record.account_stamp
         if account and not stamp:
             return

@@ -27,7 +27,7 @@ async def readyz(request: Request) -> HTTPResponse:
     statuses = await asyncio.gather(*map(container.report_status(), upstreams))
     is_ready = any(status.reachable for status in statuses)
     shown = [
-        _shown(upstream, status, container.allowances().shown(upstream))
+        _shown(upstream, status, container.allowances().newest(upstream))
         for upstream, status in zip(upstreams, statuses, strict=True)
     ]
     return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})

@@ -11,7 +11,7 @@ from application.ports.telemetry import current_record
 from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
-from domain.upstreams import Naming
+from domain.upstreams import RegistryHint
 from domain.warning_headers import bounded_warnings
 from entrypoints.http.delivery.body_delivery import deliver
 from entrypoints.http.requests.pull_paths import (
@@ -56,38 +56,38 @@ def caller_of(request: Request) -> Caller:
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
     container: Container = request.ctx.runtime.container
-    upstream = container.upstreams().upstream_of(naming_of(request, prefix))
+    upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     await container.answer_ping()(caller_of(request), upstream)
     return _answer(200, "application/json", b"{}")
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
     container: Container = request.ctx.runtime.container
-    upstream = container.upstreams().upstream_of(naming_of(request, prefix))
+    upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     listing = await container.listings().repositories(caller_of(request), upstream, paging(request))
     return _listing_answer(request, _base(prefix) + "_catalog", listing)
 
 
 async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPResponse | None:
-    naming = naming_of(request, prefix)
+    hint = hint_for(request, prefix)
     match parse_pull_path(path):
         case ManifestPath() as manifest:
-            return await _manifest(request, manifest, naming)
+            return await _manifest(request, manifest, hint)
         case BlobPath() as blob:
-            return await _blob(request, blob, naming)
+            return await _blob(request, blob, hint)
         case listed:
-            return await _listing(request, listed, naming)
+            return await _listing(request, listed, hint)
 
 
-def naming_of(request: Request, prefix: str | None = None) -> Naming:
+def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
     """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
     Host that is none.
     """
-    naming = Naming(prefix, namespace_of(request), request.ctx.runtime.realm.host_of(request))
+    hint = RegistryHint(prefix, namespace_of(request), request.ctx.runtime.realm.host_of(request))
     container: Container = request.ctx.runtime.container
-    container.upstreams().upstream_of(naming)
-    request.ctx.namespace = naming.namespace
-    return naming
+    container.upstreams().upstream_of(hint)
+    request.ctx.namespace = hint.namespace
+    return hint
 
 
 def _base(prefix: str | None) -> str:
@@ -95,11 +95,11 @@ def _base(prefix: str | None) -> str:
     return f"/{prefix}/v2/" if prefix else "/v2/"
 
 
-async def _manifest(request: Request, path: ManifestPath, naming: Naming) -> HTTPResponse:
+async def _manifest(request: Request, path: ManifestPath, hint: RegistryHint) -> HTTPResponse:
     container: Container = request.ctx.runtime.container
     known = known_digests(request)
     query = ManifestQuery(
-        path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, naming
+        path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, hint
     )
     answer = await container.pull_manifest()(caller_of(request), query)
     request.ctx.is_content = True
@@ -119,12 +119,12 @@ def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
     return headers
 
 
-async def _blob(request: Request, path: BlobPath, naming: Naming) -> HTTPResponse | None:
+async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPResponse | None:
     container: Container = request.ctx.runtime.container
     known = bool(known_digests(request) & {"*", str(path.digest)})
     ranges = _byte_ranges(request, path)
     one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
-    query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, naming, several)
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, hint, several)
     async with container.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
@@ -157,15 +157,15 @@ def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
     return parse_ranges(",".join(request.headers.getall("range", [])))
 
 
-async def _listing(request: Request, path: PullPath, naming: Naming) -> HTTPResponse:
+async def _listing(request: Request, path: PullPath, hint: RegistryHint) -> HTTPResponse:
     browse = request.ctx.runtime.container.listings()
     caller = caller_of(request)
     if isinstance(path, TagsPath):
-        listing = await browse.tags(caller, path.name, paging(request), naming)
-        return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/tags/list", listing)
+        listing = await browse.tags(caller, path.name, paging(request), hint)
+        return _listing_answer(request, f"{_base(hint.prefix)}{path.name}/tags/list", listing)
     assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
-    listing = await browse.referrers(caller, path.name, path.digest, paging(request), naming)
-    return _listing_answer(request, f"{_base(naming.prefix)}{path.name}/referrers/{path.digest}", listing)
+    listing = await browse.referrers(caller, path.name, path.digest, paging(request), hint)
+    return _listing_answer(request, f"{_base(hint.prefix)}{path.name}/referrers/{path.digest}", listing)
 
 
 def _listing_answer(request: Request, path: str, listing: Listing) -> HTTPResponse:

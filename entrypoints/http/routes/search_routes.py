@@ -6,7 +6,7 @@ from sanic import Blueprint, HTTPResponse, Request
 
 from domain.documents import print_json
 from domain.errors import PaginationInvalid, RequestInvalid
-from entrypoints.http.routes.pull_routes import caller_of, naming_of
+from entrypoints.http.routes.pull_routes import caller_of, hint_for
 from entrypoints.wiring.container import Container
 
 _DEFAULT_LIMIT = 25
@@ -24,7 +24,7 @@ async def search(request: Request) -> HTTPResponse:
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")
-    results = await container.search()(caller_of(request), term, _limit(request), naming_of(request))
+    results = await container.search()(caller_of(request), term, _limit(request), hint_for(request))
     document = {
         "query": term,
         "num_results": len(results),

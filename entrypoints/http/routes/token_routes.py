@@ -15,10 +15,10 @@ from domain.access import Credentials, ScopeSet
 from domain.authorization import Basic
 from domain.challenge import Challenge
 from domain.documents import print_json
-from domain.errors import CredentialsRefused
+from domain.errors import CredentialsRejected
 from domain.tokens import IssuedToken
 from entrypoints.http.responses.error_responses import error_body
-from entrypoints.http.routes.pull_routes import caller_of, client_address, naming_of
+from entrypoints.http.routes.pull_routes import caller_of, client_address, hint_for
 from entrypoints.wiring.container import Container
 
 _NOT_STORED = {"Cache-Control": "no-store"}
@@ -46,7 +46,7 @@ async def token_by_get(request: Request) -> HTTPResponse:
 async def token_by_post(request: Request) -> HTTPResponse:
     try:
         token = await _grant(request, _form_query(request))
-    except CredentialsRefused as refused:
+    except CredentialsRejected as refused:
         # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
         response = _oauth_error(
             InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
@@ -62,7 +62,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
 
 async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
     container: Container = request.ctx.runtime.container
-    return await container.grant_token()(replace(query, naming=naming_of(request)))
+    return await container.grant_token()(replace(query, hint=hint_for(request)))
 
 
 def _form_query(request: Request) -> TokenQuery:

@@ -1,4 +1,4 @@
-"""The file behind the HtpasswdDirectory, as it changes."""
+"""The file behind the HtpasswdAccountDirectory, as it changes."""
 
 import os
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from adapters.accounts.htpasswd import HtpasswdDirectory
+from adapters.accounts.htpasswd import HtpasswdAccountDirectory
 from domain.access import Account, Credentials
-from domain.events import AccountsReread, AccountsUnreadable
+from domain.events import AccountsReloaded, AccountsUnreadable
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.htpasswd import hashed, lines_of, write
@@ -22,7 +22,7 @@ class House:
 
     def __init__(self, path: Path) -> None:
         self.path, self.clock, self.events = path, StoppedClock(), RecordingEventSink()
-        self.directory = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
+        self.directory = HtpasswdAccountDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
 
     def later(self) -> "House":
         self.clock.advance(1)
@@ -51,7 +51,7 @@ def test_a_changed_file_is_read_again(house: House) -> None:
     assert house.later().knows() == ["alice", "bob"]
     assert house.directory.find(BOB) == Account("bob")
     assert house.directory.find(ALICE) is None
-    assert house.events.events == [AccountsReread(2)]
+    assert house.events.events == [AccountsReloaded(2)]
 
 
 def test_a_user_who_is_taken_out_is_gone(house: House) -> None:
@@ -111,7 +111,7 @@ def test_a_file_that_is_whole_again_counts_again(house: House) -> None:
     house.later().knows()
     write(house.path, lines_of({"bob": "open"}))
     assert house.later().knows() == ["bob"]
-    assert [type(event) for event in house.events.events] == [AccountsUnreadable, AccountsReread]
+    assert [type(event) for event in house.events.events] == [AccountsUnreadable, AccountsReloaded]
 
 
 def test_a_worker_that_begins_with_a_spoilt_file_lets_nobody_in(tmp_path: Path) -> None:

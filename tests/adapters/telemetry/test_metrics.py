@@ -9,61 +9,61 @@ from prometheus_client.parser import text_string_to_metric_families
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from domain.allowance import Allowance
 from domain.events import (
-    AccountsReread,
+    AccountsReloaded,
     AccountsUnreadable,
-    BackedOff,
+    BackOffStarted,
     BytesDelivered,
     BytesFetched,
-    ContentAsked,
+    CacheFull,
+    CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
+    ContentRequested,
+    DigestMismatch,
     DownloadJoined,
     DownloadResumed,
     DownloadStarted,
     EndpointFailed,
     EndpointRecovered,
     Event,
-    LoginRefused,
-    LoginSlowed,
+    LoginDelayed,
+    LoginRejected,
     PullDenied,
+    ServiceNameConflict,
     StaleServed,
-    StorageBroke,
-    StorageRanFull,
     UpkeepFailed,
     UpstreamAuthLearned,
     UpstreamFailed,
-    UpstreamSharesOurName,
-    WrongContent,
 )
 from domain.records import ContentKind
 from tests.contracts.storage import HUB, QUAY
 
 URL = "https://upstream.test"
 TABLE: list[tuple[Event, str, float]] = [
-    (ContentAsked(ContentKind.BLOB, is_hit=True), 'cache_hits_total{kind="blob"}', 1),
-    (ContentAsked(ContentKind.MANIFEST, is_hit=True), 'cache_hits_total{kind="manifest"}', 1),
-    (ContentAsked(ContentKind.BLOB, is_hit=False), 'cache_misses_total{kind="blob"}', 1),
-    (ContentAsked(ContentKind.MANIFEST, is_hit=False), 'cache_misses_total{kind="manifest"}', 1),
+    (ContentRequested(ContentKind.BLOB, is_hit=True), 'cache_hits_total{kind="blob"}', 1),
+    (ContentRequested(ContentKind.MANIFEST, is_hit=True), 'cache_hits_total{kind="manifest"}', 1),
+    (ContentRequested(ContentKind.BLOB, is_hit=False), 'cache_misses_total{kind="blob"}', 1),
+    (ContentRequested(ContentKind.MANIFEST, is_hit=False), 'cache_misses_total{kind="manifest"}', 1),
     (DownloadStarted(), "fills_total", 1),
     (DownloadJoined(), "fill_joins_total", 1),
     (DownloadResumed(URL, "sha256:a", "refused"), "fill_resumes_total", 1),
     (BytesFetched(2**40), "upstream_bytes_total", 2**40),
     (BytesDelivered(7), "client_bytes_total", 7),
     (StaleServed(URL, "refused"), "stale_answers_total", 1),
-    (BackedOff(URL, 30, "slow down"), "throttled_total", 1),
+    (BackOffStarted(URL, 30, "slow down"), "throttled_total", 1),
     (ContentEvicted(3, 4096), "evictions_total", 3),
-    (WrongContent(URL, "a/b", "sha256:a"), "wrong_content_total", 1),
+    (DigestMismatch(URL, "a/b", "sha256:a"), "wrong_content_total", 1),
     (ContentDamaged("sha256:a"), "damaged_content_total", 1),
-    (StorageRanFull("sha256:a"), "storage_full_total", 1),
-    (StorageBroke("sha256:a", "too many open files"), "storage_failures_total", 1),
+    (CacheFull("sha256:a"), "storage_full_total", 1),
+    (CacheWriteFailed("sha256:a", "too many open files"), "storage_failures_total", 1),
     (UpstreamFailed(URL, "refused"), "upstream_failures_total", 1),
     (PullDenied("alice", URL, "a/b"), "pulls_denied_total", 1),
-    (LoginSlowed("alice", "192.0.2.7", 4), "logins_slowed_total", 1),
-    (LoginRefused("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
+    (LoginDelayed("alice", "192.0.2.7", 4), "logins_slowed_total", 1),
+    (LoginRejected("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
     (EndpointFailed(URL, URL, "refused"), "endpoint_failures_total", 1),
     (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
 ]
-UNCOUNTED = {UpstreamAuthLearned, UpstreamSharesOurName, UpkeepFailed, AccountsReread, AccountsUnreadable}
+UNCOUNTED = {UpstreamAuthLearned, ServiceNameConflict, UpkeepFailed, AccountsReloaded, AccountsUnreadable}
 
 
 def numbers(sink: CountingEventSink) -> dict[str, float]:
@@ -99,7 +99,7 @@ def test_an_event_counts_in_one_place_only(event: Event, name: str, count: float
 def test_what_is_of_no_number_is_taken_all_the_same() -> None:
     sink = CountingEventSink(SharedCounters(1), 0)
     sink.emit(UpstreamAuthLearned(URL, 2, "open", is_change=True))
-    sink.emit(UpstreamSharesOurName(URL, "mirror"))
+    sink.emit(ServiceNameConflict(URL, "mirror"))
     assert not any(numbers(sink).values())
 
 

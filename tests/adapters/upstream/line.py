@@ -18,7 +18,7 @@ from adapters.upstream.failover import EndpointHealth, Failover
 from adapters.upstream.http_sessions import SessionSettings, open_sessions
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.registry import HttpUpstreamRegistry
-from adapters.upstream.request_limits import Gate, RequestLimits
+from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch
 from adapters.upstream.token_client import HttpTokenRelay
 from adapters.upstream.upstream_logins import UpstreamLogins
@@ -101,14 +101,14 @@ async def parts(
     **session: Any,
 ) -> AsyncIterator[Parts]:
     """`session`: further SessionSettings."""
-    clock, events, gate = StoppedClock(), RecordingEventSink(), Gate(bounds or RequestLimits())
+    clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(bounds or RequestLimits())
     async with AsyncExitStack() as stack:
         with no_authorities():
             sessions = open_sessions(SessionSettings(silence, **session), proxies or ProxyRules())
         stack.push_async_callback(sessions.close)
 
         def client_of(upstream: Upstream) -> HttpClient:
-            return HttpClient(sessions, gate, "test-agent/1", ConfiguredOrigins.of(upstream))
+            return HttpClient(sessions, limiter, "test-agent/1", ConfiguredOrigins.of(upstream))
 
         clients = AnyUpstream(client_of)
         relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)

@@ -7,9 +7,9 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.addresses import (
-    AddressRefused,
+    AddressNotAllowed,
+    AddressPolicy,
     ConfiguredOrigins,
-    Reach,
     check_address,
     check_host,
     check_redirect,
@@ -82,37 +82,37 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + HOLDING_METADATA)
-@pytest.mark.parametrize("reach", [Reach.LOCAL, Reach.REMOTE])
-def test_metadata_link_local_and_no_addresses_are_refused(address: str, reach: Reach) -> None:
-    with pytest.raises(AddressRefused):
-        check_address(ip_address(address), reach)
-    with pytest.raises(AddressRefused):
-        check_host(address, reach)
+@pytest.mark.parametrize("address_policy", [AddressPolicy.LOCAL, AddressPolicy.REMOTE])
+def test_metadata_link_local_and_no_addresses_are_refused(address: str, address_policy: AddressPolicy) -> None:
+    with pytest.raises(AddressNotAllowed):
+        check_address(ip_address(address), address_policy)
+    with pytest.raises(AddressNotAllowed):
+        check_host(address, address_policy)
 
 
 @pytest.mark.parametrize("address", LOOPBACK + HOLDING_LOOPBACK)
 def test_loopback_is_refused_where_the_upstream_is_elsewhere(address: str) -> None:
-    with pytest.raises(AddressRefused):
-        check_address(ip_address(address), Reach.REMOTE)
-    with pytest.raises(AddressRefused):
-        check_host(address, Reach.REMOTE)
+    with pytest.raises(AddressNotAllowed):
+        check_address(ip_address(address), AddressPolicy.REMOTE)
+    with pytest.raises(AddressNotAllowed):
+        check_host(address, AddressPolicy.REMOTE)
 
 
 @pytest.mark.parametrize("address", LOOPBACK)
 def test_loopback_is_allowed_where_the_upstream_is_on_it(address: str) -> None:
-    check_address(ip_address(address), Reach.LOCAL)
+    check_address(ip_address(address), AddressPolicy.LOCAL)
 
 
 @pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + LOOPBACK + HOLDING_LOOPBACK + ALLOWED)
 def test_what_the_operator_configured_is_allowed_wherever_it_is(address: str) -> None:
-    check_address(ip_address(address), Reach.CONFIGURED)
+    check_address(ip_address(address), AddressPolicy.CONFIGURED)
 
 
 @pytest.mark.parametrize("address", ALLOWED)
 def test_private_and_public_addresses_are_allowed(address: str) -> None:
     """A registry on a local network redirects to storage there."""
-    check_address(ip_address(address), Reach.REMOTE)
-    check_host(address, Reach.REMOTE)
+    check_address(ip_address(address), AddressPolicy.REMOTE)
+    check_host(address, AddressPolicy.REMOTE)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +124,8 @@ def test_private_and_public_addresses_are_allowed(address: str) -> None:
 )
 def test_other_notations_of_loopback_are_refused_where_a_proxy_connects(host: str) -> None:
     """The resolver understands them as inet_aton does, so they lead to the proxy's own machine."""
-    with pytest.raises(AddressRefused):
-        check_host(host, Reach.REMOTE)
+    with pytest.raises(AddressNotAllowed):
+        check_host(host, AddressPolicy.REMOTE)
 
 
 @pytest.mark.parametrize("host", ["%31%32%37.0.0.1", "%6cocalhost", "local%68ost:80", "user@%6cocalhost"])
@@ -140,7 +140,7 @@ def test_an_address_may_have_a_zone_and_a_user_escapes() -> None:
 
 
 def test_a_name_is_for_the_proxy_to_resolve() -> None:
-    check_host("metadata.test", Reach.REMOTE)
+    check_host("metadata.test", AddressPolicy.REMOTE)
 
 
 HERE = Upstream.at("http://127.0.0.1:5000", Origin("http", "127.0.0.1", 5000))
@@ -152,26 +152,29 @@ FAR = replace(
 
 
 @pytest.mark.parametrize(
-    ("asked", "target", "reach"),
+    ("asked", "target", "address_policy"),
     [
-        (REGISTRY, REGISTRY, Reach.CONFIGURED),
-        (REGISTRY, Origin("http", "10.0.0.1", 5000), Reach.CONFIGURED),
-        (REGISTRY, Origin("https", "search.test", 443), Reach.CONFIGURED),
-        (REGISTRY, Origin("http", "tokens.test", 80), Reach.CONFIGURED),
-        (REGISTRY, Origin("https", "other.test", 8443), Reach.CONFIGURED),
-        (REGISTRY, Origin("https", "other.test", 443), Reach.REMOTE),
-        (REGISTRY, Origin("https", "registry.test", 8443), Reach.REMOTE),
-        (Origin("http", "127.0.0.1", 80), Origin("http", "127.0.0.1", 81), Reach.REMOTE),
+        (REGISTRY, REGISTRY, AddressPolicy.CONFIGURED),
+        (REGISTRY, Origin("http", "10.0.0.1", 5000), AddressPolicy.CONFIGURED),
+        (REGISTRY, Origin("https", "search.test", 443), AddressPolicy.CONFIGURED),
+        (REGISTRY, Origin("http", "tokens.test", 80), AddressPolicy.CONFIGURED),
+        (REGISTRY, Origin("https", "other.test", 8443), AddressPolicy.CONFIGURED),
+        (REGISTRY, Origin("https", "other.test", 443), AddressPolicy.REMOTE),
+        (REGISTRY, Origin("https", "registry.test", 8443), AddressPolicy.REMOTE),
+        (Origin("http", "127.0.0.1", 80), Origin("http", "127.0.0.1", 81), AddressPolicy.REMOTE),
     ],
 )
 def test_the_operator_named_the_addresses_the_search_and_the_realms(
-    asked: Origin, target: Origin, reach: Reach
+    asked: Origin, target: Origin, address_policy: AddressPolicy
 ) -> None:
-    assert ConfiguredOrigins.of(FAR).reach(asked, target) is reach
+    assert ConfiguredOrigins.of(FAR).address_policy(asked, target) is address_policy
 
 
 def test_an_upstream_on_loopback_may_send_us_to_loopback() -> None:
-    assert ConfiguredOrigins.of(HERE).reach(HERE.origin, Origin("http", "storage.test", 80)) is Reach.LOCAL
+    assert (
+        ConfiguredOrigins.of(HERE).address_policy(HERE.origin, Origin("http", "storage.test", 80))
+        is AddressPolicy.LOCAL
+    )
 
 
 @pytest.mark.parametrize("address", ["ftp://registry.test/", "/relative", "http:///", "https://x:0/", "mailto:a@b", ""])

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from adapters.upstream.bodies import decoded, is_coded
+from adapters.upstream.bodies import decode_body, has_content_coding
 from domain.errors import UpstreamBroken
 
 CONTENT = b"some bytes" * 10
@@ -13,27 +13,27 @@ WHOLE = gzip.compress(CONTENT)
 
 @pytest.mark.parametrize("coding", [None, "", "identity", " Identity "])
 def test_no_coding_leaves_the_bytes(coding: str | None) -> None:
-    assert not is_coded(coding)
-    assert decoded(CONTENT, coding, 1) == CONTENT
+    assert not has_content_coding(coding)
+    assert decode_body(CONTENT, coding, 1) == CONTENT
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZip"])
 def test_gzip_is_undone(coding: str) -> None:
-    assert is_coded(coding)
-    assert decoded(gzip.compress(CONTENT), coding, len(CONTENT)) == CONTENT
+    assert has_content_coding(coding)
+    assert decode_body(gzip.compress(CONTENT), coding, len(CONTENT)) == CONTENT
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "x" * 500])
 def test_other_codings_are_refused(coding: str) -> None:
     with pytest.raises(UpstreamBroken, match="coded") as refused:
-        decoded(CONTENT, coding, 1000)
+        decode_body(CONTENT, coding, 1000)
     assert len(refused.value.message) < 120
 
 
 def test_kilobytes_that_hold_megabytes_are_refused() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     with pytest.raises(UpstreamBroken, match="more than 1000 bytes"):
-        decoded(bomb, "gzip", 1000)
+        decode_body(bomb, "gzip", 1000)
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_kilobytes_that_hold_megabytes_are_refused() -> None:
 )
 def test_gzip_that_is_none_or_not_whole_is_refused(content: bytes) -> None:
     with pytest.raises(UpstreamBroken):
-        decoded(content, "gzip", 1000)
+        decode_body(content, "gzip", 1000)

@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import Request
-from adapters.upstream.clients import Way, open_clients
+from adapters.upstream.clients import ConnectionSettings, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.request_limits import RequestLimits
@@ -17,11 +17,11 @@ from tests.adapters.upstream.line import in_loop, no_authorities, upstream_at
 from tests.adapters.upstream.wire import WireServer, reply
 
 FIRST, SECOND, THIRD = (upstream_at(f"http://{name}.test") for name in ("first", "second", "third"))
-WAY = Way(SessionSettings(5), RequestLimits())
-OTHER = Way(SessionSettings(6), RequestLimits())
+WAY = ConnectionSettings(SessionSettings(5), RequestLimits())
+OTHER = ConnectionSettings(SessionSettings(6), RequestLimits())
 
 
-def naming(upstream: Upstream, server: WireServer) -> Upstream:
+def hint(upstream: Upstream, server: WireServer) -> Upstream:
     """Its operator sends it to this server on loopback."""
     return replace(upstream, realms=frozenset({f"127.0.0.1:{server.port}"}))
 
@@ -53,9 +53,9 @@ async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> Non
 
 @pytest.mark.parametrize(("way", "connections"), [(WAY, 1), (OTHER, 2)])
 @in_loop
-async def test_equal_settings_share_connections_and_others_do_not(way: Way, connections: int) -> None:
+async def test_equal_settings_share_connections_and_others_do_not(way: ConnectionSettings, connections: int) -> None:
     async with WireServer(lambda _: reply(body=b"x")) as server:
-        first, second = naming(FIRST, server), naming(SECOND, server)
+        first, second = hint(FIRST, server), hint(SECOND, server)
         with no_authorities():
             async with open_clients({first: WAY, second: way}, ProxyRules(), "agent") as clients:
                 for upstream in (first, second, first):
@@ -66,9 +66,9 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Way, conn
 
 @in_loop
 async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
-    bounded = Way(WAY.session, RequestLimits(max_connections=1))
+    bounded = ConnectionSettings(WAY.session, RequestLimits(max_connections=1))
     async with WireServer(lambda _: reply(body=b"x")) as server:
-        first, second = naming(FIRST, server), naming(SECOND, server)
+        first, second = hint(FIRST, server), hint(SECOND, server)
         with no_authorities():
             async with open_clients({first: bounded, second: bounded}, ProxyRules(), "agent") as clients:
                 request = Request("GET", URL(server.url))
@@ -78,7 +78,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
 
 @in_loop
 async def test_what_was_opened_is_closed_also_where_the_next_does_not_open(tmp_path: Path) -> None:
-    missing = Way(SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
+    missing = ConnectionSettings(SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
     with no_authorities(), pytest.raises(FileNotFoundError):
         async with open_clients({FIRST: WAY, SECOND: missing}, ProxyRules(), "agent"):
             pass

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from adapters.upstream import request_limits as bounds
-from adapters.upstream.request_limits import Gate, RequestLimits
+from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from application.ports.telemetry import begin_record
 from application.ports.upstream import ForwardedCredentials, QueueWatch, SharedWork, current_watch, watched_by
 from domain.errors import MirrorBusy, RequestNotSent
@@ -18,15 +18,15 @@ TIME = 5.0  # seconds, for what must not wait for ever
 RATE = 200.0
 
 
-def one_slot() -> Gate:
-    return Gate(RequestLimits(max_connections=1))
+def one_slot() -> RequestLimiter:
+    return RequestLimiter(RequestLimits(max_connections=1))
 
 
-async def use(gate: Gate, by: str) -> None:
+async def use(limiter: RequestLimiter, by: str) -> None:
     if by == "rate":
-        await gate.turn()
+        await limiter.turn()
     else:
-        async with gate.slot():
+        async with limiter.slot():
             await asyncio.sleep(0.001)
 
 
@@ -35,13 +35,15 @@ class Queue:
 
     def __init__(self, by: str) -> None:
         self.by = by
-        self.gate = Gate(RequestLimits(max_rate=RATE) if by == "rate" else RequestLimits(max_connections=1))
+        self.limiter = RequestLimiter(
+            RequestLimits(max_rate=RATE) if by == "rate" else RequestLimits(max_connections=1)
+        )
         self.order: list[str] = []
 
-    def ask(self, client: str, use: Callable[[Gate, str], Awaitable[None]] = use) -> asyncio.Task[None]:
+    def ask(self, client: str, use: Callable[[RequestLimiter, str], Awaitable[None]] = use) -> asyncio.Task[None]:
         async def request() -> None:
             begin_record().client = client
-            await use(self.gate, self.by)
+            await use(self.limiter, self.by)
             self.order.append(client)
 
         return asyncio.create_task(request())
@@ -134,7 +136,7 @@ async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pyt
     monkeypatch.setattr(bounds, "_WAITING", 12)
     monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
     queue, clients = Queue("connections"), [f"192.0.2.{number}" for number in range(1, 7)]
-    async with queue.gate.slot():
+    async with queue.limiter.slot():
         asked = [[queue.ask(client) for _ in range(6)] for client in clients]
         await asyncio.sleep(0)
     async with asyncio.timeout(TIME):
@@ -149,7 +151,7 @@ async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pyt
 @in_loop
 async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
     queue = Queue("connections")
-    async with queue.gate.slot():
+    async with queue.limiter.slot():
         many = [queue.ask(f"192.0.2.{number}") for number in range(1, 9) for _ in range(600)]
         await asyncio.sleep(0)
         other = queue.ask("198.51.100.1")
@@ -164,7 +166,7 @@ async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
 async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
     queue, wanted = Queue("connections"), [True]
-    async with queue.gate.slot():
+    async with queue.limiter.slot():
         with watched_by(QueueWatch(lambda: wanted[0])):
             gone = [queue.ask("192.0.2.1") for _ in range(4)]
         await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from adapters.upstream.request_limits import Gate, RequestLimits
+from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
 from domain.errors import UpstreamFault
@@ -18,13 +18,13 @@ TIME = 5.0  # seconds, for what must not wait for ever
 class Crowd:
     """Requests within the gate, and how many there ever were at once."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, limiter: RequestLimiter) -> None:
+        self.limiter = limiter
         self.inside = self.most = 0
         self.order: list[int] = []
 
     async def enter(self, number: int, pause: float = 0.001) -> None:
-        async with self.gate.slot():
+        async with self.limiter.slot():
             self.order.append(number)
             self.inside += 1
             self.most = max(self.most, self.inside)
@@ -34,23 +34,23 @@ class Crowd:
 
 @in_loop
 async def test_no_more_than_so_many_are_within_and_they_keep_their_order() -> None:
-    crowd = Crowd(Gate(RequestLimits(max_connections=3)))
+    crowd = Crowd(RequestLimiter(RequestLimits(max_connections=3)))
     await asyncio.gather(*(crowd.enter(number) for number in range(20)))
     assert (crowd.most, crowd.order) == (3, list(range(20)))
 
 
 @in_loop
 async def test_without_bounds_nobody_waits() -> None:
-    crowd = Crowd(Gate(RequestLimits()))
+    crowd = Crowd(RequestLimiter(RequestLimits()))
     await asyncio.gather(*(crowd.enter(number) for number in range(50)))
     assert crowd.most == 50
     for _ in range(1000):
-        await crowd.gate.turn()
+        await crowd.limiter.turn()
 
 
 @in_loop
 async def test_who_leaves_while_waiting_takes_no_place() -> None:
-    crowd = Crowd(Gate(RequestLimits(max_connections=1)))
+    crowd = Crowd(RequestLimiter(RequestLimits(max_connections=1)))
     first = asyncio.create_task(crowd.enter(0, 0.05))
     await asyncio.sleep(0)
     leaving = asyncio.create_task(crowd.enter(1))
@@ -64,18 +64,18 @@ async def test_who_leaves_while_waiting_takes_no_place() -> None:
 @pytest.mark.parametrize("rate", [0.5, 20, 37.5])
 @in_loop
 async def test_the_rate_is_held_from_the_first_request_on(rate: float) -> None:
-    gate, loop = Gate(RequestLimits(max_rate=rate)), asyncio.get_running_loop()
+    limiter, loop = RequestLimiter(RequestLimits(max_rate=rate)), asyncio.get_running_loop()
     began, count = loop.time(), 2 if rate < 1 else 11
-    await asyncio.gather(*(gate.turn() for _ in range(count)))
+    await asyncio.gather(*(limiter.turn() for _ in range(count)))
     assert (count - 1) / rate * 0.95 <= loop.time() - began
 
 
 @in_loop
 async def test_turns_come_in_order() -> None:
-    gate, order = Gate(RequestLimits(max_rate=200)), []
+    limiter, order = RequestLimiter(RequestLimits(max_rate=200)), []
 
     async def turn(number: int) -> None:
-        await gate.turn()
+        await limiter.turn()
         order.append(number)
 
     await asyncio.gather(*(turn(number) for number in range(10)))

@@ -10,9 +10,9 @@ from application.ports.upstream import TokenRequest
 from domain.access import Credentials, ScopeSet
 from domain.challenge import Challenge
 from domain.errors import (
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
-    RealmRefused,
+    RealmNotTrusted,
     RegistryError,
     UpstreamBroken,
     UpstreamFault,
@@ -147,9 +147,9 @@ async def test_lifetime_is_what_remains_of_it(said: dict[str, object], remaining
 @in_loop
 async def test_untrusted_realm_hears_nothing_at_all() -> None:
     async with WireServer(lambda _: token()) as other, line() as link:
-        with pytest.raises(RealmRefused, match=f"UPSTREAM_REALMS=127.0.0.1:{other.port}"):
+        with pytest.raises(RealmNotTrusted, match=f"UPSTREAM_REALMS=127.0.0.1:{other.port}"):
             await fetched(link, realm=f"{other.url}/token", credentials=ALICE)
-        with pytest.raises(RealmRefused):
+        with pytest.raises(RealmNotTrusted):
             await fetched(link, realm=f"{other.url}/token", refresh_token="refresh")
         assert other.connections == 0
 
@@ -216,8 +216,8 @@ async def test_refresh_token_follows_no_redirect() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (reply(401), CredentialsRefused),
-        (reply(401, ("WWW-Authenticate", 'Basic realm="x"')), CredentialsRefused),
+        (reply(401), CredentialsRejected),
+        (reply(401, ("WWW-Authenticate", 'Basic realm="x"')), CredentialsRejected),
         (reply(403), Denied),
         (reply(404), UpstreamFault),
         (reply(429, ("Retry-After", "9")), UpstreamThrottled),

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
-from adapters.upstream.connections import OneAnswerHandler, give_one_answer
+from adapters.upstream.connections import SingleResponseHandler, use_single_response_handler
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError
 from tests.adapters.upstream.authority import Authority
@@ -248,8 +248,8 @@ def test_bytes_that_the_loop_has_not_read_yet_are_seen_before_the_next_request(l
 @in_loop
 async def test_every_new_connection_has_the_protocol_that_closes_it() -> None:
     async with aiohttp.TCPConnector() as connector:
-        give_one_answer(connector)
-        assert isinstance(connector._factory(), OneAnswerHandler)
+        use_single_response_handler(connector)
+        assert isinstance(connector._factory(), SingleResponseHandler)
 
 
 @pytest.mark.parametrize("factory", [None, lambda: ResponseHandler(asyncio.get_running_loop())], ids=["none", "other"])
@@ -261,4 +261,4 @@ async def test_an_aiohttp_that_chooses_the_protocol_otherwise_stops_the_start(fa
         else:
             connector._factory = factory
         with pytest.raises(RuntimeError, match="aiohttp"):
-            give_one_answer(connector)
+            use_single_response_handler(connector)

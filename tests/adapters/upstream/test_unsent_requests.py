@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from application.ports.upstream import ForwardedCredentials, SessionCredentials
-from domain.errors import MirrorFault, RealmRefused, UpstreamBroken
+from domain.errors import MirrorFault, RealmNotTrusted, UpstreamBroken
 from tests.adapters.upstream.line import CONTENT, in_loop, line
 from tests.adapters.upstream.pair import gives, pair
 from tests.adapters.upstream.wire import reply
@@ -99,7 +99,7 @@ async def test_a_host_of_the_upstreams_that_is_no_name_is_its_own_fault(host: st
         with pytest.raises(UpstreamBroken):
             await link.fetch()
         link.server.script = lambda _: reply(401, ("WWW-Authenticate", f'Bearer realm="http://{host}/token"'))
-        with pytest.raises((UpstreamBroken, RealmRefused)):
+        with pytest.raises((UpstreamBroken, RealmNotTrusted)):
             await link.fetch(right=SessionCredentials())
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from application.ports.upstream import PingResponse, SessionCredentials
 from domain.access import Credentials
-from domain.errors import CredentialsRefused, RegistryError, UpstreamChallenged, UpstreamFault
+from domain.errors import CredentialsRejected, RegistryError, UpstreamChallenged, UpstreamFault
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
 
 ALICE = Credentials("alice", "right")
-NOBODY = SessionCredentials(None)
+ANONYMOUS_ACCOUNT = SessionCredentials(None)
 BASIC_ALICE = "Basic YWxpY2U6cmlnaHQ="
 
 
@@ -49,7 +49,7 @@ def sent(link: Line) -> list[str | None]:
 async def test_challenge_is_answered_with_a_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1"]
         assert registry.tokens[0].target == "/token?service=registry&scope=repository%3Asome%2Fapp%3Apull"
         assert registry.tokens[0].header("Authorization") is None
@@ -68,7 +68,7 @@ async def test_credentials_go_to_the_token_server_only() -> None:
 async def test_token_is_fetched_once_for_all_who_wait() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        await asyncio.gather(*(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)))
         assert len(registry.tokens) == 1
 
 
@@ -76,10 +76,10 @@ async def test_token_is_fetched_once_for_all_who_wait() -> None:
 async def test_tokens_of_different_people_and_scopes_differ() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        for right in (NOBODY, SessionCredentials(ALICE), SessionCredentials(Credentials("bob", "right"))):
+        for right in (ANONYMOUS_ACCOUNT, SessionCredentials(ALICE), SessionCredentials(Credentials("bob", "right"))):
             await link.fetch(right=right)
             await link.fetch(right=right)
-        await link.fetch("catalog", NOBODY)
+        await link.fetch("catalog", ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 4
 
 
@@ -87,12 +87,12 @@ async def test_tokens_of_different_people_and_scopes_differ() -> None:
 async def test_token_is_renewed_when_a_tenth_is_left() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         link.parts.clock.advance(300 * 0.89)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 1
         link.parts.clock.advance(300 * 0.02)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 2
         assert sent(link)[-1] == "Bearer t2"
 
@@ -101,9 +101,9 @@ async def test_token_is_renewed_when_a_tenth_is_left() -> None:
 async def test_refused_token_is_thrown_away_and_fetched_anew() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         registry.accepts = lambda authorization: authorization == "Bearer t2"
-        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1", "Bearer t1", "Bearer t2"]
 
 
@@ -114,7 +114,7 @@ async def test_token_refused_again_ends_the_matter() -> None:
         registry.accepts = lambda _: False
         for attempt in (1, 2):
             with pytest.raises(UpstreamChallenged):
-                await link.fetch(right=NOBODY)
+                await link.fetch(right=ANONYMOUS_ACCOUNT)
             assert len(sent(link)) <= 3 * attempt
             assert len(registry.tokens) <= 2 * attempt
 
@@ -123,9 +123,9 @@ async def test_token_refused_again_ends_the_matter() -> None:
 async def test_many_refused_at_once_fetch_one_new_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         registry.accepts = lambda authorization: authorization == "Bearer t2"
-        await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)))
+        await asyncio.gather(*(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)))
         assert len(registry.tokens) == 2
 
 
@@ -135,7 +135,7 @@ async def test_challenge_knows_the_scope_best(scope: str, asked: str) -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.scope = scope
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         assert registry.tokens[0].target.endswith(f"scope={asked}")
 
 
@@ -145,7 +145,7 @@ async def test_odd_scope_is_never_the_clients_fault(scope: str) -> None:
     async with line() as link:
         TokenRegistry(link).scope = f',scope="{scope}"'
         with suppress(UpstreamFault):
-            assert (await link.fetch(right=NOBODY))[1] == CONTENT
+            assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
 
 
 @in_loop
@@ -157,7 +157,7 @@ async def test_ping_logs_in_without_a_scope() -> None:
         assert registry.tokens[0].target == "/token?service=registry&account=alice"
 
 
-@pytest.mark.parametrize(("refusal", "expected"), [(reply(401), CredentialsRefused), (reply(500), UpstreamFault)])
+@pytest.mark.parametrize(("refusal", "expected"), [(reply(401), CredentialsRejected), (reply(500), UpstreamFault)])
 @in_loop
 async def test_token_servers_refusal_comes_through(refusal: Say, expected: type[RegistryError]) -> None:
     async with line() as link:
@@ -189,7 +189,7 @@ async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
 async def test_nobody_has_no_answer_to_basic(challenge: str) -> None:
     async with line(lambda _: reply(401, ("WWW-Authenticate", challenge))) as link:
         with pytest.raises(UpstreamChallenged):
-            await link.fetch(right=NOBODY)
+            await link.fetch(right=ANONYMOUS_ACCOUNT)
         assert sent(link) == [None]
 
 
@@ -209,7 +209,7 @@ async def test_nobody_says_how_to_log_in() -> None:
     async with line(lambda _: reply(401)) as link:
         for ask in (link.fetch, link.ping):
             with pytest.raises((UpstreamChallenged, UpstreamFault)):
-                await ask(right=NOBODY)
+                await ask(right=ANONYMOUS_ACCOUNT)
         assert len(link.said) == 3
 
 
@@ -244,11 +244,13 @@ async def test_failed_login_fails_for_all_who_waited() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.refusal = reply(503)
-        results = await asyncio.gather(*(link.fetch(right=NOBODY) for _ in range(10)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)), return_exceptions=True
+        )
         assert all(isinstance(result, UpstreamFault) for result in results)
         assert len(registry.tokens) == 1
         registry.refusal = None
-        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
 
 
 @in_loop
@@ -273,9 +275,9 @@ async def test_token_that_is_refused_by_basic_is_left_out_and_then_replaced() ->
 async def test_stale_token_where_nobody_needs_one_is_left_out() -> None:
     async with line() as link:
         TokenRegistry(link)
-        await link.fetch(right=NOBODY)
+        await link.fetch(right=ANONYMOUS_ACCOUNT)
         link.server.script = lambda heard: reply(401) if heard.header("Authorization") else reply(body=CONTENT)
-        assert (await link.fetch(right=NOBODY))[1] == CONTENT
+        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1", "Bearer t1", None]
 
 

@@ -5,9 +5,9 @@ import pytest
 from application.ports.upstream import ForwardedCredentials
 from domain.challenge import Challenge
 from domain.errors import (
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
-    IdentityRefused,
+    IdentityRejected,
     ManifestUnknown,
     RegistryError,
     Unauthorized,
@@ -116,15 +116,15 @@ def test_refused_session_of_the_mirror_is_a_denial(settings: dict[str, object], 
 
 def test_mirrors_own_wrong_password_is_the_operators_fault() -> None:
     service = Service(stocked("bearer"), **MIRRORS)
-    refused = refusal(service, None, CredentialsRefused("refused upstream"))
-    assert isinstance(refused, IdentityRefused)
+    refused = refusal(service, None, CredentialsRejected("refused upstream"))
+    assert isinstance(refused, IdentityRejected)
     assert "UPSTREAM_USERNAME" in refused.message
 
 
 def test_mirrors_own_wrong_password_shows_by_basic_too() -> None:
     service = Service(stocked("basic"), **{**MIRRORS, "upstream_password": "wrong"})
     refused = refusal(service, None)
-    assert isinstance(refused, IdentityRefused)
+    assert isinstance(refused, IdentityRejected)
 
 
 def test_row_7_account_unknown_upstream_learns_the_way_out() -> None:
@@ -204,4 +204,4 @@ def test_accounts_own_login_without_a_right_is_denied(target: str) -> None:
 def test_nobodys_refused_token_is_a_denial_and_no_wrong_password() -> None:
     """ghcr.io gives nobody a token for what is private; there is no login of the mirror's that could be wrong."""
     service = Service(stocked("bearer"), upstream_identity="anonymous")
-    assert isinstance(refusal(service, None, CredentialsRefused("refused upstream")), Denied)
+    assert isinstance(refusal(service, None, CredentialsRejected("refused upstream")), Denied)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from adapters.accounts.fixed import FixedAccountDirectory
-from adapters.accounts.htpasswd import HtpasswdDirectory
-from adapters.accounts.several import SeveralDirectories
+from adapters.accounts.htpasswd import HtpasswdAccountDirectory
+from adapters.accounts.several import CombinedAccountDirectory
 from application.access.check_account import CheckAccount
 from application.access.login_attempts import LoginAttempts
 from domain.access import Account, Credentials
@@ -31,8 +31,8 @@ class Checks:
     def __init__(self, path: Path) -> None:
         self.path, self.clock, self.events, self.steps = path, StoppedClock(), RecordingEventSink(), InlineSteps()
         write(path, lines_of({"alice": "right"}))
-        file = HtpasswdDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
-        policy = AccountPolicy(SeveralDirectories(FixedAccountDirectory([CAROL], b"key"), file))
+        file = HtpasswdAccountDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
+        policy = AccountPolicy(CombinedAccountDirectory(FixedAccountDirectory([CAROL], b"key"), file))
         attempts = LoginAttempts(self.clock, self.events, self.clock.pause)
         self.check = CheckAccount(policy, attempts, self.steps, b"a key of this test")
 

@@ -9,7 +9,7 @@ import pytest
 
 from application.access.login_attempts import Attempt, LoginAttempts
 from domain.errors import TooManyAttempts
-from domain.events import LoginRefused, LoginSlowed
+from domain.events import LoginDelayed, LoginRejected
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 
@@ -215,11 +215,11 @@ def test_what_waits_or_is_refused_is_told_without_made_up_names(door: Door) -> N
     for attempt in (ALICE, Attempt(HERE, "hunter2", exists=False)):
         for _ in range(4):
             door.one(attempt)
-    assert door.events.events == [LoginSlowed("alice", HERE, 1), LoginSlowed("", HERE, 1)]
+    assert door.events.events == [LoginDelayed("alice", HERE, 1), LoginDelayed("", HERE, 1)]
     door.events.events.clear()
     door.at_once(*(door.attempt() for _ in range(4)))
-    told = [event for event in door.events.events if isinstance(event, LoginRefused)]
-    assert told == [LoginRefused("alice", HERE, 13)] * 2
+    told = [event for event in door.events.events if isinstance(event, LoginRejected)]
+    assert told == [LoginRejected("alice", HERE, 13)] * 2
 
 
 def test_only_so_many_are_remembered(door: Door) -> None:

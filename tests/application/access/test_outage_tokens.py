@@ -11,12 +11,12 @@ from application.manifests.manifest_query import ManifestQuery
 from application.ports.upstream import ForwardedCredentials
 from domain.access import Credentials, ScopeSet
 from domain.errors import (
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
     RegistryError,
     Unauthorized,
+    UpstreamAuthUnknown,
     UpstreamTimedOut,
-    UpstreamUndecided,
     UpstreamUnreachable,
 )
 from domain.names import Reference, Tag
@@ -151,9 +151,9 @@ def test_accounts_are_checked_first_all_the_same() -> None:
 
     async def act() -> None:
         for credentials in (None, Credentials("alice", "wrong"), Credentials("nobody", "")):
-            with pytest.raises(CredentialsRefused):
+            with pytest.raises(CredentialsRejected):
                 await outage.token(credentials)
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(CredentialsRejected):
             await outage.token(None, has_other_login=True)
 
     outage.run(act())
@@ -186,7 +186,7 @@ def test_such_a_token_is_nobodys_when_the_upstream_is_back(row: int) -> None:
     outage.run(act())
 
 
-@pytest.mark.parametrize("error", [CredentialsRefused("wrong"), Denied("no")])
+@pytest.mark.parametrize("error", [CredentialsRejected("wrong"), Denied("no")])
 @ROWS
 def test_the_token_servers_word_is_passed_on(row: int, error: RegistryError) -> None:
     outage = Outage(row=row)
@@ -269,7 +269,7 @@ def test_without_anything_stored_nothing_is_known() -> None:
     service = Service(upstream)
 
     async def act() -> None:
-        with pytest.raises(UpstreamUndecided):
+        with pytest.raises(UpstreamAuthUnknown):
             await service.ping()
 
     service.run(act())

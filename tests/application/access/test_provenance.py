@@ -13,7 +13,7 @@ from domain.access_rules import AccessRules, Effect
 from domain.errors import Denied, RegistryError, UpstreamBroken
 from domain.names import Reference, RepositoryName
 from domain.trust import UpstreamIdentity
-from domain.upstreams import Naming
+from domain.upstreams import RegistryHint
 from entrypoints.settings import UpstreamSettings
 from entrypoints.settings.values import Secret
 from tests.application.support.ruled import rule, ruled
@@ -23,7 +23,7 @@ from tests.fakes.parts import memory_storage
 from tests.fakes.upstreams import FakeUpstreams
 
 FIRST, SECOND = "https://a.test", "https://b.test"
-AT_SECOND = Naming(namespace="b.test")
+AT_SECOND = RegistryHint(namespace="b.test")
 SECRET = RepositoryName("secret/app")
 ANY = RepositoryName("any/app")
 OPEN = AccessRules()
@@ -79,10 +79,10 @@ class Two:
         await self.service.parts.background().close()
 
     async def blob(self, service: Service | None = None, **query: Any) -> bytes:
-        return await (service or self.service).blob(None, ANY, BIG_DIGEST, naming=AT_SECOND, **query)
+        return await (service or self.service).blob(None, ANY, BIG_DIGEST, hint=AT_SECOND, **query)
 
     async def manifest(self, reference: str, service: Service | None = None) -> Any:
-        return await (service or self.service).manifest(None, ANY, reference, naming=AT_SECOND)
+        return await (service or self.service).manifest(None, ANY, reference, hint=AT_SECOND)
 
 
 def test_an_upstream_that_says_yes_to_every_head_opens_no_private_blob() -> None:

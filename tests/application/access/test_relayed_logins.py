@@ -13,7 +13,7 @@ from application.ports.upstream import ForwardedCredentials, SessionCredentials
 from domain.access import Credentials, ScopeSet
 from domain.authorization import parse_authorization
 from domain.errors import (
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
     RegistryError,
     TooManyAttempts,
@@ -23,7 +23,7 @@ from domain.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from domain.events import LoginRefused, LoginSlowed
+from domain.events import LoginDelayed, LoginRejected
 from domain.names import Reference
 from tests.application.support.service import ALICE, BOB, NAME, REALM, Service, accounts, basic, in_base64, stocked
 
@@ -177,7 +177,7 @@ def test_many_guesses_at_once_reach_the_upstream_a_few_at_a_time(make: Make) -> 
     assert len(refused) > 50
     upstream = door.service.upstream
     assert len(upstream.pinged) + len(upstream.relayed) + len(upstream.asked) == 60 - len(refused)
-    assert any(isinstance(event, LoginRefused) for event in door.service.events)
+    assert any(isinstance(event, LoginRejected) for event in door.service.events)
     assert "guess" not in repr(door.service.events)
 
 
@@ -188,7 +188,7 @@ def test_a_login_that_was_right_here_waits_for_nobody(make: Make) -> None:
     for number in range(7):
         door.seconds(guess(number))
     assert [door.seconds(ALICE) for _ in range(5)] == [0] * 5
-    assert LoginSlowed("alice at https://upstream.test", HERE, 1) in door.service.events
+    assert LoginDelayed("alice at https://upstream.test", HERE, 1) in door.service.events
 
 
 @DOORS
@@ -214,7 +214,7 @@ def test_the_same_login_many_times_at_once_is_one_attempt(make: Make) -> None:
     door.service.upstream.ping = slowly(door.service.upstream.ping)
     assert door.results(*[ALICE] * 20) == [None] * 20
     results = door.results(*[guess(1)] * 20)
-    assert {type(one) for one in results} <= {CredentialsRefused, Unauthorized}
+    assert {type(one) for one in results} <= {CredentialsRejected, Unauthorized}
     assert door.seconds(guess(2)) == 0
 
 

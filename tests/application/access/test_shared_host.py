@@ -9,20 +9,20 @@ from domain.access import ScopeSet
 from domain.digest import Digest
 from domain.errors import (
     BlobUnknown,
-    CredentialsRefused,
+    CredentialsRejected,
     Denied,
-    IdentityRefused,
+    IdentityRejected,
     ManifestUnknown,
     NameUnknown,
     RegistryError,
     Unauthorized,
-    UpstreamUndecided,
+    UpstreamAuthUnknown,
     UpstreamUnreachable,
 )
 from domain.names import RepositoryName
 from domain.tokens import IssuedToken
 from domain.trust import UpstreamIdentity
-from domain.upstreams import NO_NAMING, Naming
+from domain.upstreams import NO_HINT, RegistryHint
 from entrypoints.settings import UpstreamSettings
 from tests.application.support.service import ALICE, BOB, REALM, Service, accounts
 from tests.fakes.upstream import FakeUpstream
@@ -30,8 +30,8 @@ from tests.fakes.upstreams import FakeUpstreams
 
 HUB, QUAY, K8S = "https://registry-1.docker.io", "https://quay.io", "https://registry.k8s.io"
 CORP = "https://harbor.test"
-AT_QUAY, AT_K8S = Naming(namespace="quay.io"), Naming(namespace="registry.k8s.io")
-AT_CORP = Naming(host="corp.mirror.test")
+AT_QUAY, AT_K8S = RegistryHint(namespace="quay.io"), RegistryHint(namespace="registry.k8s.io")
+AT_CORP = RegistryHint(host="corp.mirror.test")
 SAME, PAUSE = RepositoryName("team/app"), RepositoryName("pause")
 CLIENT, ANYBODY = UpstreamIdentity.CLIENT, UpstreamIdentity.ANONYMOUS
 BLOB = b"a layer that two registries have"
@@ -66,14 +66,14 @@ class House:
     def manifest(
         self,
         name: RepositoryName,
-        naming: Naming = NO_NAMING,
+        hint: RegistryHint = NO_HINT,
         token: IssuedToken | None = None,
     ) -> ManifestAnswer:
         header = f"Bearer {token.text}" if token else None
-        return self.service.run(self.service.manifest(header, name, naming=naming))
+        return self.service.run(self.service.manifest(header, name, hint=hint))
 
-    def token(self, scope: str = "", naming: Naming = NO_NAMING, **query: object) -> IssuedToken:
-        asked = TokenQuery(scopes=ScopeSet.parse([scope]), naming=naming, **query)
+    def token(self, scope: str = "", hint: RegistryHint = NO_HINT, **query: object) -> IssuedToken:
+        asked = TokenQuery(scopes=ScopeSet.parse([scope]), hint=hint, **query)
         return self.service.run(self.service.parts.grant_token()(asked))
 
     def ping(self, token: IssuedToken | None = None) -> None:
@@ -94,26 +94,26 @@ def test_there_is_one_realm_and_one_service_for_all(hub: UpstreamIdentity) -> No
 
 
 @pytest.mark.parametrize(
-    ("scope", "name", "naming", "url", "there"),
+    ("scope", "name", "hint", "url", "there"),
     [
-        ("repository:library/app:pull", "library/app", Naming(), HUB, "library/app"),
-        ("repository:app:pull", "app", Naming(), HUB, "library/app"),
-        ("repository:library/app:pull", "docker.io/library/app", Naming(), HUB, "library/app"),
+        ("repository:library/app:pull", "library/app", RegistryHint(), HUB, "library/app"),
+        ("repository:app:pull", "app", RegistryHint(), HUB, "library/app"),
+        ("repository:library/app:pull", "docker.io/library/app", RegistryHint(), HUB, "library/app"),
         ("repository:team/app:pull", "team/app", AT_QUAY, QUAY, "team/app"),
-        ("repository:quay.io/team/app:pull", "quay.io/team/app", Naming(), QUAY, "team/app"),
+        ("repository:quay.io/team/app:pull", "quay.io/team/app", RegistryHint(), QUAY, "team/app"),
         ("repository:team/app:pull", "quay.io/team/app", AT_QUAY, QUAY, "team/app"),
         ("repository:pause:pull", "pause", AT_K8S, K8S, "pause"),
-        ("repository:pause:pull", "pause", Naming(prefix="registry.k8s.io"), K8S, "pause"),
+        ("repository:pause:pull", "pause", RegistryHint(prefix="registry.k8s.io"), K8S, "pause"),
     ],
 )
 @pytest.mark.parametrize("hub", [ANYBODY, CLIENT])
 def test_a_token_for_what_a_client_calls_it_opens_it(
-    hub: UpstreamIdentity, scope: str, name: str, naming: Naming, url: str, there: str
+    hub: UpstreamIdentity, scope: str, name: str, hint: RegistryHint, url: str, there: str
 ) -> None:
     """Containerd leaves out the prefix, podman does not; neither says at the token endpoint which registry it means."""
     house = House(hub, accounts=accounts(ALICE))
     token = house.token(scope, credentials=ALICE)
-    assert house.manifest(RepositoryName(name), naming, token).content == manifest_of(url)
+    assert house.manifest(RepositoryName(name), hint, token).content == manifest_of(url)
     assert {fetch.resource.path.partition("/manifests/")[0] for fetch in house.fakes[url].asked} == {there}
     assert not [fake.asked for other, fake in house.fakes.items() if other != url and fake.asked]
 
@@ -121,9 +121,9 @@ def test_a_token_for_what_a_client_calls_it_opens_it(
 def test_a_token_for_something_else_opens_nothing() -> None:
     house = House(accounts=accounts(ALICE))
     token = house.token("repository:team/other:pull", credentials=ALICE)
-    for naming in (Naming(), AT_QUAY):
+    for hint in (RegistryHint(), AT_QUAY):
         with pytest.raises(Unauthorized):
-            house.manifest(SAME, naming, token)
+            house.manifest(SAME, hint, token)
 
 
 def test_a_callers_login_goes_to_the_one_upstream_that_it_is_for() -> None:
@@ -154,13 +154,13 @@ def test_a_token_without_the_callers_half_is_nobodys_at_his_upstream() -> None:
 
 
 def test_wrong_credentials_are_refused_by_the_upstream_they_are_for() -> None:
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(CredentialsRejected):
         House(CLIENT).token("repository:team/app:pull", credentials=BOB)
 
 
 def test_a_refresh_token_of_other_days_is_refused_and_not_taken_for_nobody() -> None:
     house = House(CLIENT)
-    with pytest.raises(CredentialsRefused, match="log in anew"):
+    with pytest.raises(CredentialsRejected, match="log in anew"):
         house.token("repository:team/app:pull", refresh_token="alices")
     assert house.fakes[HUB].relayed == []
 
@@ -174,11 +174,11 @@ def test_one_upstream_that_is_gone_takes_no_other_with_it(known: object) -> None
     token = house.token("repository:team/app:pull", credentials=known)
     house.ping(token)
     assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
-    with pytest.raises((UpstreamUndecided, UpstreamUnreachable)):
+    with pytest.raises((UpstreamAuthUnknown, UpstreamUnreachable)):
         house.manifest(SAME, token=token)
 
 
-@pytest.mark.parametrize("refusal", [Denied("no token for nobody"), CredentialsRefused("log in")])
+@pytest.mark.parametrize("refusal", [Denied("no token for nobody"), CredentialsRejected("log in")])
 def test_one_that_gives_nobody_a_token_keeps_nobody_from_the_others(refusal: RegistryError) -> None:
     """As ghcr.io answers for what is not its own. Containerd's scope does not say which registry it means."""
     house = House(CLIENT)
@@ -187,8 +187,8 @@ def test_one_that_gives_nobody_a_token_keeps_nobody_from_the_others(refusal: Reg
     house.fakes[HUB].refusal = refusal
     token = house.token("repository:team/app:pull")
     assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
-    if isinstance(refusal, CredentialsRefused):
-        with pytest.raises(CredentialsRefused):
+    if isinstance(refusal, CredentialsRejected):
+        with pytest.raises(CredentialsRejected):
             house.token("repository:team/app:pull", credentials=ALICE)
 
 
@@ -196,7 +196,7 @@ def test_accounts_are_checked_though_an_upstream_is_gone() -> None:
     house = House(CLIENT, accounts=accounts(ALICE))
     house.fakes[HUB].fault = GONE
     for stranger in (None, BOB):
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(CredentialsRejected):
             house.token("repository:team/app:pull", credentials=stranger)
     with pytest.raises(Unauthorized):
         house.manifest(SAME, AT_QUAY)
@@ -207,7 +207,7 @@ def test_a_login_by_basic_cannot_be_shared_and_spoils_nothing_else() -> None:
     token = house.token("repository:team/app:pull")
     house.ping(token)
     assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
-    with pytest.raises(IdentityRefused, match="another identity than client, or a host name of its own"):
+    with pytest.raises(IdentityRejected, match="another identity than client, or a host name of its own"):
         house.manifest(SAME, token=token)
 
 
@@ -221,7 +221,7 @@ def test_an_upstream_with_a_host_of_its_own_is_itself_there() -> None:
     assert token.text == "upstream-token-of-alice="
     assert house.manifest(RepositoryName("secret/app"), AT_CORP, token).content == manifest_of(CORP)
     with pytest.raises(NameUnknown):
-        house.manifest(RepositoryName("secret/app"), Naming(namespace="harbor.test"), token)
+        house.manifest(RepositoryName("secret/app"), RegistryHint(namespace="harbor.test"), token)
 
 
 def test_a_token_of_one_registry_is_never_shown_to_another() -> None:
@@ -243,7 +243,7 @@ def test_the_same_name_and_tag_on_two_upstreams_never_mix(hub: UpstreamIdentity)
         assert house.manifest(SAME, AT_K8S, token).content == manifest_of(K8S)
     with pytest.raises(ManifestUnknown):
         house.service.run(
-            house.service.manifest(f"Bearer {token.text}", SAME, str(Digest.of(manifest_of(QUAY))), naming=AT_K8S)
+            house.service.manifest(f"Bearer {token.text}", SAME, str(Digest.of(manifest_of(QUAY))), hint=AT_K8S)
         )
 
 
@@ -253,8 +253,8 @@ def test_content_of_one_upstream_is_no_other_ones_to_give() -> None:
     del house.fakes[QUAY].blobs["team/app", str(digest)]
     assert house.service.run(house.service.blob(None, SAME, digest)) == BLOB
     with pytest.raises(BlobUnknown):
-        house.service.run(house.service.blob(None, SAME, digest, naming=AT_QUAY))
-    assert house.service.run(house.service.blob(None, SAME, digest, naming=AT_K8S)) == BLOB
+        house.service.run(house.service.blob(None, SAME, digest, hint=AT_QUAY))
+    assert house.service.run(house.service.blob(None, SAME, digest, hint=AT_K8S)) == BLOB
 
 
 def test_a_search_finds_names_as_they_are_pulled() -> None:

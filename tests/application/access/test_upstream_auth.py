@@ -9,13 +9,13 @@ from domain.challenge import Challenge
 from domain.errors import (
     RegistryError,
     Unauthorized,
+    UpstreamAuthUnknown,
     UpstreamBroken,
     UpstreamChallenged,
     UpstreamTimedOut,
-    UpstreamUndecided,
     UpstreamUnreachable,
 )
-from domain.events import UpstreamAuthLearned, UpstreamFailed, UpstreamSharesOurName
+from domain.events import ServiceNameConflict, UpstreamAuthLearned, UpstreamFailed
 from domain.trust import UpstreamAuth
 from tests.application.support.service import ALICE, Service, accounts, stocked
 
@@ -108,14 +108,14 @@ def test_errors_never_change_what_is_known(fault: RegistryError, scheme: str, nu
 def test_unknown_stance_is_undecided_and_says_why() -> None:
     service = Service(stocked("bearer"))
     service.upstream.fault = UpstreamUnreachable("upstream.test cannot be reached")
-    with pytest.raises(UpstreamUndecided, match="cannot be reached"):
+    with pytest.raises(UpstreamAuthUnknown, match="cannot be reached"):
         service.run(row(service))
 
 
 def test_nobody_passes_while_the_stance_is_unknown() -> None:
     service = Service(stocked("none"), accounts=accounts(ALICE))
     service.upstream.fault = UpstreamUnreachable("upstream.test cannot be reached")
-    with pytest.raises(UpstreamUndecided):
+    with pytest.raises(UpstreamAuthUnknown):
         service.run(service.manifest(f"Bearer {service.own_token('alice')}"))
     assert service.upstream.asked == []
 
@@ -126,7 +126,7 @@ def test_lost_upstream_is_not_asked_by_everyone() -> None:
 
     async def ask() -> None:
         for _ in range(10):
-            with pytest.raises(UpstreamUndecided):
+            with pytest.raises(UpstreamAuthUnknown):
                 await row(service)
 
     service.run(ask())
@@ -138,7 +138,7 @@ def test_returning_upstream_is_noticed_soon() -> None:
     service.upstream.fault = UpstreamUnreachable("gone")
 
     async def ask() -> int:
-        with pytest.raises(UpstreamUndecided):
+        with pytest.raises(UpstreamAuthUnknown):
             await row(service)
         service.upstream.fault = None
         service.clock.advance(5)
@@ -216,8 +216,8 @@ def test_shared_name_is_told_once_when_learnt() -> None:
     service = Service(stocked("bearer"), self_auth_service="upstream.test")
     service.run(row(service))
     service.run(row(service))
-    told = [event for event in service.events if isinstance(event, UpstreamSharesOurName)]
-    assert told == [UpstreamSharesOurName("https://upstream.test", "upstream.test")]
+    told = [event for event in service.events if isinstance(event, ServiceNameConflict)]
+    assert told == [ServiceNameConflict("https://upstream.test", "upstream.test")]
 
 
 def test_closing_ends_a_probe_that_hangs() -> None:

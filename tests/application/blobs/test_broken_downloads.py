@@ -17,7 +17,7 @@ from domain.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from domain.events import DownloadResumed, DownloadStarted, WrongContent
+from domain.events import DigestMismatch, DownloadResumed, DownloadStarted
 from tests.application.support.breaking import Breaking
 from tests.application.support.crowd import Crowd
 from tests.application.support.service import PRIVATE
@@ -172,7 +172,7 @@ def test_wrong_bytes_are_never_kept_nor_complete() -> None:
     crowd.run(act())
     assert got == []
     assert crowd.service.parts.store().content == crowd.service.parts.store().partial_blobs == {}
-    assert (crowd.count(WrongContent), len(crowd.upstream.gets)) == (2, 2)
+    assert (crowd.count(DigestMismatch), len(crowd.upstream.gets)) == (2, 2)
 
 
 def test_a_body_that_is_longer_or_shorter_than_was_said_is_never_complete() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from domain.content import ByteRange
 from domain.errors import RangeUnsatisfiable, Unauthorized
-from domain.events import BytesFetched, ContentAsked, DownloadJoined, DownloadStarted
+from domain.events import BytesFetched, ContentRequested, DownloadJoined, DownloadStarted
 from domain.records import ContentKind
 from domain.tokens import IssuedToken
 from tests.application.support.crowd import Crowd
@@ -39,8 +39,8 @@ def test_any_number_of_clients_is_one_download(scheme: str) -> None:
     assert [fetch.head for fetch in crowd.upstream.asked] == ([True, False] if scheme == "bearer" else [False])
     assert (crowd.count(DownloadStarted), crowd.count(DownloadJoined)) == (1, 29)
     assert sum(event.count for event in crowd.service.events if isinstance(event, BytesFetched)) == len(BIG)
-    asked = [event for event in crowd.service.events if isinstance(event, ContentAsked)]
-    assert asked == [ContentAsked(ContentKind.BLOB, is_hit=False)] * 30
+    asked = [event for event in crowd.service.events if isinstance(event, ContentRequested)]
+    assert asked == [ContentRequested(ContentKind.BLOB, is_hit=False)] * 30
 
 
 def test_another_caller_is_asked_for_by_head_and_reads_along() -> None:

@@ -12,7 +12,7 @@ from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.content import ByteRange, Span
 from domain.errors import UpstreamBroken
-from domain.events import StorageBroke, StorageRanFull
+from domain.events import CacheFull, CacheWriteFailed
 from domain.records import ANONYMOUS_CALLER
 from tests.application.support.crowd import Crowd
 from tests.application.support.service import LAYER, LAYER_DIGEST, NAME, PRIVATE, Service, replace_store, stocked
@@ -61,14 +61,14 @@ def test_it_is_told_that_there_was_no_room(room: int) -> None:
         return await crowd.read()
 
     crowd.run(act())
-    assert StorageRanFull(str(BIG_DIGEST)) in crowd.service.events
+    assert CacheFull(str(BIG_DIGEST)) in crowd.service.events
 
 
 def test_a_disk_that_runs_full_in_the_middle_is_no_trouble_to_readers() -> None:
     crowd = Full()
     assert crowd.run(crowd.fills_up()) == [BIG, BIG]
     assert crowd.store.content == crowd.store.partial_blobs == {}
-    assert crowd.count(StorageRanFull) == 1
+    assert crowd.count(CacheFull) == 1
     starts = [fetch.byte_range.first for fetch in crowd.upstream.gets if fetch.byte_range]
     assert len(starts) == 2
     assert all(PIECE < start <= 2 * PIECE for start in starts)  # nobody is sent the beginning again
@@ -131,7 +131,7 @@ def test_without_a_cache_all_is_delivered_and_nothing_kept() -> None:
         return [*whole, await crowd.read(byte_range=ByteRange(5, 9))]
 
     assert crowd.run(act()) == [BIG, BIG, BIG[5:10]]
-    assert crowd.count(StorageRanFull) == 0
+    assert crowd.count(CacheFull) == 0
 
 
 def test_old_content_makes_room_for_new() -> None:
@@ -243,9 +243,9 @@ def test_what_storage_refuses_for_another_reason_is_reported_as_what_it_is() -> 
         await crowd.service.manifest(ALICES, PRIVATE)
 
     crowd.run(act())
-    broke = [event for event in crowd.service.events if isinstance(event, StorageBroke)]
+    broke = [event for event in crowd.service.events if isinstance(event, CacheWriteFailed)]
     assert [event.reason for event in broke] == [
         "a partial blob cannot be opened: Too many open files",
         "content cannot be kept: Read-only file system",
     ]
-    assert crowd.count(StorageRanFull) == 0
+    assert crowd.count(CacheFull) == 0

@@ -11,7 +11,7 @@ from application.ports.upstream import ResponseMetadata
 from domain.content import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import BlobUnknown, RangeUnsatisfiable, Unauthorized, UpstreamBroken
-from domain.events import WrongContent
+from domain.events import DigestMismatch
 from tests.application.support.service import LAYER, LAYER_DIGEST, NAME, REALM, Service, bytes_of, stocked
 from tests.fakes.upstream import FakeAnswer
 
@@ -80,7 +80,7 @@ def test_wrong_bytes_never_arrive_complete(wrong: bytes, piece: int, has_length:
     assert not complete
     assert len(got) < len(wrong)
     assert wrong.startswith(got)
-    assert service.events[-1] == WrongContent("https://upstream.test", "public/app", str(LAYER_DIGEST))
+    assert service.events[-1] == DigestMismatch("https://upstream.test", "public/app", str(LAYER_DIGEST))
 
 
 @pytest.mark.parametrize("size", [0, None])

@@ -8,7 +8,7 @@ import pytest
 
 from domain.content import ByteRange, Span
 from domain.errors import UpstreamBroken, UpstreamThrottled
-from domain.events import DownloadResumed, WrongContent
+from domain.events import DigestMismatch, DownloadResumed
 from tests.application.support.breaking import Breaking
 from tests.application.support.watched import BIG, PIECE
 from tests.fakes.upstream import FakeAnswer
@@ -75,7 +75,7 @@ def test_a_rest_that_does_not_belong_to_the_beginning_is_never_complete() -> Non
     crowd.answer = other  # type: ignore[method-assign]
     with pytest.raises(UpstreamBroken):
         crowd.run(crowd_read(crowd))
-    assert crowd.count(WrongContent) == 1
+    assert crowd.count(DigestMismatch) == 1
 
 
 def test_another_range_than_the_rest_is_refused_without_a_retry() -> None:

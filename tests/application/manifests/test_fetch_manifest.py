@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from application.ports.upstream import UpstreamRequest
-from domain.errors import Denied, RegistryError, UpstreamSpared, UpstreamThrottled, UpstreamUnreachable
+from domain.errors import Denied, RegistryError, UpstreamBackOff, UpstreamThrottled, UpstreamUnreachable
 from domain.tokens import IssuedToken
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import ALICE, IMAGE_CONTENT, IMAGE_DIGEST, PRIVATE
@@ -139,7 +139,7 @@ def test_whoever_waited_for_a_429_leaves_the_upstream_alone(reference: str) -> N
             await pulls.service.parts.caller_identities().remember(None, token)
         answers = await pulls.crowd(reference)
         assert [one.retry_after for one in answers] == ["60"] * 20
-        assert sum(isinstance(one, UpstreamSpared) for one in answers) == 19
+        assert sum(isinstance(one, UpstreamBackOff) for one in answers) == 19
         assert pulls.asked() == ["HEAD" if ":" in reference else "GET"]
 
     pulls.run(act())

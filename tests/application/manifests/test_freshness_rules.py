@@ -3,7 +3,7 @@
 import pytest
 from dependency_injector import providers
 
-from domain.cache_policy import CachePolicy, FreshnessRule, Times
+from domain.cache_policy import CachePolicy, CacheTimes, FreshnessRule
 from domain.errors import UpstreamThrottled, UpstreamUnreachable
 from domain.patterns import RepositoryPattern, TagPattern
 from tests.application.support.pulls import Pulls
@@ -18,7 +18,7 @@ def tags(*patterns: str, **others: object) -> FreshnessRule:
     return FreshnessRule(tuple(map(TagPattern, patterns)), **others)
 
 
-def with_times(times: Times, **own: Times) -> Pulls:
+def with_times(times: CacheTimes, **own: CacheTimes) -> Pulls:
     """`upstream`: the upstream's own times."""
     pulls = Pulls()
     for tag in ("latest", "v1.2.3"):
@@ -54,16 +54,16 @@ RULES = (
 
 @pytest.mark.parametrize(("tag", "seconds"), [("latest", 30), ("v1.2.3", 900), ("1", 60)])
 def test_tag_is_believed_for_the_time_of_the_rule_it_matches(tag: str, seconds: float) -> None:
-    assert believed_for(with_times(Times(60, 3600, 86400, RULES)), tag, seconds)
+    assert believed_for(with_times(CacheTimes(60, 3600, 86400, RULES)), tag, seconds)
 
 
 def test_upstreams_own_times_go_before_the_usual_ones() -> None:
-    pulls = with_times(Times(60, 3600, 86400, RULES), upstream=Times(120, 3600, 86400))
+    pulls = with_times(CacheTimes(60, 3600, 86400, RULES), upstream=CacheTimes(120, 3600, 86400))
     assert believed_for(pulls, "latest", 120)
 
 
 def test_right_is_proven_anew_after_the_upstreams_own_time() -> None:
-    pulls = with_times(Times(WEEK, WEEK, WEEK), upstream=Times(WEEK, 100, WEEK))
+    pulls = with_times(CacheTimes(WEEK, WEEK, WEEK), upstream=CacheTimes(WEEK, 100, WEEK))
     assert believed_for(pulls, "v1.2.3", 100)
 
 
@@ -81,25 +81,25 @@ async def _after(pulls: Pulls, seconds: float, tag: str) -> bool:
 
 @pytest.mark.parametrize(("tag", "stale"), [("latest", False), ("v1.2.3", True)])
 def test_tag_that_may_not_be_stale_ends_with_the_upstream(tag: str, *, stale: bool) -> None:
-    pulls = with_times(Times(60, 300, 86400, (tags("latest", stale_ttl=0),)))
+    pulls = with_times(CacheTimes(60, 300, 86400, (tags("latest", stale_ttl=0),)))
     assert pulls.run(_after(pulls, 301, tag)) is stale
 
 
 @pytest.mark.parametrize(("seconds", "stale"), [(999, True), (1001, False)])
 def test_tag_stands_in_for_the_time_of_the_rule_it_matches(seconds: float, *, stale: bool) -> None:
-    pulls = with_times(Times(60, 300, 86400, (tags("v*", stale_ttl=1000),)))
+    pulls = with_times(CacheTimes(60, 300, 86400, (tags("v*", stale_ttl=1000),)))
     assert pulls.run(_after(pulls, seconds, "v1.2.3")) is stale
 
 
 def test_tag_that_is_believed_for_long_outlives_an_outage_as_long_as_rights_do() -> None:
     """Nobody would ask for it anyway; it is the right that needs the upstream, and everybody's is remembered."""
-    pulls = with_times(Times(60, 300, 86400, (tags("v*", tag_ttl=WEEK, stale_ttl=0),)))
+    pulls = with_times(CacheTimes(60, 300, 86400, (tags("v*", tag_ttl=WEEK, stale_ttl=0),)))
     assert pulls.run(_after(pulls, 86399, "v1.2.3"))
 
 
 def test_a_429_does_not_let_a_tag_be_believed_for_all_of_its_time_again() -> None:
     """Nobody said that it still means the same."""
-    pulls = with_times(Times(60, 5 * WEEK, 5 * WEEK, (tags("v*", tag_ttl=WEEK),)))
+    pulls = with_times(CacheTimes(60, 5 * WEEK, 5 * WEEK, (tags("v*", tag_ttl=WEEK),)))
 
     async def act() -> None:
         await pulls.login(5 * WEEK)

@@ -7,7 +7,7 @@ import pytest
 from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.errors import ManifestUnknown, UpstreamBroken, UpstreamTimedOut
-from domain.events import WrongContent
+from domain.events import DigestMismatch
 from domain.names import RepositoryName
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE, NAME, Service, stocked
 from tests.fakes.upstream import FakeAnswer
@@ -105,7 +105,7 @@ def test_wrong_bytes_for_a_digest_are_refused() -> None:
     service.upstream.manifests[str(NAME), str(OTHER)] = (IMAGE_TYPE, IMAGE_CONTENT)
     with pytest.raises(UpstreamBroken):
         service.run(service.manifest(reference=str(OTHER)))
-    assert WrongContent("https://upstream.test", "public/app", str(OTHER)) in service.events
+    assert DigestMismatch("https://upstream.test", "public/app", str(OTHER)) in service.events
 
 
 def test_right_header_saves_no_wrong_bytes() -> None:
@@ -120,7 +120,7 @@ def test_tag_whose_bytes_belie_the_header_is_refused() -> None:
     service = saying(Service(stocked("none")), digest=OTHER)
     with pytest.raises(UpstreamBroken):
         service.run(service.manifest())
-    assert WrongContent("https://upstream.test", "public/app", str(OTHER)) in service.events
+    assert DigestMismatch("https://upstream.test", "public/app", str(OTHER)) in service.events
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])

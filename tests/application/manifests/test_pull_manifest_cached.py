@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from domain.errors import ManifestUnknown, Unauthorized
-from domain.events import ContentAsked, ContentDamaged
+from domain.events import ContentDamaged, ContentRequested
 from domain.records import ContentKind
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE, NAME, PRIVATE, Service
@@ -139,8 +139,8 @@ def test_hits_and_misses_are_told() -> None:
         await pulls.pull(reference=str(IMAGE_DIGEST))
 
     pulls.run(act())
-    told = [event.is_hit for event in pulls.service.events if isinstance(event, ContentAsked)]
-    kinds = {event.kind for event in pulls.service.events if isinstance(event, ContentAsked)}
+    told = [event.is_hit for event in pulls.service.events if isinstance(event, ContentRequested)]
+    kinds = {event.kind for event in pulls.service.events if isinstance(event, ContentRequested)}
     assert (told, kinds) == ([False, True, True], {ContentKind.MANIFEST})
 
 

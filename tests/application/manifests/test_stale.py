@@ -9,10 +9,10 @@ from domain.errors import (
     ManifestUnknown,
     RegistryError,
     Unauthorized,
+    UpstreamAuthUnknown,
     UpstreamBroken,
     UpstreamThrottled,
     UpstreamTimedOut,
-    UpstreamUndecided,
     UpstreamUnreachable,
 )
 from domain.events import StaleServed
@@ -25,7 +25,7 @@ OUTAGES = [
     UpstreamTimedOut("no answer"),
     UpstreamThrottled("slow down", retry_after="60"),
     UpstreamBroken("it says 503"),
-    UpstreamUndecided("not known"),
+    UpstreamAuthUnknown("not known"),
 ]
 EACH = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
 PUBLIC = {"name": NAME}

@@ -8,7 +8,7 @@ import pytest
 from application.ports.upstream import ResourceKind, UpstreamRequest
 from domain.allowance import RateLimit
 from domain.errors import RegistryError, UpstreamThrottled
-from domain.events import BackedOff
+from domain.events import BackOffStarted
 from domain.names import RepositoryName
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_CONTENT, NAME
@@ -51,8 +51,8 @@ class Throttling(Pulls):
             await self.pull(header, **OTHER | query)
         return caught.value
 
-    def told(self) -> list[BackedOff]:
-        return [event for event in self.service.events if isinstance(event, BackedOff)]
+    def told(self) -> list[BackOffStarted]:
+        return [event for event in self.service.events if isinstance(event, BackOffStarted)]
 
 
 def throttled(retry_after: str | None = None, left: RateLimit | None = None) -> UpstreamThrottled:

@@ -20,8 +20,8 @@ def test_nobodys_and_the_mirrors_own_are_shown(caller: CallerId) -> None:
     at = clock.now()
     allowances.saw(HUB, caller, TOLD)
     clock.advance(60)
-    assert allowances.shown(HUB) == allowances.last(HUB, caller) == Allowance(100, 76, 21600, at)
-    assert allowances.shown(QUAY) is allowances.last(QUAY, caller) is None
+    assert allowances.newest(HUB) == allowances.last(HUB, caller) == Allowance(100, 76, 21600, at)
+    assert allowances.newest(QUAY) is allowances.last(QUAY, caller) is None
 
 
 def test_a_callers_own_is_nobody_elses_business() -> None:
@@ -30,7 +30,7 @@ def test_a_callers_own_is_nobody_elses_business() -> None:
     allowances.saw(HUB, ALICE, TOLD)
     assert allowances.last(HUB, ALICE) == TOLD.seen(clock.now())
     assert allowances.last(HUB, ANONYMOUS_CALLER) is None
-    assert allowances.shown(HUB) is None
+    assert allowances.newest(HUB) is None
 
 
 def test_callers_without_end_are_not_all_remembered() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from application.ports.upstream import ResourceKind
 from domain.allowance import RateLimit
-from domain.errors import UpstreamSpared
-from domain.events import BackedOff
+from domain.errors import UpstreamBackOff
+from domain.events import BackOffStarted
 from domain.names import RepositoryName
 from domain.records import ANONYMOUS_CALLER
 from tests.application.support.service import IMAGE_DIGEST, LAYER
@@ -143,7 +143,7 @@ def test_each_time_is_told_once() -> None:
             await pulls.refused()
             await pulls.refused()
             pulls.service.clock.advance(1)
-        assert pulls.told() == [BackedOff("https://upstream.test", 30, "slow down")]
+        assert pulls.told() == [BackOffStarted("https://upstream.test", 30, "slow down")]
         pulls.service.clock.advance(31)
         await pulls.refused()
         assert len(pulls.told()) == 2
@@ -204,11 +204,11 @@ def test_who_was_not_asked_again_prolongs_nothing() -> None:
     pulls = Throttling()
 
     async def spared() -> None:
-        raise UpstreamSpared("slow down", retry_after="60")
+        raise UpstreamBackOff("slow down", retry_after="60")
 
     async def act() -> None:
         await pulls.begin()
-        with pytest.raises(UpstreamSpared):
+        with pytest.raises(UpstreamBackOff):
             await pulls.service.parts.outages().attempt(
                 pulls.service.parts.upstream(), ANONYMOUS_CALLER, spared, has_stand_in=False, manifests=True
             )

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from domain.allowance import RateLimit
-from domain.errors import UpstreamSpared, UpstreamThrottled
-from domain.upstreams import Naming
+from domain.errors import UpstreamBackOff, UpstreamThrottled
+from domain.upstreams import RegistryHint
 from tests.application.access.test_shared_host import AT_QUAY, HUB, QUAY, SAME, House, manifest_of
 
-AT_HUB = Naming(namespace="docker.io")
+AT_HUB = RegistryHint(namespace="docker.io")
 
 
 def test_each_upstream_has_an_allowance_of_its_own() -> None:
@@ -21,7 +21,7 @@ def test_each_upstream_has_an_allowance_of_its_own() -> None:
         )
         house.manifest(SAME, AT_QUAY if url == QUAY else AT_HUB)
     parts = house.service.parts
-    shown = {one.url: parts.allowances().shown(one) for one in parts.upstreams().upstreams}
+    shown = {one.url: parts.allowances().newest(one) for one in parts.upstreams().upstreams}
     assert {url: one.remaining for url, one in shown.items() if one} == {HUB: 0, QUAY: 7}
     page = parts.metrics().render()[0].decode()
     for url, left in ((HUB, 0), (QUAY, 7)):
@@ -33,6 +33,6 @@ def test_a_429_of_one_spares_no_other() -> None:
     house.fakes[HUB].fault = UpstreamThrottled("slow down", retry_after="60")
     with pytest.raises(UpstreamThrottled):
         house.manifest(SAME, AT_HUB)
-    with pytest.raises(UpstreamSpared):
+    with pytest.raises(UpstreamBackOff):
         house.manifest(SAME, AT_HUB)
     assert house.manifest(SAME, AT_QUAY).content == manifest_of(QUAY)

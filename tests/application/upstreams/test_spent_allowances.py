@@ -25,7 +25,7 @@ def test_a_right_to_what_is_here_is_asked_for_by_one_a_second() -> None:
             await pulls.refused(ALICES, **private)
         assert pulls.asked() == ["HEAD"]
         assert pulls.told()[0].seconds == 600
-        assert pulls.service.parts.allowances().shown(pulls.service.parts.upstream()) is None  # it is alice's
+        assert pulls.service.parts.allowances().newest(pulls.service.parts.upstream()) is None  # it is alice's
 
     pulls.run(act())
 
@@ -92,7 +92,7 @@ def test_a_429_may_say_what_is_left() -> None:
         pulls.asked()
         await pulls.stale()
         assert pulls.asked() == []
-        shown = pulls.service.parts.allowances().shown(pulls.service.parts.upstream())
+        shown = pulls.service.parts.allowances().newest(pulls.service.parts.upstream())
         assert (shown.remaining, shown.limit) == (0, 100)
 
     pulls.run(act())

@@ -3,7 +3,7 @@
 import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
-from domain.errors import RealmRefused
+from domain.errors import RealmNotTrusted
 from domain.realm_policy import RealmPolicy
 from domain.upstreams import Upstream
 from entrypoints.settings.values import origin_of_address
@@ -42,5 +42,5 @@ def test_realm_of_a_well_known_registry_needs_no_setting(registry: str, realm: s
     ],
 )
 def test_realm_elsewhere_needs_one(registry: str, realm: str) -> None:
-    with pytest.raises(RealmRefused, match="UPSTREAM_REALMS"):
+    with pytest.raises(RealmNotTrusted, match="UPSTREAM_REALMS"):
         check(registry, realm)

@@ -205,7 +205,7 @@ def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[s
 
 
 def test_skipping_authentication_alone_is_fine(load: Load) -> None:
-    assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").table.upstreams[0].trust.settled_row
+    assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").table.upstreams[0].trust.fixed_row
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])

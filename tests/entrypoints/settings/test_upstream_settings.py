@@ -70,11 +70,11 @@ def test_connections_are_enough_for_all_workers(load: Load) -> None:
 async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made: list[RequestLimits] = []
 
-    class Gate:
+    class Limiter:
         def __init__(self, bounds: RequestLimits) -> None:
             made.append(bounds)
 
-    monkeypatch.setattr("adapters.upstream.clients.Gate", Gate)
+    monkeypatch.setattr("adapters.upstream.clients.RequestLimiter", Limiter)
     settings = settings_of(workers=2, upstream_max_connections=5, upstream_max_rate=3, cache_dir=tmp_path)
     for row in range(2):
         async with open_container(settings, row=row) as container:

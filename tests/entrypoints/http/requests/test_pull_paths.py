@@ -13,7 +13,7 @@ from domain.errors import (
     DigestInvalid,
     ManifestUnknown,
     NameInvalid,
-    PageUnknown,
+    PathUnknown,
     RegistryError,
 )
 from entrypoints.http.requests.pull_paths import BlobPath, ManifestPath, ReferrersPath, TagsPath, parse_pull_path
@@ -125,14 +125,14 @@ def test_name_goes_as_far_as_it_can() -> None:
         (f"a/blobs/{SHA[:-1]}", BlobUnknown),
         (f"a/blobs/{SHA.upper()}", BlobUnknown),
         ("a/referrers/latest", DigestInvalid),
-        (f"a/referrers/{SHA}/", PageUnknown),
-        ("a/tags/list/", PageUnknown),
-        ("a/tags/other", PageUnknown),
-        ("manifests/v1", PageUnknown),
-        ("tags/list", PageUnknown),
-        ("", PageUnknown),
-        ("/", PageUnknown),
-        ("a", PageUnknown),
+        (f"a/referrers/{SHA}/", PathUnknown),
+        ("a/tags/list/", PathUnknown),
+        ("a/tags/other", PathUnknown),
+        ("manifests/v1", PathUnknown),
+        ("tags/list", PathUnknown),
+        ("", PathUnknown),
+        ("/", PathUnknown),
+        ("a", PathUnknown),
     ],
 )
 def test_each_malformed_part_has_its_refusal(path: str, refusal: type[RegistryError]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.errors import UpstreamUnreachable
-from domain.events import BytesDelivered, ContentAsked, Event
+from domain.events import BytesDelivered, ContentRequested, Event
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic, until
 from tests.fakes.clock import StoppedClock
@@ -67,7 +67,7 @@ class Hot:
     def told(self) -> list[Event]:
         """What was counted since the last look."""
         events: list[Event] = self.service.parts.events().events
-        told = [event for event in events if isinstance(event, ContentAsked | BytesDelivered)]
+        told = [event for event in events if isinstance(event, ContentRequested | BytesDelivered)]
         events.clear()
         return told
 

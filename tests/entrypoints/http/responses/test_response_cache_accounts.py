@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.events import LoginSlowed
+from domain.events import LoginDelayed
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import basic
 from tests.fakes.clock import StoppedClock
@@ -58,7 +58,7 @@ async def test_what_was_at_hand_for_a_password_tells_nobody_that_it_is_right(
         assert (await service.ask(request + basic("alice", "right"))).status == 200
     for number in range(3):
         assert (await service.ask(request + basic("alice", f"guess {number}"), "127.0.0.2")).status == 401
-    slowed = LoginSlowed("alice", "127.0.0.2", 1)
+    slowed = LoginDelayed("alice", "127.0.0.2", 1)
     assert slowed not in service.parts.events().events
     assert (await service.ask(request + basic("alice", "right"), "127.0.0.2")).status == 200
     assert slowed in service.parts.events().events

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.events import LoginRefused, LoginSlowed
+from domain.events import LoginDelayed, LoginRejected
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic
 from tests.fakes.htpasswd import lines_of, write
@@ -54,8 +54,8 @@ async def test_too_many_at_once_are_told_when_to_come_again(
             "errors": [{"code": "TOOMANYREQUESTS", "message": f"too many wrong logins; try again in {seconds} seconds"}]
         }
     events = service.parts.events().events
-    assert LoginSlowed("ann", "127.0.0.1", 1) in events
-    assert sum(isinstance(event, LoginRefused) for event in events) == len(refused)
+    assert LoginDelayed("ann", "127.0.0.1", 1) in events
+    assert sum(isinstance(event, LoginRejected) for event in events) == len(refused)
     assert "guess" not in json.dumps([repr(event) for event in events])
 
 
@@ -63,9 +63,9 @@ async def test_each_door_counts_for_the_others(start: Start, settings: dict[str,
     service = await start(**settings)
     for number, door in enumerate((by_get, by_post, by_basic)):
         assert (await door(service, number, {})).status_code == 401
-    assert [event for event in service.parts.events().events if isinstance(event, LoginSlowed)] == []
+    assert [event for event in service.parts.events().events if isinstance(event, LoginDelayed)] == []
     assert (await by_get(service, 3, {})).status_code == 401
-    assert LoginSlowed("ann", "127.0.0.1", 1) in service.parts.events().events
+    assert LoginDelayed("ann", "127.0.0.1", 1) in service.parts.events().events
 
 
 @EACH
@@ -76,10 +76,10 @@ async def test_whose_attempts_they_are_a_trusted_proxy_says(
     for number in range(12):
         answer = await door(service, number, {"X-Forwarded-For": f"192.0.2.{number}"})
         assert answer.status_code == 401
-    assert [event for event in service.parts.events().events if isinstance(event, LoginSlowed)] == []
+    assert [event for event in service.parts.events().events if isinstance(event, LoginDelayed)] == []
     for number in range(4):
         await door(service, number, {"X-Forwarded-For": "198.51.100.7"})
-    assert LoginSlowed("ann", "198.51.100.7", 1) in service.parts.events().events
+    assert LoginDelayed("ann", "198.51.100.7", 1) in service.parts.events().events
 
 
 async def test_the_right_login_of_the_file_opens_every_door(start: Start, settings: dict[str, object]) -> None:

@@ -66,15 +66,15 @@ def _code(answer: Any) -> str:
 
 
 @EACH
-@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("hint", NAMINGS)
 async def test_denied_reaches_who_has_no_account(
-    start: Start, upstream: FakeUpstream, resource: str, naming: str
+    start: Start, upstream: FakeUpstream, resource: str, hint: str
 ) -> None:
     service = await ruled(start, upstream)
-    answer = await service.get(naming.format(resource))
+    answer = await service.get(hint.format(resource))
     assert (answer.status_code, _code(answer)) == (403, "DENIED")
     assert "www-authenticate" not in answer.headers
-    assert (await service.head(naming.format(resource))).status_code == 403
+    assert (await service.head(hint.format(resource))).status_code == 403
     assert upstream.asked == []
 
 

@@ -33,7 +33,7 @@ def _assert_token(answer: Any, scope: str) -> None:
 def _access(token: str) -> list[dict[str, Any]]:
     """The access claim of a token of ours, which is a JWS whose middle part anybody can read."""
     middle = ".".join(["e30", token.split(".")[1], "e30"])
-    signed = PlainTokenCodec().peek(middle)
+    signed = PlainTokenCodec().read_unverified(middle)
     assert signed is not None
     return list(signed.claims["access"])
 
