@@ -43,7 +43,7 @@ class EndpointHealth:
         """Who makes it. Of others, who asked before it, the end says nothing of the trial's."""
 
     async def is_healthy(self, upstream: Upstream, endpoint: Upstream) -> bool:
-        """Whether the endpoint may be asked. When a trial is due, the first task that asks gets True and makes the trial;
+        """Whether the endpoint may be asked. When a trial is due, the first task that asks gets True and makes it;
         it may ask again, and must call `finish_trial` at the end.
         """
         name = _name(upstream, endpoint)

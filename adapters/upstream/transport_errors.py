@@ -37,7 +37,7 @@ def translate_send_errors(host: str) -> Iterator[None]:
     """Wrap a request until the head of its response has arrived.
 
     As `translate_errors`, but a ValueError, which aiohttp raises for a request that it cannot build, becomes
-    RequestNotSent: nothing was sent to the upstream. For a response that it cannot parse, aiohttp raises its own errors.
+    RequestNotSent: nothing was sent to the upstream. For an invalid response, aiohttp raises its own errors.
     """
     try:
         yield

@@ -25,40 +25,40 @@ def two_workers(player: str) -> tuple[AllowanceTable, AllowanceTable]:
 @EACH
 def test_nothing_is_shown_at_the_start(player: str) -> None:
     one, other = two_workers(player)
-    assert one.shown(HUB) is other.shown(HUB) is None
+    assert one.newest(HUB) is other.newest(HUB) is None
 
 
 @EACH
 def test_what_one_worker_shows_all_see(player: str) -> None:
     one, other = two_workers(player)
-    one.show(HUB, SAID)
-    assert one.shown(HUB) == other.shown(HUB) == SAID
+    one.publish(HUB, SAID)
+    assert one.newest(HUB) == other.newest(HUB) == SAID
 
 
 @EACH
 def test_the_newest_counts_whoever_showed_it(player: str) -> None:
     one, other = two_workers(player)
     newest = replace(SAID, remaining=3, seen_at=SAID.seen_at + 60)
-    one.show(HUB, newest)
-    other.show(HUB, SAID)
-    assert one.shown(HUB) == other.shown(HUB) == newest
+    one.publish(HUB, newest)
+    other.publish(HUB, SAID)
+    assert one.newest(HUB) == other.newest(HUB) == newest
     again = replace(SAID, remaining=100, seen_at=SAID.seen_at + 61)
-    other.show(HUB, again)
-    assert one.shown(HUB) == other.shown(HUB) == again
+    other.publish(HUB, again)
+    assert one.newest(HUB) == other.newest(HUB) == again
 
 
 @EACH
 def test_each_upstream_has_its_own(player: str) -> None:
     one, other = two_workers(player)
-    one.show(HUB, SAID)
-    assert other.shown(QUAY) is None
-    other.show(QUAY, replace(SAID, limit=2**40, remaining=0))
-    assert one.shown(HUB) == SAID
-    assert one.shown(QUAY) == replace(SAID, limit=2**40, remaining=0)
+    one.publish(HUB, SAID)
+    assert other.newest(QUAY) is None
+    other.publish(QUAY, replace(SAID, limit=2**40, remaining=0))
+    assert one.newest(HUB) == SAID
+    assert one.newest(QUAY) == replace(SAID, limit=2**40, remaining=0)
 
 
 @EACH
 def test_an_upstream_is_known_by_its_address(player: str) -> None:
     one, _ = two_workers(player)
-    one.show(HUB, SAID)
-    assert one.shown(replace(HUB, search_url="https://search.test")) == SAID
+    one.publish(HUB, SAID)
+    assert one.newest(replace(HUB, search_url="https://search.test")) == SAID

@@ -146,8 +146,8 @@ def test_names_never_stand_on_the_page() -> None:
 def test_allowances_are_told_by_upstream_the_newest_whichever_worker_answers() -> None:
     counters = SharedCounters(2, [HUB.url, QUAY.url])
     sinks = [CountingEventSink(counters, row) for row in range(2)]
-    sinks[0].board.show(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))
-    sinks[1].board.show(HUB, Allowance(100, 75, 21600, 1_800_000_001.5))
+    sinks[0].allowance_table.publish(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))
+    sinks[1].allowance_table.publish(HUB, Allowance(100, 75, 21600, 1_800_000_001.5))
     for sink in sinks:
         told = {name: value for name, value in numbers(sink).items() if name.startswith("allowance_")}
         assert told == {

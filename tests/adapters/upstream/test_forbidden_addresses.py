@@ -102,7 +102,7 @@ async def test_no_name_in_a_redirect_leads_to_a_forbidden_address(names: Names, 
     names.meanings["inside.test"] = [address]
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server), head=head)
         assert len(server.heard) == 1
 
@@ -112,7 +112,7 @@ async def test_no_name_in_a_redirect_leads_to_a_forbidden_address(names: Names, 
 async def test_no_literal_of_a_redirect_leads_there_either(names: Names, host: str) -> None:
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = sending_to(f"http://{host}:{server.port}/stored")
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server))
         assert len(server.heard) == 1
 
@@ -127,7 +127,7 @@ async def test_the_second_hop_is_checked_as_the_first(names: Names) -> None:
             if heard.target.startswith("/v2/")
             else reply(307, ("Location", f"http://inside.test:{server.port}/stored"))
         )
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server))
         assert [heard.target for heard in server.heard[1:]] == ["/again"]
 
@@ -139,7 +139,7 @@ async def test_no_name_of_a_token_server_leads_to_a_forbidden_address(names: Nam
     async with WireServer() as server, parts(0.5) as adapters:
         realm = f'Bearer realm="http://auth.example.com:{server.port}/token"'
         server.script = lambda _: reply(401, ("WWW-Authenticate", realm))
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server, "registry.example.com"), SessionCredentials())
         assert not [heard for heard in server.heard if heard.target.startswith("/token")]
 
@@ -150,7 +150,7 @@ async def test_no_redirect_of_a_search_leads_to_a_forbidden_address(names: Names
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = lambda _: reply(307, ("Location", f"http://inside.test:{server.port}/stored"))
         upstream = replace(upstream_of(server), search_url=f"http://registry.test:{server.port}/v1/search")
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await adapters.search.search(upstream, "x", 5)
         assert len(server.heard) == 1
 
@@ -160,7 +160,7 @@ async def test_of_several_addresses_only_the_allowed_ones_are_tried(names: Names
     names.meanings["inside.test"] = ["127.0.0.1", "::1", "169.254.169.254"]
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server))
         names.meanings["inside.test"] = ["127.0.0.1", "203.0.113.7"]
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
@@ -179,7 +179,7 @@ async def test_a_name_that_means_another_address_afterwards_gains_nothing(names:
             await read(adapters, upstream_of(server))
         names.meanings["inside.test"] = ["127.0.0.1"]
         server.script = sending_to(f"http://inside.test:{server.port + 1}/stored")  # another key in aiohttp's DNS cache
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server))
 
 
@@ -197,7 +197,7 @@ async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(na
                 for upstream in (here, named):
                     async with clients.of(upstream).request(Request("GET", URL(f"{upstream.url}/v2/x"))) as response:
                         assert await response.read(100) == CONTENT
-                with pytest.raises(UpstreamBroken, match="refused"):
+                with pytest.raises(UpstreamBroken, match="does not connect there"):
                     async with clients.of(far).request(Request("GET", URL(f"{far.url}/v2/x"))):
                         pass
 
@@ -261,6 +261,6 @@ async def test_a_proxy_that_the_operator_names_is_reached_wherever_it_is(names: 
 async def test_a_forbidden_literal_does_not_reach_an_http_proxy(names: Names, host: str) -> None:
     async with WireServer() as proxy, parts(proxies=ProxyRules(http=proxy.url)) as adapters:
         proxy.script = lambda _: reply(307, ("Location", f"http://{host}/latest"))
-        with pytest.raises(UpstreamBroken, match="refused"):
+        with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_at("http://registry.test"))
         assert len(proxy.heard) == 1

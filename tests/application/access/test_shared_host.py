@@ -160,7 +160,7 @@ def test_wrong_credentials_are_refused_by_the_upstream_they_are_for() -> None:
 
 def test_a_refresh_token_of_other_days_is_refused_and_not_taken_for_nobody() -> None:
     house = House(CLIENT)
-    with pytest.raises(CredentialsRejected, match="log in anew"):
+    with pytest.raises(CredentialsRejected, match="log in again"):
         house.token("repository:team/app:pull", refresh_token="alices")
     assert house.fakes[HUB].relayed == []
 
@@ -207,7 +207,7 @@ def test_a_login_by_basic_cannot_be_shared_and_spoils_nothing_else() -> None:
     token = house.token("repository:team/app:pull")
     house.ping(token)
     assert house.manifest(SAME, AT_QUAY, token).content == manifest_of(QUAY)
-    with pytest.raises(IdentityRejected, match="another identity than client, or a host name of its own"):
+    with pytest.raises(IdentityRejected, match="identity other than client, or a host name of its own"):
         house.manifest(SAME, token=token)
 
 
