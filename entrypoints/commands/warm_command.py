@@ -74,8 +74,10 @@ async def _pull(container: Container, image: Image, login: Credentials | None, b
         raise
 
 
-async def caller_for(container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None) -> Caller:
-    """Whoever the trust row takes: the given user, else the mirror's own account, else nobody."""
+async def caller_for(
+    container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None
+) -> Caller:
+    """The caller that the trust row accepts: the given user, else the mirror's own account, else nobody."""
     realm = "http://localhost/v2/auth"  # in challenges that nobody will see
     upstream = container.upstreams().source_of(name, hint).upstream
     row, _ = await container.upstream_auth().row(upstream)

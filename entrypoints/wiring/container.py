@@ -57,7 +57,7 @@ from application.upstreams.back_offs import BackOffs
 from application.upstreams.outages import Outages
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
-from domain.cache_policy import CachePolicy, CacheCapacity
+from domain.cache_policy import CacheCapacity, CachePolicy
 from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
@@ -204,7 +204,9 @@ class Container(containers.DeclarativeContainer):
     )
     room: providers.Provider[CacheCapacity] = providers.Singleton(_room, settings=settings)
     allowance_table: providers.Provider[AllowanceTable] = counting.provided.allowance_table
-    allowances: providers.Provider[Allowances] = providers.Singleton(Allowances, allowance_table=allowance_table, clock=clock)
+    allowances: providers.Provider[Allowances] = providers.Singleton(
+        Allowances, allowance_table=allowance_table, clock=clock
+    )
     outages: providers.Provider[Outages] = providers.Singleton(
         Outages,
         back_offs=providers.Singleton(BackOffs, allowances=allowances, clock=clock, events=events),

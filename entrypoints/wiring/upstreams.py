@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from adapters.upstream.clients import UpstreamClients, ConnectionSettings, open_clients
+from adapters.upstream.clients import ConnectionSettings, UpstreamClients, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.request_limits import RequestLimits
