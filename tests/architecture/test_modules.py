@@ -9,5 +9,10 @@ def test_every_module_opens_with_one_sentence() -> None:
 
 
 def test_no_test_replaces_parts_by_mocks() -> None:
-    found = [name_of(path) for path in files("tests") for name in imported(parsed(path)) if name.startswith("unittest")]
+    found = [
+        name_of(path)
+        for path in files("benchmarks", "tests")
+        for name in imported(parsed(path))
+        if name.startswith("unittest")
+    ]
     assert found == []

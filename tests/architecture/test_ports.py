@@ -56,7 +56,7 @@ def test_nobody_inherits_from_a_port() -> None:
     names = {name.rpartition(".")[2] for name in PORTS}
     found = {
         f"{name_of(path)}: {node.name}"
-        for path in files(*PACKAGES, "tests")
+        for path in files(*PACKAGES, "benchmarks", "tests")
         for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef) and {ast.unparse(base).rpartition(".")[2] for base in node.bases} & names
     }

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.arena import Arena
-from tests.bench.contenders import REPOSITORY, Server
-from tests.bench.downloads import BadAnswerError
-from tests.bench.results import DIRECT, OURS
+from benchmarks.arena import Arena
+from benchmarks.contenders import REPOSITORY, Server
+from benchmarks.downloads import BadAnswerError
+from benchmarks.results import DIRECT, OURS
 from tests.e2e.docker import NOWHERE, Docker, NotReadyError, dockerd, why_no_dockerd
 
 PULLS = "docker pull"

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from tests.bench.arena import Arena, blob_path
-from tests.bench.contenders import CONTENDERS, Server
-from tests.bench.downloads import BadAnswerError, Download, download, download_in_turn
-from tests.bench.plan import MIB, Plan, blob_case
-from tests.bench.results import OURS
-from tests.bench.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
+from benchmarks.arena import Arena, blob_path
+from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.downloads import BadAnswerError, Download, download, download_in_turn
+from benchmarks.plan import MIB, Plan, blob_case
+from benchmarks.results import OURS
+from benchmarks.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
 
 WARM, COLD = "warm blobs", "cold blobs"
 FLIPPED = "one bit flipped at the upstream"

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.contenders import Server
-from tests.bench.plan import GIB
+from benchmarks.contenders import Server
+from benchmarks.plan import GIB
 
 _PROGRAM = Path(__file__).with_name("clients.py")
 

@@ -9,11 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.contenders import CONTENDERS, REPOSITORY, Server
-from tests.bench.downloads import download
-from tests.bench.plan import Plan, size_text
-from tests.bench.results import Results
-from tests.bench.usage import rested_cpu_seconds
+from benchmarks.contenders import CONTENDERS, REPOSITORY, Server
+from benchmarks.downloads import download
+from benchmarks.plan import Plan, size_text
+from benchmarks.results import Results
+from benchmarks.usage import rested_cpu_seconds
 from tests.e2e.images import OCI_LAYER, Blob, Image, make_image
 from tests.e2e.push import push_blob, push_image
 from tests.e2e.registry import Registry, docker_registry

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from tests.bench.plan import Plan
+from benchmarks.plan import Plan
 
 OURS = "docker-image-proxy"
 REGISTRY = "docker-registry"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tests.bench.arena import TAG_PATH, Arena
-from tests.bench.contenders import Server, empty_sanic
-from tests.bench.downloads import BadAnswerError
+from benchmarks.arena import TAG_PATH, Arena
+from benchmarks.contenders import Server, empty_sanic
+from benchmarks.downloads import BadAnswerError
 from tests.e2e.processes import program
 
 MANIFESTS = "warm manifests"

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.bench.arena import Arena, blob_path
-from tests.bench.contenders import CONTENDERS, Server
-from tests.bench.downloads import download, download_in_turn, dripping
-from tests.bench.plan import KIB, MIB, blob_case
-from tests.bench.results import OURS
-from tests.bench.usage import rested_cpu_seconds
+from benchmarks.arena import Arena, blob_path
+from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.downloads import download, download_in_turn, dripping
+from benchmarks.plan import KIB, MIB, blob_case
+from benchmarks.results import OURS
+from benchmarks.usage import rested_cpu_seconds
 from tests.e2e.memory import PssSampler
 from tests.e2e.processes import session_pids
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import blobs, checks, manifests, report, tables
-from tests.bench.downloads import BadAnswerError
-from tests.bench.plan import FULL, GIB, KIB, MIB, blob_case, size_text
-from tests.bench.results import NGINX, OURS, REGISTRY, Results
+from benchmarks import blobs, checks, manifests, report, tables
+from benchmarks.downloads import BadAnswerError
+from benchmarks.plan import FULL, GIB, KIB, MIB, blob_case, size_text
+from benchmarks.results import NGINX, OURS, REGISTRY, Results
 
 WRK = """\
 Running 1s test @ http://127.0.0.1:1/

@@ -1,4 +1,4 @@
-"""Measures the service beside its peers; `python -m tests.bench`, or scripts/bench, which sets everything up."""
+"""Measures the service beside its peers; `python -m benchmarks`, or scripts/bench, which sets everything up."""
 
 import argparse
 import resource
@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import report
-from tests.bench.arena import Arena, make_arena
-from tests.bench.blobs import COLD, WARM, cold_blobs, warm_blobs
-from tests.bench.checks import Bound, bounds
-from tests.bench.contenders import Server
-from tests.bench.crowds import MEMORY, SLOW, peak_memory, slow_clients
-from tests.bench.machine import Neighbours, metadata
-from tests.bench.manifests import MANIFESTS, manifests
-from tests.bench.plan import FULL, QUICK, Plan
-from tests.bench.pulls import PULLS, docker_pulls
-from tests.bench.results import Results
-from tests.bench.start_up import START, start_up
+from benchmarks import report
+from benchmarks.arena import Arena, make_arena
+from benchmarks.blobs import COLD, WARM, cold_blobs, warm_blobs
+from benchmarks.checks import Bound, bounds
+from benchmarks.contenders import Server
+from benchmarks.crowds import MEMORY, SLOW, peak_memory, slow_clients
+from benchmarks.machine import Neighbours, metadata
+from benchmarks.manifests import MANIFESTS, manifests
+from benchmarks.plan import FULL, QUICK, Plan
+from benchmarks.pulls import PULLS, docker_pulls
+from benchmarks.results import Results
+from benchmarks.start_up import START, start_up
 from tests.e2e.processes import program
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 APART = ROOT / "build" / "bench"
 NEEDED = ("docker-registry", "nginx", "wrk")
 

@@ -1,7 +1,7 @@
 """How long a server takes from its exec to its first answer."""
 
-from tests.bench.arena import Arena
-from tests.bench.contenders import CONTENDERS
+from benchmarks.arena import Arena
+from benchmarks.contenders import CONTENDERS
 
 START = "start-up"
 FIRST_ANSWER = "exec to the first 200"

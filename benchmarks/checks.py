@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.bench import blobs, crowds, manifests
-from tests.bench.plan import MIB, blob_case
-from tests.bench.results import NGINX, OURS, REGISTRY, SANIC, Results
+from benchmarks import blobs, crowds, manifests
+from benchmarks.plan import MIB, blob_case
+from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, Results
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tests.bench import blobs, crowds, manifests, pulls, start_up
-from tests.bench.results import DIRECT, OURS, PEERS, Results
+from benchmarks import blobs, crowds, manifests, pulls, start_up
+from benchmarks.results import DIRECT, OURS, PEERS, Results
 
 
 @dataclass(frozen=True)

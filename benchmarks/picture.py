@@ -11,8 +11,8 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from tests.bench.plan import Plan, blob_case
-from tests.bench.results import DIRECT, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
+from benchmarks.plan import Plan, blob_case
+from benchmarks.results import DIRECT, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
 
 _COLOURS = {OURS: "#1b6ca8", REGISTRY: "#8c8c8c", NGINX: "#b5b5b5", DIRECT: "#8c8c8c"}
 _OTHER = "#d9d9d9"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("clients.py")
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "clients.py"
 BODY = bytes(range(256)) * 4096  # 1 MiB
 AGENT = "X-Bench: yes"
 

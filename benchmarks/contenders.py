@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.nginx import configuration
-from tests.bench.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
+from benchmarks.nginx import configuration
+from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
 from tests.e2e.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.e2e.plain_http import UpstreamResponse, answers, fetch
 from tests.e2e.processes import Process, free_port, running, wait_until

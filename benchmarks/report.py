@@ -4,11 +4,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.bench.checks import Bound
-from tests.bench.contenders import WORKERS
-from tests.bench.plan import Plan, size_text
-from tests.bench.results import Results
-from tests.bench.tables import SECTIONS, section_text
+from benchmarks.checks import Bound
+from benchmarks.contenders import WORKERS
+from benchmarks.plan import Plan, size_text
+from benchmarks.results import Results
+from benchmarks.tables import SECTIONS, section_text
 
 PICTURE = "docs/benchmarks.png"
 
@@ -90,6 +90,6 @@ def _method(plan: Plan) -> str:
 def draw(python: str, data: Path, picture: Path) -> str:
     """The reason why there is no picture, or nothing. matplotlib lives in an environment of its own."""
     picture.parent.mkdir(parents=True, exist_ok=True)
-    argv = [python, "-m", "tests.bench.picture", str(data), str(picture)]
+    argv = [python, "-m", "benchmarks.picture", str(data), str(picture)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
