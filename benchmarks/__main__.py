@@ -21,7 +21,7 @@ from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.pulls import PULLS, docker_pulls
 from benchmarks.results import Results
 from benchmarks.start_up import START, start_up
-from tests.e2e.processes import program
+from tests.e2e.support.processes import program
 
 ROOT = Path(__file__).parents[1]
 APART = ROOT / "build" / "bench"

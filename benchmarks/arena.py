@@ -14,9 +14,9 @@ from benchmarks.downloads import download
 from benchmarks.plan import Plan, size_text
 from benchmarks.results import Results
 from benchmarks.usage import rested_cpu_seconds
-from tests.e2e.images import OCI_LAYER, Blob, Image, make_image
-from tests.e2e.push import push_blob, push_image
-from tests.e2e.registry import Registry, docker_registry
+from tests.e2e.support.docker_registry import Registry, docker_registry
+from tests.e2e.support.images import OCI_LAYER, Blob, Image, make_image
+from tests.e2e.support.push import push_blob, push_image
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
 TAG_PATH = f"/v2/{REPOSITORY}/manifests/1"

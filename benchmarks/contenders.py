@@ -10,10 +10,10 @@ from pathlib import Path
 
 from benchmarks.nginx import configuration
 from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
-from tests.e2e.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from tests.e2e.plain_http import UpstreamResponse, answers, fetch
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import Proxy, command, environment
+from tests.e2e.support.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from tests.e2e.support.plain_http import UpstreamResponse, answers, fetch
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.service import Proxy, command, environment
 
 WORKERS = 2
 REPOSITORY = "bench/app"

@@ -12,8 +12,8 @@ from benchmarks.downloads import download, download_in_turn, dripping
 from benchmarks.plan import KIB, MIB, blob_case
 from benchmarks.results import OURS
 from benchmarks.usage import rested_cpu_seconds
-from tests.e2e.memory import PssSampler
-from tests.e2e.processes import session_pids
+from tests.e2e.support.memory_use import PssSampler
+from tests.e2e.support.processes import session_pids
 
 MEMORY, SLOW = "peak memory", "slow clients"
 COLD, WARM = "cold", "warm"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from entrypoints.version import NAME, VERSION
-from tests.e2e.processes import program
+from tests.e2e.support.processes import program
 
 
 class Neighbours:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.arena import TAG_PATH, Arena
 from benchmarks.contenders import Server, empty_sanic
 from benchmarks.downloads import BadAnswerError
-from tests.e2e.processes import program
+from tests.e2e.support.processes import program
 
 MANIFESTS = "warm manifests"
 BY_TAG, BY_DIGEST = "by tag", "by digest"

@@ -10,7 +10,7 @@ from benchmarks.arena import Arena
 from benchmarks.contenders import REPOSITORY, Server
 from benchmarks.downloads import BadAnswerError
 from benchmarks.results import DIRECT, OURS
-from tests.e2e.docker import NOWHERE, Docker, NotReadyError, dockerd, why_no_dockerd
+from tests.e2e.support.docker import NOWHERE, Docker, NotReadyError, dockerd, why_no_dockerd
 
 PULLS = "docker pull"
 IMAGE = "the image of four layers"

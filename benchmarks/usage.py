@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from os import sysconf
 from pathlib import Path
 
-from tests.e2e.processes import session_pids
-from tests.e2e.registry import Registry
+from tests.e2e.support.docker_registry import Registry
+from tests.e2e.support.processes import session_pids
 
 TICKS = sysconf("SC_CLK_TCK")
-# As tests.e2e.registry.LINE, with the number of bytes that the upstream wrote.
+# As tests.e2e.support.docker_registry.LINE, with the number of bytes that the upstream wrote.
 _SENT = re.compile(r'"(?P<method>\S+) (?P<path>\S+) [^"]*" (?P<status>\d+) (?P<bytes>\d+) ')
 _REST = 0.25
 _PATIENCE = 120

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import clients, upstreams
-from tests.e2e import containerd as real_containerd
-from tests.e2e import docker as real_docker
-from tests.e2e.certificates import KeyPair, PrivateAuthority, make_authority, make_signer
-from tests.e2e.processes import NotReadyError, free_port, program
-from tests.e2e.proxy import Serving, serving
-from tests.e2e.registry import Registry, docker_registry
-from tests.e2e.services import Services
+from tests.e2e.support import clients, upstreams
+from tests.e2e.support import containerd as real_containerd
+from tests.e2e.support import docker as real_docker
+from tests.e2e.support.certificates import KeyPair, PrivateAuthority, make_authority, make_signer
+from tests.e2e.support.docker_registry import Registry, docker_registry
+from tests.e2e.support.kept_services import Services
+from tests.e2e.support.processes import NotReadyError, free_port, program
+from tests.e2e.support.service import Serving, serving
 
-pytest.register_assert_rewrite("tests.e2e.pulls")
+pytest.register_assert_rewrite("tests.e2e.support.pull_checks")
 
 _SHOWN = 16 * 1024
 """Bytes of each log."""

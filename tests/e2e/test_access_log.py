@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.e2e.proxy import Serving
-from tests.e2e.upstreams import ACCOUNTS, PRIVATE, Content, TokenUpstream, account_entry, basic
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import ACCOUNTS, PRIVATE, Content, TokenUpstream, account_entry, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 

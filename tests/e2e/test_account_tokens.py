@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.plain_http import send
-from tests.e2e.processes import wait_until
-from tests.e2e.proxy import SECRET, Proxy, Serving
-from tests.e2e.upstreams import PRIVATE, PUBLIC, LoggedUpstream, TokenUpstream
+from tests.e2e.support.plain_http import send
+from tests.e2e.support.processes import wait_until
+from tests.e2e.support.service import SECRET, Proxy, Serving
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, LoggedUpstream, TokenUpstream
 from tests.fakes.htpasswd import lines_of, write
 
 pytestmark = pytest.mark.real("docker-registry")

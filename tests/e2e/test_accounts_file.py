@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.plain_http import UpstreamResponse, send
-from tests.e2e.processes import program, wait_until
-from tests.e2e.proxy import SECRET, Proxy, serving
-from tests.e2e.upstreams import PRIVATE, LoggedUpstream, account_entry, basic
+from tests.e2e.support.plain_http import UpstreamResponse, send
+from tests.e2e.support.processes import program, wait_until
+from tests.e2e.support.service import SECRET, Proxy, serving
+from tests.e2e.support.upstreams import PRIVATE, LoggedUpstream, account_entry, basic
 from tests.fakes.htpasswd import hashed, write
 
 pytestmark = pytest.mark.real("docker-registry")

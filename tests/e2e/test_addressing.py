@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.e2e.clients import Buildah, Podman, Skopeo
-from tests.e2e.containerd import Containerd
-from tests.e2e.pages import block
-from tests.e2e.proxy import Serving
-from tests.e2e.registry import Registry
-from tests.e2e.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
+from tests.e2e.support.clients import Buildah, Podman, Skopeo
+from tests.e2e.support.containerd import Containerd
+from tests.e2e.support.docker_registry import Registry
+from tests.e2e.support.documented_configurations import block
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
 
 WITH_ALICE = {"ACCOUNTS": account_entry("alice")}
 # Settings of its own make it a service with a cache of its own: other tests look at what their first pull fetched.

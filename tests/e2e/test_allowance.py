@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import Cached, cached, faulty_upstream, settle
-from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import UpstreamResponse, send
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import Cached, cached, faulty_upstream, settle
+from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.plain_http import UpstreamResponse, send
+from tests.e2e.support.service import Serving
 
 pytestmark = pytest.mark.real()
 

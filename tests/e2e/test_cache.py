@@ -10,13 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import KIB, MIB, NAME, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull, settle
-from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.drain import Drain
-from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import answers, connect, fetch, send
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import Serving, command, environment
+from tests.e2e.support.cached_mirror import (
+    KIB,
+    MIB,
+    NAME,
+    Cached,
+    FaultyUpstream,
+    Made,
+    cached,
+    faulty_upstream,
+    pull,
+    settle,
+)
+from tests.e2e.support.certificates import PrivateAuthority
+from tests.e2e.support.draining_clients import Drain
+from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.plain_http import answers, connect, fetch, send
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.service import Serving, command, environment
 
 pytestmark = pytest.mark.real()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull, pull_over
-from tests.e2e.processes import free_port, wait_until
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull, pull_over
+from tests.e2e.support.processes import free_port, wait_until
+from tests.e2e.support.service import Serving
 
 pytestmark = pytest.mark.real()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, Cached, cached, faulty_upstream, pull
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import MIB, Cached, cached, faulty_upstream, pull
+from tests.e2e.support.service import Serving
 
 pytestmark = pytest.mark.real()
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import KIB, CacheFolder, settle
-from tests.e2e.drain import Drain
-from tests.e2e.images import OCI_MANIFEST, Blob, Image
-from tests.e2e.plain_http import UpstreamResponse, send
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import Proxy, Serving
-from tests.e2e.registry import Request
-from tests.e2e.upstreams import BOBS, HERE, PRIVATE, PUBLIC, Content, LoggedUpstream, basic
+from tests.e2e.support.cached_mirror import KIB, CacheFolder, settle
+from tests.e2e.support.docker_registry import Request
+from tests.e2e.support.draining_clients import Drain
+from tests.e2e.support.images import OCI_MANIFEST, Blob, Image
+from tests.e2e.support.plain_http import UpstreamResponse, send
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.service import Proxy, Serving
+from tests.e2e.support.upstreams import BOBS, PRIVATE, PUBLIC, SERVERS, Content, LoggedUpstream, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 
@@ -147,7 +147,7 @@ def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[s
     """The address of the upstream behind a gate, and the file that opens it for more bytes than that."""
     port, opened = free_port(), folder / "gate-is-open"
     behind = upstream.url.rpartition(":")[2]
-    argv = [sys.executable, str(HERE / "gate.py"), str(port), behind, str(size), str(opened)]
+    argv = [sys.executable, str(SERVERS / "holding_relay.py"), str(port), behind, str(size), str(opened)]
     process = Process(argv, folder / "gate.log")
     with running(process, lambda: b"listening" in process.log.read_bytes()):
         yield f"http://127.0.0.1:{port}", opened

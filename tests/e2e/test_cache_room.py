@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, Cached, FaultyUpstream, cached, faulty_upstream
-from tests.e2e.processes import wait_until
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.support.processes import wait_until
+from tests.e2e.support.service import Serving
 
 pytestmark = pytest.mark.real()
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstream, settle
-from tests.e2e.certificates import KeyPair
-from tests.e2e.docker import Docker
-from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import UpstreamResponse
-from tests.e2e.proxy import SECRET, Proxy, Serving
-from tests.e2e.pulls import pull_whole
-from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, basic, token_upstream
+from tests.e2e.support.cached_mirror import NAME, Cached, FaultyUpstream, cached, faulty_upstream, settle
+from tests.e2e.support.certificates import KeyPair
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.plain_http import UpstreamResponse
+from tests.e2e.support.pull_checks import pull_whole
+from tests.e2e.support.service import SECRET, Proxy, Serving
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, Content, basic, token_upstream
 
 pytestmark = pytest.mark.real("docker-registry")
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import KIB, MIB, Cached, CacheFolder, FaultyUpstream, Made, cached, faulty_upstream
-from tests.e2e.docker import run
-from tests.e2e.images import OCI_MANIFEST, make_image
-from tests.e2e.plain_http import send
-from tests.e2e.processes import wait_until
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import KIB, MIB, Cached, CacheFolder, FaultyUpstream, Made, cached, faulty_upstream
+from tests.e2e.support.docker import run
+from tests.e2e.support.images import OCI_MANIFEST, make_image
+from tests.e2e.support.plain_http import send
+from tests.e2e.support.processes import wait_until
+from tests.e2e.support.service import Serving
 
 pytestmark = pytest.mark.real()
 

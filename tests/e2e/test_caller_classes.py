@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.cached import Cached, FaultyUpstream, cached, faulty_upstream, settle
-from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import Cached, FaultyUpstream, cached, faulty_upstream, settle
+from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.service import Serving
 
 ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 OWNER = "Bearer the-owners-token"

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from tests.e2e.clients import Podman, Skopeo, curl
-from tests.e2e.docker import Docker
-from tests.e2e.plain_http import fetch
-from tests.e2e.proxy import Serving
-from tests.e2e.pulls import assert_all_fetched, pull_whole
-from tests.e2e.registry import Registry
-from tests.e2e.upstreams import (
+from tests.e2e.support.clients import Podman, Skopeo, curl
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Registry
+from tests.e2e.support.plain_http import fetch
+from tests.e2e.support.pull_checks import assert_all_fetched, pull_whole
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import (
     ACCOUNTS,
     MULTI,
     PRIVATE,

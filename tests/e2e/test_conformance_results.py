@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conformance import SUITES, compare, read_report
+from tests.e2e.support.conformance import SUITES, compare, read_report
 
 HEAD = '<testsuites><testsuite name="suite">'
 END = "</testsuite></testsuites>"

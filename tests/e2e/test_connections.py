@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.images import Blob
-from tests.e2e.plain_http import answers
-from tests.e2e.processes import Process, cpu_seconds, free_port, running, session_pids, wait_until
-from tests.e2e.proxy import Proxy, Serving, command, environment
-from tests.e2e.push import push_blob
-from tests.e2e.raw import raw, several, still_open
-from tests.e2e.registry import Registry, docker_registry
-from tests.e2e.upstreams import PUBLIC
+from tests.e2e.support.certificates import PrivateAuthority
+from tests.e2e.support.docker_registry import Registry, docker_registry
+from tests.e2e.support.images import Blob
+from tests.e2e.support.plain_http import answers
+from tests.e2e.support.processes import Process, cpu_seconds, free_port, running, session_pids, wait_until
+from tests.e2e.support.push import push_blob
+from tests.e2e.support.raw_connections import raw, several, still_open
+from tests.e2e.support.service import Proxy, Serving, command, environment
+from tests.e2e.support.upstreams import PUBLIC
 
 NOWHERE = {"UPSTREAM_REGISTRY": "http://127.0.0.1:9", "ready": "/livez"}
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"

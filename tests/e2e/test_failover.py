@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import KIB, MIB, Cached, CacheFolder, FaultyUpstream, cached, faulty_upstream
-from tests.e2e.docker import Docker
-from tests.e2e.plain_http import fetch
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import Serving
-from tests.e2e.pulls import assert_all_fetched, pull_whole
-from tests.e2e.registry import Registry, docker_registry
-from tests.e2e.upstreams import HERE, PRIVATE, PUBLIC, Content
+from tests.e2e.support.cached_mirror import KIB, MIB, Cached, CacheFolder, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Registry, docker_registry
+from tests.e2e.support.plain_http import fetch
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.pull_checks import assert_all_fetched, pull_whole
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, SERVERS, Content
 
 pytestmark = pytest.mark.real()
 
@@ -41,7 +41,14 @@ class Mortal:
 def mortal_registry(folder: Path, content: Content, size: int) -> Iterator[Mortal]:
     port = free_port()
     with docker_registry(folder, content.folder, "mortal") as registry:
-        argv = [sys.executable, str(HERE / "gate.py"), str(port), str(registry.port), str(size), str(folder / "never")]
+        argv = [
+            sys.executable,
+            str(SERVERS / "holding_relay.py"),
+            str(port),
+            str(registry.port),
+            str(size),
+            str(folder / "never"),
+        ]
         gate = Process(argv, folder / "gate.log")
         with running(gate, lambda: b"listening" in gate.log.read_bytes()):
             yield Mortal(registry, gate, f"http://127.0.0.1:{port}")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.proxy import Proxy, Serving
-from tests.e2e.raw import PATIENCE, raw
+from tests.e2e.support.raw_connections import PATIENCE, raw
+from tests.e2e.support.service import Proxy, Serving
 
 HOST = b"Host: a\r\n"
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"

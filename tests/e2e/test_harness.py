@@ -4,14 +4,14 @@ import ssl
 
 import pytest
 
-from tests.e2e import upstreams
-from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.docker import Docker
-from tests.e2e.images import digest_of
-from tests.e2e.plain_http import fetch
-from tests.e2e.registry import Registry
-from tests.e2e.services import Services
-from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, TokenUpstream, basic
+from tests.e2e.support import upstreams
+from tests.e2e.support.certificates import PrivateAuthority
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Registry
+from tests.e2e.support.images import digest_of
+from tests.e2e.support.kept_services import Services
+from tests.e2e.support.plain_http import fetch
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, Content, TokenUpstream, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.docker import run
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import command, environment
+from tests.e2e.support.docker import run
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.service import command, environment
 
 
 def has_ipv6() -> bool:

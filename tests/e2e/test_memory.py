@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.drain import Drain
-from tests.e2e.memory import PssSampler
-from tests.e2e.proxy import Serving
-from tests.e2e.upstreams import LoggedUpstream, blob_server
+from tests.e2e.support.draining_clients import Drain
+from tests.e2e.support.memory_use import PssSampler
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import LoggedUpstream, blob_server
 
 GIB = 1 << 30
 MIB = 1 << 20

@@ -9,11 +9,11 @@ from threading import Barrier
 
 import pytest
 
-from tests.e2e.cached import NAME, Cached, FaultyUpstream, cached, faulty_upstream
-from tests.e2e.images import MANIFEST_TYPES, Image, make_image
-from tests.e2e.plain_http import UpstreamResponse, connect, send
-from tests.e2e.processes import program
-from tests.e2e.proxy import Proxy, Serving
+from tests.e2e.support.cached_mirror import NAME, Cached, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.plain_http import UpstreamResponse, connect, send
+from tests.e2e.support.processes import program
+from tests.e2e.support.service import Proxy, Serving
 
 CLIENTS = 50
 PAGE = "<!DOCTYPE html><html><body>Please log in to this network</body></html>"

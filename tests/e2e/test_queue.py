@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import NAME, faulty_upstream
-from tests.e2e.images import MANIFEST_TYPES, make_image
-from tests.e2e.proxy import Serving
+from tests.e2e.support.cached_mirror import NAME, faulty_upstream
+from tests.e2e.support.images import MANIFEST_TYPES, make_image
+from tests.e2e.support.service import Serving
 
 REQUESTS, RATE = 400, 20
 WHOLE_QUEUE = REQUESTS / RATE

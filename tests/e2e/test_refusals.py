@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e import forgeries
-from tests.e2e.plain_http import UpstreamResponse, send
-from tests.e2e.proxy import SECRET, Proxy, serving
-from tests.e2e.upstreams import PRIVATE, PUBLIC, Content, LoggedUpstream, TokenUpstream, account_entry, basic
+from tests.e2e.support import forged_tokens
+from tests.e2e.support.plain_http import UpstreamResponse, send
+from tests.e2e.support.service import SECRET, Proxy, serving
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, Content, LoggedUpstream, TokenUpstream, account_entry, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 
@@ -83,12 +83,12 @@ class House:
         elsewhere = self.tokens[f"repository:{PUBLIC}:pull"]
         half, tilde, upstreams = ours.partition("~")
         found = {
-            "an expired token": forgeries.expired(ours),
-            "another key": forgeries.resigned(ours, secret="x" * len(SECRET)),
-            "no signature": forgeries.unsigned(ours),
-            "altered claims": forgeries.altered(elsewhere, ours),
-            "a stranger's signature": forgeries.strangers(ours),
-            "another issuer": forgeries.resigned(ours, iss="another-proxy"),
+            "an expired token": forged_tokens.expired(ours),
+            "another key": forged_tokens.resigned(ours, secret="x" * len(SECRET)),
+            "no signature": forged_tokens.unsigned(ours),
+            "altered claims": forged_tokens.altered(elsewhere, ours),
+            "a stranger's signature": forged_tokens.strangers(ours),
+            "another issuer": forged_tokens.resigned(ours, iss="another-proxy"),
             "another scope": other,
             "another repository": elsewhere,
             "an account since removed, its token": self.removed[scope],
@@ -191,8 +191,8 @@ def test_a_token_for_another_repository_is_told_so(locked: House) -> None:
 
 @WITH_TOKENS
 def test_a_token_signed_anew_with_our_secret_passes(locked: House) -> None:
-    """The forgeries above are refused for what they forge, not for how they are made."""
-    copy = forgeries.resigned(locked.tokens[PULL])
+    """The forged_tokens above are refused for what they forge, not for how they are made."""
+    copy = forged_tokens.resigned(locked.tokens[PULL])
     assert locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {copy}").status == 200
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.e2e.plain_http import UpstreamResponse
-from tests.e2e.proxy import Proxy, Serving
-from tests.e2e.upstreams import PRIVATE, PUBLIC, basic
+from tests.e2e.support.plain_http import UpstreamResponse
+from tests.e2e.support.service import Proxy, Serving
+from tests.e2e.support.upstreams import PRIVATE, PUBLIC, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 

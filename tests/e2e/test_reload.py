@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, Cached, FaultyUpstream, cached, faulty_upstream
-from tests.e2e.plain_http import answers, send
-from tests.e2e.processes import Process, free_port, port_open, session_pids, wait_until
-from tests.e2e.proxy import Proxy, Serving, command, environment
-from tests.e2e.upstreams import basic
+from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, cached, faulty_upstream
+from tests.e2e.support.plain_http import answers, send
+from tests.e2e.support.processes import Process, free_port, port_open, session_pids, wait_until
+from tests.e2e.support.service import Proxy, Serving, command, environment
+from tests.e2e.support.upstreams import basic
 
 ALICE, BOB, CAROL = (basic(name, f"{name}-pass") for name in ("alice", "bob", "carol"))
 SCOPE = "repository:e2e/cached:pull"

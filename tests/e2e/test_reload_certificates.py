@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import KeyPair, make_authority
-from tests.e2e.plain_http import answers, connect, send
-from tests.e2e.processes import Process, free_port, wait_until
-from tests.e2e.proxy import Proxy, command, environment
+from tests.e2e.support.certificates import KeyPair, make_authority
+from tests.e2e.support.plain_http import answers, connect, send
+from tests.e2e.support.processes import Process, free_port, wait_until
+from tests.e2e.support.service import Proxy, command, environment
 
 
 @dataclass

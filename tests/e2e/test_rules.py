@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.clients import Skopeo
-from tests.e2e.docker import Docker
-from tests.e2e.proxy import Proxy, Serving, serving
-from tests.e2e.registry import Registry
-from tests.e2e.upstreams import ACCOUNTS, BOBS, PRIVATE, PUBLIC, SINGLE, Content, account_entry, basic
+from tests.e2e.support.clients import Skopeo
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Registry
+from tests.e2e.support.service import Proxy, Serving, serving
+from tests.e2e.support.upstreams import ACCOUNTS, BOBS, PRIVATE, PUBLIC, SINGLE, Content, account_entry, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 ANY = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"

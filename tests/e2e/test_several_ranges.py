@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, FaultyUpstream, Made, faulty_upstream
-from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.plain_http import UpstreamResponse, answers, connect, fetch, send
-from tests.e2e.processes import Process, free_port, program, running
-from tests.e2e.proxy import Serving, command, environment
+from tests.e2e.support.cached_mirror import MIB, FaultyUpstream, Made, faulty_upstream
+from tests.e2e.support.certificates import PrivateAuthority
+from tests.e2e.support.plain_http import UpstreamResponse, answers, connect, fetch, send
+from tests.e2e.support.processes import Process, free_port, program, running
+from tests.e2e.support.service import Serving, command, environment
 
 SIZE = 4 * MIB
 SPANS = [(3 * MIB, 3 * MIB + 100_000), (0, 10), (20, 30), (MIB, MIB + 200_000), (SIZE - 5, SIZE)]

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import KeyPair, PrivateAuthority
-from tests.e2e.clients import Podman, Skopeo
-from tests.e2e.containerd import Containerd
-from tests.e2e.docker import Docker
-from tests.e2e.house import CORP, HUB, OWN_HOST, QUAY, Registries, registries
-from tests.e2e.images import Image
-from tests.e2e.pages import block
-from tests.e2e.plain_http import fetch
-from tests.e2e.proxy import Proxy, Serving, serving
-from tests.e2e.upstreams import ACCOUNTS, PRIVATE, PUBLIC, SINGLE, basic
+from tests.e2e.support.certificates import KeyPair, PrivateAuthority
+from tests.e2e.support.clients import Podman, Skopeo
+from tests.e2e.support.containerd import Containerd
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.documented_configurations import block
+from tests.e2e.support.images import Image
+from tests.e2e.support.plain_http import fetch
+from tests.e2e.support.service import Proxy, Serving, serving
+from tests.e2e.support.three_registries import CORP, HUB, OWN_HOST, QUAY, Registries, registries
+from tests.e2e.support.upstreams import ACCOUNTS, PRIVATE, PUBLIC, SINGLE, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 ALL = (HUB, QUAY, CORP)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, NAME, CacheFolder, FaultyUpstream, Made, faulty_upstream, pull
-from tests.e2e.processes import wait_until
-from tests.e2e.proxy import Proxy, Serving
+from tests.e2e.support.cached_mirror import MIB, NAME, CacheFolder, FaultyUpstream, Made, faulty_upstream, pull
+from tests.e2e.support.processes import wait_until
+from tests.e2e.support.service import Proxy, Serving
 
 pytestmark = pytest.mark.real()
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.e2e.docker import Ran, run
-from tests.e2e.processes import free_port
-from tests.e2e.proxy import command, environment
-from tests.e2e.upstreams import ACCOUNTS, TokenUpstream, account_entry
+from tests.e2e.support.docker import Ran, run
+from tests.e2e.support.processes import free_port
+from tests.e2e.support.service import command, environment
+from tests.e2e.support.upstreams import ACCOUNTS, TokenUpstream, account_entry
 
 NOWHERE = {"UPSTREAM_REGISTRY": "http://127.0.0.1:9"}
 ALICE = account_entry("alice")

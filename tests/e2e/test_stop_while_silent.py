@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import FaultyUpstream, faulty_upstream
-from tests.e2e.processes import Process, free_port, port_open, running, session_pids, wait_until
-from tests.e2e.proxy import Serving, command, environment
-from tests.e2e.upstreams import basic
+from tests.e2e.support.cached_mirror import FaultyUpstream, faulty_upstream
+from tests.e2e.support.processes import Process, free_port, port_open, running, session_pids, wait_until
+from tests.e2e.support.service import Serving, command, environment
+from tests.e2e.support.upstreams import basic
 
 SILENT = {"silent": True}
 BLOB, OTHER_BLOB = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"

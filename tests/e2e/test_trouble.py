@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.images import Blob, digest_of
-from tests.e2e.plain_http import fetch, send
-from tests.e2e.processes import Process, free_port, port_open, session_pids, wait_until
-from tests.e2e.proxy import Serving, command, environment
-from tests.e2e.push import push_blob
-from tests.e2e.registry import Registry, docker_registry
-from tests.e2e.upstreams import PUBLIC, Content
+from tests.e2e.support.docker_registry import Registry, docker_registry
+from tests.e2e.support.images import Blob, digest_of
+from tests.e2e.support.plain_http import fetch, send
+from tests.e2e.support.processes import Process, free_port, port_open, session_pids, wait_until
+from tests.e2e.support.push import push_blob
+from tests.e2e.support.service import Serving, command, environment
+from tests.e2e.support.upstreams import PUBLIC, Content
 
 pytestmark = pytest.mark.real("docker-registry")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.e2e.docker import Docker
-from tests.e2e.proxy import Serving
-from tests.e2e.pulls import assert_all_fetched, pull_whole, users
-from tests.e2e.upstreams import (
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.pull_checks import assert_all_fetched, pull_whole, users
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import (
     ACCOUNTS,
     PRIVATE,
     PUBLIC,

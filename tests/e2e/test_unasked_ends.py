@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cached import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream
-from tests.e2e.plain_http import connect
-from tests.e2e.processes import Process, free_port, port_open, session_pids, wait_until
-from tests.e2e.proxy import Proxy, Serving, command, environment
+from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream
+from tests.e2e.support.plain_http import connect
+from tests.e2e.support.processes import Process, free_port, port_open, session_pids, wait_until
+from tests.e2e.support.service import Proxy, Serving, command, environment
 
 PATIENCE = 30.0
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.certificates import PrivateAuthority
-from tests.e2e.docker import Docker
-from tests.e2e.images import digest_of
-from tests.e2e.proxy import Serving
-from tests.e2e.pulls import assert_all_fetched, pull_whole
-from tests.e2e.registry import Registry, htpasswd_auth
-from tests.e2e.upstreams import (
+from tests.e2e.support.certificates import PrivateAuthority
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Registry, htpasswd_auth
+from tests.e2e.support.images import digest_of
+from tests.e2e.support.pull_checks import assert_all_fetched, pull_whole
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import (
     ACCOUNTS,
     PRIVATE,
     PUBLIC,

@@ -7,7 +7,7 @@ import pytest
 
 from entrypoints.server.certificates import Certificates, read_certificate
 from entrypoints.settings import Settings, SettingsError
-from tests.e2e.certificates import KeyPair, make_authority, make_signer
+from tests.e2e.support.certificates import KeyPair, make_authority, make_signer
 from tests.fakes.parts import settings_of
 
 

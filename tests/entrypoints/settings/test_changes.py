@@ -8,7 +8,7 @@ import pytest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.changes import Change, change_of
 from entrypoints.settings.sources import build_settings
-from tests.e2e.certificates import make_authority
+from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.service import basic
 from tests.fakes.parts import SECRET, settings_of
 

@@ -13,7 +13,7 @@ from domain.trust import UpstreamIdentity
 from entrypoints.settings import Settings
 from entrypoints.settings.sources import KNOWN_NAMES
 from entrypoints.settings.values import CacheSize
-from tests.e2e.certificates import make_authority
+from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.environment import ANN, Load, refusal
 from tests.fakes.parts import settings_of
 

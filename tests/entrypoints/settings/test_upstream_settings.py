@@ -10,7 +10,7 @@ from domain.upstreams import Origin
 from entrypoints.wiring.container import open_container
 from entrypoints.wiring.upstreams import open_upstreams
 from tests.adapters.upstream.line import in_loop
-from tests.e2e.certificates import make_authority
+from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.environment import Load, refusal
 from tests.fakes.parts import settings_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from tests.e2e.certificates import make_authority
+from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.http.conftest import FileService, Part, ServeFiles
 from tests.entrypoints.service import Wire, until
 

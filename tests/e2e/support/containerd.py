@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.docker import NO_INTERNET, Ran, run
-from tests.e2e.processes import SEARCH_PATH, Process, running
+from tests.e2e.support.docker import NO_INTERNET, Ran, run
+from tests.e2e.support.processes import SEARCH_PATH, Process, running
 
 
 @dataclass(frozen=True)

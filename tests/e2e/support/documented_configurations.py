@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_PAGES = Path(__file__).parents[2] / "docs" / "guides" / "clients"
+_PAGES = Path(__file__).parents[3] / "docs" / "guides" / "clients"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.certificates import KeyPair, PrivateAuthority
-from tests.e2e.images import Image, Index, make_image, make_index
-from tests.e2e.plain_http import answers, fetch
-from tests.e2e.processes import Process, free_port, running
-from tests.e2e.push import push_image
-from tests.e2e.registry import Registry, Request, docker_registry, htpasswd_auth, token_auth
+from tests.e2e.support.certificates import KeyPair, PrivateAuthority
+from tests.e2e.support.docker_registry import Registry, Request, docker_registry, htpasswd_auth, token_auth
+from tests.e2e.support.images import Image, Index, make_image, make_index
+from tests.e2e.support.plain_http import answers, fetch
+from tests.e2e.support.processes import Process, free_port, running
+from tests.e2e.support.push import push_image
 
-HERE = Path(__file__).parent
+SERVERS = Path(__file__).with_name("servers")
 ACCOUNTS = {"alice": "alice-pass", "bob": "bob-pass"}
 SERVICE = "e2e-upstream"
 LIFETIME = 600  # seconds that the upstream's own tokens live
@@ -117,7 +117,7 @@ def token_upstream(folder: Path, content: Content, signer: KeyPair) -> Iterator[
     }  # fmt: skip
     file = folder / "token-server.json"
     file.write_text(json.dumps(settings))
-    server = Process([sys.executable, str(HERE / "token_server.py"), str(file)], folder / "token-server.log")
+    server = Process([sys.executable, str(SERVERS / "token_server.py"), str(file)], folder / "token-server.log")
     realm = f"http://127.0.0.1:{port}/token"
     auth = token_auth(realm, SERVICE, settings["issuer"], signer)
     with (
@@ -165,7 +165,7 @@ class LoggedUpstream:
 @contextmanager
 def spied(folder: Path, upstream: Registry | TokenUpstream) -> Iterator[LoggedUpstream]:
     port = free_port()
-    argv = [sys.executable, str(HERE / "spy.py"), str(port), str(upstream.port)]
+    argv = [sys.executable, str(SERVERS / "logging_relay.py"), str(port), str(upstream.port)]
     realm_host = upstream.realm_host if isinstance(upstream, TokenUpstream) else ""
     process = Process(argv, folder / f"spy-{port}.log")
     url = f"http://127.0.0.1:{port}"
@@ -176,7 +176,7 @@ def spied(folder: Path, upstream: Registry | TokenUpstream) -> Iterator[LoggedUp
 @contextmanager
 def blob_server(folder: Path, files: Path) -> Iterator[LoggedUpstream]:
     port = free_port()
-    argv = [sys.executable, str(HERE / "blob_server.py"), str(port), str(files)]
+    argv = [sys.executable, str(SERVERS / "blob_server.py"), str(port), str(files)]
     process = Process(argv, folder / f"blobs-{port}.log")
     url = f"http://127.0.0.1:{port}"
     with running(process, lambda: answers(f"{url}/v2/")):

@@ -25,9 +25,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from tests.e2e.processes import program
-from tests.e2e.proxy import serving
-from tests.e2e.registry import docker_registry
+from tests.e2e.support.docker_registry import docker_registry
+from tests.e2e.support.processes import program
+from tests.e2e.support.service import serving
 
 MODULE = "github.com/opencontainers/distribution-spec/conformance"
 _HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})

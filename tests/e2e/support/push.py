@@ -2,8 +2,8 @@
 
 import json
 
-from tests.e2e.images import Blob, Image, Index
-from tests.e2e.plain_http import fetch
+from tests.e2e.support.images import Blob, Image, Index
+from tests.e2e.support.plain_http import fetch
 
 
 def push_image(registry: str, name: str, tag: str, image: Image | Index) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.processes import SEARCH_PATH, NotReadyError, Process, program, running
+from tests.e2e.support.processes import SEARCH_PATH, NotReadyError, Process, program, running
 
 HUB = "https://index.docker.io/v1/"
 

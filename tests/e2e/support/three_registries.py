@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.certificates import KeyPair, PrivateAuthority
-from tests.e2e.registry import Registry, docker_registry, htpasswd_auth
-from tests.e2e.upstreams import ACCOUNTS, Content, TokenUpstream, make_content, token_upstream
+from tests.e2e.support.certificates import KeyPair, PrivateAuthority
+from tests.e2e.support.docker_registry import Registry, docker_registry, htpasswd_auth
+from tests.e2e.support.upstreams import ACCOUNTS, Content, TokenUpstream, make_content, token_upstream
 
 HUB, QUAY, CORP = "docker.io", "quay.io", "registry.corp.test:5000"
 OWN_HOST = "localhost"

@@ -1,4 +1,4 @@
-"""A front of a registry: `spy.py PORT BACKEND_PORT`, a program of its own with one log line a request.
+"""A front of a registry: `logging_relay.py PORT BACKEND_PORT`, a program of its own with one log line a request.
 
 It forwards each request as it came and notes what docker-registry does not log: how Authorization came, and
 whose it was. It also answers referrers, which docker-registry 2.8 has not, and to anybody: the worst upstream

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.images import Image
-from tests.e2e.plain_http import answers, connect, fetch, send
-from tests.e2e.processes import Process, free_port, running, wait_until
-from tests.e2e.proxy import Proxy, Serving
-from tests.e2e.upstreams import HERE, LoggedUpstream
+from tests.e2e.support.images import Image
+from tests.e2e.support.plain_http import answers, connect, fetch, send
+from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.service import Proxy, Serving
+from tests.e2e.support.upstreams import SERVERS, LoggedUpstream
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -107,7 +107,7 @@ def faulty_upstream(
     port = port or free_port()
     files.mkdir(exist_ok=True)
     number = len(list(folder.glob("faulty-*.log")))
-    argv = [sys.executable, str(HERE / program), str(port), str(files), *words]
+    argv = [sys.executable, str(SERVERS / program), str(port), str(files), *words]
     process = Process(argv, folder / f"faulty-{number}.log")
     url = f"http://127.0.0.1:{port}"
     with running(process, lambda: answers(f"{url}/control")):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.certificates import KeyPair
-from tests.e2e.plain_http import answers
-from tests.e2e.processes import Process, free_port, running
+from tests.e2e.support.certificates import KeyPair
+from tests.e2e.support.plain_http import answers
+from tests.e2e.support.processes import Process, free_port, running
 
 # docker-registry's access log; its structured one says nothing about what it refused.
 LINE = re.compile(r'\S+ - \S+ \[.*?\] "(?P<method>\S+) (?P<path>\S+) .*?" (?P<status>\d+) \S+ ".*?" "(?P<agent>.*)"')

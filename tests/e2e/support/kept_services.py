@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
-from tests.e2e.proxy import Proxy, serving
+from tests.e2e.support.service import Proxy, serving
 
 Settings = tuple[tuple[str, str], ...]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tests.e2e.docker import Docker
-from tests.e2e.images import Image
-from tests.e2e.registry import Request
-from tests.e2e.upstreams import Content
+from tests.e2e.support.docker import Docker
+from tests.e2e.support.docker_registry import Request
+from tests.e2e.support.images import Image
+from tests.e2e.support.upstreams import Content
 
 
 def mirror_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from tests.e2e.proxy import SECRET
+from tests.e2e.support.service import SECRET
 
 
 def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

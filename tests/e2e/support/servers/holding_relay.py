@@ -1,4 +1,4 @@
-"""A gate before any server: `gate.py PORT BACKEND_PORT BYTES FILE`, a program of its own.
+"""A gate before any server: `holding_relay.py PORT BACKEND_PORT BYTES FILE`, a program of its own.
 
 It relays TCP as it comes, but of each answer no more than so many bytes until the file is there. So a test stands
 in the middle of a transfer for as long as it likes, and knows it.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.docker import Ran, run
-from tests.e2e.images import digest_of
-from tests.e2e.processes import SEARCH_PATH
+from tests.e2e.support.docker import Ran, run
+from tests.e2e.support.images import digest_of
+from tests.e2e.support.processes import SEARCH_PATH
 
 
 def _environment(home: Path) -> dict[str, str]:

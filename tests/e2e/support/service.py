@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.e2e.plain_http import UpstreamResponse, answers, connect, fetch
-from tests.e2e.processes import Process, free_port, program, running, session_pids, wait_until
-from tests.e2e.upstreams import basic
+from tests.e2e.support.plain_http import UpstreamResponse, answers, connect, fetch
+from tests.e2e.support.processes import Process, free_port, program, running, session_pids, wait_until
+from tests.e2e.support.upstreams import basic
 
 SECRET = "e2e-secret-of-forty-characters-and-more-x"
 SCRIPT = Path(sys.executable).with_name("docker-image-proxy")

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from tests.e2e.processes import session_pids
+from tests.e2e.support.processes import session_pids
 
 
 def pss_bytes(leader: int) -> int:
