@@ -203,59 +203,47 @@ class Sharing:
         return lease
 
 
-def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together() -> None:
+async def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together() -> None:
     sharing = Sharing()
 
-    async def act() -> None:
-        leases = [await sharing.lease(UPSTREAM) for _ in range(5)]
-        with pytest.raises(StorageFull):
-            await sharing.lease(UPSTREAM)
-        # The other upstream has its own share, up to what all may have together.
-        leases += [await sharing.lease(OTHER) for _ in range(2)]
-        with pytest.raises(StorageFull):
-            await sharing.lease(OTHER)
-        for lease in leases:
-            await lease.release(keep=False)
-            lease.partial_blob.file.close()
-
-    asyncio.run(act())
+    leases = [await sharing.lease(UPSTREAM) for _ in range(5)]
+    with pytest.raises(StorageFull):
+        await sharing.lease(UPSTREAM)
+    # The other upstream has its own share, up to what all may have together.
+    leases += [await sharing.lease(OTHER) for _ in range(2)]
+    with pytest.raises(StorageFull):
+        await sharing.lease(OTHER)
+    for lease in leases:
+        await lease.release(keep=False)
+        lease.partial_blob.file.close()
 
 
-def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> None:
+async def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> None:
     sharing = Sharing()
 
-    async def act() -> None:
-        for _ in range(8):
-            lease = await sharing.lease(UPSTREAM)
-            await lease.release(keep=True)
-            lease.partial_blob.file.close()
-
-    asyncio.run(act())
+    for _ in range(8):
+        lease = await sharing.lease(UPSTREAM)
+        await lease.release(keep=True)
+        lease.partial_blob.file.close()
 
 
-def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
+async def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
     sharing = Sharing()
 
-    async def act() -> None:
-        await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
-        with pytest.raises(StorageFull):
-            await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
-        sharing.eviction.promise(UPSTREAM, Digest.of(b"a"), 0)
+    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
+    with pytest.raises(StorageFull):
         await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
+    sharing.eviction.promise(UPSTREAM, Digest.of(b"a"), 0)
+    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
 
-    asyncio.run(act())
 
-
-def test_a_body_of_unknown_length_arrives_only_while_drafts_take_a_quarter() -> None:
+async def test_a_body_of_unknown_length_arrives_only_while_drafts_take_a_quarter() -> None:
     sharing = Sharing()
 
-    async def act() -> None:
-        await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 200, None)
-        with pytest.raises(StorageFull):
-            await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, None)
-        await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, 100)
-
-    asyncio.run(act())
+    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 200, None)
+    with pytest.raises(StorageFull):
+        await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, None)
+    await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, 100)
 
 
 def test_a_blob_below_its_share_is_kept() -> None:

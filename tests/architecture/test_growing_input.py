@@ -171,6 +171,7 @@ def test_a_header_is_read_in_time_in_proportion_to_its_length(reader: str) -> No
     assert [(unit, end) for unit, end in product(UNITS, ENDS) if is_slow(READERS[reader], unit, end)] == []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pattern", [r'rel="(?:[^"]*\s)?next(?:\s[^"]*)?"', r"[0-9]*x", r"^(?:a|,|a,)*$"])
 def test_a_slow_pattern_would_be_found(pattern: str) -> None:
     """The first one once read the Link header; the last one takes exponential time, of which a little is enough."""

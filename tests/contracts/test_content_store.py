@@ -1,6 +1,5 @@
 """What every ContentStore does."""
 
-import asyncio
 import os
 from collections import deque
 from pathlib import Path
@@ -40,18 +39,15 @@ async def test_what_is_not_there_is_not_found(one: Worker, other: Worker) -> Non
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, tmp_path: Path) -> None:
-    async def go() -> None:
-        async with two_workers(kind, tmp_path) as (one, other):
-            put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
-            await one.store.put(put, b"put")
-            partial_blob = await partial_blob_of(one, filled)
-            await partial_blob.append(deque([b"fil", b"led"]))
-            assert await partial_blob.commit()
-            partial_blob.file.close()
-            assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
-
-    asyncio.run(go())
+async def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: str, tmp_path: Path) -> None:
+    async with two_workers(kind, tmp_path) as (one, other):
+        put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
+        await one.store.put(put, b"put")
+        partial_blob = await partial_blob_of(one, filled)
+        await partial_blob.append(deque([b"fil", b"led"]))
+        assert await partial_blob.commit()
+        partial_blob.file.close()
+        assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
 
 
 @by_two_workers
@@ -88,13 +84,10 @@ async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, oth
     stored.file.close()
 
 
-def test_where_nothing_is_stored_there_is_no_room() -> None:
-    async def go() -> None:
-        store = NullContentStore()
-        assert await store.open(DIGEST) is None
-        assert await store.drop(DIGEST) == 0
-        for refused in (store.put(DIGEST, CONTENT), store.lease(HUB, DIGEST)):
-            with pytest.raises(StorageFull):
-                await refused
-
-    asyncio.run(go())
+async def test_where_nothing_is_stored_there_is_no_room() -> None:
+    store = NullContentStore()
+    assert await store.open(DIGEST) is None
+    assert await store.drop(DIGEST) == 0
+    for refused in (store.put(DIGEST, CONTENT), store.lease(HUB, DIGEST)):
+        with pytest.raises(StorageFull):
+            await refused

@@ -195,9 +195,9 @@ def test_several_sinks_hear_the_same_in_the_same_order() -> None:
 
 
 @pytest.mark.parametrize("make", [LoggingEventSink, RecordingEventSink, _fanned])
-def test_credentials_never_reach_the_log(make: Maker, log: pytest.LogCaptureFixture) -> None:
+async def test_credentials_never_reach_the_log(make: Maker, log: pytest.LogCaptureFixture) -> None:
     sink = make()
-    asyncio.run(_live(sink))
+    await _live(sink)
     told = "\n".join([log.text, *(repr(event) for event in getattr(sink, "events", []))])
     assert "trust row 7" in told or "row=7" in told
     assert "unreachable" in told

@@ -1,6 +1,5 @@
 """What every KnowledgeIndex does."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -425,56 +424,44 @@ def new_tag(number: int, source: Source = NGINX) -> CachedTag:
 
 
 @KIND
-def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
-    async def check() -> None:
-        async with bounded(kind, tmp_path) as index:
-            await index.keep_link(new_link(0, NGINX_AT_QUAY), 1.0)
-            for number in range(10 * BOUND):
-                await index.keep_link(new_link(number), 1000.0 + number)
-                assert len(await index.links_of(NGINX)) <= BOUND
-            assert await index.find_link(new_link(10 * BOUND - 1).item), "the newest stays"
-            assert await index.find_link(new_link(0).item) is None
-            assert await index.find_link(new_link(0, NGINX_AT_QUAY).item), "those of another upstream make no room"
-
-    asyncio.run(check())
-
-
-@KIND
-def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
-    async def check() -> None:
-        async with bounded(kind, tmp_path) as index:
-            for number in range(BOUND):
-                both = replace(new_link(number), given_to=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
-                await index.keep_link(both, 1000.0 + number)
-            assert sum(len(one.given_to) for one in await index.links_of(NGINX)) <= BOUND
-
-    asyncio.run(check())
-
-
-@KIND
-def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
-    async def check() -> None:
-        async with bounded(kind, tmp_path) as index:
-            await index.keep_tag(new_tag(0, NGINX_AT_QUAY))
-            for number in range(10 * BOUND):
-                await index.keep_tag(new_tag(number))
-                assert len(await index.tags_of(HUB)) <= BOUND
-            assert new_tag(10 * BOUND - 1) in await index.tags_of(HUB), "the newest stays"
-            assert await index.tags_of(QUAY) == [new_tag(0, NGINX_AT_QUAY)]
-
-    asyncio.run(check())
-
-
-def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> None:
-    async def check() -> None:
-        database = SqliteDatabase(tmp_path / "index")
-        index = SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
-        await SqliteUsageIndex(database).keep([Used(new_tag(0).digest, 1, 1.0)])
+async def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+    async with bounded(kind, tmp_path) as index:
+        await index.keep_link(new_link(0, NGINX_AT_QUAY), 1.0)
         for number in range(10 * BOUND):
             await index.keep_link(new_link(number), 1000.0 + number)
-            await index.keep_tag(new_tag(number))
-        assert await index.find_link(new_link(0).item)
-        assert new_tag(0) in await index.tags_of(HUB)
-        await database.close()
+            assert len(await index.links_of(NGINX)) <= BOUND
+        assert await index.find_link(new_link(10 * BOUND - 1).item), "the newest stays"
+        assert await index.find_link(new_link(0).item) is None
+        assert await index.find_link(new_link(0, NGINX_AT_QUAY).item), "those of another upstream make no room"
 
-    asyncio.run(check())
+
+@KIND
+async def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
+    async with bounded(kind, tmp_path) as index:
+        for number in range(BOUND):
+            both = replace(new_link(number), given_to=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
+            await index.keep_link(both, 1000.0 + number)
+        assert sum(len(one.given_to) for one in await index.links_of(NGINX)) <= BOUND
+
+
+@KIND
+async def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+    async with bounded(kind, tmp_path) as index:
+        await index.keep_tag(new_tag(0, NGINX_AT_QUAY))
+        for number in range(10 * BOUND):
+            await index.keep_tag(new_tag(number))
+            assert len(await index.tags_of(HUB)) <= BOUND
+        assert new_tag(10 * BOUND - 1) in await index.tags_of(HUB), "the newest stays"
+        assert await index.tags_of(QUAY) == [new_tag(0, NGINX_AT_QUAY)]
+
+
+async def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "index")
+    index = SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
+    await SqliteUsageIndex(database).keep([Used(new_tag(0).digest, 1, 1.0)])
+    for number in range(10 * BOUND):
+        await index.keep_link(new_link(number), 1000.0 + number)
+        await index.keep_tag(new_tag(number))
+    assert await index.find_link(new_link(0).item)
+    assert new_tag(0) in await index.tags_of(HUB)
+    await database.close()

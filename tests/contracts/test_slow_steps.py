@@ -38,12 +38,9 @@ def test_what_the_step_raises_comes_too(make: Maker) -> None:
 
 
 @EACH
-def test_none_begins_after_the_end(make: Maker) -> None:
-    async def late() -> None:
-        steps = make()
+async def test_none_begins_after_the_end(make: Maker) -> None:
+    steps = make()
+    await steps.run(lambda: None)
+    steps.close()
+    with pytest.raises(RuntimeError):
         await steps.run(lambda: None)
-        steps.close()
-        with pytest.raises(RuntimeError):
-            await steps.run(lambda: None)
-
-    asyncio.run(late())

@@ -34,6 +34,7 @@ def huge(workplace: Path, tmp_path: Path) -> Iterator[tuple[LoggedUpstream, str]
         yield upstream, digest
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(280)
 def test_twenty_clients_at_2_gib_stay_under_250_mib(huge: tuple[LoggedUpstream, str], serve: Serving) -> None:
     upstream, digest = huge

@@ -63,67 +63,55 @@ def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path / "deep" / "cache") as store:
-            folder = tmp_path / "deep" / "cache"
-            partial_blob = await leased(store)
-            assert mode(draft_place(folder)) == 0o600
-            await partial_blob.append(deque([CONTENT]))
-            await partial_blob.commit()
+async def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Path) -> None:
+    async with opened(tmp_path / "deep" / "cache") as store:
+        folder = tmp_path / "deep" / "cache"
+        partial_blob = await leased(store)
+        assert mode(draft_place(folder)) == 0o600
+        await partial_blob.append(deque([CONTENT]))
+        await partial_blob.commit()
+        partial_blob.file.close()
+        await store.put(Digest.of(b"small", "sha512"), b"small")
+        assert [mode(place(folder)), mode(place(folder, Digest.of(b"small", "sha512")))] == [0o444, 0o444]
+        assert [mode(folder / name) for name in ("content", "drafts", "temporary")] == [0o700] * 3
+        assert [*(folder / "drafts").iterdir(), *(folder / "temporary").iterdir()] == []
+
+
+async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.open(DIGEST)
+        before = open_descriptors()
+        for keep in (True, False):
+            partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+            assert isinstance(followed, FollowedFilePartialBlob)
+            await partial_blob.append(deque([CONTENT[:7]]))
+            partial_blob.end(keep=keep)
             partial_blob.file.close()
-            await store.put(Digest.of(b"small", "sha512"), b"small")
-            assert [mode(place(folder)), mode(place(folder, Digest.of(b"small", "sha512")))] == [0o444, 0o444]
-            assert [mode(folder / name) for name in ("content", "drafts", "temporary")] == [0o700] * 3
-            assert [*(folder / "drafts").iterdir(), *(folder / "temporary").iterdir()] == []
-
-    asyncio.run(go())
-
-
-def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            await store.open(DIGEST)
-            before = open_descriptors()
-            for keep in (True, False):
-                partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
-                assert isinstance(followed, FollowedFilePartialBlob)
-                await partial_blob.append(deque([CONTENT[:7]]))
-                partial_blob.end(keep=keep)
-                partial_blob.file.close()
-                followed.file.close()
-            await store.put(DIGEST, CONTENT)
-            assert await store.lease(UPSTREAM, DIGEST) is None
-            assert await read(store) == CONTENT
-            await store.drop(DIGEST)
-            assert open_descriptors() == before
-
-    asyncio.run(go())
+            followed.file.close()
+        await store.put(DIGEST, CONTENT)
+        assert await store.lease(UPSTREAM, DIGEST) is None
+        assert await read(store) == CONTENT
+        await store.drop(DIGEST)
+        assert open_descriptors() == before
 
 
-def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            await store.put(DIGEST, CONTENT)
-            os.truncate(place(tmp_path), 10)
-            assert await read(store) == CONTENT[:10]
-            await store.put(DIGEST, CONTENT)
-            assert await read(store) == CONTENT
-
-    asyncio.run(go())
+async def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.put(DIGEST, CONTENT)
+        os.truncate(place(tmp_path), 10)
+        assert await read(store) == CONTENT[:10]
+        await store.put(DIGEST, CONTENT)
+        assert await read(store) == CONTENT
 
 
-def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            draft_place(tmp_path).parent.mkdir()
-            draft_place(tmp_path).write_bytes(CONTENT)
-            draft_place(tmp_path).chmod(0o444)
-            assert await store.lease(UPSTREAM, DIGEST) is None
-            assert await read(store) == CONTENT
-            assert not draft_place(tmp_path).exists()
-
-    asyncio.run(go())
+async def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        draft_place(tmp_path).parent.mkdir()
+        draft_place(tmp_path).write_bytes(CONTENT)
+        draft_place(tmp_path).chmod(0o444)
+        assert await store.lease(UPSTREAM, DIGEST) is None
+        assert await read(store) == CONTENT
+        assert not draft_place(tmp_path).exists()
 
 
 UNPRIVILEGED = """
@@ -152,134 +140,112 @@ def test_verified_and_not_yet_renamed_is_content_for_whoever_may_not_write_to_it
             assert running.wait() == 0
 
 
-def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            partial_blob = await leased(store)
-            draft_place(tmp_path).unlink()
-            other = await leased(store)
-            await other.append(deque([b"an"]))
-            await partial_blob.append(deque([CONTENT]))
-            assert await partial_blob.commit()
-            assert await read(store) is None
-            partial_blob.end(keep=False)
-            assert draft_place(tmp_path).read_bytes() == b"an"
-            partial_blob.file.close()
-            other.file.close()
-
-    asyncio.run(go())
+async def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        draft_place(tmp_path).unlink()
+        other = await leased(store)
+        await other.append(deque([b"an"]))
+        await partial_blob.append(deque([CONTENT]))
+        assert await partial_blob.commit()
+        assert await read(store) is None
+        partial_blob.end(keep=False)
+        assert draft_place(tmp_path).read_bytes() == b"an"
+        partial_blob.file.close()
+        other.file.close()
 
 
-def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
-            assert isinstance(followed, FollowedFilePartialBlob)
-            (tmp_path / "content").write_bytes(b"in the way")
-            await partial_blob.append(deque([CONTENT]))
-            assert await partial_blob.commit()
-            assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
-            assert await partial_blob.file.read(0, 8) == b"a layer "
-            assert not draft_place(tmp_path).exists()
-            with pytest.raises(StorageRefused):
-                await store.put(DIGEST, CONTENT)
-            partial_blob.file.close()
-            followed.file.close()
-
-    asyncio.run(go())
+async def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(followed, FollowedFilePartialBlob)
+        (tmp_path / "content").write_bytes(b"in the way")
+        await partial_blob.append(deque([CONTENT]))
+        assert await partial_blob.commit()
+        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+        assert await partial_blob.file.read(0, 8) == b"a layer "
+        assert not draft_place(tmp_path).exists()
+        with pytest.raises(StorageRefused):
+            await store.put(DIGEST, CONTENT)
+        partial_blob.file.close()
+        followed.file.close()
 
 
-def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            await store.put(Digest.of(b"other"), b"other")
-            before = open_descriptors()
-            for work in (lambda: store.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
-                task: asyncio.Task[object] = asyncio.create_task(work())
-                await asyncio.sleep(0)
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            assert open_descriptors() == before
-            (await leased(store)).file.close()
-
-    asyncio.run(go())
-
-
-def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            content = os.urandom(1 << 24)
-            partial_blob = await leased(store, Digest.of(content))
-            task = asyncio.create_task(partial_blob.append(deque([content[: 1 << 23]])))
-            await asyncio.sleep(0.001)
+async def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await store.put(Digest.of(b"other"), b"other")
+        before = open_descriptors()
+        for work in (lambda: store.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
+            task: asyncio.Task[object] = asyncio.create_task(work())
+            await asyncio.sleep(0)
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await partial_blob.append(deque([content[partial_blob.size :]]))
-            assert await partial_blob.commit()
-            partial_blob.file.close()
-
-    asyncio.run(go())
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert open_descriptors() == before
+        (await leased(store)).file.close()
 
 
-def test_an_append_gets_somewhere_however_slow_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        content = os.urandom(1 << 24)
+        partial_blob = await leased(store, Digest.of(content))
+        task = asyncio.create_task(partial_blob.append(deque([content[: 1 << 23]])))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await partial_blob.append(deque([content[partial_blob.size :]]))
+        assert await partial_blob.commit()
+        partial_blob.file.close()
+
+
+async def test_an_append_gets_somewhere_however_slow_the_machine_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its turn may be over before it has begun: threads wait for their processor, whole machines are paused."""
 
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            partial_blob = await leased(store)
-            pieces = deque([CONTENT[:3], CONTENT[3:]])
-            clock = itertools.count()
-            monkeypatch.setattr(partial_blobs.time, "monotonic", lambda: float(next(clock)))
-            while pieces:
-                before = partial_blob.size
-                await partial_blob.append(pieces)
-                assert partial_blob.size > before
-            assert await partial_blob.commit()
-            partial_blob.file.close()
-
-    asyncio.run(go())
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        pieces = deque([CONTENT[:3], CONTENT[3:]])
+        clock = itertools.count()
+        monkeypatch.setattr(partial_blobs.time, "monotonic", lambda: float(next(clock)))
+        while pieces:
+            before = partial_blob.size
+            await partial_blob.append(pieces)
+            assert partial_blob.size > before
+        assert await partial_blob.commit()
+        partial_blob.file.close()
 
 
-def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) -> None:
-    async def go() -> None:
-        (tmp_path / "file").write_bytes(b"")
-        async with opened(tmp_path / "file" / "cache") as store:
-            assert await store.open(DIGEST) is None
-            assert await store.drop(DIGEST) == 0
-            for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
-                with pytest.raises(StorageFailed, match="Not a directory"):
-                    await refused
-
-    asyncio.run(go())
+async def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    async with opened(tmp_path / "file" / "cache") as store:
+        assert await store.open(DIGEST) is None
+        assert await store.drop(DIGEST) == 0
+        for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
+            with pytest.raises(StorageFailed, match="Not a directory"):
+                await refused
 
 
-def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path / "cache") as store:
-            await store.put(DIGEST, CONTENT)
-            (tmp_path / "cache").rename(tmp_path / "gone")
-            assert await read(store) is None
-            partial_blob = await leased(store)
-            await partial_blob.append(deque([CONTENT]))
-            assert await partial_blob.commit()
-            partial_blob.file.close()
-            assert await read(store) == CONTENT
-
-    asyncio.run(go())
+async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cache") as store:
+        await store.put(DIGEST, CONTENT)
+        (tmp_path / "cache").rename(tmp_path / "gone")
+        assert await read(store) is None
+        partial_blob = await leased(store)
+        await partial_blob.append(deque([CONTENT]))
+        assert await partial_blob.commit()
+        partial_blob.file.close()
+        assert await read(store) == CONTENT
 
 
-def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
-    async def go() -> None:
-        async with opened(tmp_path) as store:
-            draft_place(tmp_path).parent.mkdir()
-            (tmp_path / "precious").write_bytes(b"precious")
-            draft_place(tmp_path).symlink_to(tmp_path / "precious")
-            with pytest.raises(StorageRefused):
-                await store.lease(UPSTREAM, DIGEST)
-            assert (tmp_path / "precious").read_bytes() == b"precious"
-
-    asyncio.run(go())
+async def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        draft_place(tmp_path).parent.mkdir()
+        (tmp_path / "precious").write_bytes(b"precious")
+        draft_place(tmp_path).symlink_to(tmp_path / "precious")
+        with pytest.raises(StorageRefused):
+            await store.lease(UPSTREAM, DIGEST)
+        assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 NO_DESCRIPTORS = """

@@ -1,5 +1,3 @@
-import asyncio
-
 from adapters.storage.null_storage import NullStorageMaintenance
 from adapters.storage.sqlite_database import NoDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
@@ -15,51 +13,42 @@ from tests.fakes.clock import StoppedClock
 DIGEST = Digest.of(b"content")
 
 
-def test_an_index_without_a_database_keeps_nothing() -> None:
-    async def check() -> None:
-        index = SqliteKnowledgeIndex(NoDatabase(), StoppedClock())
-        item, key = Item(NGINX, ContentKind.BLOB, DIGEST), TagKey(NGINX, Tag("latest"), "")
-        await index.keep_link(Link(item, "text/plain", 7, frozenset({ANONYMOUS_CLASS})), 1.0)
-        await index.keep_tag(CachedTag(key, DIGEST, "text/plain", 1.0, ANONYMOUS_CLASS))
-        await index.keep_sent(HUB, DIGEST, is_public=True)
-        await index.keep_grant(Grant(ANONYMOUS_CALLER, NGINX, 1.0, 2.0), 2.0)
-        await index.keep_token("fingerprint", CallerIdentity(ANONYMOUS_CALLER, 1.0))
-        await index.keep_upstream_auth(HUB, UpstreamAuth())
-        assert await index.find_link(item) is None
-        assert await index.links_of(NGINX) == []
-        assert await index.find_tags(NGINX, key.tag) == []
-        assert await index.tags_of(HUB) == []
-        assert not await index.was_sent(HUB, DIGEST)
-        assert await index.find_grant(ANONYMOUS_CALLER, NGINX) is None
-        assert await index.find_token("fingerprint") is None
-        assert await index.find_upstream_auth(HUB) is None
-        await index.forget_link(item)
-        await index.forget_tags(NGINX, None)
-        await index.forget_content([DIGEST])
-        await index.forget_grant(ANONYMOUS_CALLER, NGINX)
-        await index.advance_epoch()
-        assert await index.epoch() == 0
-
-    asyncio.run(check())
+async def test_an_index_without_a_database_keeps_nothing() -> None:
+    index = SqliteKnowledgeIndex(NoDatabase(), StoppedClock())
+    item, key = Item(NGINX, ContentKind.BLOB, DIGEST), TagKey(NGINX, Tag("latest"), "")
+    await index.keep_link(Link(item, "text/plain", 7, frozenset({ANONYMOUS_CLASS})), 1.0)
+    await index.keep_tag(CachedTag(key, DIGEST, "text/plain", 1.0, ANONYMOUS_CLASS))
+    await index.keep_sent(HUB, DIGEST, is_public=True)
+    await index.keep_grant(Grant(ANONYMOUS_CALLER, NGINX, 1.0, 2.0), 2.0)
+    await index.keep_token("fingerprint", CallerIdentity(ANONYMOUS_CALLER, 1.0))
+    await index.keep_upstream_auth(HUB, UpstreamAuth())
+    assert await index.find_link(item) is None
+    assert await index.links_of(NGINX) == []
+    assert await index.find_tags(NGINX, key.tag) == []
+    assert await index.tags_of(HUB) == []
+    assert not await index.was_sent(HUB, DIGEST)
+    assert await index.find_grant(ANONYMOUS_CALLER, NGINX) is None
+    assert await index.find_token("fingerprint") is None
+    assert await index.find_upstream_auth(HUB) is None
+    await index.forget_link(item)
+    await index.forget_tags(NGINX, None)
+    await index.forget_content([DIGEST])
+    await index.forget_grant(ANONYMOUS_CALLER, NGINX)
+    await index.advance_epoch()
+    assert await index.epoch() == 0
 
 
-def test_usage_without_a_database_keeps_nothing() -> None:
-    async def check() -> None:
-        usage = SqliteUsageIndex(NoDatabase())
-        await usage.keep([Used(DIGEST, 7, 1.0)])
-        await usage.touch({DIGEST: 2.0})
-        await usage.forget([DIGEST])
-        assert await usage.all() == []
-        assert await usage.total() == 0
-
-    asyncio.run(check())
+async def test_usage_without_a_database_keeps_nothing() -> None:
+    usage = SqliteUsageIndex(NoDatabase())
+    await usage.keep([Used(DIGEST, 7, 1.0)])
+    await usage.touch({DIGEST: 2.0})
+    await usage.forget([DIGEST])
+    assert await usage.all() == []
+    assert await usage.total() == 0
 
 
-def test_null_maintenance_finds_nothing() -> None:
-    async def check() -> None:
-        maintenance = NullStorageMaintenance()
-        assert await maintenance.space() == Space(0, 0, 0)
-        assert await maintenance.contents() == {}
-        assert await maintenance.remove_abandoned_partial_blobs() == 0
-
-    asyncio.run(check())
+async def test_null_maintenance_finds_nothing() -> None:
+    maintenance = NullStorageMaintenance()
+    assert await maintenance.space() == Space(0, 0, 0)
+    assert await maintenance.contents() == {}
+    assert await maintenance.remove_abandoned_partial_blobs() == 0

@@ -1,4 +1,3 @@
-import asyncio
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,95 +96,83 @@ asyncio.run(main())
 """
 
 
-def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path: Path) -> None:
-    async def go() -> None:
-        store = FilesystemContentStore(tmp_path)
-        with process(START + FILL, tmp_path) as running:
-            assert line_of(running) == "1000000"
-            followed = await store.lease(UPSTREAM, DIGEST)
-            assert isinstance(followed, FollowedFilePartialBlob)
-            running.kill()
-            running.wait()
+async def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path: Path) -> None:
+    store = FilesystemContentStore(tmp_path)
+    with process(START + FILL, tmp_path) as running:
+        assert line_of(running) == "1000000"
+        followed = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(followed, FollowedFilePartialBlob)
+        running.kill()
+        running.wait()
+    assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
+    lease = await store.lease(UPSTREAM, DIGEST)
+    assert isinstance(lease, FileDownloadLease)
+    partial_blob = lease.partial_blob
+    assert partial_blob.size == 1_000_000
+    await partial_blob.append(deque([CONTENT[1_000_000:]]))
+    assert await partial_blob.commit()
+    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    partial_blob.file.close()
+    followed.file.close()
+    store.close()
+
+
+async def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -> None:
+    store, maintenance = FilesystemContentStore(tmp_path), FilesystemStorageMaintenance(tmp_path, StoppedClock())
+    with process(START + FILL, tmp_path) as running:
+        assert line_of(running) == "1000000"
+        followed = await store.lease(UPSTREAM, DIGEST)
+        assert isinstance(followed, FollowedFilePartialBlob)
         assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
-        lease = await store.lease(UPSTREAM, DIGEST)
+        assert await maintenance.remove_abandoned_partial_blobs() == 0
+        tell(running)
+        assert line_of(running) == "True"
+    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert await followed.file.read(0, len(CONTENT)) == CONTENT
+    assert await maintenance.contents() == {DIGEST: len(CONTENT)}
+    followed.file.close()
+    store.close()
+    maintenance.close()
+
+
+async def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Path) -> None:
+    store = FilesystemContentStore(tmp_path)
+    with process(START + FILL, tmp_path) as running:
+        assert line_of(running) == "1000000"
+        lease = await store.lease(OTHER, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
-        assert partial_blob.size == 1_000_000
-        await partial_blob.append(deque([CONTENT[1_000_000:]]))
+        assert partial_blob.size == 0
+        await partial_blob.append(deque([CONTENT]))
         assert await partial_blob.commit()
-        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
         partial_blob.file.close()
-        followed.file.close()
-        store.close()
-
-    asyncio.run(go())
-
-
-def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -> None:
-    async def go() -> None:
-        store, maintenance = FilesystemContentStore(tmp_path), FilesystemStorageMaintenance(tmp_path, StoppedClock())
-        with process(START + FILL, tmp_path) as running:
-            assert line_of(running) == "1000000"
-            followed = await store.lease(UPSTREAM, DIGEST)
-            assert isinstance(followed, FollowedFilePartialBlob)
-            assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
-            assert await maintenance.remove_abandoned_partial_blobs() == 0
-            tell(running)
-            assert line_of(running) == "True"
-        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
-        assert await followed.file.read(0, len(CONTENT)) == CONTENT
-        assert await maintenance.contents() == {DIGEST: len(CONTENT)}
-        followed.file.close()
-        store.close()
-        maintenance.close()
-
-    asyncio.run(go())
+        tell(running)
+        # Its own download, which is right too, ends well.
+        assert line_of(running) == "True"
+        assert running.wait() == 0
+    stored = await store.open(DIGEST)
+    assert stored
+    assert await stored.read() == CONTENT
+    stored.file.close()
+    assert list((tmp_path / "drafts").iterdir()) == []
+    store.close()
 
 
-def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Path) -> None:
-    async def go() -> None:
-        store = FilesystemContentStore(tmp_path)
-        with process(START + FILL, tmp_path) as running:
-            assert line_of(running) == "1000000"
-            lease = await store.lease(OTHER, DIGEST)
-            assert isinstance(lease, FileDownloadLease)
-            partial_blob = lease.partial_blob
-            assert partial_blob.size == 0
-            await partial_blob.append(deque([CONTENT]))
-            assert await partial_blob.commit()
-            partial_blob.file.close()
-            tell(running)
-            # Its own download, which is right too, ends well.
-            assert line_of(running) == "True"
-            assert running.wait() == 0
-        stored = await store.open(DIGEST)
-        assert stored
-        assert await stored.read() == CONTENT
-        stored.file.close()
-        assert list((tmp_path / "drafts").iterdir()) == []
-        store.close()
-
-    asyncio.run(go())
-
-
-def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(tmp_path: Path) -> None:
-    async def go() -> None:
-        store = FilesystemContentStore(tmp_path)
-        with process(START + FILL, tmp_path) as running:
-            assert line_of(running) == "1000000"
-            running.kill()
-            running.wait()
-        sizes = []
-        for upstream in (OTHER, UPSTREAM):
-            lease = await store.lease(upstream, DIGEST)
-            assert isinstance(lease, FileDownloadLease)
-            partial_blob = lease.partial_blob
-            sizes.append(partial_blob.size)
-            partial_blob.file.close()
-        assert sizes == [0, 1_000_000]
-        store.close()
-
-    asyncio.run(go())
+async def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(tmp_path: Path) -> None:
+    store = FilesystemContentStore(tmp_path)
+    with process(START + FILL, tmp_path) as running:
+        assert line_of(running) == "1000000"
+        running.kill()
+        running.wait()
+    sizes = []
+    for upstream in (OTHER, UPSTREAM):
+        lease = await store.lease(upstream, DIGEST)
+        assert isinstance(lease, FileDownloadLease)
+        partial_blob = lease.partial_blob
+        sizes.append(partial_blob.size)
+        partial_blob.file.close()
+    assert sizes == [0, 1_000_000]
+    store.close()
 
 
 def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:

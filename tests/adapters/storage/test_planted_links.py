@@ -109,28 +109,25 @@ async def everything(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LINKED)
-def test_nothing_outside_of_the_cache_is_touched(name: str, tmp_path: Path, outside: Path) -> None:
+async def test_nothing_outside_of_the_cache_is_touched(name: str, tmp_path: Path, outside: Path) -> None:
     plant(tmp_path / "cache", name, outside)
     before = tree(outside)
-    asyncio.run(everything(tmp_path / "cache"))
+    await everything(tmp_path / "cache")
     assert tree(outside) == before
 
 
 @pytest.mark.parametrize("name", [name for name in LINKED if name.startswith("content")])
-def test_nothing_outside_of_the_cache_is_read(name: str, tmp_path: Path, outside: Path) -> None:
+async def test_nothing_outside_of_the_cache_is_read(name: str, tmp_path: Path, outside: Path) -> None:
     plant(tmp_path / "cache", name, outside)
 
-    async def go() -> None:
-        store, maintenance = (
-            FilesystemContentStore(tmp_path / "cache"),
-            FilesystemStorageMaintenance(tmp_path / "cache", StoppedClock()),
-        )
-        assert await store.open(DIGEST) is None
-        assert await maintenance.contents() == {}
-        store.close()
-        maintenance.close()
-
-    asyncio.run(go())
+    store, maintenance = (
+        FilesystemContentStore(tmp_path / "cache"),
+        FilesystemStorageMaintenance(tmp_path / "cache", StoppedClock()),
+    )
+    assert await store.open(DIGEST) is None
+    assert await maintenance.contents() == {}
+    store.close()
+    maintenance.close()
 
 
 @pytest.mark.parametrize("name", ["drafts", "temporary"])
@@ -142,41 +139,37 @@ def test_nothing_outside_of_the_cache_is_counted(name: str, tmp_path: Path, outs
 
 
 @pytest.mark.parametrize("name", ["drafts", "content"])
-def test_a_link_that_is_planted_while_a_blob_arrives_is_not_followed(name: str, tmp_path: Path, outside: Path) -> None:
+async def test_a_link_that_is_planted_while_a_blob_arrives_is_not_followed(
+    name: str, tmp_path: Path, outside: Path
+) -> None:
     cache = tmp_path / "cache"
     before = tree(outside)
 
-    async def go() -> None:
-        store = FilesystemContentStore(cache)
-        await store.put(NEW, b"new")
-        partial_blob = await leased(store, DIGEST)
-        await partial_blob.append(deque([CONTENT]))
-        (cache / name).rename(cache / "gone")
-        plant(cache, name, outside)
-        # Right for those who read it, but not kept.
-        assert await partial_blob.commit()
-        assert await partial_blob.file.read(0, 8) == CONTENT
-        partial_blob.file.close()
-        store.close()
-
-    asyncio.run(go())
+    store = FilesystemContentStore(cache)
+    await store.put(NEW, b"new")
+    partial_blob = await leased(store, DIGEST)
+    await partial_blob.append(deque([CONTENT]))
+    (cache / name).rename(cache / "gone")
+    plant(cache, name, outside)
+    # Right for those who read it, but not kept.
+    assert await partial_blob.commit()
+    assert await partial_blob.file.read(0, 8) == CONTENT
+    partial_blob.file.close()
+    store.close()
     assert tree(outside) == before
 
 
-def test_a_link_that_is_planted_in_place_of_the_open_index_is_not_followed(tmp_path: Path, outside: Path) -> None:
+async def test_a_link_that_is_planted_in_place_of_the_open_index_is_not_followed(tmp_path: Path, outside: Path) -> None:
     before = tree(outside)
 
-    async def go() -> None:
-        database = SqliteDatabase(tmp_path / "cache" / "index.sqlite3")
-        usage = SqliteUsageIndex(database)
-        await usage.keep([Used(DIGEST, 1, 1.0)])
-        (tmp_path / "cache" / "index.sqlite3").unlink()
-        plant(tmp_path / "cache", "index.sqlite3", outside)
-        await usage.keep([Used(NEW, 1, 1.0)])
-        assert await usage.all() == []
-        await database.close()
-
-    asyncio.run(go())
+    database = SqliteDatabase(tmp_path / "cache" / "index.sqlite3")
+    usage = SqliteUsageIndex(database)
+    await usage.keep([Used(DIGEST, 1, 1.0)])
+    (tmp_path / "cache" / "index.sqlite3").unlink()
+    plant(tmp_path / "cache", "index.sqlite3", outside)
+    await usage.keep([Used(NEW, 1, 1.0)])
+    assert await usage.all() == []
+    await database.close()
     assert tree(outside) == before
 
 
@@ -190,27 +183,23 @@ def make_second_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_pipe, make_second_name])
-def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(make: Callable[[Path], None], tmp_path: Path) -> None:
+async def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
     (tmp_path / "drafts").mkdir()
     make(tmp_path / "drafts" / DRAFT)
 
-    async def go() -> None:
-        store = FilesystemContentStore(tmp_path)
-        with pytest.raises(StorageRefused):
-            await store.lease(UPSTREAM, DIGEST)
-        store.close()
-
-    asyncio.run(go())
+    store = FilesystemContentStore(tmp_path)
+    with pytest.raises(StorageRefused):
+        await store.lease(UPSTREAM, DIGEST)
+    store.close()
 
 
-def test_a_pipe_in_place_of_content_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_pipe_in_place_of_content_holds_nobody_up(tmp_path: Path) -> None:
     place = tmp_path / "content" / NAMES[0] / NAMES[1]
     place.mkdir(parents=True)
     os.mkfifo(place / DIGEST.encoded)
 
-    async def go() -> None:
-        store = FilesystemContentStore(tmp_path)
-        assert await asyncio.wait_for(store.open(DIGEST), 20) is None
-        store.close()
-
-    asyncio.run(go())
+    store = FilesystemContentStore(tmp_path)
+    assert await asyncio.wait_for(store.open(DIGEST), 20) is None
+    store.close()

@@ -32,51 +32,42 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "index.sqlite3"
 
 
-def test_nothing_is_there_before_the_first_use(path: Path) -> None:
+async def test_nothing_is_there_before_the_first_use(path: Path) -> None:
     before = threading.active_count()
     database = SqliteDatabase(path)
     assert threading.active_count() == before
-    asyncio.run(database.close())
+    await database.close()
     assert not path.parent.exists()
 
 
-def test_what_is_written_outlives_the_connection(path: Path) -> None:
-    async def go() -> None:
-        async with opened(path) as database:
-            assert await database.change((KEEP, [("a", "1"), ("b", "2")]))
-        async with opened(path) as database:
-            assert await database.rows(ALL) == [("a", "1"), ("b", "2")]
-
-    asyncio.run(go())
+async def test_what_is_written_outlives_the_connection(path: Path) -> None:
+    async with opened(path) as database:
+        assert await database.change((KEEP, [("a", "1"), ("b", "2")]))
+    async with opened(path) as database:
+        assert await database.rows(ALL) == [("a", "1"), ("b", "2")]
     assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
 
 
-def test_all_changes_are_made_or_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def go() -> None:
-        async with opened(path) as database:
-            assert not await database.change((KEEP, [("a", "1")]), (KEEP, [("b", None)]))
-            assert not await database.change((KEEP, [("a", "1")]), (KEEP, [("b", "a lone \udcff")]))
-            assert await database.rows(ALL) == []
-            assert await database.change((KEEP, [("c", "3")]))
-            assert await database.rows(ALL) == [("c", "3")]
-            assert await database.rows(ALL, ("too", "many")) == []
-            assert await database.rows("SELECT ? + ?", (2**80, 1)) == []
-
-    asyncio.run(go())
+async def test_all_changes_are_made_or_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(path) as database:
+        assert not await database.change((KEEP, [("a", "1")]), (KEEP, [("b", None)]))
+        assert not await database.change((KEEP, [("a", "1")]), (KEEP, [("b", "a lone \udcff")]))
+        assert await database.rows(ALL) == []
+        assert await database.change((KEEP, [("c", "3")]))
+        assert await database.rows(ALL) == [("c", "3")]
+        assert await database.rows(ALL, ("too", "many")) == []
+        assert await database.rows("SELECT ? + ?", (2**80, 1)) == []
     assert len(caplog.records) == 1
 
 
-def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
-    async def go() -> None:
-        before = open_descriptors()
-        async with opened(path) as database:
-            assert await database.change((KEEP, [("a", "1")]))
-        await database.close()
-        assert not await database.change((KEEP, [("b", "2")]))
-        assert await database.rows(ALL) == []
-        assert open_descriptors() == before
-
-    asyncio.run(go())
+async def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
+    before = open_descriptors()
+    async with opened(path) as database:
+        assert await database.change((KEEP, [("a", "1")]))
+    await database.close()
+    assert not await database.change((KEEP, [("b", "2")]))
+    assert await database.rows(ALL) == []
+    assert open_descriptors() == before
     assert sorted(each.name for each in path.parent.iterdir()) == ["index.sqlite3", "index.sqlite3.lock"]
 
 
@@ -85,128 +76,104 @@ def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
     [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000), os.urandom(9000)],
     ids=["text", "header only", "noise"],
 )
-def test_a_file_of_no_use_is_set_aside(content: bytes, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_of_no_use_is_set_aside(content: bytes, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     Path(f"{path}-wal").write_bytes(b"of the old one")
 
-    async def go() -> None:
-        async with opened(path) as one, opened(path) as other:
-            assert (
-                await asyncio.gather(*(each.change((KEEP, [(str(each), "1")])) for each in (one, other))) == [True] * 2
-            )
-            assert len(await one.rows(ALL)) == len(await other.rows(ALL)) == 2
-
-    asyncio.run(go())
+    async with opened(path) as one, opened(path) as other:
+        assert await asyncio.gather(*(each.change((KEEP, [(str(each), "1")])) for each in (one, other))) == [True] * 2
+        assert len(await one.rows(ALL)) == len(await other.rows(ALL)) == 2
     assert path.with_name("index.sqlite3.broken").read_bytes() == content
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "set aside as index.sqlite3.broken" in caplog.text
 
 
 @pytest.mark.parametrize("statement", [f"PRAGMA user_version = {VERSION + 1}", "CREATE TABLE another (a TEXT)"])
-def test_a_file_of_another_version_is_set_aside(statement: str, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def go() -> None:
-        path.parent.mkdir()
-        connection = sqlite3.connect(path)
-        connection.execute(statement)
-        connection.close()
-        async with opened(path) as database:
-            assert await database.change((KEEP, [("a", "1")]))
-
-    asyncio.run(go())
+async def test_a_file_of_another_version_is_set_aside(
+    statement: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir()
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.close()
+    async with opened(path) as database:
+        assert await database.change((KEEP, [("a", "1")]))
     assert f"not {VERSION}" in caplog.text
     assert path.with_name("index.sqlite3.broken").exists()
 
 
-def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.parent.mkdir()
     path.touch()
 
-    async def go() -> None:
-        async with opened(path) as database:
-            assert await database.change((KEEP, [("a", "1")]))
-
-    asyncio.run(go())
+    async with opened(path) as database:
+        assert await database.change((KEEP, [("a", "1")]))
     assert caplog.records == []
 
 
-def test_a_file_that_breaks_while_it_is_open_is_set_aside_once_for_all(
+async def test_a_file_that_breaks_while_it_is_open_is_set_aside_once_for_all(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def go() -> None:
-        rows = [(str(number), "x" * 1000) for number in range(1000)]
-        async with opened(path) as database:
-            assert await database.change((KEEP, rows))
-        with path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(4096)
-            file.write(b"\xff" * (size - 4096))
-        async with opened(path) as one, opened(path) as other:
-            assert [await database.rows("SELECT 1") for database in (one, other)] == [[(1,)], [(1,)]]
-            assert await one.rows(ALL) == []
-            assert await one.change((KEEP, rows[:2]))
-            assert await other.change((KEEP, rows[2:3]))
-            assert len(await one.rows(ALL)) == len(await other.rows(ALL)) == 3
-
-    asyncio.run(go())
+    rows = [(str(number), "x" * 1000) for number in range(1000)]
+    async with opened(path) as database:
+        assert await database.change((KEEP, rows))
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    async with opened(path) as one, opened(path) as other:
+        assert [await database.rows("SELECT 1") for database in (one, other)] == [[(1,)], [(1,)]]
+        assert await one.rows(ALL) == []
+        assert await one.change((KEEP, rows[:2]))
+        assert await other.change((KEEP, rows[2:3]))
+        assert len(await one.rows(ALL)) == len(await other.rows(ALL)) == 3
     assert caplog.text.count("set aside") == 1
 
 
-def test_what_another_process_has_set_aside_already_is_left_alone(path: Path) -> None:
-    async def go() -> None:
-        async with opened(path) as database:
-            assert await database.change((KEEP, [("a", "1")]))
-            set_aside(path, (1, 1), sqlite3.DatabaseError())
-            assert await database.rows(ALL) == [("a", "1")]
-
-    asyncio.run(go())
+async def test_what_another_process_has_set_aside_already_is_left_alone(path: Path) -> None:
+    async with opened(path) as database:
+        assert await database.change((KEEP, [("a", "1")]))
+        set_aside(path, (1, 1), sqlite3.DatabaseError())
+        assert await database.rows(ALL) == [("a", "1")]
 
 
-def test_a_file_that_was_removed_is_made_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def go() -> None:
-        async with opened(path) as one, opened(path) as other:
-            assert await one.change((KEEP, [("a", "1")]))
-            assert await other.rows(ALL) == [("a", "1")]
-            for file in path.parent.iterdir():
-                file.unlink()
-            assert await one.rows(ALL) == []
-            assert await one.change((KEEP, [("b", "2")]))
-            assert await other.rows(ALL) == await one.rows(ALL) == [("b", "2")]
-        async with opened(path) as again:
-            assert await again.rows(ALL) == [("b", "2")]
-
-    asyncio.run(go())
+async def test_a_file_that_was_removed_is_made_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(path) as one, opened(path) as other:
+        assert await one.change((KEEP, [("a", "1")]))
+        assert await other.rows(ALL) == [("a", "1")]
+        for file in path.parent.iterdir():
+            file.unlink()
+        assert await one.rows(ALL) == []
+        assert await one.change((KEEP, [("b", "2")]))
+        assert await other.rows(ALL) == await one.rows(ALL) == [("b", "2")]
+    async with opened(path) as again:
+        assert await again.rows(ALL) == [("b", "2")]
     assert caplog.records == []
 
 
-def test_where_no_file_can_be_nothing_is_found_and_one_line_says_so(
+async def test_where_no_file_can_be_nothing_is_found_and_one_line_says_so(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.mkdir(parents=True)
 
-    async def go() -> None:
-        async with opened(path) as database:
-            for _ in range(3):
-                assert await database.rows(ALL) == []
-                assert not await database.change((KEEP, [("a", "1")]))
-
-    asyncio.run(go())
+    async with opened(path) as database:
+        for _ in range(3):
+            assert await database.rows(ALL) == []
+            assert not await database.change((KEEP, [("a", "1")]))
     assert len(caplog.records) == 1
 
 
-def test_a_write_waits_for_another(path: Path) -> None:
-    async def go() -> None:
-        async with opened(path) as database:
-            await database.rows(ALL)
-            connection = sqlite3.connect(path, isolation_level=None)
-            connection.execute("BEGIN IMMEDIATE")
-            begun = time.monotonic()
-            asyncio.get_running_loop().call_later(0.3, connection.execute, "COMMIT")
-            assert await database.change((KEEP, [("a", "1")]))
-            assert time.monotonic() - begun > 0.25
-            connection.close()
-
-    asyncio.run(go())
+async def test_a_write_waits_for_another(path: Path) -> None:
+    async with opened(path) as database:
+        await database.rows(ALL)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        asyncio.get_running_loop().call_later(0.3, connection.execute, "COMMIT")
+        assert await database.change((KEEP, [("a", "1")]))
+        assert time.monotonic() - begun > 0.25
+        connection.close()
 
 
 WRITE = """

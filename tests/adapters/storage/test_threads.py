@@ -28,7 +28,7 @@ def test_what_a_step_raises_comes_out() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_whoever_is_cancelled_waits_for_the_steps_end(times: int) -> None:
+async def test_whoever_is_cancelled_waits_for_the_steps_end(times: int) -> None:
     threads, ended, disposed = Threads(1, "steps"), list[str](), list[str]()
 
     def step() -> str:
@@ -36,34 +36,28 @@ def test_whoever_is_cancelled_waits_for_the_steps_end(times: int) -> None:
         ended.append("step")
         return "result"
 
-    async def go() -> None:
-        task = asyncio.create_task(threads.run(step, disposed.append))
-        for _ in range(times):
-            await asyncio.sleep(0.02)
-            task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert ended == ["step"]
-        assert disposed == ["result"]
-
-    asyncio.run(go())
+    task = asyncio.create_task(threads.run(step, disposed.append))
+    for _ in range(times):
+        await asyncio.sleep(0.02)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["step"]
+    assert disposed == ["result"]
     threads.close()
 
 
-def test_a_cancelled_step_that_fails_disposes_of_nothing() -> None:
+async def test_a_cancelled_step_that_fails_disposes_of_nothing() -> None:
     threads, disposed = Threads(1, "steps"), list[object]()
 
     def step() -> None:
         time.sleep(0.1)
         raise OSError
 
-    async def go() -> None:
-        task = asyncio.create_task(threads.run(step, disposed.append))
-        await asyncio.sleep(0.02)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(go())
+    task = asyncio.create_task(threads.run(step, disposed.append))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     threads.close()
     assert disposed == []

@@ -86,61 +86,52 @@ def test_the_first_bytes_are_written_before_all_others() -> None:
     assert asyncio.run(act()) == ([64 * 1024, MIB - 64 * 1024], 64 * 1024)
 
 
-def test_whoever_is_cancelled_waits_for_the_write_that_is_under_way() -> None:
-    async def act() -> None:
-        written = Written()
-        batches = written.batched()
-        await batches.add(b"a")
-        written.gate.clear()
-        await batches.add(b"-" * MIB)
-        ending = asyncio.create_task(batches.finish())
-        for _ in range(3):
-            await asyncio.sleep(0.01)
-            ending.cancel()
+async def test_whoever_is_cancelled_waits_for_the_write_that_is_under_way() -> None:
+    written = Written()
+    batches = written.batched()
+    await batches.add(b"a")
+    written.gate.clear()
+    await batches.add(b"-" * MIB)
+    ending = asyncio.create_task(batches.finish())
+    for _ in range(3):
         await asyncio.sleep(0.01)
-        assert not ending.done()
-        written.gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await ending
-        assert written.size == MIB + 1
-
-    asyncio.run(act())
-
-
-def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
-    async def act() -> None:
-        written = Written()
-        batches = written.batched()
-        await batches.add(b"a")
-        written.gate.clear()
-        for _ in range(4):
-            await batches.add(b"-" * MIB)
-        fifth = asyncio.create_task(batches.add(b"-" * MIB))
-        await asyncio.sleep(0.02)
-        assert not fifth.done()
-        written.gate.set()
-        await fifth
-        await batches.finish()
-        assert written.size == 5 * MIB + 1
-        assert written.grown[-1] == written.size
-
-    asyncio.run(act())
+        ending.cancel()
+    await asyncio.sleep(0.01)
+    assert not ending.done()
+    written.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    assert written.size == MIB + 1
 
 
-def test_what_a_write_raises_comes_out() -> None:
-    async def act() -> None:
-        written = Written()
-        written.failure = StorageFull()
-        batches = written.batched()
-        with pytest.raises(StorageFull):
-            await batches.add(b"a")
+async def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
+    written = Written()
+    batches = written.batched()
+    await batches.add(b"a")
+    written.gate.clear()
+    for _ in range(4):
         await batches.add(b"-" * MIB)
-        with pytest.raises(StorageFull):
-            await batches.finish()
-        with pytest.raises(StorageFull):
-            await batches.add(b"-" * MIB)
+    fifth = asyncio.create_task(batches.add(b"-" * MIB))
+    await asyncio.sleep(0.02)
+    assert not fifth.done()
+    written.gate.set()
+    await fifth
+    await batches.finish()
+    assert written.size == 5 * MIB + 1
+    assert written.grown[-1] == written.size
 
-    asyncio.run(act())
+
+async def test_what_a_write_raises_comes_out() -> None:
+    written = Written()
+    written.failure = StorageFull()
+    batches = written.batched()
+    with pytest.raises(StorageFull):
+        await batches.add(b"a")
+    await batches.add(b"-" * MIB)
+    with pytest.raises(StorageFull):
+        await batches.finish()
+    with pytest.raises(StorageFull):
+        await batches.add(b"-" * MIB)
 
 
 def test_one_task_answers_all_who_ask_the_same() -> None:

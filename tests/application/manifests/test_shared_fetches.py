@@ -29,38 +29,29 @@ def test_the_others_wait_for_the_first_and_find_what_it_got() -> None:
     assert asyncio.run(act()) == ["it", "it"]
 
 
-def test_for_another_thing_nobody_waits() -> None:
-    async def act() -> None:
-        comers: SharedFetches[str] = SharedFetches()
-        async with comers.lead("a"):
-            assert comers.under_way("b") is None
-
-    asyncio.run(act())
+async def test_for_another_thing_nobody_waits() -> None:
+    comers: SharedFetches[str] = SharedFetches()
+    async with comers.lead("a"):
+        assert comers.under_way("b") is None
 
 
-def test_a_turn_may_be_found_by_several_keys_and_by_one_that_is_known_later() -> None:
-    async def act() -> None:
-        comers: SharedFetches[str] = SharedFetches()
-        async with comers.lead("tag", "digest") as turn:
-            comers.also("tag", "other digest")
-            comers.also("another tag", "yet another digest")
-            for key in ("tag", "digest", "other digest"):
-                assert comers.under_way("unknown", key) is turn
-            assert comers.under_way("yet another digest") is None
+async def test_a_turn_may_be_found_by_several_keys_and_by_one_that_is_known_later() -> None:
+    comers: SharedFetches[str] = SharedFetches()
+    async with comers.lead("tag", "digest") as turn:
+        comers.also("tag", "other digest")
+        comers.also("another tag", "yet another digest")
         for key in ("tag", "digest", "other digest"):
-            assert comers.under_way(key) is None
+            assert comers.under_way("unknown", key) is turn
+        assert comers.under_way("yet another digest") is None
+    for key in ("tag", "digest", "other digest"):
+        assert comers.under_way(key) is None
 
-    asyncio.run(act())
 
-
-def test_who_fails_leaves_nothing_and_lets_the_others_in() -> None:
-    async def act() -> None:
-        comers: SharedFetches[str] = SharedFetches()
-        with pytest.raises(ValueError, match="its own"):
-            async with comers.lead("a") as turn:
-                raise ValueError("its own")
-        assert turn.done.is_set()
-        assert turn.result is None
-        assert comers.under_way("a") is None
-
-    asyncio.run(act())
+async def test_who_fails_leaves_nothing_and_lets_the_others_in() -> None:
+    comers: SharedFetches[str] = SharedFetches()
+    with pytest.raises(ValueError, match="its own"):
+        async with comers.lead("a") as turn:
+            raise ValueError("its own")
+    assert turn.done.is_set()
+    assert turn.result is None
+    assert comers.under_way("a") is None

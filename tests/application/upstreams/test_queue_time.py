@@ -95,29 +95,26 @@ def test_a_queue_that_is_full_is_no_outage() -> None:
     assert not [event for event in pulls.service.events if isinstance(event, StaleServed)]
 
 
-def test_work_for_several_is_wanted_as_long_as_one_of_them_waits() -> None:
+async def test_work_for_several_is_wanted_as_long_as_one_of_them_waits() -> None:
     seen: list[bool] = []
 
-    async def act() -> None:
-        joined, goes_on = SingleFlight(), asyncio.Event()
+    joined, goes_on = SingleFlight(), asyncio.Event()
 
-        async def work() -> None:
-            watch = current_watch()
+    async def work() -> None:
+        watch = current_watch()
+        seen.append(watch.is_wanted)
+        while not goes_on.is_set():
+            await asyncio.sleep(0.001)
             seen.append(watch.is_wanted)
-            while not goes_on.is_set():
-                await asyncio.sleep(0.001)
-                seen.append(watch.is_wanted)
 
-        waiting = [asyncio.create_task(joined.do("key", work)) for _ in range(2)]
-        await asyncio.sleep(0.01)
-        waiting[0].cancel()
-        await asyncio.sleep(0.01)
-        assert seen[-1]
-        waiting[1].cancel()
-        await asyncio.sleep(0.01)
-        assert not seen[-1]
-        goes_on.set()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        await asyncio.sleep(0.01)
-
-    asyncio.run(act())
+    waiting = [asyncio.create_task(joined.do("key", work)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    waiting[0].cancel()
+    await asyncio.sleep(0.01)
+    assert seen[-1]
+    waiting[1].cancel()
+    await asyncio.sleep(0.01)
+    assert not seen[-1]
+    goes_on.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.sleep(0.01)

@@ -1,7 +1,5 @@
 """`warm` is the operator's: whom it calls as, and what does not bind it."""
 
-import asyncio
-
 import pytest
 from dependency_injector import providers
 from rich.progress import Progress
@@ -34,25 +32,25 @@ ACCOUNT = basic("alice", "right").removeprefix("Basic ")
         ("bearer", {"accounts": ACCOUNT}),
     ],
 )
-def test_an_image_that_is_forbidden_to_everybody_is_warmed(
+async def test_an_image_that_is_forbidden_to_everybody_is_warmed(
     scheme: str, values: dict[str, object], login: Credentials | None
 ) -> None:
     upstream = FakeUpstream(scheme, users={"alice": "right"}, public={str(NAME)})
     upstream.put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[]}')
     parts = container_of(settings_of(**values), upstream)
     parts.access_rules.override(providers.Object(AccessRules((), Effect.DENY)))
-    asyncio.run(_warm(parts, login))
+    await _warm(parts, login)
     assert [fetch.resource.scope.name for fetch in upstream.asked] == [str(NAME)]
 
 
-def test_an_image_of_a_registry_with_a_host_of_its_own_is_asked_of_that_one() -> None:
+async def test_an_image_of_a_registry_with_a_host_of_its_own_is_asked_of_that_one() -> None:
     """So the login that was typed for it goes nowhere else."""
     urls = ("https://harbor.test", "https://ghcr.test")
     fakes = {url: FakeUpstream("bearer", url, {"alice": "right"}) for url in urls}
     fakes[urls[1]].put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[]}')
     upstreams = (UpstreamSettings(url=urls[0]), UpstreamSettings(url=urls[1], hosts=frozenset({"gh.mirror.test"})))
     parts = container_of(settings_of(upstreams=upstreams), FakeUpstreams(fakes))
-    asyncio.run(_warm(parts, ALICE, RepositoryName(f"ghcr.test/{NAME}")))
+    await _warm(parts, ALICE, RepositoryName(f"ghcr.test/{NAME}"))
     assert (fakes[urls[0]].relayed, fakes[urls[0]].asked) == ([], [])
     assert [request.credentials for request in fakes[urls[1]].relayed] == [ALICE]
 

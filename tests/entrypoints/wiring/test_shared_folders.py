@@ -122,15 +122,12 @@ def test_a_subfolder_of_another_user_is_refused(load: Load, shared: Path) -> Non
 
 
 @only_root
-def test_a_subfolder_that_changes_hands_while_the_service_runs_is_not_used(shared: Path) -> None:
-    async def go() -> None:
-        store = FilesystemContentStore(shared)
-        await store.put(DIGEST, b"content")
-        os.chown(shared / SUBFOLDER, OTHER, OTHER)
-        assert await store.open(DIGEST) is None
-        store.close()
-
-    asyncio.run(go())
+async def test_a_subfolder_that_changes_hands_while_the_service_runs_is_not_used(shared: Path) -> None:
+    store = FilesystemContentStore(shared)
+    await store.put(DIGEST, b"content")
+    os.chown(shared / SUBFOLDER, OTHER, OTHER)
+    assert await store.open(DIGEST) is None
+    store.close()
 
 
 @only_root

@@ -1,6 +1,5 @@
 """The folder of the cache before any worker starts."""
 
-import asyncio
 from collections import deque
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tests.adapters.storage.places import UPSTREAM
 from tests.entrypoints.environment import Load
 
 
-def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path) -> None:
+async def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path) -> None:
     store = FilesystemContentStore(tmp_path)
 
     async def leased(content: bytes) -> FilePartialBlob:
@@ -22,18 +21,15 @@ def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path: Path
         await partial_blob.append(deque([content[:2]]))
         return partial_blob
 
-    async def act() -> None:
-        left, busy = await leased(b"left"), await leased(b"busy")
-        left.end(keep=True)
-        left.file.close()
-        sweep_storage(load(CACHE_DIR=str(tmp_path)))
-        assert [file.name for file in (tmp_path / "drafts").iterdir()] == [
-            f"{UPSTREAM.fingerprint}-sha256-{Digest.of(b'busy').encoded}"
-        ]
-        busy.end(keep=False)
-        busy.file.close()
-
-    asyncio.run(act())
+    left, busy = await leased(b"left"), await leased(b"busy")
+    left.end(keep=True)
+    left.file.close()
+    sweep_storage(load(CACHE_DIR=str(tmp_path)))
+    assert [file.name for file in (tmp_path / "drafts").iterdir()] == [
+        f"{UPSTREAM.fingerprint}-sha256-{Digest.of(b'busy').encoded}"
+    ]
+    busy.end(keep=False)
+    busy.file.close()
     store.close()
 
 
