@@ -13,6 +13,7 @@ from adapters.storage.open_files import DescriptorFile, portions, refusal_of, wr
 from adapters.storage.threads import Threads
 from application.ports.lease import PartialBlobState
 from domain.digest import Bytes, Digest, DigestCheck
+from domain.upstreams import Upstream
 
 _BATCH = 1024 * 1024
 """Bytes for one write."""
@@ -20,6 +21,8 @@ _TURN_SECONDS = 0.1
 """Then another partial blob has the thread."""
 _WHOLE = 0o444
 """The mode of verified files."""
+_ATTEMPTS = 100
+"""How often the partial blob may be removed before we lock it; each time another process has made progress."""
 
 
 class FilePartialBlob:
@@ -143,6 +146,64 @@ class FollowedFilePartialBlob:
         return PartialBlobState(state.st_size, whole, state.st_nlink == 0 and not whole)
 
 
+class FileDownloadLeases:
+    """Implements DownloadLeases with locks on files. On a local file system only: over a network, locks are lost."""
+
+    def __init__(self, folder: StorageFolder, threads: Threads, writers: Threads) -> None:
+        """`threads` open and read files, `writers` write to them."""
+        self._folder, self._threads, self._writers = folder, threads, writers
+
+    async def lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
+        try:
+            return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
+        except OSError as error:
+            raise refusal_of("a partial blob cannot be opened", error) from error
+
+    def _lease(
+        self, upstream: Upstream, digest: Digest, *, anew: bool
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
+        for _ in range(_ATTEMPTS):
+            if not anew and self._folder.state_of(self._folder.content_of(digest)):
+                return None
+            self._folder.demand_room()
+            place = self._folder.partial_blob_of(upstream, digest)
+            file = DescriptorFile(self._folder.open_to_write(place), self._threads)
+            try:
+                lease = self._take(digest, place, file, anew=anew)
+            except BaseException:
+                file.close()
+                raise
+            if lease is not None:
+                return lease
+            file.close()
+        raise BlockingIOError(0, "other processes make and remove it all the time")
+
+    def _take(
+        self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
+    ) -> FileDownloadLease | FollowedFilePartialBlob | None:
+        """The lease of the open partial blob, or the one to follow; None where the file is no partial blob any more."""
+        try:
+            fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            followed = FollowedFilePartialBlob(file)
+            return None if followed.look().is_discarded else followed
+        if not self._folder.is_at(file.descriptor, place):
+            return None
+        is_whole = is_verified(os.fstat(file.descriptor))
+        if (is_whole or not anew) and self._folder.state_of(self._folder.content_of(digest)):
+            # It became content between our look and our opening, or from another upstream's partial blob.
+            self._folder.remove(place)
+            return None
+        if is_whole:
+            # The process that downloaded it ended before the last step.
+            self._folder.make_content(digest, place)
+            return None
+        partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers)
+        return FileDownloadLease(partial_blob, self._writers)
+
+
 def _taken(pieces: deque[Bytes]) -> list[Bytes]:
     """The first batch of the queue, which others only add to."""
     taken: list[Bytes] = []
@@ -151,3 +212,12 @@ def _taken(pieces: deque[Bytes]) -> list[Bytes]:
         taken.append(pieces.popleft())
         size += len(taken[-1])
     return taken
+
+
+def _let_go(lease: FileDownloadLease | FollowedFilePartialBlob | None) -> None:
+    """Of a lease for which no request waits any more."""
+    if isinstance(lease, FileDownloadLease):
+        lease.partial_blob.end(keep=True)
+        lease.partial_blob.file.close()
+    elif lease is not None:
+        lease.file.close()

@@ -139,7 +139,7 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
     try:
         yield Storage(
             store=store,
-            leases=store,
+            leases=store.leases,
             maintenance=maintenance,
             index=SqliteKnowledgeIndex(database, clock),
             usage=SqliteUsageIndex(database),

@@ -73,7 +73,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
     try:
         yield Worker(
             store,
-            store,
+            store.leases,
             maintenance,
             SqliteKnowledgeIndex(database, clock),
             SqliteUsageIndex(database),

@@ -32,7 +32,7 @@ async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
 
 
 async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FilePartialBlob:
-    lease = await store.lease(UPSTREAM, digest)
+    lease = await store.leases.lease(UPSTREAM, digest)
     assert isinstance(lease, FileDownloadLease)
     return lease.partial_blob
 
@@ -82,14 +82,14 @@ async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         await store.open(DIGEST)
         before = open_descriptors()
         for keep in (True, False):
-            partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+            partial_blob, followed = await leased(store), await store.leases.lease(UPSTREAM, DIGEST)
             assert isinstance(followed, FollowedFilePartialBlob)
             await partial_blob.append(deque([CONTENT[:7]]))
             partial_blob.end(keep=keep)
             partial_blob.file.close()
             followed.file.close()
         await store.put(DIGEST, CONTENT)
-        assert await store.lease(UPSTREAM, DIGEST) is None
+        assert await store.leases.lease(UPSTREAM, DIGEST) is None
         assert await read(store) == CONTENT
         await store.drop(DIGEST)
         assert open_descriptors() == before
@@ -109,7 +109,7 @@ async def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
         draft_place(tmp_path).parent.mkdir()
         draft_place(tmp_path).write_bytes(CONTENT)
         draft_place(tmp_path).chmod(0o444)
-        assert await store.lease(UPSTREAM, DIGEST) is None
+        assert await store.leases.lease(UPSTREAM, DIGEST) is None
         assert await read(store) == CONTENT
         assert not draft_place(tmp_path).exists()
 
@@ -127,7 +127,7 @@ draft = folder / "docker-image-proxy" / "drafts" / f"{UPSTREAM.fingerprint}-sha2
 draft.write_bytes(b"whole")
 draft.chmod(0o444)
 store = FilesystemContentStore(folder)
-assert asyncio.run(store.lease(UPSTREAM, digest)) is None
+assert asyncio.run(store.leases.lease(UPSTREAM, digest)) is None
 assert asyncio.run(store.open(digest))
 """
 
@@ -157,7 +157,7 @@ async def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content
 
 async def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        partial_blob, followed = await leased(store), await store.lease(UPSTREAM, DIGEST)
+        partial_blob, followed = await leased(store), await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
         (tmp_path / "content").write_bytes(b"in the way")
         await partial_blob.append(deque([CONTENT]))
@@ -175,7 +175,7 @@ async def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.put(Digest.of(b"other"), b"other")
         before = open_descriptors()
-        for work in (lambda: store.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
+        for work in (lambda: store.leases.lease(UPSTREAM, DIGEST), lambda: store.open(Digest.of(b"other"))):
             task: asyncio.Task[object] = asyncio.create_task(work())
             await asyncio.sleep(0)
             task.cancel()
@@ -221,7 +221,7 @@ async def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: 
     async with opened(tmp_path / "file" / "cache") as store:
         assert await store.open(DIGEST) is None
         assert await store.drop(DIGEST) == 0
-        for refused in (store.put(DIGEST, CONTENT), store.lease(UPSTREAM, DIGEST)):
+        for refused in (store.put(DIGEST, CONTENT), store.leases.lease(UPSTREAM, DIGEST)):
             with pytest.raises(StorageFailed, match="Not a directory"):
                 await refused
 
@@ -244,7 +244,7 @@ async def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) ->
         (tmp_path / "precious").write_bytes(b"precious")
         draft_place(tmp_path).symlink_to(tmp_path / "precious")
         with pytest.raises(StorageRefused):
-            await store.lease(UPSTREAM, DIGEST)
+            await store.leases.lease(UPSTREAM, DIGEST)
         assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
@@ -272,7 +272,7 @@ async def main():
             held.append(os.open("/dev/null", os.O_RDONLY))
     except OSError:
         pass
-    said = [await refused(store.lease(UPSTREAM, digest)), await refused(store.put(digest, b""))]
+    said = [await refused(store.leases.lease(UPSTREAM, digest)), await refused(store.put(digest, b""))]
     for descriptor in held:
         os.close(descriptor)
     print(said, flush=True)

@@ -35,7 +35,7 @@ def occupy(folder: Path) -> Path:
 def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
-        lease, followed = await store.lease(UPSTREAM, DIGEST), await store.lease(UPSTREAM, DIGEST)
+        lease, followed = await store.leases.lease(UPSTREAM, DIGEST), await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         assert isinstance(followed, FollowedFilePartialBlob)
@@ -72,14 +72,14 @@ def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
 def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
-        lease = await store.lease(UPSTREAM, DIGEST)
+        lease = await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         await partial_blob.append(deque([PIECE]))
         await partial_blob.append(deque([PIECE]))
         with pytest.raises(StorageFull):
             await partial_blob.append(deque([PIECE]))
-        for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
+        for refused in (store.leases.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull):
                 await refused
         await roomy.put(Digest.of(PIECE), PIECE)
@@ -113,7 +113,7 @@ def test_a_read_only_disk_serves_what_it_has(tmp_path: Path) -> None:
         assert await stored.read() == CONTENT
         stored.file.close()
         assert await store.drop(DIGEST) == 0
-        for refused in (store.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
+        for refused in (store.leases.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFailed, match="Read-only file system"):
                 await refused
         store.close()

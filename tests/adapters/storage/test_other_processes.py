@@ -28,7 +28,7 @@ digest = Digest.of(content)
 """
 FILL = """
 async def main():
-    lease = await store.lease(UPSTREAM, digest)
+    lease = await store.leases.lease(UPSTREAM, digest)
     draft = lease.partial_blob
     await draft.append(deque([content[:1_000_000]]))
     print(draft.size, flush=True)
@@ -41,7 +41,7 @@ RACE = """
 async def main():
     print("ready", flush=True)
     input()
-    leases = await asyncio.gather(*(store.lease(UPSTREAM, digest) for _ in range(10)))
+    leases = await asyncio.gather(*(store.leases.lease(UPSTREAM, digest) for _ in range(10)))
     print(sum(isinstance(lease, FileDownloadLease) for lease in leases), flush=True)
     input()
 asyncio.run(main())
@@ -70,7 +70,7 @@ async def main():
     for _ in range(300):
         text = lots.choice(texts)
         digest, what = Digest.of(text), lots.random()
-        lease = await store.lease(lots.choice([UPSTREAM, OTHER]), digest)
+        lease = await store.leases.lease(lots.choice([UPSTREAM, OTHER]), digest)
         if isinstance(lease, FileDownloadLease):
             lease = lease.partial_blob
             await fill(lease, text, counts)
@@ -100,12 +100,12 @@ async def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp
     store = FilesystemContentStore(tmp_path)
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
-        followed = await store.lease(UPSTREAM, DIGEST)
+        followed = await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
         running.kill()
         running.wait()
     assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
-    lease = await store.lease(UPSTREAM, DIGEST)
+    lease = await store.leases.lease(UPSTREAM, DIGEST)
     assert isinstance(lease, FileDownloadLease)
     partial_blob = lease.partial_blob
     assert partial_blob.size == 1_000_000
@@ -121,7 +121,7 @@ async def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: P
     store, maintenance = FilesystemContentStore(tmp_path), FilesystemStorageMaintenance(tmp_path, StoppedClock())
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
-        followed = await store.lease(UPSTREAM, DIGEST)
+        followed = await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
         assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
         assert await maintenance.remove_abandoned_partial_blobs() == 0
@@ -139,7 +139,7 @@ async def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_pa
     store = FilesystemContentStore(tmp_path)
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
-        lease = await store.lease(OTHER, DIGEST)
+        lease = await store.leases.lease(OTHER, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         assert partial_blob.size == 0
@@ -166,7 +166,7 @@ async def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_an
         running.wait()
     sizes = []
     for upstream in (OTHER, UPSTREAM):
-        lease = await store.lease(upstream, DIGEST)
+        lease = await store.leases.lease(upstream, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         sizes.append(partial_blob.size)

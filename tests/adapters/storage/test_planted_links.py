@@ -82,7 +82,7 @@ async def everything(cache: Path) -> None:
         assert await maintenance.space()
         await maintenance.remove_abandoned_partial_blobs()
         with suppress(StorageRefused):
-            lease = await store.lease(UPSTREAM, digest)
+            lease = await store.leases.lease(UPSTREAM, digest)
             if isinstance(lease, FileDownloadLease):
                 with suppress(StorageRefused):
                     await lease.partial_blob.append(deque([content]))
@@ -98,7 +98,7 @@ async def everything(cache: Path) -> None:
         await maintenance.contents()
         await store.drop(digest)
         with suppress(StorageRefused):
-            lease = await store.lease(UPSTREAM, digest)
+            lease = await store.leases.lease(UPSTREAM, digest)
             if isinstance(lease, FileDownloadLease):
                 await lease.release(keep=False)
                 lease.partial_blob.file.close()
@@ -191,7 +191,7 @@ async def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(
 
     store = FilesystemContentStore(tmp_path)
     with pytest.raises(StorageRefused):
-        await store.lease(UPSTREAM, DIGEST)
+        await store.leases.lease(UPSTREAM, DIGEST)
     store.close()
 
 

@@ -47,7 +47,7 @@ Arrange = Callable[[Callable[[], object]], None]
 
 def lease(folder: Path) -> FilePartialBlob | None:
     store = FilesystemContentStore(folder)
-    found = asyncio.run(store.lease(UPSTREAM, DIGEST))
+    found = asyncio.run(store.leases.lease(UPSTREAM, DIGEST))
     store.close()
     if found is None:
         return None

@@ -15,7 +15,7 @@ async def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path
     store = FilesystemContentStore(tmp_path)
 
     async def leased(content: bytes) -> FilePartialBlob:
-        lease = await store.lease(UPSTREAM, Digest.of(content))
+        lease = await store.leases.lease(UPSTREAM, Digest.of(content))
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         await partial_blob.append(deque([content[:2]]))
