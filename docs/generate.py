@@ -15,11 +15,11 @@ from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from domain.known_registries import KNOWN_REGISTRIES, KnownRegistry
 from entrypoints.cli import command_parser
 from entrypoints.settings.definitions import (
-    AccountsAndTokens,
-    Cache,
-    CacheTimes,
-    Proxies,
-    Server,
+    AccountAndTokenSettings,
+    CacheSettings,
+    ProxySettings,
+    ServerSettings,
+    TtlSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.rules import FreshnessKeys, RuleKeys
@@ -82,9 +82,14 @@ def metrics() -> str:
 
 def settings() -> str:
     """A table for each group of settings, and for the keys of each kind of table in the settings file."""
-    groups = {"Server": Server, "Accounts and tokens": AccountsAndTokens, "Cache": Cache, "Outbound proxies": Proxies}
+    groups = {
+        "Server": ServerSettings,
+        "Accounts and tokens": AccountAndTokenSettings,
+        "Cache": CacheSettings,
+        "Outbound proxies": ProxySettings,
+    }
     kinds = {"Keys of an access rule": RuleKeys, "Keys of a freshness rule": FreshnessKeys}
-    times, known = definitions_of(CacheTimes), KNOWN_REGISTRIES.values()
+    times, known = definitions_of(TtlSettings), KNOWN_REGISTRIES.values()
     upstreams = [
         f"| {_names(one.variable, one)} | {_names(name, one)} | {_meaning(UpstreamDefinitions, name, one)}"
         for name, one in definitions_of(UpstreamDefinitions).items()

@@ -1,13 +1,13 @@
 """Every setting, defined once: its type, parser, default, description and names.
 
-A setting of the service is a field of Server, AccountsAndTokens, Proxies or Cache. Its environment variable is its name
-in capitals; its key at the top of the settings file is its name.
+A setting of the service is a field of ServerSettings, AccountAndTokenSettings, ProxySettings or CacheSettings. Its
+environment variable is its name in capitals; its key at the top of the settings file is its name.
 
 A setting of one upstream is a field of UpstreamDefinitions. Its name is its key in a table of `upstreams`. `variable`
 is the environment variable for the only upstream, and in lower case its key at the top of the file. A setting without
 `variable` can only be set in such a table.
 
-A field of CacheTimes is both: an upstream that does not set it has the value of the service.
+A field of TtlSettings is both: an upstream that does not set it has the value of the service.
 
 Descriptions are Markdown for docs/reference/settings.md, which `scripts/docs --write` generates.
 """
@@ -58,7 +58,7 @@ _WHERE_CREDENTIALS_GO = "../guides/registries.md#where-the-mirror-sends-credenti
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerSettings:
     config: Path | None = setting(
         None, FILE, "The settings file. `--config FILE` takes precedence. The file itself has no such key."
     )
@@ -123,7 +123,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class AccountsAndTokens:
+class AccountAndTokenSettings:
     accounts: tuple[Credentials, ...] = setting(
         (),
         ACCOUNTS,
@@ -170,7 +170,7 @@ class AccountsAndTokens:
 
 
 @dataclass(frozen=True)
-class Proxies:
+class ProxySettings:
     http_proxy: str | None = setting(
         None,
         PROXY,
@@ -184,7 +184,7 @@ class Proxies:
 
 
 @dataclass(frozen=True)
-class CacheTimes:
+class TtlSettings:
     tag_ttl: float = setting(
         60.0,
         TTL,
@@ -205,7 +205,7 @@ class CacheTimes:
 
 
 @dataclass(frozen=True)
-class Cache(CacheTimes):
+class CacheSettings(TtlSettings):
     cache_dir: Path | None = computed_setting(
         default_cache_folder,
         CACHE_FOLDER,
@@ -222,7 +222,7 @@ class Cache(CacheTimes):
 
 
 @dataclass(frozen=True)
-class UpstreamDefinitions(CacheTimes):
+class UpstreamDefinitions(TtlSettings):
     name: str = setting(
         "",
         REGISTRY_NAME,
@@ -343,5 +343,5 @@ class UpstreamDefinitions(CacheTimes):
 
 
 @dataclass(frozen=True)
-class ServiceDefinitions(Server, AccountsAndTokens, Proxies, Cache):
+class ServiceDefinitions(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings):
     """All settings but those of upstreams."""

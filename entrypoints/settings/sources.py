@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.known_registries import KNOWN_REGISTRIES
 from domain.trust import UpstreamIdentity
-from entrypoints.settings.definitions import CacheTimes
+from entrypoints.settings.definitions import TtlSettings
 from entrypoints.settings.files import read_text
 from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
 from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, shown
@@ -83,7 +83,7 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
         return f"{where}{name}" if name in in_file else name.upper()
 
     service = read(Settings, _with_secrets(Settings, given, called), called)
-    usual = {name: getattr(service, name) for name in definitions_of(CacheTimes)}
+    usual = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
     upstreams = _upstreams_in_file(where, given.get("upstreams", []), usual)
     default = given.get("default_upstream")
     if upstreams:

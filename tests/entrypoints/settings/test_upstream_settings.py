@@ -76,8 +76,8 @@ async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("adapters.upstream.clients.RequestLimiter", Limiter)
     settings = settings_of(workers=2, upstream_max_connections=5, upstream_max_rate=3, cache_dir=tmp_path)
-    for row in range(2):
-        async with open_container(settings, row=row) as container:
+    for worker in range(2):
+        async with open_container(settings, worker=worker) as container:
             assert container.clients().of(container.upstream())
     assert made == [RequestLimits(3, 1.5), RequestLimits(2, 1.5)]
 
