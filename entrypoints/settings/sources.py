@@ -131,9 +131,9 @@ def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) ->
         name = str(table.get("name", "")).strip().lower()
         place = f"upstream {name if HOST.fullmatch(name) else position}: "
         values = {**_known_values(name, table), **table}
-        one = _upstream(values, f"{where}{place}{{}}".format, usual, is_alone=len(entries) == 1)
+        one = _upstream(values, (where + place).__add__, usual, is_alone=len(entries) == 1)
         if "url" not in values:
-            raise ValueError(f"{where}{place}url: is missing; only a well-known registry needs none")
+            raise ValueError(f"{where}{place}url: is missing; only a name with a dot, such as quay.io, needs none")
         if (one.name or one.url) in [other.name or other.url for other in found]:
             raise ValueError(f"{where}{place}is defined twice")
         found.append(replace(one, place=place))

@@ -83,3 +83,8 @@ def test_a_variable_of_another_program_does_not_hide_a_setting_of_the_file(read:
 def test_the_environment_sets_the_times_of_each_upstream_that_has_none_of_its_own(read: Read) -> None:
     settings = read('upstreams = [{name = "quay.io", tag_ttl = 7}, {name = "ghcr.io"}]', TAG_TTL="9")
     assert [settings.cache_policy.times_of(one).tag_ttl for one in settings.table.upstreams] == [7, 9]
+
+
+def test_a_path_with_braces_is_repeated_as_it_is(load: Load, tmp_path: Path) -> None:
+    (file := tmp_path / "{a}.toml").write_text('upstreams = [{name = "quay.io", timeout = 0}]')
+    assert refusal(load, CONFIG=str(file)).startswith(f"{file}: upstream quay.io: timeout: got 0; ")

@@ -136,7 +136,7 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ("upstreams = [1]", "upstreams: entry 1: takes a registry's name or a table"),
         ('upstreams = [{nam = "x"}]', "upstreams: entry 1: nam: is not a setting; did you mean name?"),
         ('upstreams = [{title = "x"}]', "upstreams: entry 1: title: is not a setting"),
-        ('upstreams = ["hub"]', "upstream hub: url: is missing; only a well-known registry needs none"),
+        ('upstreams = ["hub"]', "upstream hub: url: is missing; only a name with a dot, such as quay.io, needs none"),
         ('upstreams = [{identity = "client"}]', "upstream 1: url: is missing"),
         ('upstreams = ["a b"]', "upstream 1: name: got 'a b'; takes a name such as registry.example.com or hub"),
         ('upstreams = ["quay.io", "quay.io"]', "upstream quay.io: is defined twice"),
