@@ -4,7 +4,7 @@ import time
 
 
 class SystemClock:
-    """Plays the Clock."""
+    """Implements Clock."""
 
     def now(self) -> float:
         return time.time()

@@ -1,4 +1,4 @@
-"""The public suffix list, as shipped with the publicsuffixlist package: no look-up ever leaves the machine."""
+"""The public suffix list that the publicsuffixlist package contains. It is never looked up over the network."""
 
 import ipaddress
 
@@ -6,13 +6,13 @@ from publicsuffixlist import PublicSuffixList
 
 
 class BundledPublicSuffixes:
-    """Plays PublicSuffixes."""
+    """Implements PublicSuffixes."""
 
     def __init__(self) -> None:
         self._list = PublicSuffixList(accept_unknown=False)
 
     def registrable_domain(self, host: str) -> str | None:
-        """None for addresses and for names of no public suffix: `localhost`, `registry.corp`."""
+        """None for IP addresses and for names without a public suffix, such as `localhost` and `registry.corp`."""
         try:
             ipaddress.ip_address(host.strip("[]"))
         except ValueError:

@@ -13,11 +13,9 @@ from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
 from domain.digest import Digest
 from domain.documents import all_members_of, members_of, print_json, print_members, scalar_of, strings_of
 from domain.errors import UpstreamBroken
-from domain.links import next_link
+from domain.http_fields import next_link, percent_encoded, warning
 from domain.names import RepositoryName
 from domain.upstreams import NO_HINT, RegistryHint, Upstream
-from domain.uri import percent_encoded
-from domain.warning_headers import warning
 
 Query = tuple[tuple[str, str], ...]
 _IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")

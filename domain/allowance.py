@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from domain.http_dates import parse_http_date
+from domain.http_fields import parse_http_date
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
 _LOW_SHARE = 0.1

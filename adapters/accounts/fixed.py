@@ -1,4 +1,4 @@
-"""Accounts that are known when the service starts."""
+"""Accounts from the settings. They do not change while the service runs."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ _STAMP_BYTES = 16
 
 
 class FixedAccountDirectory:
-    """Plays the AccountDirectory. `stamp_key` (at most 64 bytes) is the key of the stamps."""
+    """Implements AccountDirectory. `stamp_key`: the key of the stamps, at most 64 bytes."""
 
     def __init__(self, accounts: Iterable[Credentials], stamp_key: bytes) -> None:
         known = tuple(accounts)
@@ -18,7 +18,7 @@ class FixedAccountDirectory:
         self._stamps = {name: _stamp(name, known, stamp_key) for name in {one.username for one in known}}
 
     def find(self, credentials: Credentials) -> Account | None:
-        """Compares with every account, hashed to one length, so that the time tells nothing of any of them."""
+        """Compares hashes of equal length with every account, so that the response time reveals no account."""
         offered = _fingerprint(credentials)
         found = [name for known, name in self._fingerprints if hmac.compare_digest(known, offered)]
         return Account(found[0], self._stamps[found[0]]) if found else None
@@ -31,7 +31,7 @@ class FixedAccountDirectory:
 
 
 def _stamp(name: str, known: Sequence[Credentials], key: bytes) -> str:
-    """Over all passwords of this name: a name may stand twice, while an old password gives way to a new one."""
+    """A keyed hash of all passwords of this name: while a password is replaced, a name may have two entries."""
     digest = hashlib.blake2b(key=key, digest_size=_STAMP_BYTES)
     for fingerprint in sorted({_fingerprint(one) for one in known if one.username == name}):
         digest.update(fingerprint)

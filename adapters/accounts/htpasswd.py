@@ -1,4 +1,4 @@
-"""Accounts from an htpasswd file, which is read again when it changes."""
+"""Accounts from an htpasswd file. The directory reads the file again when it changes."""
 
 import hashlib
 import os
@@ -19,14 +19,14 @@ from domain.ports import Clock
 _CHECK_SECONDS = 1.0
 _STAMP_BYTES = 16
 _PASSWORD_LIMIT = 72
-"""Bytes. bcrypt reads no more, so a longer one would be as good as its beginning."""
+"""Bytes. bcrypt ignores further bytes, so every longer password with the same beginning would be accepted."""
 
 _FileState = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """`stamp` identifies user and hash where the hash itself is not needed."""
+    """The bcrypt hash of one user. `stamp` identifies user and hash without revealing the hash."""
 
     hashed: bytes = field(repr=False)
     stamp: str
@@ -34,18 +34,20 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Accounts:
-    """What the file said when it was last right."""
+    """The content of the file when it was last valid."""
 
     entries: Mapping[str, _Entry]
     in_order: tuple[_Entry, ...]
 
 
 class HtpasswdAccountDirectory:
-    """Plays the AccountDirectory. `taken` are the users that the file must not name, `stamp_key` (at most 64 bytes) is
-    the key of the stamps. A stamp follows the hash: a new salt for the same password gives another one.
+    """Implements AccountDirectory over an htpasswd file.
 
-    A file that is wrong when it changes leaves the accounts as they were: it may be half written. One that is wrong
-    when a worker takes the place of a dead one leaves that worker without accounts, which lets nobody in.
+    `taken`: user names that the file must not contain. `stamp_key`: the key of the stamps, at most 64 bytes. A stamp is
+    computed from the hash, so a new salt for the same password gives a new stamp.
+
+    If the file becomes invalid, the accounts stay as they were: another program may be writing the file. If the file is
+    invalid when a new worker replaces a dead one, that worker has no accounts and rejects every login.
     """
 
     def __init__(self, path: Path, taken: frozenset[str], clock: Clock, events: EventSink, stamp_key: bytes) -> None:
@@ -61,16 +63,16 @@ class HtpasswdAccountDirectory:
         self._reload_if_changed(is_first=True)
 
     def find(self, credentials: Credentials) -> Account | None:
-        """Takes as long as bcrypt does, so not on the event loop. Goes by what `knows` and `stamp` last read.
+        """Takes as long as bcrypt, so call it in a thread. Uses the file as `knows` or `stamp` last read it.
 
-        A user who is not there is checked all the same, against another's hash, always the same one's: so the time
-        tells nothing, whatever costs the hashes have.
+        For an unknown user it compares the password with the hash of another user, always the same one for the same
+        name. So the response time does not reveal which users exist, even if the hashes have different costs.
         """
         read = self._accounts
         entry = read.entries.get(credentials.username)
         against = entry or self._decoy(read, credentials.username)
         password = credentials.password.encode(errors="surrogatepass")
-        # bcrypt repeats a password with a NUL behind it to fill its key: "a" and "a\0a" have the same hash.
+        # bcrypt repeats the NUL-terminated password to fill its key, so "a" and "a\0a" have the same hash.
         if against is None or len(password) > _PASSWORD_LIMIT or b"\0" in password:
             return None
         is_right = bcrypt.checkpw(password, against.hashed)
@@ -93,15 +95,15 @@ class HtpasswdAccountDirectory:
 
     def _reload_periodically(self) -> None:
         now = self._clock.now()
-        if abs(now - self._checked_at) >= _CHECK_SECONDS:  # a clock may be set back
+        if abs(now - self._checked_at) >= _CHECK_SECONDS:  # the clock may go back
             self._checked_at = now
             self._reload_if_changed()
 
     def _reload_if_changed(self, *, is_first: bool = False) -> None:
-        """Read the file if it is not the one that was last read, well or not: what is wrong is said once."""
+        """Read the file if it has changed since the last attempt, so that each error is reported once."""
         file_state = self._file_state
         try:
-            # Looked at before it is read: what is written meanwhile shows at the next look.
+            # Read the state before the content: the next check then notices a change during the read.
             self._file_state = _file_state_of(self._path)
             if self._file_state == file_state:
                 return
@@ -122,7 +124,7 @@ class HtpasswdAccountDirectory:
                 self._events.emit(AccountsReloaded(len(entries)))
 
     def _entry(self, user: str, hashed: str) -> _Entry:
-        # A user of the file holds no colon, so that no two entries are one text.
+        # User names in the file contain no colon, so different entries give different texts.
         stamp = hashlib.blake2b(f"{user}:{hashed}".encode(), key=self._stamp_key, digest_size=_STAMP_BYTES)
         return _Entry(hashed.encode(), stamp.hexdigest())
 
@@ -131,7 +133,7 @@ class HtpasswdAccountDirectory:
 
 
 def _file_state_of(path: Path) -> _FileState:
-    """By which a changed file is known. Raises OSError for what is no file: to read a pipe would wait for a writer."""
+    """Modification time, size and inode. Raises OSError unless it is a regular file: reading a pipe could block."""
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(0, "not a regular file", os.fspath(path))

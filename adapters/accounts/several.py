@@ -1,11 +1,11 @@
-"""Accounts that are kept in several places."""
+"""Several account directories as one."""
 
 from domain.access import Account, Credentials
 from domain.ports import AccountDirectory
 
 
 class CombinedAccountDirectory:
-    """Plays the AccountDirectory: an account is good where any of them has it. The quick ones come first."""
+    """Implements AccountDirectory. Asks the directories in order, so put the fast ones first."""
 
     def __init__(self, *directories: AccountDirectory) -> None:
         self._directories = directories

@@ -34,7 +34,7 @@ _LOG = logging.getLogger("docker_image_proxy")
 
 
 class LoggingEventSink:
-    """Plays the EventSink."""
+    """Implements the EventSink."""
 
     def emit(self, event: Event) -> None:
         match event:

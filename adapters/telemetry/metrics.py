@@ -1,4 +1,4 @@
-"""Counters in memory that all workers share, and the page that Prometheus reads."""
+"""Counters in memory that all workers share, and the metrics page for Prometheus."""
 
 import mmap
 from collections.abc import Iterable, Iterator
@@ -36,7 +36,7 @@ from domain.records import ContentKind
 _PREFIX = "docker_image_proxy_"
 _BYTES = 8  # of one counter
 _CONTENT_KINDS = tuple(ContentKind)
-# In the order in which the counters lie in memory: name, what it counts, its values of the label `kind` if it has one.
+# In the order of the counters in memory: name, help text, and the values of the label `kind`, if it has that label.
 _COUNTERS: tuple[tuple[str, str, tuple[ContentKind, ...]], ...] = (
     ("cache_hits", "Manifests and blobs served entirely from the cache", _CONTENT_KINDS),
     ("cache_misses", "Manifests and blobs fetched from an upstream", _CONTENT_KINDS),
@@ -81,7 +81,7 @@ _COUNTER_OF_EVENT: dict[type[object], int] = {
     EndpointRecovered: _COUNTER_INDEX["endpoint_recoveries", None],
 }
 
-# What is known of an upstream's allowance only where it has said something: name, what it tells, where it stands.
+# Only for upstreams that have sent rate limit headers: name, help text, and how to get the value.
 _GAUGES = (
     ("allowance_limit", "Manifests that the mirror may fetch from the upstream in one window", attrgetter("limit")),
     ("allowance_remaining", "Manifests that are left in this window", attrgetter("remaining")),
@@ -91,9 +91,10 @@ _GAUGES = (
 
 
 class SharedCounters:
-    """One row for each worker, in memory made before the workers are forked. A row has one writer, so nothing is
-    locked; a worker that takes the place of a dead one counts on where that one ended. `upstreams`: the addresses of
-    those whose allowances are kept beside the counters.
+    """The counters of each worker, in shared memory that the main process creates before it forks the workers.
+
+    Only one worker writes to each set of counters, so there are no locks. A worker that replaces a dead one continues
+    its counters. `upstreams`: the URLs of the upstreams whose allowances are stored beside the counters.
     """
 
     def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
@@ -108,7 +109,7 @@ class SharedCounters:
 
 
 class CountingEventSink:
-    """Plays the EventSink and the MetricsPage. `worker` is this worker's."""
+    """Implements EventSink and MetricsPage. `worker`: the number of this worker, from 0."""
 
     def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters

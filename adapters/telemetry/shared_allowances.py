@@ -1,4 +1,4 @@
-"""What is left of each upstream's allowance, in memory that all workers share."""
+"""The remaining allowance at each upstream, in memory that all workers share."""
 
 import mmap
 from collections.abc import Iterable, Iterator
@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from domain.allowance import Allowance
 from domain.upstreams import Upstream
 
-_NUMBERS = 4  # of one allowance: limit, remaining, window, seen_at
+_NUMBERS = 4  # fields of one allowance: limit, remaining, window, seen_at
 _BYTES = 8
 _READ_ATTEMPTS = 100
 
 
 class SharedAllowances:
-    """One row for each worker, with room for each upstream, made before the workers are forked. `upstreams` are their
-    addresses; what is said of another has no room.
+    """One entry per worker and upstream. The main process creates the memory before it forks the workers. `upstreams`:
+    the URLs of the upstreams; `write` ignores all others.
 
-    Counters are summed, but of allowances the newest is true, whoever met it. So each stands with its time, which is
-    0 while its writer, of which a row has one, is not done: whoever reads the same time before and after has read
-    numbers that belong together.
+    Each entry has one writer and contains the time of the observation, because the newest observation of all workers
+    is the valid one. The writer sets the time to 0 while it changes an entry. A reader that finds the same time before
+    and after reading has read numbers that belong together.
     """
 
     def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
@@ -44,7 +44,7 @@ class SharedAllowances:
         return max((one for one in known if one), key=lambda one: one.seen_at, default=None)
 
     def all(self) -> Iterator[tuple[str, Allowance]]:
-        """The address of each upstream that has said something, and the newest of that."""
+        """The URL and the newest allowance of each upstream that has sent one."""
         for url in self._positions:
             if allowance := self.newest(url):
                 yield url, allowance
@@ -62,7 +62,7 @@ class SharedAllowances:
 
 
 class WorkerAllowanceTable:
-    """Plays the AllowanceTable. `worker` is this worker's."""
+    """Implements AllowanceTable. `worker`: the number of this worker, from 0."""
 
     def __init__(self, shared: SharedAllowances, worker: int) -> None:
         self._shared = shared

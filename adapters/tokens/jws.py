@@ -1,4 +1,4 @@
-"""Compact JWS with one fixed algorithm and one fixed key; what a token's own header says chooses nothing."""
+"""Compact JWS with a fixed algorithm and a fixed key. The header of a token never selects the algorithm or the key."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ _PARTS = 3
 
 
 class JwsTokenCodec:
-    """Plays the TokenCodec. `secret` has 32 bytes at least (RFC 7518 section 3.2)."""
+    """Implements TokenCodec. `secret`: at least 32 bytes (RFC 7518 section 3.2)."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = OctKey.import_key(secret)
@@ -27,7 +27,7 @@ class JwsTokenCodec:
 
     def verify(self, text: str) -> SignedToken | None:
         header = _header(text)
-        # A header of ours holds these two and nothing else; the library trips over some forms of the others.
+        # Tokens of this service have exactly these two fields; joserfc fails on some values of other fields.
         if header is None or header.keys() != {"alg", "typ"}:
             return None
         try:

@@ -11,8 +11,8 @@ from typing import Self
 from yarl import URL
 
 from domain.errors import UpstreamBroken
+from domain.http_fields import is_legal, percent_encoded
 from domain.upstreams import Origin, Upstream
-from domain.uri import is_legal, percent_encoded
 
 _INET_ATON = re.compile(r"[0-9a-fx.]+")
 

@@ -168,7 +168,7 @@ class Failover:
 
 
 class _WatchedAnswer:
-    """Plays the Answer."""
+    """Implements the Answer."""
 
     def __init__(
         self, answer: UpstreamResponse, health: EndpointHealth, upstream: Upstream, endpoint: Upstream

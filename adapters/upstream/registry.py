@@ -40,10 +40,9 @@ from domain.errors import (
     UpstreamChallenged,
     UpstreamFault,
 )
-from domain.http_dates import parse_http_date
+from domain.http_fields import parse_http_date, read_warnings
 from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
-from domain.warning_headers import read_warnings
 
 _OK = 200
 _PARTIAL = 206
@@ -59,7 +58,7 @@ _UNCODED = ("Accept-Encoding", "identity")
 
 
 class HttpUpstreamRegistry:
-    """Plays the UpstreamRegistry."""
+    """Implements the UpstreamRegistry."""
 
     def __init__(
         self,
@@ -206,7 +205,7 @@ async def _is_not_valid_yet(response: Response, authorization: str) -> bool:
 
 
 class _HttpAnswer:
-    """Plays the Answer."""
+    """Implements the Answer."""
 
     def __init__(self, response: Response, fetch: UpstreamRequest) -> None:
         self._response = response

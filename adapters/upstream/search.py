@@ -17,7 +17,7 @@ _BODY_LIMIT = 256 * 1024
 
 
 class HttpUpstreamSearch:
-    """Plays the UpstreamSearch. Nobody's credentials go along: the search of a public registry is public."""
+    """Implements the UpstreamSearch. Nobody's credentials go along: the search of a public registry is public."""
 
     def __init__(self, clients: UpstreamClients) -> None:
         self._clients = clients

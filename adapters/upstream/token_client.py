@@ -33,7 +33,7 @@ _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 class HttpTokenRelay:
-    """Plays the TokenRelay."""
+    """Implements the TokenRelay."""
 
     def __init__(self, clients: UpstreamClients, realms: RealmPolicy, clock: Clock) -> None:
         self._clients = clients

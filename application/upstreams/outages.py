@@ -21,10 +21,10 @@ from domain.errors import (
     UpstreamUnreachable,
 )
 from domain.events import StaleServed
+from domain.http_fields import warning
 from domain.ports import Clock
 from domain.records import CallerId
 from domain.upstreams import Upstream
-from domain.warning_headers import warning
 
 T = TypeVar("T")
 

@@ -15,8 +15,7 @@ from domain.allowance import read_rate_limit, seconds_to_wait
 from domain.authorization import parse_authorization
 from domain.challenge import parse_challenges
 from domain.content import parse_ranges
-from domain.links import next_link
-from domain.warning_headers import read_warnings
+from domain.http_fields import next_link, read_warnings
 from tests.architecture.sources import PACKAGES, files, module_of, name_of, parsed
 
 METHODS = frozenset({"match", "fullmatch", "search", "sub", "split", "findall", "finditer"})

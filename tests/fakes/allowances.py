@@ -5,7 +5,7 @@ from domain.upstreams import Upstream
 
 
 class MemoryAllowanceTable:
-    """Plays the AllowanceTable; workers that share `lines` see what each other shows."""
+    """Implements the AllowanceTable; workers that share `lines` see what each other shows."""
 
     def __init__(self, lines: list[tuple[str, Allowance]] | None = None) -> None:
         self._lines = [] if lines is None else lines

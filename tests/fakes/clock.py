@@ -4,7 +4,7 @@ import asyncio
 
 
 class StoppedClock:
-    """Plays the Clock."""
+    """Implements the Clock."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self._now = now

@@ -8,7 +8,7 @@ from domain.tokens import SignedToken
 
 
 class PlainTokenCodec:
-    """Plays the TokenCodec: three parts of readable JSON, the last one the name of the key."""
+    """Implements the TokenCodec: three parts of readable JSON, the last one the name of the key."""
 
     def __init__(self, key: str = "ours") -> None:
         self._key = key

@@ -4,7 +4,7 @@ from domain.events import Event
 
 
 class RecordingEventSink:
-    """Plays the EventSink."""
+    """Implements the EventSink."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []

@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class InlineSteps:
-    """Plays the SlowSteps, and counts them."""
+    """Implements the SlowSteps, and counts them."""
 
     def __init__(self) -> None:
         self.count = 0

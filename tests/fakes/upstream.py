@@ -38,7 +38,7 @@ IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass
 class FakeAnswer:
-    """Plays the Answer: `content` in pieces of `piece` bytes; `cut_after` breaks it off."""
+    """Implements the Answer: `content` in pieces of `piece` bytes; `cut_after` breaks it off."""
 
     metadata: ResponseMetadata
     content: bytes
@@ -59,7 +59,7 @@ class FakeAnswer:
 
 @dataclass
 class FakeUpstream:
-    """Plays the UpstreamRegistry, the TokenRelay and the UpstreamSearch.
+    """Implements the UpstreamRegistry, the TokenRelay and the UpstreamSearch.
 
     `scheme` is "none", "bearer" or "basic". `users` (a name and its password) and `logins` may read everything; an
     anonymous caller (a token of nobody's) only repositories in `public`. `fault` is raised by everything as long as it

@@ -19,7 +19,7 @@ from tests.fakes.upstream import FakeUpstream
 
 @dataclass
 class FakeUpstreams:
-    """Plays the UpstreamRegistry, the TokenRelay and the UpstreamSearch of all of them."""
+    """Implements the UpstreamRegistry, the TokenRelay and the UpstreamSearch of all of them."""
 
     by_url: dict[str, FakeUpstream]
 

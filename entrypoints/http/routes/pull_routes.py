@@ -11,8 +11,8 @@ from application.ports.telemetry import current_record
 from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
+from domain.http_fields import bounded_warnings
 from domain.upstreams import RegistryHint
-from domain.warning_headers import bounded_warnings
 from entrypoints.http.delivery.body_delivery import deliver
 from entrypoints.http.requests.pull_paths import (
     BlobPath,

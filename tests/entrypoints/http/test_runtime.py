@@ -30,7 +30,7 @@ def accounts(*logins: str) -> str:
 
 
 class Opened:
-    """Plays `container_factory`: the parts are real, and it is known which of them have been closed."""
+    """Implements `container_factory`: the parts are real, and it is known which of them have been closed."""
 
     def __init__(self, upstream: FakeUpstream) -> None:
         self._open = opening(upstream, StoppedClock())

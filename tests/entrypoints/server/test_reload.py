@@ -171,7 +171,7 @@ def _fork_while_reading(main: Main) -> int:
 
 
 class Parts:
-    """Plays `container_factory`, which may fail."""
+    """Implements `container_factory`, which may fail."""
 
     def __init__(self, upstream: FakeUpstream) -> None:
         self._open = opening(upstream)

@@ -14,7 +14,7 @@ from entrypoints.http.connection.connection_table import Connection, ConnectionL
 
 
 class Recorded(asyncio.Protocol):
-    """Plays the MirrorProtocol."""
+    """Implements the MirrorProtocol."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -1,0 +1,105 @@
+"""HTTP header fields and URIs that an upstream sends: Link, Warning, HTTP dates, and URIs with illegal characters."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from email.utils import parsedate_to_datetime
+
+WARNINGS_LIMIT = 4096
+"""Bytes of all warnings in one response (OCI distribution specification, section "Warnings")."""
+# RFC 7234 section 5.5: warn-code, warn-agent, quoted warn-text, and an optional date.
+_WARNING = re.compile(r'(?:^|,)[ \t]*([0-9]{3}) +[^ ",]+ +"((?:[^"\\]|\\.)*)"')
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+# RFC 8288 section 3: link-param, with its leading semicolon. Matching takes linear time.
+_LINK_PARAMETER = re.compile(r'[ \t]*;[ \t]*([^ \t=;,"<>]+)[ \t]*(?:=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^ \t;,"<>]*)))?')
+# RFC 3986 section 2: reserved and unreserved characters, and the percent sign.
+_LEGAL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
+_ILLEGAL = re.compile(rb"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
+
+
+def parse_http_date(field: str | None) -> float | None:
+    """The date in seconds since 1970, in any of the three formats of RFC 9110 section 5.6.7; None if it is not a date.
+
+    The asctime format has no time zone. All three formats are in UTC.
+    """
+    try:
+        date = parsedate_to_datetime(field or "")
+        return (date if date.tzinfo else parsedate_to_datetime(f"{field} GMT")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def next_link(header: str | None) -> str | None:
+    """The target of the first link with `rel="next"` in a Link header (RFC 8288), or None.
+
+    The caller joins several header lines with commas (RFC 9110 section 5.3).
+    """
+    for target, relations in _links(header or ""):
+        if "next" in relations:
+            return target
+    return None
+
+
+def _links(header: str) -> Iterator[tuple[str, frozenset[str]]]:
+    """Each link target with its relation types in lower case (RFC 8288 section 2.1.1). Skips what it cannot parse."""
+    position = 0
+    while (end := header.find(">", position)) >= 0:
+        start = header.rfind("<", position, end)
+        position = end + 1
+        relations: str | None = None
+        while parameter := _LINK_PARAMETER.match(header, position):
+            position = parameter.end()
+            name, quoted, plain = parameter.groups()
+            # RFC 8288 section 3.3: only the first rel parameter of a link counts.
+            if name.lower() == "rel" and relations is None:
+                relations = quoted if quoted is not None else plain
+        if start >= 0:
+            yield header[start + 1 : end], frozenset((relations or "").lower().split())
+
+
+def warning(text: str) -> str:
+    """The value of a Warning header with this text, in the form of the OCI distribution specification: code 299, agent
+    `-`, no date. Replaces characters that a quoted ASCII string cannot contain.
+    """
+    printable = _NOT_PRINTABLE.sub("?", text).replace("\\", "").replace('"', "'")
+    return f'299 - "{printable}"'
+
+
+def read_warnings(lines: Iterable[str]) -> tuple[str, ...]:
+    """The warnings with code 299 in an upstream's Warning lines, one value each.
+
+    Other codes describe caches between the mirror and the upstream, so they are dropped, as is what cannot be parsed.
+    """
+    found = (match for line in lines for match in _WARNING.finditer(line))
+    return tuple(
+        warning(re.sub(r"\\(.)", r"\1", text)) for code, text in (match.groups() for match in found) if code == "299"
+    )
+
+
+def bounded_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
+    """The first distinct warnings whose total length is at most WARNINGS_LIMIT bytes."""
+    kept: list[str] = []
+    room = WARNINGS_LIMIT
+    for value in dict.fromkeys(warnings):
+        room -= len(value)
+        if room < 0:
+            break
+        kept.append(value)
+    return tuple(kept)
+
+
+def is_legal(text: str) -> bool:
+    """Whether a URI may contain every character of the text (RFC 3986 section 2)."""
+    return _LEGAL.fullmatch(text) is not None
+
+
+def percent_encoded(text: str) -> str:
+    """The URI with its illegal characters percent-encoded (RFC 3986 section 2.1).
+
+    Encodes the bytes of non-ASCII characters as they were sent, and changes nothing else: a signed URI is only valid
+    exactly as the upstream wrote it.
+    """
+    if is_legal(text):
+        return text
+    # Header fields are decoded as UTF-8, with surrogates for bytes that are not UTF-8.
+    raw = text.encode("utf-8", "surrogateescape")
+    return _ILLEGAL.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode("ascii")
