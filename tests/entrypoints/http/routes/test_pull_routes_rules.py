@@ -53,7 +53,7 @@ async def ruled(start: Start, upstream: FakeUpstream, **settings: object) -> Ser
     inner = opening(upstream)
 
     @asynccontextmanager
-    async def parts(settings: Settings, row: int = 0) -> AsyncIterator[Any]:
+    async def parts(settings: Settings, worker: int = 0) -> AsyncIterator[Any]:
         async with inner(settings) as opened:
             opened.access_rules.override(providers.Object(RULES))
             yield opened
