@@ -1,4 +1,4 @@
-"""Addresses: their origin, and to which of them a request may connect."""
+"""URLs of upstreams and their origins, and the IP addresses to which a request may connect."""
 
 import ipaddress
 import re
@@ -34,7 +34,7 @@ _METADATA = frozenset(
         ),
     )
 )
-"""Metadata services that are not on a link-local address. They hand out the machine's credentials."""
+"""Cloud metadata services outside the link-local networks. They return credentials of the machine."""
 _NON_UNICAST_NETWORKS = tuple(
     map(
         ipaddress.ip_network,
@@ -72,18 +72,18 @@ class AddressPolicy(Enum):
     """Which addresses a connection may be made to."""
 
     CONFIGURED = auto()
-    """Every address: the operator named the origin."""
+    """All addresses, because the operator configured the origin."""
     LOCAL = auto()
-    """All but link-local, unspecified, multicast and metadata addresses. Loopback is allowed, because the operator
-    configured the upstream that sends us there on a loopback address.
+    """All addresses except link-local, unspecified, multicast and metadata addresses. Loopback is allowed, because the
+    operator configured the redirecting upstream on a loopback address.
     """
     REMOTE = auto()
-    """As LOCAL, without loopback."""
+    """Like LOCAL, but without loopback addresses."""
 
 
 class AddressNotAllowed(OSError):
-    """A connection to an address that the reach does not allow. An OSError, so that a connector tries the other
-    addresses of the name.
+    """The address policy does not allow a connection to this address. This is an OSError, so that the connector tries
+    the other addresses of the host name.
     """
 
     def __init__(self) -> None:
@@ -92,21 +92,21 @@ class AddressNotAllowed(OSError):
 
 @dataclass(frozen=True)
 class ConfiguredOrigins:
-    """The places that the operator named for one upstream: its addresses, its search, its UPSTREAM_REALMS."""
+    """The origins that the operator configured for one upstream: its URLs, its search URL and its UPSTREAM_REALMS."""
 
     origins: frozenset[Origin]
     hosts: frozenset[str]
-    """Of UPSTREAM_REALMS: each `host` or `host:port`, in lower case."""
+    """The entries of UPSTREAM_REALMS, each `host` or `host:port` in lower case."""
 
     @classmethod
     def of(cls, *upstreams: Upstream) -> Self:
-        """Several where one address belongs to several upstreams, as an upstream and as another's fallback."""
+        """Takes several upstreams if one URL is both an upstream and a fallback of other upstreams."""
         origins = {endpoint.origin for upstream in upstreams for endpoint in upstream.endpoints}
         origins |= {origin_of(parse_url(one.search_url)) for one in upstreams if one.search_url}
         return cls(frozenset(origins), frozenset().union(*(one.realms for one in upstreams)))
 
     def address_policy(self, asked: Origin, target: Origin) -> AddressPolicy:
-        """What a connection to the target may reach. `asked` is the origin of the request's first hop."""
+        """The policy for connections to the target. `asked`: the origin of the request before any redirect."""
         if self._names(target):
             return AddressPolicy.CONFIGURED
         return AddressPolicy.LOCAL if self._names(asked) and is_loopback_host(asked.host) else AddressPolicy.REMOTE
@@ -117,8 +117,8 @@ class ConfiguredOrigins:
 
 
 def parse_url(text: str) -> URL:
-    """The address as written, but for characters that no address may have: those are percent-encoded, in a host as IDNA
-    has it (RFC 5891). Signed addresses break when anything else is changed. Raises UpstreamBroken.
+    """Parse a URL from an upstream. Percent-encodes characters that a URL must not contain, and encodes the host with
+    IDNA (RFC 5891). Changes nothing else, because that would invalidate signed URLs. Raises UpstreamBroken.
     """
     try:
         start, authority, rest = _parts(text)
@@ -128,7 +128,7 @@ def parse_url(text: str) -> URL:
 
 
 def _parts(text: str) -> tuple[str, str, str]:
-    """Up to the authority, that (empty where there is none), and the rest. Raises ValueError."""
+    """The text before the authority, the authority (may be empty), and the rest. Raises ValueError."""
     matched = _AUTHORITY.match(text)
     if matched is None:
         return "", "", text
@@ -137,15 +137,15 @@ def _parts(text: str) -> tuple[str, str, str]:
         user, at, place = authority.rpartition("@")
         host, colon, port = place.partition(":")
         authority = f"{user}{at}{host.encode('idna').decode()}{colon}{port}"
-    # Escapes are legal in a name (RFC 3986 section 3.2.2), but a proxy may decode `%6c` and `check_host` does not. In
-    # brackets a percent sign begins the zone of an IPv6 address (RFC 6874).
+    # A host name may contain escapes (RFC 3986 section 3.2.2). They are rejected here, because a proxy may decode `%6c`
+    # and `check_host` does not. In brackets, a percent sign starts the zone of an IPv6 address (RFC 6874).
     if not is_legal(authority) or "%" in authority.rpartition("@")[2].partition("[")[0]:
         raise ValueError("a host with illegal characters")
     return start, authority, text[matched.end() :]
 
 
 def origin_of(url: URL) -> Origin:
-    """Raises UpstreamBroken for anything but an absolute http or https address."""
+    """Raises UpstreamBroken unless the URL is absolute and its scheme is http or https."""
     try:
         host, port = url.host, url.port
     except ValueError as error:
@@ -153,24 +153,25 @@ def origin_of(url: URL) -> Origin:
     if url.scheme not in {"http", "https"} or not host or not port:
         raise UpstreamBroken("the upstream sent an address that is neither http nor https")
     try:
-        host.encode("idna")  # as a look-up does, which refuses labels of more than 63 characters, and empty ones
+        host.encode("idna")  # as a look-up does: it rejects empty labels and labels of more than 63 characters
     except UnicodeError as error:
         raise UpstreamBroken("the upstream sent an address with an invalid host name") from error
     return Origin(url.scheme, host.lower().rstrip("."), port)
 
 
 def check_redirect(upstream: Origin, target: Origin) -> None:
-    """Refuse to be sent from https to http. Raises UpstreamBroken. Where the target is, is checked when a connection
-    to it is made (session.py).
+    """Raises UpstreamBroken for a redirect from https to http. The address of the target is checked when the connection
+    is opened (http_sessions.py).
     """
     if upstream.scheme == "https" and target.scheme != "https":
         raise UpstreamBroken("the upstream redirects from https to http; the mirror does not follow")
 
 
 def check_host(host: str, address_policy: AddressPolicy) -> None:
-    """The check for a request whose connection is made by a proxy: an address that stands there literally, in any
-    notation, and the names of loopback (RFC 6761 section 6.3). Another name is resolved by the proxy, where we see
-    nothing of it. Raises AddressNotAllowed.
+    """Check the host of a request that goes through a proxy. Raises AddressNotAllowed.
+
+    Checks literal IP addresses in every notation, and the names of loopback (RFC 6761 section 6.3). The proxy resolves
+    all other names, so the mirror cannot check them.
     """
     host = host.lower().rstrip(".")
     address = _literal(host)
@@ -181,13 +182,15 @@ def check_host(host: str, address_policy: AddressPolicy) -> None:
 
 
 def check_address(address: IPAddress, address_policy: AddressPolicy) -> None:
-    """Raises AddressNotAllowed where no connection may be made to it. IPv6 addresses that hold an IPv4 address are
-    refused where that one is. Private addresses are allowed: a registry on a local network has its storage there too.
+    """Raises AddressNotAllowed if the policy does not allow connections to the address.
+
+    An IPv6 address with an embedded IPv4 address is not allowed if the IPv4 address is not allowed. Private addresses
+    are allowed, because a registry on a local network usually has its storage there too.
     """
     if address_policy is AddressPolicy.CONFIGURED:
         return
     if isinstance(address, ipaddress.IPv6Address):
-        # Without its zone (RFC 4007 section 11), which makes it unequal to the same address in _METADATA.
+        # Remove the zone (RFC 4007 section 11): with it, the address does not equal its entry in _METADATA.
         address = ipaddress.IPv6Address(int(address))
     for one in (address, *_embedded(address)):
         if one in _METADATA or _is_in(one, _NON_UNICAST_NETWORKS):
@@ -197,7 +200,7 @@ def check_address(address: IPAddress, address_policy: AddressPolicy) -> None:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether it is a loopback address, or a name that always means one (RFC 6761 section 6.3)."""
+    """Whether the host is a loopback address, or a name that always means one (RFC 6761 section 6.3)."""
     address = _literal(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")
@@ -209,16 +212,16 @@ def _is_in(address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress
 
 
 def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
-    """The IPv4 addresses to which a packet for this IPv6 address may come."""
+    """The IPv4 addresses that may receive a packet for this IPv6 address."""
     if not isinstance(address, ipaddress.IPv6Address):
         return
     bits = int(address)
     if any(address in network for network in _IPV4_IN_LAST_BITS):
-        if bits > 1:  # "::" and "::1" are no IPv4-compatible addresses
+        if bits > 1:  # "::" and "::1" are not IPv4-compatible addresses
             yield _ipv4(bits)
     elif address in _NAT64_LOCAL:
-        # RFC 6052 section 2.2, prefixes of 96, 48, 56 and 64 bits; bits 64 to 71 are skipped. Which prefix it is only
-        # the network knows: 0.0.0.0/8 is what another one than its own makes of many addresses, and no destination.
+        # RFC 6052 section 2.2, prefixes of 96, 48, 56 and 64 bits; bits 64 to 71 are skipped. The address does not tell
+        # which prefix the network uses. A wrong prefix often gives an address in 0.0.0.0/8, which is not a destination.
         found = (
             bits,
             (bits >> 64 & 0xFFFF) << 16 | bits >> 40 & 0xFFFF,
@@ -230,7 +233,7 @@ def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
         yield _ipv4(bits >> 80)
     elif address in _TEREDO:
         yield _ipv4(bits >> 64)  # the Teredo server
-        yield _ipv4(~bits)  # the client, each bit turned round
+        yield _ipv4(~bits)  # the client, with all bits inverted
     if bits >> 32 & 0xFDFFFFFF == _ISATAP:
         yield _ipv4(bits)
 
@@ -246,7 +249,7 @@ def _literal(host: str) -> IPAddress | None:
         if not _INET_ATON.fullmatch(host):
             return None
     try:
-        # What the resolver makes of 127.1, 0x7f000001 or 2130706433.
+        # Parse 127.1, 0x7f000001 and 2130706433 as the resolver does.
         return ipaddress.ip_address(socket.inet_aton(host))
     except OSError:
         return None

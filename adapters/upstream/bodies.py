@@ -1,7 +1,7 @@
-"""Receives a large body into buffers of ours, straight from the kernel or from TLS.
+"""Receives large bodies directly into buffers of the mirror, and decodes small ones.
 
-aiohttp copies each byte three times on its way: out of the loop's buffer, out of its parser's, and where pieces are
-joined. For a layer that cost more than hashing it. So for the rest of one body the connection's protocol is ours.
+aiohttp copies each byte three times: from the event loop's buffer, from its parser's buffer, and when it joins pieces.
+For a layer this costs more than hashing. So BodyReceiver replaces aiohttp's protocol for the rest of a large body.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 
 _LARGE = 1024 * 1024
-"""Bytes still to come; for fewer, the change is not worth it."""
+"""Minimum of missing bytes for which replacing the protocol is worth its cost."""
 _FIRST, _ROOM = 64 * 1024, 512 * 1024
-"""Bytes of the first buffer, and of all others; no piece is longer."""
+"""Sizes in bytes of the first buffer and of all further buffers. No piece is longer."""
 _AHEAD = 4 * _ROOM
-"""Bytes that may wait to be taken later on."""
+"""Bytes that may be buffered after the first piece was read."""
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """The connection's protocol, from `take` until the end of `pieces`.
+    """The protocol of the connection, from `take` until the end of `pieces`.
 
-    From `take` on, and not only once somebody reads: aiohttp gives a connection to the next request as soon as it has
-    received an answer, and who still reads that earlier answer makes aiohttp resume the connection, whosever it is by
-    then. Where aiohttp was its protocol still, it took bytes of this body for itself.
+    `take` must replace the protocol at once, before anything reads the body. aiohttp gives a connection to the next
+    request as soon as it has received a response. A reader of that earlier response then makes aiohttp resume the
+    connection, and aiohttp's own protocol would consume bytes of the new body.
     """
 
     def __init__(self, raw: aiohttp.ClientResponse, handler: ResponseHandler, transport: asyncio.Transport) -> None:
@@ -36,29 +36,29 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._handler = handler
         self._transport = transport
         self._begun = raw.content.read_nowait()
-        handler.pause_reading()  # which that may have resumed; it also ends aiohttp's time limit
+        handler.pause_reading()  # read_nowait may have resumed it; this also stops aiohttp's timeout
         transport.set_protocol(self)
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
         self._room = _room(_FIRST)
         self._begin = self._end = 0
-        """Of what lies in the room and was not taken yet."""
+        """The part of the buffer that contains received bytes that `pieces` has not returned yet."""
         self._full: list[memoryview] = []
         self._ahead = 1
-        """So many bytes may wait to be taken; then reading pauses. Until the first ones have been dealt with, no more
-        come: to receive megabytes takes milliseconds, and somebody waits for the first byte.
+        """Reading pauses at this number of buffered bytes. It is 1 until the first piece was returned: receiving
+        megabytes takes milliseconds, and the client waits for the first byte.
         """
         self._waiter: asyncio.Future[None] | None = None
         self._is_lost = False
         self._has_excess = False
-        """More came than the body: whatever it is, it is no answer to the next request."""
+        """The server sent more bytes than the body. They must not be read as the response to the next request."""
 
     @classmethod
     def take(cls, raw: aiohttp.ClientResponse) -> Self | None:
-        """Who receives the body from now on. None where aiohttp is to go on: little is left, the length is unknown, the
-        body is coded, or the connection has come to an end.
+        """A receiver for the rest of the body, or None if aiohttp should continue: few bytes are missing, the length is
+        unknown, the body has a content coding, or the connection is closing.
         """
         handler = raw.connection.protocol if raw.connection else None
-        transport = handler.transport if handler is not None else None  # an empty queue is one of its bases, and false
+        transport = handler.transport if handler is not None else None  # a handler with an empty queue is falsy
         is_bare = raw.method == "GET" and not raw.headers.keys() & {"Transfer-Encoding", "Content-Encoding"}
         is_large = (raw.content_length or 0) - raw.content.total_bytes >= _LARGE
         if handler is None or transport is None or transport.is_closing() or not is_bare or not is_large:
@@ -66,9 +66,9 @@ class BodyReceiver(asyncio.BufferedProtocol):
         return cls(raw, handler, transport)
 
     async def pieces(self) -> AsyncGenerator[Bytes, None]:
-        """What aiohttp had of the body, and the rest; each piece as soon as something is there.
+        """The part of the body that aiohttp had received, then the rest, each piece as soon as bytes have arrived.
 
-        Raises what aiohttp would: SocketTimeoutError, ClientPayloadError, or its connection's error.
+        Raises the errors that aiohttp raises: SocketTimeoutError, ClientPayloadError, or the connection's error.
         """
         try:
             if self._begun:
@@ -79,7 +79,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             self._give_back()
 
     async def _next(self) -> memoryview | None:
-        """None at the end of the body."""
+        """The next piece, or None at the end of the body."""
         if self._missing and not self._is_lost:
             self._transport.resume_reading()
         while not self._full and self._begin == self._end:
@@ -111,7 +111,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._transport.pause_reading()
         self._transport.set_protocol(self._handler)
         if not self._missing and not self._has_excess:
-            # As far as aiohttp is concerned, too: its connection can have the next request. It reads on by itself.
+            # Tell aiohttp that the body is complete, so that it uses the connection for the next request.
             self._raw.content.feed_eof()
 
     # --- what the transport calls ---
@@ -126,14 +126,14 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._missing -= nbytes
         if self._end >= len(self._room) - 1:
             self._full.append(self._room[self._begin : self._end])
-            # A new one: whoever took a piece may keep it.
+            # Allocate a new buffer, because the consumer may keep the pieces.
             self._room, self._begin, self._end = _room(_ROOM), 0, 0
         if not self._missing or sum(map(len, self._full)) >= self._ahead:
             self._transport.pause_reading()
         self._wake()
 
     def eof_received(self) -> None:
-        """The transport closes itself then."""
+        """Returns None, so the transport closes itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
@@ -146,7 +146,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
 
 def _room(size: int) -> memoryview:
-    """For so many bytes, and one that must not come."""
+    """A buffer for this number of bytes, and one more to detect bytes after the body."""
     return memoryview(bytearray(size + 1))
 
 
@@ -155,15 +155,16 @@ _WITH_GZIP_HEADER = zlib.MAX_WBITS | 16
 
 
 def has_content_coding(coding: str | None) -> bool:
-    """What a Content-Encoding field says."""
+    """Whether a Content-Encoding field names a coding other than `identity`."""
     return bool(coding) and (coding or "").strip().lower() != "identity"
 
 
 def decode_body(content: bytes, coding: str | None, limit: int) -> bytes:
-    """The body without its coding. Raises UpstreamBroken where it is another coding than gzip or none at all, or where
-    more than `limit` bytes would come out: some kilobytes may hold gigabytes.
+    """The body without its content coding (RFC 9110 section 8.4).
 
-    What is read whole is hashed or parsed afterwards, so a decoded body is as good as one that came plain.
+    Raises UpstreamBroken for codings other than gzip and for invalid gzip, and UpstreamBodyTooLarge if the decoded body
+    would be longer than `limit` bytes: a few kilobytes may decode to gigabytes. The mirror hashes or parses a decoded
+    body afterwards, so decoding does not weaken any check.
     """
     if not has_content_coding(coding):
         return content
@@ -184,7 +185,7 @@ def decode_body(content: bytes, coding: str | None, limit: int) -> bytes:
 
 
 def unexpected_coding(coding: str | None) -> UpstreamBroken:
-    """The refusal of a coding that cannot be undone."""
+    """The error for a content coding that the mirror does not decode."""
     return UpstreamBroken(
         f"the upstream sent content with the coding {(coding or '')[:32]!r}, which the mirror did not request"
     )

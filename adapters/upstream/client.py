@@ -1,4 +1,4 @@
-"""One HTTP exchange with an upstream: redirects followed, faults translated, credentials kept where they belong."""
+"""One HTTP exchange with an upstream. Follows redirects, translates errors, and protects credentials."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -25,14 +25,14 @@ _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 10
 _DRAINED = 16 * 1024
-# A signed address is good for GET only; asked by HEAD, object stores answer with one of these.
+# A signed URL is valid only for GET. Object stores answer a HEAD request for it with one of these statuses.
 _HEAD_REFUSED = frozenset({403, 405, 501})
 _METHOD_REFUSED = frozenset({405, 501})
 _ONE_BYTE = ("Range", "bytes=0-0")
-"""What is asked for by a GET that stands in for a HEAD: all of it would come in vain."""
+"""Requests a single byte when a GET replaces a HEAD, because the body is not needed."""
 _PATIENCE_SECONDS = 3.0
-"""Whoever leaves after so long without an answer leaves because of the server. What several may be waiting for is not
-given up when they leave (application/concurrency.py, fills.py): it finds a silent server out when its time is over.
+"""If a client leaves after waiting this long, the server counts as silent. Work that several clients wait for is not
+cancelled when they leave (application/concurrency.py, application/blobs/); it detects a silent server by its timeout.
 """
 _UNANSWERED = "no answer came"
 
@@ -41,10 +41,12 @@ Check = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Request:
-    """`authorization` goes to the first address only; `follow` False gives a redirect back as the answer.
-    `keeps_query`: the query goes on to where a redirect leads that says none of its own. `may_be_empty`: a HEAD may say
-    that the content has 0 bytes. `check` is called when it is
-    this request's turn, and raises where there is no sense in it any more. `is_probe`: it does not wait for a turn.
+    """One request.
+
+    `authorization`: sent only to the origin of `url`. `follow`: whether to follow redirects; otherwise the redirect is
+    the response. `keeps_query`: a redirect target without a query gets the query of the request. `may_be_empty`: a HEAD
+    may report 0 bytes of content. `check`: called before the request is sent; raises if the request is no longer
+    useful. `is_probe`: the request does not wait for the request limits.
     """
 
     method: str
@@ -68,12 +70,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """The last answer, and whether it is the asked server's own rather than one that it redirected to."""
+    """The final response. `is_own`: it comes from the requested origin, not from the target of a redirect."""
 
     raw: aiohttp.ClientResponse
     is_own: bool
     receiver: BodyReceiver | None = None
-    """Where the body is large."""
+    """Set if the body is large."""
 
     @property
     def status(self) -> int:
@@ -86,7 +88,7 @@ class Response:
         return tuple(self.raw.headers.getall(name, ()))
 
     async def pieces(self) -> AsyncIterator[Bytes]:
-        """The body as it arrives. Raises UpstreamFault where it breaks off."""
+        """The body as it arrives. Raises UpstreamFault if the connection fails or ends too early."""
         with translate_errors(_host(self.raw.url)):
             if self.receiver:
                 async with aclosing(self.receiver.pieces()) as parts:
@@ -98,20 +100,20 @@ class Response:
                 async for piece in content.iter_any():
                     yield piece
             except (aiohttp.ClientError, OSError):
-                # What had arrived before it broke off is good, but aiohttp tells of the end first. Without it, a
-                # download that breaks off again and again might never get any further.
-                if arrived := content._read_nowait(-1):  # noqa: SLF001 - there is no other way to it
+                # aiohttp raises the error before it returns the bytes that arrived earlier. Return them first: without
+                # them, a download that fails again and again might never make progress.
+                if arrived := content._read_nowait(-1):  # noqa: SLF001 - there is no public method
                     yield arrived
                 raise
 
     async def read(self, limit: int) -> bytes:
-        """The whole body, decoded; raises UpstreamBroken where it is longer than `limit` bytes or cannot be decoded."""
+        """The whole decoded body. Raises UpstreamBroken if it is longer than `limit` bytes or cannot be decoded."""
         return decode_body(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
 
 
 class HttpClient:
-    """Speaks HTTP to one upstream and those that it sends us to. `agent` is our User-Agent; `configured` says where the
-    operator sends us, and so which addresses are not checked.
+    """Sends HTTP requests to one upstream and to the targets of its redirects. `agent`: the User-Agent header.
+    `configured`: the origins that the operator configured; their IP addresses are not checked.
     """
 
     def __init__(self, sessions: Sessions, limiter: RequestLimiter, agent: str, configured: ConfiguredOrigins) -> None:
@@ -121,12 +123,12 @@ class HttpClient:
         self._configured = configured
 
     def proxy_to(self, url: URL) -> str | None:
-        """The proxy that a request to there takes, None for a direct connection."""
+        """The proxy for requests to this URL, or None for a direct connection."""
         return self._sessions.proxy_to(url)
 
     @asynccontextmanager
     async def request(self, request: Request) -> AsyncIterator[Response]:
-        """The answer, open until the context is left. Raises UpstreamFault, MirrorFault.
+        """The response, open until the context ends. Raises UpstreamFault, MirrorFault.
 
         It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
         """
@@ -135,15 +137,15 @@ class HttpClient:
 
     @asynccontextmanager
     async def _exchange(self, request: Request) -> AsyncIterator[Response]:
-        """A redirect is followed with the same method. Authorization is dropped for good at the first change of
-        scheme, host or port (CVE-2026-48978): storage refuses it, and it is none of storage's business.
+        """Follows redirects with the same method. Drops Authorization permanently at the first change of scheme, host
+        or port (CVE-2026-48978): storage rejects requests with it, and must not see the credentials.
         """
         url, authorization, method = request.url, request.authorization, request.method
         narrowed: tuple[tuple[str, str], ...] = ()
         for _ in range(_HOPS):
             asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
             if is_own := origin_of(url) == request.origin:
-                await self._turn(request)  # elsewhere it is storage's business
+                await self._turn(request)  # the limits are the upstream's, not its storage's
             address_policy = self._configured.address_policy(request.origin, origin_of(url))
             response = await self._send_or_cut(asked.with_authorization(authorization), address_policy)
             if response is None:
@@ -167,7 +169,7 @@ class HttpClient:
         raise UpstreamBroken("the upstream redirects too many times")
 
     async def _send_or_cut(self, request: Request, address_policy: AddressPolicy) -> aiohttp.ClientResponse | None:
-        """None where the connection was closed or reset instead of an answer to a HEAD: some servers do that."""
+        """None if the server closed or reset the connection instead of answering a HEAD, as some servers do."""
         try:
             return await self._send(request, address_policy)
         except UpstreamFault as fault:
@@ -196,8 +198,8 @@ class HttpClient:
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:
-                # An idle connection that was closed just as we wrote on it. aiohttp repeats what is idempotent;
-                # a refresh grant may be repeated too, since its token does not rotate.
+                # The server closed an idle connection just before the request. aiohttp repeats idempotent requests. A
+                # refresh grant may be repeated too, because its refresh token does not change.
                 if method != "POST":
                     raise
                 response = await send()
@@ -218,12 +220,12 @@ def _patient() -> Iterator[None]:
 
 
 def was_unanswered(left: asyncio.CancelledError) -> bool:
-    """Whether whoever asked left after a server had been silent for long enough to leave because of that."""
+    """Whether the request was cancelled after the server had been silent for _PATIENCE_SECONDS."""
     return _UNANSWERED in getattr(left, "__notes__", ())
 
 
 async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
-    """A whole body. Raises UpstreamBodyTooLarge where it is longer than `limit` bytes."""
+    """A whole body. Raises UpstreamBodyTooLarge if it is longer than `limit` bytes."""
     content = bytearray()
     async for piece in pieces:
         content += piece
@@ -235,7 +237,7 @@ async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
-    """Read what little an unwanted answer holds, so that its connection can be used again."""
+    """Read the short body of a response that is not needed, so that its connection can be reused."""
     if response.content_length is not None and response.content_length <= _DRAINED:
         with translate_errors(_host(response.url)):
             await response.content.readany()
@@ -251,14 +253,14 @@ def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | 
     except ValueError as error:
         raise UpstreamBroken("the upstream redirects to an address that is not valid") from error
     if asked.keeps_query and query and not target.raw_query_string:
-        # registry.k8s.io forgets which page was asked; without it, the first one would come for ever.
+        # registry.k8s.io drops the page parameters in redirects; without them, it returns the first page for ever.
         return parse_url(f"{str(target).partition('#')[0].rstrip('?')}?{query}")
     return target
 
 
 def _wants_get(asked: Request, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
-    """Whether the answer to a HEAD is none, so that a GET says more: the method is refused, the length is 0, or the
-    headers are those of a web page.
+    """Whether a HEAD must be repeated as a GET: the server does not support HEAD, or reports a length of 0, or answers
+    with the headers of a web page.
     """
     if asked.method != "HEAD":
         return False
@@ -269,7 +271,7 @@ def _wants_get(asked: Request, response: aiohttp.ClientResponse, *, is_own: bool
 
 
 def _was_cut(fault: UpstreamFault) -> bool:
-    """Whether a connection was made and then closed or reset, instead of an answer."""
+    """Whether the server accepted the connection and then closed or reset it without a response."""
     cause = fault.__cause__
     is_cut = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
     return is_cut and not isinstance(cause, aiohttp.ClientConnectorError)
