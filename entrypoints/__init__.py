@@ -1,1 +1,1 @@
-"""Where the outside world comes in, and where the parts are put together."""
+"""The program: command line, settings, HTTP server, and the wiring of all components."""

@@ -1,4 +1,4 @@
-"""The console script."""
+"""The console program: parses the command line and runs a command."""
 
 import argparse
 import sys
@@ -12,19 +12,19 @@ from entrypoints.commands.command_input import ask_password
 from entrypoints.settings import SettingsError, load_settings
 from entrypoints.version import NAME, VERSION
 
-_WRONG_SETTINGS = 2
+_INVALID_SETTINGS = 2
 _INTERRUPTED = 130
-"""As shells report an end by SIGINT: 128 and the number of the signal."""
+"""The status that shells report for SIGINT: 128 plus the number of the signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, 2 for settings that stop the start, or 130 where Ctrl-C ended a command."""
+    """Returns the exit status: that of the command, 2 for invalid settings, or 130 if Ctrl-C ended the command."""
     options = command_parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except SettingsError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
-        return _WRONG_SETTINGS
+        return _INVALID_SETTINGS
     except KeyboardInterrupt:
         return _INTERRUPTED
 
@@ -56,7 +56,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
-    """Behind the command too, where most people look for it."""
+    """Accept --config after the command, too."""
     command.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
@@ -94,7 +94,7 @@ def _serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     for warning in settings.warnings:
         print(f"{NAME}: {warning}", file=sys.stderr)
-    from entrypoints.server.serve import run  # noqa: PLC0415 - the other commands need no server
+    from entrypoints.server.serve import run  # noqa: PLC0415 - other commands do not import the server
 
     run(settings, partial(load_settings, options.config))
     return 0
@@ -130,13 +130,13 @@ def _warm(options: argparse.Namespace) -> int:
 
 def _encode(options: argparse.Namespace) -> int:
     if not options.user or ":" in options.user:
-        print(f"{NAME}: a user name holds no colon (RFC 7617)", file=sys.stderr)
-        return _WRONG_SETTINGS
+        print(f"{NAME}: a user name must not be empty or contain a colon (RFC 7617)", file=sys.stderr)
+        return _INVALID_SETTINGS
     try:
         print(encode_basic(Credentials(options.user, ask_password(options.user))))
     except UnicodeDecodeError:
         print(f"{NAME}: the password is not UTF-8 text", file=sys.stderr)
-        return _WRONG_SETTINGS
+        return _INVALID_SETTINGS
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The commands of the console program, apart from serve."""
+"""The commands of the console program, except serve."""

@@ -1,4 +1,4 @@
-"""`cache`: looks into the cache and puts it right, beside a running service or without one."""
+"""The `cache` commands: inspect and maintain the cache, with or without a running service."""
 
 import argparse
 import asyncio
@@ -19,17 +19,17 @@ from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder
 
 _DAY = 86400.0
-_TROUBLE = 1
-_WRONG = 2
+_PROBLEM = 1
+_INVALID_ARGUMENTS = 2
 _PIPE_WIDTH = 1000
 
 Action = Callable[[Container, argparse.Namespace], Awaitable[int]]
 
 
 def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
-    """The exit status: 0, 1 where damage was found or nothing matched, 2 for wrong words."""
+    """Returns the exit status: 0, 1 if content is damaged or nothing matched, 2 for invalid arguments."""
     if settings.cache_dir is None:
-        raise SettingsError("CACHE_DIR: is off; there is no cache to look into")
+        raise SettingsError("CACHE_DIR: the cache is off")
     act_as_owner(settings, may_stay_root=True)
     prepare_storage(settings)
     return asyncio.run(_run(settings, options))
@@ -41,7 +41,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
             return await _ACTIONS[options.command](container, options)
         except ValueError as error:
             print(f"{NAME}: {error}", file=sys.stderr)
-            return _WRONG
+            return _INVALID_ARGUMENTS
 
 
 async def _stats(container: Container, _: argparse.Namespace) -> int:
@@ -52,8 +52,8 @@ async def _stats(container: Container, _: argparse.Namespace) -> int:
     for upstream in container.upstreams().upstreams:
         table.add_row("upstream", upstream.url)
     table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")
-    table.add_row("bound", decimal(container.room().bound))
-    table.add_row("being fetched", decimal(found.space.partial_blobs))
+    table.add_row("limit", decimal(container.room().bound))
+    table.add_row("being downloaded", decimal(found.space.partial_blobs))
     table.add_row("free on the disk", decimal(found.space.free))
     table.add_row("tags", str(found.tags))
     table.add_row("least recently used", _time(found.oldest))
@@ -64,8 +64,8 @@ async def _stats(container: Container, _: argparse.Namespace) -> int:
 
 async def _ls(container: Container, _: argparse.Namespace) -> int:
     table = Table(box=None)
-    for name in ("IMAGE", "DIGEST", "HERE", "OF", "CHECKED"):
-        table.add_column(name, justify="right" if name in {"HERE", "OF"} else "left", no_wrap=name != "IMAGE")
+    for name in ("IMAGE", "DIGEST", "CACHED", "SIZE", "CHECKED"):
+        table.add_column(name, justify="right" if name in {"CACHED", "SIZE"} else "left", no_wrap=name != "IMAGE")
     upstreams = container.upstreams()
     for upstream in upstreams.upstreams:
         for entry in await container.inspect_cache().tags(upstream):
@@ -79,15 +79,15 @@ async def _ls(container: Container, _: argparse.Namespace) -> int:
 
 
 async def _verify(container: Container, _: argparse.Namespace) -> int:
-    right = wrong = 0
+    intact = damaged = 0
     async for verdict in container.inspect_cache().verify():
         if verdict.is_right:
-            right += 1
+            intact += 1
             continue
-        wrong += 1
-        print(f"damaged, dropped: {verdict.used.digest}")
-    print(f"{right} right, {wrong} damaged")
-    return _TROUBLE if wrong else 0
+        damaged += 1
+        print(f"damaged, removed: {verdict.used.digest}")
+    print(f"{intact} intact, {damaged} damaged")
+    return _PROBLEM if damaged else 0
 
 
 async def _purge(container: Container, options: argparse.Namespace) -> int:
@@ -100,29 +100,29 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
         source = upstreams.source_of(name, upstreams.hint_for(name))
     except NameUnknown as error:
         print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
-        return _TROUBLE
-    dropped = await container.inspect_cache().purge(source, tag)
-    if not dropped:
-        print(f"{NAME}: nothing of {options.image} is here", file=sys.stderr)
-        return _TROUBLE
-    for digest in dropped:
+        return _PROBLEM
+    removed = await container.inspect_cache().purge(source, tag)
+    if not removed:
+        print(f"{NAME}: {options.image} is not in the cache", file=sys.stderr)
+        return _PROBLEM
+    for digest in removed:
         print(digest)
-    print(f"{len(dropped)} dropped; a running service forgets them within seconds")
+    print(f"{len(removed)} removed; a running service stops serving them within seconds")
     return 0
 
 
 async def _prune(container: Container, options: argparse.Namespace) -> int:
     if options.older_than < 0:
         raise ValueError("--older-than takes a number of days, 0 or more")
-    dropped = await container.inspect_cache().prune(options.older_than * _DAY)
-    print(f"{len(dropped)} dropped, {decimal(sum(one.size for one in dropped))}")
+    removed = await container.inspect_cache().prune(options.older_than * _DAY)
+    print(f"{len(removed)} removed, {decimal(sum(one.size for one in removed))}")
     return 0
 
 
 def _print(table: Table) -> None:
-    """Into a pipe nothing is cut off, whatever a terminal would have room for."""
+    """Print the table. If the output is not a terminal, nothing is truncated."""
     console = Console()
-    # A table is never wider than its console, whatever `print` is told.
+    # rich limits a table to the width of its console.
     (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 

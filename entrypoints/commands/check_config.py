@@ -1,4 +1,4 @@
-"""check-config: would these settings work? Prints what it finds, in plain words."""
+"""`check-config`: checks the settings and asks each upstream whether they work."""
 
 import asyncio
 
@@ -11,11 +11,11 @@ from domain.upstreams import Upstream
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container, open_container
 
-_TROUBLE = 1
+_PROBLEM = 1
 
 
 def check_config(settings: Settings) -> int:
-    """Returns the exit status: 0 where all is well, 1 where an upstream would not let the service work."""
+    """Returns the exit status: 0 if the service can work, 1 if there is a problem with an upstream."""
     return asyncio.run(_check(settings))
 
 
@@ -29,7 +29,7 @@ async def _check(settings: Settings) -> int:
                 await report(settings, container, upstream)
             except RegistryError as error:
                 print(f"error: {upstream.url}: {error.message}")
-                status = _TROUBLE
+                status = _PROBLEM
     return status
 
 
@@ -42,7 +42,7 @@ async def report(settings: Settings, container: Container, upstream: Upstream) -
     if auth.bearer and not settings.skip_auth_proxy:
         print(await _token_server(container, upstream, auth.bearer))
         if auth.bearer.get("service") == settings.self_auth_service:
-            print("warning: the upstream has the same service name; give this mirror another SELF_AUTH_SERVICE")
+            print("warning: the upstream has the same service name; set another SELF_AUTH_SERVICE for this mirror")
     return answer
 
 
@@ -53,5 +53,7 @@ async def _token_server(container: Container, upstream: Upstream, challenge: Cha
     except (CredentialsRejected, Denied) as refused:
         if credentials:
             raise
-        return f"ok: its token server answers; nobody gets a token there without a login ({refused.message})"
-    return "ok: its token server gives a token" + (" for the mirror's own login" if credentials else " to anybody")
+        return f"ok: its token server answers; it gives no token to anonymous callers ({refused.message})"
+    return "ok: its token server gives a token" + (
+        " for the mirror's own login" if credentials else " to anonymous callers"
+    )

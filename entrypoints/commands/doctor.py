@@ -1,4 +1,4 @@
-"""doctor: what stands between this mirror and its work, in plain words, and what to do about it."""
+"""`doctor`: looks for problems, and says what to do about each of them."""
 
 import asyncio
 import socket
@@ -23,26 +23,26 @@ from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder
 
-_TROUBLE = 1
-_WRONG = 2
+_PROBLEM = 1
+_INVALID_ARGUMENTS = 2
 _CLOCK_SECONDS = 60
-"""Tokens of most servers are not believed before their time, and live for minutes."""
+"""A larger difference between clocks is an error: tokens are valid for minutes, and not before they are issued."""
 
 Image = tuple[RepositoryName, Reference]
 
 
 def run_doctor(settings: Settings, text: str | None) -> int:
-    """The exit status: 0 where nothing is wrong, 1 where something is, 2 for wrong words."""
+    """Returns the exit status: 0, 1 if there is a problem, 2 for invalid arguments."""
     try:
         image = parse_image_or_latest(text) if text else None
     except ValueError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
-        return _WRONG
+        return _INVALID_ARGUMENTS
     return asyncio.run(_Doctor(settings).examine(image))
 
 
 class _Doctor:
-    """Looks at one thing after another; what is wrong with one is no reason to leave out the next."""
+    """Makes one check after another. A problem does not stop the later checks."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -79,11 +79,11 @@ class _Doctor:
         return answer is not None
 
     def _wrong(self, text: str) -> None:
-        self._status = _TROUBLE
+        self._status = _PROBLEM
         print(f"error: {text}")
 
     def _folder(self) -> bool:
-        """Whether there is a cache that can be used."""
+        """Check the cache folder. Returns whether there is a usable cache."""
         if self._settings.cache_dir is None:
             print("ok: the cache is off")
             return False
@@ -100,29 +100,31 @@ class _Doctor:
             await container.inspect_cache().statistics(container.upstreams().upstreams),
             container.room().bound,
         )
-        what = f"{storage_folder(self._settings)} holds {decimal(found.size)} of {decimal(bound)}"
+        what = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
-            print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to what it may have, such as 80%")
+            print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to a size that the disk has, such as 80%")
         else:
             print(f"ok: the cache in {what}; {decimal(found.space.free)} are free on the disk")
 
     async def _address(self, container: Container, upstream: Upstream) -> None:
-        """Of the upstream, or of the proxy that it is reached through, which looks the upstream's up itself."""
+        """Resolve the name of the upstream, or of the proxy to it, which resolves the upstream's name itself."""
         origin = upstream.origin
         proxy = container.clients().of(upstream).proxy_to(URL(upstream.url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            way = "" if proxy else ", or HTTP_PROXY and HTTPS_PROXY if this machine goes through one"
-            self._wrong(f"{host} has no address ({error.strerror or error}); check the name, this machine's DNS{way}")
+            way = "" if proxy else ", or set HTTP_PROXY and HTTPS_PROXY if this machine needs a proxy"
+            self._wrong(
+                f"cannot resolve {host} ({error.strerror or error}); check the name and this machine's DNS{way}"
+            )
         else:
             by = f", the proxy to {origin.host}," if proxy else ""
-            print(f"ok: {host}{by} is at {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
+            print(f"ok: {host}{by} has the address {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
 
     async def _upstream(self, container: Container, upstream: Upstream) -> PingResponse | None:
-        """Its answer, if TLS, ping and tokens are well."""
+        """Check TLS, ping and token server of the upstream. Returns the ping response, None if there is a problem."""
         try:
             return await report(self._settings, container, upstream)
         except RegistryError as error:
@@ -131,28 +133,28 @@ class _Doctor:
 
     def _clock(self, now: float, said: float | None) -> None:
         if said is None:
-            print("ok: the upstream does not say what time it is; this machine's clock was not compared")
+            print("ok: the upstream sends no Date header; the clock of this machine was not compared")
             return
         ahead = now - said
         if abs(ahead) > _CLOCK_SECONDS:
             direction = "ahead of" if ahead > 0 else "behind"
             self._wrong(
-                f"this machine's clock is {abs(ahead):.0f} seconds {direction} the upstream's; set it (NTP), or tokens "
-                "and certificates are refused"
+                f"the clock of this machine is {abs(ahead):.0f} seconds {direction} the upstream's; correct it (NTP), "
+                "or tokens and certificates are rejected"
             )
         else:
-            print("ok: this machine's clock agrees with the upstream's")
+            print("ok: the clock of this machine agrees with the upstream's")
 
     def _allowance(self, container: Container, upstream: Upstream) -> None:
-        """What it said of that when it was asked for the image, of which it speaks nowhere else."""
+        """Print the rate limit, which upstreams send with manifests only."""
         known = container.allowances().newest(upstream)
         if known is None:
             return
-        what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left to this mirror"
+        what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left for this mirror"
         if not known.is_low:
             print(f"ok: {what} at {upstream.url}")
             return
-        more = "" if upstream.credentials else "; a login of its own (UPSTREAM_IDENTITY) may have more"
+        more = "" if upstream.credentials else "; with a login of its own (UPSTREAM_IDENTITY) the mirror may get more"
         print(f"warning: only {what} at {upstream.url}{more}")
 
     async def _image(self, container: Container, image: Image, hint: RegistryHint) -> None:
@@ -163,7 +165,7 @@ class _Doctor:
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, hint=hint)
             found = await container.pull_manifest()(caller, query)
         except Unauthorized:
-            print(f"warning: {text}: nobody gets it without a login at the upstream; it is for clients that have one")
+            print(f"warning: {text}: the upstream requires a login for it; only clients with a login can pull it")
         except RegistryError as error:
             self._wrong(f"{text}: {error.message}")
         else:

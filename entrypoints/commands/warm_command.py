@@ -1,4 +1,4 @@
-"""`warm`: pulls images into the cache ahead of time."""
+"""The `warm` command: pulls images into the cache."""
 
 import argparse
 import asyncio
@@ -24,21 +24,21 @@ from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
 
-_TROUBLE = 1
-_WRONG = 2
+_PROBLEM = 1
+_INVALID_ARGUMENTS = 2
 
 
 def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
-    """The exit status: 0, 1 where an image could not be had, 2 for wrong words."""
+    """Returns the exit status: 0, 1 if an image could not be pulled, 2 for invalid arguments."""
     if settings.cache_dir is None:
-        raise SettingsError("CACHE_DIR: is off; there is no cache to warm")
+        raise SettingsError("CACHE_DIR: the cache is off, so no image can be pulled into it")
     act_as_owner(settings, may_stay_root=False)
     prepare_storage(settings)
     try:
         images = [_image(text, options.platform) for text in options.images]
     except ValueError as error:
         print(f"{NAME}: {error}", file=sys.stderr)
-        return _WRONG
+        return _INVALID_ARGUMENTS
     login = Credentials(options.user, ask_password(options.user)) if options.user else None
     return asyncio.run(_warm(settings, images, login))
 
@@ -59,7 +59,7 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
                 except (RegistryError, NoSuchPlatform) as error:
                     failed += 1
                     bar.console.print(f"{image.name}:{image.reference}: {error}", highlight=False, soft_wrap=True)
-    return _TROUBLE if failed else 0
+    return _PROBLEM if failed else 0
 
 
 async def _pull(container: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
@@ -78,7 +78,7 @@ async def caller_for(
     container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None
 ) -> Caller:
     """The caller that the trust row accepts: the given user, else the mirror's own account, else nobody."""
-    realm = "http://localhost/v2/auth"  # in challenges that nobody will see
+    realm = "http://localhost/v2/auth"  # appears only in challenges, which are not sent
     upstream = container.upstreams().source_of(name, hint).upstream
     row, _ = await container.upstream_auth().row(upstream)
     if login is not None and row.basic is not BasicRule.REFUSE:
@@ -102,7 +102,7 @@ async def _token(container: Container, row: TrustRow, upstream: Upstream, query:
 
 
 def _an_account(settings: Settings) -> str:
-    """The name of any account; "" where there are none. Who may read the settings may warm the cache."""
+    """The name of any account; "" if there are none. An operator who can read the settings may pull as any account."""
     if settings.accounts:
         return settings.accounts[0].username
     return next(iter(read_htpasswd(settings.htpasswd_file, ()))) if settings.htpasswd_file else ""

@@ -1,1 +1,1 @@
-"""Builds the parts and connects them. Only this package names adapters."""
+"""Dependency wiring: builds the objects and connects them. Only this package names adapters."""

@@ -96,7 +96,7 @@ def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: Ho
     write(house.file, entries(("erin", "erin-pass")) + "frank:hunter2\n")
 
     def told() -> list[str]:
-        return [line for line in house.lines() if "the accounts stay as they were" in line]
+        return [line for line in house.lines() if "the previous accounts stay in force" in line]
 
     assert wait_until(lambda: house.everywhere(basic("carol", "carol-pass")) == [200, 200] and len(told()) == 2, 10)
     time.sleep(1.2)

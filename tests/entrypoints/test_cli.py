@@ -112,7 +112,8 @@ def test_password_that_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize("user", ["", "a:b"])
 def test_user_name_without_sense_is_refused(user: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode-account", user]) == 2
-    assert capsys.readouterr() == ("", "docker-image-proxy: a user name holds no colon (RFC 7617)\n")
+    message = "docker-image-proxy: a user name must not be empty or contain a colon (RFC 7617)\n"
+    assert capsys.readouterr() == ("", message)
 
 
 def test_password_is_not_shown_while_typed() -> None:
@@ -156,7 +157,7 @@ def test_check_asks_the_token_server_too(check: Check) -> None:
     lines = out.splitlines()
     assert (status, err) == (0, "")
     assert lines[0].startswith(f"ok: {address} answers as a registry; trust row 3: ")
-    assert lines[1] == "ok: its token server gives a token to anybody"
+    assert lines[1] == "ok: its token server gives a token to anonymous callers"
     assert "SELF_AUTH_SERVICE" in lines[2]
 
 

@@ -1,4 +1,4 @@
-"""Acceptor: takes connections off the listening socket of a worker, as many as it may have."""
+"""Acceptor: accepts connections in a worker, up to the limit of the worker."""
 
 import asyncio
 import errno
@@ -16,12 +16,12 @@ from entrypoints.http.connection.connection_table import Connection, ConnectionT
 _LOG = logging.getLogger("docker_image_proxy")
 
 _BATCH = 16
-"""Connections in one go; the other workers may want some too."""
-_LOOK_SECONDS = 0.5
+"""Connections accepted in one step; other workers should get some, too."""
+_CHECK_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 _EXHAUSTED = {
-    errno.EMFILE: "the limit of open files of this process is reached (ulimit -n)",
-    errno.ENFILE: "the limit of open files of this system is reached",
+    errno.EMFILE: "this process has reached its limit of open files (ulimit -n)",
+    errno.ENFILE: "the system has reached its limit of open files",
     errno.ENOBUFS: "the system has no memory for another socket",
     errno.ENOMEM: "the system has no memory for another socket",
 }
@@ -30,9 +30,9 @@ MakeProtocol = Callable[..., MirrorProtocol]
 
 
 class Acceptor:
-    """The loops' own servers accept whatever comes. With uvloop's, a worker that runs out of descriptors closes each
-    new connection without a word, or its listening socket for good. Here connections that cannot be taken stay in the
-    kernel's queue, for another worker or until there is room.
+    """Replaces the server of the event loop, which accepts every connection. When uvloop's server runs out of
+    descriptors, it silently closes new connections, or closes the listening socket for good. The Acceptor leaves
+    connections that it cannot accept in the queue of the kernel, for another worker or until there is room.
     """
 
     def __init__(
@@ -44,8 +44,10 @@ class Acceptor:
         is_exempt: Callable[[str], bool],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`is_exempt` says of a peer's address whether its connections count for none. Called in a running loop."""
-        # Duplicates: the loop's own server watches, and closes, the one that it was given.
+        """`is_exempt` tells whether connections from an address are exempt from the limit per address. Called in a
+        running loop.
+        """
+        # Duplicates, because the server of the loop watches and closes the socket that it was given.
         self._sockets = [one.dup() for one in listening]
         for one in self._sockets:
             one.setblocking(False)
@@ -55,29 +57,29 @@ class Acceptor:
         self._is_exempt = is_exempt
         self._tls = tls
         self._opening: dict[Connection, Callable[[], None]] = {}
-        """Connections that no protocol has yet, and what ends each."""
+        """Connections that have no protocol yet, and the function that ends each."""
         self._pause_until = 0.0
         self._is_reading = False
         self._is_closed = False
         table.closed = self._resume
-        self._look()
+        self._check()
 
     def close(self) -> None:
-        """No connection is accepted from now on, and none whose TLS handshake has not ended goes on. The others go on,
-        and are still watched.
+        """Stop accepting connections, and end those whose TLS handshake is not complete. The other connections go on,
+        and their limits still apply.
         """
         self._pause()
         self._is_closed = True
         for one in self._sockets:
             one.close()
         for connection, hang_up in self._opening.items():
-            if connection.abort is hang_up:  # else a protocol has it, and it goes on
+            if connection.abort is hang_up:  # otherwise it has a protocol, and goes on
                 hang_up()
 
-    def _look(self) -> None:
-        self._table.look()
+    def _check(self) -> None:
+        self._table.check()
         self._resume()
-        self._loop.call_later(_LOOK_SECONDS, self._look)
+        self._loop.call_later(_CHECK_SECONDS, self._check)
 
     def _resume(self) -> None:
         if not self._is_closed and not self._is_reading and self._loop.time() >= self._pause_until:
@@ -86,7 +88,7 @@ class Acceptor:
             self._is_reading = True
 
     def _pause(self, seconds: float = 0) -> None:
-        """Until a connection has ended, or it is looked again; but for this long at least."""
+        """Stop accepting until a connection has ended or the next check, but for at least this long."""
         self._pause_until = self._loop.time() + seconds
         if self._is_reading:
             for one in self._sockets:
@@ -96,7 +98,9 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_BATCH):
             if self._table.is_full:
-                self._table.log_seldom("full", "this worker has MAX_CONNECTIONS connections; it takes no more for now")
+                self._table.log_rarely(
+                    "full", "this worker has MAX_CONNECTIONS connections and accepts no more until one ends"
+                )
                 self._table.make_room()
                 self._pause()
                 return
@@ -108,16 +112,16 @@ class Acceptor:
                 if error.errno in _EXHAUSTED:
                     self._exhausted(error)
                     return
-                continue  # that one connection was gone again (ECONNABORTED), or its network is (accept(2))
-            self._take(accepted, str(peer[0]))
+                continue  # the connection ended early (ECONNABORTED), or its network failed (accept(2))
+            self._start(accepted, str(peer[0]))
 
     def _exhausted(self, error: OSError) -> None:
-        self._table.log_seldom(
-            "exhausted", f"no connection can be accepted: {_EXHAUSTED[error.errno or 0]}; idle ones are closed"
+        self._table.log_rarely(
+            "exhausted", f"cannot accept connections: {_EXHAUSTED[error.errno or 0]}; closing idle connections"
         )
         self._pause(0 if self._table.make_room() else _PAUSE_SECONDS)
 
-    def _take(self, accepted: socket.socket, peer: str) -> None:
+    def _start(self, accepted: socket.socket, peer: str) -> None:
         accepted.setblocking(False)
         connection = self._table.open(None if self._is_exempt(peer) else client_network(peer))
         task = self._loop.create_task(self._open(accepted, connection))
@@ -125,7 +129,7 @@ class Acceptor:
         task.add_done_callback(lambda _: self._opening.pop(connection))
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
-        """Ends when the connection is a protocol's, which then says how it goes on."""
+        """Connect the socket to a new protocol, which then controls the connection."""
         protocol: list[MirrorProtocol] = []
 
         def make() -> MirrorProtocol:
@@ -135,20 +139,20 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(make, accepted, ssl=self._tls)
         except (OSError, asyncio.CancelledError):
-            # OSError: a handshake that failed (ssl.SSLError), or a connection that ended during it. A cancellation
-            # comes with the end of the service.
+            # OSError: the handshake failed (ssl.SSLError), or the connection ended during the handshake. The task is
+            # cancelled when the service stops.
             if not protocol or protocol[0].transport is None:
                 accepted.close()
                 connection.closed()
             elif self._tls is None:
-                # The protocol got the connection after the cancellation and before it came here. uvloop has closed the
-                # socket by now, and does not tell the protocol.
+                # The protocol got the connection between the cancellation and this point. uvloop has closed the socket,
+                # and does not tell the protocol.
                 protocol[0].connection_lost(None)
 
 
 def _hang_up(accepted: socket.socket) -> None:
-    """End a connection that is being opened: the loop opens it, finds it ended, and tells the protocol as always. Were
-    the task that opens it cancelled, uvloop would leave the protocol without that word, or the socket open.
+    """End a connection that is being opened: the loop opens it, finds that it has ended, and tells the protocol. If the
+    opening task were cancelled instead, uvloop would not tell the protocol, or would leave the socket open.
     """
-    with suppress(OSError):  # it has ended by itself
+    with suppress(OSError):  # it has ended already
         accepted.shutdown(socket.SHUT_RDWR)

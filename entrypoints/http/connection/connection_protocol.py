@@ -1,4 +1,4 @@
-"""MirrorProtocol: one connection, from the first byte to the last."""
+"""MirrorProtocol: the asyncio protocol of one client connection."""
 
 import asyncio
 import json
@@ -13,7 +13,9 @@ from entrypoints.http.connection.request_parser import StrictHttp
 from entrypoints.http.responses.error_responses import error_body
 
 _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a handshake record, of any version
-_BODY = json.dumps(error_body("UNSUPPORTED", "this mirror speaks plain HTTP on this port", None)).encode()
+_BODY = json.dumps(
+    error_body("UNSUPPORTED", "this port of the mirror accepts plain HTTP only, not HTTPS", None)
+).encode()
 _ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b"Content-Length: " + str(len(_BODY)).encode() + b"\r\n\r\n" + _BODY
@@ -21,9 +23,8 @@ _ANSWER = (
 
 
 class MirrorProtocol(HttpProtocol):
-    """Sanic's protocol with our reader, and an entry in the ConnectionTable, which limits how long it may be waited
-    for. Sanic's own timers only count silence, so that a byte now and then puts them off; and the timer of a connection
-    is gone once it has struck.
+    """Sanic's protocol with our parser and an entry in the ConnectionTable, which enforces the timeouts. Sanic's own
+    timers measure silence only, so that a client can delay them with one byte now and then; and each timer fires once.
     """
 
     __slots__ = ("_is_plain", "connection")
@@ -46,8 +47,8 @@ class MirrorProtocol(HttpProtocol):
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:
-        """Docker, podman and skopeo try https first, also where they may use http. Left without an answer they wait for
-        ten seconds each time, for Sanic would go on waiting for the end of a request that never comes.
+        """Reject a TLS handshake at once. Docker, podman and skopeo try HTTPS first, even if HTTP is allowed. Sanic
+        would wait for the end of the request, and these clients for ten seconds.
         """
         if self._is_plain and not self.recv_buffer and data.startswith(_TLS_HANDSHAKE) and self.transport:
             self.connection.closing()
@@ -57,14 +58,14 @@ class MirrorProtocol(HttpProtocol):
         super().data_received(data)
 
     def abort(self) -> None:
-        """Close at once. Sanic's own also forgets the transport, and fails when it then ends a request whose head was
-        never complete.
+        """Close at once. Sanic's method also clears the transport, and then fails when it ends a request whose head is
+        not complete.
         """
         if self.transport:
             self.transport.abort()
 
     def close_slowly(self) -> None:
-        """Nothing more is sent; what comes is read until the client closes, or its time has passed."""
+        """Send nothing more, and read until the client closes the connection or its time is over."""
         self.connection.closing()
         if self.transport and self.transport.can_write_eof():
             self.transport.write_eof()
@@ -74,12 +75,12 @@ class MirrorProtocol(HttpProtocol):
     def check_timeouts(self) -> None:
         super().check_timeouts()  # type: ignore[no-untyped-call]
         if self._task and self._task.cancelling():
-            # Sanic never looks again. The response that says so may wait for a client that does not read.
+            # Sanic does not check again, and the error response may wait for a client that does not read.
             self.connection.closing()
 
     def _expire(self) -> None:
-        """The head or the body was not there in time. Where something of a request has come, 408 (RFC 9110 section
-        15.5.9) says so.
+        """The head or the body did not arrive in time. If a part of the request has arrived, answer 408 (RFC 9110
+        section 15.5.9).
         """
         if self._task is None or self._http is None or self._http.stage is Stage.IDLE:
             self.abort()

@@ -1,4 +1,4 @@
-"""ConnectionTable: the connections of one worker, how long each may be waited for, and which one gives way."""
+"""ConnectionTable: the connections of one worker, their timeouts, and which one is closed to make room."""
 
 import logging
 import time
@@ -12,25 +12,26 @@ from sanic.http.http1 import Http
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-PATIENCE = 2.0
-"""Seconds for which a connection that waits is never closed to make room: connections that arrive at once are all
-accepted before the first request is read."""
+PROTECTED_SECONDS = 2.0
+"""A waiting connection is not closed to make room before it is this old: connections that arrive at the same time are
+all accepted before the first request is read.
+"""
 CLOSING_SECONDS = 5.0
-"""For a response to reach the client, and for the client to close."""
+"""Time for a response to reach the client, and for the client to close the connection."""
 _LOG_SECONDS = 60.0
 
 
 def close_if_stopping(request: Request) -> None:
-    """While the service stops, no connection is kept for a further request."""
-    # Compared with None: a stream whose answer has been sent counts as false.
+    """While the service stops, close the connection after this response."""
+    # Compared with None, because a stream is false once its response has been sent.
     if request.app.ctx.is_stopping and request.stream is not None:
         cast("Http", request.stream).keep_alive = False
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """`timeout` is in seconds, for a request head and again for its body; `connections` counts all connections of the
-    worker, `waiting` those of one client address that wait for a head or a body.
+    """`timeout`: seconds for a request head, and again for its body. `connections`: all connections of the worker.
+    `waiting`: connections of one client address that wait for a head or a body.
     """
 
     timeout: float
@@ -40,7 +41,7 @@ class ConnectionLimits:
 
 class ConnectionState(Enum):
     """WAITING for a TLS handshake, a request head or a body; IDLE between two requests; BUSY with a request or its
-    response; CLOSING: aborted if it is not gone soon.
+    response; CLOSING: aborted if it does not end soon.
     """
 
     WAITING = auto()
@@ -50,8 +51,8 @@ class ConnectionState(Enum):
 
 
 class Connection:
-    """One connection in the table. `expire` tells the client that it was too slow; `abort` closes at once. Both are set
-    by the part that holds the socket at the time.
+    """One connection in the table. `expire` tells the client that it was too slow; `abort` closes at once. The
+    component that holds the socket sets both.
     """
 
     __slots__ = ("_table", "abort", "address", "expire", "since", "state")
@@ -65,19 +66,19 @@ class Connection:
         self.abort: Callable[[], None] = _do_nothing
 
     def wait(self) -> None:
-        """Bytes of a head or a body are wanted. The time runs from the first call to `busy`, however many bytes come
-        in between.
+        """The server waits for bytes of a head or a body. The timeout runs from the first call until `busy`, however
+        many bytes arrive in between.
         """
         if self.state is ConnectionState.IDLE or self.state is ConnectionState.BUSY:
             self._table.move(self, ConnectionState.WAITING)
 
     def busy(self) -> None:
-        """The head, or the body, is there."""
+        """The head or the body is complete."""
         if self.state is ConnectionState.IDLE or self.state is ConnectionState.WAITING:
             self._table.move(self, ConnectionState.BUSY)
 
     def idle(self) -> None:
-        """The response has been sent, and nothing of another request has come."""
+        """The response has been sent, and no byte of another request has arrived."""
         if self.state is ConnectionState.BUSY:
             self._table.move(self, ConnectionState.IDLE)
 
@@ -90,19 +91,20 @@ class Connection:
 
 
 class ConnectionTable:
-    """`limits` is asked each time: a reload may have changed them. `closed` is called after each connection that ends.
+    """`limits` is called for each check, because a reload may change the limits. `closed` is called after each
+    connection that ends.
 
-    Only connections that wait count for their address. A client that receives content may have as many as it likes,
-    and so may one that is between two requests: those are the first to be closed where the worker needs room.
+    Only waiting connections count against the limit of their address. The number of busy and idle connections per
+    address is not limited; idle ones are closed first when the worker needs room.
     """
 
     def __init__(self, limits: Callable[[], ConnectionLimits], clock: Callable[[], float] = time.monotonic) -> None:
         self.closed: Callable[[], None] = _do_nothing
         self._limits = limits
         self._clock = clock
-        # Each in the order in which they came into their state: the oldest is the first.
+        # Each in the order in which the connections entered the state: the oldest is the first.
         self._states: dict[ConnectionState, dict[Connection, None]] = {state: {} for state in ConnectionState}
-        self._waiting_of: dict[str, dict[Connection, None]] = {}
+        self._waiting_by_address: dict[str, dict[Connection, None]] = {}
         self._logged: dict[str, float] = {}
 
     def __len__(self) -> int:
@@ -113,7 +115,7 @@ class ConnectionTable:
         return len(self) >= self._limits().connections
 
     def open(self, address: str | None) -> Connection:
-        """A connection was accepted. `address` is what it counts for, None where it counts for none."""
+        """Add an accepted connection. `address` is the client address for the limit; None exempts the connection."""
         connection = Connection(self, address)
         self._enter(connection, ConnectionState.WAITING)
         return connection
@@ -128,50 +130,50 @@ class ConnectionTable:
             self.closed()
 
     def make_room(self) -> bool:
-        """Close one connection, and say whether there was one to close: the oldest of an address that has too many, the
-        one that has been idle for longest, or the one that has waited for longest. Those in use stay.
+        """Close one connection and return whether one could be closed: the oldest of an address that has too many, else
+        the one that has been idle longest, else the one that has waited longest. Busy connections are never closed.
         """
-        connection = self._least_missed()
+        connection = self._expendable()
         if connection:
             self._close(connection)
         return connection is not None
 
-    def look(self) -> None:
-        """Called a few times a second: closes what has been waited for too long."""
+    def check(self) -> None:
+        """Close connections whose time is over. Called twice a second."""
         now, limits = self._clock(), self._limits()
         for connection in self._older(ConnectionState.WAITING, now - limits.timeout):
             connection.closing()
             connection.expire()
         for connection in self._older(ConnectionState.CLOSING, now - CLOSING_SECONDS):
             connection.abort()
-        for address, waiting in list(self._waiting_of.items()):
+        for address, waiting in list(self._waiting_by_address.items()):
             surplus = len(waiting) - limits.waiting
             for connection in list(waiting)[: max(surplus, 0)]:
-                if now - connection.since < PATIENCE:
+                if now - connection.since < PROTECTED_SECONDS:
                     break
-                self.log_seldom(
+                self.log_rarely(
                     "address",
-                    f"{address} has more than MAX_WAITING_PER_ADDRESS={limits.waiting} connections that wait for a "
-                    "request; the oldest are closed",
+                    f"{address} has more than MAX_WAITING_PER_ADDRESS={limits.waiting} connections without a complete "
+                    "request; closing the oldest",
                 )
                 self._close(connection)
 
-    def log_seldom(self, kind: str, message: str) -> None:
-        """A warning, once a minute at most for its kind: those who cause it may do so thousands of times a second."""
+    def log_rarely(self, kind: str, message: str) -> None:
+        """Log a warning, at most once a minute for its kind: clients could cause it thousands of times a second."""
         now = self._clock()
         if now - self._logged.get(kind, -_LOG_SECONDS) >= _LOG_SECONDS:
             self._logged[kind] = now
             _LOG.warning(message)
 
-    def _least_missed(self) -> Connection | None:
+    def _expendable(self) -> Connection | None:
         limit = self._limits().waiting
-        for waiting in self._waiting_of.values():
+        for waiting in self._waiting_by_address.values():
             if len(waiting) > limit:
                 return next(iter(waiting))
         if idle := self._states[ConnectionState.IDLE]:
             return next(iter(idle))
         oldest = next(iter(self._states[ConnectionState.WAITING]), None)
-        return oldest if oldest and self._clock() - oldest.since >= PATIENCE else None
+        return oldest if oldest and self._clock() - oldest.since >= PROTECTED_SECONDS else None
 
     def _close(self, connection: Connection) -> None:
         connection.closing()
@@ -189,15 +191,15 @@ class ConnectionTable:
         connection.state, connection.since = state, self._clock()
         self._states[state][connection] = None
         if state is ConnectionState.WAITING and connection.address:
-            self._waiting_of.setdefault(connection.address, {})[connection] = None
+            self._waiting_by_address.setdefault(connection.address, {})[connection] = None
 
     def _leave(self, connection: Connection) -> None:
         del self._states[connection.state][connection]
         if connection.state is ConnectionState.WAITING and connection.address:
-            waiting = self._waiting_of[connection.address]
+            waiting = self._waiting_by_address[connection.address]
             del waiting[connection]
             if not waiting:
-                del self._waiting_of[connection.address]
+                del self._waiting_by_address[connection.address]
 
 
 def _do_nothing() -> None:

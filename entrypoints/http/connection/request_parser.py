@@ -1,8 +1,8 @@
-"""Reads requests off a connection, and takes none whose framing could be understood in two ways.
+"""StrictHttp: parses requests, and rejects those whose framing is ambiguous.
 
-A proxy in front of the mirror that reads a length, a line end or a field name differently would take the rest of one
-client's request for the beginning of another's. Sanic's own reader is lenient about that: it accepts a space before the
-colon, digits that are not ASCII, `0x5` as a chunk's size, and two bytes of anything after a chunk.
+If a proxy in front of the mirror reads a length, a line end or a field name differently, the rest of one client's
+request becomes the beginning of another's (request smuggling). Sanic's own parser is lenient: it accepts a space before
+the colon, digits that are not ASCII, `0x5` as the size of a chunk, and any two bytes after a chunk.
 """
 
 import re
@@ -16,20 +16,20 @@ from sanic.http.http1 import HTTP_CONTINUE, Http
 
 CHUNKED = "chunked"
 
-# RFC 9110 section 5.6.2. No regular expression goes over the values: a token of a kilobyte would take longer than all
-# the rest of a warm pull's head.
+# RFC 9110 section 5.6.2. Field values are not matched by a regular expression: for a token of a kilobyte that would
+# take longer than the rest of the head.
 _GRAMMAR = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _NAME = re.compile(_GRAMMAR)
 _REQUEST_LINE = re.compile(rf"{_GRAMMAR} [\x21-\x7e]+ HTTP/1\.[01]")
 _USUAL = ("Accept", "Accept-Encoding", "Authorization", "Connection", "Content-Length", "Content-Type", "Host", "Range")
 _KNOWN_NAMES = frozenset({*_USUAL, *map(str.lower, _USUAL), "User-Agent", "user-agent"})
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-# RFC 3986 section 3.2.2, without what a name may not hold anywhere; empty where the target has no authority.
+# RFC 3986 section 3.2.2, without characters that no host name has; empty if the target has no authority.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?")
 _LENGTH = re.compile(r"[0-9]+", re.ASCII)
 _LONGEST_LENGTH = 18
-"""Digits; a longer number is more than any disk holds."""
-# RFC 9112 section 7.1, without the white space that only older versions of HTTP allowed before an extension.
+"""Digits. A longer number is larger than any disk."""
+# RFC 9112 section 7.1, without white space before an extension, which only older versions of HTTP allowed.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _LONGEST_CHUNK_LINE = 256
 _LINE_END = 2
@@ -38,24 +38,24 @@ _FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding
 
 
 def body_framing(is_old: bool, found: Mapping[str, Sequence[str]]) -> int | str | None:  # noqa: FBT001
-    """How the body ends: a number of bytes, CHUNKED, or None where there is none. `is_old`: the request is HTTP/1.0;
-    `found` has the values of the framing fields by their names in small letters.
+    """How the body is delimited: its length in bytes, CHUNKED, or None if there is no body. `is_old`: the request is
+    HTTP/1.0. `found` has the values of the framing fields by lower-case name.
 
-    Raises BadRequest for what is ambiguous (RFC 9112 sections 6.1 and 6.3), and for a length that nothing could have.
+    Raises BadRequest for ambiguous framing (RFC 9112 sections 6.1 and 6.3) and for an invalid length.
     """
     codings, lengths = found.get("transfer-encoding", ()), found.get("content-length", ())
     if codings:
         if lengths:
             raise BadRequest("the request has both Content-Length and Transfer-Encoding")
         if is_old:
-            raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+            raise BadRequest("HTTP/1.0 does not support Transfer-Encoding")
         if len(codings) > 1 or codings[0].lower() != CHUNKED:
             raise BadRequest("the Transfer-Encoding of the request is not chunked")
         return CHUNKED
     if not lengths:
         return None
     if len(lengths) > 1:
-        raise BadRequest("the request has several Content-Length fields")
+        raise BadRequest("the request has more than one Content-Length field")
     if not _LENGTH.fullmatch(lengths[0]):
         raise BadRequest("the Content-Length of the request is not a number of bytes")
     digits = lengths[0].lstrip("0")
@@ -63,16 +63,16 @@ def body_framing(is_old: bool, found: Mapping[str, Sequence[str]]) -> int | str 
 
 
 def has_body(stream: Any) -> bool:
-    """Whether bytes of a body belong to the request whose head has been read."""
+    """Whether the request whose head has been read has a body."""
     return bool(stream.request_bytes_left) or stream.request_body == CHUNKED
 
 
 def _check_host(is_old: bool, hosts: Sequence[str]) -> None:  # noqa: FBT001
     """RFC 9112 section 3.2. Raises BadRequest."""
     if len(hosts) > 1:
-        raise BadRequest("the request names several Hosts")
+        raise BadRequest("the request has more than one Host field")
     if not hosts and not is_old:
-        raise BadRequest("the request names no Host")
+        raise BadRequest("the request has no Host field")
     if hosts and not _HOST.fullmatch(hosts[0]):
         raise BadRequest("the Host of the request is not a host or host:port")
 
@@ -84,21 +84,21 @@ def _stays_open(is_old: bool, lines: Sequence[str]) -> bool:  # noqa: FBT001
 
 
 def _lines_of(head: str) -> list[str]:
-    """The request line and the field lines. Raises BadRequest for a CR, LF or NUL anywhere else than in the ends of the
-    lines (RFC 9110 section 5.5), and for a malformed request line (RFC 9112 section 3).
+    """The request line and the field lines. Raises BadRequest for a CR, LF or NUL inside a line (RFC 9110 section 5.5),
+    and for a malformed request line (RFC 9112 section 3).
     """
     lines = head.split("\r\n")
     ends = len(lines) - 1
     if not _REQUEST_LINE.fullmatch(lines[0]):
         raise BadRequest("the first line of the request is not METHOD TARGET HTTP/1.1")
     if head.count("\r") != ends or head.count("\n") != ends or "\0" in head:
-        raise BadRequest("a header field of the request has a CR, LF or NUL in it")
+        raise BadRequest("a header field of the request contains a CR, LF or NUL")
     return lines
 
 
 def _field(line: str) -> tuple[str, str]:
-    """Raises BadRequest for a line that is no field (RFC 9112 section 5); one that begins with a space, which continued
-    the one before in older versions of HTTP, is none (section 5.2).
+    """The name in lower case, and the value. Raises BadRequest for a line that is not a field (RFC 9112 section 5),
+    including the continuation lines of older versions of HTTP (section 5.2).
     """
     name, colon, value = line.partition(":")
     if not colon or (name not in _KNOWN_NAMES and not _NAME.fullmatch(name)):
@@ -107,13 +107,13 @@ def _field(line: str) -> tuple[str, str]:
 
 
 class StrictHttp(Http):
-    """Sanic's exchange of requests and responses, with a reader of its own. It tells the connection what it waits for;
-    how long that may last is the connection's concern.
+    """Sanic's HTTP exchange with our own request parser. It reports to the ConnectionTable what it waits for; the table
+    limits the time.
     """
 
     __slots__ = ()
 
-    # Sanic's annotations are not what it keeps there. The protocol is a MirrorProtocol.
+    # Sanic's annotations do not match the values that it stores. `protocol` is a MirrorProtocol.
     protocol: Any
     request_body: Any
     request_bytes: Any
@@ -130,7 +130,7 @@ class StrictHttp(Http):
         try:
             await self._read_head()
         except (BadRequest, PayloadTooLarge, ExpectationFailed):
-            # Where the next request begins is not known: what follows is read over and the connection closed.
+            # The beginning of the next request is unknown: discard the rest and close the connection.
             self.request_body = True
             raise
 
@@ -154,7 +154,7 @@ class StrictHttp(Http):
         self.head_only = method.upper() == "HEAD"
         body = body_framing(is_old, found)
         _check_host(is_old, found.get("host", ()))
-        # `Upgrade` is ignored, as RFC 9110 section 7.8 lets a server do: there is nothing that the mirror changes to.
+        # `Upgrade` is ignored, which RFC 9110 section 7.8 allows: the mirror supports no other protocol.
         request = protocol.request_class(
             url_bytes=self.url.encode("ascii"),
             headers=Header(fields),
@@ -164,25 +164,25 @@ class StrictHttp(Http):
             transport=protocol.transport,
             app=protocol.app,
         )
-        protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic's own reader does
+        protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic's own parser does
         self.request_bytes_left = self.request_bytes = 0
         if body is not None:
             self._prepare_body(request, body, is_old)
-        # One line end stays before a chunk: each chunk's size stands between two.
+        # One line end stays in front of a chunk: the size of each chunk is between two line ends.
         del buffer[: end + (_LINE_END if body == CHUNKED else 2 * _LINE_END)]
         self.request, request.stream = request, self
         protocol.state["requests_count"] += 1
         protocol.connection.busy()
 
     async def _end_of_head(self) -> int:
-        """Where the empty line begins that ends the head. Raises PayloadTooLarge; BadRequest for lines that end with
-        LF alone, whose sender would wait for an answer as long as we wait for the end of the head.
+        """The position of the empty line that ends the head. Raises PayloadTooLarge. Raises BadRequest for lines that
+        end with LF alone: otherwise we would wait for the end of the head, and the client for a response.
         """
         buffer: bytearray = self.recv_buffer
         position = 0
         while (end := buffer.find(b"\r\n\r\n", position)) < 0:
             if _BARE_LF.search(buffer, max(0, position - 1)):
-                raise BadRequest("a line of the request ends with LF alone, or has an LF in it")
+                raise BadRequest("a line of the request ends with LF instead of CRLF, or contains an LF")
             position = max(0, len(buffer) - 3)
             if position >= self.HEADER_MAX_SIZE:
                 break
@@ -206,7 +206,7 @@ class StrictHttp(Http):
             self.request_bytes_left = self.request_bytes = int(body)
 
     async def read(self) -> bytes | None:
-        """A piece of the body, None after the last. Raises BadRequest, PayloadTooLarge."""
+        """The next piece of the body, None at its end. Raises BadRequest, PayloadTooLarge."""
         if self.request_bytes > self.request_max_size:
             raise PayloadTooLarge("Request body exceeds the size limit")
         if self.expecting_continue:
@@ -227,16 +227,16 @@ class StrictHttp(Http):
         return data
 
     async def _next_chunk(self) -> None:
-        """Raises BadRequest, PayloadTooLarge. After the last chunk nothing is left."""
+        """Read the size of the next chunk; it is 0 after the last one. Raises BadRequest, PayloadTooLarge."""
         line = await self._body_line()
         matched = _CHUNK_LINE.fullmatch(line)
         if not matched:
             raise BadRequest("Bad chunked encoding: the size of a chunk is not a hexadecimal number")
         size = int(matched[1], 16)
         if size == 0:
-            # Fields after the body would be fields of the request that nobody has checked.
+            # Trailer fields would be request fields that have not been checked.
             if await self._body_line():
-                raise BadRequest("Bad chunked encoding: fields after the body are not taken")
+                raise BadRequest("Bad chunked encoding: trailer fields are not accepted")
             del self.recv_buffer[:_LINE_END]
             return
         self.request_bytes += size
@@ -246,8 +246,8 @@ class StrictHttp(Http):
         del self.recv_buffer[:_LINE_END]
 
     async def _body_line(self) -> bytes:
-        """What stands between the line end at the beginning of the buffer, which is taken away, and the next, which is
-        not. Raises BadRequest.
+        """The text between the line end at the beginning of the buffer and the next line end. Removes the first line
+        end and the text from the buffer. Raises BadRequest.
         """
         buffer = self.recv_buffer
         while len(buffer) < _LINE_END:
@@ -268,13 +268,15 @@ class StrictHttp(Http):
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:  # noqa: FBT001 - Sanic's signature
         if self.request_body:
-            # The response overtakes the request. The rest of the body is not waited for.
+            # The response is sent before the request is complete. The rest of the body is not awaited.
             self.keep_alive = False
             self.expecting_continue = False
         await super().http1_response_header(data, end_stream)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """The body, while the request is handled. Sanic reads the rest of it when the response has been sent."""
+        """The body while the request is handled; afterwards the rest, which Sanic reads when the response has been
+        sent.
+        """
         return self._body() if self.stage is Stage.HANDLER else self._rest()
 
     async def _body(self) -> AsyncIterator[bytes]:
@@ -284,9 +286,9 @@ class StrictHttp(Http):
                 yield data
 
     async def _rest(self) -> AsyncIterator[bytes]:
-        """Ends only with the connection, which the ConnectionTable closes after a moment. The client hears at once that
-        nothing more follows; were the connection closed now, the kernel would reset it for the bytes that still come,
-        and the client might lose the response (RFC 9112 section 9.6).
+        """Discard bytes until the connection ends; the ConnectionTable aborts it after a few seconds. The client learns
+        at once that nothing more is sent. If the connection were closed now, the kernel would reset it because of the
+        bytes that still arrive, and the client might lose the response (RFC 9112 section 9.6).
         """
         self.keep_alive = False
         self.request_body = None

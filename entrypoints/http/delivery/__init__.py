@@ -1,1 +1,1 @@
-"""Sends content to a client, by the kernel where it is a file."""
+"""Sends response bodies. The kernel copies content that is in a file."""

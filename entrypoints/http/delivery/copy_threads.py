@@ -1,4 +1,4 @@
-"""The threads in which the kernel copies: at once for who is fast, many in one step for who is slow."""
+"""CopyThreads: the threads that call sendfile. A fast client gets a step of its own; slow clients share steps."""
 
 import asyncio
 import math
@@ -12,18 +12,18 @@ from functools import partial
 from typing import NamedTuple
 
 _THREADS = 16
-_CALL = 2 * 1024 * 1024  # for one sendfile; more bytes gain nothing, and occupy the thread longer on a slow disk
-_TURN_SECONDS = 0.05  # then another download has the thread, however fast this client reads
-# Who took so much in this turn already will take more at once. To wait for that here, a moment, costs less than the way
-# through the loop and back; all others are waited for in the loop.
+_CALL = 2 * 1024 * 1024  # bytes per sendfile call; more gain nothing, and occupy the thread longer on a slow disk
+_TURN_SECONDS = 0.05  # then another transfer gets the thread, however fast this client reads
+# A client that took this many bytes in one turn is about to take more. To wait for it briefly in the thread costs less
+# than to return to the loop. Other clients are awaited in the loop.
 _FAST = 512 * 1024
 _BRIEFLY = 2  # milliseconds
-_TOGETHER = 32  # slow clients in one step of a thread: each may have to wait for the disk
-_TICK = 0.1  # seconds; the slow ones that are due in the same are served together
+_TOGETHER = 32  # slow clients per step of a thread: each may have to wait for the disk
+_TICK = 0.1  # seconds; slow clients that are due in the same tick are served together
 
 
 class ContentShort(Exception):
-    """The file ends before the part does."""
+    """The file is shorter than the part that should be sent."""
 
 
 class Send(NamedTuple):
@@ -36,7 +36,9 @@ class Send(NamedTuple):
 
 
 class Sending(asyncio.Future[int]):
-    """How many bytes went. It may be cancelled until it `has_begun`; then the descriptors are in use until its end."""
+    """The number of bytes sent. It can be cancelled until `has_begun`; after that, the descriptors are in use until it
+    is done.
+    """
 
     has_begun = False
 
@@ -45,7 +47,7 @@ Result = int | OSError | ContentShort
 
 
 class CopyThreads:
-    """Those of one worker."""
+    """The threads of one worker."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(_THREADS, "copy")
@@ -53,12 +55,12 @@ class CopyThreads:
         self._due: defaultdict[int, list[tuple[Send, Sending]]] = defaultdict(list)
 
     def send(self, send: Send) -> "asyncio.Future[int]":
-        """As many bytes as the connection takes, 0 if it is full. Fails with ContentShort or OSError."""
+        """Send as many bytes as the connection accepts, 0 if it is full. Fails with ContentShort or OSError."""
         return self._loop.run_in_executor(self.pool, _send_some, send)
 
     def send_later(self, send: Send, seconds: float) -> Sending:
-        """The same so much later, rather less. The way to a thread and back costs more than the little that goes to a
-        slow client at once; what thousands of them would cost is missing where a fast one is served.
+        """As `send`, after at most this many seconds, together with other slow clients. A step in a thread costs more
+        than the few bytes that a slow client accepts at once; thousands of such steps would slow down fast clients.
         """
         tick = math.floor((self._loop.time() + seconds) / _TICK)
         if tick not in self._due:
@@ -68,7 +70,7 @@ class CopyThreads:
         return sending
 
     def close(self) -> None:
-        """What has begun goes on to its end."""
+        """Cancel what has not begun. Steps that have begun complete."""
         self.pool.shutdown(cancel_futures=True)
         for due in self._due.values():
             for _, sending in due:
@@ -83,7 +85,7 @@ class CopyThreads:
         sendings = [sending for _, sending in due]
         try:
             step = self._loop.run_in_executor(self.pool, _send_each, [send for send, _ in due])
-        except RuntimeError:  # the threads have been closed
+        except RuntimeError:  # the threads are closed
             for sending in sendings:
                 sending.cancel()
             return
@@ -93,7 +95,7 @@ class CopyThreads:
 
 
 def _settle(sendings: Sequence[Sending], step: "asyncio.Future[list[Result]]") -> None:
-    if step.cancelled():  # with the threads, when the worker ends
+    if step.cancelled():  # because the threads are closed when the worker ends
         for sending in sendings:
             sending.cancel()
         return
@@ -116,9 +118,9 @@ def _result_of(send: Send) -> Result:
 
 
 def _send_some(send: Send) -> int:
-    """In a thread, since the file may have to be read from a disk.
+    """Runs in a thread, because reading the file may wait for the disk.
 
-    What ends it after some bytes, an error or the end of the file, ends the next step at its first byte.
+    After some bytes, an error or the end of the file ends this step normally; the next step then fails at its start.
     """
     connection, file, start, stop = send
     position, turn_ends = start, time.monotonic() + _TURN_SECONDS

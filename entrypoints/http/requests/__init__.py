@@ -1,1 +1,1 @@
-"""Reads what a client's request says."""
+"""Parses the parts of a request into values."""

@@ -1,4 +1,4 @@
-"""From which address a request comes, and which proxies are believed when they say so."""
+"""The client address of a request, and the proxies whose X-Forwarded-For is trusted."""
 
 import ipaddress
 import re
@@ -8,32 +8,32 @@ from sanic import Request
 
 from entrypoints.settings.values import Network
 
-# As some proxies write them into X-Forwarded-For: "192.0.2.1:4711", "[2001:db8::1]:4711", "[2001:db8::1]".
+# Forms that some proxies write into X-Forwarded-For: "192.0.2.1:4711", "[2001:db8::1]:4711", "[2001:db8::1]".
 _WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[0-9.]+):[0-9]{1,5}")
 
-# As getpeername(2) writes it. RFC 4291 section 2.5.5.2.
+# The form that getpeername(2) returns, RFC 4291 section 2.5.5.2.
 _MAPPED = "::ffff:"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TrustedProxies:
-    """TRUSTED_PROXIES: X-Forwarded-* counts from those only."""
+    """TRUSTED_PROXIES: X-Forwarded-* fields are trusted only if one of these sent the request."""
 
     def __init__(self, networks: Sequence[Network]) -> None:
         self._networks = tuple(networks)
 
     def sent(self, request: Request) -> bool:
-        """Whether the request comes straight from one of them."""
+        """Whether one of the proxies sent the request to us."""
         return self.trusts(request.ip)
 
     def trusts(self, address: str) -> bool:
-        """Whether the address of a peer is one of theirs."""
+        """Whether the address of a peer belongs to one of the proxies."""
         return bool(self._networks) and self._has(_parsed(address))
 
     def client_of(self, request: Request) -> str:
-        """The address of whoever sent it. X-Forwarded-For is read from its end, as far as our own proxies wrote it:
-        what stands before that anybody may have made up.
+        """The address of the client. X-Forwarded-For is read from its end, as far as trusted proxies wrote it: the
+        client can forge everything before that.
         """
         found = plain_address(request.ip)
         if not self.sent(request):
@@ -52,7 +52,7 @@ class TrustedProxies:
 
 
 def plain_address(text: str) -> str:
-    """The address of a peer, without the form that an IPv4 address has on a socket that serves both families."""
+    """The address of a peer. Removes the prefix that an IPv4 address has on a socket for both address families."""
     return text.removeprefix(_MAPPED) if "." in text else text
 
 

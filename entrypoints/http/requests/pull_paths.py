@@ -1,4 +1,4 @@
-"""What a path under /v2/ names. Parsed from the right, because a name may have any number of segments."""
+"""Parses paths under /v2/. They are parsed from the right, because a repository name has any number of segments."""
 
 from dataclasses import dataclass
 from urllib.parse import unquote

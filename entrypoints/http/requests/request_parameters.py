@@ -1,4 +1,4 @@
-"""What clients may say after the question mark, and in the headers that choose."""
+"""Query parameters of a request, and the header fields that select a representation."""
 
 import re
 from collections.abc import Sequence
@@ -11,31 +11,31 @@ from domain.errors import PaginationInvalid, RequestInvalid
 from domain.upstreams import without_default_port
 
 _LARGEST_PAGE = 1000
-"""ECR refuses more, others allocate memory for it (CVE-2023-2253)."""
+"""ECR rejects more; other registries allocate memory for it (CVE-2023-2253)."""
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,1024}")
 _SHOWN = 128
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# For us, not for the upstream: `ns` names the registry to a mirror (specification, "Registry Proxying").
-# Sanic decodes headers as UTF-8 with surrogates for bytes that are none.
+# For the mirror, not for the upstream: `ns` names the registry (specification, "Registry Proxying").
+# Sanic decodes headers as UTF-8, with surrogates for invalid bytes.
 _NOT_TO_PASS_ON = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
 _OURS = frozenset({"ns"})
 
 
 def namespace_of(request: Request) -> str | None:
-    """The registry that a client means when it asks a mirror; containerd says so in every request. Raises
-    RequestInvalid where the request names two.
+    """The registry that the client names with `ns`; containerd sends it with every request to a mirror. Raises
+    RequestInvalid if the request names two.
     """
-    said = dict.fromkeys(request.get_args().getlist("ns", []))
-    if len({without_default_port(one.lower()) for one in said}) > 1:
+    names = dict.fromkeys(request.get_args().getlist("ns", []))
+    if len({without_default_port(one.lower()) for one in names}) > 1:
         raise RequestInvalid(
-            "the request names two different registries", detail={"ns": [one[:_SHOWN] for one in said][:2]}
+            "the request names two different registries", detail={"ns": [one[:_SHOWN] for one in names][:2]}
         )
-    return next(iter(said), None)
+    return next(iter(names), None)
 
 
 def paging(request: Request) -> Query:
-    """The query that goes upstream. Besides `n` and `last`, registries page with parameters of their own,
-    which come back to us out of the Link that we passed on. Raises PaginationInvalid, RequestInvalid.
+    """The query for the upstream. Besides `n` and `last`, registries use pagination parameters of their own, which a
+    client takes from the Link that we passed on. Raises PaginationInvalid, RequestInvalid.
     """
     pairs: list[tuple[str, str]] = []
     for name, value in request.get_query_args(keep_blank_values=True):
@@ -54,18 +54,18 @@ def _page_size(text: str) -> str:
 
 
 def link_to(path: str, query: str, namespace: str | None) -> str:
-    """A Link to the next page, relative: clients refuse one that leads to another host (RFC 8288). It names the same
-    registry as the request.
+    """A Link to the next page (RFC 8288). It is relative, because clients reject one to another host, and names the
+    same registry as the request.
     """
     namespaced = f"{query}&{urlencode({'ns': namespace})}" if namespace else query
     return f'<{path}?{namespaced}>; rel="next"'
 
 
 def passed_on(name: str, lines: Sequence[str]) -> tuple[str, ...]:
-    """Header lines of the client that go upstream as they came.
+    """Header lines of the client that are sent to the upstream unchanged.
 
-    Raises RequestInvalid for a control character other than a tab (RFC 9110 section 5.5), and for bytes that are no
-    UTF-8: neither can be sent on.
+    Raises RequestInvalid for a control character other than a tab (RFC 9110 section 5.5) and for bytes that are not
+    UTF-8, because neither can be sent.
     """
     if any(_NOT_TO_PASS_ON.search(line) for line in lines):
         raise RequestInvalid(f"the {name} header has control characters, or bytes that are not UTF-8")
@@ -73,12 +73,12 @@ def passed_on(name: str, lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def accept_lines(request: Request) -> tuple[str, ...]:
-    """All Accept lines; none where they leave everything open, which old registries take for schema 1."""
+    """All Accept lines. Empty if they accept everything, because old registries would then send schema 1."""
     lines = passed_on("Accept", request.headers.getall("accept", []))
     return () if all(line.strip() in {"*/*", ""} for line in lines) else lines
 
 
 def known_digests(request: Request) -> frozenset[str]:
-    """The entity tags of If-None-Match, with or without quotes: registries have emitted both."""
+    """The entity tags of If-None-Match, without quotes: some registries omit them."""
     lines = ",".join(request.headers.getall("if-none-match", []))
     return frozenset(tag.strip().removeprefix("W/").strip('"') for tag in lines.split(",") if tag.strip())

@@ -1,4 +1,4 @@
-"""The address of our token endpoint, as the client that asks can reach it."""
+"""TokenRealm: the address of the token endpoint, as the client can reach it."""
 
 from sanic import Request
 
@@ -11,10 +11,10 @@ _PATH = "/v2/auth"
 
 
 class TokenRealm:
-    """SELF_REGISTRY where it is set; else built from the request, so that a mirror works for other machines
-    without being told its own name. A host name that leads to one upstream alone has a realm of its own.
+    """SELF_REGISTRY if it is set. Otherwise the realm is built from the request, so that a mirror without SELF_REGISTRY
+    works for other machines. A host name that belongs to one upstream only has a realm of its own.
 
-    The Host is whatever the client wrote, hence the grammar; X-Forwarded-* counts only from TRUSTED_PROXIES.
+    Clients can send any Host, so it is checked. X-Forwarded-* is trusted only from TRUSTED_PROXIES.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -23,10 +23,10 @@ class TokenRealm:
         self._upstreams = settings.table
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._scheme = "https" if settings.tls_cert else "http"
-        self._nameless = f"localhost:{settings.port}"
+        self._default_host = f"localhost:{settings.port}"
 
     def of(self, request: Request) -> str:
-        """Raises RequestInvalid for a Host that is none, or for several."""
+        """The realm for this request. Raises RequestInvalid if Host is invalid or occurs more than once."""
         if self._fixed is None:
             return f"{self._scheme_of(request)}://{self._checked(self._host(request))}{_PATH}"
         host = self.host_of(request)
@@ -35,7 +35,7 @@ class TokenRealm:
         return f"{self._fixed_scheme}://{host}{_PATH}"
 
     def host_of(self, request: Request) -> str | None:
-        """The host name of ours that was asked, where it is one upstream's alone. Raises RequestInvalid as above."""
+        """The requested host name, if it belongs to one upstream only. Raises RequestInvalid as `of`."""
         if not self._upstreams.has_own_hosts:
             return None
         host = self._checked(self._host(request))
@@ -51,7 +51,7 @@ class TokenRealm:
         if self._proxies.sent(request):
             scheme = _first(request, "x-forwarded-proto") or scheme
         if scheme not in {"http", "https"}:
-            raise RequestInvalid("the X-Forwarded-Proto of the request is neither http nor https")
+            raise RequestInvalid("the X-Forwarded-Proto field of the request is neither http nor https")
         return scheme
 
     def _host(self, request: Request) -> str:
@@ -59,10 +59,10 @@ class TokenRealm:
             return forwarded
         hosts = request.headers.getall("host", [])
         if len(hosts) > 1:
-            raise RequestInvalid("the request names several Hosts")
-        return str(hosts[0]) if hosts and hosts[0] else self._nameless
+            raise RequestInvalid("the request has more than one Host field")
+        return str(hosts[0]) if hosts and hosts[0] else self._default_host
 
 
 def _first(request: Request, name: str) -> str:
-    """The first element of the header's list: the one nearest to the client."""
+    """The first element of the list in the field: the one nearest to the client."""
     return str(request.headers.get(name, "")).partition(",")[0].strip().lower()

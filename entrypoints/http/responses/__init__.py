@@ -1,1 +1,1 @@
-"""Builds the responses that are not streamed."""
+"""Builds responses: errors, cached responses, and the framing of byte ranges."""

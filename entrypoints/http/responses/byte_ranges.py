@@ -1,4 +1,4 @@
-"""The body of a blob's answer: whole, one range, or several ranges as multipart/byteranges (RFC 9110 section 14.6)."""
+"""The body of a blob: complete, one range, or several ranges as multipart/byteranges (RFC 9110 section 14.6)."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +11,7 @@ from domain.content import Span
 
 @dataclass(frozen=True)
 class Body:
-    """`length` in bytes, None where it is not known."""
+    """`length` in bytes, None if it is unknown."""
 
     media_type: str
     length: int | None
@@ -19,7 +19,7 @@ class Body:
 
 
 def content_range(span: Span, size: int | None) -> str:
-    """The value of Content-Range (RFC 9110 section 14.4) for these bytes of content of `size` bytes."""
+    """The value of Content-Range (RFC 9110 section 14.4). `size` is that of the whole content."""
     return f"bytes {span.start}-{span.stop - 1}/{'*' if size is None else size}"
 
 
@@ -42,8 +42,8 @@ def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
 async def _multipart(
     pieces: AsyncIterator[Piece], parts: Sequence[tuple[bytes, int]], end: bytes
 ) -> AsyncIterator[Piece]:
-    """Puts each head before its part's bytes, of which `pieces` has one part's after another's. Nothing is sent before
-    the first bytes of content are there: until then an error can still be an error response.
+    """Put each part head in front of the bytes of its part; `pieces` has the bytes of one part after the other. The
+    first head is sent together with the first bytes of content: until then, an error can become an error response.
     """
     piece: Piece = b""
     for head, length in parts:
@@ -63,7 +63,7 @@ def _size(piece: Piece) -> int:
 
 
 def _split(piece: Piece, size: int) -> tuple[Piece, Piece]:
-    """The first `size` bytes, or as many as there are, and the rest."""
+    """The first `size` bytes, or fewer if the piece is shorter, and the rest."""
     if isinstance(piece, ContentPart):
         middle = min(piece.start + size, piece.stop)
         return (

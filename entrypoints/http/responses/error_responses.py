@@ -1,4 +1,4 @@
-"""Refusals as HTTP: the one table of statuses, and the registry's own error body."""
+"""Error responses: the table of HTTP statuses, and the error body of the OCI distribution specification."""
 
 from typing import Any
 
@@ -37,8 +37,8 @@ from domain.errors import (
     UpstreamTimedOut,
 )
 
-# 502 and 504 send clients to the next registry at once; they retry 500 and 503.
-# The first class that the error is an instance of decides.
+# After 502 and 504, clients use the next registry at once; 500 and 503 they retry.
+# The first class that matches the error decides.
 STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (Unauthorized, 401),
     (CredentialsRejected, 401),
@@ -71,7 +71,7 @@ SANIC_CODES: tuple[tuple[type[SanicException], str], ...] = (
 
 
 def status_of(error: RegistryError) -> int:
-    """The HTTP status by which clients understand it."""
+    """The HTTP status for the error."""
     return status_of_class(type(error))
 
 
@@ -80,7 +80,7 @@ def status_of_class(kind: type[RegistryError]) -> int:
 
 
 def error_response(error: RegistryError, service: str) -> HTTPResponse:
-    """The answer to a refused request. `service` is the realm of the Basic challenge at the token endpoint."""
+    """The response to a rejected request. `service` is the realm of the Basic challenge of the token endpoint."""
     response = _body(status_of(error), error.code, error.message, error.detail)
     match error:
         case Unauthorized(challenges=challenges):
@@ -99,7 +99,7 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
 
 
 def sanic_error_response(error: SanicException) -> HTTPResponse:
-    """The same for what Sanic itself refuses: unknown pages, other methods, bytes that are no request."""
+    """The response to a request that Sanic rejects: unknown paths, other methods, invalid syntax."""
     code = next((code for kind, code in SANIC_CODES if isinstance(error, kind)), "UNKNOWN")
     message = "this mirror is read-only" if isinstance(error, MethodNotAllowed) else str(error)
     response = _body(error.status_code, code, message, None)
@@ -109,8 +109,8 @@ def sanic_error_response(error: SanicException) -> HTTPResponse:
 
 
 def unexpected_error_response() -> HTTPResponse:
-    """A fault of ours; its details go to the log and to nobody else."""
-    return _body(500, "UNKNOWN", "an error inside the mirror; its log has the details", None)
+    """The response to an internal error. Its details are only logged."""
+    return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", None)
 
 
 def error_body(code: str, message: str, detail: object) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _body(status: int, code: str, message: str, detail: object) -> HTTPResponse:
 
 
 def _challenge(response: HTTPResponse, challenges: tuple[Challenge, ...]) -> None:
-    """One challenge a line, Bearer first: most clients read no second one out of a line."""
+    """Send each challenge in a field of its own, Bearer first: most clients read only one challenge per field."""
     for challenge in sorted(challenges, key=lambda one: not one.is_bearer):
         response.headers.add("WWW-Authenticate", str(challenge))
     response.headers["Cache-Control"] = "no-store"

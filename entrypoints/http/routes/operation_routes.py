@@ -1,4 +1,4 @@
-"""What operators and their load balancers ask."""
+"""Routes for operators and load balancers: /livez, /readyz and /metrics."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -13,14 +13,13 @@ from entrypoints.wiring.container import Container
 
 
 async def livez(_: Request) -> HTTPResponse:
-    """The process answers; nothing else is looked at."""
+    """The process answers; nothing else is checked."""
     return _json(200, {"status": "live"})
 
 
 async def readyz(request: Request) -> HTTPResponse:
-    """Whether an upstream can be reached; each is asked once in a few seconds at most.
-
-    One that is down is no reason to take the others from their clients.
+    """Ready if at least one upstream can be reached: if one is down, clients of the others can still be served. Each
+    upstream is asked at most once in a few seconds.
     """
     container: Container = request.ctx.runtime.container
     upstreams = container.upstreams().upstreams
@@ -45,14 +44,14 @@ def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | No
 
 
 async def metrics(request: Request) -> HTTPResponse:
-    """Sums over all workers, whichever answers; no names of repositories or accounts."""
+    """Sums over all workers. They contain no names of repositories or accounts."""
     container: Container = request.ctx.runtime.container
     content, media_type = container.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
 
 
 def _allowance(known: Allowance | None) -> dict[str, object] | None:
-    """Null where the upstream never spoke of it."""
+    """Null if the upstream never sent a rate limit."""
     if known is None:
         return None
     return {

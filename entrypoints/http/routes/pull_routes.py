@@ -1,4 +1,4 @@
-"""What clients read: the ping, manifests, blobs, tags, referrers, the catalog."""
+"""Routes for pulls: the API version check, manifests, blobs, tags, referrers and the catalog."""
 
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.compat import Header
@@ -37,19 +37,19 @@ READ = ("GET", "HEAD")
 
 
 def client_address(request: Request) -> str:
-    """Also noted for the queue before an upstream, in which clients take turns."""
+    """The address of the client. Also recorded for the request queue of an upstream, in which clients take turns."""
     address: str = request.ctx.runtime.proxies.client_of(request)
     current_record().client = address
     return address
 
 
 def caller_of(request: Request) -> Caller:
-    """Raises RequestInvalid where the request carries several Authorization lines: which one to believe? Also for one
-    that cannot be passed on.
+    """The caller of the request. Raises RequestInvalid if there is more than one Authorization field, or if the field
+    cannot be sent to an upstream.
     """
     lines = passed_on("Authorization", request.headers.getall("authorization", []))
     if len(lines) > 1:
-        raise RequestInvalid("the request carries several Authorization headers")
+        raise RequestInvalid("the request has more than one Authorization field")
     authorization, runtime = parse_authorization(lines[0] if lines else None), request.ctx.runtime
     return Caller(authorization, runtime.realm.of(request), client_address(request))
 
@@ -80,8 +80,8 @@ async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPRe
 
 
 def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
-    """What the request says of the registry. Raises NameUnknown for one that is not mirrored here, RequestInvalid for a
-    Host that is none.
+    """How the request names the registry. Raises NameUnknown if that registry is not mirrored, RequestInvalid for an
+    invalid Host.
     """
     hint = RegistryHint(prefix, namespace_of(request), request.ctx.runtime.realm.host_of(request))
     container: Container = request.ctx.runtime.container
@@ -91,7 +91,7 @@ def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
 
 
 def _base(prefix: str | None) -> str:
-    """The path that the client's own addresses begin with."""
+    """The beginning of the paths that the client uses."""
     return f"/{prefix}/v2/" if prefix else "/v2/"
 
 
@@ -105,7 +105,7 @@ async def _manifest(request: Request, path: ManifestPath, hint: RegistryHint) ->
     request.ctx.is_content = True
     if "*" in known or str(answer.digest) in known:
         return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
-    # Only what needs no condition of the client's to be looked at may be said again unseen.
+    # Conditional responses are not cached: the ResponseCache does not evaluate conditions.
     request.ctx.good_until = answer.good_until
     headers = _manifest_headers(path, answer)
     headers["Content-Length"] = str(answer.size)
@@ -115,7 +115,7 @@ async def _manifest(request: Request, path: ManifestPath, hint: RegistryHint) ->
 def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
     headers = _content_headers(str(answer.digest), answer.warnings)
     if path.reference.digest is None:
-        headers["Vary"] = "Accept"  # the answer to a tag depends on it
+        headers["Vary"] = "Accept"  # the manifest of a tag depends on it
     return headers
 
 
@@ -146,8 +146,8 @@ async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPRes
 
 
 def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
-    """RFC 9110 section 14.2: a HEAD has no range. Section 13.1.5: with an If-Range that is not our entity tag,
-    the whole is sent.
+    """The requested ranges; none for a HEAD (RFC 9110 section 14.2), or if If-Range differs from our entity tag
+    (section 13.1.5).
     """
     condition = request.headers.get("if-range")
     if request.method == "HEAD":
@@ -184,17 +184,17 @@ def _content_headers(digest: str, warnings: tuple[str, ...]) -> Header:
 
 
 def _warning_headers(warnings: tuple[str, ...]) -> Header:
-    """One line for each: clients do not split a line at its commas, which a text may have too."""
+    """One Warning field per warning, because a text may contain commas."""
     return Header([("Warning", value) for value in bounded_warnings(warnings)])
 
 
 def _answer(status: int, media_type: str, content: bytes | None, headers: Header | None = None) -> HTTPResponse:
-    """Headers that a HEAD sets itself stay as they are: a length of 0 there would be believed."""
+    """Content-Length stays as given: for a HEAD, Sanic would otherwise send a length of 0."""
     return HTTPResponse(content, status, headers, media_type)
 
 
 async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:
-    """The same pages below the name of a registry; containerd and dockerd put their mirrors' path there."""
+    """The same paths below the name of a registry: containerd and dockerd can use a mirror with such a path."""
     match path:
         case "":
             return await ping(request, prefix)

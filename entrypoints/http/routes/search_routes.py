@@ -1,4 +1,4 @@
-"""The two pages of the v1 API that `docker search` and `podman search` still ask for."""
+"""Routes for search: the two paths of the v1 API that `docker search` and `podman search` use."""
 
 import re
 
@@ -15,7 +15,7 @@ _TERM_LIMIT = 255
 
 
 async def ping_v1(_: Request) -> HTTPResponse:
-    """`standalone`: docker is to send its login by Basic, not to ask Docker Hub for a token."""
+    """`Standalone` makes docker send its login by Basic, instead of requesting a token from Docker Hub."""
     return HTTPResponse("true", 200, {"X-Docker-Registry-Standalone": "1"}, "application/json")
 
 

@@ -1,4 +1,4 @@
-"""The token endpoint (distribution, spec/auth/token.md by GET, spec/auth/oauth.md by POST)."""
+"""Routes of the token endpoint (distribution, spec/auth/token.md for GET, spec/auth/oauth.md for POST)."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ from entrypoints.http.routes.pull_routes import caller_of, client_address, hint_
 from entrypoints.wiring.container import Container
 
 _NOT_STORED = {"Cache-Control": "no-store"}
-# RFC 6749 section 5.2: the characters that error_description may hold, turned round.
+# RFC 6749 section 5.2: characters that error_description must not contain.
 _DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _FORM = "application/x-www-form-urlencoded"
 
@@ -47,7 +47,7 @@ async def token_by_post(request: Request) -> HTTPResponse:
     try:
         token = await _grant(request, _form_query(request))
     except CredentialsRejected as refused:
-        # 401 and not OAuth2's 400: it is what makes containerd and buildkit try again by GET.
+        # 401 instead of OAuth2's 400, because it makes containerd and buildkit retry with GET.
         response = _oauth_error(
             InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
         )
@@ -90,8 +90,8 @@ def _form_query(request: Request) -> TokenQuery:
 
 
 def _form(body: bytes) -> RequestParameters:
-    """The fields of the form. Raises InvalidRequestError for bytes that are no UTF-8, escaped or not: a password with a
-    character in the place of another would be a wrong one, and Sanic logs each such form with its traceback.
+    """The fields of the form. Raises InvalidRequestError for bytes that are not UTF-8, escaped or not: replaced
+    characters would turn a password into a wrong one, and Sanic logs each such form with a traceback.
     """
     try:
         return RequestParameters(parse_qs(body.decode(), errors="strict"))
@@ -100,12 +100,12 @@ def _form(body: bytes) -> RequestParameters:
 
 
 def _named(credentials: Credentials) -> Credentials | None:
-    """Podman sends an empty user name with an empty password where it has none."""
+    """None for an empty user name with an empty password, which podman sends if it has no login."""
     return credentials if credentials.username or credentials.password else None
 
 
 def _token_answer(token: IssuedToken) -> HTTPResponse:
-    """Both names of the token, since every client reads one and none reads both."""
+    """The token under both names: some clients read `token`, others `access_token`."""
     issued_at = datetime.fromtimestamp(token.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     document: dict[str, object] = {
         "token": token.text,
@@ -120,7 +120,7 @@ def _token_answer(token: IssuedToken) -> HTTPResponse:
 
 
 def _oauth_error(error: OAuth2Error, code: str) -> HTTPResponse:
-    """RFC 6749's body and the registry's in one, for both kinds of readers."""
+    """One body with the fields of RFC 6749 and those of the registry API, for both kinds of clients."""
     document = dict(error.get_body()) | error_body(code, error.get_error_description(), None)
     return HTTPResponse(print_json(document), error.status_code, _NOT_STORED, "application/json")
 

@@ -76,18 +76,18 @@ def test_all_is_well(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert (status, [line for line in lines if not line.startswith("ok: ")]) == (0, [])
-    assert lines[1] == "ok: 127.0.0.1 is at 127.0.0.1"
+    assert lines[1] == "ok: 127.0.0.1 has the address 127.0.0.1"
     assert lines[-1] == f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}"
 
 
 def test_what_is_left_of_the_allowance(doctor: Doctor) -> None:
     with registry(left=76) as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
-    assert (status, lines[-1]) == (0, f"ok: 76 of 100 manifests in 6 hours are left to this mirror at {url}")
+    assert (status, lines[-1]) == (0, f"ok: 76 of 100 manifests in 6 hours are left for this mirror at {url}")
     with registry(left=9) as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert status == 0
-    assert lines[-1].startswith(f"warning: only 9 of 100 manifests in 6 hours are left to this mirror at {url}; ")
+    assert lines[-1].startswith(f"warning: only 9 of 100 manifests in 6 hours are left for this mirror at {url}; ")
     assert "UPSTREAM_IDENTITY" in lines[-1]
 
 
@@ -101,7 +101,8 @@ def test_an_image_that_is_not_there(doctor: Doctor) -> None:
 def test_an_image_for_which_one_has_to_log_in_is_no_fault(doctor: Doctor) -> None:
     with registry(challenge='Basic realm="a"') as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
-    assert (status, beginning(lines, "warning: ").startswith("warning: team/app:1: nobody gets it")) == (0, True)
+    assert status == 0
+    assert beginning(lines, "warning: ").startswith("warning: team/app:1: the upstream requires a login")
 
 
 def test_words_that_are_no_image(doctor: Doctor) -> None:
@@ -114,8 +115,8 @@ def test_a_clock_that_is_wrong(doctor: Doctor, ahead: float, words: str, challen
     with registry(ahead, challenge) as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url)
     number, *rest = words.split(" ", 1)
-    line = beginning(lines, "error: this machine's clock is ")
-    assert (status, abs(int(line.split()[5]) - int(number)) <= 2, rest[0] in line) == (1, True, True)
+    line = beginning(lines, "error: the clock of this machine is ")
+    assert (status, abs(int(line.split()[7]) - int(number)) <= 2, rest[0] in line) == (1, True, True)
 
 
 def test_a_registry_that_nobody_runs(doctor: Doctor) -> None:
@@ -128,29 +129,29 @@ def test_a_registry_that_nobody_runs(doctor: Doctor) -> None:
 def test_a_name_without_an_address(doctor: Doctor) -> None:
     status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid")
     assert status == 1
-    assert beginning(lines, "error: registry.invalid has no address (")
+    assert beginning(lines, "error: cannot resolve registry.invalid (")
 
 
 def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid", HTTP_PROXY=url)
-    assert "ok: 127.0.0.1, the proxy to registry.invalid, is at 127.0.0.1" in lines
-    assert not [line for line in lines if "has no address" in line]
+    assert "ok: 127.0.0.1, the proxy to registry.invalid, has the address 127.0.0.1" in lines
+    assert not [line for line in lines if "cannot resolve" in line]
     assert status == 1  # this "proxy" passes nothing on
 
 
 def test_each_address_of_the_upstream_is_looked_up(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, UPSTREAM_FALLBACKS="http://registry.invalid,http://127.0.0.1:9")
-    assert [line for line in lines if "has no address" in line and "registry.invalid" in line]
-    assert lines.count("ok: 127.0.0.1 is at 127.0.0.1") == 2
+    assert [line for line in lines if "cannot resolve registry.invalid" in line]
+    assert lines.count("ok: 127.0.0.1 has the address 127.0.0.1") == 2
     assert status == 1
 
 
 def test_what_needs_no_proxy_is_looked_up_itself(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, HTTP_PROXY="http://proxy.invalid:3128", NO_PROXY="127.0.0.1")
-    assert (status, lines[1]) == (0, "ok: 127.0.0.1 is at 127.0.0.1")
+    assert (status, lines[1]) == (0, "ok: 127.0.0.1 has the address 127.0.0.1")
 
 
 def test_a_disk_with_less_room_than_the_cache_may_take(doctor: Doctor) -> None:

@@ -198,7 +198,7 @@ def test_the_commands_of_root_find_the_place_that_the_service_uses(owner: int, b
     # What a command of root makes there belongs to the service.
     assert {path.lstat().st_uid for path in shared.rglob("*")} == {SERVICE}
     status, said = command(shared, 0, "cache", "prune", "--older-than", "0")
-    assert (status, said[:9]) == (0, "1 dropped")
+    assert (status, said[:9]) == (0, "1 removed")
     assert list(shared.rglob(DIGEST.encoded)) == []
 
 

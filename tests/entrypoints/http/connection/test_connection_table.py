@@ -4,7 +4,7 @@ import pytest
 
 from entrypoints.http.connection.connection_table import (
     CLOSING_SECONDS,
-    PATIENCE,
+    PROTECTED_SECONDS,
     Connection,
     ConnectionLimits,
     ConnectionTable,
@@ -29,11 +29,11 @@ class Worker:
         connection.abort = lambda: self.told.append(f"{name} aborted")
         return connection
 
-    def look(self, after: float) -> list[str]:
+    def check(self, after: float) -> list[str]:
         """What is told when so many seconds have passed."""
         self.now += after
         self.told.clear()
-        self.table.look()
+        self.table.check()
         return list(self.told)
 
 
@@ -41,19 +41,19 @@ def test_time_runs_from_the_beginning_however_often_bytes_come() -> None:
     worker = Worker()
     connection = worker.open("a")
     for _ in range(3):
-        assert worker.look(TIMEOUT / 4) == []
+        assert worker.check(TIMEOUT / 4) == []
         connection.wait()
-    assert worker.look(TIMEOUT / 4) == ["a expired"]
+    assert worker.check(TIMEOUT / 4) == ["a expired"]
 
 
 def test_head_and_body_have_the_time_each() -> None:
     worker = Worker()
     connection = worker.open("a")
-    assert worker.look(TIMEOUT - 1) == []
+    assert worker.check(TIMEOUT - 1) == []
     connection.busy()
     connection.wait()
-    assert worker.look(TIMEOUT - 1) == []
-    assert worker.look(1) == ["a expired"]
+    assert worker.check(TIMEOUT - 1) == []
+    assert worker.check(1) == ["a expired"]
 
 
 def test_idle_and_busy_connections_have_no_such_time() -> None:
@@ -62,19 +62,19 @@ def test_idle_and_busy_connections_have_no_such_time() -> None:
     busy.busy()
     idle.busy()
     idle.idle()
-    assert worker.look(100 * TIMEOUT) == []
+    assert worker.check(100 * TIMEOUT) == []
 
 
 def test_a_connection_that_does_not_close_is_aborted() -> None:
     worker = Worker()
     connection = worker.open("a")
-    worker.look(TIMEOUT)
+    worker.check(TIMEOUT)
     for late in (connection.wait, connection.busy, connection.idle):
         late()  # the response that says that it was too late makes the connection no younger
-    assert worker.look(CLOSING_SECONDS - 1) == []
-    assert worker.look(1) == ["a aborted"]
+    assert worker.check(CLOSING_SECONDS - 1) == []
+    assert worker.check(1) == ["a aborted"]
     connection.closed()
-    assert worker.look(CLOSING_SECONDS) == []
+    assert worker.check(CLOSING_SECONDS) == []
 
 
 def test_the_oldest_of_an_address_that_has_too_many_are_closed() -> None:
@@ -82,9 +82,9 @@ def test_the_oldest_of_an_address_that_has_too_many_are_closed() -> None:
     for number in range(FEW + 2):
         worker.open(str(number))
         worker.open(f"other {number}", "192.0.2.2" if number % 2 else "192.0.2.3")
-    assert worker.look(PATIENCE / 2) == [], "those that have just come may be about to send"
-    assert worker.look(PATIENCE) == ["0 aborted", "1 aborted"]
-    assert worker.look(0) == []
+    assert worker.check(PROTECTED_SECONDS / 2) == [], "those that have just come may be about to send"
+    assert worker.check(PROTECTED_SECONDS) == ["0 aborted", "1 aborted"]
+    assert worker.check(0) == []
 
 
 def test_only_connections_that_wait_count_for_an_address() -> None:
@@ -95,17 +95,17 @@ def test_only_connections_that_wait_count_for_an_address() -> None:
         if number % 2:
             connection.idle()
     waiting = [worker.open(f"waiting {number}") for number in range(FEW)]
-    assert worker.look(PATIENCE) == []
+    assert worker.check(PROTECTED_SECONDS) == []
     waiting[0].closed()
     worker.open("one for it")
-    assert worker.look(PATIENCE) == []
+    assert worker.check(PROTECTED_SECONDS) == []
 
 
 def test_connections_without_an_address_are_not_bounded_by_it() -> None:
     worker = Worker()
     for number in range(3 * FEW):
         worker.open(str(number), None)
-    assert worker.look(PATIENCE) == []
+    assert worker.check(PROTECTED_SECONDS) == []
 
 
 @pytest.mark.parametrize("kept", ["over", "idle", "old", "nothing"])
@@ -124,7 +124,7 @@ def test_what_gives_way_is_what_is_missed_least(kept: str) -> None:
         old.busy()
     assert worker.table.is_full
     if kept != "over":
-        worker.now += PATIENCE
+        worker.now += PROTECTED_SECONDS
     worker.open("young", None)
     assert worker.table.make_room() is (kept != "nothing")
     assert worker.told == {
