@@ -40,7 +40,7 @@ Check = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """One request.
 
     `authorization`: sent only to the origin of `url`. `follow`: whether to follow redirects; otherwise the redirect is
@@ -69,7 +69,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
+class HttpResponse:
     """The final response. `is_own`: it comes from the requested origin, not from the target of a redirect."""
 
     raw: aiohttp.ClientResponse
@@ -127,16 +127,17 @@ class HttpClient:
         return self._sessions.proxy_to(url)
 
     @asynccontextmanager
-    async def request(self, request: Request) -> AsyncIterator[Response]:
+    async def request(self, request: HttpRequest) -> AsyncIterator[HttpResponse]:
         """The response, open until the context ends. Raises UpstreamFault, MirrorFault.
 
-        It holds a slot of the gate for so long: whoever has an answer open must not wait for another one.
+        The request occupies one connection of the limiter until then. Code with an open response must not wait for
+        another request: that could be a deadlock.
         """
         async with nullcontext() if request.is_probe else self._limiter.slot(), self._exchange(request) as response:
             yield response
 
     @asynccontextmanager
-    async def _exchange(self, request: Request) -> AsyncIterator[Response]:
+    async def _exchange(self, request: HttpRequest) -> AsyncIterator[HttpResponse]:
         """Follows redirects with the same method. Drops Authorization permanently at the first change of scheme, host
         or port (CVE-2026-48978): storage rejects requests with it, and must not see the credentials.
         """
@@ -154,7 +155,7 @@ class HttpClient:
             try:
                 target = _redirect_target(response, asked) if request.follow else None
                 if target is None and not _wants_get(asked, response, is_own=is_own):
-                    yield Response(response, is_own, BodyReceiver.take(response))
+                    yield HttpResponse(response, is_own, BodyReceiver.take(response))
                     return
                 await _drain(response)
             finally:
@@ -168,7 +169,7 @@ class HttpClient:
             url = target
         raise UpstreamBroken("the upstream redirects too many times")
 
-    async def _send_or_cut(self, request: Request, address_policy: AddressPolicy) -> aiohttp.ClientResponse | None:
+    async def _send_or_cut(self, request: HttpRequest, address_policy: AddressPolicy) -> aiohttp.ClientResponse | None:
         """None if the server closed or reset the connection instead of answering a HEAD, as some servers do."""
         try:
             return await self._send(request, address_policy)
@@ -177,13 +178,13 @@ class HttpClient:
                 return None
             raise
 
-    async def _turn(self, request: Request) -> None:
+    async def _turn(self, request: HttpRequest) -> None:
         if not request.is_probe:
             await self._limiter.turn()
         if request.check:
             await request.check()
 
-    async def _send(self, request: Request, address_policy: AddressPolicy) -> aiohttp.ClientResponse:
+    async def _send(self, request: HttpRequest, address_policy: AddressPolicy) -> aiohttp.ClientResponse:
         method, url = request.method, request.url
         headers = [*request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
@@ -243,7 +244,7 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
             await response.content.readany()
 
 
-def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | None:
+def _redirect_target(response: aiohttp.ClientResponse, asked: HttpRequest) -> URL | None:
     location = response.headers.get("Location")
     if response.status not in _REDIRECTS or location is None:
         return None
@@ -258,7 +259,7 @@ def _redirect_target(response: aiohttp.ClientResponse, asked: Request) -> URL | 
     return target
 
 
-def _wants_get(asked: Request, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
+def _wants_get(asked: HttpRequest, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
     """Whether a HEAD must be repeated as a GET: the server does not support HEAD, or reports a length of 0, or answers
     with the headers of a web page.
     """

@@ -1,4 +1,4 @@
-"""Each upstream's own client."""
+"""The HTTP client of each upstream."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,18 +14,18 @@ from domain.upstreams import Upstream
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """How one upstream is gone to."""
+    """How the mirror connects to one upstream: the session settings, and the limits of requests."""
 
     session: SessionSettings
     bounds: RequestLimits
 
 
 class UpstreamClients:
-    """Finds the client that speaks to an upstream, by any of its addresses."""
+    """Finds the client of an upstream by any of the upstream's URLs."""
 
     def __init__(self, clients: Mapping[Upstream, HttpClient]) -> None:
         found = {endpoint: client for upstream, client in clients.items() for endpoint in upstream.endpoints}
-        # What is an upstream of its own is asked as such, even where it is another one's fallback too.
+        # An upstream that is also a fallback of another upstream keeps its own client.
         self._clients = found | dict(clients)
 
     def of(self, upstream: Upstream) -> HttpClient:
@@ -36,9 +36,10 @@ class UpstreamClients:
 async def open_clients(
     connections: Mapping[Upstream, ConnectionSettings], proxies: ProxyRules, agent: str
 ) -> AsyncIterator[UpstreamClients]:
-    """A client for each of these upstreams, until the context is left. Needs a running event loop.
+    """A client for each of these upstreams, open until the context ends. Needs a running event loop.
 
-    Equal settings share one session and its connections; bounds are each upstream's own. `agent` is our User-Agent.
+    Upstreams with equal session settings share a session and its connections. Each upstream has its own limits.
+    `agent`: the User-Agent header.
     """
     opened: dict[SessionSettings, Sessions] = {}
     async with AsyncExitStack() as stack:
@@ -60,5 +61,5 @@ async def open_clients(
 
 
 def _configured(upstream: Upstream, connections: Mapping[Upstream, ConnectionSettings]) -> ConfiguredOrigins:
-    """Also what was named for those upstreams that it is a fallback of: its client speaks for them too."""
+    """The origins of this upstream, and of the upstreams that have it as a fallback and so use its client."""
     return ConfiguredOrigins.of(*(one for one in connections if upstream in one.endpoints))

@@ -1,8 +1,8 @@
-"""The protocol of a connection to an upstream: one answer for each request, and not a byte behind it.
+"""The protocol of connections to upstreams: exactly one response for each request.
 
-Whoever is at the other end may send more than it declared: an answer that nobody asked for, a body where there is none
-(RFC 9112 section 6.3), bytes behind the last chunk. aiohttp keeps such a connection, and reads them as the answer to
-the next request, which may be another caller's (RFC 9112 section 11.2).
+A server may send more bytes than it declared: a response without a request, a body where none is allowed (RFC 9112
+section 6.3), or bytes after the last chunk. aiohttp keeps such a connection and parses the bytes as the response to
+the next request, which may belong to another caller (RFC 9112 section 11.2).
 """
 
 import asyncio
@@ -22,24 +22,24 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 
 class SingleResponseHandler(ResponseHandler):
-    """Closes its connection when bytes come that belong to no answer. The answer before them stays readable."""
+    """Closes the connection when bytes arrive that belong to no response. The previous response stays readable."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeps: object = None) -> None:
-        """`keeps` is something that must live as long as the connection."""
+        """`keeps`: an object that must live as long as the connection."""
         super().__init__(loop)
         self._keeps = keeps
         self._is_answered = True
-        """No request is under way, or the head of its final answer has come."""
+        """No request is in progress, or the header of its final response has arrived."""
         self._last = b""
-        """The last bytes of what has come of the head of an answer without a body."""
+        """The last received bytes of an incomplete header of a response without a body."""
 
     def set_response_params(self, **params: Any) -> None:
-        """A request is about to be sent."""
+        """Called by aiohttp before it sends a request."""
         self._is_answered, self._last = False, b""
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """The parser has found the head of an answer."""
+        """The parser calls this when it has parsed the header of a response."""
         if self._is_answered:
             self._refuse_excess()
             return
@@ -59,8 +59,9 @@ class SingleResponseHandler(ResponseHandler):
             self._refuse_excess()
 
     def _without_body(self, data: bytes) -> tuple[bytes, bytes]:
-        """Up to the end of the head where no body may follow it, and the rest. The parser, which takes a body behind
-        the answer to a HEAD for a broken answer, would give nothing of the head either.
+        """The bytes up to the end of the header, and the bytes after it, if the response must not have a body.
+
+        If the parser got a body after the response to a HEAD, it would fail and would not return the header either.
         """
         if not self._skip_payload or self._is_answered:
             return data, b""
@@ -74,23 +75,23 @@ class SingleResponseHandler(ResponseHandler):
         return data[:stop], data[stop:]
 
     def is_connected(self) -> bool:
-        """Aiohttp asks this before it takes a connection out of its pool. One on which there is something to read has
-        bytes too many, or its end.
+        """Called by aiohttp before it takes a connection from its pool. If an idle connection is readable, the server
+        has sent excess bytes or has closed it.
         """
         return super().is_connected() and not (self._is_complete and self._is_readable())
 
     @property
     def _is_complete(self) -> bool:
-        """Nothing is to come until the next request."""
+        """The server must not send anything until the next request."""
         return self._is_answered and (self._payload is None or self._payload.is_eof())
 
     def _has_begun_another(self) -> bool:
-        """Whether the parser holds the beginning of a further answer: then it makes one of it when told of the end. It
-        is not used again: each request gets a parser of its own.
+        """Whether the parser contains the start of another response: feed_eof then returns a message or fails. The
+        parser is not used again, because each request gets a new one.
         """
         try:
             return self._parser is not None and self._parser.feed_eof() is not None
-        except Exception:  # noqa: BLE001 - it holds something, and that is broken
+        except Exception:  # noqa: BLE001 - it contains an invalid response
             return True
 
     def _is_readable(self) -> bool:
@@ -103,7 +104,7 @@ class SingleResponseHandler(ResponseHandler):
 
     def _refuse_excess(self) -> None:
         self.force_close()
-        # What the parser would say at the end of the connection is about these bytes, and not about the answer.
+        # An error of the parser at the end of the connection would concern these bytes, not the response.
         self._parser = None
         self._payload = None
         if self.transport is not None:
@@ -111,7 +112,7 @@ class SingleResponseHandler(ResponseHandler):
 
 
 class SingleResponseSocksConnector(ProxyConnector):
-    """Makes such connections through a SOCKS proxy. Its base makes a protocol of its own, to keep the writer alive."""
+    """Uses SingleResponseHandler through a SOCKS proxy. The base class creates a protocol to keep a writer alive."""
 
     async def _connect_via_proxy(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, given = await super()._connect_via_proxy(*args, **options)
@@ -122,10 +123,10 @@ class SingleResponseSocksConnector(ProxyConnector):
 
 
 def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
-    """Make the connector's connections such ones. aiohttp has no other way to choose their protocol.
+    """Make the connector use SingleResponseHandler. aiohttp has no public way to choose the protocol.
 
-    Raises RuntimeError where this aiohttp does not make its connections so: then none of them would be such a one, and
-    nothing would tell.
+    Raises RuntimeError if this version of aiohttp creates protocols in another way. Otherwise the connector would
+    silently use aiohttp's own handler.
     """
     loop = asyncio.get_running_loop()
     made = getattr(connector, "_factory", None)

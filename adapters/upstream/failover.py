@@ -1,4 +1,4 @@
-"""Which addresses of an upstream are well, as far as this process knows."""
+"""Failover between the endpoints of an upstream, and what this process knows of their health."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -28,19 +28,19 @@ _TRIAL_SECONDS = 10.0
 
 
 class _FailedError(Exception):
-    """What a circuit breaker wants to see."""
+    """Makes a circuit breaker count a failure."""
 
 
 class EndpointHealth:
-    """A circuit breaker for each address, which one failure opens: a request tried in vain has cost enough. After
-    `trial_after` seconds one request, and no second one meanwhile, finds out whether it is well again.
+    """A circuit breaker for each endpoint. One failure opens it, because each failed attempt delays a client. After
+    `trial_after` seconds, a single request at a time tests whether the endpoint works again.
     """
 
     def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
         self._events = events
         self._breakers = AsyncCircuitBreakerFactory(default_threshold=1, default_ttl=trial_after)
         self._trials: dict[str, asyncio.Task[Any] | None] = {}
-        """Who makes it. Of others, who asked before it, the end says nothing of the trial's."""
+        """The task that makes the trial. Requests of other tasks started before the trial, so they do not end it."""
 
     async def is_healthy(self, upstream: Upstream, endpoint: Upstream) -> bool:
         """Whether the endpoint may be asked. When a trial is due, the first task that asks gets True and makes it;
@@ -57,7 +57,7 @@ class EndpointHealth:
         return self._trials.setdefault(name, asyncio.current_task()) is asyncio.current_task()
 
     def finish_trial(self, upstream: Upstream, endpoint: Upstream) -> None:
-        """Whatever has come of it; of a request that was given up, nothing."""
+        """End the trial of the current task, if it makes one, with or without a result."""
         name = _name(upstream, endpoint)
         if self._trials.get(name) is asyncio.current_task():
             self._trials.pop(name, None)
@@ -67,7 +67,7 @@ class EndpointHealth:
         if breaker.context.state == CLOSED:
             return
         if breaker.context.state != HALF_OPENED:
-            breaker.context.set_state(HalfOpenedState())  # asked before its time, because all others failed too
+            breaker.context.set_state(HalfOpenedState())  # asked early, because all others failed
         async with breaker:
             pass
         self._events.emit(EndpointRecovered(upstream.url, endpoint.url))
@@ -83,7 +83,7 @@ class EndpointHealth:
 
 
 def _name(upstream: Upstream, endpoint: Upstream) -> str:
-    """Each upstream's own: another one may go to the same address by another way."""
+    """The breaker's name. It contains the upstream, because another upstream may use other connection settings."""
     return f"{upstream.url} {endpoint.url}"
 
 
@@ -91,11 +91,11 @@ T = TypeVar("T")
 
 
 class _EndpointSkipped(Exception):
-    """Its address has failed while the request waited for its turn (see RequestLimiter)."""
+    """The endpoint failed while the request waited for the limiter."""
 
 
 class Failover:
-    """Asks an upstream with several addresses. They are one registry, and nobody above knows which of them answered."""
+    """Sends requests to an upstream with several endpoints, which are one registry for the rest of the service."""
 
     def __init__(self, health: EndpointHealth) -> None:
         self._health = health
@@ -106,23 +106,23 @@ class Failover:
         upstream: Upstream,
         open_at: Callable[[Upstream, Check | None], AbstractAsyncContextManager[UpstreamResponse]],
     ) -> AsyncIterator[UpstreamResponse]:
-        """The first answer there is. A body that breaks off counts against its address, so that who goes on with the
-        rest does so at the next one.
+        """The response of the first endpoint that answers. A body that ends too early counts as a failure of its
+        endpoint, so the request for the rest goes to the next endpoint.
         """
         async with AsyncExitStack() as stack:
 
             async def ask(endpoint: Upstream, check: Check | None) -> UpstreamResponse:
                 answer = await stack.enter_async_context(open_at(endpoint, check))
-                return _WatchedAnswer(answer, self._health, upstream, endpoint)
+                return _MonitoredResponse(answer, self._health, upstream, endpoint)
 
             yield await self.first(upstream, ask)
 
     async def first(self, upstream: Upstream, ask: Callable[[Upstream, Check | None], Coroutine[Any, Any, T]]) -> T:
-        """What the first address gives that gives anything.
+        """The result of `ask` for the first endpoint that does not fail.
 
-        Those that have failed not long ago come last: where all have, nothing is gained by asking none. That is looked
-        at again when the request's turn has come, or all who wait for theirs would bear the silence of an address one
-        after the other. Raises what `ask` does: of several failures the one that says how long to wait, else the first.
+        Asks endpoints that failed recently last, but asks them if all others fail. It checks the health again when the
+        limiter admits the request: otherwise every waiting request would wait for the timeout of a silent endpoint.
+        Raises UpstreamThrottled if an endpoint raised it, because it says how long to wait; else the first failure.
         """
         failures: list[RegistryError] = []
         turns = [(endpoint, False) for endpoint in _each(upstream)]
@@ -149,14 +149,14 @@ class Failover:
         except UpstreamUnavailable as failure:
             if not (isinstance(failure, UpstreamThrottled) and upstream.forwards_client_credentials):
                 await self._health.record_failure(upstream, endpoint, failure.message)
-            # Else it is one caller who has used up what is his; the address is well for all others.
+            # Otherwise one caller has used up its allowance; the endpoint works for the other callers.
             raise
         except asyncio.CancelledError as left:
             if was_unanswered(left):
                 await self._health.record_failure(upstream, endpoint, "it did not answer before the client left")
             raise
         except MirrorFault:
-            raise  # the address was not asked
+            raise  # no request was sent to the endpoint
         except RegistryError:
             await self._health.record_success(upstream, endpoint)
             raise
@@ -167,8 +167,8 @@ class Failover:
             self._health.finish_trial(upstream, endpoint)
 
 
-class _WatchedAnswer:
-    """Implements the Answer."""
+class _MonitoredResponse:
+    """Implements UpstreamResponse. Records failures of the body as failures of the endpoint."""
 
     def __init__(
         self, answer: UpstreamResponse, health: EndpointHealth, upstream: Upstream, endpoint: Upstream
@@ -181,7 +181,7 @@ class _WatchedAnswer:
 
     async def pieces(self) -> AsyncIterator[Bytes]:
         try:
-            async with aclosing(self._answer.pieces()) as pieces:  # type: ignore[type-var]  # generators, all of them
+            async with aclosing(self._answer.pieces()) as pieces:  # type: ignore[type-var]  # all implementations are generators
                 async for piece in pieces:
                     yield piece
         except UpstreamUnavailable as failure:
@@ -192,15 +192,15 @@ class _WatchedAnswer:
         try:
             return await self._answer.read(limit)
         except UpstreamBodyTooLarge:
-            raise  # it would be as long at any address; whoever asks for it is not to have them all left alone
+            raise  # every endpoint would send the same body, so this must not mark them all as failed
         except UpstreamUnavailable as failure:
             await self._health.record_failure(self._upstream, self._endpoint, failure.message)
             raise
 
 
 def _each(upstream: Upstream) -> list[Upstream]:
-    """Its endpoints, each of which still knows all addresses: they are behind one realm (see RealmPolicy), wherever
-    the challenge came from.
+    """The endpoints of the upstream, each with all its URLs: they share a realm (see RealmPolicy), whichever endpoint
+    sent the challenge.
     """
     endpoints = upstream.endpoints
     addresses = tuple((endpoint.url, endpoint.origin) for endpoint in endpoints)

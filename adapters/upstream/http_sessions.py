@@ -1,4 +1,4 @@
-"""The aiohttp sessions over which requests leave, for each worker process its own."""
+"""The aiohttp sessions for requests to upstreams. Each worker process has its own."""
 
 import ipaddress
 import socket
@@ -16,21 +16,22 @@ from adapters.upstream.addresses import AddressPolicy, check_address, check_host
 from adapters.upstream.connections import SingleResponseSocksConnector, use_single_response_handler
 from adapters.upstream.proxies import ProxyRules
 
-# A signed redirect address or a challenge of a large cloud passes aiohttp's 8190 bytes.
+# Signed redirect URLs and challenges of large clouds exceed aiohttp's default of 8190 bytes.
 _HEADER_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 10.0
-# Bytes that may wait for a slow client, for each transfer; aiohttp stops reading at twice as many.
+# Bytes buffered per transfer for a slow client. aiohttp stops reading at twice this number.
 _READ_AHEAD = 1024 * 1024
 _SOCKS_PORT = 1080  # RFC 1928 section 3
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """`timeout` is how many seconds of silence are borne; `ca_file` a PEM file beside the system's authorities;
-    `certificate` our own certificate and its key, both PEM; `proxy` takes every request, whatever the environment says.
+    """`timeout`: seconds without a byte before a request fails. `ca_file`: a PEM file of additional certificate
+    authorities. `certificate`: the client certificate and its key, both PEM. `proxy`: the proxy for every request; it
+    overrides the environment.
 
-    The certificate is shown to whoever asks for one among those we are sent to: the registry, its token server, its
-    storage. It proves who we are to that one server and cannot be passed on (RFC 8446 section 4.4.3).
+    Every server that asks for a client certificate gets it: the registry, its token server, its storage. It proves the
+    mirror's identity to that server only, which cannot use it elsewhere (RFC 8446 section 4.4.3).
     """
 
     timeout: float = 25.0
@@ -40,9 +41,10 @@ class SessionSettings:
 
 
 class Sessions:
-    """One session for each reach of direct connections, and one for each SOCKS proxy, whose connections are made in
-    another way. A connection is used again within its session only, and so never by a request that could not have made
-    it: the connection pools know hosts and ports, and nothing of reaches.
+    """One session for each address policy of direct connections, and one for each SOCKS proxy.
+
+    Connections are reused only within a session. The connection pools know hosts and ports but not address policies, so
+    a shared pool would let a request use a connection that its own policy forbids.
     """
 
     def __init__(
@@ -67,11 +69,11 @@ class Sessions:
         check_host(url.host or "", address_policy)
         if proxy in self._by_socks:
             return self._by_socks[proxy], None
-        # What connects is the proxy, and the operator named it.
+        # The mirror connects only to the proxy, which the operator configured.
         return self._direct[AddressPolicy.CONFIGURED], proxy
 
     def proxy_to(self, url: URL) -> str | None:
-        """The proxy of whatever kind, None for a direct connection."""
+        """The proxy for this URL, of any kind, or None for a direct connection."""
         return self._rules.proxy_for(url)
 
     async def close(self) -> None:
@@ -80,7 +82,7 @@ class Sessions:
 
 
 def open_sessions(settings: SessionSettings, rules: ProxyRules) -> Sessions:
-    """Sessions that leave bytes and addresses alone. Needs a running event loop; the caller closes them."""
+    """Sessions that change neither bodies nor URLs. Needs a running event loop. The caller closes them."""
     context = _context(settings)
     if settings.proxy:
         rules = ProxyRules.always(settings.proxy)
@@ -94,8 +96,8 @@ def open_sessions(settings: SessionSettings, rules: ProxyRules) -> Sessions:
 
 def _context(settings: SessionSettings) -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Python 3.13 refuses certificates without some extensions that private authorities seldom write and no docker
-    # asks for. All that makes a certificate trusted is checked as before.
+    # Python 3.13 rejects certificates without some extensions that private authorities often omit and docker does not
+    # require. The checks that make a certificate trusted stay on.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.ca_file:
         context.load_verify_locations(cafile=settings.ca_file)
@@ -105,8 +107,8 @@ def _context(settings: SessionSettings) -> ssl.SSLContext:
 
 
 def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """Checks each address when a socket for it is made: after the name was resolved, before anything is sent. So a name
-    that means another address the next time gains nothing, and an address that stands in a URL is checked as well.
+    """Checks each IP address when its socket is created: after the name was resolved, before anything is sent. This
+    also covers literal addresses in URLs, and names that resolve to another address the next time.
     """
 
     def checked_socket(address: tuple[Any, ...]) -> socket.socket:
@@ -118,9 +120,9 @@ def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) ->
 
 
 def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """Names are resolved at the proxy, by `socks5` as by `socks5h`, as Go does and so docker and containerd: often
-    there is no other place to resolve them. So forbidden addresses are refused as literals only (addresses.check_host);
-    what lies behind a name is the proxy's to guard, as with HTTP proxies.
+    """The proxy resolves names, for `socks5` as for `socks5h`, as in Go and so in docker and containerd: often only the
+    proxy can. So the mirror checks only literal addresses (addresses.check_host). The proxy is responsible for the
+    addresses of names, as with HTTP proxies.
     """
     address = URL(proxy)
     return SingleResponseSocksConnector(
@@ -138,7 +140,7 @@ def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aioh
     use_single_response_handler(connector)
     return aiohttp.ClientSession(
         connector=connector,
-        # No total: it would cut every large layer. Silence is what counts.
+        # No total timeout: it would end every large download. Only silence counts.
         timeout=aiohttp.ClientTimeout(
             total=None, sock_connect=min(_CONNECT_SECONDS, settings.timeout), sock_read=settings.timeout
         ),

@@ -1,4 +1,4 @@
-"""Registries, by HTTP."""
+"""Upstream registries over HTTP."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from adapters.upstream.bodies import has_content_coding, unexpected_coding
-from adapters.upstream.client import Check, Request, Response
+from adapters.upstream.client import Check, HttpRequest, HttpResponse
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.failover import Failover
 from adapters.upstream.status_errors import fault_of, refusal_of
@@ -49,16 +49,16 @@ _PARTIAL = 206
 _UNAUTHORIZED = 401
 _NOT_VALID = "invalid_token"
 _CLOCK_SKEW_SECONDS = 1.5
-"""So far apart clocks usually are that are set by the network; a client waits for longer than that."""
+"""The usual difference of clocks that are set by NTP. Clients wait longer than this."""
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
-# Bytes are sacred: a digest is over what the registry stores, not over what a coding makes of it.
+# A digest covers the stored bytes, not their content coding, so the mirror requests no coding.
 _UNCODED = ("Accept-Encoding", "identity")
 
 
 class HttpUpstreamRegistry:
-    """Implements the UpstreamRegistry."""
+    """Implements UpstreamRegistry."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class HttpUpstreamRegistry:
         is_probe: bool = False,
     ) -> PingResponse:
         address = URL(f"{endpoint.url}/v2/", encoded=True)
-        request = Request("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
+        request = HttpRequest("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
         server_time = None
         try:
             async with self._authorized(request, endpoint, credentials, None) as response:
@@ -116,7 +116,7 @@ class HttpUpstreamRegistry:
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
         method, address = "HEAD" if fetch.head else "GET", _address(resource, endpoint)
-        request = Request(
+        request = HttpRequest(
             method,
             address,
             headers,
@@ -128,25 +128,26 @@ class HttpUpstreamRegistry:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
             _check_content(response, resource)
-            answer = _HttpAnswer(response, fetch)
+            answer = _OpenResponse(response, fetch)
             if fetch.head and answer.metadata.size == 0 and not resource.may_be_empty:
                 raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
             yield answer
 
     @asynccontextmanager
     async def _authorized(
-        self, request: Request, endpoint: Upstream, credentials: UpstreamCredentials, wanted: Scope | None
-    ) -> AsyncIterator[Response]:
-        """The answer to the request made with these credentials; for a session of ours, a challenge is answered first.
+        self, request: HttpRequest, endpoint: Upstream, credentials: UpstreamCredentials, wanted: Scope | None
+    ) -> AsyncIterator[HttpResponse]:
+        """The response to the request. With the mirror's own credentials, challenges are answered first.
 
-        A login is remembered for each endpoint: another one may challenge in another way. What a caller passes goes
-        to each as it is.
+        Logins are cached per endpoint, because endpoints may send different challenges. Credentials of a caller go to
+        each endpoint unchanged.
 
-        Harbor answers every Authorization that it does not take with a Basic challenge, an old token too; what it asks
-        for shows without one. So what is remembered is tried first, nothing next, and a fresh answer last and once.
+        Harbor answers every rejected Authorization, even an expired token, with a Basic challenge. It sends its real
+        challenge only to requests without Authorization. So this method tries the cached login first, then no login,
+        and then a new login once.
 
-        But a fresh token that is refused as `invalid_token` (RFC 6750 section 3.1) is tried once more after a pause:
-        the registry's clock may be behind that of its token server, and then the token is not valid yet.
+        If the upstream rejects a new token as `invalid_token` (RFC 6750 section 3.1), it repeats the request once after
+        a pause: the clock of the registry may be behind the clock of its token server.
         """
         client = self._clients.of(endpoint)
         if isinstance(credentials, ForwardedCredentials):
@@ -181,8 +182,8 @@ class HttpUpstreamRegistry:
             yield response
 
     async def _challenges_of(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
-        """The challenges of a 401; where a resource's has none, as some of gcr.io's, those of the ping. A repository
-        that the ping names is not the one that is asked for.
+        """The challenges of a 401 response. If it has none, as sometimes at gcr.io, those of `GET /v2/` without their
+        repository scopes, which would name another repository.
         """
         if (challenges := _challenges(refusal)) or key.wanted is None:
             return challenges
@@ -193,8 +194,8 @@ class HttpUpstreamRegistry:
         return tuple(challenge.with_parameters(scope=general_scope(challenge)) for challenge in pinged)
 
 
-async def _is_not_valid_yet(response: Response, authorization: str) -> bool:
-    """Whether the registry says of a token that was just given that it is not valid."""
+async def _is_not_valid_yet(response: HttpResponse, authorization: str) -> bool:
+    """Whether the registry rejects a new token as not valid."""
     if response.status != _UNAUTHORIZED or not response.is_own or not authorization.startswith("Bearer "):
         return False
     refusal = await refusal_of(response)
@@ -204,23 +205,23 @@ async def _is_not_valid_yet(response: Response, authorization: str) -> bool:
     raise refusal
 
 
-class _HttpAnswer:
-    """Implements the Answer."""
+class _OpenResponse:
+    """Implements UpstreamResponse."""
 
-    def __init__(self, response: Response, fetch: UpstreamRequest) -> None:
+    def __init__(self, response: HttpResponse, fetch: UpstreamRequest) -> None:
         self._response = response
         metadata = _metadata(response, fetch.resource.kind)
-        # One byte may have stood in for a HEAD; what is said is said of the whole all the same.
+        # A GET for one byte may have replaced a HEAD; the metadata must describe the whole content.
         whole = replace(metadata, size=metadata.whole_size, span=None, whole_size=None)
         self.metadata = whole if fetch.head and metadata.span else metadata
         self.read = response.read
         self.pieces = response.pieces
 
 
-def _check_content(response: Response, resource: Resource) -> None:
-    """Raises UpstreamBroken for a web page: a login portal on the way, or a proxy, answered in the upstream's place.
+def _check_content(response: HttpResponse, resource: Resource) -> None:
+    """Raises UpstreamBroken for a web page: a login portal or a proxy answered instead of the upstream.
 
-    Only a blob can be one, and then the Docker-Content-Digest says so, which no portal knows.
+    A blob may be a web page. Then the response has the expected Docker-Content-Digest, which a portal does not send.
     """
     if resource.kind is ResourceKind.REFERRERS or not is_web_page(response.header("Content-Type")):
         return
@@ -229,7 +230,7 @@ def _check_content(response: Response, resource: Resource) -> None:
     raise UpstreamBroken(f"the upstream sent a web page instead of the {resource.kind.noun}")
 
 
-async def _check_ping(response: Response) -> None:
+async def _check_ping(response: HttpResponse) -> None:
     if response.status in _REDIRECTS:
         raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the target of the redirect")
     if response.status != _OK:
@@ -249,11 +250,11 @@ def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:
     return refusal.challenges if isinstance(refusal, UpstreamChallenged) else ()
 
 
-def _metadata(response: Response, kind: ResourceKind) -> ResponseMetadata:
+def _metadata(response: HttpResponse, kind: ResourceKind) -> ResponseMetadata:
     coding = response.header("Content-Encoding")
     coded = has_content_coding(coding)
     if coded and (kind is ResourceKind.BLOB or response.status == _PARTIAL):
-        # A blob passes through as it comes, with offsets; and whether its digest is over the coded bytes nobody says.
+        # Blobs are forwarded by byte offset, and it is not specified whether a digest covers the coded bytes.
         raise unexpected_coding(coding)
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
     return ResponseMetadata(
@@ -269,7 +270,7 @@ def _metadata(response: Response, kind: ResourceKind) -> ResponseMetadata:
     )
 
 
-def _content_range(response: Response) -> tuple[Span, int | None]:
+def _content_range(response: HttpResponse) -> tuple[Span, int | None]:
     matched = _CONTENT_RANGE.fullmatch(response.header("Content-Range") or "")
     if not matched:
         raise UpstreamBroken("the upstream sent part of the content without a valid Content-Range")
@@ -278,7 +279,7 @@ def _content_range(response: Response) -> tuple[Span, int | None]:
 
 
 def _digest(text: str | None) -> Digest | None:
-    """What the upstream claims; one of an algorithm that we cannot verify is no claim for us."""
+    """The digest that the upstream states; None for algorithms that the mirror cannot verify."""
     try:
         return Digest.parse(text) if text else None
     except DigestInvalid:

@@ -1,4 +1,4 @@
-"""How much is asked of one upstream at most."""
+"""Limits of the number and rate of requests to one upstream."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -13,23 +13,24 @@ from domain.client_network import client_network
 from domain.errors import MirrorBusy, RequestNotSent
 
 _WAITING = 2000
-"""Requests that may wait for one upstream in one worker."""
+"""Maximum of requests that wait for one upstream in one worker."""
 _WAITING_EACH = 500
-"""Of them, those of one client address at most; see `_is_full`."""
+"""Maximum of waiting requests per client address; see `_is_full`."""
 _RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """`max_connections`: requests under way at once, with their bodies; `max_rate`: requests a second. None: any."""
+    """`max_connections`: concurrent requests with their bodies. `max_rate`: requests per second. None: no limit."""
 
     max_connections: int | None = None
     max_rate: float | None = None
 
     def share(self, worker: int, workers: int) -> Self:
-        """The part of one of several processes that keep to the bounds together without speaking to each other.
+        """The share of one worker process, so that all workers together keep the limits without communication.
 
-        There must be as many connections as processes, for one without any could ask nothing.
+        `worker`: the number of the worker, from 0. There must be at least as many connections as workers, because a
+        worker without connections could not send any request.
         """
         every, more = divmod(self.max_connections or 0, workers)
         return type(self)(
@@ -45,7 +46,7 @@ class _Waiter:
 
 
 class _Queue:
-    """Requests that wait, in turns by client address: who sends many waits for his own only. Who leaves is removed."""
+    """Waiting requests, served round-robin by client address, so a client with many requests delays only itself."""
 
     def __init__(self) -> None:
         self._clients: OrderedDict[str, deque[_Waiter]] = OrderedDict()
@@ -55,8 +56,8 @@ class _Queue:
         return self._size > 0
 
     async def wait(self, give_back: Callable[[], None]) -> None:
-        """Until `let_one_in` has come to this request. `give_back` is called where it had, but whoever asked left in
-        the same moment. Raises MirrorBusy where too many wait, RequestNotSent where nobody waits for it any more.
+        """Wait until `let_one_in` admits this request. If the request was admitted and cancelled at the same moment,
+        calls `give_back`. Raises MirrorBusy if too many requests wait, RequestNotSent if all its clients have left.
         """
         client, watch = client_network(current_record().client), current_watch()
         self._demand_room(client)
@@ -74,7 +75,7 @@ class _Queue:
             raise
 
     def let_one_in(self) -> bool:
-        """The next client's first request. False where nobody waits."""
+        """Admit the first request of the next client. False if no request waits."""
         while self._clients:
             client, waiters = next(iter(self._clients.items()))
             waiter = waiters.popleft()
@@ -98,8 +99,8 @@ class _Queue:
             raise MirrorBusy("too many requests are waiting for the upstream", retry_after=_RETRY_SECONDS)
 
     def _is_full(self, client: str) -> bool:
-        """A client has no more room than is free for all others (dynamic thresholds; Choudhury and Hahne, 1998). So a
-        few clients with many requests leave room for the first requests of others.
+        """Whether the client may not queue another request. A client may use at most as many places as are free for
+        all others (dynamic thresholds; Choudhury and Hahne, 1998), so that other clients always find a free place.
         """
         return len(self._clients.get(client, ())) >= min(_WAITING_EACH, _WAITING - self._size)
 
@@ -124,16 +125,18 @@ def _drop(waiter: _Waiter) -> None:
 
 
 class RequestLimiter:
-    """Lets requests through; those that have to wait do so in turns by client address. Whoever is within must not ask
-    to be let in again. Time spent before it is told to whoever watches (application/ports/upstream.py).
+    """Admits requests within the limits. Waiting requests take turns by client address.
+
+    A request that holds a connection must not wait for another one: that could be a deadlock. The request's queue watch
+    is told how long the request waits (application/ports/upstream.py).
     """
 
     def __init__(self, bounds: RequestLimits) -> None:
         self._free = bounds.max_connections
         self._interval = 1 / bounds.max_rate if bounds.max_rate else None
         self._next = 0.0
-        """When the next request is in time. Bursts are not allowed: one, and what follows it, would be twice the rate
-        for a second.
+        """The loop time at which the next request may start. Bursts are not allowed: a burst and the requests after it
+        could reach twice the rate in one second.
         """
         self._timer: asyncio.TimerHandle | None = None
         self._for_slot = _Queue()
@@ -141,7 +144,7 @@ class RequestLimiter:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """One of the connections, until the context is left. Raises MirrorBusy, RequestNotSent."""
+        """Hold one of the connections until the context ends. Raises MirrorBusy, RequestNotSent."""
         if self._free is None:
             yield
             return
@@ -155,7 +158,7 @@ class RequestLimiter:
             self._leave()
 
     async def turn(self) -> None:
-        """Wait until one more request is in time. Raises MirrorBusy, RequestNotSent."""
+        """Wait until the rate allows one more request. Raises MirrorBusy, RequestNotSent."""
         if self._interval is None:
             return
         now = asyncio.get_running_loop().time()

@@ -1,9 +1,9 @@
-"""The v1 search that `docker search` speaks, asked of the upstream."""
+"""The v1 search API, which `docker search` uses, at an upstream."""
 
 from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.status_errors import fault_of
 from application.ports.upstream import SearchResult
@@ -13,18 +13,18 @@ from domain.upstreams import Upstream
 
 _OK = 200
 _BODY_LIMIT = 256 * 1024
-"""Bytes; a hundred results, which is the most that is asked for, have some 30 KiB."""
+"""Bytes. The mirror requests at most a hundred results, which take about 30 KiB."""
 
 
 class HttpUpstreamSearch:
-    """Implements the UpstreamSearch. Nobody's credentials go along: the search of a public registry is public."""
+    """Implements UpstreamSearch. Sends no credentials, because the search of a public registry is public."""
 
     def __init__(self, clients: UpstreamClients) -> None:
         self._clients = clients
 
     async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
-        request = Request("GET", address, (("Accept-Encoding", "identity"),))
+        request = HttpRequest("GET", address, (("Accept-Encoding", "identity"),))
         try:
             async with self._clients.of(upstream).request(request) as response:
                 if response.status != _OK:
@@ -43,7 +43,7 @@ def _results(content: bytes) -> tuple[SearchResult, ...]:
                 int(one.get("star_count") or 0),
                 bool(one.get("is_official")),
             )
-            for one in parse_json(content)["results"]  # type: ignore[index]  # the except below knows what else it may be
+            for one in parse_json(content)["results"]  # type: ignore[index]  # the except clause handles every other type
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise UpstreamBroken("the upstream's search did not send search results") from error

@@ -1,4 +1,4 @@
-"""What an upstream's unsuccessful answer means."""
+"""Maps unsuccessful responses of an upstream to errors of the domain."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from adapters.upstream.addresses import parse_url
-from adapters.upstream.client import Response
+from adapters.upstream.client import HttpResponse
 from application.ports.upstream import ResourceKind
 from domain.allowance import read_rate_limit
 from domain.challenge import Challenge, parse_challenges
@@ -45,17 +45,17 @@ _UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
 
 @dataclass(frozen=True)
 class OciError:
-    """The first error of an OCI error body; all empty where the body is anything else."""
+    """The first error of an OCI error body. All fields are empty if the body is not an OCI error body."""
 
     code: str = ""
     message: str = ""
     detail: object = None
 
 
-async def refusal_of(response: Response, kind: ResourceKind | None = None) -> RegistryError:
-    """The error that an unsuccessful answer stands for. HTML, XML and text never pass on as they are."""
+async def refusal_of(response: HttpResponse, kind: ResourceKind | None = None) -> RegistryError:
+    """The error for an unsuccessful response. HTML, XML and plain text are never forwarded."""
     if not response.is_own and response.status in {401, 403}:
-        # Storage behind the registry: its refusal says nothing about this caller's rights.
+        # The storage of the registry answered. Its 401 or 403 says nothing about the permissions of this caller.
         return UpstreamBroken("the upstream redirected to its storage, which denied access")
     error = await _read_error(response)
     message = error.message or f"the upstream answered {response.status}"
@@ -75,15 +75,15 @@ async def refusal_of(response: Response, kind: ResourceKind | None = None) -> Re
     return _plain(response.status, error, kind)(message, detail=error.detail)
 
 
-async def fault_of(response: Response) -> RegistryError:
-    """The same where no content was asked for: what would be the client's fault there is the upstream's here."""
+async def fault_of(response: HttpResponse) -> RegistryError:
+    """As `refusal_of`, for requests that the mirror makes for itself: client errors become UpstreamBroken."""
     refusal = await refusal_of(response)
     is_told = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
     return refusal if is_told else UpstreamBroken(refusal.message)
 
 
 def _placed(challenge: Challenge, asked: URL) -> Challenge:
-    """With a realm that means the same wherever it is read: a relative one would lead our clients to us."""
+    """The challenge with an absolute realm. Clients would resolve a relative realm against the mirror's address."""
     realm = challenge.get("realm")
     if not challenge.is_bearer or not realm:
         return challenge
@@ -91,7 +91,7 @@ def _placed(challenge: Challenge, asked: URL) -> Challenge:
         address = parse_url(realm)
         return challenge if address.scheme else challenge.with_parameters(realm=str(asked.join(address)))
     except (UpstreamBroken, ValueError):
-        return challenge  # whoever has to follow it says so
+        return challenge  # the code that uses the realm reports the error
 
 
 def _unknown(error: OciError, kind: ResourceKind | None) -> type[ContentUnknown]:
@@ -110,20 +110,20 @@ def _plain(status: int, error: OciError, kind: ResourceKind | None) -> type[Regi
     return UpstreamRejected if _CLIENT_ERRORS <= status < _SERVER_ERRORS else UpstreamBroken
 
 
-async def _read_error(response: Response) -> OciError:
+async def _read_error(response: HttpResponse) -> OciError:
     if response.raw.method == "HEAD":
         return OciError()
     try:
         document = parse_object(await response.read(_BODY_LIMIT)) or {}
-        first = document["errors"][0]  # type: ignore[index]  # whatever it is, the except below knows it
+        first = document["errors"][0]  # type: ignore[index]  # the except clause handles every other type
         detail = first.get("detail")
-        # Printing what is nested deeply exhausts the interpreter's stack, as reading it does.
+        # Printing a deeply nested value exhausts the interpreter's stack, as parsing does.
         shown = None if is_nested_deeper(detail, _DETAIL_LEVELS) else detail
         return OciError(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
         return OciError()
 
 
-def _whole_size(response: Response) -> int | None:
+def _whole_size(response: HttpResponse) -> int | None:
     matched = re.fullmatch(r"bytes \*/([0-9]{1,19})", response.header("Content-Range") or "")
     return int(matched[1]) if matched else None

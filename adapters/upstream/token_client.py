@@ -1,4 +1,4 @@
-"""Tokens of an upstream's own token server (distribution, spec/auth/token.md and oauth.md)."""
+"""Client of an upstream's token server (distribution, spec/auth/token.md and oauth.md)."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from yarl import URL
 
 from adapters.upstream.addresses import origin_of, parse_url
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from adapters.upstream.clients import UpstreamClients
 from adapters.upstream.status_errors import fault_of
 from application.ports.upstream import TokenRequest
@@ -23,17 +23,17 @@ from domain.tokens import IssuedToken
 
 _OK = 200
 _BODY_LIMIT = 256 * 1024
-"""Bytes; it is parsed on the event loop."""
+"""Bytes. The body is parsed on the event loop."""
 _LENIENT_LIMIT = 64 * 1024
 _DEFAULT_LIFETIME = 60
-"""Seconds; what a token server means that does not say (distribution, spec/auth/token.md)."""
+"""Seconds; the lifetime of a token without `expires_in` (distribution, spec/auth/token.md)."""
 _LONGEST_LIFETIME = 24 * 3600
-"""Seconds; what is longer is taken for this. A token is then renewed early, and that is all."""
+"""Seconds; longer lifetimes are reduced to this. The only effect is an earlier renewal."""
 _FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 class HttpTokenRelay:
-    """Implements the TokenRelay."""
+    """Implements TokenRelay."""
 
     def __init__(self, clients: UpstreamClients, realms: RealmPolicy, clock: Clock) -> None:
         self._clients = clients
@@ -65,8 +65,8 @@ class HttpTokenRelay:
         return realm
 
 
-def _query(request: TokenRequest, realm: URL) -> Request:
-    """A GET, which every token server knows. Absent values are left out: `service=None` is a name too."""
+def _query(request: TokenRequest, realm: URL) -> HttpRequest:
+    """A GET request, which every token server supports. Omits absent values, because `service=None` would be a name."""
     asked = {
         "service": _service(request.challenge),
         "client_id": request.client_id,
@@ -78,7 +78,7 @@ def _query(request: TokenRequest, realm: URL) -> Request:
     query = "&".join(part for part in (realm.raw_query_string, urlencode(pairs)) if part)
     url = URL(f"{_without_query(realm)}?{query}" if query else _without_query(realm), encoded=True)
     credentials = request.credentials
-    return Request(
+    return HttpRequest(
         "GET",
         url,
         (("Accept-Encoding", "identity"),),
@@ -86,8 +86,8 @@ def _query(request: TokenRequest, realm: URL) -> Request:
     )
 
 
-def _refresh(request: TokenRequest, realm: URL) -> Request:
-    """A refresh grant (RFC 6749 section 6). Not redirected: its body is a credential."""
+def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
+    """A refresh grant (RFC 6749 section 6). Redirects are not followed, because the body is a credential."""
     form = prepare_token_request(
         "refresh_token",
         refresh_token=request.refresh_token,
@@ -95,11 +95,11 @@ def _refresh(request: TokenRequest, realm: URL) -> Request:
         client_id=request.client_id or "docker-image-proxy",
         scope=str(request.scopes),
     )
-    return Request("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
+    return HttpRequest("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
 
 
 def _service(challenge: Challenge) -> str | None:
-    """Header fields are read as UTF-8 with surrogates, which no address can hold. Raises UpstreamBroken."""
+    """The service of the challenge. Raises UpstreamBroken if it is not valid UTF-8, which a URL cannot contain."""
     service = challenge.get("service")
     try:
         (service or "").encode()
@@ -130,8 +130,8 @@ def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:
 
 
 def _lenient_object(content: bytes) -> dict[str, object] | None:
-    """The object in an answer whose numbers are no JSON (RFC 8259 section 6): NaN, Infinity, or beyond the range of a
-    double. Such a number can only be a lifetime, and the token beside it is good. Of small answers only: the parser of
+    """Parse a response whose numbers are not valid JSON (RFC 8259 section 6): NaN, Infinity, or outside the range of a
+    double. Only the lifetime is a number, so the token is still usable. Only for small responses, because the parser of
     the standard library is slow.
     """
     if len(content) > _LENIENT_LIMIT:
@@ -144,22 +144,22 @@ def _lenient_object(content: bytes) -> dict[str, object] | None:
 
 
 def _lifetime(expires_in: object) -> int:
-    """Seconds. The specification wants a number; a numeric string is one too. A token whose lifetime is anything else
-    is good all the same, so the default is assumed, and a cap for what is longer.
+    """The lifetime in seconds. The specification requires a number; a numeric string is accepted too. For any other
+    value the default applies. Lifetimes are at most _LONGEST_LIFETIME.
     """
     try:
         seconds = (
             float(expires_in) if isinstance(expires_in, int | float | str) and expires_in is not True else math.nan
         )
     except (ValueError, OverflowError):
-        # float() refuses a whole number beyond its range, and a word.
+        # float() fails for an integer outside its range, and for text.
         return _LONGEST_LIFETIME if isinstance(expires_in, int) and expires_in > 0 else _DEFAULT_LIFETIME
     return int(min(seconds, _LONGEST_LIFETIME)) if seconds >= 1 else _DEFAULT_LIFETIME
 
 
 def _remaining(issued_at: object, expires_in: int, now: int) -> int:
-    """Seconds that are left. A token may come out of the server's cache; but where its clock and ours disagree
-    so far that nothing would be left, its word on the lifetime is all there is.
+    """The remaining lifetime in seconds. The server may have cached the token, so `issued_at` counts, unless the clocks
+    differ so much that no lifetime would remain.
     """
     try:
         issued = datetime.fromisoformat(str(issued_at)).timestamp()

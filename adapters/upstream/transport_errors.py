@@ -1,4 +1,4 @@
-"""The one place where aiohttp's exceptions become the domain's."""
+"""Translates the exceptions of aiohttp into the errors of the domain. No other module does this."""
 
 import errno
 import os
@@ -14,17 +14,17 @@ from adapters.upstream.addresses import AddressNotAllowed
 from domain.errors import RegistryError, RequestNotSent, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 
 _SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
-# What this machine has run out of: descriptors, memory, local ports.
+# This machine has no free descriptors, memory or local ports.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-# RFC 9110 section 5.5, and what UTF-8 cannot encode.
+# Characters that a field value must not contain (RFC 9110 section 5.5) or that UTF-8 cannot encode.
 _NOT_IN_A_FIELD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SOCKS)
 
 
 @contextmanager
 def translate_errors(host: str) -> Iterator[None]:
-    """Around a request and around the reading of its body. Messages name the host and nothing of the address:
-    a signed one is a credential.
+    """Wrap a request, and the reading of its body. Messages contain the host but not the rest of the URL, because a
+    signed URL is a credential.
     """
     try:
         yield
@@ -48,8 +48,8 @@ def translate_send_errors(host: str) -> Iterator[None]:
 
 
 def check_header_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Header fields that are to be sent. Raises RequestNotSent for a character that must not stand in one, before any
-    connection is made. Requests of clients are checked when they come; this finds our own mistakes.
+    """Check the header fields of a request before a connection is opened. Raises RequestNotSent for a character that a
+    field value must not contain. Client requests are checked when they arrive, so this finds errors of the mirror.
     """
     for name, value in fields:
         if _NOT_IN_A_FIELD.search(value):
@@ -84,17 +84,17 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911
 
 
 def _exhausted(error: Exception) -> int:
-    """The number of such an error, 0 for any other. aiohttp wraps those of connections and of look-ups."""
+    """The errno if this machine lacks a resource, else 0. aiohttp wraps errors of connections and of look-ups."""
     number = getattr(error, "errno", None) or getattr(getattr(error, "os_error", None), "errno", None)
     return number if isinstance(error, OSError) and number in _EXHAUSTED else 0
 
 
 def _is_refused(error: Exception) -> bool:
-    """Aiohttp wraps what its socket factory raises."""
+    """Whether the address policy rejected the address. aiohttp wraps the errors of its socket factory."""
     return isinstance(error, AddressNotAllowed) or isinstance(error.__cause__, AddressNotAllowed)
 
 
 def _is_untrusted(error: Exception) -> bool:
-    """Behind SOCKS, aiohttp takes the refusal of a certificate for any error of a connection."""
+    """Whether the certificate is not trusted. Through SOCKS, aiohttp raises a general connection error instead."""
     kinds = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
     return isinstance(error, kinds) or isinstance(error.__cause__, kinds)

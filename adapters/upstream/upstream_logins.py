@@ -1,4 +1,4 @@
-"""How a session of ours answers an upstream's challenge, and what it remembers of the answers."""
+"""Answers the challenges of upstreams with the mirror's credentials, and caches the answers."""
 
 import asyncio
 from collections import OrderedDict
@@ -16,13 +16,13 @@ from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 
 _REMEMBERED = 4096
-# A token is renewed when a tenth of its life is left, so that none expires on its way.
+# A token is renewed when a tenth of its lifetime remains, so that it does not expire during a request.
 _USED_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class LoginKey:
-    """What a login is good for: an upstream, somebody's credentials (None: nobody's) and what is wanted there."""
+    """What a login is valid for: an upstream, credentials (None: anonymous) and a scope."""
 
     upstream: Upstream
     credentials: Credentials | None
@@ -36,11 +36,11 @@ class _Login:
     failure: RegistryError | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     work: QueueWatch = field(default_factory=QueueWatch)
-    """That of whoever holds the lock."""
+    """The queue watch of the task that holds the lock."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Holds the lock. While another one does, who waits is in the queue as long as that one is."""
+        """Hold the lock. A task that waits for the lock counts as queued while the holder of the lock is queued."""
         with self.work.followed_by(current_watch()) if self.lock.locked() else nullcontext():
             await self.lock.acquire()
         self.work = current_watch()
@@ -51,7 +51,7 @@ class _Login:
 
 
 class UpstreamLogins:
-    """Tokens of our own upstream sessions, bounded in number, fetched once for all who wait for the same."""
+    """A bounded cache of logins at upstreams. Concurrent requests for the same login share one token request."""
 
     def __init__(self, relay: TokenRelay, clock: Clock) -> None:
         self._relay = relay
@@ -59,21 +59,21 @@ class UpstreamLogins:
         self._logins: OrderedDict[LoginKey, _Login] = OrderedDict()
 
     def remembered(self, key: LoginKey) -> str | None:
-        """The Authorization that worked last time, None where there is none or it is about to expire."""
+        """The cached Authorization value; None if there is none or it is about to expire."""
         login = self._logins.get(key)
         return login.authorization if login and self._clock.now() < login.until else None
 
     async def answer(self, key: LoginKey, challenges: Sequence[Challenge], refused: str | None) -> str | None:
-        """An Authorization that answers the challenges; None where we have no answer.
+        """An Authorization value that answers the challenges, or None if the mirror cannot answer them.
 
-        `refused` is what was sent and did not do: a remembered one is given up only if it is that one. Raises
-        what the token relay raises.
+        `refused`: the value that the upstream has just rejected. A cached value is replaced only if it is equal to this
+        one. Raises the errors of the token relay.
         """
         login = self._slot(key)
         waited = login.lock.locked()
         async with login.turn():
             if waited and login.failure:
-                # Who waited for this login shares its failure: in turn, each would wait as long again.
+                # Tasks that waited for this login share its failure; otherwise each would wait as long again.
                 raise login.failure
             known = self.remembered(key)
             if known and known != refused:
@@ -82,7 +82,7 @@ class UpstreamLogins:
             try:
                 await self._log_in(login, key, UpstreamAuth(tuple(challenges)))
             except MirrorFault:
-                raise  # it says nothing to the others who wait
+                raise  # it concerns this request only
             except RegistryError as error:
                 login.failure = error
                 raise
@@ -107,7 +107,7 @@ class UpstreamLogins:
 
 
 def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
-    """The challenge knows best: public.ecr.aws wants a scope that nobody would guess."""
+    """The scope of the challenge, if it has one: public.ecr.aws requires a scope that cannot be derived."""
     if scope := challenge.get("scope"):
         try:
             return ScopeSet.parse([scope])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from adapters.upstream.clients import ConnectionSettings, open_clients
 from adapters.upstream.http_sessions import SessionSettings
 from adapters.upstream.proxies import ProxyRules
@@ -59,7 +59,7 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Connectio
         with no_authorities():
             async with open_clients({first: WAY, second: way}, ProxyRules(), "agent") as clients:
                 for upstream in (first, second, first):
-                    async with clients.of(upstream).request(Request("GET", URL(server.url))) as response:
+                    async with clients.of(upstream).request(HttpRequest("GET", URL(server.url))) as response:
                         await response.read(10)
         assert server.connections == connections
 
@@ -71,7 +71,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
         first, second = hint(FIRST, server), hint(SECOND, server)
         with no_authorities():
             async with open_clients({first: bounded, second: bounded}, ProxyRules(), "agent") as clients:
-                request = Request("GET", URL(server.url))
+                request = HttpRequest("GET", URL(server.url))
                 async with asyncio.timeout(5), clients.of(first).request(request), clients.of(second).request(request):
                     assert len(server.heard) == 2
 

@@ -3,7 +3,7 @@
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from adapters.upstream.proxies import ProxyRules
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamFault, UpstreamUnreachable
@@ -78,7 +78,7 @@ async def test_https_goes_through_a_tunnel() -> None:
 async def test_login_of_the_proxy_is_for_the_proxy() -> None:
     async with WireServer(lambda _: reply(body=b"{}")) as proxy:
         address = proxy.url.replace("http://", "http://user:pass@")
-        upstream, request = upstream_at("http://registry.test"), Request("GET", URL("http://registry.test/x"))
+        upstream, request = upstream_at("http://registry.test"), HttpRequest("GET", URL("http://registry.test/x"))
         async with (
             parts(proxies=ProxyRules(http=address)) as adapters,
             adapters.clients.of(upstream).request(request),

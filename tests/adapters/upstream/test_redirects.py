@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from application.ports.upstream import ForwardedCredentials
 from domain.errors import BlobUnknown, Denied, UpstreamBroken, UpstreamFault
 from tests.adapters.upstream.authority import Authority
@@ -33,7 +33,7 @@ def sent_authorization(server: WireServer) -> list[str | None]:
 
 async def get(link: Line, url: str) -> bytes:
     """The body at this very address."""
-    async with link.parts.clients.of(link.upstream).request(Request("GET", URL(url, encoded=True))) as response:
+    async with link.parts.clients.of(link.upstream).request(HttpRequest("GET", URL(url, encoded=True))) as response:
         return await response.read(1000)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import Request
+from adapters.upstream.client import HttpRequest
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamFault, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, Line, in_loop, line, parts, resources, upstream_at
@@ -195,7 +195,7 @@ async def test_signed_address_is_in_no_message(then: str) -> None:
         signed = URL(f"{link.server.url}/blob?X-Amz-Signature=verysecret", encoded=True)
         with pytest.raises(UpstreamFault, match=r"127\.0\.0\.1") as failed:
             async with link.parts.clients.of(link.upstream).request(
-                Request("GET", signed, authorization="Basic verysecret")
+                HttpRequest("GET", signed, authorization="Basic verysecret")
             ):
                 pass
         assert "verysecret" not in failed.value.message

@@ -125,7 +125,7 @@ def _counting(upstream: FakeUpstream) -> Any:
     """Parts whose events are counted as in production."""
 
     @asynccontextmanager
-    async def parts(settings: Settings, row: int) -> AsyncIterator[Container]:
+    async def parts(settings: Settings, worker: int) -> AsyncIterator[Container]:
         async with opening(upstream)(settings) as container:
             container.events.override(providers.Object(container.counting()))
             yield container
