@@ -77,7 +77,7 @@ async def _pull(container: Container, image: Image, login: Credentials | None, b
 async def caller_for(
     container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None
 ) -> Caller:
-    """The caller that the trust row accepts: the given user, else the mirror's own account, else nobody."""
+    """The caller that the trust row accepts: the given user, else the mirror's own account, else an anonymous one."""
     realm = "http://localhost/v2/auth"  # appears only in challenges, which are not sent
     upstream = container.upstreams().source_of(name, hint).upstream
     row, _ = await container.upstream_auth().row(upstream)

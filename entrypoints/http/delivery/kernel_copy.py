@@ -1,7 +1,7 @@
-"""Sends parts of a file without their bytes passing through this process: the kernel copies them into the socket.
+"""FileSender: sends parts of a file by sendfile(2), so that the kernel copies the bytes and this process does not.
 
-Sanic sends the head and keeps the connection; the copy goes to a duplicate of the connection's descriptor. Each rule
-below was learnt by breaking a sketch without it.
+Sanic sends the head and keeps the connection; sendfile writes to a duplicate of the connection's descriptor. Each rule
+below prevents a failure that occurred without it.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from application.ports.content import ContentPart, OpenFile
 from application.ports.file_backed import FileBacked
 from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send, Sending
 
-# The socket's send buffer is left to grow by itself. Set by hand, loopback gains a fifth; but most systems allow
-# 416 KiB at the most, and a distant client would never have more than that under way.
+# The kernel sizes the send buffer of the socket. A fixed size makes loopback a fifth faster, but most systems allow at
+# most 416 KiB, which would limit distant clients.
 _SLOW, _LONGEST = 0.1, 3.0  # seconds
-_UNSENT = 384 * 1024  # bytes that wait in the kernel for a slow client, besides those that are under way
-_AS_THE_SYSTEM_SAYS = 0
-_CHUNK = 256 * 1024  # where the bytes do have to pass through this process
-# What sendfile says when the connection is gone; anything else is about the file.
+_UNSENT = 384 * 1024  # bytes that wait in the kernel for a slow client, besides those in flight
+_SYSTEM_DEFAULT = 0
+_CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
+# Errors of sendfile that mean a lost connection; all others concern the file.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 
 T = TypeVar("T")
@@ -38,14 +38,16 @@ _Account = Callable[["asyncio.Future[int]"], None]
 
 
 class FileSender:
-    """Sends file parts as pieces of one answer's body; `moved` hears how many bytes went. Whoever made it closes it."""
+    """Sends file parts as pieces of one response body. `on_sent` is called with the number of bytes after each step.
+    The owner closes the FileSender.
+    """
 
-    def __init__(self, request: Request, response: BaseHTTPResponse, moved: Callable[[int], None]) -> None:
+    def __init__(self, request: Request, response: BaseHTTPResponse, on_sent: Callable[[int], None]) -> None:
         self._response = response
         self._stream = cast("Http", request.stream)
         self._transport = cast("asyncio.Transport", request.transport)
         self._app = request.app
-        self._moved = moved
+        self._on_sent = on_sent
         self._socket: _Duplicate | None = None
 
     async def send(self, part: ContentPart) -> None:
@@ -54,7 +56,7 @@ class FileSender:
             return
         if self._stream.stage is Stage.HANDLER:
             await self._response.send(b"")  # the head alone
-        # Inside TLS, and between the marks of chunks, the bytes are not those of the file.
+        # With TLS or chunked encoding, the bytes on the connection differ from those of the file.
         is_plain = self._transport.get_extra_info("ssl_object") is None
         if is_plain and isinstance(part.file, FileBacked) and "content-length" in self._response.headers:
             await self._copy(part.file.descriptor, part.start, part.stop)
@@ -67,18 +69,18 @@ class FileSender:
 
     async def _copy(self, file: int, start: int, stop: int) -> None:
         if stop - start > self._stream.response_bytes_left:
-            raise ServerError("Response was bigger than content-length")  # as Sanic refuses bytes; nothing is sent
-        await _written_out(self._stream.protocol, self._transport)
+            raise ServerError("Response was bigger than content-length")  # the error that Sanic raises; nothing is sent
+        await _flush(self._stream.protocol, self._transport)
         if self._socket is None:
-            # A client that is given nothing for so long as a silent one may be silent would be cut off as such.
+            # Sanic closes the connection if nothing is sent for RESPONSE_TIMEOUT, so pauses must be shorter.
             longest = min(_LONGEST, self._stream.protocol.response_timeout / 3)
             self._socket = _Duplicate(self._transport, _threads_of(self._app), self._account, longest)
-        # A client that says that it will send no more still reads, but Sanic would close the connection on that.
-        # One that leaves is noticed by the copy itself. Where Sanic has paused already, it has read enough.
+        # Sanic would close the connection of a client that has shut down its sending side but still reads. If a client
+        # leaves, sendfile fails. If Sanic has paused reading already, that stays so.
         was_reading = self._transport.is_reading()
         self._transport.pause_reading()
         try:
-            await self._socket.fill(file, start, stop)
+            await self._socket.send(file, start, stop)
         finally:
             if was_reading:
                 self._transport.resume_reading()
@@ -86,11 +88,11 @@ class FileSender:
     def _account(self, step: "asyncio.Future[int]") -> None:
         if step.cancelled() or step.exception() or not step.result():
             return
-        # RESPONSE_TIMEOUT, which cuts a client that has stopped reading, sees nothing else of these bytes.
-        self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no other way to be told
-        # Sanic's own count: where it is 0 the answer has ended, and the connection can take the next request.
+        # RESPONSE_TIMEOUT closes connections of clients that stopped reading; it does not see bytes sent by sendfile.
+        self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no public way to set it
+        # When Sanic's count reaches 0, the response has ended and the connection can receive the next request.
         self._stream.response_bytes_left -= step.result()
-        self._moved(step.result())
+        self._on_sent(step.result())
 
     async def _read_and_send(self, part: ContentPart) -> None:
         position = part.start
@@ -99,25 +101,25 @@ class FileSender:
             if not content:
                 raise ContentShort
             await self._response.send(content)
-            self._moved(len(content))
+            self._on_sent(len(content))
             position += len(content)
 
     async def _read(self, file: OpenFile, start: int, size: int) -> bytes:
         if not isinstance(file, FileBacked):
             return await file.read(start, start + size)
-        # In the threads of the copies: a request that opens content must not wait until a slow disk has been read.
+        # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
         loop, pool = asyncio.get_running_loop(), _threads_of(self._app).pool
         return await _returned(loop.run_in_executor(pool, os.pread, file.descriptor, size, start))
 
 
 class _Duplicate:
-    """The one owner of a second descriptor of the connection, since no loop lets others wait on a transport's own.
-    It is never closed while a thread may use it: a closed number is given away again within microseconds, and the
-    bytes would go into a stranger's connection or file.
+    """Owns a duplicate of the connection's descriptor, because event loops do not allow waiting on the descriptor of a
+    transport. The duplicate is never closed while a thread may use it: the kernel reuses a closed number within
+    microseconds, and the bytes would go into another connection or file.
     """
 
     def __init__(self, transport: asyncio.Transport, threads: CopyThreads, account: _Account, longest: float) -> None:
-        """`longest`: seconds for which a slow client is left alone."""
+        """`longest`: the longest pause between two steps for a slow client, in seconds."""
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._descriptor = self._socket.fileno()
         self._loop = asyncio.get_running_loop()
@@ -125,21 +127,23 @@ class _Duplicate:
         self._account = account
         self._longest = longest
 
-    async def fill(self, file: int, start: int, stop: int) -> None:
-        """From the descriptor `file`."""
+    async def send(self, file: int, start: int, stop: int) -> None:
+        """Send these bytes of the descriptor `file`."""
         position = start
         while position < stop:
             position += await self._done(self._threads.send(Send(self._descriptor, file, position, stop)))
             if position < stop:
                 waited = await self._writable()
                 if waited > _SLOW:
-                    position = await self._fill_slowly(Send(self._descriptor, file, position, stop), waited)
+                    position = await self._send_slowly(Send(self._descriptor, file, position, stop), waited)
 
-    async def _fill_slowly(self, rest: Send, waited: float) -> int:
-        """How far it has come when the client turns out to be faster."""
-        self._hold_unsent(_UNSENT)
-        # Half of what may be unsent has gone in the time that was waited, and half is left. Most of what that will last
-        # may pass, and then the same again: so the kernel need not be asked about each of thousands.
+    async def _send_slowly(self, rest: Send, waited: float) -> int:
+        """Send at the pace of a slow client. Returns the position at the end, or when the client turns out to be
+        faster.
+        """
+        self._limit_unsent(_UNSENT)
+        # During the wait, half of the unsent bytes were sent; the other half is left. Pause for most of the time that
+        # it lasts, and later for longer, instead of polling the kernel for each of thousands of clients.
         pause = 0.7 * waited
         while rest.start < rest.stop:
             sent = await self._done(self._threads.send_later(rest, min(pause, self._longest)))
@@ -149,13 +153,13 @@ class _Duplicate:
                 waited = await self._writable()
                 pause = 0.7 * waited
             if sent >= _UNSENT or waited <= _SLOW:
-                break  # it had taken all
-        self._hold_unsent(_AS_THE_SYSTEM_SAYS)
+                break  # the client had received everything
+        self._limit_unsent(_SYSTEM_DEFAULT)
         return rest.start
 
-    def _hold_unsent(self, limit: int) -> None:
-        """Megabytes for each of a thousand slow clients are more than the kernel has for sockets; it would take them
-        from the fast ones.
+    def _limit_unsent(self, limit: int) -> None:
+        """Limit the bytes that wait in the kernel. Megabytes for each of a thousand slow clients would exceed the
+        socket memory of the kernel, which would then slow down fast clients.
         """
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
 
@@ -165,27 +169,28 @@ class _Duplicate:
             return await _returned(step)
         except OSError as error:
             if error.errno in _GONE:
-                raise RequestCancelled from error  # what Sanic's own send says
+                raise RequestCancelled from error  # as Sanic's own send does
             raise
 
     def close(self) -> None:
-        """At once after an abort too: while it is open, the kernel tells the client nothing of the end."""
-        self._loop.remove_writer(self._descriptor)  # always first: a registration outlives its descriptor
+        """Close the duplicate, also after an abort: while it is open, the kernel keeps the connection open."""
+        # Before the close, because the registration outlives the descriptor.
+        self._loop.remove_writer(self._descriptor)
         self._socket.close()
 
     async def _writable(self) -> float:
-        """Not waited for in a thread: so any number of slow clients occupy none."""
+        """Wait in the loop until the socket is writable, so that slow clients occupy no thread. Returns the seconds."""
         writable, began = asyncio.Event(), self._loop.time()
         self._loop.add_writer(self._descriptor, writable.set)
         try:
             await writable.wait()
         finally:
-            self._loop.remove_writer(self._descriptor)  # or it would be told so for as long as it is so
+            self._loop.remove_writer(self._descriptor)  # otherwise the loop would call it continuously
         return self._loop.time() - began
 
 
 async def _returned(step: "asyncio.Future[T]") -> T:
-    """What the thread's step returns. A cancellation waits for that too: until then the descriptors are in use."""
+    """The result of the step in a thread. A cancellation waits for the step, because it uses the descriptors."""
     try:
         return await asyncio.shield(step)
     except asyncio.CancelledError:
@@ -195,12 +200,12 @@ async def _returned(step: "asyncio.Future[T]") -> T:
         raise
 
 
-async def _written_out(protocol: SanicProtocol, transport: asyncio.Transport) -> None:
-    """Waits until what Sanic has sent is in the kernel; the copy would overtake it."""
+async def _flush(protocol: SanicProtocol, transport: asyncio.Transport) -> None:
+    """Wait until the kernel has all bytes that Sanic has sent; otherwise sendfile would overtake them."""
     if transport.get_write_buffer_size() and not transport.is_closing():
         low, high = transport.get_write_buffer_limits()
-        transport.set_write_buffer_limits(high=0)  # now the protocol counts as paused until nothing is left
-        await protocol._can_write.wait()  # noqa: SLF001 - what Sanic's own send waits for
+        transport.set_write_buffer_limits(high=0)  # the protocol is now paused until the buffer is empty
+        await protocol._can_write.wait()  # noqa: SLF001 - Sanic's own send waits for it
         if not transport.is_closing():
             transport.set_write_buffer_limits(high=high, low=low)
     if transport.is_closing():
@@ -208,7 +213,9 @@ async def _written_out(protocol: SanicProtocol, transport: asyncio.Transport) ->
 
 
 def _threads_of(app: Sanic[Any, Any]) -> CopyThreads:
-    """Made when first needed, in the worker, for threads do not survive a fork; ended with the worker's parts."""
+    """The threads of the worker. Created at the first use, because threads do not survive a fork, and closed with the
+    worker.
+    """
     if not hasattr(app.ctx, "copy_threads"):
         app.ctx.copy_threads = CopyThreads()
         app.ctx.resources.callback(app.ctx.copy_threads.close)
