@@ -18,8 +18,8 @@ async def open_upstreams(settings: Settings, worker: int) -> AsyncIterator[Upstr
     """
     proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
     pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
-    ways = {upstream: _connection_settings(one, worker, settings.workers) for upstream, one in pairs}
-    async with open_clients(ways, proxies, f"{NAME}/{VERSION}") as clients:
+    connections = {upstream: _connection_settings(one, worker, settings.workers) for upstream, one in pairs}
+    async with open_clients(connections, proxies, f"{NAME}/{VERSION}") as clients:
         yield clients
 
 
