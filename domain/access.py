@@ -1,4 +1,4 @@
-"""Who asks, and for what: accounts, credentials, scopes."""
+"""Accounts, credentials and scopes."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from domain.errors import NameInvalid, ScopeInvalid
 from domain.names import RepositoryName
 
 ANONYMOUS = ""
-"""The account name of a caller who has none; the `sub` of its tokens (distribution, spec/auth/jwt.md)."""
+"""The account name of the anonymous caller, and the `sub` claim of its tokens (distribution, spec/auth/jwt.md)."""
 
 _SCOPE_TEXT = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3, scope-token
 _TYPE = re.compile(r"(?P<type>[a-z0-9]+)(?:\((?P<class>[a-z0-9]+)\))?")
@@ -21,22 +21,22 @@ _SCOPES_LIMIT = 64
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user name and a password; only the name is ever printed."""
+    """A user name and a password. The repr contains only the user name."""
 
     username: str
     password: str = field(repr=False)
 
     def joined(self) -> str:
-        """Both in one text, to be hashed. The length keeps "a:b" with "c" from looking like "a" with "b:c": by POST a
-        user name may hold a colon.
+        """User name and password as one text for hashing. The length prefix distinguishes "a:b" with "c" from "a" with
+        "b:c": in a POST request, a user name may contain a colon.
         """
         return f"{len(self.username)}:{self.username}:{self.password}"
 
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who may use this service. `stamp` identifies the state of the account (AccountDirectory.stamp) at which
-    its login was checked or its token was signed. Two values with the same name are equal, whatever their stamps.
+    """An account that may use this service. `stamp`: the state of the account (AccountDirectory.stamp) when its login
+    was checked or its token was signed. Accounts with the same name are equal, even if their stamps differ.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Account:
 
 
 ANONYMOUS_ACCOUNT = Account(ANONYMOUS)
-"""The anonymous caller, who has no account."""
+"""Stands for the anonymous caller, which has no account."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """One resource and the actions wanted on it (distribution, spec/auth/scope.md).
+    """A resource and actions on it (distribution, spec/auth/scope.md).
 
-    A scope without colons is opaque (public.ecr.aws asks for `aws`): it can be relayed, never granted by us.
+    A scope without colons is opaque (public.ecr.aws uses `aws`). The mirror relays opaque scopes but never grants them.
     """
 
     resource_type: str
@@ -69,14 +69,14 @@ class Scope:
 
     @classmethod
     def search(cls) -> Self:
-        """What docker asks for when it searches with a token."""
+        """The scope that docker requests for a search with a token."""
         return cls("registry", "catalog", frozenset({"search"}))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ScopeInvalid where the text is no scope.
+        """Raises ScopeInvalid if the text is not a scope.
 
-        The name may hold `host:port`, so it lies between the first colon and the last.
+        The name may contain `host:port`, so it is the text between the first and the last colon.
         """
         if len(text) > _SCOPE_LIMIT or not _SCOPE_TEXT.fullmatch(text):
             raise ScopeInvalid("malformed scope", detail={"scope": text[:_SCOPE_LIMIT]})
@@ -98,13 +98,13 @@ class Scope:
 
     @property
     def repository(self) -> RepositoryName | None:
-        """The plain repository that it is about; None for plugins, names with a host and other types."""
+        """The repository of the scope; None for plugins, for names with a host and for other resource types."""
         if self.is_opaque or self.resource_type != "repository" or self.resource_class or ":" in self.name:
             return None
         return RepositoryName(self.name)
 
     def covers(self, needed: "Scope") -> bool:
-        """Whether it allows every action of `needed` on the same resource."""
+        """Whether this scope allows every action of `needed` on the same resource."""
         same = (self.resource_type, self.resource_class, self.name) == (
             needed.resource_type,
             needed.resource_class,
@@ -121,7 +121,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class ScopeSet:
-    """Distinct scopes in the order in which they were asked."""
+    """Distinct scopes, in the order of the request."""
 
     scopes: tuple[Scope, ...] = ()
 
@@ -131,7 +131,7 @@ class ScopeSet:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
-        """Read repeated `scope` values, each one scope or several joined by spaces. Raises ScopeInvalid."""
+        """Parse repeated `scope` parameters. Each contains scopes separated by spaces. Raises ScopeInvalid."""
         words = [word for text in texts for word in text.split(" ") if word]
         if len(words) > _SCOPES_LIMIT:
             raise ScopeInvalid("too many scopes", detail={"limit": _SCOPES_LIMIT})
@@ -154,7 +154,7 @@ NO_SCOPES = ScopeSet()
 
 
 def _check_repository(name: str) -> None:
-    """A repository scope's name is a repository name, with or without a host in front."""
+    """Raises ScopeInvalid unless the name is a repository name, with or without a host before it."""
     host, slash, rest = name.partition("/")
     path = rest if slash and ":" in host and _HOST.fullmatch(host) else name
     try:

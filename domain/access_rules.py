@@ -17,8 +17,8 @@ class Effect(Enum):
 
 @dataclass(frozen=True)
 class AccessRule:
-    """What holds for these repositories and these accounts: names, or `*` for whoever has one. Without accounts it
-    holds for everybody, with an account or none. Raises ValueError where it could hold for nothing or nobody.
+    """Allows or denies these repositories to these accounts. An account is a name, or `*` for every account. Without
+    accounts, the rule applies to all callers, also anonymous ones. Raises ValueError if the rule could never match.
     """
 
     effect: Effect
@@ -29,7 +29,7 @@ class AccessRule:
         if not self.repositories:
             raise ValueError("a rule must name at least one repository; ** matches every repository")
         if ANONYMOUS in self.accounts:
-            # It is the name of who has no account: such a rule would let in whom it is meant to keep out.
+            # The empty name means the anonymous caller: the rule would match callers that it is meant to exclude.
             raise ValueError("an account name in a rule is empty")
 
     def matches(self, account: str, source: Source) -> bool:
@@ -43,11 +43,10 @@ class AccessRule:
 
 @dataclass(frozen=True)
 class AccessRules:
-    """The first rule that matches decides, else `default`.
+    """The first matching rule decides, otherwise `default`.
 
-    Without a default that is given, it follows from the rules: who lists what is allowed means that nothing else is;
-    who lists only what is denied means that everything else is allowed. So a list of nothing but `allow`, which with a
-    fixed "allowed" would do nothing at all and look as if it did, closes what it does not name.
+    If `default` is None, it follows from the rules. If any rule allows something, everything else is denied; if all
+    rules deny, everything else is allowed. With a fixed default of "allow", `allow` rules alone would have no effect.
     """
 
     rules: tuple[AccessRule, ...] = ()
@@ -55,11 +54,11 @@ class AccessRules:
 
     @property
     def restrict(self) -> bool:
-        """Whether anybody could be kept from anything."""
+        """Whether the rules can deny any pull."""
         return bool(self.rules) or self.default is Effect.DENY
 
     def may_pull(self, account: str, source: Source) -> bool:
-        """`account` is the name of one whose login was checked, else ANONYMOUS."""
+        """`account`: the name of an account whose login was checked, or ANONYMOUS."""
         decisive = next((rule.effect for rule in self.rules if rule.matches(account, source)), None)
         return (decisive or self.default or self._opposite) is Effect.ALLOW
 

@@ -1,43 +1,43 @@
-"""AccountPolicy: who may use the service, and which of the wanted scopes they get."""
+"""AccountPolicy: who may use the service, and which of the requested scopes they get."""
 
 from domain.access import ANONYMOUS, Account, Credentials, Scope, ScopeSet
 from domain.ports import AccountDirectory
 
 
 class AccountPolicy:
-    """Knows accounts and rules; its answer to wanted scopes is always a subset of what was asked."""
+    """Checks logins, and reduces requested scopes to those that the mirror grants."""
 
     def __init__(self, accounts: AccountDirectory) -> None:
         self._accounts = accounts
 
     def authenticate(self, credentials: Credentials) -> Account | None:
-        """The account that these credentials open, None where they open none. May take as long as a slow hash does."""
+        """The account with these credentials, or None. May take as long as a slow password hash."""
         return self._accounts.find(credentials)
 
     def still_exists(self, name: str) -> bool:
-        """Whether there is an account of this name now."""
+        """Whether an account with this name exists now."""
         return name != ANONYMOUS and self._accounts.knows(name)
 
     def account(self, name: str) -> Account:
-        """The account of this name as it is now; its stamp is "" where it does not exist."""
+        """The account with this name and its current stamp, which is "" if the account does not exist."""
         return Account(name, self.stamp(name))
 
     def is_unchanged(self, account: Account) -> bool:
-        """Whether the account exists and has the stamp that `account` has: a token ends with the password that it was
-        given for, also where another account of the same name follows. The anonymous caller has no account.
+        """Whether the account exists and still has the stamp of `account`. So a token becomes invalid when the password
+        changes, even if a new account gets the same name. False for the anonymous caller, which has no account.
         """
         stamp = self.stamp(account.name)
         return stamp != "" and stamp == account.stamp
 
     def stamp(self, name: str) -> str:
-        """What was found of the account holds as long as this does; "" where it does not exist."""
+        """The current stamp of the account; "" if it does not exist. A changed stamp invalidates earlier checks."""
         return self._accounts.stamp(name) if name != ANONYMOUS else ""
 
     def permit(self, wanted: ScopeSet) -> ScopeSet:
-        """What of the wanted scopes a mirror gives: pulls and listings, never a push.
+        """The part of the requested scopes that a mirror grants: pulls and listings, never a push.
 
-        Scopes that it does not know are dropped, not refused: containerd asks for one beside the challenge's
-        own (distribution, spec/auth/token.md: fewer rights than wanted is no error).
+        Drops unknown scopes instead of rejecting the request: containerd requests another scope beside that of the
+        challenge, and a token may have fewer scopes than requested (distribution, spec/auth/token.md).
         """
         return ScopeSet.of(granted for scope in wanted if (granted := self._reduce(scope)))
 

@@ -1,4 +1,4 @@
-"""What a registry lets somebody pull in a while, as it says itself, and how long it asks to be left alone."""
+"""Rate limits that a registry states in its responses: the pull allowance and Retry-After."""
 
 import re
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ _LOW_SHARE = 0.1
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What one answer says: `remaining` of `limit` manifests may still be fetched; `window` is in seconds."""
+    """The rate limit in one response: `remaining` of `limit` manifests may be pulled per `window` of seconds."""
 
     limit: int
     remaining: int
     window: int
 
     def seen(self, at: float) -> "Allowance":
-        """The same, with the time at which it was said, in seconds since 1970."""
+        """The rate limit with the time of the response, in seconds since 1970."""
         return Allowance(self.limit, self.remaining, self.window, at)
 
 
 @dataclass(frozen=True)
 class Allowance(RateLimit):
-    """`seen_at`: when it was said, in seconds since 1970."""
+    """A rate limit with the time of its response, `seen_at`, in seconds since 1970."""
 
     seen_at: float
 
@@ -34,15 +34,15 @@ class Allowance(RateLimit):
 
     @property
     def spent_until(self) -> float:
-        """Until when asking may be in vain, in seconds since 1970. Nothing says when within the window it ends."""
+        """The latest time at which a used-up allowance is renewed, in seconds since 1970."""
         return self.seen_at if self.remaining else self.seen_at + self.window
 
 
 def read_rate_limit(limit: str | None, remaining: str | None) -> RateLimit | None:
-    """The fields `RateLimit-Limit` and `RateLimit-Remaining`, as Docker Hub writes them: `100;w=21600`.
+    """Parse the fields `RateLimit-Limit` and `RateLimit-Remaining` in Docker Hub's format, such as `100;w=21600`.
 
-    Nobody has standardised them so, and others mean other things by the same names. Whatever is not a number in a
-    window of seconds is left alone: no pull may fail for it, and nobody is to be told nonsense.
+    The format is not standardised, and other registries use the names with other meanings. Returns None for every other
+    format, so that a pull never fails because of it.
     """
     allowed, left = _quota(limit), _quota(remaining)
     if allowed is None or left is None:
@@ -52,7 +52,7 @@ def read_rate_limit(limit: str | None, remaining: str | None) -> RateLimit | Non
 
 
 def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
-    """What a Retry-After field asks for (RFC 9110 section 10.2.3): seconds or a date. None where there is neither."""
+    """The seconds of a Retry-After field, which has seconds or a date (RFC 9110 section 10.2.3); None if invalid."""
     field = (retry_after or "").strip()
     if _NUMBER.fullmatch(field):
         return float(field)
@@ -61,7 +61,7 @@ def seconds_to_wait(retry_after: str | None, now: float) -> float | None:
 
 
 def _quota(field: str | None) -> tuple[int, int | None] | None:
-    """The number and its window. Of several policies in one field the first counts."""
+    """The number and its window in seconds. If a field has several policies, the first counts."""
     number, *parameters = [part.strip() for part in (field or "").partition(",")[0].split(";")]
     if not _NUMBER.fullmatch(number):
         return None

@@ -1,4 +1,4 @@
-"""What a caller's Authorization header holds."""
+"""The Authorization header of a caller."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ _BEARER = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Basic:
-    """RFC 7617. `raw` is the whole header value as it came."""
+    """Basic credentials (RFC 7617). `raw`: the header value as received."""
 
     credentials: Credentials
     raw: str = field(repr=False)
@@ -20,7 +20,7 @@ class Basic:
 
 @dataclass(frozen=True)
 class Bearer:
-    """RFC 6750 section 2.1. `raw` is the whole header value as it came."""
+    """A Bearer token (RFC 6750 section 2.1). `raw`: the header value as received."""
 
     token: str = field(repr=False)
     raw: str = field(repr=False)
@@ -28,7 +28,7 @@ class Bearer:
 
 @dataclass(frozen=True)
 class UnsupportedAuthorization:
-    """Another scheme, or one of the two above gone wrong."""
+    """Another scheme, or malformed Basic or Bearer credentials."""
 
     raw: str = field(repr=False)
 
@@ -37,7 +37,7 @@ Authorization = Basic | Bearer | UnsupportedAuthorization
 
 
 def parse_authorization(raw: str | None) -> Authorization | None:
-    """Read one header value; None where there was none."""
+    """Parse a header value; None if there is no header."""
     if raw is None:
         return None
     scheme, _, value = raw.strip().partition(" ")
@@ -50,7 +50,7 @@ def parse_authorization(raw: str | None) -> Authorization | None:
 
 
 def decode_basic(value: str) -> Credentials | None:
-    """`user:password` out of base64 (RFC 7617 section 2), None where it is neither."""
+    """Decode base64 of `user:password` (RFC 7617 section 2); None if it is malformed."""
     try:
         text = base64.b64decode(value, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
@@ -60,5 +60,5 @@ def decode_basic(value: str) -> Credentials | None:
 
 
 def encode_basic(credentials: Credentials) -> str:
-    """The base64 text that decode_basic reads."""
+    """The base64 text of `user:password`, without the scheme."""
     return base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode("ascii")

@@ -1,4 +1,4 @@
-"""CachePolicy: how long what was learnt may be believed, and how much may be kept."""
+"""CachePolicy: how long cached information is valid, and how much content may be stored."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from domain.records import ANONYMOUS_CALLER, CachedTag, Grant, TagKey, is_mirror
 from domain.upstreams import Upstream
 
 _KEPT_SHARE = 0.9
-"""Where room is made at all, a tenth is made: else each new blob would have to push another one out."""
+"""Eviction stops at this share of the bound. Otherwise every new blob would start another eviction."""
 
 
 @dataclass(frozen=True)
 class FreshnessRule:
-    """Times of some tags; None where it says nothing of one. Without repositories it is about all of them. Raises
-    ValueError where it is about nothing or says nothing.
+    """Cache times in seconds of the tags that match; None leaves the time to later rules. Without repositories, the
+    rule applies to all of them. Raises ValueError if the rule has no tag or no time.
     """
 
     tags: tuple[TagPattern, ...]
@@ -36,12 +36,14 @@ class FreshnessRule:
 
 @dataclass(frozen=True)
 class CacheTimes:
-    """Of one upstream, in seconds. `tag_ttl`: a tag is believed without asking; `grant_ttl`: so is a caller's right to
-    a repository; `stale_ttl`: so is all of that while the upstream cannot be asked. For a tag, the first of the `rules`
-    that matches and says something of the time in question goes first.
+    """Cache times of one upstream, in seconds.
 
-    Raises ValueError where a rule lets a tag stand in for longer than the right to read it is remembered: nobody would
-    be given it.
+    `tag_ttl`: how long a tag is used without revalidation. `grant_ttl`: how long a caller's permission to read a
+    repository is valid. `stale_ttl`: how long both are used during an outage of the upstream. For a tag, the first
+    matching rule that sets a time overrides it.
+
+    Raises ValueError if the stale_ttl of a rule is longer than that of the upstream: the permission to read the tag
+    would expire earlier.
     """
 
     tag_ttl: float
@@ -58,7 +60,7 @@ class CacheTimes:
                 )
 
     def grant_end(self, now: float, token_ends_at: float) -> float:
-        """A right is proven anew after a while, and never outlives the token that proved it."""
+        """The end of a grant given now: after `grant_ttl`, but not after the token that proved the permission."""
         return min(now + self.grant_ttl, token_ends_at)
 
     def tag_ttl_of(self, key: TagKey) -> float:
@@ -72,7 +74,7 @@ class CacheTimes:
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """`own` are the times of upstreams that differ from the `usual` ones."""
+    """`usual`: the default times. `own`: the times of upstreams that differ from the default."""
 
     usual: CacheTimes
     own: Mapping[Upstream, CacheTimes] = field(default_factory=dict)
@@ -87,93 +89,94 @@ class CachePolicy:
         return cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).tag_ttl_of(cached_tag.key)
 
     def may_serve_stale(self, cached_tag: CachedTag, now: float) -> bool:
-        """Whether what a tag meant may still be told while nobody can ask the upstream again. What is believed without
-        asking may be: where a tag is believed for longer than it may be stale, that is for so long.
+        """Whether a tag may be served during an outage of the upstream: until its stale_ttl or its tag_ttl has passed,
+        whichever is later.
         """
         stale_until = cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).stale_ttl_of(cached_tag.key)
         return now < max(stale_until, self.fresh_until(cached_tag))
 
     def grant_survives_outage(self, grant: Grant, now: float) -> bool:
-        """Whether what was let through stays readable while nobody can ask the upstream again.
+        """Whether the grant is still valid during an outage of the upstream.
 
-        For repositories that it gave to nobody in particular, and for the mirror's own right, which no caller can
-        have lost. A caller's own right may have been taken back meanwhile: it ends when it ends.
+        Only use this for grants of the anonymous caller and of the mirror. The upstream may have withdrawn the
+        permission of any other caller, so their grants end at `ends_at`.
         """
         return now < self._stale_end(grant)
 
     def remember_until(self, grant: Grant) -> float:
-        """Until when the grant is worth remembering, in seconds since 1970."""
+        """The time until which the grant can be used, in seconds since 1970."""
         lasting = grant.caller == ANONYMOUS_CALLER or is_mirror_caller(grant.caller)
         return max(grant.ends_at, self._stale_end(grant)) if lasting else grant.ends_at
 
     def _stale_end(self, grant: Grant) -> float:
-        """A right is to a repository, whatever its tags: only the upstream's own time counts."""
+        """A grant covers a repository with all its tags, so the rules for tags do not apply."""
         return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
 
 _DRAFTS_SHARE = 0.75
-"""All drafts together take three quarters of the cache at most, so that nothing that is still arriving evicts
-everything.
-"""
+"""Maximum share of the cache for all partial blobs, so that running downloads cannot evict all content."""
 _UPSTREAM_SHARE = 0.5
-"""The drafts of one of several upstreams take half of it at most, so that it leaves room to others."""
+"""Maximum share of the cache for the partial blobs of one upstream, if there are several upstreams."""
 _UNMEASURED_SHARE = 0.25
-"""A draft whose blob has no known length grows only while all drafts together take a quarter: it may have no end."""
+"""A partial blob of unknown size grows only while all partial blobs use less than this share: it may be endless."""
 _LONGEST_STEP = 8 * 1024 * 1024
 _STEPS = 64
 _WORTH = 8
-"""Requests for parts start a download of at most so many times the bytes that were asked for."""
+"""Range requests start a download of at most this many times the requested bytes."""
 
 
 @dataclass(frozen=True)
 class CacheCapacity:
-    """`bound`: how many bytes content and drafts may take together. `upstreams`: how many upstreams share it."""
+    """`bound`: maximum bytes of content and partial blobs. `upstreams`: the number of upstreams that share them."""
 
     bound: int
     upstreams: int = 1
 
     @property
     def for_partial_blobs(self) -> int:
-        """Bytes that all drafts may take together."""
+        """Maximum bytes of all partial blobs."""
         return int(self.bound * _DRAFTS_SHARE)
 
     @property
     def for_partial_blobs_of_one(self) -> int:
-        """Bytes that the drafts of one upstream may take together; a blob that is larger cannot be kept."""
+        """Maximum bytes of the partial blobs of one upstream. A larger blob cannot be stored."""
         return self.for_partial_blobs if self.upstreams <= 1 else int(self.bound * _UPSTREAM_SHARE)
 
     @property
     def for_partial_blobs_beside_unmeasured(self) -> int:
-        """Bytes that all drafts may take together for one of them to grow whose blob has no known length."""
+        """Maximum bytes of all partial blobs while a blob of unknown size is downloaded."""
         return int(self.bound * _UNMEASURED_SHARE)
 
     @property
     def step(self) -> int:
-        """Bytes for which room is made at a time while a download arrives."""
+        """Bytes that a running download reserves at a time."""
         return max(1, min(_LONGEST_STEP, self.bound // _STEPS))
 
     def is_for(self, size: int) -> bool:
-        """Whether content of this size can be kept at all; more than the kept share would leave at once again."""
+        """Whether content of this size can be stored. Larger content would be evicted at once."""
         return size <= self.bound * _KEPT_SHARE
 
     def bytes_to_free(self, used: int, wanted: int = 0) -> int:
-        """How many bytes have to go, 0 while `used` and `wanted` bytes more fit."""
+        """Bytes to evict so that `wanted` more bytes fit; 0 if they fit now."""
         if used + wanted <= self.bound:
             return 0
         return used + wanted - int(self.bound * _KEPT_SHARE)
 
 
 def should_download_whole(requests: int, asked: int, total: int) -> bool:
-    """Whether requests for parts of a cold blob, `asked` bytes of its `total` in all, start a download of the whole.
+    """Whether range requests for a blob that is not cached start a download of the whole blob. They request `asked` of
+    its `total` bytes together.
 
-    A single request does so for half of the blob or more, several for an eighth. So what a mirror asks its upstream for
-    stays in proportion to what its clients ask for.
+    A single request must cover half of the blob, several requests an eighth. So the bytes that the mirror downloads
+    stay in proportion to the bytes that clients request.
     """
     return 2 * asked >= total or (requests > 1 and _WORTH * asked >= total)
 
 
 def victims(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:
-    """The first candidates (name and size in bytes, least recently used first) that free that many bytes."""
+    """The names of the first candidates whose removal frees enough bytes. `candidates`: name and size in bytes, least
+    recently used first.
+    """
     chosen: list[str] = []
     for name, size in candidates:
         if bytes_to_free <= 0:

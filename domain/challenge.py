@@ -1,4 +1,4 @@
-"""One authentication challenge of a WWW-Authenticate field, parsed leniently and printed strictly."""
+"""Authentication challenges of WWW-Authenticate fields. Parsing is lenient, printing is strict."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Self
 
 _LINE_LIMIT = 64 * 1024
 _LINES_LIMIT = 16
-# Small patterns, none of which can be cut up in more than one way: a hostile line is read in linear time.
+# Each pattern matches in only one way, so a hostile line is parsed in linear time.
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SEPARATORS = re.compile(r"[\s,]*")
 _SCHEME = re.compile(rf"{_WORD}(?=[\s,]|$)")
@@ -27,7 +27,7 @@ class Challenge:
 
     @classmethod
     def of(cls, scheme: str, **parameters: str | None) -> Self:
-        """Build a challenge, leaving out what is None or empty: an empty value ends some clients' parsing."""
+        """Build a challenge. Omits parameters that are None or empty, because some clients fail on empty values."""
         return cls(scheme, tuple((name, value) for name, value in parameters.items() if value))
 
     @property
@@ -43,19 +43,19 @@ class Challenge:
         return dict(self.parameters).get(name)
 
     def with_parameters(self, **changes: str | None) -> Self:
-        """The same challenge with parameters set, or removed where the value is None or empty."""
+        """A copy with these parameters set. None or an empty value removes a parameter."""
         merged = {**dict(self.parameters), **changes}
         return replace(self, parameters=tuple((name, value) for name, value in merged.items() if value))
 
     def __str__(self) -> str:
-        """The header value: every parameter quoted, for half the clients read no other form."""
+        """The header value. All parameters are quoted, because many clients require quotes."""
         printed = ",".join(f'{name}="{_escape(value)}"' for name, value in self.parameters)
         return f"{self.scheme} {printed}" if printed else self.scheme
 
 
 def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
-    """The challenges of the WWW-Authenticate lines, in order. What cannot be read is passed over, and so are lines of
-    more than 64 KiB and all lines after the sixteenth: no registry needs as much, and to read it takes time.
+    """The challenges of the WWW-Authenticate lines, in order. Skips what it cannot parse, lines longer than 64 KiB, and
+    all lines after the sixteenth, to bound the time.
     """
     read = [line for line in islice(lines, _LINES_LIMIT) if len(line) <= _LINE_LIMIT]
     return tuple(challenge for line in read for challenge in _parse_line(line))
@@ -84,10 +84,10 @@ def _skip(line: str, position: int) -> int:
 
 
 def _value_end(line: str, start: int) -> int | None:
-    """Where the value that starts here ends; None where there is none.
+    """The end of the parameter value that starts here, or None if there is no value.
 
-    Some registries send an unquoted scope with colons, slashes and commas in it. So a bare value goes on behind a
-    comma, unless a space, the end, another parameter or another scheme with its first parameter comes there.
+    Some registries send an unquoted scope with colons, slashes and commas. So it continues after a comma,
+    unless a space, the end, another parameter, or a scheme with its first parameter follows.
     """
     if quoted := _QUOTED.match(line, start):
         return quoted.end()

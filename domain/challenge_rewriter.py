@@ -1,4 +1,4 @@
-"""ChallengeRewriter: turns the upstream's challenge into one that leads clients to us."""
+"""ChallengeRewriter: replaces the upstream's challenge with one that names the mirror's token endpoint."""
 
 from domain.access import ScopeSet
 from domain.challenge import Challenge
@@ -8,7 +8,7 @@ _NOTHING = ScopeSet()
 
 
 class ChallengeRewriter:
-    """Knows challenges, scopes, our service name; the realm comes with each request."""
+    """Builds the challenges of 401 responses. `service`: the service name of the mirror."""
 
     def __init__(self, service: str) -> None:
         self.service = service
@@ -21,10 +21,10 @@ class ChallengeRewriter:
         scopes: ScopeSet = _NOTHING,
         error: str | None = None,
     ) -> tuple[Challenge, ...]:
-        """What a 401 says in this row, one challenge a header line.
+        """The challenges of a 401 response in this trust row, one per header line.
 
-        `realm` is the absolute address of our token endpoint; `scopes` those of the resource, none for the ping;
-        `error` is `invalid_token` or `insufficient_scope` (RFC 6750 section 3.1), None where no token was at fault.
+        `realm`: the absolute URL of the mirror's token endpoint. `scopes`: the scopes of the resource, empty for
+        `GET /v2/`. `error`: `invalid_token` or `insufficient_scope` (RFC 6750 section 3.1), or None.
         """
         match row.challenge:
             case ChallengeStyle.UPSTREAM:
@@ -39,13 +39,13 @@ class ChallengeRewriter:
     def rewrite(
         self, upstream: Challenge, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None
     ) -> Challenge:
-        """The upstream's Bearer challenge with our realm; its service and error stay as they were, `error` speaks where
-        it is silent.
+        """The upstream's Bearer challenge with the mirror's realm. Keeps the service, and the error if there is one;
+        otherwise uses `error`.
 
-        A resource's challenge asks for the `scopes` of this resource and for nothing else: containerd and others ask
-        for all scopes of a challenge together, and ghcr.io refuses a token for any that it does not know. Only a scope
-        that is one word (`aws` at public.ecr.aws) is meant for each resource and stays. For the ping (no `scopes`) the
-        upstream's own stays, unless it names a repository: nobody has asked for one there.
+        The challenge of a resource contains only the `scopes` of that resource. containerd and other clients request
+        all scopes of a challenge together, and ghcr.io denies the token if it does not know one. An opaque scope
+        (`aws` at public.ecr.aws) applies to every resource, so it stays. For `GET /v2/` (no `scopes`) the upstream's
+        scope stays, except scopes of repositories.
         """
         return Challenge.of(
             "Bearer",
@@ -56,17 +56,17 @@ class ChallengeRewriter:
         )
 
     def own(self, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None) -> Challenge:
-        """A Bearer challenge for a token that we sign ourselves."""
+        """A Bearer challenge for a token that the mirror signs."""
         return Challenge.of("Bearer", realm=realm, service=self.service, scope=str(scopes), error=error)
 
     def basic(self) -> Challenge:
-        """A Basic challenge for an account of ours (RFC 7617)."""
+        """A Basic challenge for an account of the mirror (RFC 7617)."""
         return Challenge.of("Basic", realm=self.service)
 
 
 def general_scope(challenge: Challenge) -> str | None:
-    """The scope that a challenge to the ping asks for, as far as it is meant for all resources. ghcr.io names a
-    repository there that does not exist; public.ecr.aws asks for `aws`, whatever is wanted.
+    """The scopes of the challenge to `GET /v2/` that apply to all resources. ghcr.io names a repository there that does
+    not exist; public.ecr.aws uses `aws` for every resource.
     """
     words = (challenge.get("scope") or "").split()
     return " ".join(word for word in words if not word.startswith("repository")) or None

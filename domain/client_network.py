@@ -1,17 +1,17 @@
-"""The part of its address by which a client is told apart from others that are counted, slowed or queued."""
+"""The network of a client's address. Limits and queues count clients by network."""
 
 import ipaddress
 from functools import lru_cache
 
 _IPV6_BITS = 64
-"""The rest of an IPv6 address a machine may choose, and choose anew for each connection (RFC 8981, RFC 6177)."""
+"""A machine can choose the other bits of its IPv6 address for each connection (RFC 8981, RFC 6177)."""
 _REMEMBERED = 4096
 
 
 @lru_cache(_REMEMBERED)
 def client_network(address: str) -> str:
-    """The IPv4 address, also of one that is written as IPv6 (RFC 4291 section 2.5.5.2); else the IPv6 network of 64
-    bits. A text that is no address is returned as it is.
+    """The IPv4 address, also for IPv4-mapped IPv6 addresses (RFC 4291 section 2.5.5.2), or the /64 network of an IPv6
+    address. Returns a text that is not an address unchanged.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])

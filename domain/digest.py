@@ -1,4 +1,4 @@
-"""Content digests and the check that bytes are what their digest says."""
+"""Content digests, and the check that content matches its digest."""
 
 import hashlib
 import re
@@ -12,19 +12,19 @@ _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _LIMIT = 160
 
 Bytes = bytes | memoryview
-"""Bytes as they come, maybe out of somebody's larger buffer."""
+"""Bytes, or a view of a part of a larger buffer."""
 
 
 @dataclass(frozen=True)
 class Digest:
-    """`algorithm:hex` with an algorithm that we can verify."""
+    """`algorithm:hex` with an algorithm that the mirror can verify."""
 
     algorithm: str
     encoded: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises DigestInvalid for another form, another algorithm, another length or upper-case hex."""
+        """Raises DigestInvalid for a malformed digest, an unknown algorithm, a wrong length or upper-case digits."""
         algorithm, _, encoded = text.partition(":")
         digits = _HEX_DIGITS.get(algorithm)
         if digits is None or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", encoded):
@@ -38,7 +38,7 @@ class Digest:
 
     @property
     def is_of_empty_content(self) -> bool:
-        """Whether it is the digest of content of 0 bytes."""
+        """Whether the digest is that of empty content."""
         return self.matches(b"")
 
     def matches(self, content: bytes) -> bool:
@@ -49,7 +49,7 @@ class Digest:
 
 
 class DigestCheck:
-    """A running hash over content that arrives in pieces, to be compared once with what was promised."""
+    """An incremental hash of content that arrives in pieces, for the comparison with the expected digest."""
 
     def __init__(self, promised: Digest) -> None:
         self.promised = promised
@@ -62,5 +62,5 @@ class DigestCheck:
 
     @property
     def holds(self) -> bool:
-        """Whether all bytes so far have the promised digest."""
+        """Whether the bytes so far match the expected digest."""
         return self._hash.hexdigest() == self.promised.encoded

@@ -1,4 +1,4 @@
-"""What happened, as values, for whoever keeps a log or counts."""
+"""Events for the log and the metrics."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from domain.records import ContentKind
 
 @dataclass(frozen=True)
 class UpstreamAuthLearned:
-    """The upstream's way of authenticating became known or, with `is_change`, another than it was.
+    """The mirror learned how the upstream authenticates or, with `is_change`, that this has changed.
 
     `row` is the number of the trust row that now applies.
     """
@@ -20,7 +20,7 @@ class UpstreamAuthLearned:
 
 @dataclass(frozen=True)
 class ServiceNameConflict:
-    """The upstream's challenge names the same service as ours: its tokens cannot be told from ours."""
+    """The upstream's challenge has the mirror's service name, so the mirror cannot distinguish their tokens."""
 
     upstream: str
     service: str
@@ -28,7 +28,7 @@ class ServiceNameConflict:
 
 @dataclass(frozen=True)
 class UpstreamFailed:
-    """A request to the upstream failed; `reason` is free of credentials."""
+    """A request to the upstream failed. `reason` contains no credentials."""
 
     upstream: str
     reason: str
@@ -36,7 +36,7 @@ class UpstreamFailed:
 
 @dataclass(frozen=True)
 class EndpointFailed:
-    """One of the upstream's addresses failed, and the others are asked instead; `reason` is free of credentials."""
+    """An endpoint of the upstream failed; requests go to the other endpoints. `reason` contains no credentials."""
 
     upstream: str
     endpoint: str
@@ -45,7 +45,7 @@ class EndpointFailed:
 
 @dataclass(frozen=True)
 class EndpointRecovered:
-    """One of the upstream's addresses that had failed answers again."""
+    """A failed endpoint of the upstream answers again."""
 
     upstream: str
     endpoint: str
@@ -53,7 +53,7 @@ class EndpointRecovered:
 
 @dataclass(frozen=True)
 class DigestMismatch:
-    """The upstream sent bytes that are not what their digest says."""
+    """The upstream sent content that does not match its digest."""
 
     upstream: str
     repository: str
@@ -62,7 +62,7 @@ class DigestMismatch:
 
 @dataclass(frozen=True)
 class PullDenied:
-    """The operator's rules kept somebody from a repository; `account` is empty for who has none."""
+    """The access rules denied a pull. `account` is empty for an anonymous caller."""
 
     account: str
     upstream: str
@@ -71,7 +71,7 @@ class PullDenied:
 
 @dataclass(frozen=True)
 class ContentRequested:
-    """Somebody who may have it asked for a manifest or a blob; `is_hit`: nothing of it had to be fetched."""
+    """An authorized caller requested a manifest or a blob. `is_hit`: the cache contained all of it."""
 
     kind: ContentKind
     is_hit: bool
@@ -79,17 +79,17 @@ class ContentRequested:
 
 @dataclass(frozen=True)
 class DownloadStarted:
-    """The download of a blob into the cache began."""
+    """A download of a blob into the cache started."""
 
 
 @dataclass(frozen=True)
 class DownloadJoined:
-    """Somebody reads along what is being downloaded anyway."""
+    """A request joined a running download."""
 
 
 @dataclass(frozen=True)
 class DownloadResumed:
-    """A download that had broken off is gone on with; `reason` is free of credentials."""
+    """An interrupted download continues. `reason` contains no credentials."""
 
     upstream: str
     digest: str
@@ -98,21 +98,21 @@ class DownloadResumed:
 
 @dataclass(frozen=True)
 class BytesFetched:
-    """Bytes of content came from an upstream."""
+    """The mirror received bytes of content from an upstream."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class BytesDelivered:
-    """Bytes of content went to clients."""
+    """The mirror sent bytes of content to clients."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class StaleServed:
-    """Something was answered that the upstream could not be asked about again."""
+    """The mirror answered from the cache during an outage of the upstream."""
 
     upstream: str
     reason: str
@@ -120,7 +120,7 @@ class StaleServed:
 
 @dataclass(frozen=True)
 class BackOffStarted:
-    """The upstream wants to be asked less: it is left alone for so many seconds, by one whom it counts."""
+    """The upstream answered 429. The mirror sends it no requests with this login for this many seconds."""
 
     upstream: str
     seconds: int
@@ -129,7 +129,7 @@ class BackOffStarted:
 
 @dataclass(frozen=True)
 class ContentEvicted:
-    """Content was removed to make room: how many pieces, how many bytes."""
+    """Eviction removed content. `count`: manifests and blobs; `size`: bytes."""
 
     count: int
     size: int
@@ -137,22 +137,22 @@ class ContentEvicted:
 
 @dataclass(frozen=True)
 class ContentDamaged:
-    """Stored content was not what it should be; it is gone now and will be fetched again."""
+    """Stored content did not match its digest. It was removed and will be downloaded again."""
 
     digest: str
 
 
 @dataclass(frozen=True)
 class CacheFull:
-    """There was no room for this; it is delivered uncached."""
+    """There was no space to store the content; it is delivered without being stored."""
 
     digest: str
 
 
 @dataclass(frozen=True)
 class CacheWriteFailed:
-    """The cache could not keep this, for another reason than room (no free descriptor, a read-only file system); it is
-    delivered uncached.
+    """The content could not be stored for a reason other than space (no free descriptor, a read-only file system); it
+    is delivered without being stored.
     """
 
     digest: str
@@ -161,30 +161,30 @@ class CacheWriteFailed:
 
 @dataclass(frozen=True)
 class UpkeepFailed:
-    """What is done for the cache now and then failed this time."""
+    """A run of the periodic maintenance of the cache failed."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class AccountsReloaded:
-    """The file of accounts had changed, and holds so many now."""
+    """The accounts file was read again after a change. `count`: its accounts."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class AccountsUnreadable:
-    """The file of accounts cannot be used as it is now; the accounts stay as they were last read."""
+    """The accounts file is invalid or unreadable; the accounts stay as they were last read."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class LoginDelayed:
-    """An attempt to log in waits for so many seconds, because of wrong ones before it.
+    """A login is delayed for this many seconds because of earlier wrong logins.
 
-    `account` is empty where there is no such account: it may be a password in the wrong field.
+    `account` is empty if no such account exists, because the text may be a password in the wrong field.
     """
 
     account: str
@@ -194,7 +194,7 @@ class LoginDelayed:
 
 @dataclass(frozen=True)
 class LoginRejected:
-    """An attempt to log in would have had to wait for so many seconds, and was not looked at. `account` as above."""
+    """A login was rejected without a check, because its delay would be this many seconds. `account` as above."""
 
     account: str
     address: str

@@ -1,18 +1,18 @@
-"""What an htpasswd file says: a user and a bcrypt hash on each line, as `htpasswd -B` writes them."""
+"""Parser of htpasswd files with bcrypt hashes, as `htpasswd -B` writes them."""
 
 import re
 from collections.abc import Container
 
-# $2y$, $2a$ and $2b$ are the same algorithm. 4 to 17 is what `htpasswd -C` takes: a login of a higher cost would hold
-# a thread for minutes. The last character of the salt has four bits that bcrypt wants to be zero.
+# $2y$, $2a$ and $2b$ are the same algorithm. `htpasswd -C` accepts costs from 4 to 17; with a higher one, a login would
+# take minutes. bcrypt requires that four bits of the last character of the salt are zero.
 _HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-7])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 
 
 def parse_htpasswd(text: str, taken: Container[str] = ()) -> dict[str, str]:
-    """Each user's hash. Raises ValueError, which names a line and never what stands there: that is a secret.
+    """The hash of each user. Raises ValueError, whose message contains the line number but not the secret line.
 
-    `taken` are users who are known from elsewhere. One user in two places has two passwords, and whoever removes the
-    one believes that the user is gone.
+    `taken`: users from other sources, which the file must not contain. A user in two places would have two passwords,
+    and would still have access after an operator removed one of them.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):

@@ -1,4 +1,4 @@
-"""What a manifest names: its config and layers, or the manifests of an index."""
+"""Descriptors in manifests, and the walk from an index to all its manifests."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -9,15 +9,14 @@ from domain.documents import parse_object
 from domain.errors import DigestInvalid
 
 DEPTH_LIMIT = 8
-"""Levels of indexes; images that people build have two."""
+"""Maximum levels of indexes. Usual images have two."""
 MANIFESTS_LIMIT = 10_000
-"""Manifests that belong to one image. A manifest of 4 MiB can name more, and indexes that refer to each other can name
-the same ones again and again."""
+"""Maximum manifests of one image. A manifest of 4 MiB can name more, and indexes can refer to each other in a cycle."""
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """OCI image specification, descriptor.md. `platform` is `os/architecture[/variant]`, None where there is none."""
+    """A descriptor (OCI image specification, descriptor.md). `platform`: `os/architecture[/variant]` or None."""
 
     digest: Digest
     size: int
@@ -26,8 +25,9 @@ class Descriptor:
 
 
 class ManifestWalk:
-    """Which manifests are still to be read, from a root down: each once, DEPTH_LIMIT levels and MANIFESTS_LIMIT
-    manifests at most. Iterate over it, and `add` what each manifest names before the next step.
+    """Iterates over the manifests below a root, each once, at most DEPTH_LIMIT levels and MANIFESTS_LIMIT manifests.
+
+    The caller must `add` the descriptors of each manifest before the next step.
     """
 
     def __init__(self, root: Digest | None = None) -> None:
@@ -35,7 +35,7 @@ class ManifestWalk:
         self._seen = {root} if root else set()
         self._depth = 0
         self.is_cut = False
-        """Whether a limit left manifests out."""
+        """Whether a limit has excluded manifests."""
 
     def __iter__(self) -> "ManifestWalk":
         return self
@@ -47,7 +47,7 @@ class ManifestWalk:
         return digest
 
     def add(self, named: Iterable[Descriptor]) -> None:
-        """The manifests among these are below the one that was read last."""
+        """Add the descriptors of the manifest that the iteration returned last. Ignores blobs."""
         for one in named:
             if not one.is_manifest or one.digest in self._seen:
                 continue
@@ -59,7 +59,7 @@ class ManifestWalk:
 
 
 def descriptors_of(content: bytes) -> tuple[Descriptor, ...]:
-    """All that are named, in order; what cannot be read is passed over, and so are layers that lie elsewhere."""
+    """All descriptors in the manifest, in order. Skips invalid ones, and layers at external URLs."""
     document = parse_object(content) or {}
     entries: list[tuple[object, bool]] = [(entry, True) for entry in _list(document.get("manifests"))]
     entries += [(entry, False) for entry in (document.get("config"), *_list(document.get("layers")))]

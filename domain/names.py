@@ -1,4 +1,4 @@
-"""Repository names, tags and references, valid from birth."""
+"""Repository names, tags and references. Each value is checked when it is created."""
 
 import re
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _NAME_LIMIT = 255
 
 @dataclass(frozen=True, order=True)
 class RepositoryName:
-    """A repository's name, of one segment or many.
+    """A repository name of one or more segments.
 
     Raises NameInvalid for anything outside the grammar or longer than 255 characters.
     """
@@ -52,13 +52,13 @@ class Tag:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a manifest is asked by: a tag or a digest."""
+    """The reference of a manifest: a tag or a digest."""
 
     target: Tag | Digest
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises TagInvalid or DigestInvalid. No tag may hold a colon, so one means a digest."""
+        """Raises TagInvalid or DigestInvalid. A text with a colon is a digest, because a tag contains no colon."""
         return cls(Digest.parse(text) if ":" in text else Tag(text))
 
     @property
