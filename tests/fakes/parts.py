@@ -38,13 +38,15 @@ def settings_of(upstreams: tuple[UpstreamSettings, ...] = (), **values: object) 
 
 
 @cache
-def _mirror_caller(upstream: Upstream) -> CallerId:
-    """The hash of the mirror's login is slow on purpose, and the tests use a few logins again and again."""
+def _mirror_caller(upstream: Upstream, login: str) -> CallerId:
+    """The hash of the mirror's login is slow on purpose, and the tests use a few logins again and again. An upstream
+    with another login is equal to the one before, so the login is part of the key.
+    """
     return _mirror_callers(UpstreamTable([upstream]))[upstream]
 
 
 def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
-    return {one: _mirror_caller(one) for one in upstreams.upstreams if one.credentials}
+    return {one: _mirror_caller(one, one.credentials.joined()) for one in upstreams.upstreams if one.credentials}
 
 
 def memory_storage() -> Storage:
