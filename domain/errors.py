@@ -40,7 +40,7 @@ from domain.challenge import Challenge
 
 
 class RegistryError(Exception):
-    """A refusal with a code of the OCI distribution specification (section "Error Codes")."""
+    """An error with a code of the OCI distribution specification (section "Error Codes")."""
 
     code: ClassVar[str] = "UNKNOWN"
 
@@ -51,7 +51,7 @@ class RegistryError(Exception):
 
 
 class ClientFault(RegistryError):
-    """What the client asked for cannot be given to it."""
+    """The client must change the request."""
 
 
 class NameInvalid(ClientFault):
@@ -83,7 +83,7 @@ class RequestInvalid(ClientFault):
 
 
 class RangeUnsatisfiable(ClientFault):
-    """No byte of the range exists. `size` is the content's whole size in bytes, None when unknown."""
+    """The content has no byte of the range. `size`: the size of the content in bytes, or None if unknown."""
 
     code = "RANGE_INVALID"
 
@@ -93,7 +93,7 @@ class RangeUnsatisfiable(ClientFault):
 
 
 class MethodUnsupported(ClientFault):
-    """The mirror is read-only. `allowed` is what the Allow header says."""
+    """The mirror is read-only. `allowed`: the methods of the Allow header."""
 
     code = "UNSUPPORTED"
 
@@ -107,13 +107,13 @@ class PathUnknown(ClientFault):
 
 
 class TokenEndpointAbsent(ClientFault):
-    """The trust row has no token endpoint; 404 is the status on which every client falls back."""
+    """The trust row has no token endpoint. On a 404, every client uses another way to authenticate."""
 
     code = "UNSUPPORTED"
 
 
 class Unauthorized(ClientFault):
-    """The caller has to authenticate; `challenges` say how, in the order of the header lines."""
+    """The caller must authenticate. `challenges`: the challenges of the response, in the order of the header lines."""
 
     code = "UNAUTHORIZED"
 
@@ -127,7 +127,7 @@ class CredentialsRejected(ClientFault):
 
 
 class TooManyAttempts(ClientFault):
-    """Too many wrong logins; this one was not looked at. `retry_after` is in seconds."""
+    """Too many wrong logins; this login was not checked. `retry_after`: seconds until the next attempt."""
 
     code = "TOOMANYREQUESTS"
 
@@ -141,7 +141,7 @@ class Denied(ClientFault):
 
 
 class ContentUnknown(ClientFault):
-    """The upstream does not have it."""
+    """The upstream does not have the content."""
 
 
 class NameUnknown(ContentUnknown):
@@ -157,7 +157,7 @@ class BlobUnknown(ContentUnknown):
 
 
 class ReferrersUnsupported(ContentUnknown):
-    """The upstream has no referrers API; a 404 sends the client to the tag schema."""
+    """The upstream has no referrers API. On a 404, the client uses the referrers tag schema."""
 
     code = "UNSUPPORTED"
 
@@ -241,13 +241,13 @@ class RealmNotTrusted(UpstreamFault):
 
 
 class MirrorFault(RegistryError):
-    """The mirror itself could not ask the upstream. It says nothing about the upstream: no older answer may stand in
-    for it, and no address of the upstream counts as failed.
+    """The mirror could not send the request. The error says nothing about the upstream: the mirror does not serve a
+    cached answer instead, and no endpoint of the upstream counts as failed.
     """
 
 
 class MirrorBusy(MirrorFault):
-    """Too many requests wait here for their turn at the upstream. `retry_after` is in seconds."""
+    """Too many requests wait for the upstream. `retry_after`: seconds until the next attempt."""
 
     code = "TOOMANYREQUESTS"
 
@@ -257,12 +257,12 @@ class MirrorBusy(MirrorFault):
 
 
 class RequestNotSent(MirrorFault):
-    """A request could not be built, or this machine has no descriptor, port or memory left to send it."""
+    """The mirror could not build the request, or this machine has no free descriptor, port or memory."""
 
 
 class UpstreamChallenged(RegistryError):
-    """The upstream answered 401. `challenges` are its own, never shown to a client as they are
-    but where the trust row says so.
+    """The upstream answered 401. `challenges`: the upstream's challenges. A client gets them unchanged only if the
+    trust row says so.
     """
 
     code = "UNAUTHORIZED"

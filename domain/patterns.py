@@ -1,7 +1,7 @@
-"""Patterns of names: `*` stands for anything within a segment, `**` for any number of whole segments, none included.
+"""Name patterns: `*` matches any text within a segment, `**` any number of segments, including zero.
 
-Names come from clients. So nothing here is a regular expression and nothing is ever tried twice: the time that one
-comparison takes is bounded by the length of the name times that of the pattern, whatever both hold.
+Names come from clients, so matching uses no regular expressions and no backtracking: its time is at most proportional
+to the length of the name times the length of the pattern.
 """
 
 import re
@@ -23,10 +23,10 @@ _SHOWN = 128
 
 @dataclass(frozen=True)
 class RepositoryPattern:
-    """Repositories of one registry, as `docker.io/library/**`, or, where the first segment is no registry's name, of
-    every registry, as `library/**`. A registry may be named by any name of its own, or by a pattern of such names.
+    """A pattern of repositories in one registry (`docker.io/library/**`) or, if no registry is the first segment, in
+    all registries (`library/**`). The registry may be any name of an upstream, or a pattern of such names.
 
-    Raises ValueError for what no name looks like; `?` and `[a-z]` are no wildcards here.
+    Raises ValueError if no name can match. `?` and `[a-z]` are not wildcards.
     """
 
     text: str
@@ -48,11 +48,11 @@ class RepositoryPattern:
 
     @property
     def has_registry(self) -> bool:
-        """Whether its first segment is a registry's name."""
+        """Whether the first segment of the pattern is a registry."""
         return self._registry is not None
 
     def is_for(self, upstream: Upstream) -> bool:
-        """Whether it can match anything there. One that is for no upstream at all is a slip of the pen."""
+        """Whether the pattern can match at this upstream. A pattern without any upstream is a configuration error."""
         return self._registry is None or any(_glob(self._registry, name) for name in upstream.names)
 
     def matches(self, source: Source) -> bool:
@@ -60,7 +60,7 @@ class RepositoryPattern:
             return False
         segments = str(source.repository).split("/")
         if source.upstream.library_prefix:
-            # The one segment of an official image may be written with `library/` and without it, as to clients.
+            # An official image may be written with or without `library/`, as by clients.
             if len(segments) == 1:
                 segments = ["library", *segments]
             if [len(run) for run in self._runs] == [1] and segments[0] == "library":
@@ -74,7 +74,7 @@ class RepositoryPattern:
 
 @dataclass(frozen=True)
 class TagPattern:
-    """Tags, as `v*.*`. Raises ValueError for what no tag looks like."""
+    """A pattern of tags, such as `v*.*`. Raises ValueError if no tag can match."""
 
     text: str
 
@@ -88,7 +88,7 @@ class TagPattern:
 
 
 def _is_registry(segment: str) -> bool:
-    """As clients tell them apart: a host has a dot or a port, or is `localhost`."""
+    """Whether the segment is a registry, by the rule of clients: it has a dot or a port, or is `localhost`."""
     return segment == "localhost" or "." in segment or ":" in segment
 
 
@@ -121,9 +121,9 @@ def _glob(pattern: str, text: str) -> bool:
 
 
 def _lie_in_order(runs: Sequence[Run], length: int, fits: Callable[[Run, int], bool]) -> bool:
-    """Whether the runs lie one after another in this many places: the first at the beginning, the last at the end,
-    each other one where it first fits. That is never the wrong place, since it leaves the most to those that follow;
-    so none is ever moved again.
+    """Whether the runs fit one after another into `length` places: the first at the start, the last at the end, and
+    every other one at the first place where it fits. The first place leaves the most space for the following runs, so
+    no backtracking is necessary.
     """
     first, *others = runs
     if not others:

@@ -1,4 +1,4 @@
-"""What the rules need from outside."""
+"""Ports of the domain: what the rules need from outside."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -23,11 +23,11 @@ class TokenCodec(Protocol):
         ...
 
     def verify(self, text: str) -> SignedToken | None:
-        """What was signed; None where form, algorithm or signature is not ours. Times are not looked at."""
+        """The signed token; None if the form, algorithm or signature is not valid. Does not check times."""
         ...
 
     def read_unverified(self, text: str) -> SignedToken | None:
-        """What the text claims, unverified; None where it is no compact JWS with JSON inside."""
+        """The token without verification; None if the text is not a compact JWS with JSON claims."""
         ...
 
 
@@ -35,22 +35,22 @@ class AccountDirectory(Protocol):
     """The accounts that the operator configured."""
 
     def find(self, credentials: Credentials) -> Account | None:
-        """The account with exactly these credentials, with the stamp of the entry that they were compared with; None
-        where there is none. Takes the same time whether the user or the password is wrong, and may take so long that
-        it is none of the event loop's steps.
+        """The account with these credentials and the stamp of the entry that matched, or None.
+
+        Takes the same time for a wrong user name as for a wrong password. May be slow, so call it in a thread.
         """
         ...
 
     def knows(self, name: str) -> bool:
-        """Whether an account of this name still exists."""
+        """Whether an account with this name exists now."""
         ...
 
     def stamp(self, name: str) -> str:
-        """Another text when the account's password is another, "" where there is no such account.
+        """A text that changes when the password of the account changes; "" if the account does not exist.
 
-        It goes into tokens, so it is computed with a secret key from the name and from what the password is checked
-        against: without the key nobody can try passwords against it. The same key, name and password entry give the
-        same text in every process.
+        Tokens contain the stamp, so it is a hash with a secret key over the name and the password entry: without the
+        key, the stamp cannot be used to test passwords. Every process computes the same stamp for the same key, name
+        and entry.
         """
         ...
 

@@ -1,12 +1,12 @@
-"""RealmPolicy: where upstream credentials may go.
+"""RealmPolicy: to which token servers the mirror sends upstream credentials.
 
-A registry names its token server in its challenge, so a hostile or hijacked one could have anybody's
-credentials sent to a server of its choice (CVE-2026-33540), or have us call addresses inside the operator's
-network. Therefore a realm is trusted only on the upstream's own host and port, on its registrable domain, or
-where the operator named it; and never over plain HTTP when the upstream itself is reached by HTTPS. On a domain
-that many tenants share (domain/shared_domains.py) the registrable domain proves nothing: there a realm is trusted on
-the upstream's own host, or on the provider's token server for it, or where the operator named it. An upstream
-with several addresses is one registry behind one realm, so the operator says: what holds for one holds for each.
+A registry names its token server in its challenge. A hostile or compromised registry could make the mirror send
+credentials to any server (CVE-2026-33540), or send requests into the operator's network. So the mirror trusts a realm
+only on the upstream's own host and port, on its registrable domain, or on a host that the operator configured, and
+never over plain HTTP if the upstream uses HTTPS. On a domain that many tenants share (domain/shared_domains.py), the
+registrable domain proves nothing. There the mirror trusts only the upstream's own host, the provider's token server
+for it, and configured hosts. All endpoints of an upstream are one registry with one realm, so a realm that is trusted
+for one endpoint is trusted for all.
 """
 
 from domain.errors import RealmNotTrusted
@@ -16,13 +16,13 @@ from domain.upstreams import Origin, Upstream
 
 
 class RealmPolicy:
-    """An upstream's `realms` are the operator's further hosts, each `host` or `host:port` in lower case."""
+    """Checks realms. `Upstream.realms` contains the configured hosts, each `host` or `host:port` in lower case."""
 
     def __init__(self, suffixes: PublicSuffixes) -> None:
         self._suffixes = suffixes
 
     def check(self, upstream: Upstream, realm: Origin) -> None:
-        """Raises RealmNotTrusted where credentials for the upstream must not go to this realm."""
+        """Raises RealmNotTrusted if the mirror must not send the upstream's credentials to this realm."""
         if any(one.origin.scheme == "https" for one in upstream.endpoints) and realm.scheme != "https":
             raise RealmNotTrusted(
                 "the upstream's challenge names a token server without https; the mirror sends no credentials there"

@@ -1,4 +1,4 @@
-"""What a cache remembers besides bytes: who was let in where, what is where, and what a tag meant when."""
+"""Records of the cache: grants, links between repositories and content, and cached tags."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,14 +9,14 @@ from domain.names import Tag
 from domain.upstreams import Source
 
 CallerId = NewType("CallerId", str)
-"""Whom an upstream's word was given to: nobody, this mirror, or the fingerprint of somebody's credentials."""
+"""The caller that an upstream answered: anonymous, the mirror itself, or the fingerprint of a caller's credentials."""
 
 ANONYMOUS_CALLER = CallerId("anonymous")
 _MIRROR = "mirror "
 
 
 def mirror_caller(fingerprint: str) -> CallerId:
-    """The mirror itself, with the login that has this fingerprint: with another one it is somebody else."""
+    """The mirror with the login that has this fingerprint. With another login it is another caller."""
     return CallerId(_MIRROR + fingerprint)
 
 
@@ -25,8 +25,8 @@ def is_mirror_caller(caller: CallerId) -> bool:
 
 
 CallerClass = NewType("CallerClass", str)
-"""Callers who are one and the same to an upstream while it cannot be asked: all who show no login; all who use one
-login of the mirror (another login is another class); all who bring a login or a token of their own.
+"""A class of callers that are alike during an outage: anonymous callers; callers that use one login of the mirror (each
+login is a class); callers with a login or token of their own.
 """
 
 ANONYMOUS_CLASS = CallerClass(ANONYMOUS_CALLER)
@@ -39,8 +39,8 @@ def class_of(caller: CallerId) -> CallerClass:
 
 
 def classes_for(caller: CallerId) -> frozenset[CallerClass]:
-    """The classes that the upstream must have given something to before this caller may get it without another
-    question: the caller's own, and the anonymous one, since what everybody may read is no secret from anybody.
+    """The classes whose cached answers this caller may get without a request to the upstream: the caller's own class,
+    and the anonymous class, because every caller may read public content.
     """
     return frozenset({class_of(caller), ANONYMOUS_CLASS})
 
@@ -52,7 +52,7 @@ class ContentKind(Enum):
 
 @dataclass(frozen=True)
 class Item:
-    """One piece of content as one repository has it. To know its digest is no right to read it."""
+    """A manifest or blob in a repository. Knowing the digest does not permit a caller to read it."""
 
     source: Source
     kind: ContentKind
@@ -61,9 +61,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Link:
-    """The upstream said that the repository has this. A media type belongs here and not to the digest: the same
-    bytes may be of another type elsewhere (CVE-2021-41190). `size` in bytes, None where nobody told. `given_to`: the
-    classes of callers to whom the upstream said so. A right to the repository opens nothing that it gave to others.
+    """The upstream has confirmed that the repository contains this item.
+
+    The media type belongs to the link, not to the digest: the same bytes may have another media type in another
+    repository (CVE-2021-41190). `size`: bytes, None if unknown. `given_to`: the caller classes to which the upstream
+    confirmed it. A permission to read the repository does not cover items that were confirmed only to other classes.
     """
 
     item: Item
@@ -74,7 +76,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Grant:
-    """The upstream let this caller read this repository. Times in seconds since 1970."""
+    """The upstream allowed this caller to read this repository. Times in seconds since 1970."""
 
     caller: CallerId
     source: Source
@@ -84,7 +86,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class TagKey:
-    """A tag, asked for with these media types (`variant`): the answer hangs on both."""
+    """A tag and the accepted media types (`variant`). The upstream's answer depends on both."""
 
     source: Source
     tag: Tag
@@ -93,8 +95,8 @@ class TagKey:
 
 @dataclass(frozen=True)
 class CachedTag:
-    """What a tag meant when the upstream was last asked. `checked_at` in seconds since 1970. `given_to`: the class of
-    callers to whom the upstream said so. It may tell another class something else, so each class has its own mark.
+    """The manifest of a tag at the last answer of the upstream. `checked_at`: seconds since 1970. `given_to`: the class
+    of the caller. The upstream may answer other classes differently, so each class has its own record.
     """
 
     key: TagKey

@@ -1,8 +1,8 @@
-"""Domains under which many tenants have registries, and that the public suffix list does not treat as suffixes.
+"""Domains that many tenants share for registries, but that the public suffix list does not contain.
 
-Each customer of these providers gets a host name below one of them, so a neighbour's host is no more trustworthy
-than any other. An upstream there has its token server on its own host as a rule. Where a provider has token servers of
-its own, their names follow from the registry's name and are worked out here.
+Each customer of these providers has a host name below one of these domains, so the hosts of other customers are not
+trusted. The token server of such a registry is usually on the registry's own host. If a provider has separate token
+servers, this module derives their names from the name of the registry.
 """
 
 import re
@@ -34,14 +34,14 @@ _ALIBABA_WITHOUT_REGION = {"registry.aliyuncs.com": "cn-hangzhou"}
 
 
 def shared_domain_of(host: str) -> str | None:
-    """The shared domain that a host name, in lower case, is or lies under; None where there is none."""
+    """The shared domain that contains this host name (in lower case), or None."""
     labels = host.rstrip(".").split(".")
     parents = (".".join(labels[start:]) for start in range(len(labels)))
     return next((parent for parent in parents if parent in SHARED_DOMAINS), None)
 
 
 def token_servers_of(host: str) -> frozenset[str]:
-    """The provider's own token servers for the registry at this host name of a shared domain, beside that host itself.
+    """The provider's token servers for the registry at this host, in addition to the host itself.
 
     azurecr.*, gcr.io, pkg.dev, jfrog.io, tencentcloudcr.com and myhuaweicloud.com name the registry's own host, the
     registries of amazonaws.com take Basic. Only Alibaba Cloud has others: `dockerauth` and, for the enterprise edition,

@@ -1,4 +1,4 @@
-"""TokenIssuer: signs tokens of ours and countersigns the upstream's."""
+"""TokenIssuer: signs the mirror's tokens and countersigns tokens of the upstream."""
 
 import hashlib
 
@@ -17,9 +17,9 @@ from domain.upstreams import Upstream
 
 
 class TokenIssuer:
-    """Knows the account, the granted scopes and the time; not why they were granted.
+    """Issues tokens with the claims of distribution's spec/auth/jwt.md.
 
-    Claims as in distribution's spec/auth/jwt.md. `lifetime` is in seconds; clients count on 60 at least.
+    `lifetime`: seconds; clients rely on at least 60.
     """
 
     def __init__(self, issuer: str, clock: Clock, codec: TokenCodec, lifetime: int) -> None:
@@ -29,7 +29,7 @@ class TokenIssuer:
         self._lifetime = lifetime
 
     def issue(self, account: Account, scopes: ScopeSet) -> IssuedToken:
-        """A token of ours: the account, what it may read, until when."""
+        """A token of the mirror for the account and the scopes."""
         now = int(self._clock.now())
         claims = self._claims(account, scopes, now, self._lifetime) | {"aud": self._issuer}
         return IssuedToken(self._codec.sign(OWN_TYPE, claims), self._lifetime, now, scopes)
@@ -37,10 +37,10 @@ class TokenIssuer:
     def countersign(
         self, account: Account, scopes: ScopeSet, upstream: Upstream, token: IssuedToken | None
     ) -> IssuedToken:
-        """The upstream's token with our word in front that this account may use it there for these scopes.
+        """The upstream's token with a signed statement that this account may use it for these scopes.
 
-        Ours comes first because an upstream's token may end in `=`, and it dies with the upstream's. None where the
-        upstream could not be asked for one: then the account reads what everybody may.
+        The statement comes first, because an upstream's token may end in `=`. It expires with the upstream's token.
+        `token` is None if the upstream could not issue one: then the account may read public content.
         """
         now = int(self._clock.now())
         token = token or IssuedToken("", self._lifetime, now)
@@ -75,5 +75,5 @@ def _access(scope: Scope) -> dict[str, object]:
 
 
 def countersigned_audience(issuer: str) -> str:
-    """The `aud` of a countersignature: another than an own token's, so that neither passes for the other."""
+    """The `aud` of a countersignature. It differs from that of an own token, so one cannot be used as the other."""
     return f"{issuer}/countersigned"

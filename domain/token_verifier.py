@@ -1,4 +1,4 @@
-"""TokenVerifier: tells whose a token is, and whether it is good for what is needed."""
+"""TokenVerifier: determines the kind of a token and verifies the mirror's tokens."""
 
 import hashlib
 import hmac
@@ -22,7 +22,7 @@ from domain.tokens import (
 
 
 class TokenVerifier:
-    """Knows the token's text and the time; not accounts, not what the token is shown for, not header syntax."""
+    """Verifies the text of tokens. It checks neither accounts nor the requested resource."""
 
     def __init__(self, issuer: str, clock: Clock, codec: TokenCodec) -> None:
         self._issuer = issuer
@@ -30,7 +30,7 @@ class TokenVerifier:
         self._codec = codec
 
     def kind_of(self, text: str) -> TokenKind:
-        """Whose token it claims to be. Reads the issuer unverified, so it only ever picks the check to make."""
+        """The kind of token, from the unverified issuer. Use it only to select the check."""
         signed, separator, _ = text.partition(SEPARATOR)
         claimed = self._codec.read_unverified(signed)
         if claimed is None or claimed.claims.get("iss") != self._issuer:
@@ -38,11 +38,11 @@ class TokenVerifier:
         return TokenKind.COUNTERSIGNED if separator else TokenKind.OURS
 
     def verify_own(self, text: str) -> VerifiedToken:
-        """A token of ours. Raises TokenRejected."""
+        """Verify a token that the mirror signed. Raises TokenRejected."""
         return self._verify(text, OWN_TYPE, self._issuer)[0]
 
     def verify_countersigned(self, text: str) -> VerifiedToken:
-        """A countersigned token, both halves belonging together. Raises TokenRejected."""
+        """Verify a countersigned token and that its two parts belong together. Raises TokenRejected."""
         signed, _, upstream = text.partition(SEPARATOR)
         token, claims = self._verify(signed, COUNTERSIGNED_TYPE, countersigned_audience(self._issuer))
         actual = hashlib.sha256(upstream.encode()).hexdigest()
@@ -52,10 +52,12 @@ class TokenVerifier:
         return replace(token, upstream_token=upstream, upstream=registry if isinstance(registry, str) else None)
 
     def was_issued_for(self, text: str, needed: ScopeSet) -> bool:
-        """Whether a token that the upstream refuses for want of a right to `needed` was given for it, so that another
-        one would be refused as well: a countersigned one was, or it would not have got so far. A foreign token says by
-        its own word what it holds (distribution, spec/auth/jwt.md): nothing, or something of this very resource. The
-        word is not verified, for the worst that a wrong one does is to have its bearer told to give up.
+        """Whether a token that the upstream rejected for `needed` was issued for exactly these resources. Then a new
+        token would be rejected too.
+
+        A countersigned token was: otherwise the mirror would have rejected it. A foreign token states its resources in
+        its `access` claim (distribution, spec/auth/jwt.md). The claim is not verified: at worst, a wrong one makes the
+        client give up.
         """
         signed, separator, _ = text.partition(SEPARATOR)
         claimed = self._codec.read_unverified(signed)
@@ -90,7 +92,7 @@ class TokenVerifier:
 
 
 def _scopes(access: object) -> ScopeSet:
-    """The `access` claim, whose form we wrote ourselves: the signature has been checked by now."""
+    """The scopes of the `access` claim. The signature was verified, so the mirror wrote the claim."""
     entries = access if isinstance(access, list) else []
     return ScopeSet.of(
         Scope(entry["type"], entry["name"], frozenset(entry["actions"]), entry.get("class", "")) for entry in entries

@@ -1,4 +1,4 @@
-"""Tokens as values: what they claim, what is issued, what was verified."""
+"""Token values: signed, issued and verified tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from domain.access import ScopeSet
 OWN_TYPE = "JWT"
 COUNTERSIGNED_TYPE = "countersigned+jwt"
 SEPARATOR = "~"
-"""Stands between our signature and the upstream's token; no character of a JWS (RFC 7515)."""
+"""Separates the signed part from the upstream's token. A JWS does not contain this character (RFC 7515)."""
 UPSTREAM_HASH_CLAIM = "upstream_token_sha256"
 UPSTREAM_CLAIM = "upstream"
 ACCOUNT_STAMP_CLAIM = "account_stamp"
@@ -20,7 +20,7 @@ TokenError = Literal["invalid_token", "insufficient_scope"]
 
 
 class TokenKind(Enum):
-    """Whose token a text seems to be; says nothing about whether it is good."""
+    """The apparent kind of a token. It says nothing about the token's validity."""
 
     OURS = auto()
     COUNTERSIGNED = auto()
@@ -37,9 +37,8 @@ class SignedToken:
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """A token on its way to a client. `expires_in` is in seconds, `issued_at` in seconds since 1970.
-
-    `refresh_token` is only ever an upstream's, relayed.
+    """A token for a client. `expires_in`: seconds; `issued_at`: seconds since 1970; `refresh_token`: only if relayed
+    from an upstream.
     """
 
     text: str = field(repr=False)
@@ -51,8 +50,8 @@ class IssuedToken:
 
 @dataclass(frozen=True)
 class VerifiedToken:
-    """What a good token of ours says. `upstream_token` is the other half of a countersigned one, `upstream` the address
-    of the registry that it is for, `account_stamp` the account's stamp when the token was signed.
+    """A verified token of the mirror. `upstream_token`: the upstream's part of a countersigned token; `upstream`: its
+    URL; `account_stamp`: the stamp of the account when the token was signed.
     """
 
     account: str
@@ -63,15 +62,13 @@ class VerifiedToken:
     account_stamp: str = field(default="", compare=False, repr=False)
 
     def require(self, needed: ScopeSet) -> None:
-        """`needed` are the scopes by which what is wanted goes: a token for one of them is good; any, where there are
-        none. Raises TokenRejected.
-        """
+        """Raises TokenRejected unless the token covers at least one of the scopes, or `needed` is empty."""
         if needed and not any(map(self.scopes.cover, needed)):
             raise TokenRejected("insufficient_scope", "the token does not cover the requested scope")
 
 
 class TokenRejected(Exception):
-    """The token is not good for this; `error` is the challenge's parameter (RFC 6750 section 3.1)."""
+    """The token is not valid for the request. `error`: the parameter of the challenge (RFC 6750 section 3.1)."""
 
     def __init__(self, error: TokenError, reason: str) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""The trust table: which row of it applies, and what each row means.
+"""The trust table: how callers authenticate, depending on the settings and on the upstream's authentication.
 
 The rows are numbered as in docs/explanation/trust.md. A row is data; the use cases read its columns and never
 ask for its number.
@@ -13,7 +13,7 @@ from domain.errors import IdentityRejected, UpstreamAuthUnknown
 
 
 class UpstreamIdentity(Enum):
-    """Whose credentials go upstream."""
+    """Whose credentials the mirror sends to the upstream."""
 
     CLIENT = "client"
     ANONYMOUS = "anonymous"
@@ -21,7 +21,7 @@ class UpstreamIdentity(Enum):
 
 
 class UpstreamScheme(Enum):
-    """How the upstream wants callers to authenticate."""
+    """How the upstream requires callers to authenticate."""
 
     NONE = auto()
     BEARER = auto()
@@ -30,25 +30,25 @@ class UpstreamScheme(Enum):
 
 @dataclass(frozen=True)
 class UpstreamAuth:
-    """The upstream's last definite answer to our own GET /v2/ without credentials."""
+    """The upstream's last definite answer to the mirror's GET /v2/ without credentials."""
 
     challenges: tuple[Challenge, ...] = ()
 
     @property
     def bearer(self) -> Challenge | None:
-        """Its first Bearer challenge that says where tokens are had."""
+        """The first Bearer challenge with a realm."""
         return next((one for one in self.challenges if one.is_bearer and one.get("realm")), None)
 
     @property
     def scheme(self) -> UpstreamScheme:
-        """Bearer before anything else; schemes that we cannot speak count as Basic: their realm is no address."""
+        """Bearer if there is a Bearer challenge. Unknown schemes count as Basic, because their realm is not a URL."""
         if self.bearer:
             return UpstreamScheme.BEARER
         return UpstreamScheme.BASIC if self.challenges else UpstreamScheme.NONE
 
 
 class ChallengeStyle(Enum):
-    """What a 401 of ours says."""
+    """The challenge of the mirror's 401 responses."""
 
     UPSTREAM = auto()
     OWN = auto()
@@ -66,7 +66,7 @@ class TokenEndpoint(Enum):
 
 
 class BearerRule(Enum):
-    """What a Bearer token on a resource must be."""
+    """Which Bearer tokens a resource accepts."""
 
     PASS = auto()
     OURS_OR_PASS = auto()
@@ -77,7 +77,7 @@ class BearerRule(Enum):
 
 
 class BasicRule(Enum):
-    """What Basic credentials on a resource mean."""
+    """How a resource handles Basic credentials."""
 
     PASS = auto()
     REFUSE = auto()
@@ -87,7 +87,7 @@ class BasicRule(Enum):
 
 
 class AnonymousRule(Enum):
-    """What a request without Authorization meets."""
+    """How a resource handles requests without Authorization."""
 
     PASS = auto()
     OPEN = auto()
@@ -97,7 +97,7 @@ class AnonymousRule(Enum):
 
 @dataclass(frozen=True)
 class TrustRow:
-    """One row of the trust table. `checks_accounts`: nobody gets anything without an account of ours."""
+    """One row of the trust table. `checks_accounts`: every request needs an account of the mirror."""
 
     number: int
     meaning: str
@@ -110,7 +110,7 @@ class TrustRow:
 
     @property
     def relays(self) -> bool:
-        """Whether it is the upstream's own tokens that open it; one of ours alone is then nobody in particular."""
+        """Whether callers use tokens of the upstream. A token of the mirror alone is then anonymous."""
         return self.endpoint in {TokenEndpoint.RELAY, TokenEndpoint.RELAY_AND_COUNTERSIGN}
 
 
@@ -193,9 +193,9 @@ ROW_8 = TrustRow(
 )
 TABLE: Sequence[TrustRow] = (ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8)
 
-# Behind a host name that several upstreams share there is one realm and one service for all of them, because clients
-# keep the first ones that they see. So every challenge is ours, and a token is good for each upstream: ours, with the
-# half in it of the one whose callers bring their own login.
+# Upstreams that share a host name have one realm and one service, because clients keep the first ones that they see. So
+# every challenge is the mirror's own, and a token is valid for each of these upstreams: a token of the mirror that
+# contains the token of the upstream whose callers use their own login.
 _SHARED = {
     row.number: replace(
         row,
@@ -211,11 +211,10 @@ _FOR_ACCOUNTS = {UpstreamScheme.NONE: ROW_6, UpstreamScheme.BEARER: ROW_7, Upstr
 
 @dataclass(frozen=True)
 class TrustPolicy:
-    """The operator's choices for one upstream that the row follows from. `shares_host`: under the same host name of
-    ours there are other upstreams.
+    """The settings of one upstream that select the row. `shares_host`: other upstreams have the same host name.
 
-    Raises ValueError where they contradict each other: SKIP_AUTH_PROXY leaves every decision to the upstream,
-    so an account list or another identity beside it would promise a check that nobody makes.
+    Raises ValueError for contradictory settings: SKIP_AUTH_PROXY leaves every decision to the upstream, so accounts or
+    another identity would not be checked.
     """
 
     skip_auth_proxy: bool
@@ -234,7 +233,7 @@ class TrustPolicy:
 
     @property
     def fixed_row(self) -> TrustRow | None:
-        """The row where the settings alone decide it; None where the upstream's challenge does."""
+        """The row, if the settings alone select it; None if it depends on the upstream's challenge."""
         if self.skip_auth_proxy:
             return ROW_1
         if self.identity is UpstreamIdentity.CLIENT:
@@ -242,8 +241,8 @@ class TrustPolicy:
         return self._of_host(ROW_6 if self.has_accounts else ROW_5)
 
     def row_for(self, auth: UpstreamAuth | None) -> TrustRow:
-        """The row that applies; raises UpstreamAuthUnknown while it hangs on a challenge never seen yet, and
-        IdentityRejected where callers cannot bring their own login.
+        """The row that applies. Raises UpstreamAuthUnknown if it depends on a challenge that is not known yet, and
+        IdentityRejected if callers cannot use their own login.
         """
         if settled := self.fixed_row:
             return settled

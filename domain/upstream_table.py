@@ -1,4 +1,4 @@
-"""UpstreamTable: where a name that a client uses really is."""
+"""UpstreamTable: finds the upstream and the repository for a name that a client uses."""
 
 import re
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ _SHOWN = 128
 
 
 class UpstreamTable:
-    """Finds the source behind what a client asks for. The first of `upstreams` is meant where nothing says which.
+    """Finds the source of a client's request. The first upstream is the default.
 
-    Raises ValueError where two cannot be told apart.
+    Raises ValueError if two upstreams have the same URL, host or name.
     """
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
@@ -36,32 +36,32 @@ class UpstreamTable:
                 self._groups[host] = _UpstreamGroup((upstream,))
 
     def source_of(self, name: RepositoryName, hint: RegistryHint = NO_HINT) -> Source:
-        """Where the client's repository really is.
+        """The upstream and the repository name there.
 
-        Raises NameUnknown for a registry that is not mirrored here, and where the request names two: one's images
-        must not be mixed up with another's.
+        Raises NameUnknown if the registry is not mirrored here, or if the request names two registries, whose images
+        must not be confused.
         """
         return self._group(hint).source_of(name, hint)
 
     def hint_for(self, name: RepositoryName) -> RegistryHint:
-        """What a client would say besides this name that an operator typed: the host name of ours, where the registry
-        that it begins with is found under no other.
+        """The hint that selects the registry of a name that an operator typed: the mirror's host name for that registry,
+        if it has one of its own.
         """
         hosts = () if self._shared.begins(name) else self._groups.items()
         return next((RegistryHint(host=host) for host, group in hosts if group.begins(name)), NO_HINT)
 
     def name_of(self, source: Source) -> str:
-        """What leads there, with what `hint_for` says; with several upstreams it begins with a registry's name."""
+        """The name of the source for clients, to be used with `hint_for`. Starts with a registry if there are several."""
         if len(self.upstreams) == 1:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
 
     def upstream_of(self, hint: RegistryHint = NO_HINT) -> Upstream:
-        """Which one is meant where no repository is named. Raises NameUnknown as above."""
+        """The upstream of a request without a repository. Raises NameUnknown as `source_of` does."""
         return self._group(hint).upstream_of(hint)
 
     def search_of(self, term: str, hint: RegistryHint = NO_HINT) -> tuple[Upstream, str, str]:
-        """The upstream to search, the term there, and what its results' names begin with for the client."""
+        """The upstream to search, the term, and the prefix of the result names for the client."""
         group = self._group(hint)
         first, slash, rest = term.partition("/")
         if slash and (named := group.named(first)):
@@ -69,18 +69,18 @@ class UpstreamTable:
         return group.upstream_of(hint), term, ""
 
     def login_of(self, asked: ScopeSet, hint: RegistryHint = NO_HINT) -> tuple[Upstream, ScopeSet]:
-        """Whose token server a token for these scopes comes from, and those of the scopes that may be its, in the
-        upstream's words. The class and the actions stay; a scope that names no plain repository stays as it is.
+        """The upstream whose token server issues a token for these scopes, and its scopes with the names of the
+        upstream. Scopes that do not name a plain repository are unchanged.
         """
         return self._group(hint).login_of(asked)
 
     @property
     def has_own_hosts(self) -> bool:
-        """Whether there is any such host name at all."""
+        """Whether any upstream has a host name of its own."""
         return bool(self._groups)
 
     def is_own_host(self, host: str) -> bool:
-        """Whether this host name of ours is one upstream's alone."""
+        """Whether this host name of the mirror belongs to a single upstream."""
         return _at(self._groups, host) is not None
 
     def _group(self, hint: RegistryHint) -> "_UpstreamGroup":
@@ -90,7 +90,7 @@ class UpstreamTable:
 
 
 class _UpstreamGroup:
-    """The upstreams behind one host name of ours."""
+    """The upstreams behind one host name of the mirror."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._default = upstreams[0]
@@ -110,11 +110,11 @@ class _UpstreamGroup:
         if not self._named.keys() & DOCKER_HUB.hosts and not any(
             is_never_docker_hub(name.partition(":")[0]) for name in self._default.names
         ):
-            # dockerd's registry-mirrors are Docker Hub's, whatever registry really stands behind them, and say so.
+            # dockerd uses registry-mirrors only for Docker Hub, and names it in `ns`, whatever the upstream is.
             self._namespaces = self._named | dict.fromkeys(DOCKER_HUB.hosts, self._default)
 
     def begins(self, name: RepositoryName) -> bool:
-        """Whether a name begins with that of a registry here."""
+        """Whether the name starts with the name of one of these registries."""
         return self._first(name)[0] is not None
 
     def named(self, name: str) -> Upstream | None:
@@ -125,7 +125,7 @@ class _UpstreamGroup:
         said = [*self._said(hint), named] if named else self._said(hint)
         upstream = self._agreed(said)
         if not said and upstream.library_prefix and (foreign := _registry_in(name)):
-            # Nobody's name at Docker Hub holds a dot: there it would only be refused, in words that mislead.
+            # Namespaces at Docker Hub contain no dot, so Docker Hub would only answer with a misleading error.
             raise NameUnknown("this registry is not mirrored here", detail={"registry": foreign[:_SHOWN]})
         return Source(upstream, _in(upstream, there))
 
@@ -135,7 +135,7 @@ class _UpstreamGroup:
     def login_of(self, asked: ScopeSet) -> tuple[Upstream, ScopeSet]:
         mine, others = [], []
         for scope in asked:
-            # A scope without a registry's name may be of any: containerd leaves out what it asks a mirror for.
+            # A scope without a registry may belong to any of them: containerd omits the registry for mirrors.
             named, there = self._first(scope.repository) if scope.repository else (None, None)
             if named and named != self._login:
                 others.append(named)
@@ -148,13 +148,13 @@ class _UpstreamGroup:
         return self._login, ScopeSet.of(mine)
 
     def _first(self, name: RepositoryName) -> tuple[Upstream | None, RepositoryName]:
-        """The registry that the name begins with, if any, and the rest."""
+        """The registry at the start of the name, or None, and the rest of the name."""
         first, _, rest = str(name).partition("/")
         named = self._named.get(first) if rest else None
         return named, RepositoryName(rest) if named else name
 
     def _said(self, hint: RegistryHint) -> list[Upstream]:
-        """What prefix and namespace mean. Raises NameUnknown for a registry that is not mirrored here."""
+        """The upstreams of prefix and namespace. Raises NameUnknown if a registry is not mirrored here."""
         said = []
         for kind, text, known in (
             ("prefix", hint.prefix, self._named),
@@ -177,18 +177,18 @@ class _UpstreamGroup:
 
 
 def _registry_in(name: RepositoryName) -> str | None:
-    """What the name begins with, where that is a registry's (distribution reference grammar)."""
+    """The first segment, if it is a registry's name (reference grammar of distribution)."""
     first, _, rest = str(name).partition("/")
     return first if rest and "." in first else None
 
 
 def _in(upstream: Upstream, name: RepositoryName) -> RepositoryName:
-    """What the upstream calls it."""
+    """The name of the repository at the upstream."""
     return RepositoryName(f"library/{name}") if upstream.library_prefix and name.has_one_segment else name
 
 
 def _spellings(upstream: Upstream) -> frozenset[str]:
-    """What clients may call it, each without the port of https; with that of http where it is reached by http."""
+    """The names for clients, without the port of https, and with the port of http if the upstream uses http."""
     names = frozenset(map(without_default_port, upstream.names))
     if upstream.origin.scheme != "http":
         return names
@@ -196,7 +196,7 @@ def _spellings(upstream: Upstream) -> frozenset[str]:
 
 
 def _at(groups: dict[str, _UpstreamGroup], host: str) -> _UpstreamGroup | None:
-    """By host and port, or by the host alone (RFC 3986 section 3.2)."""
+    """The upstreams of a host name, with or without its port (RFC 3986 section 3.2)."""
     host = host.lower()
     bare = re.sub(r":[0-9]+$", "", host)
     usual = (f"{host}:{port}" for port in USUAL_PORTS.values() if bare == host)

@@ -1,4 +1,4 @@
-"""The registries that we mirror, and what a client can say of them."""
+"""Upstream registries, and how a request names them."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,13 @@ USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def without_default_port(host: str) -> str:
-    """A registry as a client names it, without the port of https, which every client means where it says none."""
+    """The registry name without the port of https, which is the default of all clients."""
     return host.removesuffix(f":{USUAL_PORTS['https']}")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Scheme, host and port: what two addresses must share to be the same server (RFC 6454 section 4)."""
+    """Scheme, host and port (RFC 6454 section 4). URLs with the same origin belong to the same server."""
 
     scheme: str
     host: str
@@ -36,8 +36,7 @@ _FOR_CALLERS = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=U
 
 @dataclass(frozen=True)
 class Upstream:
-    """A registry that we mirror. Two are the same where `url` is: what is remembered of an upstream stays true when
-    a setting changes.
+    """A mirrored registry. Upstreams with the same `url` are equal: cached data stays valid when other settings change.
 
     `url` has no trailing slash and may end in a path; `search_url` is its v1 search endpoint, None where it has none;
     `library_prefix` says that a name of one segment means `library/<name>` there. `fallbacks` are the address and the
@@ -73,7 +72,7 @@ class Upstream:
 
     @property
     def endpoints(self) -> tuple[Self, ...]:
-        """The upstream as each of its addresses shows it, its own first."""
+        """The upstream at each of its URLs, its own URL first."""
         others = (replace(self, url=url, origin=origin, fallbacks=()) for url, origin in self.fallbacks)
         return (self, *others)
 
@@ -89,20 +88,20 @@ class Upstream:
 
     @property
     def name(self) -> str:
-        """The one name for people to read: `docker.io`, or the host."""
+        """The name for people: the title, `docker.io`, or the host."""
         if self.title or self.names & DOCKER_HUB.hosts:
             return self.title or DOCKER_HUB.name
         return self.origin.host if self.origin.host in self.names else self.origin.authority
 
     @property
     def forwards_client_credentials(self) -> bool:
-        """Whether callers come with credentials that are the upstream's."""
+        """Whether the mirror sends the callers' own credentials to the upstream."""
         return self.trust.identity is UpstreamIdentity.CLIENT
 
 
 @dataclass(frozen=True)
 class Source:
-    """An upstream and the repository's name there."""
+    """An upstream and the name of a repository there."""
 
     upstream: Upstream
     repository: RepositoryName
@@ -114,8 +113,8 @@ class Source:
 
 @dataclass(frozen=True)
 class RegistryHint:
-    """What a request says of the registry that it means, besides the repository's name: the path before `/v2`, the
-    parameter `ns` (OCI distribution specification, "Registry Proxying"), and the host name of ours that was asked.
+    """The parts of a request, apart from the repository name, that select a registry: the path before `/v2`, the
+    parameter `ns` (OCI distribution specification, "Registry Proxying"), and the host name of the mirror.
     """
 
     prefix: str | None = None

@@ -1,4 +1,4 @@
-"""Which answers to a tag are the same: those that were asked for with the same media types."""
+"""Variants of a tag: requests that accept the same media types get the same manifest."""
 
 from collections.abc import Iterable
 
@@ -12,15 +12,15 @@ _KNOWN = frozenset((*MANIFEST_MEDIA_TYPES, *_SCHEMA_1_TYPES, "*/*", "application
 
 
 def accepts(accept: Iterable[str], media_type: str) -> bool:
-    """Whether an answer of this type is one that was asked for; without any Accept line, each is."""
+    """Whether the Accept lines allow this media type. Without Accept lines, every type is allowed."""
     words = _words(accept)
     return not words or "*/*" in words or media_type.partition(";")[0].strip().lower() in words
 
 
 def variant_of(accept: Iterable[str]) -> str | None:
-    """A name for all Accept lines that mean the same; None where nothing in them is known to us, and so nothing can
-    be said about what answers them. Unknown types beside known ones, parameters and order make no difference: no
-    client lists its types by weight, and a name for each invention would let anybody fill the index.
+    """A name for all Accept lines with the same known media types; None if they contain only unknown types, whose
+    answer cannot be predicted. Ignores unknown types beside known ones, parameters and order: clients do not use
+    weights, and a variant for each unknown type would let a client fill the index.
     """
     words = _words(accept)
     known = words & _KNOWN
