@@ -44,14 +44,14 @@ class UpstreamTable:
         return self._group(hint).source_of(name, hint)
 
     def hint_for(self, name: RepositoryName) -> RegistryHint:
-        """The hint that selects the registry of a name that an operator typed: the mirror's host name for that registry,
+        """The hint that selects the registry of a name from the operator: the mirror's host name of that registry,
         if it has one of its own.
         """
         hosts = () if self._shared.begins(name) else self._groups.items()
         return next((RegistryHint(host=host) for host, group in hosts if group.begins(name)), NO_HINT)
 
     def name_of(self, source: Source) -> str:
-        """The name of the source for clients, to be used with `hint_for`. Starts with a registry if there are several."""
+        """The name of the source for clients, to use with `hint_for`. Starts with a registry if there are several."""
         if len(self.upstreams) == 1:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
