@@ -5,8 +5,7 @@ from application.access.authorize import Authorize
 from application.access.challenges import Challenges
 from application.access.relayed_logins import RelayedLogins
 from application.ports.upstream import SessionCredentials, UpstreamRegistry
-from application.upstreams.outages import OUTAGE
-from domain.errors import UpstreamChallenged
+from domain.errors import UpstreamChallenged, UpstreamUnavailable
 from domain.upstreams import Upstream
 
 
@@ -35,7 +34,7 @@ class AnswerPing:
     async def _ask(self, access: Access) -> None:
         try:
             answer = await self._registry.ping(access.request.upstream, access.credentials)
-        except OUTAGE:
+        except UpstreamUnavailable:
             if access.credentials == SessionCredentials():
                 return  # nobody's right, by a token of ours: there is nothing that the upstream could refuse
             raise

@@ -8,11 +8,10 @@ from application.access.relayed_tokens import RelayedTokens
 from application.access.upstream_auth import UpstreamAuthCache
 from application.ports.telemetry import current_record
 from application.ports.upstream import TokenRequest
-from application.upstreams.outages import OUTAGE
 from domain.access import ANONYMOUS_ACCOUNT, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
-from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent
+from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent, UpstreamUnavailable
 from domain.token_issuer import TokenIssuer
 from domain.tokens import IssuedToken
 from domain.trust import TokenEndpoint, TrustRow
@@ -105,7 +104,7 @@ class GrantToken:
         request = replace(request, refresh_token=query.refresh_token, offline=query.offline, client_id=query.client_id)
         try:
             return await self._relayed.fetch(request, query.address, has_stand_in=bool(public))
-        except OUTAGE:
+        except UpstreamUnavailable:
             if not public:
                 raise
             # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
@@ -126,7 +125,7 @@ class GrantToken:
         except CredentialsRejected as refused:
             if query.credentials or not is_shared:
                 raise CredentialsRejected(REFUSED_UPSTREAM, detail=refused.detail) from refused
-        except (Denied, *OUTAGE) as fault:
+        except (Denied, UpstreamUnavailable) as fault:
             if not stand_in or (isinstance(fault, Denied) and not is_shared):
                 raise
         else:

@@ -13,7 +13,7 @@ from application.ports.upstream import (
     UpstreamRegistry,
     UpstreamRequest,
 )
-from application.upstreams.outages import OUTAGE, Outages
+from application.upstreams.outages import Outages
 from domain.content import (
     BLOB_MEDIA_TYPE,
     MANIFEST_LIMIT,
@@ -30,6 +30,7 @@ from domain.errors import (
     UpstreamBroken,
     UpstreamChallenged,
     UpstreamRejected,
+    UpstreamUnavailable,
 )
 from domain.names import Reference
 from domain.ports import Clock
@@ -106,7 +107,7 @@ class ReadPermissions:
                 has_stand_in=stand_in is not None,
                 manifests=item.kind is ContentKind.MANIFEST,
             )
-        except OUTAGE as fault:
+        except UpstreamUnavailable as fault:
             if stand_in is None:
                 raise
             return self.stale(stand_in, fault)

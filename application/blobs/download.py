@@ -1,4 +1,4 @@
-"""Fill: one blob on its way into the cache, and everybody who reads along."""
+"""Download: the state of one blob on its way into the cache, and its readers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,46 +13,55 @@ _SMALL = 64 * 1024
 
 
 class PartialBlobLost(Exception):
-    """What readers have the beginning of does not go on, here or in another process. Each goes on alone."""
+    """The bytes that the readers have already received will not be continued, in this process or in another one. Each
+    reader fetches the rest itself.
+    """
 
 
 class Download:
-    """How far it has come, as its readers see it. What makes it grow is DownloadTask.
+    """How far a download has come. DownloadTask changes it, PullBlob reads it, and no other class holds this state.
 
-    The last byte is withheld until the digest is known to be right, so that no reader gets a complete wrong body. A
-    range that ends before it is given as it arrives, as any registry would give it.
+    The last byte is withheld until the digest has been verified, so that no reader receives a complete wrong body. A
+    range that ends before the last byte is delivered as it arrives, as any registry would.
     """
 
-    def __init__(self, digest: Digest, access: PullAccess, *, is_anew: bool = False) -> None:
+    def __init__(self, digest: Digest, access: PullAccess, *, is_restart: bool = False) -> None:
         self.digest = digest
         self.upstream = access.source.upstream
-        """Where all its bytes come from."""
-        self.is_anew = is_anew
-        """The one before it ended because the upstream had begun to send something else."""
-        self.asks = [access]
-        """With whose rights the upstream may be asked; it decides on each."""
-        self.opened: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
-        """What the upstream said to the first ask; None where it was not asked, since others fill or have filled."""
-        self.total: int | None = None
+        """The upstream that sends all bytes."""
+        self.is_restart = is_restart
+        """The download before this one ended because the upstream had begun to send other bytes."""
+        self.accesses = [access]
+        """The callers whose access may be used, in this order; the upstream decides on each."""
         self.size = 0
+        """Bytes in the partial blob."""
+        self.total: int | None = None
+        """The length of the blob in bytes; None while it is unknown."""
         self.readers = 0
         self.left_unread: Callable[[Download], None] = lambda _: None
-        """Called when the last reader leaves before it is over."""
+        """Called when the last reader leaves before the download is over."""
+        self.failure: Exception | None = None
+        self._begun: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         self._files: list[OpenFile] = []
         self._is_whole = False
-        self.failure: Exception | None = None
         self._changed = asyncio.Event()
 
     # --- for readers ---
 
+    async def begun(self) -> ResponseMetadata | None:
+        """What the upstream said to the first request, when it has answered; None where the upstream was not asked,
+        because another process downloads the blob or has completed it. Raises what ended the download before that.
+        """
+        return await asyncio.shield(self._begun)
+
     def offer(self, access: PullAccess) -> None:
-        """Another proven right at the same upstream; the fill goes on with it should the first one end."""
-        if all(access.identity != known.identity for known in self.asks):
-            self.asks.append(access)
+        """Another caller with permission at the same upstream; its access is used when those before it have ended."""
+        if all(access.identity != known.identity for known in self.accesses):
+            self.accesses.append(access)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While somebody reads, it goes on and its file stays open."""
+        """While there is a reader, the download goes on and its file stays open."""
         self.readers += 1
         try:
             yield
@@ -63,12 +72,11 @@ class Download:
                 self.left_unread(self)
 
     async def parts(self, start: int, stop: int | None) -> AsyncIterator[ContentPart]:
-        """The bytes of this span, as they become readable; `stop` None means to the end.
-
-        Raises what ended the fill early.
+        """The bytes of this span as they become readable; `stop` None means to the end. Raises what ended the download
+        early.
         """
         if self.total is not None and self.total <= _SMALL:
-            # Not worth being early: of a wrong small one, the empty one too, there can still be an error instead.
+            # A small blob is delivered after its digest was verified: of a wrong one the client receives an error.
             await self._beyond(max(0, self.total - 1))
         position = start
         while stop is None or position < stop:
@@ -90,46 +98,64 @@ class Download:
         return max(0, self.size - 1) if self.total is None else min(self.size, self.total - 1)
 
     async def _beyond(self, position: int) -> int:
-        """How far it can be read, once that is farther than this, or all."""
+        """How far the blob can be read, when that is beyond `position` or the blob is whole."""
         while self.readable <= position and not self._is_whole:
             if self.failure:
                 raise self.failure
-            # Each reader waits for the next change; whoever changes something sets the event and puts a new one.
+            # Each reader waits for the next change. A change sets the event and replaces it.
             await self._changed.wait()
         return self.readable
 
-    # --- for whoever fills ---
+    # --- for the task that downloads ---
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun.done()
 
     @property
     def is_over(self) -> bool:
         return self._is_whole or self.failure is not None
 
-    def opens(self, file: OpenFile) -> None:
+    def begin(self, metadata: ResponseMetadata | None, total: int | None = None) -> None:
+        """The first response has arrived, or another process downloads the blob. Later calls change only an unknown
+        `total`.
+        """
+        if not self._begun.done():
+            self._begun.set_result(metadata)
+        self.expect(total)
+
+    def expect(self, total: int | None) -> None:
+        """The length of the blob in bytes, where it was unknown."""
+        if self.total is None:
+            self.total = total
+
+    def read_from(self, file: OpenFile) -> None:
+        """The readers read from this file from now on."""
         self._files.append(file)
 
-    def grows(self, size: int) -> None:
-        """So many bytes are in the file now."""
+    def grow(self, size: int) -> None:
+        """The partial blob has this many bytes now."""
         self.size = size
         self._wake()
 
-    def is_whole(self) -> None:
-        """All is there and right."""
+    def complete(self) -> None:
+        """The blob is whole and its digest is verified."""
         self._is_whole = True
         self.total = self.size
         self._settle(None)
 
-    def fails(self, failure: Exception) -> None:
-        """It ends early, for everybody who reads it."""
+    def fail(self, failure: Exception) -> None:
+        """The download ends early, for all its readers."""
         self.failure = failure
         self._settle(failure)
 
     def _settle(self, failure: Exception | None) -> None:
-        if not self.opened.done():
+        if not self._begun.done():
             if failure is None:
-                self.opened.set_result(None)
+                self._begun.set_result(None)
             else:
-                self.opened.set_exception(failure)
-                self.opened.exception()  # looked at: maybe nobody waits for it any more
+                self._begun.set_exception(failure)
+                self._begun.exception()  # retrieved, or asyncio warns when no reader waits
         self._wake()
         self._close_if_over()
 

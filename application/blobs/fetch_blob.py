@@ -22,7 +22,6 @@ from application.ports.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from application.upstreams.outages import OUTAGE
 from domain.content import ByteRange
 from domain.digest import Bytes
 from domain.documents import one_line
@@ -33,6 +32,7 @@ from domain.errors import (
     RegistryError,
     UpstreamBroken,
     UpstreamChallenged,
+    UpstreamUnavailable,
 )
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed, DownloadStarted
 from domain.ports import Clock
@@ -82,7 +82,7 @@ class BlobFetcher:
 
     async def run(self) -> None:
         """Returns when the blob is whole. Raises what ended it early."""
-        self._download.grows(self._partial_blob.size)
+        self._download.grow(self._partial_blob.size)
         self._parts.events.emit(DownloadStarted())
         try:
             await self._until_whole()
@@ -107,10 +107,10 @@ class BlobFetcher:
                 await self._receive()
             except _LOST_RIGHT as refused:
                 await self._next_right(refused)
-            except OUTAGE as fault:
+            except UpstreamUnavailable as fault:
                 if self._partial_blob.size > before:
                     retries.progressed()
-                if not self._download.opened.done():
+                if not self._download.has_begun:
                     raise
                 await retries.wait(fault)
                 self._tell_resumed(fault)
@@ -119,21 +119,21 @@ class BlobFetcher:
 
     async def _next_right(self, refused: RegistryError) -> None:
         """A token may end while a large blob comes; whoever reads along may have a better one."""
-        access = self._download.asks[self._right]
+        access = self._download.accesses[self._right]
         await self._parts.rights.refused(access, self._item(access), refused)
-        if not self._download.opened.done() or self._right + 1 >= len(self._download.asks):
+        if not self._download.has_begun or self._right + 1 >= len(self._download.accesses):
             raise refused
         self._right += 1
         self._tell_resumed(refused)
 
     def _tell_resumed(self, reason: RegistryError) -> None:
-        upstream = self._download.asks[self._right].source.upstream.url
+        upstream = self._download.accesses[self._right].source.upstream.url
         self._parts.events.emit(DownloadResumed(upstream, str(self._download.digest), one_line(reason.message)))
 
     async def _receive(self) -> None:
         """One answer of the upstream, and the verdict when it has come to its end."""
         download, partial_blob, offset = self._download, self._partial_blob, self._partial_blob.size
-        access = download.asks[self._right]
+        access = download.accesses[self._right]
         asked = ByteRange(offset, None) if offset else None
         fetch = UpstreamRequest(Resource.blob(access.source, download.digest), access.credentials, byte_range=asked)
         try:
@@ -153,7 +153,7 @@ class BlobFetcher:
             self._parts.events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))
             raise _WrongBlob
         self._parts.provenance.sent(download.upstream, download.digest, is_public=self._is_public)
-        download.is_whole()
+        download.complete()
         # Not waited for, since readers are, and not to be lost where the service stops now.
         self._parts.background.start(self._parts.eviction.added(download.digest, size))
 
@@ -167,10 +167,7 @@ class BlobFetcher:
             raise ContentChanged
         self._parts.rights.record(access, self._item(access), metadata)
         self._is_public = self._is_public and self._parts.provenance.is_public(access)
-        if not download.opened.done():
-            download.total = total
-            download.opened.set_result(metadata)
-        download.total = total if download.total is None else download.total
+        download.begin(metadata, total)
         if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
             raise StorageFull("the blob is larger than the part of the cache for running downloads")
         return 0 if span is None else offset
@@ -215,7 +212,7 @@ class BlobFetcher:
         if size == download.size:
             return
         self._parts.eviction.promise(download.upstream, download.digest, self._room_until - size)
-        download.grows(size)
+        download.grow(size)
 
     def _item(self, access: PullAccess) -> Item:
         return Item(access.source, ContentKind.BLOB, self._download.digest)
@@ -239,12 +236,12 @@ class DownloadTask:
         try:
             await self._run()
         except ContentChanged:
-            self._download.fails(UpstreamBroken("the upstream sent a different beginning of the blob than before"))
+            self._download.fail(UpstreamBroken("the upstream sent a different beginning of the blob than before"))
             return True
         except Exception as error:  # noqa: BLE001 - the readers of the download receive every failure
-            self._download.fails(error)
+            self._download.fail(error)
         except BaseException:
-            self._download.fails(UpstreamBroken("the mirror stopped fetching this blob"))
+            self._download.fail(UpstreamBroken("the mirror stopped fetching this blob"))
             raise
         return False
 
@@ -266,16 +263,15 @@ class DownloadTask:
                 # To go on in another file would join an old beginning to a new rest.
                 raise PartialBlobLost
             if not isinstance(lease, FollowedPartialBlob):
-                download.opens(lease.partial_blob.file)
+                download.read_from(lease.partial_blob.file)
                 await BlobFetcher(download, lease, self._parts).run()
                 return
             if followed and followed.file.identity == lease.file.identity:
                 lease.file.close()  # still the same one, whose filler is only silent
             else:
-                download.opens(lease.file)
+                download.read_from(lease.file)
                 followed = lease
-            if not download.opened.done():
-                download.opened.set_result(None)
+            download.begin(None)
             await self._follow(followed)
 
     async def _has_become_whole(
@@ -289,8 +285,8 @@ class DownloadTask:
             return False
         if lease is not None:
             await self._give_back(lease)
-        self._download.grows(state.size)
-        self._download.is_whole()
+        self._download.grow(state.size)
+        self._download.complete()
         return True
 
     async def _adopt(self) -> None:
@@ -301,9 +297,9 @@ class DownloadTask:
         if self._download.size and stored.file.identity != self._download.file.identity:
             stored.file.close()
             raise PartialBlobLost  # as above
-        self._download.opens(stored.file)
-        self._download.grows(stored.size)
-        self._download.is_whole()
+        self._download.read_from(stored.file)
+        self._download.grow(stored.size)
+        self._download.complete()
 
     async def _give_back(self, lease: DownloadLease | FollowedPartialBlob) -> None:
         if isinstance(lease, FollowedPartialBlob):
@@ -318,10 +314,10 @@ class DownloadTask:
         while quiet < _SILENCE_SECONDS:
             state = partial_blob.look()
             if state.size != download.size:
-                download.grows(state.size)
+                download.grow(state.size)
                 quiet = 0.0
             if state.is_verified:
-                download.is_whole()
+                download.complete()
                 return
             if state.is_discarded:
                 if not download.size:

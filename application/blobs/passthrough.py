@@ -18,11 +18,10 @@ from application.ports.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from application.upstreams.outages import OUTAGE
 from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
-from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken
+from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamUnavailable
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed
 from domain.ports import Clock
 from domain.records import ContentKind, Item
@@ -200,7 +199,7 @@ class Passthrough:
                 raise UpstreamBroken("the upstream stopped sending the blob before its end")
             except _OtherRange:
                 raise UpstreamBroken("the upstream sent a different byte range than the mirror requested") from None
-            except OUTAGE as fault:
+            except UpstreamUnavailable as fault:
                 await opened.aclose()
                 answer = None
                 await retries.wait(fault)

@@ -1,6 +1,5 @@
-"""PullBlob: one blob, whole or a part of it: from the cache, along with what fills it, or past it."""
+"""PullBlob: one blob, whole or in part: from the cache, from a running download, or straight from the upstream."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,17 +19,16 @@ from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.content import ByteRange, Span
 from domain.digest import Digest
-from domain.errors import RegistryError, UpstreamAuthUnknown, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
+from domain.errors import RegistryError, UpstreamOutage
 from domain.events import ContentDamaged, ContentRequested, DownloadJoined
 from domain.records import ContentKind, Item
 
 _REMEMBERED = 4096
 _WHOLE = ByteRange(0, None)
-_NOBODYS_FAULT = (UpstreamUnreachable, UpstreamTimedOut, UpstreamBroken, UpstreamAuthUnknown)
 
 
 class PullBlob:
-    """Nobody gets a byte of cached content, nor of what is on its way into the cache, without a right of his own."""
+    """Every caller needs a read permission of its own, also for a download that another caller started."""
 
     def __init__(
         self,
@@ -160,7 +158,7 @@ class PullBlob:
         spans = query.spans(download.total)
         if all(span.stop <= download.readable for span in spans):
             return True
-        # A client that goes on where it was cut off reads along; for a part that is far ahead nobody waits.
+        # A client that resumes waits for the download; a client that wants a part far ahead does not.
         return asked is not None and asked.last is None and spans[0].start <= download.readable
 
     async def _along(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
@@ -174,8 +172,7 @@ class PullBlob:
             if admission
             else described(query.digest, metadata or ResponseMetadata())
         )
-        if download.total is None:
-            download.total = base.size
+        download.expect(base.size)
         size = download.total
         spans = query.spans(size) if size is not None else ()
         return replace(base, size=size, pieces=self._pieces(download, access, spans)).in_part(spans)
@@ -183,8 +180,8 @@ class PullBlob:
     async def _joined(
         self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery
     ) -> tuple[Download, ResponseMetadata | None, ReadPermission | None]:
-        """A fill that has been opened, what the upstream answered to it, and the caller's right if that was not the
-        answer to this very request. Raises StorageRefused, or the refusal of the caller's own question.
+        """A download that has begun; the upstream's response, if it answered this very request; else the caller's read
+        permission. Raises StorageRefused, or the upstream's refusal of this caller.
         """
         while True:
             is_own = self._downloads.running(access.source.upstream, query.digest) is None
@@ -193,16 +190,16 @@ class PullBlob:
             if not is_own:
                 self._events.emit(DownloadJoined())
             try:
-                metadata = await asyncio.shield(download.opened)
+                metadata = await download.begun()
             except RegistryError as error:
-                # Somebody else's refusal is none of ours: then we ask ourselves. But who waited for an upstream that
-                # fails shares that: in turn, each would wait as long again.
-                if is_own or isinstance(error, _NOBODYS_FAULT):
+                # A refusal of another caller says nothing about this one, which asks the upstream itself. An outage is
+                # shared: otherwise each waiting caller would wait as long again, one after the other.
+                if is_own or isinstance(error, UpstreamOutage):
                     raise
                 await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
                 continue
-            # Only the request that began it has been answered by the upstream; all others are still to be let in, the
-            # same caller's too, whose right may have ended since.
+            # The upstream has answered only the request that began the download. All other requests need a permission,
+            # also those of the same caller, whose permission may have ended since.
             admission = (
                 None
                 if is_own and metadata
@@ -221,7 +218,7 @@ class PullBlob:
                     yield part
                     position = part.stop
             except (StorageRefused, PartialBlobLost):
-                # The disk is full in the middle, or another process gave up: each reader goes on alone, uncached.
+                # The disk is full, or the downloading process gave up: each reader fetches the rest itself, uncached.
                 rest = Span(position, 2**63 if stop is None else stop)
                 async for piece in self._stream.rest(access, download.digest, download.file, rest, download.total):
                     yield piece

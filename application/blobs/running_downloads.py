@@ -141,5 +141,5 @@ class RunningDownloads:
             )
             self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
         # Once: an upstream whose answers never go together would be asked for ever.
-        if begin_anew and not download.is_anew and not self.running(*key):
-            self._start(Download(download.digest, download.asks[0], is_anew=True))
+        if begin_anew and not download.is_restart and not self.running(*key):
+            self._start(Download(download.digest, download.accesses[0], is_restart=True))

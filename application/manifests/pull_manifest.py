@@ -10,8 +10,8 @@ from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.manifests.resolve_tag import ResolveTag
 from application.ports.telemetry import EventSink
-from application.upstreams.outages import OUTAGE
 from domain.digest import Digest
+from domain.errors import UpstreamUnavailable
 from domain.events import ContentRequested
 from domain.names import Tag
 from domain.records import ContentKind, Item
@@ -66,7 +66,7 @@ class PullManifest:
         proves_first = await self._rights.is_asked_first(access)
         try:
             return await self._fetch.unknown(access, query, has_stand_in=content is not None, proves_first=proves_first)
-        except OUTAGE as fault:
+        except UpstreamUnavailable as fault:
             if stand_in is None or content is None:
                 raise
             return _linked(self._rights.stale(stand_in, fault), content)

@@ -8,8 +8,15 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
-from application.upstreams.outages import OUTAGE, Outages
-from domain.errors import ContentUnknown, Denied, RegistryError, UpstreamChallenged, UpstreamThrottled
+from application.upstreams.outages import Outages
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    RegistryError,
+    UpstreamChallenged,
+    UpstreamThrottled,
+    UpstreamUnavailable,
+)
 from domain.names import Tag
 from domain.records import CachedTag, TagKey, class_of, classes_for
 from domain.variants import variant_of
@@ -72,7 +79,7 @@ class ResolveTag:
             if stand_in is None:
                 raise changed.fault from None
             return self._stale(*stand_in, changed.fault)
-        except OUTAGE as fault:
+        except UpstreamUnavailable as fault:
             if stand_in is None:
                 raise
             if isinstance(fault, UpstreamThrottled):

@@ -13,9 +13,7 @@ from domain.allowance import RateLimit
 from domain.documents import one_line
 from domain.errors import (
     RegistryError,
-    UpstreamAuthUnknown,
     UpstreamBackOff,
-    UpstreamBroken,
     UpstreamThrottled,
     UpstreamTimedOut,
     UpstreamUnreachable,
@@ -28,10 +26,6 @@ from domain.upstreams import Upstream
 
 T = TypeVar("T")
 
-OUTAGE = (UpstreamUnreachable, UpstreamTimedOut, UpstreamThrottled, UpstreamBroken, UpstreamAuthUnknown)
-"""What says nothing about rights or content, only that the upstream cannot be asked now. A 401, 403 or 404 is its
-word, and passed on.
-"""
 # A client has little patience (docker: 15 s for all of it); with an older answer at hand it need not have it.
 _PATIENCE_SECONDS = 4.0
 _PAUSE_SECONDS = 5.0

@@ -31,7 +31,7 @@ def test_another_right_takes_over_when_the_first_ends() -> None:
         first = crowd.read()
         await crowd.under_way()
         second = crowd.read(BOBS)
-        await soon(lambda: len(crowd.download.asks) == 2)
+        await soon(lambda: len(crowd.download.accesses) == 2)
         crowd.upstream.refuse = refuse
         gate.set()
         return await asyncio.gather(first, second)
