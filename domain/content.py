@@ -1,4 +1,4 @@
-"""What registries hold, seen from outside: byte ranges and manifests."""
+"""Content of registries: media types, byte ranges and manifests."""
 
 import base64
 import re
@@ -26,9 +26,9 @@ MANIFEST_MEDIA_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.artifact.manifest.v1+json",
 )
-"""What we accept where a client did not say: an old registry answers silence with the withdrawn schema 1."""
+"""The Accept types for clients that send none: without them, old registries send the withdrawn schema 1."""
 MANIFEST_LIMIT = 4 * 1024 * 1024
-"""Bytes; what the OCI distribution specification (section "Pushing Manifests") has every registry take."""
+"""Bytes; the size that every registry must accept (OCI distribution specification, "Pushing Manifests")."""
 
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
@@ -36,23 +36,23 @@ _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _KNOWN = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST, BLOB_MEDIA_TYPE})
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
-"""Types that say nothing of a manifest: servers give them to any file. Schema 1 often arrives as one of them."""
+"""Types that servers use for any file, so they do not identify a manifest. Schema 1 often has one of them."""
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 _DIGITS_LIMIT = 19
 _SIGNATURES_LIMIT = 64 * 1024
-"""Bytes; the signatures of schema 1 have some hundred each."""
+"""Bytes; each signature of schema 1 has a few hundred bytes."""
 _SPACE = b" \t\r\n"
 """RFC 8259 section 2."""
 CLOSE_BYTES = 64 * 1024
-"""To receive so many bytes between two ranges that nobody wants costs less than another request."""
+"""Two ranges with at most this many bytes between them are requested together: this costs less than two requests."""
 RANGES_LIMIT = 256
-"""Ranges in one request. Clients of lazily loaded images ask for one range per missing chunk; on a refusal they ask for
-fewer (stargz-snapshotter) or for the whole blob (containers/image)."""
+"""Maximum ranges in one request. Clients that load images lazily request one range per missing chunk. If the request
+fails, they request fewer ranges (stargz-snapshotter) or the whole blob (containers/image)."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Bytes `start` up to but not including `stop`."""
+    """The bytes from `start` up to, but not including, `stop`."""
 
     start: int
     stop: int
@@ -70,7 +70,7 @@ class ByteRange:
     last: int | None
 
     def of(self, size: int) -> Span:
-        """The bytes that it means in content of `size` bytes. Raises RangeUnsatisfiable where there are none."""
+        """The bytes of the range in content of `size` bytes. Raises RangeUnsatisfiable if there are none."""
         if self.first is None:
             start, stop = max(0, size - (self.last or 0)), size
         else:
@@ -80,7 +80,7 @@ class ByteRange:
         return Span(start, stop)
 
     def is_answered_by(self, span: Span, size: int | None) -> bool:
-        """Whether a partial answer of these bytes is the one asked; `size` None where it was not told."""
+        """Whether a partial response with these bytes answers the range. `size`: None if not stated."""
         if size is not None:
             return self.of(size) == span
         return span.length > 0 and self.first == span.start and (self.last is None or span.stop <= self.last + 1)
@@ -91,17 +91,17 @@ class ByteRange:
 
 
 def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
-    """The ranges of a Range header (RFC 9110 section 14.2), in the order of the header; none where there is no header
-    or its unit is not bytes: then the whole content is sent.
+    """The ranges of a Range header (RFC 9110 section 14.2), in the order of the header. Empty if there is no header or
+    its unit is not bytes: then the response has the whole content.
 
-    A range that ends before it begins is left out where others are asked with it (section 14.1.1: it is invalid).
-    Raises RangeMalformed, also for more than RANGES_LIMIT ranges; RangeUnsatisfiable where no range is left, which the
-    OCI conformance suite wants to be 416.
+    Omits ranges that end before they begin (section 14.1.1: they are invalid). Raises RangeMalformed for malformed
+    headers and more than RANGES_LIMIT ranges, and RangeUnsatisfiable if all ranges are omitted, because the OCI
+    conformance suite requires 416.
     """
     unit, equals, specs = (header or "").partition("=")
     if not equals or unit.strip().lower() != "bytes":
         return ()
-    # A list may have empty elements (section 5.6.1.2), but not only those.
+    # A list may contain empty elements (section 5.6.1.2), but not only empty ones.
     texts = [text for text in (part.strip() for part in specs.split(",")) if text] or [""]
     if len(texts) > RANGES_LIMIT:
         raise RangeMalformed(f"a request may have at most {RANGES_LIMIT} byte ranges", detail={"ranges": len(texts)})
@@ -124,7 +124,7 @@ def _parse_range(text: str) -> ByteRange | None:
 
 
 def leading_range(ranges: Sequence[ByteRange]) -> ByteRange:
-    """The range that holds the first of these and all after it that follow closely, each behind the one before."""
+    """The first range, extended over the ranges that follow it in order with at most CLOSE_BYTES between them."""
     leading, *others = ranges
     for one in others:
         if leading.first is None or leading.last is None or one.first is None:
@@ -136,8 +136,8 @@ def leading_range(ranges: Sequence[ByteRange]) -> ByteRange:
 
 
 def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
-    """The bytes that several ranges mean in content of `size` bytes, in the order of the ranges; those outside it are
-    left out (RFC 9110 section 15.3.7.2). Raises RangeUnsatisfiable where all are outside.
+    """The bytes of the ranges in content of `size` bytes, in order, without ranges outside it (RFC 9110 section
+    15.3.7.2). Raises RangeUnsatisfiable if all ranges are outside.
     """
     spans: list[Span] = []
     for one in ranges:
@@ -151,23 +151,23 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
 
 
 def is_web_page(media_type: str | None) -> bool:
-    """Whether a Content-Type says HTML: the page of a login portal or of a proxy, never a registry's content."""
+    """Whether the media type is HTML. A login portal or a proxy sends HTML, a registry sends no HTML manifests."""
     return bare_media_type(media_type) in _WEB_PAGES
 
 
 def tells_of_manifest(media_type: str | None, digest: Digest | None) -> bool:
-    """Whether the head of an answer is enough to believe that a manifest belongs to it. A media type of a manifest is;
-    one that any file may have is only with a Docker-Content-Digest, which no portal sends.
+    """Whether the header of a response identifies a manifest: it has a specific media type, or an unspecific one with a
+    Docker-Content-Digest, which a portal does not send.
     """
     return not is_web_page(media_type) and (digest is not None or bare_media_type(media_type) not in _UNSPECIFIC)
 
 
 def signed_part(media_type: str | None, content: bytes) -> bytes:
-    """The bytes that a manifest's digest is over: all of them, but for the withdrawn schema 1.
+    """The bytes that the digest of a manifest covers: the whole content, except for the withdrawn schema 1.
 
-    There, they are what was signed, without the signatures, which a registry makes anew for each answer
-    (distribution, docs/content/spec/deprecated-schema-v1.md): the first `formatLength` bytes and `formatTail`, between
-    which the signatures stand. Schema 1 that has an unspecific media type is known by its schemaVersion.
+    The digest of schema 1 covers the signed part without the signatures, which a registry may make for each response
+    (distribution, docs/content/spec/deprecated-schema-v1.md): the first `formatLength` bytes and `formatTail`, with the
+    signatures between them. Schema 1 with an unspecific media type is identified by its schemaVersion.
     """
     bare = bare_media_type(media_type)
     if bare != _SIGNED_MANIFEST and bare not in _UNSPECIFIC:
@@ -183,14 +183,14 @@ def signed_part(media_type: str | None, content: bytes) -> bytes:
     except (LookupError, TypeError, ValueError):
         return content
     signed = content[:length] + tail
-    # What stands outside the signed part is delivered too: nothing but the signatures may.
+    # The client also gets the bytes outside the signed part, so they may contain only the signatures.
     rest = content[length:].lstrip(_SPACE)
     is_rest_unsigned = tail.strip(_SPACE) == b"}" and rest[:1] == b"," and _is_signatures(b"{" + rest[1:])
     return signed if is_rest_unsigned and members_of(signed, "signatures") == {} else content
 
 
 def _is_signatures(content: bytes) -> bool:
-    """Whether it is an object of nothing but signatures. The length bounds what is built."""
+    """Whether the content is an object that contains only signatures. The length is bounded before parsing."""
     try:
         return len(content) <= 2 * _SIGNATURES_LIMIT and list(all_members_of(content)) == ["signatures"]
     except ValueError:
@@ -202,25 +202,25 @@ def _decode(text: str) -> bytes:
 
 
 def bare_media_type(media_type: str | None) -> str:
-    """The type without its parameters, in lower case: types are compared without regard to case (RFC 9110 section
+    """The media type without parameters, in lower case, because media types are case-insensitive (RFC 9110 section
     8.3.1).
     """
     return (media_type or "").partition(";")[0].strip().lower()
 
 
 def without_parameters(media_type: str | None) -> str | None:
-    """The type as we send it: without parameters, and a type of manifests in the case that clients compare with. None
-    where there is none.
+    """The media type for responses of the mirror: without parameters, and with manifest types in lower case, because
+    clients compare them case-sensitively. None if there is no media type.
     """
     bare = bare_media_type(media_type)
     return bare if bare in _KNOWN else (media_type or "").partition(";")[0].strip() or None
 
 
 def check_manifest(media_type: str, content: bytes) -> None:
-    """Refuse what is no manifest, and a manifest that two clients could read in two ways (CVE-2021-41190).
+    """Reject content that is not a manifest, and ambiguous manifests (CVE-2021-41190).
 
-    A manifest is a JSON document (OCI distribution specification, "Definitions"). Raises UpstreamBroken where the body
-    is no JSON object, has nothing that manifests have, contradicts its media type, or is an index and an image at once.
+    A manifest is a JSON document (OCI distribution specification, "Definitions"). Raises UpstreamBroken if the content
+    is not a JSON object, has no member of a manifest, contradicts its media type, or is both an index and an image.
     """
     found = _read_manifest(content)
     if found is None:
@@ -235,8 +235,8 @@ def check_manifest(media_type: str, content: bytes) -> None:
 
 
 def check_index(content: bytes) -> bytes:
-    """An OCI image index (OCI image specification, image-index.md), as the referrers API answers with; null instead of
-    its list becomes an empty list. Raises ReferrersUnsupported for whatever else it is.
+    """The OCI image index (OCI image specification, image-index.md) of a referrers response. Replaces null by an empty
+    list of manifests. Raises ReferrersUnsupported if the content is not an index.
     """
     found = _read_manifest(content)
     stated = scalar_of((found or {}).get("mediaType", b'""'))
@@ -259,8 +259,8 @@ def _is_list(found: dict[str, bytes], name: str) -> bool:
 
 
 def _is_manifest(found: dict[str, bytes]) -> bool:
-    """By what each kind of manifest has: image and index, Docker's and OCI's, schema 1, OCI artifacts, and types that
-    are not known here. Other JSON (an error, a portal's answer) has none of it.
+    """Whether the document has a member of a manifest: of images and indexes of Docker and OCI, of schema 1, of OCI
+    artifacts or of unknown types. Other JSON, such as an error or the answer of a portal, does not.
     """
     version, stated = scalar_of(found.get("schemaVersion")), scalar_of(found.get("mediaType"))
     if (isinstance(version, int) and not isinstance(version, bool)) or (isinstance(stated, str) and stated):
@@ -269,10 +269,10 @@ def _is_manifest(found: dict[str, bytes]) -> bool:
 
 
 def stated_media_type(content: bytes) -> str:
-    """The media type of a manifest that came without a Content-Type, by the document itself.
+    """The media type of a manifest without Content-Type, from the document.
 
-    Docker's schema 2 always states its mediaType; OCI documents need not (OCI image specification, manifest.md and
-    image-index.md). Raises UpstreamBroken where the document leaves it open.
+    Docker's schema 2 always states its mediaType; OCI documents may omit it (OCI image specification, manifest.md and
+    image-index.md). Raises UpstreamBroken if the document does not determine the type.
     """
     found = _read_manifest(content) or {}
     stated = scalar_of(found.get("mediaType"))

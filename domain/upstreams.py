@@ -38,11 +38,11 @@ _FOR_CALLERS = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=U
 class Upstream:
     """A mirrored registry. Upstreams with the same `url` are equal: cached data stays valid when other settings change.
 
-    `url` has no trailing slash and may end in a path; `search_url` is its v1 search endpoint, None where it has none;
-    `library_prefix` says that a name of one segment means `library/<name>` there. `fallbacks` are the address and the
-    origin of each further place that has the same content. `aliases` are further names by which clients mean it,
-    `hosts` the names of ours under which there is nothing else. `credentials` are the mirror's own login there, None
-    where it has none; `realms` further hosts to which credentials may go. `title` is what the operator calls it.
+    `url`: no trailing slash, may end in a path. `search_url`: the v1 search endpoint, or None. `library_prefix`: a name
+    of one segment means `library/<name>`. `fallbacks`: URL and origin of each further endpoint with the same content.
+    `aliases`: further names that clients use for the registry. `hosts`: host names of the mirror for this upstream.
+    `credentials`: the mirror's own login at the upstream, or None. `realms`: further hosts to which the mirror may send
+    credentials. `title`: the operator's name for the upstream.
     """
 
     url: str
@@ -59,14 +59,14 @@ class Upstream:
 
     @classmethod
     def at(cls, url: str, origin: Origin, search_url: str | None = None) -> Self:
-        """An upstream by its address alone; Docker Hub's two peculiarities follow from its host."""
+        """An upstream with default settings. For the hosts of Docker Hub, sets `library_prefix` and `search_url`."""
         is_hub = origin.host in DOCKER_HUB.hosts
         return cls(url, origin, is_hub, search_url or (DOCKER_HUB.search if is_hub else None))
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the BLAKE2b hash of `url`: the upstream in a file name. All its addresses share it,
-        since they are one registry.
+        """16 hexadecimal digits of the BLAKE2b hash of `url`, for file names. All endpoints share it, because they are
+        one registry.
         """
         return hashlib.blake2b(self.url.encode(), digest_size=8).hexdigest()
 
@@ -78,8 +78,8 @@ class Upstream:
 
     @property
     def names(self) -> frozenset[str]:
-        """What clients call it: its host, with the port where that is not the scheme's, and what the operator named.
-        Docker Hub has several.
+        """The names that clients use: the host, with the port if it is not the default, and the aliases. Docker
+        Hub has several names.
         """
         is_usual = self.origin.port == USUAL_PORTS.get(self.origin.scheme)
         own = {self.origin.authority, self.origin.host} if is_usual else {self.origin.authority}
