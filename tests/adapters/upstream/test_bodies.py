@@ -25,7 +25,7 @@ def test_gzip_is_undone(coding: str) -> None:
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "x" * 500])
 def test_other_codings_are_refused(coding: str) -> None:
-    with pytest.raises(UpstreamBroken, match="Content-Encoding") as refused:
+    with pytest.raises(UpstreamBroken, match="with the coding") as refused:
         decode_body(CONTENT, coding, 1000)
     assert len(refused.value.message) < 120
 

@@ -145,7 +145,7 @@ async def test_sha512_digest_is_a_claim() -> None:
 @in_loop
 async def test_blob_with_a_coding_is_refused(coding: str) -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", coding), body=gzip.compress(CONTENT))) as link:
-        with pytest.raises(UpstreamBroken, match="Content-Encoding"):
+        with pytest.raises(UpstreamBroken, match="with the coding"):
             await link.fetch("blob")
 
 
@@ -154,7 +154,7 @@ async def test_blob_with_a_coding_is_refused(coding: str) -> None:
 @in_loop
 async def test_coding_that_cannot_be_undone_is_refused(kind: str, coding: str) -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", coding), body=CONTENT)) as link:
-        with pytest.raises(UpstreamBroken, match="Content-Encoding"):
+        with pytest.raises(UpstreamBroken, match="with the coding"):
             await link.fetch(kind)
 
 
@@ -171,7 +171,7 @@ async def test_what_is_read_whole_loses_its_gzip(kind: str, coding: str) -> None
 async def test_part_of_a_coded_manifest_is_refused() -> None:
     headers = (("Content-Encoding", "gzip"), ("Content-Range", "bytes 0-4/20"))
     async with line(lambda _: reply(206, *headers, body=PART)) as link:
-        with pytest.raises(UpstreamBroken, match="Content-Encoding"):
+        with pytest.raises(UpstreamBroken, match="with the coding"):
             await link.fetch("manifest", byte_range=ByteRange(0, 4))
 
 
