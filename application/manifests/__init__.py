@@ -1,1 +1,1 @@
-"""How a manifest is found by tag or digest, cached and delivered."""
+"""Pulls of manifests: by tag or digest, from the cache or from the upstream."""

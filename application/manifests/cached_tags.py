@@ -1,4 +1,4 @@
-"""CachedTags: what tags meant when the upstream was last asked, in memory and in the index."""
+"""CachedTags: the digests that the upstream last gave for tags, in memory and in the index."""
 
 from dataclasses import replace
 
@@ -16,11 +16,11 @@ from domain.variants import accepts
 _REMEMBERED = 16384
 _LONGEST_EXTENSION = 600.0
 _Marks = dict[tuple[str, CallerClass], CachedTag]
-"""Of one tag, by variant and class of callers."""
+"""The cached tags of one tag, by variant and caller class."""
 
 
 class CachedTags:
-    """A mark is believed for a while; after that it is only good for standing in."""
+    """A cached tag is fresh for a limited time. After that it is used only while the upstream is unavailable."""
 
     def __init__(self, index: KnowledgeIndex, policy: CachePolicy, clock: Clock) -> None:
         self._index = index
@@ -28,20 +28,20 @@ class CachedTags:
         self._clock = clock
         self._known: LruCache[tuple[Source, Tag], tuple[_Marks, float]] = LruCache(_REMEMBERED)
         self._learnt: LruCache[tuple[Source, Tag], _Marks] = LruCache(_REMEMBERED)
-        """What this process has learnt. While the index is being written, who reads it would miss that."""
+        """What this process has learnt. A read of the index may miss it until the index has been written."""
 
     async def find(self, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
-        """The newest mark that was given to one of these classes of callers, whichever worker made it."""
+        """The newest cached tag that was given to one of these caller classes, by any worker. None if there is none."""
         known = self._known.get((key.source, key.tag))
         cached_tag = _newest(known[0], key, classes) if known else None
         if cached_tag is None or not self.is_fresh(cached_tag):
-            self._known.pop((key.source, key.tag))  # another worker may have asked meanwhile
+            self._known.pop((key.source, key.tag))  # another worker may have asked the upstream since
         return _newest(await self._variants(key.source, key.tag), key, classes)
 
     async def stand_in(self, key: TagKey, accept: tuple[str, ...], classes: frozenset[CallerClass]) -> CachedTag | None:
-        """What may be told while the upstream cannot be asked, of what it gave to these classes of callers: the newest
-        mark of this variant, or of another variant whose type is accepted too. Whoever warmed the tag seldom accepts
-        the very types that the next client does.
+        """The cached tag to serve while the upstream is unavailable, from those that were given to these caller
+        classes: the newest of this variant, or else of another variant with an accepted media type. The client that
+        pulled the tag before often sends other Accept types than the next client. None if no cached tag may be served.
         """
         cached_tags = await self._variants(key.source, key.tag)
         others = sorted(cached_tags.values(), key=lambda cached_tag: -cached_tag.checked_at)
@@ -58,8 +58,8 @@ class CachedTags:
         return self._clock.now()
 
     async def recent(self, source: Source, tag: Tag, classes: frozenset[CallerClass], since: float) -> list[CachedTag]:
-        """What the tag means for these classes of callers and whatever media types, where that is fresh or was learnt
-        `since`.
+        """The cached tags of this tag, of all variants, that were given to these caller classes and are fresh or were
+        learnt at or after `since` (seconds since 1970).
         """
         cached_tags = (await self._variants(source, tag)).values()
         return [
@@ -75,7 +75,7 @@ class CachedTags:
         return self._policy.fresh_until(cached_tag)
 
     async def learn(self, key: TagKey, digest: Digest, media_type: str, given_to: CallerClass) -> CachedTag:
-        """The upstream said just now to this class of callers what the tag means."""
+        """Store the digest and the media type that the upstream has just given to this caller class for the tag."""
         cached_tag = CachedTag(key, digest, media_type, self._clock.now(), given_to)
         learnt = self._learnt.get((key.source, key.tag)) or {}
         self._learnt.put((key.source, key.tag), learnt | {(key.variant, given_to): cached_tag})
@@ -89,9 +89,9 @@ class CachedTags:
         await self._index.keep_tag(cached_tag)
 
     async def extend(self, cached_tag: CachedTag) -> None:
-        """The upstream did not say what the tag means, but that it wants to be asked less: the mark is believed for its
-        time once more, but ten minutes at most. A rule may let a tag be believed for a week; that is no reason not to
-        ask for two.
+        """Keep the cached tag fresh for one more period, at most ten minutes: the upstream did not say what the tag
+        refers to, but asked for fewer requests. The limit matters where a rule keeps a tag fresh for a week: without
+        it, the mirror would not ask the upstream for a second week.
         """
         now = self._clock.now()
         ttl = self._policy.fresh_until(cached_tag) - cached_tag.checked_at
@@ -99,24 +99,26 @@ class CachedTags:
         await self._keep(replace(cached_tag, checked_at=checked_at))
 
     async def forget(self, source: Source, tag: Tag) -> None:
-        """The upstream does not have the tag, for whatever media types."""
+        """Remove the tag, all variants: the upstream does not have it."""
         self._known.pop((source, tag))
         self._learnt.pop((source, tag))
         await self._index.forget_tags(source, tag)
 
     async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
-        """The upstream refused the tag to this class of callers."""
+        """Remove what was given to this caller class: the upstream refused the tag to it."""
         self._known.pop((source, tag))
         self._learnt.pop((source, tag))
         await self._index.forget_tags(source, tag, from_class)
 
     def forget_all(self) -> None:
-        """What is in memory; the index has what is true."""
+        """Clear the memory. The index is not changed."""
         self._known.clear()
         self._learnt.clear()
 
     async def _variants(self, source: Source, tag: Tag) -> _Marks:
-        """Remembered for a moment only: another worker may know better."""
+        """The cached tags of this tag. They stay in memory for seconds only, because another worker may have newer
+        ones.
+        """
         known = self._known.get((source, tag))
         now = self._clock.now()
         if known is None or now >= known[1] + BELIEVED_SECONDS:
@@ -136,7 +138,9 @@ class CachedTags:
 
 
 def _newest(cached_tags: _Marks, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
-    """The newest mark of this variant among those of these classes; of two of one moment, not the anonymous one."""
+    """The newest cached tag of this variant that was given to one of these classes. Of two with the same time, the one
+    that is not anonymous.
+    """
     known = [cached_tag for given_to in classes if (cached_tag := cached_tags.get((key.variant, given_to)))]
     return max(
         known, key=lambda cached_tag: (cached_tag.checked_at, cached_tag.given_to != ANONYMOUS_CLASS), default=None

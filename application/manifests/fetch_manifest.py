@@ -1,4 +1,4 @@
-"""FetchManifest: manifests as the upstream has them now; what comes is checked and kept."""
+"""FetchManifest: requests manifests from the upstream, verifies them and caches them."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,16 +28,16 @@ from domain.records import CachedTag, ContentKind, Item, TagKey, class_of, class
 from domain.upstreams import Source
 
 _ROUNDS = 3
-"""How often somebody waits for another's fetch that then fails."""
+"""How many times a request waits for the fetch of another request, if those fetches fail."""
 _ANY = (", ".join(MANIFEST_MEDIA_TYPES),)
 
 
 class FetchManifest:
-    """Every manifest that leaves has been hashed; a HEAD says what the upstream says.
+    """Every manifest that is delivered has been hashed. A HEAD response repeats what the upstream states.
 
-    What one caller asks several times at once is asked once. Not for several callers: an answer is a proof of the
-    right of the one whose right it was asked with. But those who come while another fetches ask by HEAD, which
-    registries with an allowance do not count.
+    Identical requests of one caller at the same time share one request to the upstream. Requests of different callers
+    do not: a response proves a permission only for the caller whose credentials were used. But a caller who comes while
+    another caller fetches the manifest asks with HEAD, which registries with a pull limit do not count.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class FetchManifest:
     async def unknown(
         self, access: PullAccess, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
     ) -> ManifestAnswer:
-        """What is not here at all, or not for this caller. Where the upstream wants to be asked less by this caller,
-        few get as far as it. `proves_first`: whether the right is asked for by HEAD before anything is fetched; None
-        where that follows from what is here.
+        """A manifest that is not cached, or that this caller is not known to be allowed to read. If the upstream has
+        asked for fewer requests of this caller, few requests reach it. `proves_first`: whether a HEAD proves the
+        permission before the manifest is fetched; None: decided by what is cached.
         """
         return await self._outages.attempt(
             access.source.upstream,
@@ -74,7 +74,7 @@ class FetchManifest:
         )
 
     async def head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
-        """What the upstream says of it; None where it leaves out what clients need to hear."""
+        """The response of the upstream to HEAD; None if it lacks a field that clients need."""
         return await self._joined.do(self._key(access, query, head=True), lambda: self._head(access, query))
 
     async def get(
@@ -86,14 +86,16 @@ class FetchManifest:
         *,
         proves_first: bool | None = None,
     ) -> ManifestAnswer:
-        """The manifest itself. `key`: what it is the answer to, to be learnt; `told`: what a HEAD said just now;
+        """The manifest. `key`: the tag to store the response under; `told`: the response to a HEAD just now;
         `proves_first`: see `unknown`.
         """
         start = partial(self._get_or_find, access, query, key, told, proves_first=proves_first)
         return await self._joined.do((*self._key(access, query, head=False), proves_first), start)
 
     def tag_means(self, source: Source, tag: Tag, digest: Digest) -> None:
-        """A HEAD said so: who asks for the digest next need not fetch what is being fetched by the tag."""
+        """A HEAD gave this digest for the tag. A request for the digest then waits for a running fetch of the tag,
+        instead of a fetch of its own.
+        """
         self._first_comers.also((source, str(tag)), (source, str(digest)))
 
     async def _head_or_get(
@@ -113,8 +115,9 @@ class FetchManifest:
         *,
         proves_first: bool | None,
     ) -> ManifestAnswer:
-        """One of all who ask at once fetches; each other proves its right by HEAD when that one has ended, whatever
-        media types it accepts. Where the first failed, one of those who may takes its place.
+        """Of all concurrent requests, one fetches the manifest. When it has ended, each other request proves its
+        permission with HEAD, whatever media types it accepts. If the fetch failed, one of the allowed requests fetches
+        instead.
         """
         before = self._outages.last(access.source.upstream, access.caller)
         for _ in range(_ROUNDS):
@@ -131,13 +134,15 @@ class FetchManifest:
             if found := await self._found(access, told, fetched):
                 return await self._learn(access, key, found)
             if told is None:
-                break  # only a GET says whether this caller may
+                break  # only a GET shows whether this caller may read it
         return await self._get_and_learn(access, query, key)
 
     async def _things(
         self, access: PullAccess, query: ManifestQuery, told: ManifestAnswer | None
     ) -> list[tuple[Source, str]]:
-        """What a fetch for this query fetches, as far as it is known: the reference, and the digests behind a tag."""
+        """The keys of what a fetch for this query may fetch, as far as they are known: the reference, and the digests
+        of a tag.
+        """
         names = [str(query.reference)]
         if told:
             names.append(str(told.digest))
@@ -154,7 +159,9 @@ class FetchManifest:
         *,
         proves_first: bool | None,
     ) -> ManifestAnswer | None:
-        """What has come since this query was asked: another's fetch may have ended before this one began."""
+        """A manifest that was cached after this request arrived: the fetch of another request may have ended just
+        before this one began.
+        """
         if told is None and proves_first is False:
             return await self._known(access, query)
         if told is None and not (proves_first or await self._may_be_here(access, query)):
@@ -164,7 +171,7 @@ class FetchManifest:
         return await self._learn(access, key, found) if found else None
 
     async def _known(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
-        """What may be given to this caller without another question."""
+        """A cached manifest that this caller may read without a request to the upstream."""
         digest = query.reference.digest
         known = await self._rights.known(access, Item(access.source, ContentKind.MANIFEST, digest)) if digest else None
         content = await self._manifest_cache.get(access.source.upstream, digest) if known and digest else None
@@ -185,18 +192,21 @@ class FetchManifest:
         )
 
     async def _tell(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
-        """What the upstream says to this caller of what another has fetched."""
+        """The HEAD response for this caller, about a manifest that another request has fetched."""
         try:
             return await self._head(access, query)
         except REFUSED_HEAD:
-            return None  # counts only when a GET is refused too
+            return None  # a refused HEAD counts only if a GET is refused too
 
     async def _found(
         self, access: PullAccess, told: ManifestAnswer | None, fetched: ManifestAnswer | None
     ) -> ManifestAnswer | None:
-        """The content that this caller was told of, out of the cache or, where nothing is kept, of what was fetched."""
+        """The content that `told` describes, from the cache or, if it was not cached, from the response that another
+        request fetched.
+        """
         if told is None:
-            # No HEAD says it, but another token of the same caller has just proved it.
+            # There is no HEAD response, but a request of the same caller with another token has just proved the
+            # permission.
             item = Item(access.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
             return (
                 replace(fetched, is_hit=True) if fetched and item and await self._rights.known(access, item) else None
@@ -217,7 +227,7 @@ class FetchManifest:
         return await self._cached_tags.recent(access.source, tag, classes_for(access.caller), query.asked_at)
 
     async def _learn(self, access: PullAccess, key: TagKey | None, answer: ManifestAnswer) -> ManifestAnswer:
-        """Before others may access: who comes later finds it."""
+        """Stores the cached tag before the next request may fetch, so that the next request finds it."""
         if key:
             await self._cached_tags.learn(key, answer.digest, answer.media_type, class_of(access.caller))
         return answer
@@ -228,7 +238,7 @@ class FetchManifest:
     async def _head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         metadata, _ = await self._ask(access, query, head=True)
         digest = query.reference.digest or metadata.digest
-        # A manifest is never empty: a length of 0 says that the upstream does not know how to answer a HEAD.
+        # A manifest is never empty. A length of 0 means that the upstream does not support HEAD for manifests.
         if digest is None or not metadata.size or metadata.media_type is None:
             return None
         if not tells_of_manifest(metadata.media_type, metadata.digest):
@@ -244,7 +254,8 @@ class FetchManifest:
         metadata = replace(metadata, media_type=media_type)
         self._events.emit(BytesFetched(len(content)))
         self._rights.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
-        # The withdrawn schema 1 has a digest over a part of its bytes only; what is kept is found by all of them.
+        # The digest of the withdrawn schema 1 covers only part of the bytes. The cache verifies a digest over all
+        # bytes, so it does not store such a manifest.
         if digest.matches(content):
             await self._manifest_cache.put(access, digest, content)
         return ManifestAnswer(media_type, digest, len(content), content, metadata.warnings)
@@ -267,7 +278,9 @@ class FetchManifest:
             raise
 
     def _checked(self, source: Source, asked: Digest | None, metadata: ResponseMetadata, content: bytes) -> Digest:
-        """The digest that the content really has; what was asked weighs more than what the header claims."""
+        """The verified digest of the content. The requested digest takes precedence over the Docker-Content-Digest
+        header.
+        """
         promised = asked or metadata.digest
         if promised is None:
             return Digest.of(signed_part(metadata.media_type, content))

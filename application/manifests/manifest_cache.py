@@ -1,4 +1,4 @@
-"""ManifestCache: manifests by digest, the hot ones in memory, the others in the content store."""
+"""ManifestCache: manifests by digest, in memory and in the content store."""
 
 from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
@@ -11,11 +11,11 @@ from domain.events import CacheWriteFailed, ContentDamaged
 from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
-"""Bytes in each worker; some ten thousand manifests of the usual size."""
+"""Bytes in each worker: about ten thousand manifests of the usual size."""
 
 
 class ManifestCache:
-    """Gives bytes only after they have been hashed, in this process, since they were read."""
+    """Returns bytes only if this process has hashed them since it read or received them."""
 
     def __init__(self, store: ContentStore, eviction: Eviction, provenance: Provenance, events: EventSink) -> None:
         self._store = store
@@ -25,22 +25,22 @@ class ManifestCache:
         self._hot: LruCache[Digest, bytes] = LruCache(_MEMORY)
 
     async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
-        """None where it is not there, is not any more what it should be, or is not served for this upstream."""
+        """The manifest; None if it is not cached, does not match its digest, or is not served for this upstream."""
         content = await self.look(digest) if await self._provenance.serves(upstream, digest) else None
         if content is not None:
             self._eviction.used(digest)
         return content
 
     async def look(self, digest: Digest) -> bytes | None:
-        """As `get`, but it does not count as being used."""
+        """Like `get`, for any upstream, but does not count as use."""
         content = self._hot.get(digest)
         if content is None and (content := await self._read(digest)) is not None:
             self._hot.put(digest, content, len(content))
         return content
 
     async def put(self, access: PullAccess, digest: Digest, content: bytes) -> None:
-        """Keep a manifest whose digest has been checked, and which the upstream has sent to this caller. Where there is
-        no room it is not kept.
+        """Store a manifest whose digest is verified and which the upstream has sent to this caller. If there is no
+        room, it is not stored.
         """
         try:
             await self._store.put(digest, content)
@@ -54,7 +54,7 @@ class ManifestCache:
         await self._eviction.added(digest, len(content))
 
     def forget_all(self) -> None:
-        """What is in memory; the store has what is true."""
+        """Clear the memory. The content store is not changed."""
         self._hot.clear()
 
     async def _read(self, digest: Digest) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What is asked of manifests, and what is answered."""
+"""The query for a manifest, and its answer."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from domain.upstreams import NO_HINT, RegistryHint
 
 @dataclass(frozen=True)
 class ManifestQuery:
-    """Which manifest: `accept` holds whole Accept lines, `known` what the client says it has (If-None-Match).
-    `asked_at`: when the request for a tag came, in seconds since 1970.
+    """The requested manifest. `accept`: the values of the Accept headers, unsplit; `known`: the digests that the client
+    has (If-None-Match); `asked_at`: when the request for a tag arrived, in seconds since 1970.
     """
 
     name: RepositoryName
@@ -28,10 +28,10 @@ class ManifestQuery:
 
 @dataclass(frozen=True)
 class ManifestAnswer:
-    """A manifest or, for HEAD and for what the client has already, what is to be said of it.
+    """A manifest, or only its metadata: `content` may be None for HEAD and for a manifest that the client has.
 
-    `good_until`: the same caller may be told the same, without another look, until then (seconds since 1970).
-    `is_hit`: the bytes were here.
+    `good_until`: until then (seconds since 1970) the same caller may get the same answer without another check.
+    `is_hit`: the bytes were cached.
     """
 
     media_type: str

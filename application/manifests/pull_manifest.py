@@ -1,4 +1,4 @@
-"""PullManifest: one manifest, by tag or by digest, its bytes as the upstream sent them."""
+"""PullManifest: delivers one manifest, by tag or by digest, with the bytes that the upstream sent."""
 
 from dataclasses import replace
 
@@ -18,7 +18,9 @@ from domain.records import ContentKind, Item
 
 
 class PullManifest:
-    """Served from here where the caller may read it, else asked of the upstream with the caller's right."""
+    """Serves a manifest from the cache if the caller may read it, else requests it from the upstream with the access of
+    the caller.
+    """
 
     def __init__(
         self,
@@ -49,17 +51,19 @@ class PullManifest:
         return replace(answer, content=None) if query.head and answer.content is not None else answer
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
-        """Content that never changes: nothing is asked but the caller's right to it."""
+        """A manifest by digest never changes, so only the permission of the caller is checked with the upstream."""
         item = Item(access.source, ContentKind.MANIFEST, digest)
         if access.is_mirrors:
             content = await self._manifest_cache.get(access.source.upstream, digest)
             if content is None:
                 return await self._fetch.unknown(access, query)
             return _linked(await self._rights.admit(access, item), content)
-        # Here or not, a caller with a right of its own is asked for in the same way (ReadPermissions.is_asked_first).
+        # For a caller with credentials of its own, the first upstream request does not depend on what is cached
+        # (ReadPermissions.is_asked_first).
         known = await self._rights.known(access, item)
         stand_in = known.link if known else await self._rights.stand_in(access, item)
-        # Read only for a caller who may be given it: the time to read and hash it would tell others that it is here.
+        # The cache is read only for a caller who may receive the content. Otherwise the time to read and hash the
+        # content would show the caller that it is cached.
         content = await self._manifest_cache.get(access.source.upstream, digest) if stand_in else None
         if known and content is not None:
             return _linked(known, content)
@@ -73,7 +77,7 @@ class PullManifest:
 
 
 def _linked(admission: ReadPermission, content: bytes) -> ManifestAnswer:
-    """By what is known of it here."""
+    """The answer with the metadata from the link."""
     link = admission.link
     return ManifestAnswer(
         link.media_type,

@@ -1,4 +1,4 @@
-"""ResolveTag: what a tag means for these media types: as it was just now, as it is, or as it was."""
+"""ResolveTag: finds the manifest that a tag refers to, for the accepted media types."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ from domain.variants import variant_of
 
 
 class _ChangedAndThrottled(Exception):
-    """A HEAD said that the tag means something else now, and the GET of that was answered 429."""
+    """A HEAD gave a new digest for the tag, and the upstream answered the GET for it with 429."""
 
     def __init__(self, fault: UpstreamThrottled) -> None:
         super().__init__(fault.message)
@@ -31,7 +31,9 @@ class _ChangedAndThrottled(Exception):
 
 
 class ResolveTag:
-    """Within its time a tag is answered from here; then a HEAD says whether it still means the same."""
+    """While a cached tag is fresh, the answer comes from the cache. After that, a HEAD to the upstream shows whether
+    the tag still refers to the same manifest. If the upstream is unavailable, a stale answer is possible.
+    """
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class ResolveTag:
         self._outages = outages
 
     async def __call__(self, access: PullAccess, query: ManifestQuery, tag: Tag) -> ManifestAnswer:
-        """The manifest, or what is to be said of it. Raises what the upstream says to this caller."""
+        """The manifest, or its metadata for HEAD. Raises the errors that the upstream returns to this caller."""
         query = replace(query, asked_at=self._cached_tags.now())
         variant = variant_of(query.accept)
         if variant is None:
@@ -83,12 +85,13 @@ class ResolveTag:
             if stand_in is None:
                 raise
             if isinstance(fault, UpstreamThrottled):
-                # It is there, and asks to be asked less: the tag is believed a while longer. No right is.
+                # The upstream is up and asks for fewer requests, so the cached tag stays fresh for longer. Read
+                # permissions are not extended.
                 await self._cached_tags.extend(stand_in[0])
             return self._stale(*stand_in, fault)
 
     async def _stand_in(self, access: PullAccess, query: ManifestQuery, key: TagKey) -> tuple[CachedTag, bytes] | None:
-        """What may be told should the upstream fail, where this caller may be told it then."""
+        """The cached tag and manifest that this caller may receive if the upstream is unavailable."""
         cached_tag = await self._cached_tags.stand_in(key, query.accept, await self._rights.grants.standing_in(access))
         held = await self._held(cached_tag) if cached_tag else None
         return (cached_tag, held) if cached_tag and held else None
@@ -124,15 +127,15 @@ class ResolveTag:
     async def _newest(
         self, access: PullAccess, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
     ) -> ManifestAnswer:
-        """A mark is learnt not before what the tag means is here: a HEAD may say what the GET then does not get any
-        more, and what the tag meant before would not stand in.
+        """Stores the new digest of a tag only when its manifest is cached or not needed. Otherwise, if the GET fails
+        after the HEAD, the previous manifest of the tag could not be served as a stale answer.
         """
         told = await self._told(access, query, cached_tag)
         if told is None:
             return await self._fetch.get(access, query, key)
         if query.is_content_with(told.digest):
             return await self._learnt(access, key, told)
-        # The HEAD spoke of content that may be here; it is fetched only where it is not.
+        # The manifest that the HEAD describes may be cached. It is fetched only if it is not.
         held = await self._manifest_cache.get(access.source.upstream, told.digest)
         if held is not None:
             return await self._learnt(access, key, replace(told, content=held, size=len(held), is_hit=True))
@@ -150,7 +153,7 @@ class ResolveTag:
     async def _told(
         self, access: PullAccess, query: ManifestQuery, cached_tag: CachedTag | None
     ) -> ManifestAnswer | None:
-        """What a HEAD says, where one may do: Docker Hub counts GETs only. None where it does not do."""
+        """The HEAD response, if a HEAD is enough: Docker Hub counts only GET requests. None if a GET is needed."""
         if not (cached_tag or query.head or query.known):
             return None
         try:
@@ -158,7 +161,7 @@ class ResolveTag:
         except REFUSED_HEAD:
             if cached_tag is None:
                 raise
-            return None  # counts only when a GET is refused too
+            return None  # a refused HEAD counts only if a GET is refused too
         if told and not cached_tag and not query.is_content_with(told.digest):
             return None
         return told
