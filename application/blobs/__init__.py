@@ -1,1 +1,1 @@
-"""How a blob is delivered: from the cache, from a running download, or straight from the upstream."""
+"""Pulls of blobs: from the cache, from a running download, or straight from the upstream."""

@@ -1,4 +1,4 @@
-"""What is asked of blobs, and what is answered."""
+"""The query for a blob, and its answer."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -13,13 +13,13 @@ from domain.records import Link
 from domain.upstreams import NO_HINT, RegistryHint
 
 Piece = Bytes | ContentPart
-"""Bytes of a body in memory, or still in a file, where the kernel can take them from."""
+"""Bytes of a body, in memory or in a file that the kernel can send from."""
 
 
 @dataclass(frozen=True)
 class BlobQuery:
-    """Which blob, and which part of it: one range, or several in `byte_ranges`; never both. `known`: the client has
-    this very digest already (If-None-Match).
+    """The requested blob and the requested part of it: `byte_range` for one range, `byte_ranges` for several, never
+    both. `known`: the client has this digest (If-None-Match).
     """
 
     name: RepositoryName
@@ -36,14 +36,14 @@ class BlobQuery:
 
     @property
     def first_range(self) -> ByteRange | None:
-        """The range of the first request upstream; None where that is for the whole."""
+        """The range of the first request to the upstream; None if that request is for the whole blob."""
         return leading_range(self.byte_ranges) if self.byte_ranges else self.byte_range
 
     def spans(self, size: int) -> tuple[Span, ...]:
-        """The bytes to send of content of `size` bytes; none where the whole is to be sent.
+        """The bytes to send of content of `size` bytes; empty if the whole content is to be sent.
 
-        Several ranges that together are longer than the content overlap: they would make a small request cost more than
-        the whole, so the whole is sent (RFC 9110 section 14.2). Raises RangeUnsatisfiable.
+        Several ranges that are longer in total than the content must overlap. Such a small request would cost more than
+        the whole content, so the whole content is sent (RFC 9110 section 14.2). Raises RangeUnsatisfiable.
         """
         if self.byte_range:
             return (self.byte_range.of(size),)
@@ -53,11 +53,11 @@ class BlobQuery:
 
 @dataclass(frozen=True)
 class BlobAnswer:
-    """A blob about to be read. `size` is the whole blob's, None where the upstream does not say.
+    """A blob that is ready to be read. `size`: bytes of the whole blob; None if the upstream does not state it.
 
-    `span` is set where only one part is sent, `spans` where several are: then `pieces` holds the bytes of one span
-    after another, and `size` is known. `pieces` is None where no body belongs to the answer. `damaged` is called when a
-    file turns out to be shorter than was said.
+    `span` is set if one part is sent. `spans` is set if several parts are sent: then `pieces` has the bytes of the
+    spans one after the other, and `size` is known. `pieces` is None if the answer has no body. `damaged` is called when
+    a file turns out to be shorter than expected.
     """
 
     digest: Digest
@@ -70,18 +70,18 @@ class BlobAnswer:
     spans: tuple[Span, ...] = ()
 
     def in_part(self, spans: tuple[Span, ...]) -> Self:
-        """The same answer with only these parts of the blob; the whole for none."""
+        """The same answer with only these parts of the blob; unchanged if `spans` is empty."""
         if len(spans) > 1:
             return replace(self, spans=spans)
         return replace(self, span=spans[0]) if spans else self
 
 
 def described(digest: Digest, metadata: ResponseMetadata) -> BlobAnswer:
-    """By what an upstream's answer says."""
+    """The answer with the metadata of an upstream response."""
     size = metadata.size if metadata.span is None else metadata.whole_size
     return BlobAnswer(digest, metadata.media_type or BLOB_MEDIA_TYPE, size, warnings=metadata.warnings)
 
 
 def linked(link: Link, warnings: tuple[str, ...] = ()) -> BlobAnswer:
-    """By what is known of it here."""
+    """The answer with the metadata from the link."""
     return BlobAnswer(link.item.digest, link.media_type, link.size, warnings=warnings)

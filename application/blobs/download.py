@@ -13,13 +13,13 @@ _SMALL = 64 * 1024
 
 
 class PartialBlobLost(Exception):
-    """The bytes that the readers have already received will not be continued, in this process or in another one. Each
-    reader fetches the rest itself.
+    """The bytes that the readers have received will not be continued, in this process or in another one. Each reader
+    fetches the rest itself.
     """
 
 
 class Download:
-    """How far a download has come. DownloadTask changes it, PullBlob reads it, and no other class holds this state.
+    """The progress of a download. DownloadTask changes it, PullBlob reads it, and no other class holds this state.
 
     The last byte is withheld until the digest has been verified, so that no reader receives a complete wrong body. A
     range that ends before the last byte is delivered as it arrives, as any registry would.
@@ -30,9 +30,9 @@ class Download:
         self.upstream = access.source.upstream
         """The upstream that sends all bytes."""
         self.is_restart = is_restart
-        """The download before this one ended because the upstream had begun to send other bytes."""
+        """The previous download ended because the upstream had begun to send different bytes."""
         self.accesses = [access]
-        """The callers whose access may be used, in this order; the upstream decides on each."""
+        """The accesses of callers that the download may use, in this order. The upstream decides on each."""
         self.size = 0
         """Bytes in the partial blob."""
         self.total: int | None = None
@@ -49,19 +49,22 @@ class Download:
     # --- for readers ---
 
     async def begun(self) -> ResponseMetadata | None:
-        """What the upstream said to the first request, when it has answered; None where the upstream was not asked,
-        because another process downloads the blob or has completed it. Raises what ended the download before that.
+        """Waits for the first response of the upstream, and returns its metadata. None if this process does not ask the
+        upstream, because another process downloads the blob or has completed it. Raises the failure of a download that
+        ended before that.
         """
         return await asyncio.shield(self._begun)
 
     def offer(self, access: PullAccess) -> None:
-        """Another caller with permission at the same upstream; its access is used when those before it have ended."""
+        """Add the access of another caller at the same upstream. It is used when the accesses before it have been
+        refused.
+        """
         if all(access.identity != known.identity for known in self.accesses):
             self.accesses.append(access)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """While there is a reader, the download goes on and its file stays open."""
+        """Registers a reader. While there is one, the download continues and its file stays open."""
         self.readers += 1
         try:
             yield
@@ -72,11 +75,12 @@ class Download:
                 self.left_unread(self)
 
     async def parts(self, start: int, stop: int | None) -> AsyncIterator[ContentPart]:
-        """The bytes of this span as they become readable; `stop` None means to the end. Raises what ended the download
-        early.
+        """The bytes of this span as they become readable; `stop` None: to the end. Raises the failure of a download
+        that ended early.
         """
         if self.total is not None and self.total <= _SMALL:
-            # A small blob is delivered after its digest was verified: of a wrong one the client receives an error.
+            # A small blob is delivered after its digest was verified, so that the client receives an error if the
+            # digest is wrong.
             await self._beyond(max(0, self.total - 1))
         position = start
         while stop is None or position < stop:
@@ -98,7 +102,7 @@ class Download:
         return max(0, self.size - 1) if self.total is None else min(self.size, self.total - 1)
 
     async def _beyond(self, position: int) -> int:
-        """How far the blob can be read, when that is beyond `position` or the blob is whole."""
+        """Waits until the blob is readable beyond `position` or is whole. Returns the readable bytes from the start."""
         while self.readable <= position and not self._is_whole:
             if self.failure:
                 raise self.failure
@@ -117,24 +121,24 @@ class Download:
         return self._is_whole or self.failure is not None
 
     def begin(self, metadata: ResponseMetadata | None, total: int | None = None) -> None:
-        """The first response has arrived, or another process downloads the blob. Later calls change only an unknown
-        `total`.
+        """The first response has arrived, or another process downloads the blob. Later calls only set `total` if it is
+        unknown.
         """
         if not self._begun.done():
             self._begun.set_result(metadata)
         self.expect(total)
 
     def expect(self, total: int | None) -> None:
-        """The length of the blob in bytes, where it was unknown."""
+        """Set the length of the blob in bytes, if it is unknown."""
         if self.total is None:
             self.total = total
 
     def read_from(self, file: OpenFile) -> None:
-        """The readers read from this file from now on."""
+        """From now on, the readers read from this file."""
         self._files.append(file)
 
     def grow(self, size: int) -> None:
-        """The partial blob has this many bytes now."""
+        """The partial blob has `size` bytes now."""
         self.size = size
         self._wake()
 
@@ -145,7 +149,7 @@ class Download:
         self._settle(None)
 
     def fail(self, failure: Exception) -> None:
-        """The download ends early, for all its readers."""
+        """End the download early, for all its readers."""
         self.failure = failure
         self._settle(failure)
 

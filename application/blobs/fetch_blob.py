@@ -1,4 +1,4 @@
-"""What it takes to fill a blob."""
+"""Downloads of blobs: DownloadTask runs one, BlobFetcher receives its bytes from the upstream."""
 
 import asyncio
 from collections import deque
@@ -41,7 +41,9 @@ from domain.records import ContentKind, Item
 
 @dataclass(frozen=True)
 class DownloadDependencies:
-    """`retries`: how often in a row a download that broke off is gone on with, without one byte gained."""
+    """What a download needs. `retries`: how many times in a row an interrupted download is continued without receiving
+    a byte.
+    """
 
     store: ContentStore
     leases: DownloadLeases
@@ -59,15 +61,17 @@ _LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
 
 
 class ContentChanged(Exception):
-    """What the upstream sends now does not go with what it sent before; the old draft leads nowhere."""
+    """The upstream sends different content than before, so the partial blob cannot be completed."""
 
 
 class _WrongBlob(Exception):
-    """All of it came, and it is not what its digest says. No outage: to ask again would bring the same again."""
+    """The blob arrived completely and does not match its digest. This is not an outage: another request would bring the
+    same bytes.
+    """
 
 
 class BlobFetcher:
-    """Holds the lease of one download, and ends it."""
+    """Downloads a blob for the holder of its lease, and ends the lease."""
 
     def __init__(self, download: Download, lease: DownloadLease, parts: DownloadDependencies) -> None:
         self._download = download
@@ -76,24 +80,24 @@ class BlobFetcher:
         self._parts = parts
         self._right = 0
         self._room_until = partial_blob.size
-        """Up to this offset of the blob there is room in the cache."""
-        # Of bytes that were here before, it is not known to whom the upstream gave them.
+        """The cache has room for the blob up to this offset."""
+        # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
         self._is_public = not partial_blob.size
 
     async def run(self) -> None:
-        """Returns when the blob is whole. Raises what ended it early."""
+        """Returns when the blob is whole. Raises the reason if the download ends early."""
         self._download.grow(self._partial_blob.size)
         self._parts.events.emit(DownloadStarted())
         try:
             await self._until_whole()
         except _WrongBlob:
-            # The commit has discarded it.
+            # The commit has discarded the partial blob.
             raise UpstreamBroken("the upstream sent a blob that does not match its digest") from None
         except (ContentChanged, StorageRefused):
             await asyncio.shield(self._lease.release(keep=False))
             raise
         except BaseException:
-            # Whoever asks next goes on from here.
+            # The next download continues from here.
             await asyncio.shield(self._lease.release(keep=self._partial_blob.size > 0))
             raise
         finally:
@@ -118,7 +122,9 @@ class BlobFetcher:
                 return
 
     async def _next_right(self, refused: RegistryError) -> None:
-        """A token may end while a large blob comes; whoever reads along may have a better one."""
+        """Continue with the access of the next reader, which may still be valid: a token may expire during the download
+        of a large blob.
+        """
         access = self._download.accesses[self._right]
         await self._parts.rights.refused(access, self._item(access), refused)
         if not self._download.has_begun or self._right + 1 >= len(self._download.accesses):
@@ -131,7 +137,7 @@ class BlobFetcher:
         self._parts.events.emit(DownloadResumed(upstream, str(self._download.digest), one_line(reason.message)))
 
     async def _receive(self) -> None:
-        """One answer of the upstream, and the verdict when it has come to its end."""
+        """Receive one response of the upstream. If the blob is whole after it, verify and commit it."""
         download, partial_blob, offset = self._download, self._partial_blob, self._partial_blob.size
         access = download.accesses[self._right]
         asked = ByteRange(offset, None) if offset else None
@@ -154,11 +160,13 @@ class BlobFetcher:
             raise _WrongBlob
         self._parts.provenance.sent(download.upstream, download.digest, is_public=self._is_public)
         download.complete()
-        # Not waited for, since readers are, and not to be lost where the service stops now.
+        # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
         self._parts.background.start(self._parts.eviction.added(download.digest, size))
 
     async def _place(self, access: PullAccess, metadata: ResponseMetadata, offset: int) -> int:
-        """Where in the blob the answer's body begins: where we asked (checked), or at 0 where ranges are unknown."""
+        """The offset in the blob at which the body begins: the requested offset (verified), or 0 if the upstream
+        ignores ranges.
+        """
         download, span = self._download, metadata.span
         total = metadata.size if span is None else metadata.whole_size
         if span is not None and (span.start != offset or total not in {None, span.stop}):
@@ -180,18 +188,19 @@ class BlobFetcher:
                 self._parts.events.emit(BytesFetched(len(piece)))
                 repeated = piece[: max(0, known - position)]
                 if repeated and not await self._partial_blob.holds(position, repeated):
-                    # An old beginning and a new rest would never be right together, and readers have had the old.
+                    # The old beginning and the new rest would not match the digest, and readers have received the old
+                    # beginning.
                     raise ContentChanged
                 position += len(piece)
                 if fresh := piece[len(repeated) :]:
                     await self._demand_room(position)
                     await batches.add(fresh)
         finally:
-            await batches.finish()  # also where it breaks off: what has come is kept
+            await batches.finish()  # also after an interruption: the received bytes are kept
 
     async def _demand_room(self, end: int) -> None:
-        """Room is made as bytes arrive, for all up to this offset of the blob and a step more: a declared size evicts
-        nothing.
+        """Make room up to this offset of the blob and one step beyond it. Room is made as bytes arrive, so a declared
+        size alone evicts nothing.
         """
         download, missing = self._download, end - self._room_until
         if missing > 0:
@@ -219,20 +228,22 @@ class BlobFetcher:
 
 
 _LOOK_SECONDS = (0.002, 0.02)
-"""How often another process's draft is looked at: while it grows, and while it does not."""
+"""How often the partial blob of another process is checked: while it grows, and while it does not."""
 _SILENCE_SECONDS = 0.25
-"""After so long without growth it is tried whether the one who fills it is still alive."""
+"""After this time without growth, the process tries to take the lease, in case the other process has ended."""
 
 
 class DownloadTask:
-    """Runs apart from the clients' requests: whoever began it may leave."""
+    """Runs independently of client requests: the client whose request started it may disconnect."""
 
     def __init__(self, download: Download, parts: DownloadDependencies) -> None:
         self._download = download
         self._parts = parts
 
     async def run(self) -> bool:
-        """Returns when nothing more will come. True: the upstream's content has changed under us, begin anew."""
+        """Returns when the download is over. True: the content of the upstream has changed during the download, which
+        must start again.
+        """
         try:
             await self._run()
         except ContentChanged:
@@ -249,7 +260,7 @@ class DownloadTask:
         download = self._download
         followed: FollowedPartialBlob | None = None
         while not download.is_over:
-            # Content that is here is adopted only where it is served for this upstream.
+            # Cached content is used only if it is served for this upstream.
             anew = not await self._parts.provenance.serves(download.upstream, download.digest)
             lease = await self._parts.leases.lease(download.upstream, download.digest, anew=anew)
             if followed and await self._has_become_whole(followed, lease):
@@ -260,14 +271,14 @@ class DownloadTask:
             partial_blob = lease if isinstance(lease, FollowedPartialBlob) else lease.partial_blob
             if download.size and partial_blob.file.identity != download.file.identity:
                 await self._give_back(lease)
-                # To go on in another file would join an old beginning to a new rest.
+                # Another file would join an old beginning to a new rest.
                 raise PartialBlobLost
             if not isinstance(lease, FollowedPartialBlob):
                 download.read_from(lease.partial_blob.file)
                 await BlobFetcher(download, lease, self._parts).run()
                 return
             if followed and followed.file.identity == lease.file.identity:
-                lease.file.close()  # still the same one, whose filler is only silent
+                lease.file.close()  # the same partial blob, whose process is only silent
             else:
                 download.read_from(lease.file)
                 followed = lease
@@ -277,8 +288,8 @@ class DownloadTask:
     async def _has_become_whole(
         self, followed: FollowedPartialBlob, lease: DownloadLease | FollowedPartialBlob | None
     ) -> bool:
-        """Whether the other process has completed the blob since the last look. The lease may then be one of a new,
-        empty file under the same name, and is given back.
+        """Whether the other process has completed the blob since the last check. The lease may then be for a new, empty
+        file of the same name, and is released.
         """
         state = followed.look()
         if not state.is_verified:
@@ -290,10 +301,10 @@ class DownloadTask:
         return True
 
     async def _adopt(self) -> None:
-        """It was made whole by somebody else just now."""
+        """Read the blob from the cache: another process has just completed it."""
         stored = await self._parts.store.open(self._download.digest)
         if stored is None:
-            raise PartialBlobLost  # and dropped again at once
+            raise PartialBlobLost  # and it was dropped again at once
         if self._download.size and stored.file.identity != self._download.file.identity:
             stored.file.close()
             raise PartialBlobLost  # as above
@@ -309,7 +320,7 @@ class DownloadTask:
             lease.partial_blob.file.close()
 
     async def _follow(self, partial_blob: FollowedPartialBlob) -> None:
-        """Returns when it is whole, or when whoever filled it may be gone."""
+        """Returns when the blob is whole, or when the process that downloads it may have ended."""
         download, quiet = self._download, 0.0
         while quiet < _SILENCE_SECONDS:
             state = partial_blob.look()
@@ -322,7 +333,8 @@ class DownloadTask:
             if state.is_discarded:
                 if not download.size:
                     return
-                # For want of room, or because it was wrong: who goes on alone checks the whole.
+                # It was discarded because there was no room, or because it was wrong. A reader that continues alone
+                # verifies the whole blob.
                 raise PartialBlobLost
             if not download.readers:
                 raise UpstreamBroken("no client reads this download any more")

@@ -1,4 +1,4 @@
-"""Passthrough: a blob from the upstream to one client, kept nowhere, checked on its way."""
+"""Passthrough: streams a blob from the upstream to one client, verifies it on the way and does not cache it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -31,9 +31,9 @@ _END = 2**63
 
 
 class Passthrough:
-    """Nobody receives a complete wrong body: the last piece waits until the digest is known to be right.
+    """No client receives a complete wrong body: the last piece is withheld until the digest has been verified.
 
-    A body that the upstream breaks off is requested again from where it ended, `retries` times in a row without a byte.
+    If the upstream breaks off a body, the rest is requested again, up to `retries` times in a row without a byte.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Passthrough:
         self._retries = retries
 
     async def open(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        """The blob, open until the stack is left."""
+        """The blob, open until the stack is closed."""
         if query.byte_ranges:
             return await self._several(stack, access, query)
         opened = await stack.enter_async_context(AsyncExitStack())
@@ -61,13 +61,13 @@ class Passthrough:
         pieces = self._checked(access, query.digest, self._continued(access, query.digest, extent, answer, opened))
         if asked is None:
             return replace(base, pieces=pieces)
-        # The upstream ignores ranges, but clients that resume take nothing but a 206.
+        # The upstream ignores ranges, but clients that resume accept only a 206.
         span = asked.of(metadata.size)
         return replace(base, span=span, pieces=_cut(pieces, span))
 
     async def _several(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        """Several parts, by one request upstream for each group of parts that are close together: object stores, where
-        most registries redirect to, do not answer several ranges in one request.
+        """Several parts, with one upstream request for each group of parts that are close together. Most registries
+        redirect to object stores, which do not answer several ranges in one request.
         """
         whole = replace(query, byte_ranges=())
         opened = await stack.enter_async_context(AsyncExitStack())
@@ -81,7 +81,8 @@ class Passthrough:
         spans = query.spans(size) if size is not None else ()
         ignores_ranges = first is not None and first.metadata.span is None
         if size is None or not spans or (ignores_ranges and not _ascend(spans)):
-            # Without a size there is no honest Content-Range, and one pass over the whole gives no parts out of order.
+            # Without a size, Content-Range cannot be correct. One pass over the whole blob cannot deliver parts out of
+            # order.
             await opened.aclose()
             return await self.open(stack, access, whole)
         groups = [list(spans)] if ignores_ranges else _grouped(spans)
@@ -97,8 +98,8 @@ class Passthrough:
         first: UpstreamResponse | None,
         opened: AsyncExitStack,
     ) -> AsyncIterator[Bytes]:
-        """The bytes of all spans in order. `first`: an answer that is open already, used where it holds the whole first
-        group.
+        """The bytes of all spans in order. `first`: a response that is already open. It is used if it contains the
+        whole first group.
         """
         for group in groups:
             wanted = Span(group[0].start, group[-1].stop)
@@ -108,8 +109,8 @@ class Passthrough:
                 yield piece
 
     async def metadata(self, access: PullAccess, digest: Digest) -> ResponseMetadata:
-        """What a GET says of the whole blob, where a HEAD left out its length; without one no HEAD can be answered,
-        for clients would believe the 0 that stands in for it.
+        """The metadata of a GET for the whole blob, if a HEAD response had no length. Raises UpstreamBroken if the GET
+        has no length either: the HEAD response to the client would then state 0, and clients would believe it.
         """
         async with self._registry.open(
             UpstreamRequest(Resource.blob(access.source, digest), access.credentials)
@@ -121,10 +122,10 @@ class Passthrough:
     async def rest(
         self, access: PullAccess, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes of a blob whose first `wanted.start` bytes somebody has got out of this file already.
+        """The wanted bytes of a blob whose first `wanted.start` bytes the client has received from the file `begun`.
 
-        `total` is the length that was promised. The digest is checked over those bytes and all that come now: an old
-        beginning and a new rest that do not belong together never make a whole.
+        `total` is the length that was promised. The digest is verified over those bytes and all new ones, so that an
+        old beginning and a new rest that do not belong together never form a complete body.
         """
         check, position = DigestCheck(digest), wanted.start
         while check.size < position:
@@ -176,11 +177,11 @@ class Passthrough:
     async def _continued(
         self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes, out of this answer to begin with; where the upstream breaks it off, the rest is requested
-        again. Raises what the last of the retries met.
+        """The wanted bytes, first from `answer`. If the upstream breaks off, the rest is requested again. Raises the
+        fault of the last retry.
 
-        `opened` holds the answers open, each until the next request: under a bound on the connections to the upstream,
-        that request would wait for the connection of an answer that is still open.
+        `opened` holds the open response, which is closed before the next request. With a limit on the connections to
+        the upstream, that request would otherwise wait for the connection of the open response.
         """
         position, total = wanted.start, answer.metadata.whole_size if answer else None
         retries = Retries(self._retries, self._clock)
@@ -234,11 +235,11 @@ class Passthrough:
 
 
 class _OtherRange(Exception):
-    """The upstream does not give the range that was asked; another request would bring the same."""
+    """The upstream does not send the requested range. Another request would bring the same response."""
 
 
 def _demand(answer: UpstreamResponse, wanted: Span, total: int | None) -> None:
-    """Raises _OtherRange where the answer to a repeated request is not the rest of what was begun."""
+    """Raises _OtherRange if the response to a repeated request is not the rest of the first response."""
     span, size = answer.metadata.span, answer.metadata.whole_size
     if span is None:
         if wanted.start == 0 or (answer.metadata.size or 0) >= wanted.stop:
@@ -249,14 +250,14 @@ def _demand(answer: UpstreamResponse, wanted: Span, total: int | None) -> None:
 
 
 def _can_give(answer: UpstreamResponse, wanted: Span) -> bool:
-    """Whether the body of this answer has all the wanted bytes."""
+    """Whether the body of this response contains all the wanted bytes."""
     span = answer.metadata.span
     return span is None or (span.start <= wanted.start and wanted.stop <= span.stop)
 
 
 def _out_of(answer: UpstreamResponse, wanted: Span) -> AsyncIterator[Bytes]:
-    """The wanted bytes out of an answer. One that has no others is read to its end, so that its connection can be used
-    again.
+    """The wanted bytes of a response. A response with no other bytes is read to its end, so that its connection can be
+    reused.
     """
     metadata = answer.metadata
     start = metadata.span.start if metadata.span else 0
@@ -270,7 +271,7 @@ def _ascend(spans: Sequence[Span]) -> bool:
 
 
 def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
-    """Spans of which each begins shortly behind the one before it are fetched together."""
+    """Groups of spans to request together: in a group, each span begins shortly after the end of the one before it."""
     groups = [[spans[0]]]
     for before, after in pairwise(spans):
         if before.stop <= after.start <= before.stop + CLOSE_BYTES:
@@ -281,7 +282,7 @@ def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
 
 
 async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span]) -> AsyncIterator[Bytes]:
-    """The bytes of ascending spans out of bytes that begin at `start`."""
+    """The bytes of ascending spans, from a stream that begins at `start`."""
     position, index = start, 0
     async for piece in pieces:
         stop = position + len(piece)
@@ -296,7 +297,7 @@ async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span
 
 
 async def _cut(pieces: AsyncIterator[Bytes], span: Span) -> AsyncIterator[Bytes]:
-    """The bytes of the span out of the whole."""
+    """The bytes of the span, from a stream that begins at 0."""
     position = 0
     async for piece in pieces:
         wanted = piece[max(0, span.start - position) : max(0, span.stop - position)]

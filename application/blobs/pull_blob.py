@@ -1,4 +1,4 @@
-"""PullBlob: one blob, whole or in part: from the cache, from a running download, or straight from the upstream."""
+"""PullBlob: delivers one blob, whole or in part: from the cache, from a running download, or from the upstream."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -56,8 +56,8 @@ class PullBlob:
     async def open(self, caller: Caller, query: BlobQuery) -> AsyncIterator[BlobAnswer]:
         """The blob, open until the context is left.
 
-        Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault; while the pieces are
-        read only UpstreamFault.
+        Raises Unauthorized, Denied, ContentUnknown, RangeUnsatisfiable or UpstreamFault. While the pieces are read,
+        raises only UpstreamFault.
         """
         async with self._authorize.repository(caller, query.name, query.hint) as access, AsyncExitStack() as stack:
             if query.head or query.known:
@@ -70,7 +70,7 @@ class PullBlob:
         answer = linked(admission.link, admission.warnings)
         if query.known or answer.size or query.digest.is_of_empty_content:
             return answer
-        # A HEAD upstream may have proved the right without a length.
+        # A HEAD to the upstream may have proved the permission without giving a length.
         if stored := await self._stored(access, query.digest):
             stored.file.close()
             self._eviction.used(query.digest)
@@ -99,16 +99,16 @@ class PullBlob:
         return answer
 
     def _as_fetched(self, access: PullAccess, query: BlobQuery) -> UpstreamRequest:
-        """The first request upstream for a blob that is not here."""
+        """The first upstream request for a blob that is not cached."""
         asked = query.first_range
         if query.byte_range == _WHOLE and not self._downloads.is_unfit(access.source.upstream, query.digest):
-            asked = None  # the whole is fetched into the cache
+            asked = None  # the whole blob is downloaded into the cache
         return UpstreamRequest(Resource.blob(access.source, query.digest), access.credentials, byte_range=asked)
 
-    # --- whole, and here ---
+    # --- cached ---
 
     async def _stored(self, access: PullAccess, digest: Digest) -> StoredContent | None:
-        """Open content, where it is here and served for this upstream: to be closed by the caller."""
+        """The cached content, open, if it is served for this upstream. The caller of the method closes it."""
         if not await self._provenance.serves(access.source.upstream, digest):
             return None
         return await self._store.open(digest)
@@ -125,16 +125,16 @@ class PullBlob:
         ).in_part(spans)
 
     async def _is_intact(self, digest: Digest, stored: StoredContent) -> bool:
-        """Whether a stored file is right, although an upstream says another size. A power cut may have shortened the
-        file, or the size is wrong; only its digest decides, or an upstream could have any shared content removed. A
-        file that was found right is not hashed again.
+        """Whether a cached file is right although an upstream states another size. Either a power cut has shortened the
+        file, or the stated size is wrong. Only the digest decides: otherwise an upstream could have any shared content
+        removed. A file that was found right is not hashed again.
         """
         if self._intact.get(digest) == stored.file.identity:
             return True
         try:
             is_right = await self._checks.do(digest, lambda: self._eviction.is_right(digest))
         except StorageRefused:
-            return False  # what cannot be read is fetched again
+            return False  # content that cannot be read is fetched again
         if is_right:
             self._intact.put(digest, stored.file.identity)
         return bool(is_right)
@@ -143,17 +143,17 @@ class PullBlob:
         self._events.emit(ContentDamaged(str(digest)))
         await self._eviction.drop(digest)
 
-    # --- on its way ---
+    # --- while it is downloaded ---
 
     async def _is_filled_for(self, access: PullAccess, query: BlobQuery) -> bool:
-        """Whether the fill can give these parts: all from the beginning, or what it has already."""
+        """Whether the download can deliver these parts: everything from the start, or bytes that it has received."""
         asked = query.byte_range
         if asked == _WHOLE:
             return True
         download = self._downloads.running(access.source.upstream, query.digest)
         if download is None or download.total is None:
             return False
-        # Before anything is said of it, its size too.
+        # The permission comes first: even the size of the blob is for permitted callers only.
         await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
         spans = query.spans(download.total)
         if all(span.stop <= download.readable for span in spans):
@@ -209,7 +209,7 @@ class PullBlob:
                 return download, metadata, admission
 
     async def _pieces(self, download: Download, access: PullAccess, spans: Sequence[Span]) -> AsyncIterator[Piece]:
-        """The bytes of each span; the whole for none."""
+        """The bytes of each span; of the whole blob if there are no spans."""
         bounds: list[tuple[int, int | None]] = [(span.start, span.stop) for span in spans]
         for start, stop in bounds or [(0, download.total)]:
             position = start
@@ -218,7 +218,8 @@ class PullBlob:
                     yield part
                     position = part.stop
             except (StorageRefused, PartialBlobLost):
-                # The disk is full, or the downloading process gave up: each reader fetches the rest itself, uncached.
+                # The disk is full, or the downloading process has ended the download. Each reader fetches the rest
+                # itself, uncached.
                 rest = Span(position, 2**63 if stop is None else stop)
                 async for piece in self._stream.rest(access, download.digest, download.file, rest, download.total):
                     yield piece

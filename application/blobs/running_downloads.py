@@ -1,4 +1,4 @@
-"""RunningDownloads: the blobs that this process is fetching, each once from each upstream, for however many want it."""
+"""RunningDownloads: the blobs that this process downloads, each once from each upstream, for any number of readers."""
 
 import asyncio
 from contextvars import copy_context
@@ -16,9 +16,9 @@ from domain.ports import Clock
 from domain.upstreams import Upstream
 
 _ABANDONED_SECONDS = 300.0
-"""So long a download goes on that nobody reads any more; what there is by then is kept for the next one."""
+"""How long a download continues without a reader. Its partial blob is kept for the next download."""
 _UNREAD_AT_ONCE = 4
-"""So many downloads run in this process at a time without a reader."""
+"""Maximum downloads without a reader in this process at a time."""
 _LOOK_SECONDS = 5.0
 _UNFIT_SECONDS = 60.0
 _UNFIT_REMEMBERED = 1024
@@ -43,20 +43,20 @@ class RunningDownloads:
         self._unread: dict[Download, float] = {}
         self._unfit: LruCache[_Key, float] = LruCache(_UNFIT_REMEMBERED)
         self._asked_in_part: LruCache[_Key, tuple[int, int]] = LruCache(_ASKED_REMEMBERED)
-        """How many requests for parts there were, and for how many bytes."""
+        """The number of requests for parts, and their bytes in total."""
 
     def running(self, upstream: Upstream, digest: Digest) -> Download | None:
-        """The fill to join, None where there is none."""
+        """The running download of the blob; None if there is none."""
         download = self._running.get((upstream, digest))
         return download if download and not download.is_over else None
 
     def join(self, access: PullAccess, digest: Digest) -> Download:
-        """The fill that is under way; else a new one, begun with this ask's right."""
+        """The running download of the blob; else a new one that starts with this access."""
         return self.running(access.source.upstream, digest) or self._start(Download(digest, access))
 
     def asked_in_part(self, access: PullAccess, digest: Digest, size: int, total: int | None) -> None:
-        """A client was given `size` bytes of a blob of `total` bytes past the cache. Where requests for parts show
-        enough interest in the whole, its download is begun, unless too many run without a reader already.
+        """A client received `size` bytes of a blob of `total` bytes past the cache. Starts a download of the whole blob
+        if the requests for parts justify it, unless too many downloads run without a reader.
         """
         key = access.source.upstream, digest
         count, asked = self._asked_in_part.get(key) or (0, 0)
@@ -68,8 +68,8 @@ class RunningDownloads:
             self.join(access, digest)
 
     def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
-        """Whether there is no cache, or there was no room a moment ago for this upstream's blob: then it is not even
-        begun.
+        """Whether a download is not worth starting: the cache is off, or there was no room for this blob of the
+        upstream a short time ago.
         """
         if not self._room.bound:
             return True
@@ -77,7 +77,7 @@ class RunningDownloads:
         return until is not None and self._clock.now() < until
 
     def end_abandoned(self) -> None:
-        """Called now and then."""
+        """End the downloads that have had no reader for too long. Called at intervals."""
         now = self._clock.now()
         self._unread = {download: self._unread.get(download, now) for download in self._all_unread()}
         for download, since in self._unread.items():
@@ -88,8 +88,8 @@ class RunningDownloads:
         return [download for download in self._running.values() if not download.readers and not download.is_over]
 
     def _left_unread(self, download: Download) -> None:
-        """Where too many go on without a reader, those end first that nobody has read for longest; what they have by
-        then is kept.
+        """If too many downloads run without a reader, end those that have had none for longest. Their partial blobs are
+        kept.
         """
         now = self._clock.now()
         self._unread.pop(download, None)
@@ -99,18 +99,18 @@ class RunningDownloads:
             self._end(one)
 
     def _end(self, download: Download) -> None:
-        # Once: a second time would break off the orderly end that the first began.
+        # Only once: a second cancellation would interrupt the orderly end that the first one began.
         if (task := self._tasks.get(download)) and not task.cancelling():
             task.cancel()
 
     async def finished(self) -> None:
-        """Returns when nothing is being fetched any more. What nobody reads ends as it does otherwise."""
+        """Returns when no download is running. Downloads without a reader end after the usual time."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=_LOOK_SECONDS)
             self.end_abandoned()
 
     async def close(self) -> None:
-        """End all."""
+        """End all downloads."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -118,7 +118,7 @@ class RunningDownloads:
 
     def _start(self, download: Download) -> Download:
         self._running[download.upstream, download.digest] = download
-        # The context of the request that began it: the access log tells what the upstream answered to it.
+        # The context of the request that started it, whose access log line shows the response of the upstream.
         with watched_by(QueueWatch(lambda: download.readers > 0)):
             task = asyncio.create_task(self._run(download), context=copy_context())
         self._tasks[download] = task
@@ -140,6 +140,6 @@ class RunningDownloads:
                 else CacheWriteFailed(str(download.digest), str(download.failure))
             )
             self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
-        # Once: an upstream whose answers never go together would be asked for ever.
+        # Only once: an upstream whose responses never match would be asked forever.
         if begin_anew and not download.is_restart and not self.running(*key):
             self._start(Download(download.digest, download.accesses[0], is_restart=True))

@@ -1,4 +1,4 @@
-"""Batches: what arrives is written while the next pieces are already being read."""
+"""WriteBatches: writes arriving bytes in batches, while the next bytes are being received."""
 
 import asyncio
 from collections import deque
@@ -9,27 +9,27 @@ from application.ports.content import PartialBlob
 from domain.digest import Bytes
 
 _FULL = 1024 * 1024
-"""So many bytes are written at once; fewer wait for more."""
+"""Bytes in a full batch. Fewer bytes wait for more."""
 _LINGER_SECONDS = 0.002
-"""How long: short, for a slow upstream has readers that wait for each piece."""
+"""How long fewer bytes wait. Short, because readers of a slow upstream wait for each piece."""
 _FIRST = 64 * 1024
-"""So many are written before all others, for there are readers who wait for the first byte."""
+"""Bytes that are written before all others, because readers wait for the first byte."""
 _AHEAD = 4 * _FULL
-"""So many bytes may wait to be written; then no more are taken."""
+"""Maximum bytes that may wait to be written. Above it, `add` waits."""
 _LOOK_SECONDS = 0.002
-"""How often it is looked then how far the writing has come."""
+"""How often `add` then checks the progress of the write."""
 
 
 class WriteBatches:
-    """One write at a time, and a long one where there is much to write: to come back to the loop after each batch, and
-    to wait until it begins the next, left the disk idle for half of the time.
+    """Runs one write at a time, and a long one if there is much to write. Returning to the event loop after each batch,
+    and waiting until it starts the next one, left the disk idle for half of the time.
     """
 
     def __init__(
         self, partial_blob: PartialBlob, write: Callable[[deque[Bytes]], Awaitable[None]], grown: Callable[[], None]
     ) -> None:
-        """`write` writes to the draft from the beginning of the queue, all of it or some; `grown` is called when the
-        draft may have grown. What `write` raises comes out of the next call.
+        """`write` writes bytes from the start of the queue to the partial blob, all of them or some. `grown` is called
+        when the partial blob may have grown. The next call raises what `write` has raised.
         """
         self._partial_blob = partial_blob
         self._write = write
@@ -37,13 +37,13 @@ class WriteBatches:
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[Bytes] = deque()
         self._end = partial_blob.size
-        """Where the draft will end when all is written."""
+        """The size of the partial blob when everything is written."""
         self._is_first = True
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def add(self, piece: Bytes) -> None:
-        """Take the piece; waits while there is much to write already."""
+        """Add the piece. Waits while too much is waiting to be written."""
         self._end += len(piece)
         if self._is_first:
             self._is_first = False
@@ -71,7 +71,7 @@ class WriteBatches:
                 await self._ended(self._writing)
 
     async def _ended(self, writing: asyncio.Task[None]) -> None:
-        """Whoever is cancelled meanwhile waits all the same: until then the draft is in use."""
+        """Waits for the write, even if this task is cancelled: until then the partial blob is in use."""
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
@@ -84,7 +84,7 @@ class WriteBatches:
 
     @property
     def _waiting(self) -> int:
-        """Bytes that are not written yet. The queue cannot be asked: a thread takes from it."""
+        """Bytes that are not yet written. Not computed from the queue, because a thread takes pieces from it."""
         return self._end - self._partial_blob.size
 
     def _begin_soon(self) -> None:
@@ -105,5 +105,5 @@ class WriteBatches:
             await self._write(self._pieces)
         self._grown()
         if self._pieces:
-            # They came while the last of the others were written, and nobody may come after them for a long time.
+            # These arrived while the last batch was written. The next ones may not arrive for a long time.
             self._loop.call_soon(self._begin_soon)
