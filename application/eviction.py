@@ -1,4 +1,4 @@
-"""Eviction: what is used stays, what was not used for longest makes room."""
+"""Eviction: keeps the cache below its bound, and evicts the least recently used content first."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from domain.ports import Clock
 from domain.upstreams import Upstream
 
 _MARGIN = 64 * 1024 * 1024
-"""Bytes that are left free on the disk for everybody else."""
+"""Bytes that are left free on the disk for other programs."""
 
 
 _DRAFT_SECONDS = 3600.0
@@ -20,7 +20,9 @@ _PORTION = 1024 * 1024
 
 
 class Eviction:
-    """Keeps content and drafts below the bound. What is removed stays readable to whoever has it open."""
+    """Keeps content and partial blobs below the bound. Removed content stays readable through files that are already
+    open.
+    """
 
     def __init__(
         self,
@@ -44,16 +46,16 @@ class Eviction:
         self._evicting = asyncio.Lock()
 
     def used(self, digest: Digest) -> None:
-        """Remembered, and written down with others now and then."""
+        """Record the use in memory. `flush` stores it."""
         self._touched[digest] = self._clock.now()
 
     async def added(self, digest: Digest, size: int) -> None:
-        """New content of so many bytes is there."""
+        """Record new content of `size` bytes."""
         await self._usage.keep([Used(digest, size, self._clock.now())])
         await self.make_room(0)
 
     async def holds(self, digest: Digest) -> bool:
-        """Whether the content is there, whatever the index says."""
+        """Whether the content is stored, whatever the index says."""
         stored = await self._store.open(digest)
         if stored is None:
             return False
@@ -61,7 +63,7 @@ class Eviction:
         return True
 
     async def is_right(self, digest: Digest) -> bool | None:
-        """Whether the stored content has this digest, by hashing all of it; None where it is not there."""
+        """Whether the stored content matches its digest. Hashes all of it. None if it is not stored."""
         stored = await self._store.open(digest)
         if stored is None:
             return None
@@ -74,26 +76,27 @@ class Eviction:
         return check.holds
 
     async def drop(self, digest: Digest) -> None:
-        """Content that is not to be had any more, and all that leads to it."""
+        """Remove content that must not be served again, and all index entries that refer to it."""
         await self._store.drop(digest)
         await self._forget([digest])
 
     async def make_room(self, wanted: int) -> None:
-        """See that so many bytes more fit. Raises StorageFull where they do not, however much is removed."""
+        """Make room for `wanted` more bytes. Raises StorageFull if they do not fit, whatever is evicted."""
         if not self._room.is_for(wanted):
             raise StorageFull
         async with self._evicting:
             await self._make_room(wanted)
 
     def has_room_for_all_of(self, size: int) -> bool:
-        """Whether a blob of so many bytes can be kept at all, whatever is removed."""
+        """Whether a blob of `size` bytes can be stored at all, whatever is evicted."""
         return size <= self._room.for_partial_blobs_of_one
 
     async def make_room_in_partial_blob(self, upstream: Upstream, digest: Digest, needed: int, most: int | None) -> int:
-        """See that at least `needed` bytes more fit, and `most` at most, into the draft of what is arriving from this
-        upstream; for how many there is room now. `most` is None where the length of the blob is not known. Raises
-        StorageFull where they do not fit, or where drafts would take more than their share of the cache: then drafts
-        that nobody fills go first.
+        """Make room for at least `needed` and at most `most` more bytes in the partial blob of a download from this
+        upstream. Returns the number of bytes there is room for. `most`: None if the length of the blob is unknown.
+
+        If partial blobs would exceed their share of the cache, removes those that have no running download first.
+        Raises StorageFull if the bytes still do not fit.
         """
         wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
         share = self._room.for_partial_blobs_beside_unmeasured if most is None else self._room.for_partial_blobs
@@ -107,7 +110,7 @@ class Eviction:
         return wanted
 
     async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
-        """`share`: bytes that all drafts may take together afterwards."""
+        """`share`: maximum bytes of all partial blobs together after this."""
         # In this order: what is written meanwhile is counted twice rather than not at all.
         promised = sum(self._promised.values())
         own = sum(size for (one, _), size in self._promised.items() if one == upstream)
@@ -123,15 +126,15 @@ class Eviction:
         if bytes_to_free <= 0:
             return
         await self._evict(bytes_to_free)
-        # Counted anew: another worker may have removed the same. What is being fetched cannot be removed, and the
-        # disk may be full of somebody else's files.
+        # Measured again: another worker may have removed the same content. Running downloads cannot be removed, and
+        # files of other programs may fill the disk.
         space, used = await self._state()
         if wanted and (used + wanted > self._room.bound or space.free < wanted):
             raise StorageFull
 
     def promise(self, upstream: Upstream, digest: Digest, size: int) -> None:
-        """There is room for so many bytes that this process has not yet written of what it is fetching from the
-        upstream; 0 ends that.
+        """Record that there is room for `size` bytes that a download of this process has not written yet; 0 removes the
+        record.
         """
         if size > 0:
             self._promised[upstream, digest] = size
@@ -139,17 +142,17 @@ class Eviction:
             self._promised.pop((upstream, digest), None)
 
     async def remove_abandoned_partial_blobs(self) -> None:
-        """What broke off and nobody has asked for since is not gone on with any more."""
+        """Remove the partial blobs that no download has continued for an hour."""
         await self._maintenance.remove_abandoned_partial_blobs(_DRAFT_SECONDS)
 
     async def flush(self) -> None:
-        """Write down what was used since the last time."""
+        """Store the uses since the last call."""
         touched, self._touched = self._touched, {}
         if touched:
             await self._usage.touch(touched)
 
     async def _state(self) -> tuple[Space, int]:
-        """The space, and how many bytes of the bound are taken."""
+        """The disk space, and the bytes of the bound that are used."""
         # In this order: what is written or becomes content meanwhile is counted twice rather than not at all.
         promised = sum(self._promised.values())
         space = await self._maintenance.space()
@@ -157,11 +160,11 @@ class Eviction:
         return space, total + space.partial_blobs + promised
 
     async def _evict(self, bytes_to_free: int) -> int:
-        """How many bytes were really freed."""
-        await self.flush()  # or what was used a moment ago would look old
+        """Evict content. Returns the bytes that were actually freed."""
+        await self.flush()  # otherwise content that was just used would look old
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
         chosen = [Digest.parse(name) for name in victims(sizes.items(), bytes_to_free)]
-        # First out of the index: content that comes back meanwhile is written there after this.
+        # The index first: content that is stored again meanwhile is added to the index after this.
         await self._forget(chosen)
         freed = [await self._store.drop(digest) for digest in chosen]
         if any(freed):
@@ -169,22 +172,22 @@ class Eviction:
         return sum(freed)
 
     async def reconcile(self) -> None:
-        """Put right what a crash left behind: content that the index does not know, and entries of the index without
-        content. Not the drafts of a worker that died: another one may be about to go on with them.
+        """Repair what a crash left behind: content that the index does not list, and entries of the index without
+        content. Keeps the partial blobs of a worker that died, because another worker may be about to continue them.
         """
         there = await self._maintenance.contents()
         known = {one.digest for one in await self._usage.all()}
         now = self._clock.now()
-        # What was committed while the folder was being read is in neither, and safe: it is only forgotten if it is
-        # not to be found even now.
+        # Content that is committed while this runs may be missing in the listing of the folder. It is safe: an entry of
+        # the index is removed only if its content is still missing now.
         await self._usage.keep([Used(digest, size, now) for digest, size in there.items() if digest not in known])
         gone = [digest for digest in known - there.keys() if not await self.holds(digest)]
         await self._forget(gone)
         await self.make_room(0)
 
     async def _forget(self, digests: list[Digest]) -> None:
-        """Content, and the links and cached tags that are of no use without it. Whoever fetches it again is given them
-        again; what a worker remembers of them it believes for seconds only.
+        """Remove content from the index, with the links and cached tags that are useless without it. The next fetch of
+        the content stores them again. Workers may use their copies in memory for a few more seconds.
         """
         await self._usage.forget(digests)
         await self._index.forget_content(digests)

@@ -1,4 +1,4 @@
-"""Browse: the lists that a registry keeps: repositories, tags, referrers."""
+"""Listings: the lists of a registry: repositories, tags and referrers."""
 
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
@@ -21,18 +21,18 @@ Query = tuple[tuple[str, str], ...]
 _IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")
 _TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
 _JOINED_PAGES = 20
-"""Nobody waits for more."""
+"""Maximum pages that are joined to one page. More would take longer than clients wait."""
 _NAMES_LIMIT = 50_000
-"""Names on one page of a catalog that we look into; the time to read them grows with their number."""
+"""Maximum names on a catalog page that is parsed. The time to parse it grows with their number."""
 _EMPTY_PAGE_LIMIT = 4096
 _OTHERS_LIMIT = 256 * 1024
-"""Bytes beside the list of a page."""
+"""Bytes of a page besides its list."""
 _EMPTY = b"[]"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One page. `next_query` is the query string of the page after it, None on the last one."""
+    """One page. `next_query`: the query string of the next page; None on the last page."""
 
     content: bytes
     media_type: str = "application/json"
@@ -42,7 +42,9 @@ class Listing:
 
 
 class Listings:
-    """Passes pages on as they are, but for the name and for lists that an upstream writes as null."""
+    """Passes pages on unchanged, except for the repository name, for lists that an upstream sends as null, and for
+    names that the caller may not pull.
+    """
 
     def __init__(
         self,
@@ -69,11 +71,11 @@ class Listings:
     async def repositories(
         self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING
     ) -> Listing:
-        """One page of the upstream's catalog, without the names that the caller may not pull. So a page may be short,
-        even empty, and not be the last.
+        """One page of the catalog of the upstream, without the names that the caller may not pull. A page may therefore
+        be short or empty without being the last.
 
-        Its Link leads on from a name, which must be none of those either. Where it would be, the next page is joined
-        to this one, which may then be a long one.
+        The Link header of a page contains the name after which the next page starts. This name must not be hidden from
+        the caller either. If it is, the next page is joined to this one, which can make the page long.
         """
         access = await self._authorize.access(AccessRequest.to_list_repositories(caller, upstream, purpose))
         page, names, hidden = await self._catalog(access, upstream, query)
@@ -104,8 +106,8 @@ class Listings:
     async def _catalog(
         self, access: Access, upstream: Upstream, query: Query
     ) -> tuple[Listing, list[str] | None, frozenset[str]]:
-        """A page, the names on it that the caller is shown, and those that are left out. The names are None where none
-        could be left out; the page is then complete.
+        """A page, its names that the caller may see, and its hidden names. The visible names are None if the access
+        rules hide no names; the page is then complete.
         """
         with self._challenges.by_upstream(access):
             page = await self._page(access, Resource.catalog(upstream, query), ("application/json",))
@@ -133,13 +135,15 @@ class Listings:
             warnings=metadata.warnings,
         )
         if resource.query and sorted(parse_qsl(page.next_query or "")) == sorted(resource.query):
-            # The next page is the one that was just asked for. A client that believed it would never come to an end.
+            # The next page is the page that was just requested. A client that follows the link would never finish.
             return replace(page, next_query=None, warnings=(_IN_CIRCLES, *page.warnings))
         return page
 
 
 def repositories_of(content: bytes) -> list[str]:
-    """The names in a catalog. Raises UpstreamBroken where it holds something else, or more names than a page can."""
+    """The names in a catalog page. Raises UpstreamBroken if it contains something else, or more than _NAMES_LIMIT
+    names.
+    """
     return _names_in(_list_of(content, "repositories").get("repositories", _EMPTY))
 
 
@@ -158,11 +162,10 @@ def _with_repositories(page: Listing, names: list[str]) -> Listing:
 
 
 def following_query(target: str | None, asked: Query) -> str | None:
-    """The query of the next page's address, with all that was asked and that it leaves out: filters and the page size.
-    None where there is no next page.
+    """The query of the address of the next page, with the requested parameters that it omits: filters and the page
+    size. None if there is no next page.
 
-    Only the query is used: where the upstream's address leads to is not looked at. `last` is a position in the list and
-    not repeated.
+    Only the query of the address is used, not its host or path. `last` is a position in the list and is not repeated.
     """
     query = percent_encoded(target.partition("#")[0].partition("?")[2]) if target else ""
     if not query:
@@ -173,10 +176,11 @@ def following_query(target: str | None, asked: Query) -> str | None:
 
 
 def _list_of(content: bytes, member: str) -> dict[str, bytes]:
-    """The list of a page, and its name, where they are there. Registries write an empty list as null, or leave it out;
-    then nothing else is there but the name.
+    """The list of a page and its name, if present. Registries send an empty list as null, or omit it; an object without
+    the list may then contain only the name.
 
-    Raises UpstreamBroken for a JSON object that is no such list: a portal's answer, an error with status 200.
+    Raises UpstreamBroken for a JSON object that is not such a list: the response of a portal, or an error with status
+    200.
     """
     found = members_of(content, "name", member)
     if found is None:
@@ -192,8 +196,8 @@ def _list_of(content: bytes, member: str) -> dict[str, bytes]:
 
 
 def _printed(content: bytes, found: dict[str, bytes], wanted: dict[str, bytes]) -> bytes:
-    """The page with these members instead of its own. Its other members stay, unless there is so much of them that it
-    would hold the event loop up.
+    """The page with the members `wanted` in place of its own. The other members are kept, unless they are so long that
+    parsing them would block the event loop.
     """
     others = len(content) - sum(map(len, found.values()))
     kept = all_members_of(content) if others <= _OTHERS_LIMIT else {}

@@ -1,4 +1,4 @@
-"""AnswerPing: GET /v2/, on which half the clients decide how to authenticate."""
+"""AnswerPing: GET /v2/, whose answer tells clients how to authenticate."""
 
 from application.access.access_request import Access, AccessRequest, Caller
 from application.access.authorize import Authorize
@@ -10,7 +10,9 @@ from domain.upstreams import Upstream
 
 
 class AnswerPing:
-    """Accepts a caller whose authentication is good, here and, where it is the caller's own, upstream."""
+    """Accepts callers with valid credentials. The mirror checks them; the upstream checks the credentials of callers
+    who use their own login there.
+    """
 
     def __init__(
         self, authorize: Authorize, challenges: Challenges, registry: UpstreamRegistry, logins: RelayedLogins
@@ -21,7 +23,9 @@ class AnswerPing:
         self._logins = logins
 
     async def __call__(self, caller: Caller, upstream: Upstream) -> None:
-        """Returns where the answer is "welcome". Raises Unauthorized with the row's challenges, or UpstreamFault."""
+        """Returns if the caller is accepted. Raises Unauthorized with the challenges of the trust row, or
+        UpstreamFault.
+        """
         access = await self._authorize.access(AccessRequest.to_ping(caller, upstream))
         if access.is_mirrors:
             return
@@ -36,7 +40,7 @@ class AnswerPing:
             answer = await self._registry.ping(access.request.upstream, access.credentials)
         except UpstreamUnavailable:
             if access.credentials == SessionCredentials():
-                return  # nobody's right, by a token of ours: there is nothing that the upstream could refuse
+                return  # an anonymous token of the mirror: the upstream has no credentials to refuse
             raise
         if not answer.accepted:
             raise UpstreamChallenged("authentication required", challenges=answer.challenges)

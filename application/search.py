@@ -1,4 +1,4 @@
-"""Search: what `docker search HOST/term` and `podman search` ask."""
+"""Search: answers `docker search HOST/term` and `podman search`."""
 
 from dataclasses import replace
 from urllib.parse import parse_qsl
@@ -14,13 +14,14 @@ from domain.names import RepositoryName
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_HINT, RegistryHint, Upstream
 
-# A registry without a search of its own is read through; beyond this many pages nobody waits for the answer.
+# The catalog of a registry without a search is read page by page. Reading more pages than this would take longer than
+# clients wait.
 _PAGES = 20
 _PAGE_SIZE = 1000
 
 
 class Search:
-    """Asks the upstream's search where it has one, else matches its catalog."""
+    """Uses the search of the upstream if it has one, else matches the names of its catalog."""
 
     def __init__(
         self,
@@ -39,9 +40,11 @@ class Search:
     async def __call__(
         self, caller: Caller, term: str, limit: int, hint: RegistryHint = NO_HINT
     ) -> tuple[SearchResult, ...]:
-        """At most `limit` results, named as the client would pull them: a term may begin with a registry's name.
+        """At most `limit` results, with the names that the client would pull. The term may begin with the name of a
+        registry.
 
-        Names are content too: where accounts are checked, it wants one, and what the caller may not pull is not found.
+        Names are content too: if accounts are checked, a search needs an account, and names that the caller may not
+        pull are left out.
         """
         upstream, there, registry = self._upstreams.search_of(term, hint)
         found = await self._found(caller, upstream, there, limit)
@@ -67,7 +70,7 @@ class Search:
                 if term in name and _is_name(name):
                     found[name] = SearchResult(name)
             following = tuple(parse_qsl(page.next_query or ""))
-            # Some registries drop the query when they redirect, and answer with the first page for ever.
+            # Some registries drop the query when they redirect, and always return the first page.
             if len(found) >= limit or not following or following == query:
                 break
             query = following

@@ -1,4 +1,4 @@
-"""ReportStatus: is the upstream there? Asked by load balancers far more often than it changes."""
+"""ReportStatus: reports whether an upstream is reachable. Load balancers ask far more often than it changes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _KEEP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class UpstreamStatus:
-    """`checked_at` in seconds since 1970; `reason` says why it is not reachable."""
+    """`checked_at`: seconds since 1970. `reason`: why the upstream is not reachable."""
 
     url: str
     reachable: bool
@@ -22,7 +22,7 @@ class UpstreamStatus:
 
 
 class ReportStatus:
-    """Asks each upstream at most once in five seconds, however many ask us."""
+    """Asks each upstream at most once in five seconds, however many requests arrive."""
 
     def __init__(self, registry: UpstreamRegistry, clock: Clock) -> None:
         self._registry = registry
@@ -31,7 +31,7 @@ class ReportStatus:
         self._checks: dict[Upstream, asyncio.Task[UpstreamStatus]] = {}
 
     async def __call__(self, upstream: Upstream) -> UpstreamStatus:
-        """The upstream's status; a refusal by a registry is an answer, and so it is reachable."""
+        """The status of the upstream. An upstream that answers with a refusal is reachable."""
         last = self._last.get(upstream)
         if last is not None and self._clock.now() - last.checked_at <= _KEEP_SECONDS:
             return last
@@ -39,11 +39,11 @@ class ReportStatus:
             check = asyncio.create_task(self._check(upstream))
             self._checks[upstream] = check
             check.add_done_callback(lambda _: self._checks.pop(upstream, None))
-        # Shielded: who asks may have less patience than the upstream needs, and the next one asks soon.
+        # Shielded: a client may disconnect before the upstream answers, and the next client uses the result.
         return await asyncio.shield(self._checks[upstream])
 
     async def close(self) -> None:
-        """End the checks that are under way."""
+        """Cancel the running checks."""
         checks = list(self._checks.values())
         for check in checks:
             check.cancel()

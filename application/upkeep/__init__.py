@@ -1,1 +1,1 @@
-"""The operator's commands, and the work that the service does by itself at intervals."""
+"""The operator's commands, and the periodic work of the service."""

@@ -1,4 +1,4 @@
-"""InspectCache: what an operator asks of the cache, and does to it."""
+"""InspectCache: what an operator can query and change in the cache."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from domain.upstreams import Source, Upstream
 
 @dataclass(frozen=True)
 class Statistics:
-    """`size` in bytes of all content; `oldest` and `newest` use in seconds since 1970, None where there is none."""
+    """`size`: bytes of all content. `oldest` and `newest`: times of last use in seconds since 1970; None if there is no
+    content.
+    """
 
     count: int
     size: int
@@ -29,7 +31,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class TagEntry:
-    """A tag, and how much of it is here: `held` of `size` bytes; None where its manifest is not."""
+    """A tag, and how much of its image is cached: `held` of `size` bytes, both None if its manifest is not cached."""
 
     cached_tag: CachedTag
     size: int | None
@@ -38,14 +40,14 @@ class TagEntry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One piece of content after it was hashed again."""
+    """The result of hashing one piece of content again."""
 
     used: Used
     is_right: bool
 
 
 class InspectCache:
-    """Works on the same folder and index as a running service, and beside it."""
+    """Works on the same folder and index as a running service, at the same time."""
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class InspectCache:
         )
 
     async def tags(self, upstream: Upstream) -> list[TagEntry]:
-        """What `ls` shows: every tag that was asked for, and how much of it is here."""
+        """The output of `ls`: every tag that was requested, and how much of its image is cached."""
         held = {one.digest: one.size for one in await self._usage.all()}
         cached_tags = {
             (str(cached_tag.key.source.repository), str(cached_tag.key.tag)): cached_tag
@@ -95,24 +97,25 @@ class InspectCache:
         tree = await self._tree(cached_tag.digest)
         if not tree:
             return TagEntry(cached_tag, None, None)
-        # Of an index, mostly one platform's images are here: what was never asked for is not missing.
+        # Of an index, usually only the images of one platform are cached. The layers of images that were never
+        # requested are not in the tree, so they do not count as missing.
         here = sum(size for digest, size in tree.items() if digest in held)
         return TagEntry(cached_tag, sum(tree.values()), here)
 
     async def verify(self) -> AsyncIterator[Verdict]:
-        """Hash everything again; what is wrong is dropped, and will be fetched anew."""
+        """Hash all content again. Wrong content is dropped, and will be fetched again."""
         for used in await self._usage.all():
             is_right = await self._eviction.is_right(used.digest)
             if is_right is None:
-                continue  # it made room meanwhile
+                continue  # it has been evicted since
             if not is_right:
                 await self._eviction.drop(used.digest)
             yield Verdict(used, is_right)
         await self._index.advance_epoch()
 
     async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
-        """Forget an image, or all of a repository; the digests that were dropped. Where another image shares a layer,
-        that layer is fetched again when it is next asked for.
+        """Remove an image, or all content of a repository; returns the digests that were dropped. A layer that another
+        image shares is dropped too, and is fetched again at its next request.
         """
         cached_tags = [
             cached_tag for cached_tag in await self._index.tags_of(source.upstream) if cached_tag.key.source == source
@@ -135,7 +138,9 @@ class InspectCache:
         return dropped
 
     async def prune(self, older_than: float) -> list[Used]:
-        """Drop what was not used for so many seconds, and put right what a crash left behind; what was dropped."""
+        """Drop the content that was not used for `older_than` seconds, and repair what a crash left behind. Returns the
+        dropped content.
+        """
         await self._maintenance.remove_abandoned_partial_blobs()
         await self._eviction.reconcile()
         limit = self._clock.now() - older_than
@@ -146,8 +151,8 @@ class InspectCache:
         return dropped
 
     async def _tree(self, root: Digest) -> dict[Digest, int]:
-        """The sizes in bytes of a manifest and of all below it, as far as its manifests are here and within the limits
-        of ManifestWalk; empty where the manifest itself is not here.
+        """The sizes in bytes of a manifest and of all content below it, as far as its manifests are cached and within
+        the limits of ManifestWalk; empty if the manifest itself is not cached.
         """
         found: dict[Digest, int] = {}
         walk = ManifestWalk(root)

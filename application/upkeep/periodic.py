@@ -1,4 +1,4 @@
-"""Upkeep: what each worker does for the cache now and then, apart from any request."""
+"""Upkeep: the periodic work of each worker on the cache, independent of requests."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,9 @@ _PAUSE_SECONDS = 5.0
 
 
 class Upkeep:
-    """Removes what an earlier run left behind, writes down what is used, and forgets what an operator purged."""
+    """Removes what an earlier run left behind, stores the times of last use, and clears the memory after an operator
+    has purged content.
+    """
 
     def __init__(
         self,
@@ -39,7 +41,7 @@ class Upkeep:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """From now on, until `close`."""
+        """Start the periodic work, which runs until `close`."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -49,7 +51,7 @@ class Upkeep:
         await self._eviction.flush()
 
     async def _run(self) -> None:
-        self._seen = await self._index.epoch()  # before anything is remembered
+        self._seen = await self._index.epoch()  # before anything is kept in memory
         await self._try(self._eviction.reconcile)
         while True:
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -58,7 +60,7 @@ class Upkeep:
     async def _look_after(self) -> None:
         await self._eviction.flush()
         await self._eviction.remove_abandoned_partial_blobs()
-        await self._eviction.make_room(0)  # what other workers have added counts too
+        await self._eviction.make_room(0)  # content that other workers have added counts too
         self._downloads.end_abandoned()
         now = await self._index.epoch()
         if now != self._seen:

@@ -1,4 +1,4 @@
-"""WarmCache: pulls an image ahead of time, by the same ways as a client would."""
+"""WarmCache: pulls an image ahead of time, in the same way as a client."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,12 +20,12 @@ from domain.upstreams import NO_HINT, RegistryHint
 
 _ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
 _AT_ONCE = 3
-"""Blobs; as many as docker fetches at a time."""
+"""Concurrent blob downloads; the same number as docker."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """As a client names it at the mirror. `platform` is `os/architecture[/variant]`; None means all that there are."""
+    """The image as a client names it at the mirror. `platform`: `os/architecture[/variant]`; None: all platforms."""
 
     name: RepositoryName
     reference: Reference
@@ -35,21 +35,23 @@ class Image:
 
 @dataclass(frozen=True)
 class Progress:
-    """`total` in bytes so far known, `done` of them here. Both only grow."""
+    """`total`: known bytes so far; `done`: bytes that are cached. Both only grow."""
 
     total: int
     done: int
 
 
 class WarmCache:
-    """Reads everything and keeps nothing itself: what it reads goes through the cache."""
+    """Reads the whole image through the cache, and discards the bytes."""
 
     def __init__(self, manifests: PullManifest, blobs: PullBlob) -> None:
         self._manifests = manifests
         self._blobs = blobs
 
     async def __call__(self, caller: Caller, image: Image) -> AsyncIterator[Progress]:
-        """Raises what a pull raises; NoSuchPlatform where an index has none that was asked for."""
+        """Yields the progress. Raises the same errors as a pull, and NoSuchPlatform if the index has no image for the
+        platform.
+        """
         layers = await self._layers(caller, image)
         total, done = sum(one.size for one in layers), 0
         yield Progress(total, done)
@@ -81,8 +83,8 @@ class WarmCache:
             await asyncio.gather(fetching, return_exceptions=True)
 
     async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
-        """Each blob once, of all the wanted manifests, which are here afterwards. Raises what a pull raises;
-        NoSuchPlatform; UpstreamBroken where the image has more manifests than the limits of ManifestWalk allow.
+        """The blobs of all wanted manifests, each once. Pulls the manifests, which are cached afterwards. Raises the
+        same errors as a pull; NoSuchPlatform; UpstreamBroken if the image exceeds the limits of ManifestWalk.
         """
         found: dict[Digest, Descriptor] = {}
         is_matched = False
@@ -104,7 +106,7 @@ class WarmCache:
 
 
 class NoSuchPlatform(Exception):
-    """The image is not there for this platform; `offered` are those it is there for."""
+    """The image does not exist for this platform. `offered`: the platforms that it exists for."""
 
     def __init__(self, wanted: str, offered: tuple[str, ...]) -> None:
         super().__init__(f"the image does not support {wanted}; it supports {', '.join(offered)}")
@@ -112,7 +114,7 @@ class NoSuchPlatform(Exception):
 
 
 def _is_wanted(one: Descriptor, platform: str | None) -> bool:
-    """`linux/arm64` takes `linux/arm64/v8` too."""
+    """`linux/arm64` includes `linux/arm64/v8`."""
     return platform is None or one.platform == platform or (one.platform or "").startswith(f"{platform}/")
 
 
