@@ -20,7 +20,7 @@ from domain.ports import AccountDirectory, Clock
 from entrypoints.settings import Settings
 
 _THREADS = 2
-"""In each worker. A slow password hash occupies a core; the other cores remain for pulls."""
+"""Threads in each worker. A slow password hash occupies a core; the other cores remain for pulls."""
 
 
 def account_directory(settings: Settings, clock: Clock, events: EventSink) -> AccountDirectory:
@@ -33,8 +33,8 @@ def account_directory(settings: Settings, clock: Clock, events: EventSink) -> Ac
 
 
 def _stamp_key(settings: Settings) -> bytes:
-    """Derived from the secret that signs tokens, so that tokens and stamps become invalid together. It is another key,
-    so that a stamp is never usable as a signature.
+    """The key for account stamps. It is derived from the secret that signs tokens, so that tokens and stamps become
+    invalid together, but differs from it, so that a stamp is never usable as a signature.
     """
     secret = settings.server_secret.value.encode()
     return hashlib.blake2b(secret, person=b"account stamps").digest()
@@ -51,5 +51,5 @@ def relayed_logins(
 
 
 def password_threads() -> SlowSteps:
-    """CheckAccount closes them."""
+    """The threads that hash passwords. CheckAccount closes them."""
     return Threads(_THREADS, "passwords")

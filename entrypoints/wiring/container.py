@@ -78,16 +78,18 @@ def _secret(settings: Settings) -> bytes:
 
 
 def _caller_key(settings: Settings) -> bytes:
-    """A key derived from the secret that signs tokens, but another one: a fingerprint of a caller must never be usable
-    as a signature.
+    """The key for fingerprints of callers. It is derived from the secret that signs tokens, but differs from it, so
+    that a fingerprint is never usable as a signature.
     """
     return hashlib.blake2b(_secret(settings), person=b"cache callers").digest()
 
 
 def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
-    """The mirror as a caller of each upstream: a hash of the login that it uses there. The hash has no secret key,
-    which may change at a restart: what the mirror may read must be known after a restart even if the upstream cannot be
-    reached. So the hash is slow, and does not help an attacker who reads the index.
+    """The identity of the mirror as a caller of each upstream: a hash of the login that it uses there.
+
+    After a restart, the mirror must know what it may read even if the upstream is unavailable. So the hash uses no
+    secret key, which may change at a restart. Instead the hash is slow, so that it does not reveal the login to an
+    attacker who reads the index.
     """
     return {
         one: mirror_caller(
@@ -116,7 +118,7 @@ def _metrics(counting: CountingEventSink) -> MetricsPage:
 
 
 def make_counters(settings: Settings) -> SharedCounters:
-    """The counters that all workers share. Created before the workers are forked."""
+    """The counters that all workers share. They must be created before the workers are forked."""
     return SharedCounters(settings.workers, [one.url for one in settings.table.upstreams])
 
 
@@ -279,7 +281,7 @@ class Container(containers.DeclarativeContainer):
         events=events,
     )
 
-    # --- what clients and operators ask ---
+    # --- requests of clients and operators ---
     challenges: providers.Provider[Challenges] = providers.Singleton(
         Challenges, upstream_auth=upstream_auth, rewriter=rewriter, verifier=verifier, logins=relayed_logins
     )
@@ -381,7 +383,7 @@ async def open_container(
 ) -> AsyncIterator[Container]:
     """The container of one worker process, with open connections and storage. Needs a running event loop.
 
-    `counters` are shared by all workers; `worker` is the number of this one.
+    `counters`: shared by all workers; `worker`: the number of this worker.
     """
     counting = CountingEventSink(counters or make_counters(settings), worker)
     async with (
@@ -396,7 +398,7 @@ async def open_container(
 
 
 async def close_container(container: Container) -> None:
-    """Stop background work: each component before those that it depends on."""
+    """Stop background work. Each component stops before the components that it depends on."""
     await container.report_status().close()
     await container.upstream_auth().close()
     await container.upkeep().close()

@@ -22,12 +22,12 @@ from entrypoints.settings import Settings, SettingsError
 
 _INDEX = "index.sqlite3"
 _RESERVE = 16 * 1024 * 1024
-"""Bytes of the disk that content leaves free, so that the index and the log can still be written."""
+"""Bytes of the disk that content must leave free, so that the index and the log can still be written."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The ports to everything that is stored."""
+    """The ports to all stored data."""
 
     store: ContentStore
     leases: DownloadLeases
@@ -58,8 +58,8 @@ def prepare_storage(settings: Settings) -> None:
 
 
 def storage_folder(settings: Settings) -> Path | None:
-    """The folder that holds the cache, for messages: CACHE_DIR, or its subfolder where other users can write to it.
-    None where the cache is off.
+    """The folder that holds the cache, for messages: CACHE_DIR, or its subfolder if other users can write to CACHE_DIR.
+    None if the cache is off.
     """
     if settings.cache_dir is None:
         return None
@@ -71,9 +71,9 @@ def storage_folder(settings: Settings) -> Path | None:
 
 
 def act_as_owner(settings: Settings, *, may_stay_root: bool) -> None:
-    """If root runs a command beside the service, continue as the user who owns the cache. So the command finds the
+    """If root runs a command beside the service, continue as the user who owns the cache. Then the command finds the
     folder that the service uses, the service owns the files that the command creates, and files that another user has
-    planted there cannot make root act on them. For other users, this does nothing.
+    planted there cannot make root act on them. Does nothing for other users.
 
     `may_stay_root`: if only root can reach the folder, as below /var/lib/private, the command stays root and acts for
     the owner. This suits commands that create no files. Raises SettingsError.
@@ -118,8 +118,8 @@ def _reaches(folder: Path, user: int, group: int) -> bool:
 
 
 def sweep_storage(settings: Settings) -> None:
-    """Remove the partial blobs of an earlier run. Called once, before any worker starts: the partial blobs of a worker
-    that dies later are resumed by other workers.
+    """Remove the partial blobs of an earlier run. Called once, before any worker starts: if a worker dies later, other
+    workers resume its partial blobs.
     """
     if settings.cache_dir is not None:
         with closing(FilesystemStorageMaintenance(settings.cache_dir, SystemClock())) as maintenance:
@@ -128,7 +128,7 @@ def sweep_storage(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storage]:
-    """The storage of one process. Threads and connections are opened at the first use."""
+    """The storage of one process. Threads and connections are opened at first use."""
     if settings.cache_dir is None:
         yield no_storage()
         return
@@ -163,7 +163,7 @@ def no_storage() -> Storage:
 
 
 def _reserve(folder: Path) -> int:
-    """Bytes to leave free; less on a small disk."""
+    """The bytes to leave free; fewer on a small disk."""
     try:
         state = os.statvfs(folder)
     except OSError:

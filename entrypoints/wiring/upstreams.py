@@ -13,8 +13,8 @@ from entrypoints.version import NAME, VERSION
 
 @asynccontextmanager
 async def open_upstreams(settings: Settings, worker: int) -> AsyncIterator[UpstreamClients]:
-    """The clients of all upstreams for one worker. Their limits are shares: together the workers keep the configured
-    ones.
+    """The clients of all upstreams for one worker. Each worker gets a share of the configured limits, so that all
+    workers together keep them.
     """
     proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
     pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
