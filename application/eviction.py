@@ -111,7 +111,7 @@ class Eviction:
 
     async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
         """`share`: maximum bytes of all partial blobs together after this."""
-        # In this order: what is written meanwhile is counted twice rather than not at all.
+        # This order counts bytes that are written at the same time twice, rather than not at all.
         promised = sum(self._promised.values())
         own = sum(size for (one, _), size in self._promised.items() if one == upstream)
         space = await self._maintenance.space()
@@ -153,7 +153,7 @@ class Eviction:
 
     async def _state(self) -> tuple[Space, int]:
         """The disk space, and the bytes of the bound that are used."""
-        # In this order: what is written or becomes content meanwhile is counted twice rather than not at all.
+        # This order counts bytes that are written or committed at the same time twice, rather than not at all.
         promised = sum(self._promised.values())
         space = await self._maintenance.space()
         total = await self._usage.total()
@@ -164,7 +164,7 @@ class Eviction:
         await self.flush()  # otherwise content that was just used would look old
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
         chosen = [Digest.parse(name) for name in victims(sizes.items(), bytes_to_free)]
-        # The index first: content that is stored again meanwhile is added to the index after this.
+        # The index first: if the content is stored again during this, its new index entry remains.
         await self._forget(chosen)
         freed = [await self._store.drop(digest) for digest in chosen]
         if any(freed):

@@ -180,8 +180,8 @@ class PullBlob:
     async def _joined(
         self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery
     ) -> tuple[Download, ResponseMetadata | None, ReadPermission | None]:
-        """A download that has begun; the upstream's response, if it answered this very request; else the caller's read
-        permission. Raises StorageRefused, or the upstream's refusal of this caller.
+        """A download that has begun; the response of the upstream, if this request caused it; else the read permission
+        of the caller. Raises StorageRefused, PartialBlobLost, or the fault of the upstream.
         """
         while True:
             is_own = self._downloads.running(access.source.upstream, query.digest) is None

@@ -61,9 +61,9 @@ class FetchManifest:
     async def unknown(
         self, access: PullAccess, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
     ) -> ManifestAnswer:
-        """A manifest that is not cached, or that this caller is not known to be allowed to read. If the upstream has
-        asked for fewer requests of this caller, few requests reach it. `proves_first`: whether a HEAD proves the
-        permission before the manifest is fetched; None: decided by what is cached.
+        """A manifest that is not cached, or for which this caller has no proven permission. If the upstream has asked
+        for fewer requests of this caller, few requests reach it. `proves_first`: whether a HEAD proves the permission
+        before the manifest is fetched; None: decided by what is cached.
         """
         return await self._outages.attempt(
             access.source.upstream,
