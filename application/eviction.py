@@ -42,7 +42,7 @@ class Eviction:
         self._clock = clock
         self._events = events
         self._touched: dict[Digest, float] = {}
-        self._promised: dict[tuple[Upstream, Digest], int] = {}
+        self._reserved: dict[tuple[Upstream, Digest], int] = {}
         self._evicting = asyncio.Lock()
 
     def used(self, digest: Digest) -> None:
@@ -106,16 +106,16 @@ class Eviction:
                 if not await self._partial_blobs_may_grow(upstream, wanted, share):
                     raise StorageFull("running downloads use their whole part of the cache already")
             await self._make_room(wanted)
-            self.promise(upstream, digest, self._promised.get((upstream, digest), 0) + wanted)
+            self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
         return wanted
 
     async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
         """`share`: maximum bytes of all partial blobs together after this."""
         # This order counts bytes that are written at the same time twice, rather than not at all.
-        promised = sum(self._promised.values())
-        own = sum(size for (one, _), size in self._promised.items() if one == upstream)
+        reserved = sum(self._reserved.values())
+        own = sum(size for (one, _), size in self._reserved.items() if one == upstream)
         space = await self._maintenance.space()
-        together = space.partial_blobs + promised
+        together = space.partial_blobs + reserved
         own += space.partial_blobs_of.get(upstream.fingerprint, 0)
         return together + wanted <= share and own + wanted <= self._room.for_partial_blobs_of_one
 
@@ -132,14 +132,14 @@ class Eviction:
         if wanted and (used + wanted > self._room.bound or space.free < wanted):
             raise StorageFull
 
-    def promise(self, upstream: Upstream, digest: Digest, size: int) -> None:
+    def reserve(self, upstream: Upstream, digest: Digest, size: int) -> None:
         """Record that there is room for `size` bytes that a download of this process has not written yet; 0 removes the
         record.
         """
         if size > 0:
-            self._promised[upstream, digest] = size
+            self._reserved[upstream, digest] = size
         else:
-            self._promised.pop((upstream, digest), None)
+            self._reserved.pop((upstream, digest), None)
 
     async def remove_abandoned_partial_blobs(self) -> None:
         """Remove the partial blobs that no download has continued for an hour."""
@@ -154,10 +154,10 @@ class Eviction:
     async def _state(self) -> tuple[Space, int]:
         """The disk space, and the bytes of the bound that are used."""
         # This order counts bytes that are written or committed at the same time twice, rather than not at all.
-        promised = sum(self._promised.values())
+        reserved = sum(self._reserved.values())
         space = await self._maintenance.space()
         total = await self._usage.total()
-        return space, total + space.partial_blobs + promised
+        return space, total + space.partial_blobs + reserved
 
     async def _evict(self, bytes_to_free: int) -> int:
         """Evict content. Returns the bytes that were actually freed."""

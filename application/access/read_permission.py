@@ -78,16 +78,18 @@ class ReadPermissions:
         self._proofs = SingleFlight()
 
     async def is_asked_first(self, access: PullAccess) -> bool:
-        """Whether the caller's right is proven (`admit`) before anything that is not cached is fetched.
+        """Whether the caller's right is proven (`require`) before anything that is not cached is fetched.
 
         A caller whom the upstream refuses must not learn from what the upstream is asked, nor from how long that takes,
         whether the content is cached. So what is asked first follows from the caller alone: without a live grant it is
-        what `admit` asks, with one it is the request that fetches (`as_fetched`). Where the right is the mirror's own,
-        nobody is refused what another gets.
+        what `require` asks, with one it is the request that fetches (`as_fetched`). With the mirror's own credentials,
+        every caller gets the same answer.
         """
         return not access.is_mirrors and await self.grants.live(access) is None
 
-    async def admit(self, access: PullAccess, item: Item, as_fetched: UpstreamRequest | None = None) -> ReadPermission:
+    async def require(
+        self, access: PullAccess, item: Item, as_fetched: UpstreamRequest | None = None
+    ) -> ReadPermission:
         """The caller's right to it. `as_fetched`: the request that would be sent were it not cached.
 
         Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.

@@ -48,7 +48,7 @@ class DownloadDependencies:
     store: ContentStore
     leases: DownloadLeases
     registry: UpstreamRegistry
-    rights: ReadPermissions
+    permissions: ReadPermissions
     eviction: Eviction
     provenance: Provenance
     events: EventSink
@@ -57,7 +57,7 @@ class DownloadDependencies:
     clock: Clock
 
 
-_LOST_RIGHT = (UpstreamChallenged, Denied, ContentUnknown)
+_ACCESS_LOST = (UpstreamChallenged, Denied, ContentUnknown)
 
 
 class ContentChanged(Exception):
@@ -78,7 +78,7 @@ class BlobFetcher:
         self._lease = lease
         self._partial_blob = partial_blob = lease.partial_blob
         self._parts = parts
-        self._right = 0
+        self._access_index = 0
         self._room_until = partial_blob.size
         """The cache has room for the blob up to this offset."""
         # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
@@ -101,7 +101,7 @@ class BlobFetcher:
             await asyncio.shield(self._lease.release(keep=self._partial_blob.size > 0))
             raise
         finally:
-            self._parts.eviction.promise(self._download.upstream, self._download.digest, 0)
+            self._parts.eviction.reserve(self._download.upstream, self._download.digest, 0)
 
     async def _until_whole(self) -> None:
         retries = Retries(self._parts.retries, self._parts.clock)
@@ -109,43 +109,43 @@ class BlobFetcher:
             before = self._partial_blob.size
             try:
                 await self._receive()
-            except _LOST_RIGHT as refused:
-                await self._next_right(refused)
+            except _ACCESS_LOST as refused:
+                await self._next_access(refused)
             except UpstreamUnavailable as fault:
                 if self._partial_blob.size > before:
                     retries.progressed()
                 if not self._download.has_begun:
                     raise
                 await retries.wait(fault)
-                self._tell_resumed(fault)
+                self._report_resumed(fault)
             else:
                 return
 
-    async def _next_right(self, refused: RegistryError) -> None:
+    async def _next_access(self, refused: RegistryError) -> None:
         """Continue with the access of the next reader, which may still be valid: a token may expire during the download
         of a large blob.
         """
-        access = self._download.accesses[self._right]
-        await self._parts.rights.refused(access, self._item(access), refused)
-        if not self._download.has_begun or self._right + 1 >= len(self._download.accesses):
+        access = self._download.accesses[self._access_index]
+        await self._parts.permissions.refused(access, self._item(access), refused)
+        if not self._download.has_begun or self._access_index + 1 >= len(self._download.accesses):
             raise refused
-        self._right += 1
-        self._tell_resumed(refused)
+        self._access_index += 1
+        self._report_resumed(refused)
 
-    def _tell_resumed(self, reason: RegistryError) -> None:
-        upstream = self._download.accesses[self._right].source.upstream.url
+    def _report_resumed(self, reason: RegistryError) -> None:
+        upstream = self._download.accesses[self._access_index].source.upstream.url
         self._parts.events.emit(DownloadResumed(upstream, str(self._download.digest), one_line(reason.message)))
 
     async def _receive(self) -> None:
         """Receive one response of the upstream. If the blob is whole after it, verify and commit it."""
         download, partial_blob, offset = self._download, self._partial_blob, self._partial_blob.size
-        access = download.accesses[self._right]
+        access = download.accesses[self._access_index]
         asked = ByteRange(offset, None) if offset else None
         fetch = UpstreamRequest(Resource.blob(access.source, download.digest), access.credentials, byte_range=asked)
         try:
             async with self._parts.registry.open(fetch) as answer:
-                position = await self._place(access, answer.metadata, offset)
-                await self._pour(answer, position)
+                position = await self._body_offset(access, answer.metadata, offset)
+                await self._write_body(answer, position)
         except RangeUnsatisfiable as nothing_left:
             if not offset:
                 raise
@@ -163,7 +163,7 @@ class BlobFetcher:
         # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
         self._parts.background.start(self._parts.eviction.added(download.digest, size))
 
-    async def _place(self, access: PullAccess, metadata: ResponseMetadata, offset: int) -> int:
+    async def _body_offset(self, access: PullAccess, metadata: ResponseMetadata, offset: int) -> int:
         """The offset in the blob at which the body begins: the requested offset (verified), or 0 if the upstream
         ignores ranges.
         """
@@ -173,14 +173,14 @@ class BlobFetcher:
             raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
         if download.total is not None and total not in {None, download.total}:
             raise ContentChanged
-        self._parts.rights.record(access, self._item(access), metadata)
+        self._parts.permissions.record(access, self._item(access), metadata)
         self._is_public = self._is_public and self._parts.provenance.is_public(access)
         download.begin(metadata, total)
         if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
             raise StorageFull("the blob is larger than the part of the cache for running downloads")
         return 0 if span is None else offset
 
-    async def _pour(self, answer: UpstreamResponse, position: int) -> None:
+    async def _write_body(self, answer: UpstreamResponse, position: int) -> None:
         batches = WriteBatches(self._partial_blob, self._write, self._grown)
         known = self._partial_blob.size
         try:
@@ -220,7 +220,7 @@ class BlobFetcher:
         download, size = self._download, self._partial_blob.size
         if size == download.size:
             return
-        self._parts.eviction.promise(download.upstream, download.digest, self._room_until - size)
+        self._parts.eviction.reserve(download.upstream, download.digest, self._room_until - size)
         download.grow(size)
 
     def _item(self, access: PullAccess) -> Item:

@@ -37,10 +37,10 @@ class Passthrough:
     """
 
     def __init__(
-        self, registry: UpstreamRegistry, rights: ReadPermissions, events: EventSink, clock: Clock, retries: int
+        self, registry: UpstreamRegistry, permissions: ReadPermissions, events: EventSink, clock: Clock, retries: int
     ) -> None:
         self._registry = registry
-        self._rights = rights
+        self._permissions = permissions
         self._events = events
         self._clock = clock
         self._retries = retries
@@ -156,9 +156,9 @@ class Passthrough:
         try:
             answer = await stack.enter_async_context(self._registry.open(fetch))
         except RegistryError as error:
-            await self._rights.refused(access, item, error)
+            await self._permissions.refused(access, item, error)
             raise
-        self._rights.record(access, item, answer.metadata)
+        self._permissions.record(access, item, answer.metadata)
         return answer
 
     def _partial(

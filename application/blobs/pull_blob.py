@@ -33,21 +33,21 @@ class PullBlob:
     def __init__(
         self,
         authorize: Authorize,
-        rights: ReadPermissions,
+        permissions: ReadPermissions,
         store: ContentStore,
         provenance: Provenance,
         eviction: Eviction,
         downloads: RunningDownloads,
-        stream: Passthrough,
+        passthrough: Passthrough,
         events: EventSink,
     ) -> None:
         self._authorize = authorize
-        self._rights = rights
+        self._permissions = permissions
         self._store = store
         self._provenance = provenance
         self._eviction = eviction
         self._downloads = downloads
-        self._stream = stream
+        self._passthrough = passthrough
         self._events = events
         self._checks = SingleFlight()
         self._intact: LruCache[Digest, object] = LruCache(_REMEMBERED)
@@ -66,8 +66,8 @@ class PullBlob:
                 yield await self._delivered(stack, access, query)
 
     async def _described(self, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        admission = await self._rights.admit(access, _item(access, query))
-        answer = linked(admission.link, admission.warnings)
+        permission = await self._permissions.require(access, _item(access, query))
+        answer = linked(permission.link, permission.warnings)
         if query.known or answer.size or query.digest.is_of_empty_content:
             return answer
         # A HEAD to the upstream may have proved the permission without giving a length.
@@ -75,25 +75,25 @@ class PullBlob:
             stored.file.close()
             self._eviction.used(query.digest)
             return replace(answer, size=stored.size)
-        return described(query.digest, await self._stream.metadata(access, query.digest))
+        return described(query.digest, await self._passthrough.metadata(access, query.digest))
 
     async def _delivered(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         stored = await self._stored(access, query.digest)
         if stored is not None:
             stack.callback(stored.file.close)
-            admission = await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
-            if admission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
+            permission = await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
+            if permission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
                 self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=True))
-                return self._from_file(query, admission, stored)
+                return self._from_file(query, permission, stored)
             await self._damaged(query.digest)
-        elif await self._rights.is_asked_first(access):
-            await self._rights.admit(access, _item(access, query))
+        elif await self._permissions.is_asked_first(access):
+            await self._permissions.require(access, _item(access, query))
         self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=False))
         if self._downloads.is_unfit(access.source.upstream, query.digest):
-            return await self._stream.open(stack, access, query)
-        if not query.is_partial or await self._is_filled_for(access, query):
-            return await self._along(stack, access, query)
-        answer = await self._stream.open(stack, access, query)
+            return await self._passthrough.open(stack, access, query)
+        if not query.is_partial or await self._is_covered_by_download(access, query):
+            return await self._from_download(stack, access, query)
+        answer = await self._passthrough.open(stack, access, query)
         asked = sum(span.length for span in answer.spans) or (answer.span.length if answer.span else answer.size or 0)
         self._downloads.asked_in_part(access, query.digest, asked, answer.size)
         return answer
@@ -113,12 +113,12 @@ class PullBlob:
             return None
         return await self._store.open(digest)
 
-    def _from_file(self, query: BlobQuery, admission: ReadPermission, stored: StoredContent) -> BlobAnswer:
+    def _from_file(self, query: BlobQuery, permission: ReadPermission, stored: StoredContent) -> BlobAnswer:
         self._eviction.used(query.digest)
         spans = query.spans(stored.size)
         parts = [ContentPart(stored.file, span.start, span.stop) for span in spans or (Span(0, stored.size),)]
         return replace(
-            linked(admission.link, admission.warnings),
+            linked(permission.link, permission.warnings),
             size=stored.size,
             pieces=_each(parts),
             damaged=lambda: self._damaged(query.digest),
@@ -145,7 +145,7 @@ class PullBlob:
 
     # --- while it is downloaded ---
 
-    async def _is_filled_for(self, access: PullAccess, query: BlobQuery) -> bool:
+    async def _is_covered_by_download(self, access: PullAccess, query: BlobQuery) -> bool:
         """Whether the download can deliver these parts: everything from the start, or bytes that it has received."""
         asked = query.byte_range
         if asked == _WHOLE:
@@ -154,22 +154,22 @@ class PullBlob:
         if download is None or download.total is None:
             return False
         # The permission comes first: even the size of the blob is for permitted callers only.
-        await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
+        await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
         spans = query.spans(download.total)
         if all(span.stop <= download.readable for span in spans):
             return True
         # A client that resumes waits for the download; a client that wants a part far ahead does not.
         return asked is not None and asked.last is None and spans[0].start <= download.readable
 
-    async def _along(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
+    async def _from_download(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         try:
-            download, metadata, admission = await self._joined(stack, access, query)
+            download, metadata, permission = await self._join_download(stack, access, query)
         except (StorageRefused, PartialBlobLost):
-            return await self._stream.open(stack, access, query)
+            return await self._passthrough.open(stack, access, query)
         download.offer(access)
         base = (
-            linked(admission.link, admission.warnings)
-            if admission
+            linked(permission.link, permission.warnings)
+            if permission
             else described(query.digest, metadata or ResponseMetadata())
         )
         download.expect(base.size)
@@ -177,7 +177,7 @@ class PullBlob:
         spans = query.spans(size) if size is not None else ()
         return replace(base, size=size, pieces=self._pieces(download, access, spans)).in_part(spans)
 
-    async def _joined(
+    async def _join_download(
         self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery
     ) -> tuple[Download, ResponseMetadata | None, ReadPermission | None]:
         """A download that has begun; the response of the upstream, if this request caused it; else the read permission
@@ -196,17 +196,17 @@ class PullBlob:
                 # shared: otherwise each waiting caller would wait as long again, one after the other.
                 if is_own or isinstance(error, UpstreamOutage):
                     raise
-                await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
+                await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
                 continue
             # The upstream has answered only the request that began the download. All other requests need a permission,
             # also those of the same caller, whose permission may have ended since.
-            admission = (
+            permission = (
                 None
                 if is_own and metadata
-                else await self._rights.admit(access, _item(access, query), self._as_fetched(access, query))
+                else await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
             )
             if is_own or not isinstance(download.failure, RegistryError):
-                return download, metadata, admission
+                return download, metadata, permission
 
     async def _pieces(self, download: Download, access: PullAccess, spans: Sequence[Span]) -> AsyncIterator[Piece]:
         """The bytes of each span; of the whole blob if there are no spans."""
@@ -221,7 +221,7 @@ class PullBlob:
                 # The disk is full, or the downloading process has ended the download. Each reader fetches the rest
                 # itself, uncached.
                 rest = Span(position, 2**63 if stop is None else stop)
-                async for piece in self._stream.rest(access, download.digest, download.file, rest, download.total):
+                async for piece in self._passthrough.rest(access, download.digest, download.file, rest, download.total):
                     yield piece
 
 

@@ -15,7 +15,7 @@ from domain.variants import accepts
 
 _REMEMBERED = 16384
 _LONGEST_EXTENSION = 600.0
-_Marks = dict[tuple[str, CallerClass], CachedTag]
+_TagsByVariant = dict[tuple[str, CallerClass], CachedTag]
 """The cached tags of one tag, by variant and caller class."""
 
 
@@ -26,8 +26,8 @@ class CachedTags:
         self._index = index
         self._policy = policy
         self._clock = clock
-        self._known: LruCache[tuple[Source, Tag], tuple[_Marks, float]] = LruCache(_REMEMBERED)
-        self._learnt: LruCache[tuple[Source, Tag], _Marks] = LruCache(_REMEMBERED)
+        self._known: LruCache[tuple[Source, Tag], tuple[_TagsByVariant, float]] = LruCache(_REMEMBERED)
+        self._recent_answers: LruCache[tuple[Source, Tag], _TagsByVariant] = LruCache(_REMEMBERED)
         """What this process has learnt. A read of the index may miss it until the index has been written."""
 
     async def find(self, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
@@ -77,8 +77,8 @@ class CachedTags:
     async def learn(self, key: TagKey, digest: Digest, media_type: str, given_to: CallerClass) -> CachedTag:
         """Store the digest and the media type that the upstream has just given to this caller class for the tag."""
         cached_tag = CachedTag(key, digest, media_type, self._clock.now(), given_to)
-        learnt = self._learnt.get((key.source, key.tag)) or {}
-        self._learnt.put((key.source, key.tag), learnt | {(key.variant, given_to): cached_tag})
+        learnt = self._recent_answers.get((key.source, key.tag)) or {}
+        self._recent_answers.put((key.source, key.tag), learnt | {(key.variant, given_to): cached_tag})
         await self._keep(cached_tag)
         return cached_tag
 
@@ -101,21 +101,21 @@ class CachedTags:
     async def forget(self, source: Source, tag: Tag) -> None:
         """Remove the tag, all variants: the upstream does not have it."""
         self._known.pop((source, tag))
-        self._learnt.pop((source, tag))
+        self._recent_answers.pop((source, tag))
         await self._index.forget_tags(source, tag)
 
     async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
         """Remove what was given to this caller class: the upstream refused the tag to it."""
         self._known.pop((source, tag))
-        self._learnt.pop((source, tag))
+        self._recent_answers.pop((source, tag))
         await self._index.forget_tags(source, tag, from_class)
 
     def forget_all(self) -> None:
         """Clear the memory. The index is not changed."""
         self._known.clear()
-        self._learnt.clear()
+        self._recent_answers.clear()
 
-    async def _variants(self, source: Source, tag: Tag) -> _Marks:
+    async def _variants(self, source: Source, tag: Tag) -> _TagsByVariant:
         """The cached tags of this tag. They stay in memory for seconds only, because another worker may have newer
         ones.
         """
@@ -126,7 +126,7 @@ class CachedTags:
                 (cached_tag.key.variant, cached_tag.given_to): cached_tag
                 for cached_tag in await self._index.find_tags(source, tag)
             }
-            for place, cached_tag in (self._learnt.get((source, tag)) or {}).items():
+            for place, cached_tag in (self._recent_answers.get((source, tag)) or {}).items():
                 stored = found.get(place)
                 if now < cached_tag.checked_at + BELIEVED_SECONDS and (
                     not stored or stored.checked_at < cached_tag.checked_at
@@ -137,7 +137,7 @@ class CachedTags:
         return known[0]
 
 
-def _newest(cached_tags: _Marks, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
+def _newest(cached_tags: _TagsByVariant, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
     """The newest cached tag of this variant that was given to one of these classes. Of two with the same time, the one
     that is not anonymous.
     """

@@ -43,20 +43,20 @@ class FetchManifest:
     def __init__(
         self,
         registry: UpstreamRegistry,
-        rights: ReadPermissions,
+        permissions: ReadPermissions,
         manifest_cache: ManifestCache,
         cached_tags: CachedTags,
         outages: Outages,
         events: EventSink,
     ) -> None:
         self._registry = registry
-        self._rights = rights
+        self._permissions = permissions
         self._manifest_cache = manifest_cache
         self._cached_tags = cached_tags
         self._outages = outages
         self._events = events
-        self._joined = SingleFlight()
-        self._first_comers: SharedFetches[ManifestAnswer] = SharedFetches()
+        self._single_flight = SingleFlight()
+        self._shared_fetches: SharedFetches[ManifestAnswer] = SharedFetches()
 
     async def unknown(
         self, access: PullAccess, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
@@ -75,35 +75,35 @@ class FetchManifest:
 
     async def head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """The response of the upstream to HEAD; None if it lacks a field that clients need."""
-        return await self._joined.do(self._key(access, query, head=True), lambda: self._head(access, query))
+        return await self._single_flight.do(self._key(access, query, head=True), lambda: self._head(access, query))
 
     async def get(
         self,
         access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None = None,
-        told: ManifestAnswer | None = None,
+        head_answer: ManifestAnswer | None = None,
         *,
         proves_first: bool | None = None,
     ) -> ManifestAnswer:
-        """The manifest. `key`: the tag to store the response under; `told`: the response to a HEAD just now;
+        """The manifest. `key`: the tag to store the response under; `head_answer`: the response to a HEAD just now;
         `proves_first`: see `unknown`.
         """
-        start = partial(self._get_or_find, access, query, key, told, proves_first=proves_first)
-        return await self._joined.do((*self._key(access, query, head=False), proves_first), start)
+        start = partial(self._get_or_find, access, query, key, head_answer, proves_first=proves_first)
+        return await self._single_flight.do((*self._key(access, query, head=False), proves_first), start)
 
     def tag_means(self, source: Source, tag: Tag, digest: Digest) -> None:
         """A HEAD gave this digest for the tag. A request for the digest then waits for a running fetch of the tag,
         instead of a fetch of its own.
         """
-        self._first_comers.also((source, str(tag)), (source, str(digest)))
+        self._shared_fetches.also((source, str(tag)), (source, str(digest)))
 
     async def _head_or_get(
         self, access: PullAccess, query: ManifestQuery, *, proves_first: bool | None
     ) -> ManifestAnswer:
         digest = query.reference.digest
-        if digest and query.is_content_with(digest) and (told := await self.head(access, query)):
-            return told
+        if digest and query.is_content_with(digest) and (head_answer := await self.head(access, query)):
+            return head_answer
         return await self.get(access, query, proves_first=proves_first)
 
     async def _get_or_find(
@@ -111,7 +111,7 @@ class FetchManifest:
         access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None,
-        told: ManifestAnswer | None,
+        head_answer: ManifestAnswer | None,
         *,
         proves_first: bool | None,
     ) -> ManifestAnswer:
@@ -121,31 +121,31 @@ class FetchManifest:
         """
         before = self._outages.last(access.source.upstream, access.caller)
         for _ in range(_ROUNDS):
-            things = await self._things(access, query, told)
-            turn = self._first_comers.under_way(*things)
+            keys = await self._fetch_keys(access, query, head_answer)
+            turn = self._shared_fetches.under_way(*keys)
             if turn is None:
-                async with self._first_comers.lead(*things) as turn:
-                    here = await self._here(access, query, key, told, proves_first=proves_first)
+                async with self._shared_fetches.lead(*keys) as turn:
+                    here = await self._here(access, query, key, head_answer, proves_first=proves_first)
                     turn.result = here or await self._get_and_learn(access, query, key)
                     return turn.result
             fetched = await turn.wait()
             self._outages.check(access.source.upstream, access.caller, before)
-            told = await self._tell(access, query)
-            if found := await self._found(access, told, fetched):
+            head_answer = await self._ask_by_head(access, query)
+            if found := await self._found(access, head_answer, fetched):
                 return await self._learn(access, key, found)
-            if told is None:
+            if head_answer is None:
                 break  # only a GET shows whether this caller may read it
         return await self._get_and_learn(access, query, key)
 
-    async def _things(
-        self, access: PullAccess, query: ManifestQuery, told: ManifestAnswer | None
+    async def _fetch_keys(
+        self, access: PullAccess, query: ManifestQuery, head_answer: ManifestAnswer | None
     ) -> list[tuple[Source, str]]:
         """The keys of what a fetch for this query may fetch, as far as they are known: the reference, and the digests
         of a tag.
         """
         names = [str(query.reference)]
-        if told:
-            names.append(str(told.digest))
+        if head_answer:
+            names.append(str(head_answer.digest))
         elif isinstance(tag := query.reference.target, Tag):
             names += [str(cached_tag.digest) for cached_tag in await self._recent(access, query, tag)]
         return [(access.source, name) for name in dict.fromkeys(names)]
@@ -155,25 +155,27 @@ class FetchManifest:
         access: PullAccess,
         query: ManifestQuery,
         key: TagKey | None,
-        told: ManifestAnswer | None,
+        head_answer: ManifestAnswer | None,
         *,
         proves_first: bool | None,
     ) -> ManifestAnswer | None:
         """A manifest that was cached after this request arrived: the fetch of another request may have ended just
         before this one began.
         """
-        if told is None and proves_first is False:
+        if head_answer is None and proves_first is False:
             return await self._known(access, query)
-        if told is None and not (proves_first or await self._may_be_here(access, query)):
+        if head_answer is None and not (proves_first or await self._may_be_here(access, query)):
             return None
-        told = told or await self._tell(access, query)
-        found = await self._found(access, told, None)
+        head_answer = head_answer or await self._ask_by_head(access, query)
+        found = await self._found(access, head_answer, None)
         return await self._learn(access, key, found) if found else None
 
     async def _known(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """A cached manifest that this caller may read without a request to the upstream."""
         digest = query.reference.digest
-        known = await self._rights.known(access, Item(access.source, ContentKind.MANIFEST, digest)) if digest else None
+        known = (
+            await self._permissions.known(access, Item(access.source, ContentKind.MANIFEST, digest)) if digest else None
+        )
         content = await self._manifest_cache.get(access.source.upstream, digest) if known and digest else None
         if known is None or content is None or digest is None:
             return None
@@ -191,7 +193,7 @@ class FetchManifest:
             ]
         )
 
-    async def _tell(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
+    async def _ask_by_head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """The HEAD response for this caller, about a manifest that another request has fetched."""
         try:
             return await self._head(access, query)
@@ -199,26 +201,28 @@ class FetchManifest:
             return None  # a refused HEAD counts only if a GET is refused too
 
     async def _found(
-        self, access: PullAccess, told: ManifestAnswer | None, fetched: ManifestAnswer | None
+        self, access: PullAccess, head_answer: ManifestAnswer | None, fetched: ManifestAnswer | None
     ) -> ManifestAnswer | None:
-        """The content that `told` describes, from the cache or, if it was not cached, from the response that another
-        request fetched.
+        """The content that `head_answer` describes: from the cache, or else from the response that another request
+        fetched.
         """
-        if told is None:
+        if head_answer is None:
             # There is no HEAD response, but a request of the same caller with another token has just proved the
             # permission.
             item = Item(access.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
             return (
-                replace(fetched, is_hit=True) if fetched and item and await self._rights.known(access, item) else None
+                replace(fetched, is_hit=True)
+                if fetched and item and await self._permissions.known(access, item)
+                else None
             )
-        if fetched and fetched.digest == told.digest:
+        if fetched and fetched.digest == head_answer.digest:
             content = fetched.content
         else:
-            content = await self._manifest_cache.get(access.source.upstream, told.digest)
+            content = await self._manifest_cache.get(access.source.upstream, head_answer.digest)
         if content is None:
             return None
-        check_manifest(told.media_type, content)
-        return replace(told, content=content, size=len(content), is_hit=True)
+        check_manifest(head_answer.media_type, content)
+        return replace(head_answer, content=content, size=len(content), is_hit=True)
 
     async def _get_and_learn(self, access: PullAccess, query: ManifestQuery, key: TagKey | None) -> ManifestAnswer:
         return await self._learn(access, key, await self._get(access, query))
@@ -243,7 +247,7 @@ class FetchManifest:
             return None
         if not tells_of_manifest(metadata.media_type, metadata.digest):
             return None
-        self._rights.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
+        self._permissions.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
         return ManifestAnswer(metadata.media_type, digest, metadata.size, None, metadata.warnings)
 
     async def _get(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer:
@@ -253,7 +257,7 @@ class FetchManifest:
         check_manifest(media_type, content)
         metadata = replace(metadata, media_type=media_type)
         self._events.emit(BytesFetched(len(content)))
-        self._rights.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
+        self._permissions.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
         # The digest of the withdrawn schema 1 covers only part of the bytes. The cache verifies a digest over all
         # bytes, so it does not store such a manifest.
         if digest.matches(content):
@@ -274,7 +278,7 @@ class FetchManifest:
             raise
         except RegistryError as error:
             item = Item(access.source, ContentKind.MANIFEST, asked) if asked else None
-            await self._rights.refused(access, item, error)
+            await self._permissions.refused(access, item, error)
             raise
 
     def _checked(self, source: Source, asked: Digest | None, metadata: ResponseMetadata, content: bytes) -> Digest:

@@ -22,7 +22,7 @@ class ManifestCache:
         self._eviction = eviction
         self._provenance = provenance
         self._events = events
-        self._hot: LruCache[Digest, bytes] = LruCache(_MEMORY)
+        self._memory: LruCache[Digest, bytes] = LruCache(_MEMORY)
 
     async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
         """The manifest; None if it is not cached, does not match its digest, or is not served for this upstream."""
@@ -33,9 +33,9 @@ class ManifestCache:
 
     async def look(self, digest: Digest) -> bytes | None:
         """Like `get`, for any upstream, but does not count as use."""
-        content = self._hot.get(digest)
+        content = self._memory.get(digest)
         if content is None and (content := await self._read(digest)) is not None:
-            self._hot.put(digest, content, len(content))
+            self._memory.put(digest, content, len(content))
         return content
 
     async def put(self, access: PullAccess, digest: Digest, content: bytes) -> None:
@@ -49,13 +49,13 @@ class ManifestCache:
         except StorageFailed as error:
             self._events.emit(CacheWriteFailed(str(digest), str(error)))
             return
-        self._hot.put(digest, content, len(content))
+        self._memory.put(digest, content, len(content))
         self._provenance.sent(access.source.upstream, digest, is_public=self._provenance.is_public(access))
         await self._eviction.added(digest, len(content))
 
     def forget_all(self) -> None:
         """Clear the memory. The content store is not changed."""
-        self._hot.clear()
+        self._memory.clear()
 
     async def _read(self, digest: Digest) -> bytes | None:
         stored = await self._store.open(digest)

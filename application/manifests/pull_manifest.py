@@ -25,14 +25,14 @@ class PullManifest:
     def __init__(
         self,
         authorize: Authorize,
-        rights: ReadPermissions,
+        permissions: ReadPermissions,
         manifest_cache: ManifestCache,
         fetch: FetchManifest,
         tags: ResolveTag,
         events: EventSink,
     ) -> None:
         self._authorize = authorize
-        self._rights = rights
+        self._permissions = permissions
         self._manifest_cache = manifest_cache
         self._fetch = fetch
         self._tags = tags
@@ -57,34 +57,34 @@ class PullManifest:
             content = await self._manifest_cache.get(access.source.upstream, digest)
             if content is None:
                 return await self._fetch.unknown(access, query)
-            return _linked(await self._rights.admit(access, item), content)
+            return _linked(await self._permissions.require(access, item), content)
         # For a caller with credentials of its own, the first upstream request does not depend on what is cached
         # (ReadPermissions.is_asked_first).
-        known = await self._rights.known(access, item)
-        stand_in = known.link if known else await self._rights.stand_in(access, item)
+        known = await self._permissions.known(access, item)
+        stand_in = known.link if known else await self._permissions.stand_in(access, item)
         # The cache is read only for a caller who may receive the content. Otherwise the time to read and hash the
         # content would show the caller that it is cached.
         content = await self._manifest_cache.get(access.source.upstream, digest) if stand_in else None
         if known and content is not None:
             return _linked(known, content)
-        proves_first = await self._rights.is_asked_first(access)
+        proves_first = await self._permissions.is_asked_first(access)
         try:
             return await self._fetch.unknown(access, query, has_stand_in=content is not None, proves_first=proves_first)
         except UpstreamUnavailable as fault:
             if stand_in is None or content is None:
                 raise
-            return _linked(self._rights.stale(stand_in, fault), content)
+            return _linked(self._permissions.stale(stand_in, fault), content)
 
 
-def _linked(admission: ReadPermission, content: bytes) -> ManifestAnswer:
+def _linked(permission: ReadPermission, content: bytes) -> ManifestAnswer:
     """The answer with the metadata from the link."""
-    link = admission.link
+    link = permission.link
     return ManifestAnswer(
         link.media_type,
         link.item.digest,
         len(content),
         content,
-        admission.warnings,
-        admission.good_until,
+        permission.warnings,
+        permission.good_until,
         is_hit=True,
     )

@@ -37,13 +37,13 @@ class ResolveTag:
 
     def __init__(
         self,
-        rights: ReadPermissions,
+        permissions: ReadPermissions,
         cached_tags: CachedTags,
         manifest_cache: ManifestCache,
         fetch: FetchManifest,
         outages: Outages,
     ) -> None:
-        self._rights = rights
+        self._permissions = permissions
         self._cached_tags = cached_tags
         self._manifest_cache = manifest_cache
         self._fetch = fetch
@@ -57,23 +57,23 @@ class ResolveTag:
             return await self._outages.attempt(
                 access.source.upstream,
                 access.caller,
-                lambda: self._asked(access, query, None, None),
+                lambda: self._ask_upstream(access, query, None, None),
                 has_stand_in=False,
                 manifests=True,
             )
         key = TagKey(access.source, tag, variant)
         cached_tag = await self._cached_tags.find(key, classes_for(access.caller))
-        held = await self._held(cached_tag) if cached_tag else None
-        grant = await self._rights.grants.live(access) if held else None
-        if cached_tag and held and grant and self._cached_tags.is_fresh(cached_tag):
+        content_here = await self._content_here(cached_tag) if cached_tag else None
+        grant = await self._permissions.grants.live(access) if content_here else None
+        if cached_tag and content_here and grant and self._cached_tags.is_fresh(cached_tag):
             good_until = min(self._cached_tags.fresh_until(cached_tag), grant.ends_at, access.identity.ends_at)
-            return self._answer(cached_tag, held, good_until=good_until)
+            return self._answer(cached_tag, content_here, good_until=good_until)
         stand_in = await self._stand_in(access, query, key)
         try:
             return await self._outages.attempt(
                 access.source.upstream,
                 access.caller,
-                lambda: self._asked(access, query, key, cached_tag if held else None),
+                lambda: self._ask_upstream(access, query, key, cached_tag if content_here else None),
                 has_stand_in=stand_in is not None,
                 manifests=True,
             )
@@ -92,11 +92,13 @@ class ResolveTag:
 
     async def _stand_in(self, access: PullAccess, query: ManifestQuery, key: TagKey) -> tuple[CachedTag, bytes] | None:
         """The cached tag and manifest that this caller may receive if the upstream is unavailable."""
-        cached_tag = await self._cached_tags.stand_in(key, query.accept, await self._rights.grants.standing_in(access))
-        held = await self._held(cached_tag) if cached_tag else None
-        return (cached_tag, held) if cached_tag and held else None
+        cached_tag = await self._cached_tags.stand_in(
+            key, query.accept, await self._permissions.grants.standing_in(access)
+        )
+        content_here = await self._content_here(cached_tag) if cached_tag else None
+        return (cached_tag, content_here) if cached_tag and content_here else None
 
-    async def _held(self, cached_tag: CachedTag) -> bytes | None:
+    async def _content_here(self, cached_tag: CachedTag) -> bytes | None:
         return await self._manifest_cache.get(cached_tag.key.source.upstream, cached_tag.digest)
 
     def _answer(
@@ -110,7 +112,7 @@ class ResolveTag:
     def _stale(self, cached_tag: CachedTag, content: bytes, fault: RegistryError) -> ManifestAnswer:
         return self._answer(cached_tag, content, warning=self._outages.stale(cached_tag.key.source.upstream, fault))
 
-    async def _asked(
+    async def _ask_upstream(
         self, access: PullAccess, query: ManifestQuery, key: TagKey | None, cached_tag: CachedTag | None
     ) -> ManifestAnswer:
         try:
@@ -120,7 +122,7 @@ class ResolveTag:
                 await self._cached_tags.forget(key.source, key.tag)
             raise
         except (UpstreamChallenged, Denied):
-            if key and self._rights.is_refusal_of_class(access):
+            if key and self._permissions.is_refusal_of_class(access):
                 await self._cached_tags.withdraw(key.source, key.tag, class_of(access.caller))
             raise
 
@@ -130,38 +132,42 @@ class ResolveTag:
         """Stores the new digest of a tag only when its manifest is cached or not needed. Otherwise, if the GET fails
         after the HEAD, the previous manifest of the tag could not be served as a stale answer.
         """
-        told = await self._told(access, query, cached_tag)
-        if told is None:
+        head_answer = await self._head_answer(access, query, cached_tag)
+        if head_answer is None:
             return await self._fetch.get(access, query, key)
-        if query.is_content_with(told.digest):
-            return await self._learnt(access, key, told)
+        if query.is_content_with(head_answer.digest):
+            return await self._remember_tag(access, key, head_answer)
         # The manifest that the HEAD describes may be cached. It is fetched only if it is not.
-        held = await self._manifest_cache.get(access.source.upstream, told.digest)
-        if held is not None:
-            return await self._learnt(access, key, replace(told, content=held, size=len(held), is_hit=True))
+        content_here = await self._manifest_cache.get(access.source.upstream, head_answer.digest)
+        if content_here is not None:
+            return await self._remember_tag(
+                access, key, replace(head_answer, content=content_here, size=len(content_here), is_hit=True)
+            )
         try:
-            return await self._fetch.get(access, query, key, told)
+            return await self._fetch.get(access, query, key, head_answer)
         except UpstreamThrottled as fault:
             raise _ChangedAndThrottled(fault) from fault
 
-    async def _learnt(self, access: PullAccess, key: TagKey | None, told: ManifestAnswer) -> ManifestAnswer:
+    async def _remember_tag(
+        self, access: PullAccess, key: TagKey | None, head_answer: ManifestAnswer
+    ) -> ManifestAnswer:
         if key:
-            await self._cached_tags.learn(key, told.digest, told.media_type, class_of(access.caller))
-            self._fetch.tag_means(key.source, key.tag, told.digest)
-        return told
+            await self._cached_tags.learn(key, head_answer.digest, head_answer.media_type, class_of(access.caller))
+            self._fetch.tag_means(key.source, key.tag, head_answer.digest)
+        return head_answer
 
-    async def _told(
+    async def _head_answer(
         self, access: PullAccess, query: ManifestQuery, cached_tag: CachedTag | None
     ) -> ManifestAnswer | None:
         """The HEAD response, if a HEAD is enough: Docker Hub counts only GET requests. None if a GET is needed."""
         if not (cached_tag or query.head or query.known):
             return None
         try:
-            told = await self._fetch.head(access, query)
+            head_answer = await self._fetch.head(access, query)
         except REFUSED_HEAD:
             if cached_tag is None:
                 raise
             return None  # a refused HEAD counts only if a GET is refused too
-        if told and not cached_tag and not query.is_content_with(told.digest):
+        if head_answer and not cached_tag and not query.is_content_with(head_answer.digest):
             return None
-        return told
+        return head_answer

@@ -24,7 +24,7 @@ class Upkeep:
         self,
         eviction: Eviction,
         downloads: RunningDownloads,
-        rights: ReadPermissions,
+        permissions: ReadPermissions,
         cached_tags: CachedTags,
         manifest_cache: ManifestCache,
         index: KnowledgeIndex,
@@ -32,7 +32,7 @@ class Upkeep:
     ) -> None:
         self._eviction = eviction
         self._downloads = downloads
-        self._rights = rights
+        self._permissions = permissions
         self._cached_tags = cached_tags
         self._manifest_cache = manifest_cache
         self._index = index
@@ -65,7 +65,7 @@ class Upkeep:
         now = await self._index.epoch()
         if now != self._seen:
             self._seen = now
-            self._rights.forget_all()
+            self._permissions.forget_all()
             self._cached_tags.forget_all()
             self._manifest_cache.forget_all()
 

@@ -259,7 +259,7 @@ class Container(containers.DeclarativeContainer):
             store=store,
             leases=storage.provided.leases,
             registry=registry,
-            rights=read_permissions,
+            permissions=read_permissions,
             eviction=eviction,
             provenance=provenance,
             events=events,
@@ -274,7 +274,7 @@ class Container(containers.DeclarativeContainer):
         Upkeep,
         eviction=eviction,
         downloads=downloads,
-        rights=read_permissions,
+        permissions=read_permissions,
         cached_tags=cached_tags,
         manifest_cache=manifest_cache,
         index=storage.provided.index,
@@ -322,7 +322,7 @@ class Container(containers.DeclarativeContainer):
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
         FetchManifest,
         registry=registry,
-        rights=read_permissions,
+        permissions=read_permissions,
         manifest_cache=manifest_cache,
         cached_tags=cached_tags,
         outages=outages,
@@ -330,7 +330,7 @@ class Container(containers.DeclarativeContainer):
     )
     resolve_tag: providers.Provider[ResolveTag] = providers.Singleton(
         ResolveTag,
-        rights=read_permissions,
+        permissions=read_permissions,
         cached_tags=cached_tags,
         manifest_cache=manifest_cache,
         fetch=fetch_manifest,
@@ -339,7 +339,7 @@ class Container(containers.DeclarativeContainer):
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest,
         authorize=authorize,
-        rights=read_permissions,
+        permissions=read_permissions,
         manifest_cache=manifest_cache,
         fetch=fetch_manifest,
         tags=resolve_tag,
@@ -348,7 +348,7 @@ class Container(containers.DeclarativeContainer):
     passthrough: providers.Provider[Passthrough] = providers.Singleton(
         Passthrough,
         registry=registry,
-        rights=read_permissions,
+        permissions=read_permissions,
         events=events,
         clock=clock,
         retries=settings.provided.fill_retries,
@@ -356,12 +356,12 @@ class Container(containers.DeclarativeContainer):
     pull_blob: providers.Provider[PullBlob] = providers.Singleton(
         PullBlob,
         authorize=authorize,
-        rights=read_permissions,
+        permissions=read_permissions,
         store=store,
         provenance=provenance,
         eviction=eviction,
         downloads=downloads,
-        stream=passthrough,
+        passthrough=passthrough,
         events=events,
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)

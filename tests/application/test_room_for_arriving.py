@@ -199,7 +199,7 @@ class Sharing:
         await self.eviction.make_room_in_partial_blob(upstream, digest, 100, 100)
         lease: Any = await self.store.lease(upstream, digest)
         await lease.partial_blob.append(deque([b"-" * 100]))
-        self.eviction.promise(upstream, digest, 0)
+        self.eviction.reserve(upstream, digest, 0)
         return lease
 
 
@@ -233,7 +233,7 @@ async def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
     await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
     with pytest.raises(StorageFull):
         await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
-    sharing.eviction.promise(UPSTREAM, Digest.of(b"a"), 0)
+    sharing.eviction.reserve(UPSTREAM, Digest.of(b"a"), 0)
     await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
 
 
