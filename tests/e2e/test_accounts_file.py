@@ -144,7 +144,7 @@ def test_who_guesses_waits_and_nobody_else(house: House) -> None:
     assert not slowed(house, "192.0.2.67")
     assert not slowed(house, "127.0.0.1")
     log = "".join(house.lines())
-    assert re.search("a login of account carol from 192.0.2.66 waits [12] s", log)
+    assert re.search("login of account carol from 192.0.2.66 delayed by [12] s", log)
     assert "guess-" not in log
     page = house.proxy.get("/metrics").body.decode()
     counted = dict(line.split() for line in page.splitlines() if line and not line.startswith("#"))

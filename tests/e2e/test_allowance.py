@@ -127,4 +127,4 @@ def test_when_it_is_used_up_the_cache_goes_on_and_the_upstream_is_left_in_peace(
     for page in by_each_worker(house, "/readyz"):
         assert page.json()["upstreams"][0]["allowance"]["remaining"] == 0
     assert house.counted("throttled_total") == 4, "each worker began once, and each tells the sum"
-    assert len([line for line in house.complaints() if "asked less" in line]) == 2
+    assert len([line for line in house.complaints() if "sending fewer requests" in line]) == 2
