@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Runs one task for each key. Whoever waits may leave: the others still get what they wait for."""
+    """Runs one task for each key. A waiting request may be cancelled: the others still get the result."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, tuple[asyncio.Task[Any], SharedWork]] = {}
 
     async def do(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `start` gives or raises, to all who ask with the same key while it runs."""
+        """The result of `start`, or its error, for all calls with the same key while it runs."""
         if key not in self._running:
             work = SharedWork()
             with watched_by(work):
@@ -34,7 +34,7 @@ class SingleFlight:
     def _finished(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._running.pop(key, None)
         if not task.cancelled():
-            task.exception()  # looked at, so that nobody complains where all who waited have left
+            task.exception()  # retrieved, or asyncio warns when every waiting request has left
 
 
 K = TypeVar("K")
@@ -90,7 +90,7 @@ class BackgroundTasks:
 
 
 async def until_done(step: "asyncio.Future[Any]") -> None:
-    """For whoever was cancelled while he waited for the step: wait for its end, however often that is cancelled too."""
+    """Wait for the end of the step although the waiting task was cancelled; later cancellations are ignored."""
     while not step.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([step])
@@ -113,7 +113,7 @@ async def in_slices(items: Iterable[Item]) -> AsyncIterator[Item]:
 
 
 class SharedFetch(Generic[T]):
-    """One fetch under way. `result` is what it got, None as long as it has nothing and where it failed."""
+    """A running fetch. `result` is None until it has one, and if it failed."""
 
     def __init__(self) -> None:
         self.result: T | None = None
@@ -128,25 +128,25 @@ class SharedFetch(Generic[T]):
 
 
 class SharedFetches(Generic[T]):
-    """Joined gives one answer to all who ask the same with the same right. Here each looks for himself, because what
-    one was given is no proof of another's right.
+    """One request fetches, and the others wait for it. Unlike SingleFlight, it gives them no result: each must still
+    prove its own permission.
     """
 
     def __init__(self) -> None:
         self._under_way: dict[Hashable, SharedFetch[T]] = {}
 
     def under_way(self, *keys: Hashable) -> SharedFetch[T] | None:
-        """The first turn that is under way for one of these keys."""
+        """The first running fetch for one of these keys."""
         return next((turn for key in keys if (turn := self._under_way.get(key))), None)
 
     def also(self, key: Hashable, other: Hashable) -> None:
-        """Who asks by the `other` key waits for the turn of `key` too, where that is under way."""
+        """Requests with the key `other` wait for the running fetch of `key` too."""
         if turn := self._under_way.get(key):
             self._under_way.setdefault(other, turn)
 
     @asynccontextmanager
     async def lead(self, *keys: Hashable) -> AsyncIterator[SharedFetch[T]]:
-        """The turn of these keys, none of which may be under way. It ends with the context."""
+        """Start the fetch of these keys, for which no fetch may be running. It ends with the context."""
         turn = SharedFetch[T]()
         self._under_way.update(dict.fromkeys(keys, turn))
         try:

@@ -42,15 +42,15 @@ class CallerIdentities:
         return replace(identity, ends_at=access.ends_at) if access.ends_at < identity.ends_at else identity
 
     async def remember(self, login: Credentials | str | None, token: IssuedToken) -> None:
-        """The upstream gave this token for these credentials, for this refresh token, or to nobody (None).
+        """The upstream gave this token for these credentials or this refresh token, or without a login (None).
 
-        Returns when every worker knows it: the client comes back at once, to whichever it likes.
+        Returns when every worker knows the token: the client uses it at once, and any worker may get its request.
         """
         identity = CallerIdentity(self.caller_of(login), token.issued_at + token.expires_in)
         fingerprint = self._fingerprint(token.text)
         known = self._known.get(fingerprint) or await self._index.find_token(fingerprint)
         if known and known.caller != identity.caller:
-            # The upstream gives the same token to several: it stands for none of them, but for itself.
+            # The upstream gives the same token to several logins, so the token is an identity of its own.
             identity = replace(identity, caller=self.caller_of(token.text))
         self._known.put(fingerprint, identity)
         await self._index.keep_token(fingerprint, identity)
@@ -90,7 +90,7 @@ class CallerIdentities:
         return CallerIdentity(self.caller_of(token), ends_at)
 
     def caller_of(self, login: Credentials | str | None) -> CallerId:
-        """Whom these credentials are of, this token where no login was seen, or nobody (None)."""
+        """The caller with these credentials, or with this token if its login is unknown; None: the anonymous one."""
         if login is None:
             return ANONYMOUS_CALLER
         if isinstance(login, str):

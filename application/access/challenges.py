@@ -51,7 +51,7 @@ class Challenges:
         self._logins = logins
 
     def by_us(self, check: AccessCheck, message: str, error: TokenError | None = None) -> Unauthorized:
-        """The refusal of a caller whom our own rules stop."""
+        """The error for a caller whom the rules of this mirror refuse."""
         if check.request.purpose is Purpose.SEARCH and check.row.checks_accounts:
             # `docker search` knows Basic only; podman turns to the catalog on any 401.
             return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(check.request))
@@ -63,8 +63,8 @@ class Challenges:
 
     @contextmanager
     def by_upstream(self, access: Access, *, is_proof: bool = False) -> Iterator[None]:
-        """Turn the upstream's 401 into ours. `is_proof`: it answers a ping that proves the caller's login, and
-        RelayedLogins has counted it already. Raises Unauthorized, Denied or IdentityRejected.
+        """Turn the upstream's 401 into the mirror's. `is_proof`: the 401 answers a ping that proves the caller's login,
+        and RelayedLogins has counted it already. Raises Unauthorized, Denied or IdentityRejected.
         """
         try:
             yield
@@ -92,9 +92,9 @@ class Challenges:
         request = access.request
         told, known = UpstreamAuth(challenged.challenges), access.check.auth
         if access.credentials == ForwardedCredentials():
-            # What a caller's bad token earns says nothing of what the upstream asks of others.
+            # The answer to a bad token says nothing about what the upstream asks of other callers.
             self._upstream_auth.learn(request.upstream, told)
-        # A stale Bearer earns a Basic challenge at some registries; what they asked for before still holds.
+        # Some registries answer an expired token with a Basic challenge; the challenge before it still holds.
         keep = known.bearer and not told.bearer
         auth = known if keep or told.scheme is UpstreamScheme.NONE else told
         has_token = isinstance(request.caller.authorization, Bearer)
@@ -105,7 +105,7 @@ class Challenges:
         scopes = _asked_for(told, known, request)
         challenges = self._rewriter.challenges(row, auth, request.caller.realm, scopes, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
-            # RFC 6750 section 3.1: no error to who sent no token; the upstream means one of our own.
+            # RFC 6750 section 3.1: no error for a client that sent no token; the upstream means the mirror's token.
             challenges = tuple(challenge.with_parameters(error=None) for challenge in challenges)
         message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
@@ -119,15 +119,15 @@ class Challenges:
             return False
         match access.credentials:
             case SessionCredentials(credentials):
-                return credentials is not None  # its token was just fetched for this; a login may do more than nobody's
+                return credentials is not None  # the token was fetched for this request; only a login can grant more
             case _:
                 return isinstance(caller, Bearer) and self._verifier.was_issued_for(caller.token, needed)
 
     def _after_login(self, access: Access, refused: CredentialsRejected) -> RegistryError:
-        """The upstream's token server did not take the credentials of a session of ours."""
+        """The upstream's token server rejected credentials that the mirror used."""
         mirrors = mirror_credentials(access.request.upstream)
         if access.credentials == mirrors == SessionCredentials():
-            return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses nobody a token, but for what is private
+            return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses an anonymous token for private content
         if access.credentials == mirrors:
             return IdentityRejected(_WRONG_LOGIN)
         if access.check.row.checks_accounts:

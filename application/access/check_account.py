@@ -13,11 +13,11 @@ _REMEMBERED = 16384
 
 
 class CheckAccount:
-    """The one way to an account by name and password, for the token endpoint and for Basic on a resource.
+    """Checks an account's name and password, for the token endpoint and for Basic on a resource.
 
-    Right logins are remembered by a keyed fingerprint, for as long as the account has the same password, so that a
-    client that logs in for every pull costs a slow hash once. Wrong ones are not: what would be gained is time, and
-    for whoever guesses. `key` is a secret of this process.
+    A correct login is remembered by a keyed fingerprint until the account's password changes, so that a client which
+    logs in for every pull costs one slow hash. A wrong login is not remembered: that would only save time for a client
+    that guesses. `key` is a secret of this process.
     """
 
     def __init__(self, policy: AccountPolicy, attempts: LoginAttempts, steps: SlowSteps, key: bytes) -> None:
@@ -29,10 +29,10 @@ class CheckAccount:
         self._joined = SingleFlight()
 
     async def __call__(self, credentials: Credentials, address: str) -> Account | None:
-        """The account, None where these credentials open none. `address` is the client's. Raises TooManyAttempts.
+        """The account, or None for wrong credentials. `address` is the client's. Raises TooManyAttempts.
 
-        From where it was right before, a login waits for nobody. From elsewhere it does, or whoever guesses from
-        there would be told at once what is right, in spite of all slowing.
+        A login that was correct from the same network before does not wait. From another network it waits like any
+        other, or a client that guesses there would learn at once which password is correct.
         """
         site, name = client_network(address), credentials.username
         attempt = Attempt(site, name, self._policy.still_exists(name))

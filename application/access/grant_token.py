@@ -69,7 +69,7 @@ class GrantToken:
         if row.endpoint is TokenEndpoint.ABSENT:
             raise TokenEndpointAbsent("this mirror issues no tokens: authenticate as the challenge of GET /v2/ asks")
         if query.has_other_login:
-            # To ignore it would be to give an anonymous token to somebody who believes to be logged in.
+            # Ignoring it would give an anonymous token to a user who believes to be logged in.
             raise CredentialsRejected("the token endpoint accepts only Basic credentials")
         account = await self._check_account(row, query)
         challenge = auth.bearer if row.relays else None
@@ -107,7 +107,7 @@ class GrantToken:
         except UpstreamUnavailable:
             if not public:
                 raise
-            # Nobody's token is no more than anybody may have; credentials that cannot be checked buy nothing else.
+            # An anonymous token gives what everyone may have; credentials that cannot be checked give nothing more.
             return self._issuer.issue(ANONYMOUS_ACCOUNT, public)
 
     async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: Account) -> IssuedToken:

@@ -43,11 +43,11 @@ class Grants:
         return known if known and now < known.ends_at else None
 
     async def standing_in(self, access: PullAccess) -> frozenset[CallerClass]:
-        """The classes of callers whose items this caller may get while the upstream cannot be asked: the caller's own
-        while its grant is live, the mirror's own and the anonymous one as long as theirs outlive an outage.
+        """The classes of callers whose items this caller may get while the upstream is unavailable: the caller's own
+        class while its grant is live; the mirror's and the anonymous class while their grants outlive an outage.
 
-        A grant is for a repository, but what else has come into that since was never part of it: so an item, or what a
-        tag means, is judged by whom the upstream gave it to.
+        A grant is for a repository, and does not cover what was pushed there later. So an item, or the digest of a tag,
+        is given only to the classes of callers that received it from the upstream.
         """
         classes = set(classes_for(access.caller)) if await self.live(access) else set()
         if is_mirror_caller(access.caller) and await self._outliving(access.caller, access.source):
@@ -57,11 +57,11 @@ class Grants:
         return frozenset(classes)
 
     async def is_public(self, source: Source) -> bool:
-        """Whether nobody in particular was let in here, recently enough to say so while nobody can access."""
+        """Whether anonymous callers had access, recently enough to rely on it while the upstream is unavailable."""
         return await self._outliving(ANONYMOUS_CALLER, source) is not None
 
     def give(self, access: PullAccess) -> None:
-        """The upstream let this caller in just now."""
+        """The upstream has just given this caller access."""
         now, times = self._clock.now(), self._policy.times_of(access.source.upstream)
         before = self._remembered(access.caller, access.source)
         grant = Grant(access.caller, access.source, now, times.grant_end(now, access.identity.ends_at))

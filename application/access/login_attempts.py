@@ -1,4 +1,4 @@
-"""LoginAttempts: whoever gives wrong passwords waits before the next is looked at, longer each time."""
+"""LoginAttempts: after wrong passwords, the next login waits before it is checked, longer each time."""
 
 import asyncio
 import hashlib
@@ -17,7 +17,7 @@ from domain.ports import Clock
 _COUNTED_SECONDS = 300.0
 """After so long a wrong attempt is forgotten."""
 _PATIENCE = 10.0
-"""Seconds. Whoever would have to wait longer is sent away at once: clients give up on a silent server too."""
+"""Seconds. A login that would wait longer is refused at once: clients give up on a silent server anyway."""
 _MOST_COUNTED = 40
 _DISTRUST = 20
 """After so many, a login that is known is made to wait like any other. See `trusts`."""
@@ -54,7 +54,7 @@ OF_ADDRESS = Pace(free=30, first=0.5, longest=4, is_strict=False)
 
 @dataclass(frozen=True)
 class Attempt:
-    """Somebody at this address wants to be this account. `exists`: there is such an account."""
+    """A login to this account from this address. `exists`: there is such an account."""
 
     address: str
     account: str
@@ -148,9 +148,10 @@ class _Lane:
 
 
 class LoginAttempts:
-    """Counts the wrong ones of each account from each address, and of each address; in this process's memory.
+    """Counts wrong logins by account and address, and by address, in the memory of this process.
 
-    An account is slowed for one address at a time, so nobody can lock its owner out from elsewhere.
+    An account is slowed only for the address that sent the wrong logins, so its owner cannot be locked out from
+    elsewhere.
     """
 
     def __init__(
@@ -164,23 +165,23 @@ class LoginAttempts:
         self._of_address: LruCache[str, _Lane] = LruCache(_LANES)
 
     def trusts(self, attempt: Attempt) -> bool:
-        """Whether a login that was right from this address before is let in without waiting.
+        """Whether a login that was correct from this address before is accepted without waiting.
 
-        That tells somebody at the same address which password is right, however many he sends at once: he is not
-        kept waiting for that one. So it ends after some wrong ones, those that were sent away among them.
+        An attacker at the same address could recognise the correct password by the missing wait. So this ends after
+        some wrong logins, refused ones included.
         """
         lane = self._of_account.get(_key(attempt))
         return lane is None or lane.wrong.count() + lane.refused.count() < _DISTRUST
 
     @asynccontextmanager
     async def turn(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Around the check of one attempt, which waits for its turn. Raises TooManyAttempts.
+        """The turn of one attempt; the context is entered when it comes. Raises TooManyAttempts.
 
-        First that of the account, in which nobody else is kept waiting.
+        The attempt waits for the account's turn first, because that delays no other account.
         """
         address = self._lane_of_address(attempt)
         if address.expected() > _PATIENCE:
-            # Before the account has a lane: or a flood of made up names would push the others out.
+            # Checked before the account gets a lane, or a flood of invented names would displace the others.
             raise self._refusal(attempt, address.expected())
         account = self._lane_of_account(attempt)
         expected = max(account.expected(), address.expected())
@@ -200,13 +201,13 @@ class LoginAttempts:
         self._lane_of_address(attempt).wrong.add()
 
     def right(self, attempt: Attempt) -> None:
-        """Says nothing of the others at this address."""
+        """The login was correct. That says nothing about other accounts at this address."""
         lane = self._lane_of_account(attempt)
         lane.wrong.clear()
         lane.refused.clear()
 
     def _refusal(self, attempt: Attempt, seconds: float) -> TooManyAttempts:
-        """Makes nobody wait longer, or whoever does not stop would never be let in again; see `trusts`."""
+        """Does not lengthen the wait, or a client that keeps trying could never log in again; see `trusts`."""
         if attempt.exists:
             self._lane_of_account(attempt).refused.add()
         wait = max(math.ceil(seconds), 1)
@@ -226,7 +227,7 @@ class LoginAttempts:
 
 
 def _key(attempt: Attempt) -> tuple[str, bytes]:
-    """Of the name its hash: made up ones may be as long as a form, and there are thousands of lanes to fill."""
+    """The name is hashed: an invented name may be as long as a form, and there are thousands of lanes."""
     return attempt.address, hashlib.sha256(attempt.account.encode(errors="surrogatepass")).digest()
 
 

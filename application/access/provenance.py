@@ -42,6 +42,6 @@ class Provenance:
         return is_served
 
     def sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
-        """The upstream has sent all of it, and it was access. `is_public`: all of it is public."""
+        """The upstream has sent the whole content, and its digest was right. `is_public`: all of it is public."""
         self._known.put((upstream, digest), True)
         self._background.start(self._index.keep_sent(upstream, digest, is_public=is_public))

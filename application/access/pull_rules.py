@@ -1,4 +1,4 @@
-"""PullRules: the operator's access rules, applied to whoever has got through the check."""
+"""PullRules: the operator's access rules, applied to authenticated and anonymous callers."""
 
 from application.access.access_request import AccessCheck
 from application.ports.telemetry import EventSink
@@ -10,8 +10,8 @@ from domain.upstreams import Source
 
 
 class PullRules:
-    """They narrow what the trust row and the upstream give, and never widen it. They bind clients: who runs this
-    service and warms its cache could change them anyway.
+    """The rules narrow what the trust row and the upstream give, and never widen it. They do not apply to the operator,
+    who can change them anyway.
     """
 
     def __init__(self, rules: AccessRules, events: EventSink) -> None:
@@ -20,11 +20,11 @@ class PullRules:
 
     @property
     def hide_names(self) -> bool:
-        """Whether there could be a name that somebody is not shown."""
+        """Whether the rules may hide a name from a caller."""
         return self._rules.restrict
 
     def check(self, check: AccessCheck) -> None:
-        """Raises Denied where the wish is for a repository that the gate's account may not pull."""
+        """Raises Denied if the request is for a repository that the account may not pull."""
         source = check.request.source
         if source is None or check.request.caller.is_operator or self._rules.may_pull(check.account, source):
             return
@@ -32,11 +32,11 @@ class PullRules:
         raise Denied("the access rules of this mirror do not allow you to pull this repository")
 
     def shows(self, check: AccessCheck, name: object) -> bool:
-        """Whether a name in a list of the upstream's is one that the gate's account may pull."""
+        """Whether the account may pull the repository with this name in a list of the upstream."""
         if not isinstance(name, str):
             return False
         try:
             source = Source(check.request.upstream, RepositoryName(name))
         except NameInvalid:
-            return False  # nobody could ask for it here
+            return False  # no client can request this name
         return self._rules.may_pull(check.account, source)

@@ -78,19 +78,19 @@ class ReadPermissions:
         self._proofs = SingleFlight()
 
     async def is_asked_first(self, access: PullAccess) -> bool:
-        """Whether the caller's right is proven (`require`) before anything that is not cached is fetched.
+        """Whether the caller must prove its permission (`require`) before content that is not cached is fetched.
 
-        A caller whom the upstream refuses must not learn from what the upstream is asked, nor from how long that takes,
-        whether the content is cached. So what is asked first follows from the caller alone: without a live grant it is
-        what `require` asks, with one it is the request that fetches (`as_fetched`). With the mirror's own credentials,
-        every caller gets the same answer.
+        A refused caller must learn neither from the requests to the upstream nor from their duration whether the
+        content is cached. So the first request depends on the caller alone: without a live grant it is the proof of
+        `require`, with one it is the request that fetches (`as_fetched`). With the mirror's own credentials every
+        caller gets the same answer.
         """
         return not access.is_mirrors and await self.grants.live(access) is None
 
     async def require(
         self, access: PullAccess, item: Item, as_fetched: UpstreamRequest | None = None
     ) -> ReadPermission:
-        """The caller's right to it. `as_fetched`: the request that would be sent were it not cached.
+        """The caller's permission to read the item. `as_fetched`: the request that is sent if it is not cached.
 
         Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.
         """
@@ -116,17 +116,17 @@ class ReadPermissions:
         return ReadPermission(link, 0.0)
 
     async def stand_in(self, access: PullAccess, item: Item) -> Link | None:
-        """The link by which the caller may have the item should the upstream not answer."""
+        """The link by which the caller may read the item while the upstream is unavailable."""
         link = await self._find(item)
         return link if link and link.given_to & await self.grants.standing_in(access) else None
 
     def stale(self, stand_in: Link, fault: RegistryError) -> ReadPermission:
-        """What is given by a stand-in, with its Warning."""
+        """The permission that a stand-in gives, with its Warning."""
         return ReadPermission(stand_in, 0.0, (self._outages.stale(stand_in.item.source.upstream, fault),))
 
     async def known(self, access: PullAccess, item: Item) -> ReadPermission | None:
-        """The caller's right, where the upstream need not be asked: a live grant, and the item itself was given to
-        callers of this class, or to anonymous ones.
+        """The permission that needs no request to the upstream: the caller has a live grant, and the upstream gave the
+        item to callers of this class or to anonymous callers.
         """
         grant = await self.grants.live(access)
         link = await self._find(item) if grant else None
@@ -135,12 +135,12 @@ class ReadPermissions:
         return ReadPermission(link, min(grant.ends_at, access.identity.ends_at))
 
     def record(self, access: PullAccess, item: Item, metadata: ResponseMetadata, known: Link | None = None) -> Link:
-        """The upstream gave this item, or spoke of it, to this caller. Where it was silent, what was `known` stays."""
+        """The upstream gave this caller the item or its metadata. What the answer leaves out is taken from `known`."""
         now, given_to = self._clock.now(), frozenset({class_of(access.caller)})
         believed = self._believed(item)
         remembered = self._links.get(item)
         before = remembered[0] if remembered else known
-        # Of what is not believed any more another worker may have withdrawn a class meanwhile.
+        # Another worker may have withdrawn a class from a link that is too old to be believed.
         others = believed or known
         size = metadata.size if metadata.span is None else metadata.whole_size
         if size == 0 and not item.digest.is_of_empty_content:
@@ -153,9 +153,9 @@ class ReadPermissions:
             given_to | (others.given_to if others else frozenset()),
         )
         self.grants.give(access)
-        # What the other classes were given is not believed for longer than since it was last read from the index.
+        # The other classes are believed only for the usual time since they were read from the index.
         self._links.put(item, (link, remembered[1] if believed and remembered else now))
-        # Also where it is only not believed any more: the link may have been pruned with its content.
+        # Written also if the link is only too old to be believed: it may have been pruned with its content.
         if believed != link:
             self._background.start(self._index.keep_link(replace(link, given_to=given_to), now))
         return link

@@ -34,9 +34,9 @@ class _First:
 class RelayedLogins:
     """Counts the logins that an upstream refuses, by client address and account, and lets the next ones wait.
 
-    Only the upstream knows which logins are right, so each is asked there; what is remembered of a right one is that it
-    waits for nobody at the address where it was right. `attempts` are others than those of this service's own
-    accounts: a right login there must not clear what was wrong upstream. `key` is a secret of this process.
+    Only the upstream knows which logins are correct, so the mirror asks it for each. A login that was correct from an
+    address does not wait there again. `attempts` are separate from those of this service's own accounts: a correct
+    login there must not clear the count of wrong logins upstream. `key` is a secret of this process.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class RelayedLogins:
         self._first: dict[bytes, _First] = {}
 
     async def attempt(self, login: RelayedLogin, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What `ask` gives, which sends the login upstream, after the login's turn has come.
+        """The result of `ask`, which sends the login upstream. It is called when the login's turn has come.
 
         A login is wrong if `ask` raises CredentialsRejected, UpstreamChallenged by Basic, or, if the login was never
         right here, Denied: ghcr.io answers 403 to a wrong password. Other errors say nothing about the login.

@@ -16,7 +16,7 @@ from domain.upstreams import Source, Upstream
 
 
 class RelayedTokens:
-    """Equal requests with equal credentials are one; whose token it is that was given is remembered."""
+    """Joins equal requests with equal credentials, and remembers the caller of each token that the upstream gave."""
 
     def __init__(
         self, relay: TokenRelay, callers: CallerIdentities, grants: Grants, outages: Outages, logins: RelayedLogins
@@ -29,7 +29,7 @@ class RelayedTokens:
         self._joined = SingleFlight()
 
     async def fetch(self, request: TokenRequest, address: str, *, has_stand_in: bool) -> IssuedToken:
-        """The token, for a client at `address`. With a stand-in nobody waits long for an upstream that does not answer.
+        """The token, for a client at `address`. With a stand-in, the wait for an unresponsive upstream is short.
 
         Raises what the relay raises, and TooManyAttempts. A request without a login is never slowed.
         """
@@ -48,7 +48,7 @@ class RelayedTokens:
         return await self._logins.attempt(RelayedLogin(request.upstream, secret, address), ask)
 
     async def public(self, wanted: ScopeSet, upstream: Upstream) -> ScopeSet:
-        """Those of the wanted scopes that the upstream gave to nobody in particular, not long ago."""
+        """Those of the wanted scopes that the upstream recently gave to anonymous callers."""
         names = [(scope, scope.repository) for scope in wanted]
         return ScopeSet(
             tuple([scope for scope, name in names if name and await self._grants.is_public(Source(upstream, name))])

@@ -1,4 +1,4 @@
-"""Allowances: what is left of what an upstream lets somebody pull, as it last said."""
+"""Allowances: how much an upstream still lets a caller pull, as its last answer said."""
 
 from application.concurrency import LruCache
 from application.ports.telemetry import AllowanceTable
@@ -11,8 +11,8 @@ _REMEMBERED = 4096
 
 
 class Allowances:
-    """One for each upstream and whoever it was said to. Operators are shown the mirror's own and nobody's: what a
-    caller has left is the caller's business, and is known by a fingerprint only, to leave the upstream alone in time.
+    """One allowance for each upstream and caller. Operators see the mirror's and the anonymous allowance only. A
+    caller's allowance is private: it is kept by the caller's fingerprint, so that requests can stop in time.
     """
 
     def __init__(self, allowance_table: AllowanceTable, clock: Clock) -> None:
@@ -21,16 +21,16 @@ class Allowances:
         self._known: LruCache[tuple[Upstream, CallerId], Allowance] = LruCache(_REMEMBERED)
 
     def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit) -> None:
-        """The upstream said so to this caller just now."""
+        """The upstream has just told this caller its allowance."""
         allowance = told.seen(self._clock.now())
         self._known.put((upstream, caller), allowance)
         if caller == ANONYMOUS_CALLER or is_mirror_caller(caller):
             self._table.publish(upstream, allowance)
 
     def last(self, upstream: Upstream, caller: CallerId) -> Allowance | None:
-        """What this worker heard last."""
+        """The last allowance that this worker received."""
         return self._known.get((upstream, caller))
 
     def newest(self, upstream: Upstream) -> Allowance | None:
-        """What any worker heard last, as far as it is an operator's business."""
+        """The last allowance that any worker received and that operators may see."""
         return self._table.newest(upstream)

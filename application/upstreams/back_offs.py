@@ -1,4 +1,4 @@
-"""BackOffs: whom an upstream has asked to ask less, and until when it is left alone."""
+"""BackOffs: for which callers an upstream wants fewer requests, and until when."""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from domain.records import CallerId
 from domain.upstreams import Upstream
 
 _USUAL_SECONDS = 5.0
-"""Where a 429 says nothing of how long."""
-# An upstream may say more than is true: a window is when the allowance ends at the latest. So it is asked again.
+"""For a 429 without a time."""
+# An upstream may name a longer time than needed, since a window ends at the latest then. So it is asked again.
 _LONGEST_SECONDS = 600.0
 _SPARED_SECONDS = 1.0
 _REMEMBERED = 4096
@@ -23,8 +23,8 @@ _REMEMBERED = 4096
 
 @dataclass(frozen=True)
 class Asker:
-    """Whom the upstream counts, and for what. Others have an allowance of their own, and so have `manifests`, which
-    are what registries count, beside blobs and tokens.
+    """What an upstream counts requests for. Each caller has an allowance of its own. `manifests`: the requests are for
+    manifests, which registries count, and not for blobs and tokens.
     """
 
     upstream: Upstream
@@ -34,7 +34,7 @@ class Asker:
 
 @dataclass(frozen=True)
 class BackOff:
-    """`until`: the upstream is left alone, in seconds since 1970. `is_told`: so it said itself, by Retry-After."""
+    """No requests are sent until `until`, in seconds since 1970. `is_told`: the upstream named it in Retry-After."""
 
     until: float
     message: str
@@ -42,7 +42,7 @@ class BackOff:
 
 
 class BackOffs:
-    """Begun by a 429, or by the last of an allowance; ended by time, or by an answer that says otherwise."""
+    """A 429 or an exhausted allowance starts a back-off; time or a later answer of the upstream ends it."""
 
     def __init__(self, allowances: Allowances, clock: Clock, events: EventSink) -> None:
         self._allowances = allowances
@@ -52,15 +52,15 @@ class BackOffs:
         self._asked: LruCache[Asker, float] = LruCache(_REMEMBERED)
 
     def current(self, asker: Asker) -> BackOff | None:
-        """Until when to leave the upstream alone, where an older answer can stand in."""
+        """The back-off in force, for requests that an older answer can satisfy."""
         now = self._clock.now()
         known = [one for one in (self._throttled.get(asker), self._spent(asker)) if one and now < one.until]
         return max(known, key=lambda one: (one.is_told, one.until), default=None)
 
     def take_turn(self, asker: Asker) -> None:
-        """Nothing stands in. One may try all the same, but not each: clients come again at once, several times.
+        """For a request without a stand-in: one request in a while is sent all the same, since clients retry at once.
 
-        Raises UpstreamBackOff for all others, with what is left of the time that the upstream named.
+        Raises UpstreamBackOff for all others, with the rest of the time that the upstream named.
         """
         back_off = self.current(asker)
         if back_off is None:
@@ -72,11 +72,11 @@ class BackOffs:
         self._asked.put(asker, now)
 
     def last(self, asker: Asker) -> BackOff | None:
-        """What the last 429 began, over or not."""
+        """The back-off that the last 429 started, over or not."""
         return self._throttled.get(asker)
 
     def check(self, asker: Asker, known: BackOff | None) -> None:
-        """For who has waited for another who asked, and knew of the `known` one then. Raises UpstreamBackOff where
+        """For a request that waited for another one, when `known` was the last back-off. Raises UpstreamBackOff if
         there was a 429 since.
         """
         back_off, now = self.last(asker), self._clock.now()
@@ -95,11 +95,11 @@ class BackOffs:
         self._tell(asker, before)
 
     def answered(self, asker: Asker) -> None:
-        """The upstream answered otherwise, so its 429 is over. A spent allowance is so until it says more."""
+        """The upstream answered without 429, which ends the back-off, but not that of an exhausted allowance."""
         self._throttled.pop(asker)
 
     def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
-        """An answer about a manifest said this of the allowance, or nothing."""
+        """What an answer for a manifest said about the allowance; None if it said nothing."""
         if told is None:
             return
         asker = Asker(upstream, caller, manifests=True)
@@ -108,7 +108,7 @@ class BackOffs:
         self._tell(asker, before)
 
     def _spared(self, back_off: BackOff, now: float) -> UpstreamBackOff:
-        # Without a word of the upstream's none of ours: clients that heed it would wait for longer than they need.
+        # Without a Retry-After from the upstream the mirror sends none: clients would wait longer than needed.
         left = str(math.ceil(back_off.until - now)) if back_off.is_told else None
         return UpstreamBackOff(back_off.message, retry_after=left)
 
@@ -120,7 +120,7 @@ class BackOffs:
         return BackOff(until, "the allowance at the upstream is used up")
 
     def _tell(self, asker: Asker, before: BackOff | None) -> None:
-        """Once for each time that it begins, however many meet it."""
+        """Emit one event for each back-off, however many requests it affects."""
         begun = self.current(asker)
         if begun and not before:
             seconds = math.ceil(begun.until - self._clock.now())

@@ -26,7 +26,7 @@ from domain.upstreams import Upstream
 
 T = TypeVar("T")
 
-# A client has little patience (docker: 15 s for all of it); with an older answer at hand it need not have it.
+# Clients wait only a short time (docker: 15 s in all). With an older answer available, the wait is shorter still.
 _PATIENCE_SECONDS = 4.0
 _PAUSE_SECONDS = 5.0
 _REMEMBERED = 4096
@@ -39,7 +39,7 @@ class _Failure:
 
 
 class _Patience(SharedWork):
-    """Bounds the time in which an upstream may be silent. Time in the queue before it is not counted."""
+    """Limits how long an upstream may be silent. Time in the queue for the upstream does not count."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Patience(SharedWork):
 
 
 async def _within(seconds: float, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What `start` gives. Raises TimeoutError where it takes longer, without the time in the queue."""
+    """The result of `start`. Raises TimeoutError if it takes longer; time in the queue does not count."""
     patience = _Patience(seconds)
     with patience.followed_by(current_watch()), watched_by(patience):
         async with patience.limit:
@@ -84,11 +84,11 @@ class Outages:
         has_stand_in: bool,
         manifests: bool = False,
     ) -> T:
-        """What `start` gives. With a stand-in the wait is short, and an upstream that has just failed, or wants to be
-        asked less by this caller, is not asked. `manifests`: that is what `start` asks for, and registries count.
+        """The result of `start`. With a stand-in the wait is short, and an upstream that has just failed, or that wants
+        fewer requests from this caller, is not asked. `manifests`: `start` requests a manifest, which registries count.
 
-        Raises what `start` raises; UpstreamTimedOut where the short wait is over; UpstreamThrottled in the upstream's
-        place, where it has just said so.
+        Raises what `start` raises; UpstreamTimedOut when the short wait is over; UpstreamThrottled in place of the
+        upstream, if it has just answered 429.
         """
         asker = Asker(upstream, caller, manifests)
         if has_stand_in and (message := self._recent(asker)):
@@ -114,27 +114,26 @@ class Outages:
         return result
 
     def throttled(self, upstream: Upstream, caller: CallerId, error: UpstreamThrottled) -> None:
-        """A manifest was refused so. `attempt` notes it too, but later than those look who waited for the same."""
+        """The upstream answered 429 for a manifest. `attempt` records it too, but after waiting requests have looked."""
         self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
 
     def last(self, upstream: Upstream, caller: CallerId) -> BackOff | None:
-        """What the last 429 for a manifest began. To be handed to `check`."""
+        """The back-off that the last 429 for a manifest started, for `check`."""
         return self._back_offs.last(Asker(upstream, caller, manifests=True))
 
     def check(self, upstream: Upstream, caller: CallerId, known: BackOff | None) -> None:
-        """For who has waited while another asked for the same manifest: is there any sense in asking too? `known` is
-        what was the `last` before.
+        """For a request that waited while another one asked for the same manifest. `known` is what `last` gave before.
 
-        Raises UpstreamBackOff where there is none.
+        Raises UpstreamBackOff if the upstream has answered 429 since, so that another request is useless.
         """
         self._back_offs.check(Asker(upstream, caller, manifests=True), known)
 
     def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
-        """An answer about a manifest said this of the caller's allowance, or nothing."""
+        """What an answer for a manifest said about the caller's allowance; None if it said nothing."""
         self._back_offs.saw(upstream, caller, told)
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
-        """Note that an older answer stands in; the value of the Warning header that goes with it."""
+        """Report that an older answer is served; returns the value of its Warning header."""
         reason = one_line(fault.message)
         self._events.emit(StaleServed(upstream.url, reason))
         return warning(f"not checked with the upstream just now: {reason[:512]}")
