@@ -114,7 +114,7 @@ class Outages:
         return result
 
     def throttled(self, upstream: Upstream, caller: CallerId, error: UpstreamThrottled) -> None:
-        """The upstream answered 429 for a manifest. `attempt` records it too, but after waiting requests have looked."""
+        """The upstream answered 429 for a manifest. `attempt` records it too, but after waiting requests look."""
         self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
 
     def last(self, upstream: Upstream, caller: CallerId) -> BackOff | None:
