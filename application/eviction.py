@@ -16,6 +16,9 @@ _MARGIN = 64 * 1024 * 1024
 
 
 _DRAFT_SECONDS = 3600.0
+_COUNTS = 5
+_RECOUNT_SECONDS = 0.05
+"""Bytes that are written during a count are counted twice, so a refusal is counted again when they are written."""
 _PORTION = 1024 * 1024
 
 
@@ -100,14 +103,16 @@ class Eviction:
         """
         wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
         share = self._room.for_partial_blobs_beside_unmeasured if most is None else self._room.for_partial_blobs
-        async with self._evicting:
-            if not await self._partial_blobs_may_grow(upstream, wanted, share):
-                await self._maintenance.remove_abandoned_partial_blobs()
-                if not await self._partial_blobs_may_grow(upstream, wanted, share):
-                    raise StorageFull("running downloads use their whole part of the cache already")
-            await self._make_room(wanted)
-            self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
-        return wanted
+        for count in range(_COUNTS):
+            async with self._evicting:
+                if await self._partial_blobs_may_grow(upstream, wanted, share):
+                    await self._make_room(wanted)
+                    self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
+                    return wanted
+                if count == 0:
+                    await self._maintenance.remove_abandoned_partial_blobs()
+            await asyncio.sleep(_RECOUNT_SECONDS)
+        raise StorageFull("running downloads use their whole part of the cache already")
 
     async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
         """`share`: maximum bytes of all partial blobs together after this."""

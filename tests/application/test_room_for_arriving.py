@@ -237,6 +237,21 @@ async def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
     await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
 
 
+async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothing() -> None:
+    sharing, digest = Sharing(), Digest.of(b"a")
+    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, digest, 400, 400)
+    lease: Any = await sharing.store.lease(UPSTREAM, digest)
+    # A thread has written these bytes, and the download does not know it yet.
+    await lease.partial_blob.append(deque([b"-" * 300]))
+    growing = asyncio.create_task(sharing.eviction.make_room_in_partial_blob(UPSTREAM, digest, 100, 100))
+    await asyncio.sleep(0.01)
+    assert not growing.done()
+    sharing.eviction.reserve(UPSTREAM, digest, 100)
+    assert await growing == 100
+    await lease.release(keep=False)
+    lease.partial_blob.file.close()
+
+
 async def test_a_body_of_unknown_length_arrives_only_while_drafts_take_a_quarter() -> None:
     sharing = Sharing()
 
