@@ -104,6 +104,8 @@ class Eviction:
         wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
         share = self._room.for_partial_blobs_beside_unmeasured if most is None else self._room.for_partial_blobs
         for count in range(_COUNTS):
+            if count:
+                await asyncio.sleep(_RECOUNT_SECONDS)
             async with self._evicting:
                 if await self._partial_blobs_may_grow(upstream, wanted, share):
                     await self._make_room(wanted)
@@ -111,7 +113,6 @@ class Eviction:
                     return wanted
                 if count == 0:
                     await self._maintenance.remove_abandoned_partial_blobs()
-            await asyncio.sleep(_RECOUNT_SECONDS)
         raise StorageFull("running downloads use their whole part of the cache already")
 
     async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
