@@ -51,8 +51,8 @@ class ContentKind(Enum):
 
 
 @dataclass(frozen=True)
-class Item:
-    """A manifest or blob in a repository. Knowing the digest does not permit a caller to read it."""
+class ContentLocation:
+    """A manifest or blob in a repository of an upstream. Knowing the digest does not permit a caller to read it."""
 
     source: Source
     kind: ContentKind
@@ -61,14 +61,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Link:
-    """The upstream has confirmed that the repository contains this item.
+    """The upstream has confirmed that the repository contains this content.
 
     The media type belongs to the link, not to the digest: the same bytes may have another media type in another
     repository (CVE-2021-41190). `size`: bytes, None if unknown. `given_to`: the caller classes to which the upstream
-    confirmed it. A permission to read the repository does not cover items that were confirmed only to other classes.
+    confirmed it. A permission to read the repository does not cover content that was confirmed only to other classes.
     """
 
-    item: Item
+    location: ContentLocation
     media_type: str
     size: int | None
     given_to: frozenset[CallerClass] = frozenset()

@@ -13,7 +13,7 @@ from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
 from domain.names import RepositoryName, Tag
 from domain.ports import Clock
-from domain.records import CachedTag, CallerClass, CallerId, ContentKind, Grant, Item, Link, TagKey
+from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link, TagKey
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
@@ -55,13 +55,13 @@ class SqliteKnowledgeIndex:
 
     # --- what is in which repository ---
 
-    async def find_link(self, item: Item) -> Link | None:
+    async def find_link(self, location: ContentLocation) -> Link | None:
         rows = await self._database.rows(
             "SELECT given_to, media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
             " AND digest = ? ORDER BY given_at DESC, given_to",
-            _item(item),
+            _location(location),
         )
-        return _read_link(item, rows) if rows else None
+        return _read_link(location, rows) if rows else None
 
     async def links_of(self, source: Source) -> list[Link]:
         rows = await self._database.rows(
@@ -69,20 +69,24 @@ class SqliteKnowledgeIndex:
             " ORDER BY kind, digest, given_at DESC, given_to",
             _source(source),
         )
-        items = ((_read_item(source, *key), [row[2:] for row in same]) for key, same in groupby(rows, _kind_and_digest))
-        return [_read_link(item, same) for item, same in items if item is not None]
+        locations = (
+            (_read_location(source, *key), [row[2:] for row in same]) for key, same in groupby(rows, _kind_and_digest)
+        )
+        return [_read_link(location, same) for location, same in locations if location is not None]
 
     async def keep_link(self, link: Link, now: float) -> None:
-        rows = [(*_item(link.item), given_to, link.media_type, link.size, now) for given_to in sorted(link.given_to)]
+        rows = [
+            (*_location(link.location), given_to, link.media_type, link.size, now) for given_to in sorted(link.given_to)
+        ]
         await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
-        await self._links.kept(link.item.source.upstream)
+        await self._links.kept(link.location.source.upstream)
 
-    async def forget_link(self, item: Item, from_class: CallerClass | None = None) -> None:
+    async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
         statement = (
             "DELETE FROM links WHERE upstream = ? AND repository = ? AND kind = ? AND digest = ?"
             " AND given_to = coalesce(?, given_to)"
         )
-        await self._database.change((statement, [(*_item(item), from_class)]))
+        await self._database.change((statement, [(*_location(location), from_class)]))
 
     async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
         rows = await self._database.rows(
@@ -254,8 +258,8 @@ def _source(source: Source) -> tuple[str, ...]:
     return source.upstream.url, str(source.repository)
 
 
-def _item(item: Item) -> tuple[str, ...]:
-    return *_source(item.source), item.kind.value, str(item.digest)
+def _location(location: ContentLocation) -> tuple[str, ...]:
+    return *_source(location.source), location.kind.value, str(location.digest)
 
 
 def _kind_and_digest(row: Row) -> Row:
@@ -270,17 +274,17 @@ def _read_digest(text: str) -> Digest | None:
         return None
 
 
-def _read_item(source: Source, kind: str, text: str) -> Item | None:
+def _read_location(source: Source, kind: str, text: str) -> ContentLocation | None:
     digest = _read_digest(text)
     if digest is None or kind not in {known.value for known in ContentKind}:
         return None
-    return Item(source, ContentKind(kind), digest)
+    return ContentLocation(source, ContentKind(kind), digest)
 
 
-def _read_link(item: Item, rows: Sequence[Row]) -> Link:
-    """Out of the rows of one item (class, media type, size), the newest first."""
+def _read_link(location: ContentLocation, rows: Sequence[Row]) -> Link:
+    """The link of one location, from its rows (class, media type, size), the newest first."""
     _, media_type, size = rows[0]
-    return Link(item, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
+    return Link(location, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
 
 
 def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:

@@ -34,7 +34,7 @@ from domain.errors import (
 )
 from domain.names import Reference
 from domain.ports import Clock
-from domain.records import PERSONAL_CLASS, ContentKind, Item, Link, class_of, classes_for
+from domain.records import PERSONAL_CLASS, ContentKind, ContentLocation, Link, class_of, classes_for
 
 _REMEMBERED = 32768
 _ONE_BYTE = ByteRange(0, 0)
@@ -74,7 +74,7 @@ class ReadPermissions:
         self._outages = outages
         self._background = background
         self._clock = clock
-        self._links: LruCache[Item, tuple[Link, float]] = LruCache(_REMEMBERED)
+        self._links: LruCache[ContentLocation, tuple[Link, float]] = LruCache(_REMEMBERED)
         self._proofs = SingleFlight()
 
     async def is_asked_first(self, access: PullAccess) -> bool:
@@ -88,26 +88,27 @@ class ReadPermissions:
         return not access.is_mirrors and await self.grants.live(access) is None
 
     async def require(
-        self, access: PullAccess, item: Item, as_fetched: UpstreamRequest | None = None
+        self, access: PullAccess, location: ContentLocation, as_fetched: UpstreamRequest | None = None
     ) -> ReadPermission:
-        """The caller's permission to read the item. `as_fetched`: the request that is sent if it is not cached.
+        """The caller's permission to read the content. `as_fetched`: the request that is sent if it is not cached.
 
         Raises UpstreamChallenged, Denied, ContentUnknown, or another UpstreamFault.
         """
-        if known := await self.known(access, item):
+        if known := await self.known(access, location):
             return known
-        link = await self._find(item)
+        link = await self._find(location)
         proof = None if access.is_mirrors or await self.is_asked_first(access) else as_fetched
-        stand_in = await self.stand_in(access, item)
+        stand_in = await self.stand_in(access, location)
         try:
             link = await self._outages.attempt(
                 access.source.upstream,
                 access.caller,
                 lambda: self._proofs.do(
-                    (access.caller, access.credentials, item, proof), lambda: self._prove(access, item, link, proof)
+                    (access.caller, access.credentials, location, proof),
+                    lambda: self._prove(access, location, link, proof),
                 ),
                 has_stand_in=stand_in is not None,
-                manifests=item.kind is ContentKind.MANIFEST,
+                manifests=location.kind is ContentKind.MANIFEST,
             )
         except UpstreamUnavailable as fault:
             if stand_in is None:
@@ -115,61 +116,63 @@ class ReadPermissions:
             return self.stale(stand_in, fault)
         return ReadPermission(link, 0.0)
 
-    async def stand_in(self, access: PullAccess, item: Item) -> Link | None:
-        """The link by which the caller may read the item while the upstream is unavailable."""
-        link = await self._find(item)
+    async def stand_in(self, access: PullAccess, location: ContentLocation) -> Link | None:
+        """The link by which the caller may read the content while the upstream is unavailable."""
+        link = await self._find(location)
         return link if link and link.given_to & await self.grants.standing_in(access) else None
 
     def stale(self, stand_in: Link, fault: RegistryError) -> ReadPermission:
         """The permission that a stand-in gives, with its Warning."""
-        return ReadPermission(stand_in, 0.0, (self._outages.stale(stand_in.item.source.upstream, fault),))
+        return ReadPermission(stand_in, 0.0, (self._outages.stale(stand_in.location.source.upstream, fault),))
 
-    async def known(self, access: PullAccess, item: Item) -> ReadPermission | None:
+    async def known(self, access: PullAccess, location: ContentLocation) -> ReadPermission | None:
         """The permission that needs no request to the upstream: the caller has a live grant, and the upstream gave the
-        item to callers of this class or to anonymous callers.
+        content to callers of this class or to anonymous callers.
         """
         grant = await self.grants.live(access)
-        link = await self._find(item) if grant else None
+        link = await self._find(location) if grant else None
         if grant is None or link is None or not link.given_to & classes_for(access.caller):
             return None
         return ReadPermission(link, min(grant.ends_at, access.identity.ends_at))
 
-    def record(self, access: PullAccess, item: Item, metadata: ResponseMetadata, known: Link | None = None) -> Link:
-        """The upstream gave this caller the item or its metadata. What the answer leaves out is taken from `known`."""
+    def record(
+        self, access: PullAccess, location: ContentLocation, metadata: ResponseMetadata, known: Link | None = None
+    ) -> Link:
+        """The upstream gave this caller the content or its metadata. Takes from `known` what the answer leaves out."""
         now, given_to = self._clock.now(), frozenset({class_of(access.caller)})
-        believed = self._believed(item)
-        remembered = self._links.get(item)
+        believed = self._believed(location)
+        remembered = self._links.get(location)
         before = remembered[0] if remembered else known
         # Another worker may have withdrawn a class from a link that is too old to be believed.
         others = believed or known
         size = metadata.size if metadata.span is None else metadata.whole_size
-        if size == 0 and not item.digest.is_of_empty_content:
+        if size == 0 and not location.digest.is_of_empty_content:
             size = None
-        default = BLOB_MEDIA_TYPE if item.kind is ContentKind.BLOB else ""
+        default = BLOB_MEDIA_TYPE if location.kind is ContentKind.BLOB else ""
         link = Link(
-            item,
+            location,
             metadata.media_type or (before.media_type if before else default),
             before.size if before and size is None else size,
             given_to | (others.given_to if others else frozenset()),
         )
         self.grants.give(access)
         # The other classes are believed only for the usual time since they were read from the index.
-        self._links.put(item, (link, remembered[1] if believed and remembered else now))
+        self._links.put(location, (link, remembered[1] if believed and remembered else now))
         # Written also if the link is only too old to be believed: it may have been pruned with its content.
         if believed != link:
             self._background.start(self._index.keep_link(replace(link, given_to=given_to), now))
         return link
 
-    async def refused(self, access: PullAccess, item: Item | None, error: Exception) -> None:
+    async def refused(self, access: PullAccess, location: ContentLocation | None, error: Exception) -> None:
         """The upstream's refusal ends what it had granted."""
         if isinstance(error, UpstreamChallenged | Denied):
             if self._clock.now() < access.identity.ends_at:  # what an ended token earns says nothing of its owner
                 await self.grants.end(access)
-            if item is not None and self.is_refusal_of_class(access):
-                self._links.pop(item)
-                await self._index.forget_link(item, class_of(access.caller))
-        elif item is not None and isinstance(error, ContentUnknown):
-            await self.unlink(item)
+            if location is not None and self.is_refusal_of_class(access):
+                self._links.pop(location)
+                await self._index.forget_link(location, class_of(access.caller))
+        elif location is not None and isinstance(error, ContentUnknown):
+            await self.unlink(location)
 
     def is_refusal_of_class(self, access: PullAccess) -> bool:
         """Whether what is refused to this caller now is refused to all of its class. Each personal caller has a right
@@ -177,37 +180,39 @@ class ReadPermissions:
         """
         return class_of(access.caller) != PERSONAL_CLASS and self._clock.now() < access.identity.ends_at
 
-    async def unlink(self, item: Item) -> None:
-        self._links.pop(item)
-        await self._index.forget_link(item)
+    async def unlink(self, location: ContentLocation) -> None:
+        self._links.pop(location)
+        await self._index.forget_link(location)
 
     def forget_all(self) -> None:
         """What is in memory; the index has what is true."""
         self._links.clear()
         self.grants.forget_all()
 
-    async def _find(self, item: Item) -> Link | None:
-        if known := self._believed(item):
+    async def _find(self, location: ContentLocation) -> Link | None:
+        if known := self._believed(location):
             return known
-        link = await self._index.find_link(item)
+        link = await self._index.find_link(location)
         if link is None:
-            self._links.pop(item)
+            self._links.pop(location)
         else:
-            self._links.put(item, (link, self._clock.now()))
+            self._links.put(location, (link, self._clock.now()))
         return link
 
-    def _believed(self, item: Item) -> Link | None:
+    def _believed(self, location: ContentLocation) -> Link | None:
         """For a moment only: another worker may know better."""
-        known = self._links.get(item)
+        known = self._links.get(location)
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
-    async def _prove(self, access: PullAccess, item: Item, known: Link | None, proof: UpstreamRequest | None) -> Link:
+    async def _prove(
+        self, access: PullAccess, location: ContentLocation, known: Link | None, proof: UpstreamRequest | None
+    ) -> Link:
         try:
-            metadata = await (self._headed(access, proof) if proof else self._spoken_of(access, item))
+            metadata = await (self._headed(access, proof) if proof else self._spoken_of(access, location))
         except REFUSED_HEAD as error:
-            await self.refused(access, item, error)
+            await self.refused(access, location, error)
             raise
-        return self.record(access, item, metadata, known)
+        return self.record(access, location, metadata, known)
 
     async def _headed(self, access: PullAccess, proof: UpstreamRequest) -> ResponseMetadata:
         """The head of the answer to a GET, whose body is left."""
@@ -216,11 +221,11 @@ class ReadPermissions:
         except RangeUnsatisfiable as outside:
             return ResponseMetadata(size=outside.size)  # it is there
 
-    async def _spoken_of(self, access: PullAccess, item: Item) -> ResponseMetadata:
-        if item.kind is ContentKind.BLOB:
-            resource, accept = Resource.blob(access.source, item.digest), _ANYTHING
+    async def _spoken_of(self, access: PullAccess, location: ContentLocation) -> ResponseMetadata:
+        if location.kind is ContentKind.BLOB:
+            resource, accept = Resource.blob(access.source, location.digest), _ANYTHING
         else:
-            resource, accept = Resource.manifest(access.source, Reference(item.digest)), _ANY_MANIFEST
+            resource, accept = Resource.manifest(access.source, Reference(location.digest)), _ANY_MANIFEST
         try:
             try:
                 metadata = await self._metadata(
@@ -230,20 +235,20 @@ class ReadPermissions:
                 metadata = await self._metadata(
                     access, UpstreamRequest(resource, access.credentials, accept=accept, byte_range=_ONE_BYTE)
                 )
-            if item.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
+            if location.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
                 return metadata
-            return await self._read(access, item, UpstreamRequest(resource, access.credentials, accept=accept))
+            return await self._read(access, location, UpstreamRequest(resource, access.credentials, accept=accept))
         except RangeUnsatisfiable as empty:
             return ResponseMetadata(
                 size=empty.size
             )  # it is there, and has not even the one byte that stands in for a HEAD
 
-    async def _read(self, access: PullAccess, item: Item, fetch: UpstreamRequest) -> ResponseMetadata:
+    async def _read(self, access: PullAccess, location: ContentLocation, fetch: UpstreamRequest) -> ResponseMetadata:
         """The head of an answer that may be anything, after the body has proved that it is this manifest."""
         async with self._registry.open(fetch) as answer:
             metadata, content = answer.metadata, await answer.read(MANIFEST_LIMIT)
         self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
-        if not (item.digest.matches(content) or item.digest.matches(signed_part(metadata.media_type, content))):
+        if not (location.digest.matches(content) or location.digest.matches(signed_part(metadata.media_type, content))):
             raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return metadata
 

@@ -84,4 +84,4 @@ def described(digest: Digest, metadata: ResponseMetadata) -> BlobAnswer:
 
 def linked(link: Link, warnings: tuple[str, ...] = ()) -> BlobAnswer:
     """The answer with the metadata from the link."""
-    return BlobAnswer(link.item.digest, link.media_type, link.size, warnings=warnings)
+    return BlobAnswer(link.location.digest, link.media_type, link.size, warnings=warnings)

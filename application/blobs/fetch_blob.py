@@ -36,7 +36,7 @@ from domain.errors import (
 )
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed, DownloadStarted
 from domain.ports import Clock
-from domain.records import ContentKind, Item
+from domain.records import ContentKind, ContentLocation
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class BlobFetcher:
         of a large blob.
         """
         access = self._download.accesses[self._access_index]
-        await self._parts.permissions.refused(access, self._item(access), refused)
+        await self._parts.permissions.refused(access, self._location(access), refused)
         if not self._download.has_begun or self._access_index + 1 >= len(self._download.accesses):
             raise refused
         self._access_index += 1
@@ -173,7 +173,7 @@ class BlobFetcher:
             raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
         if download.total is not None and total not in {None, download.total}:
             raise ContentChanged
-        self._parts.permissions.record(access, self._item(access), metadata)
+        self._parts.permissions.record(access, self._location(access), metadata)
         self._is_public = self._is_public and self._parts.provenance.is_public(access)
         download.begin(metadata, total)
         if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
@@ -223,8 +223,8 @@ class BlobFetcher:
         self._parts.eviction.reserve(download.upstream, download.digest, self._room_until - size)
         download.grow(size)
 
-    def _item(self, access: PullAccess) -> Item:
-        return Item(access.source, ContentKind.BLOB, self._download.digest)
+    def _location(self, access: PullAccess) -> ContentLocation:
+        return ContentLocation(access.source, ContentKind.BLOB, self._download.digest)
 
 
 _LOOK_SECONDS = (0.002, 0.02)

@@ -24,7 +24,7 @@ from domain.documents import one_line
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamUnavailable
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed
 from domain.ports import Clock
-from domain.records import ContentKind, Item
+from domain.records import ContentKind, ContentLocation
 
 _REREAD = 1024 * 1024
 _END = 2**63
@@ -151,14 +151,14 @@ class Passthrough:
     async def _opened(
         self, stack: AsyncExitStack, access: PullAccess, digest: Digest, asked: ByteRange | None
     ) -> UpstreamResponse:
-        item = Item(access.source, ContentKind.BLOB, digest)
+        location = ContentLocation(access.source, ContentKind.BLOB, digest)
         fetch = UpstreamRequest(Resource.blob(access.source, digest), access.credentials, byte_range=asked)
         try:
             answer = await stack.enter_async_context(self._registry.open(fetch))
         except RegistryError as error:
-            await self._permissions.refused(access, item, error)
+            await self._permissions.refused(access, location, error)
             raise
-        self._permissions.record(access, item, answer.metadata)
+        self._permissions.record(access, location, answer.metadata)
         return answer
 
     def _partial(

@@ -21,7 +21,7 @@ from domain.content import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamOutage
 from domain.events import ContentDamaged, ContentRequested, DownloadJoined
-from domain.records import ContentKind, Item
+from domain.records import ContentKind, ContentLocation
 
 _REMEMBERED = 4096
 _WHOLE = ByteRange(0, None)
@@ -66,7 +66,7 @@ class PullBlob:
                 yield await self._delivered(stack, access, query)
 
     async def _described(self, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        permission = await self._permissions.require(access, _item(access, query))
+        permission = await self._permissions.require(access, _location(access, query))
         answer = linked(permission.link, permission.warnings)
         if query.known or answer.size or query.digest.is_of_empty_content:
             return answer
@@ -81,13 +81,15 @@ class PullBlob:
         stored = await self._stored(access, query.digest)
         if stored is not None:
             stack.callback(stored.file.close)
-            permission = await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
+            permission = await self._permissions.require(
+                access, _location(access, query), self._as_fetched(access, query)
+            )
             if permission.link.size in {None, 0, stored.size} or await self._is_intact(query.digest, stored):
                 self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=True))
                 return self._from_file(query, permission, stored)
             await self._damaged(query.digest)
         elif await self._permissions.is_asked_first(access):
-            await self._permissions.require(access, _item(access, query))
+            await self._permissions.require(access, _location(access, query))
         self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=False))
         if self._downloads.is_unfit(access.source.upstream, query.digest):
             return await self._passthrough.open(stack, access, query)
@@ -154,7 +156,7 @@ class PullBlob:
         if download is None or download.total is None:
             return False
         # The permission comes first: even the size of the blob is for permitted callers only.
-        await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
+        await self._permissions.require(access, _location(access, query), self._as_fetched(access, query))
         spans = query.spans(download.total)
         if all(span.stop <= download.readable for span in spans):
             return True
@@ -196,14 +198,14 @@ class PullBlob:
                 # shared: otherwise each waiting caller would wait as long again, one after the other.
                 if is_own or isinstance(error, UpstreamOutage):
                     raise
-                await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
+                await self._permissions.require(access, _location(access, query), self._as_fetched(access, query))
                 continue
             # The upstream has answered only the request that began the download. All other requests need a permission,
             # also those of the same caller, whose permission may have ended since.
             permission = (
                 None
                 if is_own and metadata
-                else await self._permissions.require(access, _item(access, query), self._as_fetched(access, query))
+                else await self._permissions.require(access, _location(access, query), self._as_fetched(access, query))
             )
             if is_own or not isinstance(download.failure, RegistryError):
                 return download, metadata, permission
@@ -225,8 +227,8 @@ class PullBlob:
                     yield piece
 
 
-def _item(access: PullAccess, query: BlobQuery) -> Item:
-    return Item(access.source, ContentKind.BLOB, query.digest)
+def _location(access: PullAccess, query: BlobQuery) -> ContentLocation:
+    return ContentLocation(access.source, ContentKind.BLOB, query.digest)
 
 
 async def _each(parts: Sequence[ContentPart]) -> AsyncIterator[Piece]:

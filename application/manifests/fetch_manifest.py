@@ -24,7 +24,7 @@ from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
 from domain.events import BytesFetched, DigestMismatch
 from domain.names import Tag
-from domain.records import CachedTag, ContentKind, Item, TagKey, class_of, classes_for
+from domain.records import CachedTag, ContentKind, ContentLocation, TagKey, class_of, classes_for
 from domain.upstreams import Source
 
 _ROUNDS = 3
@@ -174,7 +174,9 @@ class FetchManifest:
         """A cached manifest that this caller may read without a request to the upstream."""
         digest = query.reference.digest
         known = (
-            await self._permissions.known(access, Item(access.source, ContentKind.MANIFEST, digest)) if digest else None
+            await self._permissions.known(access, ContentLocation(access.source, ContentKind.MANIFEST, digest))
+            if digest
+            else None
         )
         content = await self._manifest_cache.get(access.source.upstream, digest) if known and digest else None
         if known is None or content is None or digest is None:
@@ -209,10 +211,10 @@ class FetchManifest:
         if head_answer is None:
             # There is no HEAD response, but a request of the same caller with another token has just proved the
             # permission.
-            item = Item(access.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
+            location = ContentLocation(access.source, ContentKind.MANIFEST, fetched.digest) if fetched else None
             return (
                 replace(fetched, is_hit=True)
-                if fetched and item and await self._permissions.known(access, item)
+                if fetched and location and await self._permissions.known(access, location)
                 else None
             )
         if fetched and fetched.digest == head_answer.digest:
@@ -247,7 +249,7 @@ class FetchManifest:
             return None
         if not tells_of_manifest(metadata.media_type, metadata.digest):
             return None
-        self._permissions.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
+        self._permissions.record(access, ContentLocation(access.source, ContentKind.MANIFEST, digest), metadata)
         return ManifestAnswer(metadata.media_type, digest, metadata.size, None, metadata.warnings)
 
     async def _get(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer:
@@ -257,7 +259,7 @@ class FetchManifest:
         check_manifest(media_type, content)
         metadata = replace(metadata, media_type=media_type)
         self._events.emit(BytesFetched(len(content)))
-        self._permissions.record(access, Item(access.source, ContentKind.MANIFEST, digest), metadata)
+        self._permissions.record(access, ContentLocation(access.source, ContentKind.MANIFEST, digest), metadata)
         # The digest of the withdrawn schema 1 covers only part of the bytes. The cache verifies a digest over all
         # bytes, so it does not store such a manifest.
         if digest.matches(content):
@@ -277,8 +279,8 @@ class FetchManifest:
             self._outages.throttled(access.source.upstream, access.caller, error)
             raise
         except RegistryError as error:
-            item = Item(access.source, ContentKind.MANIFEST, asked) if asked else None
-            await self._permissions.refused(access, item, error)
+            location = ContentLocation(access.source, ContentKind.MANIFEST, asked) if asked else None
+            await self._permissions.refused(access, location, error)
             raise
 
     def _checked(self, source: Source, asked: Digest | None, metadata: ResponseMetadata, content: bytes) -> Digest:

@@ -14,7 +14,7 @@ from domain.digest import Digest
 from domain.errors import UpstreamUnavailable
 from domain.events import ContentRequested
 from domain.names import Tag
-from domain.records import ContentKind, Item
+from domain.records import ContentKind, ContentLocation
 
 
 class PullManifest:
@@ -52,16 +52,16 @@ class PullManifest:
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
         """A manifest by digest never changes, so only the permission of the caller is checked with the upstream."""
-        item = Item(access.source, ContentKind.MANIFEST, digest)
+        location = ContentLocation(access.source, ContentKind.MANIFEST, digest)
         if access.is_mirrors:
             content = await self._manifest_cache.get(access.source.upstream, digest)
             if content is None:
                 return await self._fetch.unknown(access, query)
-            return _linked(await self._permissions.require(access, item), content)
+            return _linked(await self._permissions.require(access, location), content)
         # For a caller with credentials of its own, the first upstream request does not depend on what is cached
         # (ReadPermissions.is_asked_first).
-        known = await self._permissions.known(access, item)
-        stand_in = known.link if known else await self._permissions.stand_in(access, item)
+        known = await self._permissions.known(access, location)
+        stand_in = known.link if known else await self._permissions.stand_in(access, location)
         # The cache is read only for a caller who may receive the content. Otherwise the time to read and hash the
         # content would show the caller that it is cached.
         content = await self._manifest_cache.get(access.source.upstream, digest) if stand_in else None
@@ -81,7 +81,7 @@ def _linked(permission: ReadPermission, content: bytes) -> ManifestAnswer:
     link = permission.link
     return ManifestAnswer(
         link.media_type,
-        link.item.digest,
+        link.location.digest,
         len(content),
         content,
         permission.warnings,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import CachedTag, CallerClass, CallerId, Grant, Item, Link
+from domain.records import CachedTag, CallerClass, CallerId, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
@@ -28,8 +28,8 @@ class KnowledgeIndex(Protocol):
     upstream: where there are too many, those without stored content go first, then the oldest.
     """
 
-    async def find_link(self, item: Item) -> Link | None:
-        """The link with all classes of callers that the item was given to, as the upstream described it last."""
+    async def find_link(self, location: ContentLocation) -> Link | None:
+        """The link with all classes of callers that the content was given to, as the upstream described it last."""
         ...
 
     async def links_of(self, source: Source) -> list[Link]:
@@ -40,8 +40,8 @@ class KnowledgeIndex(Protocol):
         """Adds the link's classes to those that are known; `now` in seconds since 1970."""
         ...
 
-    async def forget_link(self, item: Item, from_class: CallerClass | None = None) -> None:
-        """For this class of callers, to which the upstream refused the item; None is for all classes."""
+    async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
+        """For this class of callers, to which the upstream refused the content; None is for all classes."""
         ...
 
     async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:

@@ -126,11 +126,11 @@ class InspectCache:
         for root in roots:
             digests |= dict.fromkeys(await self._tree(root))
         if tag is None:
-            digests |= dict.fromkeys(link.item.digest for link in links)
+            digests |= dict.fromkeys(link.location.digest for link in links)
         await self._index.forget_tags(source, tag)
         for link in links:
-            if link.item.digest in digests:
-                await self._index.forget_link(link.item)
+            if link.location.digest in digests:
+                await self._index.forget_link(link.location)
         dropped = [digest for digest in digests if await self._eviction.holds(digest)]
         for digest in dropped:
             await self._eviction.drop(digest)

@@ -21,8 +21,8 @@ from domain.records import (
     CallerClass,
     CallerId,
     ContentKind,
+    ContentLocation,
     Grant,
-    Item,
     Link,
     TagKey,
     mirror_caller,
@@ -38,25 +38,31 @@ from tests.fakes.index import MemoryKnowledgeIndex
 DIGEST, OTHER_DIGEST = Digest.of(b"content"), Digest.of(b"other")
 NOW = 1_800_000_000.0
 ANYBODY = frozenset({ANONYMOUS_CLASS})
-BLOB = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "application/octet-stream", 7, ANYBODY)
-MANIFEST = Link(Item(NGINX, ContentKind.MANIFEST, DIGEST), "application/vnd.oci.image.index.v1+json", None, ANYBODY)
-ELSEWHERE = [replace(BLOB, item=replace(BLOB.item, source=source)) for source in (REDIS, NGINX_AT_QUAY)]
+BLOB = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "application/octet-stream", 7, ANYBODY)
+MANIFEST = Link(
+    ContentLocation(NGINX, ContentKind.MANIFEST, DIGEST), "application/vnd.oci.image.index.v1+json", None, ANYBODY
+)
+ELSEWHERE = [replace(BLOB, location=replace(BLOB.location, source=source)) for source in (REDIS, NGINX_AT_QUAY)]
 
 
 @by_two_workers
 async def test_a_link_that_is_kept_is_found_by_all(one: Worker, other: Worker) -> None:
     for link in (BLOB, MANIFEST):
-        assert await one.index.find_link(link.item) is None
+        assert await one.index.find_link(link.location) is None
         await one.index.keep_link(link, NOW)
-        assert await one.index.find_link(link.item) == await other.index.find_link(link.item) == link
+        assert await one.index.find_link(link.location) == await other.index.find_link(link.location) == link
 
 
 @by_two_workers
 async def test_a_link_is_for_exactly_one_repository_kind_and_digest(one: Worker, other: Worker) -> None:
     await one.index.keep_link(BLOB, NOW)
-    others = [MANIFEST.item, *(link.item for link in ELSEWHERE), replace(BLOB.item, digest=Digest.of(b"other"))]
-    others.append(replace(BLOB.item, digest=Digest.of(b"content", "sha512")))
-    assert [await one.index.find_link(item) for item in others] == [None] * len(others)
+    others = [
+        MANIFEST.location,
+        *(link.location for link in ELSEWHERE),
+        replace(BLOB.location, digest=Digest.of(b"other")),
+    ]
+    others.append(replace(BLOB.location, digest=Digest.of(b"content", "sha512")))
+    assert [await one.index.find_link(location) for location in others] == [None] * len(others)
 
 
 @by_two_workers
@@ -64,7 +70,7 @@ async def test_a_link_replaces_the_one_before(one: Worker, other: Worker) -> Non
     await one.index.keep_link(BLOB, NOW)
     newer = replace(BLOB, media_type="text/plain; charset=é", size=2**40)
     await other.index.keep_link(newer, NOW)
-    assert await one.index.find_link(BLOB.item) == newer
+    assert await one.index.find_link(BLOB.location) == newer
     assert await one.index.links_of(NGINX) == [newer]
 
 
@@ -73,9 +79,9 @@ async def test_a_link_that_is_forgotten_is_not_found(one: Worker, other: Worker)
     for link in (BLOB, MANIFEST, *ELSEWHERE):
         await one.index.keep_link(link, NOW)
     for _ in range(2):
-        await other.index.forget_link(BLOB.item)
-    assert await one.index.find_link(BLOB.item) is None
-    assert [await one.index.find_link(link.item) for link in (MANIFEST, *ELSEWHERE)] == [MANIFEST, *ELSEWHERE]
+        await other.index.forget_link(BLOB.location)
+    assert await one.index.find_link(BLOB.location) is None
+    assert [await one.index.find_link(link.location) for link in (MANIFEST, *ELSEWHERE)] == [MANIFEST, *ELSEWHERE]
 
 
 @by_two_workers
@@ -91,9 +97,9 @@ async def test_all_links_of_a_repository_are_listed(one: Worker, other: Worker) 
 async def test_the_upstream_of_a_link_is_known_by_its_address(one: Worker, other: Worker) -> None:
     await one.index.keep_link(BLOB, NOW)
     source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
-    item = replace(BLOB.item, source=source)
-    assert await one.index.find_link(item) == replace(BLOB, item=item)
-    assert await one.index.links_of(source) == [replace(BLOB, item=item)]
+    location = replace(BLOB.location, source=source)
+    assert await one.index.find_link(location) == replace(BLOB, location=location)
+    assert await one.index.links_of(source) == [replace(BLOB, location=location)]
 
 
 @by_two_workers
@@ -101,8 +107,10 @@ async def test_a_link_knows_all_classes_that_it_was_given_to(one: Worker, other:
     mirror = CallerClass("mirror 1")
     await one.index.keep_link(BLOB, NOW)
     await other.index.keep_link(replace(BLOB, size=8, given_to=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
-    assert await one.index.find_link(BLOB.item) == replace(BLOB, size=8, given_to=ANYBODY | {PERSONAL_CLASS, mirror})
-    assert await one.index.links_of(NGINX) == [await other.index.find_link(BLOB.item)]
+    assert await one.index.find_link(BLOB.location) == replace(
+        BLOB, size=8, given_to=ANYBODY | {PERSONAL_CLASS, mirror}
+    )
+    assert await one.index.links_of(NGINX) == [await other.index.find_link(BLOB.location)]
 
 
 @by_two_workers
@@ -110,11 +118,11 @@ async def test_a_link_is_forgotten_for_one_class_and_stays_for_the_others(one: W
     await one.index.keep_link(replace(BLOB, given_to=ANYBODY | {PERSONAL_CLASS}), NOW)
     await one.index.keep_link(MANIFEST, NOW)
     for _ in range(2):
-        await other.index.forget_link(BLOB.item, ANONYMOUS_CLASS)
-    assert await one.index.find_link(BLOB.item) == replace(BLOB, given_to=frozenset({PERSONAL_CLASS}))
-    await other.index.forget_link(BLOB.item, PERSONAL_CLASS)
-    assert await one.index.find_link(BLOB.item) is None
-    assert await one.index.find_link(MANIFEST.item) == MANIFEST
+        await other.index.forget_link(BLOB.location, ANONYMOUS_CLASS)
+    assert await one.index.find_link(BLOB.location) == replace(BLOB, given_to=frozenset({PERSONAL_CLASS}))
+    await other.index.forget_link(BLOB.location, PERSONAL_CLASS)
+    assert await one.index.find_link(BLOB.location) is None
+    assert await one.index.find_link(MANIFEST.location) == MANIFEST
 
 
 # --- tags ---
@@ -267,13 +275,13 @@ async def test_nothing_leads_any_more_to_content_that_is_forgotten(one: Worker, 
     for source in (NGINX, REDIS, NGINX_AT_QUAY):
         for digest in (DIGEST, OTHER_DIGEST):
             for kind in ContentKind:
-                await one.index.keep_link(replace(MANIFEST, item=Item(source, kind, digest)), NOW)
+                await one.index.keep_link(replace(MANIFEST, location=ContentLocation(source, kind, digest)), NOW)
             key = TagKey(source, Tag(digest.encoded[:8]), "")
             await one.index.keep_tag(CachedTag(key, digest, "application/json", NOW, ANONYMOUS_CLASS))
     for _ in range(2):
         await other.index.forget_content([DIGEST])
     for source in (NGINX, REDIS, NGINX_AT_QUAY):
-        assert {link.item.digest for link in await one.index.links_of(source)} == {OTHER_DIGEST}
+        assert {link.location.digest for link in await one.index.links_of(source)} == {OTHER_DIGEST}
     for upstream in (HUB, QUAY):
         assert {cached_tag.digest for cached_tag in await one.index.tags_of(upstream)} == {OTHER_DIGEST}
 
@@ -414,8 +422,8 @@ async def bounded(kind: str, folder: Path) -> AsyncIterator[KnowledgeIndex]:
 
 def new_link(number: int, source: Source = NGINX) -> Link:
     """To content that is not stored; each newer than the one before."""
-    item = Item(source, ContentKind.BLOB, Digest.of(str(number).encode()))
-    return Link(item, "text/plain", number, frozenset({ANONYMOUS_CLASS}))
+    location = ContentLocation(source, ContentKind.BLOB, Digest.of(str(number).encode()))
+    return Link(location, "text/plain", number, frozenset({ANONYMOUS_CLASS}))
 
 
 def new_tag(number: int, source: Source = NGINX) -> CachedTag:
@@ -430,9 +438,9 @@ async def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_pat
         for number in range(10 * BOUND):
             await index.keep_link(new_link(number), 1000.0 + number)
             assert len(await index.links_of(NGINX)) <= BOUND
-        assert await index.find_link(new_link(10 * BOUND - 1).item), "the newest stays"
-        assert await index.find_link(new_link(0).item) is None
-        assert await index.find_link(new_link(0, NGINX_AT_QUAY).item), "those of another upstream make no room"
+        assert await index.find_link(new_link(10 * BOUND - 1).location), "the newest stays"
+        assert await index.find_link(new_link(0).location) is None
+        assert await index.find_link(new_link(0, NGINX_AT_QUAY).location), "those of another upstream make no room"
 
 
 @KIND
@@ -462,6 +470,6 @@ async def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> Non
     for number in range(10 * BOUND):
         await index.keep_link(new_link(number), 1000.0 + number)
         await index.keep_tag(new_tag(number))
-    assert await index.find_link(new_link(0).item)
+    assert await index.find_link(new_link(0).location)
     assert new_tag(0) in await index.tags_of(HUB)
     await database.close()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from application.ports.index import CallerIdentity, Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import CachedTag, CallerClass, CallerId, ContentKind, Grant, Item, Link
+from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
@@ -36,28 +36,28 @@ class MemoryKnowledgeIndex:
         self.number = 0
         self._bound = bound
 
-    async def find_link(self, item: Item) -> Link | None:
-        keys = sorted((key for key in self.links if key[:3] == _item(item)), key=self.given_at.__getitem__)
+    async def find_link(self, location: ContentLocation) -> Link | None:
+        keys = sorted((key for key in self.links if key[:3] == _location(location)), key=self.given_at.__getitem__)
         if not keys:
             return None
-        return replace(self.links[keys[-1]], item=item, given_to=frozenset(key[3] for key in keys))
+        return replace(self.links[keys[-1]], location=location, given_to=frozenset(key[3] for key in keys))
 
     async def links_of(self, source: Source) -> list[Link]:
-        items = dict.fromkeys(key[1:3] for key in self.links if key[0] == _place(source))
-        found = [await self.find_link(Item(source, kind, digest)) for kind, digest in items]
+        locations = dict.fromkeys(key[1:3] for key in self.links if key[0] == _place(source))
+        found = [await self.find_link(ContentLocation(source, kind, digest)) for kind, digest in locations]
         return [link for link in found if link is not None]
 
     async def keep_link(self, link: Link, now: float) -> None:
         for given_to in link.given_to:
-            key = (*_item(link.item), given_to)
+            key = (*_location(link.location), given_to)
             self.links[key], self.given_at[key] = link, now
-        same = [key for key in self.links if key[0][0] == link.item.source.upstream.url]
+        same = [key for key in self.links if key[0][0] == link.location.source.upstream.url]
         if len(same) > self._bound:
             same.sort(key=self.given_at.__getitem__)
             self._drop_links(same[: len(same) - int(self._bound * 0.9)])
 
-    async def forget_link(self, item: Item, from_class: CallerClass | None = None) -> None:
-        self._drop_links([key for key in self.links if key[:3] == _item(item) and from_class in {None, key[3]}])
+    async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
+        self._drop_links([key for key in self.links if key[:3] == _location(location) and from_class in {None, key[3]}])
 
     async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
         found = [cached_tag for key, cached_tag in self.cached_tags.items() if key[:2] == (_place(source), tag)]
@@ -174,5 +174,5 @@ def _place(source: Source) -> Place:
     return source.upstream.url, str(source.repository)
 
 
-def _item(item: Item) -> tuple[Place, ContentKind, Digest]:
-    return _place(item.source), item.kind, item.digest
+def _location(location: ContentLocation) -> tuple[Place, ContentKind, Digest]:
+    return _place(location.source), location.kind, location.digest

@@ -5,7 +5,16 @@ from application.ports.content import Space
 from application.ports.index import CallerIdentity, Used
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, ContentKind, Grant, Item, Link, TagKey
+from domain.records import (
+    ANONYMOUS_CALLER,
+    ANONYMOUS_CLASS,
+    CachedTag,
+    ContentKind,
+    ContentLocation,
+    Grant,
+    Link,
+    TagKey,
+)
 from domain.trust import UpstreamAuth
 from tests.contracts.storage import HUB, NGINX
 from tests.fakes.clock import StoppedClock
@@ -15,14 +24,14 @@ DIGEST = Digest.of(b"content")
 
 async def test_an_index_without_a_database_keeps_nothing() -> None:
     index = SqliteKnowledgeIndex(NoDatabase(), StoppedClock())
-    item, key = Item(NGINX, ContentKind.BLOB, DIGEST), TagKey(NGINX, Tag("latest"), "")
-    await index.keep_link(Link(item, "text/plain", 7, frozenset({ANONYMOUS_CLASS})), 1.0)
+    location, key = ContentLocation(NGINX, ContentKind.BLOB, DIGEST), TagKey(NGINX, Tag("latest"), "")
+    await index.keep_link(Link(location, "text/plain", 7, frozenset({ANONYMOUS_CLASS})), 1.0)
     await index.keep_tag(CachedTag(key, DIGEST, "text/plain", 1.0, ANONYMOUS_CLASS))
     await index.keep_sent(HUB, DIGEST, is_public=True)
     await index.keep_grant(Grant(ANONYMOUS_CALLER, NGINX, 1.0, 2.0), 2.0)
     await index.keep_token("fingerprint", CallerIdentity(ANONYMOUS_CALLER, 1.0))
     await index.keep_upstream_auth(HUB, UpstreamAuth())
-    assert await index.find_link(item) is None
+    assert await index.find_link(location) is None
     assert await index.links_of(NGINX) == []
     assert await index.find_tags(NGINX, key.tag) == []
     assert await index.tags_of(HUB) == []
@@ -30,7 +39,7 @@ async def test_an_index_without_a_database_keeps_nothing() -> None:
     assert await index.find_grant(ANONYMOUS_CALLER, NGINX) is None
     assert await index.find_token("fingerprint") is None
     assert await index.find_upstream_auth(HUB) is None
-    await index.forget_link(item)
+    await index.forget_link(location)
     await index.forget_tags(NGINX, None)
     await index.forget_content([DIGEST])
     await index.forget_grant(ANONYMOUS_CALLER, NGINX)

@@ -13,7 +13,16 @@ from application.ports.index import CallerIdentity, Used
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.names import Tag
-from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, ContentKind, Grant, Item, Link, TagKey
+from domain.records import (
+    ANONYMOUS_CALLER,
+    ANONYMOUS_CLASS,
+    CachedTag,
+    ContentKind,
+    ContentLocation,
+    Grant,
+    Link,
+    TagKey,
+)
 from domain.trust import UpstreamAuth
 from tests.contracts.storage import HUB, NGINX, REDIS
 from tests.fakes.clock import StoppedClock
@@ -68,7 +77,7 @@ def test_tokens_that_have_ended_are_thrown_away_now_and_then(tmp_path: Path) -> 
 def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         index, usage = SqliteKnowledgeIndex(database, StoppedClock()), SqliteUsageIndex(database)
-        link = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7, frozenset({ANONYMOUS_CLASS}))
+        link = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7, frozenset({ANONYMOUS_CLASS}))
         key = TagKey(NGINX, Tag("latest"), "")
         await index.keep_tag(CachedTag(key, DIGEST, "text/plain", NOW, ANONYMOUS_CLASS))
         await index.keep_link(link, NOW)
@@ -107,11 +116,11 @@ def test_upstream_auth_that_cannot_be_read_back_is_not_found(text: str, tmp_path
 def test_a_media_type_that_is_no_text_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def check(database: SqliteDatabase) -> None:
         index = SqliteKnowledgeIndex(database, StoppedClock())
-        link = Link(Item(NGINX, ContentKind.BLOB, DIGEST), "text/\udcff", 7, frozenset({ANONYMOUS_CLASS}))
+        link = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "text/\udcff", 7, frozenset({ANONYMOUS_CLASS}))
         await index.keep_link(link, NOW)
-        assert await index.find_link(link.item) is None
+        assert await index.find_link(link.location) is None
         await index.keep_link(replace(link, media_type="text/plain"), NOW)
-        assert await index.find_link(link.item)
+        assert await index.find_link(link.location)
 
     with_database(tmp_path / "index", check)
     assert len(caplog.records) == 1

@@ -11,7 +11,7 @@ from domain.authorization import parse_authorization
 from domain.content import ByteRange
 from domain.errors import RangeUnsatisfiable
 from domain.events import ContentDamaged
-from domain.records import ANONYMOUS_CLASS, ContentKind, Item, Link
+from domain.records import ANONYMOUS_CLASS, ContentKind, ContentLocation, Link
 from tests.application.support.crowd import Crowd
 from tests.application.support.service import PRIVATE, REALM, bytes_of
 from tests.application.support.watched import ALICES, BIG, BIG_DIGEST, PIECE, held, soon
@@ -145,8 +145,10 @@ def test_a_link_without_a_size_hits_as_well() -> None:
         await crowd.read()
         rights = crowd.service.parts.read_permissions()
         source = crowd.service.parts.upstreams().source_of(PRIVATE)
-        item = Item(source, ContentKind.BLOB, BIG_DIGEST)
-        rights._links.put(item, (Link(item, "t", None, frozenset({ANONYMOUS_CLASS})), crowd.service.clock.now()))
+        location = ContentLocation(source, ContentKind.BLOB, BIG_DIGEST)
+        rights._links.put(
+            location, (Link(location, "t", None, frozenset({ANONYMOUS_CLASS})), crowd.service.clock.now())
+        )
         crowd.upstream.asked.clear()
         return await crowd.read(ALICES)
 

@@ -10,7 +10,7 @@ from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import Denied, RegistryError, Unauthorized, UpstreamBroken
-from domain.records import PERSONAL_CLASS, ContentKind, Item, Link
+from domain.records import PERSONAL_CLASS, ContentKind, ContentLocation, Link
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, LAYER, LAYER_DIGEST, PRIVATE, REALM
 from tests.application.support.watched import ALICES, BOBS, NOBODYS
@@ -30,9 +30,9 @@ class Heads(Pulls):
     async def forget_size(self, size: int | None = None) -> None:
         """As a link is that came from a HEAD without a length."""
         parts = self.service.parts
-        item = Item(parts.upstreams().source_of(PRIVATE), ContentKind.BLOB, LAYER_DIGEST)
+        location = ContentLocation(parts.upstreams().source_of(PRIVATE), ContentKind.BLOB, LAYER_DIGEST)
         await parts.storage().index.keep_link(
-            Link(item, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0
+            Link(location, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0
         )
         parts.read_permissions().forget_all()
 

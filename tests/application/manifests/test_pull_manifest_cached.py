@@ -76,7 +76,7 @@ def test_a_digest_of_another_repository_is_no_hit() -> None:
         source = pulls.service.parts.upstreams().source_of(NAME)
         index = pulls.service.parts.storage().index
         for link in await index.links_of(source):
-            await index.forget_link(link.item)
+            await index.forget_link(link.location)
         with pytest.raises(ManifestUnknown):
             await pulls.pull(name=NAME, reference=str(IMAGE_DIGEST))
 

@@ -141,7 +141,7 @@ def test_a_purged_repository_leaves_nothing_and_others_their_links_to_what_is_st
         await cache.inspect.purge(cache.source(), None)
         index = cache.service.parts.storage().index
         assert await index.links_of(cache.source()) == []
-        assert [link.item.digest for link in await index.links_of(cache.source(PRIVATE))] == [Digest.of(ONE)]
+        assert [link.location.digest for link in await index.links_of(cache.source(PRIVATE))] == [Digest.of(ONE)]
         assert Digest.of(ONE) in cache.store.content
         assert await cache.inspect.purge(cache.source(), None) == []
 

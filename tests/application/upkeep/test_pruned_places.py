@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from domain.digest import Digest
-from domain.records import ContentKind, Item
+from domain.records import ContentKind, ContentLocation
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_DIGEST, LAYER, LAYER_DIGEST, NAME
 from tests.application.support.watched import NOBODYS
@@ -26,8 +26,11 @@ class Cached(Pulls):
     async def leads(self) -> tuple[bool, bool, bool]:
         """Whether there is a link to the layer, one to the manifest, and a cached tag."""
         storage, source = self.service.parts.storage(), self.service.parts.upstreams().source_of(NAME)
-        items = [Item(source, ContentKind.BLOB, LAYER_DIGEST), Item(source, ContentKind.MANIFEST, IMAGE_DIGEST)]
-        links = [await storage.index.find_link(item) is not None for item in items]
+        locations = [
+            ContentLocation(source, ContentKind.BLOB, LAYER_DIGEST),
+            ContentLocation(source, ContentKind.MANIFEST, IMAGE_DIGEST),
+        ]
+        links = [await storage.index.find_link(location) is not None for location in locations]
         return links[0], links[1], bool(await storage.index.tags_of(source.upstream))
 
 
