@@ -1,19 +1,27 @@
 """Dependency wiring: which class implements each port in production. Only the modules of this package name adapters."""
 
 import hashlib
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from dependency_injector import containers, providers
 
+from adapters.accounts.fixed import FixedAccountDirectory
+from adapters.accounts.htpasswd import HtpasswdAccountDirectory
+from adapters.accounts.several import CombinedAccountDirectory
 from adapters.clock import SystemClock
 from adapters.public_suffixes import BundledPublicSuffixes
+from adapters.storage.threads import Threads
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
-from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.clients import ConnectionSettings, UpstreamClients, open_clients
 from adapters.upstream.failover import EndpointHealth, Failover
+from adapters.upstream.http_sessions import SessionSettings
+from adapters.upstream.proxies import ProxyRules
 from adapters.upstream.registry import HttpUpstreamRegistry
+from adapters.upstream.request_limits import RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch
 from adapters.upstream.token_client import HttpTokenRelay
 from adapters.upstream.upstream_logins import UpstreamLogins
@@ -66,22 +74,33 @@ from domain.token_issuer import TokenIssuer
 from domain.token_verifier import TokenVerifier
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
-from entrypoints.settings import Settings
-from entrypoints.wiring.accounts import account_check, account_directory, password_threads
-from entrypoints.wiring.accounts import relayed_logins as make_relayed_logins
+from entrypoints.settings import Settings, UpstreamSettings
+from entrypoints.version import NAME, VERSION
 from entrypoints.wiring.storage import Storage, open_storage
-from entrypoints.wiring.upstreams import open_upstreams
+
+_KEY_BYTES = 32
+_PASSWORD_THREADS = 2
+"""Threads of each worker that hash passwords. A slow hash occupies a core; the other cores remain for pulls."""
 
 
 def _secret(settings: Settings) -> bytes:
     return settings.server_secret.value.encode()
 
 
-def _caller_key(settings: Settings) -> bytes:
-    """The key for fingerprints of callers. It is derived from the secret that signs tokens, but differs from it, so
-    that a fingerprint is never usable as a signature.
+def _derived_key(settings: Settings, purpose: str) -> bytes:
+    """A key that becomes invalid together with the secret that signs tokens, because it is derived from it. The key
+    differs from the secret, so that a hash that is made with it is never usable as a signature.
     """
-    return hashlib.blake2b(_secret(settings), person=b"cache callers").digest()
+    return hashlib.blake2b(_secret(settings), person=purpose.encode()).digest()
+
+
+def _account_directory(settings: Settings, clock: Clock, events: EventSink, stamp_key: bytes) -> AccountDirectory:
+    fixed = FixedAccountDirectory(settings.accounts, stamp_key)
+    if settings.htpasswd_file is None:
+        return fixed
+    taken = frozenset(account.username for account in settings.accounts)
+    in_file = HtpasswdAccountDirectory(settings.htpasswd_file, taken, clock, events, stamp_key)
+    return CombinedAccountDirectory(fixed, in_file)
 
 
 def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
@@ -100,10 +119,6 @@ def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
     }
 
 
-def _first(upstreams: UpstreamTable) -> Upstream:
-    return upstreams.upstreams[0]
-
-
 def _room(settings: Settings) -> CacheCapacity:
     if settings.cache_dir is None:
         return CacheCapacity(0)
@@ -111,10 +126,6 @@ def _room(settings: Settings) -> CacheCapacity:
         return CacheCapacity(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
     except OSError:
         return CacheCapacity(0)  # the folder does not exist, so nothing can be stored
-
-
-def _metrics(counting: CountingEventSink) -> MetricsPage:
-    return counting
 
 
 def make_counters(settings: Settings) -> SharedCounters:
@@ -137,10 +148,10 @@ class Container(containers.DeclarativeContainer):
 
     service: providers.Provider[str] = settings.provided.self_auth_service
     upstreams: providers.Provider[UpstreamTable] = settings.provided.table
-    upstream: providers.Provider[Upstream] = providers.Singleton(_first, upstreams=upstreams)
+    upstream: providers.Provider[Upstream] = settings.provided.table.upstreams[0]
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
-    metrics: providers.Provider[MetricsPage] = providers.Callable(_metrics, counting=counting)
+    metrics: providers.Provider[MetricsPage] = counting.provided
     events: providers.Provider[EventSink] = providers.Singleton(
         EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
     )
@@ -148,7 +159,11 @@ class Container(containers.DeclarativeContainer):
         JwsTokenCodec, secret=providers.Callable(_secret, settings=settings)
     )
     accounts: providers.Provider[AccountDirectory] = providers.Singleton(
-        account_directory, settings=settings, clock=clock, events=events
+        _account_directory,
+        settings=settings,
+        clock=clock,
+        events=events,
+        stamp_key=providers.Callable(_derived_key, settings=settings, purpose="account stamps"),
     )
     suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
 
@@ -157,9 +172,13 @@ class Container(containers.DeclarativeContainer):
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, rules=access_rules, events=events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts=accounts)
     attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
-    passwords: providers.Provider[SlowSteps] = providers.Singleton(password_threads)
+    passwords: providers.Provider[SlowSteps] = providers.Singleton(Threads, count=_PASSWORD_THREADS, name="passwords")
     check_account: providers.Provider[CheckAccount] = providers.Singleton(
-        account_check, policy=policy, attempts=attempts, steps=passwords
+        CheckAccount,
+        policy=policy,
+        attempts=attempts,
+        steps=passwords,
+        key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
     )
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
         TokenIssuer, issuer=service, clock=clock, codec=codec, lifetime=settings.provided.token_ttl
@@ -201,7 +220,7 @@ class Container(containers.DeclarativeContainer):
         CallerIdentities,
         index=storage.provided.index,
         codec=codec,
-        key=providers.Callable(_caller_key, settings=settings),
+        key=providers.Callable(_derived_key, settings=settings, purpose="cache callers"),
         mirrors=mirror_callers,
     )
     room: providers.Provider[CacheCapacity] = providers.Singleton(_room, settings=settings)
@@ -219,7 +238,12 @@ class Container(containers.DeclarativeContainer):
         LoginAttempts, clock=clock, events=events, of_account=OF_RELAYED
     )
     relayed_logins: providers.Provider[RelayedLogins] = providers.Singleton(
-        make_relayed_logins, registry=registry, attempts=relayed_attempts, callers=caller_identities, outages=outages
+        RelayedLogins,
+        registry=registry,
+        attempts=relayed_attempts,
+        callers=caller_identities,
+        outages=outages,
+        key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
     )
     grants: providers.Provider[Grants] = providers.Singleton(
         Grants, index=storage.provided.index, policy=cache_policy, clock=clock, background=background
@@ -375,6 +399,22 @@ class Container(containers.DeclarativeContainer):
         manifest_cache=manifest_cache,
         clock=clock,
     )
+
+
+def open_upstreams(settings: Settings, worker: int) -> AbstractAsyncContextManager[UpstreamClients]:
+    """The clients of all upstreams for one worker. Each worker gets a share of the configured limits, so that all
+    workers together keep them.
+    """
+    pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
+    connections = {upstream: _connection_settings(one, worker, settings.workers) for upstream, one in pairs}
+    proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
+    return open_clients(connections, proxies, f"{NAME}/{VERSION}")
+
+
+def _connection_settings(one: UpstreamSettings, worker: int, workers: int) -> ConnectionSettings:
+    certificate = (one.client_cert, one.client_key) if one.client_cert and one.client_key else None
+    session = SessionSettings(one.timeout, one.ca, certificate, one.proxy)
+    return ConnectionSettings(session, RequestLimits(one.max_connections, one.max_rate).share(worker, workers))
 
 
 @asynccontextmanager

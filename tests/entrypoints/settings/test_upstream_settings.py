@@ -7,8 +7,7 @@ from yarl import URL
 
 from adapters.upstream.request_limits import RequestLimits
 from domain.upstreams import Origin
-from entrypoints.wiring.container import open_container
-from entrypoints.wiring.upstreams import open_upstreams
+from entrypoints.wiring.container import open_container, open_upstreams
 from tests.adapters.upstream.line import in_loop
 from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.environment import Load, refusal
