@@ -64,14 +64,15 @@ class Link:
     """The upstream has confirmed that the repository contains this content.
 
     The media type belongs to the link, not to the digest: the same bytes may have another media type in another
-    repository (CVE-2021-41190). `size`: bytes, None if unknown. `given_to`: the caller classes to which the upstream
-    confirmed it. A permission to read the repository does not cover content that was confirmed only to other classes.
+    repository (CVE-2021-41190). `size`: bytes, None if unknown. `caller_classes`: the classes of the callers to which
+    the upstream gave the content. A permission to read the repository does not cover content that only other classes
+    got.
     """
 
     location: ContentLocation
     media_type: str
     size: int | None
-    given_to: frozenset[CallerClass] = frozenset()
+    caller_classes: frozenset[CallerClass] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ class TagKey:
 
 @dataclass(frozen=True)
 class CachedTag:
-    """The manifest of a tag at the last answer of the upstream. `checked_at`: seconds since 1970. `given_to`: the class
-    of the caller. The upstream may answer other classes differently, so each class has its own record.
+    """The manifest of a tag at the last answer of the upstream. `checked_at`: seconds since 1970. `caller_class`: the
+    class of the caller. The upstream may answer other classes differently, so each class has its own record.
     """
 
     key: TagKey
     digest: Digest
     media_type: str
     checked_at: float
-    given_to: CallerClass
+    caller_class: CallerClass

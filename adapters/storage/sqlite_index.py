@@ -76,7 +76,8 @@ class SqliteKnowledgeIndex:
 
     async def keep_link(self, link: Link, now: float) -> None:
         rows = [
-            (*_location(link.location), given_to, link.media_type, link.size, now) for given_to in sorted(link.given_to)
+            (*_location(link.location), caller_class, link.media_type, link.size, now)
+            for caller_class in sorted(link.caller_classes)
         ]
         await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
         await self._links.kept(link.location.source.upstream)
@@ -104,12 +105,12 @@ class SqliteKnowledgeIndex:
         return _read_tags(upstream, rows)
 
     async def keep_tag(self, cached_tag: CachedTag) -> None:
-        key, given_to = cached_tag.key, cached_tag.given_to
+        key, caller_class = cached_tag.key, cached_tag.caller_class
         tag = (*_source(key.source), str(key.tag))
-        row = (*tag, key.variant, given_to, str(cached_tag.digest), cached_tag.media_type, cached_tag.checked_at)
+        row = (*tag, key.variant, caller_class, str(cached_tag.digest), cached_tag.media_type, cached_tag.checked_at)
         await self._database.change(
             ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row]),
-            (_TRIM_VARIANTS, [(*tag, given_to, key.variant, VARIANTS)]),
+            (_TRIM_VARIANTS, [(*tag, caller_class, key.variant, VARIANTS)]),
         )
         await self._tags.kept(key.source.upstream)
 
@@ -284,7 +285,7 @@ def _read_location(source: Source, kind: str, text: str) -> ContentLocation | No
 def _read_link(location: ContentLocation, rows: Sequence[Row]) -> Link:
     """The link of one location, from its rows (class, media type, size), the newest first."""
     _, media_type, size = rows[0]
-    return Link(location, media_type, size, frozenset(CallerClass(given_to) for given_to, _, _ in rows))
+    return Link(location, media_type, size, frozenset(CallerClass(caller_class) for caller_class, _, _ in rows))
 
 
 def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
@@ -293,10 +294,10 @@ def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
 
 
 def _read_tag(upstream: Upstream, row: Row) -> CachedTag | None:
-    repository, tag, variant, given_to, digest, media_type, checked_at = row
+    repository, tag, variant, caller_class, digest, media_type, checked_at = row
     try:
         key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
-        return CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(given_to))
+        return CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(caller_class))
     except (NameInvalid, TagInvalid, DigestInvalid):
         return None
 

@@ -119,7 +119,7 @@ class ReadPermissions:
     async def stand_in(self, access: PullAccess, location: ContentLocation) -> Link | None:
         """The link by which the caller may read the content while the upstream is unavailable."""
         link = await self._find(location)
-        return link if link and link.given_to & await self.grants.standing_in(access) else None
+        return link if link and link.caller_classes & await self.grants.standing_in(access) else None
 
     def stale(self, stand_in: Link, fault: RegistryError) -> ReadPermission:
         """The permission that a stand-in gives, with its Warning."""
@@ -131,7 +131,7 @@ class ReadPermissions:
         """
         grant = await self.grants.live(access)
         link = await self._find(location) if grant else None
-        if grant is None or link is None or not link.given_to & classes_for(access.caller):
+        if grant is None or link is None or not link.caller_classes & classes_for(access.caller):
             return None
         return ReadPermission(link, min(grant.ends_at, access.identity.ends_at))
 
@@ -139,7 +139,7 @@ class ReadPermissions:
         self, access: PullAccess, location: ContentLocation, metadata: ResponseMetadata, known: Link | None = None
     ) -> Link:
         """The upstream gave this caller the content or its metadata. Takes from `known` what the answer leaves out."""
-        now, given_to = self._clock.now(), frozenset({class_of(access.caller)})
+        now, caller_classes = self._clock.now(), frozenset({class_of(access.caller)})
         believed = self._believed(location)
         remembered = self._links.get(location)
         before = remembered[0] if remembered else known
@@ -153,14 +153,14 @@ class ReadPermissions:
             location,
             metadata.media_type or (before.media_type if before else default),
             before.size if before and size is None else size,
-            given_to | (others.given_to if others else frozenset()),
+            caller_classes | (others.caller_classes if others else frozenset()),
         )
         self.grants.give(access)
         # The other classes are believed only for the usual time since they were read from the index.
         self._links.put(location, (link, remembered[1] if believed and remembered else now))
         # Written also if the link is only too old to be believed: it may have been pruned with its content.
         if believed != link:
-            self._background.start(self._index.keep_link(replace(link, given_to=given_to), now))
+            self._background.start(self._index.keep_link(replace(link, caller_classes=caller_classes), now))
         return link
 
     async def refused(self, access: PullAccess, location: ContentLocation | None, error: Exception) -> None:

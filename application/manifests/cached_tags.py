@@ -48,7 +48,7 @@ class CachedTags:
         known = [
             cached_tag
             for cached_tag in (_newest(cached_tags, key, classes), *others)
-            if cached_tag and cached_tag.given_to in classes and accepts(accept, cached_tag.media_type)
+            if cached_tag and cached_tag.caller_class in classes and accepts(accept, cached_tag.media_type)
         ]
         now = self._clock.now()
         return next((cached_tag for cached_tag in known if self._policy.may_serve_stale(cached_tag, now)), None)
@@ -65,7 +65,7 @@ class CachedTags:
         return [
             cached_tag
             for cached_tag in cached_tags
-            if cached_tag.given_to in classes and (self.is_fresh(cached_tag) or cached_tag.checked_at >= since)
+            if cached_tag.caller_class in classes and (self.is_fresh(cached_tag) or cached_tag.checked_at >= since)
         ]
 
     def is_fresh(self, cached_tag: CachedTag) -> bool:
@@ -74,18 +74,18 @@ class CachedTags:
     def fresh_until(self, cached_tag: CachedTag) -> float:
         return self._policy.fresh_until(cached_tag)
 
-    async def learn(self, key: TagKey, digest: Digest, media_type: str, given_to: CallerClass) -> CachedTag:
+    async def learn(self, key: TagKey, digest: Digest, media_type: str, caller_class: CallerClass) -> CachedTag:
         """Store the digest and the media type that the upstream has just given to this caller class for the tag."""
-        cached_tag = CachedTag(key, digest, media_type, self._clock.now(), given_to)
+        cached_tag = CachedTag(key, digest, media_type, self._clock.now(), caller_class)
         learnt = self._recent_answers.get((key.source, key.tag)) or {}
-        self._recent_answers.put((key.source, key.tag), learnt | {(key.variant, given_to): cached_tag})
+        self._recent_answers.put((key.source, key.tag), learnt | {(key.variant, caller_class): cached_tag})
         await self._keep(cached_tag)
         return cached_tag
 
     async def _keep(self, cached_tag: CachedTag) -> None:
         key = cached_tag.key
         if known := self._known.get((key.source, key.tag)):
-            known[0][key.variant, cached_tag.given_to] = cached_tag
+            known[0][key.variant, cached_tag.caller_class] = cached_tag
         await self._index.keep_tag(cached_tag)
 
     async def extend(self, cached_tag: CachedTag) -> None:
@@ -123,7 +123,7 @@ class CachedTags:
         now = self._clock.now()
         if known is None or now >= known[1] + BELIEVED_SECONDS:
             found = {
-                (cached_tag.key.variant, cached_tag.given_to): cached_tag
+                (cached_tag.key.variant, cached_tag.caller_class): cached_tag
                 for cached_tag in await self._index.find_tags(source, tag)
             }
             for place, cached_tag in (self._recent_answers.get((source, tag)) or {}).items():
@@ -141,7 +141,7 @@ def _newest(cached_tags: _TagsByVariant, key: TagKey, classes: frozenset[CallerC
     """The newest cached tag of this variant that was given to one of these classes. Of two with the same time, the one
     that is not anonymous.
     """
-    known = [cached_tag for given_to in classes if (cached_tag := cached_tags.get((key.variant, given_to)))]
+    known = [cached_tag for caller_class in classes if (cached_tag := cached_tags.get((key.variant, caller_class)))]
     return max(
-        known, key=lambda cached_tag: (cached_tag.checked_at, cached_tag.given_to != ANONYMOUS_CLASS), default=None
+        known, key=lambda cached_tag: (cached_tag.checked_at, cached_tag.caller_class != ANONYMOUS_CLASS), default=None
     )

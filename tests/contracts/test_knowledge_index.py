@@ -106,20 +106,20 @@ async def test_the_upstream_of_a_link_is_known_by_its_address(one: Worker, other
 async def test_a_link_knows_all_classes_that_it_was_given_to(one: Worker, other: Worker) -> None:
     mirror = CallerClass("mirror 1")
     await one.index.keep_link(BLOB, NOW)
-    await other.index.keep_link(replace(BLOB, size=8, given_to=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
+    await other.index.keep_link(replace(BLOB, size=8, caller_classes=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
     assert await one.index.find_link(BLOB.location) == replace(
-        BLOB, size=8, given_to=ANYBODY | {PERSONAL_CLASS, mirror}
+        BLOB, size=8, caller_classes=ANYBODY | {PERSONAL_CLASS, mirror}
     )
     assert await one.index.links_of(NGINX) == [await other.index.find_link(BLOB.location)]
 
 
 @by_two_workers
 async def test_a_link_is_forgotten_for_one_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
-    await one.index.keep_link(replace(BLOB, given_to=ANYBODY | {PERSONAL_CLASS}), NOW)
+    await one.index.keep_link(replace(BLOB, caller_classes=ANYBODY | {PERSONAL_CLASS}), NOW)
     await one.index.keep_link(MANIFEST, NOW)
     for _ in range(2):
         await other.index.forget_link(BLOB.location, ANONYMOUS_CLASS)
-    assert await one.index.find_link(BLOB.location) == replace(BLOB, given_to=frozenset({PERSONAL_CLASS}))
+    assert await one.index.find_link(BLOB.location) == replace(BLOB, caller_classes=frozenset({PERSONAL_CLASS}))
     await other.index.forget_link(BLOB.location, PERSONAL_CLASS)
     assert await one.index.find_link(BLOB.location) is None
     assert await one.index.find_link(MANIFEST.location) == MANIFEST
@@ -221,7 +221,7 @@ async def test_the_upstream_of_a_tag_is_known_by_its_address(one: Worker, other:
 
 @by_two_workers
 async def test_each_class_of_callers_has_a_cached_tag_of_its_own(one: Worker, other: Worker) -> None:
-    personal = replace(CACHED, digest=Digest.of(b"two"), given_to=PERSONAL_CLASS)
+    personal = replace(CACHED, digest=Digest.of(b"two"), caller_class=PERSONAL_CLASS)
     await one.index.keep_tag(CACHED)
     await other.index.keep_tag(personal)
     assert set(await one.index.find_tags(NGINX, LATEST)) == {CACHED, personal}
@@ -233,10 +233,10 @@ async def test_each_class_of_callers_has_a_cached_tag_of_its_own(one: Worker, ot
 async def test_variants_of_one_class_do_not_push_out_those_of_another(one: Worker, other: Worker) -> None:
     await one.index.keep_tag(replace(CACHED, checked_at=1.0))
     for number in range(17):
-        await other.index.keep_tag(replace(cached_tag(number, 1000.0 + number), given_to=PERSONAL_CLASS))
+        await other.index.keep_tag(replace(cached_tag(number, 1000.0 + number), caller_class=PERSONAL_CLASS))
     found = await one.index.find_tags(NGINX, LATEST)
-    assert sum(each.given_to == PERSONAL_CLASS for each in found) == 16
-    assert sum(each.given_to == ANONYMOUS_CLASS for each in found) == 1
+    assert sum(each.caller_class == PERSONAL_CLASS for each in found) == 16
+    assert sum(each.caller_class == ANONYMOUS_CLASS for each in found) == 1
 
 
 # --- which upstream has sent which content ---
@@ -447,9 +447,9 @@ async def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_pat
 async def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
     async with bounded(kind, tmp_path) as index:
         for number in range(BOUND):
-            both = replace(new_link(number), given_to=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
+            both = replace(new_link(number), caller_classes=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
             await index.keep_link(both, 1000.0 + number)
-        assert sum(len(one.given_to) for one in await index.links_of(NGINX)) <= BOUND
+        assert sum(len(one.caller_classes) for one in await index.links_of(NGINX)) <= BOUND
 
 
 @KIND

@@ -40,7 +40,7 @@ class MemoryKnowledgeIndex:
         keys = sorted((key for key in self.links if key[:3] == _location(location)), key=self.given_at.__getitem__)
         if not keys:
             return None
-        return replace(self.links[keys[-1]], location=location, given_to=frozenset(key[3] for key in keys))
+        return replace(self.links[keys[-1]], location=location, caller_classes=frozenset(key[3] for key in keys))
 
     async def links_of(self, source: Source) -> list[Link]:
         locations = dict.fromkeys(key[1:3] for key in self.links if key[0] == _place(source))
@@ -48,8 +48,8 @@ class MemoryKnowledgeIndex:
         return [link for link in found if link is not None]
 
     async def keep_link(self, link: Link, now: float) -> None:
-        for given_to in link.given_to:
-            key = (*_location(link.location), given_to)
+        for caller_class in link.caller_classes:
+            key = (*_location(link.location), caller_class)
             self.links[key], self.given_at[key] = link, now
         same = [key for key in self.links if key[0][0] == link.location.source.upstream.url]
         if len(same) > self._bound:
@@ -74,10 +74,12 @@ class MemoryKnowledgeIndex:
 
     async def keep_tag(self, cached_tag: CachedTag) -> None:
         place, tag = _place(cached_tag.key.source), cached_tag.key.tag
-        kept = (place, tag, cached_tag.key.variant, cached_tag.given_to)
+        kept = (place, tag, cached_tag.key.variant, cached_tag.caller_class)
         self.cached_tags[kept] = cached_tag
         others = [
-            key for key in self.cached_tags if key[:2] == (place, tag) and key[3] == cached_tag.given_to and key != kept
+            key
+            for key in self.cached_tags
+            if key[:2] == (place, tag) and key[3] == cached_tag.caller_class and key != kept
         ]
         self._drop_oldest_tags(others, VARIANTS - 1, VARIANTS - 1)
         same = [key for key in self.cached_tags if key[0][0] == cached_tag.key.source.upstream.url]
