@@ -5,7 +5,7 @@ import asyncio
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from application.ports.telemetry import EventSink
-from domain.cache_policy import CacheCapacity, victims
+from domain.cache_policy import CacheCapacity, content_to_evict
 from domain.digest import Digest, DigestCheck
 from domain.events import ContentEvicted
 from domain.ports import Clock
@@ -169,7 +169,7 @@ class Eviction:
         """Evict content. Returns the bytes that were actually freed."""
         await self.flush()  # otherwise content that was just used would look old
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
-        chosen = [Digest.parse(name) for name in victims(sizes.items(), bytes_to_free)]
+        chosen = [Digest.parse(name) for name in content_to_evict(sizes.items(), bytes_to_free)]
         # The index first: if the content is stored again during this, its new index entry remains.
         await self._forget(chosen)
         freed = [await self._store.drop(digest) for digest in chosen]

@@ -173,7 +173,7 @@ def should_download_whole(requests: int, asked: int, total: int) -> bool:
     return 2 * asked >= total or (requests > 1 and _WORTH * asked >= total)
 
 
-def victims(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:
+def content_to_evict(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:
     """The names of the first candidates whose removal frees enough bytes. `candidates`: name and size in bytes, least
     recently used first.
     """

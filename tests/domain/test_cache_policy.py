@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cache_policy import CacheCapacity, CachePolicy, CacheTimes, FreshnessRule, should_download_whole, victims
+from domain.cache_policy import CacheCapacity, CachePolicy, CacheTimes, FreshnessRule, should_download_whole, content_to_evict
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
@@ -155,8 +155,8 @@ def test_what_can_be_kept_at_all_fits_the_kept_share(bound: int, size: int) -> N
 
 
 @given(ENTRIES, st.integers(-10, 10**7))
-def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str, int]], bytes_to_free: int) -> None:
-    chosen = victims(entries, bytes_to_free)
+def test_the_oldest_content_is_evicted_and_no_more_than_needed(entries: list[tuple[str, int]], bytes_to_free: int) -> None:
+    chosen = content_to_evict(entries, bytes_to_free)
     assert chosen == [name for name, _ in entries[: len(chosen)]]
     sizes = [size for _, size in entries[: len(chosen)]]
     assert sum(sizes[:-1]) < bytes_to_free or not chosen
@@ -164,8 +164,8 @@ def test_victims_are_the_oldest_and_no_more_than_needed(entries: list[tuple[str,
 
 
 def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
-    assert victims([("a", 1)], 0) == []
-    assert victims([], 5) == []
+    assert content_to_evict([("a", 1)], 0) == []
+    assert content_to_evict([], 5) == []
 
 
 def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
