@@ -33,7 +33,7 @@ class Eviction:
         maintenance: StorageMaintenance,
         usage: UsageIndex,
         index: KnowledgeIndex,
-        room: CacheCapacity,
+        capacity: CacheCapacity,
         clock: Clock,
         events: EventSink,
     ) -> None:
@@ -41,7 +41,7 @@ class Eviction:
         self._maintenance = maintenance
         self._usage = usage
         self._index = index
-        self._room = room
+        self._capacity = capacity
         self._clock = clock
         self._events = events
         self._touched: dict[Digest, float] = {}
@@ -55,7 +55,7 @@ class Eviction:
     async def added(self, digest: Digest, size: int) -> None:
         """Record new content of `size` bytes."""
         await self._usage.keep([Used(digest, size, self._clock.now())])
-        await self.make_room(0)
+        await self.make_space(0)
 
     async def holds(self, digest: Digest) -> bool:
         """Whether the content is stored, whatever the index says."""
@@ -83,32 +83,34 @@ class Eviction:
         await self._store.drop(digest)
         await self._forget([digest])
 
-    async def make_room(self, wanted: int) -> None:
-        """Make room for `wanted` more bytes. Raises StorageFull if they do not fit, whatever is evicted."""
-        if not self._room.is_for(wanted):
+    async def make_space(self, wanted: int) -> None:
+        """Make space for `wanted` more bytes. Raises StorageFull if they do not fit, whatever is evicted."""
+        if not self._capacity.can_store(wanted):
             raise StorageFull
         async with self._evicting:
-            await self._make_room(wanted)
+            await self._make_space(wanted)
 
-    def has_room_for_all_of(self, size: int) -> bool:
+    def can_store(self, size: int) -> bool:
         """Whether a blob of `size` bytes can be stored at all, whatever is evicted."""
-        return size <= self._room.for_partial_blobs_of_one
+        return size <= self._capacity.max_partial_blobs_of_upstream
 
-    async def make_room_in_partial_blob(self, upstream: Upstream, digest: Digest, needed: int, most: int | None) -> int:
-        """Make room for at least `needed` and at most `most` more bytes in the partial blob of a download from this
-        upstream. Returns the number of bytes there is room for. `most`: None if the length of the blob is unknown.
+    async def make_space_in_partial_blob(
+        self, upstream: Upstream, digest: Digest, needed: int, most: int | None
+    ) -> int:
+        """Make space for at least `needed` and at most `most` more bytes in the partial blob of a download from this
+        upstream. Returns the number of bytes there is space for. `most`: None if the length of the blob is unknown.
 
         If partial blobs would exceed their share of the cache, removes those that have no running download first.
         Raises StorageFull if the bytes still do not fit.
         """
-        wanted = max(needed, self._room.step if most is None else min(most, self._room.step))
-        share = self._room.for_partial_blobs_beside_unmeasured if most is None else self._room.for_partial_blobs
+        wanted = max(needed, self._capacity.reservation if most is None else min(most, self._capacity.reservation))
+        share = self._capacity.max_partial_blobs_beside_unmeasured if most is None else self._capacity.max_partial_blobs
         for count in range(_COUNTS):
             if count:
                 await asyncio.sleep(_RECOUNT_SECONDS)
             async with self._evicting:
                 if await self._partial_blobs_may_grow(upstream, wanted, share):
-                    await self._make_room(wanted)
+                    await self._make_space(wanted)
                     self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
                     return wanted
                 if count == 0:
@@ -123,24 +125,24 @@ class Eviction:
         space = await self._maintenance.space()
         together = space.partial_blobs + reserved
         own += space.partial_blobs_of.get(upstream.fingerprint, 0)
-        return together + wanted <= share and own + wanted <= self._room.for_partial_blobs_of_one
+        return together + wanted <= share and own + wanted <= self._capacity.max_partial_blobs_of_upstream
 
-    async def _make_room(self, wanted: int) -> None:
+    async def _make_space(self, wanted: int) -> None:
         space, used = await self._state()
         short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
-        bytes_to_free = max(self._room.bytes_to_free(used, wanted), short)
+        bytes_to_free = max(self._capacity.bytes_to_free(used, wanted), short)
         if bytes_to_free <= 0:
             return
         await self._evict(bytes_to_free)
         # Measured again: another worker may have removed the same content. Running downloads cannot be removed, and
         # files of other programs may fill the disk.
         space, used = await self._state()
-        if wanted and (used + wanted > self._room.bound or space.free < wanted):
+        if wanted and (used + wanted > self._capacity.max_bytes or space.free < wanted):
             raise StorageFull
 
     def reserve(self, upstream: Upstream, digest: Digest, size: int) -> None:
-        """Record that there is room for `size` bytes that a download of this process has not written yet; 0 removes the
-        record.
+        """Record that there is space for `size` bytes that a download of this process has not written yet; 0 removes
+        the record.
         """
         if size > 0:
             self._reserved[upstream, digest] = size
@@ -189,7 +191,7 @@ class Eviction:
         await self._usage.keep([Used(digest, size, now) for digest, size in there.items() if digest not in known])
         gone = [digest for digest in known - there.keys() if not await self.holds(digest)]
         await self._forget(gone)
-        await self.make_room(0)
+        await self.make_space(0)
 
     async def _forget(self, digests: list[Digest]) -> None:
         """Remove content from the index, with the links and cached tags that are useless without it. The next fetch of

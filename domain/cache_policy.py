@@ -113,54 +113,54 @@ class CachePolicy:
         return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
 
-_DRAFTS_SHARE = 0.75
+_PARTIAL_BLOBS_SHARE = 0.75
 """Maximum share of the cache for all partial blobs, so that running downloads cannot evict all content."""
 _UPSTREAM_SHARE = 0.5
 """Maximum share of the cache for the partial blobs of one upstream, if there are several upstreams."""
 _UNMEASURED_SHARE = 0.25
 """A partial blob of unknown size grows only while all partial blobs use less than this share: it may be endless."""
-_LONGEST_STEP = 8 * 1024 * 1024
-_STEPS = 64
+_MAX_RESERVATION = 8 * 1024 * 1024
+_RESERVATIONS = 64
 _WORTH = 8
 """Range requests start a download of at most this many times the requested bytes."""
 
 
 @dataclass(frozen=True)
 class CacheCapacity:
-    """`bound`: maximum bytes of content and partial blobs. `upstreams`: the number of upstreams that share them."""
+    """`max_bytes`: maximum bytes of content and partial blobs. `upstreams`: the number of upstreams that share them."""
 
-    bound: int
+    max_bytes: int
     upstreams: int = 1
 
     @property
-    def for_partial_blobs(self) -> int:
+    def max_partial_blobs(self) -> int:
         """Maximum bytes of all partial blobs."""
-        return int(self.bound * _DRAFTS_SHARE)
+        return int(self.max_bytes * _PARTIAL_BLOBS_SHARE)
 
     @property
-    def for_partial_blobs_of_one(self) -> int:
+    def max_partial_blobs_of_upstream(self) -> int:
         """Maximum bytes of the partial blobs of one upstream. A larger blob cannot be stored."""
-        return self.for_partial_blobs if self.upstreams <= 1 else int(self.bound * _UPSTREAM_SHARE)
+        return self.max_partial_blobs if self.upstreams <= 1 else int(self.max_bytes * _UPSTREAM_SHARE)
 
     @property
-    def for_partial_blobs_beside_unmeasured(self) -> int:
+    def max_partial_blobs_beside_unmeasured(self) -> int:
         """Maximum bytes of all partial blobs while a blob of unknown size is downloaded."""
-        return int(self.bound * _UNMEASURED_SHARE)
+        return int(self.max_bytes * _UNMEASURED_SHARE)
 
     @property
-    def step(self) -> int:
+    def reservation(self) -> int:
         """Bytes that a running download reserves at a time."""
-        return max(1, min(_LONGEST_STEP, self.bound // _STEPS))
+        return max(1, min(_MAX_RESERVATION, self.max_bytes // _RESERVATIONS))
 
-    def is_for(self, size: int) -> bool:
+    def can_store(self, size: int) -> bool:
         """Whether content of this size can be stored. Larger content would be evicted at once."""
-        return size <= self.bound * _KEPT_SHARE
+        return size <= self.max_bytes * _KEPT_SHARE
 
     def bytes_to_free(self, used: int, wanted: int = 0) -> int:
         """Bytes to evict so that `wanted` more bytes fit; 0 if they fit now."""
-        if used + wanted <= self.bound:
+        if used + wanted <= self.max_bytes:
             return 0
-        return used + wanted - int(self.bound * _KEPT_SHARE)
+        return used + wanted - int(self.max_bytes * _KEPT_SHARE)
 
 
 def should_download_whole(requests: int, asked: int, total: int) -> bool:

@@ -78,10 +78,10 @@ def read_warnings(lines: Iterable[str]) -> tuple[str, ...]:
 def bounded_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
     """The first distinct warnings whose total length is at most WARNINGS_LIMIT bytes."""
     kept: list[str] = []
-    room = WARNINGS_LIMIT
+    left = WARNINGS_LIMIT
     for value in dict.fromkeys(warnings):
-        room -= len(value)
-        if room < 0:
+        left -= len(value)
+        if left < 0:
             break
         kept.append(value)
     return tuple(kept)

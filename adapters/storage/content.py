@@ -48,7 +48,7 @@ class FilesystemContentStore:
     def _put(self, digest: Digest, content: bytes) -> None:
         if self._folder.has_content(digest, len(content)):
             return
-        self._folder.demand_room()
+        self._folder.require_free_space()
         descriptor, place = self._folder.open_temporary()
         try:
             write(descriptor, [content], 0)

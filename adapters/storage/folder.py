@@ -40,7 +40,7 @@ class StorageFolder:
         # One file for each upstream: its bytes are never joined with another's. A hash, since an address has slashes.
         return PARTIAL_BLOBS, f"{upstream.fingerprint}-{digest.algorithm}-{digest.encoded}"
 
-    def demand_room(self) -> None:
+    def require_free_space(self) -> None:
         """Raises OSError when the file system has no more than the reserve. The folder is made if it is missing."""
         if not self.reserve:
             return

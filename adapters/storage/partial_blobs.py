@@ -52,7 +52,7 @@ class FilePartialBlob:
             if self._is_over:
                 # A write would change verified content, or the partial blob of another process.
                 raise OSError(errno.EBADF, "its lease has ended")
-            self._folder.demand_room()
+            self._folder.require_free_space()
             batch = _taken(pieces)
             try:
                 # What is written of them when this fails stays where it is: the next try writes the same over it, and
@@ -167,7 +167,7 @@ class FileDownloadLeases:
         for _ in range(_ATTEMPTS):
             if not anew and self._folder.state_of(self._folder.content_of(digest)):
                 return None
-            self._folder.demand_room()
+            self._folder.require_free_space()
             place = self._folder.partial_blob_of(upstream, digest)
             file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:

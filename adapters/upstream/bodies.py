@@ -17,9 +17,9 @@ from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 
 _LARGE = 1024 * 1024
 """Minimum of missing bytes for which replacing the protocol is worth its cost."""
-_FIRST, _ROOM = 64 * 1024, 512 * 1024
+_FIRST_BUFFER_BYTES, _BUFFER_BYTES = 64 * 1024, 512 * 1024
 """Sizes in bytes of the first buffer and of all further buffers. No piece is longer."""
-_AHEAD = 4 * _ROOM
+_AHEAD = 4 * _BUFFER_BYTES
 """Bytes that may be buffered after the first piece was read."""
 
 
@@ -39,7 +39,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         handler.pause_reading()  # read_nowait may have resumed it; this also stops aiohttp's timeout
         transport.set_protocol(self)
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
-        self._room = _room(_FIRST)
+        self._buffer = _new_buffer(_FIRST_BUFFER_BYTES)
         self._begin = self._end = 0
         """The part of the buffer that contains received bytes that `pieces` has not returned yet."""
         self._full: list[memoryview] = []
@@ -91,7 +91,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         if self._full:
             piece = self._full.pop(0)
         else:
-            piece, self._begin = self._room[self._begin : self._end], self._end
+            piece, self._begin = self._buffer[self._begin : self._end], self._end
         self._ahead = _AHEAD
         return piece
 
@@ -117,17 +117,17 @@ class BodyReceiver(asyncio.BufferedProtocol):
     # --- what the transport calls ---
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - part of the interface
-        return self._room[self._end : self._end + self._missing + 1]
+        return self._buffer[self._end : self._end + self._missing + 1]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._has_excess = nbytes > self._missing
         nbytes = min(nbytes, self._missing)
         self._end += nbytes
         self._missing -= nbytes
-        if self._end >= len(self._room) - 1:
-            self._full.append(self._room[self._begin : self._end])
+        if self._end >= len(self._buffer) - 1:
+            self._full.append(self._buffer[self._begin : self._end])
             # Allocate a new buffer, because the consumer may keep the pieces.
-            self._room, self._begin, self._end = _room(_ROOM), 0, 0
+            self._buffer, self._begin, self._end = _new_buffer(_BUFFER_BYTES), 0, 0
         if not self._missing or sum(map(len, self._full)) >= self._ahead:
             self._transport.pause_reading()
         self._wake()
@@ -145,7 +145,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
             self._waiter.set_result(None)
 
 
-def _room(size: int) -> memoryview:
+def _new_buffer(size: int) -> memoryview:
     """A buffer for this number of bytes, and one more to detect bytes after the body."""
     return memoryview(bytearray(size + 1))
 

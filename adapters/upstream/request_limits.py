@@ -60,7 +60,7 @@ class _Queue:
         calls `give_back`. Raises MirrorBusy if too many requests wait, RequestNotSent if all its clients have left.
         """
         client, watch = client_network(current_record().client), current_watch()
-        self._demand_room(client)
+        self._require_free_place(client)
         waiter = _Waiter(watch, asyncio.get_running_loop().create_future())
         self._clients.setdefault(client, deque()).append(waiter)
         self._size += 1
@@ -92,7 +92,7 @@ class _Queue:
             _drop(waiter)
         return False
 
-    def _demand_room(self, client: str) -> None:
+    def _require_free_place(self, client: str) -> None:
         if self._is_full(client):
             self._drop_unwanted()
         if self._is_full(client):

@@ -80,7 +80,7 @@ class BlobFetcher:
         self._parts = parts
         self._access_index = 0
         self._room_until = partial_blob.size
-        """The cache has room for the blob up to this offset."""
+        """The cache has space for the blob up to this offset."""
         # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
         self._is_public = not partial_blob.size
 
@@ -176,7 +176,7 @@ class BlobFetcher:
         self._parts.permissions.record(access, self._location(access), metadata)
         self._is_public = self._is_public and self._parts.provenance.is_public(access)
         download.begin(metadata, total)
-        if download.total is not None and not self._parts.eviction.has_room_for_all_of(download.total):
+        if download.total is not None and not self._parts.eviction.can_store(download.total):
             raise StorageFull("the blob is larger than the part of the cache for running downloads")
         return 0 if span is None else offset
 
@@ -193,19 +193,19 @@ class BlobFetcher:
                     raise ContentChanged
                 position += len(piece)
                 if fresh := piece[len(repeated) :]:
-                    await self._demand_room(position)
+                    await self._require_space(position)
                     await batches.add(fresh)
         finally:
             await batches.finish()  # also after an interruption: the received bytes are kept
 
-    async def _demand_room(self, end: int) -> None:
-        """Make room up to this offset of the blob and one step beyond it. Room is made as bytes arrive, so a declared
+    async def _require_space(self, end: int) -> None:
+        """Make space up to this offset of the blob and one step beyond it. Space is made as bytes arrive, so a declared
         size alone evicts nothing.
         """
         download, missing = self._download, end - self._room_until
         if missing > 0:
             most = None if download.total is None else download.total - self._room_until
-            self._room_until += await self._parts.eviction.make_room_in_partial_blob(
+            self._room_until += await self._parts.eviction.make_space_in_partial_blob(
                 download.upstream, download.digest, missing, most
             )
 
@@ -213,7 +213,7 @@ class BlobFetcher:
         try:
             await self._partial_blob.append(pieces)
         except StorageFull:
-            await self._parts.eviction.make_room(sum(map(len, pieces)))
+            await self._parts.eviction.make_space(sum(map(len, pieces)))
             await self._partial_blob.append(pieces)
 
     def _grown(self) -> None:
@@ -333,7 +333,7 @@ class DownloadTask:
             if state.is_discarded:
                 if not download.size:
                     return
-                # It was discarded because there was no room, or because it was wrong. A reader that continues alone
+                # It was discarded because there was no space, or because it was wrong. A reader that continues alone
                 # verifies the whole blob.
                 raise PartialBlobLost
             if not download.readers:

@@ -34,9 +34,9 @@ class RunningDownloads:
     of the faster upstream does not wait for the slower one, and a wrong byte of one upstream does not spoil the other.
     """
 
-    def __init__(self, parts: DownloadDependencies, room: CacheCapacity, clock: Clock) -> None:
+    def __init__(self, parts: DownloadDependencies, capacity: CacheCapacity, clock: Clock) -> None:
         self._parts = parts
-        self._room = room
+        self._capacity = capacity
         self._clock = clock
         self._running: dict[_Key, Download] = {}
         self._tasks: dict[Download, asyncio.Task[None]] = {}
@@ -68,10 +68,10 @@ class RunningDownloads:
             self.join(access, digest)
 
     def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
-        """Whether a download is not worth starting: the cache is off, or there was no room for this blob of the
+        """Whether a download is not worth starting: the cache is off, or there was no space for this blob of the
         upstream a short time ago.
         """
-        if not self._room.bound:
+        if not self._capacity.max_bytes:
             return True
         until = self._unfit.get((upstream, digest))
         return until is not None and self._clock.now() < until

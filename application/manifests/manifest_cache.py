@@ -40,7 +40,7 @@ class ManifestCache:
 
     async def put(self, access: PullAccess, digest: Digest, content: bytes) -> None:
         """Store a manifest whose digest is verified and which the upstream has sent to this caller. If there is no
-        room, it is not stored.
+        space, it is not stored.
         """
         try:
             await self._store.put(digest, content)

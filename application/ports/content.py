@@ -13,11 +13,11 @@ class StorageRefused(Exception):
 
 
 class StorageFull(StorageRefused):
-    """There is no room, or no storage at all."""
+    """There is no space, or no storage at all."""
 
 
 class StorageFailed(StorageRefused):
-    """The operating system refused for another reason than room: no free descriptor, a read-only file system, or a
+    """The operating system refused for another reason than space: no free descriptor, a read-only file system, or a
     disk that fails.
     """
 

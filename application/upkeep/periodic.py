@@ -60,7 +60,7 @@ class Upkeep:
     async def _look_after(self) -> None:
         await self._eviction.flush()
         await self._eviction.remove_abandoned_partial_blobs()
-        await self._eviction.make_room(0)  # content that other workers have added counts too
+        await self._eviction.make_space(0)  # content that other workers have added counts too
         self._downloads.end_abandoned()
         now = await self._index.epoch()
         if now != self._seen:

@@ -52,7 +52,7 @@ async def _stats(container: Container, _: argparse.Namespace) -> int:
     for upstream in container.upstreams().upstreams:
         table.add_row("upstream", upstream.url)
     table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")
-    table.add_row("limit", decimal(container.room().bound))
+    table.add_row("limit", decimal(container.cache_capacity().max_bytes))
     table.add_row("being downloaded", decimal(found.space.partial_blobs))
     table.add_row("free on the disk", decimal(found.space.free))
     table.add_row("tags", str(found.tags))

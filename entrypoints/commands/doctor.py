@@ -55,7 +55,7 @@ class _Doctor:
         settings = self._settings if is_kept else replace(self._settings, cache_dir=None)
         async with open_container(settings) as container:
             if is_kept:
-                await self._room(container)
+                await self._disk_space(container)
             reached = [one for one in container.upstreams().upstreams if await self._reach(container, one)]
             hint = container.upstreams().hint_for(image[0]) if image else NO_HINT
             if image and (asked := self._asked(container, image, hint)) in reached:
@@ -95,10 +95,10 @@ class _Doctor:
             return False
         return True
 
-    async def _room(self, container: Container) -> None:
+    async def _disk_space(self, container: Container) -> None:
         found, bound = (
             await container.inspect_cache().statistics(container.upstreams().upstreams),
-            container.room().bound,
+            container.cache_capacity().max_bytes,
         )
         what = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:

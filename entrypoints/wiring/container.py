@@ -119,7 +119,7 @@ def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
     }
 
 
-def _room(settings: Settings) -> CacheCapacity:
+def _cache_capacity(settings: Settings) -> CacheCapacity:
     if settings.cache_dir is None:
         return CacheCapacity(0)
     try:
@@ -223,7 +223,7 @@ class Container(containers.DeclarativeContainer):
         key=providers.Callable(_derived_key, settings=settings, purpose="cache callers"),
         mirrors=mirror_callers,
     )
-    room: providers.Provider[CacheCapacity] = providers.Singleton(_room, settings=settings)
+    cache_capacity: providers.Provider[CacheCapacity] = providers.Singleton(_cache_capacity, settings=settings)
     allowance_table: providers.Provider[AllowanceTable] = counting.provided.allowance_table
     allowances: providers.Provider[Allowances] = providers.Singleton(
         Allowances, allowance_table=allowance_table, clock=clock
@@ -263,7 +263,7 @@ class Container(containers.DeclarativeContainer):
         maintenance=storage.provided.maintenance,
         usage=storage.provided.usage,
         index=storage.provided.index,
-        room=room,
+        capacity=cache_capacity,
         clock=clock,
         events=events,
     )
@@ -291,7 +291,7 @@ class Container(containers.DeclarativeContainer):
             retries=settings.provided.fill_retries,
             clock=clock,
         ),
-        room=room,
+        capacity=cache_capacity,
         clock=clock,
     )
     upkeep: providers.Provider[Upkeep] = providers.Singleton(

@@ -22,8 +22,8 @@ from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMai
 class Cache:
     """A store of 1000 bytes, its index, and who sweeps it; `other` sweeps for another process."""
 
-    def __init__(self, bound: int = 1000, room: int | None = None) -> None:
-        self.disk = MemoryDisk(room)
+    def __init__(self, bound: int = 1000, capacity: int | None = None) -> None:
+        self.disk = MemoryDisk(capacity)
         self.store = MemoryContentStore(self.disk)
         self.usage = MemoryUsageIndex()
         self.index = MemoryKnowledgeIndex()
@@ -127,7 +127,7 @@ def test_drafts_count() -> None:
         partial_blob = lease.partial_blob
         await partial_blob.append(deque([b"-" * 300]))
         cache.clock.advance(6)
-        await cache.eviction.make_room(0)
+        await cache.eviction.make_space(0)
         await lease.release(keep=False)
         partial_blob.file.close()
 
@@ -142,7 +142,7 @@ def test_what_never_fits_pushes_nothing_out(wanted: int) -> None:
     async def act() -> None:
         await cache.put("a", 900)
         with pytest.raises(StorageFull):
-            await cache.eviction.make_room(wanted)
+            await cache.eviction.make_space(wanted)
 
     run(act())
     assert cache.names == "a"
@@ -154,33 +154,33 @@ def test_room_is_made_before_it_is_needed() -> None:
     async def act() -> None:
         for name in "abcde":
             await cache.put(name, 200)
-        await cache.eviction.make_room(500)
+        await cache.eviction.make_space(500)
 
     run(act())
     assert cache.size == 400
 
 
 def test_a_disk_that_others_fill_makes_room_too() -> None:
-    cache = Cache(bound=10**9, room=1000)
+    cache = Cache(bound=10**9, capacity=1000)
 
     async def act() -> None:
         for name in "abcde":
             await cache.put(name, 190)
-        await cache.eviction.make_room(400)
+        await cache.eviction.make_space(400)
 
     run(act())
     assert 1000 - cache.size >= 400
 
 
 def test_a_disk_that_is_full_of_other_things_says_so() -> None:
-    cache = Cache(bound=10**9, room=1000)
+    cache = Cache(bound=10**9, capacity=1000)
 
     async def act() -> None:
         lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
         partial_blob = lease.partial_blob
         await partial_blob.append(deque([b"-" * 950]))
         with pytest.raises(StorageFull):
-            await cache.eviction.make_room(100)
+            await cache.eviction.make_space(100)
         partial_blob.file.close()
 
     run(act())
@@ -192,7 +192,7 @@ def test_many_at_once_push_out_no_more_than_needed() -> None:
     async def act() -> None:
         for name in "abcdefghij":
             await cache.put(name, 100)
-        await asyncio.gather(*(cache.eviction.make_room(50) for _ in range(10)))
+        await asyncio.gather(*(cache.eviction.make_space(50) for _ in range(10)))
 
     run(act())
     assert cache.size == 800  # 850 would do for one; each of them only asks whether 50 bytes fit

@@ -196,7 +196,7 @@ class Sharing:
         """Another one, for which room was made."""
         self._number += 1
         digest = Digest.of(bytes([self._number]))
-        await self.eviction.make_room_in_partial_blob(upstream, digest, 100, 100)
+        await self.eviction.make_space_in_partial_blob(upstream, digest, 100, 100)
         lease: Any = await self.store.lease(upstream, digest)
         await lease.partial_blob.append(deque([b"-" * 100]))
         self.eviction.reserve(upstream, digest, 0)
@@ -230,20 +230,20 @@ async def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> Non
 async def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
     sharing = Sharing()
 
-    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
+    await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
     with pytest.raises(StorageFull):
-        await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
+        await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
     sharing.eviction.reserve(UPSTREAM, Digest.of(b"a"), 0)
-    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
+    await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"b"), 100, 100)
 
 
 async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothing() -> None:
     sharing, digest = Sharing(), Digest.of(b"a")
-    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, digest, 400, 400)
+    await sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 400, 400)
     lease: Any = await sharing.store.lease(UPSTREAM, digest)
     # A thread has written these bytes, and the download does not know it yet.
     await lease.partial_blob.append(deque([b"-" * 300]))
-    growing = asyncio.create_task(sharing.eviction.make_room_in_partial_blob(UPSTREAM, digest, 100, 100))
+    growing = asyncio.create_task(sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 100, 100))
     await asyncio.sleep(0.01)
     assert not growing.done()
     sharing.eviction.reserve(UPSTREAM, digest, 100)
@@ -255,10 +255,10 @@ async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothin
 async def test_a_body_of_unknown_length_arrives_only_while_drafts_take_a_quarter() -> None:
     sharing = Sharing()
 
-    await sharing.eviction.make_room_in_partial_blob(UPSTREAM, Digest.of(b"a"), 200, None)
+    await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"a"), 200, None)
     with pytest.raises(StorageFull):
-        await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, None)
-    await sharing.eviction.make_room_in_partial_blob(OTHER, Digest.of(b"b"), 100, 100)
+        await sharing.eviction.make_space_in_partial_blob(OTHER, Digest.of(b"b"), 100, None)
+    await sharing.eviction.make_space_in_partial_blob(OTHER, Digest.of(b"b"), 100, 100)
 
 
 def test_a_blob_below_its_share_is_kept() -> None:

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.cache_policy import CacheCapacity, CachePolicy, CacheTimes, FreshnessRule, should_download_whole, content_to_evict
+from domain.cache_policy import (
+    CacheCapacity,
+    CachePolicy,
+    CacheTimes,
+    FreshnessRule,
+    content_to_evict,
+    should_download_whole,
+)
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.patterns import RepositoryPattern, TagPattern
@@ -148,14 +155,14 @@ def test_freed_room_has_a_tenth_to_spare(bound: int, used: int, wanted: int) -> 
 
 @given(st.integers(0, 10**6), SIZES)
 def test_what_can_be_kept_at_all_fits_the_kept_share(bound: int, size: int) -> None:
-    room = CacheCapacity(bound)
-    assert room.is_for(size) is (size <= bound * 0.9)
-    if room.is_for(size):
-        assert room.bytes_to_free(0, size) == 0
+    capacity = CacheCapacity(bound)
+    assert capacity.can_store(size) is (size <= bound * 0.9)
+    if capacity.can_store(size):
+        assert capacity.bytes_to_free(0, size) == 0
 
 
 @given(ENTRIES, st.integers(-10, 10**7))
-def test_the_oldest_content_is_evicted_and_no_more_than_needed(entries: list[tuple[str, int]], bytes_to_free: int) -> None:
+def test_eviction_takes_the_oldest_and_no_more_than_needed(entries: list[tuple[str, int]], bytes_to_free: int) -> None:
     chosen = content_to_evict(entries, bytes_to_free)
     assert chosen == [name for name, _ in entries[: len(chosen)]]
     sizes = [size for _, size in entries[: len(chosen)]]
@@ -169,10 +176,17 @@ def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
 
 
 def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
-    assert (CacheCapacity(1000).for_partial_blobs, CacheCapacity(1000).for_partial_blobs_of_one) == (750, 750)
-    assert (CacheCapacity(1000, 3).for_partial_blobs, CacheCapacity(1000, 3).for_partial_blobs_of_one) == (750, 500)
-    assert CacheCapacity(1000, 3).for_partial_blobs_beside_unmeasured == 250
-    assert (CacheCapacity(0).step, CacheCapacity(6400).step, CacheCapacity(1 << 40).step) == (1, 100, 8 << 20)
+    assert (CacheCapacity(1000).max_partial_blobs, CacheCapacity(1000).max_partial_blobs_of_upstream) == (750, 750)
+    assert (CacheCapacity(1000, 3).max_partial_blobs, CacheCapacity(1000, 3).max_partial_blobs_of_upstream) == (
+        750,
+        500,
+    )
+    assert CacheCapacity(1000, 3).max_partial_blobs_beside_unmeasured == 250
+    assert (CacheCapacity(0).reservation, CacheCapacity(6400).reservation, CacheCapacity(1 << 40).reservation) == (
+        1,
+        100,
+        8 << 20,
+    )
 
 
 @pytest.mark.parametrize(

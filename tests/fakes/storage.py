@@ -37,16 +37,16 @@ class MemoryInode:
 
 @dataclass
 class MemoryDisk:
-    """What the stores of several "processes" share. `room`: bytes that content and drafts may take together."""
+    """What the stores of several "processes" share. `capacity`: bytes that content and drafts may take together."""
 
-    room: int | None = None
+    capacity: int | None = None
     inodes: dict[Digest, MemoryInode] = field(default_factory=dict)
     growing: dict[tuple[Upstream, Digest], MemoryInode] = field(default_factory=dict)
 
     def demand(self, size: int) -> None:
-        """Raises StorageFull where so many bytes more do not fit; in no room at all, not even an empty file does."""
+        """Raises StorageFull where so many bytes more do not fit; in no space at all, not even an empty file does."""
         used = sum(inode.size for inode in (*self.inodes.values(), *self.growing.values()))
-        if self.room is not None and (used + size > self.room or self.room == 0):
+        if self.capacity is not None and (used + size > self.capacity or self.capacity == 0):
             raise StorageFull("the fake disk is full")
 
 
@@ -156,12 +156,12 @@ class MemoryContentStore:
         self.disk = disk or MemoryDisk()
 
     @property
-    def room(self) -> int | None:
-        return self.disk.room
+    def capacity(self) -> int | None:
+        return self.disk.capacity
 
-    @room.setter
-    def room(self, room: int | None) -> None:
-        self.disk.room = room
+    @capacity.setter
+    def capacity(self, capacity: int | None) -> None:
+        self.disk.capacity = capacity
 
     @property
     def content(self) -> dict[Digest, bytes]:
@@ -216,7 +216,7 @@ class MemoryStorageMaintenance:
 
     async def space(self) -> Space:
         partial_blobs = sum(inode.size for inode in self._disk.growing.values())
-        total = 1 << 40 if self._disk.room is None else self._disk.room
+        total = 1 << 40 if self._disk.capacity is None else self._disk.capacity
         partial_blobs_of: Counter[str] = Counter()
         for (upstream, _), inode in self._disk.growing.items():
             partial_blobs_of[upstream.fingerprint] += inode.size

@@ -128,7 +128,7 @@ def _send_some(send: Send) -> int:
         try:
             sent = os.sendfile(connection, file, position, min(_CALL, stop - position))
         except BlockingIOError:
-            if position - start < _FAST or not _has_room_soon(connection):
+            if position - start < _FAST or not _becomes_writable(connection):
                 break
             continue
         except OSError:
@@ -143,7 +143,7 @@ def _send_some(send: Send) -> int:
     return position - start
 
 
-def _has_room_soon(connection: int) -> bool:
-    room = select.poll()
-    room.register(connection, select.POLLOUT)
-    return bool(room.poll(_BRIEFLY))
+def _becomes_writable(connection: int) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    return bool(poll.poll(_BRIEFLY))

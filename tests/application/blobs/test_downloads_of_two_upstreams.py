@@ -125,9 +125,9 @@ def test_content_that_one_upstream_sent_too_large_is_still_tried_from_another() 
     store: Any = two.storage.store
 
     async def act() -> None:
-        store.room = 1
+        store.capacity = 1
         assert await two.read() == BIG
-        store.room = None
+        store.capacity = None
         assert await two.read(AT_TWO) == BIG
         await soon(lambda: BIG_DIGEST in store.content)
 

@@ -22,9 +22,9 @@ from tests.fakes.upstream import FakeAnswer
 
 
 class Full(Crowd):
-    def __init__(self, room: int | None = None, **settings: Any) -> None:
+    def __init__(self, capacity: int | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self.store.room = room
+        self.store.capacity = capacity
 
     @property
     def store(self) -> Any:
@@ -35,16 +35,16 @@ class Full(Crowd):
         gate = held(self.upstream)
         readers = self.read(), self.read()
         await self.under_way()
-        self.store.room = 2 * PIECE
+        self.store.capacity = 2 * PIECE
         if after:
             after()
         gate.set()
         return await asyncio.gather(*readers, return_exceptions=True)
 
 
-@pytest.mark.parametrize("room", [0, 1, len(BIG) - 1])
-def test_where_there_is_no_room_at_all_it_is_delivered_whole(room: int) -> None:
-    crowd = Full(room)
+@pytest.mark.parametrize("capacity", [0, 1, len(BIG) - 1])
+def test_where_there_is_no_room_at_all_it_is_delivered_whole(capacity: int) -> None:
+    crowd = Full(capacity)
 
     async def act() -> list[bytes]:
         return await asyncio.gather(*(crowd.read() for _ in range(3)))
@@ -53,9 +53,9 @@ def test_where_there_is_no_room_at_all_it_is_delivered_whole(room: int) -> None:
     assert crowd.store.content == crowd.store.partial_blobs == {}
 
 
-@pytest.mark.parametrize("room", [0, 1])
-def test_it_is_told_that_there_was_no_room(room: int) -> None:
-    crowd = Full(room)
+@pytest.mark.parametrize("capacity", [0, 1])
+def test_it_is_told_that_there_was_no_room(capacity: int) -> None:
+    crowd = Full(capacity)
 
     async def act() -> bytes:
         return await crowd.read()
@@ -92,7 +92,7 @@ def test_an_upstream_without_ranges_is_no_trouble_then_either() -> None:
         gate = held(crowd.upstream)
         first = crowd.read()
         await crowd.under_way()
-        crowd.store.room = 2 * PIECE
+        crowd.store.capacity = 2 * PIECE
         normal = crowd.upstream.alter
 
         def whole(answer: Any) -> Any:
@@ -112,7 +112,7 @@ def test_what_there_was_no_room_for_is_not_tried_again_at_once() -> None:
     async def act() -> None:
         await crowd.read()
         crowd.upstream.asked.clear()
-        crowd.store.room = None
+        crowd.store.capacity = None
         assert await crowd.read() == BIG
         assert crowd.store.content == {}
         assert len(crowd.upstream.asked) == 1

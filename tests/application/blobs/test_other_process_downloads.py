@@ -224,7 +224,7 @@ def test_who_follows_a_draft_that_storage_has_no_room_for_is_delivered_whole() -
         await pair.under_way()
         second = pair.follow()
         await pair.followed()
-        pair.dead.room = 2 * PIECE
+        pair.dead.capacity = 2 * PIECE
         gate.set()
         return await asyncio.gather(first, second, return_exceptions=True)
 
