@@ -64,23 +64,23 @@ class CacheTimes:
         return min(now + self.grant_ttl, token_ends_at)
 
     def tag_ttl_of(self, key: TagKey) -> float:
-        own = (rule.tag_ttl for rule in self.rules if rule.tag_ttl is not None and rule.matches(key))
-        return next(own, self.tag_ttl)
+        matching = (rule.tag_ttl for rule in self.rules if rule.tag_ttl is not None and rule.matches(key))
+        return next(matching, self.tag_ttl)
 
     def stale_ttl_of(self, key: TagKey) -> float:
-        own = (rule.stale_ttl for rule in self.rules if rule.stale_ttl is not None and rule.matches(key))
-        return next(own, self.stale_ttl)
+        matching = (rule.stale_ttl for rule in self.rules if rule.stale_ttl is not None and rule.matches(key))
+        return next(matching, self.stale_ttl)
 
 
 @dataclass(frozen=True)
 class CachePolicy:
-    """`usual`: the default times. `own`: the times of upstreams that differ from the default."""
+    """`by_upstream`: the times of the upstreams for which the default times do not apply."""
 
-    usual: CacheTimes
-    own: Mapping[Upstream, CacheTimes] = field(default_factory=dict)
+    default: CacheTimes
+    by_upstream: Mapping[Upstream, CacheTimes] = field(default_factory=dict)
 
     def times_of(self, upstream: Upstream) -> CacheTimes:
-        return self.own.get(upstream, self.usual)
+        return self.by_upstream.get(upstream, self.default)
 
     def tag_is_fresh(self, cached_tag: CachedTag, now: float) -> bool:
         return now < self.fresh_until(cached_tag)

@@ -7,7 +7,7 @@ from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
-from domain.upstreams import NO_HINT, USUAL_PORTS, RegistryHint, Source, Upstream, without_default_port
+from domain.upstreams import DEFAULT_PORTS, NO_HINT, RegistryHint, Source, Upstream, without_default_port
 
 _SHOWN = 128
 
@@ -192,12 +192,12 @@ def _spellings(upstream: Upstream) -> frozenset[str]:
     names = frozenset(map(without_default_port, upstream.names))
     if upstream.origin.scheme != "http":
         return names
-    return names | {f"{name}:{USUAL_PORTS['http']}" for name in names if ":" not in name}
+    return names | {f"{name}:{DEFAULT_PORTS['http']}" for name in names if ":" not in name}
 
 
 def _at(groups: dict[str, _UpstreamGroup], host: str) -> _UpstreamGroup | None:
     """The upstreams of a host name, with or without its port (RFC 3986 section 3.2)."""
     host = host.lower()
     bare = re.sub(r":[0-9]+$", "", host)
-    usual = (f"{host}:{port}" for port in USUAL_PORTS.values() if bare == host)
-    return next((found for one in (host, *usual, bare) if (found := groups.get(one))), None)
+    with_default_port = (f"{host}:{port}" for port in DEFAULT_PORTS.values() if bare == host)
+    return next((found for one in (host, *with_default_port, bare) if (found := groups.get(one))), None)

@@ -9,12 +9,12 @@ from domain.known_registries import DOCKER_HUB
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 
-USUAL_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def without_default_port(host: str) -> str:
     """The registry name without the port of https, which is the default of all clients."""
-    return host.removesuffix(f":{USUAL_PORTS['https']}")
+    return host.removesuffix(f":{DEFAULT_PORTS['https']}")
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Upstream:
         """The names that clients use: the host, with the port if it is not the default, and the aliases. Docker
         Hub has several names.
         """
-        is_usual = self.origin.port == USUAL_PORTS.get(self.origin.scheme)
-        own = {self.origin.authority, self.origin.host} if is_usual else {self.origin.authority}
-        known = self.aliases | own
+        is_default_port = self.origin.port == DEFAULT_PORTS.get(self.origin.scheme)
+        from_url = {self.origin.authority, self.origin.host} if is_default_port else {self.origin.authority}
+        known = self.aliases | from_url
         return known | DOCKER_HUB.hosts if known & DOCKER_HUB.hosts else known
 
     @property

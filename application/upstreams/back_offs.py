@@ -13,7 +13,7 @@ from domain.ports import Clock
 from domain.records import CallerId
 from domain.upstreams import Upstream
 
-_USUAL_SECONDS = 5.0
+_DEFAULT_SECONDS = 5.0
 """For a 429 without a time."""
 # An upstream may name a longer time than needed, since a window ends at the latest then. So it is asked again.
 _LONGEST_SECONDS = 600.0
@@ -89,7 +89,7 @@ class BackOffs:
         if error.allowance and asker.manifests:
             self._allowances.saw(asker.upstream, asker.caller, error.allowance)
         told = seconds_to_wait(error.retry_after, now)
-        seconds = _USUAL_SECONDS if told is None else min(told, _LONGEST_SECONDS)
+        seconds = _DEFAULT_SECONDS if told is None else min(told, _LONGEST_SECONDS)
         self._throttled.put(asker, BackOff(now + seconds, error.message, is_told=told is not None))
         self._asked.put(asker, now)
         self._tell(asker, before)

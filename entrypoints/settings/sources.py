@@ -83,8 +83,8 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
         return f"{where}{name}" if name in in_file else name.upper()
 
     service = read(Settings, _with_secrets(Settings, given, called), called)
-    usual = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
-    upstreams = _upstreams_in_file(where, given.get("upstreams", []), usual)
+    defaults = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
+    upstreams = _upstreams_in_file(where, given.get("upstreams", []), defaults)
     default = given.get("default_upstream")
     if upstreams:
         settings = replace(service, upstreams=_with_default_first(where, upstreams, default))
@@ -92,7 +92,7 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
         raise ValueError(f"{where}default_upstream: there are no upstreams to choose from")
     else:
         single = {name: given[variable] for name, variable in _OF_ONLY_UPSTREAM.items() if variable in given}
-        only = _upstream(single, lambda name: called(_OF_ONLY_UPSTREAM[name]), usual, is_alone=True)
+        only = _upstream(single, lambda name: called(_OF_ONLY_UPSTREAM[name]), defaults, is_alone=True)
         settings = replace(service, upstreams=(only,))
     try:
         settings.check()
@@ -119,7 +119,7 @@ def _with_secrets(kind: type, given: Mapping[str, Any], called: Callable[[str], 
     return found
 
 
-def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
+def _upstreams_in_file(where: str, entries: object, defaults: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
     if not isinstance(entries, list):
         raise ValueError(f"{where}upstreams: takes a list of names and tables")
     found: list[UpstreamSettings] = []
@@ -131,7 +131,7 @@ def _upstreams_in_file(where: str, entries: object, usual: Mapping[str, Any]) ->
         name = str(table.get("name", "")).strip().lower()
         place = f"upstream {name if HOST.fullmatch(name) else position}: "
         values = {**_known_values(name, table), **table}
-        one = _upstream(values, (where + place).__add__, usual, is_alone=len(entries) == 1)
+        one = _upstream(values, (where + place).__add__, defaults, is_alone=len(entries) == 1)
         if "url" not in values:
             raise ValueError(f"{where}{place}url: is missing; only a name with a dot, such as quay.io, needs none")
         if (one.name or one.url) in [other.name or other.url for other in found]:
@@ -152,16 +152,16 @@ def _known_values(name: str, table: Mapping[str, object]) -> dict[str, object]:
 
 
 def _upstream(
-    given: Mapping[str, Any], called: Callable[[str], str], usual: Mapping[str, Any], *, is_alone: bool
+    given: Mapping[str, Any], called: Callable[[str], str], defaults: Mapping[str, Any], *, is_alone: bool
 ) -> UpstreamSettings:
-    """`usual` are the service's values of settings that an upstream can set for itself."""
+    """`defaults` are the service's values of settings that an upstream can set for itself."""
     values = _with_secrets(UpstreamSettings, given, called)
     if "identity" not in values:
         # Clients keep one login for a host name, so it belongs to one upstream at most; the operator says to which.
         alone = UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
         values["identity"] = (UpstreamIdentity.SERVICE if "username" in values else alone).value
     one = read(UpstreamSettings, values, called)
-    return replace(one, **{name: value for name, value in usual.items() if name not in values})
+    return replace(one, **{name: value for name, value in defaults.items() if name not in values})
 
 
 def _with_default_first(

@@ -19,8 +19,8 @@ from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CachedTag, CallerI
 from domain.upstreams import Origin, Source, Upstream
 
 SOURCE = Source(Upstream.at("https://u.test", Origin("https", "u.test", 443)), RepositoryName("a/b"))
-USUAL = CacheTimes(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
-POLICY = CachePolicy(USUAL)
+DEFAULT = CacheTimes(tag_ttl=60, grant_ttl=300, stale_ttl=86400)
+POLICY = CachePolicy(DEFAULT)
 ALICE = CallerId("login 1")
 SIZES = st.integers(0, 10**6)
 ENTRIES = st.lists(st.tuples(st.uuids().map(str), SIZES), max_size=30)
@@ -43,13 +43,13 @@ def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -
 def test_without_a_time_nothing_is_believed() -> None:
     policy = CachePolicy(CacheTimes(0, 0, 0))
     assert not policy.tag_is_fresh(cached_tag(1000), 1000)
-    assert policy.usual.grant_end(1000, float("inf")) == 1000
+    assert policy.default.grant_end(1000, float("inf")) == 1000
     assert not policy.grant_survives_outage(grant(ANONYMOUS_CALLER), 1000)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 2e6))
 def test_a_grant_outlives_neither_its_time_nor_its_token(now: float, token_ends_at: float) -> None:
-    end = USUAL.grant_end(now, token_ends_at)
+    end = DEFAULT.grant_end(now, token_ends_at)
     assert end <= now + 300
     assert end <= token_ends_at
     assert end in {now + 300, token_ends_at}

@@ -277,8 +277,8 @@ def test_settings_cannot_be_changed_later(load: Load) -> None:
 
 def test_what_follows_from_values_is_not_copied_to_where_they_are_others() -> None:
     settings = settings_of(tag_ttl=60, skip_auth_proxy=True)
-    assert settings.cache_policy.usual.tag_ttl == 60
-    assert replace(settings, cache_dir=None).cache_policy.usual.tag_ttl == 0
+    assert settings.cache_policy.default.tag_ttl == 60
+    assert replace(settings, cache_dir=None).cache_policy.default.tag_ttl == 0
     assert not settings.keeping({"skip_auth_proxy": False}).table.upstreams[0].trust.skip_auth_proxy
 
 

@@ -273,7 +273,7 @@ def test_times_stand_at_each_upstream(read: Read) -> None:
     assert (others.tag_ttl, others.grant_ttl) == (20, 300)
     source = settings.table.source_of(RepositoryName("nginx"))
     assert [times.tag_ttl_of(TagKey(source, Tag(tag), "")) for tag in ("v1", "latest")] == [1000, 10]
-    assert settings.cache_policy.own.keys() == {hub, quay}
+    assert settings.cache_policy.by_upstream.keys() == {hub, quay}
 
 
 def test_a_well_known_registry_at_another_address_has_no_more_than_its_names(read: Read) -> None:
