@@ -29,7 +29,7 @@ class Server:
     start_seconds: float  # from exec to the first 200
 
     def headers(self) -> list[str]:
-        """What a docker client sends, one line each. The token is fetched anew each time: it lives for minutes."""
+        """What a docker client sends, one line each. The token is fetched each time: it lives for minutes."""
         if self.name != OURS:
             return [ACCEPT]
         token = Proxy(self.process, self.port).token(f"repository:{REPOSITORY}:pull")

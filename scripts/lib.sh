@@ -200,7 +200,7 @@ make_venv() {
 
 # --- the documentation -------------------------------------------------------------------------------------
 
-# Builds docs/ into build/docs; needs the dev environment. Every file is read anew, because Sphinx repeats no warning
+# Builds docs/ into build/docs; needs the dev environment. Every file is read again, because Sphinx repeats no warning
 # for a file that it reads from its own cache.
 build_docs() {
     "$root/.venv/bin/sphinx-build" --fresh-env --fail-on-warning --keep-going --quiet \

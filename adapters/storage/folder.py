@@ -1,6 +1,6 @@
 """Where content and partial blobs are in the cache's folder, and the operations on files there.
 
-Each operation opens the folders on the way to the file anew, by descriptor and without following links.
+Each operation opens the folders on the way to the file again, by descriptor and without following links.
 """
 
 import errno

@@ -19,7 +19,7 @@ class NullContentStore:
         raise StorageFull(_OFF)
 
     async def lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+        self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> DownloadLease | FollowedPartialBlob | None:
         raise StorageFull(_OFF)
 

@@ -154,24 +154,24 @@ class FileDownloadLeases:
         self._folder, self._threads, self._writers = folder, threads, writers
 
     async def lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+        self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         try:
-            return await self._threads.run(partial(self._lease, upstream, digest, anew=anew), _let_go)
+            return await self._threads.run(partial(self._lease, upstream, digest, refetch=refetch), _let_go)
         except OSError as error:
             raise refusal_of("a partial blob cannot be opened", error) from error
 
     def _lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool
+        self, upstream: Upstream, digest: Digest, *, refetch: bool
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         for _ in range(_ATTEMPTS):
-            if not anew and self._folder.state_of(self._folder.content_of(digest)):
+            if not refetch and self._folder.state_of(self._folder.content_of(digest)):
                 return None
             self._folder.require_free_space()
             place = self._folder.partial_blob_of(upstream, digest)
             file = DescriptorFile(self._folder.open_to_write(place), self._threads)
             try:
-                lease = self._take(digest, place, file, anew=anew)
+                lease = self._take(digest, place, file, refetch=refetch)
             except BaseException:
                 file.close()
                 raise
@@ -181,7 +181,7 @@ class FileDownloadLeases:
         raise BlockingIOError(0, "other processes make and remove it all the time")
 
     def _take(
-        self, digest: Digest, place: Place, file: DescriptorFile, *, anew: bool
+        self, digest: Digest, place: Place, file: DescriptorFile, *, refetch: bool
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
         """The lease of the open partial blob, or the one to follow; None where the file is no partial blob any more."""
         try:
@@ -192,7 +192,7 @@ class FileDownloadLeases:
         if not self._folder.is_at(file.descriptor, place):
             return None
         is_whole = is_verified(os.fstat(file.descriptor))
-        if (is_whole or not anew) and self._folder.state_of(self._folder.content_of(digest)):
+        if (is_whole or not refetch) and self._folder.state_of(self._folder.content_of(digest)):
             # It became content between our look and our opening, or from another upstream's partial blob.
             self._folder.remove(place)
             return None

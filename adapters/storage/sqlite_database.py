@@ -1,4 +1,4 @@
-"""The SQLite file of the index, which several processes have open. A broken file is set aside and begun anew."""
+"""The SQLite file of the index, shared by several processes. A broken file is renamed and replaced by a new one."""
 
 import asyncio
 import errno
@@ -197,7 +197,7 @@ def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name + end, dir_fd=folder.descriptor)
     path = folder.path / name
-    _LOG.warning("the index %s is of no use (%s): set aside as %s, begun anew", path, error, broken)
+    _LOG.warning("the index %s cannot be used (%s): set aside as %s, and a new one was started", path, error, broken)
 
 
 def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""The tables of the index. A change of a table changes the version; an index of another version is begun anew."""
+"""The tables of the index. A change of a table changes the version. An index of another version is replaced."""
 
 VERSION = 3
 
@@ -36,6 +36,6 @@ TABLES = (
     ) WITHOUT ROWID""",
     "CREATE INDEX usage_by_time ON usage (used_at, digest)",
     "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    # Chance, so that an index that was begun anew has another epoch than the one before it.
+    # Random, so that a new index has another epoch than the index that it replaces.
     "INSERT INTO meta VALUES ('epoch', random() & 0xffffffff)",
 )

@@ -34,13 +34,13 @@ class CheckAccount:
         A login that was correct from the same network before does not wait. From another network it waits like any
         other, or a client that guesses there would learn at once which password is correct.
         """
-        site, name = client_network(address), credentials.username
-        attempt = Attempt(site, name, self._policy.still_exists(name))
-        here = self._fingerprint(credentials, site)
-        if (account := self._remembered(here, name)) and self._attempts.trusts(attempt):
+        network, name = client_network(address), credentials.username
+        attempt = Attempt(network, name, self._policy.still_exists(name))
+        login = self._fingerprint(credentials, network)
+        if (account := self._remembered(login, name)) and self._attempts.trusts(attempt):
             return account
         # The same login many times at once, as docker sends it with each layer, is one attempt.
-        return await self._joined.do(here, lambda: self._check(credentials, attempt, here))
+        return await self._joined.do(login, lambda: self._check(credentials, attempt, login))
 
     def is_unchanged(self, account: Account) -> bool:
         """Whether the account still is what it was when the stamp was taken; asked for each token of an account."""
@@ -50,17 +50,17 @@ class CheckAccount:
         """At the end of this process, or of the settings that the accounts are of."""
         self._steps.close()
 
-    async def _check(self, credentials: Credentials, attempt: Attempt, here: bytes) -> Account | None:
+    async def _check(self, credentials: Credentials, attempt: Attempt, login: bytes) -> Account | None:
         async with self._attempts.turn(attempt):
-            anywhere = self._fingerprint(credentials, None)
-            account = self._remembered(anywhere, credentials.username)
+            from_any_network = self._fingerprint(credentials, None)
+            account = self._remembered(from_any_network, credentials.username)
             if account is None:
                 account = await self._steps.run(lambda: self._policy.authenticate(credentials))
             if account is None:
                 self._attempts.wrong(attempt)
                 return None
             self._attempts.right(attempt)
-            for fingerprint in (here, anywhere) if account.stamp else ():
+            for fingerprint in (login, from_any_network) if account.stamp else ():
                 self._right.put(fingerprint, account.stamp)
             return account
 
@@ -69,6 +69,6 @@ class CheckAccount:
         account = Account(name, self._right.get(fingerprint) or "")
         return account if self._policy.is_unchanged(account) else None
 
-    def _fingerprint(self, credentials: Credentials, site: str | None) -> bytes:
-        text = f"{'' if site is None else len(site)}:{site or ''}:{credentials.joined()}"
+    def _fingerprint(self, credentials: Credentials, network: str | None) -> bytes:
+        text = f"{'' if network is None else len(network)}:{network or ''}:{credentials.joined()}"
         return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).digest()

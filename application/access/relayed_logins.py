@@ -95,7 +95,7 @@ class RelayedLogins:
             return
 
     def refused(self, login: RelayedLogin, refusal: CredentialsRejected | UpstreamChallenged) -> None:
-        """The upstream refused a request for a resource with this login: before it is sent again it is proven anew.
+        """The upstream refused a request with this login, so the login is checked again before its next use.
         Where the ping had decided nothing (see `prove`), it counts as a wrong login now.
         """
         key = self._fingerprint(login)
@@ -167,8 +167,8 @@ class RelayedLogins:
     def _fingerprint(self, login: RelayedLogin) -> bytes:
         secret = login.secret
         kind, text = ("login", secret.joined()) if isinstance(secret, Credentials) else ("text", secret)
-        site, url = client_network(login.address), login.upstream.url
-        return self._hash(f"{len(site)}:{site}:{len(url)}:{url}:{kind}:{text}")
+        network, url = client_network(login.address), login.upstream.url
+        return self._hash(f"{len(network)}:{network}:{len(url)}:{url}:{kind}:{text}")
 
     def _hash(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).digest()

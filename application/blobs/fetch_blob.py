@@ -261,8 +261,8 @@ class DownloadTask:
         followed: FollowedPartialBlob | None = None
         while not download.is_over:
             # Cached content is used only if it is served for this upstream.
-            anew = not await self._parts.provenance.serves(download.upstream, download.digest)
-            lease = await self._parts.leases.lease(download.upstream, download.digest, anew=anew)
+            refetch = not await self._parts.provenance.serves(download.upstream, download.digest)
+            lease = await self._parts.leases.lease(download.upstream, download.digest, refetch=refetch)
             if followed and await self._has_become_whole(followed, lease):
                 return
             if lease is None:

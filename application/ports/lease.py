@@ -50,10 +50,10 @@ class DownloadLeases(Protocol):
     """Gives each lease to one process at a time."""
 
     async def lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+        self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> DownloadLease | FollowedPartialBlob | None:
         """The lease; or the partial blob of the process that has it; None where the content is whole by now. Bytes of
-        two upstreams are never in one partial blob. `anew`: the upstream is to send the content although it is whole,
-        unless its own partial blob has just become whole. Raises StorageRefused.
+        two upstreams are never in one partial blob. `refetch`: the upstream must send the content although it is stored
+        here, unless the partial blob of this upstream has just become whole. Raises StorageRefused.
         """
         ...

@@ -126,7 +126,7 @@ def test_a_right_beginning_and_another_addresss_wrong_rest_are_never_a_whole(
     assert not two.house.cache.file(blob.digest).exists()
     two.house.upstream.control()
     two.second.control()
-    # A fill that began anew in between may still bring the wrong one.
+    # A download that started again in between may still get the wrong content.
     assert wait_until(lambda: two.house.gives(blob), 10)
 
 

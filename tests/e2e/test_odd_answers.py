@@ -29,7 +29,7 @@ def upstream(tmp_path: Path) -> Iterator[FaultyUpstream]:
 
 @pytest.fixture
 def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
-    """Every request by a tag asks the upstream anew."""
+    """Every request by a tag asks the upstream again."""
     with cached(serve, upstream, tmp_path / "cache", WORKERS="1", TAG_TTL="0", GRANT_TTL="0") as found:
         yield found
         assert found.cache.wrong() == []

@@ -1,4 +1,4 @@
-"""SIGHUP: the settings are read anew, by a service that goes on serving."""
+"""SIGHUP: the service reads the settings again and goes on serving."""
 
 import os
 import random

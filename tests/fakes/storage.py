@@ -189,10 +189,10 @@ class MemoryContentStore:
             self.disk.inodes[digest] = MemoryInode(content)
 
     async def lease(
-        self, upstream: Upstream, digest: Digest, *, anew: bool = False
+        self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> MemoryDownloadLease | MemoryFollowedPartialBlob | None:
         await asyncio.sleep(0)
-        if digest in self.disk.inodes and not anew:
+        if digest in self.disk.inodes and not refetch:
             return None
         inode = self.disk.growing.get((upstream, digest))
         if inode is None:

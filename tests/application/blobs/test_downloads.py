@@ -135,7 +135,7 @@ def test_who_lost_his_right_during_his_own_fill_does_not_join_it_again() -> None
 
 
 def test_a_token_that_has_ended_joins_nothing() -> None:
-    """The same user's other token is good, this one is not: a hit would be proven anew."""
+    """The same user's other token is good, this one is not: a cache hit would be checked again."""
     crowd = Crowd()
 
     async def act() -> None:

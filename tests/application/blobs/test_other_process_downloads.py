@@ -190,7 +190,7 @@ class Swapping(MemoryContentStore):
 
     leases = 0
 
-    async def lease(self, upstream: Any, digest: Any, *, anew: bool = False) -> Any:
+    async def lease(self, upstream: Any, digest: Any, *, refetch: bool = False) -> Any:
         self.leases += 1
         if self.leases == 2:
             self.disk.growing[upstream, digest].lease.end(keep=False)
@@ -198,7 +198,7 @@ class Swapping(MemoryContentStore):
             await fresh.append(deque([BIG]))
             self.fresh = fresh
             asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(fresh.commit()))
-        return await super().lease(upstream, digest, anew=anew)
+        return await super().lease(upstream, digest, refetch=refetch)
 
 
 def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
@@ -258,12 +258,12 @@ def test_a_blob_that_becomes_whole_while_the_follower_asks_for_the_lease_is_not_
 
         leases = 0
 
-        async def lease(self, upstream: Any, digest: Any, *, anew: bool = False) -> Any:
+        async def lease(self, upstream: Any, digest: Any, *, refetch: bool = False) -> Any:
             self.leases += 1
             if self.leases == 2:
                 gate.set()
                 await soon(lambda: digest in self.disk.inodes)
-            return await super().lease(upstream, digest, anew=anew)
+            return await super().lease(upstream, digest, refetch=refetch)
 
     async def act() -> list[bytes]:
         nonlocal gate
@@ -291,9 +291,9 @@ def test_what_another_process_has_just_filled_is_adopted() -> None:
 
         leased = False
 
-        async def lease(self, upstream: Any, digest: Any, *, anew: bool = False) -> Any:
+        async def lease(self, upstream: Any, digest: Any, *, refetch: bool = False) -> Any:
             self.leased = True
-            return await super().lease(upstream, digest, anew=anew)
+            return await super().lease(upstream, digest, refetch=refetch)
 
     async def act() -> bytes:
         await pair.read()

@@ -45,7 +45,7 @@ class Skopeo:
         return self("copy", "--src-tls-verify=false", *options, f"docker://{reference}", place)
 
     def copied_digests(self) -> set[str]:
-        """The digest of each file that arrived, computed anew."""
+        """The digest of each file that arrived, computed again."""
         folder = self.home / "copied"
         return {digest_of(file.read_bytes()) for file in folder.iterdir() if file.name != "version"}
 

@@ -18,7 +18,7 @@ def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def resigned(token: str, secret: str = SECRET, **changes: Any) -> str:
-    """The same token signed anew, with these claims changed; what follows the `~` stays."""
+    """The same token with these claims changed, signed again; what follows the `~` stays."""
     header, claims = parts(token)
     key = OctKey.import_key(secret.encode())
     signed = jwt.encode(header, {**claims, **changes}, key, algorithms=["HS256"])

@@ -106,5 +106,5 @@ def _config(architecture: str, diff_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _json(value: object) -> bytes:
-    # Indented as registries keep it: a proxy that prints JSON anew changes the digest and is found out.
+    # Indented as registries keep it: a proxy that prints JSON again changes the digest and is detected.
     return json.dumps(value, indent=3).encode()

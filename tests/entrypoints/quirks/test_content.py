@@ -105,7 +105,7 @@ async def test_location_of_sixty_kilobytes_is_followed(mirror: Behind) -> None:
 
 
 async def test_signed_address_is_asked_byte_for_byte_and_without_credentials(mirror: Behind) -> None:
-    """Storage refuses an address that was quoted anew, and any Authorization beside the signature."""
+    """Storage refuses a URL that was quoted a second time, and any Authorization beside the signature."""
 
     def bucket(heard: Heard) -> Say:
         is_right = heard.target == SIGNED and heard.header("Authorization") is None

@@ -1,4 +1,4 @@
-"""What becomes of a running service's settings when they are read anew."""
+"""A running service reads its settings again."""
 
 from pathlib import Path
 from typing import Any

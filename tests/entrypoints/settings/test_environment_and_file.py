@@ -13,7 +13,7 @@ from tests.fakes.htpasswd import lines_of
 
 @pytest.mark.timeout(10)
 def test_what_is_no_file_or_no_text_stops_the_start(load: Load, tmp_path: Path) -> None:
-    """A pipe would be waited for; and read anew, it is empty, which would be no accounts and the default upstream."""
+    """A pipe would block; at the second reading it is empty, which would mean no accounts and the default upstream."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "utf-16").write_text("port = 1", encoding="utf-16")
     for name, reason in (

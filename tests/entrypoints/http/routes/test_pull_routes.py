@@ -12,7 +12,7 @@ from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic
 from tests.fakes.upstream import IMAGE, FakeUpstream
 
-# Spaces and an order of its own: whoever serialises it anew changes its bytes.
+# Unusual spaces and order: serialising it again would change its bytes.
 CONTENT = b'{"schemaVersion" : 2,\n  "layers": [],  "config": {}}'
 DIGEST = str(Digest.of(CONTENT))
 
