@@ -12,7 +12,7 @@ from rich.table import Table
 
 from domain.errors import NameUnknown
 from domain.names import Tag
-from entrypoints.commands.command_input import parse_image
+from entrypoints.commands.command_input import InvalidInput, parse_image
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
@@ -20,14 +20,13 @@ from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_fo
 
 _DAY = 86400.0
 _PROBLEM = 1
-_INVALID_ARGUMENTS = 2
 _PIPE_WIDTH = 1000
 
 Action = Callable[[Container, argparse.Namespace], Awaitable[int]]
 
 
-def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
-    """Returns the exit status: 0, 1 if content is damaged or nothing matched, 2 for invalid arguments."""
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Returns the exit status: 0, or 1 if content is damaged or nothing matched."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: the cache is off")
     act_as_owner(settings, may_stay_root=True)
@@ -37,27 +36,26 @@ def run_cache_command(settings: Settings, options: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, options: argparse.Namespace) -> int:
     async with open_container(settings) as container:
-        try:
-            return await _ACTIONS[options.command](container, options)
-        except ValueError as error:
-            print(f"{NAME}: {error}", file=sys.stderr)
-            return _INVALID_ARGUMENTS
+        return await _ACTIONS[options.action](container, options)
 
 
 async def _stats(container: Container, _: argparse.Namespace) -> int:
     found = await container.inspect_cache().statistics(container.upstreams().upstreams)
     settings: Settings = container.settings()
     table = Table(box=None, show_header=False)
-    table.add_row("folder", str(storage_folder(settings)))
-    for upstream in container.upstreams().upstreams:
-        table.add_row("upstream", upstream.url)
-    table.add_row("content", f"{found.count} manifests and blobs, {decimal(found.size)}")
-    table.add_row("limit", decimal(container.cache_capacity().max_bytes))
-    table.add_row("being downloaded", decimal(found.space.partial_blobs))
-    table.add_row("free on the disk", decimal(found.space.free))
-    table.add_row("tags", str(found.tags))
-    table.add_row("least recently used", _time(found.oldest))
-    table.add_row("most recently used", _time(found.newest))
+    rows = [
+        ("folder", str(storage_folder(settings))),
+        *(("upstream", upstream.url) for upstream in container.upstreams().upstreams),
+        ("content", f"{found.count} manifests and blobs, {decimal(found.size)}"),
+        ("limit", decimal(container.cache_capacity().max_bytes)),
+        ("being downloaded", decimal(found.space.partial_blobs)),
+        ("free on the disk", decimal(found.space.free)),
+        ("tags", str(found.tags)),
+        ("least recently used", _time(found.oldest)),
+        ("most recently used", _time(found.newest)),
+    ]
+    for row in rows:
+        table.add_row(*row)
     _print(table)
     return 0
 
@@ -93,7 +91,7 @@ async def _verify(container: Container, _: argparse.Namespace) -> int:
 async def _purge(container: Container, options: argparse.Namespace) -> int:
     name, reference = parse_image(options.image)
     if reference is not None and not isinstance(reference.target, Tag):
-        raise ValueError("purge takes NAME or NAME:TAG")
+        raise InvalidInput("purge takes NAME or NAME:TAG")
     tag = reference.target if reference and isinstance(reference.target, Tag) else None
     upstreams = container.upstreams()
     try:
@@ -113,7 +111,7 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
 
 async def _prune(container: Container, options: argparse.Namespace) -> int:
     if options.older_than < 0:
-        raise ValueError("--older-than takes a number of days, 0 or more")
+        raise InvalidInput("--older-than takes a number of days, 0 or more")
     removed = await container.inspect_cache().prune(options.older_than * _DAY)
     print(f"{len(removed)} removed, {decimal(sum(one.size for one in removed))}")
     return 0

@@ -14,7 +14,7 @@ from entrypoints.wiring.container import Container, open_container
 _PROBLEM = 1
 
 
-def check_config(settings: Settings) -> int:
+def run(settings: Settings) -> int:
     """Returns the exit status: 0 if the service can work, 1 if there is a problem with an upstream."""
     return asyncio.run(_check(settings))
 

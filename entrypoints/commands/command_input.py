@@ -8,11 +8,15 @@ from domain.errors import ClientFault
 from domain.names import Reference, RepositoryName, Tag
 
 
+class InvalidInput(Exception):
+    """An argument or a password that a command does not take. The message is one line for the user."""
+
+
 def parse_image(text: str) -> tuple[RepositoryName, Reference | None]:
     """Parse NAME[:TAG][@DIGEST], with the name that clients of the mirror use. The reference is None if the text has
     neither a tag nor a digest.
 
-    Raises ValueError, also for a registry's host in front of the name: the settings say which registry is mirrored.
+    Raises InvalidInput, also for a registry's host in front of the name: the settings say which registry is mirrored.
     """
     name, at, digest = text.partition("@")
     head, slash, last = name.rpartition("/")
@@ -25,7 +29,7 @@ def parse_image(text: str) -> tuple[RepositoryName, Reference | None]:
     except ClientFault as error:
         first = name.partition("/")[0]
         hint = "; leave out the host of the registry" if "." in first or ":" in first else ""
-        raise ValueError(f"{text!r} is not an image name: {error.message}{hint}") from error
+        raise InvalidInput(f"{text!r} is not an image name: {error.message}{hint}") from error
 
 
 def parse_image_or_latest(text: str) -> tuple[RepositoryName, Reference]:
@@ -36,8 +40,11 @@ def parse_image_or_latest(text: str) -> tuple[RepositoryName, Reference]:
 
 def ask_password(user: str) -> str:
     """Read the password from the terminal without echo, or from the first line of standard input if that is not a
-    terminal. Raises UnicodeDecodeError.
+    terminal. Raises InvalidInput.
     """
     if sys.stdin.isatty():
         return getpass.getpass(f"Password for {user}: ")
-    return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+    try:
+        return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the password is not UTF-8 text") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-import sys
+from collections.abc import Collection
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -10,35 +10,27 @@ from rich.filesize import decimal
 from yarl import URL
 
 from application.manifests.manifest_query import ManifestQuery
-from application.ports.upstream import PingResponse
 from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_HINT, RegistryHint, Upstream
+from domain.upstreams import Upstream
 from entrypoints.commands.check_config import report
 from entrypoints.commands.command_input import parse_image_or_latest
 from entrypoints.commands.warm_command import caller_for
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder
 
 _PROBLEM = 1
-_INVALID_ARGUMENTS = 2
 _CLOCK_SECONDS = 60
 """A larger difference between clocks is an error: tokens are valid for minutes, and not before they are issued."""
 
 Image = tuple[RepositoryName, Reference]
 
 
-def run_doctor(settings: Settings, text: str | None) -> int:
-    """Returns the exit status: 0, 1 if there is a problem, 2 for invalid arguments."""
-    try:
-        image = parse_image_or_latest(text) if text else None
-    except ValueError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return _INVALID_ARGUMENTS
-    return asyncio.run(_Doctor(settings).examine(image))
+def run(settings: Settings, text: str | None) -> int:
+    """Returns the exit status: 0, or 1 if there is a problem."""
+    return asyncio.run(_Doctor(settings).examine(parse_image_or_latest(text) if text else None))
 
 
 class _Doctor:
@@ -57,26 +49,21 @@ class _Doctor:
             if is_kept:
                 await self._disk_space(container)
             reached = [one for one in container.upstreams().upstreams if await self._reach(container, one)]
-            hint = container.upstreams().hint_for(image[0]) if image else NO_HINT
-            if image and (asked := self._asked(container, image, hint)) in reached:
-                await self._image(container, image, hint)
-                self._allowance(container, asked)
+            if image:
+                await self._image(container, image, reached)
         return self._status
 
-    def _asked(self, container: Container, image: Image, hint: RegistryHint) -> Upstream | None:
-        try:
-            return container.upstreams().source_of(image[0], hint).upstream
-        except NameUnknown as error:
-            self._wrong(f"{image[0]}: {error.message}")
-            return None
-
     async def _reach(self, container: Container, upstream: Upstream) -> bool:
+        """Check DNS, TLS, ping, token server and clock of the upstream. Returns whether it can be used."""
         for endpoint in upstream.endpoints:
             await self._address(container, endpoint)
-        answer = await self._upstream(container, upstream)
-        if answer:
-            self._clock(container.clock().now(), answer.server_time)
-        return answer is not None
+        try:
+            answer = await report(self._settings, container, upstream)
+        except RegistryError as error:
+            self._wrong(f"{upstream.url}: {error.message}")
+            return False
+        self._clock(container.clock().now(), answer.server_time)
+        return True
 
     def _wrong(self, text: str) -> None:
         self._status = _PROBLEM
@@ -96,10 +83,8 @@ class _Doctor:
         return True
 
     async def _disk_space(self, container: Container) -> None:
-        found, bound = (
-            await container.inspect_cache().statistics(container.upstreams().upstreams),
-            container.cache_capacity().max_bytes,
-        )
+        found = await container.inspect_cache().statistics(container.upstreams().upstreams)
+        bound = container.cache_capacity().max_bytes
         what = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
@@ -122,14 +107,6 @@ class _Doctor:
         else:
             by = f", the proxy to {origin.host}," if proxy else ""
             print(f"ok: {host}{by} has the address {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
-
-    async def _upstream(self, container: Container, upstream: Upstream) -> PingResponse | None:
-        """Check TLS, ping and token server of the upstream. Returns the ping response, None if there is a problem."""
-        try:
-            return await report(self._settings, container, upstream)
-        except RegistryError as error:
-            self._wrong(f"{upstream.url}: {error.message}")
-            return None
 
     def _clock(self, now: float, said: float | None) -> None:
         if said is None:
@@ -157,8 +134,17 @@ class _Doctor:
         more = "" if upstream.credentials else "; with a login of its own (UPSTREAM_IDENTITY) the mirror may get more"
         print(f"warning: only {what} at {upstream.url}{more}")
 
-    async def _image(self, container: Container, image: Image, hint: RegistryHint) -> None:
+    async def _image(self, container: Container, image: Image, reached: Collection[Upstream]) -> None:
+        """Ask for the manifest of the image if its upstream is one of `reached`."""
         name, reference = image
+        hint = container.upstreams().hint_for(name)
+        try:
+            upstream = container.upstreams().source_of(name, hint).upstream
+        except NameUnknown as error:
+            self._wrong(f"{name}: {error.message}")
+            return
+        if upstream not in reached:
+            return
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
             caller = await caller_for(container, name, hint, None)
@@ -170,3 +156,4 @@ class _Doctor:
             self._wrong(f"{text}: {error.message}")
         else:
             print(f"ok: {text} is {found.digest}, {found.media_type}")
+        self._allowance(container, upstream)

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from dataclasses import replace
 
 from rich.console import Console
@@ -20,31 +19,21 @@ from domain.upstreams import RegistryHint, Upstream
 from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.files import read_htpasswd
-from entrypoints.version import NAME
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
 
 _PROBLEM = 1
-_INVALID_ARGUMENTS = 2
 
 
-def run_warm_command(settings: Settings, options: argparse.Namespace) -> int:
-    """Returns the exit status: 0, 1 if an image could not be pulled, 2 for invalid arguments."""
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """Returns the exit status: 0, or 1 if an image could not be pulled."""
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: the cache is off, so no image can be pulled into it")
     act_as_owner(settings, may_stay_root=False)
     prepare_storage(settings)
-    try:
-        images = [_image(text, options.platform) for text in options.images]
-    except ValueError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return _INVALID_ARGUMENTS
+    images = [Image(*parse_image_or_latest(text), options.platform) for text in options.images]
     login = Credentials(options.user, ask_password(options.user)) if options.user else None
     return asyncio.run(_warm(settings, images, login))
-
-
-def _image(text: str, platform: str | None) -> Image:
-    return Image(*parse_image_or_latest(text), platform)
 
 
 async def _warm(settings: Settings, images: list[Image], login: Credentials | None) -> int:
