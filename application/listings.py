@@ -170,8 +170,8 @@ def following_query(target: str | None, asked: Query) -> str | None:
     query = percent_encoded(target.partition("#")[0].partition("?")[2]) if target else ""
     if not query:
         return None
-    told = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
-    missing = [(name, value) for name, value in asked if name not in told and name != "last"]
+    present = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
+    missing = [(name, value) for name, value in asked if name not in present and name != "last"]
     return f"{query}&{urlencode(missing)}" if missing else query
 
 

@@ -67,12 +67,12 @@ def measure_beside(arena: Arena, wanted: set[str]) -> None:
 
 
 def attempt(results: Results, name: str, scenario: Callable[[], None]) -> None:
-    """One that fails is told of at the end; minutes of the others' numbers are not thrown away for it."""
+    """A failure is reported at the end, so that the results of the other measurements are not lost."""
     began = time.monotonic()
     print(f"== {name}", file=sys.stderr, flush=True)
     try:
         scenario()
-    except Exception as trouble:  # noqa: BLE001 - whatever it is: it is told of, and ends the run as failed
+    except Exception as trouble:  # noqa: BLE001 - it is reported, and the run fails at the end
         results.failures.append(f"{name}: {trouble!r}")
         print(f"  FAILED: {trouble!r}", file=sys.stderr, flush=True)
     print(f"   {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)

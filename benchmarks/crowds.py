@@ -43,7 +43,7 @@ def peak_memory(arena: Arena) -> None:
 
 
 def _doubt_mapped_files(arena: Arena, server: Server) -> None:
-    """Memory-backed files count as memory of a process only where it maps them. Who does that is told of."""
+    """Files in memory count as memory of a process only if it maps them. Reports the processes that do."""
     mapped = 0
     for pid in session_pids(server.process.pid):
         with suppress(OSError):

@@ -44,7 +44,7 @@ class LoggingEventSink:
                 _LOG.log(level, "%s: trust row %d: %s", upstream, row, meaning)
             case ServiceNameConflict(upstream, service):
                 _LOG.warning(
-                    "%s uses the service name %r, as this mirror does, so tokens of the two cannot be told apart: "
+                    "%s uses the service name %r, as this mirror does, so the mirror cannot distinguish their tokens: "
                     "set another SELF_AUTH_SERVICE for this mirror",
                     upstream,
                     one_line(service),

@@ -127,8 +127,8 @@ def _drop(waiter: _Waiter) -> None:
 class RequestLimiter:
     """Admits requests within the limits. Waiting requests take turns by client address.
 
-    A request that holds a connection must not wait for another one: that could be a deadlock. The request's queue watch
-    is told how long the request waits (application/ports/upstream.py).
+    A request that holds a connection must not wait for another one: that could be a deadlock. The queue watch of the
+    request receives how long the request waits (application/ports/upstream.py).
     """
 
     def __init__(self, bounds: RequestLimits) -> None:

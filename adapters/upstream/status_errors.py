@@ -78,8 +78,8 @@ async def refusal_of(response: HttpResponse, kind: ResourceKind | None = None) -
 async def fault_of(response: HttpResponse) -> RegistryError:
     """As `refusal_of`, for requests that the mirror makes for itself: client errors become UpstreamBroken."""
     refusal = await refusal_of(response)
-    is_told = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
-    return refusal if is_told else UpstreamBroken(refusal.message)
+    is_kept = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
+    return refusal if is_kept else UpstreamBroken(refusal.message)
 
 
 def _placed(challenge: Challenge, asked: URL) -> Challenge:

@@ -1,4 +1,4 @@
-"""What a caller is told who does not get through: by our own rules, or by the upstream's."""
+"""The error responses for callers that the mirror or the upstream refuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,19 +90,19 @@ class Challenges:
                 return IdentityRejected(_WRONG_LOGIN)
             return Denied(_NO_RIGHT, detail=challenged.detail)
         request = access.request
-        told, known = UpstreamAuth(challenged.challenges), access.check.auth
+        received, known = UpstreamAuth(challenged.challenges), access.check.auth
         if access.credentials == ForwardedCredentials():
             # The answer to a bad token says nothing about what the upstream asks of other callers.
-            self._upstream_auth.learn(request.upstream, told)
+            self._upstream_auth.learn(request.upstream, received)
         # Some registries answer an expired token with a Basic challenge; the challenge before it still holds.
-        keep = known.bearer and not told.bearer
-        auth = known if keep or told.scheme is UpstreamScheme.NONE else told
+        keep = known.bearer and not received.bearer
+        auth = known if keep or received.scheme is UpstreamScheme.NONE else received
         has_token = isinstance(request.caller.authorization, Bearer)
         error: TokenError | None = "invalid_token" if has_token else None
         row = request.upstream.trust.row_for(auth)
-        if row.relays and self._is_final(access, told):
+        if row.relays and self._is_final(access, received):
             return Denied(_NO_RIGHT, detail=challenged.detail)
-        scopes = _asked_for(told, known, request)
+        scopes = _asked_for(received, known, request)
         challenges = self._rewriter.challenges(row, auth, request.caller.realm, scopes, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
             # RFC 6750 section 3.1: no error for a client that sent no token; the upstream means the mirror's token.
@@ -110,12 +110,12 @@ class Challenges:
         message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
 
-    def _is_final(self, access: Access, told: UpstreamAuth) -> bool:
+    def _is_final(self, access: Access, received: UpstreamAuth) -> bool:
         """Whether the upstream's 401 means that a new token would be refused as well. Docker Hub answers so for a
         repository that does not exist; a challenge would have clients log in again and again.
         """
         needed, caller = access.request.needed, access.request.caller.authorization
-        if not needed or told.bearer is None or told.bearer.get("error") != _INSUFFICIENT:
+        if not needed or received.bearer is None or received.bearer.get("error") != _INSUFFICIENT:
             return False
         match access.credentials:
             case SessionCredentials(credentials):
@@ -135,11 +135,11 @@ class Challenges:
         return self.by_us(access.check, refused.message)
 
 
-def _asked_for(told: UpstreamAuth, known: UpstreamAuth, request: AccessRequest) -> ScopeSet:
+def _asked_for(received: UpstreamAuth, known: UpstreamAuth, request: AccessRequest) -> ScopeSet:
     """What a token for the resource has to be for: as the upstream itself says in its challenge to this resource, but
     not where that only repeats the ping's.
     """
-    scope = told.bearer.get("scope") if told.bearer else None
+    scope = received.bearer.get("scope") if received.bearer else None
     if not scope or not request.shown:
         return request.shown
     try:

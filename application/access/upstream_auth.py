@@ -46,7 +46,7 @@ class UpstreamAuthCache:
         self._events = events
         self._background = background
         self._known: dict[Upstream, UpstreamAuth] = {}
-        self._told: dict[Upstream, UpstreamAuth] = {}
+        self._from_resources: dict[Upstream, UpstreamAuth] = {}
         self._checked: dict[Upstream, float] = {}
         self._failed: dict[Upstream, _Failure] = {}
         self._probes: dict[Upstream, asyncio.Task[None]] = {}
@@ -76,14 +76,14 @@ class UpstreamAuthCache:
         auth = self._known[upstream]
         return upstream.trust.row_for(auth), auth
 
-    def learn(self, upstream: Upstream, told: UpstreamAuth) -> None:
+    def learn(self, upstream: Upstream, received: UpstreamAuth) -> None:
         """A Bearer challenge on a resource overrides a ping that asked for nothing."""
         known = self._known.get(upstream)
-        if known and known.scheme is UpstreamScheme.NONE and told.bearer:
+        if known and known.scheme is UpstreamScheme.NONE and received.bearer:
             # The scope is that one resource's; what is remembered is for all.
-            general = told.bearer.with_parameters(scope=None, error=None)
-            self._told[upstream] = UpstreamAuth((general,))
-            self._remember(upstream, self._told[upstream])
+            general = received.bearer.with_parameters(scope=None, error=None)
+            self._from_resources[upstream] = UpstreamAuth((general,))
+            self._remember(upstream, self._from_resources[upstream])
 
     async def close(self) -> None:
         """End the probes that are under way."""
@@ -129,7 +129,7 @@ class UpstreamAuthCache:
             pinged = UpstreamAuth(answer.challenges)
             # A ping that still asks for nothing does not unsay what a resource has said.
             open_still = pinged.scheme is UpstreamScheme.NONE
-            self._remember(upstream, self._told.get(upstream, pinged) if open_still else pinged)
+            self._remember(upstream, self._from_resources.get(upstream, pinged) if open_still else pinged)
         self._checked[upstream] = self._clock.now()
 
     def _remember(self, upstream: Upstream, auth: UpstreamAuth) -> None:

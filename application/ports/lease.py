@@ -19,8 +19,8 @@ class DownloadLease(Protocol):
         ...
 
     async def release(self, *, keep: bool) -> None:
-        """`keep`: the next holder continues with the partial blob; else it is discarded, and processes that follow it
-        are told. Does nothing if the lease has ended.
+        """`keep`: the next holder continues with the partial blob; otherwise it is discarded, and processes that
+        follow it notice this. Does nothing if the lease has ended.
         """
         ...
 

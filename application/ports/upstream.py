@@ -1,4 +1,4 @@
-"""The ports to an upstream: its registry, its token server and its search, and how waiting in its queue is told.
+"""The ports to an upstream: its registry, its token server and its search, and how waiting in its queue is reported.
 
 An upstream may have bounds (requests under way, requests a second). A request that exceeds them waits in a queue of
 the adapter. The time in the queue is the mirror's own and does not count as silence of the upstream. A client that

@@ -20,9 +20,9 @@ class Allowances:
         self._clock = clock
         self._known: LruCache[tuple[Upstream, CallerId], Allowance] = LruCache(_REMEMBERED)
 
-    def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit) -> None:
-        """The upstream has just told this caller its allowance."""
-        allowance = told.seen(self._clock.now())
+    def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit) -> None:
+        """The upstream has just stated the allowance of this caller."""
+        allowance = rate_limit.seen(self._clock.now())
         self._known.put((upstream, caller), allowance)
         if caller == ANONYMOUS_CALLER or is_mirror_caller(caller):
             self._table.publish(upstream, allowance)

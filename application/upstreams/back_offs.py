@@ -34,11 +34,11 @@ class Asker:
 
 @dataclass(frozen=True)
 class BackOff:
-    """No requests are sent until `until`, in seconds since 1970. `is_told`: the upstream named it in Retry-After."""
+    """No requests are sent until `until`, in seconds since 1970. `is_from_upstream`: the time is from Retry-After."""
 
     until: float
     message: str
-    is_told: bool = False
+    is_from_upstream: bool = False
 
 
 class BackOffs:
@@ -55,7 +55,7 @@ class BackOffs:
         """The back-off in force, for requests that an older answer can satisfy."""
         now = self._clock.now()
         known = [one for one in (self._throttled.get(asker), self._spent(asker)) if one and now < one.until]
-        return max(known, key=lambda one: (one.is_told, one.until), default=None)
+        return max(known, key=lambda one: (one.is_from_upstream, one.until), default=None)
 
     def take_turn(self, asker: Asker) -> None:
         """For a request without a stand-in: one request in a while is sent all the same, since clients retry at once.
@@ -88,28 +88,28 @@ class BackOffs:
         before, now = self.current(asker), self._clock.now()
         if error.allowance and asker.manifests:
             self._allowances.saw(asker.upstream, asker.caller, error.allowance)
-        told = seconds_to_wait(error.retry_after, now)
-        seconds = _DEFAULT_SECONDS if told is None else min(told, _LONGEST_SECONDS)
-        self._throttled.put(asker, BackOff(now + seconds, error.message, is_told=told is not None))
+        stated = seconds_to_wait(error.retry_after, now)
+        seconds = _DEFAULT_SECONDS if stated is None else min(stated, _LONGEST_SECONDS)
+        self._throttled.put(asker, BackOff(now + seconds, error.message, is_from_upstream=stated is not None))
         self._asked.put(asker, now)
-        self._tell(asker, before)
+        self._emit_start(asker, before)
 
     def answered(self, asker: Asker) -> None:
         """The upstream answered without 429, which ends the back-off, but not that of an exhausted allowance."""
         self._throttled.pop(asker)
 
-    def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
+    def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit | None) -> None:
         """What an answer for a manifest said about the allowance; None if it said nothing."""
-        if told is None:
+        if rate_limit is None:
             return
         asker = Asker(upstream, caller, manifests=True)
         before = self.current(asker)
-        self._allowances.saw(upstream, caller, told)
-        self._tell(asker, before)
+        self._allowances.saw(upstream, caller, rate_limit)
+        self._emit_start(asker, before)
 
     def _spared(self, back_off: BackOff, now: float) -> UpstreamBackOff:
         # Without a Retry-After from the upstream the mirror sends none: clients would wait longer than needed.
-        left = str(math.ceil(back_off.until - now)) if back_off.is_told else None
+        left = str(math.ceil(back_off.until - now)) if back_off.is_from_upstream else None
         return UpstreamBackOff(back_off.message, retry_after=left)
 
     def _spent(self, asker: Asker) -> BackOff | None:
@@ -119,7 +119,7 @@ class BackOffs:
         until = min(known.spent_until, known.seen_at + _LONGEST_SECONDS)
         return BackOff(until, "the allowance at the upstream is used up")
 
-    def _tell(self, asker: Asker, before: BackOff | None) -> None:
+    def _emit_start(self, asker: Asker, before: BackOff | None) -> None:
         """Emit one event for each back-off, however many requests it affects."""
         begun = self.current(asker)
         if begun and not before:

@@ -128,9 +128,9 @@ class Outages:
         """
         self._back_offs.check(Asker(upstream, caller, manifests=True), known)
 
-    def saw(self, upstream: Upstream, caller: CallerId, told: RateLimit | None) -> None:
+    def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit | None) -> None:
         """What an answer for a manifest said about the caller's allowance; None if it said nothing."""
-        self._back_offs.saw(upstream, caller, told)
+        self._back_offs.saw(upstream, caller, rate_limit)
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
         """Report that an older answer is served; returns the value of its Warning header."""

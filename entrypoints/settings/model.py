@@ -154,7 +154,7 @@ class Settings(ServiceDefinitions):
 
     @cached_property
     def table(self) -> UpstreamTable:
-        """Raises ValueError where two upstreams cannot be told apart."""
+        """Raises ValueError where two upstreams cannot be distinguished."""
         together = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
         if len(together) == 1:  # it shares its host name with no other
             together = []
