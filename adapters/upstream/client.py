@@ -1,11 +1,11 @@
 """One HTTP exchange with an upstream. Follows redirects, translates errors, and protects credentials."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -36,7 +36,7 @@ cancelled when they leave (application/concurrency.py, application/blobs/); it d
 """
 _UNANSWERED = "no answer came"
 
-Check = Callable[[], Coroutine[Any, Any, None]]
+Check = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class HttpClient:
         if not request.is_probe:
             await self._limiter.turn()
         if request.check:
-            await request.check()
+            request.check()
 
     async def _send(self, request: HttpRequest, address_policy: AddressPolicy) -> aiohttp.ClientResponse:
         method, url = request.method, request.url

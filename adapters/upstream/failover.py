@@ -1,18 +1,15 @@
 """Failover between the endpoints of an upstream, and what this process knows of their health."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import CLOSED, HALF_OPENED, HalfOpenedState, OpenedState
-
 from adapters.upstream.client import Check, was_unanswered
 from application.ports.telemetry import EventSink
-from application.ports.upstream import UpstreamResponse
+from application.ports.upstream import ResponseMetadata, UpstreamResponse
 from domain.digest import Bytes
 from domain.errors import (
     MirrorFault,
@@ -27,71 +24,75 @@ from domain.upstreams import Upstream
 _TRIAL_SECONDS = 10.0
 
 
-class _FailedError(Exception):
-    """Makes a circuit breaker count a failure."""
+class _EndpointSkipped(Exception):
+    """The endpoint has failed recently, perhaps while the request waited for the limiter."""
 
 
 class EndpointHealth:
     """A circuit breaker for each endpoint. One failure opens it, because each failed attempt delays a client. After
     `trial_after` seconds, a single request at a time tests whether the endpoint works again.
+
+    The same endpoint has one breaker for each upstream, because upstreams may use different connection settings.
     """
 
     def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
         self._events = events
-        self._breakers = AsyncCircuitBreakerFactory(default_threshold=1, default_ttl=trial_after)
-        self._trials: dict[str, asyncio.Task[Any] | None] = {}
+        self._trial_after = trial_after
+        self._trial_at: dict[tuple[Upstream, Upstream], float] = {}
+        """The loop time from which a failed endpoint may be tried again."""
+        self._trials: dict[tuple[Upstream, Upstream], asyncio.Task[Any] | None] = {}
         """The task that makes the trial. Requests of other tasks started before the trial, so they do not end it."""
 
-    async def is_healthy(self, upstream: Upstream, endpoint: Upstream) -> bool:
-        """Whether the endpoint may be asked. When a trial is due, the first task that asks gets True and makes it;
-        it may ask again, and must call `finish_trial` at the end.
+    def check(self, upstream: Upstream, endpoint: Upstream) -> None:
+        """Raises _EndpointSkipped if the endpoint must not be asked now. When a trial is due, the first task that calls
+        this makes the trial; the task may call it again.
         """
-        name = _name(upstream, endpoint)
-        context = (await self._breakers.get_breaker(name)).context
-        if context.state == CLOSED:
-            return True
-        try:
-            context.handle_new_request()
-        except OpenedState:
-            return False
-        return self._trials.setdefault(name, asyncio.current_task()) is asyncio.current_task()
-
-    def finish_trial(self, upstream: Upstream, endpoint: Upstream) -> None:
-        """End the trial of the current task, if it makes one, with or without a result."""
-        name = _name(upstream, endpoint)
-        if self._trials.get(name) is asyncio.current_task():
-            self._trials.pop(name, None)
-
-    async def record_success(self, upstream: Upstream, endpoint: Upstream) -> None:
-        breaker = await self._breakers.get_breaker(_name(upstream, endpoint))
-        if breaker.context.state == CLOSED:
+        trial_at = self._trial_at.get((upstream, endpoint))
+        if trial_at is None:
             return
-        if breaker.context.state != HALF_OPENED:
-            breaker.context.set_state(HalfOpenedState())  # asked early, because all others failed
-        async with breaker:
-            pass
-        self._events.emit(EndpointRecovered(upstream.url, endpoint.url))
+        is_due, task = asyncio.get_running_loop().time() >= trial_at, asyncio.current_task()
+        if not (is_due and self._trials.setdefault((upstream, endpoint), task) is task):
+            raise _EndpointSkipped
 
-    async def record_failure(self, upstream: Upstream, endpoint: Upstream, reason: str) -> None:
-        breaker = await self._breakers.get_breaker(_name(upstream, endpoint))
-        was_healthy = breaker.context.state == CLOSED
-        with suppress(_FailedError, OpenedState):
-            async with breaker:
-                raise _FailedError
-        if was_healthy:
+    @contextmanager
+    def recorded(self, upstream: Upstream, endpoint: Upstream) -> Iterator[None]:
+        """Wrap a request to the endpoint until the head of the response: records whether the endpoint works, and ends
+        the trial of the current task, if it makes one.
+        """
+        try:
+            yield
+            self._record_success(upstream, endpoint)
+        except UpstreamUnavailable as failure:
+            if not (isinstance(failure, UpstreamThrottled) and upstream.forwards_client_credentials):
+                self.record_failure(upstream, endpoint, failure.message)
+            # Otherwise one caller has used up its allowance; the endpoint works for the other callers.
+            raise
+        except asyncio.CancelledError as left:
+            if was_unanswered(left):
+                self.record_failure(upstream, endpoint, "it did not answer before the client left")
+            raise
+        except MirrorFault:
+            raise  # no request was sent to the endpoint
+        except RegistryError:
+            self._record_success(upstream, endpoint)
+            raise
+        finally:
+            if self._trials.get((upstream, endpoint)) is asyncio.current_task():
+                del self._trials[upstream, endpoint]
+
+    def _record_success(self, upstream: Upstream, endpoint: Upstream) -> None:
+        if self._trial_at.pop((upstream, endpoint), None) is not None:
+            self._events.emit(EndpointRecovered(upstream.url, endpoint.url))
+
+    def record_failure(self, upstream: Upstream, endpoint: Upstream, reason: str) -> None:
+        trial_at, now = self._trial_at.get((upstream, endpoint)), asyncio.get_running_loop().time()
+        if trial_at is None:
             self._events.emit(EndpointFailed(upstream.url, endpoint.url, reason))
-
-
-def _name(upstream: Upstream, endpoint: Upstream) -> str:
-    """The breaker's name. It contains the upstream, because another upstream may use other connection settings."""
-    return f"{upstream.url} {endpoint.url}"
+        if trial_at is None or now >= trial_at:
+            self._trial_at[upstream, endpoint] = now + self._trial_after
 
 
 T = TypeVar("T")
-
-
-class _EndpointSkipped(Exception):
-    """The endpoint failed while the request waited for the limiter."""
 
 
 class Failover:
@@ -125,83 +126,52 @@ class Failover:
         Raises UpstreamThrottled if an endpoint raised it, because it says how long to wait; else the first failure.
         """
         failures: list[RegistryError] = []
-        turns = [(endpoint, False) for endpoint in _each(upstream)]
+        # Each endpoint has all URLs: the endpoints share a realm (see RealmPolicy), whichever sent the challenge.
+        addresses = tuple((endpoint.url, endpoint.origin) for endpoint in upstream.endpoints)
+        turns = [(replace(endpoint, fallbacks=addresses), False) for endpoint in upstream.endpoints]
         for endpoint, is_last_resort in turns:
-            if not is_last_resort and not await self._health.is_healthy(upstream, endpoint):
-                turns.append((endpoint, True))
-                continue
-            check = None if is_last_resort else partial(self._check, upstream, endpoint)
+            check = None if is_last_resort else partial(self._health.check, upstream, endpoint)
             try:
-                return await self._ask(upstream, endpoint, ask(endpoint, check))
+                with self._health.recorded(upstream, endpoint):
+                    if check:
+                        check()
+                    return await ask(endpoint, check)
             except _EndpointSkipped:
                 turns.append((endpoint, True))
             except UpstreamUnavailable as failure:
                 failures.append(failure)
         raise next((one for one in failures if isinstance(one, UpstreamThrottled)), failures[0])
 
-    async def _check(self, upstream: Upstream, endpoint: Upstream) -> None:
-        if not await self._health.is_healthy(upstream, endpoint):
-            raise _EndpointSkipped
 
-    async def _ask(self, upstream: Upstream, endpoint: Upstream, asking: Coroutine[Any, Any, T]) -> T:
-        try:
-            answer = await asking
-        except UpstreamUnavailable as failure:
-            if not (isinstance(failure, UpstreamThrottled) and upstream.forwards_client_credentials):
-                await self._health.record_failure(upstream, endpoint, failure.message)
-            # Otherwise one caller has used up its allowance; the endpoint works for the other callers.
-            raise
-        except asyncio.CancelledError as left:
-            if was_unanswered(left):
-                await self._health.record_failure(upstream, endpoint, "it did not answer before the client left")
-            raise
-        except MirrorFault:
-            raise  # no request was sent to the endpoint
-        except RegistryError:
-            await self._health.record_success(upstream, endpoint)
-            raise
-        else:
-            await self._health.record_success(upstream, endpoint)
-            return answer
-        finally:
-            self._health.finish_trial(upstream, endpoint)
-
-
+@dataclass(frozen=True)
 class _MonitoredResponse:
     """Implements UpstreamResponse. Records failures of the body as failures of the endpoint."""
 
-    def __init__(
-        self, answer: UpstreamResponse, health: EndpointHealth, upstream: Upstream, endpoint: Upstream
-    ) -> None:
-        self.metadata = answer.metadata
-        self._answer = answer
-        self._health = health
-        self._upstream = upstream
-        self._endpoint = endpoint
+    answer: UpstreamResponse
+    health: EndpointHealth
+    upstream: Upstream
+    endpoint: Upstream
+
+    @property
+    def metadata(self) -> ResponseMetadata:
+        return self.answer.metadata
 
     async def pieces(self) -> AsyncIterator[Bytes]:
-        try:
-            async with aclosing(self._answer.pieces()) as pieces:  # type: ignore[type-var]  # all implementations are generators
+        with self._recorded():
+            async with aclosing(self.answer.pieces()) as pieces:  # type: ignore[type-var]  # all implementations are generators
                 async for piece in pieces:
                     yield piece
-        except UpstreamUnavailable as failure:
-            await self._health.record_failure(self._upstream, self._endpoint, failure.message)
-            raise
 
     async def read(self, limit: int) -> bytes:
+        with self._recorded():
+            return await self.answer.read(limit)
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
         try:
-            return await self._answer.read(limit)
+            yield
         except UpstreamBodyTooLarge:
             raise  # every endpoint would send the same body, so this must not mark them all as failed
         except UpstreamUnavailable as failure:
-            await self._health.record_failure(self._upstream, self._endpoint, failure.message)
+            self.health.record_failure(self.upstream, self.endpoint, failure.message)
             raise
-
-
-def _each(upstream: Upstream) -> list[Upstream]:
-    """The endpoints of the upstream, each with all its URLs: they share a realm (see RealmPolicy), whichever endpoint
-    sent the challenge.
-    """
-    endpoints = upstream.endpoints
-    addresses = tuple((endpoint.url, endpoint.origin) for endpoint in endpoints)
-    return [replace(endpoint, fallbacks=addresses) for endpoint in endpoints]
