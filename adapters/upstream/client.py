@@ -1,8 +1,8 @@
-"""One HTTP exchange with an upstream. Follows redirects, translates errors, and protects credentials."""
+"""The HTTP client of each upstream. Follows redirects, translates errors, and protects credentials."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -10,16 +10,16 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from adapters.upstream.addresses import AddressPolicy, ConfiguredOrigins, check_redirect, origin_of, parse_url
+from adapters.upstream.addresses import ConfiguredOrigins, check_redirect, origin_of, parse_url
 from adapters.upstream.bodies import BodyReceiver, decode_body
-from adapters.upstream.http_sessions import Sessions
-from adapters.upstream.request_limits import RequestLimiter
-from adapters.upstream.transport_errors import check_header_fields, translate_errors, translate_send_errors
+from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
+from adapters.upstream.request_limits import RequestLimiter, RequestLimits
+from adapters.upstream.transport_errors import check_header_fields, translate_errors
 from application.ports.telemetry import current_record
 from domain.content import is_web_page
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
-from domain.upstreams import Origin
+from domain.upstreams import Origin, Upstream
 
 _OK = 200
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -28,8 +28,6 @@ _DRAINED = 16 * 1024
 # A signed URL is valid only for GET. Object stores answer a HEAD request for it with one of these statuses.
 _HEAD_REFUSED = frozenset({403, 405, 501})
 _METHOD_REFUSED = frozenset({405, 501})
-_ONE_BYTE = ("Range", "bytes=0-0")
-"""Requests a single byte when a GET replaces a HEAD, because the body is not needed."""
 _PATIENCE_SECONDS = 3.0
 """If a client leaves after waiting this long, the server counts as silent. Work that several clients wait for is not
 cancelled when they leave (application/concurrency.py, application/blobs/); it detects a silent server by its timeout.
@@ -89,7 +87,7 @@ class HttpResponse:
 
     async def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. Raises UpstreamFault if the connection fails or ends too early."""
-        with translate_errors(_host(self.raw.url)):
+        with translate_errors(self.raw.url):
             if self.receiver:
                 async with aclosing(self.receiver.pieces()) as parts:
                     async for part in parts:
@@ -108,7 +106,14 @@ class HttpResponse:
 
     async def read(self, limit: int) -> bytes:
         """The whole decoded body. Raises UpstreamBroken if it is longer than `limit` bytes or cannot be decoded."""
-        return decode_body(await read_all(self.pieces(), limit), self.header("Content-Encoding"), limit)
+        content = bytearray()
+        async for piece in self.pieces():
+            content += piece
+            if len(content) > limit:
+                raise UpstreamBodyTooLarge(
+                    f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer"
+                )
+        return decode_body(bytes(content), self.header("Content-Encoding"), limit)
 
 
 class HttpClient:
@@ -133,69 +138,44 @@ class HttpClient:
         The request occupies one connection of the limiter until then. Code with an open response must not wait for
         another request: that could be a deadlock.
         """
-        async with nullcontext() if request.is_probe else self._limiter.slot(), self._exchange(request) as response:
-            yield response
-
-    @asynccontextmanager
-    async def _exchange(self, request: HttpRequest) -> AsyncIterator[HttpResponse]:
-        """Follows redirects with the same method. Drops Authorization permanently at the first change of scheme, host
-        or port (CVE-2026-48978): storage rejects requests with it, and must not see the credentials.
-        """
-        url, authorization, method = request.url, request.authorization, request.method
-        narrowed: tuple[tuple[str, str], ...] = ()
-        for _ in range(_HOPS):
-            asked = replace(request, method=method, url=url, headers=(*request.headers, *narrowed))
-            if is_own := origin_of(url) == request.origin:
-                await self._turn(request)  # the limits are the upstream's, not its storage's
-            address_policy = self._configured.address_policy(request.origin, origin_of(url))
-            response = await self._send_or_cut(asked.with_authorization(authorization), address_policy)
-            if response is None:
-                method, narrowed = "GET", (_ONE_BYTE,)
-                continue
-            try:
-                target = _redirect_target(response, asked) if request.follow else None
-                if target is None and not _wants_get(asked, response, is_own=is_own):
-                    yield HttpResponse(response, is_own, BodyReceiver.take(response))
-                    return
-                await _drain(response)
-            finally:
-                response.release()
-            if target is None:
-                method, narrowed = "GET", (_ONE_BYTE,)
-                continue
-            check_redirect(request.origin, origin_of(target))
-            if origin_of(target) != request.origin:
-                authorization = None
-            url = target
+        asked, upstream = request, request.origin
+        async with nullcontext() if request.is_probe else self._limiter.slot():
+            for _ in range(_HOPS):
+                try:
+                    response = await self._send(asked, upstream)
+                except UpstreamFault as fault:
+                    if asked.method != "HEAD" or not _was_cut(fault):
+                        raise
+                    asked = _as_get(asked)
+                    continue
+                try:
+                    following = _following_request(asked, response, upstream)
+                    if following is None:
+                        yield HttpResponse(response, asked.origin == upstream, BodyReceiver.take(response))
+                        return
+                    await _drain(response)
+                finally:
+                    response.release()
+                asked = following
         raise UpstreamBroken("the upstream redirects too many times")
 
-    async def _send_or_cut(self, request: HttpRequest, address_policy: AddressPolicy) -> aiohttp.ClientResponse | None:
-        """None if the server closed or reset the connection instead of answering a HEAD, as some servers do."""
-        try:
-            return await self._send(request, address_policy)
-        except UpstreamFault as fault:
-            if request.method == "HEAD" and _was_cut(fault):
-                return None
-            raise
-
-    async def _turn(self, request: HttpRequest) -> None:
-        if not request.is_probe:
-            await self._limiter.turn()
-        if request.check:
-            request.check()
-
-    async def _send(self, request: HttpRequest, address_policy: AddressPolicy) -> aiohttp.ClientResponse:
-        method, url = request.method, request.url
-        headers = [*request.headers, ("User-Agent", self._agent)]
-        if request.authorization is not None:
-            headers.append(("Authorization", request.authorization))
+    async def _send(self, asked: HttpRequest, upstream: Origin) -> aiohttp.ClientResponse:
+        """The response without its body. Waits until the limits allow the request."""
+        method, url, target = asked.method, asked.url, asked.origin
+        if target == upstream:  # the limits are the upstream's, not its storage's
+            if not asked.is_probe:
+                await self._limiter.turn()
+            if asked.check:
+                asked.check()
+        headers = [*asked.headers, ("User-Agent", self._agent)]
+        if asked.authorization is not None:
+            headers.append(("Authorization", asked.authorization))
         check_header_fields(headers)
-        with translate_send_errors(_host(url)):
-            session, proxy = self._sessions.session_for(url, address_policy)
-        send = partial(
-            session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
-        )
-        with translate_send_errors(_host(url)), _patient():
+        with translate_errors(url, is_sending=True), _patient():
+            session, proxy = self._sessions.session_for(url, self._configured.address_policy(upstream, target))
+            send = partial(
+                session.request, method, url, headers=headers, data=asked.data, allow_redirects=False, proxy=proxy
+            )
             try:
                 response = await send()
             except aiohttp.ServerDisconnectedError:
@@ -206,6 +186,42 @@ class HttpClient:
                 response = await send()
         current_record().upstream_status = response.status
         return response
+
+
+UpstreamClients = Mapping[Upstream, HttpClient]
+"""The client of each upstream. An upstream is found by any of its URLs."""
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """How the mirror connects to one upstream: the session settings, and the limits of requests."""
+
+    session: SessionSettings
+    limits: RequestLimits
+
+
+@asynccontextmanager
+async def open_clients(
+    connections: Mapping[Upstream, ConnectionSettings], proxies: ProxyRules, agent: str
+) -> AsyncIterator[UpstreamClients]:
+    """A client for each of these upstreams, open until the context ends. Needs a running event loop.
+
+    Upstreams with equal session settings share a session and its connections. Each upstream has its own limits.
+    `agent`: the User-Agent header.
+    """
+    sessions: dict[SessionSettings, Sessions] = {}
+    clients: dict[Upstream, HttpClient] = {}
+    async with AsyncExitStack() as stack:
+        for upstream, connection in connections.items():
+            if connection.session not in sessions:
+                sessions[connection.session] = Sessions(connection.session, proxies)
+                stack.push_async_callback(sessions[connection.session].close)
+            # Upstreams that have this one as a fallback use its client too.
+            configured = ConfiguredOrigins.of(*(one for one in connections if upstream in one.endpoints))
+            limiter = RequestLimiter(connection.limits)
+            clients[upstream] = HttpClient(sessions[connection.session], limiter, agent, configured)
+        of_endpoints = {endpoint: client for upstream, client in clients.items() for endpoint in upstream.endpoints}
+        yield of_endpoints | clients  # an upstream that is also a fallback of another upstream has its own client
 
 
 @contextmanager
@@ -225,23 +241,29 @@ def was_unanswered(left: asyncio.CancelledError) -> bool:
     return _UNANSWERED in getattr(left, "__notes__", ())
 
 
-async def read_all(pieces: AsyncIterator[Bytes], limit: int) -> bytes:
-    """A whole body. Raises UpstreamBodyTooLarge if it is longer than `limit` bytes."""
-    content = bytearray()
-    async for piece in pieces:
-        content += piece
-        if len(content) > limit:
-            raise UpstreamBodyTooLarge(
-                f"the upstream sent more than {limit} bytes, which is the limit for this kind of answer"
-            )
-    return bytes(content)
-
-
 async def _drain(response: aiohttp.ClientResponse) -> None:
     """Read the short body of a response that is not needed, so that its connection can be reused."""
     if response.content_length is not None and response.content_length <= _DRAINED:
-        with translate_errors(_host(response.url)):
+        with translate_errors(response.url):
             await response.content.readany()
+
+
+def _following_request(asked: HttpRequest, response: aiohttp.ClientResponse, upstream: Origin) -> HttpRequest | None:
+    """The request to the target of a redirect, or a GET that replaces a HEAD; None if the response is final.
+
+    The method stays the same after a redirect. At the first change of scheme, host or port, Authorization is dropped
+    permanently (CVE-2026-48978): storage rejects requests with it, and must not see the credentials.
+    """
+    target = _redirect_target(response, asked) if asked.follow else None
+    if target is None:
+        return _as_get(asked) if _wants_get(asked, response, is_own=asked.origin == upstream) else None
+    check_redirect(upstream, origin_of(target))
+    return replace(asked, url=target, authorization=asked.authorization if origin_of(target) == upstream else None)
+
+
+def _as_get(asked: HttpRequest) -> HttpRequest:
+    """A GET in place of a HEAD. It requests a single byte, because the body is not needed."""
+    return replace(asked, method="GET", headers=(*asked.headers, ("Range", "bytes=0-0")))
 
 
 def _redirect_target(response: aiohttp.ClientResponse, asked: HttpRequest) -> URL | None:
@@ -272,11 +294,9 @@ def _wants_get(asked: HttpRequest, response: aiohttp.ClientResponse, *, is_own: 
 
 
 def _was_cut(fault: UpstreamFault) -> bool:
-    """Whether the server accepted the connection and then closed or reset it without a response."""
+    """Whether the server accepted the connection and then closed or reset it without a response, as some servers do
+    instead of answering a HEAD.
+    """
     cause = fault.__cause__
     is_cut = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError | ConnectionError)
     return is_cut and not isinstance(cause, aiohttp.ClientConnectorError)
-
-
-def _host(url: URL) -> str:
-    return url.host or "the upstream"

@@ -1,12 +1,12 @@
-"""The aiohttp sessions for requests to upstreams. Each worker process has its own."""
+"""The aiohttp sessions for requests to upstreams, and their proxies. Each worker process has its own sessions."""
 
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
 import aiohttp
 from aiohttp.resolver import ThreadedResolver
@@ -14,13 +14,13 @@ from yarl import URL
 
 from adapters.upstream.addresses import AddressPolicy, check_address, check_host
 from adapters.upstream.connections import SingleResponseSocksConnector, use_single_response_handler
-from adapters.upstream.proxies import ProxyRules
 
 # Signed redirect URLs and challenges of large clouds exceed aiohttp's default of 8190 bytes.
 _HEADER_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 10.0
 # Bytes buffered per transfer for a slow client. aiohttp stops reading at twice this number.
 _READ_AHEAD = 1024 * 1024
+_SOCKS = frozenset({"socks5", "socks5h"})  # RFC 1928
 _SOCKS_PORT = 1080  # RFC 1928 section 3
 
 
@@ -40,6 +40,24 @@ class SessionSettings:
     proxy: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True)
+class ProxyRules:
+    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY. aiohttp can read them itself, but would then also read passwords for any
+    host from the user's netrc file.
+    """
+
+    http: str | None = field(default=None, repr=False)
+    https: str | None = field(default=None, repr=False)
+    bypass: str = ""
+
+    def proxy_for(self, url: URL) -> str | None:
+        """The URL of the proxy, or None for a direct connection."""
+        proxy = self.https if url.scheme == "https" else self.http
+        if proxy is None or proxy_bypass_environment(url.authority, {"no": self.bypass}):
+            return None
+        return proxy
+
+
 class Sessions:
     """One session for each address policy of direct connections, and one for each SOCKS proxy.
 
@@ -47,15 +65,16 @@ class Sessions:
     a shared pool would let a request use a connection that its own policy forbids.
     """
 
-    def __init__(
-        self,
-        direct: Mapping[AddressPolicy, aiohttp.ClientSession],
-        by_socks: Mapping[str, aiohttp.ClientSession],
-        rules: ProxyRules,
-    ) -> None:
-        self._direct = direct
-        self._by_socks = by_socks
-        self._rules = rules
+    def __init__(self, settings: SessionSettings, rules: ProxyRules) -> None:
+        """Needs a running event loop. `rules`: ignored if the settings name a proxy."""
+        context = _context(settings)
+        self._rules = rules = ProxyRules(settings.proxy, settings.proxy) if settings.proxy else rules
+        self._direct = {policy: _session(settings, _direct_connector(policy, context)) for policy in AddressPolicy}
+        self._by_socks = {
+            proxy: _session(settings, _socks_connector(proxy, context))
+            for proxy in {rules.http, rules.https}
+            if proxy and URL(proxy).scheme in _SOCKS
+        }
 
     def session_for(self, url: URL, address_policy: AddressPolicy) -> tuple[aiohttp.ClientSession, str | None]:
         """The session for a request to this URL, and the HTTP proxy that it must use, or None.
@@ -79,19 +98,6 @@ class Sessions:
     async def close(self) -> None:
         for session in (*self._direct.values(), *self._by_socks.values()):
             await session.close()
-
-
-def open_sessions(settings: SessionSettings, rules: ProxyRules) -> Sessions:
-    """Sessions that change neither bodies nor URLs. Needs a running event loop. The caller closes them."""
-    context = _context(settings)
-    if settings.proxy:
-        rules = ProxyRules.always(settings.proxy)
-    direct = {
-        address_policy: _session(settings, _direct_connector(address_policy, context))
-        for address_policy in AddressPolicy
-    }
-    by_socks = {proxy: _session(settings, _socks_connector(proxy, context)) for proxy in rules.socks}
-    return Sessions(direct, by_socks, rules)
 
 
 def _context(settings: SessionSettings) -> ssl.SSLContext:
@@ -137,6 +143,7 @@ def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnecto
 
 
 def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    """A session that changes neither bodies nor URLs."""
     use_single_response_handler(connector)
     return aiohttp.ClientSession(
         connector=connector,

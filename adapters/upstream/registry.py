@@ -11,8 +11,7 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from adapters.upstream.bodies import has_content_coding, unexpected_coding
-from adapters.upstream.client import Check, HttpRequest, HttpResponse
-from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.client import Check, HttpRequest, HttpResponse, UpstreamClients
 from adapters.upstream.failover import Failover
 from adapters.upstream.status_errors import fault_of, refusal_of
 from adapters.upstream.upstream_logins import LoginKey, UpstreamLogins
@@ -149,7 +148,7 @@ class HttpUpstreamRegistry:
         If the upstream rejects a new token as `invalid_token` (RFC 6750 section 3.1), it repeats the request once after
         a pause: the clock of the registry may be behind the clock of its token server.
         """
-        client = self._clients.of(endpoint)
+        client = self._clients[endpoint]
         if isinstance(credentials, ForwardedCredentials):
             async with client.request(request.with_authorization(credentials.raw)) as response:
                 yield response

@@ -3,8 +3,7 @@
 from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
-from adapters.upstream.client import HttpRequest
-from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.client import HttpRequest, UpstreamClients
 from adapters.upstream.status_errors import fault_of
 from application.ports.upstream import SearchResult
 from domain.documents import parse_json
@@ -26,7 +25,7 @@ class HttpUpstreamSearch:
         address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
         request = HttpRequest("GET", address, (("Accept-Encoding", "identity"),))
         try:
-            async with self._clients.of(upstream).request(request) as response:
+            async with self._clients[upstream].request(request) as response:
                 if response.status != _OK:
                     raise await fault_of(response)
                 return _results(await response.read(_BODY_LIMIT))[:limit]

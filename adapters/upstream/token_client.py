@@ -9,8 +9,7 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from yarl import URL
 
 from adapters.upstream.addresses import origin_of, parse_url
-from adapters.upstream.client import HttpRequest
-from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.client import HttpRequest, UpstreamClients
 from adapters.upstream.status_errors import fault_of
 from application.ports.upstream import TokenRequest
 from domain.authorization import encode_basic
@@ -44,7 +43,7 @@ class HttpTokenRelay:
         realm = self._trusted_realm(request)
         prepared = _refresh(request, realm) if request.refresh_token else _query(request, realm)
         try:
-            async with self._clients.of(request.upstream).request(prepared) as response:
+            async with self._clients[request.upstream].request(prepared) as response:
                 if response.status != _OK:
                     raise await fault_of(response)
                 content = await response.read(_BODY_LIMIT)

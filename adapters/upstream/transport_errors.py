@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import aiohttp
 import aiohttp_socks
+from yarl import URL
 
 from adapters.upstream.addresses import AddressNotAllowed
 from domain.errors import RegistryError, RequestNotSent, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
@@ -22,29 +23,21 @@ _PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SO
 
 
 @contextmanager
-def translate_errors(host: str) -> Iterator[None]:
-    """Wrap a request, and the reading of its body. Messages contain the host but not the rest of the URL, because a
-    signed URL is a credential.
+def translate_errors(url: URL, *, is_sending: bool = False) -> Iterator[None]:
+    """Wrap the reading of a body, or a request until the head of its response has arrived (`is_sending`).
+
+    Messages contain the host but not the rest of the URL, because a signed URL is a credential. aiohttp raises a
+    ValueError for a request that it cannot build, and errors of its own for an invalid head.
     """
-    try:
-        yield
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, *_SOCKS) as error:
-        raise _fault(host, error) from error
-
-
-@contextmanager
-def translate_send_errors(host: str) -> Iterator[None]:
-    """Wrap a request until the head of its response has arrived.
-
-    As `translate_errors`, but a ValueError, which aiohttp raises for a request that it cannot build, becomes
-    RequestNotSent: nothing was sent to the upstream. For an invalid response, aiohttp raises its own errors.
-    """
+    host = url.host or "the upstream"
     try:
         yield
     except (TimeoutError, aiohttp.ClientError, OSError, *_SOCKS) as error:
         raise _fault(host, error) from error
     except ValueError as error:
-        raise RequestNotSent(f"the mirror could not build its request to {host}") from error
+        if is_sending:
+            raise RequestNotSent(f"the mirror could not build its request to {host}") from error
+        raise _fault(host, error) from error
 
 
 def check_header_fields(fields: Iterable[tuple[str, str]]) -> None:
@@ -60,14 +53,14 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911
     match error:
         case _ if _exhausted(error):
             return RequestNotSent(f"the mirror cannot open a connection: {os.strerror(_exhausted(error))}")
-        case _ if _is_refused(error):
+        case _ if _is_caused_by(error, AddressNotAllowed):
             return UpstreamBroken(
                 f"the upstream refers to {host}, an address of this machine, of a metadata service or of no single "
                 "machine; the mirror does not connect there (name a host of your own in UPSTREAM_REALMS to allow it)"
             )
         case TimeoutError() | aiohttp_socks.ProxyTimeoutError():
             return UpstreamTimedOut(f"{host} did not answer in time")
-        case _ if _is_untrusted(error):
+        case _ if _is_caused_by(error, aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError):
             return UpstreamUnreachable(
                 f"{host} has a certificate that is not trusted; set UPSTREAM_CA to trust another certificate authority"
             )
@@ -89,12 +82,8 @@ def _exhausted(error: Exception) -> int:
     return number if isinstance(error, OSError) and number in _EXHAUSTED else 0
 
 
-def _is_refused(error: Exception) -> bool:
-    """Whether the address policy rejected the address. aiohttp wraps the errors of its socket factory."""
-    return isinstance(error, AddressNotAllowed) or isinstance(error.__cause__, AddressNotAllowed)
-
-
-def _is_untrusted(error: Exception) -> bool:
-    """Whether the certificate is not trusted. Through SOCKS, aiohttp raises a general connection error instead."""
-    kinds = (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)
+def _is_caused_by(error: Exception, *kinds: type[Exception]) -> bool:
+    """Whether the error is one of these kinds. aiohttp wraps the errors of its socket factory, and those of TLS through
+    SOCKS.
+    """
     return isinstance(error, kinds) or isinstance(error.__cause__, kinds)

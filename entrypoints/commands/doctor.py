@@ -95,7 +95,7 @@ class _Doctor:
     async def _address(self, container: Container, upstream: Upstream) -> None:
         """Resolve the name of the upstream, or of the proxy to it, which resolves the upstream's name itself."""
         origin = upstream.origin
-        proxy = container.clients().of(upstream).proxy_to(URL(upstream.url))
+        proxy = container.clients()[upstream].proxy_to(URL(upstream.url))
         host = (urlsplit(proxy).hostname or "") if proxy else origin.host
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)

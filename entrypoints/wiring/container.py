@@ -16,10 +16,9 @@ from adapters.storage.threads import Threads
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
-from adapters.upstream.clients import ConnectionSettings, UpstreamClients, open_clients
+from adapters.upstream.client import ConnectionSettings, UpstreamClients, open_clients
 from adapters.upstream.failover import EndpointHealth, Failover
-from adapters.upstream.http_sessions import SessionSettings
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch

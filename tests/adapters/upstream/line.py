@@ -12,11 +12,9 @@ import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.upstream.addresses import ConfiguredOrigins
-from adapters.upstream.client import HttpClient
-from adapters.upstream.clients import UpstreamClients
+from adapters.upstream.client import HttpClient, UpstreamClients
 from adapters.upstream.failover import EndpointHealth, Failover
-from adapters.upstream.http_sessions import SessionSettings, open_sessions
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch
@@ -72,14 +70,14 @@ class Parts:
     events: RecordingEventSink
 
 
-class AnyUpstream(UpstreamClients):
-    """Makes the client when the upstream is known: most tests know its address only when it listens."""
+class AnyUpstream(dict[Upstream, HttpClient]):
+    """Creates the client when the upstream is known: most tests know its address only when it listens."""
 
     def __init__(self, client: Callable[[Upstream], HttpClient]) -> None:
-        super().__init__({})
+        super().__init__()
         self.client = client
 
-    def of(self, upstream: Upstream) -> HttpClient:
+    def __missing__(self, upstream: Upstream) -> HttpClient:
         return self.client(upstream)
 
 
@@ -104,7 +102,7 @@ async def parts(
     clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(bounds or RequestLimits())
     async with AsyncExitStack() as stack:
         with no_authorities():
-            sessions = open_sessions(SessionSettings(silence, **session), proxies or ProxyRules())
+            sessions = Sessions(SessionSettings(silence, **session), proxies or ProxyRules())
         stack.push_async_callback(sessions.close)
 
         def client_of(upstream: Upstream) -> HttpClient:

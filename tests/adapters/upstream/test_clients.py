@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import HttpRequest
-from adapters.upstream.clients import ConnectionSettings, open_clients
-from adapters.upstream.http_sessions import SessionSettings
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.client import ConnectionSettings, HttpRequest, open_clients
+from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
 from domain.upstreams import Upstream
 from tests.adapters.upstream.line import in_loop, no_authorities, upstream_at
@@ -35,10 +33,10 @@ async def test_each_upstream_has_a_client_of_its_own_and_its_endpoints_have_the_
     first = with_fallback(FIRST, THIRD)
     with no_authorities():
         async with open_clients({first: WAY, SECOND: WAY}, ProxyRules(), "agent") as clients:
-            assert clients.of(first) is not clients.of(SECOND)
-            assert [clients.of(endpoint) for endpoint in first.endpoints] == [clients.of(first)] * 2
+            assert clients[first] is not clients[SECOND]
+            assert [clients[endpoint] for endpoint in first.endpoints] == [clients[first]] * 2
             with pytest.raises(KeyError):
-                clients.of(upstream_at("http://stranger.test"))
+                clients[upstream_at("http://stranger.test")]
 
 
 @in_loop
@@ -47,8 +45,8 @@ async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> Non
     for order in ((first, SECOND), (SECOND, first)):
         with no_authorities():
             async with open_clients(dict.fromkeys(order, WAY), ProxyRules(), "agent") as clients:
-                assert clients.of(SECOND) is clients.of(upstream_at(SECOND.url))
-                assert clients.of(SECOND) is not clients.of(first)
+                assert clients[SECOND] is clients[upstream_at(SECOND.url)]
+                assert clients[SECOND] is not clients[first]
 
 
 @pytest.mark.parametrize(("way", "connections"), [(WAY, 1), (OTHER, 2)])
@@ -59,7 +57,7 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Connectio
         with no_authorities():
             async with open_clients({first: WAY, second: way}, ProxyRules(), "agent") as clients:
                 for upstream in (first, second, first):
-                    async with clients.of(upstream).request(HttpRequest("GET", URL(server.url))) as response:
+                    async with clients[upstream].request(HttpRequest("GET", URL(server.url))) as response:
                         await response.read(10)
         assert server.connections == connections
 
@@ -72,7 +70,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
         with no_authorities():
             async with open_clients({first: bounded, second: bounded}, ProxyRules(), "agent") as clients:
                 request = HttpRequest("GET", URL(server.url))
-                async with asyncio.timeout(5), clients.of(first).request(request), clients.of(second).request(request):
+                async with asyncio.timeout(5), clients[first].request(request), clients[second].request(request):
                     assert len(server.heard) == 2
 
 

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import HttpRequest
-from adapters.upstream.clients import ConnectionSettings, open_clients
-from adapters.upstream.http_sessions import SessionSettings
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.client import ConnectionSettings, HttpRequest, open_clients
+from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamFault
@@ -195,12 +193,10 @@ async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(na
         with no_authorities():
             async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
                 for upstream in (here, named):
-                    async with clients.of(upstream).request(
-                        HttpRequest("GET", URL(f"{upstream.url}/v2/x"))
-                    ) as response:
+                    async with clients[upstream].request(HttpRequest("GET", URL(f"{upstream.url}/v2/x"))) as response:
                         assert await response.read(100) == CONTENT
                 with pytest.raises(UpstreamBroken, match="does not connect there"):
-                    async with clients.of(far).request(HttpRequest("GET", URL(f"{far.url}/v2/x"))):
+                    async with clients[far].request(HttpRequest("GET", URL(f"{far.url}/v2/x"))):
                         pass
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.upstream.http_sessions import SessionSettings, open_sessions
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
@@ -64,7 +63,7 @@ async def test_file_without_certificates_does_not_open(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     with pytest.raises(ssl.SSLError):
-        open_sessions(SessionSettings(ca_file=empty), ProxyRules())
+        Sessions(SessionSettings(ca_file=empty), ProxyRules())
 
 
 @pytest.mark.parametrize("right", [ForwardedCredentials(), SessionCredentials(None)])

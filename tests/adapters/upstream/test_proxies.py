@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import HttpRequest
-from adapters.upstream.proxies import ProxyRules
+from adapters.upstream.http_sessions import ProxyRules
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at
@@ -81,7 +81,7 @@ async def test_login_of_the_proxy_is_for_the_proxy() -> None:
         upstream, request = upstream_at("http://registry.test"), HttpRequest("GET", URL("http://registry.test/x"))
         async with (
             parts(proxies=ProxyRules(http=address)) as adapters,
-            adapters.clients.of(upstream).request(request),
+            adapters.clients[upstream].request(request),
         ):
             pass
         assert proxy.heard[0].header("Proxy-Authorization") == "Basic dXNlcjpwYXNz"

@@ -33,7 +33,7 @@ def sent_authorization(server: WireServer) -> list[str | None]:
 
 async def get(link: Line, url: str) -> bytes:
     """The body at this very address."""
-    async with link.parts.clients.of(link.upstream).request(HttpRequest("GET", URL(url, encoded=True))) as response:
+    async with link.parts.clients[link.upstream].request(HttpRequest("GET", URL(url, encoded=True))) as response:
         return await response.read(1000)
 
 

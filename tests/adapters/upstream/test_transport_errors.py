@@ -194,7 +194,7 @@ async def test_signed_address_is_in_no_message(then: str) -> None:
     async with line(lambda _: Say(then=then), silence=0.3) as link:
         signed = URL(f"{link.server.url}/blob?X-Amz-Signature=verysecret", encoded=True)
         with pytest.raises(UpstreamFault, match=r"127\.0\.0\.1") as failed:
-            async with link.parts.clients.of(link.upstream).request(
+            async with link.parts.clients[link.upstream].request(
                 HttpRequest("GET", signed, authorization="Basic verysecret")
             ):
                 pass

@@ -73,11 +73,11 @@ async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.Monk
         def __init__(self, bounds: RequestLimits) -> None:
             made.append(bounds)
 
-    monkeypatch.setattr("adapters.upstream.clients.RequestLimiter", Limiter)
+    monkeypatch.setattr("adapters.upstream.client.RequestLimiter", Limiter)
     settings = settings_of(workers=2, upstream_max_connections=5, upstream_max_rate=3, cache_dir=tmp_path)
     for worker in range(2):
         async with open_container(settings, worker=worker) as container:
-            assert container.clients().of(container.upstream())
+            assert container.clients()[container.upstream()]
     assert made == [RequestLimits(3, 1.5), RequestLimits(2, 1.5)]
 
 
@@ -102,8 +102,8 @@ async def test_each_upstream_of_the_file_is_gone_to_in_its_own_way(load: Load, t
     async with open_upstreams(settings, 0) as clients:
         corp, quay = settings.table.upstreams
         assert [url for url, _ in corp.fallbacks] == ["https://two.corp.test", "https://three.corp.test"]
-        assert clients.of(corp).proxy_to(URL("https://two.corp.test/v2/")) == "socks5://user:secret@proxy.test"
-        assert clients.of(quay).proxy_to(URL("https://quay.io/v2/")) == "http://everybodys.test:3128"
+        assert clients[corp].proxy_to(URL("https://two.corp.test/v2/")) == "socks5://user:secret@proxy.test"
+        assert clients[quay].proxy_to(URL("https://quay.io/v2/")) == "http://everybodys.test:3128"
     assert "user:" not in repr(settings)
 
 
