@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from sanic import Request
 from sanic.response import BaseHTTPResponse
@@ -28,14 +27,8 @@ class BodyOutcome:
     size: int = 0
     fault: str | None = None
 
-    def count(self, size: int) -> None:
-        self.size += size
 
-    def failed(self, reason: str) -> None:
-        self.fault = reason
-
-
-async def begin(request: Request) -> None:
+def begin(request: Request) -> None:
     """Start the record of a request. Called before the request is handled."""
     request.ctx.record = begin_record()
     request.ctx.began = time.perf_counter()
@@ -45,11 +38,10 @@ async def begin(request: Request) -> None:
     request.ctx.fault = None
 
 
-async def end(request: Request, response: BaseHTTPResponse) -> None:
+def end(request: Request, response: BaseHTTPResponse) -> None:
     """Write the line of a complete response. `streamed` writes the line of a streamed response."""
-    if not hasattr(request.ctx, "record"):
-        return  # the client left before it sent a request
-    if not request.ctx.is_streamed:
+    # There is no record if the client left before it sent a request.
+    if hasattr(request.ctx, "record") and not request.ctx.is_streamed:
         size = 0 if request.method == "HEAD" else len(response.body or b"")
         _write(request, response.status, BodyOutcome(size, request.ctx.fault))
 
@@ -58,11 +50,12 @@ async def end(request: Request, response: BaseHTTPResponse) -> None:
 def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
     """A context in which a body is streamed. Writes the line at its end."""
     request.ctx.is_streamed = True
-    outcome = BodyOutcome(fault=CLIENT_LEFT)
+    outcome = BodyOutcome()
     try:
         yield outcome
-        if outcome.fault == CLIENT_LEFT:
-            outcome.fault = None
+    except BaseException:
+        outcome.fault = outcome.fault or CLIENT_LEFT
+        raise
     finally:
         _write(request, status, outcome)
 
@@ -84,14 +77,11 @@ def write(request: Request, status: int, outcome: BodyOutcome, seconds: float, r
     }
     # The record is created here, because the logger would search for the calling line of code, which takes as long as
     # all the rest.
-    line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, _line(metadata), (), None)
+    shown = ["-" if value is None else value for value in metadata.values()]
+    text = "{} {} {} {} bytes {}s upstream={} account={} client={} fault={}".format(*shown)
+    line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, text, (), None)
     line.__dict__.update(metadata)
     _LOG.handle(line)
-
-
-def _line(metadata: dict[str, Any]) -> str:
-    shown = ["-" if value is None else value for value in metadata.values()]
-    return "{} {} {} {} bytes {}s upstream={} account={} client={} fault={}".format(*shown)
 
 
 def _write(request: Request, status: int, outcome: BodyOutcome) -> None:

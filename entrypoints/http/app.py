@@ -15,6 +15,7 @@ from sanic.response import BaseHTTPResponse
 from domain.errors import MirrorFault, RegistryError, RequestNotSent, UpstreamFault
 from entrypoints.http import access_log
 from entrypoints.http.connection.connection_table import close_if_stopping
+from entrypoints.http.delivery.copy_threads import CopyThreads
 from entrypoints.http.responses.error_responses import error_response, sanic_error_response, unexpected_error_response
 from entrypoints.http.responses.response_cache import CachingSanic
 from entrypoints.http.routes.operation_routes import operations
@@ -93,7 +94,7 @@ def timeouts(settings: Settings) -> dict[str, float]:
     }
 
 
-async def _finish(request: Request, response: BaseHTTPResponse) -> None:
+def _finish(request: Request, response: BaseHTTPResponse) -> None:
     """Complete the headers of every response, 401 included: old docker clients ignore a challenge without the API
     version.
     """
@@ -112,6 +113,8 @@ def _register_runtimes(app: App, container_factory: OpenContainer) -> None:
         app.ctx.runtimes = Runtimes(partial(container_factory, worker=worker_number(app)))
         await app.ctx.runtimes.begin(app.ctx.settings)
         app.ctx.resources.push_async_callback(app.ctx.runtimes.close)
+        app.ctx.copy_threads = CopyThreads()
+        app.ctx.resources.callback(app.ctx.copy_threads.close)
 
     async def stop(app: App) -> None:
         await app.ctx.resources.aclose()

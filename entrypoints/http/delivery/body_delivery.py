@@ -8,15 +8,13 @@ from typing import cast
 
 from sanic import Request
 from sanic.compat import Header
-from sanic.response import BaseHTTPResponse
 
 from application.blobs.blob_query import Piece
-from application.ports.content import ContentPart
 from domain.errors import RegistryError, RequestInvalid
-from entrypoints.http.access_log import BodyOutcome, streamed
+from entrypoints.http.access_log import streamed
 from entrypoints.http.connection.connection_table import close_if_stopping
 from entrypoints.http.delivery.copy_threads import ContentShort
-from entrypoints.http.delivery.kernel_copy import FileSender
+from entrypoints.http.delivery.kernel_copy import BodySender
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -46,35 +44,31 @@ async def deliver(
     with streamed(request, status) as outcome:
         response = await request.respond(status=status, headers=headers, content_type=media_type)
         try:
-            with closing(FileSender(request, response, outcome.count)) as files:
-                await _send(first, response, files, outcome)
+            with closing(BodySender(request, response, outcome)) as sender:
+                await sender.send(first)
                 async for piece in pieces:
-                    await _send(piece, response, files, outcome)
+                    await sender.send(piece)
         except Exception as error:  # noqa: BLE001 - after any error, the body must not look complete
-            _note(outcome, error)
+            outcome.fault = _fault(error)
             if isinstance(error, ContentShort) and damaged:
                 await _report(damaged)
-            await _abort(request)
+            # Sanic cancels this task when the connection is lost, as for a client that leaves, and then does not try to
+            # complete the response.
+            cast("asyncio.WriteTransport", request.transport).abort()
+            await asyncio.Event().wait()
         await response.eof()
         close_if_stopping(request)
 
 
-async def _send(piece: Piece, response: BaseHTTPResponse, files: FileSender, outcome: BodyOutcome) -> None:
-    if isinstance(piece, ContentPart):
-        await files.send(piece)
-    elif piece:
-        await response.send(piece)  # type: ignore[type-var]  # it accepts any bytes-like object
-        outcome.count(len(piece))
-
-
-def _note(outcome: BodyOutcome, error: Exception) -> None:
-    if isinstance(error, RegistryError):
-        outcome.failed(error.message)
-    elif isinstance(error, ContentShort):
-        outcome.failed("the stored content is too short")
-    else:
-        outcome.failed("internal error")
-        _LOG.error("an error while a response body was sent", exc_info=error)
+def _fault(error: Exception) -> str:
+    """Why the body ends early, for the access log. An internal error is logged here."""
+    match error:
+        case RegistryError():
+            return error.message
+        case ContentShort():
+            return "the stored content is too short"
+    _LOG.error("an error while a response body was sent", exc_info=error)
+    return "internal error"
 
 
 async def _report(damaged: ReportDamage) -> None:
@@ -82,11 +76,3 @@ async def _report(damaged: ReportDamage) -> None:
         await damaged()
     except Exception as error:  # noqa: BLE001 - the connection is aborted in any case
         _LOG.error("an error while damaged content was removed", exc_info=error)
-
-
-async def _abort(request: Request) -> None:
-    """Abort the connection and wait for the cancellation. Sanic cancels this task when the connection is lost, as for a
-    client that leaves, and then does not try to complete the response.
-    """
-    cast("asyncio.WriteTransport", request.transport).abort()
-    await asyncio.Event().wait()

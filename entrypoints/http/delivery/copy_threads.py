@@ -6,8 +6,7 @@ import os
 import select
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -35,86 +34,67 @@ class Send(NamedTuple):
     stop: int
 
 
-class Sending(asyncio.Future[int]):
-    """The number of bytes sent. It can be cancelled until `has_begun`; after that, the descriptors are in use until it
-    is done.
-    """
-
-    has_begun = False
-
-
-Result = int | OSError | ContentShort
+Due = list[tuple[Send, "Future[int]"]]
 
 
 class CopyThreads:
-    """The threads of one worker."""
+    """The threads of one worker. Each step that they run returns a future of concurrent.futures, which can be cancelled
+    until the step begins; from then on, its descriptors are in use until it is done.
+    """
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(_THREADS, "copy")
+        self._pool = ThreadPoolExecutor(_THREADS, "copy")
         self._loop = asyncio.get_running_loop()
-        self._due: defaultdict[int, list[tuple[Send, Sending]]] = defaultdict(list)
+        self._due: defaultdict[int, Due] = defaultdict(list)
 
-    def send(self, send: Send) -> "asyncio.Future[int]":
+    def read(self, file: int, start: int, stop: int) -> "Future[bytes]":
+        """These bytes of a file, or as many of them as it has."""
+        return self._pool.submit(os.pread, file, stop - start, start)
+
+    def send(self, send: Send) -> "Future[int]":
         """Send as many bytes as the connection accepts, 0 if it is full. Fails with ContentShort or OSError."""
-        return self._loop.run_in_executor(self.pool, _send_some, send)
+        return self._pool.submit(_send_some, send)
 
-    def send_later(self, send: Send, seconds: float) -> Sending:
+    def send_later(self, send: Send, seconds: float) -> "Future[int]":
         """As `send`, after at most this many seconds, together with other slow clients. A step in a thread costs more
         than the few bytes that a slow client accepts at once; thousands of such steps would slow down fast clients.
         """
         tick = math.floor((self._loop.time() + seconds) / _TICK)
         if tick not in self._due:
             self._loop.call_at(tick * _TICK, self._begin, tick)
-        sending = Sending(loop=self._loop)
-        self._due[tick].append((send, sending))
-        return sending
+        step = Future[int]()
+        self._due[tick].append((send, step))
+        return step
 
     def close(self) -> None:
         """Cancel what has not begun. Steps that have begun complete."""
-        self.pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
         for due in self._due.values():
-            for _, sending in due:
-                sending.cancel()
+            _cancel(due)
 
     def _begin(self, tick: int) -> None:
-        due = [(send, sending) for send, sending in self._due.pop(tick) if not sending.cancelled()]
+        due = self._due.pop(tick)
         for first in range(0, len(due), _TOGETHER):
-            self._begin_together(due[first : first + _TOGETHER])
-
-    def _begin_together(self, due: Sequence[tuple[Send, Sending]]) -> None:
-        sendings = [sending for _, sending in due]
-        try:
-            step = self._loop.run_in_executor(self.pool, _send_each, [send for send, _ in due])
-        except RuntimeError:  # the threads are closed
-            for sending in sendings:
-                sending.cancel()
-            return
-        for sending in sendings:
-            sending.has_begun = True
-        step.add_done_callback(partial(_settle, sendings))
+            together = due[first : first + _TOGETHER]
+            try:
+                self._pool.submit(_send_each, together).add_done_callback(partial(_cancel, together))
+            except RuntimeError:  # the threads are closed
+                _cancel(together)
 
 
-def _settle(sendings: Sequence[Sending], step: "asyncio.Future[list[Result]]") -> None:
-    if step.cancelled():  # because the threads are closed when the worker ends
-        for sending in sendings:
-            sending.cancel()
-        return
-    for sending, result in zip(sendings, step.result(), strict=True):
-        if isinstance(result, int):
-            sending.set_result(result)
-        else:
-            sending.set_exception(result)
+def _cancel(due: Due, _done: object = None) -> None:
+    """Cancel the steps that have not begun. Also called when a thread has run them or was closed before it could."""
+    for _, step in due:
+        step.cancel()
 
 
-def _send_each(sends: Sequence[Send]) -> list[Result]:
-    return [_result_of(send) for send in sends]
-
-
-def _result_of(send: Send) -> Result:
-    try:
-        return _send_some(send)
-    except (OSError, ContentShort) as error:
-        return error
+def _send_each(due: Due) -> None:
+    for send, step in due:
+        if step.set_running_or_notify_cancel():
+            try:
+                step.set_result(_send_some(send))
+            except (OSError, ContentShort) as error:
+                step.set_exception(error)
 
 
 def _send_some(send: Send) -> int:

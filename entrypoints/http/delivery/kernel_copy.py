@@ -1,4 +1,5 @@
-"""FileSender: sends parts of a file by sendfile(2), so that the kernel copies the bytes and this process does not.
+"""BodySender: sends the pieces of a response body. It sends parts of a file by sendfile(2), so that the kernel copies
+the bytes and this process does not.
 
 Sanic sends the head and keeps the connection; sendfile writes to a duplicate of the connection's descriptor. Each rule
 below prevents a failure that occurred without it.
@@ -10,19 +11,21 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from concurrent.futures import Future
+from typing import TypeVar, cast
 
-from sanic import Request, Sanic
+from sanic import Request
 from sanic.exceptions import RequestCancelled, ServerError
 from sanic.http.constants import Stage
 from sanic.http.http1 import Http
 from sanic.response import BaseHTTPResponse
-from sanic.server.protocols.base_protocol import SanicProtocol
 
+from application.blobs.blob_query import Piece
 from application.concurrency import until_done
-from application.ports.content import ContentPart, OpenFile
+from application.ports.content import ContentPart
 from application.ports.file_backed import FileBacked
-from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send, Sending
+from entrypoints.http.access_log import BodyOutcome
+from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send
 
 # The kernel sizes the send buffer of the socket. A fixed size makes loopback a fifth faster, but most systems allow at
 # most 416 KiB, which would limit distant clients.
@@ -37,31 +40,32 @@ T = TypeVar("T")
 _Account = Callable[["asyncio.Future[int]"], None]
 
 
-class FileSender:
-    """Sends file parts as pieces of one response body. `on_sent` is called with the number of bytes after each step.
-    The owner closes the FileSender.
-    """
+class BodySender:
+    """Sends the pieces of one response body and counts their bytes in `outcome`. The owner closes the BodySender."""
 
-    def __init__(self, request: Request, response: BaseHTTPResponse, on_sent: Callable[[int], None]) -> None:
+    def __init__(self, request: Request, response: BaseHTTPResponse, outcome: BodyOutcome) -> None:
         self._response = response
+        self._outcome = outcome
         self._stream = cast("Http", request.stream)
         self._transport = cast("asyncio.Transport", request.transport)
-        self._app = request.app
-        self._on_sent = on_sent
+        self._threads: CopyThreads = request.app.ctx.copy_threads
         self._socket: _Duplicate | None = None
 
-    async def send(self, part: ContentPart) -> None:
+    async def send(self, piece: Piece) -> None:
         """Raises ContentShort, RequestCancelled when the client has left, OSError when the file cannot be read."""
-        if part.start >= part.stop:
-            return
-        if self._stream.stage is Stage.HANDLER:
-            await self._response.send(b"")  # the head alone
-        # With TLS or chunked encoding, the bytes on the connection differ from those of the file.
-        is_plain = self._transport.get_extra_info("ssl_object") is None
-        if is_plain and isinstance(part.file, FileBacked) and "content-length" in self._response.headers:
-            await self._copy(part.file.descriptor, part.start, part.stop)
-        else:
-            await self._read_and_send(part)
+        if not isinstance(piece, ContentPart):
+            if piece:
+                await self._response.send(piece)  # type: ignore[type-var]  # it accepts any bytes-like object
+                self._outcome.size += len(piece)
+        elif piece.start < piece.stop:
+            if self._stream.stage is Stage.HANDLER:
+                await self._response.send(b"")  # the head alone
+            # With TLS or chunked encoding, the bytes on the connection differ from those of the file.
+            is_plain = self._transport.get_extra_info("ssl_object") is None
+            if is_plain and isinstance(piece.file, FileBacked) and "content-length" in self._response.headers:
+                await self._copy(piece.file.descriptor, piece.start, piece.stop)
+            else:
+                await self._read_and_send(piece)
 
     def close(self) -> None:
         if self._socket:
@@ -70,20 +74,36 @@ class FileSender:
     async def _copy(self, file: int, start: int, stop: int) -> None:
         if stop - start > self._stream.response_bytes_left:
             raise ServerError("Response was bigger than content-length")  # the error that Sanic raises; nothing is sent
-        await _flush(self._stream.protocol, self._transport)
+        await self._flush()
         if self._socket is None:
             # Sanic closes the connection if nothing is sent for RESPONSE_TIMEOUT, so pauses must be shorter.
             longest = min(_LONGEST, self._stream.protocol.response_timeout / 3)
-            self._socket = _Duplicate(self._transport, _threads_of(self._app), self._account, longest)
+            self._socket = _Duplicate(self._transport, self._threads, self._account, longest)
         # Sanic would close the connection of a client that has shut down its sending side but still reads. If a client
         # leaves, sendfile fails. If Sanic has paused reading already, that stays so.
         was_reading = self._transport.is_reading()
         self._transport.pause_reading()
         try:
             await self._socket.send(file, start, stop)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise RequestCancelled from error  # as Sanic's own send does
+            raise
         finally:
             if was_reading:
                 self._transport.resume_reading()
+
+    async def _flush(self) -> None:
+        """Wait until the kernel has all bytes that Sanic has sent; otherwise sendfile would overtake them."""
+        transport = self._transport
+        if transport.get_write_buffer_size() and not transport.is_closing():
+            low, high = transport.get_write_buffer_limits()
+            transport.set_write_buffer_limits(high=0)  # the protocol is now paused until the buffer is empty
+            await self._stream.protocol._can_write.wait()  # noqa: SLF001 - Sanic's own send waits for it
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=high, low=low)
+        if transport.is_closing():
+            raise RequestCancelled
 
     def _account(self, step: "asyncio.Future[int]") -> None:
         if step.cancelled() or step.exception() or not step.result():
@@ -92,24 +112,22 @@ class FileSender:
         self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no public way to set it
         # When Sanic's count reaches 0, the response has ended and the connection can receive the next request.
         self._stream.response_bytes_left -= step.result()
-        self._on_sent(step.result())
+        self._outcome.size += step.result()
 
     async def _read_and_send(self, part: ContentPart) -> None:
         position = part.start
         while position < part.stop:
-            content = await self._read(part.file, position, min(_CHUNK, part.stop - position))
+            stop = min(position + _CHUNK, part.stop)
+            if isinstance(part.file, FileBacked):
+                # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
+                content = await _returned(self._threads.read(part.file.descriptor, position, stop))
+            else:
+                content = await part.file.read(position, stop)
             if not content:
                 raise ContentShort
             await self._response.send(content)
-            self._on_sent(len(content))
+            self._outcome.size += len(content)
             position += len(content)
-
-    async def _read(self, file: OpenFile, start: int, size: int) -> bytes:
-        if not isinstance(file, FileBacked):
-            return await file.read(start, start + size)
-        # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
-        loop, pool = asyncio.get_running_loop(), _threads_of(self._app).pool
-        return await _returned(loop.run_in_executor(pool, os.pread, file.descriptor, size, start))
 
 
 class _Duplicate:
@@ -129,16 +147,17 @@ class _Duplicate:
 
     async def send(self, file: int, start: int, stop: int) -> None:
         """Send these bytes of the descriptor `file`."""
-        position = start
-        while position < stop:
-            position += await self._done(self._threads.send(Send(self._descriptor, file, position, stop)))
-            if position < stop:
+        rest = Send(self._descriptor, file, start, stop)
+        while rest.start < rest.stop:
+            sent = await _returned(self._threads.send(rest), self._account)
+            rest = rest._replace(start=rest.start + sent)
+            if rest.start < rest.stop:
                 waited = await self._writable()
                 if waited > _SLOW:
-                    position = await self._send_slowly(Send(self._descriptor, file, position, stop), waited)
+                    rest = await self._send_slowly(rest, waited)
 
-    async def _send_slowly(self, rest: Send, waited: float) -> int:
-        """Send at the pace of a slow client. Returns the position at the end, or when the client turns out to be
+    async def _send_slowly(self, rest: Send, waited: float) -> Send:
+        """Send at the pace of a slow client. Returns what is left at the end, or when the client turns out to be
         faster.
         """
         self._limit_unsent(_UNSENT)
@@ -146,7 +165,7 @@ class _Duplicate:
         # it lasts, and later for longer, instead of polling the kernel for each of thousands of clients.
         pause = 0.7 * waited
         while rest.start < rest.stop:
-            sent = await self._done(self._threads.send_later(rest, min(pause, self._longest)))
+            sent = await _returned(self._threads.send_later(rest, min(pause, self._longest)), self._account)
             rest = rest._replace(start=rest.start + sent)
             pause = 1.7 * waited
             if not sent:
@@ -155,22 +174,13 @@ class _Duplicate:
             if sent >= _UNSENT or waited <= _SLOW:
                 break  # the client had received everything
         self._limit_unsent(_SYSTEM_DEFAULT)
-        return rest.start
+        return rest
 
     def _limit_unsent(self, limit: int) -> None:
         """Limit the bytes that wait in the kernel. Megabytes for each of a thousand slow clients would exceed the
         socket memory of the kernel, which would then slow down fast clients.
         """
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limit)
-
-    async def _done(self, step: "asyncio.Future[int]") -> int:
-        step.add_done_callback(self._account)
-        try:
-            return await _returned(step)
-        except OSError as error:
-            if error.errno in _GONE:
-                raise RequestCancelled from error  # as Sanic's own send does
-            raise
 
     def close(self) -> None:
         """Close the duplicate, also after an abort: while it is open, the kernel keeps the connection open."""
@@ -189,34 +199,17 @@ class _Duplicate:
         return self._loop.time() - began
 
 
-async def _returned(step: "asyncio.Future[T]") -> T:
-    """The result of the step in a thread. A cancellation waits for the step, because it uses the descriptors."""
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        if isinstance(step, Sending) and not step.has_begun:
-            step.cancel()
-        await until_done(step)
-        raise
-
-
-async def _flush(protocol: SanicProtocol, transport: asyncio.Transport) -> None:
-    """Wait until the kernel has all bytes that Sanic has sent; otherwise sendfile would overtake them."""
-    if transport.get_write_buffer_size() and not transport.is_closing():
-        low, high = transport.get_write_buffer_limits()
-        transport.set_write_buffer_limits(high=0)  # the protocol is now paused until the buffer is empty
-        await protocol._can_write.wait()  # noqa: SLF001 - Sanic's own send waits for it
-        if not transport.is_closing():
-            transport.set_write_buffer_limits(high=high, low=low)
-    if transport.is_closing():
-        raise RequestCancelled
-
-
-def _threads_of(app: Sanic[Any, Any]) -> CopyThreads:
-    """The threads of the worker. Created at the first use, because threads do not survive a fork, and closed with the
-    worker.
+async def _returned(step: "Future[T]", account: Callable[["asyncio.Future[T]"], None] | None = None) -> T:
+    """The result of the step in a thread. `account` is called when the step is done. A cancellation cancels a step that
+    has not begun, and waits for one that has, because it uses the descriptors.
     """
-    if not hasattr(app.ctx, "copy_threads"):
-        app.ctx.copy_threads = CopyThreads()
-        app.ctx.resources.callback(app.ctx.copy_threads.close)
-    return cast("CopyThreads", app.ctx.copy_threads)
+    done = asyncio.wrap_future(step)
+    if account:
+        done.add_done_callback(account)
+    try:
+        await asyncio.wait([done])
+    except asyncio.CancelledError:
+        step.cancel()
+        await until_done(done)
+        raise
+    return done.result()

@@ -8,7 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -23,6 +23,7 @@ from application.ports.content import ContentPart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.delivery.body_delivery import deliver
+from entrypoints.http.delivery.copy_threads import CopyThreads
 from entrypoints.http.responses.error_responses import error_response
 from tests.entrypoints.service import Wire
 
@@ -119,8 +120,7 @@ class FileService:
     @property
     def sends_later(self) -> bool:
         """Whether some client has turned out to be slow."""
-        threads = getattr(self.client.app.ctx, "copy_threads", None)
-        return bool(threads and any(threads._due.values()))
+        return any(self.client.app.ctx.copy_threads._due.values())
 
     @property
     def connections(self) -> Any:
@@ -158,7 +158,7 @@ def _application(silence: float) -> Sanic[Any, Any]:
     """What delivery needs of the service's own application."""
     app = Sanic(f"files_{next(_NUMBERS)}", configure_logging=False)
     app.config.update({"ACCESS_LOG": False, "MOTD": False, "TOUCHUP": False, "RESPONSE_TIMEOUT": silence})
-    app.ctx.resources, app.ctx.is_stopping = AsyncExitStack(), False
+    app.ctx.is_stopping = False
     app.register_middleware(access_log.begin, "request")
     app.register_middleware(access_log.end, "response")
     app.error_handler.add(RegistryError, lambda _, error: error_response(error, "service"))
@@ -196,6 +196,7 @@ def serve_files(
 
     async def started(*, silence: float = 120, tls: ssl.SSLContext | None = None) -> FileService:
         app = _application(silence)
+        app.ctx.copy_threads = CopyThreads()
         service = FileService(None, content_path, content, caplog)
         app.add_route(service.answer, "/body/<number:int>", methods=["GET", "HEAD"])
         await app._startup()
@@ -206,7 +207,7 @@ def serve_files(
 
     async def stop(client: Any) -> None:
         await client.close()
-        await client.app.ctx.resources.aclose()
+        client.app.ctx.copy_threads.close()
 
     yield started
     for client in running:

@@ -258,6 +258,6 @@ async def test_threads_end_with_the_service(serve_files: ServeFiles) -> None:
         await _stuck(files, body, wire)
         assert any(thread.name.startswith("copy") for thread in threading.enumerate())
         await files.client.close()
-        await files.client.app.ctx.resources.aclose()
+        files.client.app.ctx.copy_threads.close()
         await until(lambda: not body.open_now)
     assert not any(thread.name.startswith("copy") for thread in threading.enumerate())
