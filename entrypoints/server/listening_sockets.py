@@ -4,13 +4,13 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from entrypoints.settings import Settings, SettingsError
 
 _BACKLOG = 1024
-_IPV6 = 6
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class ListeningSockets:
         return any(_address_of(one).is_unspecified for one in self.sockets)
 
     def close(self) -> None:
+        """Close the sockets, also in workers that still run: all processes share them."""
         for one in self.sockets:
+            with suppress(OSError):  # already closed
+                one.shutdown(socket.SHUT_RDWR)
             one.close()
 
 
@@ -61,7 +64,7 @@ def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
             sockets.append(_bound_to(family, address))
         except OSError as error:
             # A name may have an address of a family that this machine does not use; `localhost` often has ::1.
-            if not _is_missing(error):
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
                 for one in sockets:
                     one.close()
                 raise
@@ -78,16 +81,12 @@ def _bound_to(family: int, address: tuple[Any, ...]) -> socket.socket:
     return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack)
 
 
-def _is_missing(error: OSError) -> bool:
-    return error.errno in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
-
-
 def _families(host: str, sockets: Sequence[socket.socket]) -> str:
     try:
-        is_six = ipaddress.ip_address(host.partition("%")[0]).version == _IPV6
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:  # a name
         return " and ".join(str(_address_of(one)) for one in sockets)
-    if is_six and _address_of(sockets[0]).is_unspecified:
+    if isinstance(address, ipaddress.IPv6Address) and address.is_unspecified:
         only_six = sockets[0].getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
         return "IPv6 only" if only_six else "IPv4 and IPv6"
     return ""

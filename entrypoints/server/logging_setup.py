@@ -9,8 +9,6 @@ from pythonjsonlogger.json import JsonFormatter
 
 from entrypoints.settings import Settings
 
-_TEXT = "%(asctime)s %(levelname)s %(message)s"
-
 
 class TextFormatter(logging.Formatter):
     """Formats date and time once a second; only the milliseconds are formatted for each line."""
@@ -60,14 +58,8 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
                 super().flush()
 
 
-def reconfigure_logging(before: Settings, settings: Settings) -> None:
-    """Configure logging again if its settings have changed. Called in every process."""
-    if (before.log_format, before.log_level) != (settings.log_format, settings.log_level):
-        configure_logging(settings)
-
-
 def configure_logging(settings: Settings) -> None:
-    """Called before the workers are forked, which inherit the configuration."""
+    """Called before the workers are forked, which inherit the configuration, and in every process after a reload."""
     handler = BatchingHandler()
     if settings.log_format == "json":
         formatter: logging.Formatter = JsonFormatter(
@@ -75,7 +67,7 @@ def configure_logging(settings: Settings) -> None:
             rename_fields={"asctime": "time", "levelname": "level"},
         )
     else:
-        formatter = TextFormatter(_TEXT)
+        formatter = TextFormatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(formatter)
     # Values that neither format shows (documentation of logging, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

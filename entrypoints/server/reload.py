@@ -6,20 +6,36 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 from entrypoints.http.app import App, timeouts, worker_number
 from entrypoints.server.certificates import read_certificate
-from entrypoints.server.logging_setup import reconfigure_logging
+from entrypoints.server.logging_setup import configure_logging
 from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.settings.changes import Change, change_of
 from entrypoints.wiring.storage import prepare_storage
 
 _LOG = logging.getLogger("docker_image_proxy")
 _CHECKS = 500
 """How often `check` looks for the acknowledgements of the workers: every 20 ms, for ten seconds."""
 
+_AT_START = ("host", "port", "workers")
+"""The socket is opened once, and so is the memory that the workers share."""
+_TLS = ("tls_cert", "tls_key")
+
 Load = Callable[[], Settings]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a reload changes. `settings` take effect now. `changed` are the settings that differ from before,
+    `held_back` those that need a restart. Both are names only: values may be secrets.
+    """
+
+    settings: Settings
+    changed: tuple[str, ...]
+    held_back: tuple[str, ...]
 
 
 class SettingsReloader:
@@ -84,6 +100,27 @@ class SettingsReloader:
         return change
 
 
+def change_of(in_force: Settings, loaded: Settings) -> Change:
+    """Raises SettingsError if values that stay until a restart contradict new ones: rules for a loopback HOST, for
+    instance, must not take effect where other machines have access.
+    """
+    held_back = [name for name in _AT_START if getattr(in_force, name) != getattr(loaded, name)]
+    if (in_force.tls_cert is None) != (loaded.tls_cert is None):
+        held_back += _TLS  # the clients of the open port speak either TLS or plain HTTP
+    kept: dict[str, Any] = {name: getattr(in_force, name) for name in held_back}
+    if in_force.server_secret.is_random and loaded.server_secret.is_random:
+        # A random secret is another one at each load. The one in force has signed tokens.
+        kept["server_secret"] = in_force.server_secret
+    settings = replace(loaded, **kept)
+    try:
+        settings.check()
+    except ValueError as error:
+        raise SettingsError(f"with {', '.join(map(str.upper, kept))} as before: {error}") from error
+    before, after = in_force.by_name(), settings.by_name()
+    changed = sorted(name for name in after if before[name] != after[name])
+    return Change(settings, tuple(changed), tuple(map(str.upper, held_back)))
+
+
 def _log_result(change: Change, failed_workers: int) -> None:
     _LOG.log(
         logging.ERROR if failed_workers else logging.INFO,
@@ -101,11 +138,6 @@ async def apply_published_settings(app: App, channel: SettingsChannel) -> None:
     """In a worker, until the task is cancelled. It then returns normally, because Sanic logs a warning for a task that
     ends with CancelledError, at each stop.
     """
-    with suppress(asyncio.CancelledError):
-        await _apply_each(app, channel)
-
-
-async def _apply_each(app: App, channel: SettingsChannel) -> None:
     worker, number, notified = worker_number(app), channel.number, asyncio.Event()
 
     def notify() -> None:
@@ -114,18 +146,21 @@ async def _apply_each(app: App, channel: SettingsChannel) -> None:
 
     asyncio.get_running_loop().add_reader(channel.notification(worker), notify)
     channel.acknowledge(worker, number, applied=True)
-    while await notified.wait():
-        notified.clear()
-        try:
-            published = channel.read()
-            if published is None or published.number == number:
-                continue
-            number = published.number
-            await apply_settings(app, published.settings)
-            channel.acknowledge(worker, number, applied=True)
-        except Exception as error:  # noqa: BLE001 - the worker goes on with the old settings
-            _LOG.error("worker %s could not apply the new settings and keeps the old ones", os.getpid(), exc_info=error)
-            channel.acknowledge(worker, number, applied=False)
+    with suppress(asyncio.CancelledError):
+        while await notified.wait():
+            notified.clear()
+            try:
+                published = channel.read()
+                if published is None or published.number == number:
+                    continue
+                number = published.number
+                await apply_settings(app, published.settings)
+                channel.acknowledge(worker, number, applied=True)
+            except Exception as error:  # noqa: BLE001 - the worker goes on with the old settings
+                _LOG.error(
+                    "worker %s could not apply the new settings and keeps the old ones", os.getpid(), exc_info=error
+                )
+                channel.acknowledge(worker, number, applied=False)
 
 
 async def apply_settings(app: App, settings: Settings) -> None:
@@ -140,5 +175,7 @@ async def apply_settings(app: App, settings: Settings) -> None:
 def put_in_force(app: App, settings: Settings) -> None:
     """Apply all settings that need no runtime. The main process does this too, because workers are forked with it."""
     app.config.update(timeouts(settings))
-    reconfigure_logging(app.ctx.settings, settings)
+    before: Settings = app.ctx.settings
+    if (before.log_format, before.log_level) != (settings.log_format, settings.log_level):
+        configure_logging(settings)
     app.ctx.settings = settings

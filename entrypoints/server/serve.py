@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import socket
-import ssl
-from contextlib import suppress
+import resource
 from functools import partial
 
 from sanic import Sanic
@@ -14,9 +12,8 @@ from entrypoints.http.connection.acceptor import Acceptor
 from entrypoints.http.connection.connection_protocol import MirrorProtocol
 from entrypoints.http.connection.connection_table import ConnectionLimits, ConnectionTable
 from entrypoints.server.certificates import Certificates
-from entrypoints.server.listening_sockets import ListeningSockets, listen
+from entrypoints.server.listening_sockets import listen
 from entrypoints.server.logging_setup import configure_logging
-from entrypoints.server.open_file_limit import connections_within_open_file_limit, raise_open_file_limit
 from entrypoints.server.reload import Load, SettingsReloader, apply_published_settings
 from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.server.start_line import print_start_line
@@ -27,6 +24,11 @@ from entrypoints.wiring.storage import prepare_storage, sweep_storage
 
 _LOG = logging.getLogger("docker_image_proxy")
 _FIRST_WORKER = "Sanic-Server-0-0"
+_FILES_PER_CONNECTION = 3
+"""A client that receives content uses its socket, the duplicate of the socket for sendfile, and the file."""
+_RESERVED_FILES = 256
+"""For connections to upstreams, the index, and files that are being downloaded."""
+_FEWEST_CONNECTIONS = 16
 
 
 def run(settings: Settings, load: Load) -> None:
@@ -34,16 +36,23 @@ def run(settings: Settings, load: Load) -> None:
     `load` reads the settings again on SIGHUP.
     """
     configure_logging(settings)
-    raise_open_file_limit()
+    _raise_open_file_limit()
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, container_factory=partial(open_container, counters=make_counters(settings)))
-    app.after_server_start(_announce)
     channel = SettingsChannel(settings.workers)
     supervise(app, SettingsReloader(app, load, channel))
-    app.after_server_start(partial(_apply_new_settings, channel=channel))
     app.ctx.listening = listen(settings)
-    _prepare(app, _tls(app))
+    app.ctx.certificates = Certificates(settings) if settings.tls_cert else None
+    # Sanic starts and stops the workers. Its own server has the first socket, but does not start serving: the Acceptor
+    # accepts the connections.
+    app.prepare(sock=app.ctx.listening.sockets[0], workers=settings.workers, motd=False, access_log=False)
+    connections: set[MirrorProtocol] = set()
+    for info in app.state.server_info:
+        info.settings["asyncio_server_kwargs"] = {"start_serving": False}
+        info.settings["connections"] = connections  # Sanic closes these at the end; each worker has a copy
+    app.after_server_start(partial(_start_worker, connections=connections, channel=channel))
+    app.before_server_stop(_stop_worker)
     # Forked workers share the memory of imported modules and need half as much as spawned ones. No thread and no event
     # loop runs yet that a fork could break.
     Sanic.start_method = "fork"
@@ -58,25 +67,33 @@ def run(settings: Settings, load: Load) -> None:
         end_workers()
         raise
     finally:
-        _stop_listening(app.ctx.listening)
+        app.ctx.listening.close()
 
 
-def _prepare(app: App, tls: ssl.SSLContext | None) -> None:
-    """Let Sanic start and stop the workers, and the Acceptor accept their connections. Sanic's own server has the first
-    socket, but does not start serving.
+def _raise_open_file_limit() -> None:
+    """Raise the soft limit to the hard limit, also for processes that are forked later. Many systems start services
+    with a soft limit of 1,024 because programs that use select(2) need it; this one does not.
     """
-    connections: set[MirrorProtocol] = set()
-    app.prepare(sock=app.ctx.listening.sockets[0], workers=app.ctx.settings.workers, motd=False, access_log=False)
-    for info in app.state.server_info:
-        info.settings["asyncio_server_kwargs"] = {"start_serving": False}
-        info.settings["connections"] = connections  # Sanic closes these at the end; each worker has a copy
-    app.after_server_start(partial(_accept, connections=connections, tls=tls))
-    app.before_server_stop(_stop_accepting)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        _LOG.warning("cannot raise the limit of open files, which stays at %d: %s", soft, error)
 
 
-async def _accept(app: App, *, connections: set[MirrorProtocol], tls: ssl.SSLContext | None) -> None:
+def _connections_within_open_file_limit() -> int:
+    """How many connections one process can have with its limit of open files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 2**31
+    return max(_FEWEST_CONNECTIONS, (soft - _RESERVED_FILES) // _FILES_PER_CONNECTION)
+
+
+async def _start_worker(app: App, *, connections: set[MirrorProtocol], channel: SettingsChannel) -> None:
     loop = asyncio.get_running_loop()
-    limit = connections_within_open_file_limit()
+    limit = _connections_within_open_file_limit()
     if limit < app.ctx.settings.max_connections and app.m.name == _FIRST_WORKER:
         _LOG.warning("MAX_CONNECTIONS: the limit of open files allows only %d connections per worker", limit)
 
@@ -93,35 +110,18 @@ async def _accept(app: App, *, connections: set[MirrorProtocol], tls: ssl.SSLCon
         ConnectionTable(limits),
         partial(MirrorProtocol, loop=loop, app=app, connections=connections),
         is_exempt=is_exempt,
-        tls=tls,
+        tls=app.ctx.certificates.listening if app.ctx.certificates else None,
     )
-
-
-async def _stop_accepting(app: App) -> None:
-    app.ctx.acceptor.close()
-
-
-def _stop_listening(listening: ListeningSockets) -> None:
-    """Close the sockets, also in workers that still run: all processes share them."""
-    for one in listening.sockets:
-        with suppress(OSError):  # already closed
-            one.shutdown(socket.SHUT_RDWR)
-    listening.close()
-
-
-def _tls(app: App) -> ssl.SSLContext | None:
-    if app.ctx.settings.tls_cert is None:
-        return None
-    certificates = Certificates(app.ctx.settings)
-    app.ctx.certificates = certificates
-    return certificates.listening
-
-
-async def _apply_new_settings(app: App, *, channel: SettingsChannel) -> None:
     app.add_task(apply_published_settings(app, channel))
-
-
-async def _announce(app: App) -> None:
-    """Print the start line, without waiting for it: a slow upstream must not delay the start."""
     if app.m.name == _FIRST_WORKER:
+        # A task, because a slow upstream must not delay the start.
         app.add_task(print_start_line(app))
+
+
+async def _stop_worker(app: App) -> None:
+    """Stop accepting, and make busy connections close after their response. Sanic closes idle connections only once,
+    when it begins to stop; without this, it would wait the whole grace period for clients that keep their connections
+    open.
+    """
+    app.ctx.is_stopping = True
+    app.ctx.acceptor.close()

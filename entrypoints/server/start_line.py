@@ -24,28 +24,21 @@ async def print_start_line(app: App) -> None:
 
 async def _start_line(app: App) -> str:
     settings: Settings = app.ctx.settings
+    container: Container = app.ctx.runtimes.current.container
+    upstreams = container.upstreams().upstreams
+    modes = await asyncio.gather(*(_trust_mode(container, one) for one in upstreams))
+    mirrored = by_mode((one.url, mode) for one, mode in zip(upstreams, modes, strict=True))
     scheme = "https" if settings.tls_cert else "http"
     listening: ListeningSockets = app.ctx.listening
     reachable = "localhost" if listening.is_on_all_addresses else listening.host
     families = f" ({listening.families})" if listening.families else ""
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
+    folder = storage_folder(settings)
     return (
-        f"{NAME} {VERSION} mirrors {await _upstreams(app)} on {scheme}://{listening.host}:{settings.port}{families}, "
-        f"{_cache_mode(settings)}; point docker at it with "
+        f"{NAME} {VERSION} mirrors {mirrored} on {scheme}://{listening.host}:{settings.port}{families}, "
+        f"{f'cache in {folder}' if folder else 'without a cache'}; point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME'
     )
-
-
-def _cache_mode(settings: Settings) -> str:
-    folder = storage_folder(settings)
-    return f"cache in {folder}" if folder else "without a cache"
-
-
-async def _upstreams(app: App) -> str:
-    container: Container = app.ctx.runtimes.current.container
-    upstreams = container.upstreams().upstreams
-    modes = await asyncio.gather(*(_trust_mode(container, one) for one in upstreams))
-    return by_mode((one.url, mode) for one, mode in zip(upstreams, modes, strict=True))
 
 
 def by_mode(upstreams: Iterable[tuple[str, str]]) -> str:

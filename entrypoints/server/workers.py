@@ -11,8 +11,8 @@ Sanic's main process stops each worker with SIGINT. This fails in five cases, al
   a moment.
 
 So signals are blocked until each process can handle them. The main process receives them in a thread, which passes the
-stop on to Sanic's loop. Workers leave SIGTERM to the main process. A StopFlag reaches a worker that lost its SIGINT.
-Workers that still run some seconds after SHUTDOWN_GRACE are killed.
+stop on to Sanic's loop. Workers leave SIGTERM to the main process. A flag in shared memory reaches a worker that lost
+its SIGINT. Workers that still run some seconds after SHUTDOWN_GRACE are killed.
 
 Two kinds of end are not requested by a signal. If the main process is killed, a ParentWatch tells its children: workers
 finish their transfers as at any stop, and close the port at once. If Sanic's helper process is killed, which keeps the
@@ -40,7 +40,6 @@ from typing import NoReturn
 from sanic.worker.manager import WorkerManager
 
 from entrypoints.http.app import App
-from entrypoints.server.parent_watch import ParentWatch
 from entrypoints.server.reload import SettingsReloader
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -49,23 +48,55 @@ _POLL_SECONDS = 0.02
 _WATCH_SECONDS = 1.0  # not shorter: Sanic must have started a process before it is requested again
 _MARGIN_SECONDS = 10.0
 """Added to SHUTDOWN_GRACE, so that workers that are about to end by themselves are not killed."""
+_ORPHAN_MARGIN_SECONDS = 5.0
+"""The same for a worker whose main process has ended, which ends by itself or is killed by its ParentWatch."""
 STATUS_TO_RESTART = 1
 """The exit status of a service that ended without a request to stop. Invalid settings exit with 2."""
 _TERMINATE = "__TERMINATE__"  # the message by which Sanic's workers request a stop of everything
 
 
-class StopFlag:
-    """Whether the service should stop, in memory that the main process shares with the workers that it forks."""
+class ParentWatch:
+    """Makes all processes of the service end when the main process ends, for whatever reason. Created in the main
+    process before it forks the workers: every child that is forked from then on watches the main process.
+
+    A main process that is killed by SIGKILL, for instance by the kernel when memory is short, cannot tell its children.
+    They would keep the listening socket, and a restarted service could not bind its port. So all children have the read
+    end of a pipe whose write end only the main process has: when the main process ends, the kernel closes the write
+    end, and each child reads the end of the file. Linux's own means, PR_SET_PDEATHSIG of prctl(2), depends on the
+    thread that forked, and exists on no other system.
+    """
 
     def __init__(self) -> None:
-        self._byte = mmap.mmap(-1, 1)
+        self._read_end, self._write_end = os.pipe()  # not inherited by other programs (PEP 446)
+        self._main = os.getpid()
+        self._stop: Callable[[], float] | None = None
+        os.register_at_fork(after_in_child=self._begin)
 
-    def set(self) -> None:
-        self._byte[0] = 1
+    def release(self) -> None:
+        """In the main process: make all children end, as if the main process had ended."""
+        os.close(self._write_end)
+
+    def stop_by(self, stop: Callable[[], float]) -> None:
+        """In a child: set the function that stops it. It is called in another thread, and returns how many seconds the
+        stop may take; after that the process is killed. A child without such a function ends immediately.
+        """
+        self._stop = stop
 
     @property
-    def is_set(self) -> bool:
-        return self._byte[0] == 1
+    def is_orphan(self) -> bool:
+        """In a child: whether the main process has ended."""
+        return os.getppid() != self._main
+
+    def _begin(self) -> None:
+        os.close(self._write_end)
+        threading.Thread(target=self._wait, name="parent watch", daemon=True).start()
+
+    def _wait(self) -> None:
+        while os.read(self._read_end, 1):
+            pass  # the main process never writes
+        if self._stop is not None:
+            time.sleep(self._stop() + _ORPHAN_MARGIN_SECONDS)
+        os._exit(STATUS_TO_RESTART)
 
 
 def supervise(app: App, reloader: SettingsReloader) -> None:
@@ -73,13 +104,12 @@ def supervise(app: App, reloader: SettingsReloader) -> None:
     # Forked processes inherit the mask, so they never receive SIGHUP.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     reloader.guard_forks()
-    parent, flag = ParentWatch(), StopFlag()
-    parent.guard_forks()
+    parent = ParentWatch()
+    stop_flag = mmap.mmap(-1, 1)  # one byte that the main process shares with the workers: 1 if they should stop
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    app.main_process_ready(partial(_supervise_when_ready, reloader=reloader, parent=parent, flag=flag))
+    app.main_process_ready(partial(_supervise_when_ready, reloader=reloader, parent=parent, stop_flag=stop_flag))
     app.before_server_start(_block_signals_in_worker)
-    app.after_server_start(partial(_handle_signals_in_worker, parent=parent, flag=flag))
-    app.before_server_stop(_close_connections_early)
+    app.after_server_start(partial(_handle_signals_in_worker, parent=parent, stop_flag=stop_flag))
 
 
 def end_workers() -> None:
@@ -90,7 +120,9 @@ def end_workers() -> None:
         process.kill()
 
 
-async def _supervise_when_ready(app: App, *, reloader: SettingsReloader, parent: ParentWatch, flag: StopFlag) -> None:
+async def _supervise_when_ready(
+    app: App, *, reloader: SettingsReloader, parent: ParentWatch, stop_flag: mmap.mmap
+) -> None:
     """Start the supervision when the workers have reported. Sanic has no event for that, so two methods are wrapped."""
     manager = app.manager
     # Sanic's helper is the only child that exists before the workers.
@@ -101,7 +133,7 @@ async def _supervise_when_ready(app: App, *, reloader: SettingsReloader, parent:
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        watch = partial(_watch, app, reloader, flag, is_ending)
+        watch = partial(_watch, app, reloader, stop_flag, is_ending)
         threading.Thread(target=watch, name="supervision", daemon=True).start()
 
     def run() -> None:
@@ -146,7 +178,7 @@ def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoRe
     os._exit(STATUS_TO_RESTART)
 
 
-def _watch(app: App, reloader: SettingsReloader, flag: StopFlag, is_ending: threading.Event) -> None:
+def _watch(app: App, reloader: SettingsReloader, stop_flag: mmap.mmap, is_ending: threading.Event) -> None:
     """Handle signals and replace dead workers, which Sanic does not. This thread only sends the messages on which
     Sanic's loop in the main thread acts: the name of a process to restart, or the request to stop.
 
@@ -161,7 +193,7 @@ def _watch(app: App, reloader: SettingsReloader, flag: StopFlag, is_ending: thre
         if time.monotonic() >= watched + _WATCH_SECONDS and not is_ending.is_set():
             _replace_dead(manager)
             watched = time.monotonic()
-    flag.set()  # before Sanic sends SIGINT: a worker that loses its SIGINT reads the flag later
+    stop_flag[0] = 1  # before Sanic sends SIGINT: a worker that loses its SIGINT reads stop_flag later
     with suppress(OSError):
         manager.monitor_publisher.send(_TERMINATE)
     if not is_ending.is_set():
@@ -195,11 +227,11 @@ async def _block_signals_in_worker(_: App) -> None:
     os.setpgrp()
 
 
-async def _handle_signals_in_worker(app: App, *, parent: ParentWatch, flag: StopFlag) -> None:
-    app.add_task(_handle_signals_when_serving(app, parent, flag))
+async def _handle_signals_in_worker(app: App, *, parent: ParentWatch, stop_flag: mmap.mmap) -> None:
+    app.add_task(_handle_signals_when_serving(app, parent, stop_flag))
 
 
-async def _handle_signals_when_serving(app: App, parent: ParentWatch, flag: StopFlag) -> None:
+async def _handle_signals_when_serving(app: App, parent: ParentWatch, stop_flag: mmap.mmap) -> None:
     """Handle the stop signals once the worker serves: Sanic installs its own handlers before that, and stops cleanly
     only after it.
     """
@@ -228,12 +260,5 @@ async def _handle_signals_when_serving(app: App, parent: ParentWatch, flag: Stop
     # The main process handles SIGTERM and stops each worker once. An orphaned worker handles it itself.
     loop.add_signal_handler(signal.SIGTERM, stop_if_orphaned)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
-    if flag.is_set:
+    if stop_flag[0]:
         stop()
-
-
-async def _close_connections_early(app: App) -> None:
-    """Make busy connections close after their response. Sanic closes idle connections only once, when it begins to
-    stop; without this, it would wait the whole grace period for clients that keep their connections open.
-    """
-    app.ctx.is_stopping = True

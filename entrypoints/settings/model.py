@@ -1,9 +1,7 @@
 """Settings: the values together, the rules that they must agree on, and the domain's values that follow from them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Self
 
 from domain.access import Credentials
 from domain.access_rules import AccessRules
@@ -121,17 +119,6 @@ class Settings(ServiceDefinitions):
             except ValueError as error:
                 takes = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
                 raise ValueError(f"HTPASSWD_FILE: {shown('htpasswd_file', path)}{error}; {takes}") from error
-
-    def keeping(self, values: Mapping[str, Any]) -> Self:
-        """These settings, with some values of the running service. Raises SettingsError where the two contradict each
-        other: rules for a loopback HOST, for instance, must not take effect where other machines have access.
-        """
-        mixed = replace(self, **values)
-        try:
-            mixed.check()
-        except ValueError as error:
-            raise SettingsError(f"with {', '.join(map(str.upper, values))} as before: {error}") from error
-        return mixed
 
     def by_name(self) -> dict[str, object]:
         """Each value by the name of its variable."""

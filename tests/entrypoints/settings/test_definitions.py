@@ -279,7 +279,7 @@ def test_what_follows_from_values_is_not_copied_to_where_they_are_others() -> No
     settings = settings_of(tag_ttl=60, skip_auth_proxy=True)
     assert settings.cache_policy.default.tag_ttl == 60
     assert replace(settings, cache_dir=None).cache_policy.default.tag_ttl == 0
-    assert not settings.keeping({"skip_auth_proxy": False}).table.upstreams[0].trust.skip_auth_proxy
+    assert not replace(settings, skip_auth_proxy=False).table.upstreams[0].trust.skip_auth_proxy
 
 
 def test_accounts_without_own_address_warn(load: Load) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from entrypoints.server.reload import Change, change_of
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.settings.changes import Change, change_of
 from entrypoints.settings.sources import build_settings
 from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.service import basic
