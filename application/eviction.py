@@ -1,6 +1,8 @@
 """Eviction: keeps the cache below its bound, and evicts the least recently used content first."""
 
 import asyncio
+from collections import Counter
+from dataclasses import replace
 
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
@@ -13,13 +15,11 @@ from domain.upstreams import Upstream
 
 _MARGIN = 64 * 1024 * 1024
 """Bytes that are left free on the disk for other programs."""
-
-
-_DRAFT_SECONDS = 3600.0
+_ABANDONED_SECONDS = 3600.0
 _COUNTS = 5
 _RECOUNT_SECONDS = 0.05
 """Bytes that are written during a count are counted twice, so a refusal is counted again when they are written."""
-_PORTION = 1024 * 1024
+_READ_BYTES = 1024 * 1024
 
 
 class Eviction:
@@ -72,8 +72,8 @@ class Eviction:
             return None
         check = DigestCheck(digest)
         try:
-            for start in range(0, stored.size, _PORTION):
-                check.update(await stored.file.read(start, min(start + _PORTION, stored.size)))
+            for start in range(0, stored.size, _READ_BYTES):
+                check.update(await stored.file.read(start, min(start + _READ_BYTES, stored.size)))
         finally:
             stored.file.close()
         return check.holds
@@ -88,7 +88,9 @@ class Eviction:
         if not self._capacity.can_store(wanted):
             raise StorageFull
         async with self._evicting:
-            await self._make_space(wanted)
+            space, used = await self._state()
+            if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
+                await self._evict(bytes_to_free, wanted)
 
     def can_store(self, size: int) -> bool:
         """Whether a blob of `size` bytes can be stored at all, whatever is evicted."""
@@ -109,36 +111,16 @@ class Eviction:
             if count:
                 await asyncio.sleep(_RECOUNT_SECONDS)
             async with self._evicting:
-                if await self._partial_blobs_may_grow(upstream, wanted, share):
-                    await self._make_space(wanted)
+                space, used = await self._state()
+                own = space.partial_blobs_of.get(upstream.fingerprint, 0)
+                if space.partial_blobs + wanted <= share and self.can_store(own + wanted):
+                    if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
+                        await self._evict(bytes_to_free, wanted)
                     self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
                     return wanted
                 if count == 0:
                     await self._maintenance.remove_abandoned_partial_blobs()
         raise StorageFull("running downloads use their whole part of the cache already")
-
-    async def _partial_blobs_may_grow(self, upstream: Upstream, wanted: int, share: int) -> bool:
-        """`share`: maximum bytes of all partial blobs together after this."""
-        # This order counts bytes that are written at the same time twice, rather than not at all.
-        reserved = sum(self._reserved.values())
-        own = sum(size for (one, _), size in self._reserved.items() if one == upstream)
-        space = await self._maintenance.space()
-        together = space.partial_blobs + reserved
-        own += space.partial_blobs_of.get(upstream.fingerprint, 0)
-        return together + wanted <= share and own + wanted <= self._capacity.max_partial_blobs_of_upstream
-
-    async def _make_space(self, wanted: int) -> None:
-        space, used = await self._state()
-        short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
-        bytes_to_free = max(self._capacity.bytes_to_free(used, wanted), short)
-        if bytes_to_free <= 0:
-            return
-        await self._evict(bytes_to_free)
-        # Measured again: another worker may have removed the same content. Running downloads cannot be removed, and
-        # files of other programs may fill the disk.
-        space, used = await self._state()
-        if wanted and (used + wanted > self._capacity.max_bytes or space.free < wanted):
-            raise StorageFull
 
     def reserve(self, upstream: Upstream, digest: Digest, size: int) -> None:
         """Record that there is space for `size` bytes that a download of this process has not written yet; 0 removes
@@ -151,7 +133,7 @@ class Eviction:
 
     async def remove_abandoned_partial_blobs(self) -> None:
         """Remove the partial blobs that no download has continued for an hour."""
-        await self._maintenance.remove_abandoned_partial_blobs(_DRAFT_SECONDS)
+        await self._maintenance.remove_abandoned_partial_blobs(_ABANDONED_SECONDS)
 
     async def flush(self) -> None:
         """Store the uses since the last call."""
@@ -160,15 +142,24 @@ class Eviction:
             await self._usage.touch(touched)
 
     async def _state(self) -> tuple[Space, int]:
-        """The disk space, and the bytes of the bound that are used."""
+        """The disk space, where partial blobs include the bytes reserved for them; and the used bytes of the bound."""
         # This order counts bytes that are written or committed at the same time twice, rather than not at all.
-        reserved = sum(self._reserved.values())
+        reserved: Counter[str] = Counter()
+        for (upstream, _), size in self._reserved.items():
+            reserved[upstream.fingerprint] += size
         space = await self._maintenance.space()
         total = await self._usage.total()
-        return space, total + space.partial_blobs + reserved
+        partial_blobs = space.partial_blobs + reserved.total()
+        reserved.update(space.partial_blobs_of)
+        return replace(space, partial_blobs=partial_blobs, partial_blobs_of=reserved), total + partial_blobs
 
-    async def _evict(self, bytes_to_free: int) -> int:
-        """Evict content. Returns the bytes that were actually freed."""
+    def _bytes_to_free(self, space: Space, used: int, wanted: int) -> int:
+        """The bytes to evict for `wanted` more bytes; not above 0 if there is space for them."""
+        short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
+        return max(self._capacity.bytes_to_free(used, wanted), short)
+
+    async def _evict(self, bytes_to_free: int, wanted: int) -> None:
+        """Evict content. Raises StorageFull if `wanted` more bytes still do not fit."""
         await self.flush()  # otherwise content that was just used would look old
         sizes = {str(one.digest): one.size for one in await self._usage.all()}
         chosen = [Digest.parse(name) for name in content_to_evict(sizes.items(), bytes_to_free)]
@@ -177,7 +168,11 @@ class Eviction:
         freed = [await self._store.drop(digest) for digest in chosen]
         if any(freed):
             self._events.emit(ContentEvicted(sum(size > 0 for size in freed), sum(freed)))
-        return sum(freed)
+        # Measured again: another worker may have removed the same content. Running downloads cannot be removed, and
+        # files of other programs may fill the disk.
+        space, used = await self._state()
+        if wanted and (used + wanted > self._capacity.max_bytes or space.free < wanted):
+            raise StorageFull
 
     async def reconcile(self) -> None:
         """Repair what a crash left behind: content that the index does not list, and entries of the index without
