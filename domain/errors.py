@@ -17,7 +17,8 @@ RegistryError
 |   |   |   |-- UpstreamUnreachable
 |   |   |   |-- UpstreamTimedOut
 |   |   |   |-- UpstreamBroken
-|   |   |   |   `-- UpstreamBodyTooLarge
+|   |   |   |   |-- UpstreamBodyTooLarge
+|   |   |   |   `-- UpstreamContentChanged
 |   |   |   `-- UpstreamAuthUnknown
 |   |   `-- UpstreamThrottled   affects one caller: the upstream counts requests per account or address
 |   |       `-- UpstreamBackOff  the mirror did not send the request, because of an earlier 429
@@ -194,6 +195,10 @@ class UpstreamBroken(UpstreamOutage):
 
 class UpstreamBodyTooLarge(UpstreamBroken):
     """The upstream sent a body longer than the limit for this kind of answer. The endpoint does not count as failed."""
+
+
+class UpstreamContentChanged(UpstreamBroken):
+    """The upstream sends different bytes of a blob than before, so the bytes from before cannot be completed."""
 
 
 class UpstreamAuthUnknown(UpstreamOutage):

@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from application.access.read_permission import ReadPermission
 from application.ports.content import ContentPart
 from application.ports.upstream import ResponseMetadata
 from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
-from domain.records import Link
 from domain.upstreams import NO_HINT, RegistryHint
 
 Piece = Bytes | ContentPart
@@ -69,6 +69,13 @@ class BlobAnswer:
     damaged: Callable[[], Awaitable[None]] | None = None
     spans: tuple[Span, ...] = ()
 
+    @property
+    def length(self) -> int:
+        """The bytes that are sent; 0 if the upstream does not state the size."""
+        if self.spans:
+            return sum(span.length for span in self.spans)
+        return self.span.length if self.span else self.size or 0
+
     def in_part(self, spans: tuple[Span, ...]) -> Self:
         """The same answer with only these parts of the blob; unchanged if `spans` is empty."""
         if len(spans) > 1:
@@ -82,6 +89,7 @@ def described(digest: Digest, metadata: ResponseMetadata) -> BlobAnswer:
     return BlobAnswer(digest, metadata.media_type or BLOB_MEDIA_TYPE, size, warnings=metadata.warnings)
 
 
-def linked(link: Link, warnings: tuple[str, ...] = ()) -> BlobAnswer:
-    """The answer with the metadata from the link."""
-    return BlobAnswer(link.location.digest, link.media_type, link.size, warnings=warnings)
+def linked(permission: ReadPermission) -> BlobAnswer:
+    """The answer with the metadata from the link of the permission."""
+    link = permission.link
+    return BlobAnswer(link.location.digest, link.media_type, link.size, warnings=permission.warnings)

@@ -1,7 +1,7 @@
 """Download: the state of one blob on its way into the cache, and its readers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from application.access.access_request import PullAccess
@@ -9,7 +9,7 @@ from application.ports.content import ContentPart, OpenFile
 from application.ports.upstream import ResponseMetadata
 from domain.digest import Digest
 
-_SMALL = 64 * 1024
+_SMALL_BYTES = 64 * 1024
 
 
 class PartialBlobLost(Exception):
@@ -19,7 +19,7 @@ class PartialBlobLost(Exception):
 
 
 class Download:
-    """The progress of a download. DownloadTask changes it, PullBlob reads it, and no other class holds this state.
+    """The progress of a download. FetchBlob changes it, PullBlob reads it, and no other class holds this state.
 
     The last byte is withheld until the digest has been verified, so that no reader receives a complete wrong body. A
     range that ends before the last byte is delivered as it arrives, as any registry would.
@@ -35,6 +35,10 @@ class Download:
         """The accesses of callers that the download may use, in this order. The upstream decides on each."""
         self.size = 0
         """Bytes in the partial blob."""
+        self.space_until = 0
+        """The cache has space for the blob up to this offset."""
+        self.is_public = False
+        """All bytes so far are public."""
         self.total: int | None = None
         """The length of the blob in bytes; None while it is unknown."""
         self.readers = 0
@@ -48,12 +52,12 @@ class Download:
 
     # --- for readers ---
 
-    async def begun(self) -> ResponseMetadata | None:
+    def begun(self) -> Awaitable[ResponseMetadata | None]:
         """Waits for the first response of the upstream, and returns its metadata. None if this process does not ask the
         upstream, because another process downloads the blob or has completed it. Raises the failure of a download that
         ended before that.
         """
-        return await asyncio.shield(self._begun)
+        return asyncio.shield(self._begun)
 
     def offer(self, access: PullAccess) -> None:
         """Add the access of another caller at the same upstream. It is used when the accesses before it have been
@@ -74,22 +78,24 @@ class Download:
             if not self.readers and not self.is_over:
                 self.left_unread(self)
 
-    async def parts(self, start: int, stop: int | None) -> AsyncIterator[ContentPart]:
-        """The bytes of this span as they become readable; `stop` None: to the end. Raises the failure of a download
-        that ended early.
+    async def parts(self, start: int, stop: int) -> AsyncIterator[ContentPart]:
+        """The bytes of this span as they become readable, at most to the end of the blob. Raises the failure of a
+        download that ended early.
         """
-        if self.total is not None and self.total <= _SMALL:
-            # A small blob is delivered after its digest was verified, so that the client receives an error if the
-            # digest is wrong.
-            await self._beyond(max(0, self.total - 1))
-        position = start
-        while stop is None or position < stop:
-            readable = await self._beyond(position)
-            if readable <= position:
+        # A small blob is delivered after its digest was verified, so that the client receives an error if the digest is
+        # wrong.
+        is_small = self.total is not None and self.total <= _SMALL_BYTES
+        while start < stop:
+            while not self._is_whole and (is_small or self.readable <= start):
+                if self.failure:
+                    raise self.failure
+                # Each reader waits for the next change. A change sets the event and replaces it.
+                await self._changed.wait()
+            end = min(self.readable, stop)
+            if end <= start:
                 return
-            end = readable if stop is None else min(readable, stop)
-            yield ContentPart(self.file, position, end)
-            position = end
+            yield ContentPart(self.file, start, end)
+            start = end
 
     @property
     def file(self) -> OpenFile:
@@ -97,18 +103,10 @@ class Download:
 
     @property
     def readable(self) -> int:
+        """The number of bytes from the start of the blob that readers may receive."""
         if self._is_whole:
             return self.size
         return max(0, self.size - 1) if self.total is None else min(self.size, self.total - 1)
-
-    async def _beyond(self, position: int) -> int:
-        """Waits until the blob is readable beyond `position` or is whole. Returns the readable bytes from the start."""
-        while self.readable <= position and not self._is_whole:
-            if self.failure:
-                raise self.failure
-            # Each reader waits for the next change. A change sets the event and replaces it.
-            await self._changed.wait()
-        return self.readable
 
     # --- for the task that downloads ---
 
@@ -124,7 +122,7 @@ class Download:
         """The first response has arrived, or another process downloads the blob. Later calls only set `total` if it is
         unknown.
         """
-        if not self._begun.done():
+        if not self.has_begun:
             self._begun.set_result(metadata)
         self.expect(total)
 
@@ -145,21 +143,17 @@ class Download:
     def complete(self) -> None:
         """The blob is whole and its digest is verified."""
         self._is_whole = True
+        self.begin(None)
         self.total = self.size
-        self._settle(None)
+        self._wake()
+        self._close_if_over()
 
     def fail(self, failure: Exception) -> None:
         """End the download early, for all its readers."""
         self.failure = failure
-        self._settle(failure)
-
-    def _settle(self, failure: Exception | None) -> None:
-        if not self._begun.done():
-            if failure is None:
-                self._begun.set_result(None)
-            else:
-                self._begun.set_exception(failure)
-                self._begun.exception()  # retrieved, or asyncio warns when no reader waits
+        if not self.has_begun:
+            self._begun.set_exception(failure)
+            self._begun.exception()  # retrieved, or asyncio warns when no reader waits
         self._wake()
         self._close_if_over()
 

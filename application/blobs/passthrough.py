@@ -27,7 +27,7 @@ from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
 
 _REREAD = 1024 * 1024
-_END = 2**63
+END = 2**63
 
 
 class Passthrough:
@@ -142,7 +142,7 @@ class Passthrough:
             if None not in {size, total} and size != total:
                 raise UpstreamBroken("the upstream sent a different size of the blob than before")
             if size is None:
-                fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, _END))
+                fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, END))
             else:
                 fresh = self._continued(access, digest, Span(position, size), answer, stack)
             async for piece in _cut(self._held_back(access, check, fresh, total), Span(0, wanted.length)):
@@ -186,6 +186,7 @@ class Passthrough:
         position, total = wanted.start, answer.metadata.whole_size if answer else None
         retries = Retries(self._retries, self._clock)
         while True:
+            before = position
             try:
                 if answer is None:
                     await opened.aclose()
@@ -193,7 +194,6 @@ class Passthrough:
                     _demand(answer, Span(position, wanted.stop), total)
                 async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
                     position += len(piece)
-                    retries.progressed()
                     yield piece
                 if position >= wanted.stop:
                     return
@@ -203,7 +203,7 @@ class Passthrough:
             except UpstreamUnavailable as fault:
                 await opened.aclose()
                 answer = None
-                await retries.wait(fault)
+                await retries.wait(fault, has_progressed=position > before)
                 reason = one_line(fault.message)
                 self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), reason))
 

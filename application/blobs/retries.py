@@ -16,20 +16,18 @@ class Retries:
     def __init__(self, limit: int, clock: Clock) -> None:
         self._limit = limit
         self._clock = clock
-        self._left = limit
-        self._pause = _FIRST_PAUSE
+        self._in_a_row = 0
 
-    def progressed(self) -> None:
-        """Bytes have arrived since the last retry."""
-        self._left, self._pause = self._limit, _FIRST_PAUSE
-
-    async def wait(self, fault: RegistryError) -> None:
+    async def wait(self, fault: RegistryError, *, has_progressed: bool) -> None:
         """Wait before the next retry: for as long as the upstream asks in Retry-After (RFC 9110 section 10.2.3), up to
-        10 seconds; else twice as long each time. Raises `fault` where no retry is left.
+        10 seconds; else twice as long each time. Raises `fault` if no retry is left. `has_progressed`: bytes have
+        arrived since the last retry.
         """
-        if not self._left:
+        if has_progressed:
+            self._in_a_row = 0
+        if self._in_a_row >= self._limit:
             raise fault
         field = fault.retry_after if isinstance(fault, UpstreamThrottled) else None
         asked = seconds_to_wait(field, self._clock.now())
-        await asyncio.sleep(self._pause if asked is None else min(asked, _LONGEST_PAUSE))
-        self._left, self._pause = self._left - 1, min(2 * self._pause, _LONGEST_PAUSE)
+        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._in_a_row if asked is None else asked))
+        self._in_a_row += 1

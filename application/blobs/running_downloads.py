@@ -5,12 +5,14 @@ from contextvars import copy_context
 
 from application.access.access_request import PullAccess
 from application.blobs.download import Download
-from application.blobs.fetch_blob import DownloadDependencies, DownloadTask
+from application.blobs.fetch_blob import FetchBlob
 from application.concurrency import LruCache
 from application.ports.content import StorageFull, StorageRefused
+from application.ports.telemetry import EventSink
 from application.ports.upstream import QueueWatch, watched_by
 from domain.cache_policy import CacheCapacity, should_download_whole
 from domain.digest import Digest
+from domain.errors import UpstreamBroken, UpstreamContentChanged
 from domain.events import CacheFull, CacheWriteFailed
 from domain.ports import Clock
 from domain.upstreams import Upstream
@@ -20,8 +22,8 @@ _ABANDONED_SECONDS = 300.0
 _UNREAD_AT_ONCE = 4
 """Maximum downloads without a reader in this process at a time."""
 _LOOK_SECONDS = 5.0
-_UNFIT_SECONDS = 60.0
-_UNFIT_REMEMBERED = 1024
+_NO_SPACE_SECONDS = 60.0
+_NO_SPACE_REMEMBERED = 1024
 _ASKED_REMEMBERED = 4096
 
 _Key = tuple[Upstream, Digest]
@@ -34,14 +36,15 @@ class RunningDownloads:
     of the faster upstream does not wait for the slower one, and a wrong byte of one upstream does not spoil the other.
     """
 
-    def __init__(self, parts: DownloadDependencies, capacity: CacheCapacity, clock: Clock) -> None:
-        self._parts = parts
+    def __init__(self, fetch: FetchBlob, capacity: CacheCapacity, clock: Clock, events: EventSink) -> None:
+        self._fetch = fetch
         self._capacity = capacity
         self._clock = clock
+        self._events = events
         self._running: dict[_Key, Download] = {}
         self._tasks: dict[Download, asyncio.Task[None]] = {}
-        self._unread: dict[Download, float] = {}
-        self._unfit: LruCache[_Key, float] = LruCache(_UNFIT_REMEMBERED)
+        self._unread_since: dict[Download, float] = {}
+        self._no_space_until: LruCache[_Key, float] = LruCache(_NO_SPACE_REMEMBERED)
         self._asked_in_part: LruCache[_Key, tuple[int, int]] = LruCache(_ASKED_REMEMBERED)
         """The number of requests for parts, and their bytes in total."""
 
@@ -62,39 +65,38 @@ class RunningDownloads:
         count, asked = self._asked_in_part.get(key) or (0, 0)
         count, asked = count + 1, asked + size
         self._asked_in_part.put(key, (count, asked))
-        if total is None or not should_download_whole(count, asked, total):
-            return
-        if len(self._all_unread()) < _UNREAD_AT_ONCE:
+        is_wanted = total is not None and should_download_whole(count, asked, total)
+        if is_wanted and len(self._update_unread()) < _UNREAD_AT_ONCE:
             self.join(access, digest)
 
-    def is_unfit(self, upstream: Upstream, digest: Digest) -> bool:
-        """Whether a download is not worth starting: the cache is off, or there was no space for this blob of the
-        upstream a short time ago.
+    def can_store(self, upstream: Upstream, digest: Digest) -> bool:
+        """Whether a download is worth starting: the cache is on, and there was space for this blob of the upstream when
+        it was last downloaded, or that was some time ago.
         """
-        if not self._capacity.max_bytes:
-            return True
-        until = self._unfit.get((upstream, digest))
-        return until is not None and self._clock.now() < until
+        return self._capacity.max_bytes > 0 and self._clock.now() >= (
+            self._no_space_until.get((upstream, digest)) or 0.0
+        )
 
     def end_abandoned(self) -> None:
         """End the downloads that have had no reader for too long. Called at intervals."""
-        now = self._clock.now()
-        self._unread = {download: self._unread.get(download, now) for download in self._all_unread()}
-        for download, since in self._unread.items():
-            if now >= since + _ABANDONED_SECONDS:
+        for download, since in self._update_unread().items():
+            if self._clock.now() >= since + _ABANDONED_SECONDS:
                 self._end(download)
 
-    def _all_unread(self) -> list[Download]:
-        return [download for download in self._running.values() if not download.readers and not download.is_over]
+    def _update_unread(self) -> dict[Download, float]:
+        """The downloads that have no reader now, and since when."""
+        now = self._clock.now()
+        unread = [download for download in self._running.values() if not download.readers and not download.is_over]
+        self._unread_since = {download: self._unread_since.get(download, now) for download in unread}
+        return self._unread_since
 
     def _left_unread(self, download: Download) -> None:
         """If too many downloads run without a reader, end those that have had none for longest. Their partial blobs are
         kept.
         """
-        now = self._clock.now()
-        self._unread.pop(download, None)
-        self._unread = {one: self._unread.get(one, now) for one in self._all_unread()}
-        by_time = sorted(self._unread, key=lambda one: self._unread[one])
+        self._unread_since.pop(download, None)
+        unread = self._update_unread()
+        by_time = sorted(unread, key=lambda one: unread[one])
         for one in by_time[: max(0, len(by_time) - _UNREAD_AT_ONCE)]:
             self._end(one)
 
@@ -128,18 +130,23 @@ class RunningDownloads:
     async def _run(self, download: Download) -> None:
         key = download.upstream, download.digest
         try:
-            begin_anew = await DownloadTask(download, self._parts).run()
+            await self._fetch(download)
+        except Exception as failure:  # noqa: BLE001 - the readers of the download receive every failure
+            download.fail(failure)
+        except BaseException:
+            download.fail(UpstreamBroken("the mirror stopped fetching this blob"))
+            raise
         finally:
             self._tasks.pop(download, None)
             if self._running.get(key) is download:
                 del self._running[key]
         if isinstance(download.failure, StorageRefused):
-            self._parts.events.emit(
+            self._events.emit(
                 CacheFull(str(download.digest))
                 if isinstance(download.failure, StorageFull)
                 else CacheWriteFailed(str(download.digest), str(download.failure))
             )
-            self._unfit.put(key, self._clock.now() + _UNFIT_SECONDS)
+            self._no_space_until.put(key, self._clock.now() + _NO_SPACE_SECONDS)
         # Only once: an upstream whose responses never match would be asked forever.
-        if begin_anew and not download.is_restart and not self.running(*key):
+        if isinstance(download.failure, UpstreamContentChanged) and not download.is_restart and not self.running(*key):
             self._start(Download(download.digest, download.accesses[0], is_restart=True))

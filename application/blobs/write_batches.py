@@ -5,16 +5,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from application.concurrency import until_done
-from application.ports.content import PartialBlob
+from application.ports.content import PartialBlob, StorageFull
 from domain.digest import Bytes
 
-_FULL = 1024 * 1024
-"""Bytes in a full batch. Fewer bytes wait for more."""
+_BATCH_BYTES = 1024 * 1024
+"""A full batch. Fewer bytes wait for more."""
 _LINGER_SECONDS = 0.002
 """How long fewer bytes wait. Short, because readers of a slow upstream wait for each piece."""
-_FIRST = 64 * 1024
-"""Bytes that are written before all others, because readers wait for the first byte."""
-_AHEAD = 4 * _FULL
+_FIRST_BYTES = 64 * 1024
+"""These are written before all others, because readers wait for the first byte."""
+_WAITING_LIMIT = 4 * _BATCH_BYTES
 """Maximum bytes that may wait to be written. Above it, `add` waits."""
 _LOOK_SECONDS = 0.002
 """How often `add` then checks the progress of the write."""
@@ -26,15 +26,14 @@ class WriteBatches:
     """
 
     def __init__(
-        self, partial_blob: PartialBlob, write: Callable[[deque[Bytes]], Awaitable[None]], grown: Callable[[], None]
+        self, partial_blob: PartialBlob, make_space: Callable[[int], Awaitable[None]], grown: Callable[[], None]
     ) -> None:
-        """`write` writes bytes from the start of the queue to the partial blob, all of them or some. `grown` is called
-        when the partial blob may have grown. The next call raises what `write` has raised.
+        """`make_space` frees bytes on the disk if it is full. `grown` is called when the partial blob may have grown.
+        The next call raises what a write has raised.
         """
         self._partial_blob = partial_blob
-        self._write = write
+        self._make_space = make_space
         self._grown = grown
-        self._loop = asyncio.get_running_loop()
         self._pieces: deque[Bytes] = deque()
         self._end = partial_blob.size
         """The size of the partial blob when everything is written."""
@@ -44,39 +43,39 @@ class WriteBatches:
 
     async def add(self, piece: Bytes) -> None:
         """Add the piece. Waits while too much is waiting to be written."""
-        self._end += len(piece)
         if self._is_first:
             self._is_first = False
-            first = deque([piece[:_FIRST]])
-            while first:
-                await self._write(first)
-            piece = piece[_FIRST:]
-        self._pieces.append(piece)
-        if self._waiting >= _FULL:
+            self._queue(piece[:_FIRST_BYTES])
+            await self.finish()
+            piece = piece[_FIRST_BYTES:]
+        self._queue(piece)
+        if self._waiting >= _BATCH_BYTES:
             self._begin()
         elif self._waiting:
             self._begin_soon()
         self._grown()
-        while (writing := self._running) and self._waiting > _AHEAD:
+        while (writing := self._running) and self._waiting > _WAITING_LIMIT:
             await asyncio.wait([writing], timeout=_LOOK_SECONDS)
             self._grown()
         if self._writing and self._writing.done():
             self._writing.result()
 
     async def finish(self) -> None:
-        """Returns when everything has been written."""
+        """Returns when everything has been written. Waits for the write even if this task is cancelled: until then the
+        partial blob is in use.
+        """
         while self._pieces or self._running:
             self._begin()
             if self._writing:
-                await self._ended(self._writing)
+                try:
+                    await asyncio.shield(self._writing)
+                except asyncio.CancelledError:
+                    await until_done(self._writing)
+                    raise
 
-    async def _ended(self, writing: asyncio.Task[None]) -> None:
-        """Waits for the write, even if this task is cancelled: until then the partial blob is in use."""
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await until_done(writing)
-            raise
+    def _queue(self, piece: Bytes) -> None:
+        self._end += len(piece)
+        self._pieces.append(piece)
 
     @property
     def _running(self) -> asyncio.Task[None] | None:
@@ -89,7 +88,7 @@ class WriteBatches:
 
     def _begin_soon(self) -> None:
         if self._timer is None and not self._running:
-            self._timer = self._loop.call_later(_LINGER_SECONDS, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._begin)
 
     def _begin(self) -> None:
         if self._timer:
@@ -100,10 +99,15 @@ class WriteBatches:
             self._writing = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        await self._write(self._pieces)
-        while self._waiting >= _FULL:
-            await self._write(self._pieces)
+        is_full_batch = True
+        while is_full_batch:
+            try:
+                await self._partial_blob.append(self._pieces)
+            except StorageFull:
+                await self._make_space(self._waiting)
+                await self._partial_blob.append(self._pieces)
+            is_full_batch = self._waiting >= _BATCH_BYTES
         self._grown()
         if self._pieces:
             # These arrived while the last batch was written. The next ones may not arrive for a long time.
-            self._loop.call_soon(self._begin_soon)
+            asyncio.get_running_loop().call_soon(self._begin_soon)

@@ -37,7 +37,8 @@ from application.access.read_permission import ReadPermissions
 from application.access.relayed_logins import RelayedLogins
 from application.access.relayed_tokens import RelayedTokens
 from application.access.upstream_auth import UpstreamAuthCache
-from application.blobs.fetch_blob import DownloadDependencies
+from application.blobs.cached_blobs import CachedBlobs
+from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
 from application.blobs.pull_blob import PullBlob
 from application.blobs.running_downloads import RunningDownloads
@@ -277,8 +278,8 @@ class Container(containers.DeclarativeContainer):
     )
     downloads: providers.Provider[RunningDownloads] = providers.Singleton(
         RunningDownloads,
-        parts=providers.Singleton(
-            DownloadDependencies,
+        fetch=providers.Singleton(
+            FetchBlob,
             store=store,
             leases=storage.provided.leases,
             registry=registry,
@@ -292,6 +293,7 @@ class Container(containers.DeclarativeContainer):
         ),
         capacity=cache_capacity,
         clock=clock,
+        events=events,
     )
     upkeep: providers.Provider[Upkeep] = providers.Singleton(
         Upkeep,
@@ -380,9 +382,7 @@ class Container(containers.DeclarativeContainer):
         PullBlob,
         authorize=authorize,
         permissions=read_permissions,
-        store=store,
-        provenance=provenance,
-        eviction=eviction,
+        cached=providers.Singleton(CachedBlobs, store=store, provenance=provenance, eviction=eviction, events=events),
         downloads=downloads,
         passthrough=passthrough,
         events=events,

@@ -13,6 +13,7 @@ from domain.digest import Digest
 from domain.errors import (
     RegistryError,
     UpstreamBroken,
+    UpstreamContentChanged,
     UpstreamThrottled,
     UpstreamTimedOut,
     UpstreamUnreachable,
@@ -154,7 +155,7 @@ def test_another_beginning_cuts_all_readers_and_begins_anew() -> None:
         return [*got, await crowd.read()]
 
     *cut, afterwards = crowd.run(act())
-    assert [type(one) for one in cut] == [UpstreamBroken, UpstreamBroken]
+    assert [type(one) for one in cut] == [UpstreamContentChanged, UpstreamContentChanged]
     assert afterwards == BIG
     assert crowd.service.parts.store().partial_blobs == {}
 
