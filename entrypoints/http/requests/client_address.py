@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sanic import Request
 
@@ -14,41 +15,32 @@ _WITH_PORT = re.compile(r"\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<four>[
 # The form that getpeername(2) returns, RFC 4291 section 2.5.5.2.
 _MAPPED = "::ffff:"
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-
+@dataclass(frozen=True)
 class TrustedProxies:
     """TRUSTED_PROXIES: X-Forwarded-* fields are trusted only if one of these sent the request."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
-        self._networks = tuple(networks)
-
-    def sent(self, request: Request) -> bool:
-        """Whether one of the proxies sent the request to us."""
-        return self.trusts(request.ip)
+    networks: Sequence[Network]
 
     def trusts(self, address: str) -> bool:
         """Whether the address of a peer belongs to one of the proxies."""
-        return bool(self._networks) and self._has(_parsed(address))
+        parsed = _parsed(address) if self.networks else None
+        return parsed is not None and any(parsed in network for network in self.networks)
 
     def client_of(self, request: Request) -> str:
         """The address of the client. X-Forwarded-For is read from its end, as far as trusted proxies wrote it: the
         client can forge everything before that.
         """
         found = plain_address(request.ip)
-        if not self.sent(request):
-            return found
-        for text in reversed(",".join(request.headers.getall("x-forwarded-for", [])).split(",")):
-            address = _parsed(text.strip())
-            if address is None:
-                break
-            found = str(address)
-            if not self._has(address):
-                break
+        if self.trusts(request.ip):
+            for text in reversed(",".join(request.headers.getall("x-forwarded-for", [])).split(",")):
+                address = _parsed(text.strip())
+                if address is None:
+                    break
+                found = str(address)
+                if not self.trusts(found):
+                    break
         return found
-
-    def _has(self, address: Address | None) -> bool:
-        return address is not None and any(address in network for network in self._networks)
 
 
 def plain_address(text: str) -> str:
@@ -56,7 +48,7 @@ def plain_address(text: str) -> str:
     return text.removeprefix(_MAPPED) if "." in text else text
 
 
-def _parsed(text: str) -> Address | None:
+def _parsed(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     matched = _WITH_PORT.fullmatch(text)
     try:
         address = ipaddress.ip_address((matched["six"] or matched["four"]) if matched else text)

@@ -68,11 +68,6 @@ async def test_malformed_host_is_a_bad_request(start: Start) -> None:
     assert service.upstream.asked == []
 
 
-async def test_several_hosts_are_a_bad_request(start: Start) -> None:
-    answer = await (await start()).ask("GET /v2/ HTTP/1.1\nHost: a\nHost: a")
-    assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (400, "UNSUPPORTED")
-
-
 async def test_probes_do_not_mind_the_host(start: Start) -> None:
     assert (await (await start()).ask("GET /livez HTTP/1.1\nHost: b@d host")).status == 200
 
