@@ -22,7 +22,7 @@ from entrypoints.http.routes.operation_routes import operations
 from entrypoints.http.routes.pull_routes import pulls
 from entrypoints.http.routes.search_routes import searches
 from entrypoints.http.routes.token_routes import tokens
-from entrypoints.http.runtime import Runtimes
+from entrypoints.http.runtime import Runtimes, runtime_of
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container, open_container
 
@@ -77,7 +77,8 @@ def create_app(
     app.ctx.is_stopping = False
     app.ctx.certificates = None
     _register_runtimes(app, container_factory)
-    _register_errors(app)
+    app.error_handler.add(Exception, _answer_error)
+    app.error_handler.add(RequestCancelled, _answer_error)  # it is a BaseException
     app.register_middleware(access_log.begin, "request")
     app.register_middleware(_finish, "response")
     app.register_middleware(access_log.end, "response")
@@ -157,27 +158,19 @@ def _is_worker(app: App) -> bool:
     return hasattr(app, "multiplexer")
 
 
-def _register_errors(app: App) -> None:
-    async def registry_error(request: Request, error: RegistryError) -> HTTPResponse:
-        if isinstance(error, UpstreamFault | MirrorFault):
-            request.ctx.fault = error.message
-        if isinstance(error, RequestNotSent):
-            _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
-        return error_response(error, request.ctx.runtime.settings.self_auth_service)
-
-    async def sanic_error(_: Request, error: SanicException) -> HTTPResponse:
-        return sanic_error_response(error)
-
-    async def client_left(request: Request, _: RequestCancelled) -> HTTPResponse:
-        """The client has left. The status appears in the log only; nginx introduced it."""
-        request.ctx.fault = access_log.CLIENT_LEFT
-        return HTTPResponse(status=499)
-
-    async def unexpected_error(request: Request, error: Exception) -> HTTPResponse:
-        _LOG.error("%s %s", request.method, request.path, exc_info=error)
-        return unexpected_error_response()
-
-    app.error_handler.add(RegistryError, registry_error)
-    app.error_handler.add(SanicException, sanic_error)
-    app.error_handler.add(RequestCancelled, client_left)
-    app.error_handler.add(Exception, unexpected_error)
+def _answer_error(request: Request, error: BaseException) -> HTTPResponse:
+    match error:
+        case RegistryError():
+            if isinstance(error, UpstreamFault | MirrorFault):
+                request.ctx.fault = error.message
+            if isinstance(error, RequestNotSent):
+                _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
+            return error_response(error, runtime_of(request).settings.self_auth_service)
+        case RequestCancelled():
+            # The client has left. The status appears in the log only; nginx introduced it.
+            request.ctx.fault = access_log.CLIENT_LEFT
+            return HTTPResponse(status=499)
+        case SanicException():
+            return sanic_error_response(error)
+    _LOG.error("%s %s", request.method, request.path, exc_info=error)
+    return unexpected_error_response()

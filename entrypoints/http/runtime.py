@@ -4,8 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from contextvars import Context
 
+from sanic import Request
+
+from application.concurrency import BackgroundTasks
 from entrypoints.http.requests.client_address import TrustedProxies
 from entrypoints.http.requests.token_realm import TokenRealm
 from entrypoints.http.responses.response_cache import ResponseCache
@@ -25,8 +27,8 @@ class Runtime:
     def __init__(self, settings: Settings, container: Container) -> None:
         self.settings = settings
         self.container = container
-        self.realm = TokenRealm(settings)
         self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.realm = TokenRealm(settings, self.proxies)
         self.response_cache = ResponseCache(container.clock(), container.events(), container.policy())
         self.requests = 0
         self.resources = AsyncExitStack()
@@ -51,8 +53,11 @@ class Runtime:
             await self._request_ended.wait()
         await self.container.downloads().finished()
 
-    async def close(self) -> None:
-        await self.resources.aclose()
+
+def runtime_of(request: Request) -> Runtime:
+    """The runtime that was current when the request began. A reload during the request does not change it."""
+    runtime: Runtime = request.ctx.runtime
+    return runtime
 
 
 class Runtimes:
@@ -60,7 +65,7 @@ class Runtimes:
 
     def __init__(self, container_factory: ContainerFactory) -> None:
         self._container_factory = container_factory
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring = BackgroundTasks()
         self._closing = asyncio.Event()
         self.current: Runtime
 
@@ -72,16 +77,13 @@ class Runtimes:
         """Open a new runtime and retire the current one. If the new one cannot be opened, the current one stays."""
         new = await self._open(settings)
         old, self.current = self.current, new
-        # In a context of its own: the task must not add to the record of the request that this runs in.
-        task = asyncio.create_task(self._retire(old), context=Context())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring.start(self._retire(old))
 
     async def close(self) -> None:
         """Close all runtimes. Their downloads are interrupted, and resumed when the content is requested again."""
         self._closing.set()
-        await asyncio.gather(*self._retiring)
-        await self.current.close()
+        await self._retiring.close()
+        await self.current.resources.aclose()
 
     async def _open(self, settings: Settings) -> Runtime:
         async with AsyncExitStack() as stack:
@@ -97,7 +99,7 @@ class Runtimes:
         await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
         for one in until:
             one.cancel()
-        await _try(old.close())
+        await _try(old.resources.aclose())
 
 
 async def _try(step: Awaitable[None]) -> None:

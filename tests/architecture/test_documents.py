@@ -13,7 +13,7 @@ import pytest
 from docs import generate
 from domain.errors import RegistryError
 from entrypoints.cli import command_parser
-from entrypoints.http.responses.error_responses import SANIC_CODES, status_of_class
+from entrypoints.http.responses.error_responses import SANIC_CODES, status_of
 from entrypoints.settings.sources import KNOWN_NAMES
 from entrypoints.version import NAME, VERSION
 from tests.architecture.sources import PACKAGES, ROOT, files, parsed
@@ -146,7 +146,7 @@ def test_the_page_of_settings_has_every_setting() -> None:
 def test_the_page_of_errors_has_every_status_and_code() -> None:
     rows = re.findall(r"^\| (\d{3}) \| ((?:`[A-Z_]+`,? ?)+)\|", text_of("docs/reference/errors.md"), re.MULTILINE)
     listed = {(int(status), code) for status, codes in rows for code in re.findall(r"[A-Z_]+", codes)}
-    known = {(status_of_class(kind), kind.code) for kind in refusals()}
+    known = {(status_of(kind), kind.code) for kind in refusals()}
     known |= {(kind.status_code, code) for kind, code in SANIC_CODES}
     assert sorted(known ^ listed) == []
 

@@ -29,14 +29,16 @@ def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
         return Body(blob.media_type, blob.span.length if blob.span else blob.size, pieces)
     boundary = secrets.token_hex(16)  # unpredictable, so that no content can contain it on purpose
     kind, size = blob.media_type, blob.size
-    heads = [
-        f"\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {content_range(span, size)}\r\n\r\n".encode()
+    parts = [
+        (
+            f"\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {content_range(span, size)}\r\n\r\n".encode(),
+            span.length,
+        )
         for span in blob.spans
     ]
     end = f"\r\n--{boundary}--\r\n".encode()
-    parts = [(head, span.length) for head, span in zip(heads, blob.spans, strict=True)]
-    length = sum(len(head) + span.length for head, span in zip(heads, blob.spans, strict=True)) + len(end)
-    return Body(f"multipart/byteranges; boundary={boundary}", length, _multipart(pieces, parts, end))
+    total = sum(len(head) + length for head, length in parts) + len(end)
+    return Body(f"multipart/byteranges; boundary={boundary}", total, _multipart(pieces, parts, end))
 
 
 async def _multipart(

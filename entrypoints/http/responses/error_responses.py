@@ -70,18 +70,14 @@ SANIC_CODES: tuple[tuple[type[SanicException], str], ...] = (
 )
 
 
-def status_of(error: RegistryError) -> int:
-    """The HTTP status for the error."""
-    return status_of_class(type(error))
-
-
-def status_of_class(kind: type[RegistryError]) -> int:
+def status_of(kind: type[RegistryError]) -> int:
+    """The HTTP status for errors of this class."""
     return next(status for base, status in STATUSES if issubclass(kind, base))
 
 
 def error_response(error: RegistryError, service: str) -> HTTPResponse:
     """The response to a rejected request. `service` is the realm of the Basic challenge of the token endpoint."""
-    response = _body(status_of(error), error.code, error.message, error.detail)
+    response = _body(status_of(type(error)), error.code, error.message, error.detail)
     match error:
         case Unauthorized(challenges=challenges):
             _challenge(response, challenges)

@@ -5,11 +5,9 @@ from datetime import UTC, datetime
 
 from sanic import Blueprint, HTTPResponse, Request
 
-from application.status import UpstreamStatus
 from domain.allowance import Allowance
 from domain.documents import print_json
-from domain.upstreams import Upstream
-from entrypoints.wiring.container import Container
+from entrypoints.http.runtime import runtime_of
 
 
 async def livez(_: Request) -> HTTPResponse:
@@ -21,32 +19,27 @@ async def readyz(request: Request) -> HTTPResponse:
     """Ready if at least one upstream can be reached: if one is down, clients of the others can still be served. Each
     upstream is asked at most once in a few seconds.
     """
-    container: Container = request.ctx.runtime.container
+    container = runtime_of(request).container
     upstreams = container.upstreams().upstreams
     statuses = await asyncio.gather(*map(container.report_status(), upstreams))
     is_ready = any(status.reachable for status in statuses)
     shown = [
-        _shown(upstream, status, container.allowances().newest(upstream))
+        {
+            "name": upstream.name,
+            "url": status.url,
+            "reachable": status.reachable,
+            "reason": status.reason,
+            "checked_at": _time(status.checked_at),
+            "allowance": _allowance(container.allowances().newest(upstream)),
+        }
         for upstream, status in zip(upstreams, statuses, strict=True)
     ]
     return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
 
 
-def _shown(upstream: Upstream, status: UpstreamStatus, allowance: Allowance | None) -> dict[str, object]:
-    return {
-        "name": upstream.name,
-        "url": status.url,
-        "reachable": status.reachable,
-        "reason": status.reason,
-        "checked_at": _time(status.checked_at),
-        "allowance": _allowance(allowance),
-    }
-
-
 async def metrics(request: Request) -> HTTPResponse:
     """Sums over all workers. They contain no names of repositories or accounts."""
-    container: Container = request.ctx.runtime.container
-    content, media_type = container.metrics().render()
+    content, media_type = runtime_of(request).container.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
 
 

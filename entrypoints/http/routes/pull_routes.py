@@ -6,7 +6,7 @@ from sanic.compat import Header
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
 from application.listings import Listing
-from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
+from application.manifests.manifest_query import ManifestQuery
 from application.ports.telemetry import current_record
 from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
@@ -17,7 +17,6 @@ from entrypoints.http.delivery.body_delivery import deliver
 from entrypoints.http.requests.pull_paths import (
     BlobPath,
     ManifestPath,
-    PullPath,
     ReferrersPath,
     TagsPath,
     parse_pull_path,
@@ -31,6 +30,7 @@ from entrypoints.http.requests.request_parameters import (
     passed_on,
 )
 from entrypoints.http.responses.byte_ranges import body_of, content_range
+from entrypoints.http.runtime import runtime_of
 from entrypoints.wiring.container import Container
 
 READ = ("GET", "HEAD")
@@ -38,7 +38,7 @@ READ = ("GET", "HEAD")
 
 def client_address(request: Request) -> str:
     """The address of the client. Also recorded for the request queue of an upstream, in which clients take turns."""
-    address: str = request.ctx.runtime.proxies.client_of(request)
+    address = runtime_of(request).proxies.client_of(request)
     current_record().client = address
     return address
 
@@ -50,19 +50,19 @@ def caller_of(request: Request) -> Caller:
     lines = passed_on("Authorization", request.headers.getall("authorization", []))
     if len(lines) > 1:
         raise RequestInvalid("the request has more than one Authorization field")
-    authorization, runtime = parse_authorization(lines[0] if lines else None), request.ctx.runtime
-    return Caller(authorization, runtime.realm.of(request), client_address(request))
+    authorization = parse_authorization(lines[0] if lines else None)
+    return Caller(authorization, runtime_of(request).realm.of(request), client_address(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
-    container: Container = request.ctx.runtime.container
+    container = runtime_of(request).container
     upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     await container.answer_ping()(caller_of(request), upstream)
-    return _answer(200, "application/json", b"{}")
+    return HTTPResponse(b"{}", 200, None, "application/json")
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
-    container: Container = request.ctx.runtime.container
+    container = runtime_of(request).container
     upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     listing = await container.listings().repositories(caller_of(request), upstream, paging(request))
     return _listing_answer(request, _base(prefix) + "_catalog", listing)
@@ -75,8 +75,14 @@ async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPRe
             return await _manifest(request, manifest, hint)
         case BlobPath() as blob:
             return await _blob(request, blob, hint)
-        case listed:
-            return await _listing(request, listed, hint)
+        case TagsPath(name):
+            listings = runtime_of(request).container.listings()
+            listing = await listings.tags(caller_of(request), name, paging(request), hint)
+            return _listing_answer(request, f"{_base(prefix)}{name}/tags/list", listing)
+        case ReferrersPath(name, digest):
+            listings = runtime_of(request).container.listings()
+            listing = await listings.referrers(caller_of(request), name, digest, paging(request), hint)
+            return _listing_answer(request, f"{_base(prefix)}{name}/referrers/{digest}", listing)
 
 
 def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
@@ -96,44 +102,37 @@ def _base(prefix: str | None) -> str:
 
 
 async def _manifest(request: Request, path: ManifestPath, hint: RegistryHint) -> HTTPResponse:
-    container: Container = request.ctx.runtime.container
     known = known_digests(request)
     query = ManifestQuery(
         path.name, path.reference, accept_lines(request), request.method == "HEAD", known - {"*"}, hint
     )
-    answer = await container.pull_manifest()(caller_of(request), query)
+    answer = await runtime_of(request).container.pull_manifest()(caller_of(request), query)
     request.ctx.is_content = True
-    if "*" in known or str(answer.digest) in known:
-        return _answer(304, answer.media_type, None, _manifest_headers(path, answer))
-    # Conditional responses are not cached: the ResponseCache does not evaluate conditions.
-    request.ctx.good_until = answer.good_until
-    headers = _manifest_headers(path, answer)
-    headers["Content-Length"] = str(answer.size)
-    return _answer(200, answer.media_type, answer.content, headers)
-
-
-def _manifest_headers(path: ManifestPath, answer: ManifestAnswer) -> Header:
     headers = _content_headers(str(answer.digest), answer.warnings)
     if path.reference.digest is None:
         headers["Vary"] = "Accept"  # the manifest of a tag depends on it
-    return headers
+    if "*" in known or str(answer.digest) in known:
+        return HTTPResponse(None, 304, headers, answer.media_type)
+    # Conditional responses are not cached: the ResponseCache does not evaluate conditions.
+    request.ctx.good_until = answer.good_until
+    headers["Content-Length"] = str(answer.size)  # for a HEAD, Sanic would otherwise send a length of 0
+    return HTTPResponse(answer.content, 200, headers, answer.media_type)
 
 
 async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPResponse | None:
-    container: Container = request.ctx.runtime.container
     known = bool(known_digests(request) & {"*", str(path.digest)})
     ranges = _byte_ranges(request, path)
     one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
     query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, hint, several)
-    async with container.pull_blob().open(caller_of(request), query) as blob:
+    async with runtime_of(request).container.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
         if known:
-            return _answer(304, blob.media_type, None, headers)
+            return HTTPResponse(None, 304, headers, blob.media_type)
         if blob.pieces is None:
             if blob.size is not None:
                 headers["Content-Length"] = str(blob.size)
-            return _answer(200, blob.media_type, None, headers)
+            return HTTPResponse(None, 200, headers, blob.media_type)
         request.ctx.is_content = True
         body = body_of(blob, blob.pieces)
         if body.length is not None:
@@ -149,23 +148,10 @@ def _byte_ranges(request: Request, path: BlobPath) -> tuple[ByteRange, ...]:
     """The requested ranges; none for a HEAD (RFC 9110 section 14.2), or if If-Range differs from our entity tag
     (section 13.1.5).
     """
-    condition = request.headers.get("if-range")
-    if request.method == "HEAD":
-        return ()
-    if condition is not None and condition.strip('"') != str(path.digest):
+    tag = str(path.digest)
+    if request.method == "HEAD" or request.headers.get("if-range", tag).strip('"') != tag:
         return ()
     return parse_ranges(",".join(request.headers.getall("range", [])))
-
-
-async def _listing(request: Request, path: PullPath, hint: RegistryHint) -> HTTPResponse:
-    browse = request.ctx.runtime.container.listings()
-    caller = caller_of(request)
-    if isinstance(path, TagsPath):
-        listing = await browse.tags(caller, path.name, paging(request), hint)
-        return _listing_answer(request, f"{_base(hint.prefix)}{path.name}/tags/list", listing)
-    assert isinstance(path, ReferrersPath)  # noqa: S101 - tells the type checker what the caller's match left over
-    listing = await browse.referrers(caller, path.name, path.digest, paging(request), hint)
-    return _listing_answer(request, f"{_base(hint.prefix)}{path.name}/referrers/{path.digest}", listing)
 
 
 def _listing_answer(request: Request, path: str, listing: Listing) -> HTTPResponse:
@@ -174,7 +160,7 @@ def _listing_answer(request: Request, path: str, listing: Listing) -> HTTPRespon
         headers["Link"] = link_to(path, listing.next_query, request.ctx.namespace)
     if listing.filters_applied:
         headers["OCI-Filters-Applied"] = listing.filters_applied
-    return _answer(200, listing.media_type, listing.content, headers)
+    return HTTPResponse(listing.content, 200, headers, listing.media_type)
 
 
 def _content_headers(digest: str, warnings: tuple[str, ...]) -> Header:
@@ -186,11 +172,6 @@ def _content_headers(digest: str, warnings: tuple[str, ...]) -> Header:
 def _warning_headers(warnings: tuple[str, ...]) -> Header:
     """One Warning field per warning, because a text may contain commas."""
     return Header([("Warning", value) for value in bounded_warnings(warnings)])
-
-
-def _answer(status: int, media_type: str, content: bytes | None, headers: Header | None = None) -> HTTPResponse:
-    """Content-Length stays as given: for a HEAD, Sanic would otherwise send a length of 0."""
-    return HTTPResponse(content, status, headers, media_type)
 
 
 async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:

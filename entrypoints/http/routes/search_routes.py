@@ -7,7 +7,7 @@ from sanic import Blueprint, HTTPResponse, Request
 from domain.documents import print_json
 from domain.errors import PaginationInvalid, RequestInvalid
 from entrypoints.http.routes.pull_routes import caller_of, hint_for
-from entrypoints.wiring.container import Container
+from entrypoints.http.runtime import runtime_of
 
 _DEFAULT_LIMIT = 25
 _LARGEST_LIMIT = 100
@@ -20,11 +20,10 @@ async def ping_v1(_: Request) -> HTTPResponse:
 
 
 async def search(request: Request) -> HTTPResponse:
-    container: Container = request.ctx.runtime.container
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")
-    results = await container.search()(caller_of(request), term, _limit(request), hint_for(request))
+    results = await runtime_of(request).container.search()(caller_of(request), term, _limit(request), hint_for(request))
     document = {
         "query": term,
         "num_results": len(results),

@@ -1,7 +1,6 @@
 """Routes of the token endpoint (distribution, spec/auth/token.md for GET, spec/auth/oauth.md for POST)."""
 
 import re
-from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
@@ -19,7 +18,7 @@ from domain.errors import CredentialsRejected
 from domain.tokens import IssuedToken
 from entrypoints.http.responses.error_responses import error_body
 from entrypoints.http.routes.pull_routes import caller_of, client_address, hint_for
-from entrypoints.wiring.container import Container
+from entrypoints.http.runtime import runtime_of
 
 _NOT_STORED = {"Cache-Control": "no-store"}
 # RFC 6749 section 5.2: characters that error_description must not contain.
@@ -39,30 +38,26 @@ async def token_by_get(request: Request) -> HTTPResponse:
         offline=args.get("offline_token") == "true",
         client_id=args.get("client_id"),
         address=caller.address,
+        hint=hint_for(request),
     )
-    return _token_answer(await _grant(request, query))
+    return _token_answer(await runtime_of(request).container.grant_token()(query))
 
 
 async def token_by_post(request: Request) -> HTTPResponse:
     try:
-        token = await _grant(request, _form_query(request))
+        token = await runtime_of(request).container.grant_token()(_form_query(request))
     except CredentialsRejected as refused:
         # 401 instead of OAuth2's 400, because it makes containerd and buildkit retry with GET.
         response = _oauth_error(
             InvalidGrantError(_DESCRIPTION.sub("?", refused.message), status_code=401), refused.code
         )
         response.headers["WWW-Authenticate"] = str(
-            Challenge.of("Basic", realm=request.ctx.runtime.settings.self_auth_service)
+            Challenge.of("Basic", realm=runtime_of(request).settings.self_auth_service)
         )
         return response
     except OAuth2Error as error:
         return _oauth_error(error, "UNSUPPORTED")
     return _token_answer(token)
-
-
-async def _grant(request: Request, query: TokenQuery) -> IssuedToken:
-    container: Container = request.ctx.runtime.container
-    return await container.grant_token()(replace(query, hint=hint_for(request)))
 
 
 def _form_query(request: Request) -> TokenQuery:
@@ -86,6 +81,7 @@ def _form_query(request: Request) -> TokenQuery:
         offline=form.get("access_type") == "offline",
         client_id=form.get("client_id"),
         address=client_address(request),
+        hint=hint_for(request),
     )
 
 

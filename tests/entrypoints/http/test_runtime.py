@@ -82,9 +82,9 @@ class TestCounting:
         await until(upkeep.done)
         first.leave()
         await turns()
-        assert (opened.closed, len(runtimes._retiring)) == ([], 1)
+        assert (opened.closed, len(runtimes._retiring._tasks)) == ([], 1)
         first.leave()
-        await until(lambda: not runtimes._retiring)
+        await until(lambda: not runtimes._retiring._tasks)
         assert opened.closed == [first.container]
         await runtimes.close()
         assert opened.closed == opened.opened
@@ -94,7 +94,7 @@ class TestCounting:
         await runtimes.begin(settings_of())
         for _ in range(20):
             await runtimes.replace(settings_of())
-        await until(lambda: not runtimes._retiring)
+        await until(lambda: not runtimes._retiring._tasks)
         assert opened.closed == opened.opened[:-1]
         await runtimes.close()
 
@@ -107,7 +107,7 @@ class TestCounting:
             await runtimes.replace(settings_of())
         assert runtimes.current is first
         await turns()
-        assert (opened.closed, len(runtimes._retiring)) == ([], 0)
+        assert (opened.closed, len(runtimes._retiring._tasks)) == ([], 0)
         await runtimes.close()
 
     async def test_the_end_of_the_worker_waits_for_no_request(self, opened: Opened) -> None:
