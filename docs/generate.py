@@ -17,12 +17,13 @@ from entrypoints.cli import command_parser
 from entrypoints.settings.definitions import (
     AccountAndTokenSettings,
     CacheSettings,
+    FreshnessKeys,
     ProxySettings,
+    RuleKeys,
     ServerSettings,
     TtlSettings,
     UpstreamDefinitions,
 )
-from entrypoints.settings.rules import FreshnessKeys, RuleKeys
 from entrypoints.settings.schema import Definition, definitions_of
 from entrypoints.settings.sources import ONLY_IN_FILE
 from entrypoints.version import NAME

@@ -18,7 +18,7 @@ from domain.trust import BasicRule, BearerRule, TrustRow
 from domain.upstreams import RegistryHint, Upstream
 from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.settings.files import read_htpasswd
+from entrypoints.settings.values import read_htpasswd
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
 

@@ -9,6 +9,9 @@ is the environment variable for the only upstream, and in lower case its key at 
 
 A field of TtlSettings is both: an upstream that does not set it has the value of the service.
 
+A key of a table of `rules` is a field of RuleKeys; a key of a table of an upstream's `freshness` is a field of
+FreshnessKeys.
+
 Descriptions are Markdown for docs/reference/settings.md, which `scripts/docs --write` generates.
 """
 
@@ -17,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.access import Credentials
-from domain.access_rules import AccessRule
+from domain.access_rules import AccessRule, Effect
 from domain.cache_policy import FreshnessRule
+from domain.patterns import RepositoryPattern, TagPattern
 from domain.trust import UpstreamIdentity
-from entrypoints.settings.rules import FRESHNESS, RULES, TTL
 from entrypoints.settings.schema import computed_setting, setting
 from entrypoints.settings.values import (
     ACCOUNTS,
@@ -49,12 +52,67 @@ from entrypoints.settings.values import (
     above_zero,
     choice,
     default_cache_folder,
+    listed,
     number,
+    tables,
 )
 
 _LIMITS_FOR_CLIENTS = "../guides/outages-and-limits.md#limits-for-clients"
 _QUEUE = "../guides/outages-and-limits.md#limit-requests-to-an-upstream"
 _WHERE_CREDENTIALS_GO = "../guides/registries.md#where-the-mirror-sends-credentials-and-connections"
+
+REPOSITORIES = listed("a list of patterns of repositories", RepositoryPattern)
+TTL = number(float, 0, 31_536_000, "seconds")
+
+
+@dataclass(frozen=True)
+class RuleKeys:
+    """The keys of a table of `rules`: either `allow` or `deny`."""
+
+    allow: tuple[RepositoryPattern, ...] = setting((), REPOSITORIES, "The repositories that may be pulled.")
+    deny: tuple[RepositoryPattern, ...] = setting((), REPOSITORIES, "The repositories that may not be pulled.")
+    accounts: tuple[str, ...] = setting(
+        (),
+        listed("a list of accounts", str),
+        "The accounts to which the rule applies; `*` means every account.",
+        default_text="all callers, with or without an account",
+    )
+
+    def rule(self) -> AccessRule:
+        """Raises ValueError for a rule that can never apply."""
+        if bool(self.allow) == bool(self.deny):
+            raise ValueError(f"takes either allow or deny, each {REPOSITORIES.takes}")
+        return AccessRule(Effect.ALLOW if self.allow else Effect.DENY, self.allow or self.deny, self.accounts)
+
+
+@dataclass(frozen=True)
+class FreshnessKeys:
+    """The keys of a table of an upstream's `freshness`."""
+
+    tags: tuple[TagPattern, ...] = setting(
+        (),
+        listed("a list of patterns of tags", TagPattern),
+        "The tags to which the rule applies.",
+        default_text="required",
+    )
+    repositories: tuple[RepositoryPattern, ...] = setting(
+        (), REPOSITORIES, "The repositories to which the rule applies.", default_text="every repository"
+    )
+    tag_ttl: float | None = setting(None, TTL, "`TAG_TTL` for these tags.", default_text="that of the upstream")
+    stale_ttl: float | None = setting(
+        None,
+        TTL,
+        "`STALE_TTL` for these tags; at most that of the upstream, because permissions to read are kept only as long.",
+        default_text="that of the upstream",
+    )
+
+    def rule(self) -> FreshnessRule:
+        """Raises ValueError for a rule that can never apply."""
+        return FreshnessRule(self.tags, self.repositories, self.tag_ttl, self.stale_ttl)
+
+
+RULES = tables("tables, each under [[rules]]", RuleKeys, RuleKeys.rule)
+FRESHNESS = tables("tables, each under [[upstreams.freshness]]", FreshnessKeys, FreshnessKeys.rule)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,18 @@
 """Settings: the values together, the rules that they must agree on, and the domain's values that follow from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 from domain.access import Credentials
-from domain.access_rules import AccessRules
+from domain.access_rules import AccessRule, AccessRules
 from domain.cache_policy import CachePolicy, CacheTimes
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.settings.definitions import ServiceDefinitions, UpstreamDefinitions
-from entrypoints.settings.files import check_key_pair, read_htpasswd
-from entrypoints.settings.rules import check_registries
 from entrypoints.settings.schema import definitions_of, shown
-from entrypoints.settings.values import is_loopback, origin_of_address
+from entrypoints.settings.values import check_key_pair, is_loopback, origin_of_address, read_htpasswd
 
 VARIABLES = {name: one.variable for name, one in definitions_of(UpstreamDefinitions).items() if one.variable}
 """The environment variable of each setting of the only upstream, by the setting's name."""
@@ -102,7 +101,7 @@ class Settings(ServiceDefinitions):
             one.check(self.workers)
         self.cache_policy  # noqa: B018 - raises where the times or the upstreams contradict each other
         for rule in self.rules:
-            check_registries(rule, self.table.upstreams)
+            _check_registries(rule, self.table.upstreams)
             if rule.accounts and not self.has_accounts:
                 raise ValueError(
                     "rules: a rule names accounts, but no accounts are set; set ACCOUNTS, or remove the names"
@@ -174,3 +173,21 @@ class Settings(ServiceDefinitions):
             )
             return (exposed,)
         return ()
+
+
+def _check_registries(rule: AccessRule, upstreams: Sequence[Upstream]) -> None:
+    """Raises ValueError for a pattern that matches no upstream, or means another repository than its author thinks:
+    the rule would not deny what it is meant to deny.
+    """
+    for pattern in rule.repositories:
+        if not any(map(pattern.is_for, upstreams)):
+            raise ValueError(f"rules: got {pattern.text!r}, which matches no registry that is mirrored here")
+        first, _, rest = pattern.text.partition("/")
+        # Clients write `corp/app` for an upstream named corp. RepositoryPattern reads `corp` as part of a repository,
+        # because it has no dot.
+        named = next((one for one in upstreams if rest and not pattern.has_registry and first in one.names), None)
+        if named:
+            raise ValueError(
+                f"rules: got {pattern.text!r}, where {first!r} is a name of {named.url}; takes a name with a dot "
+                f"or a port, such as {named.origin.authority}/{rest}"
+            )

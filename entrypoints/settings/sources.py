@@ -10,10 +10,9 @@ from typing import Any
 from domain.known_registries import KNOWN_REGISTRIES
 from domain.trust import UpstreamIdentity
 from entrypoints.settings.definitions import TtlSettings
-from entrypoints.settings.files import read_text
 from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
 from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, shown
-from entrypoints.settings.values import ACCOUNTS, FILE, HOST
+from entrypoints.settings.values import ACCOUNTS, FILE, HOST, read_text
 
 _OF_ONLY_UPSTREAM = {
     name: VARIABLES[base].lower() + name.removeprefix(base)

@@ -1,9 +1,11 @@
-"""How a given value becomes the value of a setting: parsers of texts, and of what a TOML file holds."""
+"""How a given value becomes the value of a setting: parsers of texts, of what a TOML file holds, and of files."""
 
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+import ssl
+import stat
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -13,14 +15,15 @@ import platformdirs
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
+from domain.htpasswd import parse_htpasswd
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Origin
-from entrypoints.settings.files import check_authorities, check_is_file
-from entrypoints.settings.schema import Parser, Refusal
+from entrypoints.settings.schema import Parser, Refusal, check_keys, keys_of, read
 from entrypoints.version import NAME
 
 N = TypeVar("N", int, float)
 T = TypeVar("T")
+K = TypeVar("K")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # RFC 3986 section 3.2.2 and 3.2.3, as far as host names go.
@@ -85,6 +88,38 @@ def several(takes: str, parse: Callable[[list[str]], T]) -> Parser[T]:
         return parse([word.strip() for word in words if word.strip()])
 
     return Parser(takes, parse_words)
+
+
+def listed(takes: str, parse: Callable[[str], T]) -> Parser[tuple[T, ...]]:
+    """For a list of texts of the TOML file, of which `parse` says what is wrong with one."""
+
+    def parse_list(given: object) -> tuple[T, ...]:
+        if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+            raise ValueError
+        try:
+            return tuple(map(parse, given))
+        except ValueError as error:
+            raise Refusal(str(error)) from error
+
+    return Parser(takes, parse_list)
+
+
+def tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T, ...]]:
+    """For a list of tables of the TOML file. `rule` makes the domain's rule of the keys of one table."""
+
+    def parse_table(position: int, table: dict[str, object]) -> T:
+        try:
+            check_keys(table, keys_of(keys))
+            return rule(read(keys, table))
+        except ValueError as error:
+            raise Refusal(f"entry {position}: {error}") from error
+
+    def parse_tables(given: object) -> tuple[T, ...]:
+        if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+            raise ValueError
+        return tuple(parse_table(position, table) for position, table in enumerate(given, start=1))
+
+    return Parser(takes, parse_tables)
 
 
 def matching(takes: str, pattern: re.Pattern[str]) -> Parser[str]:
@@ -171,10 +206,51 @@ def _server_secret(text: str) -> Secret:
     return Secret(text)
 
 
+def read_text(path: Path) -> str:
+    """Raises Refusal. Only regular files are opened: opening a pipe would wait for its writer, and a pipe has nothing
+    left when the settings are read again, which could mean no accounts at all.
+    """
+    try:
+        _check_is_file(path)
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal("cannot be read (not UTF-8 text)") from error
+    except OSError as error:
+        raise Refusal(f"cannot be read ({error.strerror})") from error
+
+
+def _check_is_file(path: Path) -> None:
+    """Raises OSError, with a reason where the path leads to something else."""
+    kind = path.stat().st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(0, "Is a directory")
+    if not stat.S_ISREG(kind):
+        raise OSError(0, "Is a pipe or a device, not a file")
+
+
+def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:
+    """The hash of each user. `accounts` are the accounts of other settings. Raises ValueError."""
+    return parse_htpasswd(read_text(path), {account.username for account in accounts})
+
+
+def check_key_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
+    """Raises ValueError where one is missing or does not fit the other. `names` are the two settings."""
+    if (certificate is None) != (key is None):
+        raise ValueError(f"{names[0]}: takes a file together with {names[1]}, or neither")
+    if certificate and key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{', '.join(names)}: got {str(certificate)!r}, {str(key)!r}; "
+                "takes a PEM certificate and its PEM key without a passphrase"
+            ) from error
+
+
 def _pem_path(text: str) -> Path:
     """The path of a file that can be read."""
     try:
-        check_is_file(path := Path(text))
+        _check_is_file(path := Path(text))
     except FileNotFoundError as error:
         raise ValueError from error
     except OSError as error:
@@ -183,7 +259,11 @@ def _pem_path(text: str) -> Path:
 
 
 def _authorities(text: str) -> Path:
-    check_authorities(path := _pem_path(text))
+    path = _pem_path(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except OSError as error:
+        raise Refusal("takes a file of PEM certificates") from error
     return path
 
 
