@@ -49,7 +49,6 @@ _NON_UNICAST_NETWORKS = tuple(
         ),
     )
 )
-_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 _IPV4_IN_LAST_BITS = tuple(
     map(
@@ -63,8 +62,6 @@ _IPV4_IN_LAST_BITS = tuple(
     )
 )
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")  # RFC 8215: any prefix within it, of any length
-_6TO4 = ipaddress.IPv6Network("2002::/16")  # RFC 3056 section 2
-_TEREDO = ipaddress.IPv6Network("2001::/32")  # RFC 4380 section 4
 _ISATAP = 0x00005EFE  # RFC 5214 section 6.1; the universal bit of the interface identifier is ignored
 
 
@@ -193,9 +190,8 @@ def check_address(address: IPAddress, address_policy: AddressPolicy) -> None:
         # Remove the zone (RFC 4007 section 11): with it, the address does not equal its entry in _METADATA.
         address = ipaddress.IPv6Address(int(address))
     for one in (address, *_embedded(address)):
-        if one in _METADATA or _is_in(one, _NON_UNICAST_NETWORKS):
-            raise AddressNotAllowed
-        if address_policy is AddressPolicy.REMOTE and _is_in(one, _LOOPBACK):
+        is_forbidden_loopback = one.is_loopback and address_policy is AddressPolicy.REMOTE
+        if is_forbidden_loopback or one in _METADATA or any(one in network for network in _NON_UNICAST_NETWORKS):
             raise AddressNotAllowed
 
 
@@ -204,11 +200,7 @@ def is_loopback_host(host: str) -> bool:
     address = _literal(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")
-    return any(_is_in(one, _LOOPBACK) for one in (address, *_embedded(address)))
-
-
-def _is_in(address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]) -> bool:
-    return any(address in network for network in networks)
+    return any(one.is_loopback for one in (address, *_embedded(address)))
 
 
 def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
@@ -229,11 +221,10 @@ def _embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
             bits >> 24,
         )
         yield from (one for one in map(_ipv4, found) if one not in _NON_UNICAST_NETWORKS[0])
-    elif address in _6TO4:
-        yield _ipv4(bits >> 80)
-    elif address in _TEREDO:
-        yield _ipv4(bits >> 64)  # the Teredo server
-        yield _ipv4(~bits)  # the client, with all bits inverted
+    elif address.sixtofour:
+        yield address.sixtofour
+    elif address.teredo:
+        yield from address.teredo  # the server and the client
     if bits >> 32 & 0xFDFFFFFF == _ISATAP:
         yield _ipv4(bits)
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, TypeVar
 
 from adapters.upstream.client import Check, was_unanswered
@@ -28,68 +27,68 @@ class _EndpointSkipped(Exception):
     """The endpoint has failed recently, perhaps while the request waited for the limiter."""
 
 
-class EndpointHealth:
-    """A circuit breaker for each endpoint. One failure opens it, because each failed attempt delays a client. After
-    `trial_after` seconds, a single request at a time tests whether the endpoint works again.
-
-    The same endpoint has one breaker for each upstream, because upstreams may use different connection settings.
+@dataclass(eq=False)
+class _CircuitBreaker:
+    """What is known of the health of one endpoint. One failure opens the breaker, because each failed attempt delays a
+    client. After `trial_after` seconds, a single request at a time tests whether the endpoint works again.
     """
 
-    def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
-        self._events = events
-        self._trial_after = trial_after
-        self._trial_at: dict[tuple[Upstream, Upstream], float] = {}
-        """The loop time from which a failed endpoint may be tried again."""
-        self._trials: dict[tuple[Upstream, Upstream], asyncio.Task[Any] | None] = {}
-        """The task that makes the trial. Requests of other tasks started before the trial, so they do not end it."""
+    upstream: Upstream
+    endpoint: Upstream
+    events: EventSink
+    trial_after: float
+    trial_at: float | None = None
+    """The loop time from which the endpoint may be tried again; None if it works."""
+    trial: asyncio.Task[Any] | None = None
+    """The task that makes the trial. Requests of other tasks started before the trial, so they do not end it."""
 
-    def check(self, upstream: Upstream, endpoint: Upstream) -> None:
+    def check(self) -> None:
         """Raises _EndpointSkipped if the endpoint must not be asked now. When a trial is due, the first task that calls
         this makes the trial; the task may call it again.
         """
-        trial_at = self._trial_at.get((upstream, endpoint))
-        if trial_at is None:
+        if self.trial_at is None:
             return
-        is_due, task = asyncio.get_running_loop().time() >= trial_at, asyncio.current_task()
-        if not (is_due and self._trials.setdefault((upstream, endpoint), task) is task):
+        if asyncio.get_running_loop().time() < self.trial_at or self.trial not in {None, asyncio.current_task()}:
             raise _EndpointSkipped
+        self.trial = asyncio.current_task()
 
     @contextmanager
-    def recorded(self, upstream: Upstream, endpoint: Upstream) -> Iterator[None]:
+    def recorded(self) -> Iterator[None]:
         """Wrap a request to the endpoint until the head of the response: records whether the endpoint works, and ends
         the trial of the current task, if it makes one.
         """
         try:
             yield
-            self._record_success(upstream, endpoint)
+            self._record_success()
         except UpstreamUnavailable as failure:
-            if not (isinstance(failure, UpstreamThrottled) and upstream.forwards_client_credentials):
-                self.record_failure(upstream, endpoint, failure.message)
+            if not (isinstance(failure, UpstreamThrottled) and self.upstream.forwards_client_credentials):
+                self.record_failure(failure.message)
             # Otherwise one caller has used up its allowance; the endpoint works for the other callers.
             raise
         except asyncio.CancelledError as left:
             if was_unanswered(left):
-                self.record_failure(upstream, endpoint, "it did not answer before the client left")
+                self.record_failure("it did not answer before the client left")
             raise
         except MirrorFault:
             raise  # no request was sent to the endpoint
         except RegistryError:
-            self._record_success(upstream, endpoint)
+            self._record_success()
             raise
         finally:
-            if self._trials.get((upstream, endpoint)) is asyncio.current_task():
-                del self._trials[upstream, endpoint]
+            if self.trial is asyncio.current_task():
+                self.trial = None
 
-    def _record_success(self, upstream: Upstream, endpoint: Upstream) -> None:
-        if self._trial_at.pop((upstream, endpoint), None) is not None:
-            self._events.emit(EndpointRecovered(upstream.url, endpoint.url))
+    def _record_success(self) -> None:
+        if self.trial_at is not None:
+            self.trial_at = None
+            self.events.emit(EndpointRecovered(self.upstream.url, self.endpoint.url))
 
-    def record_failure(self, upstream: Upstream, endpoint: Upstream, reason: str) -> None:
-        trial_at, now = self._trial_at.get((upstream, endpoint)), asyncio.get_running_loop().time()
-        if trial_at is None:
-            self._events.emit(EndpointFailed(upstream.url, endpoint.url, reason))
-        if trial_at is None or now >= trial_at:
-            self._trial_at[upstream, endpoint] = now + self._trial_after
+    def record_failure(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.trial_at is None:
+            self.events.emit(EndpointFailed(self.upstream.url, self.endpoint.url, reason))
+        if self.trial_at is None or now >= self.trial_at:
+            self.trial_at = now + self.trial_after
 
 
 T = TypeVar("T")
@@ -98,8 +97,11 @@ T = TypeVar("T")
 class Failover:
     """Sends requests to an upstream with several endpoints, which are one registry for the rest of the service."""
 
-    def __init__(self, health: EndpointHealth) -> None:
-        self._health = health
+    def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
+        self._events = events
+        self._trial_after = trial_after
+        self._breakers: dict[tuple[Upstream, Upstream], _CircuitBreaker] = {}
+        """By upstream and endpoint: upstreams may use different connection settings for the same endpoint."""
 
     @asynccontextmanager
     async def opened(
@@ -114,7 +116,7 @@ class Failover:
 
             async def ask(endpoint: Upstream, check: Check | None) -> UpstreamResponse:
                 answer = await stack.enter_async_context(open_at(endpoint, check))
-                return _MonitoredResponse(answer, self._health, upstream, endpoint)
+                return _MonitoredResponse(answer, self._breaker(upstream, endpoint))
 
             yield await self.first(upstream, ask)
 
@@ -130,9 +132,10 @@ class Failover:
         addresses = tuple((endpoint.url, endpoint.origin) for endpoint in upstream.endpoints)
         turns = [(replace(endpoint, fallbacks=addresses), False) for endpoint in upstream.endpoints]
         for endpoint, is_last_resort in turns:
-            check = None if is_last_resort else partial(self._health.check, upstream, endpoint)
+            breaker = self._breaker(upstream, endpoint)
+            check = None if is_last_resort else breaker.check
             try:
-                with self._health.recorded(upstream, endpoint):
+                with breaker.recorded():
                     if check:
                         check()
                     return await ask(endpoint, check)
@@ -142,15 +145,17 @@ class Failover:
                 failures.append(failure)
         raise next((one for one in failures if isinstance(one, UpstreamThrottled)), failures[0])
 
+    def _breaker(self, upstream: Upstream, endpoint: Upstream) -> _CircuitBreaker:
+        new = _CircuitBreaker(upstream, endpoint, self._events, self._trial_after)
+        return self._breakers.setdefault((upstream, endpoint), new)
+
 
 @dataclass(frozen=True)
 class _MonitoredResponse:
     """Implements UpstreamResponse. Records failures of the body as failures of the endpoint."""
 
     answer: UpstreamResponse
-    health: EndpointHealth
-    upstream: Upstream
-    endpoint: Upstream
+    breaker: _CircuitBreaker
 
     @property
     def metadata(self) -> ResponseMetadata:
@@ -173,5 +178,5 @@ class _MonitoredResponse:
         except UpstreamBodyTooLarge:
             raise  # every endpoint would send the same body, so this must not mark them all as failed
         except UpstreamUnavailable as failure:
-            self.health.record_failure(self.upstream, self.endpoint, failure.message)
+            self.breaker.record_failure(failure.message)
             raise

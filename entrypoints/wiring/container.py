@@ -17,7 +17,7 @@ from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
 from adapters.upstream.client import ConnectionSettings, UpstreamClients, open_clients
-from adapters.upstream.failover import EndpointHealth, Failover
+from adapters.upstream.failover import Failover
 from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimits
@@ -192,8 +192,7 @@ class Container(containers.DeclarativeContainer):
         HttpTokenRelay, clients=clients, realms=realms, clock=clock
     )
     logins: providers.Provider[UpstreamLogins] = providers.Singleton(UpstreamLogins, relay=relay, clock=clock)
-    health: providers.Provider[EndpointHealth] = providers.Singleton(EndpointHealth, events=events)
-    failover: providers.Provider[Failover] = providers.Singleton(Failover, health=health)
+    failover: providers.Provider[Failover] = providers.Singleton(Failover, events=events)
     registry: providers.Provider[UpstreamRegistry] = providers.Singleton(
         HttpUpstreamRegistry, clients=clients, logins=logins, failover=failover
     )

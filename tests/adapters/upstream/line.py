@@ -13,7 +13,7 @@ import pytest
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.upstream.addresses import ConfiguredOrigins
 from adapters.upstream.client import HttpClient, UpstreamClients
-from adapters.upstream.failover import EndpointHealth, Failover
+from adapters.upstream.failover import Failover
 from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
@@ -110,7 +110,7 @@ async def parts(
 
         clients = AnyUpstream(client_of)
         relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)
-        failover = Failover(EndpointHealth(events, trial_after))
+        failover = Failover(events, trial_after)
         registry = HttpUpstreamRegistry(clients, UpstreamLogins(relay, clock), failover)
         yield Parts(clients, relay, registry, HttpUpstreamSearch(clients), clock, events)
     await asyncio.sleep(0)
