@@ -28,6 +28,8 @@ _DRAINED = 16 * 1024
 # A signed URL is valid only for GET. Object stores answer a HEAD request for it with one of these statuses.
 _HEAD_REFUSED = frozenset({403, 405, 501})
 _METHOD_REFUSED = frozenset({405, 501})
+_NO_CODING = ("Accept-Encoding", "identity")
+"""A digest covers the stored bytes, not their content coding, so the mirror requests no coding."""
 _PATIENCE_SECONDS = 3.0
 """If a client leaves after waiting this long, the server counts as silent. Work that several clients wait for is not
 cancelled when they leave (application/concurrency.py, application/blobs/); it detects a silent server by its timeout.
@@ -129,7 +131,7 @@ class HttpClient:
 
     def proxy_to(self, url: URL) -> str | None:
         """The proxy for requests to this URL, or None for a direct connection."""
-        return self._sessions.proxy_to(url)
+        return self._sessions.rules.proxy_for(url)
 
     @asynccontextmanager
     async def request(self, request: HttpRequest) -> AsyncIterator[HttpResponse]:
@@ -167,7 +169,7 @@ class HttpClient:
                 await self._limiter.turn()
             if asked.check:
                 asked.check()
-        headers = [*asked.headers, ("User-Agent", self._agent)]
+        headers = [_NO_CODING, *asked.headers, ("User-Agent", self._agent)]
         if asked.authorization is not None:
             headers.append(("Authorization", asked.authorization))
         check_header_fields(headers)

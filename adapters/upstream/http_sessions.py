@@ -68,7 +68,7 @@ class Sessions:
     def __init__(self, settings: SessionSettings, rules: ProxyRules) -> None:
         """Needs a running event loop. `rules`: ignored if the settings name a proxy."""
         context = _context(settings)
-        self._rules = rules = ProxyRules(settings.proxy, settings.proxy) if settings.proxy else rules
+        self.rules = rules = ProxyRules(settings.proxy, settings.proxy) if settings.proxy else rules
         self._direct = {policy: _session(settings, _direct_connector(policy, context)) for policy in AddressPolicy}
         self._by_socks = {
             proxy: _session(settings, _socks_connector(proxy, context))
@@ -82,7 +82,7 @@ class Sessions:
         Raises AddressNotAllowed if a proxy would have to connect to an address that the policy does not allow. Direct
         connections are checked when they are opened.
         """
-        proxy = self._rules.proxy_for(url)
+        proxy = self.rules.proxy_for(url)
         if proxy is None:
             return self._direct[address_policy], None
         check_host(url.host or "", address_policy)
@@ -90,10 +90,6 @@ class Sessions:
             return self._by_socks[proxy], None
         # The mirror connects only to the proxy, which the operator configured.
         return self._direct[AddressPolicy.CONFIGURED], proxy
-
-    def proxy_to(self, url: URL) -> str | None:
-        """The proxy for this URL, of any kind, or None for a direct connection."""
-        return self._rules.proxy_for(url)
 
     async def close(self) -> None:
         for session in (*self._direct.values(), *self._by_socks.values()):

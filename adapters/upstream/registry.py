@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from urllib.parse import urlencode
 
@@ -13,7 +12,7 @@ from yarl import URL
 from adapters.upstream.bodies import has_content_coding, unexpected_coding
 from adapters.upstream.client import Check, HttpRequest, HttpResponse, UpstreamClients
 from adapters.upstream.failover import Failover
-from adapters.upstream.status_errors import fault_of, refusal_of
+from adapters.upstream.status_errors import check_ok, refusal_of
 from adapters.upstream.upstream_logins import LoginKey, UpstreamLogins
 from application.ports.upstream import (
     ForwardedCredentials,
@@ -52,8 +51,6 @@ _CLOCK_SKEW_SECONDS = 1.5
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
-# A digest covers the stored bytes, not their content coding, so the mirror requests no coding.
-_UNCODED = ("Accept-Encoding", "identity")
 
 
 class HttpUpstreamRegistry:
@@ -94,7 +91,7 @@ class HttpUpstreamRegistry:
         is_probe: bool = False,
     ) -> PingResponse:
         address = URL(f"{endpoint.url}/v2/", encoded=True)
-        request = HttpRequest("GET", address, (_UNCODED,), follow=False, check=check, is_probe=is_probe)
+        request = HttpRequest("GET", address, follow=False, check=check, is_probe=is_probe)
         server_time = None
         try:
             async with self._authorized(request, endpoint, credentials, None) as response:
@@ -111,13 +108,13 @@ class HttpUpstreamRegistry:
         self, fetch: UpstreamRequest, endpoint: Upstream, check: Check | None = None
     ) -> AsyncIterator[UpstreamResponse]:
         resource = fetch.resource
-        headers = [_UNCODED, *(("Accept", line) for line in fetch.accept)]
+        headers = [("Accept", line) for line in fetch.accept]
         if fetch.byte_range:
             headers.append(("Range", str(fetch.byte_range)))
-        method, address = "HEAD" if fetch.head else "GET", _address(resource, endpoint)
+        query = f"?{urlencode(resource.query)}" if resource.query else ""
         request = HttpRequest(
-            method,
-            address,
+            "HEAD" if fetch.head else "GET",
+            URL(f"{endpoint.url}/v2/{resource.path}{query}", encoded=True),
             headers,
             keeps_query=resource.kind in _LISTINGS,
             may_be_empty=resource.may_be_empty,
@@ -208,11 +205,7 @@ class _OpenResponse:
     """Implements UpstreamResponse."""
 
     def __init__(self, response: HttpResponse, fetch: UpstreamRequest) -> None:
-        self._response = response
-        metadata = _metadata(response, fetch.resource.kind)
-        # A GET for one byte may have replaced a HEAD; the metadata must describe the whole content.
-        whole = replace(metadata, size=metadata.whole_size, span=None, whole_size=None)
-        self.metadata = whole if fetch.head and metadata.span else metadata
+        self.metadata = _metadata(response, fetch)
         self.read = response.read
         self.pieces = response.pieces
 
@@ -232,33 +225,33 @@ def _check_content(response: HttpResponse, resource: Resource) -> None:
 async def _check_ping(response: HttpResponse) -> None:
     if response.status in _REDIRECTS:
         raise UpstreamBroken("the upstream redirects /v2/: set UPSTREAM_REGISTRY to the target of the redirect")
-    if response.status != _OK:
-        refusal = await fault_of(response)
-        raise UpstreamBroken(refusal.message) if isinstance(refusal, Denied) else refusal
+    try:
+        await check_ok(response)
+    except Denied as refusal:
+        raise UpstreamBroken(refusal.message) from refusal
     version = response.header("Docker-Distribution-Api-Version") or ""
     if not version.startswith("registry/2") and response.raw.content_type != "application/json":
         raise UpstreamBroken("the upstream's answer to /v2/ is not the answer of a registry")
-
-
-def _address(resource: Resource, endpoint: Upstream) -> URL:
-    query = f"?{urlencode(resource.query)}" if resource.query else ""
-    return URL(f"{endpoint.url}/v2/{resource.path}{query}", encoded=True)
 
 
 def _challenges(refusal: RegistryError) -> tuple[Challenge, ...]:
     return refusal.challenges if isinstance(refusal, UpstreamChallenged) else ()
 
 
-def _metadata(response: HttpResponse, kind: ResourceKind) -> ResponseMetadata:
+def _metadata(response: HttpResponse, fetch: UpstreamRequest) -> ResponseMetadata:
     coding = response.header("Content-Encoding")
     coded = has_content_coding(coding)
-    if coded and (kind is ResourceKind.BLOB or response.status == _PARTIAL):
+    if coded and (fetch.resource.kind is ResourceKind.BLOB or response.status == _PARTIAL):
         # Blobs are forwarded by byte offset, and it is not specified whether a digest covers the coded bytes.
         raise unexpected_coding(coding)
+    size = None if coded else response.raw.content_length
     span, whole = _content_range(response) if response.status == _PARTIAL else (None, None)
+    if fetch.head and span:
+        # A GET for one byte has replaced the HEAD; the metadata must describe the whole content.
+        size, span, whole = whole, None, None
     return ResponseMetadata(
         media_type=without_parameters(response.header("Content-Type")),
-        size=None if coded else response.raw.content_length,
+        size=size,
         digest=_digest(response.header("Docker-Content-Digest")),
         span=span,
         whole_size=whole,

@@ -1,7 +1,7 @@
 """Limits of the number and rate of requests to one upstream."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,89 +39,73 @@ class RequestLimits:
         )
 
 
-@dataclass(eq=False)
-class _Waiter:
-    watch: QueueWatch
-    turn: asyncio.Future[None]
-
-
 class _Queue:
     """Waiting requests, served round-robin by client address, so a client with many requests delays only itself."""
 
     def __init__(self) -> None:
-        self._clients: OrderedDict[str, deque[_Waiter]] = OrderedDict()
-        self._size = 0
+        self._clients: OrderedDict[str, dict[asyncio.Future[None], QueueWatch]] = OrderedDict()
+        """The requests of each client, in order. The future is done when it is the request's turn."""
 
     def __bool__(self) -> bool:
-        return self._size > 0
+        return bool(self._clients)
 
     async def wait(self, give_back: Callable[[], None]) -> None:
         """Wait until `let_one_in` admits this request. If the request was admitted and cancelled at the same moment,
         calls `give_back`. Raises MirrorBusy if too many requests wait, RequestNotSent if all its clients have left.
         """
         client, watch = client_network(current_record().client), current_watch()
-        self._require_free_place(client)
-        waiter = _Waiter(watch, asyncio.get_running_loop().create_future())
-        self._clients.setdefault(client, deque()).append(waiter)
-        self._size += 1
+        if self._is_full(client):
+            self._drop_unwanted()
+        if self._is_full(client):
+            raise MirrorBusy("too many requests are waiting for the upstream", retry_after=_RETRY_SECONDS)
+        turn = asyncio.get_running_loop().create_future()
+        self._clients.setdefault(client, {})[turn] = watch
         try:
             with watch.queued():
-                await waiter.turn
+                await turn
         except asyncio.CancelledError:
-            if waiter.turn.done() and not waiter.turn.cancelled() and waiter.turn.exception() is None:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 give_back()
             else:
-                self._remove(client, waiter)
+                self._remove(client, turn)
             raise
 
     def let_one_in(self) -> bool:
         """Admit the first request of the next client. False if no request waits."""
         while self._clients:
-            client, waiters = next(iter(self._clients.items()))
-            waiter = waiters.popleft()
-            self._size -= 1
-            if waiters:
-                self._clients.move_to_end(client)
-            else:
-                del self._clients[client]
-            if waiter.turn.done():
-                continue
-            if waiter.watch.is_wanted:
-                waiter.turn.set_result(None)
+            client, waiting = next(iter(self._clients.items()))
+            turn, watch = next(iter(waiting.items()))
+            self._clients.move_to_end(client)
+            self._remove(client, turn)
+            if watch.is_wanted and not turn.done():
+                turn.set_result(None)
                 return True
-            _drop(waiter)
+            _drop(turn)
         return False
-
-    def _require_free_place(self, client: str) -> None:
-        if self._is_full(client):
-            self._drop_unwanted()
-        if self._is_full(client):
-            raise MirrorBusy("too many requests are waiting for the upstream", retry_after=_RETRY_SECONDS)
 
     def _is_full(self, client: str) -> bool:
         """Whether the client may not queue another request. A client may use at most as many places as are free for
         all others (dynamic thresholds; Choudhury and Hahne, 1998), so that other clients always find a free place.
         """
-        return len(self._clients.get(client, ())) >= min(_WAITING_EACH, _WAITING - self._size)
+        free = _WAITING - sum(map(len, self._clients.values()))
+        return len(self._clients.get(client, ())) >= min(_WAITING_EACH, free)
 
     def _drop_unwanted(self) -> None:
-        for client, waiters in list(self._clients.items()):
-            for waiter in [one for one in waiters if not one.watch.is_wanted]:
-                self._remove(client, waiter)
-                _drop(waiter)
+        for client, waiting in list(self._clients.items()):
+            for turn in [turn for turn, watch in waiting.items() if not watch.is_wanted]:
+                self._remove(client, turn)
+                _drop(turn)
 
-    def _remove(self, client: str, waiter: _Waiter) -> None:
-        waiters = self._clients.get(client, deque())
-        if waiter in waiters:
-            waiters.remove(waiter)
-            self._size -= 1
-        if not waiters:
+    def _remove(self, client: str, turn: asyncio.Future[None]) -> None:
+        waiting = self._clients.get(client, {})
+        waiting.pop(turn, None)
+        if not waiting:
             self._clients.pop(client, None)
 
 
-def _drop(waiter: _Waiter) -> None:
-    if not waiter.turn.done():
-        waiter.turn.set_exception(RequestNotSent("all clients that wanted the answer have left"))
+def _drop(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(RequestNotSent("all clients that wanted the answer have left"))
 
 
 class RequestLimiter:

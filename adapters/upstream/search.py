@@ -4,13 +4,12 @@ from urllib.parse import urlencode
 
 from adapters.upstream.addresses import parse_url
 from adapters.upstream.client import HttpRequest, UpstreamClients
-from adapters.upstream.status_errors import fault_of
+from adapters.upstream.status_errors import check_ok
 from application.ports.upstream import SearchResult
 from domain.documents import parse_json
 from domain.errors import UpstreamBroken, UpstreamChallenged, UpstreamRejected
 from domain.upstreams import Upstream
 
-_OK = 200
 _BODY_LIMIT = 256 * 1024
 """Bytes. The mirror requests at most a hundred results, which take about 30 KiB."""
 
@@ -23,11 +22,10 @@ class HttpUpstreamSearch:
 
     async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
-        request = HttpRequest("GET", address, (("Accept-Encoding", "identity"),))
+        request = HttpRequest("GET", address)
         try:
             async with self._clients[upstream].request(request) as response:
-                if response.status != _OK:
-                    raise await fault_of(response)
+                await check_ok(response)
                 return _results(await response.read(_BODY_LIMIT))[:limit]
         except UpstreamChallenged as challenged:
             raise UpstreamRejected("the upstream's search requires a login") from challenged

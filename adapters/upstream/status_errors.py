@@ -30,13 +30,11 @@ from domain.errors import (
 
 _BODY_LIMIT = 64 * 1024
 _TEXT_LIMIT = 512
-_SERVER_ERRORS = 500
-_FORBIDDEN = 403
-_TIMED_OUT = frozenset({408, 504})
-_CLIENT_ERRORS = 400
+_OK = 200
+_CLIENT_ERRORS = range(400, 500)
 _NOT_IMPLEMENTED = frozenset({405, 501})
 _DETAIL_LEVELS = 16
-_UNKNOWN: dict[ResourceKind, type[ContentUnknown]] = {
+_UNKNOWN: dict[ResourceKind | None, type[ContentUnknown]] = {
     ResourceKind.MANIFEST: ManifestUnknown,
     ResourceKind.BLOB: BlobUnknown,
     ResourceKind.REFERRERS: ReferrersUnsupported,
@@ -64,22 +62,25 @@ async def refusal_of(response: HttpResponse, kind: ResourceKind | None = None) -
             challenges = parse_challenges(response.lines("WWW-Authenticate"))
             placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
             return UpstreamChallenged(message, challenges=placed, detail=error.detail)
-        case 404:
-            return _unknown(error, kind)(message, detail=error.detail)
         case 416:
             return RangeUnsatisfiable(message, size=_whole_size(response))
         case 429:
             left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
             retry_after = response.header("Retry-After")
             return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=error.detail)
-    return _plain(response.status, error, kind)(message, detail=error.detail)
+    return _class_of(response.status, error.code, kind)(message, detail=error.detail)
 
 
-async def fault_of(response: HttpResponse) -> RegistryError:
-    """As `refusal_of`, for requests that the mirror makes for itself: client errors become UpstreamBroken."""
+async def check_ok(response: HttpResponse) -> None:
+    """Raises an error unless the status is 200. As `refusal_of`, for requests that the mirror makes for itself: client
+    errors become UpstreamBroken.
+    """
+    if response.status == _OK:
+        return
     refusal = await refusal_of(response)
-    is_kept = isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied)
-    return refusal if is_kept else UpstreamBroken(refusal.message)
+    if isinstance(refusal, UpstreamFault | UpstreamChallenged | Denied):
+        raise refusal
+    raise UpstreamBroken(refusal.message)
 
 
 def _placed(challenge: Challenge, asked: URL) -> Challenge:
@@ -94,20 +95,17 @@ def _placed(challenge: Challenge, asked: URL) -> Challenge:
         return challenge  # the code that uses the realm reports the error
 
 
-def _unknown(error: OciError, kind: ResourceKind | None) -> type[ContentUnknown]:
-    if error.code == "NAME_UNKNOWN" or kind is None:
-        return NameUnknown
-    return _UNKNOWN.get(kind, NameUnknown)
-
-
-def _plain(status: int, error: OciError, kind: ResourceKind | None) -> type[RegistryError]:
-    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or error.code == "UNSUPPORTED"):
+def _class_of(status: int, code: str, kind: ResourceKind | None) -> type[RegistryError]:
+    if kind is ResourceKind.REFERRERS and (status in _NOT_IMPLEMENTED or code == "UNSUPPORTED"):
         return ReferrersUnsupported
-    if status == _FORBIDDEN:
-        return Denied
-    if status in _TIMED_OUT:
-        return UpstreamTimedOut
-    return UpstreamRejected if _CLIENT_ERRORS <= status < _SERVER_ERRORS else UpstreamBroken
+    match status:
+        case 403:
+            return Denied
+        case 404:
+            return NameUnknown if code == "NAME_UNKNOWN" else _UNKNOWN.get(kind, NameUnknown)
+        case 408 | 504:
+            return UpstreamTimedOut
+    return UpstreamRejected if status in _CLIENT_ERRORS else UpstreamBroken
 
 
 async def _read_error(response: HttpResponse) -> OciError:

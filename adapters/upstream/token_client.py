@@ -10,7 +10,7 @@ from yarl import URL
 
 from adapters.upstream.addresses import origin_of, parse_url
 from adapters.upstream.client import HttpRequest, UpstreamClients
-from adapters.upstream.status_errors import fault_of
+from adapters.upstream.status_errors import check_ok
 from application.ports.upstream import TokenRequest
 from domain.authorization import encode_basic
 from domain.challenge import Challenge
@@ -20,7 +20,6 @@ from domain.ports import Clock
 from domain.realm_policy import RealmPolicy
 from domain.tokens import IssuedToken
 
-_OK = 200
 _BODY_LIMIT = 256 * 1024
 """Bytes. The body is parsed on the event loop."""
 _LENIENT_LIMIT = 64 * 1024
@@ -44,8 +43,7 @@ class HttpTokenRelay:
         prepared = _refresh(request, realm) if request.refresh_token else _query(request, realm)
         try:
             async with self._clients[request.upstream].request(prepared) as response:
-                if response.status != _OK:
-                    raise await fault_of(response)
+                await check_ok(response)
                 content = await response.read(_BODY_LIMIT)
         except UpstreamChallenged as refused:
             raise CredentialsRejected(
@@ -75,14 +73,10 @@ def _query(request: TokenRequest, realm: URL) -> HttpRequest:
     pairs = [(name, value) for name, value in asked.items() if value]
     pairs += [("scope", str(scope)) for scope in request.scopes]
     query = "&".join(part for part in (realm.raw_query_string, urlencode(pairs)) if part)
-    url = URL(f"{_without_query(realm)}?{query}" if query else _without_query(realm), encoded=True)
+    address = str(realm).partition("#")[0].partition("?")[0]
+    url = URL(f"{address}?{query}" if query else address, encoded=True)
     credentials = request.credentials
-    return HttpRequest(
-        "GET",
-        url,
-        (("Accept-Encoding", "identity"),),
-        f"Basic {encode_basic(credentials)}" if credentials else None,
-    )
+    return HttpRequest("GET", url, authorization=f"Basic {encode_basic(credentials)}" if credentials else None)
 
 
 def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
@@ -94,7 +88,7 @@ def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
         client_id=request.client_id or "docker-image-proxy",
         scope=str(request.scopes),
     )
-    return HttpRequest("POST", realm, (("Accept-Encoding", "identity"), _FORM), data=form, follow=False)
+    return HttpRequest("POST", realm, (_FORM,), data=form, follow=False)
 
 
 def _service(challenge: Challenge) -> str | None:
@@ -105,10 +99,6 @@ def _service(challenge: Challenge) -> str | None:
     except UnicodeError as error:
         raise UpstreamBroken("the upstream's challenge names a service that is not valid UTF-8") from error
     return service
-
-
-def _without_query(url: URL) -> str:
-    return str(url).partition("#")[0].partition("?")[0]
 
 
 def _token(content: bytes, request: TokenRequest, now: int) -> IssuedToken:

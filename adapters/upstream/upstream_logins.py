@@ -1,11 +1,11 @@
 """Answers the challenges of upstreams with the mirror's credentials, and caches the answers."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
+from application.concurrency import LruCache
 from application.ports.upstream import QueueWatch, TokenRelay, TokenRequest, current_watch
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic
@@ -56,7 +56,7 @@ class UpstreamLogins:
     def __init__(self, relay: TokenRelay, clock: Clock) -> None:
         self._relay = relay
         self._clock = clock
-        self._logins: OrderedDict[LoginKey, _Login] = OrderedDict()
+        self._logins: LruCache[LoginKey, _Login] = LruCache(_REMEMBERED)
 
     def remembered(self, key: LoginKey) -> str | None:
         """The cached Authorization value; None if there is none or it is about to expire."""
@@ -69,7 +69,8 @@ class UpstreamLogins:
         `refused`: the value that the upstream has just rejected. A cached value is replaced only if it is equal to this
         one. Raises the errors of the token relay.
         """
-        login = self._slot(key)
+        login = self._logins.get(key) or _Login()
+        self._logins.put(key, login)
         waited = login.lock.locked()
         async with login.turn():
             if waited and login.failure:
@@ -97,13 +98,6 @@ class UpstreamLogins:
         elif key.credentials and any(challenge.is_basic for challenge in auth.challenges):
             login.authorization = f"Basic {encode_basic(key.credentials)}"
             login.until = float("inf")
-
-    def _slot(self, key: LoginKey) -> _Login:
-        login = self._logins.setdefault(key, _Login())
-        self._logins.move_to_end(key)
-        while len(self._logins) > _REMEMBERED:
-            self._logins.popitem(last=False)
-        return login
 
 
 def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
