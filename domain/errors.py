@@ -4,9 +4,9 @@ RegistryError
 |-- ClientFault                 the client has to change its request
 |   |-- NameInvalid, TagInvalid, DigestInvalid, PaginationInvalid, RangeMalformed, ScopeInvalid, RequestInvalid
 |   |-- RangeUnsatisfiable      carries the size of the content
-|   |-- MethodUnsupported, PathUnknown, TokenEndpointAbsent
+|   |-- PathUnknown, TokenEndpointAbsent
 |   |-- Unauthorized            carries the challenges for the response
-|   |-- CredentialsRejected      raised by the token endpoint
+|   |-- CredentialsRejected     raised by the token endpoint
 |   |-- TooManyAttempts         carries the seconds until the next attempt
 |   |-- Denied
 |   `-- ContentUnknown
@@ -21,10 +21,10 @@ RegistryError
 |   |   |   |   `-- UpstreamContentChanged
 |   |   |   `-- UpstreamAuthUnknown
 |   |   `-- UpstreamThrottled   affects one caller: the upstream counts requests per account or address
-|   |       `-- UpstreamBackOff  the mirror did not send the request, because of an earlier 429
+|   |       `-- UpstreamBackOff the mirror did not send the request, because of an earlier 429
 |   |-- UpstreamRejected        a 4xx status without a class of its own
-|   |-- IdentityRejected         the upstream rejects the mirror's own credentials
-|   `-- RealmNotTrusted            the upstream's token server is at an address that the mirror does not trust
+|   |-- IdentityRejected        the upstream rejects the mirror's own credentials
+|   `-- RealmNotTrusted         the upstream's token server is at an address that the mirror does not trust
 |-- MirrorFault                 the mirror could not send the request; this is never an upstream outage
 |   |-- MirrorBusy              too many requests are waiting for the upstream
 |   `-- RequestNotSent
@@ -33,22 +33,20 @@ RegistryError
 The classes do not contain HTTP statuses. entrypoints/http/responses/error_responses.py maps classes to statuses.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from domain.allowance import RateLimit
 from domain.challenge import Challenge
 
 
+@dataclass(eq=False, repr=False)
 class RegistryError(Exception):
     """An error with a code of the OCI distribution specification (section "Error Codes")."""
 
     code: ClassVar[str] = "UNKNOWN"
-
-    def __init__(self, message: str, *, detail: object = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.detail = detail
+    message: str
+    detail: object = field(default=None, kw_only=True)
 
 
 class ClientFault(RegistryError):
@@ -83,24 +81,12 @@ class RequestInvalid(ClientFault):
     code = "UNSUPPORTED"
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class RangeUnsatisfiable(ClientFault):
     """The content has no byte of the range. `size`: the size of the content in bytes, or None if unknown."""
 
     code = "RANGE_INVALID"
-
-    def __init__(self, message: str, *, size: int | None = None) -> None:
-        super().__init__(message)
-        self.size = size
-
-
-class MethodUnsupported(ClientFault):
-    """The mirror is read-only. `allowed`: the methods of the Allow header."""
-
-    code = "UNSUPPORTED"
-
-    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
-        super().__init__(message)
-        self.allowed = tuple(allowed)
+    size: int | None = None
 
 
 class PathUnknown(ClientFault):
@@ -113,28 +99,24 @@ class TokenEndpointAbsent(ClientFault):
     code = "UNSUPPORTED"
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Unauthorized(ClientFault):
     """The caller must authenticate. `challenges`: the challenges of the response, in the order of the header lines."""
 
     code = "UNAUTHORIZED"
-
-    def __init__(self, message: str, *, challenges: Sequence[Challenge], detail: object = None) -> None:
-        super().__init__(message, detail=detail)
-        self.challenges = tuple(challenges)
+    challenges: tuple[Challenge, ...]
 
 
 class CredentialsRejected(ClientFault):
     code = "UNAUTHORIZED"
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TooManyAttempts(ClientFault):
     """Too many wrong logins; this login was not checked. `retry_after`: seconds until the next attempt."""
 
     code = "TOOMANYREQUESTS"
-
-    def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    retry_after: int
 
 
 class Denied(ClientFault):
@@ -205,6 +187,7 @@ class UpstreamAuthUnknown(UpstreamOutage):
     """The upstream has not answered `GET /v2/` yet, so the mirror does not know how the upstream authenticates."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class UpstreamThrottled(UpstreamUnavailable):
     """The upstream answered 429 to this caller. Other callers have allowances of their own and do not share the error.
 
@@ -213,18 +196,8 @@ class UpstreamThrottled(UpstreamUnavailable):
     """
 
     code = "TOOMANYREQUESTS"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: str | None = None,
-        allowance: RateLimit | None = None,
-        detail: object = None,
-    ) -> None:
-        super().__init__(message, detail=detail)
-        self.retry_after = retry_after
-        self.allowance = allowance
+    retry_after: str | None = None
+    allowance: RateLimit | None = None
 
 
 class UpstreamBackOff(UpstreamThrottled):
@@ -238,11 +211,11 @@ class UpstreamRejected(UpstreamFault):
 
 
 class IdentityRejected(UpstreamFault):
-    pass
+    """The upstream rejects the mirror's own credentials."""
 
 
 class RealmNotTrusted(UpstreamFault):
-    pass
+    """The upstream's challenge names a token server that the mirror does not trust."""
 
 
 class MirrorFault(RegistryError):
@@ -251,27 +224,23 @@ class MirrorFault(RegistryError):
     """
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class MirrorBusy(MirrorFault):
     """Too many requests wait for the upstream. `retry_after`: seconds until the next attempt."""
 
     code = "TOOMANYREQUESTS"
-
-    def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+    retry_after: int
 
 
 class RequestNotSent(MirrorFault):
     """The mirror could not build the request, or this machine has no free descriptor, port or memory."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class UpstreamChallenged(RegistryError):
     """The upstream answered 401. `challenges`: the upstream's challenges. A client gets them unchanged only if the
     trust row says so.
     """
 
     code = "UNAUTHORIZED"
-
-    def __init__(self, message: str, *, challenges: Sequence[Challenge], detail: object = None) -> None:
-        super().__init__(message, detail=detail)
-        self.challenges = tuple(challenges)
+    challenges: tuple[Challenge, ...]

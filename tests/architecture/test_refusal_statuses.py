@@ -18,7 +18,6 @@ EXPECTED = {
     errors.ScopeInvalid: 400,
     errors.RequestInvalid: 400,
     errors.RangeUnsatisfiable: 416,
-    errors.MethodUnsupported: 405,
     errors.PathUnknown: 404,
     errors.TokenEndpointAbsent: 404,
     errors.Unauthorized: 401,

@@ -21,7 +21,6 @@ from domain.errors import (
     ContentUnknown,
     CredentialsRejected,
     Denied,
-    MethodUnsupported,
     MirrorBusy,
     PathUnknown,
     RangeUnsatisfiable,
@@ -47,7 +46,6 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (TokenEndpointAbsent, 404),
     (PathUnknown, 404),
     (ContentUnknown, 404),
-    (MethodUnsupported, 405),
     (RangeUnsatisfiable, 416),
     (TooManyAttempts, 429),
     (ClientFault, 400),
@@ -83,8 +81,6 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
             _challenge(response, challenges)
         case CredentialsRejected():
             _challenge(response, (Challenge.of("Basic", realm=service),))
-        case MethodUnsupported(allowed=allowed):
-            response.headers["Allow"] = ", ".join(allowed)
         case RangeUnsatisfiable(size=int(size)):
             response.headers["Content-Range"] = f"bytes */{size}"
         case TooManyAttempts(retry_after=seconds) | MirrorBusy(retry_after=seconds):
