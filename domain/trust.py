@@ -4,9 +4,8 @@ The rows are numbered as in docs/explanation/trust.md. A row is data; the use ca
 ask for its number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum
 
 from domain.challenge import Challenge
 from domain.errors import IdentityRejected, UpstreamAuthUnknown
@@ -20,12 +19,8 @@ class UpstreamIdentity(Enum):
     SERVICE = "service"
 
 
-class UpstreamScheme(Enum):
-    """How the upstream requires callers to authenticate."""
-
-    NONE = auto()
-    BEARER = auto()
-    BASIC = auto()
+UpstreamScheme = Enum("UpstreamScheme", ["NONE", "BEARER", "BASIC"])
+"""How the upstream requires callers to authenticate."""
 
 
 @dataclass(frozen=True)
@@ -47,52 +42,16 @@ class UpstreamAuth:
         return UpstreamScheme.BASIC if self.challenges else UpstreamScheme.NONE
 
 
-class ChallengeStyle(Enum):
-    """The challenge of the mirror's 401 responses."""
-
-    UPSTREAM = auto()
-    OWN = auto()
-    REWRITTEN = auto()
-    OWN_BASIC = auto()
-
-
-class TokenEndpoint(Enum):
-    """What /v2/auth does."""
-
-    ABSENT = auto()
-    SIGN = auto()
-    RELAY = auto()
-    RELAY_AND_COUNTERSIGN = auto()
-
-
-class BearerRule(Enum):
-    """Which Bearer tokens a resource accepts."""
-
-    PASS = auto()
-    OURS_OR_PASS = auto()
-    OURS = auto()
-    COUNTERSIGNED = auto()
-    EITHER_OF_OURS = auto()
-    REFUSE = auto()
-
-
-class BasicRule(Enum):
-    """How a resource handles Basic credentials."""
-
-    PASS = auto()
-    REFUSE = auto()
-    ACCOUNT = auto()
-    ACCOUNT_EXCHANGED = auto()
-    ACCOUNT_PASSED = auto()
-
-
-class AnonymousRule(Enum):
-    """How a resource handles requests without Authorization."""
-
-    PASS = auto()
-    OPEN = auto()
-    LISTINGS_ONLY = auto()
-    CHALLENGE = auto()
+ChallengeStyle = Enum("ChallengeStyle", ["UPSTREAM", "OWN", "REWRITTEN", "OWN_BASIC"])
+"""The challenge of the mirror's 401 responses."""
+TokenEndpoint = Enum("TokenEndpoint", ["ABSENT", "SIGN", "RELAY", "RELAY_AND_COUNTERSIGN"])
+"""What /v2/auth does."""
+BearerRule = Enum("BearerRule", ["PASS", "OURS_OR_PASS", "OURS", "COUNTERSIGNED", "EITHER_OF_OURS", "REFUSE"])
+"""Which Bearer tokens a resource accepts."""
+BasicRule = Enum("BasicRule", ["PASS", "REFUSE", "ACCOUNT", "ACCOUNT_EXCHANGED", "ACCOUNT_PASSED"])
+"""How a resource handles Basic credentials."""
+AnonymousRule = Enum("AnonymousRule", ["PASS", "OPEN", "LISTINGS_ONLY", "CHALLENGE"])
+"""How a resource handles requests without Authorization."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +64,7 @@ class TrustRow:
     endpoint: TokenEndpoint
     bearer: BearerRule
     basic: BasicRule
-    bare: AnonymousRule
+    anonymous: AnonymousRule
     checks_accounts: bool = False
 
     @property
@@ -114,84 +73,86 @@ class TrustRow:
         return self.endpoint in {TokenEndpoint.RELAY, TokenEndpoint.RELAY_AND_COUNTERSIGN}
 
 
-ROW_1 = TrustRow(
-    1,
-    "the upstream's own authentication, unchanged",
-    ChallengeStyle.UPSTREAM,
-    TokenEndpoint.ABSENT,
-    BearerRule.PASS,
-    BasicRule.PASS,
-    AnonymousRule.PASS,
+TABLE = (
+    TrustRow(
+        1,
+        "the upstream's own authentication, unchanged",
+        ChallengeStyle.UPSTREAM,
+        TokenEndpoint.ABSENT,
+        BearerRule.PASS,
+        BasicRule.PASS,
+        AnonymousRule.PASS,
+    ),
+    TrustRow(
+        2,
+        "the upstream requires no authentication; the mirror gives a token to everyone",
+        ChallengeStyle.OWN,
+        TokenEndpoint.SIGN,
+        BearerRule.OURS_OR_PASS,
+        BasicRule.REFUSE,
+        AnonymousRule.OPEN,
+    ),
+    TrustRow(
+        3,
+        "the caller's own upstream login, relayed through /v2/auth",
+        ChallengeStyle.REWRITTEN,
+        TokenEndpoint.RELAY,
+        BearerRule.OURS_OR_PASS,
+        BasicRule.REFUSE,
+        AnonymousRule.LISTINGS_ONLY,
+    ),
+    TrustRow(
+        4,
+        "the caller's own upstream login, with Basic authentication",
+        ChallengeStyle.UPSTREAM,
+        TokenEndpoint.ABSENT,
+        BearerRule.PASS,
+        BasicRule.PASS,
+        AnonymousRule.PASS,
+    ),
+    TrustRow(
+        5,
+        "everyone, with the mirror's own upstream identity",
+        ChallengeStyle.OWN,
+        TokenEndpoint.SIGN,
+        BearerRule.OURS,
+        BasicRule.REFUSE,
+        AnonymousRule.OPEN,
+    ),
+    TrustRow(
+        6,
+        "accounts of this mirror, with the mirror's own upstream identity",
+        ChallengeStyle.OWN,
+        TokenEndpoint.SIGN,
+        BearerRule.OURS,
+        BasicRule.ACCOUNT,
+        AnonymousRule.CHALLENGE,
+        checks_accounts=True,
+    ),
+    TrustRow(
+        7,
+        "accounts that also exist at the upstream, relayed and countersigned; "
+        "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
+        ChallengeStyle.REWRITTEN,
+        TokenEndpoint.RELAY_AND_COUNTERSIGN,
+        BearerRule.COUNTERSIGNED,
+        BasicRule.ACCOUNT_EXCHANGED,
+        AnonymousRule.CHALLENGE,
+        checks_accounts=True,
+    ),
+    TrustRow(
+        8,
+        "accounts that also exist at the upstream, with Basic authentication; "
+        "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
+        ChallengeStyle.OWN_BASIC,
+        TokenEndpoint.ABSENT,
+        BearerRule.REFUSE,
+        BasicRule.ACCOUNT_PASSED,
+        AnonymousRule.CHALLENGE,
+        checks_accounts=True,
+    ),
 )
-ROW_2 = TrustRow(
-    2,
-    "the upstream requires no authentication; the mirror gives a token to everyone",
-    ChallengeStyle.OWN,
-    TokenEndpoint.SIGN,
-    BearerRule.OURS_OR_PASS,
-    BasicRule.REFUSE,
-    AnonymousRule.OPEN,
-)
-ROW_3 = TrustRow(
-    3,
-    "the caller's own upstream login, relayed through /v2/auth",
-    ChallengeStyle.REWRITTEN,
-    TokenEndpoint.RELAY,
-    BearerRule.OURS_OR_PASS,
-    BasicRule.REFUSE,
-    AnonymousRule.LISTINGS_ONLY,
-)
-ROW_4 = TrustRow(
-    4,
-    "the caller's own upstream login, with Basic authentication",
-    ChallengeStyle.UPSTREAM,
-    TokenEndpoint.ABSENT,
-    BearerRule.PASS,
-    BasicRule.PASS,
-    AnonymousRule.PASS,
-)
-ROW_5 = TrustRow(
-    5,
-    "everyone, with the mirror's own upstream identity",
-    ChallengeStyle.OWN,
-    TokenEndpoint.SIGN,
-    BearerRule.OURS,
-    BasicRule.REFUSE,
-    AnonymousRule.OPEN,
-)
-ROW_6 = TrustRow(
-    6,
-    "accounts of this mirror, with the mirror's own upstream identity",
-    ChallengeStyle.OWN,
-    TokenEndpoint.SIGN,
-    BearerRule.OURS,
-    BasicRule.ACCOUNT,
-    AnonymousRule.CHALLENGE,
-    checks_accounts=True,
-)
-ROW_7 = TrustRow(
-    7,
-    "accounts that also exist at the upstream, relayed and countersigned; "
-    "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
-    ChallengeStyle.REWRITTEN,
-    TokenEndpoint.RELAY_AND_COUNTERSIGN,
-    BearerRule.COUNTERSIGNED,
-    BasicRule.ACCOUNT_EXCHANGED,
-    AnonymousRule.CHALLENGE,
-    checks_accounts=True,
-)
-ROW_8 = TrustRow(
-    8,
-    "accounts that also exist at the upstream, with Basic authentication; "
-    "for accounts that exist only here, set UPSTREAM_IDENTITY=anonymous",
-    ChallengeStyle.OWN_BASIC,
-    TokenEndpoint.ABSENT,
-    BearerRule.REFUSE,
-    BasicRule.ACCOUNT_PASSED,
-    AnonymousRule.CHALLENGE,
-    checks_accounts=True,
-)
-TABLE: Sequence[TrustRow] = (ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8)
+ROW_1, ROW_2, ROW_3, ROW_4, ROW_5, ROW_6, ROW_7, ROW_8 = TABLE
 
 # Upstreams that share a host name have one realm and one service, because clients keep the first ones that they see. So
 # every challenge is the mirror's own, and a token is valid for each of these upstreams: a token of the mirror that
@@ -205,8 +166,15 @@ _SHARED = {
     )
     for row in (ROW_2, ROW_3, ROW_5, ROW_6, ROW_7)
 }
-_FOR_CALLERS = {UpstreamScheme.NONE: ROW_2, UpstreamScheme.BEARER: ROW_3, UpstreamScheme.BASIC: ROW_4}
-_FOR_ACCOUNTS = {UpstreamScheme.NONE: ROW_6, UpstreamScheme.BEARER: ROW_7, UpstreamScheme.BASIC: ROW_8}
+# With the identity client, the row depends on whether the mirror has accounts and on the upstream's challenge.
+_ROW_OF_CLIENT = {
+    (False, UpstreamScheme.NONE): ROW_2,
+    (False, UpstreamScheme.BEARER): ROW_3,
+    (False, UpstreamScheme.BASIC): ROW_4,
+    (True, UpstreamScheme.NONE): ROW_6,
+    (True, UpstreamScheme.BEARER): ROW_7,
+    (True, UpstreamScheme.BASIC): ROW_8,
+}
 
 
 @dataclass(frozen=True)
@@ -250,7 +218,7 @@ class TrustPolicy:
             raise UpstreamAuthUnknown(
                 "the upstream has not been reached yet, so the mirror does not know how the upstream authenticates"
             )
-        return self._of_host((_FOR_ACCOUNTS if self.has_accounts else _FOR_CALLERS)[auth.scheme])
+        return self._of_host(_ROW_OF_CLIENT[self.has_accounts, auth.scheme])
 
     def _of_host(self, row: TrustRow) -> TrustRow:
         if not self.shares_host:

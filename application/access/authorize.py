@@ -97,13 +97,13 @@ class Authorize:
             case Basic() as basic:
                 return await self._with_login(check, basic)
             case UnsupportedAuthorization(raw):
-                if check.row.bare is AnonymousRule.PASS:
+                if check.row.anonymous is AnonymousRule.PASS:
                     return self._as_caller(check, ForwardedCredentials(raw))
                 raise self._challenges.by_us(check, "the Authorization header cannot be read")
 
     def _without_authorization(self, check: AccessCheck) -> Access:
         purpose = check.request.purpose
-        match check.row.bare:
+        match check.row.anonymous:
             case AnonymousRule.PASS:
                 return self._as_caller(check, ForwardedCredentials())
             case AnonymousRule.OPEN if purpose is not Purpose.PING:
@@ -210,4 +210,4 @@ def _asks_open_upstream_for_login(check: AccessCheck) -> bool:
     """Whether a ping is to prove a token at an upstream that asks for none. Such an upstream accepts any text, and the
     client would believe that its token is good.
     """
-    return check.request.purpose is Purpose.PING and check.row.bare is AnonymousRule.OPEN
+    return check.request.purpose is Purpose.PING and check.row.anonymous is AnonymousRule.OPEN

@@ -97,7 +97,8 @@ def test_the_row_follows_from_settings_and_challenge(
 
 def test_every_row_has_the_columns_of_the_table() -> None:
     found = {
-        row.number: (row.challenge, row.endpoint, row.bearer, row.basic, row.bare, row.checks_accounts) for row in TABLE
+        row.number: (row.challenge, row.endpoint, row.bearer, row.basic, row.anonymous, row.checks_accounts)
+        for row in TABLE
     }
     assert found == COLUMNS
 
@@ -112,7 +113,7 @@ def test_no_unchecked_header_passes_where_accounts_count() -> None:
         if row.checks_accounts:
             assert row.bearer not in {BearerRule.PASS, BearerRule.OURS_OR_PASS}
             assert row.basic is not BasicRule.PASS
-            assert row.bare is AnonymousRule.CHALLENGE
+            assert row.anonymous is AnonymousRule.CHALLENGE
 
 
 @pytest.mark.parametrize(
