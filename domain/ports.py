@@ -1,10 +1,10 @@
 """Ports of the domain: what the rules need from outside."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from domain.access import Account, Credentials
-from domain.tokens import SignedToken
 
 
 class Clock(Protocol):
@@ -13,6 +13,14 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
         ...
+
+
+@dataclass(frozen=True)
+class SignedToken:
+    """The `typ` header and the claims of a JWS."""
+
+    token_type: str
+    claims: Mapping[str, object]
 
 
 class TokenCodec(Protocol):

@@ -9,7 +9,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
 from domain.documents import parse_object
-from domain.tokens import SignedToken
+from domain.ports import SignedToken
 
 _ALGORITHM = "HS256"
 _PARTS = 3

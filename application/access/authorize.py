@@ -21,8 +21,7 @@ from application.ports.upstream import (
 from domain.access import Account
 from domain.authorization import Basic, Bearer, UnsupportedAuthorization
 from domain.names import RepositoryName
-from domain.token_verifier import TokenVerifier
-from domain.tokens import TokenKind, TokenRejected, VerifiedToken
+from domain.tokens import TokenKind, TokenRejected, TokenVerifier, VerifiedToken
 from domain.trust import AnonymousRule, BasicRule, BearerRule
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import RegistryHint

@@ -19,8 +19,7 @@ from domain.errors import (
     Unauthorized,
     UpstreamChallenged,
 )
-from domain.token_verifier import TokenVerifier
-from domain.tokens import TokenError
+from domain.tokens import TokenError, TokenVerifier
 from domain.trust import ChallengeStyle, UpstreamAuth, UpstreamScheme
 
 REFUSED_UPSTREAM = (

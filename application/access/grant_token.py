@@ -12,8 +12,7 @@ from domain.access import ANONYMOUS_ACCOUNT, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.challenge import Challenge
 from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent, UpstreamUnavailable
-from domain.token_issuer import TokenIssuer
-from domain.tokens import IssuedToken
+from domain.tokens import IssuedToken, TokenIssuer
 from domain.trust import TokenEndpoint, TrustRow
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import NO_HINT, RegistryHint

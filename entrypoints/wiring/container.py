@@ -70,8 +70,7 @@ from domain.challenge_rewriter import ChallengeRewriter
 from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
 from domain.realm_policy import RealmPolicy
 from domain.records import CallerId, mirror_caller
-from domain.token_issuer import TokenIssuer
-from domain.token_verifier import TokenVerifier
+from domain.tokens import TokenIssuer, TokenVerifier
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.settings import Settings, UpstreamSettings

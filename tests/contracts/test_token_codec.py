@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tokens.jws import JwsTokenCodec
-from domain.ports import TokenCodec
-from domain.tokens import SignedToken
+from domain.ports import SignedToken, TokenCodec
 from tests.fakes.codec import PlainTokenCodec
 
 EACH = pytest.mark.parametrize(

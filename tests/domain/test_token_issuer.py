@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.access import ANONYMOUS_ACCOUNT, Scope, ScopeSet
-from domain.token_issuer import TokenIssuer, countersigned_audience
-from domain.tokens import IssuedToken, SignedToken
+from domain.ports import SignedToken
+from domain.tokens import IssuedToken, TokenIssuer, countersigned_audience
 from tests.domain.strategies import scopes
 from tests.domain.token_service import ALICE, UPSTREAM
 from tests.fakes.clock import StoppedClock

@@ -9,8 +9,7 @@ import pytest
 from adapters.tokens.jws import JwsTokenCodec
 from domain.access import ScopeSet
 from domain.ports import TokenCodec
-from domain.token_issuer import countersigned_audience
-from domain.tokens import TokenKind, TokenRejected
+from domain.tokens import TokenKind, TokenRejected, countersigned_audience
 from tests.domain.token_service import BOTH, FAKE, KEY, LIFETIME, NOW, PULL, REAL, UPSTREAM_TEXT, Service
 from tests.fakes.codec import PlainTokenCodec
 

@@ -7,9 +7,7 @@ import pytest
 from adapters.tokens.jws import JwsTokenCodec
 from domain.access import Account, Scope, ScopeSet
 from domain.ports import TokenCodec
-from domain.token_issuer import TokenIssuer
-from domain.token_verifier import TokenVerifier
-from domain.tokens import IssuedToken, TokenRejected
+from domain.tokens import IssuedToken, TokenIssuer, TokenRejected, TokenVerifier
 from domain.upstreams import Origin, Upstream
 from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec

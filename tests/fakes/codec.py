@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Mapping
 
-from domain.tokens import SignedToken
+from domain.ports import SignedToken
 
 
 class PlainTokenCodec:

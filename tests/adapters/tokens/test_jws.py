@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.tokens.jws import JwsTokenCodec
-from domain.tokens import SignedToken
+from domain.ports import SignedToken
 
 KEY = b"a key of thirty-two bytes or more"
 codec = JwsTokenCodec(KEY)

@@ -2,8 +2,7 @@
 
 from domain.access import Account, Credentials, Scope, ScopeSet
 from domain.names import RepositoryName
-from domain.token_issuer import TokenIssuer
-from domain.tokens import IssuedToken
+from domain.tokens import IssuedToken, TokenIssuer
 from tests.application.support.service import ALICE, EVERYTHING, Service, basic
 from tests.fakes.clock import StoppedClock
 from tests.fakes.parts import settings_of
