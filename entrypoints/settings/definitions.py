@@ -398,8 +398,3 @@ class UpstreamDefinitions(TtlSettings):
     freshness: tuple[FreshnessRule, ...] = setting(
         (), FRESHNESS, "Other times [for some tags](../guides/cache.md#freshness-of-tags)."
     )
-
-
-@dataclass(frozen=True)
-class ServiceDefinitions(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings):
-    """All settings but those of upstreams."""

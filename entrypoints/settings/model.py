@@ -10,7 +10,13 @@ from domain.cache_policy import CachePolicy, CacheTimes
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
-from entrypoints.settings.definitions import ServiceDefinitions, UpstreamDefinitions
+from entrypoints.settings.definitions import (
+    AccountAndTokenSettings,
+    CacheSettings,
+    ProxySettings,
+    ServerSettings,
+    UpstreamDefinitions,
+)
 from entrypoints.settings.schema import definitions_of, shown
 from entrypoints.settings.values import check_key_pair, is_loopback, origin_of_address, read_htpasswd
 
@@ -64,11 +70,6 @@ class UpstreamSettings(UpstreamDefinitions):
             return None
         return Credentials(self.username, self.password.value)
 
-    @property
-    def times(self) -> CacheTimes:
-        """Raises ValueError where the freshness rules contradict the times of the upstream."""
-        return CacheTimes(self.tag_ttl, self.grant_ttl, self.stale_ttl, self.freshness)
-
     def upstream(self, trust: TrustPolicy) -> Upstream:
         """The domain's value."""
         url, *others = (address.removesuffix("/v2") for address in (self.url, *self.fallbacks))
@@ -87,7 +88,7 @@ class UpstreamSettings(UpstreamDefinitions):
 
 
 @dataclass(frozen=True)
-class Settings(ServiceDefinitions):
+class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings):
     """All settings. `upstreams` is never empty; the first is the default. What follows from the values is computed
     once, when it is first asked for.
     """
@@ -144,16 +145,22 @@ class Settings(ServiceDefinitions):
         together = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
         if len(together) == 1:  # it shares its host name with no other
             together = []
-        return UpstreamTable([one.upstream(self._trust(one, shares_host=one in together)) for one in self.upstreams])
-
-    def _trust(self, one: UpstreamSettings, *, shares_host: bool) -> TrustPolicy:
-        return TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, shares_host)
+        return UpstreamTable(
+            [
+                one.upstream(TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, one in together))
+                for one in self.upstreams
+            ]
+        )
 
     @cached_property
     def cache_policy(self) -> CachePolicy:
-        """How long answers of upstreams are used; without a cache, not at all."""
-        pairs = zip(self.table.upstreams, self.upstreams, strict=True)
-        times = {upstream: one.times for upstream, one in pairs}
+        """How long answers of upstreams are used; without a cache, not at all. Raises ValueError where the freshness
+        rules of an upstream contradict its times.
+        """
+        times = {
+            upstream: CacheTimes(one.tag_ttl, one.grant_ttl, one.stale_ttl, one.freshness)
+            for upstream, one in zip(self.table.upstreams, self.upstreams, strict=True)
+        }
         if self.cache_dir is None:
             return CachePolicy(CacheTimes(0, 0, 0))
         return CachePolicy(CacheTimes(self.tag_ttl, self.grant_ttl, self.stale_ttl), times)

@@ -1,6 +1,7 @@
 """How a setting is defined, and how given values are read by the definitions."""
 
 import re
+import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -84,16 +85,53 @@ def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] =
     """
     values = {}
     for name, one in definitions_of(kind).items():
-        if given.get(name) is None:
+        value = given.get(name)
+        if one.is_secret and given.get(f"{name}_file") is not None:
+            value = _secret_in_file(name, given, called)
+        if value is None:
             continue
         try:
-            values[name] = one.parser.parse(given[name])
+            values[name] = one.parser.parse(value)
         except (ValueError, LookupError) as error:
             reason = str(error) if isinstance(error, Refusal) else f"takes {one.parser.takes}"
-            got = "" if one.is_secret or one.may_hold_secret else shown(name, given[name])
+            got = "" if one.is_secret or one.may_hold_secret else shown(name, value)
             # The cause may hold a secret.
             raise ValueError(f"{called(name)}: {got}{reason}") from None
     return kind(**values)
+
+
+def _secret_in_file(name: str, given: Mapping[str, Any], called: Callable[[str], str]) -> str:
+    """The content of the file that the setting NAME_FILE names. Raises ValueError."""
+    file = f"{name}_file"
+    if name in given:
+        raise ValueError(f"{called(name)}: is set, and {called(file).split()[-1]} too; takes one of them")
+    try:
+        # Every editor puts a newline at the end.
+        return read_text(Path(str(given[file]))).rstrip("\r\n")
+    except ValueError as error:
+        raise ValueError(f"{called(file)}: {shown(file, given[file])}{error}; takes the path of a file") from error
+
+
+def read_text(path: Path) -> str:
+    """Raises Refusal. Only regular files are opened: opening a pipe would wait for its writer, and a pipe has nothing
+    left when the settings are read again, which could mean no accounts at all.
+    """
+    try:
+        check_is_file(path)
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Refusal("cannot be read (not UTF-8 text)") from error
+    except OSError as error:
+        raise Refusal(f"cannot be read ({error.strerror})") from error
+
+
+def check_is_file(path: Path) -> None:
+    """Raises OSError, with a reason where the path leads to something else."""
+    kind = path.stat().st_mode
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(0, "Is a directory")
+    if not stat.S_ISREG(kind):
+        raise OSError(0, "Is a pipe or a device, not a file")
 
 
 def shown(name: str, value: object) -> str:

@@ -11,8 +11,8 @@ from domain.known_registries import KNOWN_REGISTRIES
 from domain.trust import UpstreamIdentity
 from entrypoints.settings.definitions import TtlSettings
 from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
-from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, shown
-from entrypoints.settings.values import ACCOUNTS, FILE, HOST, read_text
+from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, read_text, shown
+from entrypoints.settings.values import ACCOUNTS, FILE, HOST
 
 _OF_ONLY_UPSTREAM = {
     name: VARIABLES[base].lower() + name.removeprefix(base)
@@ -81,7 +81,7 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
     def called(name: str) -> str:
         return f"{where}{name}" if name in in_file else name.upper()
 
-    service = read(Settings, _with_secrets(Settings, given, called), called)
+    service = read(Settings, given, called)
     defaults = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
     upstreams = _upstreams_in_file(where, given.get("upstreams", []), defaults)
     default = given.get("default_upstream")
@@ -98,24 +98,6 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
     return settings
-
-
-def _with_secrets(kind: type, given: Mapping[str, Any], called: Callable[[str], str]) -> dict[str, Any]:
-    """The given values, with each secret that is in a file of its own."""
-    found = dict(given)
-    for name, one in definitions_of(kind).items():
-        path = given.get(f"{name}_file")
-        if not one.is_secret or path is None:
-            continue
-        called_file = called(f"{name}_file")
-        if name in given:
-            raise ValueError(f"{called(name)}: is set, and {called_file.split()[-1]} too; takes one of them")
-        try:
-            # Every editor puts a newline at the end.
-            found[name] = read_text(Path(str(path))).rstrip("\r\n")
-        except ValueError as error:
-            raise ValueError(f"{called_file}: {shown(f'{name}_file', path)}{error}; takes {FILE.takes}") from error
-    return found
 
 
 def _upstreams_in_file(where: str, entries: object, defaults: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
@@ -154,7 +136,7 @@ def _upstream(
     given: Mapping[str, Any], called: Callable[[str], str], defaults: Mapping[str, Any], *, is_alone: bool
 ) -> UpstreamSettings:
     """`defaults` are the service's values of settings that an upstream can set for itself."""
-    values = _with_secrets(UpstreamSettings, given, called)
+    values = dict(given)
     if "identity" not in values:
         # Clients keep one login for a host name, so it belongs to one upstream at most; the operator says to which.
         alone = UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS

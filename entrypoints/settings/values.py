@@ -4,7 +4,6 @@ import ipaddress
 import os
 import re
 import ssl
-import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -18,7 +17,7 @@ from domain.authorization import decode_basic
 from domain.htpasswd import parse_htpasswd
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Origin
-from entrypoints.settings.schema import Parser, Refusal, check_keys, keys_of, read
+from entrypoints.settings.schema import Parser, Refusal, check_is_file, check_keys, keys_of, read, read_text
 from entrypoints.version import NAME
 
 N = TypeVar("N", int, float)
@@ -30,7 +29,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
 _ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
 _SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
-_USER = re.compile(r"[^:]+")
 _SECRET_BYTES = 32
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PROXIES = frozenset({"http", "https", "socks5", "socks5h"})
@@ -122,10 +120,6 @@ def tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T,
     return Parser(takes, parse_tables)
 
 
-def matching(takes: str, pattern: re.Pattern[str]) -> Parser[str]:
-    return scalar(takes, lambda text: _demand(text, pattern.fullmatch(text)))
-
-
 def choice(*values: str) -> Parser[str]:
     return scalar(f"{', '.join(values[:-1])} or {values[-1]}", lambda text: _demand(text, text in values))
 
@@ -206,28 +200,6 @@ def _server_secret(text: str) -> Secret:
     return Secret(text)
 
 
-def read_text(path: Path) -> str:
-    """Raises Refusal. Only regular files are opened: opening a pipe would wait for its writer, and a pipe has nothing
-    left when the settings are read again, which could mean no accounts at all.
-    """
-    try:
-        _check_is_file(path)
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise Refusal("cannot be read (not UTF-8 text)") from error
-    except OSError as error:
-        raise Refusal(f"cannot be read ({error.strerror})") from error
-
-
-def _check_is_file(path: Path) -> None:
-    """Raises OSError, with a reason where the path leads to something else."""
-    kind = path.stat().st_mode
-    if stat.S_ISDIR(kind):
-        raise IsADirectoryError(0, "Is a directory")
-    if not stat.S_ISREG(kind):
-        raise OSError(0, "Is a pipe or a device, not a file")
-
-
 def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:
     """The hash of each user. `accounts` are the accounts of other settings. Raises ValueError."""
     return parse_htpasswd(read_text(path), {account.username for account in accounts})
@@ -250,7 +222,7 @@ def check_key_pair(certificate: Path | None, key: Path | None, names: tuple[str,
 def _pem_path(text: str) -> Path:
     """The path of a file that can be read."""
     try:
-        _check_is_file(path := Path(text))
+        check_is_file(path := Path(text))
     except FileNotFoundError as error:
         raise ValueError from error
     except OSError as error:
@@ -327,8 +299,8 @@ NETWORKS = several(
 )
 REGISTRY_NAME = scalar("a name such as registry.example.com or hub", _name)
 IDENTITY = scalar("client, anonymous or service", UpstreamIdentity)
-SERVICE_NAME = matching("a name of letters, digits and ._:/-", _SERVICE)
-USER = matching("a user name", _USER)
+SERVICE_NAME = scalar("a name of letters, digits and ._:/-", lambda text: _demand(text, _SERVICE.fullmatch(text)))
+USER = scalar("a user name", lambda text: _demand(text, text and ":" not in text))
 PASSWORD = scalar("a password", lambda text: _demand(Secret(text), text))
 ACCOUNTS = several("base64 of user:password, separated by commas", _accounts)
 SERVER_SECRET = scalar(f"{_SECRET_BYTES} bytes or more", _server_secret)
