@@ -18,15 +18,12 @@ class Certificates:
     def __init__(self, settings: Settings) -> None:
         """Raises SettingsError."""
         self.listening = read_certificate(settings)
-        self._current = self.listening
+        self.current = self.listening
+        """The certificate for all new connections."""
         self.listening.sni_callback = self._switch_to_current
 
-    def use(self, certificate: ssl.SSLContext) -> None:
-        """Use this certificate for all new connections."""
-        self._current = certificate
-
     def _switch_to_current(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
-        connection.context = self._current
+        connection.context = self.current
 
 
 def read_certificate(settings: Settings) -> ssl.SSLContext:

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from entrypoints.settings import Settings, SettingsError
 
@@ -60,8 +59,10 @@ def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+        is_both = family == socket.AF_INET6 and ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified
+        dualstack = is_both and socket.has_dualstack_ipv6()
         try:
-            sockets.append(_bound_to(family, address))
+            sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack))
         except OSError as error:
             # A name may have an address of a family that this machine does not use; `localhost` often has ::1.
             if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
@@ -72,13 +73,6 @@ def _bound(host: str, port: int) -> tuple[socket.socket, ...]:
     if not sockets:
         raise missing or OSError(f"{host} has no address")
     return tuple(sockets)
-
-
-def _bound_to(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """Raises OSError."""
-    is_both = family == socket.AF_INET6 and ipaddress.ip_address(str(address[0]).partition("%")[0]).is_unspecified
-    dualstack = is_both and socket.has_dualstack_ipv6()
-    return socket.create_server(address, family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack)
 
 
 def _families(host: str, sockets: Sequence[socket.socket]) -> str:

@@ -48,14 +48,12 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
 
     def flush(self) -> None:
         """Write the lines. Also called when the process ends."""
-        with self.lock or nullcontext():
+        # If the log cannot be written (a full disk, for instance), requests are still served.
+        with self.lock or nullcontext(), suppress(OSError, ValueError):
             if self._lines:
                 text, self._lines = "".join(self._lines), []
-                # If the log cannot be written (a full disk, for instance), requests are still served.
-                with suppress(OSError, ValueError):
-                    self.stream.write(text)
-            with suppress(OSError, ValueError):
-                super().flush()
+                self.stream.write(text)
+            super().flush()
 
 
 def configure_logging(settings: Settings) -> None:

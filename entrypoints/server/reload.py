@@ -83,9 +83,20 @@ class SettingsReloader:
         if self._change is None:
             return
         self._checks += 1
-        if self._channel.is_acknowledged or self._checks > _CHECKS:
-            _log_result(self._change, self._channel.failed_workers)
-            self._change = None
+        if not self._channel.is_acknowledged and self._checks <= _CHECKS:
+            return
+        change, failed_workers = self._change, self._channel.failed_workers
+        self._change = None
+        _LOG.log(
+            logging.ERROR if failed_workers else logging.INFO,
+            "settings reloaded%s; changed: %s",
+            f", but not by {failed_workers} of {change.settings.workers} workers" if failed_workers else "",
+            ", ".join(change.changed) or "none",
+        )
+        if change.held_back:
+            _LOG.warning("these settings need a restart and were not changed: %s", ", ".join(change.held_back))
+        for warning in change.settings.warnings:
+            _LOG.warning("%s", warning)
 
     def _read(self) -> Change:
         in_force: Settings = self._app.ctx.settings
@@ -94,7 +105,7 @@ class SettingsReloader:
         if change.settings.cache_dir != in_force.cache_dir:
             prepare_storage(change.settings)
         if self._app.ctx.certificates:
-            self._app.ctx.certificates.use(read_certificate(change.settings))
+            self._app.ctx.certificates.current = read_certificate(change.settings)
         # A worker that replaces a dead one is forked with these.
         put_in_force(self._app, change.settings)
         return change
@@ -119,19 +130,6 @@ def change_of(in_force: Settings, loaded: Settings) -> Change:
     before, after = in_force.by_name(), settings.by_name()
     changed = sorted(name for name in after if before[name] != after[name])
     return Change(settings, tuple(changed), tuple(map(str.upper, held_back)))
-
-
-def _log_result(change: Change, failed_workers: int) -> None:
-    _LOG.log(
-        logging.ERROR if failed_workers else logging.INFO,
-        "settings reloaded%s; changed: %s",
-        f", but not by {failed_workers} of {change.settings.workers} workers" if failed_workers else "",
-        ", ".join(change.changed) or "none",
-    )
-    if change.held_back:
-        _LOG.warning("these settings need a restart and were not changed: %s", ", ".join(change.held_back))
-    for warning in change.settings.warnings:
-        _LOG.warning("%s", warning)
 
 
 async def apply_published_settings(app: App, channel: SettingsChannel) -> None:
@@ -168,7 +166,7 @@ async def apply_settings(app: App, settings: Settings) -> None:
     certificate = read_certificate(settings) if app.ctx.certificates else None
     await app.ctx.runtimes.replace(settings)
     if certificate:
-        app.ctx.certificates.use(certificate)
+        app.ctx.certificates.current = certificate
     put_in_force(app, settings)
 
 

@@ -69,18 +69,15 @@ class ParentWatch:
     def __init__(self) -> None:
         self._read_end, self._write_end = os.pipe()  # not inherited by other programs (PEP 446)
         self._main = os.getpid()
-        self._stop: Callable[[], float] | None = None
+        self.stop: Callable[[], float] | None = None
+        """In a child: the function that stops it. It is called in another thread, and returns how many seconds the stop
+        may take; after that the process is killed. A child without such a function ends immediately.
+        """
         os.register_at_fork(after_in_child=self._begin)
 
     def release(self) -> None:
         """In the main process: make all children end, as if the main process had ended."""
         os.close(self._write_end)
-
-    def stop_by(self, stop: Callable[[], float]) -> None:
-        """In a child: set the function that stops it. It is called in another thread, and returns how many seconds the
-        stop may take; after that the process is killed. A child without such a function ends immediately.
-        """
-        self._stop = stop
 
     @property
     def is_orphan(self) -> bool:
@@ -94,8 +91,8 @@ class ParentWatch:
     def _wait(self) -> None:
         while os.read(self._read_end, 1):
             pass  # the main process never writes
-        if self._stop is not None:
-            time.sleep(self._stop() + _ORPHAN_MARGIN_SECONDS)
+        if self.stop is not None:
+            time.sleep(self.stop() + _ORPHAN_MARGIN_SECONDS)
         os._exit(STATUS_TO_RESTART)
 
 
@@ -141,7 +138,9 @@ async def _supervise_when_ready(
             manage()
         except (EOFError, OSError):
             # Any of these follow from the end of the helper: a broken pipe, a refused connection, a missing socket.
-            dead = [helper for helper in helpers if _has_ended(helper)]
+            for helper in helpers:
+                helper.join(_WATCH_SECONDS)  # the kernel may report the end of the process later
+            dead = [helper for helper in helpers if not helper.is_alive()]
             if not dead:
                 raise
             is_ending.set()
@@ -149,12 +148,6 @@ async def _supervise_when_ready(
 
     manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
     manager.run = run  # type: ignore[method-assign]
-
-
-def _has_ended(process: BaseProcess) -> bool:
-    """Waits a moment: the failure may be noticed before the kernel reports the end of the process."""
-    process.join(_WATCH_SECONDS)
-    return not process.is_alive()
 
 
 def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoReturn:
@@ -255,7 +248,7 @@ async def _handle_signals_when_serving(app: App, parent: ParentWatch, stop_flag:
         grace: float = app.ctx.settings.shutdown_grace
         return grace
 
-    parent.stop_by(stop_soon)
+    parent.stop = stop_soon
     loop.add_signal_handler(signal.SIGINT, stop)
     # The main process handles SIGTERM and stops each worker once. An orphaned worker handles it itself.
     loop.add_signal_handler(signal.SIGTERM, stop_if_orphaned)

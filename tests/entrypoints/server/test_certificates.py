@@ -39,7 +39,7 @@ def test_the_new_one_is_shown_though_its_key_is_of_another_kind(tmp_path: Path, 
     curve, rsa = make_authority(tmp_path).server, make_signer(tmp_path)
     certificates = Certificates(settings_with(curve))
     for pair in (curve, rsa, curve):
-        certificates.use(read_certificate(settings_with(pair)))
+        certificates.current = read_certificate(settings_with(pair))
         expected = ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
         assert shown(certificates, version) == expected
 
