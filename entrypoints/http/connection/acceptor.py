@@ -26,8 +26,6 @@ _EXHAUSTED = {
     errno.ENOMEM: "the system has no memory for another socket",
 }
 
-MakeProtocol = Callable[..., MirrorProtocol]
-
 
 class Acceptor:
     """Replaces the server of the event loop, which accepts every connection. When uvloop's server runs out of
@@ -39,7 +37,7 @@ class Acceptor:
         self,
         listening: Sequence[socket.socket],
         table: ConnectionTable,
-        make_protocol: MakeProtocol,
+        make_protocol: Callable[..., MirrorProtocol],
         *,
         is_exempt: Callable[[str], bool],
         tls: ssl.SSLContext | None = None,
@@ -109,45 +107,38 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._exhausted(error)
+                if reason := _EXHAUSTED.get(error.errno or 0):
+                    self._table.log_rarely(
+                        "exhausted", f"cannot accept connections: {reason}; closing idle connections"
+                    )
+                    self._pause(0 if self._table.make_room() else _PAUSE_SECONDS)
                     return
                 continue  # the connection ended early (ECONNABORTED), or its network failed (accept(2))
             self._start(accepted, str(peer[0]))
 
-    def _exhausted(self, error: OSError) -> None:
-        self._table.log_rarely(
-            "exhausted", f"cannot accept connections: {_EXHAUSTED[error.errno or 0]}; closing idle connections"
-        )
-        self._pause(0 if self._table.make_room() else _PAUSE_SECONDS)
-
     def _start(self, accepted: socket.socket, peer: str) -> None:
         accepted.setblocking(False)
-        connection = self._table.open(None if self._is_exempt(peer) else client_network(peer))
+        hang_up = partial(_hang_up, accepted)
+        connection = self._table.open(None if self._is_exempt(peer) else client_network(peer), hang_up)
+        self._opening[connection] = hang_up
         task = self._loop.create_task(self._open(accepted, connection))
-        connection.expire = connection.abort = self._opening[connection] = partial(_hang_up, accepted)
         task.add_done_callback(lambda _: self._opening.pop(connection))
 
     async def _open(self, accepted: socket.socket, connection: Connection) -> None:
         """Connect the socket to a new protocol, which then controls the connection."""
-        protocol: list[MirrorProtocol] = []
-
-        def make() -> MirrorProtocol:
-            protocol.append(self._make_protocol(connection=connection))
-            return protocol[0]
-
+        protocol = self._make_protocol(connection=connection)
         try:
-            await self._loop.connect_accepted_socket(make, accepted, ssl=self._tls)
+            await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._tls)
         except (OSError, asyncio.CancelledError):
             # OSError: the handshake failed (ssl.SSLError), or the connection ended during the handshake. The task is
             # cancelled when the service stops.
-            if not protocol or protocol[0].transport is None:
+            if protocol.transport is None:
                 accepted.close()
                 connection.closed()
             elif self._tls is None:
                 # The protocol got the connection between the cancellation and this point. uvloop has closed the socket,
                 # and does not tell the protocol.
-                protocol[0].connection_lost(None)
+                protocol.connection_lost(None)
 
 
 def _hang_up(accepted: socket.socket) -> None:

@@ -8,7 +8,7 @@ from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from entrypoints.http.connection.connection_table import Connection
+from entrypoints.http.connection.connection_table import Connection, ConnectionState
 from entrypoints.http.connection.request_parser import StrictHttp
 from entrypoints.http.responses.error_responses import error_body
 
@@ -27,19 +27,17 @@ class MirrorProtocol(HttpProtocol):
     timers measure silence only, so that a client can delay them with one byte now and then; and each timer fires once.
     """
 
-    __slots__ = ("_is_plain", "connection")
+    __slots__ = ("connection",)
 
     HTTP_CLASS = StrictHttp
 
     def __init__(self, *, connection: Connection, **others: Any) -> None:
         super().__init__(**others)
         self.connection = connection
-        self._is_plain = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.connection.expire = self._expire
         self.connection.abort = self.abort
-        self._is_plain = transport.get_extra_info("ssl_object") is None
         super().connection_made(transport)  # type: ignore[no-untyped-call]
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,8 +48,9 @@ class MirrorProtocol(HttpProtocol):
         """Reject a TLS handshake at once. Docker, podman and skopeo try HTTPS first, even if HTTP is allowed. Sanic
         would wait for the end of the request, and these clients for ten seconds.
         """
-        if self._is_plain and not self.recv_buffer and data.startswith(_TLS_HANDSHAKE) and self.transport:
-            self.connection.closing()
+        is_handshake = not self.recv_buffer and data.startswith(_TLS_HANDSHAKE)
+        if is_handshake and self.transport and self.transport.get_extra_info("ssl_object") is None:
+            self.connection.enter(ConnectionState.CLOSING)
             self.transport.write(_ANSWER)
             self.transport.close()
             return
@@ -66,7 +65,7 @@ class MirrorProtocol(HttpProtocol):
 
     def close_slowly(self) -> None:
         """Send nothing more, and read until the client closes the connection or its time is over."""
-        self.connection.closing()
+        self.connection.enter(ConnectionState.CLOSING)
         if self.transport and self.transport.can_write_eof():
             self.transport.write_eof()
         elif self.transport:
@@ -76,7 +75,7 @@ class MirrorProtocol(HttpProtocol):
         super().check_timeouts()  # type: ignore[no-untyped-call]
         if self._task and self._task.cancelling():
             # Sanic does not check again, and the error response may wait for a client that does not read.
-            self.connection.closing()
+            self.connection.enter(ConnectionState.CLOSING)
 
     def _expire(self) -> None:
         """The head or the body did not arrive in time. If a part of the request has arrived, answer 408 (RFC 9110

@@ -50,44 +50,30 @@ class ConnectionState(Enum):
     CLOSING = auto()
 
 
+@dataclass(slots=True, eq=False)
 class Connection:
-    """One connection in the table. `expire` tells the client that it was too slow; `abort` closes at once. The
-    component that holds the socket sets both.
+    """One connection in the table. `address` is the client address for the limit; None exempts the connection. `expire`
+    tells the client that it was too slow; `abort` closes at once. The component that holds the socket sets both.
     """
 
-    __slots__ = ("_table", "abort", "address", "expire", "since", "state")
+    table: "ConnectionTable"
+    address: str | None
+    expire: Callable[[], None]
+    abort: Callable[[], None]
+    state: ConnectionState = ConnectionState.WAITING
+    since: float = 0.0
 
-    def __init__(self, table: "ConnectionTable", address: str | None) -> None:
-        self._table = table
-        self.address = address
-        self.state = ConnectionState.WAITING
-        self.since = 0.0
-        self.expire: Callable[[], None] = _do_nothing
-        self.abort: Callable[[], None] = _do_nothing
-
-    def wait(self) -> None:
-        """The server waits for bytes of a head or a body. The timeout runs from the first call until `busy`, however
-        many bytes arrive in between.
+    def enter(self, state: ConnectionState) -> None:
+        """Called with WAITING whenever the server waits for bytes of a head or a body: the timeout runs from the first
+        of these calls, however many bytes arrive in between. A connection that is CLOSING stays so, and one that has
+        not sent a complete request since it was opened does not become IDLE.
         """
-        if self.state is ConnectionState.IDLE or self.state is ConnectionState.BUSY:
-            self._table.move(self, ConnectionState.WAITING)
-
-    def busy(self) -> None:
-        """The head or the body is complete."""
-        if self.state is ConnectionState.IDLE or self.state is ConnectionState.WAITING:
-            self._table.move(self, ConnectionState.BUSY)
-
-    def idle(self) -> None:
-        """The response has been sent, and no byte of another request has arrived."""
-        if self.state is ConnectionState.BUSY:
-            self._table.move(self, ConnectionState.IDLE)
-
-    def closing(self) -> None:
-        if self.state is not ConnectionState.CLOSING:
-            self._table.move(self, ConnectionState.CLOSING)
+        is_new = self.state is ConnectionState.WAITING and state is ConnectionState.IDLE
+        if self.state is not state and self.state is not ConnectionState.CLOSING and not is_new:
+            self.table.move(self, state)
 
     def closed(self) -> None:
-        self._table.remove(self)
+        self.table.remove(self)
 
 
 class ConnectionTable:
@@ -114,9 +100,9 @@ class ConnectionTable:
     def is_full(self) -> bool:
         return len(self) >= self._limits().connections
 
-    def open(self, address: str | None) -> Connection:
-        """Add an accepted connection. `address` is the client address for the limit; None exempts the connection."""
-        connection = Connection(self, address)
+    def open(self, address: str | None, abort: Callable[[], None]) -> Connection:
+        """Add an accepted connection."""
+        connection = Connection(self, address, expire=abort, abort=abort)
         self._enter(connection, ConnectionState.WAITING)
         return connection
 
@@ -141,10 +127,10 @@ class ConnectionTable:
     def check(self) -> None:
         """Close connections whose time is over. Called twice a second."""
         now, limits = self._clock(), self._limits()
-        for connection in self._older(ConnectionState.WAITING, now - limits.timeout):
-            connection.closing()
+        for connection in self._since(now - limits.timeout, ConnectionState.WAITING):
+            connection.enter(ConnectionState.CLOSING)
             connection.expire()
-        for connection in self._older(ConnectionState.CLOSING, now - CLOSING_SECONDS):
+        for connection in self._since(now - CLOSING_SECONDS, ConnectionState.CLOSING):
             connection.abort()
         for address, waiting in list(self._waiting_by_address.items()):
             surplus = len(waiting) - limits.waiting
@@ -176,16 +162,12 @@ class ConnectionTable:
         return oldest if oldest and self._clock() - oldest.since >= PROTECTED_SECONDS else None
 
     def _close(self, connection: Connection) -> None:
-        connection.closing()
+        connection.enter(ConnectionState.CLOSING)
         connection.abort()
 
-    def _older(self, state: ConnectionState, since: float) -> list[Connection]:
-        found = []
-        for connection in self._states[state]:
-            if connection.since > since:
-                break
-            found.append(connection)
-        return found
+    def _since(self, moment: float, state: ConnectionState) -> list[Connection]:
+        """The connections that have been in the state since that moment."""
+        return [connection for connection in self._states[state] if connection.since <= moment]
 
     def _enter(self, connection: Connection, state: ConnectionState) -> None:
         connection.state, connection.since = state, self._clock()

@@ -14,6 +14,8 @@ from sanic.exceptions import BadRequest, ExpectationFailed, PayloadTooLarge
 from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE, Http
 
+from entrypoints.http.connection.connection_table import ConnectionState
+
 CHUNKED = "chunked"
 
 # RFC 9110 section 5.6.2. Field values are not matched by a regular expression: for a token of a kilobyte that would
@@ -60,11 +62,6 @@ def body_framing(is_old: bool, found: Mapping[str, Sequence[str]]) -> int | str 
         raise BadRequest("the Content-Length of the request is not a number of bytes")
     digits = lengths[0].lstrip("0")
     return int(digits or "0") if len(digits) <= _LONGEST_LENGTH else 10**_LONGEST_LENGTH
-
-
-def has_body(stream: Any) -> bool:
-    """Whether the request whose head has been read has a body."""
-    return bool(stream.request_bytes_left) or stream.request_body == CHUNKED
 
 
 def _check_host(is_old: bool, hosts: Sequence[str]) -> None:  # noqa: FBT001
@@ -123,7 +120,7 @@ class StrictHttp(Http):
     def init_for_request(self) -> None:
         super().init_for_request()  # type: ignore[no-untyped-call]
         if not self.recv_buffer:
-            self.protocol.connection.idle()
+            self.protocol.connection.enter(ConnectionState.IDLE)
 
     async def http1_request_header(self) -> None:
         """Raises BadRequest, PayloadTooLarge, ExpectationFailed."""
@@ -172,7 +169,7 @@ class StrictHttp(Http):
         del buffer[: end + (_LINE_END if body == CHUNKED else 2 * _LINE_END)]
         self.request, request.stream = request, self
         protocol.state["requests_count"] += 1
-        protocol.connection.busy()
+        protocol.connection.enter(ConnectionState.BUSY)
 
     async def _end_of_head(self) -> int:
         """The position of the empty line that ends the head. Raises PayloadTooLarge. Raises BadRequest for lines that
@@ -186,8 +183,7 @@ class StrictHttp(Http):
             position = max(0, len(buffer) - 3)
             if position >= self.HEADER_MAX_SIZE:
                 break
-            self.protocol.connection.wait()
-            await self._receive_more()
+            await self._wait_for_more()
         if max(end, position) >= self.HEADER_MAX_SIZE:
             raise PayloadTooLarge("Request header exceeds the size limit")
         return end
@@ -216,11 +212,11 @@ class StrictHttp(Http):
             await self._next_chunk()
         if not self.request_bytes_left:
             self.request_body = None
-            self.protocol.connection.busy()
+            self.protocol.connection.enter(ConnectionState.BUSY)
             return None
         buffer = self.recv_buffer
         if not buffer:
-            await self._more_body()
+            await self._wait_for_more()
         data = bytes(buffer[: self.request_bytes_left])
         del buffer[: len(data)]
         self.request_bytes_left -= len(data)
@@ -233,12 +229,9 @@ class StrictHttp(Http):
         if not matched:
             raise BadRequest("Bad chunked encoding: the size of a chunk is not a hexadecimal number")
         size = int(matched[1], 16)
-        if size == 0:
+        if size == 0 and await self._body_line():
             # Trailer fields would be request fields that have not been checked.
-            if await self._body_line():
-                raise BadRequest("Bad chunked encoding: trailer fields are not accepted")
-            del self.recv_buffer[:_LINE_END]
-            return
+            raise BadRequest("Bad chunked encoding: trailer fields are not accepted")
         self.request_bytes += size
         if self.request_bytes > self.request_max_size:
             raise PayloadTooLarge("Request body exceeds the size limit")
@@ -251,19 +244,19 @@ class StrictHttp(Http):
         """
         buffer = self.recv_buffer
         while len(buffer) < _LINE_END:
-            await self._more_body()
+            await self._wait_for_more()
         if not buffer.startswith(b"\r\n"):
             raise BadRequest("Bad chunked encoding: a chunk is longer than its size")
         while (end := buffer.find(b"\r\n", _LINE_END)) < 0:
             if len(buffer) > _LONGEST_CHUNK_LINE:
                 raise BadRequest("Bad chunked encoding: the line with the size of a chunk is too long")
-            await self._more_body()
+            await self._wait_for_more()
         line = bytes(buffer[_LINE_END:end])
         del buffer[:end]
         return line
 
-    async def _more_body(self) -> None:
-        self.protocol.connection.wait()
+    async def _wait_for_more(self) -> None:
+        self.protocol.connection.enter(ConnectionState.WAITING)
         await self._receive_more()
 
     async def http1_response_header(self, data: bytes, end_stream: bool) -> None:  # noqa: FBT001 - Sanic's signature

@@ -26,7 +26,6 @@ from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
 from entrypoints.http.access_log import BodyOutcome
-from entrypoints.http.connection.request_parser import has_body
 
 _MEMORY = 16 * 1024 * 1024
 """Bytes in each worker."""
@@ -106,7 +105,7 @@ class CachingSanic(Sanic[Any, Any]):
         response_cache: ResponseCache = runtime.response_cache
         stream = cast("Http", request.stream)
         # A request body must be read before the response: the next request begins after it.
-        answer = response_cache.find(request) if not self.ctx.is_stopping and not has_body(stream) else None
+        answer = response_cache.find(request) if not self.ctx.is_stopping and not stream.request_body else None
         if answer is None:
             # A reload during the request does not change its runtime.
             request.ctx.runtime = runtime

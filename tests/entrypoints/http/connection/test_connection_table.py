@@ -7,9 +7,11 @@ from entrypoints.http.connection.connection_table import (
     PROTECTED_SECONDS,
     Connection,
     ConnectionLimits,
+    ConnectionState,
     ConnectionTable,
 )
 
+WAITING, IDLE, BUSY = ConnectionState.WAITING, ConnectionState.IDLE, ConnectionState.BUSY
 TIMEOUT = 30.0
 FEW = 4
 
@@ -24,9 +26,8 @@ class Worker:
         self.told: list[str] = []
 
     def open(self, name: str, address: str | None = "192.0.2.1") -> Connection:
-        connection = self.table.open(address)
+        connection = self.table.open(address, lambda: self.told.append(f"{name} aborted"))
         connection.expire = lambda: self.told.append(f"{name} expired")
-        connection.abort = lambda: self.told.append(f"{name} aborted")
         return connection
 
     def check(self, after: float) -> list[str]:
@@ -42,7 +43,7 @@ def test_time_runs_from_the_beginning_however_often_bytes_come() -> None:
     connection = worker.open("a")
     for _ in range(3):
         assert worker.check(TIMEOUT / 4) == []
-        connection.wait()
+        connection.enter(WAITING)
     assert worker.check(TIMEOUT / 4) == ["a expired"]
 
 
@@ -50,8 +51,8 @@ def test_head_and_body_have_the_time_each() -> None:
     worker = Worker()
     connection = worker.open("a")
     assert worker.check(TIMEOUT - 1) == []
-    connection.busy()
-    connection.wait()
+    connection.enter(BUSY)
+    connection.enter(WAITING)
     assert worker.check(TIMEOUT - 1) == []
     assert worker.check(1) == ["a expired"]
 
@@ -59,9 +60,9 @@ def test_head_and_body_have_the_time_each() -> None:
 def test_idle_and_busy_connections_have_no_such_time() -> None:
     worker = Worker()
     busy, idle = worker.open("busy"), worker.open("idle")
-    busy.busy()
-    idle.busy()
-    idle.idle()
+    busy.enter(BUSY)
+    idle.enter(BUSY)
+    idle.enter(IDLE)
     assert worker.check(100 * TIMEOUT) == []
 
 
@@ -69,8 +70,8 @@ def test_a_connection_that_does_not_close_is_aborted() -> None:
     worker = Worker()
     connection = worker.open("a")
     worker.check(TIMEOUT)
-    for late in (connection.wait, connection.busy, connection.idle):
-        late()  # the response that says that it was too late makes the connection no younger
+    for late in (WAITING, BUSY, IDLE):
+        connection.enter(late)  # the response that says that it was too late makes the connection no younger
     assert worker.check(CLOSING_SECONDS - 1) == []
     assert worker.check(1) == ["a aborted"]
     connection.closed()
@@ -91,9 +92,9 @@ def test_only_connections_that_wait_count_for_an_address() -> None:
     worker = Worker()
     for number in range(3 * FEW):
         connection = worker.open(str(number))
-        connection.busy()
+        connection.enter(BUSY)
         if number % 2:
-            connection.idle()
+            connection.enter(IDLE)
     waiting = [worker.open(f"waiting {number}") for number in range(FEW)]
     assert worker.check(PROTECTED_SECONDS) == []
     waiting[0].closed()
@@ -118,10 +119,10 @@ def test_what_gives_way_is_what_is_missed_least(kept: str) -> None:
     if kept in {"over", "idle"}:
         for name in ("idle", "later idle"):
             idle = worker.open(name, None)
-            idle.busy()
-            idle.idle()
+            idle.enter(BUSY)
+            idle.enter(IDLE)
     if kept == "nothing":
-        old.busy()
+        old.enter(BUSY)
     assert worker.table.is_full
     if kept != "over":
         worker.now += PROTECTED_SECONDS

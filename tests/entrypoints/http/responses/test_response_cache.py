@@ -145,7 +145,6 @@ async def test_however_long_they_are_true_an_operator_is_heard_within_seconds(be
         GET.replace("*/*", "application/vnd.oci.image.index.v1+json"),
         GET + "Authorization: Basic YTpi\r\n",
         GET + "If-None-Match: *\r\n",
-        GET + "Content-Length: 0\r\n",
         GET.replace("GET", "HEAD"),
         GET.replace("v1 ", "v1?ns=docker.io "),
     ],
