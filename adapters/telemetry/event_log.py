@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from logging import DEBUG, ERROR, INFO, WARNING
 
 from application.ports.telemetry import EventSink
 from domain.documents import one_line
 from domain.events import (
-    AccountEvent,
     AccountsReloaded,
     AccountsUnreadable,
     BackOffStarted,
@@ -16,7 +16,6 @@ from domain.events import (
     ContentEvicted,
     DigestMismatch,
     DownloadResumed,
-    EndpointEvent,
     EndpointFailed,
     EndpointRecovered,
     Event,
@@ -32,85 +31,73 @@ from domain.events import (
 
 _LOG = logging.getLogger("docker_image_proxy")
 
+# The level and the text of each event that is logged. The text names fields of the event.
+_MESSAGES: dict[type[Event], tuple[int, str]] = {
+    UpstreamAuthLearned: (DEBUG, "%(upstream)s: trust row %(row)d: %(meaning)s"),
+    ServiceNameConflict: (
+        WARNING,
+        (
+            "%(upstream)s uses the service name %(service)r, as this mirror does, so the mirror cannot distinguish "
+            "their tokens: set another SELF_AUTH_SERVICE for this mirror"
+        ),
+    ),
+    UpstreamFailed: (WARNING, "%(upstream)s: %(reason)s"),
+    EndpointFailed: (
+        WARNING,
+        "%(upstream)s: endpoint %(endpoint)s failed and is not used for a while: %(reason)s",
+    ),
+    EndpointRecovered: (WARNING, "%(upstream)s: endpoint %(endpoint)s answers again"),
+    DigestMismatch: (
+        ERROR,
+        "%(upstream)s: content of %(digest)s in %(repository)s does not match its digest; not delivered",
+    ),
+    PullDenied: (INFO, "%(upstream)s: the access rules deny %(repository)s to %(caller)s"),
+    AccountsReloaded: (INFO, "HTPASSWD_FILE: reloaded, %(count)d accounts"),
+    AccountsUnreadable: (ERROR, "HTPASSWD_FILE: %(reason)s; the previous accounts stay in force"),
+    LoginDelayed: (
+        INFO,
+        "login of account %(account)s from %(address)s delayed by %(seconds)d s after wrong passwords",
+    ),
+    LoginRejected: (
+        INFO,
+        "login of account %(account)s from %(address)s refused for %(seconds)d s after too many wrong passwords",
+    ),
+    DownloadResumed: (
+        WARNING,
+        "%(upstream)s: download of %(digest)s was interrupted, resuming: %(reason)s",
+    ),
+    BackOffStarted: (
+        WARNING,
+        "%(upstream)s: sending fewer requests for %(seconds)d seconds: %(reason)s",
+    ),
+    StaleServed: (
+        DEBUG,
+        "%(upstream)s: answered from the cache without asking the upstream: %(reason)s",
+    ),
+    ContentEvicted: (INFO, "evicted %(count)d manifests and blobs from the cache, %(size)d bytes"),
+    ContentDamaged: (ERROR, "%(digest)s was damaged in the cache; it is downloaded again"),
+    UpkeepFailed: (ERROR, "maintenance of the cache failed: %(reason)s"),
+    CacheWriteFailed: (ERROR, "the cache cannot be used; delivering %(digest)s uncached: %(reason)s"),
+    CacheFull: (WARNING, "the cache is full; delivering %(digest)s uncached"),
+}
+
 
 class LoggingEventSink:
     """Implements EventSink."""
 
     def emit(self, event: Event) -> None:
+        if type(event) not in _MESSAGES:
+            return
+        level, text = _MESSAGES[type(event)]
+        values = {name: one_line(value) if isinstance(value, str) else value for name, value in vars(event).items()}
         match event:
-            case UpstreamAuthLearned(upstream, row, meaning, is_change):
-                # The start line contains the first one.
-                level = logging.WARNING if is_change else logging.DEBUG
-                _LOG.log(level, "%s: trust row %d: %s", upstream, row, meaning)
-            case ServiceNameConflict(upstream, service):
-                _LOG.warning(
-                    "%s uses the service name %r, as this mirror does, so the mirror cannot distinguish their tokens: "
-                    "set another SELF_AUTH_SERVICE for this mirror",
-                    upstream,
-                    one_line(service),
-                )
-            case UpstreamFailed(upstream, reason):
-                _LOG.warning("%s: %s", upstream, one_line(reason))
-            case EndpointFailed() | EndpointRecovered():
-                _log_endpoint(event)
-            case DigestMismatch(upstream, repository, digest):
-                _LOG.error(
-                    "%s: content of %s in %s does not match its digest; not delivered", upstream, digest, repository
-                )
-            case PullDenied(account, upstream, repository):
-                who = f"account {one_line(account)!r}" if account else "an anonymous caller"
-                _LOG.info("%s: the access rules deny %s to %s", upstream, repository, who)
-            case AccountsReloaded() | AccountsUnreadable() | LoginDelayed() | LoginRejected():
-                _log_accounts(event)
-            case _:
-                _log_cache(event)
-
-
-def _log_endpoint(event: EndpointEvent) -> None:
-    match event:
-        case EndpointFailed(upstream, endpoint, reason):
-            _LOG.warning("%s: endpoint %s failed and is not used for a while: %s", upstream, endpoint, one_line(reason))
-        case EndpointRecovered(upstream, endpoint):
-            _LOG.warning("%s: endpoint %s answers again", upstream, endpoint)
-
-
-def _log_accounts(event: AccountEvent) -> None:
-    match event:
-        case AccountsReloaded(count):
-            _LOG.info("HTPASSWD_FILE: reloaded, %d accounts", count)
-        case AccountsUnreadable(reason):
-            _LOG.error("HTPASSWD_FILE: %s; the previous accounts stay in force", one_line(reason))
-        case LoginDelayed(account, address, seconds):
-            _LOG.info(
-                "login of account %s from %s delayed by %d s after wrong passwords", *_who(account, address), seconds
-            )
-        case LoginRejected(account, address, seconds):
-            message = "login of account %s from %s refused for %d s after too many wrong passwords"
-            _LOG.info(message, *_who(account, address), seconds)
-
-
-def _who(account: str, address: str) -> tuple[str, str]:
-    return one_line(account) or "(unknown)", one_line(address)
-
-
-def _log_cache(event: Event) -> None:  # noqa: C901 - one case for each event, and nothing else
-    match event:
-        case DownloadResumed(upstream, digest, reason):
-            _LOG.warning("%s: download of %s was interrupted, resuming: %s", upstream, digest, one_line(reason))
-        case BackOffStarted(upstream, seconds, reason):
-            _LOG.warning("%s: sending fewer requests for %d seconds: %s", upstream, seconds, one_line(reason))
-        case StaleServed(upstream, reason):
-            _LOG.debug("%s: answered from the cache without asking the upstream: %s", upstream, one_line(reason))
-        case ContentEvicted(count, size):
-            _LOG.info("evicted %d manifests and blobs from the cache, %d bytes", count, size)
-        case ContentDamaged(digest):
-            _LOG.error("%s was damaged in the cache; it is downloaded again", digest)
-        case UpkeepFailed(reason):
-            _LOG.error("maintenance of the cache failed: %s", one_line(reason))
-        case CacheWriteFailed(digest, reason):
-            _LOG.error("the cache cannot be used; delivering %s uncached: %s", digest, one_line(reason))
-        case CacheFull(digest):
-            _LOG.warning("the cache is full; delivering %s uncached", digest)
+            case UpstreamAuthLearned(is_change=True):
+                level = WARNING  # the start line contains the first one
+            case PullDenied(account):
+                values["caller"] = f"account {one_line(account)!r}" if account else "an anonymous caller"
+            case LoginDelayed(account="") | LoginRejected(account=""):
+                values["account"] = "(unknown)"
+        _LOG.log(level, text, values)
 
 
 class EventFanOut:
