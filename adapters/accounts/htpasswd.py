@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,14 +32,6 @@ class _Entry:
     stamp: str
 
 
-@dataclass(frozen=True)
-class _Accounts:
-    """The content of the file when it was last valid."""
-
-    entries: Mapping[str, _Entry]
-    in_order: tuple[_Entry, ...]
-
-
 class HtpasswdAccountDirectory:
     """Implements AccountDirectory over an htpasswd file.
 
@@ -57,7 +49,7 @@ class HtpasswdAccountDirectory:
         self._events = events
         self._stamp_key = stamp_key
         self._key = secrets.token_bytes(16)
-        self._accounts = _Accounts({}, ())
+        self._entries: dict[str, _Entry] = {}  # as the file was when it was last valid
         self._file_state: _FileState | str | None = None
         self._checked_at = clock.now()
         self._reload_if_changed(is_first=True)
@@ -68,9 +60,10 @@ class HtpasswdAccountDirectory:
         For an unknown user it compares the password with the hash of another user, always the same one for the same
         name. So the response time does not reveal which users exist, even if the hashes have different costs.
         """
-        read = self._accounts
-        entry = read.entries.get(credentials.username)
-        against = entry or self._decoy(read, credentials.username)
+        entries = self._entries
+        entry = entries.get(credentials.username)
+        decoy = self._decoy(list(entries.values()), credentials.username)
+        against = entry or decoy
         password = credentials.password.encode(errors="surrogatepass")
         # bcrypt repeats the NUL-terminated password to fill its key, so "a" and "a\0a" have the same hash.
         if against is None or len(password) > _PASSWORD_LIMIT or b"\0" in password:
@@ -80,18 +73,18 @@ class HtpasswdAccountDirectory:
 
     def knows(self, name: str) -> bool:
         self._reload_periodically()
-        return name in self._accounts.entries
+        return name in self._entries
 
     def stamp(self, name: str) -> str:
         self._reload_periodically()
-        entry = self._accounts.entries.get(name)
+        entry = self._entries.get(name)
         return entry.stamp if entry else ""
 
-    def _decoy(self, read: _Accounts, name: str) -> _Entry | None:
-        if not read.in_order:
+    def _decoy(self, entries: Sequence[_Entry], name: str) -> _Entry | None:
+        if not entries:
             return None
         digest = hashlib.blake2b(name.encode(errors="surrogatepass"), key=self._key, digest_size=8).digest()
-        return read.in_order[int.from_bytes(digest) % len(read.in_order)]
+        return entries[int.from_bytes(digest) % len(entries)]
 
     def _reload_periodically(self) -> None:
         now = self._clock.now()
@@ -118,10 +111,9 @@ class HtpasswdAccountDirectory:
             if reason != file_state:
                 self._refuse(reason)
         else:
-            entries = {user: self._entry(user, hashed) for user, hashed in found.items()}
-            self._accounts = _Accounts(entries, tuple(entries.values()))
+            self._entries = {user: self._entry(user, hashed) for user, hashed in found.items()}
             if not is_first:
-                self._events.emit(AccountsReloaded(len(entries)))
+                self._events.emit(AccountsReloaded(len(found)))
 
     def _entry(self, user: str, hashed: str) -> _Entry:
         # User names in the file contain no colon, so different entries give different texts.
