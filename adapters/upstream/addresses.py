@@ -118,27 +118,21 @@ def parse_url(text: str) -> URL:
     IDNA (RFC 5891). Changes nothing else, because that would invalidate signed URLs. Raises UpstreamBroken.
     """
     try:
-        start, authority, rest = _parts(text)
-        return URL(f"{start}{authority}{percent_encoded(rest)}", encoded=True)
+        matched = _AUTHORITY.match(text)
+        if matched is None:
+            return URL(percent_encoded(text), encoded=True)
+        start, authority = matched.groups()
+        if not authority.isascii():
+            user, at, place = authority.rpartition("@")
+            host, colon, port = place.partition(":")
+            authority = f"{user}{at}{host.encode('idna').decode()}{colon}{port}"
+        # A host name may contain escapes (RFC 3986 section 3.2.2). They are rejected here, because a proxy may decode
+        # `%6c` and `check_host` does not. In brackets, a percent sign starts the zone of an IPv6 address (RFC 6874).
+        if not is_legal(authority) or "%" in authority.rpartition("@")[2].partition("[")[0]:
+            raise UpstreamBroken("the upstream sent an address that is not valid")
+        return URL(f"{start}{authority}{percent_encoded(text[matched.end() :])}", encoded=True)
     except (ValueError, TypeError) as error:
         raise UpstreamBroken("the upstream sent an address that is not valid") from error
-
-
-def _parts(text: str) -> tuple[str, str, str]:
-    """The text before the authority, the authority (may be empty), and the rest. Raises ValueError."""
-    matched = _AUTHORITY.match(text)
-    if matched is None:
-        return "", "", text
-    start, authority = matched.groups()
-    if not authority.isascii():
-        user, at, place = authority.rpartition("@")
-        host, colon, port = place.partition(":")
-        authority = f"{user}{at}{host.encode('idna').decode()}{colon}{port}"
-    # A host name may contain escapes (RFC 3986 section 3.2.2). They are rejected here, because a proxy may decode `%6c`
-    # and `check_host` does not. In brackets, a percent sign starts the zone of an IPv6 address (RFC 6874).
-    if not is_legal(authority) or "%" in authority.rpartition("@")[2].partition("[")[0]:
-        raise ValueError("a host with illegal characters")
-    return start, authority, text[matched.end() :]
 
 
 def origin_of(url: URL) -> Origin:

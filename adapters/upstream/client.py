@@ -194,17 +194,9 @@ UpstreamClients = Mapping[Upstream, HttpClient]
 """The client of each upstream. An upstream is found by any of its URLs."""
 
 
-@dataclass(frozen=True)
-class ConnectionSettings:
-    """How the mirror connects to one upstream: the session settings, and the limits of requests."""
-
-    session: SessionSettings
-    limits: RequestLimits
-
-
 @asynccontextmanager
 async def open_clients(
-    connections: Mapping[Upstream, ConnectionSettings], proxies: ProxyRules, agent: str
+    connections: Mapping[Upstream, tuple[SessionSettings, RequestLimits]], proxies: ProxyRules, agent: str
 ) -> AsyncIterator[UpstreamClients]:
     """A client for each of these upstreams, open until the context ends. Needs a running event loop.
 
@@ -214,14 +206,13 @@ async def open_clients(
     sessions: dict[SessionSettings, Sessions] = {}
     clients: dict[Upstream, HttpClient] = {}
     async with AsyncExitStack() as stack:
-        for upstream, connection in connections.items():
-            if connection.session not in sessions:
-                sessions[connection.session] = Sessions(connection.session, proxies)
-                stack.push_async_callback(sessions[connection.session].close)
+        for upstream, (settings, limits) in connections.items():
+            if settings not in sessions:
+                sessions[settings] = Sessions(settings, proxies)
+                stack.push_async_callback(sessions[settings].close)
             # Upstreams that have this one as a fallback use its client too.
             configured = ConfiguredOrigins.of(*(one for one in connections if upstream in one.endpoints))
-            limiter = RequestLimiter(connection.limits)
-            clients[upstream] = HttpClient(sessions[connection.session], limiter, agent, configured)
+            clients[upstream] = HttpClient(sessions[settings], RequestLimiter(limits), agent, configured)
         of_endpoints = {endpoint: client for upstream, client in clients.items() for endpoint in upstream.endpoints}
         yield of_endpoints | clients  # an upstream that is also a fallback of another upstream has its own client
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from urllib.parse import urlencode
@@ -61,9 +61,7 @@ class HttpUpstreamRegistry:
         clients: UpstreamClients,
         logins: UpstreamLogins,
         failover: Failover,
-        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._pause = pause
         self._clients = clients
         self._logins = logins
         self._failover = failover
@@ -151,9 +149,8 @@ class HttpUpstreamRegistry:
                 yield response
             return
         key = LoginKey(endpoint, credentials.login, wanted)
-        sent = self._logins.remembered(key)
-        refusal: RegistryError | None = None
-        for authorization in dict.fromkeys((sent, None)):
+        authorization = sent = self._logins.remembered(key)
+        while True:
             async with client.request(request.with_authorization(authorization)) as response:
                 if not (response.status == _UNAUTHORIZED and response.is_own):
                     yield response
@@ -165,7 +162,7 @@ class HttpUpstreamRegistry:
                 or UpstreamAuth(_challenges(refusal)).bearer
             ):
                 break
-        assert refusal is not None  # noqa: S101 - tells the type checker that the loop has run
+            authorization = None
         answer = await self._logins.answer(key, await self._challenges_of(refusal, key), refused=sent)
         if answer is None:
             raise refusal
@@ -173,7 +170,7 @@ class HttpUpstreamRegistry:
             if not await _is_not_valid_yet(response, answer):
                 yield response
                 return
-        await self._pause(_CLOCK_SKEW_SECONDS)
+        await asyncio.sleep(_CLOCK_SKEW_SECONDS)
         async with client.request(request.with_authorization(answer)) as response:
             yield response
 

@@ -158,17 +158,14 @@ class RequestLimiter:
 
     def _give_turn_back(self) -> None:
         self._next = 0.0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(self._next, self._let_in)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(self._next, self._let_in)
 
     def _let_in(self) -> None:
-        self._timer = None
         if self._for_turn.let_one_in():
             self._next = asyncio.get_running_loop().time() + (self._interval or 0.0)
         if self._for_turn:

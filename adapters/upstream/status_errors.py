@@ -1,7 +1,6 @@
 """Maps unsuccessful responses of an upstream to errors of the domain."""
 
 import re
-from dataclasses import dataclass
 
 from yarl import URL
 
@@ -41,34 +40,25 @@ _UNKNOWN: dict[ResourceKind | None, type[ContentUnknown]] = {
 }
 
 
-@dataclass(frozen=True)
-class OciError:
-    """The first error of an OCI error body. All fields are empty if the body is not an OCI error body."""
-
-    code: str = ""
-    message: str = ""
-    detail: object = None
-
-
 async def refusal_of(response: HttpResponse, kind: ResourceKind | None = None) -> RegistryError:
     """The error for an unsuccessful response. HTML, XML and plain text are never forwarded."""
     if not response.is_own and response.status in {401, 403}:
         # The storage of the registry answered. Its 401 or 403 says nothing about the permissions of this caller.
         return UpstreamBroken("the upstream redirected to its storage, which denied access")
-    error = await _read_error(response)
-    message = error.message or f"the upstream answered {response.status}"
+    code, text, detail = await _read_error(response)
+    message = text or f"the upstream answered {response.status}"
     match response.status:
         case 401:
             challenges = parse_challenges(response.lines("WWW-Authenticate"))
             placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
-            return UpstreamChallenged(message, challenges=placed, detail=error.detail)
+            return UpstreamChallenged(message, challenges=placed, detail=detail)
         case 416:
             return RangeUnsatisfiable(message, size=_whole_size(response))
         case 429:
             left = read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining"))
             retry_after = response.header("Retry-After")
-            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=error.detail)
-    return _class_of(response.status, error.code, kind)(message, detail=error.detail)
+            return UpstreamThrottled(message, retry_after=retry_after, allowance=left, detail=detail)
+    return _class_of(response.status, code, kind)(message, detail=detail)
 
 
 async def check_ok(response: HttpResponse) -> None:
@@ -108,18 +98,19 @@ def _class_of(status: int, code: str, kind: ResourceKind | None) -> type[Registr
     return UpstreamRejected if status in _CLIENT_ERRORS else UpstreamBroken
 
 
-async def _read_error(response: HttpResponse) -> OciError:
+async def _read_error(response: HttpResponse) -> tuple[str, str, object]:
+    """Code, message and detail of the first error in an OCI error body. They are empty for any other body."""
     if response.raw.method == "HEAD":
-        return OciError()
+        return "", "", None
     try:
         document = parse_object(await response.read(_BODY_LIMIT)) or {}
         first = document["errors"][0]  # type: ignore[index]  # the except clause handles every other type
         detail = first.get("detail")
         # Printing a deeply nested value exhausts the interpreter's stack, as parsing does.
         shown = None if is_nested_deeper(detail, _DETAIL_LEVELS) else detail
-        return OciError(str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown)
+        return str(first["code"]), one_line(str(first.get("message", ""))[:_TEXT_LIMIT]), shown
     except (UpstreamBroken, ValueError, LookupError, TypeError, AttributeError):
-        return OciError()
+        return "", "", None
 
 
 def _whole_size(response: HttpResponse) -> int | None:

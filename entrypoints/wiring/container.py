@@ -16,7 +16,7 @@ from adapters.storage.threads import Threads
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
-from adapters.upstream.client import ConnectionSettings, UpstreamClients, open_clients
+from adapters.upstream.client import UpstreamClients, open_clients
 from adapters.upstream.failover import Failover
 from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
@@ -408,10 +408,10 @@ def open_upstreams(settings: Settings, worker: int) -> AbstractAsyncContextManag
     return open_clients(connections, proxies, f"{NAME}/{VERSION}")
 
 
-def _connection_settings(one: UpstreamSettings, worker: int, workers: int) -> ConnectionSettings:
+def _connection_settings(one: UpstreamSettings, worker: int, workers: int) -> tuple[SessionSettings, RequestLimits]:
     certificate = (one.client_cert, one.client_key) if one.client_cert and one.client_key else None
     session = SessionSettings(one.timeout, one.ca, certificate, one.proxy)
-    return ConnectionSettings(session, RequestLimits(one.max_connections, one.max_rate).share(worker, workers))
+    return session, RequestLimits(one.max_connections, one.max_rate).share(worker, workers)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import ConnectionSettings, HttpRequest, open_clients
+from adapters.upstream.client import HttpRequest, open_clients
 from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
 from domain.upstreams import Upstream
@@ -15,8 +15,8 @@ from tests.adapters.upstream.line import in_loop, no_authorities, upstream_at
 from tests.adapters.upstream.wire import WireServer, reply
 
 FIRST, SECOND, THIRD = (upstream_at(f"http://{name}.test") for name in ("first", "second", "third"))
-WAY = ConnectionSettings(SessionSettings(5), RequestLimits())
-OTHER = ConnectionSettings(SessionSettings(6), RequestLimits())
+WAY = (SessionSettings(5), RequestLimits())
+OTHER = (SessionSettings(6), RequestLimits())
 
 
 def hint(upstream: Upstream, server: WireServer) -> Upstream:
@@ -51,7 +51,9 @@ async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> Non
 
 @pytest.mark.parametrize(("way", "connections"), [(WAY, 1), (OTHER, 2)])
 @in_loop
-async def test_equal_settings_share_connections_and_others_do_not(way: ConnectionSettings, connections: int) -> None:
+async def test_equal_settings_share_connections_and_others_do_not(
+    way: tuple[SessionSettings, RequestLimits], connections: int
+) -> None:
     async with WireServer(lambda _: reply(body=b"x")) as server:
         first, second = hint(FIRST, server), hint(SECOND, server)
         with no_authorities():
@@ -64,7 +66,7 @@ async def test_equal_settings_share_connections_and_others_do_not(way: Connectio
 
 @in_loop
 async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
-    bounded = ConnectionSettings(WAY.session, RequestLimits(max_connections=1))
+    bounded = (WAY[0], RequestLimits(max_connections=1))
     async with WireServer(lambda _: reply(body=b"x")) as server:
         first, second = hint(FIRST, server), hint(SECOND, server)
         with no_authorities():
@@ -76,7 +78,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
 
 @in_loop
 async def test_what_was_opened_is_closed_also_where_the_next_does_not_open(tmp_path: Path) -> None:
-    missing = ConnectionSettings(SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
+    missing = (SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
     with no_authorities(), pytest.raises(FileNotFoundError):
         async with open_clients({FIRST: WAY, SECOND: missing}, ProxyRules(), "agent"):
             pass

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from adapters.upstream.client import ConnectionSettings, HttpRequest, open_clients
+from adapters.upstream.client import HttpRequest, open_clients
 from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
@@ -189,7 +189,7 @@ async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(na
         here, far = upstream_at(server.url), upstream_of(server)
         named = upstream_at(f"http://inside.test:{server.port}")
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
-        way = ConnectionSettings(SessionSettings(0.5), RequestLimits())
+        way = (SessionSettings(0.5), RequestLimits())
         with no_authorities():
             async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
                 for upstream in (here, named):
