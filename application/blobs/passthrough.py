@@ -21,13 +21,15 @@ from application.ports.upstream import (
 from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
-from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamUnavailable
+from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamContentChanged, UpstreamUnavailable
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed
 from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
 
-_REREAD = 1024 * 1024
+_REREAD_BYTES = 1024 * 1024
 END = 2**63
+"""The end of a span whose length is unknown."""
+_OTHER_RANGE = "the upstream sent a different byte range than the mirror requested"
 
 
 class Passthrough:
@@ -46,49 +48,63 @@ class Passthrough:
         self._retries = retries
 
     async def open(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        """The blob, open until the stack is closed."""
-        if query.byte_ranges:
-            return await self._several(stack, access, query)
-        opened = await stack.enter_async_context(AsyncExitStack())
-        answer = await self._opened(opened, access, query.digest, query.byte_range)
-        metadata, asked = answer.metadata, query.byte_range
-        if metadata.span is not None:
-            return self._partial(access, query, answer, metadata.span, opened)
-        base = described(query.digest, metadata)
-        if metadata.size is None:
-            return replace(base, pieces=self._checked(access, query.digest, self._counted(answer.pieces())))
-        extent = Span(0, metadata.size)
-        pieces = self._checked(access, query.digest, self._continued(access, query.digest, extent, answer, opened))
-        if asked is None:
-            return replace(base, pieces=pieces)
-        # The upstream ignores ranges, but clients that resume accept only a 206.
-        span = asked.of(metadata.size)
-        return replace(base, span=span, pieces=_cut(pieces, span))
+        """The blob, open until the stack is closed.
 
-    async def _several(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        """Several parts, with one upstream request for each group of parts that are close together. Most registries
-        redirect to object stores, which do not answer several ranges in one request.
+        For several parts, there is one upstream request for each group of parts that are close together. Most
+        registries redirect to object stores, which do not answer several ranges in one request.
         """
-        whole = replace(query, byte_ranges=())
         opened = await stack.enter_async_context(AsyncExitStack())
-        first: UpstreamResponse | None = None
+        answer: UpstreamResponse | None = None
         try:
-            first = await self._opened(opened, access, query.digest, query.first_range)
+            answer = await self._opened(opened, access, query.digest, query.first_range)
         except RangeUnsatisfiable as outside:
+            if not query.byte_ranges:
+                raise
             size = outside.size
         else:
-            size = first.metadata.size if first.metadata.span is None else first.metadata.whole_size
+            if answer.metadata.span is None:
+                return self._from_whole(access, query, answer, opened)
+            if not query.byte_ranges:
+                return self._part(access, query, answer, answer.metadata.span, opened)
+            size = answer.metadata.whole_size
         spans = query.spans(size) if size is not None else ()
-        ignores_ranges = first is not None and first.metadata.span is None
-        if size is None or not spans or (ignores_ranges and not _ascend(spans)):
-            # Without a size, Content-Range cannot be correct. One pass over the whole blob cannot deliver parts out of
-            # order.
+        if not spans:
+            # Without a size, Content-Range cannot be correct. With it, the parts are longer than the whole blob.
             await opened.aclose()
-            return await self.open(stack, access, whole)
-        groups = [list(spans)] if ignores_ranges else _grouped(spans)
-        base = described(query.digest, first.metadata) if first else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
-        pieces = self._of_groups(access, query.digest, groups, first, opened)
+            return await self.open(stack, access, replace(query, byte_ranges=()))
+        base = described(query.digest, answer.metadata) if answer else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
+        pieces = self._of_groups(access, query.digest, _grouped(spans), answer, opened)
         return replace(base, size=size, pieces=pieces).in_part(spans)
+
+    def _from_whole(
+        self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, opened: AsyncExitStack
+    ) -> BlobAnswer:
+        """The requested parts of a response with the whole blob. Clients that resume accept only a 206, also if the
+        upstream ignores ranges.
+        """
+        base, size, spans = described(query.digest, answer.metadata), answer.metadata.size, tuple[Span, ...]()
+        if size is None:
+            fresh = self._pieces(answer, Span(0, END))
+        else:
+            fresh = self._continued(access, query.digest, Span(0, size), answer, opened)
+            spans = query.spans(size)
+        pieces = self._held_back(access, DigestCheck(query.digest), fresh)
+        if not spans or any(before.stop > after.start for before, after in pairwise(spans)):
+            return replace(base, pieces=pieces)  # one pass over the whole blob cannot deliver parts out of order
+        return replace(base, pieces=_picked(_cut(pieces, spans[-1].stop), 0, spans)).in_part(spans)
+
+    def _part(
+        self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
+    ) -> BlobAnswer:
+        """The requested part, from a response with only these bytes."""
+        metadata, asked = answer.metadata, query.byte_range
+        wrong_size = metadata.size not in {None, span.length}
+        if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
+            raise UpstreamBroken(_OTHER_RANGE)
+        pieces = self._continued(access, query.digest, span, answer, opened)
+        if span.start == 0 and (span.stop == metadata.whole_size or asked.last is None):
+            pieces = self._held_back(access, DigestCheck(query.digest), pieces)
+        return replace(described(query.digest, metadata), span=span, pieces=pieces)
 
     async def _of_groups(
         self,
@@ -103,7 +119,8 @@ class Passthrough:
         """
         for group in groups:
             wanted = Span(group[0].start, group[-1].stop)
-            begun = first if first is not None and _can_give(first, wanted) else None
+            span = first.metadata.span if first else None
+            begun = first if span and span.start <= wanted.start and wanted.stop <= span.stop else None
             first = None
             async for piece in _picked(self._continued(access, digest, wanted, begun, opened), wanted.start, group):
                 yield piece
@@ -129,7 +146,7 @@ class Passthrough:
         """
         check, position = DigestCheck(digest), wanted.start
         while check.size < position:
-            known = await begun.read(check.size, min(check.size + _REREAD, position))
+            known = await begun.read(check.size, min(check.size + _REREAD_BYTES, position))
             if not known:
                 raise UpstreamBroken("the mirror cannot read again the part of the blob that it delivered")
             check.update(known)
@@ -137,15 +154,15 @@ class Passthrough:
             answer = await self._opened(stack, access, digest, ByteRange(position, None) if position else None)
             metadata, span = answer.metadata, answer.metadata.span
             if span is not None and span.start != position:
-                raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
+                raise UpstreamBroken(_OTHER_RANGE)
             size = metadata.size if span is None else metadata.whole_size
             if None not in {size, total} and size != total:
                 raise UpstreamBroken("the upstream sent a different size of the blob than before")
             if size is None:
-                fresh = _cut(self._counted(answer.pieces()), Span(0 if span else position, END))
+                fresh = self._pieces(answer, Span(position, END))
             else:
                 fresh = self._continued(access, digest, Span(position, size), answer, stack)
-            async for piece in _cut(self._held_back(access, check, fresh, total), Span(0, wanted.length)):
+            async for piece in _cut(self._held_back(access, check, fresh, total), wanted.length):
                 yield piece
 
     async def _opened(
@@ -160,19 +177,6 @@ class Passthrough:
             raise
         self._permissions.record(access, location, answer.metadata)
         return answer
-
-    def _partial(
-        self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
-    ) -> BlobAnswer:
-        metadata, asked = answer.metadata, query.byte_range
-        wrong_size = metadata.size not in {None, span.length}
-        if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
-            raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
-        is_whole = span.start == 0 and (span.stop == metadata.whole_size or asked.last is None)
-        pieces = self._continued(access, query.digest, span, answer, opened)
-        if is_whole:
-            pieces = self._checked(access, query.digest, pieces)
-        return replace(described(query.digest, metadata), size=metadata.whole_size, span=span, pieces=pieces)
 
     async def _continued(
         self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
@@ -191,24 +195,22 @@ class Passthrough:
                 if answer is None:
                     await opened.aclose()
                     answer = await self._opened(opened, access, digest, ByteRange(position, wanted.stop - 1))
-                    _demand(answer, Span(position, wanted.stop), total)
-                async for piece in self._counted(_out_of(answer, Span(position, wanted.stop))):
+                    if not _is_rest(answer.metadata, Span(position, wanted.stop), total):
+                        raise UpstreamContentChanged(_OTHER_RANGE)
+                async for piece in self._pieces(answer, Span(position, wanted.stop)):
                     position += len(piece)
                     yield piece
                 if position >= wanted.stop:
                     return
                 raise UpstreamBroken("the upstream stopped sending the blob before its end")
-            except _OtherRange:
-                raise UpstreamBroken("the upstream sent a different byte range than the mirror requested") from None
             except UpstreamUnavailable as fault:
+                if isinstance(fault, UpstreamContentChanged):
+                    raise  # another request would bring the same response
                 await opened.aclose()
                 answer = None
                 await retries.wait(fault, has_progressed=position > before)
                 reason = one_line(fault.message)
                 self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), reason))
-
-    def _checked(self, access: PullAccess, promised: Digest, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
-        return self._held_back(access, DigestCheck(promised), pieces)
 
     async def _held_back(
         self, access: PullAccess, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
@@ -228,46 +230,30 @@ class Passthrough:
         if held:
             yield held
 
-    async def _counted(self, pieces: AsyncIterator[Bytes]) -> AsyncIterator[Bytes]:
-        async for piece in pieces:
-            self._events.emit(BytesFetched(len(piece)))
-            yield piece
+    async def _pieces(self, answer: UpstreamResponse, wanted: Span) -> AsyncIterator[Bytes]:
+        """The wanted bytes of a response. A response with no other bytes is read to its end, so that its connection can
+        be reused.
+        """
+        metadata = answer.metadata
+        position = metadata.span.start if metadata.span else 0
+        has_others = position != wanted.start or metadata.size != wanted.length
+        async for piece in answer.pieces():
+            part = piece[max(0, wanted.start - position) : max(0, wanted.stop - position)] if has_others else piece
+            position += len(piece)
+            if part:
+                self._events.emit(BytesFetched(len(part)))
+                yield part
+            if has_others and position >= wanted.stop:
+                return
 
 
-class _OtherRange(Exception):
-    """The upstream does not send the requested range. Another request would bring the same response."""
-
-
-def _demand(answer: UpstreamResponse, wanted: Span, total: int | None) -> None:
-    """Raises _OtherRange if the response to a repeated request is not the rest of the first response."""
-    span, size = answer.metadata.span, answer.metadata.whole_size
-    if span is None:
-        if wanted.start == 0 or (answer.metadata.size or 0) >= wanted.stop:
-            return
-    elif span == wanted and (total is None or size in {None, total}):
-        return
-    raise _OtherRange
-
-
-def _can_give(answer: UpstreamResponse, wanted: Span) -> bool:
-    """Whether the body of this response contains all the wanted bytes."""
-    span = answer.metadata.span
-    return span is None or (span.start <= wanted.start and wanted.stop <= span.stop)
-
-
-def _out_of(answer: UpstreamResponse, wanted: Span) -> AsyncIterator[Bytes]:
-    """The wanted bytes of a response. A response with no other bytes is read to its end, so that its connection can be
-    reused.
+def _is_rest(metadata: ResponseMetadata, wanted: Span, total: int | None) -> bool:
+    """Whether the response to a repeated request continues the first response. `total`: the size of the blob in the
+    first response.
     """
-    metadata = answer.metadata
-    start = metadata.span.start if metadata.span else 0
-    if start == wanted.start and metadata.size == wanted.length:
-        return answer.pieces()
-    return _cut(answer.pieces(), Span(wanted.start - start, wanted.stop - start))
-
-
-def _ascend(spans: Sequence[Span]) -> bool:
-    return all(before.stop <= after.start for before, after in pairwise(spans))
+    if metadata.span is None:
+        return wanted.start == 0 or (metadata.size or 0) >= wanted.stop
+    return metadata.span == wanted and (total is None or metadata.whole_size in {None, total})
 
 
 def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
@@ -283,26 +269,22 @@ def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
 
 async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span]) -> AsyncIterator[Bytes]:
     """The bytes of ascending spans, from a stream that begins at `start`."""
-    position, index = start, 0
+    position, left = start, list(spans)
     async for piece in pieces:
         stop = position + len(piece)
-        while index < len(spans) and spans[index].start < stop:
-            span = spans[index]
-            if wanted := piece[max(0, span.start - position) : span.stop - position]:
+        while left and left[0].start < stop:
+            if wanted := piece[max(0, left[0].start - position) : left[0].stop - position]:
                 yield wanted
-            if span.stop > stop:
+            if left[0].stop > stop:
                 break
-            index += 1
+            left.pop(0)
         position = stop
 
 
-async def _cut(pieces: AsyncIterator[Bytes], span: Span) -> AsyncIterator[Bytes]:
-    """The bytes of the span, from a stream that begins at 0."""
-    position = 0
+async def _cut(pieces: AsyncIterator[Bytes], count: int) -> AsyncIterator[Bytes]:
+    """The first `count` bytes. The stream is not read further."""
     async for piece in pieces:
-        wanted = piece[max(0, span.start - position) : max(0, span.stop - position)]
-        position += len(piece)
-        if wanted:
-            yield wanted
-        if position >= span.stop:
+        yield piece[:count]
+        count -= len(piece)
+        if count <= 0:
             return
