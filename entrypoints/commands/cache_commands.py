@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from rich.console import Console
@@ -21,8 +20,6 @@ from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_fo
 _DAY = 86400.0
 _PROBLEM = 1
 _PIPE_WIDTH = 1000
-
-Action = Callable[[Container, argparse.Namespace], Awaitable[int]]
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -128,4 +125,4 @@ def _time(seconds: float | None) -> str:
     return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-_ACTIONS: dict[str, Action] = {"stats": _stats, "ls": _ls, "verify": _verify, "purge": _purge, "prune": _prune}
+_ACTIONS = {"stats": _stats, "ls": _ls, "verify": _verify, "purge": _purge, "prune": _prune}

@@ -128,11 +128,11 @@ class _Doctor:
         if known is None:
             return
         what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left for this mirror"
-        if not known.is_low:
+        if known.is_low:
+            hint = "; with a login of its own (UPSTREAM_IDENTITY) the mirror may get more"
+            print(f"warning: only {what} at {upstream.url}{'' if upstream.credentials else hint}")
+        else:
             print(f"ok: {what} at {upstream.url}")
-            return
-        more = "" if upstream.credentials else "; with a login of its own (UPSTREAM_IDENTITY) the mirror may get more"
-        print(f"warning: only {what} at {upstream.url}{more}")
 
     async def _image(self, container: Container, image: Image, reached: Collection[Upstream]) -> None:
         """Ask for the manifest of the image if its upstream is one of `reached`."""

@@ -60,13 +60,10 @@ def configure_logging(settings: Settings) -> None:
     """Called before the workers are forked, which inherit the configuration, and in every process after a reload."""
     handler = BatchingHandler()
     if settings.log_format == "json":
-        formatter: logging.Formatter = JsonFormatter(
-            "%(asctime)s %(levelname)s %(name)s %(message)s",
-            rename_fields={"asctime": "time", "levelname": "level"},
-        )
+        fields, names = "%(asctime)s %(levelname)s %(name)s %(message)s", {"asctime": "time", "levelname": "level"}
+        handler.setFormatter(JsonFormatter(fields, rename_fields=names))
     else:
-        formatter = TextFormatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(formatter)
+        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     # Values that neither format shows (documentation of logging, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

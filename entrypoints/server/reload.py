@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -104,10 +105,9 @@ class SettingsReloader:
         change = change_of(in_force, loaded)
         if change.settings.cache_dir != in_force.cache_dir:
             prepare_storage(change.settings)
-        if self._app.ctx.certificates:
-            self._app.ctx.certificates.current = read_certificate(change.settings)
+        certificate = read_certificate(change.settings) if self._app.ctx.certificates else None
         # A worker that replaces a dead one is forked with these.
-        put_in_force(self._app, change.settings)
+        put_in_force(self._app, change.settings, certificate)
         return change
 
 
@@ -165,13 +165,13 @@ async def apply_settings(app: App, settings: Settings) -> None:
     """Use the settings for all new requests. If they cannot be used, this raises before anything has changed."""
     certificate = read_certificate(settings) if app.ctx.certificates else None
     await app.ctx.runtimes.replace(settings)
+    put_in_force(app, settings, certificate)
+
+
+def put_in_force(app: App, settings: Settings, certificate: ssl.SSLContext | None) -> None:
+    """Apply all settings that need no runtime. The main process does this too, because workers are forked with it."""
     if certificate:
         app.ctx.certificates.current = certificate
-    put_in_force(app, settings)
-
-
-def put_in_force(app: App, settings: Settings) -> None:
-    """Apply all settings that need no runtime. The main process does this too, because workers are forked with it."""
     app.config.update(timeouts(settings))
     before: Settings = app.ctx.settings
     if (before.log_format, before.log_level) != (settings.log_format, settings.log_level):

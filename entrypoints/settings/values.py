@@ -141,29 +141,21 @@ def _demand(value: T, is_good: object) -> T:
 def _address(text: str) -> str:
     """An http or https address, without the slash at its end."""
     parts = _split(text)
-    return _demand(text.rstrip("/"), parts and parts.scheme in _DEFAULT_PORTS and HOST.fullmatch(parts.netloc))
+    return _demand(text.rstrip("/"), parts.scheme in _DEFAULT_PORTS and HOST.fullmatch(parts.netloc))
 
 
 def _proxy(text: str) -> str:
     """An outbound proxy, with or without a scheme and a login, as the usual environment variables have it."""
     parts = _split(text if "://" in text else f"http://{text}")
-    if parts is None or parts.scheme not in _PROXIES or not HOST.fullmatch(parts.netloc.rpartition("@")[2]):
-        raise ValueError
-    return parts.geturl()
+    return _demand(parts.geturl(), parts.scheme in _PROXIES and HOST.fullmatch(parts.netloc.rpartition("@")[2]))
 
 
-def _split(text: str) -> SplitResult | None:
-    """The parts of an address; None where it holds something that no address may hold here: a space, a query, a port
-    that is too large.
+def _split(text: str) -> SplitResult:
+    """The parts of an address. Raises ValueError for what no address may hold here: a space, a query, a port that is
+    too large.
     """
-    if not _ADDRESS.fullmatch(text):
-        return None
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return None
-    return parts if port != 0 and parts.hostname else None
+    parts = urlsplit(text)
+    return _demand(parts, _ADDRESS.fullmatch(text) and parts.port != 0 and parts.hostname)
 
 
 def origin_of_address(address: str) -> Origin:

@@ -53,7 +53,7 @@ from application.manifests.resolve_tag import ResolveTag
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
 from application.ports.slow_steps import SlowSteps
-from application.ports.telemetry import AllowanceTable, EventSink, MetricsPage
+from application.ports.telemetry import EventSink, MetricsPage
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
 from application.search import Search
 from application.status import ReportStatus
@@ -67,7 +67,7 @@ from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
 from domain.cache_policy import CacheCapacity, CachePolicy
 from domain.challenge_rewriter import ChallengeRewriter
-from domain.ports import AccountDirectory, Clock, PublicSuffixes, TokenCodec
+from domain.ports import AccountDirectory, Clock, TokenCodec
 from domain.realm_policy import RealmPolicy
 from domain.records import CallerId, mirror_caller
 from domain.tokens import TokenIssuer, TokenVerifier
@@ -136,8 +136,10 @@ class Container(containers.DeclarativeContainer):
     """Each provider is annotated with its port, and each dependency is passed by keyword. dependency-injector does not
     check either, so `tests/architecture/test_wiring.py` has mypy check every provider as an ordinary call.
 
-    `clients` is a Dependency because an asynchronous Resource would turn every provider that depends on it
-    into a future.
+    A provider that only one other provider uses is written there, unless tests or other modules need it by name.
+
+    `clients` is a Dependency because an asynchronous Resource would turn every provider that depends on it into a
+    future.
     """
 
     settings: providers.Dependency[Settings] = providers.Dependency(instance_of=Settings)
@@ -164,9 +166,6 @@ class Container(containers.DeclarativeContainer):
         events=events,
         stamp_key=providers.Callable(_derived_key, settings=settings, purpose="account stamps"),
     )
-    suffixes: providers.Provider[PublicSuffixes] = providers.Singleton(BundledPublicSuffixes)
-
-    rewriter: providers.Provider[ChallengeRewriter] = providers.Singleton(ChallengeRewriter, service=service)
     access_rules: providers.Provider[AccessRules] = settings.provided.access_rules
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, rules=access_rules, events=events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts=accounts)
@@ -185,15 +184,17 @@ class Container(containers.DeclarativeContainer):
     verifier: providers.Provider[TokenVerifier] = providers.Singleton(
         TokenVerifier, issuer=service, clock=clock, codec=codec
     )
-    realms: providers.Provider[RealmPolicy] = providers.Singleton(RealmPolicy, suffixes=suffixes)
-
     relay: providers.Provider[TokenRelay] = providers.Singleton(
-        HttpTokenRelay, clients=clients, realms=realms, clock=clock
+        HttpTokenRelay,
+        clients=clients,
+        realms=providers.Singleton(RealmPolicy, suffixes=providers.Singleton(BundledPublicSuffixes)),
+        clock=clock,
     )
-    logins: providers.Provider[UpstreamLogins] = providers.Singleton(UpstreamLogins, relay=relay, clock=clock)
-    failover: providers.Provider[Failover] = providers.Singleton(Failover, events=events)
     registry: providers.Provider[UpstreamRegistry] = providers.Singleton(
-        HttpUpstreamRegistry, clients=clients, logins=logins, failover=failover
+        HttpUpstreamRegistry,
+        clients=clients,
+        logins=providers.Singleton(UpstreamLogins, relay=relay, clock=clock),
+        failover=providers.Singleton(Failover, events=events),
     )
     upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, clients=clients)
 
@@ -222,9 +223,8 @@ class Container(containers.DeclarativeContainer):
         mirrors=mirror_callers,
     )
     cache_capacity: providers.Provider[CacheCapacity] = providers.Singleton(_cache_capacity, settings=settings)
-    allowance_table: providers.Provider[AllowanceTable] = counting.provided.allowance_table
     allowances: providers.Provider[Allowances] = providers.Singleton(
-        Allowances, allowance_table=allowance_table, clock=clock
+        Allowances, allowance_table=counting.provided.allowance_table, clock=clock
     )
     outages: providers.Provider[Outages] = providers.Singleton(
         Outages,
@@ -306,7 +306,11 @@ class Container(containers.DeclarativeContainer):
 
     # --- requests of clients and operators ---
     challenges: providers.Provider[Challenges] = providers.Singleton(
-        Challenges, upstream_auth=upstream_auth, rewriter=rewriter, verifier=verifier, logins=relayed_logins
+        Challenges,
+        upstream_auth=upstream_auth,
+        rewriter=providers.Singleton(ChallengeRewriter, service=service),
+        verifier=verifier,
+        logins=relayed_logins,
     )
     authorize: providers.Provider[Authorize] = providers.Singleton(
         Authorize,
