@@ -192,7 +192,7 @@ def _check_registries(rule: AccessRule, upstreams: Sequence[Upstream]) -> None:
         first, _, rest = pattern.text.partition("/")
         # Clients write `corp/app` for an upstream named corp. RepositoryPattern reads `corp` as part of a repository,
         # because it has no dot.
-        named = next((one for one in upstreams if rest and not pattern.has_registry and first in one.names), None)
+        named = next((one for one in upstreams if rest and pattern.registry is None and first in one.names), None)
         if named:
             raise ValueError(
                 f"rules: got {pattern.text!r}, where {first!r} is a name of {named.url}; takes a name with a dot "

@@ -5,8 +5,7 @@ import pytest
 
 from adapters.public_suffixes import BundledPublicSuffixes
 from domain.errors import RealmNotTrusted
-from domain.realm_policy import RealmPolicy
-from domain.shared_domains import SHARED_DOMAINS, shared_domain_of
+from domain.realm_policy import SHARED_DOMAINS, RealmPolicy, shared_domain_of
 from domain.upstreams import Origin, Upstream
 
 
