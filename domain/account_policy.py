@@ -1,22 +1,20 @@
 """AccountPolicy: who may use the service, and which of the requested scopes they get."""
 
+from dataclasses import dataclass
+
 from domain.access import ANONYMOUS, Account, Credentials, Scope, ScopeSet
 from domain.ports import AccountDirectory
 
 
+@dataclass(frozen=True)
 class AccountPolicy:
     """Checks logins, and reduces requested scopes to those that the mirror grants."""
 
-    def __init__(self, accounts: AccountDirectory) -> None:
-        self._accounts = accounts
+    accounts: AccountDirectory
 
     def authenticate(self, credentials: Credentials) -> Account | None:
         """The account with these credentials, or None. May take as long as a slow password hash."""
-        return self._accounts.find(credentials)
-
-    def still_exists(self, name: str) -> bool:
-        """Whether an account with this name exists now."""
-        return name != ANONYMOUS and self._accounts.knows(name)
+        return self.accounts.find(credentials)
 
     def account(self, name: str) -> Account:
         """The account with this name and its current stamp, which is "" if the account does not exist."""
@@ -31,7 +29,7 @@ class AccountPolicy:
 
     def stamp(self, name: str) -> str:
         """The current stamp of the account; "" if it does not exist. A changed stamp invalidates earlier checks."""
-        return self._accounts.stamp(name) if name != ANONYMOUS else ""
+        return self.accounts.stamp(name) if name != ANONYMOUS else ""
 
     def permit(self, wanted: ScopeSet) -> ScopeSet:
         """The part of the requested scopes that a mirror grants: pulls and listings, never a push.

@@ -12,7 +12,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,12 @@ class TokenCodec(Protocol):
 
     def sign(self, token_type: str, claims: Mapping[str, object]) -> str:
         """A compact JWS (RFC 7515 section 7.1) with HS256 and `typ` = `token_type`."""
-        ...
 
     def verify(self, text: str) -> SignedToken | None:
         """The signed token; None if the form, algorithm or signature is not valid. Does not check times."""
-        ...
 
     def read_unverified(self, text: str) -> SignedToken | None:
         """The token without verification; None if the text is not a compact JWS with JSON claims."""
-        ...
 
 
 class AccountDirectory(Protocol):
@@ -47,11 +43,6 @@ class AccountDirectory(Protocol):
 
         Takes the same time for a wrong user name as for a wrong password. May be slow, so call it in a thread.
         """
-        ...
-
-    def knows(self, name: str) -> bool:
-        """Whether an account with this name exists now."""
-        ...
 
     def stamp(self, name: str) -> str:
         """A text that changes when the password of the account changes; "" if the account does not exist.
@@ -60,7 +51,6 @@ class AccountDirectory(Protocol):
         key, the stamp cannot be used to test passwords. Every process computes the same stamp for the same key, name
         and entry.
         """
-        ...
 
 
 class PublicSuffixes(Protocol):
@@ -68,4 +58,3 @@ class PublicSuffixes(Protocol):
 
     def registrable_domain(self, host: str) -> str | None:
         """`example.co.uk` for `a.b.example.co.uk`; None for a public suffix itself, an address or a bare word."""
-        ...

@@ -55,7 +55,7 @@ class HtpasswdAccountDirectory:
         self._reload_if_changed(is_first=True)
 
     def find(self, credentials: Credentials) -> Account | None:
-        """Takes as long as bcrypt, so call it in a thread. Uses the file as `knows` or `stamp` last read it.
+        """Takes as long as bcrypt, so call it in a thread. Uses the file as `stamp` last read it.
 
         For an unknown user it compares the password with the hash of another user, always the same one for the same
         name. So the response time does not reveal which users exist, even if the hashes have different costs.
@@ -70,10 +70,6 @@ class HtpasswdAccountDirectory:
             return None
         is_right = bcrypt.checkpw(password, against.hashed)
         return Account(credentials.username, entry.stamp) if is_right and entry else None
-
-    def knows(self, name: str) -> bool:
-        self._reload_periodically()
-        return name in self._entries
 
     def stamp(self, name: str) -> str:
         self._reload_periodically()

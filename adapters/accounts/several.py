@@ -14,8 +14,5 @@ class CombinedAccountDirectory:
         found = (directory.find(credentials) for directory in self._directories)
         return next((account for account in found if account), None)
 
-    def knows(self, name: str) -> bool:
-        return any(directory.knows(name) for directory in self._directories)
-
     def stamp(self, name: str) -> str:
         return next((stamp for directory in self._directories if (stamp := directory.stamp(name))), "")

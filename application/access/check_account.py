@@ -35,7 +35,7 @@ class CheckAccount:
         other, or a client that guesses there would learn at once which password is correct.
         """
         network, name = client_network(address), credentials.username
-        attempt = Attempt(network, name, self._policy.still_exists(name))
+        attempt = Attempt(network, name, self._policy.stamp(name) != "")
         login = self._fingerprint(credentials, network)
         if (account := self._remembered(login, name)) and self._attempts.trusts(attempt):
             return account

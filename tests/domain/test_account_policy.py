@@ -27,14 +27,14 @@ def test_an_account_opens_with_its_own_password() -> None:
 
 
 def test_a_token_does_not_outlive_its_account() -> None:
-    assert policy.still_exists("alice")
-    assert not policy.still_exists("mallory")
+    assert policy.stamp("alice")
+    assert not policy.stamp("mallory")
 
 
 def test_anonymity_is_never_an_account() -> None:
     nameless = AccountPolicy(FixedAccountDirectory([Credentials(ANONYMOUS, "x")], b"key"))
-    assert not nameless.still_exists(ANONYMOUS)
-    assert not policy.still_exists(ANONYMOUS)
+    assert not nameless.stamp(ANONYMOUS)
+    assert not policy.stamp(ANONYMOUS)
 
 
 def test_a_pull_is_permitted_as_asked() -> None:

@@ -28,8 +28,8 @@ class House:
         self.clock.advance(1)
         return self
 
-    def knows(self) -> list[str]:
-        return [name for name in ("alice", "bob", "carol") if self.directory.knows(name)]
+    def names(self) -> list[str]:
+        return [name for name in ("alice", "bob", "carol") if self.directory.stamp(name)]
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def house(tmp_path: Path) -> House:
 @pytest.mark.parametrize("kind", ["2y", "2a", "2b"])
 def test_every_kind_of_hash_opens(house: House, kind: str) -> None:
     write(house.path, f"alice:{hashed('pässword', 5, kind)}\n")
-    assert house.later().knows() == ["alice"]
+    assert house.later().names() == ["alice"]
     assert house.directory.find(Credentials("alice", "pässword")) == Account("alice")
     assert house.directory.find(Credentials("alice", "password")) is None
 
 
 def test_a_changed_file_is_read_again(house: House) -> None:
     write(house.path, lines_of({"alice": "new", "bob": "open"}))
-    assert house.later().knows() == ["alice", "bob"]
+    assert house.later().names() == ["alice", "bob"]
     assert house.directory.find(BOB) == Account("bob")
     assert house.directory.find(ALICE) is None
     assert house.events.events == [AccountsReloaded(2)]
@@ -56,7 +56,7 @@ def test_a_changed_file_is_read_again(house: House) -> None:
 
 def test_a_user_who_is_taken_out_is_gone(house: House) -> None:
     write(house.path, lines_of({"bob": "open"}))
-    assert house.later().knows() == ["bob"]
+    assert house.later().names() == ["bob"]
     assert house.directory.find(ALICE) is None
     assert house.directory.stamp("alice") == ""
 
@@ -64,12 +64,12 @@ def test_a_user_who_is_taken_out_is_gone(house: House) -> None:
 def test_the_file_is_looked_at_once_a_second(house: House) -> None:
     write(house.path, lines_of({"bob": "open"}))
     house.clock.advance(0.9)
-    assert house.knows() == ["alice"]
+    assert house.names() == ["alice"]
     house.clock.advance(0.1)
-    assert house.knows() == ["bob"]
+    assert house.names() == ["bob"]
     house.clock.advance(-3600)  # set back
     write(house.path, lines_of({"alice": "right"}))
-    assert house.knows() == ["alice"]
+    assert house.names() == ["alice"]
 
 
 def test_a_file_that_did_not_change_is_not_read_again(house: House) -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_did_not_change_is_not_read_again(house: House) -> None:
     with house.path.open("r+") as file:
         file.write("# mallory")  # as long as before, and made to look as old
     os.utime(house.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert house.later().knows() == ["alice"]
+    assert house.later().names() == ["alice"]
     assert house.events.events == []
 
 
@@ -101,33 +101,33 @@ def test_a_spoilt_file_leaves_all_as_it_was_and_is_told_once(
 ) -> None:
     spoil(house.path)
     for _ in range(3):
-        assert house.later().knows() == ["alice"]
+        assert house.later().names() == ["alice"]
     assert house.directory.find(ALICE) == Account("alice")
     assert house.events.events == [AccountsUnreadable(f"{house.path}: {reason}")]
 
 
 def test_a_file_that_is_whole_again_counts_again(house: House) -> None:
     house.path.unlink()
-    house.later().knows()
+    house.later().names()
     write(house.path, lines_of({"bob": "open"}))
-    assert house.later().knows() == ["bob"]
+    assert house.later().names() == ["bob"]
     assert [type(event) for event in house.events.events] == [AccountsUnreadable, AccountsReloaded]
 
 
 def test_a_worker_that_begins_with_a_spoilt_file_lets_nobody_in(tmp_path: Path) -> None:
     write(tmp_path / "htpasswd", "alice:secret\n")
     house = House(tmp_path / "htpasswd")
-    assert house.knows() == []
+    assert house.names() == []
     assert house.directory.find(ALICE) is None
     assert [type(event) for event in house.events.events] == [AccountsUnreadable]
     write(house.path, lines_of({"alice": "right"}))
-    assert house.later().knows() == ["alice"]
+    assert house.later().names() == ["alice"]
 
 
 @pytest.mark.parametrize("password", ["x" * 73, "é" * 37])
 def test_a_password_that_bcrypt_would_cut_is_refused(house: House, password: str) -> None:
     write(house.path, lines_of({"alice": "x" * 72, "bob": "é" * 36}))
-    house.later().knows()
+    house.later().names()
     assert house.directory.find(Credentials("alice", "x" * 72)) == Account("alice")
     for user in ("alice", "bob"):
         assert house.directory.find(Credentials(user, password)) is None
@@ -141,7 +141,7 @@ def test_a_password_repeated_behind_a_nul_is_another_one(house: House) -> None:
 
 def test_an_unknown_user_costs_the_same_check(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     write(house.path, "".join(f"user{number}:{hashed('x', 4 + number % 2)}\n" for number in range(8)))
-    house.later().knows()
+    house.later().names()
     checked: list[bytes] = []
     monkeypatch.setattr(bcrypt, "checkpw", lambda _, against: checked.append(against) or True)
     for _ in range(2):
