@@ -1,8 +1,8 @@
 """Accounts, credentials and scopes."""
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from domain.errors import NameInvalid, ScopeInvalid
@@ -14,7 +14,7 @@ ANONYMOUS = ""
 _SCOPE_TEXT = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3, scope-token
 _TYPE = re.compile(r"(?P<type>[a-z0-9]+)(?:\((?P<class>[a-z0-9]+)\))?")
 _ACTION = re.compile(r"[a-z]+|\*")
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]+)?")
+_HOST_WITH_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]+")
 _SCOPE_LIMIT = 1024
 _SCOPES_LIMIT = 64
 
@@ -89,7 +89,11 @@ class Scope:
         if not matched or not name or not all(_ACTION.fullmatch(action) for action in wanted):
             raise ScopeInvalid("malformed scope", detail={"scope": text})
         if matched["type"] == "repository":
-            _check_repository(name)
+            host, slash, rest = name.partition("/")
+            try:
+                RepositoryName(rest if slash and _HOST_WITH_PORT.fullmatch(host) else name)
+            except NameInvalid as error:
+                raise ScopeInvalid("malformed scope", detail={"name": name}) from error
         return cls(matched["type"], name, frozenset(wanted), matched["class"] or "")
 
     @property
@@ -105,12 +109,8 @@ class Scope:
 
     def covers(self, needed: "Scope") -> bool:
         """Whether this scope allows every action of `needed` on the same resource."""
-        same = (self.resource_type, self.resource_class, self.name) == (
-            needed.resource_type,
-            needed.resource_class,
-            needed.name,
-        )
-        return same and ("*" in self.actions or needed.actions <= self.actions)
+        is_same_resource = replace(self, actions=needed.actions) == needed
+        return is_same_resource and ("*" in self.actions or needed.actions <= self.actions)
 
     def __str__(self) -> str:
         if self.is_opaque:
@@ -119,15 +119,14 @@ class Scope:
         return f"{kind}:{self.name}:{','.join(sorted(self.actions))}"
 
 
-@dataclass(frozen=True)
-class ScopeSet:
+class ScopeSet(tuple[Scope, ...]):
     """Distinct scopes, in the order of the request."""
 
-    scopes: tuple[Scope, ...] = ()
+    __slots__ = ()
 
     @classmethod
     def of(cls, scopes: Iterable[Scope]) -> Self:
-        return cls(tuple(dict.fromkeys(scopes)))
+        return cls(dict.fromkeys(scopes))
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Self:
@@ -138,26 +137,10 @@ class ScopeSet:
         return cls.of(Scope.parse(word) for word in words)
 
     def cover(self, needed: Scope) -> bool:
-        return any(scope.covers(needed) for scope in self.scopes)
-
-    def __iter__(self) -> Iterator[Scope]:
-        return iter(self.scopes)
-
-    def __bool__(self) -> bool:
-        return bool(self.scopes)
+        return any(scope.covers(needed) for scope in self)
 
     def __str__(self) -> str:
-        return " ".join(str(scope) for scope in self.scopes)
+        return " ".join(map(str, self))
 
 
 NO_SCOPES = ScopeSet()
-
-
-def _check_repository(name: str) -> None:
-    """Raises ScopeInvalid unless the name is a repository name, with or without a host before it."""
-    host, slash, rest = name.partition("/")
-    path = rest if slash and ":" in host and _HOST.fullmatch(host) else name
-    try:
-        RepositoryName(path)
-    except NameInvalid as error:
-        raise ScopeInvalid("malformed scope", detail={"name": name}) from error

@@ -171,7 +171,7 @@ def test_an_empty_set_is_false_and_covers_nothing() -> None:
 
 def test_a_set_has_64_scopes_at_most() -> None:
     words = [f"repository:a{number}:pull" for number in range(65)]
-    assert len(ScopeSet.parse(words[:64]).scopes) == 64
+    assert len(ScopeSet.parse(words[:64])) == 64
     with pytest.raises(ScopeInvalid):
         ScopeSet.parse([" ".join(words)])
 
