@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from domain.patterns import RepositoryPattern, TagPattern
-from domain.records import ANONYMOUS_CALLER, CachedTag, Grant, TagKey, is_mirror_caller
+from domain.records import PERSONAL_CLASS, CachedTag, Grant, TagKey, class_of
 from domain.upstreams import Upstream
 
 _KEPT_SHARE = 0.9
@@ -29,9 +29,8 @@ class FreshnessRule:
             raise ValueError("a freshness rule must set tag_ttl, stale_ttl or both")
 
     def matches(self, key: TagKey) -> bool:
-        if self.repositories and not any(pattern.matches(key.source) for pattern in self.repositories):
-            return False
-        return any(pattern.matches(key.tag) for pattern in self.tags)
+        is_repository = not self.repositories or any(pattern.matches(key.source) for pattern in self.repositories)
+        return is_repository and any(pattern.matches(key.tag) for pattern in self.tags)
 
 
 @dataclass(frozen=True)
@@ -59,10 +58,6 @@ class CacheTimes:
                     f"({self.stale_ttl:g}), after which the mirror forgets who may read the repository"
                 )
 
-    def grant_end(self, now: float, token_ends_at: float) -> float:
-        """The end of a grant given now: after `grant_ttl`, but not after the token that proved the permission."""
-        return min(now + self.grant_ttl, token_ends_at)
-
     def tag_ttl_of(self, key: TagKey) -> float:
         matching = (rule.tag_ttl for rule in self.rules if rule.tag_ttl is not None and rule.matches(key))
         return next(matching, self.tag_ttl)
@@ -82,47 +77,32 @@ class CachePolicy:
     def times_of(self, upstream: Upstream) -> CacheTimes:
         return self.by_upstream.get(upstream, self.default)
 
-    def tag_is_fresh(self, cached_tag: CachedTag, now: float) -> bool:
-        return now < self.fresh_until(cached_tag)
+    # All times are in seconds since 1970.
 
     def fresh_until(self, cached_tag: CachedTag) -> float:
+        """The time until which the tag is used without revalidation."""
         return cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).tag_ttl_of(cached_tag.key)
 
-    def may_serve_stale(self, cached_tag: CachedTag, now: float) -> bool:
-        """Whether a tag may be served during an outage of the upstream: until its stale_ttl or its tag_ttl has passed,
-        whichever is later.
+    def stale_until(self, cached_tag: CachedTag) -> float:
+        """The time until which the tag may be served during an outage of the upstream: until its stale_ttl or its
+        tag_ttl has passed, whichever is later.
         """
-        stale_until = cached_tag.checked_at + self.times_of(cached_tag.key.source.upstream).stale_ttl_of(cached_tag.key)
-        return now < max(stale_until, self.fresh_until(cached_tag))
+        stale_ttl = self.times_of(cached_tag.key.source.upstream).stale_ttl_of(cached_tag.key)
+        return max(cached_tag.checked_at + stale_ttl, self.fresh_until(cached_tag))
 
-    def grant_survives_outage(self, grant: Grant, now: float) -> bool:
-        """Whether the grant is still valid during an outage of the upstream.
+    def grant_stale_until(self, grant: Grant) -> float:
+        """The time until which the grant is valid during an outage of the upstream. A grant covers all tags of its
+        repository, so the rules for tags do not apply.
 
         Only use this for grants of the anonymous caller and of the mirror. The upstream may have withdrawn the
         permission of any other caller, so their grants end at `ends_at`.
         """
-        return now < self._stale_end(grant)
-
-    def remember_until(self, grant: Grant) -> float:
-        """The time until which the grant can be used, in seconds since 1970."""
-        lasting = grant.caller == ANONYMOUS_CALLER or is_mirror_caller(grant.caller)
-        return max(grant.ends_at, self._stale_end(grant)) if lasting else grant.ends_at
-
-    def _stale_end(self, grant: Grant) -> float:
-        """A grant covers a repository with all its tags, so the rules for tags do not apply."""
         return grant.given_at + self.times_of(grant.source.upstream).stale_ttl
 
-
-_PARTIAL_BLOBS_SHARE = 0.75
-"""Maximum share of the cache for all partial blobs, so that running downloads cannot evict all content."""
-_UPSTREAM_SHARE = 0.5
-"""Maximum share of the cache for the partial blobs of one upstream, if there are several upstreams."""
-_UNMEASURED_SHARE = 0.25
-"""A partial blob of unknown size grows only while all partial blobs use less than this share: it may be endless."""
-_MAX_RESERVATION = 8 * 1024 * 1024
-_RESERVATIONS = 64
-_WORTH = 8
-"""Range requests start a download of at most this many times the requested bytes."""
+    def remember_until(self, grant: Grant) -> float:
+        """The time until which the grant can be used."""
+        is_personal = class_of(grant.caller) == PERSONAL_CLASS
+        return grant.ends_at if is_personal else max(grant.ends_at, self.grant_stale_until(grant))
 
 
 @dataclass(frozen=True)
@@ -134,23 +114,27 @@ class CacheCapacity:
 
     @property
     def max_partial_blobs(self) -> int:
-        """Maximum bytes of all partial blobs."""
-        return int(self.max_bytes * _PARTIAL_BLOBS_SHARE)
+        """Maximum bytes of all partial blobs: three quarters, so that running downloads cannot evict all content."""
+        return int(self.max_bytes * 0.75)
 
     @property
     def max_partial_blobs_of_upstream(self) -> int:
-        """Maximum bytes of the partial blobs of one upstream. A larger blob cannot be stored."""
-        return self.max_partial_blobs if self.upstreams <= 1 else int(self.max_bytes * _UPSTREAM_SHARE)
+        """Maximum bytes of the partial blobs of one upstream: a half, if there are several upstreams. A larger blob
+        cannot be stored.
+        """
+        return self.max_partial_blobs if self.upstreams <= 1 else int(self.max_bytes * 0.5)
 
     @property
     def max_partial_blobs_beside_unmeasured(self) -> int:
-        """Maximum bytes of all partial blobs while a blob of unknown size is downloaded."""
-        return int(self.max_bytes * _UNMEASURED_SHARE)
+        """Maximum bytes of all partial blobs while a blob of unknown size is downloaded: a quarter, because that blob
+        may be endless.
+        """
+        return int(self.max_bytes * 0.25)
 
     @property
     def reservation(self) -> int:
         """Bytes that a running download reserves at a time."""
-        return max(1, min(_MAX_RESERVATION, self.max_bytes // _RESERVATIONS))
+        return max(1, min(8 * 1024 * 1024, self.max_bytes // 64))
 
     def can_store(self, size: int) -> bool:
         """Whether content of this size can be stored. Larger content would be evicted at once."""
@@ -170,7 +154,7 @@ def should_download_whole(requests: int, asked: int, total: int) -> bool:
     A single request must cover half of the blob, several requests an eighth. So the bytes that the mirror downloads
     stay in proportion to the bytes that clients request.
     """
-    return 2 * asked >= total or (requests > 1 and _WORTH * asked >= total)
+    return 2 * asked >= total or (requests > 1 and 8 * asked >= total)
 
 
 def content_to_evict(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:

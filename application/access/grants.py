@@ -64,7 +64,7 @@ class Grants:
         """The upstream has just given this caller access."""
         now, times = self._clock.now(), self._policy.times_of(access.source.upstream)
         before = self._remembered(access.caller, access.source)
-        grant = Grant(access.caller, access.source, now, times.grant_end(now, access.identity.ends_at))
+        grant = Grant(access.caller, access.source, now, min(now + times.grant_ttl, access.identity.ends_at))
         if before and before.ends_at >= grant.ends_at - times.grant_ttl * _REWRITTEN_SHARE:
             return
         self._known.put((access.caller, access.source), (grant, now))
@@ -81,7 +81,7 @@ class Grants:
 
     async def _outliving(self, caller: CallerId, source: Source) -> Grant | None:
         grant = self._remembered(caller, source) or await self._look_up(caller, source)
-        return grant if grant and self._policy.grant_survives_outage(grant, self._clock.now()) else None
+        return grant if grant and self._clock.now() < self._policy.grant_stale_until(grant) else None
 
     def _remembered(self, caller: CallerId, source: Source) -> Grant | None:
         """For a moment only: another worker may have met a refusal since."""

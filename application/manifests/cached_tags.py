@@ -51,7 +51,7 @@ class CachedTags:
             if cached_tag and cached_tag.caller_class in classes and accepts(accept, cached_tag.media_type)
         ]
         now = self._clock.now()
-        return next((cached_tag for cached_tag in known if self._policy.may_serve_stale(cached_tag, now)), None)
+        return next((cached_tag for cached_tag in known if now < self._policy.stale_until(cached_tag)), None)
 
     def now(self) -> float:
         """Seconds since 1970."""
@@ -69,7 +69,7 @@ class CachedTags:
         ]
 
     def is_fresh(self, cached_tag: CachedTag) -> bool:
-        return self._policy.tag_is_fresh(cached_tag, self._clock.now())
+        return self._clock.now() < self._policy.fresh_until(cached_tag)
 
     def fresh_until(self, cached_tag: CachedTag) -> float:
         return self._policy.fresh_until(cached_tag)
