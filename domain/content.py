@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domain.digest import Digest
@@ -34,7 +34,7 @@ _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
 _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
-_KNOWN = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST, BLOB_MEDIA_TYPE})
+_KNOWN_MANIFESTS = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST})
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
 """Types that servers use for any file, so they do not identify a manifest. Schema 1 often has one of them."""
 _RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
@@ -213,7 +213,31 @@ def without_parameters(media_type: str | None) -> str | None:
     clients compare them case-sensitively. None if there is no media type.
     """
     bare = bare_media_type(media_type)
-    return bare if bare in _KNOWN else (media_type or "").partition(";")[0].strip() or None
+    if bare in _KNOWN_MANIFESTS or bare == BLOB_MEDIA_TYPE:
+        return bare
+    return (media_type or "").partition(";")[0].strip() or None
+
+
+def accepts(accept: Iterable[str], media_type: str) -> bool:
+    """Whether the Accept lines allow this media type. Without Accept lines, every type is allowed."""
+    accepted = _accepted_types(accept)
+    return not accepted or "*/*" in accepted or bare_media_type(media_type) in accepted
+
+
+def variant_of(accept: Iterable[str]) -> str | None:
+    """A name for the variant of a tag that these Accept lines select: requests that accept the same known media types
+    get the same manifest. None if they contain only unknown types, whose answer cannot be predicted.
+
+    Ignores unknown types beside known ones, parameters and order: clients do not use weights, and a variant for each
+    unknown type would let a client fill the index.
+    """
+    accepted = _accepted_types(accept)
+    known = accepted & {*_KNOWN_MANIFESTS, "*/*", "application/json"}
+    return None if accepted and not known else ",".join(sorted(known))
+
+
+def _accepted_types(accept: Iterable[str]) -> set[str]:
+    return {bare_media_type(part) for line in accept for part in line.split(",")} - {""}
 
 
 def check_manifest(media_type: str, content: bytes) -> None:

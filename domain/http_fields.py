@@ -1,8 +1,9 @@
 """HTTP header fields and URIs that an upstream sends: Link, Warning, HTTP dates, and URIs with illegal characters."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
+from urllib.parse import quote
 
 WARNINGS_LIMIT = 4096
 """Bytes of all warnings in one response (OCI distribution specification, section "Warnings")."""
@@ -11,9 +12,8 @@ _WARNING = re.compile(r'(?:^|,)[ \t]*([0-9]{3}) +[^ ",]+ +"((?:[^"\\]|\\.)*)"')
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 # RFC 8288 section 3: link-param, with its leading semicolon. Matching takes linear time.
 _LINK_PARAMETER = re.compile(r'[ \t]*;[ \t]*([^ \t=;,"<>]+)[ \t]*(?:=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^ \t;,"<>]*)))?')
-# RFC 3986 section 2: reserved and unreserved characters, and the percent sign.
-_LEGAL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
-_ILLEGAL = re.compile(rb"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")
+_RESERVED = "%:/?#[]@!$&'()*+,;="
+"""The percent sign and the reserved characters of RFC 3986 section 2.2."""
 
 
 def parse_http_date(field: str | None) -> float | None:
@@ -29,19 +29,11 @@ def parse_http_date(field: str | None) -> float | None:
 
 
 def next_link(header: str | None) -> str | None:
-    """The target of the first link with `rel="next"` in a Link header (RFC 8288), or None.
+    """The target of the first link with `rel="next"` in a Link header (RFC 8288), or None. Skips what it cannot parse.
 
     The caller joins several header lines with commas (RFC 9110 section 5.3).
     """
-    for target, relations in _links(header or ""):
-        if "next" in relations:
-            return target
-    return None
-
-
-def _links(header: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """Each link target with its relation types in lower case (RFC 8288 section 2.1.1). Skips what it cannot parse."""
-    position = 0
+    header, position = header or "", 0
     while (end := header.find(">", position)) >= 0:
         start = header.rfind("<", position, end)
         position = end + 1
@@ -52,8 +44,9 @@ def _links(header: str) -> Iterator[tuple[str, frozenset[str]]]:
             # RFC 8288 section 3.3: only the first rel parameter of a link counts.
             if name.lower() == "rel" and relations is None:
                 relations = quoted if quoted is not None else plain
-        if start >= 0:
-            yield header[start + 1 : end], frozenset((relations or "").lower().split())
+        if start >= 0 and "next" in (relations or "").lower().split():
+            return header[start + 1 : end]
+    return None
 
 
 def warning(text: str) -> str:
@@ -89,17 +82,13 @@ def bounded_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
 
 def is_legal(text: str) -> bool:
     """Whether a URI may contain every character of the text (RFC 3986 section 2)."""
-    return _LEGAL.fullmatch(text) is not None
+    return percent_encoded(text) == text
 
 
 def percent_encoded(text: str) -> str:
     """The URI with its illegal characters percent-encoded (RFC 3986 section 2.1).
 
     Encodes the bytes of non-ASCII characters as they were sent, and changes nothing else: a signed URI is only valid
-    exactly as the upstream wrote it.
+    exactly as the upstream wrote it. Header fields are decoded as UTF-8, with surrogates for bytes that are not UTF-8.
     """
-    if is_legal(text):
-        return text
-    # Header fields are decoded as UTF-8, with surrogates for bytes that are not UTF-8.
-    raw = text.encode("utf-8", "surrogateescape")
-    return _ILLEGAL.sub(lambda found: b"%%%02X" % ord(found[0]), raw).decode("ascii")
+    return quote(text, safe=_RESERVED, errors="surrogateescape")

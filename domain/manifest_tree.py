@@ -1,7 +1,7 @@
 """Descriptors in manifests, and the walk from an index to all its manifests."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from domain.digest import Digest
@@ -37,14 +37,10 @@ class ManifestWalk:
         self.is_cut = False
         """Whether a limit has excluded manifests."""
 
-    def __iter__(self) -> "ManifestWalk":
-        return self
-
-    def __next__(self) -> Digest:
-        if not self._waiting:
-            raise StopIteration
-        digest, self._depth = self._waiting.popleft()
-        return digest
+    def __iter__(self) -> Iterator[Digest]:
+        while self._waiting:
+            digest, self._depth = self._waiting.popleft()
+            yield digest
 
     def add(self, named: Iterable[Descriptor]) -> None:
         """Add the descriptors of the manifest that the iteration returned last. Ignores blobs."""

@@ -6,12 +6,12 @@ from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
 from application.ports.index import KnowledgeIndex
 from domain.cache_policy import CachePolicy
+from domain.content import accepts
 from domain.digest import Digest
 from domain.names import Tag
 from domain.ports import Clock
 from domain.records import ANONYMOUS_CLASS, CachedTag, CallerClass, TagKey
 from domain.upstreams import Source
-from domain.variants import accepts
 
 _REMEMBERED = 16384
 _LONGEST_EXTENSION = 600.0

@@ -9,6 +9,7 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.upstreams.outages import Outages
+from domain.content import variant_of
 from domain.errors import (
     ContentUnknown,
     Denied,
@@ -19,7 +20,6 @@ from domain.errors import (
 )
 from domain.names import Tag
 from domain.records import CachedTag, TagKey, class_of, classes_for
-from domain.variants import variant_of
 
 
 class _ChangedAndThrottled(Exception):
