@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
+from application.access.access_request import PullAccess
 from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
+from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.ports.index import KnowledgeIndex
 from domain.cache_policy import CachePolicy
 from domain.content import accepts
 from domain.digest import Digest
 from domain.names import Tag
 from domain.ports import Clock
-from domain.records import ANONYMOUS_CLASS, CachedTag, CallerClass, TagKey
+from domain.records import ANONYMOUS_CLASS, CachedTag, CallerClass, TagKey, class_of, classes_for
 from domain.upstreams import Source
 
 _REMEMBERED = 16384
@@ -57,15 +59,18 @@ class CachedTags:
         """Seconds since 1970."""
         return self._clock.now()
 
-    async def recent(self, source: Source, tag: Tag, classes: frozenset[CallerClass], since: float) -> list[CachedTag]:
-        """The cached tags of this tag, of all variants, that were given to these caller classes and are fresh or were
-        learnt at or after `since` (seconds since 1970).
+    async def likely_digests(self, access: PullAccess, query: ManifestQuery) -> list[Digest]:
+        """The digests that an answer to this query may have: the requested one; or those of the tag, of all variants,
+        that were given to callers of this class and are fresh or were learnt since the query arrived.
         """
-        cached_tags = (await self._variants(source, tag)).values()
+        target, classes = query.reference.target, classes_for(access.caller)
+        if not isinstance(target, Tag):
+            return [target]
         return [
-            cached_tag
-            for cached_tag in cached_tags
-            if cached_tag.caller_class in classes and (self.is_fresh(cached_tag) or cached_tag.checked_at >= since)
+            cached_tag.digest
+            for cached_tag in (await self._variants(access.source, target)).values()
+            if cached_tag.caller_class in classes
+            and (self.is_fresh(cached_tag) or cached_tag.checked_at >= query.asked_at)
         ]
 
     def is_fresh(self, cached_tag: CachedTag) -> bool:
@@ -74,13 +79,17 @@ class CachedTags:
     def fresh_until(self, cached_tag: CachedTag) -> float:
         return self._policy.fresh_until(cached_tag)
 
-    async def learn(self, key: TagKey, digest: Digest, media_type: str, caller_class: CallerClass) -> CachedTag:
-        """Store the digest and the media type that the upstream has just given to this caller class for the tag."""
-        cached_tag = CachedTag(key, digest, media_type, self._clock.now(), caller_class)
+    async def learn(self, access: PullAccess, query: ManifestQuery, answer: ManifestAnswer) -> None:
+        """Store the digest and the media type that the upstream has just given to this caller, if the query is for a
+        tag whose answer can be predicted.
+        """
+        key, caller_class = query.tag_key(access.source), class_of(access.caller)
+        if key is None:
+            return
+        cached_tag = CachedTag(key, answer.digest, answer.media_type, self._clock.now(), caller_class)
         learnt = self._recent_answers.get((key.source, key.tag)) or {}
         self._recent_answers.put((key.source, key.tag), learnt | {(key.variant, caller_class): cached_tag})
         await self._keep(cached_tag)
-        return cached_tag
 
     async def _keep(self, cached_tag: CachedTag) -> None:
         key = cached_tag.key
@@ -98,14 +107,10 @@ class CachedTags:
         checked_at = max(cached_tag.checked_at, now - max(0.0, ttl - _LONGEST_EXTENSION))
         await self._keep(replace(cached_tag, checked_at=checked_at))
 
-    async def forget(self, source: Source, tag: Tag) -> None:
-        """Remove the tag, all variants: the upstream does not have it."""
-        self._known.pop((source, tag))
-        self._recent_answers.pop((source, tag))
-        await self._index.forget_tags(source, tag)
-
-    async def withdraw(self, source: Source, tag: Tag, from_class: CallerClass) -> None:
-        """Remove what was given to this caller class: the upstream refused the tag to it."""
+    async def forget(self, source: Source, tag: Tag, from_class: CallerClass | None = None) -> None:
+        """Remove what was given to this caller class, because the upstream refused the tag to it. None: remove the tag,
+        because the upstream does not have it.
+        """
         self._known.pop((source, tag))
         self._recent_answers.pop((source, tag))
         await self._index.forget_tags(source, tag, from_class)

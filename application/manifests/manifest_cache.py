@@ -33,9 +33,20 @@ class ManifestCache:
 
     async def look(self, digest: Digest) -> bytes | None:
         """Like `get`, for any upstream, but does not count as use."""
-        content = self._memory.get(digest)
-        if content is None and (content := await self._read(digest)) is not None:
-            self._memory.put(digest, content, len(content))
+        if (content := self._memory.get(digest)) is not None:
+            return content
+        stored = await self._store.open(digest)
+        if stored is None:
+            return None
+        try:
+            content = await stored.read()
+        finally:
+            stored.file.close()
+        if not digest.matches(content):
+            self._events.emit(ContentDamaged(str(digest)))
+            await self._eviction.drop(digest)
+            return None
+        self._memory.put(digest, content, len(content))
         return content
 
     async def put(self, access: PullAccess, digest: Digest, content: bytes) -> None:
@@ -56,17 +67,3 @@ class ManifestCache:
     def forget_all(self) -> None:
         """Clear the memory. The content store is not changed."""
         self._memory.clear()
-
-    async def _read(self, digest: Digest) -> bytes | None:
-        stored = await self._store.open(digest)
-        if stored is None:
-            return None
-        try:
-            content = await stored.read()
-        finally:
-            stored.file.close()
-        if digest.matches(content):
-            return content
-        self._events.emit(ContentDamaged(str(digest)))
-        await self._eviction.drop(digest)
-        return None

@@ -1,10 +1,13 @@
 """The query for a manifest, and its answer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from domain.digest import Digest
-from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_HINT, RegistryHint
+from domain.names import Reference, RepositoryName, Tag
+from domain.records import TagKey
+from domain.upstreams import NO_HINT, RegistryHint, Source
+from domain.variants import variant_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,13 @@ class ManifestQuery:
         """Whether an answer with this digest needs no body."""
         return self.head or str(digest) in self.known
 
+    def tag_key(self, source: Source) -> TagKey | None:
+        """The key of the cached tag that answers this query. None for a digest, and for media types whose answer cannot
+        be predicted.
+        """
+        tag, variant = self.reference.target, variant_of(self.accept)
+        return TagKey(source, tag, variant) if isinstance(tag, Tag) and variant is not None else None
+
 
 @dataclass(frozen=True)
 class ManifestAnswer:
@@ -41,3 +51,7 @@ class ManifestAnswer:
     warnings: tuple[str, ...] = ()
     good_until: float = 0.0
     is_hit: bool = False
+
+    def with_cached(self, content: bytes) -> Self:
+        """The same answer with its cached content."""
+        return replace(self, content=content, size=len(content), is_hit=True)

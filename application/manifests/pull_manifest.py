@@ -43,7 +43,7 @@ class PullManifest:
         async with self._authorize.repository(caller, query.name, query.hint) as access:
             target = query.reference.target
             if isinstance(target, Tag):
-                answer = await self._tags(access, query, target)
+                answer = await self._tags(access, query)
             else:
                 answer = await self._by_digest(access, query, target)
         if answer.content is not None and not query.head:

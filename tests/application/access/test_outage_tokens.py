@@ -19,7 +19,7 @@ from domain.errors import (
     UpstreamTimedOut,
     UpstreamUnreachable,
 )
-from domain.names import Reference, Tag
+from domain.names import Reference
 from domain.tokens import IssuedToken
 from tests.application.support.service import ALICE, IMAGE_CONTENT, IMAGE_DIGEST, NAME, PRIVATE, Service, accounts
 from tests.application.support.watched import NOBODYS, watched
@@ -57,7 +57,7 @@ class Outage:
             access = _access(NOBODYS)
             ask = PullAccess(await callers.of(access), access.credentials, source)
             query = ManifestQuery(NAME, Reference.parse("1"))
-            await self.service.parts.resolve_tag()(ask, query, Tag("1"))
+            await self.service.parts.resolve_tag()(ask, query)
             await asyncio.sleep(0)  # it is written down behind whoever asked
         self.upstream.fault = GONE
 
