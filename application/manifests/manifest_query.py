@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from domain.content import variant_of
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName, Tag
 from domain.records import TagKey
 from domain.upstreams import NO_HINT, RegistryHint, Source
-from domain.variants import variant_of
 
 
 @dataclass(frozen=True)

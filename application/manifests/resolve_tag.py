@@ -9,7 +9,6 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.upstreams.outages import Outages
-from domain.content import variant_of
 from domain.errors import (
     ContentUnknown,
     Denied,
