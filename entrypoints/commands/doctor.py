@@ -43,33 +43,33 @@ class _Doctor:
     async def examine(self, image: Image | None) -> int:
         for warning in self._settings.warnings:
             print(f"warning: {warning}")
-        is_kept = self._folder()
-        settings = self._settings if is_kept else replace(self._settings, cache_dir=None)
+        has_cache = self._check_folder()
+        settings = self._settings if has_cache else replace(self._settings, cache_dir=None)
         async with open_container(settings) as container:
-            if is_kept:
-                await self._disk_space(container)
-            reached = [one for one in container.upstreams().upstreams if await self._reach(container, one)]
+            if has_cache:
+                await self._check_disk_space(container)
+            reached = [one for one in container.upstreams().upstreams if await self._check_upstream(container, one)]
             if image:
-                await self._image(container, image, reached)
+                await self._check_image(container, image, reached)
         return self._status
 
-    async def _reach(self, container: Container, upstream: Upstream) -> bool:
+    async def _check_upstream(self, container: Container, upstream: Upstream) -> bool:
         """Check DNS, TLS, ping, token server and clock of the upstream. Returns whether it can be used."""
         for endpoint in upstream.endpoints:
-            await self._address(container, endpoint)
+            await self._check_address(container, endpoint)
         try:
             answer = await report(self._settings, container, upstream)
         except RegistryError as error:
-            self._wrong(f"{upstream.url}: {error.message}")
+            self._report_problem(f"{upstream.url}: {error.message}")
             return False
-        self._clock(container.clock().now(), answer.server_time)
+        self._check_clock(container.clock().now(), answer.server_time)
         return True
 
-    def _wrong(self, text: str) -> None:
+    def _report_problem(self, text: str) -> None:
         self._status = _PROBLEM
         print(f"error: {text}")
 
-    def _folder(self) -> bool:
+    def _check_folder(self) -> bool:
         """Check the cache folder. Returns whether there is a usable cache."""
         if self._settings.cache_dir is None:
             print("ok: the cache is off")
@@ -78,21 +78,21 @@ class _Doctor:
             act_as_owner(self._settings, may_stay_root=True)
             prepare_storage(self._settings)
         except SettingsError as error:
-            self._wrong(str(error))
+            self._report_problem(str(error))
             return False
         return True
 
-    async def _disk_space(self, container: Container) -> None:
+    async def _check_disk_space(self, container: Container) -> None:
         found = await container.inspect_cache().statistics(container.upstreams().upstreams)
         bound = container.cache_capacity().max_bytes
-        what = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
+        usage = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:
             free = f"only {decimal(found.space.free)} are free on the disk"
-            print(f"warning: the cache in {what}, but {free}; set CACHE_SIZE to a size that the disk has, such as 80%")
+            print(f"warning: the cache in {usage}, but {free}; set CACHE_SIZE to a size that the disk has, such as 80%")
         else:
-            print(f"ok: the cache in {what}; {decimal(found.space.free)} are free on the disk")
+            print(f"ok: the cache in {usage}; {decimal(found.space.free)} are free on the disk")
 
-    async def _address(self, container: Container, upstream: Upstream) -> None:
+    async def _check_address(self, container: Container, upstream: Upstream) -> None:
         """Resolve the name of the upstream, or of the proxy to it, which resolves the upstream's name itself."""
         origin = upstream.origin
         proxy = container.clients()[upstream].proxy_to(URL(upstream.url))
@@ -100,48 +100,48 @@ class _Doctor:
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         except OSError as error:
-            way = "" if proxy else ", or set HTTP_PROXY and HTTPS_PROXY if this machine needs a proxy"
-            self._wrong(
-                f"cannot resolve {host} ({error.strerror or error}); check the name and this machine's DNS{way}"
+            advice = "" if proxy else ", or set HTTP_PROXY and HTTPS_PROXY if this machine needs a proxy"
+            self._report_problem(
+                f"cannot resolve {host} ({error.strerror or error}); check the name and this machine's DNS{advice}"
             )
         else:
-            by = f", the proxy to {origin.host}," if proxy else ""
-            print(f"ok: {host}{by} has the address {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
+            role = f", the proxy to {origin.host}," if proxy else ""
+            print(f"ok: {host}{role} has the address {', '.join(sorted({str(entry[4][0]) for entry in found}))}")
 
-    def _clock(self, now: float, said: float | None) -> None:
-        if said is None:
+    def _check_clock(self, now: float, upstream_time: float | None) -> None:
+        if upstream_time is None:
             print("ok: the upstream sends no Date header; the clock of this machine was not compared")
             return
-        ahead = now - said
+        ahead = now - upstream_time
         if abs(ahead) > _CLOCK_SECONDS:
             direction = "ahead of" if ahead > 0 else "behind"
-            self._wrong(
+            self._report_problem(
                 f"the clock of this machine is {abs(ahead):.0f} seconds {direction} the upstream's; correct it (NTP), "
                 "or tokens and certificates are rejected"
             )
         else:
             print("ok: the clock of this machine agrees with the upstream's")
 
-    def _allowance(self, container: Container, upstream: Upstream) -> None:
+    def _print_allowance(self, container: Container, upstream: Upstream) -> None:
         """Print the rate limit, which upstreams send with manifests only."""
         known = container.allowances().newest(upstream)
         if known is None:
             return
-        what = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left for this mirror"
+        left = f"{known.remaining} of {known.limit} manifests in {known.window / 3600:g} hours are left for this mirror"
         if known.is_low:
             hint = "; with a login of its own (UPSTREAM_IDENTITY) the mirror may get more"
-            print(f"warning: only {what} at {upstream.url}{'' if upstream.credentials else hint}")
+            print(f"warning: only {left} at {upstream.url}{'' if upstream.credentials else hint}")
         else:
-            print(f"ok: {what} at {upstream.url}")
+            print(f"ok: {left} at {upstream.url}")
 
-    async def _image(self, container: Container, image: Image, reached: Collection[Upstream]) -> None:
+    async def _check_image(self, container: Container, image: Image, reached: Collection[Upstream]) -> None:
         """Ask for the manifest of the image if its upstream is one of `reached`."""
         name, reference = image
         hint = container.upstreams().hint_for(name)
         try:
             upstream = container.upstreams().source_of(name, hint).upstream
         except NameUnknown as error:
-            self._wrong(f"{name}: {error.message}")
+            self._report_problem(f"{name}: {error.message}")
             return
         if upstream not in reached:
             return
@@ -153,7 +153,7 @@ class _Doctor:
         except Unauthorized:
             print(f"warning: {text}: the upstream requires a login for it; only clients with a login can pull it")
         except RegistryError as error:
-            self._wrong(f"{text}: {error.message}")
+            self._report_problem(f"{text}: {error.message}")
         else:
             print(f"ok: {text} is {found.digest}, {found.media_type}")
-        self._allowance(container, upstream)
+        self._print_allowance(container, upstream)

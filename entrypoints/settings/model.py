@@ -42,10 +42,10 @@ class UpstreamSettings(UpstreamDefinitions):
         if {self.username is not None, self.password is not None} != {is_service}:
             raise self._wrong(
                 "identity",
-                f"got {self.identity.value!r}; 'service' and the pair {self._called('username')} and "
-                f"{self._called('password')} go together, and with no other identity",
+                f"got {self.identity.value!r}; 'service' and the pair {self._label('username')} and "
+                f"{self._label('password')} go together, and with no other identity",
             )
-        names = (f"{self.place}{self._called('client_cert')}", self._called("client_key"))
+        names = (f"{self.place}{self._label('client_cert')}", self._label("client_key"))
         check_key_pair(self.client_cert, self.client_key, names)
         bare = [other for other in self.fallbacks if other.startswith("http://")]
         if bare and self.url.startswith("https://"):
@@ -57,11 +57,11 @@ class UpstreamSettings(UpstreamDefinitions):
                 f"got {self.max_connections}; takes WORKERS ({workers}) or more, because the workers share them",
             )
 
-    def _called(self, name: str) -> str:
+    def _label(self, name: str) -> str:
         return name if self.place else VARIABLES[name]
 
     def _wrong(self, name: str, reason: str) -> ValueError:
-        return ValueError(f"{self.place}{self._called(name)}: {reason}")
+        return ValueError(f"{self.place}{self._label(name)}: {reason}")
 
     @property
     def credentials(self) -> Credentials | None:
@@ -142,12 +142,12 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
     @cached_property
     def table(self) -> UpstreamTable:
         """Raises ValueError where two upstreams cannot be distinguished."""
-        together = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
-        if len(together) == 1:  # it shares its host name with no other
-            together = []
+        sharing = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
+        if len(sharing) == 1:  # no other upstream has the same host name
+            sharing = []
         return UpstreamTable(
             [
-                one.upstream(TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, one in together))
+                one.upstream(TrustPolicy(self.skip_auth_proxy, self.has_accounts, one.identity, one in sharing))
                 for one in self.upstreams
             ]
         )

@@ -16,7 +16,7 @@ _LONGEST_SHOWN = 200
 
 
 class Refusal(ValueError):
-    """The reason why a value is refused, where the words of `Parser.takes` do not say enough."""
+    """The reason why a value is refused, if `Parser.takes` does not say enough."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,17 @@ def check_keys(given: Iterable[str], known: Collection[str], where: str = "") ->
             raise ValueError(f"{where}{key}: is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] = str) -> T:
+def read(kind: type[T], given: Mapping[str, Any], label: Callable[[str], str] = str) -> T:
     """An instance of this class from the given values by name; a name without a value (None) counts as not
     given, and other names are ignored.
 
-    Raises ValueError, which says what the setting got and what it takes. `called` says how the message names it.
+    Raises ValueError, which says what the setting got and what it takes. `label` says how the message names it.
     """
     values = {}
     for name, one in definitions_of(kind).items():
         value = given.get(name)
         if one.is_secret and given.get(f"{name}_file") is not None:
-            value = _secret_in_file(name, given, called)
+            value = _secret_in_file(name, given, label)
         if value is None:
             continue
         try:
@@ -96,20 +96,20 @@ def read(kind: type[T], given: Mapping[str, Any], called: Callable[[str], str] =
             reason = str(error) if isinstance(error, Refusal) else f"takes {one.parser.takes}"
             got = "" if one.is_secret or one.may_hold_secret else shown(name, value)
             # The cause may hold a secret.
-            raise ValueError(f"{called(name)}: {got}{reason}") from None
+            raise ValueError(f"{label(name)}: {got}{reason}") from None
     return kind(**values)
 
 
-def _secret_in_file(name: str, given: Mapping[str, Any], called: Callable[[str], str]) -> str:
+def _secret_in_file(name: str, given: Mapping[str, Any], label: Callable[[str], str]) -> str:
     """The content of the file that the setting NAME_FILE names. Raises ValueError."""
     file = f"{name}_file"
     if name in given:
-        raise ValueError(f"{called(name)}: is set, and {called(file).split()[-1]} too; takes one of them")
+        raise ValueError(f"{label(name)}: is set, and {label(file).split()[-1]} too; takes one of them")
     try:
         # Every editor puts a newline at the end.
         return read_text(Path(str(given[file]))).rstrip("\r\n")
     except ValueError as error:
-        raise ValueError(f"{called(file)}: {shown(file, given[file])}{error}; takes the path of a file") from error
+        raise ValueError(f"{label(file)}: {shown(file, given[file])}{error}; takes the path of a file") from error
 
 
 def read_text(path: Path) -> str:
@@ -126,7 +126,7 @@ def read_text(path: Path) -> str:
 
 
 def check_is_file(path: Path) -> None:
-    """Raises OSError, with a reason where the path leads to something else."""
+    """Raises OSError if the path is not that of a regular file."""
     kind = path.stat().st_mode
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(0, "Is a directory")
@@ -135,7 +135,7 @@ def check_is_file(path: Path) -> None:
 
 
 def shown(name: str, value: object) -> str:
-    """How a message repeats a value; "" where the value may be a secret by mistake, or is a list of tables."""
+    """How a message repeats a value; "" if the value may be a secret by mistake, or is a list of tables."""
     if isinstance(value, list) and any(isinstance(one, dict) for one in value):
         return ""
     text = str(value).lower() if isinstance(value, bool) else str(value)

@@ -26,10 +26,10 @@ KNOWN_NAMES = keys_of(Settings) | set(_OF_ONLY_UPSTREAM.values()) | {"upstreams"
 
 def load_settings(config: Path | None = None) -> Settings:
     """The settings of the environment and of the settings file, whose path is `config` or else CONFIG. The environment
-    goes before the file. Raises SettingsError.
+    takes precedence over the file. Raises SettingsError.
 
-    An empty variable counts as unset, as in many environment files. An empty variable for accounts stops the start: it
-    is more likely the output of a command that failed, and to let everyone in would be the worst answer to that.
+    An empty variable counts as unset, as in many environment files. An empty variable for accounts is an error: it is
+    probably the output of a command that failed, and without accounts everyone could use the mirror.
     """
     try:
         return _load(config)
@@ -44,17 +44,19 @@ def _load(config: Path | None) -> Settings:
             takes = ACCOUNTS.takes if name == "accounts" else FILE.takes
             raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
     variables = {name: text for name, text in variables.items() if text}
-    if lost := sorted(variables.keys() & ONLY_IN_FILE):
-        raise ValueError(f"{lost[0].upper()}: can only be set in the settings file, not by an environment variable")
+    if misplaced := sorted(variables.keys() & ONLY_IN_FILE):
+        name = misplaced[0].upper()
+        raise ValueError(f"{name}: can only be set in the settings file, not by an environment variable")
     path = config or (Path(variables["config"]) if "config" in variables else None)
     in_file = _read_file(path) if path else {}
     of_only = set(_OF_ONLY_UPSTREAM.values())
-    if in_file.get("upstreams") and (twice := sorted(of_only & variables.keys()) or sorted(of_only & in_file.keys())):
-        name = twice[0].upper() if twice[0] in variables else f"{path}: {twice[0]}"
+    conflicts = sorted(of_only & variables.keys()) or sorted(of_only & in_file.keys())
+    if conflicts and in_file.get("upstreams"):
+        name = conflicts[0].upper() if conflicts[0] in variables else f"{path}: {conflicts[0]}"
         raise ValueError(f"{name}: is for a single upstream, and {path} has upstreams; takes one or the other")
     # NAME and NAME_FILE are the same setting.
-    twins = {f"{name}_file" for name in variables} | {name.removesuffix("_file") for name in variables}
-    in_file = {name: value for name, value in in_file.items() if name not in variables.keys() | twins}
+    same_settings = {f"{name}_file" for name in variables} | {name.removesuffix("_file") for name in variables}
+    in_file = {name: value for name, value in in_file.items() if name not in variables.keys() | same_settings}
     return build_settings({**in_file, **variables, "config": path}, path, in_file)
 
 
@@ -65,7 +67,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"CONFIG: got {str(path)!r}: {error}") from error
     if not text.strip():
-        # As with accounts, this is more likely the output of a command that failed.
+        # As with accounts, this is probably the output of a command that failed.
         raise ValueError(f"CONFIG: got {str(path)!r}, which is empty; takes the path of a TOML file")
     check_keys(document, KNOWN_NAMES - {"config"}, f"{path}: ")
     return document
@@ -78,10 +80,10 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
     """
     where = f"{path}: " if in_file else ""
 
-    def called(name: str) -> str:
+    def label(name: str) -> str:
         return f"{where}{name}" if name in in_file else name.upper()
 
-    service = read(Settings, given, called)
+    service = read(Settings, given, label)
     defaults = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
     upstreams = _upstreams_in_file(where, given.get("upstreams", []), defaults)
     default = given.get("default_upstream")
@@ -91,7 +93,7 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
         raise ValueError(f"{where}default_upstream: there are no upstreams to choose from")
     else:
         single = {name: given[variable] for name, variable in _OF_ONLY_UPSTREAM.items() if variable in given}
-        only = _upstream(single, lambda name: called(_OF_ONLY_UPSTREAM[name]), defaults, is_alone=True)
+        only = _upstream(single, lambda name: label(_OF_ONLY_UPSTREAM[name]), defaults, is_alone=True)
         settings = replace(service, upstreams=(only,))
     try:
         settings.check()
@@ -133,7 +135,7 @@ def _known_values(name: str, table: Mapping[str, object]) -> dict[str, object]:
 
 
 def _upstream(
-    given: Mapping[str, Any], called: Callable[[str], str], defaults: Mapping[str, Any], *, is_alone: bool
+    given: Mapping[str, Any], label: Callable[[str], str], defaults: Mapping[str, Any], *, is_alone: bool
 ) -> UpstreamSettings:
     """`defaults` are the service's values of settings that an upstream can set for itself."""
     values = dict(given)
@@ -141,14 +143,14 @@ def _upstream(
         # Clients keep one login for a host name, so it belongs to one upstream at most; the operator says to which.
         alone = UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
         values["identity"] = (UpstreamIdentity.SERVICE if "username" in values else alone).value
-    one = read(UpstreamSettings, values, called)
+    one = read(UpstreamSettings, values, label)
     return replace(one, **{name: value for name, value in defaults.items() if name not in values})
 
 
 def _with_default_first(
     where: str, upstreams: tuple[UpstreamSettings, ...], default: object
 ) -> tuple[UpstreamSettings, ...]:
-    """The first upstream is the one that a request means if it names none."""
+    """The upstreams, of which the first is the default: it serves requests that name no upstream."""
     if default is None:
         return upstreams
     names = {one.name or one.url: one for one in upstreams}
