@@ -152,7 +152,7 @@ def origin_of(url: URL) -> Origin:
 
 def check_redirect(upstream: Origin, target: Origin) -> None:
     """Raises UpstreamBroken for a redirect from https to http. The address of the target is checked when the connection
-    is opened (http_sessions.py).
+    is opened (connections.py).
     """
     if upstream.scheme == "https" and target.scheme != "https":
         raise UpstreamBroken("the upstream redirects from https to http; the mirror does not follow")

@@ -132,9 +132,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
             self._transport.pause_reading()
         self._wake()
 
-    def eof_received(self) -> None:
-        """Returns None, so the transport closes itself."""
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._handler.connection_lost(exc)
@@ -148,10 +145,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
 def _new_buffer(size: int) -> memoryview:
     """A buffer for this number of bytes, and one more to detect bytes after the body."""
     return memoryview(bytearray(size + 1))
-
-
-_GZIP = frozenset({"gzip", "x-gzip"})  # RFC 9110 section 8.4.1.3
-_WITH_GZIP_HEADER = zlib.MAX_WBITS | 16
 
 
 def has_content_coding(coding: str | None) -> bool:
@@ -168,9 +161,9 @@ def decode_body(content: bytes, coding: str | None, limit: int) -> bytes:
     """
     if not has_content_coding(coding):
         return content
-    if (coding or "").strip().lower() not in _GZIP:
+    if (coding or "").strip().lower() not in {"gzip", "x-gzip"}:  # RFC 9110 section 8.4.1.3
         raise unexpected_coding(coding)
-    machine = zlib.decompressobj(_WITH_GZIP_HEADER)
+    machine = zlib.decompressobj(zlib.MAX_WBITS | 16)  # 16: with the header and the trailer of gzip
     try:
         plain = machine.decompress(content, limit + 1)
     except zlib.error as error:

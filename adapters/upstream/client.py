@@ -12,7 +12,7 @@ from yarl import URL
 
 from adapters.upstream.addresses import ConfiguredOrigins, check_redirect, origin_of, parse_url
 from adapters.upstream.bodies import BodyReceiver, decode_body
-from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.transport_errors import check_header_fields, translate_errors
 from application.ports.telemetry import current_record

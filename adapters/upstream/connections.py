@@ -1,28 +1,175 @@
-"""The protocol of connections to upstreams: exactly one response for each request.
-
-A server may send more bytes than it declared: a response without a request, a body where none is allowed (RFC 9112
-section 6.3), or bytes after the last chunk. aiohttp keeps such a connection and parses the bytes as the response to
-the next request, which may belong to another caller (RFC 9112 section 11.2).
+"""Connections to upstreams: the aiohttp sessions with their proxies, and the protocol of a connection. Each worker
+process has its own sessions.
 """
 
 import asyncio
+import ipaddress
 import select
+import socket
+import ssl
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import RawResponseMessage
+from aiohttp.resolver import ThreadedResolver
 from aiohttp.streams import StreamReader
 from aiohttp_socks import ProxyConnector
+from yarl import URL
 
-_SWITCHING_PROTOCOLS = 101  # the last answer on a connection, unlike the other interim ones
-_INTERIM = range(100, 200)  # aiohttp takes what is below for a final answer, too
+from adapters.upstream.addresses import AddressPolicy, check_address, check_host
+
+# Signed redirect URLs and challenges of large clouds exceed aiohttp's default of 8190 bytes.
+_HEADER_LIMIT = 64 * 1024
+_CONNECT_SECONDS = 10.0
+# Bytes buffered per transfer for a slow client. aiohttp stops reading at twice this number.
+_READ_AHEAD = 1024 * 1024
+_SOCKS_PORT = 1080  # RFC 1928 section 3
+_SWITCHING_PROTOCOLS = 101  # the last response on a connection, unlike the other interim responses
+_INTERIM = range(100, 200)  # aiohttp treats statuses below 100 as final, too
 _END_OF_HEAD = b"\r\n\r\n"
 
 
+@dataclass(frozen=True)
+class SessionSettings:
+    """`timeout`: seconds without a byte before a request fails. `ca_file`: a PEM file of additional certificate
+    authorities. `certificate`: the client certificate and its key, both PEM. `proxy`: the proxy for every request; it
+    overrides the environment.
+
+    Every server that asks for a client certificate gets it: the registry, its token server, its storage. It proves the
+    mirror's identity to that server only, which cannot use it elsewhere (RFC 8446 section 4.4.3).
+    """
+
+    timeout: float = 25.0
+    ca_file: Path | None = None
+    certificate: tuple[Path, Path] | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class ProxyRules:
+    """HTTP_PROXY, HTTPS_PROXY and NO_PROXY. aiohttp can read them itself, but would then also read passwords for any
+    host from the user's netrc file.
+    """
+
+    http: str | None = field(default=None, repr=False)
+    https: str | None = field(default=None, repr=False)
+    bypass: str = ""
+
+    def proxy_for(self, url: URL) -> str | None:
+        """The URL of the proxy, or None for a direct connection."""
+        proxy = self.https if url.scheme == "https" else self.http
+        if proxy is None or proxy_bypass_environment(url.authority, {"no": self.bypass}):
+            return None
+        return proxy
+
+
+class Sessions:
+    """One session for each address policy of direct connections, and one for each SOCKS proxy.
+
+    Connections are reused only within a session. The connection pools know hosts and ports but not address policies, so
+    a shared pool would let a request use a connection that its own policy forbids.
+    """
+
+    def __init__(self, settings: SessionSettings, rules: ProxyRules) -> None:
+        """Needs a running event loop. `rules`: ignored if the settings name a proxy."""
+        context = ssl.create_default_context()
+        # Python 3.13 rejects certificates without some extensions that private authorities often omit and docker does
+        # not require. The checks that make a certificate trusted stay on.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if settings.ca_file:
+            context.load_verify_locations(cafile=settings.ca_file)
+        if settings.certificate:
+            context.load_cert_chain(*settings.certificate, password="")
+        self.rules = rules = ProxyRules(settings.proxy, settings.proxy) if settings.proxy else rules
+        self._direct = {policy: _session(settings, _direct_connector(policy, context)) for policy in AddressPolicy}
+        self._by_socks = {
+            proxy: _session(settings, _socks_connector(proxy, context))
+            for proxy in {rules.http, rules.https}
+            if proxy and URL(proxy).scheme in {"socks5", "socks5h"}
+        }
+
+    def session_for(self, url: URL, address_policy: AddressPolicy) -> tuple[aiohttp.ClientSession, str | None]:
+        """The session for a request to this URL, and the HTTP proxy that it must use, or None.
+
+        Raises AddressNotAllowed if a proxy would have to connect to an address that the policy does not allow. Direct
+        connections are checked when they are opened.
+        """
+        proxy = self.rules.proxy_for(url)
+        if proxy is None:
+            return self._direct[address_policy], None
+        check_host(url.host or "", address_policy)
+        if proxy in self._by_socks:
+            return self._by_socks[proxy], None
+        # The mirror connects only to the proxy, which the operator configured.
+        return self._direct[AddressPolicy.CONFIGURED], proxy
+
+    async def close(self) -> None:
+        for session in (*self._direct.values(), *self._by_socks.values()):
+            await session.close()
+
+
+def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) -> aiohttp.TCPConnector:
+    """Checks each IP address when its socket is created: after the name was resolved, before anything is sent. This
+    also covers literal addresses in URLs, and names that resolve to another address the next time.
+    """
+
+    def checked_socket(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, place = address
+        check_address(ipaddress.ip_address(place[0]), address_policy)
+        return socket.socket(family, kind, protocol)
+
+    return aiohttp.TCPConnector(limit=0, ssl=context, resolver=ThreadedResolver(), socket_factory=checked_socket)
+
+
+def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnector:
+    """The proxy resolves names, for `socks5` as for `socks5h`, as in Go and so in docker and containerd: often only the
+    proxy can. So the mirror checks only literal addresses (addresses.check_host). The proxy is responsible for the
+    addresses of names, as with HTTP proxies.
+    """
+    address = URL(proxy)
+    return SingleResponseSocksConnector(
+        host=address.host or "",
+        port=address.port or _SOCKS_PORT,
+        username=address.user,
+        password=address.password or "",
+        rdns=True,
+        limit=0,
+        ssl=context,
+    )
+
+
+def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    """A session that changes neither bodies nor URLs."""
+    use_single_response_handler(connector)
+    return aiohttp.ClientSession(
+        connector=connector,
+        # No total timeout: it would end every large download. Only silence counts.
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=min(_CONNECT_SECONDS, settings.timeout), sock_read=settings.timeout
+        ),
+        auto_decompress=False,
+        requote_redirect_url=False,
+        read_bufsize=_READ_AHEAD,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=_HEADER_LIMIT,
+        max_field_size=_HEADER_LIMIT,
+        skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
+    )
+
+
 class SingleResponseHandler(ResponseHandler):
-    """Closes the connection when bytes arrive that belong to no response. The previous response stays readable."""
+    """The protocol of a connection: exactly one response for each request. Closes the connection when bytes arrive that
+    belong to no response. The previous response stays readable.
+
+    A server may send more bytes than it declared: a response without a request, a body where none is allowed (RFC 9112
+    section 6.3), or bytes after the last chunk. aiohttp keeps such a connection and parses the bytes as the response to
+    the next request, which may belong to another caller (RFC 9112 section 11.2).
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, keeps: object = None) -> None:
         """`keeps`: an object that must live as long as the connection."""
@@ -132,5 +279,4 @@ def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
     made = getattr(connector, "_factory", None)
     if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
         raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
-    factory = partial(SingleResponseHandler, loop)
-    connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above
+    connector._factory = partial(SingleResponseHandler, loop)  # type: ignore[assignment]  # noqa: SLF001 - see above

@@ -20,8 +20,6 @@ from domain.errors import (
 from domain.events import EndpointFailed, EndpointRecovered
 from domain.upstreams import Upstream
 
-_TRIAL_SECONDS = 10.0
-
 
 class _EndpointSkipped(Exception):
     """The endpoint has failed recently, perhaps while the request waited for the limiter."""
@@ -97,7 +95,7 @@ T = TypeVar("T")
 class Failover:
     """Sends requests to an upstream with several endpoints, which are one registry for the rest of the service."""
 
-    def __init__(self, events: EventSink, trial_after: float = _TRIAL_SECONDS) -> None:
+    def __init__(self, events: EventSink, trial_after: float = 10.0) -> None:
         self._events = events
         self._trial_after = trial_after
         self._breakers: dict[tuple[Upstream, Upstream], _CircuitBreaker] = {}

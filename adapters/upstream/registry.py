@@ -45,7 +45,6 @@ from domain.upstreams import Upstream
 _OK = 200
 _PARTIAL = 206
 _UNAUTHORIZED = 401
-_NOT_VALID = "invalid_token"
 _CLOCK_SKEW_SECONDS = 1.5
 """The usual difference of clocks that are set by NTP. Clients wait longer than this."""
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
@@ -193,7 +192,7 @@ async def _is_not_valid_yet(response: HttpResponse, authorization: str) -> bool:
         return False
     refusal = await refusal_of(response)
     bearer = UpstreamAuth(_challenges(refusal)).bearer
-    if bearer is not None and bearer.get("error") == _NOT_VALID:
+    if bearer is not None and bearer.get("error") == "invalid_token":
         return True
     raise refusal
 

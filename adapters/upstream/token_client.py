@@ -27,7 +27,6 @@ _DEFAULT_LIFETIME = 60
 """Seconds; the lifetime of a token without `expires_in` (distribution, spec/auth/token.md)."""
 _LONGEST_LIFETIME = 24 * 3600
 """Seconds; longer lifetimes are reduced to this. The only effect is an earlier renewal."""
-_FORM = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 class HttpTokenRelay:
@@ -88,7 +87,8 @@ def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
         client_id=request.client_id or "docker-image-proxy",
         scope=str(request.scopes),
     )
-    return HttpRequest("POST", realm, (_FORM,), data=form, follow=False)
+    headers = [("Content-Type", "application/x-www-form-urlencoded")]
+    return HttpRequest("POST", realm, headers, data=form, follow=False)
 
 
 def _service(challenge: Challenge) -> str | None:

@@ -19,7 +19,6 @@ _SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 # Characters that a field value must not contain (RFC 9110 section 5.5) or that UTF-8 cannot encode.
 _NOT_IN_A_FIELD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_PROXY = (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError, *_SOCKS)
 
 
 @contextmanager
@@ -64,7 +63,12 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911
             return UpstreamUnreachable(
                 f"{host} has a certificate that is not trusted; set UPSTREAM_CA to trust another certificate authority"
             )
-        case _ if isinstance(error, _PROXY):
+        case (
+            aiohttp.ClientHttpProxyError()
+            | aiohttp.ClientProxyConnectionError()
+            | aiohttp_socks.ProxyError()
+            | aiohttp_socks.ProxyConnectionError()
+        ):
             return UpstreamUnreachable(f"{host} cannot be reached: the proxy did not open a connection to it")
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return UpstreamBroken(f"{host} closed the connection too early")

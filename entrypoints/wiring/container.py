@@ -17,8 +17,8 @@ from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
 from adapters.upstream.client import UpstreamClients, open_clients
+from adapters.upstream.connections import ProxyRules, SessionSettings
 from adapters.upstream.failover import Failover
-from adapters.upstream.http_sessions import ProxyRules, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch

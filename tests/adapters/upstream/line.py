@@ -13,8 +13,8 @@ import pytest
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.upstream.addresses import ConfiguredOrigins
 from adapters.upstream.client import HttpClient, UpstreamClients
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.failover import Failover
-from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.registry import HttpUpstreamRegistry
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.search import HttpUpstreamSearch

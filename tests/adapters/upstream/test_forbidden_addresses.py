@@ -8,7 +8,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import HttpRequest, open_clients
-from adapters.upstream.http_sessions import ProxyRules, SessionSettings
+from adapters.upstream.connections import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamFault

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from adapters.upstream.http_sessions import ProxyRules
+from adapters.upstream.connections import ProxyRules
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority

@@ -4,7 +4,7 @@ import pytest
 from yarl import URL
 
 from adapters.upstream.client import HttpRequest
-from adapters.upstream.http_sessions import ProxyRules
+from adapters.upstream.connections import ProxyRules
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resources, upstream_at

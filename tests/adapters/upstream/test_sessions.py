@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.upstream.http_sessions import ProxyRules, Sessions, SessionSettings
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
