@@ -23,7 +23,6 @@ _CHECKS = 500
 
 _AT_START = ("host", "port", "workers")
 """The socket is opened once, and so is the memory that the workers share."""
-_TLS = ("tls_cert", "tls_key")
 
 Load = Callable[[], Settings]
 
@@ -117,7 +116,7 @@ def change_of(in_force: Settings, loaded: Settings) -> Change:
     """
     held_back = [name for name in _AT_START if getattr(in_force, name) != getattr(loaded, name)]
     if (in_force.tls_cert is None) != (loaded.tls_cert is None):
-        held_back += _TLS  # the clients of the open port speak either TLS or plain HTTP
+        held_back += ("tls_cert", "tls_key")  # the clients of the open port speak either TLS or plain HTTP
     kept: dict[str, Any] = {name: getattr(in_force, name) for name in held_back}
     if in_force.server_secret.is_random and loaded.server_secret.is_random:
         # A random secret is another one at each load. The one in force has signed tokens.

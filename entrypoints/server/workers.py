@@ -124,14 +124,15 @@ async def _supervise_when_ready(
     manager = app.manager
     # Sanic's helper is the only child that exists before the workers.
     helpers = multiprocessing.active_children()
-    is_ending = threading.Event()
+    helper_ended = threading.Event()
     wait_for_workers: Callable[[], None] = manager.wait_for_ack
     manage: Callable[[], None] = manager.run
 
     def wait_then_listen() -> None:
         wait_for_workers()
-        watch = partial(_watch, app, reloader, stop_flag, is_ending)
-        threading.Thread(target=watch, name="supervision", daemon=True).start()
+        threading.Thread(
+            target=_watch, args=(app, reloader, stop_flag, helper_ended), name="supervision", daemon=True
+        ).start()
 
     def run() -> None:
         try:
@@ -143,7 +144,7 @@ async def _supervise_when_ready(
             dead = [helper for helper in helpers if not helper.is_alive()]
             if not dead:
                 raise
-            is_ending.set()
+            helper_ended.set()
             _end_without(dead[0], parent, app.ctx.settings.shutdown_grace)
 
     manager.wait_for_ack = wait_then_listen  # type: ignore[method-assign]
@@ -171,7 +172,7 @@ def _end_without(helper: BaseProcess, parent: ParentWatch, grace: float) -> NoRe
     os._exit(STATUS_TO_RESTART)
 
 
-def _watch(app: App, reloader: SettingsReloader, stop_flag: mmap.mmap, is_ending: threading.Event) -> None:
+def _watch(app: App, reloader: SettingsReloader, stop_flag: mmap.mmap, helper_ended: threading.Event) -> None:
     """Handle signals and replace dead workers, which Sanic does not. This thread only sends the messages on which
     Sanic's loop in the main thread acts: the name of a process to restart, or the request to stop.
 
@@ -183,13 +184,13 @@ def _watch(app: App, reloader: SettingsReloader, stop_flag: mmap.mmap, is_ending
         if received == signal.SIGHUP:
             reloader.begin()
         reloader.check()
-        if time.monotonic() >= watched + _WATCH_SECONDS and not is_ending.is_set():
+        if time.monotonic() >= watched + _WATCH_SECONDS and not helper_ended.is_set():
             _replace_dead(manager)
             watched = time.monotonic()
     stop_flag[0] = 1  # before Sanic sends SIGINT: a worker that loses its SIGINT reads stop_flag later
     with suppress(OSError):
         manager.monitor_publisher.send(_TERMINATE)
-    if not is_ending.is_set():
+    if not helper_ended.is_set():
         seconds = app.ctx.settings.shutdown_grace + _MARGIN_SECONDS
         if signal.sigtimedwait(_STOP, seconds) is None:
             _LOG.error("killing workers that did not end within SHUTDOWN_GRACE and %d seconds", _MARGIN_SECONDS)
@@ -245,8 +246,7 @@ async def _handle_signals_when_serving(app: App, parent: ParentWatch, stop_flag:
     def stop_soon() -> float:
         with suppress(RuntimeError):  # the loop is closed, so the worker is ending
             loop.call_soon_threadsafe(stop)
-        grace: float = app.ctx.settings.shutdown_grace
-        return grace
+        return float(app.ctx.settings.shutdown_grace)
 
     parent.stop = stop_soon
     loop.add_signal_handler(signal.SIGINT, stop)
