@@ -1,1 +1,1 @@
-"""What the use cases need from outside."""
+"""The interfaces that the features need from outside."""

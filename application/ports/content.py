@@ -1,4 +1,4 @@
-"""The ports to where content is stored: whole content, partial blobs, and the storage as a whole."""
+"""The ports to the storage of content: complete content, partial blobs, and maintenance."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -9,42 +9,42 @@ from domain.digest import Bytes, Digest
 
 
 class StorageRefused(Exception):
-    """Storage did not do what it was asked for; the message says why."""
+    """The storage could not carry out a request. The message contains the reason."""
 
 
 class StorageFull(StorageRefused):
-    """There is no space, or no storage at all."""
+    """There is no space left, or the mirror runs without storage."""
 
 
 class StorageFailed(StorageRefused):
-    """The operating system refused for another reason than space: no free descriptor, a read-only file system, or a
-    disk that fails.
+    """The operating system reported an error other than a lack of space: no free descriptor, a read-only file system,
+    or a failing disk.
     """
 
 
 class OpenFile(Protocol):
-    """Content that is open and that readers share. It stays readable until it is closed, even when it is dropped
-    meanwhile.
+    """Open content, which several readers may share. It stays readable until it is closed, even if the content is
+    dropped meanwhile.
 
-    `identity` is equal for two that are the same file, whatever its name, as long as one of them is open.
+    Two open files with equal `identity` are the same file, even if it was opened under different names.
     """
 
     identity: object
 
     async def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` up to but not including `stop`, or as many of them as there are. Raises StorageRefused
-        where the disk fails.
+        """The bytes from `start` up to but not including `stop`; fewer if the content ends before. Raises
+        StorageRefused if the disk fails.
         """
-        ...
 
     def close(self) -> None:
-        """Once, when no reader is left."""
-        ...
+        """Called once, after the last reader has finished."""
 
 
 @dataclass(frozen=True)
 class ContentPart:
-    """Bytes `start` up to but not including `stop` of open content, not read yet. The holder keeps `file` open."""
+    """The bytes `start` up to but not including `stop` of open content, which have not been read yet. The creator of
+    the part keeps `file` open.
+    """
 
     file: OpenFile
     start: int
@@ -52,12 +52,12 @@ class ContentPart:
 
     @property
     def length(self) -> int:
-        """Bytes."""
+        """The number of bytes."""
         return self.stop - self.start
 
 
 class StoredContent(Protocol):
-    """Whole, verified content, open. `size` in bytes, as the file has it now."""
+    """Complete, verified content that is open. `size`: the current size of the file in bytes."""
 
     size: int
 
@@ -65,14 +65,13 @@ class StoredContent(Protocol):
     def file(self) -> OpenFile: ...
 
     async def read(self) -> bytes:
-        """All of it."""
-        ...
+        """All bytes."""
 
 
 class PartialBlob(Protocol):
-    """Content that grows while it is downloaded; only the holder of the lease changes it. `size` in bytes so far.
+    """A blob that is being downloaded. Only the holder of the lease writes to it. `size`: the bytes written so far.
 
-    `file` is open for readers, also after the lease has ended.
+    `file` stays open for readers after the lease has ended.
     """
 
     size: int
@@ -81,43 +80,39 @@ class PartialBlob(Protocol):
     def file(self) -> OpenFile: ...
 
     async def append(self, pieces: deque[Bytes]) -> None:
-        """Write and hash pieces, and take each out of the queue, until the queue is empty or other downloads are to
-        have their turn; more may be put in meanwhile. One call at a time. Raises StorageRefused; pieces that were not
-        written are in the queue then.
+        """Write and hash the pieces, and remove each written piece from the queue. Returns when the queue is empty, or
+        earlier to let other downloads write. The caller may add pieces meanwhile, but must not call `append` again
+        before it returns. Raises StorageRefused; the queue then contains the pieces that were not written.
         """
-        ...
 
     async def holds(self, offset: int, content: Bytes) -> bool:
-        """Whether these bytes are in it from `offset` on. They lie wholly below `size`."""
-        ...
+        """Whether the partial blob contains these bytes at `offset`. All of them must be below `size`."""
 
     async def commit(self) -> bool:
-        """Make it content if its digest is right; else discard it. The lease ends. True also where the digest is right
-        but the content cannot be kept, or where the partial blob of another upstream has become the content before.
+        """End the lease. If the digest is right, the partial blob becomes content; otherwise it is discarded. Returns
+        whether the digest is right. It is also right if the content cannot be kept, or if the partial blob of another
+        upstream became the content first.
         """
-        ...
 
 
 class ContentStore(Protocol):
-    """Whole content by digest, one copy for all repositories and upstreams."""
+    """Complete content by digest, one copy for all repositories and upstreams."""
 
     async def open(self, digest: Digest) -> StoredContent | None:
-        """None where it is not there."""
-        ...
+        """The content; None if it is not stored."""
 
     async def put(self, digest: Digest, content: bytes) -> None:
-        """Keep bytes whose digest has been checked. Raises StorageRefused."""
-        ...
+        """Store bytes whose digest has been verified. Raises StorageRefused."""
 
     async def drop(self, digest: Digest) -> int:
-        """Forget it; the number of bytes that were freed, 0 where it was not there."""
-        ...
+        """Remove the content. Returns the number of freed bytes; 0 if it was not stored."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """`partial_blobs`: bytes in partial blobs; `partial_blobs_of`: those of each upstream, by its fingerprint; `free`:
-    bytes that the file system still has and that we may use; `total`: its size in bytes.
+    """Numbers of bytes. `partial_blobs`: in all partial blobs; `partial_blobs_of`: in those of each upstream, by the
+    fingerprint of the upstream; `free`: free on the file system and usable by this process; `total`: the size of the
+    file system.
     """
 
     partial_blobs: int
@@ -127,14 +122,14 @@ class Space:
 
 
 class StorageMaintenance(Protocol):
-    """Reads what is really stored, whatever the index says."""
+    """Reads the storage itself and not the index, which may differ from it."""
 
     async def space(self) -> Space: ...
 
     async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
-        """Remove the partial blobs without a lease that were not written to for so many seconds; returns how many."""
-        ...
+        """Remove the partial blobs that have no lease and were not written to for `older_than` seconds. Returns their
+        number.
+        """
 
     async def contents(self) -> dict[Digest, int]:
-        """The digest and the size in bytes of all content."""
-        ...
+        """The size in bytes of all stored content, by digest."""

@@ -1,10 +1,10 @@
-"""Marks open content that is a file of this machine, so that the kernel can copy it into a connection.
+"""FileBacked marks open content that is a local file, so that the kernel can copy it into a connection.
 
-Only the storage, which opens files, and the delivery, which sends them, know of descriptors. import-linter enforces it.
+Only the storage, which opens files, and the delivery, which sends them, use descriptors. import-linter enforces this.
 """
 
 
 class FileBacked:
-    """`descriptor` is open for reading until the content is closed."""
+    """`descriptor`: a file descriptor, open for reading until the content is closed."""
 
     descriptor: int

@@ -1,4 +1,4 @@
-"""The ports to the index: what upstreams have said, and what is stored."""
+"""The ports to the index: what the mirror has learnt from upstreams, and what it stores."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,107 +13,100 @@ from domain.upstreams import Source, Upstream
 
 @dataclass(frozen=True)
 class CallerIdentity:
-    """Who calls, and until when the login or token of the caller is valid, in seconds since 1970."""
+    """The caller, and the time at which the login or token of the caller ends, in seconds since 1970."""
 
     caller: CallerId
     ends_at: float
 
 
 class KnowledgeIndex(Protocol):
-    """What upstreams have said: which content is in which repository, what tags mean, who may read what, and how each
-    upstream authenticates. Kept across restarts and shared by all workers. All of it can be learnt again, so no method
-    fails because the index cannot be read or written, except `advance_epoch`.
+    """What the mirror has learnt from upstreams: which repository contains which content, the digests of tags, grants,
+    and how each upstream authenticates. It survives restarts, and all workers share it. Everything in it can be learnt
+    again. So a method whose read or write fails behaves as if the index were empty, and only `advance_epoch` raises.
 
-    An upstream is known by its URL, a repository by its name. Links and cached tags are bounded in number for each
-    upstream: where there are too many, those without stored content go first, then the oldest.
+    An upstream is identified by its URL, a repository by its name. The number of links and cached tags of each upstream
+    is limited: beyond the limit, entries without stored content are removed first, then the oldest.
     """
 
     async def find_link(self, location: ContentLocation) -> Link | None:
-        """The link with all classes of callers that the content was given to, as the upstream described it last."""
-        ...
+        """The link with the last known metadata, and with all caller classes to which the upstream gave the content."""
 
     async def links_of(self, source: Source) -> list[Link]:
-        """All links of a repository."""
-        ...
+        """All links of the repository."""
 
     async def keep_link(self, link: Link, now: float) -> None:
-        """Adds the link's classes to those that are known; `now` in seconds since 1970."""
-        ...
+        """Store the link. Caller classes that are already stored for it are kept. `now`: seconds since 1970."""
 
     async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
-        """For this class of callers, to which the upstream refused the content; None is for all classes."""
-        ...
+        """Remove this caller class from the link, because the upstream refused the content to it. None removes the
+        link.
+        """
 
     async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
-        """All variants of one tag, in any order."""
-        ...
+        """All variants of the tag, in any order."""
 
     async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
-        """All cached tags of all repositories of the upstream."""
-        ...
+        """The cached tags of all repositories of the upstream."""
 
     async def keep_tag(self, cached_tag: CachedTag) -> None:
-        """Replaces the one with the same key and class. A tag has a bounded number of variants for each class of
-        callers; the oldest are removed.
+        """Store the cached tag in place of the one with the same key and caller class. The number of variants of a tag
+        is limited for each caller class; the oldest are removed.
         """
-        ...
 
     async def forget_tags(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
-        """All variants of the tag, or of all tags of the repository; of this class of callers, or of all for None."""
-        ...
+        """Remove all variants of the tag. Without a tag: of all tags of the repository. With `from_class`: only what
+        was given to this caller class.
+        """
 
     async def was_sent(self, upstream: Upstream, digest: Digest) -> bool:
-        """Whether this upstream has sent the content in full, or any upstream has sent it in full to an anonymous
-        caller.
+        """Whether this upstream has sent all bytes of the content, or any upstream has sent all of them as public
+        content.
         """
-        ...
 
     async def keep_sent(self, upstream: Upstream, digest: Digest, *, is_public: bool) -> None:
-        """The upstream has sent all bytes of the content, and they were right. `is_public`: to an anonymous caller."""
-        ...
+        """Store that the upstream has sent all bytes of the content, and that the digest was right. `is_public`: the
+        upstream sent them as public content.
+        """
 
     async def forget_content(self, digests: Iterable[Digest]) -> None:
-        """The content is not stored any more: removes all links and cached tags that lead to it, and the record of
-        which upstream sent it.
+        """Remove all links and cached tags of content that is no longer stored, and the record of the upstreams that
+        sent it.
         """
-        ...
 
     async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:
-        """The last grant, ended or not."""
-        ...
+        """The last grant, which may have ended."""
 
     async def keep_grant(self, grant: Grant, until: float) -> None:
-        """Replaces the caller's grant for the source. After `until` (seconds since 1970) it may be removed."""
-        ...
+        """Store the grant in place of the caller's last grant for the source. It may be removed after `until` (seconds
+        since 1970).
+        """
 
     async def forget_grant(self, caller: CallerId, source: Source) -> None: ...
 
     async def find_token(self, fingerprint: str) -> CallerIdentity | None:
-        """Whose a token is that an upstream gave through us. The index knows fingerprints of tokens, never a token."""
-        ...
+        """The caller for whom the mirror got this token from the upstream. The index contains only fingerprints of
+        tokens.
+        """
 
     async def keep_token(self, fingerprint: str, identity: CallerIdentity) -> None: ...
 
     async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
-        """How the upstream authenticated when it last answered. A mirror starts even if its upstream is gone."""
-        ...
+        """How the upstream authenticated when it last answered. The mirror needs it if it starts during an outage."""
 
     async def keep_upstream_auth(self, upstream: Upstream, auth: UpstreamAuth) -> None: ...
 
     async def epoch(self) -> int:
-        """A number that changes when an operator has removed something. A worker then drops what it remembers of the
-        index. While the number cannot be read, the last one that could.
+        """A number that changes when an operator has removed something; each worker then clears its memory. If the
+        number cannot be read, the last number that was read.
         """
-        ...
 
     async def advance_epoch(self) -> None:
-        """Change the number. Raises StorageFailed when it cannot be written: then workers go on as before."""
-        ...
+        """Change the number. Raises StorageFailed if it cannot be written; the workers then keep their memory."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """One piece of content. `size` in bytes, `used_at` in seconds since 1970."""
+    """Stored content and its last use. `size`: bytes; `used_at`: seconds since 1970."""
 
     digest: Digest
     size: int
@@ -121,22 +114,18 @@ class Used:
 
 
 class UsageIndex(Protocol):
-    """What is stored here, by digest, and when it was last used. Kept across restarts and shared by all workers."""
+    """The size and the last use of all stored content, by digest. It survives restarts, and all workers share it."""
 
     async def keep(self, entries: list[Used]) -> None:
-        """Adds what is new and replaces what is known."""
-        ...
+        """Store these entries, in place of existing entries with the same digests."""
 
     async def touch(self, times: Mapping[Digest, float]) -> None:
-        """Content that was used, and when; unknown content stays unknown."""
-        ...
+        """Store the times at which content was used. Ignores content without an entry."""
 
     async def forget(self, digests: list[Digest]) -> None: ...
 
     async def all(self) -> list[Used]:
-        """Least recently used first."""
-        ...
+        """All entries, the least recently used first."""
 
     async def total(self) -> int:
-        """Bytes of all that is stored. Asked much more often than the whole list."""
-        ...
+        """The number of bytes of all content. It is read much more often than `all`."""

@@ -1,4 +1,4 @@
-"""The port to the right to download: of all processes, one downloads a blob from an upstream, and the others follow."""
+"""The port to download leases: one process downloads a blob from an upstream, and the other processes follow it."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -15,19 +15,21 @@ class DownloadLease(Protocol):
 
     @property
     def partial_blob(self) -> PartialBlob:
-        """With the bytes that this upstream has sent so far. The holder of the lease closes its file."""
-        ...
+        """The partial blob with the bytes that this upstream has sent so far. The holder of the lease closes its
+        file.
+        """
 
     async def release(self, *, keep: bool) -> None:
-        """`keep`: the next holder continues with the partial blob; otherwise it is discarded, and processes that
-        follow it notice this. Does nothing if the lease has ended.
+        """End the lease. `keep`: the next holder continues with the partial blob; otherwise it is discarded, and the
+        processes that follow it see that it is. Does nothing if the lease has already ended.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class PartialBlobState:
-    """`size` in bytes so far; `is_verified`: it is whole and right; `is_discarded`: it will never be."""
+    """`size`: bytes so far; `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download
+    has failed, and the partial blob will not become content.
+    """
 
     size: int
     is_verified: bool
@@ -36,14 +38,13 @@ class PartialBlobState:
 
 @runtime_checkable
 class FollowedPartialBlob(Protocol):
-    """A partial blob for which another process has the lease. The process that follows it closes `file`."""
+    """A partial blob whose lease another process has. The process that follows it closes `file`."""
 
     @property
     def file(self) -> OpenFile: ...
 
     def look(self) -> PartialBlobState:
-        """The state now. Does not wait."""
-        ...
+        """The current state. Does not wait."""
 
 
 class DownloadLeases(Protocol):
@@ -52,8 +53,9 @@ class DownloadLeases(Protocol):
     async def lease(
         self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> DownloadLease | FollowedPartialBlob | None:
-        """The lease; or the partial blob of the process that has it; None where the content is whole by now. Bytes of
-        two upstreams are never in one partial blob. `refetch`: the upstream must send the content although it is stored
-        here, unless the partial blob of this upstream has just become whole. Raises StorageRefused.
+        """The lease; or the partial blob of the process that has it; or None if the content is already stored. A
+        partial blob never contains bytes of two upstreams.
+
+        `refetch`: give a lease even if the content is stored, because this upstream must send it. The result is None
+        only if the partial blob of this upstream has just become content. Raises StorageRefused.
         """
-        ...

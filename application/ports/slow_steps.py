@@ -7,12 +7,10 @@ T = TypeVar("T")
 
 
 class SlowSteps(Protocol):
-    """Runs computations, a few at a time."""
+    """Runs computations in a few threads."""
 
     async def run(self, step: Callable[[], T]) -> T:
-        """Returns or raises what the step does."""
-        ...
+        """The result of the step. Raises what the step raises."""
 
     def close(self) -> None:
-        """Steps that have begun are finished; no other step begins."""
-        ...
+        """Finish the running steps, and start no further ones."""

@@ -1,8 +1,8 @@
-"""The ports to an upstream: its registry, its token server and its search, and how waiting in its queue is reported.
+"""The ports to an upstream: its registry, its token server, its search, and the queue of requests to it.
 
-An upstream may have bounds (requests under way, requests a second). A request that exceeds them waits in a queue of
-the adapter. The time in the queue is the mirror's own and does not count as silence of the upstream. A client that
-waits may leave meanwhile.
+The operator can limit the concurrent requests to an upstream and their rate. The adapter keeps requests above the limit
+in a queue. The mirror causes this wait, so it does not count as silence of the upstream. The client may disconnect
+while its request is in the queue.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -24,15 +24,17 @@ from domain.upstreams import Source, Upstream
 
 @dataclass(frozen=True)
 class ForwardedCredentials:
-    """The caller's own Authorization header, exactly as it came; None sends none. A 401 is the answer."""
+    """The Authorization header of the caller, unchanged; None sends no header. The mirror does not react to a 401 by
+    fetching a token.
+    """
 
     raw: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class SessionCredentials:
-    """The mirror answers the upstream's challenge with a token that it fetches for `login`; without one, with an
-    anonymous token.
+    """After a challenge, the mirror fetches a token with `login` and sends the request again; without a login, it
+    fetches an anonymous token.
     """
 
     login: Credentials | None = None
@@ -42,7 +44,7 @@ UpstreamCredentials = ForwardedCredentials | SessionCredentials
 
 
 def mirror_credentials(upstream: Upstream) -> UpstreamCredentials:
-    """The mirror's own credentials for this upstream; it has none where callers use their own login."""
+    """The mirror's own credentials for this upstream; empty if callers use their own login there."""
     return ForwardedCredentials() if upstream.forwards_client_credentials else SessionCredentials(upstream.credentials)
 
 
@@ -55,14 +57,14 @@ class ResourceKind(Enum):
 
     @property
     def noun(self) -> str:
-        """As messages call it."""
+        """The word for messages."""
         return {"tags": "tag list", "referrers": "list of referrers"}.get(self.value, self.value)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing of an upstream. `path` is what follows `/v2/` there; `query` goes with it; `scope` is what a
-    token for it is usually asked with. `digest`: what its content has, where it is asked for by that.
+    """A resource of an upstream. `path`: the part of the path after `/v2/`; `scope`: the usual scope of a token for the
+    resource; `digest`: the digest of its content, if the resource is requested by digest.
     """
 
     kind: ResourceKind
@@ -74,7 +76,7 @@ class Resource:
 
     @property
     def may_be_empty(self) -> bool:
-        """Whether content of 0 bytes can be right: the one blob with that digest."""
+        """Whether content of 0 bytes can be right, because its digest is that of 0 bytes."""
         return self.digest is not None and self.digest.is_of_empty_content
 
     @classmethod
@@ -104,7 +106,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class UpstreamRequest:
-    """One request to make. `accept` holds whole Accept lines."""
+    """One request. `accept`: the values of its Accept header lines."""
 
     resource: Resource
     credentials: UpstreamCredentials
@@ -115,11 +117,11 @@ class UpstreamRequest:
 
 @dataclass(frozen=True)
 class ResponseMetadata:
-    """What the headers of the answer say; None for a header that is missing.
+    """The headers of a response; None for a missing header.
 
-    `size` is the length of this answer's body in bytes; `span` and `whole_size` come from Content-Range and
-    are set on a partial answer only. `digest` is a claim until the bytes have been hashed. `allowance` is that of
-    the credentials of the request. `link` is all Link lines as one list.
+    `size`: the length of this body in bytes. `span` and `whole_size`: from Content-Range, for a partial response only.
+    `digest`: what the upstream claims, until the bytes have been hashed. `link`: all Link lines as one list.
+    `allowance`: the allowance of the credentials of the request.
     """
 
     media_type: str | None = None
@@ -134,24 +136,22 @@ class ResponseMetadata:
 
 
 class UpstreamResponse(Protocol):
-    """A success of the upstream. The body can be read once; a broken one raises UpstreamFault."""
+    """A successful response. The body can be read once. Reading raises UpstreamFault if the body breaks off."""
 
     @property
     def metadata(self) -> ResponseMetadata: ...
 
     def pieces(self) -> AsyncIterator[Bytes]:
-        """The body as it arrives, never more than a few pieces ahead of the reader."""
-        ...
+        """The body as it arrives. At most a few pieces are buffered."""
 
     async def read(self, limit: int) -> bytes:
-        """The whole body; raises UpstreamBroken where it is longer than `limit` bytes."""
-        ...
+        """The whole body. Raises UpstreamBroken if it is longer than `limit` bytes."""
 
 
 @dataclass(frozen=True)
 class PingResponse:
-    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `server_time`: the time that it
-    says it is, in seconds since 1970.
+    """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `server_time`: the time in its
+    Date header, in seconds since 1970.
     """
 
     accepted: bool
@@ -160,32 +160,30 @@ class PingResponse:
 
 
 class UpstreamRegistry(Protocol):
-    """Speaks to registries."""
+    """Sends requests to registries."""
 
     async def ping(
         self, upstream: Upstream, credentials: UpstreamCredentials, *, is_probe: bool = False
     ) -> PingResponse:
-        """Ask `GET /v2/`. Raises UpstreamFault for everything that is no registry's definite answer, MirrorFault.
+        """Send `GET /v2/`. Raises UpstreamFault if the response is not a registry's definite answer, and MirrorFault.
 
-        `is_probe`: the mirror asks on its own account, seldom, and without waiting in a queue before the upstream.
+        `is_probe`: the mirror sends it for itself, which is rare, so it does not wait in the queue.
         """
-        ...
 
     def open(self, fetch: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """Make the request; leaving the context gives the connection up.
+        """Send the request. The end of the context releases the connection.
 
-        A web page is no answer, nor is a HEAD that says 0 bytes of content that is not empty: UpstreamBroken.
-        Raises ContentUnknown, Denied, RangeUnsatisfiable, UpstreamChallenged (401, also when the session's own
-        token is refused), or another UpstreamFault.
+        Raises UpstreamBroken for a web page, and for a HEAD that reports 0 bytes of content that is not empty;
+        UpstreamChallenged for a 401, also if it refuses the token of the session; ContentUnknown, Denied,
+        RangeUnsatisfiable, or another UpstreamFault.
         """
-        ...
 
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """What to ask the token server that the challenge names.
+    """A request to the token server that the challenge names.
 
-    `offline` asks for a refresh token as well; `refresh_token` is the grant instead of credentials.
+    `offline`: also request a refresh token; `refresh_token`: sent instead of credentials.
     """
 
     upstream: Upstream
@@ -198,15 +196,14 @@ class TokenRequest:
 
 
 class TokenRelay(Protocol):
-    """Gets tokens of the upstream."""
+    """Fetches tokens from the token servers of upstreams."""
 
     async def fetch(self, request: TokenRequest) -> IssuedToken:
-        """The upstream's token, its lifetime completed where it was silent.
+        """The token, with the default lifetime if the token server states none.
 
-        Raises CredentialsRejected (its 401), Denied (403), RealmNotTrusted before anything is sent to a realm that
-        is not trusted, or another UpstreamFault.
+        Raises CredentialsRejected for a 401, Denied for a 403, RealmNotTrusted (nothing is sent to a realm that is not
+        trusted), or another UpstreamFault.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -220,30 +217,33 @@ class SearchResult:
 
 
 class UpstreamSearch(Protocol):
-    """Asks a registry's v1 search endpoint."""
+    """Searches with the v1 search endpoint of a registry."""
 
     async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
-        """At most `limit` results; the upstream has a `search_url`. Raises UpstreamFault."""
-        ...
+        """At most `limit` results. The upstream must have a `search_url`. Raises UpstreamFault."""
 
 
 class QueueWatch:
-    """One piece of work, which may have requests in the queue. Other pieces of work that wait for it follow it."""
+    """Watches one piece of work, whose requests may be in the queue. If other work waits for it, the watch of that work
+    follows this one.
+    """
 
     def __init__(self, is_wanted: Callable[[], bool] | None = None) -> None:
-        """`is_wanted`: whether a request still waits for the work. Without it, the work ends with its own request."""
+        """`is_wanted`: returns whether a request still waits for the work. Without it, the work is always wanted: its
+        task is cancelled together with its request.
+        """
         self._is_wanted = is_wanted
         self._queued = 0
         self._followers: list[QueueWatch] = []
 
     @property
     def is_wanted(self) -> bool:
-        """A request of the work is taken out of the queue when this has become False."""
+        """If this is False, the requests of the work are removed from the queue."""
         return self._is_wanted is None or self._is_wanted()
 
     @contextmanager
     def queued(self) -> Iterator[None]:
-        """While one of its requests is in the queue."""
+        """The context lasts while one of its requests is in the queue."""
         self.enter()
         try:
             yield
@@ -252,7 +252,7 @@ class QueueWatch:
 
     @contextmanager
     def followed_by(self, other: "QueueWatch") -> Iterator[None]:
-        """While the other work waits for this one: a request in the queue counts for both."""
+        """The context lasts while the other work waits for this one. Requests in the queue count for both."""
         self._followers.append(other)
         if self._queued:
             other.enter()
@@ -287,7 +287,7 @@ class QueueWatch:
 
 
 class SharedWork(QueueWatch):
-    """Work that outlives the request that began it, as long as another one waits for it."""
+    """Watches work for several requests. It is wanted as long as one of them waits for it."""
 
     def __init__(self) -> None:
         super().__init__(lambda: any(follower.is_wanted for follower in self._followers))
@@ -297,13 +297,13 @@ _current: ContextVar[QueueWatch | None] = ContextVar("queue_watch", default=None
 
 
 def current_watch() -> QueueWatch:
-    """The watch of the work that the current task does; without one, a new watch that has no effect."""
+    """The watch of the current task; if it has none, a new watch without followers."""
     return _current.get() or QueueWatch()
 
 
 @contextmanager
 def watched_by(watch: QueueWatch) -> Iterator[None]:
-    """What the current task does, and the tasks that it begins, are this work."""
+    """Within the context, `watch` is the watch of the current task and of the tasks that it starts."""
     token = _current.set(watch)
     try:
         yield
