@@ -5,7 +5,6 @@ Each operation opens the folders on the way to the file again, by descriptor and
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,13 +74,6 @@ class StorageFolder:
                 return open_to_write(folder, place[-1])
             except PermissionError:
                 return open_to_read(folder, place[-1])
-
-    def open_temporary(self) -> tuple[int, Place]:
-        """A new file and where it is. Raises OSError."""
-        name = secrets.token_hex(8)
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self.opened((TEMPORARY,), make=True) as folder:
-            return os.open(name, flags, 0o600, dir_fd=folder), (TEMPORARY, name)
 
     def state_of(self, place: Place) -> os.stat_result | None:
         """Of the entry itself, where it is a link too; None where it, or a folder on the way, is missing. Raises

@@ -1,12 +1,12 @@
-"""Open files and the content in them."""
+"""Open files, and the errors of the operating system as the errors of the ports."""
 
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
 
-from adapters.storage.threads import Threads
-from application.ports.content import StorageFailed, StorageFull, StorageRefused
+from adapters.storage.threads import HasThreads, Threads, in_thread
+from application.ports.content import StorageFailed, StorageFull
 from application.ports.file_backed import FileBacked
 from domain.digest import Bytes
 
@@ -14,47 +14,37 @@ _PIECES = 1024
 """As many buffers as Linux takes in one call (UIO_MAXIOV)."""
 
 _PORTION = 1 << 20
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
-class DescriptorFile(FileBacked):
+@contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Raises StorageFull or StorageFailed instead of OSError. `what` did not work, for people to read."""
+    try:
+        yield
+    except OSError as error:
+        kind = StorageFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else StorageFailed
+        raise kind(f"{what}: {error.strerror or error}") from error
+
+
+class DescriptorFile(FileBacked, HasThreads):
     """Implements OpenFile."""
 
     def __init__(self, descriptor: int, threads: Threads) -> None:
         """Raises OSError."""
-        self.descriptor = descriptor
+        self.descriptor, self.threads = descriptor, threads
         state = os.fstat(descriptor)
         self.identity: object = (state.st_dev, state.st_ino)
-        self._threads = threads
 
-    async def read(self, start: int, stop: int) -> bytes:
-        try:
-            return await self._threads.run(partial(_read, self.descriptor, start, stop))
-        except OSError as error:
-            raise refusal_of("a file cannot be read", error) from error
+    @in_thread
+    @translated_errors("a file cannot be read")
+    def read(self, start: int, stop: int) -> bytes:
+        return b"".join(portions(self.descriptor, start, stop))
 
     def close(self) -> None:
         # A later use must fail: the next file that is opened gets the old number.
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-class FileContent:
-    """Implements StoredContent."""
-
-    def __init__(self, file: DescriptorFile, size: int) -> None:
-        self.file = file
-        self.size = size
-
-    async def read(self) -> bytes:
-        return await self.file.read(0, self.size)
-
-
-def refusal_of(what: str, error: OSError) -> StorageRefused:
-    """The error of the port for one of the operating system. `what` did not work, for people to read."""
-    kind = StorageFull if error.errno in _NO_ROOM else StorageFailed
-    return kind(f"{what}: {error.strerror or error}")
 
 
 def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
@@ -76,7 +66,3 @@ def write(descriptor: int, pieces: Sequence[Bytes], offset: int) -> None:
             place += 1
         if written:
             views[place] = views[place][written:]
-
-
-def _read(descriptor: int, start: int, stop: int) -> bytes:
-    return b"".join(portions(descriptor, start, stop))

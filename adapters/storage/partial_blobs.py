@@ -9,8 +9,8 @@ from contextlib import suppress
 from functools import partial
 
 from adapters.storage.folder import Place, StorageFolder, is_verified
-from adapters.storage.open_files import DescriptorFile, portions, refusal_of, write
-from adapters.storage.threads import Threads
+from adapters.storage.open_files import DescriptorFile, portions, translated_errors, write
+from adapters.storage.threads import HasThreads, Threads, in_thread
 from application.ports.lease import PartialBlobState
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.upstreams import Upstream
@@ -25,7 +25,7 @@ _ATTEMPTS = 100
 """How often the partial blob may be removed before we lock it; each time another process has made progress."""
 
 
-class FilePartialBlob:
+class FilePartialBlob(HasThreads):
     """Implements PartialBlob, with a file that is locked."""
 
     def __init__(
@@ -33,20 +33,16 @@ class FilePartialBlob:
     ) -> None:
         """`place`: where the file is. Hashes what is there already. Raises OSError."""
         self.file = file
-        self._digest, self._place, self._folder, self._threads = digest, place, folder, threads
+        self._digest, self._place, self._folder, self.threads = digest, place, folder, threads
         self._check = DigestCheck(digest)
         self._is_over = False
         for portion in portions(file.descriptor, 0, os.fstat(file.descriptor).st_size):
             self._check.update(portion)
         self.size = self._check.size
 
-    async def append(self, pieces: deque[Bytes]) -> None:
-        try:
-            await self._threads.run(partial(self._append, pieces))
-        except OSError as error:
-            raise refusal_of("a partial blob cannot be written", error) from error
-
-    def _append(self, pieces: deque[Bytes]) -> None:
+    @in_thread
+    @translated_errors("a partial blob cannot be written")
+    def append(self, pieces: deque[Bytes]) -> None:
         turn_ends = time.monotonic() + _TURN_SECONDS
         while pieces:
             if self._is_over:
@@ -67,10 +63,8 @@ class FilePartialBlob:
             if time.monotonic() >= turn_ends:
                 break
 
-    async def holds(self, offset: int, content: Bytes) -> bool:
-        return await self._threads.run(partial(self._holds, offset, content))
-
-    def _holds(self, offset: int, content: Bytes) -> bool:
+    @in_thread
+    def holds(self, offset: int, content: Bytes) -> bool:
         place, view = 0, memoryview(content)
         try:
             for portion in portions(self.file.descriptor, offset, offset + len(content)):
@@ -81,10 +75,8 @@ class FilePartialBlob:
             return False
         return place == len(content)
 
-    async def commit(self) -> bool:
-        return await self._threads.run(self._commit)
-
-    def _commit(self) -> bool:
+    @in_thread
+    def commit(self) -> bool:
         if self._is_over or not self._check.holds:
             self.end(keep=False)
             return False
@@ -122,15 +114,15 @@ class FilePartialBlob:
             fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
 
 
-class FileDownloadLease:
+class FileDownloadLease(HasThreads):
     """Implements DownloadLease: the lock on the file of the partial blob. The kernel ends it with the process."""
 
     def __init__(self, partial_blob: FilePartialBlob, threads: Threads) -> None:
-        self.partial_blob = partial_blob
-        self._threads = threads
+        self.partial_blob, self.threads = partial_blob, threads
 
-    async def release(self, *, keep: bool) -> None:
-        await self._threads.run(partial(self.partial_blob.end, keep=keep))
+    @in_thread
+    def release(self, *, keep: bool) -> None:
+        self.partial_blob.end(keep=keep)
 
 
 class FollowedFilePartialBlob:
@@ -156,11 +148,9 @@ class FileDownloadLeases:
     async def lease(
         self, upstream: Upstream, digest: Digest, *, refetch: bool = False
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
-        try:
-            return await self._threads.run(partial(self._lease, upstream, digest, refetch=refetch), _let_go)
-        except OSError as error:
-            raise refusal_of("a partial blob cannot be opened", error) from error
+        return await self._threads.run(partial(self._lease, upstream, digest, refetch=refetch), _let_go)
 
+    @translated_errors("a partial blob cannot be opened")
     def _lease(
         self, upstream: Upstream, digest: Digest, *, refetch: bool
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:

@@ -1,13 +1,16 @@
 """Blocking calls, off the event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from application.concurrency import until_done
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+Owner = TypeVar("Owner", bound="HasThreads")
 
 
 class Threads:
@@ -34,3 +37,21 @@ class Threads:
     def close(self) -> None:
         """Steps that have begun are finished; no other step begins."""
         self._pool.shutdown(wait=False)
+
+
+class HasThreads:
+    """The base of classes with methods that run in a thread, see `in_thread`."""
+
+    threads: Threads
+
+
+def in_thread(
+    method: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Coroutine[Any, Any, Result]]:
+    """Lets a blocking method run in the `threads` of its object. Callers await it."""
+
+    @wraps(method)
+    def run(owner: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Coroutine[Any, Any, Result]:
+        return owner.threads.run(partial(method, owner, *args, **kwargs))
+
+    return run

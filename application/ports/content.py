@@ -56,16 +56,16 @@ class ContentPart:
         return self.stop - self.start
 
 
-class StoredContent(Protocol):
+@dataclass(frozen=True)
+class StoredContent:
     """Complete, verified content that is open. `size`: the current size of the file in bytes."""
 
+    file: OpenFile
     size: int
-
-    @property
-    def file(self) -> OpenFile: ...
 
     async def read(self) -> bytes:
         """All bytes."""
+        return await self.file.read(0, self.size)
 
 
 class PartialBlob(Protocol):

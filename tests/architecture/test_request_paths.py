@@ -1,8 +1,9 @@
 """How many files and functions a reader follows from the socket to the bytes.
 
-The tracer counts the functions of this project that may wait (coroutines and asynchronous generators) and that run for
-one request, in its own task or in the download's. They are the steps of the request; the values that they pass are not
-counted. `pytest -s tests/architecture/test_request_paths.py` prints them.
+The tracer counts the functions of this project that may wait (coroutines, asynchronous generators, and the methods that
+`in_thread` runs in a thread) and that run for one request, in its own task or in the download's. They are the steps of
+the request; the values that they pass are not counted. `pytest -s tests/architecture/test_request_paths.py` prints the
+steps.
 """
 
 import asyncio
@@ -87,8 +88,12 @@ class Steps:
         sys.setprofile(None)
 
     def _entered(self, frame: FrameType, event: str, _: Any) -> None:
+        if event != "call":
+            return
         code = frame.f_code
-        if event == "call" and code.co_flags & WAITS:
+        if is_thread_call := code.co_qualname == "in_thread.<locals>.run":
+            code = inspect.unwrap(frame.f_locals["method"]).__code__
+        if is_thread_call or code.co_flags & WAITS:
             file = Path(code.co_filename)
             if file.is_relative_to(ROOT) and file.relative_to(ROOT).parts[0] in PACKAGES:
                 self.of_file.setdefault(str(file.relative_to(ROOT)), set()).add(code.co_qualname)

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from application.ports.content import OpenFile, Space, StorageFull
+from application.ports.content import OpenFile, Space, StorageFull, StoredContent
 from application.ports.file_backed import FileBacked
 from application.ports.lease import PartialBlobState
 from domain.digest import Bytes, Digest
@@ -68,17 +68,6 @@ class MemoryFile(FileBacked):
         self.is_closed = True
         os.close(self.descriptor)
         self._at_close()
-
-
-class MemoryContent:
-    """Implements StoredContent."""
-
-    def __init__(self, inode: MemoryInode) -> None:
-        self.file: OpenFile = MemoryFile(inode)
-        self.size = inode.size
-
-    async def read(self) -> bytes:
-        return await self.file.read(0, self.size)
 
 
 class MemoryPartialBlob:
@@ -177,10 +166,10 @@ class MemoryContentStore:
             if inode.lease and inode.lease.owner is self:
                 inode.lease.end(keep=True)
 
-    async def open(self, digest: Digest) -> MemoryContent | None:
+    async def open(self, digest: Digest) -> StoredContent | None:
         await asyncio.sleep(0)
         inode = self.disk.inodes.get(digest)
-        return MemoryContent(inode) if inode else None
+        return StoredContent(MemoryFile(inode), inode.size) if inode else None
 
     async def put(self, digest: Digest, content: bytes) -> None:
         await asyncio.sleep(0)
