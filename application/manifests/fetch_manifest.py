@@ -58,21 +58,6 @@ class FetchManifest:
         self._single_flight = SingleFlight()
         self._shared_fetches: SharedFetches[ManifestAnswer] = SharedFetches()
 
-    async def unknown(
-        self, access: PullAccess, query: ManifestQuery, *, has_stand_in: bool = False, proves_first: bool | None = None
-    ) -> ManifestAnswer:
-        """A manifest that is not cached, or for which this caller has no proven permission. If the upstream has asked
-        for fewer requests of this caller, few requests reach it. `proves_first`: whether a HEAD proves the permission
-        before the manifest is fetched; None: decided by what is cached.
-        """
-        return await self._outages.attempt(
-            access.source.upstream,
-            access.caller,
-            lambda: self._head_or_get(access, query, proves_first=proves_first),
-            has_stand_in=has_stand_in,
-            manifests=True,
-        )
-
     async def head(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
         """The response of the upstream to HEAD; None if it lacks a field that clients need."""
         return await self._single_flight.do(self._key(access, query, head=True), lambda: self._head(access, query))
@@ -85,7 +70,10 @@ class FetchManifest:
         *,
         proves_first: bool | None = None,
     ) -> ManifestAnswer:
-        """The manifest. `head_answer`: the response to a HEAD just now; `proves_first`: see `unknown`."""
+        """The manifest, which is not cached, or for which this caller has no proven permission. `head_answer`: the
+        response to a HEAD just now. `proves_first`: whether a HEAD proves the permission before the manifest is
+        fetched; None: decided by what is cached.
+        """
         start = partial(self._get_or_find, access, query, head_answer, proves_first=proves_first)
         return await self._single_flight.do((*self._key(access, query, head=False), proves_first), start)
 
@@ -94,14 +82,6 @@ class FetchManifest:
         instead of a fetch of its own.
         """
         self._shared_fetches.also((source, str(tag)), (source, str(digest)))
-
-    async def _head_or_get(
-        self, access: PullAccess, query: ManifestQuery, *, proves_first: bool | None
-    ) -> ManifestAnswer:
-        digest = query.reference.digest
-        if digest and query.is_content_with(digest) and (head_answer := await self.head(access, query)):
-            return head_answer
-        return await self.get(access, query, proves_first=proves_first)
 
     async def _get_or_find(
         self,

@@ -49,7 +49,6 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
-from application.manifests.resolve_tag import ResolveTag
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
 from application.ports.slow_steps import SlowSteps
@@ -355,21 +354,14 @@ class Container(containers.DeclarativeContainer):
         outages=outages,
         events=events,
     )
-    resolve_tag: providers.Provider[ResolveTag] = providers.Singleton(
-        ResolveTag,
+    pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
+        PullManifest,
+        authorize=authorize,
         permissions=read_permissions,
         cached_tags=cached_tags,
         manifest_cache=manifest_cache,
         fetch=fetch_manifest,
         outages=outages,
-    )
-    pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
-        PullManifest,
-        authorize=authorize,
-        permissions=read_permissions,
-        manifest_cache=manifest_cache,
-        fetch=fetch_manifest,
-        tags=resolve_tag,
         events=events,
     )
     passthrough: providers.Provider[Passthrough] = providers.Singleton(

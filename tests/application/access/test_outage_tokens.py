@@ -57,7 +57,7 @@ class Outage:
             access = _access(NOBODYS)
             ask = PullAccess(await callers.of(access), access.credentials, source)
             query = ManifestQuery(NAME, Reference.parse("1"))
-            await self.service.parts.resolve_tag()(ask, query)
+            await self.service.parts.fetch_manifest().get(ask, query)
             await asyncio.sleep(0)  # it is written down behind whoever asked
         self.upstream.fault = GONE
 
