@@ -10,12 +10,14 @@ _LINE_LIMIT = 64 * 1024
 _LINES_LIMIT = 16
 # Each pattern matches in only one way, so a hostile line is parsed in linear time.
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_SEPARATORS = re.compile(r"[\s,]*")
-_SCHEME = re.compile(rf"{_WORD}(?=[\s,]|$)")
-_NAME = re.compile(rf"({_WORD})\s*=\s*")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_BARE = re.compile(r'[^\s,"]+')
-_NEXT_BEGINS = re.compile(rf"[\s,]|$|{_WORD}\s*=|{_WORD}\s+{_WORD}\s*=")
+_SCHEME = re.compile(rf"[\s,]*({_WORD})(?=[\s,]|$)")
+# Some registries send an unquoted scope with colons, slashes and commas. So an unquoted value continues after a comma,
+# unless a space, the end, another parameter, or a scheme with its first parameter follows.
+_PARAMETER = re.compile(
+    rf"[\s,]*({_WORD})\s*=\s*"
+    r'(?:"((?:[^"\\]|\\.)*)"'
+    rf'|([^\s,"]+(?:,(?!\s|,|$|{_WORD}\s*=|{_WORD}\s+{_WORD}\s*=)[^\s,"]+)*))'
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Challenge:
         return self.scheme.lower() == "basic"
 
     def get(self, name: str) -> str | None:
-        """The parameter's value, None where it is absent."""
+        """The value of the parameter, or None."""
         return dict(self.parameters).get(name)
 
     def with_parameters(self, **changes: str | None) -> Self:
@@ -63,45 +65,17 @@ def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
 
 def _parse_line(line: str) -> list[Challenge]:
     found: list[tuple[str, dict[str, str]]] = []
-    position = _skip(line, 0)
-    while position < len(line):
-        name = _NAME.match(line, position) if found else None
-        end = _value_end(line, name.end()) if name else None
-        if name and end:
-            found[-1][1].setdefault(name[1].lower(), _unquote(line[name.end() : end]))
+    position = 0
+    while True:
+        if found and (parameter := _PARAMETER.match(line, position)):
+            name, quoted, unquoted = parameter.groups()
+            found[-1][1].setdefault(name.lower(), unquoted or re.sub(r"\\(.)", r"\1", quoted))
+            position = parameter.end()
         elif scheme := _SCHEME.match(line, position):
-            found.append((scheme[0], {}))
-            end = scheme.end()
+            found.append((scheme[1], {}))
+            position = scheme.end()
         else:
-            break
-        position = _skip(line, end)
-    return [Challenge(scheme, tuple(parameters.items())) for scheme, parameters in found]
-
-
-def _skip(line: str, position: int) -> int:
-    separators = _SEPARATORS.match(line, position)
-    return separators.end() if separators else position
-
-
-def _value_end(line: str, start: int) -> int | None:
-    """The end of the parameter value that starts here, or None if there is no value.
-
-    Some registries send an unquoted scope with colons, slashes and commas. So it continues after a comma,
-    unless a space, the end, another parameter, or a scheme with its first parameter follows.
-    """
-    if quoted := _QUOTED.match(line, start):
-        return quoted.end()
-    bare = _BARE.match(line, start)
-    while bare and line[bare.end() : bare.end() + 1] == "," and not _NEXT_BEGINS.match(line, bare.end() + 1):
-        following = _BARE.match(line, bare.end() + 1)
-        if following is None:
-            break
-        bare = following
-    return bare.end() if bare else None
-
-
-def _unquote(value: str) -> str:
-    return re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+            return [Challenge(name, tuple(parameters.items())) for name, parameters in found]
 
 
 def _escape(value: str) -> str:
