@@ -33,12 +33,8 @@ class AccessRule:
             raise ValueError("an account name in a rule is empty")
 
     def matches(self, account: str, source: Source) -> bool:
-        return self._is_about(account) and any(pattern.matches(source) for pattern in self.repositories)
-
-    def _is_about(self, account: str) -> bool:
-        if not self.accounts:
-            return True
-        return account != ANONYMOUS and (account in self.accounts or ANY_ACCOUNT in self.accounts)
+        is_named = account in self.accounts or (account != ANONYMOUS and ANY_ACCOUNT in self.accounts)
+        return (is_named or not self.accounts) and any(pattern.matches(source) for pattern in self.repositories)
 
 
 @dataclass(frozen=True)

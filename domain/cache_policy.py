@@ -1,7 +1,8 @@
 """CachePolicy: how long cached information is valid, and how much content may be stored."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from domain.patterns import RepositoryPattern, TagPattern
 from domain.records import PERSONAL_CLASS, CachedTag, Grant, TagKey, class_of
@@ -157,14 +158,9 @@ def should_download_whole(requests: int, asked: int, total: int) -> bool:
     return 2 * asked >= total or (requests > 1 and 8 * asked >= total)
 
 
-def content_to_evict(candidates: Iterable[tuple[str, int]], bytes_to_free: int) -> list[str]:
+def content_to_evict(candidates: Collection[tuple[str, int]], bytes_to_free: int) -> list[str]:
     """The names of the first candidates whose removal frees enough bytes. `candidates`: name and size in bytes, least
     recently used first.
     """
-    chosen: list[str] = []
-    for name, size in candidates:
-        if bytes_to_free <= 0:
-            break
-        chosen.append(name)
-        bytes_to_free -= size
-    return chosen
+    freed_before = accumulate((size for _, size in candidates), initial=0)
+    return [name for (name, _), freed in zip(candidates, freed_before, strict=False) if freed < bytes_to_free]

@@ -1,24 +1,24 @@
 """ChallengeRewriter: replaces the upstream's challenge with one that names the mirror's token endpoint."""
 
-from domain.access import ScopeSet
+from dataclasses import dataclass
+
+from domain.access import NO_SCOPES, ScopeSet
 from domain.challenge import Challenge
 from domain.trust import ChallengeStyle, TrustRow, UpstreamAuth
 
-_NOTHING = ScopeSet()
 
-
+@dataclass(frozen=True)
 class ChallengeRewriter:
     """Builds the challenges of 401 responses. `service`: the service name of the mirror."""
 
-    def __init__(self, service: str) -> None:
-        self.service = service
+    service: str
 
     def challenges(
         self,
         row: TrustRow,
         auth: UpstreamAuth,
         realm: str,
-        scopes: ScopeSet = _NOTHING,
+        scopes: ScopeSet = NO_SCOPES,
         error: str | None = None,
     ) -> tuple[Challenge, ...]:
         """The challenges of a 401 response in this trust row, one per header line.
@@ -37,7 +37,7 @@ class ChallengeRewriter:
                 return (self.own(realm, scopes, error),)
 
     def rewrite(
-        self, upstream: Challenge, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None
+        self, upstream: Challenge, realm: str, scopes: ScopeSet = NO_SCOPES, error: str | None = None
     ) -> Challenge:
         """The upstream's Bearer challenge with the mirror's realm. Keeps the service, and the error if there is one;
         otherwise uses `error`.
@@ -55,7 +55,7 @@ class ChallengeRewriter:
             error=upstream.get("error") or error,
         )
 
-    def own(self, realm: str, scopes: ScopeSet = _NOTHING, error: str | None = None) -> Challenge:
+    def own(self, realm: str, scopes: ScopeSet = NO_SCOPES, error: str | None = None) -> Challenge:
         """A Bearer challenge for a token that the mirror signs."""
         return Challenge.of("Bearer", realm=realm, service=self.service, scope=str(scopes), error=error)
 

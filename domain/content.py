@@ -71,13 +71,7 @@ class ByteRange:
 
     def of(self, size: int) -> Span:
         """The bytes of the range in content of `size` bytes. Raises RangeUnsatisfiable if there are none."""
-        if self.first is None:
-            start, stop = max(0, size - (self.last or 0)), size
-        else:
-            start, stop = self.first, size if self.last is None else min(self.last + 1, size)
-        if start >= stop:
-            raise RangeUnsatisfiable("the byte range lies outside the content", size=size)
-        return Span(start, stop)
+        return spans_of([self], size)[0]
 
     def is_answered_by(self, span: Span, size: int | None) -> bool:
         """Whether a partial response with these bytes answers the range. `size`: None if not stated."""
@@ -141,12 +135,14 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
     """
     spans: list[Span] = []
     for one in ranges:
-        try:
-            spans.append(one.of(size))
-        except RangeUnsatisfiable:
-            continue
+        if one.first is None:
+            start, stop = max(0, size - (one.last or 0)), size
+        else:
+            start, stop = one.first, size if one.last is None else min(one.last + 1, size)
+        if start < stop:
+            spans.append(Span(start, stop))
     if not spans:
-        raise RangeUnsatisfiable("the byte ranges lie outside the content", size=size)
+        raise RangeUnsatisfiable("the requested bytes lie outside the content", size=size)
     return tuple(spans)
 
 
@@ -262,15 +258,14 @@ def check_index(content: bytes) -> bytes:
     """The OCI image index (OCI image specification, image-index.md) of a referrers response. Replaces null by an empty
     list of manifests. Raises ReferrersUnsupported if the content is not an index.
     """
-    found = _read_manifest(content)
-    stated = scalar_of((found or {}).get("mediaType", b'""'))
+    found = _read_manifest(content) or {}
+    stated = scalar_of(found.get("mediaType", b'""'))
     has_type = isinstance(stated, str) and bare_media_type(stated) in {"", INDEX_MEDIA_TYPE}
-    if found is None or not has_type or "layers" in found or "config" in found or "manifests" not in found:
+    is_null = found.get("manifests") == b"null"
+    if not has_type or "layers" in found or "config" in found or not (is_null or _is_list(found, "manifests")):
         raise ReferrersUnsupported("the upstream did not answer with a list of referrers")
-    if found["manifests"] == b"null":
+    if is_null:
         return print_members({"schemaVersion": b"2", "mediaType": print_json(INDEX_MEDIA_TYPE), "manifests": b"[]"})
-    if not _is_list(found, "manifests"):
-        raise ReferrersUnsupported("the upstream did not answer with a list of referrers")
     return content
 
 

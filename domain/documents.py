@@ -72,21 +72,15 @@ def print_members(members: dict[str, bytes]) -> bytes:
 
 def is_nested_deeper(document: object, levels: int) -> bool:
     """Whether lists and objects are nested more than `levels` deep."""
-    inner = [document]
-    for _ in range(levels + 1):
-        inner = [one for outer in inner for one in _inside(outer)]
-    return bool(inner)
+    if not isinstance(document, dict | list):
+        return False
+    inner = document.values() if isinstance(document, dict) else document
+    return any(levels == 0 or is_nested_deeper(one, levels - 1) for one in inner)
 
 
 def one_line(text: str) -> str:
     """Untrusted text for a log. Replaces line breaks and other control characters, so it cannot forge log lines."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _inside(document: object) -> list[object]:
-    if isinstance(document, dict):
-        return list(document.values())
-    return document if isinstance(document, list) else []
 
 
 @lru_cache(maxsize=64)

@@ -201,9 +201,15 @@ class LoginRejected:
     seconds: int
 
 
-AccountEvent = AccountsReloaded | AccountsUnreadable | LoginDelayed | LoginRejected
-CacheEvent = (
-    ContentRequested
+Event = (
+    UpstreamAuthLearned
+    | ServiceNameConflict
+    | UpstreamFailed
+    | EndpointFailed
+    | EndpointRecovered
+    | DigestMismatch
+    | PullDenied
+    | ContentRequested
     | DownloadStarted
     | DownloadJoined
     | DownloadResumed
@@ -216,7 +222,8 @@ CacheEvent = (
     | CacheFull
     | CacheWriteFailed
     | UpkeepFailed
+    | AccountsReloaded
+    | AccountsUnreadable
+    | LoginDelayed
+    | LoginRejected
 )
-EndpointEvent = EndpointFailed | EndpointRecovered
-UpstreamEvent = UpstreamAuthLearned | ServiceNameConflict | UpstreamFailed | EndpointEvent | DigestMismatch
-Event = UpstreamEvent | PullDenied | AccountEvent | CacheEvent

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from urllib.parse import quote
 
 WARNINGS_LIMIT = 4096
@@ -70,14 +71,9 @@ def read_warnings(lines: Iterable[str]) -> tuple[str, ...]:
 
 def bounded_warnings(warnings: Sequence[str]) -> tuple[str, ...]:
     """The first distinct warnings whose total length is at most WARNINGS_LIMIT bytes."""
-    kept: list[str] = []
-    left = WARNINGS_LIMIT
-    for value in dict.fromkeys(warnings):
-        left -= len(value)
-        if left < 0:
-            break
-        kept.append(value)
-    return tuple(kept)
+    distinct = list(dict.fromkeys(warnings))
+    totals = accumulate(map(len, distinct))
+    return tuple(value for value, total in zip(distinct, totals, strict=True) if total <= WARNINGS_LIMIT)
 
 
 def is_legal(text: str) -> bool:

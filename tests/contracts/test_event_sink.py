@@ -22,7 +22,6 @@ from domain.events import (
     BackOffStarted,
     BytesDelivered,
     BytesFetched,
-    CacheEvent,
     CacheFull,
     CacheWriteFailed,
     ContentDamaged,
@@ -181,10 +180,6 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
 def test_an_account_that_is_none_is_not_named(log: pytest.LogCaptureFixture) -> None:
     LoggingEventSink().emit(LoginDelayed("", "192.0.2.7", 1))
     assert "account (unknown) from 192.0.2.7" in log.text
-
-
-def test_what_a_cache_does_is_an_event_like_any_other() -> None:
-    assert set(get_args(CacheEvent)) < set(get_args(Event))
 
 
 def test_several_sinks_hear_the_same_in_the_same_order() -> None:
