@@ -102,11 +102,12 @@ class ConfiguredOrigins:
         origins |= {origin_of(parse_url(one.search_url)) for one in upstreams if one.search_url}
         return cls(frozenset(origins), frozenset().union(*(one.realms for one in upstreams)))
 
-    def address_policy(self, asked: Origin, target: Origin) -> AddressPolicy:
-        """The policy for connections to the target. `asked`: the origin of the request before any redirect."""
+    def address_policy(self, requested: Origin, target: Origin) -> AddressPolicy:
+        """The policy for connections to the target. `requested`: the origin of the request before any redirect."""
         if self._names(target):
             return AddressPolicy.CONFIGURED
-        return AddressPolicy.LOCAL if self._names(asked) and is_loopback_host(asked.host) else AddressPolicy.REMOTE
+        is_local = self._names(requested) and is_loopback_host(requested.host)
+        return AddressPolicy.LOCAL if is_local else AddressPolicy.REMOTE
 
     def _names(self, origin: Origin) -> bool:
         authority = origin.authority

@@ -140,43 +140,43 @@ class HttpClient:
         The request occupies one connection of the limiter until then. Code with an open response must not wait for
         another request: that could be a deadlock.
         """
-        asked, upstream = request, request.origin
+        current, upstream = request, request.origin
         async with nullcontext() if request.is_probe else self._limiter.slot():
             for _ in range(_HOPS):
                 try:
-                    response = await self._send(asked, upstream)
+                    response = await self._send(current, upstream)
                 except UpstreamFault as fault:
-                    if asked.method != "HEAD" or not _was_cut(fault):
+                    if current.method != "HEAD" or not _was_cut(fault):
                         raise
-                    asked = _as_get(asked)
+                    current = _as_get(current)
                     continue
                 try:
-                    following = _following_request(asked, response, upstream)
+                    following = _following_request(current, response, upstream)
                     if following is None:
-                        yield HttpResponse(response, asked.origin == upstream, BodyReceiver.take(response))
+                        yield HttpResponse(response, current.origin == upstream, BodyReceiver.take(response))
                         return
                     await _drain(response)
                 finally:
                     response.release()
-                asked = following
+                current = following
         raise UpstreamBroken("the upstream redirects too many times")
 
-    async def _send(self, asked: HttpRequest, upstream: Origin) -> aiohttp.ClientResponse:
+    async def _send(self, request: HttpRequest, upstream: Origin) -> aiohttp.ClientResponse:
         """The response without its body. Waits until the limits allow the request."""
-        method, url, target = asked.method, asked.url, asked.origin
+        method, url, target = request.method, request.url, request.origin
         if target == upstream:  # the limits are the upstream's, not its storage's
-            if not asked.is_probe:
+            if not request.is_probe:
                 await self._limiter.turn()
-            if asked.check:
-                asked.check()
-        headers = [_NO_CODING, *asked.headers, ("User-Agent", self._agent)]
-        if asked.authorization is not None:
-            headers.append(("Authorization", asked.authorization))
+            if request.check:
+                request.check()
+        headers = [_NO_CODING, *request.headers, ("User-Agent", self._agent)]
+        if request.authorization is not None:
+            headers.append(("Authorization", request.authorization))
         check_header_fields(headers)
-        with translate_errors(url, is_sending=True), _patient():
+        with translate_errors(url, is_sending=True), _note_silence():
             session, proxy = self._sessions.session_for(url, self._configured.address_policy(upstream, target))
             send = partial(
-                session.request, method, url, headers=headers, data=asked.data, allow_redirects=False, proxy=proxy
+                session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
             )
             try:
                 response = await send()
@@ -218,20 +218,21 @@ async def open_clients(
 
 
 @contextmanager
-def _patient() -> Iterator[None]:
+def _note_silence() -> Iterator[None]:
+    """Add a note to a cancellation after _PATIENCE_SECONDS without a response (see `was_unanswered`)."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         yield
-    except asyncio.CancelledError as left:
+    except asyncio.CancelledError as cancelled:
         if loop.time() - began >= _PATIENCE_SECONDS:
-            left.add_note(_UNANSWERED)
+            cancelled.add_note(_UNANSWERED)
         raise
 
 
-def was_unanswered(left: asyncio.CancelledError) -> bool:
+def was_unanswered(cancelled: asyncio.CancelledError) -> bool:
     """Whether the request was cancelled after the server had been silent for _PATIENCE_SECONDS."""
-    return _UNANSWERED in getattr(left, "__notes__", ())
+    return _UNANSWERED in getattr(cancelled, "__notes__", ())
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
@@ -241,47 +242,47 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
             await response.content.readany()
 
 
-def _following_request(asked: HttpRequest, response: aiohttp.ClientResponse, upstream: Origin) -> HttpRequest | None:
+def _following_request(request: HttpRequest, response: aiohttp.ClientResponse, upstream: Origin) -> HttpRequest | None:
     """The request to the target of a redirect, or a GET that replaces a HEAD; None if the response is final.
 
     The method stays the same after a redirect. At the first change of scheme, host or port, Authorization is dropped
     permanently (CVE-2026-48978): storage rejects requests with it, and must not see the credentials.
     """
-    target = _redirect_target(response, asked) if asked.follow else None
+    target = _redirect_target(response, request) if request.follow else None
     if target is None:
-        return _as_get(asked) if _wants_get(asked, response, is_own=asked.origin == upstream) else None
+        return _as_get(request) if _wants_get(request, response, is_own=request.origin == upstream) else None
     check_redirect(upstream, origin_of(target))
-    return replace(asked, url=target, authorization=asked.authorization if origin_of(target) == upstream else None)
+    return replace(request, url=target, authorization=request.authorization if origin_of(target) == upstream else None)
 
 
-def _as_get(asked: HttpRequest) -> HttpRequest:
+def _as_get(request: HttpRequest) -> HttpRequest:
     """A GET in place of a HEAD. It requests a single byte, because the body is not needed."""
-    return replace(asked, method="GET", headers=(*asked.headers, ("Range", "bytes=0-0")))
+    return replace(request, method="GET", headers=(*request.headers, ("Range", "bytes=0-0")))
 
 
-def _redirect_target(response: aiohttp.ClientResponse, asked: HttpRequest) -> URL | None:
+def _redirect_target(response: aiohttp.ClientResponse, request: HttpRequest) -> URL | None:
     location = response.headers.get("Location")
     if response.status not in _REDIRECTS or location is None:
         return None
-    target, query = parse_url(location), asked.url.raw_query_string
+    target, query = parse_url(location), request.url.raw_query_string
     try:
-        target = target if target.scheme else parse_url(str(asked.url.join(target)))
+        target = target if target.scheme else parse_url(str(request.url.join(target)))
     except ValueError as error:
         raise UpstreamBroken("the upstream redirects to an address that is not valid") from error
-    if asked.keeps_query and query and not target.raw_query_string:
+    if request.keeps_query and query and not target.raw_query_string:
         # registry.k8s.io drops the page parameters in redirects; without them, it returns the first page for ever.
         return parse_url(f"{str(target).partition('#')[0].rstrip('?')}?{query}")
     return target
 
 
-def _wants_get(asked: HttpRequest, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
+def _wants_get(request: HttpRequest, response: aiohttp.ClientResponse, *, is_own: bool) -> bool:
     """Whether a HEAD must be repeated as a GET: the server does not support HEAD, or reports a length of 0, or answers
     with the headers of a web page.
     """
-    if asked.method != "HEAD":
+    if request.method != "HEAD":
         return False
     if response.status == _OK:
-        is_empty = response.content_length == 0 and not asked.may_be_empty
+        is_empty = response.content_length == 0 and not request.may_be_empty
         return is_empty or is_web_page(response.headers.get("Content-Type"))
     return response.status in (_METHOD_REFUSED if is_own else _HEAD_REFUSED)
 

@@ -63,8 +63,8 @@ class _CircuitBreaker:
                 self.record_failure(failure.message)
             # Otherwise one caller has used up its allowance; the endpoint works for the other callers.
             raise
-        except asyncio.CancelledError as left:
-            if was_unanswered(left):
+        except asyncio.CancelledError as cancelled:
+            if was_unanswered(cancelled):
                 self.record_failure("it did not answer before the client left")
             raise
         except MirrorFault:

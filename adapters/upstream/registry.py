@@ -121,14 +121,14 @@ class HttpUpstreamRegistry:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
             _check_content(response, resource)
-            answer = _OpenResponse(response, fetch)
-            if fetch.head and answer.metadata.size == 0 and not resource.may_be_empty:
+            opened = _OpenResponse(response, fetch)
+            if fetch.head and opened.metadata.size == 0 and not resource.may_be_empty:
                 raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
-            yield answer
+            yield opened
 
     @asynccontextmanager
     async def _authorized(
-        self, request: HttpRequest, endpoint: Upstream, credentials: UpstreamCredentials, wanted: Scope | None
+        self, request: HttpRequest, endpoint: Upstream, credentials: UpstreamCredentials, scope: Scope | None
     ) -> AsyncIterator[HttpResponse]:
         """The response to the request. With the mirror's own credentials, challenges are answered first.
 
@@ -147,8 +147,8 @@ class HttpUpstreamRegistry:
             async with client.request(request.with_authorization(credentials.raw)) as response:
                 yield response
             return
-        key = LoginKey(endpoint, credentials.login, wanted)
-        authorization = sent = self._logins.remembered(key)
+        key = LoginKey(endpoint, credentials.login, scope)
+        authorization = sent = self._logins.cached(key)
         while True:
             async with client.request(request.with_authorization(authorization)) as response:
                 if not (response.status == _UNAUTHORIZED and response.is_own):
@@ -162,22 +162,22 @@ class HttpUpstreamRegistry:
             ):
                 break
             authorization = None
-        answer = await self._logins.answer(key, await self._challenges_of(refusal, key), refused=sent)
-        if answer is None:
+        login = await self._logins.answer(key, await self._challenges_of(refusal, key), refused=sent)
+        if login is None:
             raise refusal
-        async with client.request(request.with_authorization(answer)) as response:
-            if not await _is_not_valid_yet(response, answer):
+        async with client.request(request.with_authorization(login)) as response:
+            if not await _is_not_valid_yet(response, login):
                 yield response
                 return
         await asyncio.sleep(_CLOCK_SKEW_SECONDS)
-        async with client.request(request.with_authorization(answer)) as response:
+        async with client.request(request.with_authorization(login)) as response:
             yield response
 
     async def _challenges_of(self, refusal: RegistryError, key: LoginKey) -> tuple[Challenge, ...]:
         """The challenges of a 401 response. If it has none, as sometimes at gcr.io, those of `GET /v2/` without their
         repository scopes, which would name another repository.
         """
-        if (challenges := _challenges(refusal)) or key.wanted is None:
+        if (challenges := _challenges(refusal)) or key.scope is None:
             return challenges
         try:
             pinged = (await self._ping(ForwardedCredentials(), key.upstream)).challenges

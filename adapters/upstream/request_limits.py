@@ -115,9 +115,9 @@ class RequestLimiter:
     request receives how long the request waits (application/ports/upstream.py).
     """
 
-    def __init__(self, bounds: RequestLimits) -> None:
-        self._free = bounds.max_connections
-        self._interval = 1 / bounds.max_rate if bounds.max_rate else None
+    def __init__(self, limits: RequestLimits) -> None:
+        self._free = limits.max_connections
+        self._interval = 1 / limits.max_rate if limits.max_rate else None
         self._next = 0.0
         """The loop time at which the next request may start. Bursts are not allowed: a burst and the requests after it
         could reach twice the rate in one second.

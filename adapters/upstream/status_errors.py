@@ -50,7 +50,7 @@ async def refusal_of(response: HttpResponse, kind: ResourceKind | None = None) -
     match response.status:
         case 401:
             challenges = parse_challenges(response.lines("WWW-Authenticate"))
-            placed = tuple(_placed(challenge, response.raw.url) for challenge in challenges)
+            placed = tuple(_with_absolute_realm(challenge, response.raw.url) for challenge in challenges)
             return UpstreamChallenged(message, challenges=placed, detail=detail)
         case 416:
             return RangeUnsatisfiable(message, size=_whole_size(response))
@@ -73,14 +73,14 @@ async def check_ok(response: HttpResponse) -> None:
     raise UpstreamBroken(refusal.message)
 
 
-def _placed(challenge: Challenge, asked: URL) -> Challenge:
+def _with_absolute_realm(challenge: Challenge, base: URL) -> Challenge:
     """The challenge with an absolute realm. Clients would resolve a relative realm against the mirror's address."""
     realm = challenge.get("realm")
     if not challenge.is_bearer or not realm:
         return challenge
     try:
         address = parse_url(realm)
-        return challenge if address.scheme else challenge.with_parameters(realm=str(asked.join(address)))
+        return challenge if address.scheme else challenge.with_parameters(realm=str(base.join(address)))
     except (UpstreamBroken, ValueError):
         return challenge  # the code that uses the realm reports the error
 

@@ -63,13 +63,13 @@ class HttpTokenRelay:
 
 def _query(request: TokenRequest, realm: URL) -> HttpRequest:
     """A GET request, which every token server supports. Omits absent values, because `service=None` would be a name."""
-    asked = {
+    parameters = {
         "service": _service(request.challenge),
         "client_id": request.client_id,
         "account": request.credentials.username if request.credentials else None,
         "offline_token": "true" if request.offline else None,
     }
-    pairs = [(name, value) for name, value in asked.items() if value]
+    pairs = [(name, value) for name, value in parameters.items() if value]
     pairs += [("scope", str(scope)) for scope in request.scopes]
     query = "&".join(part for part in (realm.raw_query_string, urlencode(pairs)) if part)
     address = str(realm).partition("#")[0].partition("?")[0]

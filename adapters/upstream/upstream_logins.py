@@ -13,7 +13,7 @@ from domain.ports import Clock
 from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 
-_REMEMBERED = 4096
+_MOST_LOGINS = 4096
 # A token is renewed when a tenth of its lifetime remains, so that it does not expire during a request.
 _USED_SHARE = 0.9
 
@@ -24,7 +24,7 @@ class LoginKey:
 
     upstream: Upstream
     credentials: Credentials | None
-    wanted: Scope | None
+    scope: Scope | None
 
 
 class UpstreamLogins:
@@ -33,11 +33,11 @@ class UpstreamLogins:
     def __init__(self, relay: TokenRelay, clock: Clock) -> None:
         self._relay = relay
         self._clock = clock
-        self._logins: LruCache[LoginKey, tuple[str, float]] = LruCache(_REMEMBERED)
+        self._logins: LruCache[LoginKey, tuple[str, float]] = LruCache(_MOST_LOGINS)
         """Authorization values, and the time at which each must be renewed."""
         self._running: SharedFetches[RegistryError] = SharedFetches()
 
-    def remembered(self, key: LoginKey) -> str | None:
+    def cached(self, key: LoginKey) -> str | None:
         """The cached Authorization value; None if there is none or it is about to expire."""
         authorization, until = self._logins.get(key) or (None, 0.0)
         return authorization if self._clock.now() < until else None
@@ -51,7 +51,7 @@ class UpstreamLogins:
         while running := self._running.under_way(key):
             if failure := await running.wait():
                 raise failure
-        known = self.remembered(key)
+        known = self.cached(key)
         if known and known != refused:
             return known
         async with self._running.lead(key) as login:
@@ -67,7 +67,7 @@ class UpstreamLogins:
     async def _log_in(self, key: LoginKey, auth: UpstreamAuth) -> str | None:
         self._logins.pop(key)
         if auth.bearer:
-            scopes = _scopes(auth.bearer, key.wanted)
+            scopes = _scopes(auth.bearer, key.scope)
             token = await self._relay.fetch(TokenRequest(key.upstream, auth.bearer, scopes, key.credentials))
             authorization, until = f"Bearer {token.text}", self._clock.now() + token.expires_in * _USED_SHARE
         elif key.credentials and any(challenge.is_basic for challenge in auth.challenges):
@@ -78,11 +78,11 @@ class UpstreamLogins:
         return authorization
 
 
-def _scopes(challenge: Challenge, wanted: Scope | None) -> ScopeSet:
+def _scopes(challenge: Challenge, scope: Scope | None) -> ScopeSet:
     """The scope of the challenge, if it has one: public.ecr.aws requires a scope that cannot be derived."""
-    if scope := challenge.get("scope"):
+    if text := challenge.get("scope"):
         try:
-            return ScopeSet.parse([scope])
+            return ScopeSet.parse([text])
         except ScopeInvalid as error:
             raise UpstreamBroken("the upstream's challenge asks for an invalid scope") from error
-    return ScopeSet((wanted,)) if wanted else ScopeSet()
+    return ScopeSet((scope,)) if scope else ScopeSet()

@@ -94,12 +94,12 @@ def no_authorities() -> Iterator[None]:
 async def parts(
     silence: float = 5,
     proxies: ProxyRules | None = None,
-    bounds: RequestLimits | None = None,
+    limits: RequestLimits | None = None,
     trial_after: float = 10,
     **session: Any,
 ) -> AsyncIterator[Parts]:
     """`session`: further SessionSettings."""
-    clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(bounds or RequestLimits())
+    clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(limits or RequestLimits())
     async with AsyncExitStack() as stack:
         with no_authorities():
             sessions = Sessions(SessionSettings(silence, **session), proxies or ProxyRules())

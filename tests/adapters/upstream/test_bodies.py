@@ -1,4 +1,4 @@
-"""Codings that nobody asked for are undone, within bounds."""
+"""Codings that nobody asked for are undone, within limits."""
 
 import gzip
 

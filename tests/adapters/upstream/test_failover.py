@@ -252,7 +252,7 @@ async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adapters.upstream.client._PATIENCE_SECONDS", 0.1)
-    async with pair(gives, bounds=RequestLimits(max_connections=1)) as both:
+    async with pair(gives, limits=RequestLimits(max_connections=1)) as both:
         async with both.parts.registry.open(UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.fetch(), 0.3)
@@ -260,26 +260,26 @@ async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_a
 
 
 @pytest.mark.parametrize(
-    "bounds", [RequestLimits(max_connections=1), RequestLimits(max_rate=10)], ids=["connections", "rate"]
+    "limits", [RequestLimits(max_connections=1), RequestLimits(max_rate=10)], ids=["connections", "rate"]
 )
 @in_loop
 async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on_to_the_next(
-    bounds: RequestLimits,
+    limits: RequestLimits,
 ) -> None:
     """Else each would bear its silence, and with one connection one after the other."""
-    async with pair(lambda _: Say(then="hang"), silence=0.4, bounds=bounds) as both:
+    async with pair(lambda _: Say(then="hang"), silence=0.4, limits=limits) as both:
         began = asyncio.get_running_loop().time()
         found = await asyncio.gather(*(both.fetch() for _ in range(8)))
         assert found == [CONTENT] * 8
         assert asyncio.get_running_loop().time() - began < 2.4
-        assert both.asked[0] < (3 if bounds.max_connections else 8)
+        assert both.asked[0] < (3 if limits.max_connections else 8)
         assert both.told == [("EndpointFailed", both.first.url)]
 
 
 @in_loop
 async def test_who_was_passed_over_is_tried_all_the_same_where_the_next_fails_too() -> None:
     async with pair(
-        lambda _: Say(then="hang"), lambda _: reply(503), 0.3, bounds=RequestLimits(max_connections=1)
+        lambda _: Say(then="hang"), lambda _: reply(503), 0.3, limits=RequestLimits(max_connections=1)
     ) as both:
         asking = [asyncio.create_task(both.fetch()) for _ in range(2)]
         await asyncio.sleep(0.1)

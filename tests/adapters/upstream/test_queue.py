@@ -1,11 +1,11 @@
-"""The queue before an upstream with bounds: in turns by client address, bounded, and without those who have left."""
+"""The queue before an upstream with limits: in turns by client address, limited, and without those who have left."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from adapters.upstream import request_limits as bounds
+from adapters.upstream import request_limits as limits
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from application.ports.telemetry import begin_record
 from application.ports.upstream import ForwardedCredentials, QueueWatch, SharedWork, current_watch, watched_by
@@ -133,8 +133,8 @@ async def test_work_that_nobody_wants_any_more_is_taken_out(by: str) -> None:
 
 @in_loop
 async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_WAITING", 12)
-    monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
+    monkeypatch.setattr(limits, "_WAITING", 12)
+    monkeypatch.setattr(limits, "_WAITING_EACH", 4)
     queue, clients = Queue("connections"), [f"192.0.2.{number}" for number in range(1, 7)]
     async with queue.limiter.slot():
         asked = [[queue.ask(client) for _ in range(6)] for client in clients]
@@ -164,7 +164,7 @@ async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
 
 @in_loop
 async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_WAITING_EACH", 4)
+    monkeypatch.setattr(limits, "_WAITING_EACH", 4)
     queue, wanted = Queue("connections"), [True]
     async with queue.limiter.slot():
         with watched_by(QueueWatch(lambda: wanted[0])):
@@ -179,8 +179,8 @@ async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) 
 
 @in_loop
 async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_WAITING_EACH", 1)
-    async with pair(gives, bounds=RequestLimits(max_rate=5)) as both:
+    monkeypatch.setattr(limits, "_WAITING_EACH", 1)
+    async with pair(gives, limits=RequestLimits(max_rate=5)) as both:
         told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
         assert {type(one) for one in told if one != CONTENT} == {MirrorBusy}
         assert both.asked[1] == 0
@@ -189,7 +189,7 @@ async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch
 
 @in_loop
 async def test_a_probe_does_not_wait() -> None:
-    async with line(lambda _: reply(body=b"{}"), bounds=RequestLimits(max_connections=1, max_rate=0.1)) as link:
+    async with line(lambda _: reply(body=b"{}"), limits=RequestLimits(max_connections=1, max_rate=0.1)) as link:
         link.server.script = lambda heard: (
             reply(200, ("Content-Type", "application/json"), body=b"{}") if heard.target == "/v2/" else Say(then="hang")
         )

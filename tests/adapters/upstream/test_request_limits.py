@@ -93,7 +93,7 @@ def test_several_processes_share_exactly_what_there_is(connections: int, rows: i
 
 @in_loop
 async def test_a_body_that_is_still_read_holds_its_place() -> None:
-    async with line(lambda _: reply(body=CONTENT), bounds=RequestLimits(max_connections=1)) as link:
+    async with line(lambda _: reply(body=CONTENT), limits=RequestLimits(max_connections=1)) as link:
         blob = UpstreamRequest(resources(link.upstream)["blob"], ForwardedCredentials())
         async with link.parts.registry.open(blob) as answer:
             second = asyncio.create_task(link.fetch())
@@ -105,7 +105,7 @@ async def test_a_body_that_is_still_read_holds_its_place() -> None:
 
 @in_loop
 async def test_what_fails_gives_its_place_back() -> None:
-    async with line(lambda _: Say(then="close"), bounds=RequestLimits(max_connections=1)) as link:
+    async with line(lambda _: Say(then="close"), limits=RequestLimits(max_connections=1)) as link:
         for _ in range(3):
             with pytest.raises(UpstreamFault):
                 await asyncio.wait_for(link.fetch(), TIME)
@@ -129,7 +129,7 @@ def logging_in(url: Callable[[], str]) -> Callable[[Heard], Say]:
 @pytest.mark.parametrize("right", [SessionCredentials(None), SessionCredentials(Credentials("bob", "pass"))])
 @in_loop
 async def test_a_login_and_a_redirect_get_by_with_one_place(right: SessionCredentials) -> None:
-    async with line(bounds=RequestLimits(max_connections=1)) as link:
+    async with line(limits=RequestLimits(max_connections=1)) as link:
         link.server.script = logging_in(lambda: link.server.url)
         asked = [link.fetch(right=right, head=head) for head in (False, True, False, False)]
         found = await asyncio.wait_for(asyncio.gather(*asked), TIME)
@@ -140,7 +140,7 @@ async def test_a_login_and_a_redirect_get_by_with_one_place(right: SessionCreden
 @in_loop
 async def test_every_request_to_the_upstream_itself_waits_for_its_turn() -> None:
     rate = 20
-    async with line(bounds=RequestLimits(max_rate=rate)) as link:
+    async with line(limits=RequestLimits(max_rate=rate)) as link:
         link.server.script = logging_in(lambda: link.server.url)
         loop = asyncio.get_running_loop()
         began = loop.time()
