@@ -1,6 +1,7 @@
 """Limits of the number and rate of requests to one upstream."""
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -116,8 +117,8 @@ class RequestLimiter:
     """
 
     def __init__(self, limits: RequestLimits) -> None:
-        self._free = limits.max_connections
-        self._interval = 1 / limits.max_rate if limits.max_rate else None
+        self._free: float = limits.max_connections or math.inf
+        self._interval = 1 / limits.max_rate if limits.max_rate else 0.0
         self._next = 0.0
         """The loop time at which the next request may start. Bursts are not allowed: a burst and the requests after it
         could reach twice the rate in one second.
@@ -129,9 +130,6 @@ class RequestLimiter:
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
         """Hold one of the connections until the context ends. Raises MirrorBusy, RequestNotSent."""
-        if self._free is None:
-            yield
-            return
         if self._free and not self._for_slot:
             self._free -= 1
         else:
@@ -143,8 +141,6 @@ class RequestLimiter:
 
     async def turn(self) -> None:
         """Wait until the rate allows one more request. Raises MirrorBusy, RequestNotSent."""
-        if self._interval is None:
-            return
         now = asyncio.get_running_loop().time()
         if now >= self._next and not self._for_turn:
             self._next = now + self._interval
@@ -154,7 +150,7 @@ class RequestLimiter:
 
     def _leave(self) -> None:
         if not self._for_slot.let_one_in():
-            self._free = (self._free or 0) + 1
+            self._free += 1
 
     def _give_turn_back(self) -> None:
         self._next = 0.0
@@ -167,6 +163,6 @@ class RequestLimiter:
 
     def _let_in(self) -> None:
         if self._for_turn.let_one_in():
-            self._next = asyncio.get_running_loop().time() + (self._interval or 0.0)
+            self._next = asyncio.get_running_loop().time() + self._interval
         if self._for_turn:
             self._schedule()
