@@ -15,7 +15,8 @@ from domain.documents import all_members_of, members_of, print_json, print_membe
 from domain.errors import UpstreamBroken
 from domain.http_fields import next_link, percent_encoded, warning
 from domain.names import RepositoryName
-from domain.upstreams import NO_HINT, RegistryHint, Upstream
+from domain.upstream_table import NO_HINT, RegistryHint
+from domain.upstreams import Upstream
 
 Query = tuple[tuple[str, str], ...]
 _IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")

@@ -11,8 +11,8 @@ from application.listings import Listings, repositories_of
 from application.ports.upstream import SearchResult, UpstreamSearch
 from domain.errors import NameInvalid
 from domain.names import RepositoryName
-from domain.upstream_table import UpstreamTable
-from domain.upstreams import NO_HINT, RegistryHint, Upstream
+from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
+from domain.upstreams import Upstream
 
 # The catalog of a registry without a search is read page by page. Reading more pages than this would take longer than
 # clients wait.

@@ -1,15 +1,29 @@
 """UpstreamTable: finds the upstream and the repository for a name that a client uses."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from domain.access import Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
-from domain.upstreams import DEFAULT_PORTS, NO_HINT, RegistryHint, Source, Upstream, without_default_port
+from domain.upstreams import DEFAULT_PORTS, Source, Upstream, without_default_port
 
 _SHOWN = 128
+
+
+@dataclass(frozen=True)
+class RegistryHint:
+    """What a request says about its registry, apart from the repository name. `group`: the upstreams behind the host
+    name of the mirror, None for the shared host name; `upstream`: the registry that the request names, or None.
+    """
+
+    group: "_UpstreamGroup | None" = None
+    upstream: Upstream | None = None
+
+
+NO_HINT = RegistryHint()
 
 
 class UpstreamTable:
@@ -38,17 +52,26 @@ class UpstreamTable:
     def source_of(self, name: RepositoryName, hint: RegistryHint = NO_HINT) -> Source:
         """The upstream and the repository name there.
 
-        Raises NameUnknown if the registry is not mirrored here, or if the request names two registries, whose images
+        Raises NameUnknown if the registry is not mirrored here, or if name and hint name two registries, whose images
         must not be confused.
         """
-        return self._group(hint).source_of(name, hint)
+        return (hint.group or self._shared).source_of(name, hint.upstream)
+
+    def hint_of(
+        self, *, prefix: str | None = None, namespace: str | None = None, host: str | None = None
+    ) -> RegistryHint:
+        """The hint of a request with this path before `/v2`, parameter `ns` (OCI distribution specification, "Registry
+        Proxying") and host name. Raises NameUnknown if a registry is not mirrored here, or if they name two.
+        """
+        group = None if host is None else _at(self._groups, host)
+        return RegistryHint(group, (group or self._shared).named_by(prefix, namespace))
 
     def hint_for(self, name: RepositoryName) -> RegistryHint:
         """The hint that selects the registry of a name from the operator: the mirror's host name of that registry,
         if it has one of its own.
         """
-        hosts = () if self._shared.begins(name) else self._groups.items()
-        return next((RegistryHint(host=host) for host, group in hosts if group.begins(name)), NO_HINT)
+        groups = () if self._shared.begins(name) else self._groups.values()
+        return next((RegistryHint(group) for group in groups if group.begins(name)), NO_HINT)
 
     def name_of(self, source: Source) -> str:
         """The name of the source for clients, to use with `hint_for`. Starts with a registry if there are several."""
@@ -57,22 +80,21 @@ class UpstreamTable:
         return f"{source.upstream.name}/{source.repository}"
 
     def upstream_of(self, hint: RegistryHint = NO_HINT) -> Upstream:
-        """The upstream of a request without a repository. Raises NameUnknown as `source_of` does."""
-        return self._group(hint).upstream_of(hint)
+        """The upstream of a request without a repository."""
+        return hint.upstream or (hint.group or self._shared).default
 
     def search_of(self, term: str, hint: RegistryHint = NO_HINT) -> tuple[Upstream, str, str]:
         """The upstream to search, the term, and the prefix of the result names for the client."""
-        group = self._group(hint)
         first, slash, rest = term.partition("/")
-        if slash and (named := group.named(first)):
+        if slash and (named := (hint.group or self._shared).named(first)):
             return named, rest, f"{first}/"
-        return group.upstream_of(hint), term, ""
+        return self.upstream_of(hint), term, ""
 
     def login_of(self, asked: ScopeSet, hint: RegistryHint = NO_HINT) -> tuple[Upstream, ScopeSet]:
         """The upstream whose token server issues a token for these scopes, and its scopes with the names of the
         upstream. Scopes that do not name a plain repository are unchanged.
         """
-        return self._group(hint).login_of(asked)
+        return (hint.group or self._shared).login_of(asked)
 
     @property
     def has_own_hosts(self) -> bool:
@@ -83,17 +105,12 @@ class UpstreamTable:
         """Whether this host name of the mirror belongs to a single upstream."""
         return _at(self._groups, host) is not None
 
-    def _group(self, hint: RegistryHint) -> "_UpstreamGroup":
-        if hint.host is None:
-            return self._shared
-        return _at(self._groups, hint.host) or self._shared
-
 
 class _UpstreamGroup:
     """The upstreams behind one host name of the mirror."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
-        self._default = upstreams[0]
+        self.default = upstreams[0]
         self._named: dict[str, Upstream] = {}
         for upstream in upstreams:
             for name in _spellings(upstream):
@@ -105,13 +122,13 @@ class _UpstreamGroup:
                 f"{logins[0].url} and {logins[1].url} both have the identity client under one host name, for which "
                 "clients store only one login; give one of them the identity anonymous or service, or hosts of its own"
             )
-        self._login = logins[0] if logins else self._default
+        self._login = logins[0] if logins else self.default
         self._namespaces = self._named
         if not self._named.keys() & DOCKER_HUB.hosts and not any(
-            is_never_docker_hub(name.partition(":")[0]) for name in self._default.names
+            is_never_docker_hub(name.partition(":")[0]) for name in self.default.names
         ):
             # dockerd uses registry-mirrors only for Docker Hub, and names it in `ns`, whatever the upstream is.
-            self._namespaces = self._named | dict.fromkeys(DOCKER_HUB.hosts, self._default)
+            self._namespaces = self._named | dict.fromkeys(DOCKER_HUB.hosts, self.default)
 
     def begins(self, name: RepositoryName) -> bool:
         """Whether the name starts with the name of one of these registries."""
@@ -120,17 +137,14 @@ class _UpstreamGroup:
     def named(self, name: str) -> Upstream | None:
         return self._named.get(without_default_port(name.lower()))
 
-    def source_of(self, name: RepositoryName, hint: RegistryHint) -> Source:
+    def source_of(self, name: RepositoryName, hinted: Upstream | None) -> Source:
         named, there = self._first(name)
-        said = [*self._said(hint), named] if named else self._said(hint)
-        upstream = self._agreed(said)
-        if not said and upstream.library_prefix and (foreign := _registry_in(name)):
+        chosen = _agreed(hinted, named)
+        upstream = chosen or self.default
+        if chosen is None and upstream.library_prefix and (foreign := _registry_in(name)):
             # Namespaces at Docker Hub contain no dot, so Docker Hub would only answer with a misleading error.
             raise NameUnknown("this registry is not mirrored here", detail={"registry": foreign[:_SHOWN]})
         return Source(upstream, _in(upstream, there))
-
-    def upstream_of(self, hint: RegistryHint) -> Upstream:
-        return self._agreed(self._said(hint))
 
     def login_of(self, asked: ScopeSet) -> tuple[Upstream, ScopeSet]:
         mine, others = [], []
@@ -153,27 +167,25 @@ class _UpstreamGroup:
         named = self._named.get(first) if rest else None
         return named, RepositoryName(rest) if named else name
 
-    def _said(self, hint: RegistryHint) -> list[Upstream]:
-        """The upstreams of prefix and namespace. Raises NameUnknown if a registry is not mirrored here."""
-        said = []
-        for kind, text, known in (
-            ("prefix", hint.prefix, self._named),
-            ("ns", hint.namespace, self._namespaces),
-        ):
-            if text is None:
-                continue
-            upstream = known.get(without_default_port(text.lower()))
-            if upstream is None:
-                raise NameUnknown("this registry is not mirrored here", detail={kind: text[:_SHOWN]})
-            said.append(upstream)
-        return said
+    def named_by(self, prefix: str | None, namespace: str | None) -> Upstream | None:
+        """The upstream that the request names, or None. Raises NameUnknown if a registry is not mirrored here."""
+        return _agreed(_find("prefix", prefix, self._named), _find("ns", namespace, self._namespaces))
 
-    def _agreed(self, said: Sequence[Upstream]) -> Upstream:
-        if len(set(said)) > 1:
-            raise NameUnknown(
-                "the request names two different registries", detail={"upstreams": [one.url for one in said]}
-            )
-        return said[0] if said else self._default
+
+def _find(kind: str, text: str | None, known: Mapping[str, Upstream]) -> Upstream | None:
+    if text is None:
+        return None
+    upstream = known.get(without_default_port(text.lower()))
+    if upstream is None:
+        raise NameUnknown("this registry is not mirrored here", detail={kind: text[:_SHOWN]})
+    return upstream
+
+
+def _agreed(one: Upstream | None, other: Upstream | None) -> Upstream | None:
+    """The upstream that is named in one way or in two. Raises NameUnknown if these are two upstreams."""
+    if one and other and one != other:
+        raise NameUnknown("the request names two different registries", detail={"upstreams": [one.url, other.url]})
+    return one or other
 
 
 def _registry_in(name: RepositoryName) -> str | None:

@@ -109,17 +109,3 @@ class Source:
     @property
     def pull_scope(self) -> Scope:
         return Scope.pull(self.repository)
-
-
-@dataclass(frozen=True)
-class RegistryHint:
-    """The parts of a request, apart from the repository name, that select a registry: the path before `/v2`, the
-    parameter `ns` (OCI distribution specification, "Registry Proxying"), and the host name of the mirror.
-    """
-
-    prefix: str | None = None
-    namespace: str | None = None
-    host: str | None = None
-
-
-NO_HINT = RegistryHint()

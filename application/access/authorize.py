@@ -23,8 +23,7 @@ from domain.authorization import Basic, Bearer, UnsupportedAuthorization
 from domain.names import RepositoryName
 from domain.tokens import TokenKind, TokenRejected, TokenVerifier, VerifiedToken
 from domain.trust import AnonymousRule, BasicRule, BearerRule
-from domain.upstream_table import UpstreamTable
-from domain.upstreams import RegistryHint
+from domain.upstream_table import RegistryHint, UpstreamTable
 
 _ANONYMOUS = SessionCredentials(None)
 

@@ -14,8 +14,7 @@ from domain.challenge import Challenge
 from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent, UpstreamUnavailable
 from domain.tokens import IssuedToken, TokenIssuer
 from domain.trust import TokenEndpoint, TrustRow
-from domain.upstream_table import UpstreamTable
-from domain.upstreams import NO_HINT, RegistryHint
+from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
 
 
 @dataclass(frozen=True)

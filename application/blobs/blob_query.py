@@ -10,7 +10,7 @@ from application.ports.upstream import ResponseMetadata
 from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
-from domain.upstreams import NO_HINT, RegistryHint
+from domain.upstream_table import NO_HINT, RegistryHint
 
 Piece = Bytes | ContentPart
 """Bytes of a body, in memory or in a file that the kernel can send from."""

@@ -7,7 +7,8 @@ from domain.content import variant_of
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName, Tag
 from domain.records import TagKey
-from domain.upstreams import NO_HINT, RegistryHint, Source
+from domain.upstream_table import NO_HINT, RegistryHint
+from domain.upstreams import Source
 
 
 @dataclass(frozen=True)

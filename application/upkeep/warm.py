@@ -16,7 +16,7 @@ from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from domain.manifest_tree import Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
-from domain.upstreams import NO_HINT, RegistryHint
+from domain.upstream_table import NO_HINT, RegistryHint
 
 _ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
 _AT_ONCE = 3

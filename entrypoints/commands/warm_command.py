@@ -15,7 +15,8 @@ from domain.authorization import Basic, Bearer, encode_basic
 from domain.errors import RegistryError
 from domain.names import RepositoryName
 from domain.trust import BasicRule, BearerRule, TrustRow
-from domain.upstreams import RegistryHint, Upstream
+from domain.upstream_table import RegistryHint
+from domain.upstreams import Upstream
 from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.settings.values import read_htpasswd

@@ -9,7 +9,7 @@ from domain.known_registries import DOCKER_HUB, KNOWN_REGISTRIES, OTHER_DOMAINS,
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
-from domain.upstreams import Origin, RegistryHint, Source, Upstream
+from domain.upstreams import Origin, Source, Upstream
 from tests.domain.strategies import names, scopes
 
 
@@ -91,10 +91,10 @@ def test_a_namespace_has_to_mean_the_upstream(upstream: Upstream, names: tuple[s
     asked = elsewhere | meant
     for namespace in asked:
         if namespace in meant or namespace.lower() in meant:
-            assert table.source_of(REPOSITORY, RegistryHint(namespace=namespace)) == Source(upstream, REPOSITORY)
+            assert table.source_of(REPOSITORY, table.hint_of(namespace=namespace)) == Source(upstream, REPOSITORY)
         elif not (namespace.endswith("docker.io") and "docker.io" in meant):
             with pytest.raises(NameUnknown):
-                table.source_of(REPOSITORY, RegistryHint(namespace=namespace))
+                table.source_of(REPOSITORY, table.hint_of(namespace=namespace))
 
 
 def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
@@ -103,7 +103,7 @@ def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
     name = RepositoryName("docker.io/a/b")
     assert table.source_of(name) == Source(AT_A_PORT, name)
     with pytest.raises(NameUnknown):
-        table.upstream_of(RegistryHint(prefix="docker.io"))
+        table.hint_of(prefix="docker.io")
 
 
 def test_a_name_in_front_is_taken_off_once() -> None:
@@ -128,55 +128,55 @@ TABLE = UpstreamTable([HUB_LOGIN, QUAY, K8S, CORP, HOSTED])
 @pytest.mark.parametrize(
     ("name", "hint", "upstream", "there"),
     [
-        ("nginx", RegistryHint(), HUB, "library/nginx"),
-        ("a/b", RegistryHint(prefix="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", RegistryHint(prefix="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", RegistryHint(namespace="quay.io"), QUAY, "a/b"),
-        ("quay.io/a/b", RegistryHint(), QUAY, "a/b"),
-        ("a/b", RegistryHint(namespace="QUAY.IO"), QUAY, "a/b"),
-        ("pause", RegistryHint(namespace="registry.k8s.io"), K8S, "pause"),
-        ("k8s/pause", RegistryHint(), K8S, "pause"),
-        ("registry.k8s.io/pause", RegistryHint(prefix="k8s"), K8S, "pause"),
-        ("docker.io/nginx", RegistryHint(), HUB, "library/nginx"),
-        ("ghcr.io/a/b", RegistryHint(), HOSTED, "a/b"),
-        ("a/b", RegistryHint(host="ghcr.mirror.test:5000"), HOSTED, "a/b"),
-        ("quay.io/a/b", RegistryHint(host="ghcr.mirror.test:5000"), HOSTED, "quay.io/a/b"),
-        ("a/b", RegistryHint(host="CORP.mirror.test"), CORP, "a/b"),
-        ("a/b", RegistryHint(host="corp.mirror.test:8080"), CORP, "a/b"),
-        ("harbor.corp.test/a/b", RegistryHint(host="corp.mirror.test"), CORP, "a/b"),
-        ("a/b", RegistryHint(host="else.mirror.test"), HUB, "a/b"),
-        ("x/ghcr.mirror.test", RegistryHint(host="ghcr.mirror.test"), HUB, "x/ghcr.mirror.test"),
-        ("gcr.io/a", RegistryHint(namespace="docker.io"), HUB, "gcr.io/a"),
+        ("nginx", {}, HUB, "library/nginx"),
+        ("a/b", {"prefix": "quay.io"}, QUAY, "a/b"),
+        ("quay.io/a/b", {"prefix": "quay.io"}, QUAY, "a/b"),
+        ("quay.io/a/b", {"namespace": "quay.io"}, QUAY, "a/b"),
+        ("quay.io/a/b", {}, QUAY, "a/b"),
+        ("a/b", {"namespace": "QUAY.IO"}, QUAY, "a/b"),
+        ("pause", {"namespace": "registry.k8s.io"}, K8S, "pause"),
+        ("k8s/pause", {}, K8S, "pause"),
+        ("registry.k8s.io/pause", {"prefix": "k8s"}, K8S, "pause"),
+        ("docker.io/nginx", {}, HUB, "library/nginx"),
+        ("ghcr.io/a/b", {}, HOSTED, "a/b"),
+        ("a/b", {"host": "ghcr.mirror.test:5000"}, HOSTED, "a/b"),
+        ("quay.io/a/b", {"host": "ghcr.mirror.test:5000"}, HOSTED, "quay.io/a/b"),
+        ("a/b", {"host": "CORP.mirror.test"}, CORP, "a/b"),
+        ("a/b", {"host": "corp.mirror.test:8080"}, CORP, "a/b"),
+        ("harbor.corp.test/a/b", {"host": "corp.mirror.test"}, CORP, "a/b"),
+        ("a/b", {"host": "else.mirror.test"}, HUB, "a/b"),
+        ("x/ghcr.mirror.test", {"host": "ghcr.mirror.test"}, HUB, "x/ghcr.mirror.test"),
+        ("gcr.io/a", {"namespace": "docker.io"}, HUB, "gcr.io/a"),
     ],
 )  # fmt: skip
 def test_each_way_of_naming_leads_to_its_upstream(
-    name: str, hint: RegistryHint, upstream: Upstream, there: str
+    name: str, hint: dict[str, str], upstream: Upstream, there: str
 ) -> None:
-    assert TABLE.source_of(RepositoryName(name), hint) == Source(upstream, RepositoryName(there))
+    assert TABLE.source_of(RepositoryName(name), TABLE.hint_of(**hint)) == Source(upstream, RepositoryName(there))
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("quay.io/a/b", RegistryHint(prefix="docker.io")),
-        ("quay.io/a/b", RegistryHint(namespace="docker.io")),
-        ("a/b", RegistryHint(prefix="docker.io", namespace="quay.io")),
-        ("a/b", RegistryHint(namespace="harbor.corp.test")),
-        ("a/b", RegistryHint(prefix="gcr.io")),
-        ("a/b", RegistryHint(namespace="")),
-        ("gcr.io/a", RegistryHint()),
-        ("a/b", RegistryHint(namespace="quay.io", host="corp.mirror.test")),
+        ("quay.io/a/b", {"prefix": "docker.io"}),
+        ("quay.io/a/b", {"namespace": "docker.io"}),
+        ("a/b", {"prefix": "docker.io", "namespace": "quay.io"}),
+        ("a/b", {"namespace": "harbor.corp.test"}),
+        ("a/b", {"prefix": "gcr.io"}),
+        ("a/b", {"namespace": ""}),
+        ("gcr.io/a", {}),
+        ("a/b", {"namespace": "quay.io", "host": "corp.mirror.test"}),
     ],
 )
-def test_two_registries_or_an_unknown_one_are_refused(name: str, hint: RegistryHint) -> None:
+def test_two_registries_or_an_unknown_one_are_refused(name: str, hint: dict[str, str]) -> None:
     with pytest.raises(NameUnknown):
-        TABLE.source_of(RepositoryName(name), hint)
+        TABLE.source_of(RepositoryName(name), TABLE.hint_of(**hint))
 
 
 def test_what_callers_log_in_to_has_hosts_of_its_own_and_is_nowhere_else() -> None:
     with pytest.raises(NameUnknown):
-        TABLE.upstream_of(RegistryHint(prefix="harbor.corp.test"))
-    assert TABLE.upstream_of(RegistryHint(host="corp.mirror.test")) == CORP
+        TABLE.hint_of(prefix="harbor.corp.test")
+    assert TABLE.upstream_of(TABLE.hint_of(host="corp.mirror.test")) == CORP
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_no_well_known_registry_passes_for_docker_hub(name: str, below: str) -> 
     table = UpstreamTable([at(f"{below}{name}")])
     for hub in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         with pytest.raises(NameUnknown):
-            table.source_of(RepositoryName("some/app"), RegistryHint(namespace=hub))
+            table.hint_of(namespace=hub)
 
 
 def test_the_hosts_of_well_known_registries_are_well_known_too() -> None:

@@ -12,7 +12,7 @@ from domain.authorization import parse_authorization
 from domain.content import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
 from domain.http_fields import bounded_warnings
-from domain.upstreams import RegistryHint
+from domain.upstream_table import RegistryHint
 from entrypoints.http.delivery.body_delivery import deliver
 from entrypoints.http.requests.pull_paths import (
     BlobPath,
@@ -31,7 +31,6 @@ from entrypoints.http.requests.request_parameters import (
 )
 from entrypoints.http.responses.byte_ranges import body_of, content_range
 from entrypoints.http.runtime import runtime_of
-from entrypoints.wiring.container import Container
 
 READ = ("GET", "HEAD")
 
@@ -86,13 +85,14 @@ async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPRe
 
 
 def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
-    """How the request names the registry. Raises NameUnknown if that registry is not mirrored, RequestInvalid for an
-    invalid Host.
+    """What the request says about the registry. Raises NameUnknown if that registry is not mirrored, RequestInvalid
+    for an invalid Host.
     """
-    hint = RegistryHint(prefix, namespace_of(request), request.ctx.runtime.realm.host_of(request))
-    container: Container = request.ctx.runtime.container
-    container.upstreams().upstream_of(hint)
-    request.ctx.namespace = hint.namespace
+    runtime, namespace = runtime_of(request), namespace_of(request)
+    hint = runtime.container.upstreams().hint_of(
+        prefix=prefix, namespace=namespace, host=runtime.realm.host_of(request)
+    )
+    request.ctx.namespace = namespace
     return hint
 
 

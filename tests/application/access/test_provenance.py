@@ -13,7 +13,6 @@ from domain.access_rules import AccessRules, Effect
 from domain.errors import Denied, RegistryError, UpstreamBroken
 from domain.names import Reference, RepositoryName
 from domain.trust import UpstreamIdentity
-from domain.upstreams import RegistryHint
 from entrypoints.settings import UpstreamSettings
 from entrypoints.settings.values import Secret
 from tests.application.support.ruled import rule, ruled
@@ -23,7 +22,7 @@ from tests.fakes.parts import memory_storage
 from tests.fakes.upstreams import FakeUpstreams
 
 FIRST, SECOND = "https://a.test", "https://b.test"
-AT_SECOND = RegistryHint(namespace="b.test")
+AT_SECOND = {"namespace": "b.test"}
 SECRET = RepositoryName("secret/app")
 ANY = RepositoryName("any/app")
 OPEN = AccessRules()

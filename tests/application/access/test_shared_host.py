@@ -22,7 +22,6 @@ from domain.errors import (
 from domain.names import RepositoryName
 from domain.tokens import IssuedToken
 from domain.trust import UpstreamIdentity
-from domain.upstreams import NO_HINT, RegistryHint
 from entrypoints.settings import UpstreamSettings
 from tests.application.support.service import ALICE, BOB, REALM, Service, accounts
 from tests.fakes.upstream import FakeUpstream
@@ -30,8 +29,9 @@ from tests.fakes.upstreams import FakeUpstreams
 
 HUB, QUAY, K8S = "https://registry-1.docker.io", "https://quay.io", "https://registry.k8s.io"
 CORP = "https://harbor.test"
-AT_QUAY, AT_K8S = RegistryHint(namespace="quay.io"), RegistryHint(namespace="registry.k8s.io")
-AT_CORP = RegistryHint(host="corp.mirror.test")
+AT_QUAY, AT_K8S = {"namespace": "quay.io"}, {"namespace": "registry.k8s.io"}
+AT_CORP = {"host": "corp.mirror.test"}
+NOWHERE: dict[str, str] = {}
 SAME, PAUSE = RepositoryName("team/app"), RepositoryName("pause")
 CLIENT, ANYBODY = UpstreamIdentity.CLIENT, UpstreamIdentity.ANONYMOUS
 BLOB = b"a layer that two registries have"
@@ -66,14 +66,15 @@ class House:
     def manifest(
         self,
         name: RepositoryName,
-        hint: RegistryHint = NO_HINT,
+        hint: dict[str, str] = NOWHERE,
         token: IssuedToken | None = None,
     ) -> ManifestAnswer:
         header = f"Bearer {token.text}" if token else None
         return self.service.run(self.service.manifest(header, name, hint=hint))
 
-    def token(self, scope: str = "", hint: RegistryHint = NO_HINT, **query: object) -> IssuedToken:
-        asked = TokenQuery(scopes=ScopeSet.parse([scope]), hint=hint, **query)
+    def token(self, scope: str = "", hint: dict[str, str] = NOWHERE, **query: object) -> IssuedToken:
+        known = self.service.parts.upstreams().hint_of(**hint)
+        asked = TokenQuery(scopes=ScopeSet.parse([scope]), hint=known, **query)
         return self.service.run(self.service.parts.grant_token()(asked))
 
     def ping(self, token: IssuedToken | None = None) -> None:
@@ -96,19 +97,19 @@ def test_there_is_one_realm_and_one_service_for_all(hub: UpstreamIdentity) -> No
 @pytest.mark.parametrize(
     ("scope", "name", "hint", "url", "there"),
     [
-        ("repository:library/app:pull", "library/app", RegistryHint(), HUB, "library/app"),
-        ("repository:app:pull", "app", RegistryHint(), HUB, "library/app"),
-        ("repository:library/app:pull", "docker.io/library/app", RegistryHint(), HUB, "library/app"),
+        ("repository:library/app:pull", "library/app", NOWHERE, HUB, "library/app"),
+        ("repository:app:pull", "app", NOWHERE, HUB, "library/app"),
+        ("repository:library/app:pull", "docker.io/library/app", NOWHERE, HUB, "library/app"),
         ("repository:team/app:pull", "team/app", AT_QUAY, QUAY, "team/app"),
-        ("repository:quay.io/team/app:pull", "quay.io/team/app", RegistryHint(), QUAY, "team/app"),
+        ("repository:quay.io/team/app:pull", "quay.io/team/app", NOWHERE, QUAY, "team/app"),
         ("repository:team/app:pull", "quay.io/team/app", AT_QUAY, QUAY, "team/app"),
         ("repository:pause:pull", "pause", AT_K8S, K8S, "pause"),
-        ("repository:pause:pull", "pause", RegistryHint(prefix="registry.k8s.io"), K8S, "pause"),
+        ("repository:pause:pull", "pause", {"prefix": "registry.k8s.io"}, K8S, "pause"),
     ],
 )
 @pytest.mark.parametrize("hub", [ANYBODY, CLIENT])
 def test_a_token_for_what_a_client_calls_it_opens_it(
-    hub: UpstreamIdentity, scope: str, name: str, hint: RegistryHint, url: str, there: str
+    hub: UpstreamIdentity, scope: str, name: str, hint: dict[str, str], url: str, there: str
 ) -> None:
     """Containerd leaves out the prefix, podman does not; neither says at the token endpoint which registry it means."""
     house = House(hub, accounts=accounts(ALICE))
@@ -121,7 +122,7 @@ def test_a_token_for_what_a_client_calls_it_opens_it(
 def test_a_token_for_something_else_opens_nothing() -> None:
     house = House(accounts=accounts(ALICE))
     token = house.token("repository:team/other:pull", credentials=ALICE)
-    for hint in (RegistryHint(), AT_QUAY):
+    for hint in (NOWHERE, AT_QUAY):
         with pytest.raises(Unauthorized):
             house.manifest(SAME, hint, token)
 
@@ -221,7 +222,7 @@ def test_an_upstream_with_a_host_of_its_own_is_itself_there() -> None:
     assert token.text == "upstream-token-of-alice="
     assert house.manifest(RepositoryName("secret/app"), AT_CORP, token).content == manifest_of(CORP)
     with pytest.raises(NameUnknown):
-        house.manifest(RepositoryName("secret/app"), RegistryHint(namespace="harbor.test"), token)
+        house.manifest(RepositoryName("secret/app"), {"namespace": "harbor.test"}, token)
 
 
 def test_a_token_of_one_registry_is_never_shown_to_another() -> None:

@@ -10,7 +10,7 @@ from domain.errors import UpstreamBroken
 from domain.events import DownloadStarted
 from domain.names import RepositoryName
 from domain.trust import UpstreamIdentity
-from domain.upstreams import NO_HINT, RegistryHint, Upstream
+from domain.upstreams import Upstream
 from entrypoints.settings import UpstreamSettings
 from tests.application.support.service import Service
 from tests.application.support.watched import BIG, BIG_DIGEST, PIECE, WatchedUpstream, held, shared, soon
@@ -19,7 +19,8 @@ from tests.fakes.upstreams import FakeUpstreams
 
 ONE, TWO = "https://a.test", "https://b.test"
 NAME = RepositoryName("team/app")
-AT_TWO = RegistryHint(namespace="b.test")
+AT_ONE: dict[str, str] = {}
+AT_TWO = {"namespace": "b.test"}
 WRONG = b"!" * len(BIG)
 
 
@@ -40,7 +41,7 @@ class Two:
     def another(self) -> Service:
         return self._service(self.service.clock, shared(self.storage))
 
-    def read(self, hint: RegistryHint = NO_HINT, service: Service | None = None) -> "asyncio.Task[bytes]":
+    def read(self, hint: dict[str, str] = AT_ONE, service: Service | None = None) -> "asyncio.Task[bytes]":
         return asyncio.create_task((service or self.service).blob(None, NAME, BIG_DIGEST, hint=hint))
 
     def upstream(self, url: str) -> Upstream:
@@ -112,7 +113,7 @@ def test_clients_of_each_upstream_share_its_download() -> None:
     two = Two()
 
     async def act() -> list[bytes]:
-        return await asyncio.gather(*(two.read(hint) for hint in (NO_HINT, AT_TWO) for _ in range(5)))
+        return await asyncio.gather(*(two.read(hint) for hint in (AT_ONE, AT_TWO) for _ in range(5)))
 
     assert two.service.run(act()) == [BIG] * 10
     assert [len(two.fakes[url].gets) for url in (ONE, TWO)] == [1, 1]

@@ -102,15 +102,20 @@ class Service:
     async def manifest(
         self, header: str | None = None, name: RepositoryName = NAME, reference: str = "1", **query: Any
     ) -> ManifestAnswer:
-        asked = ManifestQuery(name, Reference.parse(reference), **query)
+        asked = ManifestQuery(name, Reference.parse(reference), **self._resolved(query))
         return await self.parts.pull_manifest()(_caller(header), asked)
 
     async def blob(
         self, header: str | None = None, name: RepositoryName = NAME, digest: Digest = LAYER_DIGEST, **query: Any
     ) -> bytes:
         """All its bytes."""
-        async with self.parts.pull_blob().open(_caller(header), BlobQuery(name, digest, **query)) as answer:
+        asked = BlobQuery(name, digest, **self._resolved(query))
+        async with self.parts.pull_blob().open(_caller(header), asked) as answer:
             return b"".join([bytes_of(piece) async for piece in answer.pieces]) if answer.pieces else b""
+
+    def _resolved(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Resolves `hint`, which names a prefix, a namespace or a host, as the routes do."""
+        return query | {"hint": self.parts.upstreams().hint_of(**query.get("hint", {}))}
 
     async def tags(self, header: str | None = None, name: RepositoryName = NAME, query: Any = ()) -> Any:
         return await self.parts.listings().tags(_caller(header), name, query)

@@ -6,10 +6,9 @@ import pytest
 
 from domain.allowance import RateLimit
 from domain.errors import UpstreamBackOff, UpstreamThrottled
-from domain.upstreams import RegistryHint
 from tests.application.access.test_shared_host import AT_QUAY, HUB, QUAY, SAME, House, manifest_of
 
-AT_HUB = RegistryHint(namespace="docker.io")
+AT_HUB = {"namespace": "docker.io"}
 
 
 def test_each_upstream_has_an_allowance_of_its_own() -> None:

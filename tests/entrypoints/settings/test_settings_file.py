@@ -10,7 +10,6 @@ from domain.known_registries import KNOWN_REGISTRIES
 from domain.names import RepositoryName, Tag
 from domain.records import TagKey
 from domain.trust import UpstreamIdentity
-from domain.upstreams import RegistryHint
 from tests.entrypoints.environment import Read, refusal
 
 
@@ -35,7 +34,7 @@ def test_names_of_well_known_registries_are_enough(read: Read) -> None:
     assert all(one.trust.shares_host for one in table.upstreams)
     assert [one.library_prefix for one in table.upstreams] == [True, False, False, False]
     assert str(table.source_of(RepositoryName("nginx")).repository) == "library/nginx"
-    assert table.upstream_of(RegistryHint(namespace="registry-1.docker.io")).name == "docker.io"
+    assert table.upstream_of(table.hint_of(namespace="registry-1.docker.io")).name == "docker.io"
 
 
 @pytest.mark.parametrize("name", KNOWN_REGISTRIES)
@@ -43,7 +42,7 @@ def test_the_name_of_a_known_registry_is_a_whole_upstream(read: Read, name: str)
     settings = read(f'upstreams = ["{name}"]')
     (upstream,) = settings.table.upstreams
     assert upstream.name == name
-    assert settings.table.upstream_of(RegistryHint(prefix=name)) == upstream
+    assert settings.table.upstream_of(settings.table.hint_of(prefix=name)) == upstream
     assert upstream.trust.identity is UpstreamIdentity.CLIENT, "alone, callers bring their own login"
 
 
