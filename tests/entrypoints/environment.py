@@ -14,7 +14,7 @@ ANN, BOB = basic("ann", "hunter2").split()[1], basic("bob", "hünter:3").split()
 
 
 def refusal(load: Load, **variables: str) -> str:
-    """The one line with which these variables stop the start."""
+    """The message about these variables, which is one line."""
     with pytest.raises(SettingsError) as stopped:
         load(**variables)
     line = str(stopped.value)

@@ -34,7 +34,7 @@ def _run(*arguments: str, given: bytes = b"", **variables: str) -> subprocess.Co
 
 @contextmanager
 def _registry(status: int, challenge: str = "", token: bytes = b'{"token": "t"}') -> Iterator[str]:
-    """A registry that answers the ping so, and whose token server is at /token."""
+    """A registry that answers the ping with this status and challenge. Its token server is at /token."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,7 +54,7 @@ def _registry(status: int, challenge: str = "", token: bytes = b'{"token": "t"}'
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
-    """check-config in this process, with these variables: its status and what it printed."""
+    """Runs check-config in this process with these variables. Returns its status, and what it printed."""
 
     def checked(**variables: str) -> tuple[int, str, str]:
         with monkeypatch.context() as environment:
@@ -65,18 +65,18 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return checked
 
 
-def test_version_is_the_one_of_project() -> None:
+def test_the_version_is_that_of_pyproject() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     done = _run("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"docker-image-proxy {version}\n", "")
 
 
-def test_wrong_settings_end_with_one_line() -> None:
+def test_invalid_settings_are_reported_in_one_line() -> None:
     done = _run("serve", PORT="hunter")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", WRONG_PORT)
 
 
-def test_check_stops_at_wrong_settings_too(check: Check) -> None:
+def test_check_config_reports_invalid_settings(check: Check) -> None:
     assert check(PORT="hunter") == (2, "", WRONG_PORT)
 
 
@@ -88,7 +88,7 @@ def test_wrong_arguments_show_the_usage(arguments: tuple[str, ...], capsys: pyte
     assert "usage: docker-image-proxy" in capsys.readouterr().err
 
 
-def test_port_in_use_ends_with_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     with _registry(200) as address:
         done = _run("serve", HOST="127.0.0.1", PORT=address.rpartition(":")[2], UPSTREAM_REGISTRY=address, WORKERS="1")
     assert (done.returncode, done.stdout) == (2, "")
@@ -103,20 +103,20 @@ def test_account_is_encoded_from_a_pipe(given: str, password: str) -> None:
     assert decode_basic(done.stdout.strip()) == Credentials("ann", password)
 
 
-def test_password_that_is_no_text_is_refused() -> None:
+def test_a_password_that_is_not_utf8_is_refused() -> None:
     done = _run("encode-account", "ann", given=b"\xff\xfe\n")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "docker-image-proxy: the password is not UTF-8 text\n"
 
 
 @pytest.mark.parametrize("user", ["", "a:b"])
-def test_user_name_without_sense_is_refused(user: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_user_name_is_refused(user: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode-account", user]) == 2
     message = "docker-image-proxy: a user name must not be empty or contain a colon (RFC 7617)\n"
     assert capsys.readouterr() == ("", message)
 
 
-def test_password_is_not_shown_while_typed() -> None:
+def test_the_password_is_not_echoed() -> None:
     terminal, end = pty.openpty()
     environment = {"PATH": os.environ["PATH"]}
     process = subprocess.Popen(
@@ -143,7 +143,7 @@ def test_password_is_not_shown_while_typed() -> None:
     assert decode_basic(shown.split()[-1].decode()) == Credentials("ann", "hunter2")
 
 
-def test_check_of_an_open_registry_is_good() -> None:
+def test_check_config_accepts_an_open_registry() -> None:
     with _registry(200) as address:
         done = _run("check-config", UPSTREAM_REGISTRY=address)
     meaning = "the upstream requires no authentication; the mirror gives a token to everyone"
@@ -151,7 +151,7 @@ def test_check_of_an_open_registry_is_good() -> None:
     assert done.stdout == f"ok: {address} answers as a registry; trust row 2: {meaning}\n"
 
 
-def test_check_asks_the_token_server_too(check: Check) -> None:
+def test_check_config_requests_a_token(check: Check) -> None:
     with _registry(401, 'Bearer realm="http://127.0.0.1:{port}/token",service="docker-image-proxy"') as address:
         status, out, err = check(UPSTREAM_REGISTRY=address)
     lines = out.splitlines()
@@ -161,7 +161,7 @@ def test_check_asks_the_token_server_too(check: Check) -> None:
     assert "SELF_AUTH_SERVICE" in lines[2]
 
 
-def test_check_of_untrusted_realm_names_the_setting(check: Check) -> None:
+def test_check_config_names_the_setting_for_an_untrusted_realm(check: Check) -> None:
     login = {"UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "hunter2", "HOST": "127.0.0.1"}
     with _registry(401, 'Bearer realm="http://127.0.0.2:9/token",service="s"') as address:
         status, out, err = check(UPSTREAM_REGISTRY=address, **login)
@@ -171,19 +171,19 @@ def test_check_of_untrusted_realm_names_the_setting(check: Check) -> None:
     assert "hunter2" not in out
 
 
-def test_check_of_a_web_page_fails(check: Check) -> None:
+def test_check_config_of_a_web_page_fails(check: Check) -> None:
     with _registry(404) as address:
         status, out, err = check(UPSTREAM_REGISTRY=address)
     assert (status, out.startswith(f"error: {address}: "), out.count("\n"), err) == (1, True, 1, "")
 
 
-def test_check_of_no_registry_fails_plainly(check: Check) -> None:
+def test_check_config_of_an_unreachable_registry_fails(check: Check) -> None:
     with _registry(200) as address:
         pass  # and now nobody listens there
     assert check(UPSTREAM_REGISTRY=address) == (1, f"error: {address}: 127.0.0.1 cannot be reached\n", "")
 
 
-def test_check_repeats_the_warnings_first(check: Check) -> None:
+def test_check_config_prints_warnings_first(check: Check) -> None:
     with _registry(200) as address:
         status, out, _ = check(UPSTREAM_REGISTRY=address, ACCOUNTS="YTpi")
     assert (status, out.startswith("warning: ACCOUNTS without SELF_REGISTRY: ")) == (0, True)
@@ -198,7 +198,7 @@ def test_check_repeats_the_warnings_first(check: Check) -> None:
         "check-config --config FILE",
     ],
 )
-def test_the_settings_file_may_be_named_before_and_behind_the_command(
+def test_the_config_option_can_precede_or_follow_the_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str
 ) -> None:
     file = str(tmp_path / "mirror.toml")

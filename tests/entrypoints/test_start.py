@@ -1,4 +1,4 @@
-"""A service that has only just been started is not ended by a reload."""
+"""A reload during the start does not end the service."""
 
 import signal
 import subprocess
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def held(*arguments: str) -> str:
-    """Whether SIGHUP is held when the command begins, and what has been imported before."""
+    """Whether SIGHUP is blocked when the command starts, and the modules that are imported by then."""
     script = (
         "import signal, sys, types\n"
         "import entrypoints.start as start\n"
@@ -28,7 +28,7 @@ def held(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_sighup_is_held_before_anything_large_is_imported() -> None:
+def test_sighup_is_blocked_before_the_large_imports() -> None:
     assert held("serve") == "True []"
 
 
@@ -37,6 +37,6 @@ def test_other_commands_end_with_their_terminal(command: str) -> None:
     assert held(command) == "False []"
 
 
-def test_the_console_script_begins_there() -> None:
+def test_the_console_script_is_in_start() -> None:
     assert 'docker-image-proxy = "entrypoints.start:main"' in (ROOT / "pyproject.toml").read_text()
     assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "importing it holds nothing"

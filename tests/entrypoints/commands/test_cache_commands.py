@@ -1,4 +1,4 @@
-"""`cache` names images as it shows them, whichever way their registry is found."""
+"""The `cache` commands accept the image names that they print, also with several registries."""
 
 import json
 from http.server import BaseHTTPRequestHandler
@@ -30,10 +30,10 @@ class OneImage(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
 
-def test_an_image_is_warmed_listed_and_dropped_by_one_name(
+def test_an_image_has_the_same_name_in_warm_ls_and_purge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a registry with a host name of its own; and the list is whole where no terminal shows it."""
+    """The registry has its own host name. Without a terminal, the list is not truncated."""
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("CONFIG", str(tmp_path / "mirror.toml"))
     with served(OneImage) as url, served(OneImage) as other:
@@ -54,7 +54,7 @@ def test_an_image_is_warmed_listed_and_dropped_by_one_name(
         assert capsys.readouterr().out.splitlines()[0] == str(Digest.of(MANIFEST))
 
 
-def test_a_registry_that_is_not_mirrored_is_said_so(
+def test_a_registry_that_is_not_mirrored_is_named_in_the_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))

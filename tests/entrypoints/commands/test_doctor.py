@@ -1,4 +1,4 @@
-"""What doctor finds, with a registry that is well and with one that is not."""
+"""What doctor reports, with a working registry and with problems."""
 
 import json
 import time
@@ -23,7 +23,9 @@ Doctor = Callable[..., tuple[int, list[str]]]
 
 @contextmanager
 def registry(ahead: float = 0, challenge: str | None = None, left: int | None = None) -> Iterator[str]:
-    """Has one image, `team/app:1`; its clock is so many seconds ahead; so many manifests of 100 are `left`."""
+    """A registry with one image, `team/app:1`. `ahead`: the seconds by which its clock is fast. `left`: the
+    manifests that its rate limit of 100 still allows.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,7 +57,7 @@ def registry(ahead: float = 0, challenge: str | None = None, left: int | None = 
 
 @pytest.fixture
 def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Doctor:
-    """doctor in this process, with these variables: its status and the lines that it printed."""
+    """Runs doctor in this process with these variables. Returns its status and the lines that it printed."""
 
     def asked(*words: str, **variables: str) -> tuple[int, list[str]]:
         with monkeypatch.context() as environment:
@@ -72,7 +74,7 @@ def beginning(lines: list[str], words: str) -> str:
     return found
 
 
-def test_all_is_well(doctor: Doctor) -> None:
+def test_a_working_mirror_has_no_problems(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert (status, [line for line in lines if not line.startswith("ok: ")]) == (0, [])
@@ -80,7 +82,7 @@ def test_all_is_well(doctor: Doctor) -> None:
     assert lines[-1] == f"ok: team/app:1 is {DIGEST}, {MEDIA_TYPE}"
 
 
-def test_what_is_left_of_the_allowance(doctor: Doctor) -> None:
+def test_the_remaining_rate_limit_is_shown(doctor: Doctor) -> None:
     with registry(left=76) as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert (status, lines[-1]) == (0, f"ok: 76 of 100 manifests in 6 hours are left for this mirror at {url}")
@@ -91,27 +93,27 @@ def test_what_is_left_of_the_allowance(doctor: Doctor) -> None:
     assert "UPSTREAM_IDENTITY" in lines[-1]
 
 
-def test_an_image_that_is_not_there(doctor: Doctor) -> None:
+def test_a_missing_image_is_a_problem(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor("team/app", UPSTREAM_REGISTRY=url)
     assert status == 1
     assert beginning(lines, "error: ").startswith("error: team/app:latest: ")
 
 
-def test_an_image_for_which_one_has_to_log_in_is_no_fault(doctor: Doctor) -> None:
+def test_an_image_that_requires_a_login_is_a_warning(doctor: Doctor) -> None:
     with registry(challenge='Basic realm="a"') as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert status == 0
     assert beginning(lines, "warning: ").startswith("warning: team/app:1: the upstream requires a login")
 
 
-def test_words_that_are_no_image(doctor: Doctor) -> None:
+def test_an_invalid_image_name_is_refused(doctor: Doctor) -> None:
     assert doctor("Team/App")[0] == 2
 
 
 @pytest.mark.parametrize(("ahead", "words"), [(300, "300 seconds behind"), (-7200, "7200 seconds ahead of")])
 @pytest.mark.parametrize("challenge", [None, 'Basic realm="a"'])
-def test_a_clock_that_is_wrong(doctor: Doctor, ahead: float, words: str, challenge: str | None) -> None:
+def test_a_wrong_clock_is_a_problem(doctor: Doctor, ahead: float, words: str, challenge: str | None) -> None:
     with registry(ahead, challenge) as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url)
     number, *rest = words.split(" ", 1)
@@ -119,20 +121,20 @@ def test_a_clock_that_is_wrong(doctor: Doctor, ahead: float, words: str, challen
     assert (status, abs(int(line.split()[7]) - int(number)) <= 2, rest[0] in line) == (1, True, True)
 
 
-def test_a_registry_that_nobody_runs(doctor: Doctor) -> None:
+def test_an_unreachable_registry_is_a_problem(doctor: Doctor) -> None:
     with registry() as url:
         pass
     status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url)
     assert (status, lines[-1]) == (1, f"error: {url}: 127.0.0.1 cannot be reached")
 
 
-def test_a_name_without_an_address(doctor: Doctor) -> None:
+def test_a_name_that_cannot_be_resolved_is_a_problem(doctor: Doctor) -> None:
     status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid")
     assert status == 1
     assert beginning(lines, "error: cannot resolve registry.invalid (")
 
 
-def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
+def test_with_a_proxy_only_its_name_is_resolved(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY="http://registry.invalid", HTTP_PROXY=url)
     assert "ok: 127.0.0.1, the proxy to registry.invalid, has the address 127.0.0.1" in lines
@@ -140,7 +142,7 @@ def test_a_proxy_looks_the_upstream_up(doctor: Doctor) -> None:
     assert status == 1  # this "proxy" passes nothing on
 
 
-def test_each_address_of_the_upstream_is_looked_up(doctor: Doctor) -> None:
+def test_each_address_of_the_upstream_is_resolved(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, UPSTREAM_FALLBACKS="http://registry.invalid,http://127.0.0.1:9")
     assert [line for line in lines if "cannot resolve registry.invalid" in line]
@@ -148,19 +150,19 @@ def test_each_address_of_the_upstream_is_looked_up(doctor: Doctor) -> None:
     assert status == 1
 
 
-def test_what_needs_no_proxy_is_looked_up_itself(doctor: Doctor) -> None:
+def test_a_host_in_no_proxy_is_resolved(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, HTTP_PROXY="http://proxy.invalid:3128", NO_PROXY="127.0.0.1")
     assert (status, lines[1]) == (0, "ok: 127.0.0.1 has the address 127.0.0.1")
 
 
-def test_a_disk_with_less_room_than_the_cache_may_take(doctor: Doctor) -> None:
+def test_a_disk_with_less_space_than_cache_size_is_a_warning(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_SIZE="900TiB")
     assert (status, "set CACHE_SIZE" in beginning(lines, "warning: the cache in ")) == (0, True)
 
 
-def test_a_folder_that_cannot_be_had_is_no_reason_to_stop(doctor: Doctor, tmp_path: Path) -> None:
+def test_later_checks_run_without_a_usable_folder(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with registry() as url:
         status, lines = doctor("team/app:1", UPSTREAM_REGISTRY=url, CACHE_DIR=str(tmp_path / "file"))
@@ -169,13 +171,13 @@ def test_a_folder_that_cannot_be_had_is_no_reason_to_stop(doctor: Doctor, tmp_pa
     assert lines[-1].startswith("ok: team/app:1 is ")
 
 
-def test_without_a_cache_none_is_looked_at(doctor: Doctor) -> None:
+def test_without_a_cache_its_checks_are_skipped(doctor: Doctor) -> None:
     with registry() as url:
         status, lines = doctor(UPSTREAM_REGISTRY=url, CACHE_DIR="off")
     assert (status, lines[0]) == (0, "ok: the cache is off")
 
 
-def test_an_image_behind_accounts_of_a_file(doctor: Doctor, tmp_path: Path) -> None:
+def test_an_image_is_pulled_with_an_account_of_the_htpasswd_file(doctor: Doctor, tmp_path: Path) -> None:
     write(tmp_path / "htpasswd", lines_of({"alice": "right"}))
     accounts = {"HTPASSWD_FILE": str(tmp_path / "htpasswd"), "HOST": "127.0.0.1"}
     with registry() as url:
@@ -184,14 +186,14 @@ def test_an_image_behind_accounts_of_a_file(doctor: Doctor, tmp_path: Path) -> N
     assert "trust row 6" in beginning(lines, "ok: http")
 
 
-def test_an_image_of_a_registry_that_is_not_mirrored(doctor: Doctor, tmp_path: Path) -> None:
+def test_an_image_of_a_registry_that_is_not_mirrored_is_a_problem(doctor: Doctor, tmp_path: Path) -> None:
     with registry() as url:
         (tmp_path / "mirror.toml").write_text(f'upstreams = [{{ name = "docker.io", url = "{url}" }}]')
         status, lines = doctor("quay.io/a/b", CONFIG=str(tmp_path / "mirror.toml"))
     assert (status, lines[-1]) == (1, "error: quay.io/a/b: this registry is not mirrored here")
 
 
-def test_an_image_of_a_registry_with_a_host_of_its_own(doctor: Doctor, tmp_path: Path) -> None:
+def test_an_image_of_a_registry_with_its_own_host_is_found(doctor: Doctor, tmp_path: Path) -> None:
     with registry() as url, registry() as other:
         (tmp_path / "mirror.toml").write_text(
             f"""
@@ -206,10 +208,10 @@ def test_an_image_of_a_registry_with_a_host_of_its_own(doctor: Doctor, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["doctor", "check-config"])
-def test_a_realm_on_a_neighbours_host_is_told_beforehand(
+def test_a_realm_on_an_untrusted_host_is_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """The registry's name resolves to nothing here: a proxy on loopback stands in its place."""
+    """The name of the registry cannot be resolved here, so a proxy on loopback answers for it."""
     with registry(challenge='Bearer realm="http://theirs.azurecr.io/token",service="s"') as proxy:
         settings = {"UPSTREAM_REGISTRY": "http://mine.azurecr.io", "HTTP_PROXY": proxy, "CACHE_DIR": "off"}
         for name, value in settings.items():

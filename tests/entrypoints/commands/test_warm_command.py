@@ -1,4 +1,4 @@
-"""`warm` is the operator's: whom it calls as, and what does not bind it."""
+"""`warm`: the login with which it pulls, and that access rules do not apply to it."""
 
 import pytest
 from dependency_injector import providers
@@ -32,7 +32,7 @@ ACCOUNT = basic("alice", "right").removeprefix("Basic ")
         ("bearer", {"accounts": ACCOUNT}),
     ],
 )
-async def test_an_image_that_is_forbidden_to_everybody_is_warmed(
+async def test_access_rules_do_not_apply_to_warm(
     scheme: str, values: dict[str, object], login: Credentials | None
 ) -> None:
     upstream = FakeUpstream(scheme, users={"alice": "right"}, public={str(NAME)})
@@ -43,8 +43,8 @@ async def test_an_image_that_is_forbidden_to_everybody_is_warmed(
     assert [fetch.resource.scope.name for fetch in upstream.asked] == [str(NAME)]
 
 
-async def test_an_image_of_a_registry_with_a_host_of_its_own_is_asked_of_that_one() -> None:
-    """So the login that was typed for it goes nowhere else."""
+async def test_an_image_of_a_registry_with_its_own_host_is_requested_from_that_registry() -> None:
+    """The login for it must not be sent to another registry."""
     urls = ("https://harbor.test", "https://ghcr.test")
     fakes = {url: FakeUpstream("bearer", url, {"alice": "right"}) for url in urls}
     fakes[urls[1]].put_manifest(str(NAME), "1", b'{"schemaVersion":2,"layers":[]}')

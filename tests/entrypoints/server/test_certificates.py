@@ -1,4 +1,4 @@
-"""Each connection is shown the certificate of the moment, whatever kind its key is of."""
+"""Each new connection gets the current certificate, whatever the type of its key."""
 
 import ssl
 from pathlib import Path
@@ -35,7 +35,7 @@ def shown(certificates: Certificates, version: ssl.TLSVersion) -> bytes:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_new_one_is_shown_though_its_key_is_of_another_kind(tmp_path: Path, version: ssl.TLSVersion) -> None:
+def test_a_new_certificate_is_used_even_if_its_key_has_another_type(tmp_path: Path, version: ssl.TLSVersion) -> None:
     curve, rsa = make_authority(tmp_path).server, make_signer(tmp_path)
     certificates = Certificates(settings_with(curve))
     for pair in (curve, rsa, curve):
@@ -44,7 +44,7 @@ def test_the_new_one_is_shown_though_its_key_is_of_another_kind(tmp_path: Path, 
         assert shown(certificates, version) == expected
 
 
-def test_files_that_are_gone_are_a_bad_setting(tmp_path: Path) -> None:
+def test_missing_files_are_an_invalid_setting(tmp_path: Path) -> None:
     settings = settings_with(make_signer(tmp_path))
     settings.tls_key.unlink() if settings.tls_key else None
     with pytest.raises(SettingsError, match=r"^TLS_CERT, TLS_KEY: cannot be read"):

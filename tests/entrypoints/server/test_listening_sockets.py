@@ -1,4 +1,4 @@
-"""Which sockets a name leads to, and what becomes of them when one cannot be had."""
+"""The sockets for a HOST, also if some of its addresses cannot be used."""
 
 import errno
 import socket
@@ -15,7 +15,7 @@ NAME = "both.test"
 
 @pytest.fixture
 def _both_families(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name with an address of each family, which no file of this machine has to hold."""
+    """A name with an address of each family, which need not be in /etc/hosts."""
     real = socket.getaddrinfo
 
     def look_up(host: str, *others: Any, **named: Any) -> Any:
@@ -54,7 +54,7 @@ def test_a_name_of_both_families_is_served_on_both(load: Load) -> None:
 
 @pytest.mark.usefixtures("_both_families")
 @pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
-def test_an_address_that_this_machine_has_not_is_left_out(
+def test_an_address_that_this_machine_does_not_have_is_skipped(
     load: Load, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     without(monkeypatch, socket.AF_INET6, number)
@@ -66,7 +66,7 @@ def test_an_address_that_this_machine_has_not_is_left_out(
 
 
 @pytest.mark.usefixtures("_both_families")
-def test_an_address_in_use_is_no_missing_one(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_use_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     without(monkeypatch, socket.AF_INET, errno.EADDRINUSE)
     with pytest.raises(SettingsError, match="cannot listen there"):
@@ -74,7 +74,7 @@ def test_an_address_in_use_is_no_missing_one(load: Load, monkeypatch: pytest.Mon
     socket.create_server(("::1", port), family=socket.AF_INET6).close()
 
 
-def test_where_no_socket_serves_both_families_ipv6_is_served_and_told(
+def test_without_dual_stack_sockets_only_ipv6_is_served_and_the_start_line_says_so(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)

@@ -1,4 +1,4 @@
-"""The form of the log."""
+"""The format of the log, and when lines are written."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ Configure = Callable[..., None]
 
 @pytest.fixture
 def configure(capsys: pytest.CaptureFixture[str]) -> Iterator[Configure]:
-    """Configures the logging of this process as a service does, and takes it back afterwards."""
+    """Configures the logging of this process as a service does, and restores it after the test."""
     root = logging.getLogger()
     before, level, our_level = root.handlers[:], root.level, OURS.level
     root.handlers.clear()
@@ -45,7 +45,7 @@ def test_text_line_has_time_level_message(configure: Configure, capsys: pytest.C
     assert out == ""
 
 
-def test_json_line_has_fields_of_its_own(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_json_line_has_its_own_fields(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
     ACCESS.info("GET %(path)s", {"path": "/v2/"}, extra={"path": "/v2/", "status": 200, "account": None})
     line = json.loads(capsys.readouterr().err)
@@ -69,7 +69,7 @@ def test_json_line_is_always_one_line(configure: Configure, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(("level", "shown"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
-def test_level_holds_for_our_log(
+def test_the_level_applies_to_the_log_of_the_service(
     configure: Configure, capsys: pytest.CaptureFixture[str], level: str, shown: int
 ) -> None:
     configure(log_level=level)
@@ -78,7 +78,7 @@ def test_level_holds_for_our_log(
     assert capsys.readouterr().err.count("said") == shown
 
 
-def test_other_libraries_speak_of_warnings_only(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_libraries_log_warnings_only(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_level="debug")
     library = logging.getLogger("somebody.else")
     library.info("chatter")
@@ -94,7 +94,7 @@ def test_configuring_twice_writes_lines_once(configure: Configure, capsys: pytes
     assert capsys.readouterr().err.count("said") == 1
 
 
-async def test_lines_of_one_turn_are_written_at_once_and_in_order(
+async def test_lines_of_one_loop_iteration_are_written_together_and_in_order(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure()
@@ -108,7 +108,7 @@ async def test_lines_of_one_turn_are_written_at_once_and_in_order(
     assert "the next turn" in capsys.readouterr().err
 
 
-async def test_what_warns_is_written_at_once_and_not_before_its_turn(
+async def test_warnings_are_written_immediately_and_in_order(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure()
@@ -120,7 +120,7 @@ async def test_what_warns_is_written_at_once_and_not_before_its_turn(
     assert re.findall("first|second|third", capsys.readouterr().err) == ["third"]
 
 
-async def test_a_line_that_cannot_be_formed_stops_no_other(
+async def test_a_line_that_cannot_be_formatted_does_not_stop_other_lines(
     configure: Configure, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure()
@@ -131,7 +131,7 @@ async def test_a_line_that_cannot_be_formed_stops_no_other(
     assert "said" in capsys.readouterr().err
 
 
-async def test_what_waits_when_the_process_ends_is_written(
+async def test_waiting_lines_are_written_when_the_process_ends(
     configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure()
@@ -150,7 +150,7 @@ def test_lines_of_many_threads_are_all_written(configure: Configure, capsys: pyt
     assert capsys.readouterr().err.count("said\n") == 200
 
 
-def test_each_second_is_printed_as_it_is(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_line_has_its_own_second(configure: Configure, capsys: pytest.CaptureFixture[str]) -> None:
     configure()
     handler = logging.getLogger().handlers[0]
     for created in (1_800_000_000.0, 1_800_000_000.25, 1_800_000_001.999, 1_800_000_000.5):
@@ -161,11 +161,11 @@ def test_each_second_is_printed_as_it_is(configure: Configure, capsys: pytest.Ca
     assert times == ["00,000", "00,250", "01,999", "00,500"]
 
 
-def test_settings_of_logs_have_defaults() -> None:
+def test_log_settings_have_defaults() -> None:
     assert (Settings().log_level, Settings().log_format) == ("info", "text")
 
 
-def test_a_log_that_cannot_be_written_stops_nobody(configure: Configure) -> None:
+def test_a_log_that_cannot_be_written_does_not_stop_requests(configure: Configure) -> None:
     configure()
     (handler,) = logging.getLogger().handlers
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no regular file

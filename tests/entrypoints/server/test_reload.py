@@ -1,4 +1,4 @@
-"""Good settings come into force everywhere, bad ones nowhere, and the log says once which it was."""
+"""Valid settings take effect in all processes, invalid ones in none, and the result is logged once."""
 
 import asyncio
 import logging
@@ -26,29 +26,29 @@ _NUMBERS = count()  # Sanic refuses a second application of the same name
 
 
 class Main:
-    """A main process with two workers, whose settings are to be what `load` gives."""
+    """A main process with two workers. `load` returns the settings that it reads."""
 
     def __init__(self, log: pytest.LogCaptureFixture) -> None:
         self.app = create_app(settings_of(workers=2), f"reloading_{next(_NUMBERS)}")
         self.channel = SettingsChannel(2)
         self.load: Callable[[], Settings] = settings_of
-        self.reloading = SettingsReloader(self.app, self._load, self.channel)
-        self._log = log
+        self.reloader = SettingsReloader(self.app, self._load, self.channel)
+        self._caplog = log
 
     def _load(self) -> Settings:
         return self.load()
 
-    def answers(self, *taken: bool) -> None:
-        for row, one in enumerate(taken):
-            self.channel.acknowledge(row, self.channel.number, applied=one)
+    def acknowledge(self, *applied: bool) -> None:
+        for worker, one in enumerate(applied):
+            self.channel.acknowledge(worker, self.channel.number, applied=one)
 
     def begin(self, **values: object) -> None:
         self.load = lambda: settings_of(workers=2, **values)
-        self.reloading.begin()
+        self.reloader.begin()
 
     @property
-    def said(self) -> list[tuple[str, str]]:
-        return [(record.levelname, record.getMessage()) for record in self._log.records]
+    def log(self) -> list[tuple[str, str]]:
+        return [(record.levelname, record.getMessage()) for record in self._caplog.records]
 
 
 @pytest.fixture
@@ -57,22 +57,22 @@ def main(caplog: pytest.LogCaptureFixture) -> Main:
     return Main(caplog)
 
 
-def test_good_settings_are_posted_and_it_is_said_when_all_workers_have_them(main: Main) -> None:
+def test_valid_settings_are_published_and_the_result_is_logged_when_all_workers_have_them(main: Main) -> None:
     main.begin(tag_ttl=5, shutdown_grace=9)
     published = main.channel.read()
     assert published is not None
     assert published.settings.tag_ttl == 5
-    main.answers(True)
-    main.reloading.check()
-    assert (main.said, main.reloading.is_running) == ([], True)
-    main.answers(True, True)
-    main.reloading.check()
-    main.reloading.check()
-    assert main.said == [("INFO", "settings reloaded; changed: SHUTDOWN_GRACE, TAG_TTL")]
-    assert not main.reloading.is_running
+    main.acknowledge(True)
+    main.reloader.check()
+    assert (main.log, main.reloader.is_running) == ([], True)
+    main.acknowledge(True, True)
+    main.reloader.check()
+    main.reloader.check()
+    assert main.log == [("INFO", "settings reloaded; changed: SHUTDOWN_GRACE, TAG_TTL")]
+    assert not main.reloader.is_running
 
 
-def test_a_worker_that_is_forked_later_has_them_too(main: Main) -> None:
+def test_a_worker_that_is_forked_later_has_the_new_settings(main: Main) -> None:
     main.begin(tag_ttl=5, shutdown_grace=9)
     assert main.app.ctx.settings.tag_ttl == 5
     assert main.app.config.GRACEFUL_SHUTDOWN_TIMEOUT == 9
@@ -84,64 +84,64 @@ def refuse() -> Settings:
 
 
 def fail() -> Settings:
-    raise RuntimeError("nobody thought of this")
+    raise RuntimeError("unexpected")
 
 
 @pytest.mark.parametrize(("load", "reason"), [(refuse, ": TAG_TTL: got 'x'; takes seconds"), (fail, "")])
-def test_bad_settings_change_nothing_and_it_is_said_why(main: Main, load: Any, reason: str) -> None:
+def test_invalid_settings_change_nothing_and_the_reason_is_logged(main: Main, load: Any, reason: str) -> None:
     before = main.app.ctx.settings
     main.load = load
-    main.reloading.begin()
-    main.reloading.check()
-    assert main.said == [("ERROR", f"settings not reloaded, the old ones stay in force{reason}")]
+    main.reloader.begin()
+    main.reloader.check()
+    assert main.log == [("ERROR", f"settings not reloaded, the old ones stay in force{reason}")]
     assert main.app.ctx.settings is before
-    assert (main.channel.number, main.channel.read(), main.reloading.is_running) == (0, None, False)
+    assert (main.channel.number, main.channel.read(), main.reloader.is_running) == (0, None, False)
     main.begin(tag_ttl=5)
-    assert main.channel.number == 1, "the next one may be good"
+    assert main.channel.number == 1, "the next settings may be valid"
 
 
-def test_a_cache_folder_that_cannot_be_written_to_is_a_bad_setting(main: Main, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_written_to_is_an_invalid_setting(main: Main, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     main.begin(cache_dir=str(tmp_path / "file"))
-    assert "CACHE_DIR" in main.said[0][1]
+    assert "CACHE_DIR" in main.log[0][1]
     assert main.channel.number == 0
     main.begin(cache_dir=str(tmp_path / "folder"))
     assert (tmp_path / "folder").is_dir()
     assert main.channel.number == 1
 
 
-def test_it_is_said_how_many_workers_could_not_take_them(main: Main) -> None:
+def test_the_number_of_workers_that_failed_is_logged(main: Main) -> None:
     main.begin(tag_ttl=5)
-    main.answers(True, False)
-    main.reloading.check()
-    assert main.said == [("ERROR", "settings reloaded, but not by 1 of 2 workers; changed: TAG_TTL")]
+    main.acknowledge(True, False)
+    main.reloader.check()
+    assert main.log == [("ERROR", "settings reloaded, but not by 1 of 2 workers; changed: TAG_TTL")]
 
 
-def test_a_worker_that_does_not_answer_is_not_waited_for_for_ever(main: Main) -> None:
+def test_the_wait_for_acknowledgements_ends(main: Main) -> None:
     main.begin()
-    main.answers(True)
+    main.acknowledge(True)
     for _ in range(1000):
-        main.reloading.check()
-    assert main.said == [("ERROR", "settings reloaded, but not by 1 of 2 workers; changed: none")]
-    assert not main.reloading.is_running
+        main.reloader.check()
+    assert main.log == [("ERROR", "settings reloaded, but not by 1 of 2 workers; changed: none")]
+    assert not main.reloader.is_running
 
 
-def test_what_wants_a_restart_is_named_and_what_should_make_one_think_is_said(main: Main) -> None:
+def test_settings_that_need_a_restart_and_warnings_are_logged(main: Main) -> None:
     main.begin(port=5001, accounts="YW5uOmFubnM=", host="0.0.0.0")
-    main.answers(True, True)
-    main.reloading.check()
-    assert main.said == [
+    main.acknowledge(True, True)
+    main.reloader.check()
+    assert main.log == [
         ("INFO", "settings reloaded; changed: ACCOUNTS"),
         ("WARNING", "these settings need a restart and were not changed: HOST, PORT"),
     ]
     main.begin(log_format="text", upstream_timeout=1)
-    main.answers(True, True)
-    main.reloading.check()
-    assert main.said[-1] == ("INFO", "settings reloaded; changed: ACCOUNTS, UPSTREAM_TIMEOUT")
+    main.acknowledge(True, True)
+    main.reloader.check()
+    assert main.log[-1] == ("INFO", "settings reloaded; changed: ACCOUNTS, UPSTREAM_TIMEOUT")
 
 
 def test_no_worker_is_forked_while_settings_are_read(main: Main) -> None:
-    """In a process of its own: what is to happen at a fork cannot be taken back."""
+    """Runs in a separate process, because functions that are registered for forks cannot be removed."""
     child = os.fork()
     if not child:
         os._exit(_fork_while_reading(main))
@@ -158,14 +158,14 @@ def _fork_while_reading(main: Main) -> int:
         return settings_of(workers=2, tag_ttl=5)
 
     main.load = load
-    main.reloading.guard_forks()
-    thread = threading.Thread(target=main.reloading.begin)
+    main.reloader.guard_forks()
+    thread = threading.Thread(target=main.reloader.begin)
     thread.start()
     reading.wait()
     worker = os.fork()
     if not worker:
         has_all = main.app.ctx.settings.tag_ttl == 5 and main.channel.number == 1
-        os._exit(0 if has_all and not main.reloading._reading.locked() else 1)
+        os._exit(0 if has_all and not main.reloader._reading.locked() else 1)
     thread.join()
     return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
 
@@ -185,7 +185,7 @@ class Parts:
             yield parts
 
 
-async def test_a_worker_takes_one_post_after_the_other(
+async def test_a_worker_applies_one_publication_after_another(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts, channel = Parts(upstream), SettingsChannel(1)

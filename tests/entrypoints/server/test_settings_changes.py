@@ -1,4 +1,4 @@
-"""A running service reads its settings again."""
+"""What a reload changes, and what it keeps until a restart."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> Change:
     return change_of(in_force, settings_of(**after))
 
 
-def test_what_differs_is_in_force_and_named_without_its_value() -> None:
+def test_changed_settings_take_effect_and_are_named_without_their_values() -> None:
     change = changed({"tag_ttl": 60, "grant_ttl": 7}, {"tag_ttl": 5, "grant_ttl": 7, "accounts": ENTRY})
     assert change.settings.tag_ttl == 5
     assert [account.username for account in change.settings.accounts] == ["ann"]
@@ -29,11 +29,11 @@ def test_what_differs_is_in_force_and_named_without_its_value() -> None:
     assert "a-password-of-hers" not in repr((change.changed, change.held_back))
 
 
-def test_the_same_again_changes_nothing() -> None:
+def test_equal_settings_change_nothing() -> None:
     assert changed({}, {}).changed == ()
 
 
-def test_what_wants_a_restart_stays_and_the_rest_changes() -> None:
+def test_settings_that_need_a_restart_stay_and_others_change() -> None:
     change = changed(
         {"host": "127.0.0.1", "port": 5000, "workers": 2}, {"host": "::1", "port": 5001, "workers": 3, "tag_ttl": 1}
     )
@@ -43,8 +43,8 @@ def test_what_wants_a_restart_stays_and_the_rest_changes() -> None:
     assert change.changed == ("TAG_TTL",)
 
 
-def test_rules_of_another_host_do_not_come_into_force_on_this_one() -> None:
-    """The mirror's own login for everyone is good on loopback, where the new settings say that it listens."""
+def test_settings_that_contradict_the_old_host_are_refused() -> None:
+    """The new settings allow everyone to use the mirror's own login, because they listen on loopback only."""
     login = {"upstream_identity": "service", "upstream_username": "robot", "upstream_password": "its password"}
     with pytest.raises(SettingsError, match=r"^with HOST as before: UPSTREAM_IDENTITY: .*'0\.0\.0\.0'"):
         changed({"host": "0.0.0.0", "accounts": ENTRY, **login}, {"host": "127.0.0.1", **login})
@@ -56,7 +56,7 @@ def with_tls(folder: Path) -> Settings:
     return settings_of(tls_cert=pair.certificate, tls_key=pair.key)
 
 
-def test_tls_begins_and_ends_with_a_restart_but_its_files_may_be_others(tmp_path: Path) -> None:
+def test_tls_starts_and_ends_with_a_restart_only_but_its_files_can_change(tmp_path: Path) -> None:
     plain, secure, other = settings_of(), with_tls(tmp_path / "a"), with_tls(tmp_path / "b")
     for before, after in ((plain, secure), (secure, plain)):
         change = change_of(before, after)
@@ -71,14 +71,14 @@ def without_secret() -> Settings:
     return build_settings({"upstream_registry": "https://upstream.test", "host": "127.0.0.1"})
 
 
-def test_a_secret_made_by_chance_is_kept_for_it_has_signed_tokens() -> None:
+def test_a_random_secret_stays_because_it_has_signed_tokens() -> None:
     first = without_secret()
     second = change_of(first, without_secret())
     assert second.settings.server_secret == first.server_secret
     assert second.changed == ()
 
 
-def test_a_secret_that_is_set_takes_the_place_of_one_made_by_chance_and_the_other_way_round() -> None:
+def test_a_configured_secret_replaces_a_random_one_and_a_random_one_replaces_a_configured_one() -> None:
     chance, chosen = without_secret(), settings_of()
     change = change_of(chance, chosen)
     assert change.settings.server_secret.value == SECRET

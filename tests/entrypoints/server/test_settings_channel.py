@@ -1,4 +1,4 @@
-"""New settings reach every worker, whole, and the main process hears what became of them."""
+"""New settings reach every worker completely, and the main process reads the acknowledgements."""
 
 import os
 import select
@@ -9,24 +9,24 @@ from entrypoints.server.settings_channel import SettingsChannel
 from tests.fakes.parts import SECRET, settings_of
 
 
-def rings(channel: SettingsChannel, row: int) -> bool:
-    return bool(select.select([channel.notification(row)], [], [], 0)[0])
+def is_notified(channel: SettingsChannel, worker: int) -> bool:
+    return bool(select.select([channel.notification(worker)], [], [], 0)[0])
 
 
-def test_every_bell_rings_until_it_is_heard() -> None:
+def test_a_notification_stays_until_it_is_cleared() -> None:
     channel = SettingsChannel(2)
-    assert not rings(channel, 0)
+    assert not is_notified(channel, 0)
     channel.publish(settings_of())
     channel.publish(settings_of())
-    assert rings(channel, 0)
-    assert rings(channel, 1)
+    assert is_notified(channel, 0)
+    assert is_notified(channel, 1)
     channel.clear_notification(0)
     channel.clear_notification(0)
-    assert not rings(channel, 0)
-    assert rings(channel, 1)
+    assert not is_notified(channel, 0)
+    assert is_notified(channel, 1)
 
 
-def test_what_is_posted_is_read_with_its_number_and_its_secrets() -> None:
+def test_published_settings_are_read_with_number_and_secrets() -> None:
     channel = SettingsChannel(1)
     assert channel.read() is None
     long, short = settings_of(upstream_names=",".join(f"a{n}.test" for n in range(9999))), settings_of(tag_ttl=5)
@@ -38,7 +38,7 @@ def test_what_is_posted_is_read_with_its_number_and_its_secrets() -> None:
         assert published.settings.server_secret.value == SECRET
 
 
-def test_a_process_that_was_forked_before_reads_it_too_and_answers() -> None:
+def test_a_process_that_was_forked_earlier_reads_and_acknowledges() -> None:
     channel = SettingsChannel(1)
     child = os.fork()
     if not child:
@@ -54,7 +54,7 @@ def test_a_process_that_was_forked_before_reads_it_too_and_answers() -> None:
     assert channel.failed_workers == 0
 
 
-def test_half_of_it_is_nothing() -> None:
+def test_an_incomplete_publication_is_not_read() -> None:
     channel = SettingsChannel(1)
     channel.publish(settings_of())
     for size in (os.fstat(channel._memory).st_size - 1, 40, 10):
@@ -63,7 +63,7 @@ def test_half_of_it_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "is_acknowledged", "missing"),
+    ("acknowledgements", "is_acknowledged", "missing"),
     [
         ([], False, 2),
         ([(0, True)], False, 1),
@@ -71,13 +71,13 @@ def test_half_of_it_is_nothing() -> None:
         ([(0, False), (0, True), (1, True)], True, 0),
     ],
 )
-def test_the_main_process_knows_who_has_them(
-    answers: list[tuple[int, bool]], missing: int, *, is_acknowledged: bool
+def test_the_main_process_counts_acknowledgements(
+    acknowledgements: list[tuple[int, bool]], missing: int, *, is_acknowledged: bool
 ) -> None:
     channel = SettingsChannel(2)
-    for row in (0, 1):
-        channel.acknowledge(row, 0, applied=True)
+    for worker in (0, 1):
+        channel.acknowledge(worker, 0, applied=True)
     channel.publish(settings_of())
-    for row, taken in answers:
-        channel.acknowledge(row, channel.number, applied=taken)
+    for worker, applied in acknowledgements:
+        channel.acknowledge(worker, channel.number, applied=applied)
     assert (channel.is_acknowledged, channel.failed_workers) == (is_acknowledged, missing)

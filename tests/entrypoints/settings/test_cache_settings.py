@@ -1,4 +1,4 @@
-"""Where the cache lies and how large it may become."""
+"""The folder of the cache and its size limit."""
 
 import os
 from pathlib import Path
@@ -24,12 +24,12 @@ SIZES = {
 
 
 @pytest.mark.parametrize("text", SIZES)
-def test_a_size_is_read_in_every_usual_form(load: Load, text: str) -> None:
+def test_all_common_forms_of_a_size_are_accepted(load: Load, text: str) -> None:
     assert load(CACHE_SIZE=text).cache_size == CacheSize(size=SIZES[text])
 
 
 @pytest.mark.parametrize(("text", "share"), [("80%", 0.8), ("100%", 1), ("0.5 %", 0.005), ("33.3%", 0.333)])
-def test_a_share_is_one_of_the_disk_below_the_folder(load: Load, tmp_path: Path, text: str, share: float) -> None:
+def test_a_share_is_one_of_the_file_system_of_the_folder(load: Load, tmp_path: Path, text: str, share: float) -> None:
     size = load(CACHE_SIZE=text).cache_size
     assert size.share == pytest.approx(share)
     state = os.statvfs(tmp_path)
@@ -46,14 +46,14 @@ def test_a_size_needs_no_folder(tmp_path: Path) -> None:
     "text",
     ["0", "-1", "1MiB2", "1e9", "20 Gigabytes", "GiB", "%", "0%", "101%", "80 % of it", "٣GiB", "1_000_000", "nan"],
 )
-def test_an_odd_size_is_refused_in_one_line(load: Load, text: str) -> None:
+def test_an_invalid_size_is_refused_in_one_line(load: Load, text: str) -> None:
     line = refusal(load, CACHE_SIZE=text)
     assert line.startswith(f"CACHE_SIZE: got {text!r}; takes ")
     assert "\n" not in line
 
 
 @pytest.mark.parametrize("text", ["1", "1048575", "1023KiB", "1MB"])
-def test_a_cache_too_small_to_be_one_is_refused(load: Load, text: str) -> None:
+def test_a_cache_below_the_minimum_size_is_refused(load: Load, text: str) -> None:
     assert refusal(load, CACHE_SIZE=text).endswith("takes 1MiB at least; CACHE_DIR=off turns the cache off")
 
 
@@ -68,19 +68,19 @@ def test_a_folder_may_be_in_the_home_of_a_user(load: Load, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["cache", "./cache", "../cache", "none", "false", " ", "~nobody-of-this-name/cache"])
-def test_a_folder_that_is_somewhere_else_each_time_is_refused(load: Load, text: str) -> None:
+def test_a_relative_folder_is_refused(load: Load, text: str) -> None:
     assert refusal(load, CACHE_DIR=text) == f"CACHE_DIR: got {text!r}; takes an absolute path, or off"
 
 
-def test_a_user_without_a_home_is_told_to_name_a_folder(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with a user that the system does not know."""
+def test_without_a_home_the_folder_must_be_set(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is not in /etc/passwd."""
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # which is what it does then
     assert load(CACHE_DIR="/cache").cache_dir == Path("/cache")
     assert refusal(load).startswith("CACHE_DIR: ")
 
 
-def test_a_relative_data_home_is_not_believed(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_data_home_is_ignored(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     """XDG Base Directory Specification: "All paths must be absolute ... relative ... ignore"."""
     monkeypatch.setenv("XDG_DATA_HOME", "data")
     folder = load().cache_dir

@@ -1,4 +1,4 @@
-"""Every setting: its default, a good value, a bad one and what is said of it."""
+"""Every setting: its default, a valid value, an invalid one, and the message about the invalid one."""
 
 import ipaddress
 from dataclasses import FrozenInstanceError, replace
@@ -133,7 +133,7 @@ def value_of(settings: Settings, name: str) -> object:
     return settings.by_name()[name.upper()]
 
 
-def test_no_setting_is_left_out_here() -> None:
+def test_the_table_above_has_all_settings() -> None:
     assert set(TABLE) | ELSEWHERE == KNOWN_NAMES
 
 
@@ -165,13 +165,13 @@ def test_bad_value_is_named_in_the_refusal(load: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_numbers_are_numbers_and_finite(load: Load, name: str) -> None:
+def test_invalid_numbers_are_refused(load: Load, name: str) -> None:
     for bad in ("x", "nan", "inf", "1e9", "-1", " ", "0x10", "8080\n1"):
         assert refusal(load, **{name.upper(): bad}).startswith(f"{name.upper()}: got "), bad
 
 
 @pytest.mark.parametrize("name", ["upstream_registry", "self_registry", "search_upstream"])
-def test_addresses_hold_nothing_but_addresses(load: Load, name: str) -> None:
+def test_invalid_addresses_are_refused(load: Load, name: str) -> None:
     odd = ("https://", "https://h:99999", "https://h:0", "https://h:x", "https://[zz]", "https://h/a b", "https://h\n")
     for bad in (
         *odd,
@@ -187,7 +187,7 @@ def test_addresses_hold_nothing_but_addresses(load: Load, name: str) -> None:
         assert line == f"{name.upper()}: got {bad!r}; {ADDRESS}"
 
 
-def test_lower_case_proxies_count_too(load: Load) -> None:
+def test_lower_case_proxy_variables_are_read(load: Load) -> None:
     settings = load(https_proxy="http://p.test:1", no_proxy="a.test")
     assert (settings.https_proxy, settings.no_proxy) == ("http://p.test:1", "a.test")
 
@@ -196,7 +196,7 @@ def test_lower_case_proxies_count_too(load: Load) -> None:
     "beside",
     [{"ACCOUNTS": ANN}, {"UPSTREAM_IDENTITY": "anonymous"}, {"UPSTREAM_USERNAME": "b", "UPSTREAM_PASSWORD": "c"}],
 )
-def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[str, str]) -> None:
+def test_skip_auth_proxy_excludes_settings_of_authentication(load: Load, beside: dict[str, str]) -> None:
     line = refusal(load, SKIP_AUTH_PROXY="true", HOST="127.0.0.1", **beside)
     assert (
         line
@@ -204,7 +204,7 @@ def test_skipping_authentication_takes_nothing_beside(load: Load, beside: dict[s
     )
 
 
-def test_skipping_authentication_alone_is_fine(load: Load) -> None:
+def test_skip_auth_proxy_alone_is_accepted(load: Load) -> None:
     assert load(SKIP_AUTH_PROXY="true", UPSTREAM_IDENTITY="client").table.upstreams[0].trust.fixed_row
 
 
@@ -224,7 +224,7 @@ def test_service_identity_for_everyone_is_refused(load: Load, host: str) -> None
 
 
 @pytest.mark.parametrize("beside", [{"ALLOW_EVERYONE": "true"}, {"ACCOUNTS": ANN}])
-def test_service_identity_may_be_allowed_outright(load: Load, beside: dict[str, str]) -> None:
+def test_the_service_identity_for_everyone_can_be_allowed(load: Load, beside: dict[str, str]) -> None:
     assert load(UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD="pw", **beside).table.upstreams[0].credentials
 
 
@@ -239,7 +239,7 @@ def test_service_identity_may_be_allowed_outright(load: Load, beside: dict[str, 
         {"UPSTREAM_IDENTITY": "client", "UPSTREAM_USERNAME": "bob"},
     ],
 )
-def test_half_a_login_stops_the_start(load: Load, variables: dict[str, str]) -> None:
+def test_an_incomplete_login_is_an_error(load: Load, variables: dict[str, str]) -> None:
     line = refusal(load, HOST="127.0.0.1", **variables)
     assert "UPSTREAM_USERNAME" in line
     assert "hunter2" not in line
@@ -263,32 +263,32 @@ def test_missing_pem_file_is_named(load: Load, tmp_path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["TLS_CERT", "TLS_KEY"])
-def test_half_a_key_pair_stops_the_start(load: Load, tmp_path: Path, name: str) -> None:
+def test_a_certificate_without_its_key_is_an_error(load: Load, tmp_path: Path, name: str) -> None:
     pair = make_authority(tmp_path).server
     line = refusal(load, **{name: str(pair.certificate if name == "TLS_CERT" else pair.key)})
     assert "TLS_CERT" in line
     assert "TLS_KEY" in line
 
 
-def test_settings_cannot_be_changed_later(load: Load) -> None:
+def test_settings_are_immutable(load: Load) -> None:
     with pytest.raises(FrozenInstanceError):
         load().port = 1
 
 
-def test_what_follows_from_values_is_not_copied_to_where_they_are_others() -> None:
+def test_replaced_settings_compute_derived_values_again() -> None:
     settings = settings_of(tag_ttl=60, skip_auth_proxy=True)
     assert settings.cache_policy.default.tag_ttl == 60
     assert replace(settings, cache_dir=None).cache_policy.default.tag_ttl == 0
     assert not replace(settings, skip_auth_proxy=False).table.upstreams[0].trust.skip_auth_proxy
 
 
-def test_accounts_without_own_address_warn(load: Load) -> None:
+def test_accounts_without_self_registry_are_warned_of(load: Load) -> None:
     assert "SELF_REGISTRY" in load(ACCOUNTS=ANN).warnings[0]
     assert load(ACCOUNTS=ANN, HOST="127.0.0.1").warnings == ()
     assert load(ACCOUNTS=ANN, HOST="", SELF_REGISTRY="https://mirror.test").warnings == ()
     assert load().warnings == ()
 
 
-def test_empty_accounts_stop_the_start(load: Load) -> None:
-    """More likely a command that failed than a wish to let everybody in."""
+def test_empty_accounts_are_an_error(load: Load) -> None:
+    """The value is probably the output of a command that failed."""
     assert refusal(load, ACCOUNTS="").startswith("ACCOUNTS: is set but empty")

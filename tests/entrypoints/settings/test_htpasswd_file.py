@@ -1,4 +1,4 @@
-"""HTPASSWD_FILE: what stops the start, and where it counts as ACCOUNTS do."""
+"""HTPASSWD_FILE: its errors, and where it has the same effect as ACCOUNTS."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_good_file_starts(load: Load, file: Path) -> None:
+def test_a_valid_file_is_accepted(load: Load, file: Path) -> None:
     settings = load(HTPASSWD_FILE=str(file))
     assert settings.htpasswd_file == file
     assert settings.has_accounts
     assert settings.table.upstreams[0].trust.has_accounts
 
 
-def test_it_stands_beside_accounts(load: Load, file: Path) -> None:
+def test_file_and_accounts_can_be_set_together(load: Load, file: Path) -> None:
     settings = load(HTPASSWD_FILE=str(file), ACCOUNTS=ANN)
     assert ([account.username for account in settings.accounts], settings.htpasswd_file) == (["ann"], file)
 
@@ -35,7 +35,7 @@ def test_without_either_there_are_no_accounts(load: Load) -> None:
     assert load(ACCOUNTS=ANN).has_accounts
 
 
-def test_one_user_in_both_stops_the_start(load: Load, file: Path) -> None:
+def test_a_user_in_both_is_an_error(load: Load, file: Path) -> None:
     file.write_text(file.read_text() + lines_of({"ann": "z"}))
     line = refusal(load, HTPASSWD_FILE=str(file), ACCOUNTS=ANN)
     assert line == f"HTPASSWD_FILE: got {str(file)!r}; line 5 repeats a user name of ACCOUNTS; {TAKES}"
@@ -54,7 +54,7 @@ def test_one_user_in_both_stops_the_start(load: Load, file: Path) -> None:
     # A hash has a new salt in every process: it must not be part of the test's name.
     ids=["no pair", "plain text", "another kind of hash", "a user twice", "comments", "nothing"],
 )
-def test_a_spoilt_file_is_named_and_never_shown(load: Load, file: Path, text: str, reason: str) -> None:
+def test_an_invalid_file_is_named_but_its_content_is_not_shown(load: Load, file: Path, text: str, reason: str) -> None:
     file.write_text(text)
     line = refusal(load, HTPASSWD_FILE=str(file))
     assert line == f"HTPASSWD_FILE: got {str(file)!r}; {reason}; {TAKES}"
@@ -68,36 +68,34 @@ def test_a_spoilt_file_is_named_and_never_shown(load: Load, file: Path, text: st
         (lambda path: path.write_bytes(b"bob:\xff"), "not UTF-8 text"),
     ],
 )
-def test_what_cannot_be_read_stops_the_start(
-    load: Load, file: Path, spoil: Callable[[Path], object], reason: str
-) -> None:
+def test_an_unreadable_file_is_an_error(load: Load, file: Path, spoil: Callable[[Path], object], reason: str) -> None:
     spoil(file)
     line = refusal(load, HTPASSWD_FILE=str(file))
     assert line == f"HTPASSWD_FILE: got {str(file)!r}; cannot be read ({reason}); {TAKES}"
 
 
-def test_a_hash_in_place_of_a_path_is_not_repeated(load: Load) -> None:
+def test_a_hash_instead_of_a_path_is_not_shown(load: Load) -> None:
     line = refusal(load, HTPASSWD_FILE=(entry := lines_of({"bob": "x"}).strip()))
     assert entry not in line
     assert "$2y$" not in line
 
 
-def test_an_empty_one_stops_the_start(load: Load) -> None:
-    """As an empty ACCOUNTS does: it may be meant for what is not there yet, and would let everybody in."""
+def test_an_empty_variable_is_an_error(load: Load) -> None:
+    """As with ACCOUNTS: without the file, everyone could use the mirror."""
     assert refusal(load, HTPASSWD_FILE="") == "HTPASSWD_FILE: is set but empty; takes the path of a file"
 
 
-def test_it_warns_as_accounts_do(load: Load, file: Path) -> None:
+def test_missing_self_registry_is_warned_of_as_with_accounts(load: Load, file: Path) -> None:
     (warning,) = load(HTPASSWD_FILE=str(file)).warnings
     assert warning.startswith("HTPASSWD_FILE without SELF_REGISTRY")
     assert load(HTPASSWD_FILE=str(file), HOST="127.0.0.1").warnings == ()
 
 
-def test_it_allows_the_service_identity(load: Load, file: Path) -> None:
+def test_the_file_allows_the_service_identity(load: Load, file: Path) -> None:
     login = {"UPSTREAM_USERNAME": "bob", "UPSTREAM_PASSWORD": "pw"}
     assert load(HTPASSWD_FILE=str(file), **login).table.upstreams[0].credentials
 
 
-def test_skipping_authentication_takes_none(load: Load, file: Path) -> None:
+def test_skip_auth_proxy_excludes_the_file(load: Load, file: Path) -> None:
     line = refusal(load, SKIP_AUTH_PROXY="true", HTPASSWD_FILE=str(file))
     assert "HTPASSWD_FILE" in line

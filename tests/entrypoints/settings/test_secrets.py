@@ -19,7 +19,7 @@ def test_accounts_are_read_in_any_layout(load: Load) -> None:
 
 
 @pytest.mark.parametrize("text", [",", " ", "\n", ",\n,"])
-def test_accounts_without_entry_stop_the_start(load: Load, text: str) -> None:
+def test_accounts_without_an_entry_are_an_error(load: Load, text: str) -> None:
     assert refusal(load, ACCOUNTS=text) == (
         "ACCOUNTS: is set but contains no entry; takes base64 of user:password, separated by commas"
     )
@@ -37,7 +37,7 @@ def test_secret_is_random_and_long_by_default(load: Load) -> None:
     assert min(len(first), len(second)) >= 48
 
 
-def test_short_secret_is_refused_and_unshown(load: Load) -> None:
+def test_a_short_secret_is_refused_and_not_shown(load: Load) -> None:
     assert load(SERVER_SECRET=SECRET).server_secret == Secret(SECRET)
     assert refusal(load, SERVER_SECRET=SECRET[:-1]) == "SERVER_SECRET: is too short; takes 32 bytes or more"
     assert load(SERVER_SECRET="é" * 16).server_secret.value == "é" * 16
@@ -65,7 +65,7 @@ def test_variable_and_file_exclude_each_other(load: Load, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_unreadable_file_is_named_inrefusal(load: Load, tmp_path: Path, name: str) -> None:
+def test_an_unreadable_file_is_named_in_the_message(load: Load, tmp_path: Path, name: str) -> None:
     (binary := tmp_path / "binary").write_bytes(b"\xff\xfe")
     for path, reason in {
         tmp_path / "none": "No such file or directory",
@@ -78,14 +78,14 @@ def test_unreadable_file_is_named_inrefusal(load: Load, tmp_path: Path, name: st
         assert line.endswith("takes the path of a file")
 
 
-def test_an_empty_password_is_rather_a_file_that_was_not_written(load: Load, tmp_path: Path) -> None:
+def test_an_empty_password_file_is_an_error(load: Load, tmp_path: Path) -> None:
     (file := tmp_path / "file").write_text("\n")
     line = refusal(load, UPSTREAM_USERNAME="bob", UPSTREAM_PASSWORD_FILE=str(file))
     assert line == "UPSTREAM_PASSWORD: takes a password"
 
 
 @pytest.mark.parametrize("name", ["ACCOUNTS_FILE", "SERVER_SECRET_FILE"])
-def test_content_of_files_is_checked_too(load: Load, tmp_path: Path, name: str) -> None:
+def test_secrets_in_files_are_validated(load: Load, tmp_path: Path, name: str) -> None:
     for content in ("", "\n", "hunter2\n"):
         (file := tmp_path / "file").write_text(content)
         line = refusal(load, **{name: str(file)})

@@ -1,4 +1,4 @@
-"""The settings file: what it holds, and what is said where it is wrong."""
+"""The settings file: its content, and the messages about errors in it."""
 
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,16 @@ from domain.trust import UpstreamIdentity
 from tests.entrypoints.environment import Read, refusal
 
 
-def test_a_number_may_stand_where_the_environment_has_its_digits(read: Read) -> None:
+def test_numbers_in_the_file_need_no_quotes(read: Read) -> None:
     assert read("cache_size = 1048577\nskip_auth_proxy = true").cache_size.size == 1048577
 
 
-def test_one_name_may_stand_without_a_list(read: Read) -> None:
+def test_a_single_name_needs_no_list(read: Read) -> None:
     (upstream,) = read('upstreams = [{name = "quay.io", names = "corp, team"}]').table.upstreams
     assert upstream.aliases == {"quay.io", "corp", "team"}
 
 
-def test_names_of_well_known_registries_are_enough(read: Read) -> None:
+def test_upstreams_can_be_a_list_of_well_known_names(read: Read) -> None:
     table = read('upstreams = ["docker.io", "ghcr.io", "quay.io", "registry.k8s.io"]').table
     assert [one.url for one in table.upstreams] == [
         "https://registry-1.docker.io",
@@ -38,7 +38,7 @@ def test_names_of_well_known_registries_are_enough(read: Read) -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN_REGISTRIES)
-def test_the_name_of_a_known_registry_is_a_whole_upstream(read: Read, name: str) -> None:
+def test_a_well_known_name_sets_address_search_and_realms(read: Read, name: str) -> None:
     settings = read(f'upstreams = ["{name}"]')
     (upstream,) = settings.table.upstreams
     assert upstream.name == name
@@ -78,14 +78,14 @@ def test_an_upstream_takes_all_its_keys(read: Read, tmp_path: Path) -> None:
     assert "secret" not in repr(upstream)
 
 
-def test_the_first_is_meant_where_nothing_says_which_or_the_named_one(read: Read) -> None:
+def test_the_default_upstream_is_the_first_or_the_named_one(read: Read) -> None:
     names = 'upstreams = ["ghcr.io", "quay.io"]\n'
     assert read(names).table.upstream_of().name == "ghcr.io"
     assert read(names + 'default_upstream = "quay.io"').table.upstream_of().name == "quay.io"
     assert read(names + 'default_upstream = "Quay.io"').table.upstream_of().name == "quay.io"
 
 
-def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own(read: Read) -> None:
+def test_one_upstream_and_those_with_their_own_hosts_can_use_client_logins(read: Read) -> None:
     first, second, third = read(
         """
         [[upstreams]]
@@ -216,9 +216,7 @@ def test_one_upstream_may_have_callers_logins_and_others_with_hosts_of_their_own
         ),
     ],
 )
-def test_what_is_wrong_stops_the_start_with_file_key_and_reason(
-    read: Read, tmp_path: Path, text: str, told: str
-) -> None:
+def test_a_message_names_file_key_and_reason(read: Read, tmp_path: Path, text: str, told: str) -> None:
     line = refusal(partial(read, text))
     assert told in line
     assert str(tmp_path / "mirror.toml") in line
@@ -226,11 +224,11 @@ def test_what_is_wrong_stops_the_start_with_file_key_and_reason(
     assert "short" not in line.replace("too short", "")
 
 
-def test_an_empty_account_list_in_the_file_stops_the_start(read: Read) -> None:
+def test_an_empty_account_list_in_the_file_is_an_error(read: Read) -> None:
     assert "accounts" in refusal(partial(read, "accounts = []")).lower()
 
 
-def test_rules_stand_in_the_file(read: Read) -> None:
+def test_access_rules_are_read_from_the_file(read: Read) -> None:
     settings = read(
         """
         accounts = ["YW5uOmh1bnRlcjI="]
@@ -251,7 +249,7 @@ def test_rules_stand_in_the_file(read: Read) -> None:
     assert not may("ann", settings.table.source_of(RepositoryName("quay.io/grafana/loki")))
 
 
-def test_times_stand_at_each_upstream(read: Read) -> None:
+def test_each_upstream_can_have_its_own_times(read: Read) -> None:
     settings = read(
         """
         tag_ttl = 10
@@ -275,7 +273,7 @@ def test_times_stand_at_each_upstream(read: Read) -> None:
     assert settings.cache_policy.by_upstream.keys() == {hub, quay}
 
 
-def test_a_well_known_registry_at_another_address_has_no_more_than_its_names(read: Read) -> None:
+def test_a_well_known_registry_at_another_address_has_neither_search_nor_realms(read: Read) -> None:
     (upstream,) = read('upstreams = [{ name = "quay.io", url = "https://quay.corp.test" }]').table.upstreams
     assert (upstream.name, upstream.search_url) == ("quay.io", None)
     (upstream,) = read('upstreams = [{ name = "lscr.io", url = "https://lscr.corp.test" }]').table.upstreams

@@ -1,4 +1,4 @@
-"""How the settings say by what way the upstream is gone to."""
+"""Settings of the connections to upstreams: fallbacks, client certificates, limits, proxies."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_the_fallbacks_are_the_upstreams_in_their_order(load: Load) -> None:
     assert load(UPSTREAM_REGISTRY=FIRST).table.upstreams[0].fallbacks == ()
 
 
-def test_logins_never_go_in_the_clear_because_the_first_address_is_gone(load: Load) -> None:
+def test_a_fallback_without_tls_is_refused_if_the_first_address_has_tls(load: Load) -> None:
     line = refusal(load, UPSTREAM_REGISTRY=FIRST, UPSTREAM_FALLBACKS="https://a.test,http://b.test")
     assert line == "UPSTREAM_FALLBACKS: got 'http://b.test'; takes addresses by https, as the first is"
     assert load(UPSTREAM_REGISTRY="http://first.test", UPSTREAM_FALLBACKS="https://a.test").upstreams[0].fallbacks
@@ -40,7 +40,7 @@ def test_a_login_in_a_fallback_is_refused_and_not_shown(load: Load) -> None:
 
 
 @pytest.mark.parametrize("name", ["UPSTREAM_CLIENT_CERT", "UPSTREAM_CLIENT_KEY"])
-def test_half_a_client_certificate_stops_the_start(load: Load, tmp_path: Path, name: str) -> None:
+def test_a_client_certificate_without_its_key_is_an_error(load: Load, tmp_path: Path, name: str) -> None:
     pair = make_authority(tmp_path).server
     line = refusal(load, **{name: str(pair.certificate)})
     assert line == "UPSTREAM_CLIENT_CERT: takes a file together with UPSTREAM_CLIENT_KEY, or neither"
@@ -59,14 +59,14 @@ def test_a_client_certificate_is_loaded_at_start(load: Load, tmp_path: Path) -> 
     assert line.startswith("UPSTREAM_CLIENT_CERT, UPSTREAM_CLIENT_KEY: got ")
 
 
-def test_connections_are_enough_for_all_workers(load: Load) -> None:
+def test_max_connections_must_be_at_least_the_number_of_workers(load: Load) -> None:
     line = refusal(load, WORKERS="4", UPSTREAM_MAX_CONNECTIONS="3")
     assert line == ("UPSTREAM_MAX_CONNECTIONS: got 3; takes WORKERS (4) or more, because the workers share them")
     assert load(WORKERS="1", UPSTREAM_MAX_CONNECTIONS="1").upstreams[0].max_connections == 1
 
 
 @in_loop
-async def test_each_worker_gets_its_share_of_the_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_each_worker_gets_its_share_of_the_limits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made: list[RequestLimits] = []
 
     class Limiter:
@@ -96,7 +96,7 @@ name = "quay.io"
 
 
 @in_loop
-async def test_each_upstream_of_the_file_is_gone_to_in_its_own_way(load: Load, tmp_path: Path) -> None:
+async def test_each_upstream_of_the_file_has_its_own_connection_settings(load: Load, tmp_path: Path) -> None:
     (file := tmp_path / "mirror.toml").write_text(FILE)
     settings = load(CONFIG=str(file), CACHE_DIR=str(tmp_path / "cache"), HTTPS_PROXY="http://everybodys.test:3128")
     async with open_upstreams(settings, 0) as clients:
@@ -116,7 +116,7 @@ async def test_each_upstream_of_the_file_is_gone_to_in_its_own_way(load: Load, t
         ("max_rate = 10", 'client_key = "/etc/hostname"', "upstream corp: client_cert: takes a file together with"),
     ],
 )
-def test_what_is_wrong_with_a_way_is_said_with_the_upstreams_name(
+def test_messages_about_connection_settings_name_the_upstream(
     load: Load, tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     (file := tmp_path / "mirror.toml").write_text(FILE.replace(old, new))
