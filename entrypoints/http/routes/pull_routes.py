@@ -175,7 +175,9 @@ def _warning_headers(warnings: tuple[str, ...]) -> Header:
 
 
 async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:
-    """The same paths below the name of a registry: containerd and dockerd can use a mirror with such a path."""
+    """The same paths below the name of a registry: containerd and dockerd can use a mirror with such a path. Sanic tries
+    routes with a regular expression in no fixed order, so that one route has to serve them all.
+    """
     match path:
         case "":
             return await ping(request, prefix)

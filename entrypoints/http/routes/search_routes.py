@@ -13,12 +13,16 @@ _DEFAULT_LIMIT = 25
 _LARGEST_LIMIT = 100
 _TERM_LIMIT = 255
 
+searches = Blueprint("searches")
 
+
+@searches.get("/v1/_ping")
 async def ping_v1(_: Request) -> HTTPResponse:
     """`Standalone` makes docker send its login by Basic, instead of requesting a token from Docker Hub."""
     return HTTPResponse("true", 200, {"X-Docker-Registry-Standalone": "1"}, "application/json")
 
 
+@searches.get("/v1/search")
 async def search(request: Request) -> HTTPResponse:
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
@@ -46,8 +50,3 @@ def _limit(request: Request) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise PaginationInvalid("n must be a number of results, 0 or more", detail={"n": text[:64]})
     return min(int(text) or _DEFAULT_LIMIT, _LARGEST_LIMIT)
-
-
-searches = Blueprint("searches")
-searches.add_route(ping_v1, "/v1/_ping", methods=("GET",))
-searches.add_route(search, "/v1/search", methods=("GET",))

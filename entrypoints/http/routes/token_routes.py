@@ -26,6 +26,10 @@ _DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 _FORM = "application/x-www-form-urlencoded"
 
 
+tokens = Blueprint("tokens")
+
+
+@tokens.get("/v2/auth")
 async def token_by_get(request: Request) -> HTTPResponse:
     args = request.get_args(keep_blank_values=False)
     caller = caller_of(request)
@@ -43,6 +47,7 @@ async def token_by_get(request: Request) -> HTTPResponse:
     return _token_answer(await runtime_of(request).container.grant_token()(query))
 
 
+@tokens.post("/v2/auth")
 async def token_by_post(request: Request) -> HTTPResponse:
     try:
         token = await runtime_of(request).container.grant_token()(_form_query(request))
@@ -119,8 +124,3 @@ def _oauth_error(error: OAuth2Error, code: str) -> HTTPResponse:
     """One body with the fields of RFC 6749 and those of the registry API, for both kinds of clients."""
     document = dict(error.get_body()) | error_body(code, error.get_error_description(), None)
     return HTTPResponse(print_json(document), error.status_code, _NOT_STORED, "application/json")
-
-
-tokens = Blueprint("tokens")
-tokens.add_route(token_by_get, "/v2/auth", methods=("GET",))
-tokens.add_route(token_by_post, "/v2/auth", methods=("POST",))
