@@ -12,7 +12,7 @@ from sanic.response import BaseHTTPResponse
 
 from application.ports.telemetry import RequestRecord, begin_record
 from domain.events import BytesDelivered
-from entrypoints.http.requests.client_address import plain_address
+from entrypoints.http.requests.addresses import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
 # Sanic accepts any bytes as a method. Those outside the grammar (RFC 9110 section 5.6.2) could forge a line.

@@ -8,8 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from sanic import Request
 
 from application.concurrency import BackgroundTasks
-from entrypoints.http.requests.client_address import TrustedProxies
-from entrypoints.http.requests.token_realm import TokenRealm
+from entrypoints.http.requests.addresses import RequestAddresses
 from entrypoints.http.responses.response_cache import ResponseCache
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container
@@ -27,8 +26,7 @@ class Runtime:
     def __init__(self, settings: Settings, container: Container) -> None:
         self.settings = settings
         self.container = container
-        self.proxies = TrustedProxies(settings.trusted_proxies)
-        self.realm = TokenRealm(settings, self.proxies)
+        self.addresses = self.realm = RequestAddresses(settings)
         self.response_cache = ResponseCache(container.clock(), container.events(), container.policy())
         self.requests = 0
         self.resources = AsyncExitStack()

@@ -103,7 +103,7 @@ async def _start_worker(app: App, *, connections: set[MirrorProtocol], channel: 
         return ConnectionLimits(settings.request_timeout, connections, settings.max_waiting_per_address)
 
     def is_exempt(address: str) -> bool:
-        return bool(app.ctx.runtimes.current.proxies.trusts(address))
+        return bool(app.ctx.runtimes.current.addresses.is_trusted(address))
 
     app.ctx.acceptor = Acceptor(
         app.ctx.listening.sockets,

@@ -37,7 +37,7 @@ READ = ("GET", "HEAD")
 
 def client_address(request: Request) -> str:
     """The address of the client. Also recorded for the request queue of an upstream, in which clients take turns."""
-    address = runtime_of(request).proxies.client_of(request)
+    address = runtime_of(request).addresses.client_of(request)
     current_record().client = address
     return address
 
@@ -50,7 +50,7 @@ def caller_of(request: Request) -> Caller:
     if len(lines) > 1:
         raise RequestInvalid("the request has more than one Authorization field")
     authorization = parse_authorization(lines[0] if lines else None)
-    return Caller(authorization, runtime_of(request).realm.of(request), client_address(request))
+    return Caller(authorization, runtime_of(request).addresses.realm_of(request), client_address(request))
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
@@ -175,8 +175,8 @@ def _warning_headers(warnings: tuple[str, ...]) -> Header:
 
 
 async def prefixed(request: Request, prefix: str, path: str = "") -> HTTPResponse | None:
-    """The same paths below the name of a registry: containerd and dockerd can use a mirror with such a path. Sanic tries
-    routes with a regular expression in no fixed order, so that one route has to serve them all.
+    """The same paths below the name of a registry: containerd and dockerd can use a mirror with such a path. One route
+    serves them all, because Sanic tries routes that contain a regular expression in no fixed order.
     """
     match path:
         case "":

@@ -1,15 +1,15 @@
 """Whose address counts where wrong logins are slowed."""
 
-import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from multidict import CIMultiDict
 
-from entrypoints.http.requests.client_address import TrustedProxies
+from entrypoints.http.requests.addresses import RequestAddresses
+from tests.fakes.parts import settings_of
 
-TRUSTED = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
+TRUSTED = "10.0.0.0/8, fd00::/8"
 
 
 @dataclass
@@ -22,11 +22,14 @@ class Peer:
 
 def asked(peer: str, *lines: str) -> str:
     headers = CIMultiDict([("X-Forwarded-For", line) for line in lines])
-    return TrustedProxies(TRUSTED).client_of(Peer(peer, headers))
+    return RequestAddresses(settings_of(trusted_proxies=TRUSTED)).client_of(Peer(peer, headers))
 
 
 def test_without_proxies_it_is_the_peer() -> None:
-    assert TrustedProxies(()).client_of(Peer("192.0.2.1", CIMultiDict({"x-forwarded-for": "192.0.2.9"}))) == "192.0.2.1"
+    assert (
+        RequestAddresses(settings_of()).client_of(Peer("192.0.2.1", CIMultiDict({"x-forwarded-for": "192.0.2.9"})))
+        == "192.0.2.1"
+    )
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.1", "2001:db8::1", "", "a socket"])
