@@ -14,8 +14,8 @@ from sanic.response import BaseHTTPResponse
 
 from domain.errors import MirrorFault, RegistryError, RequestNotSent, UpstreamFault
 from entrypoints.http import access_log
-from entrypoints.http.connection.connection_table import close_if_stopping
-from entrypoints.http.delivery.copy_threads import CopyThreads
+from entrypoints.http.delivery.body_delivery import close_if_stopping
+from entrypoints.http.delivery.kernel_copy import CopyThreads
 from entrypoints.http.responses.error_responses import error_response, sanic_error_response, unexpected_error_response
 from entrypoints.http.responses.response_cache import CachingSanic
 from entrypoints.http.routes.operation_routes import operations

@@ -36,7 +36,7 @@ from tests.architecture.sources import PACKAGES, ROOT, files, name_of, parsed
 
 FRAMING = "entrypoints/http/connection/request_parser.py"
 PROTOCOL = "entrypoints/http/connection/connection_protocol.py"
-KERNEL_COPY = "entrypoints/http/delivery/kernel_copy.py"
+DELIVERY = "entrypoints/http/delivery/body_delivery.py"
 RESPONSE_CACHE = "entrypoints/http/responses/response_cache.py"
 APP = "entrypoints/http/app.py"
 RUN = "entrypoints/server/serve.py"
@@ -74,10 +74,10 @@ INTERNALS = (
     Internal(
         HttpProtocol,
         "_time _can_write response_timeout",
-        KERNEL_COPY,
+        DELIVERY,
         "RESPONSE_TIMEOUT does not see the bytes that the kernel copies; and Sanic's bytes have to leave first.",
     ),
-    Internal(Http, "response_bytes_left stage", KERNEL_COPY, "Sanic ends a response when no bytes are left."),
+    Internal(Http, "response_bytes_left stage", DELIVERY, "Sanic ends a response when no bytes are left."),
     Internal(
         Http, "_send stage perft0 keep_alive", RESPONSE_CACHE, "A cached response is written as Sanic writes one."
     ),

@@ -5,10 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import cast
-
-from sanic import Request
-from sanic.http.http1 import Http
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -19,13 +15,6 @@ all accepted before the first request is read.
 CLOSING_SECONDS = 5.0
 """Time for a response to reach the client, and for the client to close the connection."""
 _LOG_SECONDS = 60.0
-
-
-def close_if_stopping(request: Request) -> None:
-    """While the service stops, close the connection after this response."""
-    # Compared with None, because a stream is false once its response has been sent.
-    if request.app.ctx.is_stopping and request.stream is not None:
-        cast("Http", request.stream).keep_alive = False
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,33 @@
 """Sends a response body that is stored in a file or is still being downloaded."""
 
 import asyncio
+import errno
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from typing import cast
 
 from sanic import Request
 from sanic.compat import Header
+from sanic.exceptions import RequestCancelled, ServerError
+from sanic.http.constants import Stage
+from sanic.http.http1 import Http
+from sanic.response import BaseHTTPResponse
 
 from application.blobs.blob_query import Piece
+from application.ports.content import ContentPart
+from application.ports.file_backed import FileBacked
 from domain.errors import RegistryError, RequestInvalid
-from entrypoints.http.access_log import streamed
-from entrypoints.http.connection.connection_table import close_if_stopping
-from entrypoints.http.delivery.copy_threads import ContentShort
-from entrypoints.http.delivery.kernel_copy import BodySender
+from entrypoints.http.access_log import BodyOutcome, streamed
+from entrypoints.http.delivery.kernel_copy import ContentShort, CopyThreads, KernelCopy
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-ReportDamage = Callable[[], Awaitable[None]]
+_CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
+_LONGEST_PAUSE = 3.0  # seconds
+# Errors of sendfile that mean a lost connection; all others concern the file.
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 
 
 async def deliver(
@@ -28,7 +37,7 @@ async def deliver(
     media_type: str,
     pieces: AsyncIterator[Piece],
     *,
-    damaged: ReportDamage | None = None,
+    damaged: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     """Stream the pieces; sending waits while the client does not read.
 
@@ -71,8 +80,109 @@ def _fault(error: Exception) -> str:
     return "internal error"
 
 
-async def _report(damaged: ReportDamage) -> None:
+async def _report(damaged: Callable[[], Awaitable[None]]) -> None:
     try:
         await damaged()
     except Exception as error:  # noqa: BLE001 - the connection is aborted in any case
         _LOG.error("an error while damaged content was removed", exc_info=error)
+
+
+def close_if_stopping(request: Request) -> None:
+    """While the service stops, close the connection after this response."""
+    # Compared with None, because a stream is false once its response has been sent.
+    if request.app.ctx.is_stopping and request.stream is not None:
+        cast("Http", request.stream).keep_alive = False
+
+
+class BodySender:
+    """Sends the pieces of one response body and counts their bytes in `outcome`. The owner closes the BodySender.
+
+    Sanic sends the head and keeps the connection; the kernel copies parts of files, where that is possible. Each rule
+    below prevents a failure that occurred without it.
+    """
+
+    def __init__(self, request: Request, response: BaseHTTPResponse, outcome: BodyOutcome) -> None:
+        self._response = response
+        self._outcome = outcome
+        self._stream = cast("Http", request.stream)
+        self._transport = cast("asyncio.Transport", request.transport)
+        self._threads: CopyThreads = request.app.ctx.copy_threads
+        self._kernel_copy: KernelCopy | None = None
+
+    async def send(self, piece: Piece) -> None:
+        """Raises ContentShort, RequestCancelled when the client has left, OSError when the file cannot be read."""
+        if not isinstance(piece, ContentPart):
+            if piece:
+                await self._response.send(piece)  # type: ignore[type-var]  # it accepts any bytes-like object
+                self._outcome.size += len(piece)
+        elif piece.start < piece.stop:
+            if self._stream.stage is Stage.HANDLER:
+                await self._response.send(b"")  # the head alone
+            # With TLS or chunked encoding, the bytes on the connection differ from those of the file.
+            is_plain = self._transport.get_extra_info("ssl_object") is None
+            if is_plain and isinstance(piece.file, FileBacked) and "content-length" in self._response.headers:
+                await self._copy(piece.file.descriptor, piece.start, piece.stop)
+            else:
+                await self._read_and_send(piece)
+
+    def close(self) -> None:
+        if self._kernel_copy:
+            self._kernel_copy.close()
+
+    async def _copy(self, file: int, start: int, stop: int) -> None:
+        if stop - start > self._stream.response_bytes_left:
+            raise ServerError("Response was bigger than content-length")  # the error that Sanic raises; nothing is sent
+        await self._flush()
+        if self._kernel_copy is None:
+            # Sanic closes the connection if nothing is sent for RESPONSE_TIMEOUT, so pauses must be shorter.
+            longest = min(_LONGEST_PAUSE, self._stream.protocol.response_timeout / 3)
+            self._kernel_copy = KernelCopy(self._transport, self._threads, self._account, longest)
+        # Sanic would close the connection of a client that has shut down its sending side but still reads. If a client
+        # leaves, sendfile fails. If Sanic has paused reading already, that stays so.
+        was_reading = self._transport.is_reading()
+        self._transport.pause_reading()
+        try:
+            await self._kernel_copy.send(file, start, stop)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise RequestCancelled from error  # as Sanic's own send does
+            raise
+        finally:
+            if was_reading:
+                self._transport.resume_reading()
+
+    async def _flush(self) -> None:
+        """Wait until the kernel has all bytes that Sanic has sent; otherwise sendfile would overtake them."""
+        transport = self._transport
+        if transport.get_write_buffer_size() and not transport.is_closing():
+            low, high = transport.get_write_buffer_limits()
+            transport.set_write_buffer_limits(high=0)  # the protocol is now paused until the buffer is empty
+            await self._stream.protocol._can_write.wait()  # noqa: SLF001 - Sanic's own send waits for it
+            if not transport.is_closing():
+                transport.set_write_buffer_limits(high=high, low=low)
+        if transport.is_closing():
+            raise RequestCancelled
+
+    def _account(self, step: "asyncio.Future[int]") -> None:
+        if step.cancelled() or step.exception() or not step.result():
+            return
+        # RESPONSE_TIMEOUT closes connections of clients that stopped reading; it does not see bytes sent by sendfile.
+        self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no public way to set it
+        # When Sanic's count reaches 0, the response has ended and the connection can receive the next request.
+        self._stream.response_bytes_left -= step.result()
+        self._outcome.size += step.result()
+
+    async def _read_and_send(self, part: ContentPart) -> None:
+        position = part.start
+        while position < part.stop:
+            stop = min(position + _CHUNK, part.stop)
+            if isinstance(part.file, FileBacked):
+                # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
+                content = await self._threads.read(part.file.descriptor, position, stop)
+            else:
+                content = await part.file.read(position, stop)
+            if not content:
+                raise ContentShort
+            await self._response.send(content)
+            self._outcome.size += len(content)
+            position += len(content)

@@ -1,142 +1,163 @@
-"""BodySender: sends the pieces of a response body. It sends parts of a file by sendfile(2), so that the kernel copies
-the bytes and this process does not.
+"""KernelCopy: sends parts of a file by sendfile(2), so that the kernel copies the bytes and this process does not.
 
-Sanic sends the head and keeps the connection; sendfile writes to a duplicate of the connection's descriptor. Each rule
-below prevents a failure that occurred without it.
+Threads call sendfile, because reading the file may wait for the disk. A fast client gets a step of a thread of its own;
+slow clients share steps. Each rule below prevents a failure that occurred without it.
 """
 
 import asyncio
-import errno
+import math
 import os
+import select
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TypeVar, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple, TypeVar
 
-from sanic import Request
-from sanic.exceptions import RequestCancelled, ServerError
-from sanic.http.constants import Stage
-from sanic.http.http1 import Http
-from sanic.response import BaseHTTPResponse
-
-from application.blobs.blob_query import Piece
 from application.concurrency import until_done
-from application.ports.content import ContentPart
-from application.ports.file_backed import FileBacked
-from entrypoints.http.access_log import BodyOutcome
-from entrypoints.http.delivery.copy_threads import ContentShort, CopyThreads, Send
 
+_THREADS = 16
+_CALL = 2 * 1024 * 1024  # bytes per sendfile call; more gain nothing, and occupy the thread longer on a slow disk
+_TURN_SECONDS = 0.05  # then another transfer gets the thread, however fast this client reads
+# A client that took this many bytes in one turn is about to take more. To wait for it briefly in the thread costs less
+# than to return to the loop. Other clients are awaited in the loop.
+_FAST = 512 * 1024
+_BRIEFLY = 2  # milliseconds
+_TOGETHER = 32  # slow clients per step of a thread: each may have to wait for the disk
+_TICK = 0.1  # seconds; slow clients that are due in the same tick are served together
 # The kernel sizes the send buffer of the socket. A fixed size makes loopback a fifth faster, but most systems allow at
 # most 416 KiB, which would limit distant clients.
-_SLOW, _LONGEST = 0.1, 3.0  # seconds
+_SLOW = 0.1  # seconds until the connection accepts more bytes
 _UNSENT = 384 * 1024  # bytes that wait in the kernel for a slow client, besides those in flight
 _SYSTEM_DEFAULT = 0
-_CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
-# Errors of sendfile that mean a lost connection; all others concern the file.
-_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 
 T = TypeVar("T")
-_Account = Callable[["asyncio.Future[int]"], None]
 
 
-class BodySender:
-    """Sends the pieces of one response body and counts their bytes in `outcome`. The owner closes the BodySender."""
-
-    def __init__(self, request: Request, response: BaseHTTPResponse, outcome: BodyOutcome) -> None:
-        self._response = response
-        self._outcome = outcome
-        self._stream = cast("Http", request.stream)
-        self._transport = cast("asyncio.Transport", request.transport)
-        self._threads: CopyThreads = request.app.ctx.copy_threads
-        self._socket: _Duplicate | None = None
-
-    async def send(self, piece: Piece) -> None:
-        """Raises ContentShort, RequestCancelled when the client has left, OSError when the file cannot be read."""
-        if not isinstance(piece, ContentPart):
-            if piece:
-                await self._response.send(piece)  # type: ignore[type-var]  # it accepts any bytes-like object
-                self._outcome.size += len(piece)
-        elif piece.start < piece.stop:
-            if self._stream.stage is Stage.HANDLER:
-                await self._response.send(b"")  # the head alone
-            # With TLS or chunked encoding, the bytes on the connection differ from those of the file.
-            is_plain = self._transport.get_extra_info("ssl_object") is None
-            if is_plain and isinstance(piece.file, FileBacked) and "content-length" in self._response.headers:
-                await self._copy(piece.file.descriptor, piece.start, piece.stop)
-            else:
-                await self._read_and_send(piece)
-
-    def close(self) -> None:
-        if self._socket:
-            self._socket.close()
-
-    async def _copy(self, file: int, start: int, stop: int) -> None:
-        if stop - start > self._stream.response_bytes_left:
-            raise ServerError("Response was bigger than content-length")  # the error that Sanic raises; nothing is sent
-        await self._flush()
-        if self._socket is None:
-            # Sanic closes the connection if nothing is sent for RESPONSE_TIMEOUT, so pauses must be shorter.
-            longest = min(_LONGEST, self._stream.protocol.response_timeout / 3)
-            self._socket = _Duplicate(self._transport, self._threads, self._account, longest)
-        # Sanic would close the connection of a client that has shut down its sending side but still reads. If a client
-        # leaves, sendfile fails. If Sanic has paused reading already, that stays so.
-        was_reading = self._transport.is_reading()
-        self._transport.pause_reading()
-        try:
-            await self._socket.send(file, start, stop)
-        except OSError as error:
-            if error.errno in _GONE:
-                raise RequestCancelled from error  # as Sanic's own send does
-            raise
-        finally:
-            if was_reading:
-                self._transport.resume_reading()
-
-    async def _flush(self) -> None:
-        """Wait until the kernel has all bytes that Sanic has sent; otherwise sendfile would overtake them."""
-        transport = self._transport
-        if transport.get_write_buffer_size() and not transport.is_closing():
-            low, high = transport.get_write_buffer_limits()
-            transport.set_write_buffer_limits(high=0)  # the protocol is now paused until the buffer is empty
-            await self._stream.protocol._can_write.wait()  # noqa: SLF001 - Sanic's own send waits for it
-            if not transport.is_closing():
-                transport.set_write_buffer_limits(high=high, low=low)
-        if transport.is_closing():
-            raise RequestCancelled
-
-    def _account(self, step: "asyncio.Future[int]") -> None:
-        if step.cancelled() or step.exception() or not step.result():
-            return
-        # RESPONSE_TIMEOUT closes connections of clients that stopped reading; it does not see bytes sent by sendfile.
-        self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no public way to set it
-        # When Sanic's count reaches 0, the response has ended and the connection can receive the next request.
-        self._stream.response_bytes_left -= step.result()
-        self._outcome.size += step.result()
-
-    async def _read_and_send(self, part: ContentPart) -> None:
-        position = part.start
-        while position < part.stop:
-            stop = min(position + _CHUNK, part.stop)
-            if isinstance(part.file, FileBacked):
-                # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
-                content = await _returned(self._threads.read(part.file.descriptor, position, stop))
-            else:
-                content = await part.file.read(position, stop)
-            if not content:
-                raise ContentShort
-            await self._response.send(content)
-            self._outcome.size += len(content)
-            position += len(content)
+class ContentShort(Exception):
+    """The file is shorter than the part that should be sent."""
 
 
-class _Duplicate:
-    """Owns a duplicate of the connection's descriptor, because event loops do not allow waiting on the descriptor of a
-    transport. The duplicate is never closed while a thread may use it: the kernel reuses a closed number within
-    microseconds, and the bytes would go into another connection or file.
+class Send(NamedTuple):
+    """Bytes `start` up to but not including `stop` of `file` are to go to `connection`; both are descriptors."""
+
+    connection: int
+    file: int
+    start: int
+    stop: int
+
+
+Due = list[tuple[Send, "Future[int]"]]
+
+
+class CopyThreads:
+    """The threads of one worker. Each step that they run returns a future of concurrent.futures, which can be cancelled
+    until the step begins; from then on, its descriptors are in use until it is done.
     """
 
-    def __init__(self, transport: asyncio.Transport, threads: CopyThreads, account: _Account, longest: float) -> None:
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, "copy")
+        self._loop = asyncio.get_running_loop()
+        self._due: defaultdict[int, Due] = defaultdict(list)
+
+    async def read(self, file: int, start: int, stop: int) -> bytes:
+        """These bytes of a file, or as many of them as it has."""
+        return await _returned(self._pool.submit(os.pread, file, stop - start, start))
+
+    def send(self, send: Send) -> "Future[int]":
+        """Send as many bytes as the connection accepts, 0 if it is full. Fails with ContentShort or OSError."""
+        return self._pool.submit(_send_some, send)
+
+    def send_later(self, send: Send, seconds: float) -> "Future[int]":
+        """As `send`, after at most this many seconds, together with other slow clients. A step in a thread costs more
+        than the few bytes that a slow client accepts at once; thousands of such steps would slow down fast clients.
+        """
+        tick = math.floor((self._loop.time() + seconds) / _TICK)
+        if tick not in self._due:
+            self._loop.call_at(tick * _TICK, self._begin, tick)
+        step = Future[int]()
+        self._due[tick].append((send, step))
+        return step
+
+    def close(self) -> None:
+        """Cancel what has not begun. Steps that have begun complete."""
+        self._pool.shutdown(cancel_futures=True)
+        for due in self._due.values():
+            _cancel(due)
+
+    def _begin(self, tick: int) -> None:
+        due = self._due.pop(tick)
+        for first in range(0, len(due), _TOGETHER):
+            together = due[first : first + _TOGETHER]
+            try:
+                self._pool.submit(_send_each, together).add_done_callback(partial(_cancel, together))
+            except RuntimeError:  # the threads are closed
+                _cancel(together)
+
+
+def _cancel(due: Due, _done: object = None) -> None:
+    """Cancel the steps that have not begun. Also called when a thread has run them or was closed before it could."""
+    for _, step in due:
+        step.cancel()
+
+
+def _send_each(due: Due) -> None:
+    for send, step in due:
+        if step.set_running_or_notify_cancel():
+            try:
+                step.set_result(_send_some(send))
+            except (OSError, ContentShort) as error:
+                step.set_exception(error)
+
+
+def _send_some(send: Send) -> int:
+    """Runs in a thread, because reading the file may wait for the disk.
+
+    After some bytes, an error or the end of the file ends this step normally; the next step then fails at its start.
+    """
+    connection, file, start, stop = send
+    position, turn_ends = start, time.monotonic() + _TURN_SECONDS
+    while position < stop and time.monotonic() < turn_ends:
+        try:
+            sent = os.sendfile(connection, file, position, min(_CALL, stop - position))
+        except BlockingIOError:
+            if position - start < _FAST or not _becomes_writable(connection):
+                break
+            continue
+        except OSError:
+            if position == start:
+                raise
+            break
+        if not sent:
+            if position == start:
+                raise ContentShort
+            break
+        position += sent
+    return position - start
+
+
+def _becomes_writable(connection: int) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    return bool(poll.poll(_BRIEFLY))
+
+
+class KernelCopy:
+    """Sends parts of files to one connection. sendfile writes to a duplicate of the connection's descriptor, because
+    event loops do not allow waiting on the descriptor of a transport. The duplicate is never closed while a thread may
+    use it: the kernel reuses a closed number within microseconds, and the bytes would go into another connection or
+    file.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        threads: CopyThreads,
+        account: Callable[["asyncio.Future[int]"], None],
+        longest: float,
+    ) -> None:
         """`longest`: the longest pause between two steps for a slow client, in seconds."""
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         self._descriptor = self._socket.fileno()

@@ -23,7 +23,7 @@ from application.ports.content import ContentPart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.delivery.body_delivery import deliver
-from entrypoints.http.delivery.copy_threads import CopyThreads
+from entrypoints.http.delivery.kernel_copy import CopyThreads
 from entrypoints.http.responses.error_responses import error_response
 from tests.entrypoints.service import Wire
 
