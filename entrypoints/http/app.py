@@ -1,32 +1,28 @@
 """The Sanic application: routes, limits, error handlers, and the runtimes of the worker."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
-from sanic.exceptions import BadURL, RequestCancelled, SanicException
+from sanic.exceptions import BadURL, RequestCancelled
 from sanic.http.http1 import Http
 from sanic.response import BaseHTTPResponse
 
-from domain.errors import MirrorFault, RegistryError, RequestNotSent, UpstreamFault
 from entrypoints.http import access_log
 from entrypoints.http.delivery.body_delivery import close_if_stopping
 from entrypoints.http.delivery.kernel_copy import CopyThreads
-from entrypoints.http.responses.error_responses import error_response, sanic_error_response, unexpected_error_response
+from entrypoints.http.responses.error_responses import answer_error
 from entrypoints.http.responses.response_cache import CachingSanic
 from entrypoints.http.routes.operation_routes import operations
 from entrypoints.http.routes.pull_routes import pulls
 from entrypoints.http.routes.search_routes import searches
 from entrypoints.http.routes.token_routes import tokens
-from entrypoints.http.runtime import Runtimes, runtime_of
+from entrypoints.http.runtime import Runtimes
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container, open_container
-
-_LOG = logging.getLogger("docker_image_proxy")
 
 # Tokens of large clouds exceed Sanic's default of 8 KiB, and its ceiling of 16 KiB.
 _HEADER_LIMIT = 32 * 1024
@@ -77,8 +73,8 @@ def create_app(
     app.ctx.is_stopping = False
     app.ctx.certificates = None
     _register_runtimes(app, container_factory)
-    app.error_handler.add(Exception, _answer_error)
-    app.error_handler.add(RequestCancelled, _answer_error)  # it is a BaseException
+    app.error_handler.add(Exception, answer_error)
+    app.error_handler.add(RequestCancelled, answer_error)  # it is a BaseException
     app.register_middleware(access_log.begin, "request")
     app.register_middleware(_finish, "response")
     app.register_middleware(access_log.end, "response")
@@ -156,21 +152,3 @@ def worker_number(app: App) -> int:
 def _is_worker(app: App) -> bool:
     """Whether the application runs in a worker process of Sanic; in tests it does not."""
     return hasattr(app, "multiplexer")
-
-
-def _answer_error(request: Request, error: BaseException) -> HTTPResponse:
-    match error:
-        case RegistryError():
-            if isinstance(error, UpstreamFault | MirrorFault):
-                request.ctx.fault = error.message
-            if isinstance(error, RequestNotSent):
-                _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
-            return error_response(error, runtime_of(request).settings.self_auth_service)
-        case RequestCancelled():
-            # The client has left. The status appears in the log only; nginx introduced it.
-            request.ctx.fault = access_log.CLIENT_LEFT
-            return HTTPResponse(status=499)
-        case SanicException():
-            return sanic_error_response(error)
-    _LOG.error("%s %s", request.method, request.path, exc_info=error)
-    return unexpected_error_response()

@@ -1,14 +1,16 @@
 """Error responses: the table of HTTP statuses, and the error body of the OCI distribution specification."""
 
+import logging
 from typing import Any
 
-from sanic import HTTPResponse
+from sanic import HTTPResponse, Request
 from sanic.exceptions import (
     BadRequest,
     HeaderExpectationFailed,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
+    RequestCancelled,
     RequestTimeout,
     SanicException,
 )
@@ -22,9 +24,11 @@ from domain.errors import (
     CredentialsRejected,
     Denied,
     MirrorBusy,
+    MirrorFault,
     PathUnknown,
     RangeUnsatisfiable,
     RegistryError,
+    RequestNotSent,
     TokenEndpointAbsent,
     TooManyAttempts,
     Unauthorized,
@@ -35,6 +39,9 @@ from domain.errors import (
     UpstreamThrottled,
     UpstreamTimedOut,
 )
+from entrypoints.http.access_log import CLIENT_LEFT
+
+_LOG = logging.getLogger("docker_image_proxy")
 
 # After 502 and 504, clients use the next registry at once; 500 and 503 they retry.
 # The first class that matches the error decides.
@@ -73,6 +80,27 @@ def status_of(kind: type[RegistryError]) -> int:
     return next(status for base, status in STATUSES if issubclass(kind, base))
 
 
+def answer_error(request: Request, error: BaseException) -> HTTPResponse:
+    """The error handler of the application. Notes in the record of the request why it failed, and logs errors of the
+    mirror itself.
+    """
+    match error:
+        case RegistryError():
+            if isinstance(error, UpstreamFault | MirrorFault):
+                request.ctx.fault = error.message
+            if isinstance(error, RequestNotSent):
+                _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
+            return error_response(error, request.ctx.runtime.settings.self_auth_service)
+        case RequestCancelled():
+            # The client has left. The status appears in the log only; nginx introduced it.
+            request.ctx.fault = CLIENT_LEFT
+            return HTTPResponse(status=499)
+        case SanicException():
+            return sanic_error_response(error)
+    _LOG.error("%s %s", request.method, request.path, exc_info=error)
+    return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", None)
+
+
 def error_response(error: RegistryError, service: str) -> HTTPResponse:
     """The response to a rejected request. `service` is the realm of the Basic challenge of the token endpoint."""
     response = _body(status_of(type(error)), error.code, error.message, error.detail)
@@ -98,11 +126,6 @@ def sanic_error_response(error: SanicException) -> HTTPResponse:
     for name, value in error.headers.items():
         response.headers[name] = value
     return response
-
-
-def unexpected_error_response() -> HTTPResponse:
-    """The response to an internal error. Its details are only logged."""
-    return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", None)
 
 
 def error_body(code: str, message: str, detail: object) -> dict[str, Any]:

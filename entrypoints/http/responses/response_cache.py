@@ -7,7 +7,6 @@ response is valid as long as everything is valid that it was made from; the appl
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,7 +51,7 @@ class ResponseCache:
 
     def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy) -> None:
         self._clock = clock
-        self._events = events
+        self.events = events
         self._accounts = accounts
         self._answers: LruCache[bytes, CachedResponse] = LruCache(_MEMORY)
 
@@ -60,8 +59,9 @@ class ResponseCache:
         answer = self._answers.get(request.head)
         if answer is None or self._clock.now() >= answer.good_until:
             return None
+        account = answer.record.account
         # A removed account loses access at once, not when its last response expires.
-        return answer if self._stamp(answer.record.account) == answer.record.account_stamp else None
+        return answer if not account or self._accounts.stamp(account) == answer.record.account_stamp else None
 
     def keep(self, request: Request[Any, Any], response: HTTPResponse, good_until: float) -> None:
         """Store a complete response. Not stored: the last response of a connection, and responses to requests with a
@@ -73,28 +73,16 @@ class ResponseCache:
             return
         if isinstance(parse_authorization(request.headers.get("authorization")), Basic | UnsupportedAuthorization):
             return
+        record = RequestRecord(request.ctx.record.account, request.ctx.record.account_stamp)
+        if record.account and not record.account_stamp:
+            return
         body = b"" if stream.head_only else response.body or b""
-        wire = format_http1_response(response.status, _headers(response)) + body
+        headers = [*response.processed_headers, (b"connection", b"keep-alive")]
+        wire = format_http1_response(response.status, headers) + body
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
         events = (ContentRequested(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
-        account, stamp = request.ctx.record.account, request.ctx.record.account_stamp
-        if account and not stamp:
-            return
-        record = RequestRecord(account, stamp)
         answer = CachedResponse(wire, response.status, until, BodyOutcome(len(body)), record, events)
         self._answers.put(request.head, answer, len(request.head) + len(wire))
-
-    def _stamp(self, account: str | None) -> str:
-        return self._accounts.stamp(account) if account else ""
-
-    def emit_events(self, answer: CachedResponse) -> None:
-        for event in answer.events:
-            self._events.emit(event)
-
-
-def _headers(response: HTTPResponse) -> Iterator[tuple[bytes, bytes]]:
-    yield from response.processed_headers
-    yield b"connection", b"keep-alive"
 
 
 class CachingSanic(Sanic[Any, Any]):
@@ -117,6 +105,7 @@ class CachingSanic(Sanic[Any, Any]):
             return
         stream.stage = Stage.IDLE
         await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
-        response_cache.emit_events(answer)
+        for event in answer.events:
+            response_cache.events.emit(event)
         seconds = time.perf_counter() - (stream.perft0 or 0.0)
         access_log.write(request, answer.status, answer.outcome, seconds, answer.record)
