@@ -42,6 +42,8 @@ class Download:
         self.total: int | None = None
         """The length of the blob in bytes; None while it is unknown."""
         self.readers = 0
+        self.unread_since = 0.0
+        """When the last reader left, or when the download started; in seconds since 1970."""
         self.left_unread: Callable[[Download], None] = lambda _: None
         """Called when the last reader leaves before the download is over."""
         self.failure: Exception | None = None

@@ -127,8 +127,8 @@ class PullBlob:
     async def _from_download(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         """The blob from its running download, or from a new one."""
         while True:
-            is_own = self._downloads.running(access.source.upstream, query.digest) is None
-            download = self._downloads.join(access, query.digest)
+            running = self._downloads.running(access.source.upstream, query.digest)
+            download, is_own = running or self._downloads.start(access, query.digest), running is None
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())

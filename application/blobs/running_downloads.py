@@ -43,7 +43,6 @@ class RunningDownloads:
         self._events = events
         self._running: dict[_Key, Download] = {}
         self._tasks: dict[Download, asyncio.Task[None]] = {}
-        self._unread_since: dict[Download, float] = {}
         self._no_space_until: LruCache[_Key, float] = LruCache(_NO_SPACE_REMEMBERED)
         self._asked_in_part: LruCache[_Key, tuple[int, int]] = LruCache(_ASKED_REMEMBERED)
         """The number of requests for parts, and their bytes in total."""
@@ -53,9 +52,16 @@ class RunningDownloads:
         download = self._running.get((upstream, digest))
         return download if download and not download.is_over else None
 
-    def join(self, access: PullAccess, digest: Digest) -> Download:
-        """The running download of the blob; else a new one that starts with this access."""
-        return self.running(access.source.upstream, digest) or self._start(Download(digest, access))
+    def start(self, access: PullAccess, digest: Digest, *, is_restart: bool = False) -> Download:
+        """A new download of the blob, which begins with this access. No download of the blob may be running."""
+        download = Download(digest, access, is_restart=is_restart)
+        download.unread_since = self._clock.now()
+        download.left_unread = self._left_unread
+        self._running[download.upstream, digest] = download
+        # The context of the request that started it, whose access log line shows the response of the upstream.
+        with watched_by(QueueWatch(lambda: download.readers > 0)):
+            self._tasks[download] = asyncio.create_task(self._run(download), context=copy_context())
+        return download
 
     def asked_in_part(self, access: PullAccess, digest: Digest, size: int, total: int | None) -> None:
         """A client received `size` bytes of a blob of `total` bytes past the cache. Starts a download of the whole blob
@@ -65,39 +71,35 @@ class RunningDownloads:
         count, asked = self._asked_in_part.get(key) or (0, 0)
         count, asked = count + 1, asked + size
         self._asked_in_part.put(key, (count, asked))
-        is_wanted = total is not None and should_download_whole(count, asked, total)
-        if is_wanted and len(self._update_unread()) < _UNREAD_AT_ONCE:
-            self.join(access, digest)
+        if total is None or self.running(*key) or len(self._unread()) >= _UNREAD_AT_ONCE:
+            return
+        if should_download_whole(count, asked, total):
+            self.start(access, digest)
 
     def can_store(self, upstream: Upstream, digest: Digest) -> bool:
         """Whether a download is worth starting: the cache is on, and there was space for this blob of the upstream when
         it was last downloaded, or that was some time ago.
         """
-        return self._capacity.max_bytes > 0 and self._clock.now() >= (
-            self._no_space_until.get((upstream, digest)) or 0.0
-        )
+        no_space_until = self._no_space_until.get((upstream, digest))
+        return self._capacity.max_bytes > 0 and (no_space_until is None or self._clock.now() >= no_space_until)
 
     def end_abandoned(self) -> None:
         """End the downloads that have had no reader for too long. Called at intervals."""
-        for download, since in self._update_unread().items():
-            if self._clock.now() >= since + _ABANDONED_SECONDS:
+        for download in self._unread():
+            if self._clock.now() >= download.unread_since + _ABANDONED_SECONDS:
                 self._end(download)
 
-    def _update_unread(self) -> dict[Download, float]:
-        """The downloads that have no reader now, and since when."""
-        now = self._clock.now()
+    def _unread(self) -> list[Download]:
+        """The downloads without a reader; first those that have had none for longest."""
         unread = [download for download in self._running.values() if not download.readers and not download.is_over]
-        self._unread_since = {download: self._unread_since.get(download, now) for download in unread}
-        return self._unread_since
+        return sorted(unread, key=lambda download: download.unread_since)
 
     def _left_unread(self, download: Download) -> None:
         """If too many downloads run without a reader, end those that have had none for longest. Their partial blobs are
         kept.
         """
-        self._unread_since.pop(download, None)
-        unread = self._update_unread()
-        by_time = sorted(unread, key=lambda one: unread[one])
-        for one in by_time[: max(0, len(by_time) - _UNREAD_AT_ONCE)]:
+        download.unread_since = self._clock.now()
+        for one in self._unread()[:-_UNREAD_AT_ONCE]:
             self._end(one)
 
     def _end(self, download: Download) -> None:
@@ -117,15 +119,6 @@ class RunningDownloads:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _start(self, download: Download) -> Download:
-        self._running[download.upstream, download.digest] = download
-        # The context of the request that started it, whose access log line shows the response of the upstream.
-        with watched_by(QueueWatch(lambda: download.readers > 0)):
-            task = asyncio.create_task(self._run(download), context=copy_context())
-        self._tasks[download] = task
-        download.left_unread = self._left_unread
-        return download
 
     async def _run(self, download: Download) -> None:
         key = download.upstream, download.digest
@@ -149,4 +142,4 @@ class RunningDownloads:
             self._no_space_until.put(key, self._clock.now() + _NO_SPACE_SECONDS)
         # Only once: an upstream whose responses never match would be asked forever.
         if isinstance(download.failure, UpstreamContentChanged) and not download.is_restart and not self.running(*key):
-            self._start(Download(download.digest, download.accesses[0], is_restart=True))
+            self.start(download.accesses[0], download.digest, is_restart=True)

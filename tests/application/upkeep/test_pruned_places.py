@@ -36,7 +36,7 @@ class Cached(Pulls):
 
 async def evicted(cached: Cached) -> None:
     sweep = cached.service.parts.eviction()
-    await sweep._evict(1 << 40)
+    await sweep._evict(1 << 40, 0)
 
 
 async def purged(cached: Cached) -> None:
