@@ -25,19 +25,19 @@ VARIABLES = {name: one.variable for name, one in definitions_of(UpstreamDefiniti
 
 
 class SettingsError(Exception):
-    """A setting that stops the start; the message is the one line to print."""
+    """An invalid setting. The message is one line for the operator."""
 
 
 @dataclass(frozen=True)
 class UpstreamSettings(UpstreamDefinitions):
-    """The settings of one upstream. `place` is where they stand in the settings file, for messages; "" for the only
+    """The settings of one upstream. `place` says, for messages, where they are in the settings file; "" for the only
     upstream, which variables define.
     """
 
     place: str = field(default="", compare=False)
 
     def check(self, workers: int) -> None:
-        """Raises ValueError where values contradict each other."""
+        """Raises ValueError if values contradict each other."""
         is_service = self.identity is UpstreamIdentity.SERVICE
         if {self.username is not None, self.password is not None} != {is_service}:
             raise self._wrong(
@@ -65,13 +65,13 @@ class UpstreamSettings(UpstreamDefinitions):
 
     @property
     def credentials(self) -> Credentials | None:
-        """The mirror's own login there; None where it has none."""
+        """The mirror's own login at this upstream; None if it has none."""
         if self.username is None or self.password is None:
             return None
         return Credentials(self.username, self.password.value)
 
     def upstream(self, trust: TrustPolicy) -> Upstream:
-        """The domain's value."""
+        """The domain's value for this upstream."""
         url, *others = (address.removesuffix("/v2") for address in (self.url, *self.fallbacks))
         known = Upstream.at(url, origin_of_address(url), self.search)
         return replace(
@@ -90,13 +90,13 @@ class UpstreamSettings(UpstreamDefinitions):
 @dataclass(frozen=True)
 class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings):
     """All settings. `upstreams` is never empty; the first is the default. What follows from the values is computed
-    once, when it is first asked for.
+    once, at its first use.
     """
 
     upstreams: tuple[UpstreamSettings, ...] = (UpstreamSettings(),)
 
     def check(self) -> None:
-        """Raises ValueError where values contradict each other, or a file does not hold what its setting takes."""
+        """Raises ValueError if values contradict each other, or a file does not hold what its setting takes."""
         check_key_pair(self.tls_cert, self.tls_key, ("TLS_CERT", "TLS_KEY"))
         for one in self.upstreams:
             one.check(self.workers)
@@ -141,7 +141,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
 
     @cached_property
     def table(self) -> UpstreamTable:
-        """Raises ValueError where two upstreams cannot be distinguished."""
+        """Raises ValueError if two upstreams cannot be distinguished."""
         sharing = [one for one in self.upstreams if not (one.hosts and one.identity is UpstreamIdentity.CLIENT)]
         if len(sharing) == 1:  # no other upstream has the same host name
             sharing = []
@@ -154,7 +154,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
 
     @cached_property
     def cache_policy(self) -> CachePolicy:
-        """How long answers of upstreams are used; without a cache, not at all. Raises ValueError where the freshness
+        """How long answers of upstreams are used; without a cache, not at all. Raises ValueError if the freshness
         rules of an upstream contradict its times.
         """
         times = {
@@ -171,7 +171,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What does not stop the start but may be a mistake."""
+        """Possible mistakes that are not errors."""
         if self.has_accounts and self.self_registry is None and not is_loopback(self.host):
             exposed = (
                 f"{'ACCOUNTS' if self.accounts else 'HTPASSWD_FILE'} without SELF_REGISTRY: "
@@ -183,7 +183,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
 
 
 def _check_registries(rule: AccessRule, upstreams: Sequence[Upstream]) -> None:
-    """Raises ValueError for a pattern that matches no upstream, or means another repository than its author thinks:
+    """Raises ValueError for a pattern that matches no upstream, or means another repository than its author intends:
     the rule would not deny what it is meant to deny.
     """
     for pattern in rule.repositories:

@@ -31,9 +31,9 @@ class Parser(Generic[T_co]):
 
 @dataclass(frozen=True)
 class Definition:
-    """What there is to know about a setting. `description` is Markdown for the documentation.
+    """The definition of a setting. `description` is Markdown for the documentation.
 
-    `default_text` is the documentation's wording of the default; "" where the value itself is clear. `variable` is the
+    `default_text` is the documentation's wording of the default; "" if the value itself is clear. `variable` is the
     environment variable of a setting of the only upstream; every other setting has its own name in capitals. The value
     of a secret can also stand in a file, which the setting NAME_FILE names. The value of a secret, and of a setting
     that `may_hold_secret`, is never repeated in a message.
@@ -54,12 +54,12 @@ def setting(default: T, parser: Parser[T], description: str, **details: Any) -> 
 
 
 def computed_setting(compute: Callable[[], T], parser: Parser[T], description: str, **details: Any) -> T:
-    """The same for a default that each instance computes."""
+    """As `setting`, with a default that is computed for each instance."""
     return field(default_factory=compute, metadata={"definition": Definition(parser, description, **details)})
 
 
 def definitions_of(kind: type) -> dict[str, Definition]:
-    """By name."""
+    """The definitions of the settings of this class, by name."""
     return {one.name: one.metadata["definition"] for one in fields(kind) if "definition" in one.metadata}
 
 
@@ -70,7 +70,7 @@ def keys_of(kind: type) -> frozenset[str]:
 
 
 def check_keys(given: Iterable[str], known: Collection[str], where: str = "") -> None:
-    """Raises ValueError for a key that is not known. `where` is what its message begins with."""
+    """Raises ValueError for an unknown key. Its message begins with `where`."""
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1)
@@ -78,10 +78,10 @@ def check_keys(given: Iterable[str], known: Collection[str], where: str = "") ->
 
 
 def read(kind: type[T], given: Mapping[str, Any], label: Callable[[str], str] = str) -> T:
-    """An instance of this class from the given values by name; a name without a value (None) counts as not
-    given, and other names are ignored.
+    """An instance of this class from the given values by name. None counts as not given, and names of other settings
+    are ignored.
 
-    Raises ValueError, which says what the setting got and what it takes. `label` says how the message names it.
+    Raises ValueError, which says what the setting got and what it takes. `label` returns its name for the message.
     """
     values = {}
     for name, one in definitions_of(kind).items():
@@ -106,15 +106,15 @@ def _secret_in_file(name: str, given: Mapping[str, Any], label: Callable[[str], 
     if name in given:
         raise ValueError(f"{label(name)}: is set, and {label(file).split()[-1]} too; takes one of them")
     try:
-        # Every editor puts a newline at the end.
+        # Editors end a file with a newline.
         return read_text(Path(str(given[file]))).rstrip("\r\n")
     except ValueError as error:
         raise ValueError(f"{label(file)}: {shown(file, given[file])}{error}; takes the path of a file") from error
 
 
 def read_text(path: Path) -> str:
-    """Raises Refusal. Only regular files are opened: opening a pipe would wait for its writer, and a pipe has nothing
-    left when the settings are read again, which could mean no accounts at all.
+    """Raises Refusal. Only regular files are opened: opening a pipe would wait for its writer, and a second read of a
+    pipe would find it empty, which could mean no accounts.
     """
     try:
         check_is_file(path)
@@ -142,7 +142,7 @@ def shown(name: str, value: object) -> str:
     # People set NAME_FILE or a key to the secret itself instead of a path. Only a path is repeated.
     if name.endswith(("_file", "_key")) and not text.startswith(("/", ".")):
         return ""
-    # An address may hold a login even where it must not.
+    # People put logins into addresses, also where it is not allowed.
     text = re.sub(r"^.*@", "***@", text, flags=re.DOTALL)
     text = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
     return f"got {text!r}; " if isinstance(value, str | Path) else f"got {text}; "

@@ -124,8 +124,8 @@ def _upstreams_in_file(where: str, entries: object, defaults: Mapping[str, Any])
 
 
 def _known_values(name: str, table: Mapping[str, object]) -> dict[str, object]:
-    """What is known of a registry by its name. A mirror of a well-known registry at another address has its images, but
-    neither its search nor its token server.
+    """The values that follow from the name of a registry. A mirror of a well-known registry at another address has its
+    images, but neither its search nor its token server.
     """
     known = KNOWN_REGISTRIES.get(name)
     if known is None:

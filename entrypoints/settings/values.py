@@ -58,7 +58,7 @@ class CacheSize:
     share: float = 0.0
 
     def of(self, folder: Path) -> int:
-        """Bytes. Raises OSError where the folder does not exist."""
+        """Bytes. Raises OSError if the folder does not exist."""
         if not self.share:
             return self.size
         state = os.statvfs(folder)
@@ -89,7 +89,7 @@ def several(takes: str, parse: Callable[[list[str]], T]) -> Parser[T]:
 
 
 def listed(takes: str, parse: Callable[[str], T]) -> Parser[tuple[T, ...]]:
-    """For a list of texts of the TOML file, of which `parse` says what is wrong with one."""
+    """For a list of texts of the TOML file. `parse` raises ValueError with the reason why it refuses a text."""
 
     def parse_list(given: object) -> tuple[T, ...]:
         if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
@@ -103,7 +103,7 @@ def listed(takes: str, parse: Callable[[str], T]) -> Parser[tuple[T, ...]]:
 
 
 def tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T, ...]]:
-    """For a list of tables of the TOML file. `rule` makes the domain's rule of the keys of one table."""
+    """For a list of tables of the TOML file. `rule` converts the keys of one table into the domain's rule."""
 
     def parse_table(position: int, table: dict[str, object]) -> T:
         try:
@@ -121,19 +121,19 @@ def tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T,
 
 
 def choice(*values: str) -> Parser[str]:
-    return scalar(f"{', '.join(values[:-1])} or {values[-1]}", lambda text: _demand(text, text in values))
+    return scalar(f"{', '.join(values[:-1])} or {values[-1]}", lambda text: _require(text, text in values))
 
 
 def number(kind: Callable[[str], N], low: int, high: int, unit: str = "a number") -> Parser[N]:
-    return scalar(f"{unit} from {low} to {high}", lambda text: _demand(value := kind(text), low <= value <= high))
+    return scalar(f"{unit} from {low} to {high}", lambda text: _require(value := kind(text), low <= value <= high))
 
 
 def above_zero(high: int, unit: str) -> Parser[float]:
-    return scalar(f"{unit}, up to {high}", lambda text: _demand(value := float(text), 0 < value <= high))
+    return scalar(f"{unit}, up to {high}", lambda text: _require(value := float(text), 0 < value <= high))
 
 
-def _demand(value: T, is_good: object) -> T:
-    if not is_good:
+def _require(value: T, is_valid: object) -> T:
+    if not is_valid:
         raise ValueError
     return value
 
@@ -141,21 +141,21 @@ def _demand(value: T, is_good: object) -> T:
 def _address(text: str) -> str:
     """An http or https address, without the slash at its end."""
     parts = _split(text)
-    return _demand(text.rstrip("/"), parts.scheme in _DEFAULT_PORTS and HOST.fullmatch(parts.netloc))
+    return _require(text.rstrip("/"), parts.scheme in _DEFAULT_PORTS and HOST.fullmatch(parts.netloc))
 
 
 def _proxy(text: str) -> str:
-    """An outbound proxy, with or without a scheme and a login, as the usual environment variables have it."""
+    """An outbound proxy, with or without a scheme and a login, as HTTP_PROXY usually contains it."""
     parts = _split(text if "://" in text else f"http://{text}")
-    return _demand(parts.geturl(), parts.scheme in _PROXIES and HOST.fullmatch(parts.netloc.rpartition("@")[2]))
+    return _require(parts.geturl(), parts.scheme in _PROXIES and HOST.fullmatch(parts.netloc.rpartition("@")[2]))
 
 
 def _split(text: str) -> SplitResult:
-    """The parts of an address. Raises ValueError for what no address may hold here: a space, a query, a port that is
-    too large.
+    """The parts of an address. Raises ValueError for a text that no setting accepts: with a space, a query, or a port
+    that is too large.
     """
     parts = urlsplit(text)
-    return _demand(parts, _ADDRESS.fullmatch(text) and parts.port != 0 and parts.hostname)
+    return _require(parts, _ADDRESS.fullmatch(text) and parts.port != 0 and parts.hostname)
 
 
 def origin_of_address(address: str) -> Origin:
@@ -165,16 +165,16 @@ def origin_of_address(address: str) -> Origin:
 
 
 def _hosts(words: list[str]) -> frozenset[str]:
-    return _demand(frozenset(map(str.lower, words)), all(map(HOST.fullmatch, words)))
+    return _require(frozenset(map(str.lower, words)), all(map(HOST.fullmatch, words)))
 
 
 def _name(text: str) -> str:
     name = text.strip().lower()
-    return _demand(name, not name or HOST.fullmatch(name))
+    return _require(name, not name or HOST.fullmatch(name))
 
 
 def _accounts(entries: list[str]) -> tuple[Credentials, ...]:
-    """A malformed entry is named by its position only."""
+    """A message names a malformed entry by its position only, because the entry may be a password."""
     accounts = []
     for position, entry in enumerate(entries, start=1):
         credentials = decode_basic(entry)
@@ -198,7 +198,7 @@ def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]
 
 
 def check_key_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
-    """Raises ValueError where one is missing or does not fit the other. `names` are the two settings."""
+    """Raises ValueError if one is missing or does not fit the other. `names` are the two settings."""
     if (certificate is None) != (key is None):
         raise ValueError(f"{names[0]}: takes a file together with {names[1]}, or neither")
     if certificate and key:
@@ -254,11 +254,11 @@ def _cache_folder(text: str) -> Path | None:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise ValueError from error
-    return _demand(path, path.is_absolute())
+    return _require(path, path.is_absolute())
 
 
 def default_cache_folder() -> Path:
-    """The folder where this platform keeps the data of a program. Raises ValueError where the user has no home."""
+    """The folder where this platform keeps the data of a program. Raises ValueError if the user has no home."""
     try:
         return platformdirs.user_data_path(NAME, appauthor=False)
     except RuntimeError as error:
@@ -291,9 +291,9 @@ NETWORKS = several(
 )
 REGISTRY_NAME = scalar("a name such as registry.example.com or hub", _name)
 IDENTITY = scalar("client, anonymous or service", UpstreamIdentity)
-SERVICE_NAME = scalar("a name of letters, digits and ._:/-", lambda text: _demand(text, _SERVICE.fullmatch(text)))
-USER = scalar("a user name", lambda text: _demand(text, text and ":" not in text))
-PASSWORD = scalar("a password", lambda text: _demand(Secret(text), text))
+SERVICE_NAME = scalar("a name of letters, digits and ._:/-", lambda text: _require(text, _SERVICE.fullmatch(text)))
+USER = scalar("a user name", lambda text: _require(text, text and ":" not in text))
+PASSWORD = scalar("a password", lambda text: _require(Secret(text), text))
 ACCOUNTS = several("base64 of user:password, separated by commas", _accounts)
 SERVER_SECRET = scalar(f"{_SECRET_BYTES} bytes or more", _server_secret)
 CACHE_FOLDER = scalar("an absolute path, or off", _cache_folder)
