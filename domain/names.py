@@ -28,10 +28,6 @@ class RepositoryName:
         if len(self.text) > _NAME_LIMIT or not _NAME.fullmatch(self.text):
             raise NameInvalid("invalid repository name", detail={"name": self.text[:_NAME_LIMIT]})
 
-    @property
-    def has_one_segment(self) -> bool:
-        return "/" not in self.text
-
     def __str__(self) -> str:
         return self.text
 

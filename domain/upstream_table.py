@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from domain.access import Scope, ScopeSet
+from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
@@ -70,8 +70,8 @@ class UpstreamTable:
         """The hint that selects the registry of a name from the operator: the mirror's host name of that registry,
         if it has one of its own.
         """
-        groups = () if self._shared.begins(name) else self._groups.values()
-        return next((RegistryHint(group) for group in groups if group.begins(name)), NO_HINT)
+        groups = () if self._shared.split(name)[0] else self._groups.values()
+        return next((RegistryHint(group) for group in groups if group.split(name)[0]), NO_HINT)
 
     def name_of(self, source: Source) -> str:
         """The name of the source for clients, to use with `hint_for`. Starts with a registry if there are several."""
@@ -130,42 +130,39 @@ class _UpstreamGroup:
             # dockerd uses registry-mirrors only for Docker Hub, and names it in `ns`, whatever the upstream is.
             self._namespaces = self._named | dict.fromkeys(DOCKER_HUB.hosts, self.default)
 
-    def begins(self, name: RepositoryName) -> bool:
-        """Whether the name starts with the name of one of these registries."""
-        return self._first(name)[0] is not None
+    def split(self, name: RepositoryName) -> tuple[Upstream | None, RepositoryName]:
+        """The registry whose name is the first segment, or None, and the rest of the name."""
+        first, _, rest = str(name).partition("/")
+        registry = self._named.get(first) if rest else None
+        return registry, RepositoryName(rest) if registry else name
 
     def named(self, name: str) -> Upstream | None:
         return self._named.get(without_default_port(name.lower()))
 
     def source_of(self, name: RepositoryName, hinted: Upstream | None) -> Source:
-        named, there = self._first(name)
-        chosen = _agreed(hinted, named)
-        upstream = chosen or self.default
-        if chosen is None and upstream.library_prefix and (foreign := _registry_in(name)):
+        registry, rest = self.split(name)
+        named = _agreed(hinted, registry)
+        upstream = named or self.default
+        first, slash, _ = str(name).partition("/")
+        if named is None and upstream.library_prefix and slash and "." in first:
             # Namespaces at Docker Hub contain no dot, so Docker Hub would only answer with a misleading error.
-            raise NameUnknown("this registry is not mirrored here", detail={"registry": foreign[:_SHOWN]})
-        return Source(upstream, _in(upstream, there))
+            raise NameUnknown("this registry is not mirrored here", detail={"registry": first[:_SHOWN]})
+        return Source(upstream, _at_upstream(upstream, rest))
 
     def login_of(self, asked: ScopeSet) -> tuple[Upstream, ScopeSet]:
-        mine, others = [], []
+        of_login, others = [], []
         for scope in asked:
             # A scope without a registry may belong to any of them: containerd omits the registry for mirrors.
-            named, there = self._first(scope.repository) if scope.repository else (None, None)
-            if named and named != self._login:
-                others.append(named)
-            elif there:
-                mine.append(Scope(scope.resource_type, str(_in(self._login, there)), scope.actions))
+            registry, rest = self.split(scope.repository) if scope.repository else (None, None)
+            if registry and registry != self._login:
+                others.append(registry)
+            elif rest:
+                of_login.append(Scope(scope.resource_type, str(_at_upstream(self._login, rest)), scope.actions))
             else:
-                mine.append(scope)
-        if others and not mine:
-            return others[0], ScopeSet()
-        return self._login, ScopeSet.of(mine)
-
-    def _first(self, name: RepositoryName) -> tuple[Upstream | None, RepositoryName]:
-        """The registry at the start of the name, or None, and the rest of the name."""
-        first, _, rest = str(name).partition("/")
-        named = self._named.get(first) if rest else None
-        return named, RepositoryName(rest) if named else name
+                of_login.append(scope)
+        if others and not of_login:
+            return others[0], NO_SCOPES
+        return self._login, ScopeSet.of(of_login)
 
     def named_by(self, prefix: str | None, namespace: str | None) -> Upstream | None:
         """The upstream that the request names, or None. Raises NameUnknown if a registry is not mirrored here."""
@@ -188,15 +185,9 @@ def _agreed(one: Upstream | None, other: Upstream | None) -> Upstream | None:
     return one or other
 
 
-def _registry_in(name: RepositoryName) -> str | None:
-    """The first segment, if it is a registry's name (reference grammar of distribution)."""
-    first, _, rest = str(name).partition("/")
-    return first if rest and "." in first else None
-
-
-def _in(upstream: Upstream, name: RepositoryName) -> RepositoryName:
+def _at_upstream(upstream: Upstream, name: RepositoryName) -> RepositoryName:
     """The name of the repository at the upstream."""
-    return RepositoryName(f"library/{name}") if upstream.library_prefix and name.has_one_segment else name
+    return RepositoryName(f"library/{name}") if upstream.library_prefix and "/" not in str(name) else name
 
 
 def _spellings(upstream: Upstream) -> frozenset[str]:

@@ -72,11 +72,6 @@ def test_a_name_has_255_characters_at_most() -> None:
     assert caught.value.detail == {"name": "a" * 255}
 
 
-def test_a_name_knows_whether_it_has_one_segment() -> None:
-    assert RepositoryName("nginx").has_one_segment
-    assert not RepositoryName("library/nginx").has_one_segment
-
-
 @given(tags)
 def test_every_tag_of_the_grammar_is_accepted(text: str) -> None:
     assert str(Tag(text)) == text
