@@ -12,8 +12,10 @@ ANONYMOUS = ""
 """The account name of the anonymous caller, and the `sub` claim of its tokens (distribution, spec/auth/jwt.md)."""
 
 _SCOPE_TEXT = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")  # RFC 6749 section 3.3, scope-token
-_TYPE = re.compile(r"(?P<type>[a-z0-9]+)(?:\((?P<class>[a-z0-9]+)\))?")
-_ACTION = re.compile(r"[a-z]+|\*")
+# The name may contain `host:port`, so it ends at the last colon.
+_SCOPE = re.compile(
+    r"(?P<type>[a-z0-9]+)(?:\((?P<class>[a-z0-9]+)\))?:(?P<name>.+):(?P<actions>(?:(?:[a-z]+|\*)(?:,(?:[a-z]+|\*))*)?)"
+)
 _HOST_WITH_PORT = re.compile(r"[A-Za-z0-9.-]+:[0-9]+")
 _SCOPE_LIMIT = 1024
 _SCOPES_LIMIT = 64
@@ -74,27 +76,22 @@ class Scope:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ScopeInvalid if the text is not a scope.
-
-        The name may contain `host:port`, so it is the text between the first and the last colon.
-        """
+        """Raises ScopeInvalid if the text is not a scope."""
         if len(text) > _SCOPE_LIMIT or not _SCOPE_TEXT.fullmatch(text):
             raise ScopeInvalid("malformed scope", detail={"scope": text[:_SCOPE_LIMIT]})
         if ":" not in text:
             return cls(text)
-        kind, _, rest = text.partition(":")
-        name, _, actions = rest.rpartition(":")
-        matched = _TYPE.fullmatch(kind)
-        wanted = actions.split(",") if actions else []
-        if not matched or not name or not all(_ACTION.fullmatch(action) for action in wanted):
+        matched = _SCOPE.fullmatch(text)
+        if not matched:
             raise ScopeInvalid("malformed scope", detail={"scope": text})
+        name, actions = matched["name"], filter(None, matched["actions"].split(","))
         if matched["type"] == "repository":
             host, slash, rest = name.partition("/")
             try:
                 RepositoryName(rest if slash and _HOST_WITH_PORT.fullmatch(host) else name)
             except NameInvalid as error:
                 raise ScopeInvalid("malformed scope", detail={"name": name}) from error
-        return cls(matched["type"], name, frozenset(wanted), matched["class"] or "")
+        return cls(matched["type"], name, frozenset(actions), matched["class"] or "")
 
     @property
     def is_opaque(self) -> bool:

@@ -24,8 +24,7 @@ class AccountPolicy:
         """Whether the account exists and still has the stamp of `account`. So a token becomes invalid when the password
         changes, even if a new account gets the same name. False for the anonymous caller, which has no account.
         """
-        stamp = self.stamp(account.name)
-        return stamp != "" and stamp == account.stamp
+        return account.stamp != "" and account.stamp == self.stamp(account.name)
 
     def stamp(self, name: str) -> str:
         """The current stamp of the account; "" if it does not exist. A changed stamp invalidates earlier checks."""
@@ -42,7 +41,4 @@ class AccountPolicy:
     def _reduce(self, scope: Scope) -> Scope | None:
         if scope.repository and scope.actions & {"pull", "*"}:
             return Scope.pull(scope.repository)
-        for listing in (Scope.catalog(), Scope.search()):
-            if scope.covers(listing):
-                return listing
-        return None
+        return next((listing for listing in (Scope.catalog(), Scope.search()) if scope.covers(listing)), None)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from domain.http_fields import parse_http_date
 
 _NUMBER = re.compile(r"[0-9]{1,15}")
-_LOW_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Allowance(RateLimit):
 
     @property
     def is_low(self) -> bool:
-        return self.remaining < self.limit * _LOW_SHARE
+        """Whether less than a tenth is left."""
+        return self.remaining < self.limit * 0.1
 
     @property
     def spent_until(self) -> float:

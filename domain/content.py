@@ -33,12 +33,10 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
 _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
-_WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _KNOWN_MANIFESTS = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST})
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
 """Types that servers use for any file, so they do not identify a manifest. Schema 1 often has one of them."""
-_RANGE_SPEC = re.compile(r"([0-9]*)-([0-9]*)")
-_DIGITS_LIMIT = 19
+_RANGE_SPEC = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
 _SIGNATURES_LIMIT = 64 * 1024
 """Bytes; each signature of schema 1 has a few hundred bytes."""
 _SPACE = b" \t\r\n"
@@ -99,8 +97,7 @@ def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
     texts = [text for text in (part.strip() for part in specs.split(",")) if text] or [""]
     if len(texts) > RANGES_LIMIT:
         raise RangeMalformed(f"a request may have at most {RANGES_LIMIT} byte ranges", detail={"ranges": len(texts)})
-    parsed = [_parse_range(text) for text in texts]
-    ranges = tuple(one for one in parsed if one is not None)
+    ranges = tuple(one for one in map(_parse_range, texts) if one)
     if not ranges:
         raise RangeUnsatisfiable("the byte range ends before it begins")
     return ranges
@@ -109,7 +106,7 @@ def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
 def _parse_range(text: str) -> ByteRange | None:
     """None for a range that ends before it begins. Raises RangeMalformed."""
     matched = _RANGE_SPEC.fullmatch(text)
-    if not matched or not any(matched.groups()) or max(map(len, matched.groups())) > _DIGITS_LIMIT:
+    if not matched or not any(matched.groups()):
         raise RangeMalformed("malformed byte range", detail={"range": text[:64]})
     first, last = (int(digits) if digits else None for digits in matched.groups())
     if first is not None and last is not None and last < first:
@@ -148,7 +145,7 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
 
 def is_web_page(media_type: str | None) -> bool:
     """Whether the media type is HTML. A login portal or a proxy sends HTML, a registry sends no HTML manifests."""
-    return bare_media_type(media_type) in _WEB_PAGES
+    return bare_media_type(media_type) in {"text/html", "application/xhtml+xml"}
 
 
 def tells_of_manifest(media_type: str | None, digest: Digest | None) -> bool:

@@ -9,7 +9,6 @@ from domain.errors import DigestInvalid
 
 # The registered algorithms and their length in hex digits (OCI image specification, descriptor.md).
 _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
-_LIMIT = 160
 
 Bytes = bytes | memoryview
 """Bytes, or a view of a part of a larger buffer."""
@@ -28,7 +27,7 @@ class Digest:
         algorithm, _, encoded = text.partition(":")
         digits = _HEX_DIGITS.get(algorithm)
         if digits is None or not re.fullmatch(rf"[0-9a-f]{{{digits}}}", encoded):
-            raise DigestInvalid("invalid or unsupported digest", detail={"digest": text[:_LIMIT]})
+            raise DigestInvalid("invalid or unsupported digest", detail={"digest": text[:160]})
         return cls(algorithm, encoded)
 
     @classmethod

@@ -73,13 +73,13 @@ def _descriptor(entry: object, *, is_manifest: bool) -> Descriptor | None:
         digest = Digest.parse(str(entry.get("digest")))
     except DigestInvalid:
         return None
-    whole = size if isinstance(size, int) and size >= 0 else 0
-    return Descriptor(digest, whole, is_manifest, _platform(entry.get("platform")))
-
-
-def _platform(value: object) -> str | None:
-    words = [_text(value, name) for name in ("os", "architecture", "variant")]
-    return "/".join(word for word in words if word) or None
+    platform = [_text(entry.get("platform"), name) for name in ("os", "architecture", "variant")]
+    return Descriptor(
+        digest,
+        size if isinstance(size, int) and size >= 0 else 0,
+        is_manifest,
+        "/".join(word for word in platform if word) or None,
+    )
 
 
 def _text(entry: object, name: str) -> str:

@@ -64,9 +64,7 @@ class RealmPolicy:
             )
 
     def _trusts(self, endpoint: Upstream, realm: Origin) -> bool:
-        if realm == endpoint.origin:
-            return True
-        if {realm.authority, realm.authority.rpartition(":")[0]} & endpoint.realms:
+        if realm == endpoint.origin or {realm.authority, realm.authority.rpartition(":")[0]} & endpoint.realms:
             return True
         host = endpoint.origin.host
         if shared_domain_of(host):
