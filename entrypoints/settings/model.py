@@ -100,7 +100,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
         check_key_pair(self.tls_cert, self.tls_key, ("TLS_CERT", "TLS_KEY"))
         for one in self.upstreams:
             one.check(self.workers)
-        self.cache_policy  # noqa: B018 - raises where the times or the upstreams contradict each other
+        self.cache_policy  # noqa: B018 - raises if the times or the upstreams contradict each other
         for rule in self.rules:
             _check_registries(rule, self.table.upstreams)
             if rule.accounts and not self.has_accounts:

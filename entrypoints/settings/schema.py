@@ -69,25 +69,26 @@ def keys_of(kind: type) -> frozenset[str]:
     return frozenset(found) | {f"{name}_file" for name, one in found.items() if one.is_secret}
 
 
-def check_keys(given: Iterable[str], known: Collection[str], where: str = "") -> None:
-    """Raises ValueError for an unknown key. Its message begins with `where`."""
+def check_keys(given: Iterable[str], known: Collection[str], prefix: str = "") -> None:
+    """Raises ValueError for an unknown key. Its message begins with `prefix`."""
     for key in given:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise ValueError(f"{where}{key}: is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+            raise ValueError(f"{prefix}{key}: is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
 
 
-def read(kind: type[T], given: Mapping[str, Any], label: Callable[[str], str] = str) -> T:
+def read(kind: type[T], given: Mapping[str, Any], labels: Mapping[str, str]) -> T:
     """An instance of this class from the given values by name. None counts as not given, and names of other settings
     are ignored.
 
-    Raises ValueError, which says what the setting got and what it takes. `label` returns its name for the message.
+    Raises ValueError, which says what the setting got and what it takes. `labels` are the names of the settings in
+    messages.
     """
     values = {}
     for name, one in definitions_of(kind).items():
         value = given.get(name)
         if one.is_secret and given.get(f"{name}_file") is not None:
-            value = _secret_in_file(name, given, label)
+            value = _secret_in_file(name, given, labels)
         if value is None:
             continue
         try:
@@ -96,20 +97,20 @@ def read(kind: type[T], given: Mapping[str, Any], label: Callable[[str], str] = 
             reason = str(error) if isinstance(error, Refusal) else f"takes {one.parser.takes}"
             got = "" if one.is_secret or one.may_hold_secret else shown(name, value)
             # The cause may hold a secret.
-            raise ValueError(f"{label(name)}: {got}{reason}") from None
+            raise ValueError(f"{labels[name]}: {got}{reason}") from None
     return kind(**values)
 
 
-def _secret_in_file(name: str, given: Mapping[str, Any], label: Callable[[str], str]) -> str:
+def _secret_in_file(name: str, given: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     """The content of the file that the setting NAME_FILE names. Raises ValueError."""
     file = f"{name}_file"
     if name in given:
-        raise ValueError(f"{label(name)}: is set, and {label(file).split()[-1]} too; takes one of them")
+        raise ValueError(f"{labels[name]}: is set, and {labels[file].split()[-1]} too; takes one of them")
     try:
         # Editors end a file with a newline.
         return read_text(Path(str(given[file]))).rstrip("\r\n")
     except ValueError as error:
-        raise ValueError(f"{label(file)}: {shown(file, given[file])}{error}; takes the path of a file") from error
+        raise ValueError(f"{labels[file]}: {shown(file, given[file])}{error}; takes the path of a file") from error
 
 
 def read_text(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,49 +76,48 @@ def _read_file(path: Path) -> dict[str, Any]:
 def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: Collection[str] = ()) -> Settings:
     """The settings of the given values. `in_file` are the names of those that are in the settings file at `path`.
 
-    Raises ValueError, which names the setting, and the file where it is in the file.
+    Raises ValueError, which names the setting, and also the file if the setting is in the file.
     """
-    where = f"{path}: " if in_file else ""
-
-    def label(name: str) -> str:
-        return f"{where}{name}" if name in in_file else name.upper()
-
-    service = read(Settings, given, label)
+    prefix = f"{path}: " if in_file else ""
+    labels = {name: f"{prefix}{name}" if name in in_file else name.upper() for name in KNOWN_NAMES}
+    service = read(Settings, given, labels)
     defaults = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
-    upstreams = _upstreams_in_file(where, given.get("upstreams", []), defaults)
+    upstreams = _upstreams_in_file(prefix, given.get("upstreams", []), defaults)
     default = given.get("default_upstream")
     if upstreams:
-        settings = replace(service, upstreams=_with_default_first(where, upstreams, default))
+        settings = replace(service, upstreams=_with_default_first(prefix, upstreams, default))
     elif default is not None:
-        raise ValueError(f"{where}default_upstream: there are no upstreams to choose from")
+        raise ValueError(f"{prefix}default_upstream: there are no upstreams to choose from")
     else:
         single = {name: given[variable] for name, variable in _OF_ONLY_UPSTREAM.items() if variable in given}
-        only = _upstream(single, lambda name: label(_OF_ONLY_UPSTREAM[name]), defaults, is_alone=True)
+        single_labels = {name: labels[variable] for name, variable in _OF_ONLY_UPSTREAM.items()}
+        only = _upstream(single, single_labels, defaults, is_alone=True)
         settings = replace(service, upstreams=(only,))
     try:
         settings.check()
     except ValueError as error:
-        raise ValueError(f"{where}{error}") from error
+        raise ValueError(f"{prefix}{error}") from error
     return settings
 
 
-def _upstreams_in_file(where: str, entries: object, defaults: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
+def _upstreams_in_file(prefix: str, entries: object, defaults: Mapping[str, Any]) -> tuple[UpstreamSettings, ...]:
     if not isinstance(entries, list):
-        raise ValueError(f"{where}upstreams: takes a list of names and tables")
+        raise ValueError(f"{prefix}upstreams: takes a list of names and tables")
     found: list[UpstreamSettings] = []
     for position, entry in enumerate(entries, start=1):
         if not isinstance(entry, str | dict):
-            raise ValueError(f"{where}upstreams: entry {position}: takes a registry's name or a table")
+            raise ValueError(f"{prefix}upstreams: entry {position}: takes a registry's name or a table")
         table = {"name": entry} if isinstance(entry, str) else entry
-        check_keys(table, keys_of(UpstreamSettings), f"{where}upstreams: entry {position}: ")
+        check_keys(table, keys_of(UpstreamSettings), f"{prefix}upstreams: entry {position}: ")
         name = str(table.get("name", "")).strip().lower()
         place = f"upstream {name if HOST.fullmatch(name) else position}: "
         values = {**_known_values(name, table), **table}
-        one = _upstream(values, (where + place).__add__, defaults, is_alone=len(entries) == 1)
+        labels = {key: f"{prefix}{place}{key}" for key in keys_of(UpstreamSettings)}
+        one = _upstream(values, labels, defaults, is_alone=len(entries) == 1)
         if "url" not in values:
-            raise ValueError(f"{where}{place}url: is missing; only a name with a dot, such as quay.io, needs none")
+            raise ValueError(f"{prefix}{place}url: is missing; only a name with a dot, such as quay.io, needs none")
         if (one.name or one.url) in [other.name or other.url for other in found]:
-            raise ValueError(f"{where}{place}is defined twice")
+            raise ValueError(f"{prefix}{place}is defined twice")
         found.append(replace(one, place=place))
     return tuple(found)
 
@@ -135,7 +134,7 @@ def _known_values(name: str, table: Mapping[str, object]) -> dict[str, object]:
 
 
 def _upstream(
-    given: Mapping[str, Any], label: Callable[[str], str], defaults: Mapping[str, Any], *, is_alone: bool
+    given: Mapping[str, Any], labels: Mapping[str, str], defaults: Mapping[str, Any], *, is_alone: bool
 ) -> UpstreamSettings:
     """`defaults` are the service's values of settings that an upstream can set for itself."""
     values = dict(given)
@@ -143,12 +142,12 @@ def _upstream(
         # Clients keep one login for a host name, so it belongs to one upstream at most; the operator says to which.
         alone = UpstreamIdentity.CLIENT if is_alone else UpstreamIdentity.ANONYMOUS
         values["identity"] = (UpstreamIdentity.SERVICE if "username" in values else alone).value
-    one = read(UpstreamSettings, values, label)
+    one = read(UpstreamSettings, values, labels)
     return replace(one, **{name: value for name, value in defaults.items() if name not in values})
 
 
 def _with_default_first(
-    where: str, upstreams: tuple[UpstreamSettings, ...], default: object
+    prefix: str, upstreams: tuple[UpstreamSettings, ...], default: object
 ) -> tuple[UpstreamSettings, ...]:
     """The upstreams, of which the first is the default: it serves requests that name no upstream."""
     if default is None:
@@ -157,5 +156,5 @@ def _with_default_first(
     chosen = names.get(str(default)) or names.get(str(default).strip().lower())
     if chosen is None:
         got = shown("default_upstream", default)
-        raise ValueError(f"{where}default_upstream: {got}takes one of {', '.join(names)}")
+        raise ValueError(f"{prefix}default_upstream: {got}takes one of {', '.join(names)}")
     return (chosen, *(one for one in upstreams if one is not chosen))

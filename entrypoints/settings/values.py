@@ -108,7 +108,7 @@ def tables(takes: str, keys: type[K], rule: Callable[[K], T]) -> Parser[tuple[T,
     def parse_table(position: int, table: dict[str, object]) -> T:
         try:
             check_keys(table, keys_of(keys))
-            return rule(read(keys, table))
+            return rule(read(keys, table, {key: key for key in table}))
         except ValueError as error:
             raise Refusal(f"entry {position}: {error}") from error
 
