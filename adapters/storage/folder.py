@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.storage.safe_paths import descend, open_cache_folder, open_to_read, open_to_write, state_at
+from adapters.storage.safe_paths import cache_folder, open_file, state_at
 from domain.digest import Digest
 from domain.errors import DigestInvalid
 from domain.upstreams import Upstream
@@ -51,19 +51,13 @@ class StorageFolder:
     @contextmanager
     def opened(self, names: Sequence[str] = (), *, make: bool = False) -> Iterator[int]:
         """A descriptor of a folder, until the context ends. `make`: make what is missing. Raises OSError."""
-        descriptor = descend(open_cache_folder(self.path, make=make).descriptor, names, make=make)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        with cache_folder(self.path, names, make=make) as folder:
+            yield folder.descriptor
 
     def open_to_read(self, place: Place) -> int:
         """A descriptor of a regular file. Raises OSError."""
-        folder = descend(open_cache_folder(self.path).descriptor, place[:-1])
-        try:
-            return open_to_read(folder, place[-1])
-        finally:
-            os.close(folder)
+        with self.opened(place[:-1]) as folder:
+            return open_file(folder, place[-1])
 
     def open_to_write(self, place: Place) -> int:
         """A descriptor of a regular file, which is made if it is missing, as its folders are. A verified partial blob
@@ -71,9 +65,9 @@ class StorageFolder:
         """
         with self.opened(place[:-1], make=True) as folder:
             try:
-                return open_to_write(folder, place[-1])
+                return open_file(folder, place[-1], write=True)
             except PermissionError:
-                return open_to_read(folder, place[-1])
+                return open_file(folder, place[-1])
 
     def state_of(self, place: Place) -> os.stat_result | None:
         """Of the entry itself, where it is a link too; None where it, or a folder on the way, is missing. Raises

@@ -40,44 +40,31 @@ class ActingUser:
 ACTING = ActingUser()
 
 
-class ForeignFolder(PermissionError):
-    """The subfolder that the service would use belongs to another user."""
-
-
 @contextmanager
-def cache_folder(configured: Path, *, make: bool = False) -> Iterator[CacheFolder]:
-    """The folder that holds the cache: the configured one, or its subfolder where other users can write to it.
+def cache_folder(configured: Path, names: Iterable[str] = (), *, make: bool = False) -> Iterator[CacheFolder]:
+    """The folder that holds the cache: the configured one, or its subfolder where other users can write to it. With
+    `names`, its descriptor is that of a folder inside, which the names lead to, one below the other.
 
-    `make`: make what is missing. Raises ForeignFolder, and OSError where a folder is missing or cannot be opened.
+    `make`: make what is missing. Raises OSError where a folder is missing or cannot be opened, and PermissionError
+    where the subfolder belongs to another user.
     """
-    folder = open_cache_folder(configured, make=make)
-    try:
-        yield folder
-    finally:
-        os.close(folder.descriptor)
-
-
-def open_cache_folder(configured: Path, *, make: bool = False) -> CacheFolder:
-    """The same, open until the caller closes its descriptor."""
-    try:
-        descriptor = os.open(configured, _CONFIGURED)
-    except FileNotFoundError:
-        if not make:
-            raise
+    path = configured
+    if make and not configured.exists():
         configured.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
-        descriptor = os.open(configured, _CONFIGURED)
-    if not is_shared(os.fstat(descriptor)):
-        return CacheFolder(descriptor, configured)
-    own = descend(descriptor, (SUBFOLDER,), make=make)
+    descriptor = os.open(configured, _CONFIGURED)
     try:
-        _demand_own(own, configured)
-    except BaseException:
-        os.close(own)
-        raise
-    return CacheFolder(own, configured / SUBFOLDER)
+        if _is_shared(os.fstat(descriptor)):
+            path = configured / SUBFOLDER
+            descriptor = _enter(descriptor, SUBFOLDER, make=make)
+            _require_own(descriptor, configured)
+        for name in names:
+            descriptor = _enter(descriptor, name, make=make)
+        yield CacheFolder(descriptor, path)
+    finally:
+        os.close(descriptor)
 
 
-def demand_usable(configured: Path) -> None:
+def require_usable(configured: Path) -> None:
     """The folder that holds the cache is there, can be written to, and holds no link and nothing of another user's.
     Raises OSError.
     """
@@ -94,8 +81,8 @@ def demand_usable(configured: Path) -> None:
 
 
 def owner_of_cache(configured: Path) -> tuple[int, int]:
-    """User and group of the folder that holds the cache, whoever uses it. For root, who may look into every folder;
-    root's own where there is no folder yet.
+    """User and group of the folder that holds the cache, also where other users use it. Only root can look into every
+    folder, so only root calls this. Root's own user and group if there is no folder yet.
     """
     try:
         descriptor = os.open(configured, _CONFIGURED)
@@ -112,27 +99,6 @@ def owner_of_cache(configured: Path) -> tuple[int, int]:
     return state.st_uid, state.st_gid
 
 
-def is_shared(state: os.stat_result) -> bool:
-    """Whether users other than this process's and root can add to the folder, or remove from it.
-
-    With access control lists the bits of the group are the most that any list grants (acl(5)).
-    """
-    return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, _user()}
-
-
-def descend(descriptor: int, names: Iterable[str], *, make: bool = False) -> int:
-    """A descriptor of the folder that the names lead to, one below the other. It takes the place of the given one,
-    which is closed, whatever happens. `make`: make the folders that are missing. Raises OSError.
-    """
-    for name in names:
-        try:
-            inner = _open_inner(descriptor, name, make=make)
-        finally:
-            os.close(descriptor)
-        descriptor = inner
-    return descriptor
-
-
 def state_at(folder: int, name: str) -> os.stat_result | None:
     """Of the entry itself, where it is a link too; None where there is none. Raises OSError."""
     try:
@@ -141,71 +107,56 @@ def state_at(folder: int, name: str) -> os.stat_result | None:
         return None
 
 
-def is_at(descriptor: int, folder: int, name: str) -> bool:
-    """Whether the entry still is the open file. Another process may have removed, renamed or replaced it."""
-    there = state_at(folder, name)
-    return there is not None and os.path.samestat(os.fstat(descriptor), there)
-
-
-def open_to_read(folder: int, name: str) -> int:
-    """A descriptor of a regular file in an open folder. Raises OSError."""
-    # O_NONBLOCK has no effect on a regular file; without it, opening a pipe would wait for its writer.
-    return _open_regular(folder, name, os.O_RDONLY | os.O_NONBLOCK)
-
-
-def open_to_write(folder: int, name: str) -> int:
-    """The same to read and write; the file is made if it is missing, with mode 0600. Raises OSError, also for a file
-    with a second name: what is written to it would be written to whatever bears that name.
-    """
-    return _open_regular(folder, name, os.O_CREAT | os.O_RDWR)
-
-
 def names_in(folder: int) -> list[str]:
     """Of everything in an open folder. Raises OSError."""
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
 
 
-def files_in(folder: int) -> list[tuple[str, os.stat_result]]:
-    """The regular files of an open folder, each with its state; links are none."""
-    found = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(OSError):  # removed since it was listed
-                state = entry.stat(follow_symlinks=False)
-                if stat.S_ISREG(state.st_mode):
-                    found.append((entry.name, state))
-    return found
+def open_file(folder: int, name: str, *, write: bool = False) -> int:
+    """A descriptor of a regular file in an open folder. Raises OSError.
 
-
-def _open_regular(folder: int, name: str, flags: int) -> int:
+    `write`: to read and write; the file is made if it is missing, with mode 0600. A file with a second name is refused
+    then, because what is written to it would be written to the file of that name.
+    """
+    # O_NONBLOCK has no effect on a regular file; without it, opening a pipe would wait for its writer.
+    flags = os.O_CREAT | os.O_RDWR if write else os.O_RDONLY | os.O_NONBLOCK
     descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     state = os.fstat(descriptor)
-    if stat.S_ISREG(state.st_mode) and (state.st_nlink <= 1 or not flags & os.O_RDWR):
-        return descriptor
+    if not stat.S_ISREG(state.st_mode) or (write and state.st_nlink > 1):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a file of its own")
+    return descriptor
+
+
+def _is_shared(state: os.stat_result) -> bool:
+    """Whether users other than this process's and root can add to the folder, or remove from it.
+
+    With access control lists the bits of the group are the most that any list grants (acl(5)).
+    """
+    return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, _user()}
+
+
+def _enter(descriptor: int, name: str, *, make: bool) -> int:
+    """A descriptor of the folder of that name in the open folder, which is closed then. `make`: make a missing folder.
+    Raises OSError, and leaves the open folder open.
+    """
+    if make:
+        with suppress(FileExistsError):
+            os.mkdir(name, _PRIVATE, dir_fd=descriptor)
+    inner = os.open(name, _INNER, dir_fd=descriptor)
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a file of its own")
-
-
-def _open_inner(descriptor: int, name: str, *, make: bool) -> int:
-    try:
-        return os.open(name, _INNER, dir_fd=descriptor)
-    except FileNotFoundError:
-        if not make:
-            raise
-    with suppress(FileExistsError):
-        os.mkdir(name, _PRIVATE, dir_fd=descriptor)
-    return os.open(name, _INNER, dir_fd=descriptor)
+    return inner
 
 
 def _user() -> int:
     return os.geteuid() if ACTING.number is None else ACTING.number
 
 
-def _demand_own(own: int, configured: Path) -> None:
+def _require_own(own: int, configured: Path) -> None:
     state = os.fstat(own)
     if state.st_uid != _user():
         reason = f"other users can write to it, and {SUBFOLDER!r} in it belongs to another user, number {state.st_uid}"
-        raise ForeignFolder(errno.EACCES, reason, str(configured))
+        raise PermissionError(errno.EACCES, reason, str(configured))
     if stat.S_IMODE(state.st_mode) & ~_PRIVATE & 0o777:
         os.fchmod(own, _PRIVATE)

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from adapters.storage.safe_paths import CacheFolder, cache_folder, open_to_write, state_at
+from adapters.storage.safe_paths import CacheFolder, cache_folder, open_file, state_at
 from adapters.storage.sqlite_schema import TABLES, VERSION
 
 _LOG = logging.getLogger("docker_image_proxy")
@@ -181,7 +181,7 @@ def _inode(state: os.stat_result | None) -> Inode | None:
 @contextmanager
 def _alone(folder: CacheFolder, name: str) -> Iterator[None]:
     """One process at a time: the second to find the file broken must not move away what the first one made."""
-    descriptor = open_to_write(folder.descriptor, f"{name}.lock")
+    descriptor = open_file(folder.descriptor, f"{name}.lock", write=True)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

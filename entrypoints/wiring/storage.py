@@ -11,7 +11,7 @@ from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.null_storage import NullContentStore, NullStorageMaintenance
-from adapters.storage.safe_paths import ACTING, cache_folder, demand_usable, owner_of_cache
+from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, StorageMaintenance
@@ -49,7 +49,7 @@ def prepare_storage(settings: Settings) -> None:
             f"CACHE_DIR: got {str(folder)!r}, on a network file system ({kind}); takes a local one, or off"
         )
     try:
-        demand_usable(folder)
+        require_usable(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
