@@ -171,10 +171,7 @@ def _inode_of(path: Path) -> Inode | None:
 
 
 def _inode_at(folder: CacheFolder, name: str) -> Inode | None:
-    return _inode(state_at(folder.descriptor, name))
-
-
-def _inode(state: os.stat_result | None) -> Inode | None:
+    state = state_at(folder.descriptor, name)
     return (state.st_dev, state.st_ino) if state else None
 
 
@@ -217,7 +214,7 @@ def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
     )
     try:
-        _demand_same(path, folder)
+        _require_same(path, folder)
         connection.execute("PRAGMA journal_mode = WAL")
         # A power cut may take the last changes, never the file: all of it can be learnt again.
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -228,9 +225,10 @@ def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
     return connection
 
 
-def _demand_same(path: Path, folder: CacheFolder) -> None:
+def _require_same(path: Path, folder: CacheFolder) -> None:
     """Raises OSError where the path leads into another folder than the open one."""
-    if _inode(path.stat()) != _inode_at(folder, path.name):
+    state = path.stat()
+    if (state.st_dev, state.st_ino) != _inode_at(folder, path.name):
         raise OSError(errno.ELOOP, "another folder has taken the place of the cache's")
 
 

@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
+from operator import itemgetter
 
 from adapters.storage.sqlite_database import Change, Database, Row
 from application.ports.content import StorageFailed
@@ -26,15 +28,16 @@ TAGS = 50_000
 _CHECKS = 256
 _KEPT_SHARE = 0.9
 _SWEEP_SECONDS = 60.0
-_COUNT_LINKS = "SELECT count(*) FROM links WHERE upstream = ?"
-# Content that is stored was used not long ago, or it would have been evicted.
+# These remove rows only if there are more than ?2, and keep ?3 then. Rows of stored content are removed last, because it
+# was used not long ago.
 _TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
-    SELECT repository, kind, digest, given_to FROM links WHERE upstream = ?1
-    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC, given_at DESC LIMIT -1 OFFSET ?2)"""
-_COUNT_TAGS = "SELECT count(*) FROM tags WHERE upstream = ?"
+    SELECT repository, kind, digest, given_to FROM links
+    WHERE upstream = ?1 AND (SELECT count(*) FROM links WHERE upstream = ?1) > ?2
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC, given_at DESC LIMIT -1 OFFSET ?3)"""
 _TRIM_TAGS = """DELETE FROM tags WHERE upstream = ?1 AND (repository, tag, variant, given_to) IN (
-    SELECT repository, tag, variant, given_to FROM tags WHERE upstream = ?1
-    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC, checked_at DESC LIMIT -1 OFFSET ?2)"""
+    SELECT repository, tag, variant, given_to FROM tags
+    WHERE upstream = ?1 AND (SELECT count(*) FROM tags WHERE upstream = ?1) > ?2
+    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC, checked_at DESC LIMIT -1 OFFSET ?3)"""
 _TRIM_VARIANTS = """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
     AND variant NOT IN (
     SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
@@ -47,8 +50,8 @@ class SqliteKnowledgeIndex:
     def __init__(self, database: Database, clock: Clock, *, links: int = LINKS, tags: int = TAGS) -> None:
         """`links` and `tags`: as many rows are kept for each upstream."""
         self._database = database
-        self._links = _Bound(database, _COUNT_LINKS, _TRIM_LINKS, links)
-        self._tags = _Bound(database, _COUNT_TAGS, _TRIM_TAGS, tags)
+        self._too_many_links = _Bound(_TRIM_LINKS, links)
+        self._too_many_tags = _Bound(_TRIM_TAGS, tags)
         self._ended_grants = _Sweep("DELETE FROM grants WHERE kept_until <= ?", clock)
         self._ended_tokens = _Sweep("DELETE FROM tokens WHERE ends_at <= ?", clock)
         self._last_epoch = 0
@@ -69,18 +72,22 @@ class SqliteKnowledgeIndex:
             " ORDER BY kind, digest, given_at DESC, given_to",
             _source(source),
         )
-        locations = (
-            (_read_location(source, *key), [row[2:] for row in same]) for key, same in groupby(rows, _kind_and_digest)
-        )
-        return [_read_link(location, same) for location, same in locations if location is not None]
+        links = []
+        for (kind, digest), same in groupby(rows, itemgetter(0, 1)):
+            with suppress(ValueError, DigestInvalid):
+                location = ContentLocation(source, ContentKind(kind), Digest.parse(digest))
+                links.append(_read_link(location, [row[2:] for row in same]))
+        return links
 
     async def keep_link(self, link: Link, now: float) -> None:
         rows = [
             (*_location(link.location), caller_class, link.media_type, link.size, now)
             for caller_class in sorted(link.caller_classes)
         ]
-        await self._database.change(("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows))
-        await self._links.kept(link.location.source.upstream)
+        await self._database.change(
+            ("INSERT OR REPLACE INTO links VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows),
+            *self._too_many_links.due(link.location.source.upstream),
+        )
 
     async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
         statement = (
@@ -111,8 +118,8 @@ class SqliteKnowledgeIndex:
         await self._database.change(
             ("INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [row]),
             (_TRIM_VARIANTS, [(*tag, caller_class, key.variant, VARIANTS)]),
+            *self._too_many_tags.due(key.source.upstream),
         )
-        await self._tags.kept(key.source.upstream)
 
     async def forget_tags(self, source: Source, tag: Tag | None, from_class: CallerClass | None = None) -> None:
         statement = (
@@ -212,8 +219,11 @@ class SqliteUsageIndex:
 
     async def all(self) -> list[Used]:
         rows = await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest")
-        known = ((_read_digest(text), size, used_at) for text, size, used_at in rows)
-        return [Used(digest, size, used_at) for digest, size, used_at in known if digest is not None]
+        used = []
+        for digest, size, used_at in rows:
+            with suppress(DigestInvalid):
+                used.append(Used(Digest.parse(digest), size, used_at))
+        return used
 
     async def total(self) -> int:
         rows = await self._database.rows("SELECT coalesce(sum(size), 0) FROM usage")
@@ -221,23 +231,22 @@ class SqliteUsageIndex:
 
 
 class _Bound:
-    """Keeps the rows of each upstream below a number; only rows of the same upstream are removed."""
+    """Keeps the number of rows of each upstream below a bound. Only rows of the same upstream are removed."""
 
-    def __init__(self, database: Database, count: str, trim: str, bound: int) -> None:
-        self._database = database
-        self._count, self._trim, self._bound = count, trim, bound
+    def __init__(self, trim: str, bound: int) -> None:
+        self._trim, self._bound = trim, bound
         self._every = max(1, bound // _CHECKS)
-        self._kept: Counter[str] = Counter()
+        self._added: Counter[str] = Counter()
 
-    async def kept(self, upstream: Upstream) -> None:
-        """A row was added. The rows are counted now and then, so that the number may be exceeded by a small share."""
-        self._kept[upstream.url] += 1
-        if self._kept[upstream.url] < self._every:
-            return
-        del self._kept[upstream.url]
-        rows = await self._database.rows(self._count, (upstream.url,))
-        if any(number > self._bound for (number,) in rows):
-            await self._database.change((self._trim, [(upstream.url, int(self._bound * _KEPT_SHARE))]))
+    def due(self, upstream: Upstream) -> list[Change]:
+        """Call this for each row that is added. Rows are counted now and then, so that the bound may be exceeded by a
+        small share.
+        """
+        self._added[upstream.url] += 1
+        if self._added[upstream.url] < self._every:
+            return []
+        del self._added[upstream.url]
+        return [(self._trim, [(upstream.url, self._bound, int(self._bound * _KEPT_SHARE))])]
 
 
 class _Sweep:
@@ -263,25 +272,6 @@ def _location(location: ContentLocation) -> tuple[str, ...]:
     return *_source(location.source), location.kind.value, str(location.digest)
 
 
-def _kind_and_digest(row: Row) -> Row:
-    return row[:2]
-
-
-def _read_digest(text: str) -> Digest | None:
-    """The digest in a row; None where the text is not a digest."""
-    try:
-        return Digest.parse(text)
-    except DigestInvalid:
-        return None
-
-
-def _read_location(source: Source, kind: str, text: str) -> ContentLocation | None:
-    digest = _read_digest(text)
-    if digest is None or kind not in {known.value for known in ContentKind}:
-        return None
-    return ContentLocation(source, ContentKind(kind), digest)
-
-
 def _read_link(location: ContentLocation, rows: Sequence[Row]) -> Link:
     """The link of one location, from its rows (class, media type, size), the newest first."""
     _, media_type, size = rows[0]
@@ -289,17 +279,13 @@ def _read_link(location: ContentLocation, rows: Sequence[Row]) -> Link:
 
 
 def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
-    cached_tags = (_read_tag(upstream, row) for row in rows)
-    return [cached_tag for cached_tag in cached_tags if cached_tag is not None]
-
-
-def _read_tag(upstream: Upstream, row: Row) -> CachedTag | None:
-    repository, tag, variant, caller_class, digest, media_type, checked_at = row
-    try:
-        key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
-        return CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(caller_class))
-    except (NameInvalid, TagInvalid, DigestInvalid):
-        return None
+    """The cached tags in the rows, without those that cannot be read."""
+    cached_tags = []
+    for repository, tag, variant, caller_class, digest, media_type, checked_at in rows:
+        with suppress(NameInvalid, TagInvalid, DigestInvalid):
+            key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
+            cached_tags.append(CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(caller_class)))
+    return cached_tags
 
 
 def _read_upstream_auth(text: str) -> UpstreamAuth | None:
