@@ -52,7 +52,7 @@ class FilesystemContentStore(HasThreads):
         try:
             write(descriptor, [content], 0)
             os.fchmod(descriptor, 0o444)
-            self._folder.make_content(digest, place)
+            self._folder.make_content(digest, place, len(content))
         except OSError:
             with suppress(OSError):
                 self._folder.remove(place)

@@ -94,8 +94,12 @@ class StorageFolder:
         there = self.state_of(self.content_of(digest))
         return there is not None and there.st_size == size
 
-    def make_content(self, digest: Digest, source: Place) -> None:
-        """Rename a whole file to its place. Raises OSError."""
+    def make_content(self, digest: Digest, source: Place, size: int) -> None:
+        """Rename a whole file of that size to its place, or remove it if the content is there. Raises OSError."""
+        if self.has_content(digest, size):
+            # For instance, the partial blob of another upstream was whole before. One copy is kept.
+            self.remove(source)
+            return
         target = self.content_of(digest)
         with self.opened(source[:-1]) as old, self.opened(target[:-1], make=True) as new:
             os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)

@@ -13,15 +13,14 @@ _KINDS = frozenset(
         *("fuse.blobfuse2", "fuse.davfs2", "fuse.davfs", "fuse.mount-s3", "fuse.smbnetfs", "fuse.curlftpfs"),
     }
 )
-_MOUNTS = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
+def network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The type of the file system that holds the path, or would hold it, if it is a network one. None also where
     nothing can be learnt: most folders are local.
     """
-    place = os.path.realpath(path)
+    place = Path(os.path.realpath(path))
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
@@ -29,7 +28,7 @@ def network_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
     # Of mounts on one point the last hides the others.
     best, kind = -1, ""
     for point, its_kind in map(_mount, lines):
-        if len(point) >= best and _holds(point, place):
+        if len(point) >= best and point and place.is_relative_to(point):
             best, kind = len(point), its_kind
     return kind if kind in _KINDS else None
 
@@ -41,7 +40,3 @@ def _mount(line: str) -> tuple[str, str]:
     if len(words) < 6 or not kinds[0]:  # noqa: PLR2004 - the fields before the optional ones
         return "", ""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), words[4]), kinds[0]
-
-
-def _holds(point: str, place: str) -> bool:
-    return bool(point) and (point == place or place.startswith(point.rstrip("/") + "/"))

@@ -87,20 +87,12 @@ class FilePartialBlob(HasThreads):
             # First of all, for this is how followers in other processes learn that what they have is right.
             os.fchmod(self.file.descriptor, _WHOLE)
             if self._folder.is_at(self.file.descriptor, self._place):
-                self._make_content()
+                self._folder.make_content(self._digest, self._place, self.size)
         except OSError:
             # The bytes are right, but cannot be stored; readers that have the file open continue.
             self.end(keep=False)
         self.end(keep=True)
         return True
-
-    def _make_content(self) -> None:
-        """Raises OSError."""
-        if self._folder.has_content(self._digest, self.size):
-            # The partial blob of another upstream was whole before this one. One copy is kept.
-            self._folder.remove(self._place)
-        else:
-            self._folder.make_content(self._digest, self._place)
 
     def end(self, *, keep: bool) -> None:
         """End the lease, in this thread. Does nothing if the lease has ended."""
@@ -181,14 +173,14 @@ class FileDownloadLeases:
             return None if followed.look().is_discarded else followed
         if not self._folder.is_at(file.descriptor, place):
             return None
-        is_whole = is_verified(os.fstat(file.descriptor))
-        if (is_whole or not refetch) and self._folder.state_of(self._folder.content_of(digest)):
+        state = os.fstat(file.descriptor)
+        if is_verified(state):
+            # The process that downloaded it ended before the last step.
+            self._folder.make_content(digest, place, state.st_size)
+            return None
+        if not refetch and self._folder.state_of(self._folder.content_of(digest)):
             # It became content between our look and our opening, or from another upstream's partial blob.
             self._folder.remove(place)
-            return None
-        if is_whole:
-            # The process that downloaded it ended before the last step.
-            self._folder.make_content(digest, place)
             return None
         partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers)
         return FileDownloadLease(partial_blob, self._writers)

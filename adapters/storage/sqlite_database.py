@@ -48,7 +48,7 @@ class SqliteDatabase:
 
     async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """What the query finds; nothing where it fails."""
-        return await self._run(partial(_select, statement, values), [])
+        return await self._run(lambda connection: connection.execute(statement, values).fetchall(), [])
 
     async def change(self, *changes: Change) -> bool:
         """All changes or none; whether they were made."""
@@ -64,15 +64,15 @@ class SqliteDatabase:
     async def _run(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
         if self._is_closed:
             return otherwise
-        step = partial(self._try, work, otherwise)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, step)
 
-    def _try(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
-        try:
-            return work(self._connected())
-        except (sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
-            self._note(error)
-            return otherwise
+        def step() -> Result:
+            try:
+                return work(self._connected())
+            except (sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
+                self._note(error)
+                return otherwise
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, step)
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -117,10 +117,6 @@ class NoDatabase:
 
 
 Database = SqliteDatabase | NoDatabase
-
-
-def _select(statement: str, values: Sequence[object], connection: sqlite3.Connection) -> list[Row]:
-    return connection.execute(statement, values).fetchall()
 
 
 def _change(changes: Sequence[Change], connection: sqlite3.Connection) -> bool:

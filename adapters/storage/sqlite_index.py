@@ -28,8 +28,8 @@ TAGS = 50_000
 _CHECKS = 256
 _KEPT_SHARE = 0.9
 _SWEEP_SECONDS = 60.0
-# These remove rows only if there are more than ?2, and keep ?3 then. Rows of stored content are removed last, because it
-# was used not long ago.
+# These remove rows only if there are more than ?2, and keep ?3 then. Rows of stored content are removed last, because
+# stored content was used not long ago.
 _TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
     SELECT repository, kind, digest, given_to FROM links
     WHERE upstream = ?1 AND (SELECT count(*) FROM links WHERE upstream = ?1) > ?2
