@@ -1,13 +1,13 @@
-"""The well-known public registries: what an operator need not say of them, and which are not Docker Hub."""
+"""The well-known public registries and their defaults, and the registries that never stand for Docker Hub."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class KnownRegistry:
-    """`name` is what an image's reference begins with. `hosts` are all hosts that mean the registry, where it has more
-    than its name. `search` is its v1 search endpoint. `realms` are hosts besides its own that may get its logins.
-    `has_library`: a name of one segment means `library/<name>` there.
+    """`name`: the first part of image references. `hosts`: all host names of the registry, if it has several. `search`:
+    its v1 search endpoint. `realms`: further hosts to which the mirror may send its logins. `has_library`: a name of
+    one segment means `library/<name>`.
     """
 
     name: str
@@ -51,7 +51,7 @@ KNOWN_REGISTRIES = {
         KnownRegistry("registry.suse.com"),
     )
 }
-"""By name. The name is enough in a settings file."""
+"""By name. In a settings file, the name alone configures the registry."""
 
 OTHER_DOMAINS = frozenset(
     {
@@ -79,8 +79,8 @@ _DOCKER_HUB_MIRRORS = frozenset({"mirror.gcr.io"})
 
 
 def is_never_docker_hub(host: str) -> bool:
-    """Whether the host name, in lower case, is that of a well-known registry or below it. Most mirrors stand in for
-    Docker Hub, whatever their own name is; such a registry never does, apart from the known mirrors of Docker Hub.
+    """Whether the host name, in lower case, is that of a well-known registry other than Docker Hub, or below it. An
+    upstream with any other name may be a mirror of Docker Hub.
     """
     others = KNOWN_REGISTRIES.keys() - {DOCKER_HUB.name} | OTHER_DOMAINS
     return host not in _DOCKER_HUB_MIRRORS and any(f".{host}".endswith(f".{name}") for name in others)

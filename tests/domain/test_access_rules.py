@@ -1,4 +1,4 @@
-"""Who may pull what: the first rule that matches decides."""
+"""Access rules: the first rule that matches decides."""
 
 import pytest
 from hypothesis import given
@@ -37,18 +37,18 @@ def may(rules: AccessRules, account: str, name: str) -> bool:
     return rules.may_pull(account, Source(GHCR, RepositoryName(name)))
 
 
-def test_without_rules_everybody_may_pull_everything() -> None:
+def test_without_rules_every_caller_may_pull_every_repository() -> None:
     assert all(may(AccessRules(()), who, what) for who in WHO for what in WHAT)
     assert not AccessRules(()).restrict
 
 
-def test_who_lists_only_what_is_denied_allows_the_rest() -> None:
+def test_rules_that_only_deny_allow_everything_else() -> None:
     rules = AccessRules((deny("ghcr.io/acme/secret/**"),))
     assert [may(rules, ANONYMOUS, what) for what in WHAT] == [True, False, True]
     assert rules.restrict
 
 
-def test_who_lists_what_is_allowed_closes_the_rest() -> None:
+def test_a_rule_that_allows_denies_everything_else() -> None:
     rules = AccessRules((allow("ghcr.io/acme/**"),))
     assert [may(rules, ANONYMOUS, what) for what in WHAT] == [True, True, False]
 
@@ -70,12 +70,12 @@ def test_a_rule_may_be_for_named_accounts_only() -> None:
     assert all(may(rules, who, "other/app") for who in WHO)
 
 
-def test_a_star_is_whoever_has_an_account() -> None:
+def test_a_star_matches_every_account_but_no_anonymous_caller() -> None:
     rules = AccessRules((deny("acme/**", to=("bob",)), allow("acme/**", to=("*",))))
     assert [may(rules, who, "acme/app") for who in (ANONYMOUS, "alice", "bob")] == [False, True, False]
 
 
-def test_a_default_that_is_given_overrules_the_one_that_follows() -> None:
+def test_a_fixed_default_overrides_the_derived_default() -> None:
     assert may(AccessRules((allow("acme/**"),), Effect.ALLOW), ANONYMOUS, "other/app")
     assert not may(AccessRules((deny("acme/**"),), Effect.DENY), ANONYMOUS, "other/app")
     assert not may(AccessRules((), Effect.DENY), "alice", "other/app")
@@ -83,7 +83,7 @@ def test_a_default_that_is_given_overrules_the_one_that_follows() -> None:
 
 
 @given(_rule_lists, st.none() | _effects, st.sampled_from(WHO), st.sampled_from(WHAT))
-def test_a_rule_that_decided_decides_whatever_follows(
+def test_later_rules_do_not_change_the_decision(
     rules: tuple[AccessRule, ...], default: Effect | None, who: str, what: str
 ) -> None:
     source = Source(GHCR, RepositoryName(what))
@@ -95,14 +95,14 @@ def test_a_rule_that_decided_decides_whatever_follows(
 
 
 @given(_rule_lists, _effects, st.sampled_from(WHAT))
-def test_rules_with_accounts_say_nothing_of_who_has_none(
+def test_rules_with_accounts_do_not_match_anonymous_callers(
     rules: tuple[AccessRule, ...], default: Effect, what: str
 ) -> None:
     general = tuple(rule for rule in rules if not rule.accounts)
     assert may(AccessRules(rules, default), ANONYMOUS, what) is may(AccessRules(general, default), ANONYMOUS, what)
 
 
-def test_a_rule_about_nothing_or_for_nobody_is_refused() -> None:
+def test_a_rule_without_repositories_or_with_an_empty_account_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one repository"):
         allow()
     with pytest.raises(ValueError, match="empty"):

@@ -1,4 +1,4 @@
-"""What registries say of what may still be fetched, and of how long to wait."""
+"""The rate limits that registries state in their responses."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ NOW = 1_800_000_000.0
         ('100;comment="a";w=21600, 5000;w=86400', "76;w=21600, 4000;w=86400", RateLimit(100, 76, 21600)),
     ],
 )
-def test_what_docker_hub_says_is_read(limit: str, remaining: str, expected: RateLimit) -> None:
+def test_the_rate_limit_headers_of_docker_hub_are_parsed(limit: str, remaining: str, expected: RateLimit) -> None:
     assert read_rate_limit(limit, remaining) == expected
 
 
@@ -41,19 +41,19 @@ def test_what_docker_hub_says_is_read(limit: str, remaining: str, expected: Rate
         (";w=21600", ";w=21600"),
     ],
 )
-def test_nonsense_says_nothing(limit: str | None, remaining: str | None) -> None:
+def test_malformed_rate_limit_headers_are_ignored(limit: str | None, remaining: str | None) -> None:
     assert read_rate_limit(limit, remaining) is None
 
 
 @given(st.text(), st.text())
-def test_nothing_that_is_said_breaks_anything(limit: str, remaining: str) -> None:
+def test_any_rate_limit_headers_are_parsed_without_raising(limit: str, remaining: str) -> None:
     told = read_rate_limit(limit, remaining)
     assert told is None or min(told.limit, told.remaining, told.window - 1) >= 0
     waited = seconds_to_wait(limit, NOW)
     assert waited is None or waited >= 0
 
 
-def test_an_allowance_knows_when_it_was_seen() -> None:
+def test_an_allowance_has_the_time_of_its_response() -> None:
     assert RateLimit(100, 76, 21600).seen(NOW) == Allowance(100, 76, 21600, NOW)
 
 
@@ -63,7 +63,7 @@ def test_less_than_a_tenth_is_low(remaining: int, *, is_low: bool) -> None:
 
 
 @pytest.mark.parametrize(("remaining", "until"), [(1, NOW), (0, NOW + 21600)])
-def test_what_is_spent_is_so_for_its_window_at_most(remaining: int, until: float) -> None:
+def test_a_used_up_allowance_is_renewed_after_its_window(remaining: int, until: float) -> None:
     assert Allowance(100, remaining, 21600, NOW).spent_until == until
 
 
@@ -86,5 +86,5 @@ def test_what_is_spent_is_so_for_its_window_at_most(remaining: int, until: float
         ("Fri, 99 Jan 2027 08:01:00 GMT", None),
     ],
 )
-def test_how_long_to_wait(field: str | None, seconds: float | None) -> None:
+def test_retry_after_is_parsed(field: str | None, seconds: float | None) -> None:
     assert seconds_to_wait(field, NOW) == seconds

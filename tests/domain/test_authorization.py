@@ -62,7 +62,7 @@ def test_no_header_is_no_authorization() -> None:
         "YTpi",
     ],
 )
-def test_anything_else_is_unreadable_and_kept(raw: str) -> None:
+def test_any_other_header_is_unsupported_and_keeps_its_value(raw: str) -> None:
     assert parse_authorization(raw) == UnsupportedAuthorization(raw)
 
 

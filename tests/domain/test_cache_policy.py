@@ -1,4 +1,4 @@
-"""How long what was learnt may be believed, and how much may be kept."""
+"""Cache times, grants, and the capacity of the cache."""
 
 import pytest
 from hypothesis import given
@@ -35,22 +35,22 @@ def grant(caller: CallerId, given_at: float = 1000, ends_at: float = 1300) -> Gr
 
 
 @pytest.mark.parametrize(("now", "fresh"), [(1000, True), (1059.9, True), (1060, False), (1061, False)])
-def test_a_tag_is_believed_for_its_time_and_no_longer(now: float, fresh: bool) -> None:  # noqa: FBT001 - a table
+def test_a_tag_is_fresh_for_its_tag_ttl(now: float, fresh: bool) -> None:  # noqa: FBT001 - a table
     assert (now < POLICY.fresh_until(cached_tag(1000))) is fresh
 
 
-def test_without_a_time_nothing_is_believed() -> None:
+def test_with_times_of_zero_nothing_is_fresh() -> None:
     policy = CachePolicy(CacheTimes(0, 0, 0))
     assert policy.fresh_until(cached_tag(1000)) == 1000
     assert policy.grant_stale_until(grant(ANONYMOUS_CALLER)) == 1000
 
 
 @pytest.mark.parametrize("caller", [ANONYMOUS_CALLER, mirror_caller("a"), ALICE])
-def test_an_outage_is_outlived_for_a_while_only(caller: CallerId) -> None:
+def test_a_grant_is_valid_during_an_outage_for_the_stale_ttl(caller: CallerId) -> None:
     assert POLICY.grant_stale_until(grant(caller)) == 1000 + 86400
 
 
-def test_what_may_stand_in_is_remembered_longer_than_it_is_good() -> None:
+def test_grants_that_are_valid_during_an_outage_are_remembered_longer() -> None:
     assert POLICY.remember_until(grant(ANONYMOUS_CALLER)) == 1000 + 86400
     assert POLICY.remember_until(grant(mirror_caller("a"))) == 1000 + 86400
     assert POLICY.remember_until(grant(ALICE)) == 1300
@@ -92,7 +92,7 @@ def elsewhere(name: str) -> Source:
         ("latest", OTHER, 5, 7),
     ],
 )
-def test_the_first_rule_that_says_something_of_a_time_decides_it(
+def test_the_first_matching_rule_that_sets_a_time_decides(
     tag: str, source: Source, believed: float, stale: float
 ) -> None:
     asked = cached_tag(1000, tag, source)
@@ -100,29 +100,29 @@ def test_the_first_rule_that_says_something_of_a_time_decides_it(
     assert RULED.times_of(source.upstream).stale_ttl_of(asked.key) == stale
 
 
-def test_a_tag_may_stand_in_for_its_own_time() -> None:
+def test_a_tag_is_stale_after_its_own_stale_ttl() -> None:
     assert RULED.stale_until(cached_tag(1000, "v1")) == 1500
     assert RULED.stale_until(cached_tag(1000, "latest")) == 1000 + 86400
 
 
-def test_what_is_believed_without_asking_may_stand_in_too() -> None:
+def test_a_fresh_tag_is_also_served_during_an_outage() -> None:
     assert RULED.stale_until(cached_tag(1000, "v1.2.3")) == 1000 + WEEK
 
 
-def test_rights_go_by_the_times_of_their_upstream_alone() -> None:
+def test_grants_use_the_times_of_their_upstream_without_tag_rules() -> None:
     there = Grant(ANONYMOUS_CALLER, OTHER, 1000, 1006)
     assert RULED.grant_stale_until(there) == 1007
     assert RULED.remember_until(there) == 1007
     assert RULED.remember_until(grant(ANONYMOUS_CALLER)) == 1000 + 86400
 
 
-def test_a_tag_is_not_stale_for_longer_than_rights_are_remembered() -> None:
+def test_a_stale_ttl_longer_than_that_of_the_upstream_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stale_ttl \(86401\) is longer than the upstream's stale_ttl \(86400\)"):
         CacheTimes(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86401),))
     assert CacheTimes(60, 300, 86400, (FreshnessRule((TagPattern("*"),), stale_ttl=86400),))
 
 
-def test_a_rule_about_nothing_or_without_a_time_is_refused() -> None:
+def test_a_freshness_rule_without_a_tag_or_a_time_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one tag"):
         FreshnessRule((), tag_ttl=1)
     with pytest.raises(ValueError, match="tag_ttl, stale_ttl or both"):
@@ -130,7 +130,7 @@ def test_a_rule_about_nothing_or_without_a_time_is_refused() -> None:
 
 
 @given(st.integers(0, 10**6), SIZES, SIZES)
-def test_freed_room_has_a_tenth_to_spare(bound: int, used: int, wanted: int) -> None:
+def test_eviction_frees_space_down_to_nine_tenths(bound: int, used: int, wanted: int) -> None:
     bytes_to_free = CacheCapacity(bound).bytes_to_free(used, wanted)
     assert (bytes_to_free == 0) is (used + wanted <= bound)
     if bytes_to_free:
@@ -138,7 +138,7 @@ def test_freed_room_has_a_tenth_to_spare(bound: int, used: int, wanted: int) -> 
 
 
 @given(st.integers(0, 10**6), SIZES)
-def test_what_can_be_kept_at_all_fits_the_kept_share(bound: int, size: int) -> None:
+def test_content_that_can_be_stored_fits_without_another_eviction(bound: int, size: int) -> None:
     capacity = CacheCapacity(bound)
     assert capacity.can_store(size) is (size <= bound * 0.9)
     if capacity.can_store(size):
@@ -154,12 +154,12 @@ def test_eviction_takes_the_oldest_and_no_more_than_needed(entries: list[tuple[s
     assert sum(sizes) >= bytes_to_free or len(chosen) == len(entries)
 
 
-def test_nothing_has_to_go_where_nothing_is_wanted() -> None:
+def test_nothing_is_evicted_if_no_bytes_are_needed() -> None:
     assert content_to_evict([("a", 1)], 0) == []
     assert content_to_evict([], 5) == []
 
 
-def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_upstreams_half() -> None:
+def test_partial_blobs_may_use_three_quarters_of_the_cache_and_half_for_one_of_several_upstreams() -> None:
     assert (CacheCapacity(1000).max_partial_blobs, CacheCapacity(1000).max_partial_blobs_of_upstream) == (750, 750)
     assert (CacheCapacity(1000, 3).max_partial_blobs, CacheCapacity(1000, 3).max_partial_blobs_of_upstream) == (
         750,
@@ -177,5 +177,5 @@ def test_drafts_have_three_quarters_of_the_cache_and_those_of_one_of_several_ups
     ("requests", "asked", "is_worth"),
     [(1, 1, False), (1, 499, False), (1, 500, True), (2, 124, False), (2, 125, True), (10, 10, False)],
 )
-def test_small_parts_start_no_download_of_the_whole(requests: int, asked: int, is_worth: bool) -> None:  # noqa: FBT001
+def test_small_ranges_start_no_download_of_the_whole_blob(requests: int, asked: int, is_worth: bool) -> None:  # noqa: FBT001
     assert should_download_whole(requests, asked, 1000) == is_worth

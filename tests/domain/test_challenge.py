@@ -29,12 +29,12 @@ def test_several_challenges_share_one_line(several: list[Challenge], comma: str)
 
 
 @given(st.text() | st.text("abAB019=,\" \\\t:/._-'~%"))
-def test_junk_is_passed_over_without_raising(line: str) -> None:
+def test_malformed_text_is_skipped_without_raising(line: str) -> None:
     assert all(challenge.scheme for challenge in parse_challenges([line, "Bearer " + line]))
 
 
 @given(st.text("abAB019=,\" \\\t:/._-'~%"))
-def test_what_was_read_leniently_prints_strictly(line: str) -> None:
+def test_a_leniently_parsed_challenge_is_printed_strictly(line: str) -> None:
     for challenge in parse_challenges([line]):
         assert parse_challenges([str(challenge)]) == (challenge,)
 
@@ -71,7 +71,7 @@ def test_the_challenge_of_docker_hub_is_read() -> None:
         ('Bearer realm="r" service="s"', {"realm": "r", "service": "s"}),
     ],
 )
-def test_a_form_seen_in_the_wild_is_read(line: str, expected: dict[str, str]) -> None:
+def test_a_form_that_registries_send_is_parsed(line: str, expected: dict[str, str]) -> None:
     challenge = only(line)
     assert challenge.is_bearer
     assert dict(challenge.parameters) == expected
@@ -124,7 +124,7 @@ def test_a_line_without_a_scheme_holds_none(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ['Bearer realm="open', "Bearer realm=", "Bearer"])
-def test_a_challenge_gone_wrong_keeps_its_scheme(line: str) -> None:
+def test_a_challenge_with_malformed_parameters_keeps_its_scheme(line: str) -> None:
     assert parse_challenges([line])[0] == Challenge("Bearer")
 
 
@@ -140,7 +140,7 @@ def test_a_hostile_line_is_read_in_linear_time(head: str, unit: str, tail: str) 
             times.append(time.process_time() - began)
         return min(times)
 
-    # Four times the length costs four times as much; where it went back and forth it would be sixteen.
+    # Four times the length must cost four times as much, and not sixteen times as much.
     assert cost(16000) < 10 * max(cost(4000), 0.0002)
 
 

@@ -19,7 +19,7 @@ def said(row: TrustRow, auth: UpstreamAuth, scopes: ScopeSet = SCOPES, error: st
 
 
 @pytest.mark.parametrize("row", [ROW_1, ROW_4])
-def test_an_untouched_row_repeats_the_upstreams_challenges(row: TrustRow) -> None:
+def test_rows_1_and_4_repeat_the_challenges_of_the_upstream(row: TrustRow) -> None:
     auth = UpstreamAuth((BEARER, BASIC))
     assert rewriter.challenges(row, auth, REALM, SCOPES, "invalid_token") == (BEARER, BASIC)
     assert rewriter.challenges(row, UpstreamAuth(), REALM) == ()
@@ -27,7 +27,7 @@ def test_an_untouched_row_repeats_the_upstreams_challenges(row: TrustRow) -> Non
 
 @pytest.mark.parametrize("row", [ROW_2, ROW_5, ROW_6])
 @pytest.mark.parametrize("auth", [UpstreamAuth(), UpstreamAuth((BEARER,)), UpstreamAuth((BASIC,))])
-def test_a_signing_row_challenges_for_our_token(row: TrustRow, auth: UpstreamAuth) -> None:
+def test_a_signing_row_challenges_for_a_token_of_the_mirror(row: TrustRow, auth: UpstreamAuth) -> None:
     assert said(row, auth) == [f'Bearer realm="{REALM}",service="mirror",scope="repository:library/nginx:pull"']
 
 
@@ -39,7 +39,7 @@ def test_a_relaying_row_keeps_the_upstreams_service(row: TrustRow) -> None:
 
 
 @pytest.mark.parametrize("row", [ROW_3, ROW_7])
-def test_a_relaying_row_without_a_bearer_challenges_itself(row: TrustRow) -> None:
+def test_a_relaying_row_without_a_bearer_challenge_sends_its_own_challenge(row: TrustRow) -> None:
     assert said(row, UpstreamAuth())[0].startswith(f'Bearer realm="{REALM}",service="mirror"')
 
 
@@ -61,7 +61,7 @@ def test_a_resource_asks_for_its_own_scope_and_for_no_other(scope: str | None) -
 
 
 @pytest.mark.parametrize("scope", ["aws", "*"])
-def test_a_scope_of_one_word_is_meant_for_each_resource(scope: str) -> None:
+def test_an_opaque_scope_applies_to_each_resource(scope: str) -> None:
     assert rewriter.rewrite(BEARER.with_parameters(scope=scope), REALM, SCOPES).get("scope") == scope
 
 
@@ -94,12 +94,12 @@ def test_other_parameters_of_the_upstream_are_dropped() -> None:
     assert rewriter.rewrite(upstream, REALM) == Challenge.of("Bearer", realm=REALM, service="upstream.test")
 
 
-def test_without_scopes_none_is_asked() -> None:
+def test_without_scopes_the_challenge_has_no_scope() -> None:
     assert str(rewriter.own(REALM)) == f'Bearer realm="{REALM}",service="mirror"'
 
 
 @given(challenges)
-def test_a_rewritten_challenge_leads_only_to_us(upstream: Challenge) -> None:
+def test_a_rewritten_challenge_names_only_the_realm_of_the_mirror(upstream: Challenge) -> None:
     auth = UpstreamAuth((upstream.with_parameters(realm="https://elsewhere.test"), BEARER))
     for row in TABLE:
         if row not in {ROW_1, ROW_4}:

@@ -236,7 +236,7 @@ ANY_TYPE = [IMAGE, INDEX, "text/html", "text/plain", "application/json", "applic
 
 @pytest.mark.parametrize("media_type", ANY_TYPE)
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe", b"{", b"{}{}", b"[]", b"null", b'"text"'])
-def test_what_is_no_json_object_is_no_manifest_of_any_type(media_type: str, content: bytes) -> None:
+def test_content_that_is_not_a_json_object_is_not_a_manifest(media_type: str, content: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         check_manifest(media_type, content)
 
@@ -255,13 +255,13 @@ def test_what_is_no_json_object_is_no_manifest_of_any_type(media_type: str, cont
         {"mediaType": ""},
     ],
 )
-def test_other_json_is_no_manifest_of_any_type(media_type: str, document: object) -> None:
+def test_other_json_is_not_a_manifest(media_type: str, document: object) -> None:
     with pytest.raises(UpstreamBroken):
         check_manifest(media_type, json.dumps(document).encode())
 
 
 @pytest.mark.parametrize("media_type", ["text/html", "TEXT/HTML; charset=utf-8", "application/xhtml+xml"])
-def test_a_web_page_is_no_manifest_whatever_it_holds(media_type: str) -> None:
+def test_a_web_page_is_never_a_manifest(media_type: str) -> None:
     with pytest.raises(UpstreamBroken):
         check_manifest(media_type, b'{"schemaVersion":1,"fsLayers":[]}')
 
@@ -280,7 +280,7 @@ def test_a_manifest_without_a_content_type_says_what_it_is(document: object, med
     assert stated_media_type(json.dumps(document).encode()) == media_type
 
 
-def test_a_manifest_whose_type_nobody_tells_is_refused() -> None:
+def test_a_manifest_without_any_media_type_is_refused() -> None:
     with pytest.raises(UpstreamBroken):
         stated_media_type(b'{"schemaVersion":2}')
 
@@ -299,7 +299,7 @@ def test_a_manifest_whose_type_nobody_tells_is_refused() -> None:
         ("Text/HTML; charset=utf-8", OTHER, False),
     ],
 )
-def test_the_head_of_an_answer_is_believed_by_its_type_or_its_digest(
+def test_a_response_head_identifies_a_manifest_by_its_type_or_its_digest(
     media_type: str | None, digest: Digest | None, *, is_believed: bool
 ) -> None:
     assert tells_of_manifest(media_type, digest) is is_believed

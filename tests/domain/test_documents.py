@@ -44,7 +44,7 @@ def test_a_document_is_read_back(document: object) -> None:
         "1e999",
     ],
 )
-def test_what_is_no_document_is_refused(content: str | bytes) -> None:
+def test_content_that_is_not_json_is_refused(content: str | bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the words are not ours but where the nesting is at fault
         parse_json(content)
     assert parse_object(content) is None
@@ -66,7 +66,7 @@ def test_members_are_found_and_printed_as_they_are(document: dict[str, object]) 
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"null", b'{"a":NaN}', b'{"a":1}x', b'{"a":"\xff"}'])
-def test_what_is_no_object_has_no_members(content: bytes) -> None:
+def test_other_json_than_an_object_has_no_members(content: bytes) -> None:
     assert members_of(content, "a") is None
 
 
@@ -98,6 +98,6 @@ def test_nesting_is_counted() -> None:
     ]
 
 
-def test_bytes_that_are_no_utf_8_are_printed_as_escapes() -> None:
+def test_bytes_that_are_not_utf_8_are_printed_as_escapes() -> None:
     text = b"bytes=\xff".decode(errors="surrogateescape")
     assert print_json({"range": text}) == b'{"range": "bytes=\\udcff"}'

@@ -65,7 +65,7 @@ def test_the_first_of_several_next_pages_counts() -> None:
 
 
 @given(st.text() | st.text('<>;,="relnxt /'))
-def test_junk_is_passed_over_without_raising(header: str) -> None:
+def test_malformed_text_is_skipped_without_raising(header: str) -> None:
     target = next_link(header)
     assert target is None or f"<{target}>" in header
 

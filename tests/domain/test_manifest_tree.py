@@ -1,4 +1,4 @@
-"""What a manifest names."""
+"""Descriptors in manifests, and the walk over them."""
 
 import json
 
@@ -55,24 +55,24 @@ def test_the_withdrawn_schema_1_names_layers_without_sizes() -> None:
     assert named(fsLayers=[{"blobSum": str(A)}, {"blobSum": 1}]) == (Descriptor(A, 0, is_manifest=False),)
 
 
-def test_layers_that_lie_elsewhere_are_passed_over() -> None:
+def test_layers_at_external_urls_are_skipped() -> None:
     assert named(layers=[entry(A, urls=["https://elsewhere.test"]), entry(B, urls=[])]) == (
         Descriptor(B, 1, is_manifest=False),
     )
 
 
 @pytest.mark.parametrize("size", [-1, "7", None, 1.5, [], {}])
-def test_an_unreadable_size_counts_as_none(size: object) -> None:
+def test_an_invalid_size_counts_as_zero(size: object) -> None:
     assert named(layers=[entry(A, size)]) == (Descriptor(A, 0, is_manifest=False),)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b"{", b"null", b'{"layers": {}}', b'{"config": []}'])
-def test_what_cannot_be_read_names_nothing(content: bytes) -> None:
+def test_content_that_cannot_be_parsed_has_no_descriptors(content: bytes) -> None:
     assert descriptors_of(content) == ()
 
 
 @given(ANYTHING)
-def test_any_document_can_be_looked_at(document: object) -> None:
+def test_any_document_is_read_without_raising(document: object) -> None:
     for one in descriptors_of(json.dumps(document).encode()):
         assert one.digest == A
         assert one.size >= 0
@@ -91,14 +91,14 @@ def test_a_walk_gives_each_manifest_once() -> None:
     assert (read, walk.is_cut) == ([A, B, C], False)
 
 
-def test_a_walk_goes_only_so_deep() -> None:
+def test_the_depth_of_a_walk_is_bounded() -> None:
     walk = ManifestWalk(A)
     for number, _ in enumerate(walk):
         walk.add(below(Digest.of(str(number).encode())))
     assert (number, walk.is_cut) == (DEPTH_LIMIT, True)
 
 
-def test_a_walk_gives_only_so_many() -> None:
+def test_the_number_of_manifests_of_a_walk_is_bounded() -> None:
     walk = ManifestWalk(A)
     children = below(*(Digest.of(str(number).encode()) for number in range(MANIFESTS_LIMIT + 5)))
     count = 0

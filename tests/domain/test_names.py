@@ -10,7 +10,7 @@ from tests.domain.strategies import ALPHANUMERIC, digests, names, spoilt, tags
 
 
 def is_name(text: str) -> bool:
-    """The grammar once more, read off the specification and not off the pattern under test."""
+    """The grammar of the specification, independent of the pattern under test."""
     return all(_is_component(component) for component in text.split("/"))
 
 

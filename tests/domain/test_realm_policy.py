@@ -150,7 +150,7 @@ def addressed(*urls: str) -> Upstream:
         ("http://first.com", False),
     ],
 )
-def test_any_address_of_the_upstream_vouches_for_a_realm(realm: str, *, trusted: bool) -> None:
+def test_a_realm_trusted_for_one_endpoint_is_trusted_for_all(realm: str, *, trusted: bool) -> None:
     upstream = addressed("https://registry.first.com", "https://registry.second.com", "https://10.0.0.9:5000")
     policy = RealmPolicy(BundledPublicSuffixes())
     with nullcontext() if trusted else pytest.raises(RealmNotTrusted):
@@ -220,7 +220,7 @@ def test_a_providers_own_token_server_is_trusted_by_its_registries(upstream: str
 
 
 @pytest.mark.parametrize("host", ["myazurecr.io", "azurecr.io.example.com", "notgcr.io", "amazonaws.com.example", "io"])
-def test_a_domain_that_only_looks_shared_is_none(host: str) -> None:
+def test_a_domain_that_only_looks_shared_is_not_shared(host: str) -> None:
     assert shared_domain_of(host) is None
     assert shared_domain_of("mine.azurecr.io.") == "azurecr.io"
 
@@ -233,7 +233,7 @@ def test_the_refusal_of_a_neighbour_says_why() -> None:
         RealmPolicy(BundledPublicSuffixes()).check(upstream, _origin("https://theirs.azurecr.io"))
 
 
-def test_one_address_on_a_shared_domain_vouches_for_none_of_its_neighbours() -> None:
+def test_an_endpoint_on_a_shared_domain_does_not_make_its_neighbours_trusted() -> None:
     policy = RealmPolicy(BundledPublicSuffixes())
     upstream = addressed("https://registry.first.com", "https://mine.azurecr.io")
     policy.check(upstream, _origin("https://auth.first.com"))

@@ -1,4 +1,4 @@
-"""Which answers to a tag are the same."""
+"""Variants of a tag."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,15 +27,15 @@ def test_other_known_types_are_another_variant(one: list[str], other: list[str])
 
 
 @given(UNKNOWN.filter(bool))
-def test_of_nothing_known_nothing_can_be_said(unknown: list[str]) -> None:
+def test_only_unknown_types_give_no_variant(unknown: list[str]) -> None:
     assert variant_of(unknown) is None
 
 
-def test_nothing_asked_is_a_variant_too() -> None:
+def test_no_accept_types_are_a_variant() -> None:
     assert variant_of([]) == variant_of([""]) == variant_of([" , "]) == ""
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
-def test_any_text_gets_one_of_few_names(lines: list[str]) -> None:
+def test_the_number_of_variants_is_bounded(lines: list[str]) -> None:
     name = variant_of(lines)
     assert name is None or set(name.split(",")) - {""} <= {*MANIFEST_MEDIA_TYPES, "*/*", "application/json"}

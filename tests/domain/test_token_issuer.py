@@ -26,7 +26,7 @@ def claims_of(token: IssuedToken) -> SignedToken:
     return signed
 
 
-def test_a_token_claims_what_clients_may_know() -> None:
+def test_a_token_has_the_documented_claims() -> None:
     token = issuer_at(NOW + 0.9).issue(ALICE, PULL)
     assert claims_of(token) == SignedToken(
         "JWT",
@@ -55,7 +55,7 @@ def test_an_anonymous_caller_has_an_empty_subject() -> None:
     assert claims_of(issuer_at(NOW).issue(ANONYMOUS_ACCOUNT, ScopeSet())).claims["sub"] == ""
 
 
-def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
+def test_a_countersignature_contains_the_hash_of_the_upstreams_token() -> None:
     upstream = IssuedToken("upstream~token=", 120, NOW - 20)
     token = issuer_at(NOW).countersign(ALICE, PULL, UPSTREAM, upstream)
     signed = claims_of(token)
@@ -67,7 +67,7 @@ def test_a_countersignature_vouches_for_the_upstreams_token() -> None:
 
 
 @given(st.integers(-400, 400), st.integers(0, 1000), st.floats(0, 0.99))
-def test_a_countersignature_dies_with_the_upstreams_token(age: int, lifetime: int, fraction: float) -> None:
+def test_a_countersignature_expires_with_the_upstreams_token(age: int, lifetime: int, fraction: float) -> None:
     upstream = IssuedToken("x", lifetime, NOW - age)
     token = issuer_at(NOW + fraction).countersign(ALICE, PULL, UPSTREAM, upstream)
     ends = claims_of(token).claims["exp"]

@@ -11,7 +11,7 @@ from tests.domain.token_service import BOTH, LIFETIME, NOW, PULL, REAL, UPSTREAM
 
 @BOTH
 @given(scopes=st.lists(scopes, max_size=4))
-def test_a_token_of_ours_says_whose_it_is(codec: TokenCodec, scopes: list[Scope]) -> None:
+def test_a_token_of_the_mirror_names_its_account(codec: TokenCodec, scopes: list[Scope]) -> None:
     service = Service(codec)
     token = service.verifier.verify_own(service.own(ScopeSet.of(scopes)))
     assert (token.account, token.expires_at, token.upstream_token) == ("alice", NOW + LIFETIME, None)
@@ -30,7 +30,7 @@ def test_a_token_is_good_for_its_scopes(codec: TokenCodec, scopes: list[Scope], 
 
 @BOTH
 @given(granted=st.lists(plain_scopes, max_size=4), needed=st.one_of(scopes, plugin_scopes))
-def test_a_token_is_good_for_nothing_else(codec: TokenCodec, granted: list[Scope], needed: Scope) -> None:
+def test_a_token_does_not_cover_other_scopes(codec: TokenCodec, granted: list[Scope], needed: Scope) -> None:
     service = Service(codec)
     if not ScopeSet.of(granted).cover(needed):
         with pytest.raises(TokenRejected) as caught:
@@ -73,7 +73,7 @@ def test_a_token_lasts_until_its_last_second(codec: TokenCodec, elapsed: float) 
 
 
 @BOTH
-def test_a_token_of_tomorrow_is_refused(codec: TokenCodec) -> None:
+def test_a_token_that_is_not_valid_yet_is_refused(codec: TokenCodec) -> None:
     service = Service(codec)
     text = service.own(ScopeSet((PULL,)))
     service.clock.advance(-1)
@@ -81,7 +81,7 @@ def test_a_token_of_tomorrow_is_refused(codec: TokenCodec) -> None:
 
 
 @BOTH
-def test_a_countersigned_token_brings_the_upstreams_along(codec: TokenCodec) -> None:
+def test_a_countersigned_token_contains_the_upstreams_token(codec: TokenCodec) -> None:
     service = Service(codec)
     token = service.verifier.verify_countersigned(service.countersigned())
     assert token == VerifiedToken("alice", ScopeSet((PULL,)), NOW + LIFETIME, UPSTREAM_TEXT, UPSTREAM.url)
@@ -99,7 +99,7 @@ def test_a_countersignature_of_an_expired_token_is_refused(codec: TokenCodec) ->
 
 
 @BOTH
-def test_the_claimed_kind_is_told_apart(codec: TokenCodec) -> None:
+def test_the_kind_of_a_token_is_read_from_its_issuer(codec: TokenCodec) -> None:
     service = Service(codec)
     foreign = codec.sign("JWT", {"iss": "upstream"})
     kinds = {
@@ -126,7 +126,7 @@ NEEDED = ScopeSet((PULL, Scope.parse("repository:mirrored/a/b:pull")))
 
 
 def foreign(claims: dict[str, object]) -> str:
-    """A token of an upstream's, in our own codec's form."""
+    """A token of the upstream, in the form of the mirror's codec."""
     return REAL.sign("JWT", {"iss": "auth.upstream.test", **claims})
 
 
@@ -144,16 +144,16 @@ def foreign(claims: dict[str, object]) -> str:
         ({}, False),
     ],
 )
-def test_a_refused_token_for_this_very_thing_is_spent(claims: dict[str, object], *, expected: bool) -> None:
+def test_a_token_issued_for_exactly_these_resources_is_recognised(claims: dict[str, object], *, expected: bool) -> None:
     assert Service(REAL).verifier.was_issued_for(foreign(claims), NEEDED) is expected
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "", "a~b"])
-def test_a_token_that_says_nothing_is_never_spent(text: str) -> None:
+def test_an_opaque_token_is_not_known_to_be_for_the_resources(text: str) -> None:
     assert not Service(REAL).verifier.was_issued_for(text, NEEDED)
 
 
 @BOTH
-def test_a_countersigned_token_is_spent_when_refused(codec: TokenCodec) -> None:
+def test_a_countersigned_token_was_issued_for_the_resources(codec: TokenCodec) -> None:
     service = Service(codec)
     assert service.verifier.was_issued_for(service.countersigned(), NEEDED)

@@ -186,7 +186,7 @@ def test_a_key_in_the_header_chooses_nothing() -> None:
 
 
 def test_a_signature_made_by_hand_is_accepted() -> None:
-    # So that the forgeries above fail for the reason that their names give.
+    # Shows that the forgeries above fail for the reason in their names.
     text = signed({"alg": "HS256", "typ": "JWT"}, KEY)
     assert Service(REAL).verifier.verify_own(text).account == "alice"
 

@@ -126,14 +126,14 @@ def test_no_unchecked_header_passes_where_accounts_count() -> None:
         (TrustPolicy(False, True, SERVICE), 6),
     ],
 )
-def test_settings_alone_may_settle_the_row(policy: TrustPolicy, row: int) -> None:
+def test_the_settings_alone_can_determine_the_row(policy: TrustPolicy, row: int) -> None:
     assert policy.fixed_row is not None
     assert policy.fixed_row.number == row
     assert policy.row_for(None).number == row
 
 
 @pytest.mark.parametrize("has_accounts", [False, True])
-def test_an_unknown_stance_decides_no_row(has_accounts: bool) -> None:  # noqa: FBT001 - a column
+def test_without_known_upstream_auth_there_is_no_row(has_accounts: bool) -> None:  # noqa: FBT001 - a column
     policy = TrustPolicy(False, has_accounts, CLIENT)
     assert policy.fixed_row is None
     with pytest.raises(UpstreamAuthUnknown):

@@ -21,7 +21,7 @@ HUB = at("registry-1.docker.io")
 OTHER = at("quay.io")
 
 
-def test_a_short_name_means_the_hubs_library() -> None:
+def test_a_name_of_one_segment_means_the_library_of_docker_hub() -> None:
     assert UpstreamTable([HUB]).source_of(RepositoryName("nginx")) == Source(HUB, RepositoryName("library/nginx"))
 
 
@@ -40,7 +40,7 @@ def test_a_name_elsewhere_stays_as_it_is(text: str) -> None:
     assert source.pull_scope == Scope.parse(f"repository:{text}:pull")
 
 
-def test_scopes_are_told_with_the_upstreams_names() -> None:
+def test_scopes_get_the_names_of_the_upstream() -> None:
     asked = ScopeSet.parse(["repository:nginx:pull,push repository:a/b:pull registry:catalog:* aws"])
     there = "repository:library/nginx:pull,push repository:a/b:pull registry:catalog:* aws"
     assert str(UpstreamTable([HUB]).login_of(asked)[1]) == there
@@ -97,8 +97,8 @@ def test_a_namespace_has_to_mean_the_upstream(upstream: Upstream, names: tuple[s
                 table.source_of(REPOSITORY, table.hint_of(namespace=namespace))
 
 
-def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
-    """A Harbor may well have a project `docker.io`."""
+def test_a_mirror_of_docker_hub_keeps_its_names() -> None:
+    """A Harbor can have a project `docker.io`."""
     table = UpstreamTable([AT_A_PORT])
     name = RepositoryName("docker.io/a/b")
     assert table.source_of(name) == Source(AT_A_PORT, name)
@@ -106,7 +106,7 @@ def test_what_only_stands_in_for_docker_hub_keeps_its_names() -> None:
         table.hint_of(prefix="docker.io")
 
 
-def test_a_name_in_front_is_taken_off_once() -> None:
+def test_a_registry_prefix_is_removed_once() -> None:
     table = UpstreamTable([HUB])
     assert str(table.source_of(RepositoryName("docker.io/docker.io/b")).repository) == "docker.io/b"
     assert str(table.source_of(RepositoryName("docker.io/b")).repository) == "library/b"
@@ -173,7 +173,7 @@ def test_two_registries_or_an_unknown_one_are_refused(name: str, hint: dict[str,
         TABLE.source_of(RepositoryName(name), TABLE.hint_of(**hint))
 
 
-def test_what_callers_log_in_to_has_hosts_of_its_own_and_is_nowhere_else() -> None:
+def test_an_upstream_with_client_identity_and_hosts_is_only_behind_these_hosts() -> None:
     with pytest.raises(NameUnknown):
         TABLE.hint_of(prefix="harbor.corp.test")
     assert TABLE.upstream_of(TABLE.hint_of(host="corp.mirror.test")) == CORP
@@ -189,12 +189,12 @@ def test_what_callers_log_in_to_has_hosts_of_its_own_and_is_nowhere_else() -> No
         ("", HUB, ""),
     ],
 )
-def test_a_token_is_had_where_callers_log_in_for_what_may_be_there(asked: str, upstream: Upstream, there: str) -> None:
+def test_tokens_come_from_the_upstream_with_client_identity(asked: str, upstream: Upstream, there: str) -> None:
     found, scopes_there = TABLE.login_of(ScopeSet.parse([asked]))
     assert (found, str(scopes_there)) == (upstream, there)
 
 
-def test_where_callers_log_in_need_not_be_what_a_bare_name_means() -> None:
+def test_the_upstream_with_client_identity_need_not_be_the_default() -> None:
     login = at("quay.io", trust=HUB_LOGIN.trust)
     table = UpstreamTable([replace(HUB, trust=ANYBODY), login])
     assert table.source_of(RepositoryName("a/b")).upstream == HUB
@@ -220,7 +220,7 @@ def test_where_callers_log_in_need_not_be_what_a_bare_name_means() -> None:
         ([at("a.test", hosts=frozenset({"m.test"})), at("b.test", hosts=frozenset({"m.test"}))], "the host m.test"),
     ],
 )
-def test_upstreams_that_cannot_be_told_apart_are_refused(upstreams: list[Upstream], told: str) -> None:
+def test_upstreams_that_cannot_be_distinguished_are_refused(upstreams: list[Upstream], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         UpstreamTable(upstreams)
 
@@ -249,7 +249,7 @@ def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(KNOWN_REGISTRIES.keys() - {"docker.io"} | OTHER_DOMAINS))
 @pytest.mark.parametrize("below", ["", "registry."])
-def test_no_well_known_registry_passes_for_docker_hub(name: str, below: str) -> None:
+def test_no_other_well_known_registry_is_taken_for_docker_hub(name: str, below: str) -> None:
     table = UpstreamTable([at(f"{below}{name}")])
     for hub in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         with pytest.raises(NameUnknown):

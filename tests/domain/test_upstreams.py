@@ -13,13 +13,13 @@ def test_docker_hub_is_known_by_its_host(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["quay.io", "docker.io.example.com", "notdocker.io", "localhost"])
-def test_no_other_registry_has_its_peculiarities(host: str) -> None:
+def test_no_other_registry_has_the_defaults_of_docker_hub(host: str) -> None:
     other = Upstream.at(f"https://{host}", Origin("https", host, 443))
     assert not other.library_prefix
     assert other.search_url is None
 
 
-def test_the_operator_names_another_search() -> None:
+def test_the_operator_can_set_another_search_endpoint() -> None:
     named = Upstream.at(HUB.url, HUB.origin, "https://search.test/v1/search")
     assert named.search_url == "https://search.test/v1/search"
 
@@ -28,5 +28,5 @@ def test_the_operator_names_another_search() -> None:
     ("host", "bare"),
     [("docker.io:443", "docker.io"), ("docker.io", "docker.io"), ("a.test:80", "a.test:80"), ("[::1]:443", "[::1]")],
 )
-def test_the_port_of_https_says_nothing(host: str, bare: str) -> None:
+def test_the_port_of_https_is_removed(host: str, bare: str) -> None:
     assert without_default_port(host) == bare
