@@ -1,8 +1,7 @@
 """The query for a blob, and its answer."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 from application.access.read_permission import ReadPermission
 from application.ports.content import ContentPart
@@ -18,26 +17,21 @@ Piece = Bytes | ContentPart
 
 @dataclass(frozen=True)
 class BlobQuery:
-    """The requested blob and the requested part of it: `byte_range` for one range, `byte_ranges` for several, never
-    both. `known`: the client has this digest (If-None-Match).
+    """The requested blob. `ranges`: the requested parts of it; empty for the whole blob. `known`: the client has this
+    digest (If-None-Match).
     """
 
     name: RepositoryName
     digest: Digest
     head: bool = False
-    byte_range: ByteRange | None = None
+    ranges: tuple[ByteRange, ...] = ()
     known: bool = False
     hint: RegistryHint = NO_HINT
-    byte_ranges: tuple[ByteRange, ...] = ()
-
-    @property
-    def is_partial(self) -> bool:
-        return self.byte_range is not None or bool(self.byte_ranges)
 
     @property
     def first_range(self) -> ByteRange | None:
         """The range of the first request to the upstream; None if that request is for the whole blob."""
-        return leading_range(self.byte_ranges) if self.byte_ranges else self.byte_range
+        return leading_range(self.ranges) if self.ranges else None
 
     def spans(self, size: int) -> tuple[Span, ...]:
         """The bytes to send of content of `size` bytes; empty if the whole content is to be sent.
@@ -45,9 +39,9 @@ class BlobQuery:
         Several ranges that are longer in total than the content must overlap. Such a small request would cost more than
         the whole content, so the whole content is sent (RFC 9110 section 14.2). Raises RangeUnsatisfiable.
         """
-        if self.byte_range:
-            return (self.byte_range.of(size),)
-        spans = spans_of(self.byte_ranges, size) if self.byte_ranges else ()
+        if len(self.ranges) == 1:
+            return (self.ranges[0].of(size),)
+        spans = spans_of(self.ranges, size) if self.ranges else ()
         return () if sum(span.length for span in spans) > size else spans
 
 
@@ -55,32 +49,23 @@ class BlobQuery:
 class BlobAnswer:
     """A blob that is ready to be read. `size`: bytes of the whole blob; None if the upstream does not state it.
 
-    `span` is set if one part is sent. `spans` is set if several parts are sent: then `pieces` has the bytes of the
-    spans one after the other, and `size` is known. `pieces` is None if the answer has no body. `damaged` is called when
-    a file turns out to be shorter than expected.
+    `spans`: the parts that are sent; empty if the whole blob is sent. `pieces` has the bytes of the spans one after the
+    other; None if the answer has no body. With several spans, `size` is known. `damaged` is called when a file turns
+    out to be shorter than expected.
     """
 
     digest: Digest
     media_type: str
     size: int | None
-    span: Span | None = None
+    spans: tuple[Span, ...] = ()
     pieces: AsyncIterator[Piece] | None = None
     warnings: tuple[str, ...] = ()
     damaged: Callable[[], Awaitable[None]] | None = None
-    spans: tuple[Span, ...] = ()
 
     @property
-    def length(self) -> int:
-        """The bytes that are sent; 0 if the upstream does not state the size."""
-        if self.spans:
-            return sum(span.length for span in self.spans)
-        return self.span.length if self.span else self.size or 0
-
-    def in_part(self, spans: tuple[Span, ...]) -> Self:
-        """The same answer with only these parts of the blob; unchanged if `spans` is empty."""
-        if len(spans) > 1:
-            return replace(self, spans=spans)
-        return replace(self, span=spans[0]) if spans else self
+    def length(self) -> int | None:
+        """The bytes of the blob that are sent; None if the upstream does not state it."""
+        return sum(span.length for span in self.spans) if self.spans else self.size
 
 
 def described(digest: Digest, metadata: ResponseMetadata) -> BlobAnswer:

@@ -58,23 +58,23 @@ class Passthrough:
         try:
             answer = await self._opened(opened, access, query.digest, query.first_range)
         except RangeUnsatisfiable as outside:
-            if not query.byte_ranges:
+            if len(query.ranges) <= 1:  # with several ranges, others may be inside the blob
                 raise
             size = outside.size
         else:
             if answer.metadata.span is None:
                 return self._from_whole(access, query, answer, opened)
-            if not query.byte_ranges:
+            if len(query.ranges) <= 1:
                 return self._part(access, query, answer, answer.metadata.span, opened)
             size = answer.metadata.whole_size
         spans = query.spans(size) if size is not None else ()
         if not spans:
             # Without a size, Content-Range cannot be correct. With it, the parts are longer than the whole blob.
             await opened.aclose()
-            return await self.open(stack, access, replace(query, byte_ranges=()))
+            return await self.open(stack, access, replace(query, ranges=()))
         base = described(query.digest, answer.metadata) if answer else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
         pieces = self._of_groups(access, query.digest, _grouped(spans), answer, opened)
-        return replace(base, size=size, pieces=pieces).in_part(spans)
+        return replace(base, size=size, spans=spans, pieces=pieces)
 
     def _from_whole(
         self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, opened: AsyncExitStack
@@ -91,20 +91,20 @@ class Passthrough:
         pieces = self._held_back(access, DigestCheck(query.digest), fresh)
         if not spans or any(before.stop > after.start for before, after in pairwise(spans)):
             return replace(base, pieces=pieces)  # one pass over the whole blob cannot deliver parts out of order
-        return replace(base, pieces=_picked(_cut(pieces, spans[-1].stop), 0, spans)).in_part(spans)
+        return replace(base, spans=spans, pieces=_picked(_cut(pieces, spans[-1].stop), 0, spans))
 
     def _part(
         self, access: PullAccess, query: BlobQuery, answer: UpstreamResponse, span: Span, opened: AsyncExitStack
     ) -> BlobAnswer:
         """The requested part, from a response with only these bytes."""
-        metadata, asked = answer.metadata, query.byte_range
+        metadata, asked = answer.metadata, query.first_range
         wrong_size = metadata.size not in {None, span.length}
         if asked is None or wrong_size or not asked.is_answered_by(span, metadata.whole_size):
             raise UpstreamBroken(_OTHER_RANGE)
         pieces = self._continued(access, query.digest, span, answer, opened)
         if span.start == 0 and (span.stop == metadata.whole_size or asked.last is None):
             pieces = self._held_back(access, DigestCheck(query.digest), pieces)
-        return replace(described(query.digest, metadata), span=span, pieces=pieces)
+        return replace(described(query.digest, metadata), spans=(span,), pieces=pieces)
 
     async def _of_groups(
         self,

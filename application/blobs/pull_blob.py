@@ -20,7 +20,7 @@ from domain.errors import RegistryError, UpstreamOutage
 from domain.events import ContentRequested, DownloadJoined
 from domain.records import ContentKind, ContentLocation
 
-_WHOLE = ByteRange(0, None)
+_WHOLE = (ByteRange(0, None),)
 
 
 class PullBlob:
@@ -56,11 +56,11 @@ class PullBlob:
                 yield cached
             elif not self._downloads.can_store(access.source.upstream, query.digest):
                 yield await self._passthrough.open(stack, access, query)
-            elif not query.is_partial or await self._is_covered_by_download(access, query):
+            elif not query.ranges or await self._is_covered_by_download(access, query):
                 yield await self._from_download(stack, access, query)
             else:
                 answer = await self._passthrough.open(stack, access, query)
-                self._downloads.asked_in_part(access, query.digest, answer.length, answer.size)
+                self._downloads.asked_in_part(access, query.digest, answer.length or 0, answer.size)
                 yield answer
 
     def _permission(self, access: PullAccess, query: BlobQuery) -> Awaitable[ReadPermission]:
@@ -68,7 +68,7 @@ class PullBlob:
         is not cached.
         """
         asked = query.first_range
-        if query.byte_range == _WHOLE and self._downloads.can_store(access.source.upstream, query.digest):
+        if query.ranges == _WHOLE and self._downloads.can_store(access.source.upstream, query.digest):
             asked = None  # the whole blob is downloaded into the cache
         resource = Resource.blob(access.source, query.digest)
         as_fetched = UpstreamRequest(resource, access.credentials, byte_range=asked)
@@ -99,9 +99,10 @@ class PullBlob:
                 return replace(
                     linked(permission),
                     size=stored.size,
+                    spans=spans,
                     pieces=_each(parts),
                     damaged=lambda: self._cached.drop_damaged(query.digest),
-                ).in_part(spans)
+                )
             await self._cached.drop_damaged(query.digest)
         elif await self._permissions.is_asked_first(access):
             await self._permissions.require(access, _location(access, query))
@@ -110,8 +111,7 @@ class PullBlob:
 
     async def _is_covered_by_download(self, access: PullAccess, query: BlobQuery) -> bool:
         """Whether the download can deliver these parts: everything from the start, or bytes that it has received."""
-        asked = query.byte_range
-        if asked == _WHOLE:
+        if query.ranges == _WHOLE:
             return True
         download = self._downloads.running(access.source.upstream, query.digest)
         if download is None or download.total is None:
@@ -122,7 +122,8 @@ class PullBlob:
         if all(span.stop <= download.readable for span in spans):
             return True
         # A client that resumes waits for the download; a client that wants a part far ahead does not.
-        return asked is not None and asked.last is None and spans[0].start <= download.readable
+        asked, *others = query.ranges
+        return asked.last is None and not others and spans[0].start <= download.readable
 
     async def _from_download(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
         """The blob from its running download, or from a new one."""
@@ -154,7 +155,7 @@ class PullBlob:
         download.expect(answer.size)
         size = download.total
         spans = query.spans(size) if size is not None else ()
-        return replace(answer, size=size, pieces=self._pieces(download, access, spans)).in_part(spans)
+        return replace(answer, size=size, spans=spans, pieces=self._pieces(download, access, spans))
 
     async def _pieces(self, download: Download, access: PullAccess, spans: Sequence[Span]) -> AsyncIterator[Piece]:
         """The bytes of each span; of the whole blob if there are no spans."""

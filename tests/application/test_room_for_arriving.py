@@ -80,7 +80,7 @@ def test_one_byte_of_a_cold_blob_evicts_nothing_and_downloads_nothing_else() -> 
 
     async def act() -> None:
         await crowd.fill_up()
-        assert await crowd.read(digest=digest, byte_range=ByteRange(0, 0)) == bytes([99])
+        assert await crowd.read(digest=digest, ranges=(ByteRange(0, 0),)) == bytes([99])
         await asyncio.sleep(0.05)
         assert crowd.kept == 40
 
@@ -96,7 +96,7 @@ def test_ten_requests_for_one_byte_make_the_upstream_send_ten_bytes(blobs: int) 
 
     async def act() -> None:
         for digest in digests:
-            await crowd.read(digest=digest, byte_range=ByteRange(7, 7))
+            await crowd.read(digest=digest, ranges=(ByteRange(7, 7),))
         await asyncio.sleep(0.05)
 
     crowd.run(act())
@@ -170,7 +170,7 @@ def test_parts_start_no_download_where_a_few_run_without_a_reader_already() -> N
             crowd.upstream.alter = lambda answer: replace(answer, piece=PIECE)
             # More than half of it: one such request is enough.
             gates.append(held(crowd.upstream, 160_001))
-            await crowd.read(digest=digest, byte_range=ByteRange(0, 160_000 - 1))
+            await crowd.read(digest=digest, ranges=(ByteRange(0, 160_000 - 1),))
         await asyncio.sleep(0.05)
         started = crowd.count(DownloadStarted)
         for gate in gates:

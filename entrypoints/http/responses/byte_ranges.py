@@ -25,8 +25,8 @@ def content_range(span: Span, size: int | None) -> str:
 
 def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
     """The body that carries these pieces of the blob."""
-    if not blob.spans:
-        return Body(blob.media_type, blob.span.length if blob.span else blob.size, pieces)
+    if len(blob.spans) <= 1:
+        return Body(blob.media_type, blob.length, pieces)
     boundary = secrets.token_hex(16)  # unpredictable, so that no content can contain it on purpose
     kind, size = blob.media_type, blob.size
     parts = [

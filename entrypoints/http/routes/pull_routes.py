@@ -121,9 +121,7 @@ async def _manifest(request: Request, path: ManifestPath, hint: RegistryHint) ->
 
 async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPResponse | None:
     known = bool(known_digests(request) & {"*", str(path.digest)})
-    ranges = _byte_ranges(request, path)
-    one, several = (None, ranges) if len(ranges) > 1 else (next(iter(ranges), None), ())
-    query = BlobQuery(path.name, path.digest, request.method == "HEAD", one, known, hint, several)
+    query = BlobQuery(path.name, path.digest, request.method == "HEAD", _byte_ranges(request, path), known, hint)
     async with runtime_of(request).container.pull_blob().open(caller_of(request), query) as blob:
         headers = _content_headers(str(blob.digest), blob.warnings)
         headers["Accept-Ranges"] = "bytes"
@@ -137,9 +135,9 @@ async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPRes
         body = body_of(blob, blob.pieces)
         if body.length is not None:
             headers["Content-Length"] = str(body.length)
-        if blob.span:
-            headers["Content-Range"] = content_range(blob.span, blob.size)
-        status = 206 if blob.span or blob.spans else 200
+        if len(blob.spans) == 1:
+            headers["Content-Range"] = content_range(blob.spans[0], blob.size)
+        status = 206 if blob.spans else 200
         await deliver(request, status, headers, body.media_type, body.pieces, damaged=blob.damaged)
     return None
 

@@ -28,7 +28,7 @@ def test_a_part_of_what_is_here_is_given_from_here(asked: ByteRange) -> None:
     async def act() -> bytes:
         await crowd.read()
         crowd.upstream.asked.clear()
-        return await crowd.read(byte_range=asked)
+        return await crowd.read(ranges=(asked,))
 
     assert crowd.run(act()) == BIG[span.start : span.stop]
     assert crowd.upstream.asked == []
@@ -40,7 +40,7 @@ def test_a_part_that_is_not_there_is_refused_with_the_size() -> None:
     async def act() -> int | None:
         await crowd.read()
         with pytest.raises(RangeUnsatisfiable) as refused:
-            await crowd.read(byte_range=ByteRange(len(BIG), None))
+            await crowd.read(ranges=(ByteRange(len(BIG), None),))
         return refused.value.size
 
     assert crowd.run(act()) == len(BIG)
@@ -50,12 +50,12 @@ def test_parts_of_a_cold_blob_pass_at_once_and_fill_behind_when_they_show_intere
     crowd = Crowd()
 
     async def act() -> bytes:
-        got = await crowd.read(byte_range=ByteRange(5, 9))
+        got = await crowd.read(ranges=(ByteRange(5, 9),))
         assert crowd.download is None
-        assert await crowd.read(byte_range=ByteRange(0, len(BIG) // 8)) == BIG[: len(BIG) // 8 + 1]
+        assert await crowd.read(ranges=(ByteRange(0, len(BIG) // 8),)) == BIG[: len(BIG) // 8 + 1]
         await soon(lambda: BIG_DIGEST in crowd.service.parts.store().content)
         crowd.upstream.asked.clear()
-        assert await crowd.read(byte_range=ByteRange(100, 199)) == BIG[100:200]
+        assert await crowd.read(ranges=(ByteRange(100, 199),)) == BIG[100:200]
         return got
 
     assert crowd.run(act()) == BIG[5:10]
@@ -69,7 +69,7 @@ def test_the_end_of_a_running_fill_passes_at_once() -> None:
         gate = held(crowd.upstream)
         first = crowd.read()
         await crowd.under_way()
-        got = await crowd.read(byte_range=ByteRange(None, 5))
+        got = await crowd.read(ranges=(ByteRange(None, 5),))
         assert not first.done()
         gate.set()
         assert await first == BIG
@@ -86,7 +86,7 @@ def test_what_a_running_fill_has_already_is_given_from_it() -> None:
         gate = held(crowd.upstream)
         first = crowd.read()
         await crowd.under_way()
-        got = await crowd.read(byte_range=ByteRange(100, PIECE - 1))
+        got = await crowd.read(ranges=(ByteRange(100, PIECE - 1),))
         gate.set()
         assert await first == BIG
         return got
@@ -99,7 +99,7 @@ def test_all_from_the_beginning_is_the_whole() -> None:
     crowd = Crowd()
 
     async def act() -> list[bytes]:
-        return await asyncio.gather(*(crowd.read(byte_range=ByteRange(0, None)) for _ in range(3)))
+        return await asyncio.gather(*(crowd.read(ranges=(ByteRange(0, None),)) for _ in range(3)))
 
     assert crowd.run(act()) == [BIG] * 3
     assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None]

@@ -87,9 +87,9 @@ def test_whom_the_upstream_refuses_hears_no_size_either() -> None:
         await crowd.under_way()
         try:
             with pytest.raises(Unauthorized):
-                await crowd.read(NOBODYS, byte_range=ByteRange(10**9, None))
+                await crowd.read(NOBODYS, ranges=(ByteRange(10**9, None),))
             with pytest.raises(RangeUnsatisfiable):
-                await crowd.read(ALICES, byte_range=ByteRange(10**9, None))
+                await crowd.read(ALICES, ranges=(ByteRange(10**9, None),))
         finally:
             gate.set()
             await first

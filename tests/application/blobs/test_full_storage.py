@@ -128,7 +128,7 @@ def test_without_a_cache_all_is_delivered_and_nothing_kept() -> None:
 
     async def act() -> list[bytes]:
         whole = [await crowd.read() for _ in range(2)]
-        return [*whole, await crowd.read(byte_range=ByteRange(5, 9))]
+        return [*whole, await crowd.read(ranges=(ByteRange(5, 9),))]
 
     assert crowd.run(act()) == [BIG, BIG, BIG[5:10]]
     assert crowd.count(CacheFull) == 0

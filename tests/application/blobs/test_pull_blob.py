@@ -59,7 +59,7 @@ def test_whole_blob_arrives_with_its_facts() -> None:
     service = Service(stocked("none"))
     answer, content, complete = pulled(service)
     assert (content, complete) == (LAYER, True)
-    assert (answer.digest, answer.size, answer.span) == (LAYER_DIGEST, SIZE, None)
+    assert (answer.digest, answer.size, answer.spans) == (LAYER_DIGEST, SIZE, ())
     assert answer.media_type == "application/octet-stream"
 
 
@@ -76,7 +76,7 @@ def test_right_bytes_arrive_in_pieces_of_any_size(content: bytes, piece: int) ->
 @pytest.mark.parametrize("asked", [None, ByteRange(0, None)])
 def test_wrong_bytes_never_arrive_complete(wrong: bytes, piece: int, has_length: str, asked: ByteRange | None) -> None:
     service = sending(wrong, piece=piece, size=len(wrong) if has_length == "with its length" else None)
-    _, got, complete = pulled(service, byte_range=asked)
+    _, got, complete = pulled(service, ranges=(asked,) if asked else ())
     assert not complete
     assert len(got) < len(wrong)
     assert wrong.startswith(got)
@@ -92,7 +92,7 @@ def test_nothing_at_all_is_wrong_too(size: int | None) -> None:
 def test_whole_blob_sent_as_a_part_is_checked() -> None:
     wrong = LAYER[:-1] + b"!"
     _, got, complete = pulled(
-        sending(wrong, size=SIZE, span=Span(0, SIZE), whole_size=SIZE), byte_range=ByteRange(0, None)
+        sending(wrong, size=SIZE, span=Span(0, SIZE), whole_size=SIZE), ranges=(ByteRange(0, None),)
     )
     assert (complete, len(got) < SIZE) == (False, True)
 
@@ -120,24 +120,24 @@ def test_body_that_breaks_off_never_ends_well() -> None:
 @pytest.mark.parametrize("ignored", [True, False])
 def test_part_is_cut_by_them_or_by_us(byte_range: ByteRange, span: Span, ignored: bool) -> None:  # noqa: FBT001
     service = sending(LAYER, piece=7, size=SIZE) if ignored else Service(stocked("none"))
-    answer, got, complete = pulled(service, byte_range=byte_range)
+    answer, got, complete = pulled(service, ranges=(byte_range,))
     assert (got, complete) == (LAYER[span.start : span.stop], True)
-    assert (answer.span, answer.size) == (span, SIZE)
+    assert (answer.spans, answer.size) == ((span,), SIZE)
     is_whole = byte_range == ByteRange(0, None)  # asked as any whole blob, so that others can read along
     assert service.upstream.asked[0].byte_range == (None if is_whole else byte_range)
 
 
 def test_part_of_an_unknown_whole_is_sent_whole() -> None:
     """Without a length there is no honest Content-Range; RFC 9110 section 14.2 allows a 200."""
-    answer, got, _ = pulled(sending(LAYER, size=None), byte_range=ByteRange(5, 9))
-    assert (answer.span, answer.size, got) == (None, None, LAYER)
+    answer, got, _ = pulled(sending(LAYER, size=None), ranges=(ByteRange(5, 9),))
+    assert (answer.spans, answer.size, got) == ((), None, LAYER)
 
 
 @pytest.mark.parametrize("ignored", [True, False])
 def test_part_beyond_the_end_is_unsatisfiable(ignored: bool) -> None:  # noqa: FBT001
     service = sending(LAYER, size=SIZE) if ignored else Service(stocked("none"))
     with pytest.raises(RangeUnsatisfiable) as refused:
-        pulled(service, byte_range=ByteRange(SIZE, None))
+        pulled(service, ranges=(ByteRange(SIZE, None),))
     assert refused.value.size == SIZE
 
 
@@ -157,7 +157,7 @@ def test_part_beyond_the_end_is_unsatisfiable(ignored: bool) -> None:  # noqa: F
 def test_another_part_than_asked_is_refused(span: Span, whole_size: int | None, size: int) -> None:
     service = sending(LAYER[:size], size=size, span=span, whole_size=whole_size)
     with pytest.raises((UpstreamBroken, RangeUnsatisfiable)):
-        service.run(service.blob(byte_range=ByteRange(5, 99)))
+        service.run(service.blob(ranges=(ByteRange(5, 99),)))
 
 
 def test_part_that_nobody_asked_is_refused() -> None:
@@ -168,28 +168,28 @@ def test_part_that_nobody_asked_is_refused() -> None:
 
 def test_part_of_an_untold_whole_is_accepted() -> None:
     service = sending(LAYER[5:100], size=95, span=Span(5, 100), whole_size=None)
-    answer, got, complete = pulled(service, byte_range=ByteRange(5, 99))
-    assert (answer.span, answer.size, got, complete) == (Span(5, 100), None, LAYER[5:100], True)
+    answer, got, complete = pulled(service, ranges=(ByteRange(5, 99),))
+    assert (answer.spans, answer.size, got, complete) == ((Span(5, 100),), None, LAYER[5:100], True)
 
 
 def test_suffix_of_an_untold_whole_is_refused() -> None:
     service = sending(LAYER[-10:], size=10, span=Span(SIZE - 10, SIZE), whole_size=None)
     with pytest.raises(UpstreamBroken):
-        service.run(service.blob(byte_range=ByteRange(None, 10)))
+        service.run(service.blob(ranges=(ByteRange(None, 10),)))
 
 
 def test_part_that_ends_before_it_begins_is_refused() -> None:
     """RFC 9110 section 14.4: such a Content-Range is invalid, though nobody told the whole's size to belie it."""
     service = sending(LAYER[:5], size=None, span=Span(6, 3), whole_size=None)
     with pytest.raises(UpstreamBroken):
-        service.run(service.blob(byte_range=ByteRange(6, None)))
+        service.run(service.blob(ranges=(ByteRange(6, None),)))
 
 
-@pytest.mark.parametrize("query", [{"head": True}, {"known": True}, {"head": True, "byte_range": ByteRange(5, 9)}])
+@pytest.mark.parametrize("query", [{"head": True}, {"known": True}, {"head": True, "ranges": (ByteRange(5, 9),)}])
 def test_head_and_known_blob_cost_one_head(query: dict[str, object]) -> None:
     service = Service(stocked("none"))
     answer, got, _ = pulled(service, **query)
-    assert (answer.pieces, answer.size, answer.span, got) == (None, SIZE, None, b"")
+    assert (answer.pieces, answer.size, answer.spans, got) == (None, SIZE, (), b"")
     assert [(fetch.head, fetch.byte_range) for fetch in service.upstream.asked] == [(True, None)]
 
 

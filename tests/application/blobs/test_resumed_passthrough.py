@@ -28,7 +28,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_range_that_is_broken_off_goes_on_where_it_ended() -> None:
     crowd = Uncached(breaks=2, after=2 * PIECE)
-    got = crowd.run(crowd_read(crowd, byte_range=ByteRange(5, SIZE - 2)))
+    got = crowd.run(crowd_read(crowd, ranges=(ByteRange(5, SIZE - 2),)))
     assert got == BIG[5:-1]
     assert crowd.ranges == [
         ByteRange(5, SIZE - 2),
@@ -41,7 +41,7 @@ def test_a_range_that_is_broken_off_goes_on_where_it_ended() -> None:
 def test_each_of_several_ranges_goes_on_where_it_ended() -> None:
     crowd = Uncached(breaks=1, after=PIECE)
     asked = (ByteRange(0, 2 * PIECE - 1), ByteRange(8 * PIECE, 9 * PIECE - 1))
-    assert crowd.run(crowd_read(crowd, byte_ranges=asked)) == BIG[: 2 * PIECE] + BIG[8 * PIECE : 9 * PIECE]
+    assert crowd.run(crowd_read(crowd, ranges=asked)) == BIG[: 2 * PIECE] + BIG[8 * PIECE : 9 * PIECE]
     assert crowd.ranges == [asked[0], ByteRange(PIECE, 2 * PIECE - 1), asked[1]]
 
 
@@ -61,7 +61,7 @@ def test_an_upstream_without_ranges_repeats_the_beginning() -> None:
         return FakeAnswer(replace(metadata, size=SIZE, span=None, whole_size=None), BIG, PIECE)
 
     crowd.answer = ignoring  # type: ignore[method-assign]
-    assert crowd.run(crowd_read(crowd, byte_range=ByteRange(7, SIZE - 1))) == BIG[7:]
+    assert crowd.run(crowd_read(crowd, ranges=(ByteRange(7, SIZE - 1),))) == BIG[7:]
 
 
 def test_a_rest_that_does_not_belong_to_the_beginning_is_never_complete() -> None:
@@ -89,7 +89,7 @@ def test_another_range_than_the_rest_is_refused_without_a_retry() -> None:
 
     crowd.answer = elsewhere  # type: ignore[method-assign]
     with pytest.raises(UpstreamBroken):
-        crowd.run(crowd_read(crowd, byte_range=ByteRange(5, SIZE - 2)))
+        crowd.run(crowd_read(crowd, ranges=(ByteRange(5, SIZE - 2),)))
     assert len(crowd.ranges) == 2
 
 
@@ -97,7 +97,7 @@ def test_another_range_than_the_rest_is_refused_without_a_retry() -> None:
 def test_retries_without_a_byte_are_counted(retries: int) -> None:
     crowd = Uncached(breaks=100, after=0, fill_retries=retries)
     with pytest.raises(UpstreamBroken):
-        crowd.run(crowd_read(crowd, byte_range=ByteRange(5, 99)))
+        crowd.run(crowd_read(crowd, ranges=(ByteRange(5, 99),)))
     # Nobody was let in before: a HEAD and no body, then the GET and its retries.
     assert len(crowd.ranges) == 1 + retries
 
