@@ -1,4 +1,4 @@
-"""What several want at the same time is done once."""
+"""Helpers for concurrent requests: single flight, LRU cache, background tasks, shared fetches."""
 
 import asyncio
 from collections import OrderedDict
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Runs one task for each key. A waiting request may be cancelled: the others still get the result."""
+    """Runs one task for each key. If a waiting request is cancelled, the others still get the result."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, tuple[asyncio.Task[Any], SharedWork]] = {}
@@ -31,10 +31,17 @@ class SingleFlight:
             found: T = await asyncio.shield(running)
             return found
 
+    async def close(self) -> None:
+        """Cancel the running tasks."""
+        tasks = [task for task, _ in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def _finished(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         self._running.pop(key, None)
         if not task.cancelled():
-            task.exception()  # retrieved, or asyncio warns when every waiting request has left
+            task.exception()  # if it is never retrieved, asyncio logs a warning
 
 
 K = TypeVar("K")
@@ -42,7 +49,9 @@ V = TypeVar("V")
 
 
 class LruCache(Generic[K, V]):
-    """Forgets what was longest not looked at. `weight` and `bound` are in the same unit, entries where not said."""
+    """Removes the least recently used entries when their total weight exceeds `bound`. An entry has the weight 1 unless
+    `put` gets another one.
+    """
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
@@ -73,24 +82,24 @@ class LruCache(Generic[K, V]):
 
 
 class BackgroundTasks:
-    """Keeps hold of tasks. What they raise is their own business: ports for it say that they raise nothing."""
+    """Keeps references to tasks until they end. Their exceptions are ignored, so the work must not raise any."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any]) -> None:
-        # A context of its own: the access log of the request that caused it is not for it to write into.
+        # With a new context, so that the work does not write into the access log record of the current request.
         task = asyncio.create_task(work, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait until the running tasks end."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def until_done(step: "asyncio.Future[Any]") -> None:
-    """Wait for the end of the step although the waiting task was cancelled; later cancellations are ignored."""
+    """Wait until the step ends. Ignores cancellations of the waiting task meanwhile."""
     while not step.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([step])

@@ -1,6 +1,6 @@
 """AnswerPing: GET /v2/, whose answer tells clients how to authenticate."""
 
-from application.access.access_request import Access, AccessRequest, Caller
+from application.access.access_request import Access, AccessRequest, Caller, Purpose
 from application.access.authorize import Authorize
 from application.access.challenges import Challenges
 from application.access.relayed_logins import RelayedLogins
@@ -26,7 +26,7 @@ class AnswerPing:
         """Returns if the caller is accepted. Raises Unauthorized with the challenges of the trust row, or
         UpstreamFault.
         """
-        access = await self._authorize.access(AccessRequest.to_ping(caller, upstream))
+        access = await self._authorize.access(AccessRequest(caller, upstream, Purpose.PING))
         if access.is_mirrors:
             return
         with self._challenges.by_upstream(access, is_proof=True):

@@ -1,8 +1,8 @@
 """ReportStatus: reports whether an upstream is reachable. Load balancers ask far more often than it changes."""
 
-import asyncio
 from dataclasses import dataclass
 
+from application.concurrency import SingleFlight
 from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import RegistryError
 from domain.ports import Clock
@@ -28,35 +28,25 @@ class ReportStatus:
         self._registry = registry
         self._clock = clock
         self._last: dict[Upstream, UpstreamStatus] = {}
-        self._checks: dict[Upstream, asyncio.Task[UpstreamStatus]] = {}
+        self._checks = SingleFlight()
 
     async def __call__(self, upstream: Upstream) -> UpstreamStatus:
         """The status of the upstream. An upstream that answers with a refusal is reachable."""
         last = self._last.get(upstream)
         if last is not None and self._clock.now() - last.checked_at <= _KEEP_SECONDS:
             return last
-        if upstream not in self._checks:
-            check = asyncio.create_task(self._check(upstream))
-            self._checks[upstream] = check
-            check.add_done_callback(lambda _: self._checks.pop(upstream, None))
-        # Shielded: a client may disconnect before the upstream answers, and the next client uses the result.
-        return await asyncio.shield(self._checks[upstream])
+        return await self._checks.do(upstream, lambda: self._check(upstream))
 
     async def close(self) -> None:
         """Cancel the running checks."""
-        checks = list(self._checks.values())
-        for check in checks:
-            check.cancel()
-        await asyncio.gather(*checks, return_exceptions=True)
+        await self._checks.close()
 
     async def _check(self, upstream: Upstream) -> UpstreamStatus:
-        status = await self._ask(upstream)
-        self._last[upstream] = status
-        return status
-
-    async def _ask(self, upstream: Upstream) -> UpstreamStatus:
+        reason = None
         try:
             await self._registry.ping(upstream, ForwardedCredentials(), is_probe=True)
         except RegistryError as error:
-            return UpstreamStatus(upstream.url, reachable=False, checked_at=self._clock.now(), reason=error.message)
-        return UpstreamStatus(upstream.url, reachable=True, checked_at=self._clock.now())
+            reason = error.message
+        status = UpstreamStatus(upstream.url, reason is None, self._clock.now(), reason)
+        self._last[upstream] = status
+        return status

@@ -1,4 +1,4 @@
-"""What a caller asks for, and the access that was granted: with whose credentials the upstream is asked."""
+"""The values of authorization: the request of a caller, its check, and the granted access."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -17,8 +17,8 @@ FOREVER = float("inf")
 
 @dataclass(frozen=True)
 class Caller:
-    """The sender of a request. `realm` is the absolute address of this mirror's token endpoint as the caller reaches
-    it, `address` the caller's own address. `is_operator`: the request comes from the command line of this machine.
+    """The sender of a request. `realm`: the URL of the mirror's token endpoint at the address that the caller uses;
+    `address`: the caller's own address; `is_operator`: the request comes from the command line on this machine.
     """
 
     authorization: Authorization | None
@@ -28,7 +28,7 @@ class Caller:
 
 
 class Purpose(Enum):
-    """What the access is for. The trust table grants listings more freely than content."""
+    """The kind of request. Some trust rows allow listings without a login, but not content."""
 
     PING = auto()
     LISTING = auto()
@@ -38,9 +38,10 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """What a caller wants to do at an upstream. A token must cover `needed`: clients ask for scopes in their own terms,
-    in the terms of the mirror's challenge, or by the name at the upstream. `shown` is the scope in the client's own
-    terms, for messages. `source` is None where no repository is meant.
+    """What a caller wants to do at an upstream. A token must cover one scope of `needed`, which has the repository both
+    with the client's name and with the name at the upstream, because clients use either in a token request. `shown`:
+    the scope with the client's name, for challenges and messages; `source`: None if the request is not about a
+    repository.
     """
 
     caller: Caller
@@ -51,12 +52,8 @@ class AccessRequest:
     source: Source | None = None
 
     @classmethod
-    def to_ping(cls, caller: Caller, upstream: Upstream) -> "AccessRequest":
-        return cls(caller, upstream, Purpose.PING)
-
-    @classmethod
     def to_read(cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose) -> "AccessRequest":
-        """To read a repository that the client calls `name`."""
+        """The request to read the repository that the client calls `name`."""
         shown = Scope.pull(name)
         needed = ScopeSet.of((source.pull_scope, shown))
         return cls(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source)
@@ -69,8 +66,8 @@ class AccessRequest:
 
 @dataclass(frozen=True)
 class AccessCheck:
-    """A request under the rules of the trust row that applies to it. `auth` is how the upstream authenticates.
-    `account` is the account that the login or the token belongs to, where the row checks accounts.
+    """A request and the trust row that applies to it. `auth`: how the upstream authenticates; `account`: the checked
+    account of the login or token, if the row checks accounts.
     """
 
     request: AccessRequest
@@ -81,8 +78,8 @@ class AccessCheck:
 
 @dataclass(frozen=True)
 class RelayedLogin:
-    """A login that a caller at `address` uses at the upstream: credentials, or a text that stands for them, such as a
-    refresh token (RFC 6749 section 6) or an Authorization header that this service cannot read.
+    """A login that a caller at `address` uses at the upstream. `secret`: credentials, a refresh token (RFC 6749
+    section 6), or an Authorization header that this service cannot parse.
     """
 
     upstream: Upstream
@@ -92,8 +89,8 @@ class RelayedLogin:
 
 @dataclass(frozen=True)
 class Access:
-    """A granted request. The upstream is asked with `credentials`; `is_mirrors`: they are the mirror's own, the same
-    for all callers. `ends_at`: the end of the mirror's token that the caller sent, in seconds since 1970.
+    """A granted request. `credentials`: what the upstream receives; `is_mirrors`: they are the mirror's own, the same
+    for all callers; `ends_at`: the end of the mirror's token that the caller sent, in seconds since 1970.
     """
 
     check: AccessCheck
@@ -107,7 +104,7 @@ class Access:
 
     @property
     def login(self) -> RelayedLogin | None:
-        """The caller's login that goes upstream; None for a token, for no login, and for the mirror's own login."""
+        """The caller's login that is sent upstream; None for a token, for no login, and for the mirror's own login."""
         caller, upstream = self.request.caller, self.request.upstream
         match self.credentials, caller.authorization:
             case _ if self.is_mirrors:
@@ -123,8 +120,8 @@ class Access:
 
 @dataclass(frozen=True)
 class PullAccess:
-    """Access to one repository: which caller asks, about which source, with which credentials upstream. `is_mirrors`:
-    the credentials are the mirror's own, the same for all callers.
+    """Access to one repository. `credentials`: what the upstream receives; `is_mirrors`: they are the mirror's own, the
+    same for all callers.
     """
 
     identity: CallerIdentity

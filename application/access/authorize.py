@@ -71,45 +71,36 @@ class Authorize:
         TooManyAttempts.
         """
         row, auth = await self._upstream_auth.row(request.upstream, of_host=request.purpose is Purpose.PING)
-        access = await self._checked(AccessCheck(request, row, auth))
-        await self._prove_login(access)
-        return access
-
-    async def _prove_login(self, access: Access) -> None:
-        """Have the upstream check a caller's login before it is used for anything else. Raises Unauthorized with the
-        challenges of the row, or TooManyAttempts.
-        """
-        request = access.request
-        # For a ping, the ping itself is the proof; see AnswerPing.
-        login = None if request.purpose is Purpose.PING or request.caller.is_operator else access.login
-        if login is not None:
-            with self._challenges.by_upstream(access, is_proof=True):
-                await self._logins.prove(login, access.credentials)
-
-    async def _checked(self, check: AccessCheck) -> Access:
-        match check.request.caller.authorization:
+        check = AccessCheck(request, row, auth)
+        match request.caller.authorization:
             case None:
-                return self._without_authorization(check)
+                access = self._without_authorization(check)
             case Bearer() as bearer:
-                return self._with_token(check, bearer)
+                access = self._with_token(check, bearer)
             case Basic() as basic:
-                return await self._with_login(check, basic)
-            case UnsupportedAuthorization(raw):
-                if check.row.anonymous is AnonymousRule.PASS:
-                    return self._as_caller(check, ForwardedCredentials(raw))
+                access = await self._with_login(check, basic)
+            case UnsupportedAuthorization(raw) if row.anonymous is AnonymousRule.PASS:
+                access = self._granted(check, ForwardedCredentials(raw))
+            case _:
                 raise self._challenges.by_us(check, "the Authorization header cannot be read")
+        # For a ping, the ping itself is the proof; see AnswerPing.
+        if access.login and request.purpose is not Purpose.PING and not request.caller.is_operator:
+            # The upstream checks the caller's login before the login is used for anything else.
+            with self._challenges.by_upstream(access, is_proof=True):
+                await self._logins.prove(access.login, access.credentials)
+        return access
 
     def _without_authorization(self, check: AccessCheck) -> Access:
         purpose = check.request.purpose
         match check.row.anonymous:
             case AnonymousRule.PASS:
-                return self._as_caller(check, ForwardedCredentials())
+                return self._granted(check, ForwardedCredentials())
             case AnonymousRule.OPEN if purpose is not Purpose.PING:
                 return self._as_mirror(check)
             case AnonymousRule.LISTINGS_ONLY if purpose in {Purpose.LISTING, Purpose.SEARCH}:
-                return self._as_caller(check, _ANONYMOUS)
+                return self._granted(check, _ANONYMOUS)
             case _:
-                # Clients ignore a challenge on a 200: they authenticate on 401 only.
+                # Clients ignore a challenge on a 200 and authenticate only after a 401.
                 raise self._challenges.by_us(check, "authentication required")
 
     def _with_token(self, check: AccessCheck, bearer: Bearer) -> Access:
@@ -117,13 +108,13 @@ class Authorize:
         try:
             match check.row.bearer, kind:
                 case BearerRule.PASS, _:
-                    return self._as_caller(check, ForwardedCredentials(bearer.raw))
+                    return self._granted(check, ForwardedCredentials(bearer.raw))
                 case BearerRule.OURS | BearerRule.OURS_OR_PASS | BearerRule.EITHER_OF_OURS, TokenKind.OURS:
                     return self._with_own_token(check, bearer.token)
                 case BearerRule.COUNTERSIGNED | BearerRule.EITHER_OF_OURS, TokenKind.COUNTERSIGNED:
                     return self._with_countersigned_token(check, bearer.token)
-                case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _asks_open_upstream_for_login(check):
-                    return self._as_caller(check, ForwardedCredentials(bearer.raw))
+                case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _would_prove_nothing(check):
+                    return self._granted(check, ForwardedCredentials(bearer.raw))
         except TokenRejected as refused:
             raise self._challenges.by_us(check, refused.reason, refused.error) from None
         raise self._challenges.by_us(check, "this service does not accept this kind of token here", "invalid_token")
@@ -132,8 +123,8 @@ class Authorize:
         token = self._verifier.verify_own(text)
         check = self._with_owner(check, token)
         if check.row.relays:
-            # Where the upstream signs the tokens, a token of the mirror stands for the anonymous caller only.
-            return self._as_caller(check, _ANONYMOUS, token)
+            # The upstream signs the tokens of logins. So a token of the mirror belongs to the anonymous caller.
+            return self._granted(check, _ANONYMOUS, token)
         return self._as_mirror(check, token)
 
     def _with_countersigned_token(self, check: AccessCheck, text: str) -> Access:
@@ -141,21 +132,21 @@ class Authorize:
         check = self._with_owner(check, token)
         if not check.row.relays:
             return self._as_mirror(check, token)
-        # A token without the upstream's part was given while the upstream was unreachable, for public content.
+        # A token without the upstream's part was issued while the upstream was unavailable, for public content.
         credentials = ForwardedCredentials(f"Bearer {token.upstream_token}") if token.upstream_token else _ANONYMOUS
-        access = self._as_caller(check, credentials, token)
+        access = self._granted(check, credentials, token)
         if token.upstream != check.request.upstream.url:
             raise TokenRejected("invalid_token", "the token was issued for another registry")
         return access
 
     def _with_owner(self, check: AccessCheck, token: VerifiedToken) -> AccessCheck:
-        """The check with the token's account. Raises TokenRejected."""
+        """The check with the account of the token. Raises TokenRejected if the account has changed."""
         if check.row.checks_accounts:
             if not self._accounts.is_unchanged(Account(token.account, token.account_stamp)):
                 raise TokenRejected(
                     "invalid_token", "the account of this token was removed, or its password was changed"
                 )
-            # Where accounts are not checked, an older token may still name an account that was never checked.
+            # Only in these rows: an older token may name an account that the current settings do not check.
             check = replace(check, account=token.account)
         current_record().passed(token.account, token.account_stamp)
         return check
@@ -163,9 +154,9 @@ class Authorize:
     async def _with_login(self, check: AccessCheck, basic: Basic) -> Access:
         rule = check.row.basic
         if rule is BasicRule.PASS:
-            return self._as_caller(check, ForwardedCredentials(basic.raw))
+            return self._granted(check, ForwardedCredentials(basic.raw))
         if rule is BasicRule.REFUSE and check.request.purpose is Purpose.SEARCH:
-            # docker sends the login that it has, whether the search needs one or not. The login is not used.
+            # docker sends its stored login with every search, even if the search needs none. The login is not used.
             return self._without_authorization(check)
         address = check.request.caller.address
         account = None if rule is BasicRule.REFUSE else await self._accounts(basic.credentials, address)
@@ -175,37 +166,37 @@ class Authorize:
         check = replace(check, account=account.name)
         match rule:
             case BasicRule.ACCOUNT_EXCHANGED:
-                return self._as_caller(check, SessionCredentials(basic.credentials))
+                return self._granted(check, SessionCredentials(basic.credentials))
             case BasicRule.ACCOUNT_PASSED:
-                return self._as_caller(check, ForwardedCredentials(basic.raw))
+                return self._granted(check, ForwardedCredentials(basic.raw))
             case _:
                 return self._as_mirror(check)
 
     def _as_mirror(self, check: AccessCheck, token: VerifiedToken | None = None) -> Access:
         """Access with the mirror's own credentials."""
-        credentials = mirror_credentials(check.request.upstream)
-        return self._granted(check, credentials, token, is_mirrors=True)
-
-    def _as_caller(
-        self, check: AccessCheck, credentials: UpstreamCredentials, token: VerifiedToken | None = None
-    ) -> Access:
-        """Access with credentials that the caller brought, or that stand for this caller."""
-        return self._granted(check, credentials, token, is_mirrors=False)
+        return self._granted(check, mirror_credentials(check.request.upstream), token, is_mirrors=True)
 
     def _granted(
-        self, check: AccessCheck, credentials: UpstreamCredentials, token: VerifiedToken | None, *, is_mirrors: bool
+        self,
+        check: AccessCheck,
+        credentials: UpstreamCredentials,
+        token: VerifiedToken | None = None,
+        *,
+        is_mirrors: bool = False,
     ) -> Access:
-        """Raises Denied by the access rules, TokenRejected where the token does not cover the request."""
-        # The rules come before the token's scopes: a client fetches another token when its scopes do not suffice, which
-        # would be in vain.
+        """Access with these credentials, which belong to the caller unless `is_mirrors`. Raises Denied if the access
+        rules refuse the request, and TokenRejected if the token does not cover it.
+        """
+        # The access rules are applied first: if the scopes are insufficient, the client fetches another token, which
+        # would be useless if the rules refuse the request.
         self._rules.check(check)
         if token is not None:
             token.require(check.request.needed)
         return Access(check, credentials, is_mirrors, token.expires_at if token else FOREVER)
 
 
-def _asks_open_upstream_for_login(check: AccessCheck) -> bool:
-    """Whether a ping is to prove a token at an upstream that asks for none. Such an upstream accepts any text, and the
-    client would believe that its token is good.
+def _would_prove_nothing(check: AccessCheck) -> bool:
+    """Whether the request is a ping with a token to an upstream that requires no token. Such an upstream accepts every
+    token, so the client would take a wrong token for a valid one.
     """
     return check.request.purpose is Purpose.PING and check.row.anonymous is AnonymousRule.OPEN

@@ -8,9 +8,9 @@ from dataclasses import replace
 from application.access.access_request import FOREVER, Access
 from application.concurrency import LruCache
 from application.ports.index import CallerIdentity, KnowledgeIndex
-from application.ports.upstream import ForwardedCredentials
+from application.ports.upstream import SessionCredentials
 from domain.access import Credentials
-from domain.authorization import Basic, Bearer, parse_authorization
+from domain.authorization import Basic, Bearer, UnsupportedAuthorization, parse_authorization
 from domain.ports import TokenCodec
 from domain.records import ANONYMOUS_CALLER, CallerId
 from domain.tokens import IssuedToken
@@ -38,8 +38,21 @@ class CallerIdentities:
 
     async def of(self, access: Access) -> CallerIdentity:
         """The identity of the caller that this access was granted to."""
-        identity = await self._identify(access)
-        return replace(identity, ends_at=access.ends_at) if access.ends_at < identity.ends_at else identity
+        credentials = access.credentials
+        if isinstance(credentials, SessionCredentials):
+            if access.is_mirrors and credentials.login is not None:
+                return CallerIdentity(self._mirrors[access.request.upstream], access.ends_at)
+            return CallerIdentity(self.caller_of(credentials.login), access.ends_at)
+        match parse_authorization(credentials.raw):
+            case Bearer(token):
+                identity = await self._of_token(token)
+                return CallerIdentity(identity.caller, min(identity.ends_at, access.ends_at))
+            case Basic(login):
+                return CallerIdentity(self.caller_of(login), access.ends_at)
+            case UnsupportedAuthorization(raw):
+                return CallerIdentity(self.caller_of(raw), access.ends_at)
+            case None:
+                return CallerIdentity(ANONYMOUS_CALLER, access.ends_at)
 
     async def remember(self, login: Credentials | str | None, token: IssuedToken) -> None:
         """The upstream gave this token for these credentials or this refresh token, or without a login (None).
@@ -55,22 +68,6 @@ class CallerIdentities:
         self._known.put(fingerprint, identity)
         await self._index.keep_token(fingerprint, identity)
 
-    async def _identify(self, access: Access) -> CallerIdentity:
-        credentials = access.credentials
-        if not isinstance(credentials, ForwardedCredentials):
-            if access.is_mirrors and credentials.login is not None:
-                return CallerIdentity(self._mirrors[access.request.upstream], FOREVER)
-            return CallerIdentity(self.caller_of(credentials.login), FOREVER)
-        match parse_authorization(credentials.raw):
-            case None:
-                return CallerIdentity(ANONYMOUS_CALLER, FOREVER)
-            case Bearer(token):
-                return await self._of_token(token)
-            case Basic(login):
-                return CallerIdentity(self.caller_of(login), FOREVER)
-            case unreadable:
-                return CallerIdentity(self.caller_of(unreadable.raw), FOREVER)
-
     async def _of_token(self, token: str) -> CallerIdentity:
         fingerprint = self._fingerprint(token)
         known = self._known.get(fingerprint)
@@ -80,14 +77,15 @@ class CallerIdentities:
         return known
 
     def _of_unknown_token(self, token: str) -> CallerIdentity:
-        """A token that did not come through us. What it says of its end is unverified, and can only shorten."""
+        """The identity of a token that the caller did not fetch through this mirror. The end that the token claims is
+        not verified; it can only shorten what the mirror grants.
+        """
         claimed = self._codec.read_unverified(token)
         try:
             ends_at = float(str(claimed.claims.get("exp"))) if claimed else FOREVER
         except (ValueError, OverflowError):
             ends_at = FOREVER
-        ends_at = FOREVER if math.isnan(ends_at) else ends_at
-        return CallerIdentity(self.caller_of(token), ends_at)
+        return CallerIdentity(self.caller_of(token), FOREVER if math.isnan(ends_at) else ends_at)
 
     def caller_of(self, login: Credentials | str | None) -> CallerId:
         """The caller with these credentials, or with this token if its login is unknown; None: the anonymous one."""

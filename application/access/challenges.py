@@ -1,4 +1,4 @@
-"""The error responses for callers that the mirror or the upstream refuses."""
+"""Challenges: the error responses for callers that the mirror or the upstream refuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ _WRONG_LOGIN = (
 
 
 class Challenges:
-    """Every 401 that leaves us bears the challenge of its row (half the clients never ping)."""
+    """Every 401 of the mirror contains the challenges of the trust row, because half of the clients never ping."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Challenges:
     def by_us(self, check: AccessCheck, message: str, error: TokenError | None = None) -> Unauthorized:
         """The error for a caller whom the rules of this mirror refuse."""
         if check.request.purpose is Purpose.SEARCH and check.row.checks_accounts:
-            # `docker search` knows Basic only; podman turns to the catalog on any 401.
+            # `docker search` supports only Basic; podman requests the catalog after any 401.
             return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(check.request))
         request = check.request
         if error and check.auth.bearer and check.auth.bearer.get("service") == self._rewriter.service:
@@ -67,33 +67,24 @@ class Challenges:
         """
         try:
             yield
-        except UpstreamChallenged as challenged:
-            self._judge_login(access, challenged, is_proof=is_proof)
-            raise self._after_challenge(access, challenged) from challenged
-        except CredentialsRejected as refused:
-            self._judge_login(access, refused, is_proof=is_proof)
-            raise self._after_login(access, refused) from refused
-
-    def _judge_login(
-        self, access: Access, refusal: CredentialsRejected | UpstreamChallenged, *, is_proof: bool
-    ) -> None:
-        if access.login is not None and not is_proof:
-            self._logins.refused(access.login, refusal)
+        except (UpstreamChallenged, CredentialsRejected) as refusal:
+            if access.login is not None and not is_proof:
+                self._logins.refused(access.login, refusal)
+            if isinstance(refusal, UpstreamChallenged):
+                raise self._after_challenge(access, refusal) from refusal
+            raise self._after_login(access, refusal) from refusal
 
     def _after_challenge(self, access: Access, challenged: UpstreamChallenged) -> RegistryError:
-        if access.is_mirrors and access.credentials != ForwardedCredentials():
-            if (
-                UpstreamAuth(challenged.challenges).scheme is UpstreamScheme.BASIC
-                and access.credentials != SessionCredentials()
-            ):
-                return IdentityRejected(_WRONG_LOGIN)
-            return Denied(_NO_RIGHT, detail=challenged.detail)
         request = access.request
         received, known = UpstreamAuth(challenged.challenges), access.check.auth
+        if access.is_mirrors and access.credentials != ForwardedCredentials():
+            if received.scheme is UpstreamScheme.BASIC and access.credentials != SessionCredentials():
+                return IdentityRejected(_WRONG_LOGIN)
+            return Denied(_NO_RIGHT, detail=challenged.detail)
         if access.credentials == ForwardedCredentials():
-            # The answer to a bad token says nothing about what the upstream asks of other callers.
+            # Only the answer to a request without credentials: a wrong token may get another challenge.
             self._upstream_auth.learn(request.upstream, received)
-        # Some registries answer an expired token with a Basic challenge; the challenge before it still holds.
+        # Some registries answer an expired token with a Basic challenge; the known Bearer challenge still applies.
         keep = known.bearer and not received.bearer
         auth = known if keep or received.scheme is UpstreamScheme.NONE else received
         has_token = isinstance(request.caller.authorization, Bearer)
@@ -104,7 +95,7 @@ class Challenges:
         scopes = _asked_for(received, known, request)
         challenges = self._rewriter.challenges(row, auth, request.caller.realm, scopes, error)
         if not has_token and row.challenge is ChallengeStyle.REWRITTEN:
-            # RFC 6750 section 3.1: no error for a client that sent no token; the upstream means the mirror's token.
+            # RFC 6750 section 3.1: no error for a client that sent no token. The upstream refers to the mirror's token.
             challenges = tuple(challenge.with_parameters(error=None) for challenge in challenges)
         message = REFUSED_UPSTREAM if row.checks_accounts and error is None else challenged.message
         return Unauthorized(message, challenges=challenges, detail=challenged.detail)
@@ -118,7 +109,8 @@ class Challenges:
             return False
         match access.credentials:
             case SessionCredentials(credentials):
-                return credentials is not None  # the token was fetched for this request; only a login can grant more
+                # Their token was fetched for this request. The anonymous caller can still log in.
+                return credentials is not None
             case _:
                 return isinstance(caller, Bearer) and self._verifier.was_issued_for(caller.token, needed)
 
@@ -129,14 +121,12 @@ class Challenges:
             return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses an anonymous token for private content
         if access.credentials == mirrors:
             return IdentityRejected(_WRONG_LOGIN)
-        if access.check.row.checks_accounts:
-            return self.by_us(access.check, REFUSED_UPSTREAM)
-        return self.by_us(access.check, refused.message)
+        return self.by_us(access.check, REFUSED_UPSTREAM if access.check.row.checks_accounts else refused.message)
 
 
 def _asked_for(received: UpstreamAuth, known: UpstreamAuth, request: AccessRequest) -> ScopeSet:
-    """What a token for the resource has to be for: as the upstream itself says in its challenge to this resource, but
-    not where that only repeats the ping's.
+    """The scopes for the challenge: those of the upstream's challenge to this resource; but those of the request if the
+    upstream names none, or only repeats the scope of its ping.
     """
     scope = received.bearer.get("scope") if received.bearer else None
     if not scope or not request.shown:
@@ -150,7 +140,7 @@ def _asked_for(received: UpstreamAuth, known: UpstreamAuth, request: AccessReque
 
 
 def _detail(request: AccessRequest) -> object:
-    """The accesses that were wanted, in the form in which distribution writes them."""
+    """The requested scopes in the form that distribution uses in its errors."""
     return [
         {"Type": scope.resource_type, "Class": scope.resource_class, "Name": scope.name, "Action": action}
         for scope in request.shown

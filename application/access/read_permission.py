@@ -1,4 +1,4 @@
-"""ReadPermissions: may this caller read this very thing? Answered from memory, or by the upstream, to this caller."""
+"""ReadPermissions: may this caller read this content? The memory, the index or the upstream answers."""
 
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,7 @@ from domain.content import (
     signed_part,
     tells_of_manifest,
 )
+from domain.digest import Digest
 from domain.errors import (
     ContentUnknown,
     Denied,
@@ -40,14 +41,17 @@ _REMEMBERED = 32768
 _ONE_BYTE = ByteRange(0, 0)
 _ANYTHING: tuple[str, ...] = ()
 _ANY_MANIFEST: tuple[str, ...] = (", ".join(MANIFEST_MEDIA_TYPES),)
-# A refused HEAD counts only after a refused GET: public.ecr.aws refuses every HEAD on a blob, and an address that
-# is signed for GET refuses HEAD too.
 REFUSED_HEAD = (UpstreamChallenged, Denied, ContentUnknown, UpstreamRejected)
+"""A refused HEAD counts only after a refused GET: public.ecr.aws refuses every HEAD on a blob, and a URL that is signed
+for GET refuses HEAD too.
+"""
 
 
 @dataclass(frozen=True)
 class ReadPermission:
-    """The caller may read it. `good_until`: so it may without being asked about again, in seconds since 1970."""
+    """The caller may read the content of the link. `good_until`: the time until which no other check is necessary, in
+    seconds since 1970.
+    """
 
     link: Link
     good_until: float
@@ -55,8 +59,8 @@ class ReadPermission:
 
 
 class ReadPermissions:
-    """A hit needs a grant for the caller and a link for the thing; what is missing is asked of the upstream with the
-    caller's own access. To know a digest is no right to read it (CVE-2026-35172).
+    """A hit requires a grant for the caller and a link for the content. If one is missing, the upstream is asked with
+    the credentials of this caller. Knowing a digest gives no right to read the content (CVE-2026-35172).
     """
 
     def __init__(
@@ -138,12 +142,14 @@ class ReadPermissions:
     def record(
         self, access: PullAccess, location: ContentLocation, metadata: ResponseMetadata, known: Link | None = None
     ) -> Link:
-        """The upstream gave this caller the content or its metadata. Takes from `known` what the answer leaves out."""
+        """Store that the upstream gave this caller the content or its metadata, and return the link. Metadata that the
+        answer lacks is taken from `known`.
+        """
         now, caller_classes = self._clock.now(), frozenset({class_of(access.caller)})
         believed = self._believed(location)
         remembered = self._links.get(location)
         before = remembered[0] if remembered else known
-        # Another worker may have withdrawn a class from a link that is too old to be believed.
+        # An older entry in memory does not count: another worker may have removed a class from the link.
         others = believed or known
         size = metadata.size if metadata.span is None else metadata.whole_size
         if size == 0 and not location.digest.is_of_empty_content:
@@ -156,36 +162,33 @@ class ReadPermissions:
             caller_classes | (others.caller_classes if others else frozenset()),
         )
         self.grants.give(access)
-        # The other classes are believed only for the usual time since they were read from the index.
+        # The other classes remain valid only as long as if they had not been read from memory again.
         self._links.put(location, (link, remembered[1] if believed and remembered else now))
-        # Written also if the link is only too old to be believed: it may have been pruned with its content.
+        # An equal but older entry in memory is written again, because the link may have been removed from the index.
         if believed != link:
             self._background.start(self._index.keep_link(replace(link, caller_classes=caller_classes), now))
         return link
 
     async def refused(self, access: PullAccess, location: ContentLocation | None, error: Exception) -> None:
-        """The upstream's refusal ends what it had granted."""
+        """Remove the grant or the link that a refusal of the upstream ends."""
         if isinstance(error, UpstreamChallenged | Denied):
-            if self._clock.now() < access.identity.ends_at:  # what an ended token earns says nothing of its owner
+            if self._clock.now() < access.identity.ends_at:  # the refusal of an ended token does not end the grant
                 await self.grants.end(access)
             if location is not None and self.is_refusal_of_class(access):
                 self._links.pop(location)
                 await self._index.forget_link(location, class_of(access.caller))
         elif location is not None and isinstance(error, ContentUnknown):
-            await self.unlink(location)
+            self._links.pop(location)
+            await self._index.forget_link(location)
 
     def is_refusal_of_class(self, access: PullAccess) -> bool:
-        """Whether what is refused to this caller now is refused to all of its class. Each personal caller has a right
-        of its own: what one is refused, others may read.
+        """Whether a refusal of this caller is a refusal of its whole class. Callers with a login of their own have
+        different rights, so a refusal of one says nothing about the others.
         """
         return class_of(access.caller) != PERSONAL_CLASS and self._clock.now() < access.identity.ends_at
 
-    async def unlink(self, location: ContentLocation) -> None:
-        self._links.pop(location)
-        await self._index.forget_link(location)
-
     def forget_all(self) -> None:
-        """What is in memory; the index has what is true."""
+        """Clear the memory. The index is not changed."""
         self._links.clear()
         self.grants.forget_all()
 
@@ -200,7 +203,7 @@ class ReadPermissions:
         return link
 
     def _believed(self, location: ContentLocation) -> Link | None:
-        """For a moment only: another worker may know better."""
+        """The link in memory, if it was read a few seconds ago; later another worker may have changed it."""
         known = self._links.get(location)
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
@@ -208,52 +211,40 @@ class ReadPermissions:
         self, access: PullAccess, location: ContentLocation, known: Link | None, proof: UpstreamRequest | None
     ) -> Link:
         try:
-            metadata = await (self._headed(access, proof) if proof else self._spoken_of(access, location))
+            metadata = await (self._metadata(access, proof) if proof else self._metadata_of(access, location))
+        except RangeUnsatisfiable as outside:
+            metadata = ResponseMetadata(size=outside.size)  # the content exists, and is shorter than the range
         except REFUSED_HEAD as error:
             await self.refused(access, location, error)
             raise
         return self.record(access, location, metadata, known)
 
-    async def _headed(self, access: PullAccess, proof: UpstreamRequest) -> ResponseMetadata:
-        """The head of the answer to a GET, whose body is left."""
-        try:
-            return await self._metadata(access, proof)
-        except RangeUnsatisfiable as outside:
-            return ResponseMetadata(size=outside.size)  # it is there
-
-    async def _spoken_of(self, access: PullAccess, location: ContentLocation) -> ResponseMetadata:
+    async def _metadata_of(self, access: PullAccess, location: ContentLocation) -> ResponseMetadata:
+        """The metadata from a HEAD, or else from a GET for one byte. If they do not prove that the response is this
+        manifest, from a GET whose body is verified.
+        """
         if location.kind is ContentKind.BLOB:
             resource, accept = Resource.blob(access.source, location.digest), _ANYTHING
         else:
             resource, accept = Resource.manifest(access.source, Reference(location.digest)), _ANY_MANIFEST
+        whole = UpstreamRequest(resource, access.credentials, accept=accept)
         try:
-            try:
-                metadata = await self._metadata(
-                    access, UpstreamRequest(resource, access.credentials, head=True, accept=accept)
-                )
-            except REFUSED_HEAD:
-                metadata = await self._metadata(
-                    access, UpstreamRequest(resource, access.credentials, accept=accept, byte_range=_ONE_BYTE)
-                )
-            if location.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
-                return metadata
-            return await self._read(access, location, UpstreamRequest(resource, access.credentials, accept=accept))
-        except RangeUnsatisfiable as empty:
-            return ResponseMetadata(
-                size=empty.size
-            )  # it is there, and has not even the one byte that stands in for a HEAD
+            metadata = await self._metadata(access, replace(whole, head=True))
+        except REFUSED_HEAD:
+            metadata = await self._metadata(access, replace(whole, byte_range=_ONE_BYTE))
+        if location.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
+            return metadata
+        return await self._metadata(access, whole, verified=location.digest)
 
-    async def _read(self, access: PullAccess, location: ContentLocation, fetch: UpstreamRequest) -> ResponseMetadata:
-        """The head of an answer that may be anything, after the body has proved that it is this manifest."""
-        async with self._registry.open(fetch) as answer:
-            metadata, content = answer.metadata, await answer.read(MANIFEST_LIMIT)
-        self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
-        if not (location.digest.matches(content) or location.digest.matches(signed_part(metadata.media_type, content))):
+    async def _metadata(
+        self, access: PullAccess, request: UpstreamRequest, verified: Digest | None = None
+    ) -> ResponseMetadata:
+        """The metadata of the response. `verified`: the digest that the body, a manifest, must have."""
+        async with self._registry.open(request) as answer:
+            metadata = answer.metadata
+            content = await answer.read(MANIFEST_LIMIT) if verified else b""
+        if request.resource.kind is ResourceKind.MANIFEST:
+            self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
+        if verified and not (verified.matches(content) or verified.matches(signed_part(metadata.media_type, content))):
             raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return metadata
-
-    async def _metadata(self, access: PullAccess, fetch: UpstreamRequest) -> ResponseMetadata:
-        async with self._registry.open(fetch) as answer:
-            if fetch.resource.kind is ResourceKind.MANIFEST:
-                self._outages.saw(access.source.upstream, access.caller, answer.metadata.allowance)
-            return answer.metadata
