@@ -1,4 +1,4 @@
-"""CheckAccount: whose login this is, without holding up the event loop, and without hurry for who only guesses."""
+"""CheckAccount: checks the login of an account. Hashes passwords in threads, and slows down clients that guess."""
 
 import hashlib
 
@@ -25,11 +25,12 @@ class CheckAccount:
         self._attempts = attempts
         self._steps = steps
         self._key = key
-        self._right: LruCache[bytes, str] = LruCache(_REMEMBERED)
+        self._stamps: LruCache[bytes, str] = LruCache(_REMEMBERED)
+        """The stamps of the accounts of correct logins, by the fingerprint of the login."""
         self._joined = SingleFlight()
 
     async def __call__(self, credentials: Credentials, address: str) -> Account | None:
-        """The account, or None for wrong credentials. `address` is the client's. Raises TooManyAttempts.
+        """The account, or None for wrong credentials. `address`: the client's address. Raises TooManyAttempts.
 
         A login that was correct from the same network before does not wait. From another network it waits like any
         other, or a client that guesses there would learn at once which password is correct.
@@ -39,15 +40,17 @@ class CheckAccount:
         login = self._fingerprint(credentials, network)
         if (account := self._remembered(login, name)) and self._attempts.trusts(attempt):
             return account
-        # The same login many times at once, as docker sends it with each layer, is one attempt.
+        # docker sends the same login with all layers at once, which counts as one attempt.
         return await self._joined.do(login, lambda: self._check(credentials, attempt, login))
 
     def is_unchanged(self, account: Account) -> bool:
-        """Whether the account still is what it was when the stamp was taken; asked for each token of an account."""
+        """Whether the account exists and its password is the same as when the stamp was taken. Called for each token of
+        an account.
+        """
         return self._policy.is_unchanged(account)
 
     def close(self) -> None:
-        """At the end of this process, or of the settings that the accounts are of."""
+        """Called when the process ends, or when other settings replace those of the accounts."""
         self._steps.close()
 
     async def _check(self, credentials: Credentials, attempt: Attempt, login: bytes) -> Account | None:
@@ -61,12 +64,12 @@ class CheckAccount:
                 return None
             self._attempts.right(attempt)
             for fingerprint in (login, from_any_network) if account.stamp else ():
-                self._right.put(fingerprint, account.stamp)
+                self._stamps.put(fingerprint, account.stamp)
             return account
 
     def _remembered(self, fingerprint: bytes, name: str) -> Account | None:
-        """The account that this login opened before, with the stamp of that time; None where that has changed."""
-        account = Account(name, self._right.get(fingerprint) or "")
+        """The account for which this login was correct before; None if its stamp has changed since."""
+        account = Account(name, self._stamps.get(fingerprint) or "")
         return account if self._policy.is_unchanged(account) else None
 
     def _fingerprint(self, credentials: Credentials, network: str | None) -> bytes:

@@ -1,4 +1,4 @@
-"""GrantToken: what /v2/auth gives: a token of ours, the upstream's, or the upstream's countersigned."""
+"""GrantToken: the token endpoint /v2/auth. It issues the mirror's own token, the upstream's, or a countersigned one."""
 
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +10,6 @@ from application.ports.telemetry import current_record
 from application.ports.upstream import TokenRequest
 from domain.access import ANONYMOUS_ACCOUNT, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
-from domain.challenge import Challenge
 from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent, UpstreamUnavailable
 from domain.tokens import IssuedToken, TokenIssuer
 from domain.trust import TokenEndpoint, TrustRow
@@ -19,10 +18,10 @@ from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
 
 @dataclass(frozen=True)
 class TokenQuery:
-    """What a client asks of the token endpoint, whether by GET or by POST, and where it asks.
+    """A request to the token endpoint, by GET or POST.
 
-    `offline` asks for a refresh token too; `refresh_token` stands in for credentials; `has_other_login`: there was
-    an Authorization, but no Basic; `address` is the client's own.
+    `offline`: the client also wants a refresh token; `refresh_token`: sent instead of credentials; `has_other_login`:
+    the request has an Authorization header that is not Basic; `address`: the client's address.
     """
 
     service: str | None = None
@@ -37,7 +36,7 @@ class TokenQuery:
 
 
 class GrantToken:
-    """Follows the trust row, not the `service` parameter alone: that one anybody can write."""
+    """The trust row decides. The parameter `service` alone does not, because every client can set it."""
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class GrantToken:
         self._service = service
 
     async def __call__(self, query: TokenQuery) -> IssuedToken:
-        """The token, for the upstream that the scopes name.
+        """The token for the upstream that the scopes name.
 
         Raises TokenEndpointAbsent, CredentialsRejected, TooManyAttempts, or the error of the upstream's token server.
         """
@@ -67,11 +66,13 @@ class GrantToken:
         if row.endpoint is TokenEndpoint.ABSENT:
             raise TokenEndpointAbsent("this mirror issues no tokens: authenticate as the challenge of GET /v2/ asks")
         if query.has_other_login:
-            # Ignoring it would give an anonymous token to a user who believes to be logged in.
+            # If it were ignored, a user who has logged in would get an anonymous token without noticing.
             raise CredentialsRejected("the token endpoint accepts only Basic credentials")
         account = await self._check_account(row, query)
         challenge = auth.bearer if row.relays else None
-        if challenge is None or (row.endpoint is TokenEndpoint.RELAY and self._asks_for_ours(query, challenge)):
+        # The node K2 of the seed's chart: `service` names the mirror, and not an upstream with the same service name.
+        is_for_mirror = query.service == self._service and (not challenge or challenge.get("service") != self._service)
+        if challenge is None or (row.endpoint is TokenEndpoint.RELAY and is_for_mirror):
             return self._issuer.issue(account, self._granted(query, wanted))
         request = TokenRequest(upstream, challenge, wanted, query.credentials)
         if row.endpoint is TokenEndpoint.RELAY:
@@ -79,7 +80,9 @@ class GrantToken:
         return await self._countersigned(query, request, account)
 
     def _granted(self, query: TokenQuery, wanted: ScopeSet) -> ScopeSet:
-        """What our word is good for: by the upstream's names, and by the client's own, which may mean any upstream."""
+        """The scopes of the mirror's token: with the names of the upstream, and with the client's names, which may
+        belong to any upstream behind the host name.
+        """
         return self._policy.permit(ScopeSet.of((*wanted, *query.scopes)))
 
     async def _check_account(self, row: TrustRow, query: TokenQuery) -> Account:
@@ -93,10 +96,6 @@ class GrantToken:
         current_record().account = account.name
         return account
 
-    def _asks_for_ours(self, query: TokenQuery, challenge: Challenge) -> bool:
-        """The seed's K2: `service` names us. Where the upstream bears our name too, it means the upstream."""
-        return query.service == self._service and challenge.get("service") != self._service
-
     async def _from_upstream(self, query: TokenQuery, request: TokenRequest) -> IssuedToken:
         public = await self._relayed.public(self._policy.permit(request.scopes), request.upstream)
         request = replace(request, refresh_token=query.refresh_token, offline=query.offline, client_id=query.client_id)
@@ -105,18 +104,19 @@ class GrantToken:
         except UpstreamUnavailable:
             if not public:
                 raise
-            # An anonymous token gives what everyone may have; credentials that cannot be checked give nothing more.
+            # The credentials cannot be checked now, so the token gives access to public content only.
             return self._issuer.issue(ANONYMOUS_ACCOUNT, public)
 
     async def _countersigned(self, query: TokenQuery, request: TokenRequest, account: Account) -> IssuedToken:
         if query.refresh_token:
-            # One from when this upstream was alone here: what is countersigned has none. Not ignored, as above.
+            # Countersigned tokens have no refresh token. This one is from a time when the row was another one. If it
+            # were ignored, the client would get an anonymous token.
             raise CredentialsRejected("the token endpoint does not accept refresh tokens here: log in again")
         granted, upstream = self._granted(query, request.scopes), request.upstream
         request = replace(request, scopes=self._policy.permit(request.scopes), client_id=query.client_id)
         public, is_shared = await self._relayed.public(request.scopes, upstream), upstream.trust.shares_host
         has_stand_in = bool(public) or (is_shared and query.credentials is None)
-        # The other registries behind a shared host are none the worse for what this one does not give.
+        # The other upstreams behind a shared host name stay available if this one refuses the login or fails.
         stand_in = granted if is_shared else public
         try:
             token = await self._relayed.fetch(request, query.address, has_stand_in=has_stand_in)

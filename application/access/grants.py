@@ -1,4 +1,4 @@
-"""Grants: who may read which repository, as the upstream itself said not long ago."""
+"""Grants: which callers may read which repositories, as the upstream recently answered."""
 
 from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
@@ -19,13 +19,15 @@ from domain.upstreams import Source
 
 _REMEMBERED = 32768
 BELIEVED_SECONDS = 5.0
-"""So long a worker believes what it remembers of what all workers know."""
-# A grant that was written down so recently is not written again.
+"""How long a worker uses what it has read from the index; later another worker may have changed it."""
 _REWRITTEN_SHARE = 0.25
+"""A grant is written again only if this share of its lifetime has passed."""
 
 
 class Grants:
-    """Earned by a success of the upstream to this very caller; ended by time, by the token's end, or by a refusal."""
+    """A successful answer of the upstream gives the caller a grant. The grant ends after some time, at the end of the
+    token, or when the upstream refuses the caller.
+    """
 
     def __init__(self, index: KnowledgeIndex, policy: CachePolicy, clock: Clock, background: BackgroundTasks) -> None:
         self._index = index
@@ -35,19 +37,19 @@ class Grants:
         self._known: LruCache[tuple[CallerId, Source], tuple[Grant, float]] = LruCache(_REMEMBERED)
 
     async def live(self, access: PullAccess) -> Grant | None:
-        """The grant by which the upstream need not be asked now."""
+        """The grant that is valid now; with it, the upstream is not asked."""
         now = self._clock.now()
         if now >= access.identity.ends_at:
-            return None  # what the caller shows is not good any more, whatever was granted for it
+            return None  # the token has ended, so the grant does not count
         known = self._remembered(access.caller, access.source) or await self._look_up(access.caller, access.source)
         return known if known and now < known.ends_at else None
 
     async def standing_in(self, access: PullAccess) -> frozenset[CallerClass]:
-        """The classes of callers whose items this caller may get while the upstream is unavailable: the caller's own
+        """The caller classes whose content this caller may get while the upstream is unavailable: the caller's own
         class while its grant is live; the mirror's and the anonymous class while their grants outlive an outage.
 
-        A grant is for a repository, and does not cover what was pushed there later. So an item, or the digest of a tag,
-        is given only to the classes of callers that received it from the upstream.
+        A grant is for a repository and does not cover content that was pushed there later. So content and the digests
+        of tags are given only to the caller classes that received them from the upstream.
         """
         classes = set(classes_for(access.caller)) if await self.live(access) else set()
         if is_mirror_caller(access.caller) and await self._outliving(access.caller, access.source):
@@ -71,12 +73,14 @@ class Grants:
         self._background.start(self._index.keep_grant(grant, self._policy.remember_until(grant)))
 
     async def end(self, access: PullAccess) -> None:
-        """The upstream refused this caller. Kept waiting for: the next request may come to another worker."""
+        """The upstream refused this caller. Returns when the index is written, because another worker may get the next
+        request.
+        """
         self._known.pop((access.caller, access.source))
         await self._index.forget_grant(access.caller, access.source)
 
     def forget_all(self) -> None:
-        """What is in memory; the index has what is true."""
+        """Clear the memory. The index is not changed."""
         self._known.clear()
 
     async def _outliving(self, caller: CallerId, source: Source) -> Grant | None:
@@ -84,7 +88,7 @@ class Grants:
         return grant if grant and self._clock.now() < self._policy.grant_stale_until(grant) else None
 
     def _remembered(self, caller: CallerId, source: Source) -> Grant | None:
-        """For a moment only: another worker may have met a refusal since."""
+        """The grant in memory, if it was read a few seconds ago; later another worker may have removed it."""
         known = self._known.get((caller, source))
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 

@@ -13,6 +13,7 @@ from application.ports.upstream import (
     UpstreamRegistry,
     UpstreamRequest,
 )
+from application.upstreams.back_offs import BackOffs
 from application.upstreams.outages import Outages
 from domain.content import (
     BLOB_MEDIA_TYPE,
@@ -69,6 +70,7 @@ class ReadPermissions:
         grants: Grants,
         index: KnowledgeIndex,
         outages: Outages,
+        back_offs: BackOffs,
         background: BackgroundTasks,
         clock: Clock,
     ) -> None:
@@ -76,6 +78,7 @@ class ReadPermissions:
         self.grants = grants
         self._index = index
         self._outages = outages
+        self._back_offs = back_offs
         self._background = background
         self._clock = clock
         self._links: LruCache[ContentLocation, tuple[Link, float]] = LruCache(_REMEMBERED)
@@ -244,7 +247,7 @@ class ReadPermissions:
             metadata = answer.metadata
             content = await answer.read(MANIFEST_LIMIT) if verified else b""
         if request.resource.kind is ResourceKind.MANIFEST:
-            self._outages.saw(access.source.upstream, access.caller, metadata.allowance)
+            self._back_offs.saw(access.source.upstream, access.caller, metadata.allowance)
         if verified and not (verified.matches(content) or verified.matches(signed_part(metadata.media_type, content))):
             raise UpstreamBroken("the upstream sent a manifest that does not match its digest")
         return metadata

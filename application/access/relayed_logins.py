@@ -1,9 +1,8 @@
-"""RelayedLogins: a login that a caller makes at an upstream through this service is slowed like one of an account."""
+"""RelayedLogins: slows down wrong logins that callers send to an upstream through this mirror."""
 
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from application.access.access_request import RelayedLogin
@@ -20,15 +19,6 @@ from domain.trust import UpstreamAuth, UpstreamScheme
 T = TypeVar("T")
 
 _REMEMBERED = 16384
-
-
-@dataclass
-class _First:
-    """The request that tries a login first. Those that come with the same login meanwhile wait for its end."""
-
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    failure: RegistryError | None = None
-    was_cancelled: bool = False
 
 
 class RelayedLogins:
@@ -52,9 +42,12 @@ class RelayedLogins:
         self._callers = callers
         self._outages = outages
         self._key = key
-        self._right: LruCache[bytes, bool] = LruCache(_REMEMBERED)
+        self._correct: LruCache[bytes, bool] = LruCache(_REMEMBERED)
         self._names: LruCache[bytes, bool] = LruCache(_REMEMBERED)
-        self._first: dict[bytes, _First] = {}
+        self._first: dict[bytes, asyncio.Future[None]] = {}
+        """The first request with each login, while it runs. The others with the same login wait for its result: an
+        exception if the login is wrong or must wait.
+        """
 
     async def attempt(self, login: RelayedLogin, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of `ask`, which sends the login upstream. It is called when the login's turn has come.
@@ -65,104 +58,92 @@ class RelayedLogins:
         Raises TooManyAttempts, and what `ask` raises.
         """
         attempt, key = self._attempt(login), self._fingerprint(login)
-        while not (self._right.get(key) and self._attempts.trusts(attempt)):
+        while not (self._correct.get(key) and self._attempts.trusts(attempt)):
             first = self._first.get(key)
             if first is None:
                 return await self._ask_first(attempt, key, ask)
-            await first.ended.wait()
-            if first.failure:
-                raise first.failure
-            if not first.was_cancelled:
-                break  # right, or undecided: the same login is no further guess
-        return await self._judged(attempt, key, ask)
+            await asyncio.wait([first])
+            if first.cancelled():
+                continue
+            if failure := first.exception():
+                raise failure
+            break  # correct, or not decided: the same login again is not another guess
+        return await self._ask(attempt, key, ask)
 
-    async def prove(self, login: RelayedLogin, right: UpstreamCredentials) -> None:
-        """Have the upstream say whether a login is right that is about to be sent with a request for a resource, by a
-        ping, as `docker login` does; nothing is asked where it was right before.
+    async def prove(self, login: RelayedLogin, credentials: UpstreamCredentials) -> None:
+        """Let the upstream check a login with a ping, as `docker login` does, before the login is sent with a request
+        for a resource. A login that was correct before is not checked.
 
-        Then no request for a resource waits in a queue of this service while it counts as one to the upstream. An
-        upstream that cannot be asked, or that does not decide it, leaves that to the request itself.
+        So a request for a resource never waits for the turn of its login. If the upstream is unavailable or its answer
+        does not decide, the request itself shows whether the login is correct.
 
         Raises TooManyAttempts, CredentialsRejected or UpstreamChallenged.
         """
-        if self._right.get(self._fingerprint(login)) and self._attempts.trusts(self._attempt(login)):
+        if self._correct.get(self._fingerprint(login)) and self._attempts.trusts(self._attempt(login)):
             return
         try:
-            await self.attempt(login, lambda: self._ping(login, right))
+            await self.attempt(login, lambda: self._ping(login, credentials))
         except (TooManyAttempts, CredentialsRejected, UpstreamChallenged):
             raise
         except RegistryError:
             return
 
     def refused(self, login: RelayedLogin, refusal: CredentialsRejected | UpstreamChallenged) -> None:
-        """The upstream refused a request with this login, so the login is checked again before its next use.
-        Where the ping had decided nothing (see `prove`), it counts as a wrong login now.
+        """The upstream refused a request with this login, so the login is checked again before its next use. If `prove`
+        did not show that the login was correct, it now counts as wrong.
         """
         key = self._fingerprint(login)
-        was_right = self._right.get(key)
-        self._right.pop(key)
-        if not was_right and (isinstance(refusal, CredentialsRejected) or _is_by_basic(refusal)):
+        was_correct = self._correct.get(key)
+        self._correct.pop(key)
+        if not was_correct and _is_wrong_login(refusal):
             self._attempts.wrong(self._attempt(login))
 
-    async def _ping(self, login: RelayedLogin, right: UpstreamCredentials) -> None:
+    async def _ping(self, login: RelayedLogin, credentials: UpstreamCredentials) -> None:
         upstream, caller = login.upstream, self._callers.caller_of(login.secret)
         answer = await self._outages.attempt(
-            upstream, caller, lambda: self._registry.ping(upstream, right), has_stand_in=True
+            upstream, caller, lambda: self._registry.ping(upstream, credentials), has_stand_in=True
         )
         challenged = UpstreamChallenged("authentication required", challenges=answer.challenges)
-        if not answer.accepted and _is_by_basic(challenged):
+        # A Bearer challenge does not say whether the password is correct. The login then counts as correct, because
+        # another ping would get the same answer. (Only in row 1: the other rows send a password only for Basic.)
+        if not answer.accepted and _is_wrong_login(challenged):
             raise challenged
-        # An upstream that asks for a Bearer token here does not say what it thinks of a password; to ask it each time
-        # would double the requests for nothing. (Row 1 only: in the other rows a password goes where Basic is wanted.)
 
     async def _ask_first(self, attempt: Attempt, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        first = self._first[key] = _First()
+        first = self._first[key] = asyncio.get_running_loop().create_future()
         try:
             async with self._attempts.turn(attempt):
-                return await self._judged(attempt, key, ask)
-        except (TooManyAttempts, CredentialsRejected) as failure:
-            first.failure = failure
-            raise
-        except UpstreamChallenged as challenged:
-            first.failure = challenged if _is_by_basic(challenged) else None
+                return await self._ask(attempt, key, ask)
+        except (TooManyAttempts, CredentialsRejected, UpstreamChallenged) as failure:
+            if isinstance(failure, TooManyAttempts) or _is_wrong_login(failure):
+                first.set_exception(failure)
+                first.exception()  # if it is never retrieved, asyncio logs a warning
             raise
         except asyncio.CancelledError:
-            first.was_cancelled = True
+            first.cancel()
             raise
         finally:
             del self._first[key]
-            first.ended.set()
+            if not first.done():
+                first.set_result(None)
 
-    async def _judged(self, attempt: Attempt, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _ask(self, attempt: Attempt, key: bytes, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             result = await ask()
-        except CredentialsRejected:
-            self._wrong(attempt, key)
-            raise
-        except UpstreamChallenged as challenged:
-            if _is_by_basic(challenged):
-                self._wrong(attempt, key)
-            raise
-        except Denied:
-            if not self._right.get(key):
-                self._wrong(attempt, key)
+        except (CredentialsRejected, UpstreamChallenged, Denied) as refusal:
+            if _is_wrong_login(refusal) or (isinstance(refusal, Denied) and not self._correct.get(key)):
+                self._correct.pop(key)
+                self._attempts.wrong(attempt)
             raise
         self._attempts.right(attempt)
-        self._right.put(key, value=True)
-        self._names.put(self._name(attempt.account), value=True)
+        self._correct.put(key, value=True)
+        self._names.put(self._hash(attempt.account), value=True)
         return result
-
-    def _wrong(self, attempt: Attempt, key: bytes) -> None:
-        self._right.pop(key)
-        self._attempts.wrong(attempt)
 
     def _attempt(self, login: RelayedLogin) -> Attempt:
         name = login.secret.username if isinstance(login.secret, Credentials) else self._hash(login.secret).hex()
         account = f"{name} at {login.upstream.url}"
-        return Attempt(client_network(login.address), account, exists=bool(self._names.get(self._name(account))))
-
-    def _name(self, account: str) -> bytes:
-        return self._hash(account)
+        return Attempt(client_network(login.address), account, exists=bool(self._names.get(self._hash(account))))
 
     def _fingerprint(self, login: RelayedLogin) -> bytes:
         secret = login.secret
@@ -174,6 +155,8 @@ class RelayedLogins:
         return hashlib.blake2b(text.encode(errors="surrogatepass"), key=self._key, digest_size=32).digest()
 
 
-def _is_by_basic(challenged: UpstreamChallenged) -> bool:
-    """Whether the challenge is an answer to a password. A Bearer challenge says how to log in, not that it is wrong."""
-    return UpstreamAuth(challenged.challenges).scheme is UpstreamScheme.BASIC
+def _is_wrong_login(refusal: RegistryError) -> bool:
+    """Whether the refusal means that the login is wrong. A Bearer challenge only says how to authenticate."""
+    if isinstance(refusal, UpstreamChallenged):
+        return UpstreamAuth(refusal.challenges).scheme is UpstreamScheme.BASIC
+    return isinstance(refusal, CredentialsRejected)

@@ -11,7 +11,7 @@ from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
-from application.upstreams.outages import Outages
+from application.upstreams.back_offs import Asker, BackOffs
 from domain.content import (
     MANIFEST_LIMIT,
     MANIFEST_MEDIA_TYPES,
@@ -46,14 +46,14 @@ class FetchManifest:
         permissions: ReadPermissions,
         manifest_cache: ManifestCache,
         cached_tags: CachedTags,
-        outages: Outages,
+        back_offs: BackOffs,
         events: EventSink,
     ) -> None:
         self._registry = registry
         self._permissions = permissions
         self._manifest_cache = manifest_cache
         self._cached_tags = cached_tags
-        self._outages = outages
+        self._back_offs = back_offs
         self._events = events
         self._single_flight = SingleFlight()
         self._shared_fetches: SharedFetches[ManifestAnswer] = SharedFetches()
@@ -95,7 +95,8 @@ class FetchManifest:
         permission with HEAD, whatever media types it accepts. If the fetch failed, one of the allowed requests fetches
         instead.
         """
-        before = self._outages.last(access.source.upstream, access.caller)
+        asker = Asker(access.source.upstream, access.caller, manifests=True)
+        before = self._back_offs.last(asker)
         for _ in range(_ROUNDS):
             # What a fetch for this query may fetch, as far as it is known.
             digests = [head_answer.digest] if head_answer else await self._cached_tags.likely_digests(access, query)
@@ -108,7 +109,7 @@ class FetchManifest:
                     turn.result = here or await self._get(access, query)
                     return turn.result
             fetched = await turn.wait()
-            self._outages.check(access.source.upstream, access.caller, before)
+            self._back_offs.check(asker, before)
             head_answer = await self._head_or_none(access, query)
             if found := await self._found(access, query, head_answer, fetched):
                 return found
@@ -217,10 +218,10 @@ class FetchManifest:
         resource, accept = Resource.manifest(access.source, query.reference), query.accept or _ANY
         try:
             async with self._registry.open(UpstreamRequest(resource, access.credentials, head, accept)) as answer:
-                self._outages.saw(access.source.upstream, access.caller, answer.metadata.allowance)
+                self._back_offs.saw(access.source.upstream, access.caller, answer.metadata.allowance)
                 return answer.metadata, b"" if head else await answer.read(MANIFEST_LIMIT)
         except UpstreamThrottled as error:
-            self._outages.throttled(access.source.upstream, access.caller, error)
+            self._back_offs.throttled(Asker(access.source.upstream, access.caller, manifests=True), error)
             raise
         except RegistryError as error:
             digest = query.reference.digest

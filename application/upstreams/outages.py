@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from application.concurrency import LruCache
 from application.ports.telemetry import EventSink
 from application.ports.upstream import SharedWork, current_watch, watched_by
-from application.upstreams.back_offs import Asker, BackOff, BackOffs
-from domain.allowance import RateLimit
+from application.upstreams.back_offs import Asker, BackOffs
 from domain.documents import one_line
 from domain.errors import (
     RegistryError,
@@ -112,25 +111,6 @@ class Outages:
         self._failures.pop(upstream)
         self._back_offs.answered(asker)
         return result
-
-    def throttled(self, upstream: Upstream, caller: CallerId, error: UpstreamThrottled) -> None:
-        """The upstream answered 429 for a manifest. `attempt` records it too, but after waiting requests look."""
-        self._back_offs.throttled(Asker(upstream, caller, manifests=True), error)
-
-    def last(self, upstream: Upstream, caller: CallerId) -> BackOff | None:
-        """The back-off that the last 429 for a manifest started, for `check`."""
-        return self._back_offs.last(Asker(upstream, caller, manifests=True))
-
-    def check(self, upstream: Upstream, caller: CallerId, known: BackOff | None) -> None:
-        """For a request that waited while another one asked for the same manifest. `known` is what `last` gave before.
-
-        Raises UpstreamBackOff if the upstream has answered 429 since, so that another request is useless.
-        """
-        self._back_offs.check(Asker(upstream, caller, manifests=True), known)
-
-    def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit | None) -> None:
-        """What an answer for a manifest said about the caller's allowance; None if it said nothing."""
-        self._back_offs.saw(upstream, caller, rate_limit)
 
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
         """Report that an older answer is served; returns the value of its Warning header."""

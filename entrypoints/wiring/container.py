@@ -225,12 +225,10 @@ class Container(containers.DeclarativeContainer):
     allowances: providers.Provider[Allowances] = providers.Singleton(
         Allowances, allowance_table=counting.provided.allowance_table, clock=clock
     )
-    outages: providers.Provider[Outages] = providers.Singleton(
-        Outages,
-        back_offs=providers.Singleton(BackOffs, allowances=allowances, clock=clock, events=events),
-        clock=clock,
-        events=events,
+    back_offs: providers.Provider[BackOffs] = providers.Singleton(
+        BackOffs, allowances=allowances, clock=clock, events=events
     )
+    outages: providers.Provider[Outages] = providers.Singleton(Outages, back_offs=back_offs, clock=clock, events=events)
     relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
         LoginAttempts, clock=clock, events=events, of_account=OF_RELAYED
     )
@@ -251,6 +249,7 @@ class Container(containers.DeclarativeContainer):
         grants=grants,
         index=storage.provided.index,
         outages=outages,
+        back_offs=back_offs,
         background=background,
         clock=clock,
     )
@@ -351,7 +350,7 @@ class Container(containers.DeclarativeContainer):
         permissions=read_permissions,
         manifest_cache=manifest_cache,
         cached_tags=cached_tags,
-        outages=outages,
+        back_offs=back_offs,
         events=events,
     )
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(

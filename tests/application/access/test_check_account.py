@@ -202,8 +202,8 @@ def test_other_addresses_are_other_places(checks: Checks, one: str, other: str) 
 def test_no_password_is_kept_in_what_is_remembered(checks: Checks) -> None:
     checks(ALICE)
     checks(Credentials("alice", "sesame"))
-    assert all(isinstance(key, bytes) and len(key) == 32 for key in checks.check._right._entries)
-    assert len(checks.check._right._entries) == 2
+    assert all(isinstance(key, bytes) and len(key) == 32 for key in checks.check._stamps._entries)
+    assert len(checks.check._stamps._entries) == 2
 
 
 def test_a_right_login_ends_the_waiting(checks: Checks) -> None:
