@@ -20,6 +20,8 @@ from tests.application.support.service import Service, stocked
 from tests.application.test_listings import referrers
 from tests.fakes.upstream import FakeAnswer
 
+pytestmark = pytest.mark.slow
+
 ROOM = MANIFEST_LIMIT - 200
 
 

@@ -165,6 +165,7 @@ def _refused(read: Callable[[str], object], text: str) -> object:
         return error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_header_is_read_in_time_in_proportion_to_its_length(reader: str) -> None:
     assert [(unit, end) for unit, end in product(UNITS, ENDS) if is_slow(READERS[reader], unit, end)] == []

@@ -31,6 +31,7 @@ def effects(folder: Path, libraries: str, path: Path, *modules: str) -> list[str
     return [line for line in done.stdout.splitlines() if line]
 
 
+@pytest.mark.slow
 def test_importing_a_module_does_nothing_else(tmp_path: Path) -> None:
     assert len(OURS) > 60
     assert effects(tmp_path, imports_of_libraries(), ROOT, *OURS) == []

@@ -90,6 +90,7 @@ def slow(port: int, rate: int) -> Iterator[Callable[[], dict[str, Any]]]:
         yield end
 
 
+@pytest.mark.slow
 def test_slow_clients_keep_their_pace_and_tell_of_it_when_they_are_ended(port: int) -> None:
     with slow(port, 20_000) as end:
         time.sleep(2)

@@ -77,6 +77,7 @@ async def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_pat
         assert [*(folder / "drafts").iterdir(), *(folder / "temporary").iterdir()] == []
 
 
+@pytest.mark.slow
 async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.open(DIGEST)
@@ -171,6 +172,7 @@ async def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> Non
         followed.file.close()
 
 
+@pytest.mark.slow
 async def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.put(Digest.of(b"other"), b"other")

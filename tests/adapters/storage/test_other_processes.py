@@ -22,6 +22,8 @@ from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.content import FilesystemContentStore
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM
+
+pytestmark = pytest.mark.slow
 store = FilesystemContentStore(Path(sys.argv[1]))
 content = b"0123456789" * 300_000
 digest = Digest.of(content)

@@ -60,6 +60,7 @@ async def test_all_changes_are_made_or_none(path: Path, caplog: pytest.LogCaptur
     assert len(caplog.records) == 1
 
 
+@pytest.mark.slow
 async def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
     before = open_descriptors()
     async with opened(path) as database:
@@ -193,6 +194,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_several_processes_open_and_write_at_once(path: Path) -> None:
     with ExitStack() as stack:
         writers = [stack.enter_context(process(WRITE, path, number)) for number in range(4)]

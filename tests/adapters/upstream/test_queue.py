@@ -148,6 +148,7 @@ async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pyt
     await asyncio.wait_for(queue.ask("192.0.2.1"), TIME)
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
     queue = Queue("connections")

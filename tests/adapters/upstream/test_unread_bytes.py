@@ -90,7 +90,8 @@ def test_a_connection_with_bytes_behind_its_answer_is_not_used_again(
             got = await ask(one)
             # Where the parser gets an answer and what is none in one piece, it gives neither.
             assert got == BODIES.get(first) or (got is None and (excess, late) == ("one byte", False))
-            await asyncio.sleep(2 * LATE_SECONDS)
+            if late:
+                await asyncio.sleep(2 * LATE_SECONDS)
             for _ in range(2):
                 assert await ask(one) == CONTENT
             connections = [heard.connection for heard in one.server.heard]
@@ -124,7 +125,8 @@ def test_a_body_behind_the_answer_to_a_head_is_not_the_next_answer(loop: NewLoop
         async with line(answering(head, body, late=late), silence=2) as one:
             metadata, _ = await one.fetch(head=True)
             assert metadata.size == len(body)
-            await asyncio.sleep(2 * LATE_SECONDS)
+            if late:
+                await asyncio.sleep(2 * LATE_SECONDS)
             for _ in range(2):
                 assert await ask(one) == CONTENT
             assert [heard.connection for heard in one.server.heard if heard.method == "GET"] == [1, 1]
@@ -154,7 +156,8 @@ def test_the_same_inside_tls(loop: NewLoop, tmp_path: Path, first: str, *, late:
         async with WireServer(script, authority.context()) as server, parts(2, ca_file=authority.certificate) as ours:
             one = Line(server, ours, upstream_at(server.url))
             assert await ask(one) == BODIES[first]
-            await asyncio.sleep(2 * LATE_SECONDS)
+            if late:
+                await asyncio.sleep(2 * LATE_SECONDS)
             for _ in range(2):
                 assert await ask(one) == CONTENT
             assert [heard.connection for heard in server.heard] == [0, 1, 1]

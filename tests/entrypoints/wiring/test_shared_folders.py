@@ -172,6 +172,8 @@ from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.index import Used
 from domain.digest import Digest
+
+pytestmark = pytest.mark.slow
 user = int(sys.argv[2])
 os.setgroups([]); os.setgid(user); os.setuid(user)
 folder, digest = Path(sys.argv[1]), Digest.of(b"content")

@@ -153,6 +153,7 @@ async def test_fault_after_first_byte_cuts_off(
     await _nothing_left(upstream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 @pytest.mark.parametrize("change", [lambda c: c + b"x", lambda c: c[:-1], lambda c: c[:-1] + b"x"])
 async def test_wrong_content_is_never_complete(

@@ -71,6 +71,7 @@ async def test_bodies_arrive_one_after_another(serve_files: ServeFiles, name: st
     assert [(line.bytes, line.fault) for line in files.lines[:3]] == [(size, None)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEQUENCES)
 async def test_bodies_of_unknown_length_are_framed(serve_files: ServeFiles, name: str) -> None:
     files = await serve_files()
@@ -79,6 +80,7 @@ async def test_bodies_of_unknown_length_are_framed(serve_files: ServeFiles, name
         await _all_arrive(files, wire)
 
 
+@pytest.mark.slow
 async def test_bodies_arrive_inside_tls(serve_files: ServeFiles, server_tls: ssl.SSLContext) -> None:
     files = await serve_files(tls=server_tls)
     files.body(*SEQUENCES["bytes around"])
@@ -131,6 +133,7 @@ async def test_client_that_will_send_no_more_gets_its_body(serve_files: ServeFil
     assert (files.lines[0].bytes, files.lines[0].fault) == (body.length, None)
 
 
+@pytest.mark.slow
 async def test_slow_client_gets_all_and_holds_no_thread(serve_files: ServeFiles) -> None:
     """More of them than there are threads, and a fast one is served all the same."""
     files = await serve_files()
@@ -162,6 +165,7 @@ async def _idle(files: FileService, stopped: asyncio.Event) -> None:
         await stopped.wait()
 
 
+@pytest.mark.slow
 async def test_slow_client_that_becomes_fast_gets_all(serve_files: ServeFiles) -> None:
     files = await serve_files()
     body = files.body(*[WHOLE] * 3)
@@ -180,6 +184,7 @@ async def test_slow_client_that_becomes_fast_gets_all(serve_files: ServeFiles) -
     assert got.partition(b"\r\n\r\n")[2] == files.content * 3
 
 
+@pytest.mark.slow
 async def test_slow_client_that_leaves_is_noticed(serve_files: ServeFiles) -> None:
     files = await serve_files()
     body = files.body(*[WHOLE] * 3)

@@ -18,6 +18,8 @@ from entrypoints.http.access_log import CLIENT_LEFT
 from tests.entrypoints.http.conftest import Body, FileService, ServeFiles, reset
 from tests.entrypoints.service import Wire, until
 
+pytestmark = pytest.mark.slow
+
 SIZE = 20_000_000
 WHOLE = (0, SIZE)
 BEYOND = (SIZE - 3_000_000, SIZE + 3_000_000)
