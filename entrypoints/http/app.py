@@ -1,8 +1,6 @@
 """The Sanic application: routes, limits, error handlers, and the runtimes of the worker."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -20,9 +18,9 @@ from entrypoints.http.routes.operation_routes import operations
 from entrypoints.http.routes.pull_routes import pulls
 from entrypoints.http.routes.search_routes import searches
 from entrypoints.http.routes.token_routes import tokens
-from entrypoints.http.runtime import Runtimes
+from entrypoints.http.runtime import ContainerFactory, Runtimes
 from entrypoints.settings import Settings
-from entrypoints.wiring.container import Container, open_container
+from entrypoints.wiring.container import open_container
 
 # Tokens of large clouds exceed Sanic's default of 8 KiB, and its ceiling of 16 KiB.
 _HEADER_LIMIT = 32 * 1024
@@ -32,8 +30,6 @@ _SILENCE_SECONDS = 120
 _CANCEL_SECONDS = 1.0
 
 App = Sanic[Any, Any]
-OpenContainer = Callable[..., AbstractAsyncContextManager[Container]]
-"""Called with the settings, and with the number of the worker as `worker`."""
 
 
 class AnyTargetRequest(Request[Any, Any]):
@@ -52,7 +48,7 @@ class AnyTargetRequest(Request[Any, Any]):
 
 
 def create_app(
-    settings: Settings, name: str = "docker_image_proxy", container_factory: OpenContainer = open_container
+    settings: Settings, name: str = "docker_image_proxy", container_factory: ContainerFactory = open_container
 ) -> App:
     """Create the application. Tests pass another `container_factory`."""
     Http.HEADER_CEILING = max(Http.HEADER_CEILING, _HEADER_LIMIT + _REQUEST_LINE_LIMIT)
@@ -104,17 +100,15 @@ def _finish(request: Request, response: BaseHTTPResponse) -> None:
         request.ctx.runtime.response_cache.keep(request, response, request.ctx.good_until)
 
 
-def _register_runtimes(app: App, container_factory: OpenContainer) -> None:
+def _register_runtimes(app: App, container_factory: ContainerFactory) -> None:
     async def start(app: App) -> None:
-        app.ctx.resources = AsyncExitStack()
         app.ctx.runtimes = Runtimes(partial(container_factory, worker=worker_number(app)))
         await app.ctx.runtimes.begin(app.ctx.settings)
-        app.ctx.resources.push_async_callback(app.ctx.runtimes.close)
         app.ctx.copy_threads = CopyThreads()
-        app.ctx.resources.callback(app.ctx.copy_threads.close)
 
     async def stop(app: App) -> None:
-        await app.ctx.resources.aclose()
+        app.ctx.copy_threads.close()
+        await app.ctx.runtimes.close()
         if _is_worker(app):
             await _cancel_remaining_tasks()
 

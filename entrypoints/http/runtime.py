@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 
 from sanic import Request
 
@@ -15,7 +15,8 @@ from entrypoints.wiring.container import Container
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-ContainerFactory = Callable[[Settings], AbstractAsyncContextManager[Container]]
+ContainerFactory = Callable[..., AbstractAsyncContextManager[Container]]
+"""Called with the settings, and by the application with the number of the worker as `worker`."""
 
 
 class Runtime:
@@ -33,14 +34,15 @@ class Runtime:
         """Closed together with the runtime."""
         self._request_ended = asyncio.Event()
 
-    def enter(self) -> None:
-        """A request begins."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """For the time of a request."""
         self.requests += 1
-
-    def leave(self) -> None:
-        """A request has ended, with or without success."""
-        self.requests -= 1
-        self._request_ended.set()
+        try:
+            yield
+        finally:
+            self.requests -= 1
+            self._request_ended.set()
 
     async def unused(self) -> None:
         """Wait until no request uses the runtime and its downloads have finished: requests of a later runtime may be

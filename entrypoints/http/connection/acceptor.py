@@ -57,8 +57,6 @@ class Acceptor:
         self._opening: dict[Connection, Callable[[], None]] = {}
         """Connections that have no protocol yet, and the function that ends each."""
         self._pause_until = 0.0
-        self._is_reading = False
-        self._is_closed = False
         table.closed = self._resume
         self._check()
 
@@ -67,9 +65,8 @@ class Acceptor:
         and their limits still apply.
         """
         self._pause()
-        self._is_closed = True
-        for one in self._sockets:
-            one.close()
+        while self._sockets:
+            self._sockets.pop().close()
         for connection, hang_up in self._opening.items():
             if connection.abort is hang_up:  # otherwise it has a protocol, and goes on
                 hang_up()
@@ -80,18 +77,15 @@ class Acceptor:
         self._loop.call_later(_CHECK_SECONDS, self._check)
 
     def _resume(self) -> None:
-        if not self._is_closed and not self._is_reading and self._loop.time() >= self._pause_until:
+        if self._loop.time() >= self._pause_until:
             for one in self._sockets:
                 self._loop.add_reader(one.fileno(), self._accept, one)
-            self._is_reading = True
 
     def _pause(self, seconds: float = 0) -> None:
         """Stop accepting until a connection has ended or the next check, but for at least this long."""
         self._pause_until = self._loop.time() + seconds
-        if self._is_reading:
-            for one in self._sockets:
-                self._loop.remove_reader(one.fileno())
-            self._is_reading = False
+        for one in self._sockets:
+            self._loop.remove_reader(one.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_BATCH):

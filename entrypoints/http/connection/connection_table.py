@@ -74,7 +74,7 @@ class ConnectionTable:
     """
 
     def __init__(self, limits: Callable[[], ConnectionLimits], clock: Callable[[], float] = time.monotonic) -> None:
-        self.closed: Callable[[], None] = _do_nothing
+        self.closed: Callable[[], None] = lambda: None
         self._limits = limits
         self._clock = clock
         # Each in the order in which the connections entered the state: the oldest is the first.
@@ -171,7 +171,3 @@ class ConnectionTable:
             del waiting[connection]
             if not waiting:
                 del self._waiting_by_address[connection.address]
-
-
-def _do_nothing() -> None:
-    return

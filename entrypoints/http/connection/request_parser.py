@@ -114,8 +114,6 @@ class StrictHttp(Http):
     protocol: Any
     request_body: Any
     request_bytes: Any
-    request_bytes_left: Any
-    request_max_size: Any
 
     def init_for_request(self) -> None:
         super().init_for_request()  # type: ignore[no-untyped-call]
@@ -162,9 +160,10 @@ class StrictHttp(Http):
             app=protocol.app,
         )
         protocol.request_class._current.set(request)  # noqa: SLF001 - as Sanic's own parser does
-        self.request_bytes_left = self.request_bytes = 0
-        if body is not None:
-            self._prepare_body(request, body, is_old)
+        self.request_bytes_left = self.request_bytes = body if isinstance(body, int) else 0
+        self.request_body = body
+        if body is not None and not is_old:
+            self._expect(request)
         # One line end stays in front of a chunk: the size of each chunk is between two line ends.
         del buffer[: end + (_LINE_END if body == CHUNKED else 2 * _LINE_END)]
         self.request, request.stream = request, self
@@ -188,18 +187,13 @@ class StrictHttp(Http):
             raise PayloadTooLarge("Request header exceeds the size limit")
         return end
 
-    def _prepare_body(self, request: Any, body: int | str, is_old: bool) -> None:  # noqa: FBT001
+    def _expect(self, request: Any) -> None:
         """Raises ExpectationFailed (RFC 9110 section 10.1.1)."""
         expected = request.headers.getone("expect", None)
-        if expected is not None and not is_old:
+        if expected is not None:
             if expected.lower() != "100-continue":
                 raise ExpectationFailed(f"Unknown Expect: {expected[:64]}")
             self.expecting_continue = True
-        if body == CHUNKED:
-            self.request_body = CHUNKED
-        elif body:
-            self.request_body = True
-            self.request_bytes_left = self.request_bytes = int(body)
 
     async def read(self) -> bytes | None:
         """The next piece of the body, None at its end. Raises BadRequest, PayloadTooLarge."""
@@ -270,13 +264,9 @@ class StrictHttp(Http):
         """The body while the request is handled; afterwards the rest, which Sanic reads when the response has been
         sent.
         """
-        return self._body() if self.stage is Stage.HANDLER else self._rest()
-
-    async def _body(self) -> AsyncIterator[bytes]:
-        while self.request_body:
-            data = await self.read()
-            if data:
-                yield data
+        if self.stage is Stage.HANDLER:
+            return super().__aiter__()  # type: ignore[no-untyped-call, no-any-return]
+        return self._rest()
 
     async def _rest(self) -> AsyncIterator[bytes]:
         """Discard bytes until the connection ends; the ConnectionTable aborts it after a few seconds. The client learns

@@ -15,10 +15,8 @@ _LARGEST_PAGE = 1000
 _PRINTABLE = re.compile(r"[\x20-\x7e]{0,1024}")
 _SHOWN = 128
 _WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-# For the mirror, not for the upstream: `ns` names the registry (specification, "Registry Proxying").
 # Sanic decodes headers as UTF-8, with surrogates for invalid bytes.
 _NOT_TO_PASS_ON = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ud800-\udfff]")
-_OURS = frozenset({"ns"})
 
 
 def namespace_of(request: Request) -> str | None:
@@ -39,7 +37,7 @@ def paging(request: Request) -> Query:
     """
     pairs: list[tuple[str, str]] = []
     for name, value in request.get_query_args(keep_blank_values=True):
-        if name in _OURS:
+        if name == "ns":  # names the registry to the mirror (specification, "Registry Proxying")
             continue
         if not _WORD.fullmatch(name) or not _PRINTABLE.fullmatch(value):
             raise RequestInvalid("malformed query", detail={"parameter": name[:64]})

@@ -123,8 +123,7 @@ def sanic_error_response(error: SanicException) -> HTTPResponse:
     code = next((code for kind, code in SANIC_CODES if isinstance(error, kind)), "UNKNOWN")
     message = "this mirror is read-only" if isinstance(error, MethodNotAllowed) else str(error)
     response = _body(error.status_code, code, message, None)
-    for name, value in error.headers.items():
-        response.headers[name] = value
+    response.headers.update(error.headers)
     return response
 
 

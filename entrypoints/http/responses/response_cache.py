@@ -97,11 +97,8 @@ class CachingSanic(Sanic[Any, Any]):
         if answer is None:
             # A reload during the request does not change its runtime.
             request.ctx.runtime = runtime
-            runtime.enter()
-            try:
+            with runtime.in_use():
                 await super().handle_request(request)
-            finally:
-                runtime.leave()
             return
         stream.stage = Stage.IDLE
         await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response

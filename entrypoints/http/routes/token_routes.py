@@ -69,7 +69,11 @@ def _form_query(request: Request) -> TokenQuery:
     """Raises an OAuth2 error of RFC 6749 section 5.2."""
     if request.content_type.partition(";")[0].strip().lower() != _FORM:
         raise InvalidRequestError(f"the body must be of the type {_FORM}")
-    form = _form(request.body)
+    try:
+        form = RequestParameters(parse_qs(request.body.decode(), errors="strict"))
+    except ValueError as error:
+        # Replaced characters would turn a password into a wrong one, and Sanic logs each such form with a traceback.
+        raise InvalidRequestError("the form is not UTF-8") from error
     grant = form.get("grant_type")
     if grant == "password":
         credentials = _named(Credentials(form.get("username") or "", form.get("password") or ""))
@@ -88,16 +92,6 @@ def _form_query(request: Request) -> TokenQuery:
         address=client_address(request),
         hint=hint_for(request),
     )
-
-
-def _form(body: bytes) -> RequestParameters:
-    """The fields of the form. Raises InvalidRequestError for bytes that are not UTF-8, escaped or not: replaced
-    characters would turn a password into a wrong one, and Sanic logs each such form with a traceback.
-    """
-    try:
-        return RequestParameters(parse_qs(body.decode(), errors="strict"))
-    except ValueError as error:
-        raise InvalidRequestError("the form is not UTF-8") from error
 
 
 def _named(credentials: Credentials) -> Credentials | None:

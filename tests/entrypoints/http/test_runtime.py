@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -73,17 +73,18 @@ class TestCounting:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
         first = runtimes.current
-        for _ in range(3):
-            first.enter()
-        first.leave()
+        requests = [ExitStack() for _ in range(3)]
+        for request in requests:
+            request.enter_context(first.in_use())
+        requests[0].close()
         upkeep = first.container.upkeep()._task
         await runtimes.replace(settings_of(tag_ttl=5))
         assert runtimes.current.settings.tag_ttl == 5
         await until(upkeep.done)
-        first.leave()
+        requests[1].close()
         await turns()
         assert (opened.closed, len(runtimes._retiring._tasks)) == ([], 1)
-        first.leave()
+        requests[2].close()
         await until(lambda: not runtimes._retiring._tasks)
         assert opened.closed == [first.container]
         await runtimes.close()
@@ -113,11 +114,11 @@ class TestCounting:
     async def test_the_end_of_the_worker_waits_for_no_request(self, opened: Opened) -> None:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
-        runtimes.current.enter()
-        await runtimes.replace(settings_of())
-        runtimes.current.enter()
-        async with asyncio.timeout(10):
-            await runtimes.close()
+        with runtimes.current.in_use():
+            await runtimes.replace(settings_of())
+            with runtimes.current.in_use():
+                async with asyncio.timeout(10):
+                    await runtimes.close()
         assert opened.closed == opened.opened
 
 
