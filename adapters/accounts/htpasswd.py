@@ -49,7 +49,7 @@ class HtpasswdAccountDirectory:
         self._events = events
         self._stamp_key = stamp_key
         self._key = secrets.token_bytes(16)
-        self._entries: dict[str, _Entry] = {}  # as the file was when it was last valid
+        self._entries: dict[str, _Entry] = {}  # the content of the file when it was last valid
         self._file_state: _FileState | str | None = None
         self._checked_at = clock.now()
         self._reload_if_changed(is_first=True)

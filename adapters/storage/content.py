@@ -18,15 +18,15 @@ class FilesystemContentStore(HasThreads):
     """Implements ContentStore, for all processes that use the folder. `leases` gives the leases of the same folder."""
 
     def __init__(self, folder: Path, reserve: int = 0, threads: int = 8) -> None:
-        """`reserve`: bytes of the file system that are left to others."""
+        """`reserve`: bytes of the file system that the cache leaves free."""
         self._folder = StorageFolder(folder, reserve)
         self.threads = Threads(threads, "content")
-        # Apart: opening content must not wait for writes to a slow disk.
+        # Separate threads: opening content must not wait for writes to a slow disk.
         self._writers = Threads(threads, "partial")
         self.leases = FileDownloadLeases(self._folder, self.threads, self._writers)
 
     def close(self) -> None:
-        """It cannot be used afterwards."""
+        """The store cannot be used afterwards."""
         self.threads.close()
         self._writers.close()
 
@@ -38,7 +38,7 @@ class FilesystemContentStore(HasThreads):
             descriptor = self._folder.open_to_read(self._folder.content_of(digest))
             return StoredContent(DescriptorFile(descriptor, self.threads), os.fstat(descriptor).st_size)
         except OSError:
-            # Content that cannot be opened is downloaded again. The lease shows then whether it can be stored.
+            # Content that cannot be opened is downloaded again; taking the lease then shows whether it can be stored.
             return None
 
     @in_thread

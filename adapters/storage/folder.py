@@ -1,6 +1,6 @@
-"""Where content and partial blobs are in the cache's folder, and the operations on files there.
+"""The layout of the cache's folder: where content and partial blobs are, and the operations on these files.
 
-Each operation opens the folders on the way to the file again, by descriptor and without following links.
+Each operation opens the folders of the file again, by descriptor and without following links.
 """
 
 import errno
@@ -21,26 +21,27 @@ PARTIAL_BLOBS = "drafts"
 TEMPORARY = "temporary"
 
 Place = tuple[str, ...]
-"""Where a file is: the names of the folders below the cache's folder, then its own."""
+"""Where a file is in the cache's folder: the names of the folders, then the name of the file."""
 
 
 @dataclass(frozen=True)
 class StorageFolder:
-    """`path`: the configured folder. `reserve`: bytes of the file system that are left to others."""
+    """`path`: the configured folder. `reserve`: bytes of the file system that the cache leaves free."""
 
     path: Path
     reserve: int = 0
 
     def content_of(self, digest: Digest) -> Place:
-        # Folders of 256 at most: some tools and some file systems are slow with a million files in one.
+        # Spread over 256 folders: some tools and file systems are slow with a million files in one folder.
         return CONTENT, digest.algorithm, digest.encoded[:2], digest.encoded
 
     def partial_blob_of(self, upstream: Upstream, digest: Digest) -> Place:
-        # One file for each upstream: its bytes are never joined with another's. A hash, since an address has slashes.
+        # One file for each upstream, so that a partial blob never contains bytes of two upstreams. The fingerprint is a
+        # hash, because a URL contains slashes.
         return PARTIAL_BLOBS, f"{upstream.fingerprint}-{digest.algorithm}-{digest.encoded}"
 
     def require_free_space(self) -> None:
-        """Raises OSError when the file system has no more than the reserve. The folder is made if it is missing."""
+        """Raises OSError if the file system has no more free bytes than the reserve. Makes a missing folder."""
         if not self.reserve:
             return
         with self.opened(make=True) as folder:
@@ -50,7 +51,7 @@ class StorageFolder:
 
     @contextmanager
     def opened(self, names: Sequence[str] = (), *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a folder, until the context ends. `make`: make what is missing. Raises OSError."""
+        """A descriptor of a folder, open until the context ends. `make`: make missing folders. Raises OSError."""
         with cache_folder(self.path, names, make=make) as folder:
             yield folder.descriptor
 
@@ -60,8 +61,8 @@ class StorageFolder:
             return open_file(folder, place[-1])
 
     def open_to_write(self, place: Place) -> int:
-        """A descriptor of a regular file, which is made if it is missing, as its folders are. A verified partial blob
-        that was not renamed yet is opened for reading only, because only root may write to it. Raises OSError.
+        """A descriptor of a regular file. Makes the file and its folders if they are missing. A verified partial blob
+        that was not renamed yet is opened for reading only, because its mode lets only root write. Raises OSError.
         """
         with self.opened(place[:-1], make=True) as folder:
             try:
@@ -70,7 +71,7 @@ class StorageFolder:
                 return open_file(folder, place[-1])
 
     def state_of(self, place: Place) -> os.stat_result | None:
-        """Of the entry itself, where it is a link too; None where it, or a folder on the way, is missing. Raises
+        """The state of the entry; of the link itself for a link; None if it or one of its folders is missing. Raises
         OSError.
         """
         try:
@@ -80,7 +81,7 @@ class StorageFolder:
             return None
 
     def is_at(self, descriptor: int, place: Place) -> bool:
-        """Whether the place still has the open file. Raises OSError."""
+        """Whether the open file is still at this place. Raises OSError."""
         there = self.state_of(place)
         return there is not None and os.path.samestat(os.fstat(descriptor), there)
 
@@ -90,14 +91,14 @@ class StorageFolder:
             os.unlink(place[-1], dir_fd=folder)
 
     def has_content(self, digest: Digest, size: int) -> bool:
-        """Whether whole content of that size is in its place. A power cut may have left less. Raises OSError."""
+        """Whether the content is stored with that size. After a power cut, a file may be shorter. Raises OSError."""
         there = self.state_of(self.content_of(digest))
         return there is not None and there.st_size == size
 
     def make_content(self, digest: Digest, source: Place, size: int) -> None:
-        """Rename a whole file of that size to its place, or remove it if the content is there. Raises OSError."""
+        """Rename a complete file of that size to its place, or remove it if the content is stored. Raises OSError."""
         if self.has_content(digest, size):
-            # For instance, the partial blob of another upstream was whole before. One copy is kept.
+            # For instance, the partial blob of another upstream was complete before. Only one copy is kept.
             self.remove(source)
             return
         target = self.content_of(digest)
@@ -106,12 +107,12 @@ class StorageFolder:
 
 
 def upstream_at(name: str) -> str:
-    """The fingerprint of the upstream in the name of a partial blob; for other files, one that no upstream has."""
+    """The fingerprint of the upstream in the name of a partial blob. Other files give a text that no upstream has."""
     return name.partition("-")[0]
 
 
 def digest_at(algorithm: str, start: str, encoded: str) -> Digest | None:
-    """The digest by the names of a file and its folders; None for a file of another program."""
+    """The digest in the names of a file and its folders; None for a file of another program."""
     try:
         digest = Digest.parse(f"{algorithm}:{encoded}")
     except DigestInvalid:
@@ -120,5 +121,5 @@ def digest_at(algorithm: str, start: str, encoded: str) -> Digest | None:
 
 
 def is_verified(state: os.stat_result) -> bool:
-    """Whether the file is marked as whole and right: it is writable for no user."""
+    """Whether the file is marked as complete and verified: its mode lets no user write."""
     return not state.st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)

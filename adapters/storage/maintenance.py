@@ -1,4 +1,4 @@
-"""The upkeep of the folder with the content."""
+"""Maintenance of the cache's folder: how much is stored, and what can be removed."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ class FilesystemStorageMaintenance(HasThreads):
         self.threads = Threads(1, "upkeep")
 
     def close(self) -> None:
-        """It cannot be used afterwards."""
+        """The maintenance cannot be used afterwards."""
         self.threads.close()
 
     @in_thread
@@ -49,7 +49,7 @@ class FilesystemStorageMaintenance(HasThreads):
         return await self.threads.run(partial(self.remove_abandoned_partial_blobs_now, older_than))
 
     def remove_abandoned_partial_blobs_now(self, older_than: float = 0.0) -> int:
-        """As `remove_abandoned_partial_blobs`, in this thread."""
+        """As `remove_abandoned_partial_blobs`, but in the calling thread."""
         now = self._clock.now()
         written_before = {
             PARTIAL_BLOBS: now - older_than if older_than else float("inf"),
@@ -62,8 +62,8 @@ class FilesystemStorageMaintenance(HasThreads):
         )
 
     def _remove_if_abandoned(self, place: Place, written_before: float) -> bool:
-        """Remove the file if it was last written to before then and no process has its lease. It is removed while it is
-        locked, so that no process can take the lease meanwhile. Returns whether it was removed.
+        """Remove the file if it was not written to since `written_before` and no process has its lease. It is locked
+        during the removal, so that no process can take the lease. Returns whether it was removed.
         """
         with suppress(OSError), os.fdopen(self._folder.open_to_read(place), "rb") as file:
             if os.fstat(file.fileno()).st_mtime < written_before:

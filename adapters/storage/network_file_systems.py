@@ -1,4 +1,4 @@
-"""Which file systems are on another machine, where a lock is no lease."""
+"""Recognizes network file systems, on which file locks are not reliable enough to be leases."""
 
 import os
 import re
@@ -17,15 +17,15 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The type of the file system that holds the path, or would hold it, if it is a network one. None also where
-    nothing can be learnt: most folders are local.
+    """The type of the file system that the path is or would be on, if it is a network file system. None for a local
+    one, and if the list of mounts cannot be read.
     """
     place = Path(os.path.realpath(path))
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return None
-    # Of mounts on one point the last hides the others.
+    # If several file systems are mounted at one point, the last hides the others.
     best, kind = -1, ""
     for point, its_kind in map(_mount, lines):
         if len(point) >= best and point and place.is_relative_to(point):
@@ -34,7 +34,7 @@ def network_file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo"))
 
 
 def _mount(line: str) -> tuple[str, str]:
-    """Mount point and type (proc(5), /proc/pid/mountinfo); empty where the line is none."""
+    """Mount point and type (proc(5), /proc/pid/mountinfo); empty strings if the line is not in that format."""
     front, _, back = line.partition(" - ")
     words, kinds = front.split(" "), back.split(" ")
     if len(words) < 6 or not kinds[0]:  # noqa: PLR2004 - the fields before the optional ones

@@ -1,4 +1,4 @@
-"""The storage while the cache is off: it finds nothing and keeps nothing."""
+"""The storage while the cache is off: it finds nothing and stores nothing."""
 # ruff: noqa: ARG002 - the ports have these arguments
 
 from application.ports.content import Space, StorageFull, StoredContent

@@ -18,7 +18,7 @@ _PORTION = 1 << 20
 
 @contextmanager
 def translated_errors(what: str) -> Iterator[None]:
-    """Raises StorageFull or StorageFailed instead of OSError. `what` did not work, for people to read."""
+    """Raises StorageFull or StorageFailed instead of OSError. `what`: the failed operation, for the message."""
     try:
         yield
     except OSError as error:
@@ -41,21 +41,21 @@ class DescriptorFile(FileBacked, HasThreads):
         return b"".join(portions(self.descriptor, start, stop))
 
     def close(self) -> None:
-        # A later use must fail: the next file that is opened gets the old number.
+        # Later uses must fail, because the next file that is opened gets the same number.
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
-    """The file's bytes; fewer where it is shorter. Raises OSError."""
+    """The bytes of the file from `start` to `stop`, or to its end. Raises OSError."""
     while start < stop and (portion := os.pread(descriptor, min(_PORTION, stop - start), start)):
         yield portion
         start += len(portion)
 
 
 def write(descriptor: int, pieces: Sequence[Bytes], offset: int) -> None:
-    """Write all pieces from the offset on. Raises OSError, with some of them written."""
+    """Write all pieces, starting at the offset. If it raises OSError, some of them may be written."""
     views = [memoryview(piece) for piece in pieces if piece]
     place = 0
     while place < len(views):

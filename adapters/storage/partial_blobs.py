@@ -1,4 +1,4 @@
-"""Partial blobs in files, and the locks on them that are the leases."""
+"""Partial blobs in files. A lease is a lock on the file of the partial blob."""
 
 import errno
 import fcntl
@@ -18,20 +18,20 @@ from domain.upstreams import Upstream
 _BATCH = 1024 * 1024
 """Bytes for one write."""
 _TURN_SECONDS = 0.1
-"""Then another partial blob has the thread."""
+"""After this time, `append` ends, so that other partial blobs can use the thread."""
 _WHOLE = 0o444
 """The mode of verified files."""
 _ATTEMPTS = 100
-"""How often the partial blob may be removed before we lock it; each time another process has made progress."""
+"""How often other processes may remove the file between our opening and our lock before we give up."""
 
 
 class FilePartialBlob(HasThreads):
-    """Implements PartialBlob, with a file that is locked."""
+    """Implements PartialBlob with a locked file."""
 
     def __init__(
         self, file: DescriptorFile, digest: Digest, place: Place, folder: StorageFolder, threads: Threads
     ) -> None:
-        """`place`: where the file is. Hashes what is there already. Raises OSError."""
+        """`place`: where the file is. Hashes the bytes that it already contains. Raises OSError."""
         self.file = file
         self._digest, self._place, self._folder, self.threads = digest, place, folder, threads
         self._check = DigestCheck(digest)
@@ -46,13 +46,13 @@ class FilePartialBlob(HasThreads):
         turn_ends = time.monotonic() + _TURN_SECONDS
         while pieces:
             if self._is_over:
-                # A write would change verified content, or the partial blob of another process.
+                # Writing now would change verified content, or the partial blob of another process.
                 raise OSError(errno.EBADF, "its lease has ended")
             self._folder.require_free_space()
             batch = _taken(pieces)
             try:
-                # What is written of them when this fails stays where it is: the next try writes the same over it, and
-                # a process that follows may have read it by now.
+                # If this fails, the bytes that were written stay in the file: the next attempt writes the same bytes
+                # again, and a process that follows may already have read them.
                 write(self.file.descriptor, batch, self.size)
             except OSError:
                 pieces.extendleft(reversed(batch))
@@ -65,26 +65,21 @@ class FilePartialBlob(HasThreads):
 
     @in_thread
     def holds(self, offset: int, content: Bytes) -> bool:
-        place, view = 0, memoryview(content)
-        try:
-            for portion in portions(self.file.descriptor, offset, offset + len(content)):
-                if view[place : place + len(portion)] != portion:
-                    return False
-                place += len(portion)
-        except OSError:
-            return False
-        return place == len(content)
+        with suppress(OSError):
+            stored = b"".join(portions(self.file.descriptor, offset, offset + len(content)))
+            return stored == content
+        return False
 
     @in_thread
     def commit(self) -> bool:
         if self._is_over or not self._check.holds:
             self.end(keep=False)
             return False
-        # Nothing is synced: that would hold back the last piece of each download for as long as the disk takes to write
-        # the whole. What a power cut takes from a file is missing from its size, which the index knows.
+        # There is no fsync: it would delay the end of each download until the disk has written the whole file. If a
+        # power cut shortens a file, its size differs from the size in the index.
         try:
             os.ftruncate(self.file.descriptor, self.size)
-            # First of all, for this is how followers in other processes learn that what they have is right.
+            # Before the rename: the mode tells the processes that follow that the bytes are right.
             os.fchmod(self.file.descriptor, _WHOLE)
             if self._folder.is_at(self.file.descriptor, self._place):
                 self._folder.make_content(self._digest, self._place, self.size)
@@ -126,12 +121,12 @@ class FollowedFilePartialBlob:
     def look(self) -> PartialBlobState:
         state = os.fstat(self.file.descriptor)
         whole = is_verified(state)
-        # A file without a name that is not verified: the process with the lease has discarded it.
+        # If the file has no name and is not verified, the process with the lease has discarded it.
         return PartialBlobState(state.st_size, whole, state.st_nlink == 0 and not whole)
 
 
 class FileDownloadLeases:
-    """Implements DownloadLeases with locks on files. On a local file system only: over a network, locks are lost."""
+    """Implements DownloadLeases with locks on files. Only for local file systems: network file systems lose locks."""
 
     def __init__(self, folder: StorageFolder, threads: Threads, writers: Threads) -> None:
         """`threads` open and read files, `writers` write to them."""
@@ -165,7 +160,7 @@ class FileDownloadLeases:
     def _take(
         self, digest: Digest, place: Place, file: DescriptorFile, *, refetch: bool
     ) -> FileDownloadLease | FollowedFilePartialBlob | None:
-        """The lease of the open partial blob, or the one to follow; None where the file is no partial blob any more."""
+        """The lease of the open partial blob, or the one to follow; None if the file is not a partial blob any more."""
         try:
             fcntl.flock(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -175,11 +170,11 @@ class FileDownloadLeases:
             return None
         state = os.fstat(file.descriptor)
         if is_verified(state):
-            # The process that downloaded it ended before the last step.
+            # The process that downloaded it ended before it renamed the file.
             self._folder.make_content(digest, place, state.st_size)
             return None
         if not refetch and self._folder.state_of(self._folder.content_of(digest)):
-            # It became content between our look and our opening, or from another upstream's partial blob.
+            # It became content after our first check, or the partial blob of another upstream became content.
             self._folder.remove(place)
             return None
         partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers)
@@ -187,7 +182,7 @@ class FileDownloadLeases:
 
 
 def _taken(pieces: deque[Bytes]) -> list[Bytes]:
-    """The first batch of the queue, which others only add to."""
+    """Take the first batch from the queue. Other threads only add to it."""
     taken: list[Bytes] = []
     size = 0
     while pieces and size < _BATCH:
@@ -197,7 +192,7 @@ def _taken(pieces: deque[Bytes]) -> list[Bytes]:
 
 
 def _let_go(lease: FileDownloadLease | FollowedFilePartialBlob | None) -> None:
-    """Of a lease for which no request waits any more."""
+    """Give up a lease, because the request that waited for it was cancelled."""
     if isinstance(lease, FileDownloadLease):
         lease.partial_blob.end(keep=True)
         lease.partial_blob.file.close()

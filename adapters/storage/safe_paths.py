@@ -1,8 +1,9 @@
-"""Folders that are opened by descriptor, one below the other, without following a symbolic link.
+"""Opens folders by descriptor, one inside the other, without following symbolic links.
 
-A path that is resolved by name at each use follows the links that are in it at that moment. So a user who can write to
-a folder of the cache could have files outside of it read, overwritten or removed. An open descriptor names one folder
-for good, and `openat`, `unlinkat` and `renameat` (the `dir_fd` arguments of `os`) look no further than into it.
+If the service used paths, each use would follow the links that are in the path at that moment. A user who can write to
+a folder of the cache could then make the service read, overwrite or remove files outside of the cache. An open
+descriptor always means the same folder, and `openat`, `unlinkat` and `renameat` (the `dir_fd` arguments of `os`) act
+only on entries of that folder.
 """
 
 import errno
@@ -15,24 +16,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 SUBFOLDER = "docker-image-proxy"
-"""The service's own folder where users besides its own can write to the configured one."""
+"""The folder that the service uses inside the configured one, if other users can write to the configured one."""
 
 _PRIVATE = 0o700
 """Other users of the machine must not read content that only some callers may pull."""
 _CONFIGURED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-"""The configured folder itself may be reached by links: systemd's StateDirectory= is one with DynamicUser=."""
+"""The path of the configured folder may contain links: systemd creates one for StateDirectory= with DynamicUser=."""
 _INNER = _CONFIGURED | os.O_NOFOLLOW
 
 
 class CacheFolder(NamedTuple):
-    """The open folder that holds the cache. `path` is for messages, and for what cannot take a descriptor."""
+    """The open folder that contains the cache. `path`: for messages, and for SQLite, which takes no descriptor."""
 
     descriptor: int
     path: Path
 
 
 class ActingUser:
-    """The user whose cache this process works in: its own, unless root works in another user's."""
+    """The user who owns the cache that this process uses. None: the user of the process. Root may act for another."""
 
     number: int | None = None
 
@@ -42,11 +43,12 @@ ACTING = ActingUser()
 
 @contextmanager
 def cache_folder(configured: Path, names: Iterable[str] = (), *, make: bool = False) -> Iterator[CacheFolder]:
-    """The folder that holds the cache: the configured one, or its subfolder where other users can write to it. With
-    `names`, its descriptor is that of a folder inside, which the names lead to, one below the other.
+    """The folder that contains the cache, open until the context ends: the configured one, or its subfolder if other
+    users can write to the configured one. `names`: the descriptor is that of a folder inside; each name is that of a
+    folder inside the one before.
 
-    `make`: make what is missing. Raises OSError where a folder is missing or cannot be opened, and PermissionError
-    where the subfolder belongs to another user.
+    `make`: make missing folders. Raises OSError if a folder is missing or cannot be opened, and PermissionError if the
+    subfolder belongs to another user.
     """
     path = configured
     if make and not configured.exists():
@@ -65,8 +67,8 @@ def cache_folder(configured: Path, names: Iterable[str] = (), *, make: bool = Fa
 
 
 def require_usable(configured: Path) -> None:
-    """The folder that holds the cache is there, can be written to, and holds no link and nothing of another user's.
-    Raises OSError.
+    """Check that the folder that contains the cache exists or can be made, that this process can write to it, and that
+    it contains no links and no files that this process cannot read and write. Raises OSError.
     """
     with cache_folder(configured, make=True) as folder:
         trial = f".trial-{secrets.token_hex(8)}"
@@ -81,8 +83,8 @@ def require_usable(configured: Path) -> None:
 
 
 def owner_of_cache(configured: Path) -> tuple[int, int]:
-    """User and group of the folder that holds the cache, also where other users use it. Only root can look into every
-    folder, so only root calls this. Root's own user and group if there is no folder yet.
+    """User and group of the folder that contains the cache; those of this process if there is no folder yet. Only root
+    calls this, because other users cannot open every folder.
     """
     try:
         descriptor = os.open(configured, _CONFIGURED)
@@ -93,14 +95,14 @@ def owner_of_cache(configured: Path) -> tuple[int, int]:
         state = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    # The subfolder is there where the configured one is not the service's alone.
+    # If the subfolder exists, it contains the cache, because other users can write to the configured folder.
     if own and stat.S_ISDIR(own.st_mode):
         state = own
     return state.st_uid, state.st_gid
 
 
 def state_at(folder: int, name: str) -> os.stat_result | None:
-    """Of the entry itself, where it is a link too; None where there is none. Raises OSError."""
+    """The state of an entry of an open folder; of the link itself for a link; None if it is missing. Raises OSError."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -108,7 +110,7 @@ def state_at(folder: int, name: str) -> os.stat_result | None:
 
 
 def names_in(folder: int) -> list[str]:
-    """Of everything in an open folder. Raises OSError."""
+    """The names of all entries of an open folder. Raises OSError."""
     with os.scandir(folder) as entries:
         return [entry.name for entry in entries]
 
@@ -116,10 +118,10 @@ def names_in(folder: int) -> list[str]:
 def open_file(folder: int, name: str, *, write: bool = False) -> int:
     """A descriptor of a regular file in an open folder. Raises OSError.
 
-    `write`: to read and write; the file is made if it is missing, with mode 0600. A file with a second name is refused
-    then, because what is written to it would be written to the file of that name.
+    `write`: to read and write. A missing file is made, with mode 0600. A file with a second name (a hard link) is an
+    error, because that name may be in a folder that is not ours.
     """
-    # O_NONBLOCK has no effect on a regular file; without it, opening a pipe would wait for its writer.
+    # O_NONBLOCK has no effect on a regular file. Without it, opening a pipe would wait for a writer.
     flags = os.O_CREAT | os.O_RDWR if write else os.O_RDONLY | os.O_NONBLOCK
     descriptor = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     state = os.fstat(descriptor)
@@ -130,16 +132,16 @@ def open_file(folder: int, name: str, *, write: bool = False) -> int:
 
 
 def _is_shared(state: os.stat_result) -> bool:
-    """Whether users other than this process's and root can add to the folder, or remove from it.
+    """Whether other users than root and the acting user can add entries to the folder or remove them.
 
-    With access control lists the bits of the group are the most that any list grants (acl(5)).
+    With access control lists, the bits of the group are the maximum that any entry of the list grants (acl(5)).
     """
     return bool(state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or state.st_uid not in {0, _user()}
 
 
 def _enter(descriptor: int, name: str, *, make: bool) -> int:
-    """A descriptor of the folder of that name in the open folder, which is closed then. `make`: make a missing folder.
-    Raises OSError, and leaves the open folder open.
+    """Open the folder of that name inside an open folder, and close the outer one. `make`: make a missing folder. If it
+    raises OSError, the outer folder stays open.
     """
     if make:
         with suppress(FileExistsError):
@@ -154,6 +156,7 @@ def _user() -> int:
 
 
 def _require_own(own: int, configured: Path) -> None:
+    """The subfolder must belong to the acting user, and only that user may access it. Raises PermissionError."""
     state = os.fstat(own)
     if state.st_uid != _user():
         reason = f"other users can write to it, and {SUBFOLDER!r} in it belongs to another user, number {state.st_uid}"

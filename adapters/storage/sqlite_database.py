@@ -28,14 +28,14 @@ Result = TypeVar("Result")
 Inode = tuple[int, int]
 Row = tuple[Any, ...]
 Change = tuple[str, Iterable[Sequence[object]]]
-"""A statement, and the values of each of its runs."""
+"""A statement and the values for each execution."""
 
 
 class SqliteDatabase:
-    """One connection in one thread, made at the first use: after the workers were forked.
+    """One connection in one thread. It is opened at the first use, which is after the workers were forked.
 
-    No request fails for it. What cannot be read is not there, what cannot be written is not kept, and the log says so
-    once a minute.
+    Its errors do not reach requests: a query that fails finds nothing, a change that fails is not made, and the log
+    reports this at most once a minute.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,15 +47,15 @@ class SqliteDatabase:
         self._quiet_until = self._absent_until = float("-inf")
 
     async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        """What the query finds; nothing where it fails."""
+        """The rows that the query finds; no rows if it fails."""
         return await self._run(lambda connection: connection.execute(statement, values).fetchall(), [])
 
     async def change(self, *changes: Change) -> bool:
-        """All changes or none; whether they were made."""
+        """Make all changes or, if one of them fails, no change. Returns whether they were made."""
         return await self._run(partial(_change, changes), otherwise=False)
 
     async def close(self) -> None:
-        """Nothing is found or kept afterwards."""
+        """Queries find nothing afterwards, and changes are not made."""
         if not self._is_closed:
             self._is_closed = True
             await asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
@@ -78,7 +78,7 @@ class SqliteDatabase:
         if self._connection is not None:
             if _inode_of(self._path) == self._inode:
                 return self._connection
-            # Another process has set the file aside, or an operator has removed it.
+            # Another process has renamed the file, or an operator has removed it.
             self._disconnect()
         if time.monotonic() < self._absent_until:
             raise sqlite3.OperationalError("it could not be opened a moment ago")
@@ -107,7 +107,7 @@ class SqliteDatabase:
 
 
 class NoDatabase:
-    """Stands for the database while the cache is off: nothing is found, and nothing is kept."""
+    """Replaces the database while the cache is off: it finds nothing and stores nothing."""
 
     async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:  # noqa: ARG002 - as SqliteDatabase
         return []
@@ -121,7 +121,7 @@ Database = SqliteDatabase | NoDatabase
 
 def _change(changes: Sequence[Change], connection: sqlite3.Connection) -> bool:
     with connection:
-        # At once, for a transaction that begins by reading cannot wait for another writer.
+        # IMMEDIATE, because a transaction that begins with a read cannot wait for another writer.
         connection.execute("BEGIN IMMEDIATE")
         for statement, runs in changes:
             connection.executemany(statement, runs)
@@ -129,14 +129,14 @@ def _change(changes: Sequence[Change], connection: sqlite3.Connection) -> bool:
 
 
 class _WrongVersion(sqlite3.DatabaseError):
-    """The file is of another version of this service."""
+    """The schema of the file is that of another version of this service."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection for this thread. `path`: the configured folder and the file's name; the file is in the folder that
-    `cache_folder` gives for it. Raises sqlite3.Error or OSError.
+    """A connection for this thread. `path`: the configured folder and the name of the file. The file is in the folder
+    that `cache_folder` opens for the configured one. Raises sqlite3.Error or OSError.
     """
-    with cache_folder(path.parent, make=True) as folder, _alone(folder, path.name):
+    with cache_folder(path.parent, make=True) as folder, _locked(folder, path.name):
         try:
             return _connection(folder, path.name)
         except sqlite3.DatabaseError as error:
@@ -147,20 +147,20 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def set_aside(path: Path, seen: Inode | None, error: sqlite3.Error) -> None:
-    """Move the file away, unless another process has done that already. Raises OSError."""
-    with cache_folder(path.parent) as folder, _alone(folder, path.name):
+    """Rename the broken file, unless another process has already replaced it. Raises OSError."""
+    with cache_folder(path.parent) as folder, _locked(folder, path.name):
         if _inode_at(folder, path.name) == seen:
             _move_aside(folder, path.name, error)
 
 
 def _is_broken(error: Exception) -> bool:
-    """Whether the file will never be of use again."""
-    # The lowest byte is the code, the others say more exactly what it is (sqlite.org/rescode.html).
+    """Whether the file must be replaced."""
+    # The lowest byte is the primary result code (sqlite.org/rescode.html).
     return isinstance(error, _WrongVersion) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _BROKEN
 
 
 def _inode_of(path: Path) -> Inode | None:
-    """Which file the index is now."""
+    """The device and inode number of the current file."""
     with suppress(OSError), cache_folder(path.parent) as folder:
         return _inode_at(folder, path.name)
     return None
@@ -172,8 +172,8 @@ def _inode_at(folder: CacheFolder, name: str) -> Inode | None:
 
 
 @contextmanager
-def _alone(folder: CacheFolder, name: str) -> Iterator[None]:
-    """One process at a time: the second to find the file broken must not move away what the first one made."""
+def _locked(folder: CacheFolder, name: str) -> Iterator[None]:
+    """One process at a time. Otherwise a second process could rename the new file that the first has just made."""
     descriptor = open_file(folder.descriptor, f"{name}.lock", write=True)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -185,7 +185,7 @@ def _alone(folder: CacheFolder, name: str) -> Iterator[None]:
 def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
     broken = f"{name}.broken"
     os.replace(name, broken, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
-    # They would be taken for the new file's.
+    # SQLite would use them with the new file.
     for end in ("-wal", "-shm"):
         with suppress(FileNotFoundError):
             os.unlink(name + end, dir_fd=folder.descriptor)
@@ -194,15 +194,15 @@ def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
 
 
 def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
-    """SQLite opens its files by path, and follows links. So no link may be there, the file is made here and not by
-    SQLite (`mode=rw`), and what SQLite has opened is compared before anything is read or written.
+    """SQLite opens its files by path and follows links. Therefore this checks that there are no links, makes the file
+    itself (`mode=rw` forbids it to SQLite), and compares what SQLite has opened before anything is read or written.
     """
     for each in (name, f"{name}-wal", f"{name}-shm", f"{name}-journal"):
         state = state_at(folder.descriptor, each)
         if state and stat.S_ISLNK(state.st_mode):
             raise OSError(errno.ELOOP, f"{each} is a symbolic link")
     with suppress(FileExistsError):
-        # Only a new file: to close an open one would end the locks that other connections of this process have on it.
+        # Only a new file: closing an existing one would end the locks of other connections of this process.
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
         os.close(os.open(name, flags, 0o600, dir_fd=folder.descriptor))
     path = folder.path / name
@@ -212,7 +212,7 @@ def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
     try:
         _require_same(path, folder)
         connection.execute("PRAGMA journal_mode = WAL")
-        # A power cut may take the last changes, never the file: all of it can be learnt again.
+        # After a power cut, the last changes may be missing, but the file is intact. The mirror learns them again.
         connection.execute("PRAGMA synchronous = NORMAL")
         _prepare(connection)
     except BaseException:
@@ -222,7 +222,7 @@ def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
 
 
 def _require_same(path: Path, folder: CacheFolder) -> None:
-    """Raises OSError where the path leads into another folder than the open one."""
+    """Raises OSError if the path leads to another folder than the open one."""
     state = path.stat()
     if (state.st_dev, state.st_ino) != _inode_at(folder, path.name):
         raise OSError(errno.ELOOP, "another folder has taken the place of the cache's")

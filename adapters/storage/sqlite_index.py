@@ -20,9 +20,9 @@ from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
 VARIANTS = 16
-"""As many of each tag and class of callers; there are about as many kinds of clients."""
+"""Variants that are kept of each tag and class of callers. There are about as many kinds of clients."""
 LINKS = 200_000
-"""Rows for each upstream; one takes about 300 bytes, its indexes included."""
+"""Rows for each upstream. A row takes about 300 bytes with its indexes."""
 TAGS = 50_000
 """Rows for each upstream."""
 _CHECKS = 256
@@ -48,7 +48,7 @@ class SqliteKnowledgeIndex:
     """Implements KnowledgeIndex. Links and cached tags have one row for each class of callers."""
 
     def __init__(self, database: Database, clock: Clock, *, links: int = LINKS, tags: int = TAGS) -> None:
-        """`links` and `tags`: as many rows are kept for each upstream."""
+        """`links` and `tags`: the largest number of rows for each upstream."""
         self._database = database
         self._too_many_links = _Bound(_TRIM_LINKS, links)
         self._too_many_tags = _Bound(_TRIM_TAGS, tags)
@@ -210,7 +210,7 @@ class SqliteUsageIndex:
         await self._database.change(("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", rows))
 
     async def touch(self, times: Mapping[Digest, float]) -> None:
-        # Workers write in batches: the last to write did not always see the last use.
+        # max(): workers write in batches, so the last write does not always contain the last use.
         runs = [(used_at, str(digest)) for digest, used_at in times.items()]
         await self._database.change(("UPDATE usage SET used_at = max(used_at, ?) WHERE digest = ?", runs))
 
@@ -231,7 +231,7 @@ class SqliteUsageIndex:
 
 
 class _Bound:
-    """Keeps the number of rows of each upstream below a bound. Only rows of the same upstream are removed."""
+    """Limits the number of rows of each upstream. Rows of other upstreams are not removed."""
 
     def __init__(self, trim: str, bound: int) -> None:
         self._trim, self._bound = trim, bound
@@ -239,8 +239,8 @@ class _Bound:
         self._added: Counter[str] = Counter()
 
     def due(self, upstream: Upstream) -> list[Change]:
-        """Call this for each row that is added. Rows are counted now and then, so that the bound may be exceeded by a
-        small share.
+        """The change to make with a row that is added, if it is time to count the rows. They are not counted each time,
+        so there may be a few more rows than the bound.
         """
         self._added[upstream.url] += 1
         if self._added[upstream.url] < self._every:
@@ -250,7 +250,7 @@ class _Bound:
 
 
 class _Sweep:
-    """Removes rows that have ended when a row is kept, no more often than once a minute."""
+    """Removes expired rows when a row is added, but at most once a minute."""
 
     def __init__(self, statement: str, clock: Clock) -> None:
         self._statement, self._clock = statement, clock
@@ -289,7 +289,7 @@ def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
 
 
 def _read_upstream_auth(text: str) -> UpstreamAuth | None:
-    """What was written; None where the text cannot be read."""
+    """The authentication that was stored; None if the text is invalid."""
     try:
         read = [(scheme, [(name, value) for name, value in parameters]) for scheme, parameters in json.loads(text)]
     except (ValueError, TypeError):

@@ -136,7 +136,7 @@ class CountingEventSink:
             name = _NAME_OF_EVENT[type(event)]
         else:
             return
-        # An event counts as often as its field `count` says, or once.
+        # An event without the field `count` counts once.
         self._counters.add(self._worker, _COUNTER_INDEX[name, kind], getattr(event, "count", 1))
 
     def render(self) -> tuple[bytes, str]:
