@@ -29,6 +29,7 @@ from domain.records import ContentKind, ContentLocation
 _REREAD_BYTES = 1024 * 1024
 END = 2**63
 """The end of a span whose length is unknown."""
+_WHOLE = ByteRange(0, None)
 _OTHER_RANGE = "the upstream sent a different byte range than the mirror requested"
 
 
@@ -82,12 +83,9 @@ class Passthrough:
         """The requested parts of a response with the whole blob. Clients that resume accept only a 206, also if the
         upstream ignores ranges.
         """
-        base, size, spans = described(query.digest, answer.metadata), answer.metadata.size, tuple[Span, ...]()
-        if size is None:
-            fresh = self._pieces(answer, Span(0, END))
-        else:
-            fresh = self._continued(access, query.digest, Span(0, size), answer, opened)
-            spans = query.spans(size)
+        base, size = described(query.digest, answer.metadata), answer.metadata.size
+        spans = query.spans(size) if size is not None else ()
+        fresh = self._continued(access, query.digest, Span(0, END if size is None else size), answer, opened)
         pieces = self._held_back(access, DigestCheck(query.digest), fresh)
         if not spans or any(before.stop > after.start for before, after in pairwise(spans)):
             return replace(base, pieces=pieces)  # one pass over the whole blob cannot deliver parts out of order
@@ -144,25 +142,16 @@ class Passthrough:
         `total` is the length that was promised. The digest is verified over those bytes and all new ones, so that an
         old beginning and a new rest that do not belong together never form a complete body.
         """
-        check, position = DigestCheck(digest), wanted.start
-        while check.size < position:
-            known = await begun.read(check.size, min(check.size + _REREAD_BYTES, position))
+        check = DigestCheck(digest)
+        while check.size < wanted.start:
+            known = await begun.read(check.size, min(check.size + _REREAD_BYTES, wanted.start))
             if not known:
                 raise UpstreamBroken("the mirror cannot read again the part of the blob that it delivered")
             check.update(known)
         async with AsyncExitStack() as stack:
-            answer = await self._opened(stack, access, digest, ByteRange(position, None) if position else None)
-            metadata, span = answer.metadata, answer.metadata.span
-            if span is not None and span.start != position:
-                raise UpstreamBroken(_OTHER_RANGE)
-            size = metadata.size if span is None else metadata.whole_size
-            if None not in {size, total} and size != total:
-                raise UpstreamBroken("the upstream sent a different size of the blob than before")
-            if size is None:
-                fresh = self._pieces(answer, Span(position, END))
-            else:
-                fresh = self._continued(access, digest, Span(position, size), answer, stack)
-            async for piece in _cut(self._held_back(access, check, fresh, total), wanted.length):
+            rest = Span(wanted.start, total or END)
+            pieces = self._held_back(access, check, self._continued(access, digest, rest, None, stack))
+            async for piece in _cut(pieces, wanted.length):
                 yield piece
 
     async def _opened(
@@ -181,8 +170,8 @@ class Passthrough:
     async def _continued(
         self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes, first from `answer`. If the upstream breaks off, the rest is requested again. Raises the
-        fault of the last retry.
+        """The wanted bytes, first from `answer`; to the end of the blob if they stop at END. If the upstream breaks
+        off, the rest is requested again. Raises the fault of the last retry.
 
         `opened` holds the open response, which is closed before the next request. With a limit on the connections to
         the upstream, that request would otherwise wait for the connection of the open response.
@@ -194,13 +183,14 @@ class Passthrough:
             try:
                 if answer is None:
                     await opened.aclose()
-                    answer = await self._opened(opened, access, digest, ByteRange(position, wanted.stop - 1))
+                    rest = ByteRange(position, None if wanted.stop == END else wanted.stop - 1)
+                    answer = await self._opened(opened, access, digest, None if rest == _WHOLE else rest)
                     if not _is_rest(answer.metadata, Span(position, wanted.stop), total):
                         raise UpstreamContentChanged(_OTHER_RANGE)
                 async for piece in self._pieces(answer, Span(position, wanted.stop)):
                     position += len(piece)
                     yield piece
-                if position >= wanted.stop:
+                if position >= wanted.stop or wanted.stop == END:
                     return
                 raise UpstreamBroken("the upstream stopped sending the blob before its end")
             except UpstreamUnavailable as fault:
@@ -213,13 +203,12 @@ class Passthrough:
                 self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), reason))
 
     async def _held_back(
-        self, access: PullAccess, check: DigestCheck, pieces: AsyncIterator[Bytes], total: int | None = None
+        self, access: PullAccess, check: DigestCheck, pieces: AsyncIterator[Bytes]
     ) -> AsyncIterator[Bytes]:
+        """The pieces; the last one only after the digest has been verified."""
         held: Bytes = b""
         async for piece in pieces:
             check.update(piece)
-            if total is not None and check.size > total:
-                raise UpstreamBroken("the upstream sent more bytes than the size of the blob")
             if held:
                 yield held
             held = piece
@@ -251,9 +240,10 @@ def _is_rest(metadata: ResponseMetadata, wanted: Span, total: int | None) -> boo
     """Whether the response to a repeated request continues the first response. `total`: the size of the blob in the
     first response.
     """
-    if metadata.span is None:
-        return wanted.start == 0 or (metadata.size or 0) >= wanted.stop
-    return metadata.span == wanted and (total is None or metadata.whole_size in {None, total})
+    span, size = metadata.span, metadata.whole_size
+    if span is None:
+        return wanted.start == 0 or wanted.stop == END or (metadata.size or 0) >= wanted.stop
+    return span.start == wanted.start and wanted.stop in {span.stop, END} and (total is None or size in {None, total})
 
 
 def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
