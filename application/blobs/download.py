@@ -76,7 +76,7 @@ class Download:
             yield
         finally:
             self.readers -= 1
-            self._close_if_over()
+            self._update()
             if not self.readers and not self.is_over:
                 self.left_unread(self)
 
@@ -140,15 +140,14 @@ class Download:
     def grow(self, size: int) -> None:
         """The partial blob has `size` bytes now."""
         self.size = size
-        self._wake()
+        self._update()
 
     def complete(self) -> None:
         """The blob is whole and its digest is verified."""
         self._is_whole = True
         self.begin(None)
         self.total = self.size
-        self._wake()
-        self._close_if_over()
+        self._update()
 
     def fail(self, failure: Exception) -> None:
         """End the download early, for all its readers."""
@@ -156,14 +155,12 @@ class Download:
         if not self.has_begun:
             self._begun.set_exception(failure)
             self._begun.exception()  # retrieved, or asyncio warns when no reader waits
-        self._wake()
-        self._close_if_over()
+        self._update()
 
-    def _wake(self) -> None:
+    def _update(self) -> None:
+        """Wake the readers, and close the files if the download is over and has no reader."""
         self._changed.set()
         self._changed = asyncio.Event()
-
-    def _close_if_over(self) -> None:
         if self.is_over and not self.readers:
             while self._files:
                 self._files.pop().close()

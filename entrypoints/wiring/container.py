@@ -37,10 +37,9 @@ from application.access.read_permission import ReadPermissions
 from application.access.relayed_logins import RelayedLogins
 from application.access.relayed_tokens import RelayedTokens
 from application.access.upstream_auth import UpstreamAuthCache
-from application.blobs.cached_blobs import CachedBlobs
 from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
-from application.blobs.pull_blob import PullBlob
+from application.blobs.pull_blob import CachedBlobs, PullBlob
 from application.blobs.running_downloads import RunningDownloads
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
