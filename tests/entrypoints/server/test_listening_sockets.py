@@ -36,7 +36,7 @@ def without(monkeypatch: pytest.MonkeyPatch, family: int, number: int) -> None:
 
     def create(address: Any, **named: Any) -> socket.socket:
         if named.get("family", socket.AF_INET) == family:
-            raise OSError(number, "as the test wants it")
+            raise OSError(number, "no such address")
         return real(address, **named)
 
     monkeypatch.setattr(socket, "create_server", create)

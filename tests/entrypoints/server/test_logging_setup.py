@@ -170,7 +170,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_requests(configure: Configur
     (handler,) = logging.getLogger().handlers
     with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123 - no regular file
         handler.setStream(full)  # type: ignore[attr-defined]
-        OURS.warning("told to nobody")
+        OURS.warning("lost line")
 
         async def work() -> str:
             ACCESS.info("nor is this")
