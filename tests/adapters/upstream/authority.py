@@ -1,4 +1,4 @@
-"""A private certificate authority, and servers that it vouches for."""
+"""A private certificate authority, and servers with its certificates."""
 
 import ipaddress
 import ssl
@@ -14,7 +14,7 @@ _DAY = timedelta(days=1)
 
 
 class Authority:
-    """`certificate` is the PEM file that UPSTREAM_CA is to name."""
+    """`certificate`: the PEM file for UPSTREAM_CA."""
 
     def __init__(self, folder: Path, name: str = "a private authority") -> None:
         self._folder = folder

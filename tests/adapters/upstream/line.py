@@ -1,4 +1,4 @@
-"""The adapter, put together as in production, at one end of the line, and a WireServer at the other."""
+"""The adapter, wired as in production, and a WireServer as its upstream."""
 
 import asyncio
 import functools
@@ -60,7 +60,7 @@ def resources(upstream: Upstream) -> dict[str, Resource]:
 
 @dataclass
 class Parts:
-    """The adapters over the sessions of one upstream, and what they told."""
+    """The adapters of one upstream, and the events that they emitted."""
 
     clients: UpstreamClients
     relay: HttpTokenRelay
@@ -83,7 +83,7 @@ class AnyUpstream(dict[Upstream, HttpClient]):
 
 @contextmanager
 def no_authorities() -> Iterator[None]:
-    """None of the machine's own: nothing here is to depend on them, and to read them takes its time."""
+    """Without the certificate authorities of this machine: the tests do not need them, and reading them is slow."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("SSL_CERT_FILE", os.devnull)
         environment.setenv("SSL_CERT_DIR", os.devnull)
@@ -118,7 +118,7 @@ async def parts(
 
 @dataclass
 class Line:
-    """A server, and the adapter that knows it as its upstream."""
+    """A server, and the adapter whose upstream it is."""
 
     server: WireServer
     parts: Parts
@@ -127,7 +127,7 @@ class Line:
     async def fetch(
         self, kind: str = "blob", right: UpstreamCredentials | None = None, **fetch: Any
     ) -> tuple[ResponseMetadata, bytes]:
-        """What the answer's headers say, and its body."""
+        """The metadata of the response, and its body."""
         asked = UpstreamRequest(resources(self.upstream)[kind], right or ForwardedCredentials(), **fetch)
         async with self.parts.registry.open(asked) as answer:
             return answer.metadata, b"" if asked.head else await answer.read(8 * 1024 * 1024)
@@ -145,7 +145,7 @@ class Line:
 async def line(
     script: Script | None = None, path: str = "", realms: frozenset[str] = frozenset(), **options: Any
 ) -> AsyncIterator[Line]:
-    """`path` is what the upstream's address ends in."""
+    """`path`: the path of the upstream's URL."""
     server = WireServer(script) if script else WireServer()
     async with server, parts(**options) as adapters:
         upstream = Upstream.at(f"{server.url}{path}", Origin("http", "127.0.0.1", server.port))
@@ -154,7 +154,7 @@ async def line(
 
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an asynchronous test in a loop of its own."""
+    """Run an asynchronous test in its own event loop."""
 
     @functools.wraps(test)
     def run(*args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""An upstream of two addresses, a WireServer at each."""
+"""An upstream with two endpoints, each a WireServer."""
 
 import random
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ def gives(heard: Heard) -> Say:
 
 @dataclass
 class Pair:
-    """Two servers, and the adapters to which they are one upstream."""
+    """Two servers, and the adapters whose upstream they are."""
 
     first: WireServer
     second: WireServer
@@ -37,7 +37,7 @@ class Pair:
             return b"" if asked.head else await answer.read(8 * MIB)
 
     async def begin(self) -> bytes:
-        """What comes of a blob until it breaks off."""
+        """The bytes of a blob until the connection fails."""
         got = bytearray()
         with suppress(UpstreamBroken, UpstreamTimedOut):
             async with self.parts.registry.open(
@@ -49,7 +49,7 @@ class Pair:
 
     @property
     def asked(self) -> tuple[int, int]:
-        """How many requests each has heard."""
+        """The number of requests at each server."""
         return len(self.first.heard), len(self.second.heard)
 
     @property

@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Self
 
 _TO_THEMSELVES = frozenset({"registry.test", "other.test"})
-"""Names that only the proxies know: they lead to the port that was asked for, on this machine."""
+"""Names that only the proxies can resolve: the requested port on this machine."""
 _SUCCEEDED, _REFUSED = 0, 5
 _NO_LOGIN, _BY_PASSWORD, _NOTHING = 0, 2, 255
 
 
 class Relay:
-    """Listens on loopback, says yes or no, and from then on passes bytes both ways. `asked` holds where to."""
+    """Listens on loopback, accepts or refuses, and then copies bytes in both directions. `asked`: the targets."""
 
     scheme = ""
 
@@ -58,7 +58,7 @@ class Relay:
 
 
 class TunnelProxy(Relay):
-    """`login` is the Proxy-Authorization that it demands."""
+    """`login`: the Proxy-Authorization that it requires."""
 
     scheme = "http"
 
@@ -78,7 +78,7 @@ class TunnelProxy(Relay):
 
 
 class SocksProxy(Relay):
-    """RFC 1928; `login` is the `user:password` that it demands (RFC 1929). `refuses`: to connect to anywhere."""
+    """RFC 1928. `login`: the `user:password` that it requires (RFC 1929). `refuses`: it opens no connection."""
 
     scheme = "socks5"
     refuses = False

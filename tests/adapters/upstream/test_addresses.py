@@ -1,4 +1,4 @@
-"""Addresses that nobody may send us to."""
+"""Addresses to which the mirror does not connect."""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -26,17 +26,17 @@ REGISTRY = Origin("https", "registry.test", 443)
     "target",
     [Origin("https", "cdn.test", 443), Origin("https", "registry.test", 8443), Origin("https", "8.8.8.8", 443)],
 )
-def test_other_https_servers_are_where_blobs_live(target: Origin) -> None:
+def test_redirect_to_another_https_server_is_allowed(target: Origin) -> None:
     check_redirect(REGISTRY, target)
 
 
 @pytest.mark.parametrize("host", ["registry.test", "cdn.test"])
-def test_https_never_leads_to_http(host: str) -> None:
+def test_redirect_from_https_to_http_is_refused(host: str) -> None:
     with pytest.raises(UpstreamBroken, match="https to http"):
         check_redirect(REGISTRY, Origin("http", host, 80))
 
 
-def test_http_may_lead_to_https_and_to_http() -> None:
+def test_redirect_from_http_to_https_or_http_is_allowed() -> None:
     upstream = Origin("http", "registry.test", 5000)
     check_redirect(upstream, Origin("https", "cdn.test", 443))
     check_redirect(upstream, Origin("http", "cdn.test", 80))
@@ -83,7 +83,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + HOLDING_METADATA)
 @pytest.mark.parametrize("address_policy", [AddressPolicy.LOCAL, AddressPolicy.REMOTE])
-def test_metadata_link_local_and_no_addresses_are_refused(address: str, address_policy: AddressPolicy) -> None:
+def test_metadata_link_local_and_non_unicast_addresses_are_refused(address: str, address_policy: AddressPolicy) -> None:
     with pytest.raises(AddressNotAllowed):
         check_address(ip_address(address), address_policy)
     with pytest.raises(AddressNotAllowed):
@@ -91,7 +91,7 @@ def test_metadata_link_local_and_no_addresses_are_refused(address: str, address_
 
 
 @pytest.mark.parametrize("address", LOOPBACK + HOLDING_LOOPBACK)
-def test_loopback_is_refused_where_the_upstream_is_elsewhere(address: str) -> None:
+def test_loopback_is_refused_if_the_upstream_is_not_on_loopback(address: str) -> None:
     with pytest.raises(AddressNotAllowed):
         check_address(ip_address(address), AddressPolicy.REMOTE)
     with pytest.raises(AddressNotAllowed):
@@ -99,12 +99,12 @@ def test_loopback_is_refused_where_the_upstream_is_elsewhere(address: str) -> No
 
 
 @pytest.mark.parametrize("address", LOOPBACK)
-def test_loopback_is_allowed_where_the_upstream_is_on_it(address: str) -> None:
+def test_loopback_is_allowed_if_the_upstream_is_on_loopback(address: str) -> None:
     check_address(ip_address(address), AddressPolicy.LOCAL)
 
 
 @pytest.mark.parametrize("address", METADATA + NO_MACHINE + LINK_LOCAL + LOOPBACK + HOLDING_LOOPBACK + ALLOWED)
-def test_what_the_operator_configured_is_allowed_wherever_it_is(address: str) -> None:
+def test_configured_origins_may_have_any_address(address: str) -> None:
     check_address(ip_address(address), AddressPolicy.CONFIGURED)
 
 
@@ -122,7 +122,7 @@ def test_private_and_public_addresses_are_allowed(address: str) -> None:
         *("localhost", "x.localhost", "LocalHost", "localhost.", "x.localhost."),
     ],
 )
-def test_other_notations_of_loopback_are_refused_where_a_proxy_connects(host: str) -> None:
+def test_other_notations_of_loopback_are_refused_behind_a_proxy(host: str) -> None:
     """The resolver understands them as inet_aton does, so they lead to the proxy's own machine."""
     with pytest.raises(AddressNotAllowed):
         check_host(host, AddressPolicy.REMOTE)
@@ -139,7 +139,7 @@ def test_an_address_may_have_a_zone_and_a_user_escapes() -> None:
     assert parse_url("http://us%40er@[fe80::1%25eth0]:80/x").port == 80
 
 
-def test_a_name_is_for_the_proxy_to_resolve() -> None:
+def test_the_proxy_resolves_names() -> None:
     check_host("metadata.test", AddressPolicy.REMOTE)
 
 
@@ -164,13 +164,13 @@ FAR = replace(
         (Origin("http", "127.0.0.1", 80), Origin("http", "127.0.0.1", 81), AddressPolicy.REMOTE),
     ],
 )
-def test_the_operator_named_the_addresses_the_search_and_the_realms(
+def test_urls_search_and_realms_of_the_settings_are_configured_origins(
     asked: Origin, target: Origin, address_policy: AddressPolicy
 ) -> None:
     assert ConfiguredOrigins.of(FAR).address_policy(asked, target) is address_policy
 
 
-def test_an_upstream_on_loopback_may_send_us_to_loopback() -> None:
+def test_an_upstream_on_loopback_may_redirect_to_loopback() -> None:
     assert (
         ConfiguredOrigins.of(HERE).address_policy(HERE.origin, Origin("http", "storage.test", 80))
         is AddressPolicy.LOCAL
@@ -178,7 +178,7 @@ def test_an_upstream_on_loopback_may_send_us_to_loopback() -> None:
 
 
 @pytest.mark.parametrize("address", ["ftp://registry.test/", "/relative", "http:///", "https://x:0/", "mailto:a@b", ""])
-def test_what_is_no_http_address_has_no_origin(address: str) -> None:
+def test_other_than_http_urls_have_no_origin(address: str) -> None:
     with pytest.raises(UpstreamBroken):
         origin_of(parse_url(address))
 
@@ -196,7 +196,7 @@ def test_origin_is_scheme_host_and_port(address: str, origin: Origin) -> None:
     assert origin_of(parse_url(address)) == origin
 
 
-def test_address_is_kept_exactly_as_written() -> None:
+def test_a_url_is_not_changed() -> None:
     text = "https://registry.test/a%2Fb%3Ac%7Ed?x=%2F%3A%7E+%20~"
     assert str(parse_url(text)) == text
     assert parse_url(text) == URL(text, encoded=True)

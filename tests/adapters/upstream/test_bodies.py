@@ -1,4 +1,4 @@
-"""Codings that nobody asked for are undone, within limits."""
+"""Content codings that the mirror did not request are decoded, within limits."""
 
 import gzip
 
@@ -18,7 +18,7 @@ def test_no_coding_leaves_the_bytes(coding: str | None) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZip"])
-def test_gzip_is_undone(coding: str) -> None:
+def test_gzip_is_decoded(coding: str) -> None:
     assert has_content_coding(coding)
     assert decode_body(gzip.compress(CONTENT), coding, len(CONTENT)) == CONTENT
 
@@ -30,7 +30,7 @@ def test_other_codings_are_refused(coding: str) -> None:
     assert len(refused.value.message) < 120
 
 
-def test_kilobytes_that_hold_megabytes_are_refused() -> None:
+def test_a_body_that_decodes_to_too_many_bytes_is_refused() -> None:
     bomb = gzip.compress(bytes(50_000_000))
     with pytest.raises(UpstreamBroken, match="more than 1000 bytes"):
         decode_body(bomb, "gzip", 1000)
@@ -39,6 +39,6 @@ def test_kilobytes_that_hold_megabytes_are_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{}", WHOLE[:-9], WHOLE[:15]], ids=["nothing", "json", "no end", "a beginning"]
 )
-def test_gzip_that_is_none_or_not_whole_is_refused(content: bytes) -> None:
+def test_invalid_or_incomplete_gzip_is_refused(content: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         decode_body(content, "gzip", 1000)

@@ -1,4 +1,4 @@
-"""Upstreams that cannot answer a HEAD: a GET says what they leave out."""
+"""Upstreams that do not answer a HEAD correctly: the mirror sends a GET instead."""
 
 import pytest
 
@@ -22,7 +22,7 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 @pytest.mark.parametrize("kind", ["manifest", "blob"])
 @in_loop
-async def test_a_head_without_an_answer_is_asked_by_get(kind: str, fault: str) -> None:
+async def test_a_head_without_a_usable_response_is_repeated_as_a_get(kind: str, fault: str) -> None:
     async with line(lambda heard: BROKEN[fault] if heard.method == "HEAD" else whole(heard, CONTENT, TYPE)) as link:
         metadata, _ = await link.fetch(kind, head=True)
         assert (metadata.size, metadata.span, metadata.media_type) == (len(CONTENT), None, TYPE[1])
@@ -31,7 +31,7 @@ async def test_a_head_without_an_answer_is_asked_by_get(kind: str, fault: str) -
 
 @pytest.mark.parametrize("fault", BROKEN)
 @in_loop
-async def test_it_is_asked_for_one_byte(fault: str) -> None:
+async def test_the_get_requests_one_byte(fault: str) -> None:
     def script(heard: Heard) -> Say:
         if heard.method == "HEAD":
             return BROKEN[fault]
@@ -44,8 +44,8 @@ async def test_it_is_asked_for_one_byte(fault: str) -> None:
 
 
 @in_loop
-async def test_a_large_body_that_comes_all_the_same_is_not_read() -> None:
-    """It never ends: to read it would take the test's time, and the upstream's."""
+async def test_a_large_body_of_the_get_is_not_read() -> None:
+    """The body never ends."""
 
     def script(heard: Heard) -> Say:
         if heard.method == "HEAD":
@@ -60,7 +60,7 @@ async def test_a_large_body_that_comes_all_the_same_is_not_read() -> None:
 
 
 @in_loop
-async def test_a_length_of_0_is_never_passed_on() -> None:
+async def test_a_length_of_0_is_an_error() -> None:
     async with line(lambda _: reply(200, TYPE, ("Content-Length", "0"))) as link:
         for kind in ("manifest", "blob"):
             with pytest.raises(UpstreamBroken, match="empty"):
@@ -78,7 +78,7 @@ async def test_the_empty_blob_is_empty() -> None:
 
 @pytest.mark.parametrize("then", ["close", "reset"])
 @in_loop
-async def test_what_answers_nothing_at_all_is_a_fault(then: str) -> None:
+async def test_a_server_that_answers_neither_head_nor_get_is_an_error(then: str) -> None:
     async with line(lambda _: Say(then=then)) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch(head=True)

@@ -1,4 +1,4 @@
-"""Each upstream is spoken to by its own client."""
+"""Each upstream has its own client."""
 
 import asyncio
 from dataclasses import replace
@@ -20,7 +20,7 @@ OTHER = (SessionSettings(6), RequestLimits())
 
 
 def hint(upstream: Upstream, server: WireServer) -> Upstream:
-    """Its operator sends it to this server on loopback."""
+    """The upstream, whose realms allow this server on loopback."""
     return replace(upstream, realms=frozenset({f"127.0.0.1:{server.port}"}))
 
 
@@ -29,7 +29,7 @@ def with_fallback(upstream: Upstream, other: Upstream) -> Upstream:
 
 
 @in_loop
-async def test_each_upstream_has_a_client_of_its_own_and_its_endpoints_have_the_same() -> None:
+async def test_each_upstream_has_its_own_client_and_shares_it_with_its_endpoints() -> None:
     first = with_fallback(FIRST, THIRD)
     with no_authorities():
         async with open_clients({first: WAY, SECOND: WAY}, ProxyRules(), "agent") as clients:
@@ -40,7 +40,7 @@ async def test_each_upstream_has_a_client_of_its_own_and_its_endpoints_have_the_
 
 
 @in_loop
-async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> None:
+async def test_an_upstream_that_is_also_a_fallback_keeps_its_own_client() -> None:
     first = with_fallback(FIRST, SECOND)
     for order in ((first, SECOND), (SECOND, first)):
         with no_authorities():
@@ -51,7 +51,7 @@ async def test_an_upstream_that_is_anothers_fallback_is_asked_as_itself() -> Non
 
 @pytest.mark.parametrize(("way", "connections"), [(WAY, 1), (OTHER, 2)])
 @in_loop
-async def test_equal_settings_share_connections_and_others_do_not(
+async def test_only_upstreams_with_equal_settings_share_connections(
     way: tuple[SessionSettings, RequestLimits], connections: int
 ) -> None:
     async with WireServer(lambda _: reply(body=b"x")) as server:
@@ -65,7 +65,7 @@ async def test_equal_settings_share_connections_and_others_do_not(
 
 
 @in_loop
-async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -> None:
+async def test_upstreams_with_equal_settings_have_separate_limits() -> None:
     bounded = (WAY[0], RequestLimits(max_connections=1))
     async with WireServer(lambda _: reply(body=b"x")) as server:
         first, second = hint(FIRST, server), hint(SECOND, server)
@@ -77,7 +77,7 @@ async def test_bounds_are_each_upstreams_own_though_their_settings_are_equal() -
 
 
 @in_loop
-async def test_what_was_opened_is_closed_also_where_the_next_does_not_open(tmp_path: Path) -> None:
+async def test_sessions_are_closed_if_a_later_one_cannot_be_opened(tmp_path: Path) -> None:
     missing = (SessionSettings(ca_file=tmp_path / "none.pem"), RequestLimits())
     with no_authorities(), pytest.raises(FileNotFoundError):
         async with open_clients({FIRST: WAY, SECOND: missing}, ProxyRules(), "agent"):

@@ -1,4 +1,4 @@
-"""An address that has failed is left alone for a while, then tried by one request."""
+"""A failed endpoint is not asked for a while; then one request tries it."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from tests.adapters.upstream.wire import Say, reply
 
 
 @in_loop
-async def test_the_first_is_tried_again_after_a_while_by_one_request_and_back() -> None:
+async def test_a_failed_endpoint_is_tried_again_after_a_while() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch()
         await asyncio.sleep(TRIAL * 1.2)
@@ -30,7 +30,7 @@ async def test_the_first_is_tried_again_after_a_while_by_one_request_and_back() 
 
 
 @in_loop
-async def test_a_trial_is_made_by_one_request_while_the_others_do_not_wait_for_it() -> None:
+async def test_one_request_makes_the_trial_and_the_others_do_not_wait() -> None:
     async with pair(lambda _: reply(503), silence=1) as both:
         await both.fetch()
         await asyncio.sleep(TRIAL * 1.2)
@@ -44,7 +44,7 @@ async def test_a_trial_is_made_by_one_request_while_the_others_do_not_wait_for_i
 
 
 @in_loop
-async def test_a_request_that_was_under_way_before_the_trial_lets_no_second_one_in() -> None:
+async def test_a_request_from_before_the_trial_does_not_end_the_trial() -> None:
     script: list[Say] = [Say(then="hang"), reply(503)]
     async with pair(lambda _: script.pop(0) if script else Say(then="hang"), silence=1) as both:
         early = asyncio.create_task(both.fetch())
@@ -63,7 +63,7 @@ async def test_a_request_that_was_under_way_before_the_trial_lets_no_second_one_
 
 
 @in_loop
-async def test_a_trial_that_is_given_up_is_made_by_the_next() -> None:
+async def test_the_next_request_repeats_a_cancelled_trial() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch()
         await asyncio.sleep(TRIAL * 1.2)
@@ -79,7 +79,7 @@ async def test_a_trial_that_is_given_up_is_made_by_the_next() -> None:
 
 
 @in_loop
-async def test_where_all_have_failed_all_are_tried_all_the_same_in_order() -> None:
+async def test_if_all_endpoints_have_failed_all_are_asked_in_order() -> None:
     async with pair(lambda _: reply(503), lambda _: reply(503)) as both:
         for _ in range(3):
             with pytest.raises(UpstreamBroken):

@@ -1,4 +1,4 @@
-"""An upstream with several addresses: asked at the first that is well, and nobody above knows at which."""
+"""An upstream with several endpoints: requests go to the first that works."""
 
 import asyncio
 from dataclasses import replace
@@ -30,7 +30,7 @@ ALICE = SessionCredentials(Credentials("alice", "right"))
 
 
 @in_loop
-async def test_the_first_is_asked_as_long_as_it_is_well() -> None:
+async def test_the_first_endpoint_is_asked_while_it_works() -> None:
     async with pair(gives) as both:
         for _ in range(3):
             assert await both.fetch() == CONTENT
@@ -54,7 +54,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("head", [False, True])
 @in_loop
-async def test_before_the_first_byte_the_next_takes_over(fault: str, *, head: bool) -> None:
+async def test_a_failure_before_the_first_byte_leads_to_the_next_endpoint(fault: str, *, head: bool) -> None:
     async with pair(lambda _: FAULTS[fault], silence=0.3) as both:
         both.upstream = replace(both.upstream, trust=NOBODYS)
         for _ in range(3):
@@ -69,7 +69,7 @@ async def test_before_the_first_byte_the_next_takes_over(fault: str, *, head: bo
 
 
 @in_loop
-async def test_one_that_is_gone_is_passed_over() -> None:
+async def test_an_unreachable_endpoint_is_skipped() -> None:
     async with pair(gives) as both:
         also_gone = "http://127.0.0.1:11"
         found = replace(both, upstream=also_at(upstream_at(NOWHERE), also_gone, both.second.url))
@@ -87,7 +87,7 @@ FINAL = {
 
 @pytest.mark.parametrize("status", FINAL)
 @in_loop
-async def test_a_refusal_is_an_answer_and_final(status: int) -> None:
+async def test_a_client_error_is_a_final_answer(status: int) -> None:
     said, expected = FINAL[status]
     async with pair(lambda _: said) as both:
         for _ in range(2):
@@ -97,7 +97,7 @@ async def test_a_refusal_is_an_answer_and_final(status: int) -> None:
 
 
 @in_loop
-async def test_a_caller_who_has_used_up_his_allowance_takes_the_address_from_nobody_else() -> None:
+async def test_a_429_for_one_caller_does_not_mark_the_endpoint_as_failed() -> None:
     def first(heard: Heard) -> Say:
         return reply(429) if heard.header("Authorization") == "Bearer alice" else gives(heard)
 
@@ -118,7 +118,7 @@ async def test_a_caller_who_has_used_up_his_allowance_takes_the_address_from_nob
     ],
 )
 @in_loop
-async def test_of_all_failures_the_one_that_says_how_long_to_wait_is_told(
+async def test_a_429_takes_precedence_over_other_failures(
     first: Say, second: Say, expected: type[RegistryError]
 ) -> None:
     async with pair(lambda _: first, lambda _: second) as both:
@@ -129,7 +129,7 @@ async def test_of_all_failures_the_one_that_says_how_long_to_wait_is_told(
 @pytest.mark.parametrize("size", [1000, 3 * MIB], ids=["small", "large"])
 @pytest.mark.parametrize("then", ["close", "hang"])
 @in_loop
-async def test_a_body_that_breaks_off_sends_who_goes_on_to_the_next(size: int, then: str) -> None:
+async def test_after_an_incomplete_body_the_next_request_goes_to_the_next_endpoint(size: int, then: str) -> None:
     def cut(_: Heard) -> Say:
         return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[:size]).data, then)
 
@@ -147,7 +147,7 @@ async def test_a_body_that_breaks_off_sends_who_goes_on_to_the_next(size: int, t
 
 
 @in_loop
-async def test_who_leaves_a_body_says_nothing_against_its_address() -> None:
+async def test_a_reader_that_leaves_does_not_mark_the_endpoint_as_failed() -> None:
     async with pair(lambda _: reply(body=LARGE)) as both:
         async with both.parts.registry.open(
             UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())
@@ -158,8 +158,8 @@ async def test_who_leaves_a_body_says_nothing_against_its_address() -> None:
 
 
 @in_loop
-async def test_more_than_is_wanted_says_nothing_against_the_address() -> None:
-    """It would be as long at the next one; and whoever asks for it could have each address left alone."""
+async def test_a_body_that_is_too_long_does_not_mark_the_endpoint_as_failed() -> None:
+    """Every endpoint would send the same body, so one request could mark all endpoints as failed."""
     async with pair(gives) as both:
         for _ in range(2):
             async with both.parts.registry.open(
@@ -184,7 +184,7 @@ async def test_a_ping_fails_over_and_a_challenge_is_an_answer() -> None:
 
 
 @in_loop
-async def test_what_a_caller_passes_goes_to_each_as_it_is() -> None:
+async def test_forwarded_credentials_go_to_each_endpoint_unchanged() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch(ForwardedCredentials("Bearer of-the-caller"))
         sent = [heard.header("Authorization") for heard in (*both.first.heard, *both.second.heard)]
@@ -192,7 +192,7 @@ async def test_what_a_caller_passes_goes_to_each_as_it_is() -> None:
 
 
 def registry(url: str, token: str) -> Script:
-    """Wants the token that its own token server gives; its realm is at the `url`."""
+    """Accepts only the tokens of its own token server, which is at `url`."""
 
     def script(heard: Heard) -> Say:
         if heard.target.startswith("/token"):
@@ -205,7 +205,7 @@ def registry(url: str, token: str) -> Script:
 
 
 @in_loop
-async def test_a_login_of_ours_is_each_addresss_own() -> None:
+async def test_the_mirror_logs_in_at_each_endpoint() -> None:
     async with pair(gives) as both:
         both.first.script = registry(both.first.url, "of-the-first")
         both.second.script = registry(both.second.url, "of-the-second")
@@ -222,7 +222,7 @@ async def test_a_login_of_ours_is_each_addresss_own() -> None:
 
 
 @in_loop
-async def test_all_addresses_may_lead_to_the_realm_of_one() -> None:
+async def test_all_endpoints_may_use_the_realm_of_one() -> None:
     async with pair(lambda _: reply(503)) as both:
 
         def first(heard: Heard) -> Say:
@@ -235,7 +235,7 @@ async def test_all_addresses_may_lead_to_the_realm_of_one() -> None:
 
 
 @in_loop
-async def test_who_loses_patience_with_a_silent_address_finds_the_next_one_asked(
+async def test_an_endpoint_is_skipped_after_a_client_left_it_unanswered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adapters.upstream.client._PATIENCE_SECONDS", 0.2)
@@ -248,7 +248,7 @@ async def test_who_loses_patience_with_a_silent_address_finds_the_next_one_asked
 
 
 @in_loop
-async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_address(
+async def test_a_client_that_leaves_the_queue_does_not_mark_the_endpoint_as_failed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adapters.upstream.client._PATIENCE_SECONDS", 0.1)
@@ -263,10 +263,10 @@ async def test_who_loses_patience_before_our_own_gate_says_nothing_against_the_a
     "limits", [RequestLimits(max_connections=1), RequestLimits(max_rate=10)], ids=["connections", "rate"]
 )
 @in_loop
-async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on_to_the_next(
+async def test_a_request_that_waits_for_a_failing_endpoint_goes_to_the_next(
     limits: RequestLimits,
 ) -> None:
-    """Else each would bear its silence, and with one connection one after the other."""
+    """Otherwise each request would wait for the timeout of the silent endpoint."""
     async with pair(lambda _: Say(then="hang"), silence=0.4, limits=limits) as both:
         began = asyncio.get_running_loop().time()
         found = await asyncio.gather(*(both.fetch() for _ in range(8)))
@@ -277,7 +277,7 @@ async def test_who_waits_for_his_turn_at_an_address_that_fails_meanwhile_goes_on
 
 
 @in_loop
-async def test_who_was_passed_over_is_tried_all_the_same_where_the_next_fails_too() -> None:
+async def test_a_skipped_endpoint_is_asked_if_all_others_fail() -> None:
     async with pair(
         lambda _: Say(then="hang"), lambda _: reply(503), 0.3, limits=RequestLimits(max_connections=1)
     ) as both:
@@ -291,7 +291,7 @@ async def test_who_was_passed_over_is_tried_all_the_same_where_the_next_fails_to
 
 
 @in_loop
-async def test_with_one_address_there_is_no_breaker() -> None:
+async def test_an_upstream_with_one_endpoint_has_no_circuit_breaker() -> None:
     async with pair(lambda _: reply(503)) as both:
         alone = replace(both, upstream=upstream_at(both.first.url))
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Upstreams that name a host, whose name leads to this machine or to a metadata service."""
+"""Upstreams that refer to a host whose name resolves to this machine or to a metadata service."""
 
 import socket
 from dataclasses import replace
@@ -41,7 +41,7 @@ FORBIDDEN = [
 
 
 class Names:
-    """What the names of these tests mean. Other names are looked up as ever."""
+    """The addresses of the names in these tests. Other names are resolved as usual."""
 
     def __init__(self) -> None:
         self.meanings: dict[str, list[str]] = {"registry.test": ["127.0.0.1"]}
@@ -76,7 +76,7 @@ def upstream_of(server: WireServer, host: str = "registry.test") -> Upstream:
 
 
 def sending_to(location: str, rest: Say | None = None) -> Any:
-    """What is asked under /v2/ is elsewhere."""
+    """Redirects every request under /v2/."""
     after = rest or reply(body=CONTENT)
     return lambda heard: reply(307, ("Location", location)) if heard.target.startswith("/v2/") else after
 
@@ -96,7 +96,9 @@ async def read(
 @pytest.mark.parametrize("address", FORBIDDEN)
 @pytest.mark.parametrize("head", [False, True])
 @in_loop
-async def test_no_name_in_a_redirect_leads_to_a_forbidden_address(names: Names, address: str, *, head: bool) -> None:
+async def test_no_connection_is_opened_to_a_redirect_target_at_a_forbidden_address(
+    names: Names, address: str, *, head: bool
+) -> None:
     names.meanings["inside.test"] = [address]
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
@@ -107,7 +109,7 @@ async def test_no_name_in_a_redirect_leads_to_a_forbidden_address(names: Names, 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]"])
 @in_loop
-async def test_no_literal_of_a_redirect_leads_there_either(names: Names, host: str) -> None:
+async def test_no_request_goes_to_a_forbidden_literal_of_a_redirect(names: Names, host: str) -> None:
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = sending_to(f"http://{host}:{server.port}/stored")
         with pytest.raises(UpstreamBroken, match="does not connect there"):
@@ -116,8 +118,8 @@ async def test_no_literal_of_a_redirect_leads_there_either(names: Names, host: s
 
 
 @in_loop
-async def test_the_second_hop_is_checked_as_the_first(names: Names) -> None:
-    """And from a server that was reached as the operator configured it."""
+async def test_the_second_redirect_is_checked_too(names: Names) -> None:
+    """Here the first target is a configured origin."""
     names.meanings["inside.test"] = ["127.0.0.1"]
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = lambda heard: (
@@ -131,8 +133,8 @@ async def test_the_second_hop_is_checked_as_the_first(names: Names) -> None:
 
 
 @in_loop
-async def test_no_name_of_a_token_server_leads_to_a_forbidden_address(names: Names) -> None:
-    """The realm is trusted with credentials, since it is on the upstream's own domain."""
+async def test_no_connection_is_opened_to_a_token_server_at_a_forbidden_address(names: Names) -> None:
+    """The realm is on the domain of the upstream, so it is trusted with credentials."""
     names.meanings["registry.example.com"] = names.meanings["auth.example.com"] = ["127.0.0.1"]
     async with WireServer() as server, parts(0.5) as adapters:
         realm = f'Bearer realm="http://auth.example.com:{server.port}/token"'
@@ -143,7 +145,7 @@ async def test_no_name_of_a_token_server_leads_to_a_forbidden_address(names: Nam
 
 
 @in_loop
-async def test_no_redirect_of_a_search_leads_to_a_forbidden_address(names: Names) -> None:
+async def test_no_connection_is_opened_to_a_search_redirect_at_a_forbidden_address(names: Names) -> None:
     names.meanings["inside.test"] = ["127.0.0.1"]
     async with WireServer() as server, parts(0.5) as adapters:
         server.script = lambda _: reply(307, ("Location", f"http://inside.test:{server.port}/stored"))
@@ -168,8 +170,8 @@ async def test_of_several_addresses_only_the_allowed_ones_are_tried(names: Names
 
 
 @in_loop
-async def test_a_name_that_means_another_address_afterwards_gains_nothing(names: Names) -> None:
-    """DNS rebinding: whatever was looked up before, the address of the connection itself is checked."""
+async def test_dns_rebinding_does_not_reach_a_forbidden_address(names: Names) -> None:
+    """The address of the connection itself is checked, whatever an earlier look-up returned."""
     names.meanings["inside.test"] = ["203.0.113.7"]
     async with WireServer() as server, parts(0.3) as adapters:
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
@@ -182,8 +184,8 @@ async def test_a_name_that_means_another_address_afterwards_gains_nothing(names:
 
 
 @in_loop
-async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(names: Names) -> None:
-    """Two upstreams with equal settings share their connections. One is on loopback and may send us to loopback."""
+async def test_a_pooled_connection_is_not_used_under_a_stricter_policy(names: Names) -> None:
+    """Two upstreams with equal settings share connections. One is on loopback and may redirect to loopback."""
     names.meanings["inside.test"] = ["127.0.0.1"]
     async with WireServer() as server:
         here, far = upstream_at(server.url), upstream_of(server)
@@ -201,7 +203,7 @@ async def test_a_pooled_connection_opens_no_way_to_who_could_not_have_made_it(na
 
 
 @in_loop
-async def test_a_host_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
+async def test_a_realm_of_the_settings_may_have_any_address(names: Names) -> None:
     names.meanings["storage.test"] = names.meanings["auth.registry.test"] = ["127.0.0.1"]
 
     async with WireServer() as server, parts() as adapters:
@@ -223,7 +225,7 @@ async def test_a_host_that_the_operator_names_is_reached_wherever_it_is(names: N
 
 
 @in_loop
-async def test_a_fallback_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
+async def test_a_fallback_may_have_any_address(names: Names) -> None:
     names.meanings["other.test"] = ["127.0.0.1"]
     async with WireServer(lambda _: reply(503)) as first, WireServer(lambda _: reply(body=CONTENT)) as second:
         other = upstream_of(second, "other.test")
@@ -234,8 +236,8 @@ async def test_a_fallback_that_the_operator_names_is_reached_wherever_it_is(name
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "192.168.7.8", "172.16.1.1", "fd12:3456::1"])
 @in_loop
-async def test_a_private_address_is_tried(names: Names, address: str) -> None:
-    """A registry on a local network has its storage there. What fails here is the connection, and not our check."""
+async def test_a_connection_to_a_private_address_is_tried(names: Names, address: str) -> None:
+    """A registry on a local network has its storage there. The connection fails here, not the address policy."""
     names.meanings["storage.test"] = [address]
     async with WireServer() as server, parts(0.3) as adapters:
         server.script = sending_to(f"http://storage.test:{server.port}/stored")
@@ -245,8 +247,8 @@ async def test_a_private_address_is_tried(names: Names, address: str) -> None:
 
 
 @in_loop
-async def test_a_proxy_that_the_operator_names_is_reached_wherever_it_is(names: Names) -> None:
-    """It also resolves the names: what they mean there we cannot check."""
+async def test_a_proxy_may_have_any_address(names: Names) -> None:
+    """The proxy resolves the names, so the mirror cannot check their addresses."""
     async with WireServer() as server, SocksProxy() as proxy, parts(proxy=proxy.url()) as adapters:
         server.script = sending_to(f"http://other.test:{server.port}/stored")
         assert await read(adapters, upstream_of(server)) == CONTENT

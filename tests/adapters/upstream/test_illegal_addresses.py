@@ -1,4 +1,4 @@
-"""Addresses of an upstream with characters that no address may have."""
+"""URLs from an upstream with characters that a URL must not contain."""
 
 import socket
 from typing import Any
@@ -27,7 +27,7 @@ def redirect(location: bytes) -> Say:
 @pytest.mark.parametrize(("location", "target"), ILLEGAL)
 @pytest.mark.parametrize("absolute", [False, True])
 @in_loop
-async def test_what_is_illegal_in_a_location_is_percent_encoded(
+async def test_illegal_characters_of_a_location_are_percent_encoded(
     location: bytes, target: str, *, absolute: bool
 ) -> None:
     async with line() as link:
@@ -40,7 +40,7 @@ async def test_what_is_illegal_in_a_location_is_percent_encoded(
 @pytest.mark.parametrize(("realm", "target"), ILLEGAL)
 @pytest.mark.parametrize("absolute", [False, True])
 @in_loop
-async def test_what_is_illegal_in_a_realm_is_percent_encoded(realm: bytes, target: str, *, absolute: bool) -> None:
+async def test_illegal_characters_of_a_realm_are_percent_encoded(realm: bytes, target: str, *, absolute: bool) -> None:
     quoted = realm.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
     async with line() as link:
@@ -61,7 +61,7 @@ async def test_what_is_illegal_in_a_realm_is_percent_encoded(realm: bytes, targe
 
 
 @in_loop
-async def test_a_host_is_no_place_for_percent_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_with_non_ascii_characters_is_encoded_with_idna(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def look_up(host: Any, *_: Any, **__: Any) -> Any:

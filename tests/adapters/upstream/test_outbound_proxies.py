@@ -1,4 +1,4 @@
-"""Whole exchanges through an HTTP proxy's tunnel and through SOCKS, large bodies among them."""
+"""Requests through the tunnel of an HTTP proxy and through SOCKS."""
 
 import asyncio
 import random
@@ -86,7 +86,7 @@ def test_a_proxy_may_itself_be_reached_by_tls(loop: Any, tmp_path: Path) -> None
 @RELAYS
 @pytest.mark.parametrize("then", ["close", "hang"])
 @in_loop
-async def test_a_body_that_breaks_off_behind_it_is_noticed(relay: type[Relay], then: str, tmp_path: Path) -> None:
+async def test_an_incomplete_body_behind_a_proxy_is_noticed(relay: type[Relay], then: str, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     begun = Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[: 3 * MIB]).data, then)
     async with (
@@ -125,7 +125,7 @@ async def test_a_login_goes_to_the_socks_proxy_unescaped() -> None:
 
 @pytest.mark.parametrize("login", ["", "user:wrong"])
 @in_loop
-async def test_a_socks_proxy_that_refuses_us_is_told(login: str) -> None:
+async def test_a_socks_proxy_that_rejects_the_login_is_reported(login: str) -> None:
     async with WireServer() as server, SocksProxy("user:right") as proxy, parts(proxy=proxy.url(login)) as adapters:
         with pytest.raises(UpstreamUnreachable, match="the proxy did not open") as told:
             await read(adapters, server.url)
@@ -134,7 +134,7 @@ async def test_a_socks_proxy_that_refuses_us_is_told(login: str) -> None:
 
 
 @in_loop
-async def test_a_socks_proxy_that_cannot_connect_is_told() -> None:
+async def test_a_socks_proxy_that_cannot_connect_is_reported() -> None:
     async with SocksProxy() as proxy, parts(proxy=proxy.url()) as adapters:
         proxy.refuses = True
         with pytest.raises(UpstreamUnreachable, match="the proxy did not open"):
@@ -142,7 +142,7 @@ async def test_a_socks_proxy_that_cannot_connect_is_told() -> None:
 
 
 @in_loop
-async def test_a_proxy_that_is_gone_or_hangs_up_is_told() -> None:
+async def test_a_proxy_that_is_unreachable_or_hangs_up_is_reported() -> None:
     async with SocksProxy() as gone:
         pass
     async with parts(proxy=gone.url()) as adapters:
@@ -157,7 +157,7 @@ async def test_a_proxy_that_is_gone_or_hangs_up_is_told() -> None:
 
 
 @in_loop
-async def test_a_tunnel_that_demands_a_login_is_told() -> None:
+async def test_a_tunnel_that_requires_a_login_is_reported() -> None:
     async with TunnelProxy("Basic dXNlcjpwYXNz") as proxy, parts(proxy=proxy.url("user:wrong")) as adapters:
         with pytest.raises(UpstreamUnreachable, match="the proxy did not open"):
             await read(adapters, "https://registry.test")
@@ -166,7 +166,7 @@ async def test_a_tunnel_that_demands_a_login_is_told() -> None:
 
 @RELAYS
 @in_loop
-async def test_a_certificate_that_is_not_trusted_is_told_as_such(relay: type[Relay], tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_behind_a_proxy_is_reported_as_such(relay: type[Relay], tmp_path: Path) -> None:
     async with (
         WireServer(lambda _: reply(body=CONTENT), Authority(tmp_path).context()) as server,
         relay() as proxy,
@@ -178,7 +178,7 @@ async def test_a_certificate_that_is_not_trusted_is_told_as_such(relay: type[Rel
 
 
 @in_loop
-async def test_the_upstreams_own_proxy_wins_over_the_environments() -> None:
+async def test_the_proxy_of_the_upstream_overrides_the_environment() -> None:
     async with (
         WireServer(lambda _: reply(body=CONTENT)) as server,
         SocksProxy() as own,
@@ -191,7 +191,7 @@ async def test_the_upstreams_own_proxy_wins_over_the_environments() -> None:
 
 
 @in_loop
-async def test_the_environments_proxy_may_be_socks_for_one_scheme_and_some_hosts() -> None:
+async def test_the_environment_may_name_a_socks_proxy_for_one_scheme() -> None:
     async with (
         WireServer(lambda _: reply(body=CONTENT)) as server,
         SocksProxy() as proxy,
@@ -204,7 +204,7 @@ async def test_the_environments_proxy_may_be_socks_for_one_scheme_and_some_hosts
 
 
 @in_loop
-async def test_a_link_local_literal_is_refused_before_the_socks_proxy() -> None:
+async def test_a_link_local_literal_is_not_sent_to_the_socks_proxy() -> None:
     async with (
         WireServer(lambda _: reply(307, ("Location", "http://169.254.169.254/latest"))) as server,
         SocksProxy() as proxy,

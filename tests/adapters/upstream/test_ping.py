@@ -1,4 +1,4 @@
-"""GET /v2/: a registry's definite answer, or none."""
+"""GET /v2/: a definite answer of a registry, or an error."""
 
 import pytest
 
@@ -25,7 +25,7 @@ HTML = ("Content-Type", "text/html")
     ],
 )
 @in_loop
-async def test_registry_that_asks_for_nothing_is_known(said: Say) -> None:
+async def test_a_registry_without_a_login_is_recognized(said: Say) -> None:
     async with line(lambda _: said) as link:
         assert await link.ping() == PingResponse(accepted=True)
         assert link.said == [("GET", "/v2/")]
@@ -48,7 +48,7 @@ async def test_registry_that_asks_for_nothing_is_known(said: Say) -> None:
     ],
 )
 @in_loop
-async def test_answer_of_no_registry_is_none(said: Say) -> None:
+async def test_the_answer_of_another_server_is_an_error(said: Say) -> None:
     async with line(lambda _: said) as link:
         with pytest.raises(UpstreamFault):
             await link.ping()
@@ -56,8 +56,8 @@ async def test_answer_of_no_registry_is_none(said: Say) -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 429])
 @in_loop
-async def test_refused_ping_is_the_upstreams_fault(status: int) -> None:
-    """The port: everything that is no definite answer is an UpstreamFault; the client asked for nothing wrong."""
+async def test_a_refused_ping_is_an_upstream_fault(status: int) -> None:
+    """The request of the client was correct, so every other answer is an UpstreamFault."""
     async with line(lambda _: reply(status, JSON, body=b"{}")) as link:
         with pytest.raises(UpstreamFault):
             await link.ping()
@@ -83,7 +83,7 @@ async def test_challenges_of_a_401_are_the_answer() -> None:
 
 
 @in_loop
-async def test_callers_right_goes_with_the_ping() -> None:
+async def test_the_ping_sends_the_callers_authorization() -> None:
     async with line(lambda _: reply(200, VERSION)) as link:
         await link.ping(ForwardedCredentials("Bearer abc"))
         assert link.server.heard[0].lines("Authorization") == ["Bearer abc"]

@@ -1,4 +1,4 @@
-"""Which requests go through a forward proxy, and that they really do."""
+"""Which requests go through a forward proxy."""
 
 import pytest
 from yarl import URL
@@ -21,7 +21,7 @@ def test_scheme_of_the_address_chooses_the_proxy(url: str, proxy: str) -> None:
     assert ProxyRules(HTTP, HTTPS).proxy_for(URL(url)) == proxy
 
 
-def test_without_a_proxy_all_is_direct() -> None:
+def test_without_a_proxy_every_connection_is_direct() -> None:
     assert ProxyRules().proxy_for(URL("https://registry.test/")) is None
     assert ProxyRules(http=HTTP).proxy_for(URL("https://registry.test/")) is None
     assert ProxyRules(https=HTTPS).proxy_for(URL("http://registry.test/")) is None
@@ -45,7 +45,7 @@ def test_without_a_proxy_all_is_direct() -> None:
         ("", "https://registry.test/", False),
     ],
 )
-def test_no_proxy_is_read_as_everywhere(bypass: str, url: str, *, direct: bool) -> None:
+def test_no_proxy_follows_the_usual_rules(bypass: str, url: str, *, direct: bool) -> None:
     assert (ProxyRules(HTTP, HTTPS, bypass).proxy_for(URL(url)) is None) is direct
 
 
@@ -75,7 +75,7 @@ async def test_https_goes_through_a_tunnel() -> None:
 
 
 @in_loop
-async def test_login_of_the_proxy_is_for_the_proxy() -> None:
+async def test_the_login_of_the_proxy_goes_to_the_proxy_only() -> None:
     async with WireServer(lambda _: reply(body=b"{}")) as proxy:
         address = proxy.url.replace("http://", "http://user:pass@")
         upstream, request = upstream_at("http://registry.test"), HttpRequest("GET", URL("http://registry.test/x"))
@@ -98,7 +98,7 @@ async def test_bypassed_host_is_reached_directly() -> None:
 
 
 @in_loop
-async def test_redirect_chooses_its_proxy_anew() -> None:
+async def test_each_redirect_chooses_its_own_proxy() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as proxy:
         rules = ProxyRules(http=proxy.url, bypass="127.0.0.1")
         async with line(lambda _: reply(307, ("Location", "http://cdn.test/x")), proxies=rules) as link:
@@ -107,7 +107,7 @@ async def test_redirect_chooses_its_proxy_anew() -> None:
 
 
 @in_loop
-async def test_proxy_that_is_gone_is_told() -> None:
+async def test_an_unreachable_proxy_is_reported() -> None:
     async with WireServer() as gone:
         url = gone.url
     async with parts(proxies=ProxyRules(http=url)) as adapters:
@@ -116,7 +116,7 @@ async def test_proxy_that_is_gone_is_told() -> None:
 
 
 @in_loop
-async def test_environment_is_none_of_the_adapters_business(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_adapter_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with WireServer() as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)

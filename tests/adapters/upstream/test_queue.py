@@ -1,4 +1,4 @@
-"""The queue before an upstream with limits: in turns by client address, limited, and without those who have left."""
+"""The queue of requests for an upstream with limits: served by client address, with a limited length."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ async def use(limiter: RequestLimiter, by: str) -> None:
 
 
 class Queue:
-    """Requests of several clients before one gate, and the order in which they come through."""
+    """Requests of several clients for one limiter, and the order in which it admits them."""
 
     def __init__(self, by: str) -> None:
         self.by = by
@@ -78,7 +78,7 @@ async def test_one_network_of_ipv6_is_one_client(by: str) -> None:
 
 @BOTH
 @in_loop
-async def test_whoever_leaves_is_removed(by: str) -> None:
+async def test_a_cancelled_request_is_removed(by: str) -> None:
     queue = Queue(by)
     gone = [queue.ask("192.0.2.1") for _ in range(400)]
     await asyncio.sleep(0.01)
@@ -95,7 +95,7 @@ async def test_whoever_leaves_is_removed(by: str) -> None:
 
 @BOTH
 @in_loop
-async def test_who_leaves_just_when_his_turn_has_come_gives_it_back(by: str) -> None:
+async def test_a_request_that_is_cancelled_when_it_is_admitted_gives_its_place_back(by: str) -> None:
     queue = Queue(by)
     tasks = [queue.ask("192.0.2.1") for _ in range(20)]
     for task in tasks[::2]:
@@ -109,8 +109,8 @@ async def test_who_leaves_just_when_his_turn_has_come_gives_it_back(by: str) -> 
 
 @BOTH
 @in_loop
-async def test_work_that_nobody_wants_any_more_is_taken_out(by: str) -> None:
-    """A task that several may wait for is not ended by one of them."""
+async def test_a_request_is_removed_when_all_its_clients_have_left(by: str) -> None:
+    """One client cannot end a task for which several clients wait."""
     queue, wanted = Queue(by), [True]
 
     async def begin() -> list[asyncio.Task[None]]:
@@ -164,7 +164,7 @@ async def test_a_few_clients_with_many_requests_leave_room_for_others() -> None:
 
 
 @in_loop
-async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unwanted_requests_do_not_take_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_WAITING_EACH", 4)
     queue, wanted = Queue("connections"), [True]
     async with queue.limiter.slot():
@@ -179,7 +179,7 @@ async def test_what_nobody_wants_takes_no_room(monkeypatch: pytest.MonkeyPatch) 
 
 
 @in_loop
-async def test_an_overflowing_queue_is_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_is_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_WAITING_EACH", 1)
     async with pair(gives, limits=RequestLimits(max_rate=5)) as both:
         told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
@@ -218,7 +218,7 @@ class Seen(QueueWatch):
 
 @BOTH
 @in_loop
-async def test_whoever_watches_hears_of_the_time_in_the_queue(by: str) -> None:
+async def test_a_queue_watch_is_notified_of_the_time_in_the_queue(by: str) -> None:
     queue, seen = Queue(by), Seen()
     first = queue.ask("192.0.2.1")
     await asyncio.sleep(0)
@@ -229,7 +229,7 @@ async def test_whoever_watches_hears_of_the_time_in_the_queue(by: str) -> None:
 
 
 @in_loop
-async def test_work_that_waits_for_other_work_hears_of_its_time_too() -> None:
+async def test_a_following_queue_watch_is_notified_too() -> None:
     work, early, late = SharedWork(), Seen(), Seen()
     assert not work.is_wanted
     with work.followed_by(early):

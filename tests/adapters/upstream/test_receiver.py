@@ -1,4 +1,4 @@
-"""Large bodies, which do not take aiohttp's way."""
+"""Large bodies, which BodyReceiver receives instead of aiohttp."""
 
 import asyncio
 import random
@@ -57,12 +57,12 @@ def whole(_: Heard) -> Say:
 
 
 def begun(then: str, size: int = 3 * MIB) -> Say:
-    """The beginning of the body, and no more."""
+    """Reads only the beginning of the body."""
     return Say(reply(200, ("Content-Length", str(len(LARGE))), body=LARGE[:size]).data, then)
 
 
 @LOOPS
-def test_a_large_body_is_what_was_sent_and_its_connection_is_used_again(loop: NewLoop) -> None:
+def test_a_large_body_is_complete_and_its_connection_is_reused(loop: NewLoop) -> None:
     async def go() -> None:
         async with line(whole) as one:
             for _ in range(3):
@@ -73,7 +73,7 @@ def test_a_large_body_is_what_was_sent_and_its_connection_is_used_again(loop: Ne
 
 
 @LOOPS
-def test_through_tls_too(loop: NewLoop, tmp_path: Path) -> None:
+def test_a_large_body_through_tls(loop: NewLoop, tmp_path: Path) -> None:
     async def go() -> None:
         authority = Authority(tmp_path)
         async with WireServer(whole, authority.context()) as server, parts(ca_file=authority.certificate) as adapters:
@@ -87,7 +87,7 @@ def test_through_tls_too(loop: NewLoop, tmp_path: Path) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("then", ["close", "reset"])
-def test_what_came_of_a_broken_body_is_given_before_the_error(loop: NewLoop, then: str) -> None:
+def test_the_bytes_of_an_incomplete_body_are_returned_before_the_error(loop: NewLoop, then: str) -> None:
     async def go() -> None:
         async with line(lambda _: begun(then)) as one:
             got: list[Bytes] = []
@@ -105,7 +105,7 @@ def test_what_came_of_a_broken_body_is_given_before_the_error(loop: NewLoop, the
 
 
 @LOOPS
-def test_silence_in_the_middle_ends_it_in_time(loop: NewLoop) -> None:
+def test_silence_in_the_body_is_a_timeout(loop: NewLoop) -> None:
     async def go() -> None:
         async with line(lambda _: begun("hang"), silence=0.3) as one:
             got: list[Bytes] = []
@@ -136,8 +136,8 @@ def test_a_connection_lost_before_the_first_piece_is_noticed_at_once(
 
 
 @LOOPS
-def test_who_takes_his_time_gets_all_the_same(loop: NewLoop) -> None:
-    """Longer than the time limit: it is for the upstream, not for whoever reads."""
+def test_a_slow_reader_gets_the_whole_body(loop: NewLoop) -> None:
+    """The timeout applies to the upstream, not to the reader."""
 
     async def go() -> None:
         async with line(whole, silence=0.2) as one:
@@ -151,7 +151,7 @@ def test_who_takes_his_time_gets_all_the_same(loop: NewLoop) -> None:
 
 
 @LOOPS
-def test_a_reader_that_leaves_spoils_nothing_for_the_next(loop: NewLoop) -> None:
+def test_a_reader_that_leaves_does_not_affect_the_next_request(loop: NewLoop) -> None:
     async def go() -> None:
         async with line(whole) as one:
             async with aclosing(pieces_of(one, [])) as pieces:  # type: ignore[type-var]
@@ -163,7 +163,7 @@ def test_a_reader_that_leaves_spoils_nothing_for_the_next(loop: NewLoop) -> None
 
 
 @LOOPS
-def test_bytes_after_the_end_are_nobodys(loop: NewLoop) -> None:
+def test_bytes_after_the_end_belong_to_no_response(loop: NewLoop) -> None:
     async def go() -> None:
         async with line(lambda _: Say(reply(body=LARGE).data + b"HTTP/1.1 200 OK\r\n\r\nmore")) as one:
             got: list[Bytes] = []
@@ -194,8 +194,8 @@ def small_first(heard: Heard) -> Say:
 
 
 @LOOPS
-def test_who_still_reads_an_earlier_answer_of_the_connection_takes_nothing_of_this_one(loop: NewLoop) -> None:
-    """The earlier one has come whole and was not read yet; so aiohttp has given its connection to the next request."""
+def test_a_late_reader_of_an_earlier_response_takes_no_bytes_of_this_one(loop: NewLoop) -> None:
+    """The earlier response is complete but unread, so aiohttp has given its connection to the next request."""
 
     async def go() -> None:
         async with line(small_first, silence=3) as one:

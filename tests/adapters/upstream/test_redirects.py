@@ -1,4 +1,4 @@
-"""Redirects are followed by us; credentials stay with the server that they were meant for."""
+"""The mirror follows redirects. Credentials go only to the origin for which they were sent."""
 
 import asyncio
 from pathlib import Path
@@ -22,7 +22,7 @@ def to(location: str, status: int = 307, body: bytes = b"") -> Say:
 
 
 def first(said: Say, rest: Say | None = None) -> Script:
-    """This for what is asked under /v2/, the other for all else."""
+    """Answers with `said` under /v2/, and with `rest` elsewhere."""
     after = rest or reply(body=CONTENT)
     return lambda heard: said if heard.target.startswith("/v2/") else after
 
@@ -32,7 +32,7 @@ def sent_authorization(server: WireServer) -> list[str | None]:
 
 
 async def get(link: Line, url: str) -> bytes:
-    """The body at this very address."""
+    """The body at exactly this URL."""
     async with link.parts.clients[link.upstream].request(HttpRequest("GET", URL(url, encoded=True))) as response:
         return await response.read(1000)
 
@@ -96,7 +96,7 @@ async def test_authorization_stays_on_the_same_server() -> None:
 
 
 @in_loop
-async def test_authorization_is_not_for_another_port() -> None:
+async def test_authorization_is_not_sent_to_another_port() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as storage, line() as link:
         link.server.script = lambda _: to(f"{storage.url}/stored")
         assert (await link.fetch(right=ALICE))[1] == CONTENT
@@ -123,7 +123,7 @@ async def test_another_name_of_the_same_machine_is_another_server() -> None:
 
 
 @in_loop
-async def test_range_and_accept_go_along() -> None:
+async def test_range_and_accept_are_sent_after_a_redirect() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as storage, line() as link:
         link.server.script = lambda _: to(f"{storage.url}/stored")
         await link.fetch("manifest", accept=("a/b", "c/d"))
@@ -133,7 +133,7 @@ async def test_range_and_accept_go_along() -> None:
 
 @pytest.mark.parametrize("location", ["/v2/some/app/blobs/again", "{url}/v2/"])
 @in_loop
-async def test_redirects_without_end_come_to_one(location: str) -> None:
+async def test_endless_redirects_are_an_error(location: str) -> None:
     async with line() as link:
         link.server.script = lambda _: to(location.format(url=link.server.url))
         with pytest.raises(UpstreamBroken):
@@ -156,7 +156,7 @@ async def test_redirects_without_end_come_to_one(location: str) -> None:
     ],
 )
 @in_loop
-async def test_nobody_sends_us_to_link_local_addresses(host: str) -> None:
+async def test_a_redirect_to_a_link_local_address_is_refused(host: str) -> None:
     async with line() as link:
         link.server.script = lambda _: to(f"http://{host}:{link.server.port}/latest/meta-data/")
         async with asyncio.timeout(5):
@@ -169,14 +169,14 @@ async def test_nobody_sends_us_to_link_local_addresses(host: str) -> None:
     "location", ["ftp://127.0.0.1/x", "file:///etc/passwd", "http://", "http://[", "http://x:99999/"]
 )
 @in_loop
-async def test_location_that_leads_nowhere_is_broken(location: str) -> None:
+async def test_an_invalid_location_is_an_error(location: str) -> None:
     async with line(lambda _: to(location)) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch()
 
 
 @in_loop
-async def test_redirect_without_a_location_is_broken() -> None:
+async def test_a_redirect_without_a_location_is_an_error() -> None:
     async with line(lambda _: reply(302)) as link:
         with pytest.raises(UpstreamBroken):
             await link.fetch()
@@ -184,7 +184,7 @@ async def test_redirect_without_a_location_is_broken() -> None:
 
 @pytest.mark.parametrize("status", [405, 501])
 @in_loop
-async def test_refused_head_is_asked_by_get(status: int) -> None:
+async def test_a_refused_head_is_repeated_as_a_get(status: int) -> None:
     def script(heard: Heard) -> Say:
         return reply(status) if heard.method == "HEAD" else reply(200, ("Content-Type", "a/b"), body=CONTENT)
 
@@ -197,8 +197,8 @@ async def test_refused_head_is_asked_by_get(status: int) -> None:
 
 @pytest.mark.parametrize("status", [403, 405, 501])
 @in_loop
-async def test_head_that_storage_refuses_is_asked_by_get(status: int) -> None:
-    """A signed address is good for one method."""
+async def test_a_head_that_storage_refuses_is_repeated_as_a_get(status: int) -> None:
+    """A signed URL is valid for one method."""
 
     def script(heard: Heard) -> Say:
         return reply(status) if heard.method == "HEAD" else reply(body=CONTENT)
@@ -213,7 +213,7 @@ async def test_head_that_storage_refuses_is_asked_by_get(status: int) -> None:
 
 
 @in_loop
-async def test_head_that_the_registry_forbids_is_forbidden() -> None:
+async def test_a_head_that_the_registry_denies_is_denied() -> None:
     async with line(lambda _: reply(403)) as link:
         with pytest.raises(Denied):
             await link.fetch(head=True)
@@ -222,7 +222,7 @@ async def test_head_that_the_registry_forbids_is_forbidden() -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 @in_loop
-async def test_refusal_by_storage_is_no_word_on_rights(status: int) -> None:
+async def test_a_refusal_by_storage_is_not_a_denial(status: int) -> None:
     challenge = ("WWW-Authenticate", 'Basic realm="storage"')
     async with WireServer(lambda _: reply(status, challenge)) as storage, line() as link:
         link.server.script = lambda _: to(f"{storage.url}/stored")
@@ -239,7 +239,7 @@ async def test_blob_that_storage_lost_is_unknown() -> None:
 
 
 @in_loop
-async def test_small_page_beside_a_redirect_is_passed_over() -> None:
+async def test_a_small_body_of_a_redirect_is_read_and_ignored() -> None:
     async with line() as link:
         link.server.script = first(to("/stored", body=b"<a href='elsewhere'>Temporary Redirect</a>"))
         for _ in range(2):
@@ -248,7 +248,7 @@ async def test_small_page_beside_a_redirect_is_passed_over() -> None:
 
 
 @in_loop
-async def test_large_page_beside_a_redirect_is_not_read() -> None:
+async def test_a_large_body_of_a_redirect_is_not_read() -> None:
     async with line() as link:
         endless = reply(307, ("Location", "/stored"), ("Content-Length", "99999999"), body=b"<p>", then="hang")
         link.server.script = first(endless)
@@ -270,7 +270,7 @@ async def test_several_hops_are_followed_to_the_end() -> None:
 
 
 @in_loop
-async def test_authorization_is_not_for_another_scheme(tmp_path: Path) -> None:
+async def test_authorization_is_not_sent_to_another_scheme(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with (
         WireServer(lambda _: reply(body=CONTENT), tls=authority.context()) as storage,

@@ -1,4 +1,4 @@
-"""What is asked of a registry, and what its good answers say."""
+"""Requests to a registry, and its successful responses."""
 
 import asyncio
 import gzip
@@ -18,7 +18,7 @@ PART = CONTENT[2:7]
 
 
 @in_loop
-async def test_request_says_what_is_needed_and_no_more() -> None:
+async def test_a_request_has_exactly_these_headers() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         await link.fetch(
             "manifest", ForwardedCredentials("Bearer abc=="), accept=("a/b, c/d", "*/*"), byte_range=ByteRange(2, None)
@@ -60,7 +60,7 @@ async def test_caller_without_authorization_sends_none() -> None:
     "raw", ["Bearer a.b.c~d=", "Basic  YTpi", "basic YTpi", "Digest x", "", "Bearer " + "x" * 20_000]
 )
 @in_loop
-async def test_callers_authorization_goes_up_as_it_came(raw: str) -> None:
+async def test_the_callers_authorization_is_sent_unchanged(raw: str) -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         await link.fetch(right=ForwardedCredentials(raw))
         assert link.server.heard[0].lines("Authorization") == [raw]
@@ -87,7 +87,7 @@ async def test_what_is_left_of_an_allowance_is_read(
 
 @pytest.mark.parametrize("head", [True, False])
 @in_loop
-async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
+async def test_headers_of_the_response_become_metadata(*, head: bool) -> None:
     headers = (
         ("Content-Type", TYPE),
         ("Docker-Content-Digest", str(DIGEST)),
@@ -107,7 +107,7 @@ async def test_headers_of_the_answer_become_facts(*, head: bool) -> None:
 
 
 @in_loop
-async def test_silent_headers_are_no_facts() -> None:
+async def test_missing_headers_are_none() -> None:
     async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT, "close")) as link:
         assert (await link.fetch())[0] == ResponseMetadata()
 
@@ -122,20 +122,20 @@ async def test_silent_headers_are_no_facts() -> None:
     ],
 )
 @in_loop
-async def test_a_type_is_kept_without_its_parameters(media_type: str, told: str) -> None:
+async def test_a_media_type_is_kept_without_its_parameters(media_type: str, told: str) -> None:
     async with line(lambda _: reply(200, ("Content-Type", media_type), body=CONTENT)) as link:
         assert (await link.fetch())[0].media_type == told
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "md5:abc", f"sha256:{'A' * 64}", "nonsense"])
 @in_loop
-async def test_digest_that_cannot_be_checked_is_no_claim(digest: str) -> None:
+async def test_a_digest_that_cannot_be_verified_is_ignored(digest: str) -> None:
     async with line(lambda _: reply(200, ("Docker-Content-Digest", digest), body=CONTENT)) as link:
         assert (await link.fetch())[0].digest is None
 
 
 @in_loop
-async def test_sha512_digest_is_a_claim() -> None:
+async def test_a_sha512_digest_is_kept() -> None:
     digest = Digest.of(CONTENT, "sha512")
     async with line(lambda _: reply(200, ("Docker-Content-Digest", str(digest)), body=CONTENT)) as link:
         assert (await link.fetch())[0].digest == digest
@@ -152,7 +152,7 @@ async def test_blob_with_a_coding_is_refused(coding: str) -> None:
 @pytest.mark.parametrize("coding", ["deflate", "br", "zstd", "identity, gzip"])
 @pytest.mark.parametrize("kind", ["manifest", "tags"])
 @in_loop
-async def test_coding_that_cannot_be_undone_is_refused(kind: str, coding: str) -> None:
+async def test_an_unknown_coding_is_refused(kind: str, coding: str) -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", coding), body=CONTENT)) as link:
         with pytest.raises(UpstreamBroken, match="with the coding"):
             await link.fetch(kind)
@@ -161,7 +161,7 @@ async def test_coding_that_cannot_be_undone_is_refused(kind: str, coding: str) -
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
 @pytest.mark.parametrize("kind", ["manifest", "tags", "catalog", "referrers"])
 @in_loop
-async def test_what_is_read_whole_loses_its_gzip(kind: str, coding: str) -> None:
+async def test_gzip_of_small_bodies_is_decoded(kind: str, coding: str) -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", coding), body=gzip.compress(CONTENT))) as link:
         metadata, content = await link.fetch(kind)
         assert (metadata.size, content) == (None, CONTENT)
@@ -176,7 +176,7 @@ async def test_part_of_a_coded_manifest_is_refused() -> None:
 
 
 @in_loop
-async def test_coding_by_the_name_of_none_passes() -> None:
+async def test_the_coding_identity_is_accepted() -> None:
     async with line(lambda _: reply(200, ("Content-Encoding", "identity"), body=CONTENT)) as link:
         assert (await link.fetch())[1] == CONTENT
 
@@ -190,7 +190,7 @@ async def test_layer_that_is_compressed_stays_compressed() -> None:
 
 @pytest.mark.parametrize(("whole", "size"), [("20", 20), ("*", None)])
 @in_loop
-async def test_part_says_which_part_it_is(whole: str, size: int | None) -> None:
+async def test_a_partial_response_has_its_span(whole: str, size: int | None) -> None:
     async with line(lambda _: reply(206, ("Content-Range", f"bytes 2-6/{whole}"), body=PART)) as link:
         metadata, content = await link.fetch(byte_range=ByteRange(2, 6))
         assert (metadata.span, metadata.whole_size, metadata.size, content) == (Span(2, 7), size, 5, PART)
@@ -210,14 +210,14 @@ async def test_part_says_which_part_it_is(whole: str, size: int | None) -> None:
     ],
 )
 @in_loop
-async def test_part_that_says_not_which_is_refused(headers: tuple[tuple[str, str], ...]) -> None:
+async def test_a_partial_response_without_a_span_is_refused(headers: tuple[tuple[str, str], ...]) -> None:
     async with line(lambda _: reply(206, *headers, body=PART)) as link:
         with pytest.raises(UpstreamBroken):
             await link.fetch(byte_range=ByteRange(2, 6))
 
 
 @in_loop
-async def test_content_range_of_a_whole_means_nothing() -> None:
+async def test_content_range_of_a_whole_response_is_ignored() -> None:
     async with line(lambda _: reply(200, ("Content-Range", "bytes 0-4/20"), body=CONTENT)) as link:
         metadata, _ = await link.fetch(byte_range=ByteRange(0, 4))
         assert (metadata.span, metadata.whole_size) == (None, None)
@@ -225,14 +225,14 @@ async def test_content_range_of_a_whole_means_nothing() -> None:
 
 @pytest.mark.parametrize("status", [201, 202, 204, 300, 304])
 @in_loop
-async def test_success_of_another_kind_is_broken(status: int) -> None:
+async def test_other_success_statuses_are_errors(status: int) -> None:
     async with line(lambda _: reply(status)) as link:
         with pytest.raises(UpstreamBroken):
             await link.fetch()
 
 
 @in_loop
-async def test_cookies_of_the_upstream_are_forgotten() -> None:
+async def test_cookies_are_not_kept() -> None:
     async with line(lambda _: reply(200, ("Set-Cookie", "session=1; Path=/"), body=CONTENT)) as link:
         for _ in range(2):
             await link.fetch()

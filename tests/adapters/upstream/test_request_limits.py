@@ -1,4 +1,4 @@
-"""How much is asked of one upstream at most."""
+"""The limits of requests to one upstream."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TIME = 5.0  # seconds, for what must not wait for ever
 
 
 class Crowd:
-    """Requests within the gate, and how many there ever were at once."""
+    """The admitted requests, and their largest number at one time."""
 
     def __init__(self, limiter: RequestLimiter) -> None:
         self.limiter = limiter
@@ -33,14 +33,14 @@ class Crowd:
 
 
 @in_loop
-async def test_no_more_than_so_many_are_within_and_they_keep_their_order() -> None:
+async def test_at_most_so_many_requests_are_admitted_in_order() -> None:
     crowd = Crowd(RequestLimiter(RequestLimits(max_connections=3)))
     await asyncio.gather(*(crowd.enter(number) for number in range(20)))
     assert (crowd.most, crowd.order) == (3, list(range(20)))
 
 
 @in_loop
-async def test_without_bounds_nobody_waits() -> None:
+async def test_without_limits_no_request_waits() -> None:
     crowd = Crowd(RequestLimiter(RequestLimits()))
     await asyncio.gather(*(crowd.enter(number) for number in range(50)))
     assert crowd.most == 50
@@ -49,7 +49,7 @@ async def test_without_bounds_nobody_waits() -> None:
 
 
 @in_loop
-async def test_who_leaves_while_waiting_takes_no_place() -> None:
+async def test_a_cancelled_request_takes_no_place() -> None:
     crowd = Crowd(RequestLimiter(RequestLimits(max_connections=1)))
     first = asyncio.create_task(crowd.enter(0, 0.05))
     await asyncio.sleep(0)
@@ -71,7 +71,7 @@ async def test_the_rate_is_held_from_the_first_request_on(rate: float) -> None:
 
 
 @in_loop
-async def test_turns_come_in_order() -> None:
+async def test_requests_are_admitted_in_order() -> None:
     limiter, order = RequestLimiter(RequestLimits(max_rate=200)), []
 
     async def turn(number: int) -> None:
@@ -83,7 +83,7 @@ async def test_turns_come_in_order() -> None:
 
 
 @pytest.mark.parametrize(("connections", "rows"), [(2, 2), (5, 2), (7, 3), (8, 8), (100, 7)])
-def test_several_processes_share_exactly_what_there_is(connections: int, rows: int) -> None:
+def test_the_shares_of_all_workers_are_the_limits(connections: int, rows: int) -> None:
     shares = [RequestLimits(connections, 10).share(row, rows) for row in range(rows)]
     assert sum(share.max_connections or 0 for share in shares) == connections
     assert all(share.max_connections for share in shares)
@@ -92,7 +92,7 @@ def test_several_processes_share_exactly_what_there_is(connections: int, rows: i
 
 
 @in_loop
-async def test_a_body_that_is_still_read_holds_its_place() -> None:
+async def test_a_body_that_is_still_read_occupies_a_connection() -> None:
     async with line(lambda _: reply(body=CONTENT), limits=RequestLimits(max_connections=1)) as link:
         blob = UpstreamRequest(resources(link.upstream)["blob"], ForwardedCredentials())
         async with link.parts.registry.open(blob) as answer:
@@ -104,7 +104,7 @@ async def test_a_body_that_is_still_read_holds_its_place() -> None:
 
 
 @in_loop
-async def test_what_fails_gives_its_place_back() -> None:
+async def test_a_failed_request_gives_its_place_back() -> None:
     async with line(lambda _: Say(then="close"), limits=RequestLimits(max_connections=1)) as link:
         for _ in range(3):
             with pytest.raises(UpstreamFault):
@@ -112,7 +112,7 @@ async def test_what_fails_gives_its_place_back() -> None:
 
 
 def logging_in(url: Callable[[], str]) -> Callable[[Heard], Say]:
-    """A registry that redirects, refuses HEAD, and wants a token."""
+    """A registry that redirects, refuses HEAD, and requires a token."""
 
     def script(heard: Heard) -> Say:
         if heard.target.startswith("/token"):
@@ -128,7 +128,7 @@ def logging_in(url: Callable[[], str]) -> Callable[[Heard], Say]:
 
 @pytest.mark.parametrize("right", [SessionCredentials(None), SessionCredentials(Credentials("bob", "pass"))])
 @in_loop
-async def test_a_login_and_a_redirect_get_by_with_one_place(right: SessionCredentials) -> None:
+async def test_a_login_and_a_redirect_need_only_one_connection(right: SessionCredentials) -> None:
     async with line(limits=RequestLimits(max_connections=1)) as link:
         link.server.script = logging_in(lambda: link.server.url)
         asked = [link.fetch(right=right, head=head) for head in (False, True, False, False)]

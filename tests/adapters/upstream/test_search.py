@@ -21,7 +21,7 @@ async def search(link: Line, term: str = "some app", limit: int = 25) -> tuple[S
 
 
 @in_loop
-async def test_term_and_limit_are_asked_for_nobody() -> None:
+async def test_the_search_sends_term_and_limit_without_credentials() -> None:
     async with line(lambda _: results()) as link:
         assert await search(link, "some/app & more=ü", 7) == ()
         (heard,) = link.server.heard
@@ -30,7 +30,7 @@ async def test_term_and_limit_are_asked_for_nobody() -> None:
 
 
 @in_loop
-async def test_results_come_with_what_is_known() -> None:
+async def test_results_have_all_their_fields() -> None:
     hub = {"name": "nginx", "description": "the server", "star_count": 20_000, "is_official": True, "pull_count": 9}
     bare = {"name": "some/app", "description": None, "star_count": None}
     async with line(lambda _: results(hub, bare)) as link:
@@ -38,7 +38,7 @@ async def test_results_come_with_what_is_known() -> None:
 
 
 @in_loop
-async def test_more_than_was_asked_is_left_out() -> None:
+async def test_surplus_results_are_left_out() -> None:
     async with line(lambda _: results(*({"name": f"a{number}"} for number in range(9)))) as link:
         assert [one.name for one in await search(link, limit=2)] == ["a0", "a1"]
 
@@ -61,7 +61,7 @@ async def test_more_than_was_asked_is_left_out() -> None:
     ],
 )
 @in_loop
-async def test_something_else_than_results_is_broken(body: bytes) -> None:
+async def test_other_bodies_are_errors(body: bytes) -> None:
     async with line(lambda _: reply(body=body)) as link:
         with pytest.raises(UpstreamBroken):
             await search(link)
@@ -78,7 +78,7 @@ async def test_something_else_than_results_is_broken(body: bytes) -> None:
     ],
 )
 @in_loop
-async def test_search_that_fails_says_how(said: Say, expected: type[UpstreamFault]) -> None:
+async def test_a_failed_search_raises_its_error(said: Say, expected: type[UpstreamFault]) -> None:
     async with line(lambda _: said, silence=0.3) as link:
         with pytest.raises(expected):
             await search(link)

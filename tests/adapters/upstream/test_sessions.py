@@ -1,4 +1,4 @@
-"""The session itself: whom it trusts, and what it never takes along."""
+"""Sessions: which certificates they trust, and what they never send."""
 
 import ssl
 from pathlib import Path
@@ -20,14 +20,14 @@ async def fetch(url: str, ca_file: Path | None, silence: float = 5) -> bytes:
 
 
 @in_loop
-async def test_private_authority_is_trusted_when_named(tmp_path: Path) -> None:
+async def test_a_private_authority_of_the_settings_is_trusted(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with WireServer(lambda _: reply(body=CONTENT), authority.context()) as server:
         assert await fetch(server.url, authority.certificate) == CONTENT
 
 
 @in_loop
-async def test_private_authority_unnamed_leads_to_the_setting(tmp_path: Path) -> None:
+async def test_an_untrusted_authority_names_the_setting(tmp_path: Path) -> None:
     async with WireServer(lambda _: reply(body=CONTENT), Authority(tmp_path).context()) as server:
         with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
             await fetch(server.url, None)
@@ -35,7 +35,7 @@ async def test_private_authority_unnamed_leads_to_the_setting(tmp_path: Path) ->
 
 
 @in_loop
-async def test_another_authority_is_not_the_one(tmp_path: Path) -> None:
+async def test_another_private_authority_is_not_trusted(tmp_path: Path) -> None:
     another = Authority(tmp_path, "another authority")
     async with WireServer(lambda _: reply(body=CONTENT), Authority(tmp_path).context()) as server:
         with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
@@ -52,14 +52,14 @@ async def test_expired_or_misnamed_certificate_is_not_trusted(tmp_path: Path, ad
 
 
 @in_loop
-async def test_plain_server_under_https_is_a_fault() -> None:
+async def test_a_plain_http_server_under_https_is_an_error() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as server:
         with pytest.raises(UpstreamFault):
             await fetch(server.url.replace("http:", "https:"), None, silence=0.3)
 
 
 @in_loop
-async def test_file_without_certificates_does_not_open(tmp_path: Path) -> None:
+async def test_a_file_without_certificates_is_an_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     with pytest.raises(ssl.SSLError):
@@ -95,7 +95,7 @@ async def test_netrc_of_the_user_is_never_used(
 
 
 @in_loop
-async def test_user_in_the_address_is_not_sent_on() -> None:
+async def test_a_user_in_the_address_is_not_sent() -> None:
     async with line() as link:
         location = link.server.url.replace("http://", "http://user:secret@")
         link.server.script = lambda heard: (
@@ -106,7 +106,7 @@ async def test_user_in_the_address_is_not_sent_on() -> None:
 
 
 def demanding(authority: Authority) -> ssl.SSLContext:
-    """A server that wants a certificate from its clients, too."""
+    """A server that requires a client certificate."""
     context = authority.context()
     context.load_verify_locations(cafile=authority.certificate)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -123,7 +123,7 @@ async def fetch_as(url: str, authority: Authority, certificate: tuple[Path, Path
 
 
 @in_loop
-async def test_a_server_that_wants_to_know_us_is_shown_our_certificate(tmp_path: Path) -> None:
+async def test_a_server_that_asks_gets_the_client_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:
         assert await fetch_as(server.url, authority, authority.pair("client")) == CONTENT
@@ -131,7 +131,7 @@ async def test_a_server_that_wants_to_know_us_is_shown_our_certificate(tmp_path:
 
 @pytest.mark.parametrize("has_one", [False, True])
 @in_loop
-async def test_without_the_right_certificate_there_is_no_answer(tmp_path: Path, *, has_one: bool) -> None:
+async def test_without_the_right_client_certificate_the_request_fails(tmp_path: Path, *, has_one: bool) -> None:
     authority = Authority(tmp_path)
     stranger = Authority(tmp_path, "another authority").pair("stranger")
     async with WireServer(lambda _: reply(body=CONTENT), demanding(authority)) as server:

@@ -1,4 +1,4 @@
-"""What an upstream's unsuccessful answers mean."""
+"""The errors for unsuccessful responses of an upstream."""
 
 import json
 
@@ -68,9 +68,7 @@ REFERRERS_REFUSALS = [
 @pytest.mark.parametrize("is_redirected", [False, True])
 @pytest.mark.parametrize(("status", "body"), REFERRERS_REFUSALS)
 @in_loop
-async def test_a_registry_without_referrers_says_so_in_many_ways(
-    *, status: int, body: bytes, is_redirected: bool
-) -> None:
+async def test_a_registry_without_referrers_is_recognized(*, status: int, body: bytes, is_redirected: bool) -> None:
     def script(heard: Heard) -> Say:
         if is_redirected and heard.target.startswith("/v2/"):
             return reply(302, ("Location", "/elsewhere"))
@@ -81,7 +79,7 @@ async def test_a_registry_without_referrers_says_so_in_many_ways(
 
 
 @in_loop
-async def test_another_detail_than_a_flat_one_is_left_out() -> None:
+async def test_a_deeply_nested_detail_is_left_out() -> None:
     body = b'{"errors":[{"code":"DENIED","detail":' + b"[" * 400 + b"]" * 400 + b"}]}"
     async with line(lambda _: reply(403, JSON, body=body)) as link:
         assert (await refusal(link, "manifest")).detail is None
@@ -89,7 +87,7 @@ async def test_another_detail_than_a_flat_one_is_left_out() -> None:
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999"])
 @in_loop
-async def test_a_number_that_json_does_not_have_is_no_detail(number: bytes) -> None:
+async def test_a_detail_with_an_invalid_number_is_left_out(number: bytes) -> None:
     async with line(
         lambda _: reply(403, JSON, body=b'{"errors":[{"code":"DENIED","detail":' + number + b"}]}")
     ) as link:
@@ -130,7 +128,7 @@ async def test_404_to_a_head_is_one_too(*, head: bool) -> None:
     ],
 )
 @in_loop
-async def test_every_status_has_its_meaning(status: int, expected: type[RegistryError]) -> None:
+async def test_every_status_has_its_error(status: int, expected: type[RegistryError]) -> None:
     async with line(lambda _: reply(status, JSON, body=oci("ANY", detail=DETAIL))) as link:
         refused = await refusal(link)
         assert type(refused) is expected
@@ -168,21 +166,21 @@ async def test_detail_may_be_any_json(detail: object) -> None:
     ],
 )
 @in_loop
-async def test_body_of_another_kind_is_not_passed_on(body: bytes) -> None:
+async def test_a_body_of_another_kind_is_not_forwarded(body: bytes) -> None:
     async with line(lambda _: reply(403, body=body)) as link:
         refused = await refusal(link)
         assert (type(refused), refused.message, refused.detail) == (Denied, "the upstream answered 403", None)
 
 
 @in_loop
-async def test_body_nested_beyond_reason_is_passed_over() -> None:
+async def test_a_deeply_nested_body_is_ignored() -> None:
     async with line(lambda _: reply(403, JSON, body=b'{"errors":' + b"[" * 5000)) as link:
         assert type(await refusal(link)) is Denied
 
 
 @pytest.mark.parametrize("then", ["hang", "close", "reset"])
 @in_loop
-async def test_status_counts_though_the_body_breaks_off(then: str) -> None:
+async def test_the_status_counts_if_the_body_is_incomplete(then: str) -> None:
     async with line(
         lambda _: reply(404, ("Content-Length", "999"), body=b'{"errors":[', then=then), silence=0.3
     ) as link:
@@ -190,7 +188,7 @@ async def test_status_counts_though_the_body_breaks_off(then: str) -> None:
 
 
 @in_loop
-async def test_endless_error_page_is_left_unread() -> None:
+async def test_an_endless_error_page_is_not_read() -> None:
     page = reply(503, ("Content-Length", "99999999"), body=b"x" * 200_000, then="hang")
     async with line(lambda _: page) as link:
         refused = await refusal(link)
@@ -198,7 +196,7 @@ async def test_endless_error_page_is_left_unread() -> None:
 
 
 @in_loop
-async def test_long_message_is_cut_to_size() -> None:
+async def test_a_long_message_is_shortened() -> None:
     async with line(lambda _: reply(403, JSON, body=oci("DENIED", "x" * 5000))) as link:
         assert len((await refusal(link)).message) <= 512
 
@@ -279,7 +277,7 @@ async def test_401_without_a_challenge_is_still_one() -> None:
     ],
 )
 @in_loop
-async def test_relative_realm_is_placed_where_it_was_said(realm: str, absolute: str) -> None:
+async def test_a_relative_realm_becomes_absolute(realm: str, absolute: str) -> None:
     lines = [("WWW-Authenticate", f'Bearer realm="{realm}"'), ("WWW-Authenticate", 'Basic realm="/no address"')]
     async with line(lambda _: reply(401, *lines)) as link:
         refused = await refusal(link)

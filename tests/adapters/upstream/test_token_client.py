@@ -1,4 +1,4 @@
-"""The upstream's token server, in all its dialects."""
+"""The token server of an upstream, in all its variants."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def query(heard: Heard) -> list[tuple[str, str]]:
 
 
 @in_loop
-async def test_anonymous_request_leaves_out_what_is_absent() -> None:
+async def test_an_anonymous_request_leaves_out_absent_values() -> None:
     async with line(lambda _: token()) as link:
         issued = await fetched(link)
         (heard,) = link.server.heard
@@ -62,7 +62,7 @@ async def test_anonymous_request_leaves_out_what_is_absent() -> None:
 
 
 @in_loop
-async def test_request_with_everything_says_everything() -> None:
+async def test_a_request_sends_all_values() -> None:
     async with line(lambda _: token(refresh_token="refresh")) as link:
         issued = await fetched(link, credentials=ALICE, offline=True, client_id="docker")
         (heard,) = link.server.heard
@@ -77,7 +77,7 @@ async def test_request_with_everything_says_everything() -> None:
 
 
 @in_loop
-async def test_challenge_without_a_service_names_none() -> None:
+async def test_without_a_service_in_the_challenge_none_is_sent() -> None:
     async with line(lambda _: token()) as link:
         challenge = Challenge.of("Bearer", realm=f"{link.server.url}/token")
         await fetched(link, challenge=challenge, scopes=ScopeSet())
@@ -94,7 +94,7 @@ async def test_query_of_the_realm_is_kept(realm_query: str) -> None:
 
 @pytest.mark.parametrize("realm", ["/token", "token"])
 @in_loop
-async def test_relative_realm_is_the_upstreams_own(realm: str) -> None:
+async def test_a_relative_realm_is_at_the_upstream(realm: str) -> None:
     async with line(lambda _: token()) as link:
         await fetched(link, realm=realm)
         assert urlsplit(link.server.heard[0].target).path == "/token"
@@ -110,7 +110,7 @@ async def test_relative_realm_is_the_upstreams_own(realm: str) -> None:
     ],
 )
 @in_loop
-async def test_token_may_bear_either_name(document: dict[str, str]) -> None:
+async def test_the_token_may_have_either_name(document: dict[str, str]) -> None:
     async with line(lambda _: reply(200, JSON, body=json.dumps(document).encode())) as link:
         assert (await fetched(link)).text == "abc"
 
@@ -136,8 +136,8 @@ async def test_token_may_bear_either_name(document: dict[str, str]) -> None:
     ],
 )
 @in_loop
-async def test_lifetime_is_what_remains_of_it(said: dict[str, object], remaining: int) -> None:
-    """A clock that is far off says nothing, so the lifetime counts from reception."""
+async def test_the_lifetime_is_the_remaining_time(said: dict[str, object], remaining: int) -> None:
+    """If the server's clock is far off, the lifetime counts from reception."""
     async with line(lambda _: token(**said)) as link:
         issued = await fetched(link)
         assert abs(issued.expires_in - remaining) <= 1
@@ -145,7 +145,7 @@ async def test_lifetime_is_what_remains_of_it(said: dict[str, object], remaining
 
 
 @in_loop
-async def test_untrusted_realm_hears_nothing_at_all() -> None:
+async def test_nothing_is_sent_to_an_untrusted_realm() -> None:
     async with WireServer(lambda _: token()) as other, line() as link:
         with pytest.raises(RealmNotTrusted, match=f"UPSTREAM_REALMS=127.0.0.1:{other.port}"):
             await fetched(link, realm=f"{other.url}/token", credentials=ALICE)
@@ -155,21 +155,21 @@ async def test_untrusted_realm_hears_nothing_at_all() -> None:
 
 
 @in_loop
-async def test_realm_that_the_operator_named_is_trusted() -> None:
+async def test_a_realm_of_the_settings_is_trusted() -> None:
     async with WireServer(lambda _: token()) as other, line(realms=frozenset({f"127.0.0.1:{other.port}"})) as link:
         assert (await fetched(link, realm=f"{other.url}/token")).text == "abc"
 
 
 @pytest.mark.parametrize("realm", ["ftp://127.0.0.1/token", "mailto:a@b.test", "http://[/"])
 @in_loop
-async def test_realm_that_is_no_address_is_refused(realm: str) -> None:
+async def test_an_invalid_realm_is_refused(realm: str) -> None:
     async with line(lambda _: reply(404)) as link:
         with pytest.raises(UpstreamFault):
             await fetched(link, realm=realm, credentials=ALICE)
 
 
 @in_loop
-async def test_credentials_do_not_follow_a_redirect_away() -> None:
+async def test_credentials_are_not_sent_after_a_redirect() -> None:
     async with WireServer(lambda _: token()) as other, line() as link:
         link.server.script = lambda _: reply(307, ("Location", f"{other.url}/token"))
         await fetched(link, credentials=ALICE)
@@ -196,7 +196,7 @@ async def test_refresh_grant_is_a_form_by_post() -> None:
 
 @pytest.mark.parametrize("then", ["close", "reset"])
 @in_loop
-async def test_idle_connection_lost_repeats_the_post(then: str) -> None:
+async def test_a_post_is_repeated_if_an_idle_connection_was_closed(then: str) -> None:
     async with line(lambda heard: token() if heard.turn == 0 else Say(then=then)) as link:
         for _ in range(2):
             assert (await fetched(link, refresh_token="refresh")).text == "abc"
@@ -205,7 +205,7 @@ async def test_idle_connection_lost_repeats_the_post(then: str) -> None:
 
 
 @in_loop
-async def test_refresh_token_follows_no_redirect() -> None:
+async def test_a_refresh_grant_does_not_follow_redirects() -> None:
     async with WireServer(lambda _: token()) as other, line() as link:
         link.server.script = lambda _: reply(307, ("Location", f"{other.url}/token"))
         with pytest.raises(UpstreamFault):
@@ -228,7 +228,7 @@ async def test_refresh_token_follows_no_redirect() -> None:
     ],
 )
 @in_loop
-async def test_refusals_of_the_token_server_are_told_apart(said: Say, expected: type[RegistryError]) -> None:
+async def test_each_refusal_of_the_token_server_has_its_error(said: Say, expected: type[RegistryError]) -> None:
     async with line(lambda _: said, silence=0.3) as link:
         with pytest.raises(expected) as refused:
             await fetched(link, credentials=ALICE)
@@ -259,7 +259,7 @@ async def test_refusals_of_the_token_server_are_told_apart(said: Say, expected: 
     ],
 )
 @in_loop
-async def test_answer_that_is_no_token_is_broken(body: bytes) -> None:
+async def test_a_response_without_a_token_is_an_error(body: bytes) -> None:
     async with line(lambda _: reply(200, JSON, body=body)) as link:
         with pytest.raises(UpstreamBroken):
             await fetched(link)
@@ -299,7 +299,7 @@ DAY = 24 * 3600
     ],
 )
 @in_loop
-async def test_an_odd_lifetime_is_replaced_or_capped(said: str, lifetime: int) -> None:
+async def test_an_invalid_lifetime_is_replaced_or_capped(said: str, lifetime: int) -> None:
     body = f'{{"token":"abc","expires_in":{said}}}'.encode()
     async with line(lambda _: reply(200, JSON, body=body)) as link:
         issued = await fetched(link)
@@ -307,13 +307,13 @@ async def test_an_odd_lifetime_is_replaced_or_capped(said: str, lifetime: int) -
 
 
 @in_loop
-async def test_token_of_twenty_kilobytes_is_one() -> None:
+async def test_a_token_of_twenty_kilobytes_is_accepted() -> None:
     async with line(lambda _: token("x" * 20_000)) as link:
         assert (await fetched(link)).text == "x" * 20_000
 
 
 @in_loop
-async def test_token_beyond_a_mebibyte_is_left_unread() -> None:
+async def test_a_response_longer_than_a_mebibyte_is_not_read() -> None:
     endless = reply(200, ("Content-Length", "99999999"), body=b'{"token":"' + b"x" * 1_200_000, then="hang")
     async with line(lambda _: endless) as link:
         with pytest.raises(UpstreamBroken):

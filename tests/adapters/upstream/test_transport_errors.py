@@ -1,4 +1,4 @@
-"""Connections that fail, before the answer and in the middle of it."""
+"""Connections that fail before or during a response."""
 
 import pytest
 from yarl import URL
@@ -13,7 +13,7 @@ CHUNKED = ("Transfer-Encoding", "chunked")
 
 
 async def read(link: Line) -> tuple[bytes, RegistryError | None]:
-    """The bytes of the blob that came, and how it ended."""
+    """The received bytes of the blob, and the error at its end."""
     got = bytearray()
     try:
         async with link.parts.registry.open(
@@ -53,7 +53,7 @@ async def test_server_that_is_not_there_is_unreachable() -> None:
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nContent-Le"])
 @in_loop
-async def test_connection_lost_before_the_headers_is_a_fault(then: str, data: bytes) -> None:
+async def test_a_connection_that_is_lost_before_the_headers_is_an_error(then: str, data: bytes) -> None:
     async with line(lambda _: Say(data, then)) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch()
@@ -63,7 +63,7 @@ async def test_connection_lost_before_the_headers_is_a_fault(then: str, data: by
 @pytest.mark.parametrize("then", ["close", "reset"])
 @pytest.mark.parametrize("head", [True, False])
 @in_loop
-async def test_idle_connection_lost_is_asked_once_more(*, then: str, head: bool) -> None:
+async def test_a_request_is_repeated_if_an_idle_connection_was_closed(*, then: str, head: bool) -> None:
     def script(heard: Heard) -> Say:
         return whole(heard, CONTENT) if heard.turn == 0 else Say(then=then)
 
@@ -80,7 +80,7 @@ async def test_idle_connection_lost_is_asked_once_more(*, then: str, head: bool)
 
 
 @in_loop
-async def test_server_that_always_hangs_up_is_given_up() -> None:
+async def test_a_server_that_always_hangs_up_is_an_error() -> None:
     async with line(
         lambda heard: reply(body=CONTENT) if not heard.connection + heard.turn else Say(then="close")
     ) as link:
@@ -101,7 +101,7 @@ async def test_server_that_always_hangs_up_is_given_up() -> None:
     ],
 )
 @in_loop
-async def test_body_cut_in_the_middle_is_broken(said: Say) -> None:
+async def test_an_incomplete_body_is_an_error(said: Say) -> None:
     async with line(lambda _: said) as link:
         got, error = await read(link)
         assert CONTENT.startswith(got)
@@ -125,13 +125,13 @@ async def test_silence_in_the_middle_is_a_timeout(said: Say) -> None:
 
 
 @in_loop
-async def test_body_until_the_end_of_the_connection_is_whole() -> None:
+async def test_a_body_without_a_length_ends_with_the_connection() -> None:
     async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT, "close")) as link:
         assert await read(link) == (CONTENT, None)
 
 
 @in_loop
-async def test_chunked_body_is_put_together() -> None:
+async def test_a_chunked_body_is_read() -> None:
     body = b"4\r\nsome\r\n10;x=y\r\n bytes of a blob\r\n0\r\n\r\n"
     async with line(lambda _: reply(200, CHUNKED, body=body)) as link:
         metadata, content = await link.fetch()
@@ -139,8 +139,8 @@ async def test_chunked_body_is_put_together() -> None:
 
 
 @in_loop
-async def test_endless_body_is_given_up_at_the_limit() -> None:
-    """It comes in chunks and never ends; the reader does not wait for an end."""
+async def test_an_endless_body_is_read_up_to_the_limit() -> None:
+    """The body is chunked and never ends; the reader does not wait for its end."""
     chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     async with line(lambda _: reply(200, CHUNKED, body=chunk * 4, then="hang")) as link:
         opened = link.parts.registry.open(UpstreamRequest(resources(link.upstream)["manifest"], ForwardedCredentials()))
@@ -153,7 +153,7 @@ async def test_endless_body_is_given_up_at_the_limit() -> None:
     "data", [b"SSH-2.0-OpenSSH_9.6\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\x16\x03\x01\x02\r\n\r\n"]
 )
 @in_loop
-async def test_server_of_another_protocol_is_broken(data: bytes) -> None:
+async def test_a_server_of_another_protocol_is_an_error(data: bytes) -> None:
     async with line(lambda _: Say(data, "close")) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch()
@@ -161,7 +161,7 @@ async def test_server_of_another_protocol_is_broken(data: bytes) -> None:
 
 @pytest.mark.parametrize("length", ["-1", "many", "1, 2", "0x10"])
 @in_loop
-async def test_length_that_is_none_is_broken(length: str) -> None:
+async def test_an_invalid_length_is_an_error(length: str) -> None:
     async with line(lambda _: reply(200, ("Content-Length", length), body=CONTENT, then="close")) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch()
@@ -182,7 +182,7 @@ async def test_header_of_more_than_64_kibibytes_is_refused() -> None:
 
 
 @in_loop
-async def test_early_hints_are_no_answer() -> None:
+async def test_early_hints_are_not_the_response() -> None:
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     async with line(lambda _: Say(hints + reply(body=CONTENT).data)) as link:
         assert (await link.fetch())[1] == CONTENT
@@ -190,7 +190,7 @@ async def test_early_hints_are_no_answer() -> None:
 
 @pytest.mark.parametrize("then", ["close", "hang", "reset"])
 @in_loop
-async def test_signed_address_is_in_no_message(then: str) -> None:
+async def test_no_message_contains_a_signed_address(then: str) -> None:
     async with line(lambda _: Say(then=then), silence=0.3) as link:
         signed = URL(f"{link.server.url}/blob?X-Amz-Signature=verysecret", encoded=True)
         with pytest.raises(UpstreamFault, match=r"127\.0\.0\.1") as failed:
@@ -202,7 +202,7 @@ async def test_signed_address_is_in_no_message(then: str) -> None:
 
 
 @in_loop
-async def test_connection_is_used_again_when_read_to_the_end() -> None:
+async def test_a_connection_is_reused_after_a_complete_response() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         for _ in range(3):
             await link.fetch()
@@ -210,7 +210,7 @@ async def test_connection_is_used_again_when_read_to_the_end() -> None:
 
 
 @in_loop
-async def test_answer_left_early_holds_no_connection() -> None:
+async def test_a_response_that_is_left_early_occupies_no_connection() -> None:
     async with line(lambda _: reply(200, ("Content-Length", "9999"), body=CONTENT, then="hang")) as link:
         for _ in range(3):
             async with link.parts.registry.open(

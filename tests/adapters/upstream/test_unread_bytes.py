@@ -1,4 +1,4 @@
-"""Bytes behind an answer are never read as the answer to the next request."""
+"""Bytes after a response are never read as the response to the next request."""
 
 import asyncio
 import random
@@ -40,7 +40,7 @@ FIRST = {
     "large": reply(body=LARGE).data,
 }
 BODIES = {"length": b"hello", "empty": b"", "chunked": b"hello", "large": LARGE}
-"""The others are no success."""
+"""The other responses are not successful."""
 EXCESS = {
     "a whole answer": FORGED,
     "two answers": FORGED * 2,
@@ -58,7 +58,7 @@ def run(loop: NewLoop, test: Any) -> None:
 
 
 async def ask(one: Line, *, head: bool = False) -> bytes | None:
-    """The body, None where the answer is no success."""
+    """The body; None if the response is not successful."""
     try:
         return (await one.fetch(head=head))[1]
     except RegistryError:
@@ -66,7 +66,7 @@ async def ask(one: Line, *, head: bool = False) -> bytes | None:
 
 
 def answering(first: bytes, excess: bytes, *, late: bool) -> Callable[[Heard], Say]:
-    """The first request of all is answered with bytes too many, all others as they should be."""
+    """Only the first response has excess bytes."""
     said: list[Heard] = []
 
     def script(heard: Heard) -> Say:
@@ -82,9 +82,7 @@ def answering(first: bytes, excess: bytes, *, late: bool) -> Callable[[Heard], S
 @pytest.mark.parametrize("excess", EXCESS)
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
-def test_a_connection_with_bytes_behind_its_answer_is_not_used_again(
-    loop: NewLoop, first: str, excess: str, *, late: bool
-) -> None:
+def test_a_connection_with_excess_bytes_is_not_reused(loop: NewLoop, first: str, excess: str, *, late: bool) -> None:
     async def go() -> None:
         async with line(answering(FIRST[first], EXCESS[excess], late=late), silence=2) as one:
             got = await ask(one)
@@ -103,7 +101,7 @@ def test_a_connection_with_bytes_behind_its_answer_is_not_used_again(
 
 @LOOPS
 @pytest.mark.parametrize("excess", EXCESS)
-def test_what_comes_behind_a_redirect_is_not_the_answer_of_where_it_leads(loop: NewLoop, excess: str) -> None:
+def test_excess_bytes_after_a_redirect_are_not_the_next_response(loop: NewLoop, excess: str) -> None:
     async def go() -> None:
         moved = reply(307, ("Location", "/moved"), body=b"moved").data
         async with line(answering(moved, EXCESS[excess], late=False), silence=2) as one:
@@ -118,7 +116,9 @@ def test_what_comes_behind_a_redirect_is_not_the_answer_of_where_it_leads(loop: 
 @LOOPS
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
 @pytest.mark.parametrize("body", [CONTENT, FORGED, b"{}"])
-def test_a_body_behind_the_answer_to_a_head_is_not_the_next_answer(loop: NewLoop, body: bytes, *, late: bool) -> None:
+def test_a_body_after_the_response_to_a_head_is_not_the_next_response(
+    loop: NewLoop, body: bytes, *, late: bool
+) -> None:
     head = reply(200, ("Content-Length", str(len(body)))).data
 
     async def go() -> None:
@@ -136,7 +136,7 @@ def test_a_body_behind_the_answer_to_a_head_is_not_the_next_answer(loop: NewLoop
 
 @LOOPS
 @pytest.mark.parametrize("first", FIRST)
-def test_without_bytes_too_many_a_connection_is_used_again(loop: NewLoop, first: str) -> None:
+def test_a_connection_without_excess_bytes_is_reused(loop: NewLoop, first: str) -> None:
     async def go() -> None:
         async with line(answering(FIRST[first], b"", late=False), silence=2) as one:
             assert await ask(one) == BODIES.get(first)
@@ -150,7 +150,7 @@ def test_without_bytes_too_many_a_connection_is_used_again(loop: NewLoop, first:
 @LOOPS
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
 @pytest.mark.parametrize("first", ["length", "large"])
-def test_the_same_inside_tls(loop: NewLoop, tmp_path: Path, first: str, *, late: bool) -> None:
+def test_excess_bytes_inside_tls(loop: NewLoop, tmp_path: Path, first: str, *, late: bool) -> None:
     async def go() -> None:
         authority, script = Authority(tmp_path), answering(FIRST[first], FORGED, late=late)
         async with WireServer(script, authority.context()) as server, parts(2, ca_file=authority.certificate) as ours:
@@ -168,7 +168,7 @@ def test_the_same_inside_tls(loop: NewLoop, tmp_path: Path, first: str, *, late:
 @LOOPS
 @pytest.mark.parametrize("relay", [TunnelProxy, SocksProxy], ids=["tunnel", "socks"])
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
-def test_the_same_behind_a_proxy(loop: NewLoop, tmp_path: Path, relay: type[Relay], *, late: bool) -> None:
+def test_excess_bytes_behind_a_proxy(loop: NewLoop, tmp_path: Path, relay: type[Relay], *, late: bool) -> None:
     async def go() -> None:
         authority, script = Authority(tmp_path), answering(FIRST["length"], FORGED, late=late)
         async with (
@@ -221,7 +221,7 @@ class Threaded:
 
 @LOOPS
 @pytest.mark.parametrize("first", ["length", "chunked", "204", "large"])
-def test_bytes_that_the_loop_has_not_read_yet_are_seen_before_the_next_request(loop: NewLoop, first: str) -> None:
+def test_excess_bytes_that_were_not_read_yet_are_noticed_before_the_next_request(loop: NewLoop, first: str) -> None:
     server = Threaded(FIRST[first])
 
     async def go() -> None:
@@ -249,7 +249,7 @@ def test_bytes_that_the_loop_has_not_read_yet_are_seen_before_the_next_request(l
 
 
 @in_loop
-async def test_every_new_connection_has_the_protocol_that_closes_it() -> None:
+async def test_every_new_connection_uses_the_single_response_handler() -> None:
     async with aiohttp.TCPConnector() as connector:
         use_single_response_handler(connector)
         assert isinstance(connector._factory(), SingleResponseHandler)
@@ -257,7 +257,7 @@ async def test_every_new_connection_has_the_protocol_that_closes_it() -> None:
 
 @pytest.mark.parametrize("factory", [None, lambda: ResponseHandler(asyncio.get_running_loop())], ids=["none", "other"])
 @in_loop
-async def test_an_aiohttp_that_chooses_the_protocol_otherwise_stops_the_start(factory: Any) -> None:
+async def test_an_unknown_way_of_aiohttp_to_create_protocols_is_an_error(factory: Any) -> None:
     async with aiohttp.TCPConnector() as connector:
         if factory is None:
             del connector._factory

@@ -1,4 +1,4 @@
-"""Requests that the mirror itself cannot build or send say nothing about the upstream."""
+"""A request that the mirror cannot build or send does not count as a failure of the upstream."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ ILLEGAL = ["\n", "\r", "\x00", "\x01", "\x0b", "\x1f", "\x7f", "\udcff"]
 @pytest.mark.parametrize("bad", ILLEGAL)
 @pytest.mark.parametrize("field", ["authorization", "accept"])
 @in_loop
-async def test_a_field_that_cannot_be_sent_marks_no_address_as_failed(field: str, bad: str) -> None:
+async def test_an_illegal_header_does_not_mark_an_endpoint_as_failed(field: str, bad: str) -> None:
     async with pair(gives) as both:
         asked: dict[str, Any] = (
             {"right": ForwardedCredentials(f"Bearer a{bad}b")}
@@ -37,8 +37,8 @@ async def test_a_field_that_cannot_be_sent_marks_no_address_as_failed(field: str
 
 
 @in_loop
-async def test_a_field_is_looked_at_before_a_connection_is_made() -> None:
-    """Else it would be an outage wherever the upstream is down, too."""
+async def test_headers_are_checked_before_a_connection_is_opened() -> None:
+    """Otherwise the error would be an outage if the upstream is down too."""
     async with pair(gives) as both:
         both.upstream = replace(both.upstream, url="http://127.0.0.1:9", fallbacks=())
         with pytest.raises(MirrorFault):
@@ -46,7 +46,7 @@ async def test_a_field_is_looked_at_before_a_connection_is_made() -> None:
 
 
 @in_loop
-async def test_a_request_that_was_not_sent_does_not_call_a_failed_address_well() -> None:
+async def test_a_request_that_was_not_sent_does_not_mark_an_endpoint_as_working() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch()
         before = list(both.told)
@@ -57,7 +57,7 @@ async def test_a_request_that_was_not_sent_does_not_call_a_failed_address_well()
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """As many may be open as are open."""
+    """Sets the limit of file descriptors to the number of open ones."""
     probe = os.open(os.devnull, os.O_RDONLY)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     os.close(probe)
@@ -69,7 +69,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @in_loop
-async def test_running_out_of_descriptors_marks_no_address_as_failed() -> None:
+async def test_missing_file_descriptors_do_not_mark_an_endpoint_as_failed() -> None:
     async with pair(gives) as both:
         with no_descriptor_left(), pytest.raises(MirrorFault, match="Too many open files"):
             await both.fetch()
@@ -79,7 +79,7 @@ async def test_running_out_of_descriptors_marks_no_address_as_failed() -> None:
 
 
 @in_loop
-async def test_running_out_of_descriptors_while_a_name_is_looked_up_is_the_same(
+async def test_missing_file_descriptors_in_a_name_look_up_do_not_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def look_up(*_: Any, **__: Any) -> Any:
@@ -94,7 +94,7 @@ async def test_running_out_of_descriptors_while_a_name_is_looked_up_is_the_same(
 
 @pytest.mark.parametrize("host", ["x" * 64 + ".test", "a..b", "127.1"])
 @in_loop
-async def test_a_host_of_the_upstreams_that_is_no_name_is_its_own_fault(host: str) -> None:
+async def test_an_invalid_host_from_the_upstream_is_an_upstream_fault(host: str) -> None:
     async with line(lambda _: reply(307, ("Location", f"http://{host}/x"))) as link:
         with pytest.raises(UpstreamBroken):
             await link.fetch()
@@ -104,7 +104,7 @@ async def test_a_host_of_the_upstreams_that_is_no_name_is_its_own_fault(host: st
 
 
 @in_loop
-async def test_a_service_name_of_the_upstreams_that_cannot_be_sent_is_its_own_fault() -> None:
+async def test_an_invalid_service_from_the_upstream_is_an_upstream_fault() -> None:
     async with line() as link:
         challenge = f'HTTP/1.1 401 Said\r\nWWW-Authenticate: Bearer realm="{link.server.url}/token",service="'.encode()
         said = challenge + b'\xff"\r\nContent-Length: 0\r\n\r\n'

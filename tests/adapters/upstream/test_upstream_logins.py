@@ -1,4 +1,4 @@
-"""How a session of ours logs in: once for all who wait, again in time, and never in a loop."""
+"""Logins with the mirror's own credentials: shared, renewed in time, and never repeated in a loop."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ BASIC_ALICE = "Basic YWxpY2U6cmlnaHQ="
 
 
 class TokenRegistry:
-    """Challenges with Bearer, gives the tokens t1, t2 ..., and takes those that `accepts` says."""
+    """Sends a Bearer challenge, issues the tokens t1, t2 ..., and accepts those that `accepts` selects."""
 
     def __init__(self, link: Line) -> None:
         self.tokens: list[Heard] = []
@@ -46,7 +46,7 @@ def sent(link: Line) -> list[str | None]:
 
 
 @in_loop
-async def test_challenge_is_answered_with_a_token() -> None:
+async def test_a_challenge_is_answered_with_a_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
@@ -65,7 +65,7 @@ async def test_credentials_go_to_the_token_server_only() -> None:
 
 
 @in_loop
-async def test_token_is_fetched_once_for_all_who_wait() -> None:
+async def test_concurrent_requests_share_one_token_request() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         await asyncio.gather(*(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)))
@@ -73,7 +73,7 @@ async def test_token_is_fetched_once_for_all_who_wait() -> None:
 
 
 @in_loop
-async def test_tokens_of_different_people_and_scopes_differ() -> None:
+async def test_each_account_and_scope_has_its_own_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         for right in (ANONYMOUS_ACCOUNT, SessionCredentials(ALICE), SessionCredentials(Credentials("bob", "right"))):
@@ -98,7 +98,7 @@ async def test_token_is_renewed_when_a_tenth_is_left() -> None:
 
 
 @in_loop
-async def test_refused_token_is_thrown_away_and_fetched_anew() -> None:
+async def test_a_refused_token_is_replaced() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         await link.fetch(right=ANONYMOUS_ACCOUNT)
@@ -108,7 +108,7 @@ async def test_refused_token_is_thrown_away_and_fetched_anew() -> None:
 
 
 @in_loop
-async def test_token_refused_again_ends_the_matter() -> None:
+async def test_a_new_token_that_is_refused_is_not_replaced() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.accepts = lambda _: False
@@ -120,7 +120,7 @@ async def test_token_refused_again_ends_the_matter() -> None:
 
 
 @in_loop
-async def test_many_refused_at_once_fetch_one_new_token() -> None:
+async def test_concurrent_refused_requests_share_one_new_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         await link.fetch(right=ANONYMOUS_ACCOUNT)
@@ -131,7 +131,7 @@ async def test_many_refused_at_once_fetch_one_new_token() -> None:
 
 @pytest.mark.parametrize(("scope", "asked"), [(',scope="aws"', "aws"), ("", "repository%3Asome%2Fapp%3Apull")])
 @in_loop
-async def test_challenge_knows_the_scope_best(scope: str, asked: str) -> None:
+async def test_the_scope_of_the_challenge_takes_precedence(scope: str, asked: str) -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.scope = scope
@@ -141,7 +141,7 @@ async def test_challenge_knows_the_scope_best(scope: str, asked: str) -> None:
 
 @pytest.mark.parametrize("scope", ["repository:Some/App:pull", "repository:some/app", "a b:", "*"])
 @in_loop
-async def test_odd_scope_is_never_the_clients_fault(scope: str) -> None:
+async def test_an_invalid_scope_is_not_a_client_fault(scope: str) -> None:
     async with line() as link:
         TokenRegistry(link).scope = f',scope="{scope}"'
         with suppress(UpstreamFault):
@@ -159,7 +159,7 @@ async def test_ping_logs_in_without_a_scope() -> None:
 
 @pytest.mark.parametrize(("refusal", "expected"), [(reply(401), CredentialsRejected), (reply(500), UpstreamFault)])
 @in_loop
-async def test_token_servers_refusal_comes_through(refusal: Say, expected: type[RegistryError]) -> None:
+async def test_the_error_of_the_token_server_is_raised(refusal: Say, expected: type[RegistryError]) -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.refusal = refusal
@@ -186,7 +186,7 @@ async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
 
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y"'])
 @in_loop
-async def test_nobody_has_no_answer_to_basic(challenge: str) -> None:
+async def test_an_anonymous_session_does_not_answer_a_basic_challenge(challenge: str) -> None:
     async with line(lambda _: reply(401, ("WWW-Authenticate", challenge))) as link:
         with pytest.raises(UpstreamChallenged):
             await link.fetch(right=ANONYMOUS_ACCOUNT)
@@ -194,7 +194,7 @@ async def test_nobody_has_no_answer_to_basic(challenge: str) -> None:
 
 
 @in_loop
-async def test_ping_is_asked_how_to_log_in_where_the_resource_does_not_say() -> None:
+async def test_the_ping_gives_the_challenge_if_the_resource_has_none() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         link.server.script = lambda heard: (
@@ -205,7 +205,7 @@ async def test_ping_is_asked_how_to_log_in_where_the_resource_does_not_say() -> 
 
 
 @in_loop
-async def test_nobody_says_how_to_log_in() -> None:
+async def test_without_any_challenge_the_request_fails() -> None:
     async with line(lambda _: reply(401)) as link:
         for ask in (link.fetch, link.ping):
             with pytest.raises((UpstreamChallenged, UpstreamFault)):
@@ -223,7 +223,7 @@ async def test_bearer_is_preferred_to_basic() -> None:
 
 
 @in_loop
-async def test_refusal_by_storage_asks_for_no_login() -> None:
+async def test_a_refusal_by_storage_causes_no_login() -> None:
     challenge = ("WWW-Authenticate", 'Basic realm="storage"')
     async with WireServer(lambda _: reply(401, challenge)) as storage, line() as link:
         link.server.script = lambda _: reply(307, ("Location", f"{storage.url}/stored"))
@@ -233,14 +233,14 @@ async def test_refusal_by_storage_asks_for_no_login() -> None:
 
 
 @in_loop
-async def test_session_that_is_not_challenged_logs_in_nowhere() -> None:
+async def test_without_a_challenge_there_is_no_login() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
         await link.fetch(right=SessionCredentials(ALICE))
         assert sent(link) == [None]
 
 
 @in_loop
-async def test_failed_login_fails_for_all_who_waited() -> None:
+async def test_all_waiting_requests_share_a_failed_login() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.refusal = reply(503)
@@ -254,8 +254,8 @@ async def test_failed_login_fails_for_all_who_waited() -> None:
 
 
 @in_loop
-async def test_token_that_is_refused_by_basic_is_left_out_and_then_replaced() -> None:
-    """Harbor: what it asks for shows only where nothing is sent."""
+async def test_a_token_that_is_refused_with_basic_is_left_out_and_then_replaced() -> None:
+    """Harbor sends its real challenge only to requests without Authorization."""
     async with line() as link:
         registry = TokenRegistry(link)
         await link.fetch(right=SessionCredentials(ALICE))
@@ -272,7 +272,7 @@ async def test_token_that_is_refused_by_basic_is_left_out_and_then_replaced() ->
 
 
 @in_loop
-async def test_stale_token_where_nobody_needs_one_is_left_out() -> None:
+async def test_a_stale_token_is_left_out_if_none_is_needed() -> None:
     async with line() as link:
         TokenRegistry(link)
         await link.fetch(right=ANONYMOUS_ACCOUNT)
@@ -282,7 +282,7 @@ async def test_stale_token_where_nobody_needs_one_is_left_out() -> None:
 
 
 @in_loop
-async def test_refused_basic_login_is_not_tried_without() -> None:
+async def test_after_a_refused_basic_login_no_anonymous_request_is_sent() -> None:
     async with line() as link:
         link.server.script = lambda heard: (
             reply(body=CONTENT)
@@ -297,7 +297,7 @@ async def test_refused_basic_login_is_not_tried_without() -> None:
 
 
 @in_loop
-async def test_a_resource_without_a_challenge_is_not_logged_in_to_as_what_the_ping_names() -> None:
+async def test_the_scope_of_the_pings_challenge_is_not_used_for_a_resource() -> None:
     """The ping of ghcr.io names a repository that does not exist; gcr.io challenges some resources with nothing."""
 
     def script(heard: Heard) -> Say:

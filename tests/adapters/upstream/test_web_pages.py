@@ -1,4 +1,4 @@
-"""What a login portal or a proxy on the way answers in the upstream's place."""
+"""Responses of a login portal or a proxy instead of the upstream."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def behind_a_redirect(heard: Heard) -> Say:
 @pytest.mark.parametrize("script", [portal, behind_a_redirect])
 @pytest.mark.parametrize("kind", KINDS)
 @in_loop
-async def test_a_web_page_is_no_answer(script: object, kind: str) -> None:
+async def test_a_web_page_is_an_error(script: object, kind: str) -> None:
     async with line(script) as link:
         with pytest.raises(UpstreamBroken, match="web page"):
             await link.fetch(kind)
@@ -33,7 +33,7 @@ async def test_a_web_page_is_no_answer(script: object, kind: str) -> None:
 @pytest.mark.parametrize("script", [portal, behind_a_redirect])
 @pytest.mark.parametrize("kind", ["manifest", "blob"])
 @in_loop
-async def test_a_head_that_a_portal_answers_is_no_answer(script: object, kind: str) -> None:
+async def test_a_head_that_a_portal_answers_is_an_error(script: object, kind: str) -> None:
     async with line(script) as link:
         with pytest.raises(UpstreamBroken, match="web page"):
             await link.fetch(kind, head=True)
@@ -41,14 +41,14 @@ async def test_a_head_that_a_portal_answers_is_no_answer(script: object, kind: s
 
 @pytest.mark.parametrize("media_type", ["TEXT/HTML", "application/xhtml+xml", "text/html;charset=x"])
 @in_loop
-async def test_every_spelling_of_the_type_is_known(media_type: str) -> None:
+async def test_every_spelling_of_the_media_type_is_recognized(media_type: str) -> None:
     async with line(lambda heard: whole(heard, PAGE, ("Content-Type", media_type))) as link:
         with pytest.raises(UpstreamBroken, match="web page"):
             await link.fetch("manifest")
 
 
 @in_loop
-async def test_a_server_that_calls_only_heads_a_web_page_is_asked_by_get() -> None:
+async def test_a_head_with_the_type_of_a_web_page_is_repeated_as_a_get() -> None:
     def script(heard: Heard) -> Say:
         return whole(heard, CONTENT, HTML if heard.method == "HEAD" else ("Content-Type", "application/octet-stream"))
 
@@ -61,7 +61,7 @@ async def test_a_server_that_calls_only_heads_a_web_page_is_asked_by_get() -> No
 @pytest.mark.parametrize("head", [True, False])
 @in_loop
 async def test_a_blob_that_is_a_web_page_comes_with_its_digest(*, head: bool) -> None:
-    """A layer may be anything, and a registry may say of which type it is; only a registry knows its digest."""
+    """A layer may be a web page. Only a registry knows its digest."""
     async with line(lambda heard: whole(heard, CONTENT, HTML, ("Docker-Content-Digest", str(DIGEST)))) as link:
         metadata, _ = await link.fetch(head=head)
         assert metadata.size == len(CONTENT)

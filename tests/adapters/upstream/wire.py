@@ -1,4 +1,4 @@
-"""A server that says exactly the bytes that it is told to, and lets go of connections in every unkind way."""
+"""A server that sends exactly the given bytes, and ends connections in every way."""
 
 import asyncio
 import ssl
@@ -44,7 +44,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def reply(status: int = 200, *headers: tuple[str, str], body: bytes = b"", then: str = "keep") -> Say:
-    """A whole answer. It bears the length of `body` where no header says otherwise."""
+    """A complete response. Content-Length is the length of `body` unless a header replaces it."""
     named = {name.lower() for name, _ in headers}
     if not named & {"content-length", "transfer-encoding"}:
         headers = (*headers, ("Content-Length", str(len(body))))
@@ -53,7 +53,7 @@ def reply(status: int = 200, *headers: tuple[str, str], body: bytes = b"", then:
 
 
 def whole(heard: Heard, content: bytes, *headers: tuple[str, str]) -> Say:
-    """The content, or for a HEAD what is to be said of it."""
+    """The response with the content, or its headers for a HEAD."""
     length = ("Content-Length", str(len(content)))
     return reply(200, length, *headers, body=b"" if heard.method == "HEAD" else content)
 
