@@ -88,6 +88,7 @@ def test_wrong_arguments_show_the_usage(arguments: tuple[str, ...], capsys: pyte
     assert "usage: docker-image-proxy" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_reported_in_one_line() -> None:
     with _registry(200) as address:
         done = _run("serve", HOST="127.0.0.1", PORT=address.rpartition(":")[2], UPSTREAM_REGISTRY=address, WORKERS="1")
@@ -143,6 +144,7 @@ def test_the_password_is_not_echoed() -> None:
     assert decode_basic(shown.split()[-1].decode()) == Credentials("ann", "hunter2")
 
 
+@pytest.mark.slow
 def test_check_config_accepts_an_open_registry() -> None:
     with _registry(200) as address:
         done = _run("check-config", UPSTREAM_REGISTRY=address)
