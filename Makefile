@@ -1,4 +1,4 @@
-# For habit only: each line calls the script that does the work.
+# Short names for people who are used to make. Each target calls the script that does the work.
 .PHONY: serve test lint bench docs lock
 
 serve:

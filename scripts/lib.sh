@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# What scripts/serve, scripts/test, scripts/docs and scripts/lock share.
-: "${root:?the sourcing script sets it to the checkout}"
+# Functions that scripts/serve, scripts/test, scripts/bench, scripts/docs and scripts/lock share.
+: "${root:?the script that reads this file must set it to the checkout}"
 
 say() { printf '%s: %s\n' "${0##*/}" "$*"; }
 warn() { say "$@" >&2; }
@@ -9,10 +9,10 @@ die() {
     exit 1
 }
 
-# --- the system's packages ---------------------------------------------------------------------------------
+# --- packages of the system ---------------------------------------------------------------------------------
 
-# Sets $as_root to the words that make a command run as root; fails where nothing does.
-# Only "ask" may lead to a password prompt, and only at a terminal.
+# Sets $as_root to the prefix that runs a command as root. Fails if there is none.
+# With the argument "ask", and only at a terminal, sudo may ask for a password.
 find_root() {
     if [ "$(id -u)" = 0 ]; then
         as_root='env'
@@ -28,21 +28,21 @@ find_root() {
 }
 
 apt_run() {
-    # Words on purpose: $as_root holds several. Nothing here may wait for an answer.
+    # $as_root has several words, so it is not quoted. apt-get must not wait for an answer.
     # shellcheck disable=SC2086
     $as_root DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q -y \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 "$@" </dev/null
 }
 
-# apt_install package...: at first with the package lists there are, then once with fresh ones.
-# Quiet when it works; what apt said is shown by show_apt_log.
+# apt_install package...: installs packages. If that fails, updates the package lists once and tries again.
+# Prints nothing if it succeeds. show_apt_log prints the output of apt-get.
 apt_install() {
     apt_log=${apt_log:-$(mktemp)}
     apt_run install --no-install-recommends "$@" >"$apt_log" 2>&1 && return 0
     if [ -z "${apt_updated:-}" ]; then
         apt_updated=yes
         say "updating the package lists"
-        apt_run update >"$apt_log" 2>&1 || warn "apt-get update failed; going on with what is there"
+        apt_run update >"$apt_log" 2>&1 || warn "apt-get update failed; using the old package lists"
         apt_run install --no-install-recommends "$@" >"$apt_log" 2>&1 && return 0
     fi
     return 1
@@ -55,8 +55,8 @@ drop_apt_log() {
 
 # --- Python ------------------------------------------------------------------------------------------------
 
-# Sets $python to an interpreter that can make a virtual environment with pip.
-# Debian splits ensurepip off into python3-venv, so its presence is asked for, not assumed.
+# Sets $python to an interpreter that can create a virtual environment with pip. Fails if there is none.
+# On Debian, ensurepip is in the package python3-venv, which may be missing.
 find_python() {
     for python in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
         "$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' \
@@ -84,9 +84,9 @@ need_python() {
         fi
         drop_apt_log
     fi
-    find_python || die "needs Python 3.11 to 3.14 with venv and ensurepip (Debian: python3-venv), and could not" \
-        "install it; set PYTHON to name one that lies elsewhere"
-    has_certificates || warn "no certificates found: registries over TLS may not be reachable"
+    find_python || die "Python 3.11 to 3.14 with venv and ensurepip (Debian: python3-venv) was not found and could" \
+        "not be installed; if it is in another place, name it in the variable PYTHON"
+    has_certificates || warn "no CA certificates found: the mirror may not reach registries over TLS"
 }
 
 # --- programs of the system --------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ need_python() {
 policy=/usr/sbin/policy-rc.d
 policy_is_ours=
 
-# Debian starts a service as soon as it is installed, unless this file says no. Somebody else's is left alone.
+# Debian starts a service as soon as it is installed, unless this file forbids it. An existing file is not changed.
 forbid_services() {
     if [ -e "$policy" ] || [ -L "$policy" ]; then return 0; fi
     policy_is_ours=yes
@@ -102,7 +102,7 @@ forbid_services() {
     $as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 755 "$1"' sh "$policy"
 }
 
-# end_parts: called when all are there, and by the caller's EXIT trap.
+# end_parts: removes the file and the log. The caller calls it after the last part and in its EXIT trap.
 end_parts() {
     # shellcheck disable=SC2086
     [ -z "$policy_is_ours" ] || $as_root rm -f "$policy"
@@ -110,7 +110,8 @@ end_parts() {
     drop_apt_log
 }
 
-# part command unit,unit package...: has the command, or installs it; else fails, and $why says why not.
+# part command unit,unit package...: installs the packages if the command is missing. If that fails, sets $why to the
+# reason and fails.
 part() {
     part_command=$1
     part_units=$(printf '%s' "$2" | tr ',' ' ')
@@ -127,7 +128,7 @@ part() {
         if ! apt_install "$@" || ! command -v "$part_command" >/dev/null 2>&1; then
             tail -n 3 "$apt_log" | sed 's/^/    apt: /'
             why=not-installable
-        # Nor may they start at the next boot of a machine where nobody asked for them.
+        # The services must not start at the next boot either.
         elif command -v systemctl >/dev/null 2>&1; then
             # shellcheck disable=SC2086
             $as_root systemctl disable $part_units >/dev/null 2>&1 || true
@@ -136,7 +137,8 @@ part() {
     [ -z "$why" ]
 }
 
-# Debian's dockerd with its client: from Debian 13 on a package of its own, which docker.io only recommends.
+# Installs dockerd and the docker client. Since Debian 13 the client is in the package docker-cli, which docker.io only
+# recommends.
 part_dockerd() {
     docker_cli=
     if apt-cache show docker-cli >/dev/null 2>&1; then docker_cli=docker-cli; fi
@@ -148,34 +150,35 @@ part_dockerd() {
 
 # --- the virtual environment -------------------------------------------------------------------------------
 
-# The name of a state: equal names, nothing to do. The checkout's path and Python's version are part of it,
-# because scripts inside an environment carry the first and its packages the second.
+# state_of file...: a hash of everything that an environment depends on. If it is the same as before, there is nothing
+# to install. It includes the path of the checkout, which the scripts of an environment contain, and the version of
+# Python, for which its packages were built.
 state_of() { { printf '%s\n' "$root" "$("$python" -VV)" && cat "$@"; } | sha256sum | cut -d ' ' -f 1; }
 is_state() { [ "$(cat "$root/.venv/.state-$1" 2>/dev/null)" = "$2" ]; }
 
 pip_install() {
-    # --no-deps: the locks are complete, so nothing is left for pip to decide.
+    # --no-deps: the locks name all packages, so pip must not look for others.
     "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --no-deps "$@" </dev/null
 }
 
-# make_venv runtime|dev: brings .venv to what the lock says. The dev lock holds the runtime lock's versions
-# too (scripts/lock sees to that), so that an environment with both serves as well as one with the first.
+# make_venv runtime|dev: installs the packages of this lock into .venv. The dev lock contains all packages of the
+# runtime lock in the same versions (scripts/lock ensures this), so the service also runs in a dev environment.
 make_venv() {
     need_python
-    # A second caller waits here instead of installing over the first.
+    # If two scripts run at the same time, the second waits here until the first has installed the packages.
     if command -v flock >/dev/null 2>&1; then
         exec 9<"$root/requirements"
-        flock -n 9 || say "waiting for another set-up in this checkout"
+        flock -n 9 || say "waiting for another script that installs packages in this checkout"
         flock 9
     fi
     venv_runtime=$(state_of "$root/requirements/runtime.lock")
     venv_dev=$(state_of "$root/requirements/dev.lock")
     venv_project=$(state_of "$root/pyproject.toml")
 
-    # Anew when a lock changed, so that nothing which left the lock stays importable.
+    # If a lock has changed, creates the environment again, so that packages which were removed from the lock are gone.
     if ! is_state runtime "$venv_runtime" || ! "$root/.venv/bin/python" -c '' 2>/dev/null ||
         { [ -e "$root/.venv/.state-dev" ] && ! is_state dev "$venv_dev"; }; then
-        say "making .venv with $("$python" -V)"
+        say "creating .venv with $("$python" -V)"
         rm -rf "$root/.venv"
         "$python" -m venv "$root/.venv"
     fi
@@ -190,8 +193,9 @@ make_venv() {
         printf '%s\n' "$venv_runtime" >"$root/.venv/.state-runtime"
     fi
     if ! is_state project "$venv_project"; then
-        say "installing the project, editable"
-        # A plain path entry: mypy and import-linter read that, but not setuptools' import hooks.
+        say "installing the project in editable mode"
+        # The mode "compat" adds the path of the checkout. mypy and import-linter do not support the import hooks that
+        # setuptools would use otherwise.
         pip_install --no-build-isolation --config-settings editable_mode=compat --editable "$root"
         printf '%s\n' "$venv_project" >"$root/.venv/.state-project"
     fi
@@ -200,8 +204,8 @@ make_venv() {
 
 # --- the documentation -------------------------------------------------------------------------------------
 
-# Builds docs/ into build/docs; needs the dev environment. Every file is read again, because Sphinx repeats no warning
-# for a file that it reads from its own cache.
+# Builds docs/ into build/docs, with the dev environment. Sphinx must read every file again (--fresh-env), because it
+# does not repeat the warnings of files that it has in its cache.
 build_docs() {
     "$root/.venv/bin/sphinx-build" --fresh-env --fail-on-warning --keep-going --quiet \
         -d "$root/build/doctrees" "$root/docs" "$root/build/docs"
