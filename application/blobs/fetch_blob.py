@@ -146,7 +146,7 @@ class FetchBlob:
                     raise
                 access, reason = other, refused.message
             except UpstreamUnavailable as fault:
-                if not download.has_begun or isinstance(fault, UpstreamContentChanged):
+                if not download.has_begun:
                     raise
                 await retries.wait(fault, has_progressed=partial_blob.size > before)
                 reason = fault.message

@@ -194,13 +194,10 @@ class Passthrough:
                     return
                 raise UpstreamBroken("the upstream stopped sending the blob before its end")
             except UpstreamUnavailable as fault:
-                if isinstance(fault, UpstreamContentChanged):
-                    raise  # another request would bring the same response
                 await opened.aclose()
                 answer = None
                 await retries.wait(fault, has_progressed=position > before)
-                reason = one_line(fault.message)
-                self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), reason))
+                self._events.emit(DownloadResumed(access.source.upstream.url, str(digest), one_line(fault.message)))
 
     async def _held_back(
         self, access: PullAccess, check: DigestCheck, pieces: AsyncIterator[Bytes]

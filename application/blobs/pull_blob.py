@@ -179,7 +179,8 @@ class PullBlob:
         """The blob from its running download, or from a new one."""
         while True:
             running = self._downloads.running(access.source.upstream, query.digest)
-            download, is_own = running or self._downloads.start(access, query.digest), running is None
+            is_own = running is None
+            download = running or self._downloads.start(access, query.digest)
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())

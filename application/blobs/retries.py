@@ -3,7 +3,7 @@
 import asyncio
 
 from domain.allowance import seconds_to_wait
-from domain.errors import RegistryError, UpstreamThrottled
+from domain.errors import UpstreamContentChanged, UpstreamThrottled, UpstreamUnavailable
 from domain.ports import Clock
 
 _FIRST_PAUSE = 0.25
@@ -18,14 +18,14 @@ class Retries:
         self._clock = clock
         self._in_a_row = 0
 
-    async def wait(self, fault: RegistryError, *, has_progressed: bool) -> None:
+    async def wait(self, fault: UpstreamUnavailable, *, has_progressed: bool) -> None:
         """Wait before the next retry: for as long as the upstream asks in Retry-After (RFC 9110 section 10.2.3), up to
-        10 seconds; else twice as long each time. Raises `fault` if no retry is left. `has_progressed`: bytes have
-        arrived since the last retry.
+        10 seconds; else twice as long each time. Raises `fault` if no retry is left, or if another request would bring
+        the same response. `has_progressed`: bytes have arrived since the last retry.
         """
         if has_progressed:
             self._in_a_row = 0
-        if self._in_a_row >= self._limit:
+        if self._in_a_row >= self._limit or isinstance(fault, UpstreamContentChanged):
             raise fault
         field = fault.retry_after if isinstance(fault, UpstreamThrottled) else None
         asked = seconds_to_wait(field, self._clock.now())
