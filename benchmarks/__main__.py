@@ -1,4 +1,4 @@
-"""Measures the service beside its peers; `python -m benchmarks`, or scripts/bench, which sets everything up."""
+"""Measures the service, docker-registry and nginx and compares them. scripts/bench installs them and runs this."""
 
 import argparse
 import resource
@@ -35,15 +35,16 @@ SCENARIOS = {name.replace(" ", "-"): name for name in (*BESIDE, *ALONE)}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measures the service beside its peers.")
-    parser.add_argument("--rounds", type=int, metavar="N", help="default 3, with --quick 1")
-    parser.add_argument("--quick", action="store_true", help="small sizes: whether it works, not how fast it is")
-    parser.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be repeated")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a bound does not hold")
+    description = "Compares the speed of the service with docker-registry and nginx."
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=description)
+    parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds; default 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to test the benchmarks themselves")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="only this scenario; may be repeated")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if a bound does not hold")
     parser.add_argument("--plot-python", default=sys.executable, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.rounds is not None and options.rounds < 1:
-        parser.error("--rounds takes a number from 1")
+        parser.error("--rounds must be at least 1")
     return options
 
 
@@ -67,19 +68,19 @@ def measure_beside(arena: Arena, wanted: set[str]) -> None:
 
 
 def attempt(results: Results, name: str, scenario: Callable[[], None]) -> None:
-    """A failure is reported at the end, so that the results of the other measurements are not lost."""
+    """Record a failure in the results, so that the other scenarios are still measured."""
     began = time.monotonic()
     print(f"== {name}", file=sys.stderr, flush=True)
     try:
         scenario()
-    except Exception as trouble:  # noqa: BLE001 - it is reported, and the run fails at the end
+    except Exception as trouble:  # noqa: BLE001 - the results name it, and the run ends with status 1
         results.failures.append(f"{name}: {trouble!r}")
         print(f"  FAILED: {trouble!r}", file=sys.stderr, flush=True)
     print(f"   {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
 def write(results: Results, found: Sequence[Bound], options: argparse.Namespace, machine: dict[str, str]) -> None:
-    """A run that is not the whole one stays apart: nobody shall take its numbers for the project's."""
+    """Write the report into the checkout after a complete run, otherwise into build/bench."""
     is_whole = not options.quick and not options.only and not results.failures
     folder = ROOT if is_whole else APART
     APART.mkdir(parents=True, exist_ok=True)
@@ -99,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     if missing:
         print(f"bench: not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
-    # So that the "finally" of each server runs, and nothing is left.
+    # SIGTERM raises SystemExit, so that the context managers stop the servers and remove their folders.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -115,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
     broken = [bound.text for bound in found if not bound.holds] if options.check else []
     for text in broken:
-        print(f"bench: does not hold: {text}", file=sys.stderr)
+        print(f"bench: this bound does not hold: {text}", file=sys.stderr)
     return 1 if broken or results.failures else 0
 
 

@@ -1,4 +1,4 @@
-"""Where everything of one run lies, and the upstream whose content is measured."""
+"""The set-up of one run: the folder, the upstream with its content, and the servers that are compared."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.images import OCI_LAYER, Blob, Image, make_image
 from tests.e2e.support.push import push_blob, push_image
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+_MEMORY = Path("/dev/shm")  # noqa: S108 - the run creates a private folder in it
 TAG_PATH = f"/v2/{REPOSITORY}/manifests/1"
 
 
@@ -42,7 +42,7 @@ class Arena:
 
     @contextmanager
     def flipped(self, digest: str) -> Iterator[None]:
-        """One bit of the blob is another in the upstream's own storage, which does not look at what it gives."""
+        """Flip one bit of the blob in the storage of the upstream, which sends it without checking the digest."""
         encoded = digest.partition(":")[2]
         file = self.folder / "upstream/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
         self._flip(file)
@@ -65,7 +65,7 @@ class Arena:
 
     @contextmanager
     def room(self, name: str) -> Iterator[Path]:
-        """A fresh folder, gone afterwards: memory-backed files take memory from those who come next."""
+        """A new folder, removed at the end, because its files take memory from the next measurement."""
         folder = self.folder / f"{next(self._numbers)}-{name.partition(' ')[0]}"
         folder.mkdir()
         try:
@@ -75,13 +75,13 @@ class Arena:
 
     @contextmanager
     def fresh(self, name: str) -> Iterator[Server]:
-        """A contender with nothing in its cache."""
+        """A server with an empty cache."""
         with self.room(name) as folder, CONTENDERS[name](folder, self.upstream.url) as server:
             yield server
 
     @contextmanager
     def awake(self, name: str) -> Iterator[Server]:
-        """The same, but with its connections made and its code loaded: each worker has given the manifest."""
+        """A server whose blobs are not cached, but which has connected to the upstream: it has sent the manifest."""
         with self.fresh(name) as server:
             for _ in range(8):
                 server.get(TAG_PATH)
@@ -89,7 +89,7 @@ class Arena:
 
     @contextmanager
     def filled(self) -> Iterator[list[Server]]:
-        """All contenders at once, each with all blobs in its cache and proven to give them right."""
+        """All servers at the same time, each with all blobs in its cache. Their digests are verified."""
         with ExitStack() as stack:
             servers = [stack.enter_context(self.awake(name)) for name in CONTENDERS]
             for server in servers:
@@ -105,7 +105,9 @@ def make_arena(results: Results) -> Iterator[Arena]:
     plan = results.plan
     base = _memory_backed(plan)
     if base is None:
-        results.note(f"No {size_text(plan.space)} of memory-backed space here: the caches lay on a disk.")
+        results.note(
+            f"The machine had too little free memory for {size_text(plan.space)} of files: caches were on a disk."
+        )
     with tempfile.TemporaryDirectory(prefix="dip-bench-", dir=base) as name:
         folder, content = Path(name), Path(name, "upstream")
         content.mkdir()
@@ -125,7 +127,7 @@ def _push_random(upstream: Registry, size: int) -> str:
 def _memory_backed(plan: Plan) -> Path | None:
     if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < plan.space:
         return None
-    # Its size is a promise; the memory behind it is shared with everything else.
+    # The free size of /dev/shm is only a limit. The memory for it must be available too.
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0]) * 1024
     return _MEMORY if available > plan.space + plan.memory else None

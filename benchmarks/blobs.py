@@ -1,4 +1,4 @@
-"""Blobs, warm and cold: throughput, processor time, and what the upstream had to give."""
+"""Warm and cold blobs: throughput, processor time, and what the upstream had to send."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from benchmarks.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
 
 WARM, COLD = "warm blobs", "cold blobs"
 FLIPPED = "one bit flipped at the upstream"
-_ENOUGH = 4  # bodies for one measurement; fewer are over too soon
+_ENOUGH = 4  # bodies for one measurement; the time for fewer is too short to measure
 
 
 def cases(plan: Plan) -> list[tuple[int, int]]:
@@ -32,7 +32,7 @@ def warm_blobs(arena: Arena, servers: Sequence[Server]) -> None:
 
 
 def cold_blobs(arena: Arena) -> None:
-    """A fresh server with an empty cache each time, so that one blob is as cold for each as it can be."""
+    """Start a new server with an empty cache for each measurement."""
     for number in range(arena.plan.rounds):
         for size, clients in cases(arena.plan):
             for name in CONTENDERS:
@@ -58,13 +58,13 @@ def _measure(
 
 
 def _prove(arena: Arena, server: Server, size: int) -> None:
-    """What is in the cache now is what was asked for. Not while it is measured: hashing takes a core."""
+    """Check the digest of the cached blob. This is done after the measurement, because hashing takes a core."""
     digest = _digest(arena, size)
     download(server, blob_path(digest), digest=digest)
 
 
 def _refuse_wrong(arena: Arena) -> None:
-    """The same way, the same run: it is not fast because it does not look."""
+    """Check in the same run that the service verifies digests: it must not deliver a wrong blob completely."""
     digest = arena.small
     with arena.flipped(digest), arena.awake(OURS) as server:
         try:

@@ -1,4 +1,4 @@
-"""What the project promises of its speed, as bounds on one run."""
+"""The speed that the project promises, as bounds on the results of one run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """A number that is missing proves nothing."""
+        """A bound without a measured number does not hold."""
         if self.measured is None:
             return False
         return self.measured >= self.limit if self.at_least else self.measured <= self.limit

@@ -1,9 +1,9 @@
-"""A program: many downloads at once, whose bytes the kernel throws away; prints as JSON what each client met.
+"""A program that downloads one URL with many clients at the same time and prints the result of each client as JSON.
 
-A process of its own, so that the harness's interpreter lock limits no server; a thread for each client, which waits
-in the kernel without that lock, so that the clients are as independent of each other as machines are: with one thread
-for all of them, that thread's core was what limited the fastest server. With --rate each client reads at that pace
-and no faster (then one thread serves all), and the first line printed says that all of them have begun.
+The kernel discards the received bytes. The clients run in a separate process, so that the interpreter lock of the
+benchmarks does not slow them down. Each client has a thread, because one core was too slow to read what the fastest
+server sends; the threads wait in the kernel without the interpreter lock. With --rate, one thread reads for all clients
+at this rate, and the program prints a line as soon as every client has received its first byte.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from contextlib import suppress
 
 PIECE = 4 << 20
 PACE = 0.5  # seconds between two reads of a slow client
-# A slow client's receive buffer, and its segments, which are Ethernet's. With those of loopback (64 KiB) the kernel
-# would take megabytes off the server's hands for each, and a minute would pass before it had to serve any of them.
+# The receive buffer and the segment size (that of Ethernet) of a slow client. With the segments of loopback (64 KiB),
+# the kernel would buffer megabytes for each client, and the server would have nothing to send for a minute.
 SLOW_WINDOW, SLOW_SEGMENT = 64 << 10, 1448
-PATIENCE = 60  # seconds without a byte for anybody, after which a server has failed
+PATIENCE = 60  # seconds; a server that sends a client nothing for this time has failed
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
 
 
 class Client:
-    """One GET on a connection of its own."""
+    """One GET request on a separate connection."""
 
     def __init__(self, port: int, *, slow: bool, hashing: bool) -> None:
         self._socket = socket.socket()
@@ -40,7 +40,7 @@ class Client:
         self._socket.settimeout(PATIENCE)
         self._socket.connect(("127.0.0.1", port))
         self._hash = hashlib.sha256() if hashing else None
-        # With MSG_TRUNC the kernel reports the bytes and copies none of them.
+        # With MSG_TRUNC the kernel returns the number of bytes and does not copy them.
         self._flags = 0 if hashing else socket.MSG_TRUNC
         self._head = b""
         self._expected: int | None = None
@@ -65,10 +65,10 @@ class Client:
         self._socket.setblocking(False)
 
     def read_on(self, until: float) -> None:
-        """As fast as it comes, until the end of the body or of the time, or until nothing comes any more."""
+        """Read as fast as the server sends, until the body or the time is over or the server sends nothing more."""
         room = memoryview(bytearray(PIECE))
         self._socket.setblocking(True)
-        # The kernel's: Python's own would cost each piece one more call.
+        # A timeout in the kernel, because a timeout of Python costs one more system call for each read.
         wait = struct.pack("ll", max(1, int(min(until - time.perf_counter(), PATIENCE))), 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         while not self.is_over and time.perf_counter() < until:
@@ -76,7 +76,7 @@ class Client:
                 return
 
     def read(self, room: memoryview) -> bool:
-        """Take what has arrived, as much of it as there is room; False where nothing has."""
+        """Read once into `room`. Returns False if no bytes have arrived."""
         try:
             if self._status:
                 count = self._socket.recv_into(room, len(room), self._flags)
@@ -92,7 +92,7 @@ class Client:
     def _read_head(self) -> None:
         piece = self._socket.recv(16384)
         if not piece:
-            self._finish("closed before an answer")
+            self._finish("closed without an answer")
         self._head += piece
         head, end, body = self._head.partition(b"\r\n\r\n")
         if not end:
@@ -148,7 +148,7 @@ def run_freely(clients: Sequence[Client], until: float) -> None:
 def run_slowly(clients: Sequence[Client], until: float, rate: int) -> None:
     room = memoryview(bytearray(max(1, int(rate * PACE))))
     began, waiting = time.perf_counter(), len(clients)
-    # Spread over the pace: together they are a steady stream and no beat.
+    # The first reads are spread over the pause, so that the clients do not all read at the same moment.
     due = [(began + PACE * number / len(clients), number) for number in range(len(clients))]
     while due and due[0][0] < until:
         when, number = heapq.heappop(due)
@@ -175,9 +175,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--path", required=True)
     parser.add_argument("--header", action="append", default=[], help="one line of the request's head")
     parser.add_argument("--clients", type=int, default=1)
-    parser.add_argument("--hash", action="store_true", help="the first client keeps its bytes and names their digest")
+    parser.add_argument("--hash", action="store_true", help="compute the digest of what the first client receives")
     parser.add_argument("--rate", type=int, default=0, help="bytes a second for each client")
-    parser.add_argument("--seconds", type=float, default=600, help="stop then, whole or not")
+    parser.add_argument("--seconds", type=float, default=600, help="stop after this time")
     return parser.parse_args(argv)
 
 
@@ -190,7 +190,7 @@ def totals(clients: Sequence[Client]) -> Iterator[tuple[str, object]]:
 
 def main(argv: Sequence[str]) -> None:
     options = parse(argv)
-    # The caller ends slow clients by a signal, and wants to hear all the same what they met.
+    # SIGTERM ends the slow clients; the program still prints their results.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     slow = options.rate > 0
     clients = [Client(options.port, slow=slow, hashing=options.hash and not n) for n in range(options.clients)]

@@ -1,4 +1,4 @@
-"""The servers that are compared, each on a port of loopback, with a cache in the folder that it is given."""
+"""Start the servers that are compared. Each listens on a loopback port and has its cache in the given folder."""
 
 import json
 import sys
@@ -29,7 +29,7 @@ class Server:
     start_seconds: float  # from exec to the first 200
 
     def headers(self) -> list[str]:
-        """What a docker client sends, one line each. The token is fetched each time: it lives for minutes."""
+        """The headers that a docker client sends, one per line. Fetches a new token, because tokens expire soon."""
         if self.name != OURS:
             return [ACCEPT]
         token = Proxy(self.process, self.port).token(f"repository:{REPOSITORY}:pull")
@@ -50,7 +50,7 @@ def _started(
     url = f"http://127.0.0.1:{port}{live}"
     began = time.perf_counter()
     process = Process(argv, folder / "server.log", env)
-    # Asked more often than running() would, whose pause is as long as nginx takes to start.
+    # This loop asks more often than running(), whose pause is as long as the start of nginx.
     with running(process, lambda: wait_until(lambda: answers(url), 1, pause=0.001)):
         yield Server(name, process, port, time.perf_counter() - began)
 
@@ -60,10 +60,10 @@ def ours(folder: Path, upstream: str) -> Iterator[Server]:
     port = free_port()
     cache = folder / "cache"
     cache.mkdir()
-    # Defaults, but for where things are; LOG_FORMAT because environment() sets another than the default.
+    # Default values, except for addresses and folders. LOG_FORMAT is set because environment() changes its default.
     settings = {"UPSTREAM_REGISTRY": upstream, "CACHE_DIR": str(cache), "LOG_FORMAT": "text", "WORKERS": str(WORKERS)}
     with _started(OURS, folder, command("serve"), port, live="/livez", env=environment(port, settings)) as server:
-        # The first worker answers while the others still start, and is not what is measured.
+        # Wait until all workers answer; the first one answers while the others still start.
         with Proxy(server.process, port).connection_to_each_worker(WORKERS):
             pass
         yield server
@@ -77,7 +77,7 @@ def registry_proxy(folder: Path, upstream: str) -> Iterator[Server]:
         "log": {"level": "error", "accesslog": {"disabled": False}},
         "storage": {
             "filesystem": {"rootdirectory": str(folder / "cache")},
-            "cache": {"blobdescriptor": "inmemory"},  # as in the package's own configuration
+            "cache": {"blobdescriptor": "inmemory"},  # as in the configuration that Debian installs
             "delete": {"enabled": True},
         },
         "http": {"addr": f"127.0.0.1:{port}", "secret": "bench"},
@@ -100,7 +100,7 @@ def nginx(folder: Path, upstream: str) -> Iterator[Server]:
 
 @contextmanager
 def empty_sanic(folder: Path, size: int, *, access_log: bool) -> Iterator[Server]:
-    """What Sanic itself can do: as many workers as ours has, and a handler that gives a body of this size."""
+    """Sanic without the service: as many workers, and a handler that returns a body of this size."""
     port = free_port()
     program = str(Path(__file__).with_name("empty_sanic.py"))
     argv = [sys.executable, program, str(port), str(size), str(WORKERS), "on" if access_log else "off"]

@@ -1,4 +1,4 @@
-"""What many clients cost: the server's memory, and the one client that is in a hurry."""
+"""Many clients: the memory that the server needs for them, and the speed of a fast client beside slow ones."""
 
 import re
 import time
@@ -18,12 +18,12 @@ from tests.e2e.support.processes import session_pids
 MEMORY, SLOW = "peak memory", "slow clients"
 COLD, WARM = "cold", "warm"
 ALONE, BESIDE = "alone", "beside the slow ones"
-_FAST = 16  # downloads of the fast client, one after another: fewer are over before the scheduler has settled
-_SETTLING = 3.0  # seconds until the slow clients' buffers are full and only their pace is left
+_FAST = 16  # downloads of the fast client, one after another; the time for fewer varies too much
+_SETTLING = 3.0  # seconds until the buffers of the slow clients are full, so that they receive at their own rate
 
 
 def peak_memory(arena: Arena) -> None:
-    """One round, each with a fresh server: a peak is no average, and 100 clients take their time."""
+    """Measure one round with a new server each, because 100 clients take long and a peak needs no average."""
     plan = arena.plan
     path, who = blob_path(arena.big), blob_case(plan.big, plan.crowd)
     for name in CONTENDERS:
@@ -38,12 +38,12 @@ def peak_memory(arena: Arena) -> None:
                     MEMORY, f"{who}, {state}", name, peak=sampler.peak / MIB, throughput=got.gib_per_second
                 )
                 rested_cpu_seconds(leader)
-                # Those who had to leave early left a blob that may not be whole yet.
+                # If the clients were stopped early, the server may not have the whole blob yet.
                 download(server, path, digest=arena.big)
 
 
 def _doubt_mapped_files(arena: Arena, server: Server) -> None:
-    """Files in memory count as memory of a process only if it maps them. Reports the processes that do."""
+    """Add a note if a server maps files of its cache, because the measured memory then includes these files."""
     mapped = 0
     for pid in session_pids(server.process.pid):
         with suppress(OSError):
@@ -52,7 +52,7 @@ def _doubt_mapped_files(arena: Arena, server: Server) -> None:
                 if span and str(arena.folder) in line:
                     mapped += int(span[2], 16) - int(span[1], 16)
     if mapped > MIB:
-        arena.results.note(f"{server.name} had {mapped / MIB:.0f} MiB of its files mapped; its memory counts them.")
+        arena.results.note(f"The memory of {server.name} includes {mapped / MIB:.0f} MiB of mapped files.")
 
 
 def slow_clients(arena: Arena, servers: Sequence[Server]) -> None:

@@ -1,4 +1,4 @@
-"""Runs clients.py against a server, and insists that everybody got the whole body."""
+"""Runs clients.py against a server and checks that every client received the whole body."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ _PROGRAM = Path(__file__).with_name("clients.py")
 
 
 class BadAnswerError(Exception):
-    """A server gave something else than the content: its numbers would mean nothing."""
+    """A server did not send the expected content, so its measurement is not valid."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,19 @@ class Download:
 
 
 def download_in_turn(server: Server, path: str, clients: int, times: int) -> Download:
-    """The same again and again, as one: a single short transfer says more of the scheduler than of the server."""
+    """Several downloads, one after another, added up: the time of one short transfer depends on the scheduler."""
     found = [download(server, path, clients) for _ in range(times)]
-    everybody = [client for one in found for client in one.clients]
-    return Download(sum(one.seconds for one in found), sum(one.bytes for one in found), everybody)
+    all_clients = [client for one in found for client in one.clients]
+    return Download(sum(one.seconds for one in found), sum(one.bytes for one in found), all_clients)
 
 
 def download(
     server: Server, path: str, clients: int = 1, *, digest: str = "", seconds: float | None = None
 ) -> Download:
-    """With `digest`, the first client's bytes are hashed and compared; with `seconds`, nobody needs to finish."""
+    """Raises BadAnswerError if a client did not get the whole body, or if the first client's digest is not `digest`.
+
+    After `seconds` the clients stop, and an incomplete body is no error.
+    """
     options = ["--clients", str(clients)]
     options += ["--hash"] if digest else []
     options += ["--seconds", str(seconds)] if seconds is not None else []
@@ -58,24 +61,24 @@ def download(
         was_cut = seconds is not None and client["error"] == "stopped" and client["status"] in {0, 200}
         if not was_cut and not (client["status"] == 200 and client["whole"]):
             last = server.process.tail(1)[:300]
-            raise BadAnswerError(f"{server.name} gave {client} for {path}; its log ends with {last!r}")
+            raise BadAnswerError(f"a client of {server.name} got {client} for {path}; the log ends with {last!r}")
     if digest and found.clients[0]["digest"] != digest:
-        raise BadAnswerError(f"{server.name} gave {found.clients[0]['digest']} for {path}")
+        raise BadAnswerError(f"{server.name} sent content with the digest {found.clients[0]['digest']} for {path}")
     return found
 
 
 @dataclass
 class Drip:
-    """Slow clients at work; `slowest` is known once they have been stopped."""
+    """Slow clients while they run. The values are set when they have been stopped."""
 
-    slowest: float = 0.0  # bytes a second of the one who got least
+    slowest: float = 0.0  # bytes a second of the slowest client
     lost: int = 0
     problems: set[str] = field(default_factory=set)
 
 
 @contextmanager
 def dripping(server: Server, path: str, clients: int, rate: int) -> Iterator[Drip]:
-    """Slow clients, from the moment that all of them have their first byte until the block is left."""
+    """Run slow clients during the block, which begins when each of them has received its first byte."""
     argv = _argv(server, path, ["--clients", str(clients), "--rate", str(rate), "--seconds", "300"])
     drip = Drip()
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:

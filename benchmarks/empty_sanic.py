@@ -1,4 +1,4 @@
-"""A program: Sanic with one handler that does nothing, to see how much of our time is Sanic's.
+"""A program that runs Sanic with one trivial handler, to see how much of the service's time Sanic itself needs.
 
 Arguments: port, size of the body, number of workers, "on" or "off" for Sanic's own access log.
 """
@@ -18,7 +18,7 @@ def main(port: int, size: int, workers: int, *, access_log: bool) -> None:
     async def give(_: Request, path: str) -> HTTPResponse:
         return HTTPResponse(body, content_type=MANIFEST)
 
-    # As the service starts its own.
+    # The service uses the same start method.
     Sanic.start_method = "fork"
     app.run("127.0.0.1", port, workers=workers, access_log=access_log, motd=False)
 

@@ -1,4 +1,4 @@
-"""On what and with what it was measured."""
+"""The machine and the versions with which the results were measured."""
 
 import importlib.metadata
 import os
@@ -15,7 +15,7 @@ from tests.e2e.support.processes import program
 
 
 class Neighbours:
-    """How much of the machine went to anybody but us: a run that had to share it is no good."""
+    """What other processes on the machine used during the run. If it is much, the results are not valid."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -23,11 +23,11 @@ class Neighbours:
         self._cut = self._cut_by_kernel()
 
     def cut(self) -> int:
-        """Connections, anybody's, that the kernel reset since then because all sockets together held too much."""
+        """The number of connections that the kernel has reset since the start because sockets used too much memory."""
         return self._cut_by_kernel() - self._cut
 
     def share(self) -> float:
-        """Of all processor time since this was made; what the host took from a virtual machine is part of it."""
+        """The share of all processor time since the start. It includes what the host took from a virtual machine."""
         passed = (time.monotonic() - self._began) * (os.cpu_count() or 1)
         return max(0, self._foreign() - self._before) / passed
 
@@ -79,14 +79,14 @@ def _version(name: str, option: str) -> str:
     path = program(name)
     if path is None:
         return "not installed"
-    # wrk ends with 1 when asked for its version.
+    # wrk ends with status 1 after it has printed its version.
     done = subprocess.run([path, option], capture_output=True, text=True, check=False, timeout=20)
     found = re.search(r"\d+\.\d[\w.+~-]*", done.stdout + done.stderr)
     return found[0] if found else "unknown"
 
 
 def _commit() -> str:
-    """The commit, where this is a checkout and git will say; a plus means that files differ from it."""
+    """The commit, or "" if this is no checkout. A plus sign means that files differ from the commit."""
     git = program("git")
     if git is None:
         return ""

@@ -1,4 +1,4 @@
-"""Warm manifests by tag and by digest under wrk, beside a Sanic that does nothing."""
+"""Warm manifests by tag and by digest, requested by wrk. An empty Sanic handler is measured for comparison."""
 
 import re
 import subprocess
@@ -25,13 +25,13 @@ class Load:
 
 
 def parse_wrk(output: str) -> Load:
-    """Raises BadAnswerError where wrk met anything but answers of 2xx and 3xx."""
+    """Raises BadAnswerError if wrk reports an error or a status other than 2xx and 3xx."""
     if trouble := re.search(r"Non-2xx.*|Socket errors.*", output):
         raise BadAnswerError(trouble[0])
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
     parts = dict(re.findall(r"^ +(50|99)% +([\d.]+\w+)$", output, re.MULTILINE))
     if not rate or len(parts) < 2:
-        raise BadAnswerError(f"wrk says: {output}")
+        raise BadAnswerError(f"the output of wrk cannot be parsed: {output}")
     return Load(float(rate[1]), _milliseconds(parts["50"]), _milliseconds(parts["99"]))
 
 
@@ -68,4 +68,4 @@ def manifests(arena: Arena, servers: Sequence[Server]) -> None:
 def _same_body(arena: Arena, server: Server, path: str) -> None:
     body, right = server.get(path).body, arena.image.manifest.content
     if body != right and body != b"x" * len(right):
-        raise BadAnswerError(f"{server.name} gave {body[:80]!r} for {path}")
+        raise BadAnswerError(f"{server.name} sent {body[:80]!r} for {path}")

@@ -1,12 +1,13 @@
-"""nginx as somebody who knows it would set it up to cache a registry."""
+"""The configuration of nginx as a cache for a registry."""
 
 import getpass
 import os
 from pathlib import Path
 
-# - A lock that times out after the default 5 s would send the other clients of a cold blob upstream after all.
-# - Manifests by tag may change: a minute, as TAG_TTL has it. What a digest names never changes.
-# - Buffers larger than the default's 4 KiB: a cold blob then takes fewer reads and writes.
+# - proxy_cache_lock_timeout: with the default of 5 s, the other clients of a cold blob would ask the upstream too.
+# - proxy_cache_valid: manifests by tag may change, so they are valid for a minute, like the default of TAG_TTL. Content
+#   by digest never changes.
+# - proxy_buffers: with more than the default of 4 KiB, a cold blob takes fewer reads and writes.
 _TEXT = """\
 {user}daemon off;
 worker_processes {workers};
@@ -54,7 +55,7 @@ http {{
 
 
 def configuration(folder: Path, port: int, upstream: str, workers: int) -> str:
-    # Started by root, nginx would give its workers to a user who may not read the folder.
+    # If root starts nginx, its workers would otherwise run as a user who cannot read the folder.
     user = f"user {getpass.getuser()};\n" if os.geteuid() == 0 else ""
     address = upstream.removeprefix("http://")
     return _TEXT.format(user=user, folder=folder, port=port, upstream=address, workers=workers)

@@ -1,6 +1,6 @@
-"""A program: draws the main results as bars. Arguments: the results, the picture.
+"""A program that draws the main results as bars. Arguments: the file of the results, the file of the picture.
 
-Runs in the environment of requirements/bench.lock, so it imports matplotlib and what needs the standard library only.
+It runs in the environment of requirements/bench.lock, so it must not import modules that need other packages.
 """
 
 import sys
@@ -40,7 +40,7 @@ def panels(plan: Plan) -> list[Panel]:
         Panel("Warm manifest by tag", "requests/s", "more", "warm manifests", "by tag", "rate", 0),
         Panel(f"Cold blob: {one}", "GiB/s", "more", "cold blobs", one, "throughput"),
         Panel(f"Cold blob: {one}", "ms to the first byte", "less", "cold blobs", one, "first_byte", 1),
-        Panel(f"Cold blob: {fifty}", "MiB asked of the upstream", "less", "cold blobs", fifty, "upstream", 0),
+        Panel(f"Cold blob: {fifty}", "MiB from the upstream", "less", "cold blobs", fifty, "upstream", 0),
         Panel(f"Peak memory: {crowd}", "MiB", "less", "peak memory", crowd, "peak", 0),
         Panel(slow, "GiB/s", "more", "slow clients", "beside the slow ones", "throughput"),
         Panel("docker pull of four layers", "seconds", "less", "docker pull", "the image of four layers", "seconds"),
@@ -56,7 +56,7 @@ def draw_panel(axes: Axes, panel: Panel, results: Results) -> None:
     axes.bar_label(bars, [f"{value:,.{panel.digits}f}" for value in values], padding=4, fontsize=9)
     axes.set_title(panel.title, fontsize=10.5, loc="left", fontweight="bold")
     axes.set_xlabel(f"{panel.unit} ({panel.better} is better)", fontsize=9)
-    axes.set_xlim(0, (max(values, default=0) or 1) * 1.25)  # room for the numbers
+    axes.set_xlim(0, (max(values, default=0) or 1) * 1.25)  # space for the numbers beside the bars
     axes.invert_yaxis()
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)

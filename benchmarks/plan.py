@@ -1,4 +1,4 @@
-"""How much is measured: the whole of it, or a smoke run of the same steps."""
+"""The sizes and numbers of a run: those of a full run, and small ones for a smoke run of the same steps."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Plan:
     layer: int = 50 * MIB  # four of these are the image
     wrk_seconds: int = 3
     crowd: int = 100  # clients whose memory is measured
-    # A peer's memory is at its height within moments, and to let it finish would take minutes.
+    # The memory of the other servers reaches its peak within seconds; a whole download would take minutes.
     peer_seconds: float = 10
     slow_clients: int = 1000
     slow_rate: int = 64 * KIB
@@ -21,12 +21,12 @@ class Plan:
 
     @property
     def space(self) -> int:
-        """What the upstream's content, three caches of it and one more blob take."""
+        """Bytes for the content of the upstream, three caches of it and two more blobs."""
         return 4 * (self.big + self.small + 4 * self.layer) + 2 * self.big
 
     @property
     def memory(self) -> int:
-        """What processes and their sockets take at most: docker-registry has a buffer of 4 MiB for each client."""
+        """The most bytes that processes and sockets need. docker-registry has a buffer of 4 MiB for each client."""
         return self.slow_clients * 5 * MIB + GIB
 
 
@@ -42,5 +42,5 @@ def size_text(size: int) -> str:
 
 
 def blob_case(size: int, clients: int) -> str:
-    """The name of a case: in the tables, and for whoever looks its numbers up."""
+    """The name of a case in the results and the tables."""
     return f"{size_text(size)}, {clients} client{'s' if clients > 1 else ''}"

@@ -1,4 +1,4 @@
-"""The time of a real `docker pull`, through us and straight from the upstream."""
+"""The time of a real `docker pull` through the service and directly from the upstream."""
 
 import tempfile
 import time
@@ -32,7 +32,7 @@ def docker_pulls(arena: Arena, servers: Sequence[Server]) -> None:
 
 
 def _pull_in_turn(arena: Arena, docker: Docker, warm: Server) -> None:
-    # Unmeasured: what docker does once, and what makes the warm one warm.
+    # The first pulls are not measured: docker initializes itself, and the warm server fills its cache.
     for port in (arena.upstream.port, warm.port):
         _pull(arena, docker, port)
     for _ in range(arena.plan.rounds):
@@ -48,14 +48,14 @@ def _pull(arena: Arena, docker: Docker, port: int) -> float:
     docker.pull(reference).ok()
     seconds = time.perf_counter() - began
     if docker.diff_ids(reference) != list(arena.image.diff_ids):
-        raise BadAnswerError(f"docker got other layers for {reference}")
+        raise BadAnswerError(f"docker got wrong layers for {reference}")
     docker.forget_images()
     return seconds
 
 
 @contextmanager
 def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """dockerd() makes the daemon's folder wherever temporary files go; on a disk, the disk would be measured."""
+    """Put temporary files into this folder: dockerd() creates its data folder there, and a disk would be slower."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Writes what was measured: the tables, the method, the machine, the picture."""
+"""Writes the report: bounds, tables, method, machine and picture."""
 
 import subprocess
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ All connections are on loopback, without TLS.
 with the upstream and the clients.
 - Rounds alternate between the servers ({rounds} rounds; one for peak memory). A figure is the median of the rounds. \
 The ratio to the best other server is in brackets.
-- The download clients are one process with a selector; the kernel discards the bytes (`MSG_TRUNC`). Each client must \
-get 200 and the whole length. Digests are verified separately, for each server and blob.
+- The download clients are threads of one process; the kernel discards the bytes (`MSG_TRUNC`). Each client must get \
+200 and the whole length. Digests are verified separately, for each server and blob.
 - CPU is the user and system time of all processes of a server, from /proc. Bytes and requests of the upstream are \
 read from its access log.
 - Clients send the `Accept` header of docker and, to this service, a token of the repository.
@@ -44,7 +44,7 @@ def headline(bounds: Sequence[Bound]) -> str:
         return ""
     lines = ["## Bounds", "", "| bound | limit | measured | |", "| --- | --: | --: | --- |"]
     for bound in bounds:
-        # Three places: what fails by little shall not read like the limit.
+        # Three decimal places, so that a number just outside the limit does not look equal to the limit.
         measured = "not measured" if bound.measured is None else f"{bound.measured:,.3f}"
         verdict = "holds" if bound.holds else "**fails**"
         lines.append(f"| {bound.text} | {bound.sign} {bound.limit:g} | {measured} | {verdict} |")
@@ -88,7 +88,7 @@ def _method(plan: Plan) -> str:
 
 
 def draw(python: str, data: Path, picture: Path) -> str:
-    """The reason why there is no picture, or nothing. matplotlib lives in an environment of its own."""
+    """Draw the picture with another Python, which has matplotlib. Returns why that failed, or ""."""
     picture.parent.mkdir(parents=True, exist_ok=True)
     argv = [python, "-m", "benchmarks.picture", str(data), str(picture)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)

@@ -1,4 +1,4 @@
-"""What was measured: each value of each round, asked for by its median."""
+"""The measured values of all rounds, and their medians."""
 
 import json
 import statistics
@@ -43,11 +43,11 @@ class Results:
         return statistics.median(found) if found else None
 
     def worst(self, scenario: str, case: str, server: str, metric: str) -> float | None:
-        """The largest of all rounds, for what must never be larger."""
+        """The largest value of all rounds, for values that must never exceed a bound."""
         return max(self.values.get((scenario, case, server, metric), []), default=None)
 
     def cases(self, scenario: str) -> dict[str, list[str]]:
-        """Each case of a scenario with its servers, in the order in which they were met."""
+        """Each case of a scenario with its servers, in the order in which they were measured."""
         found: dict[str, list[str]] = {}
         for name, case, server, _ in self.values:
             if name == scenario and server not in found.setdefault(case, []):

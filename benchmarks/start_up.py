@@ -1,4 +1,4 @@
-"""How long a server takes from its exec to its first answer."""
+"""The time from the start of a server to its first answer."""
 
 from benchmarks.arena import Arena
 from benchmarks.contenders import CONTENDERS

@@ -1,4 +1,4 @@
-"""The results as Markdown: a table for each scenario, medians, and how we stand to the best peer."""
+"""The results as Markdown: a table of medians for each scenario, with the ratio to the best other server."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ class Metric:
     key: str
     heading: str
     digits: int = 2
-    better: str = ""  # "more" or "less"; without it there is nothing to compare
+    better: str = ""  # "more" or "less"; if empty, the servers are not compared by it
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def section_text(section: Section, results: Results) -> str:
         for number, server in enumerate(servers):
             cells = [_cell(results, section, case, server, metric) for metric in section.metrics]
             if not any(cells):
-                continue  # what is a bound only, as the flipped bit is
+                continue  # a case that only a bound uses, such as the flipped bit
             lines.append(_row([case if not number else "", server, *cells]))
     return "\n".join([*lines, "", *_spread(results, section)])
 
@@ -120,7 +120,7 @@ def to_best_peer(results: Results, section: Section, case: str, server: str, met
 
 
 def _spread(results: Results, section: Section) -> Iterator[str]:
-    """How far the rounds disagree, for the first metric: a ratio below that is noise."""
+    """The largest difference between rounds, for the first metric. A smaller difference between servers is noise."""
     worst: list[tuple[float, str]] = []
     metric = section.metrics[0]
     for (scenario, case, server, key), values in results.values.items():

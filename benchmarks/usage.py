@@ -1,4 +1,4 @@
-"""What a server cost: its processor time, and what it asked of the upstream."""
+"""The processor time of a server and its traffic with the upstream."""
 
 import re
 import time
@@ -18,17 +18,17 @@ _PATIENCE = 120
 
 
 def cpu_seconds(leader: int) -> float:
-    """Of all processes of the leader's session: their own time, and that of children which have ended."""
+    """The time of all processes in the session of `leader`, including child processes that have ended."""
     ticks = 0
     for pid in session_pids(leader):
-        with suppress(OSError):  # ended since it was listed
+        with suppress(OSError):  # the process has ended since it was listed
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
             ticks += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
     return ticks / TICKS
 
 
 def rested_cpu_seconds(leader: int) -> float:
-    """Once the server rests: docker-registry stores what it passed on after the client has gone."""
+    """The time when the server has become idle. docker-registry still stores a blob after the client has left."""
     end = time.monotonic() + _PATIENCE
     before = cpu_seconds(leader)
     while time.monotonic() < end:
@@ -42,7 +42,7 @@ def rested_cpu_seconds(leader: int) -> float:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the upstream's own log says of one path: answers to a GET for the whole, and bytes of all GETs."""
+    """Requests for one path in the upstream's log: the number of GETs without a Range, and the bytes of all GETs."""
 
     whole_gets: int
     bytes: int
@@ -51,5 +51,5 @@ class Traffic:
 def traffic(upstream: Registry, since: int, part: str) -> Traffic:
     found = [line for line in map(_SENT.search, upstream.process.settled_lines(since)) if line]
     gets = [line for line in found if line["method"] == "GET" and part in line["path"]]
-    # 206 is the answer to a Range; what was asked without one is answered by 200.
+    # Requests with a Range are answered with 206, those without a Range with 200.
     return Traffic(sum(line["status"] == "200" for line in gets), sum(int(line["bytes"]) for line in gets))
