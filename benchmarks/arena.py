@@ -105,9 +105,7 @@ def make_arena(results: Results) -> Iterator[Arena]:
     plan = results.plan
     base = _memory_backed(plan)
     if base is None:
-        results.note(
-            f"The machine had too little free memory for {size_text(plan.space)} of files: caches were on a disk."
-        )
+        results.note(f"Less than {size_text(plan.space)} of memory was free for files: the caches were on a disk.")
     with tempfile.TemporaryDirectory(prefix="dip-bench-", dir=base) as name:
         folder, content = Path(name), Path(name, "upstream")
         content.mkdir()
