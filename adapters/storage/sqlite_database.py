@@ -1,6 +1,5 @@
 """The SQLite file of the index, shared by several processes. A broken file is renamed and replaced by a new one."""
 
-import asyncio
 import errno
 import fcntl
 import logging
@@ -8,30 +7,29 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from adapters.storage.safe_paths import CacheFolder, cache_folder, open_file, state_at
 from adapters.storage.sqlite_schema import TABLES, VERSION
+from adapters.storage.threads import HasThreads, Threads, in_thread
 
 _LOG = logging.getLogger("docker_image_proxy")
 _QUIET_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
 _BUSY_SECONDS = 5.0
+_ERRORS = (sqlite3.Error, OSError, UnicodeError, OverflowError)
 _BROKEN = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-Result = TypeVar("Result")
 Inode = tuple[int, int]
 Row = tuple[Any, ...]
 Change = tuple[str, Iterable[Sequence[object]]]
 """A statement and the values for each execution."""
 
 
-class SqliteDatabase:
+class SqliteDatabase(HasThreads):
     """One connection in one thread. It is opened at the first use, which is after the workers were forked.
 
     Its errors do not reach requests: a query that fails finds nothing, a change that fails is not made, and the log
@@ -40,39 +38,39 @@ class SqliteDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="index")
+        self.threads = Threads(1, "index")
         self._connection: sqlite3.Connection | None = None
         self._inode: Inode | None = None
-        self._is_closed = False
         self._quiet_until = self._absent_until = float("-inf")
 
-    async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+    @in_thread
+    def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
         """The rows that the query finds; no rows if it fails."""
-        return await self._run(lambda connection: connection.execute(statement, values).fetchall(), [])
+        try:
+            return self._connected().execute(statement, values).fetchall()
+        except _ERRORS as error:
+            self._handle(error)
+            return []
 
-    async def change(self, *changes: Change) -> bool:
+    @in_thread
+    def change(self, *changes: Change) -> bool:
         """Make all changes or, if one of them fails, no change. Returns whether they were made."""
-        return await self._run(partial(_change, changes), otherwise=False)
+        try:
+            with self._connected() as connection:
+                # IMMEDIATE, because a transaction that begins with a read cannot wait for another writer.
+                connection.execute("BEGIN IMMEDIATE")
+                for statement, runs in changes:
+                    connection.executemany(statement, runs)
+        except _ERRORS as error:
+            self._handle(error)
+            return False
+        return True
 
-    async def close(self) -> None:
-        """Queries find nothing afterwards, and changes are not made."""
-        if not self._is_closed:
-            self._is_closed = True
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._disconnect)
-            self._pool.shutdown(wait=False)
-
-    async def _run(self, work: Callable[[sqlite3.Connection], Result], otherwise: Result) -> Result:
-        if self._is_closed:
-            return otherwise
-
-        def step() -> Result:
-            try:
-                return work(self._connected())
-            except (sqlite3.Error, OSError, UnicodeError, OverflowError) as error:
-                self._note(error)
-                return otherwise
-
-        return await asyncio.get_running_loop().run_in_executor(self._pool, step)
+    @in_thread
+    def close(self) -> None:
+        """Queries find nothing afterwards, and changes are not made. The thread ends with this object."""
+        self._disconnect()
+        self._quiet_until = self._absent_until = float("inf")
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:
@@ -96,7 +94,8 @@ class SqliteDatabase:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _note(self, error: Exception) -> None:
+    def _handle(self, error: Exception) -> None:
+        """Replace a broken file; log other errors."""
         if isinstance(error, sqlite3.Error) and _is_broken(error) and self._connection is not None:
             self._disconnect()
             with suppress(OSError):
@@ -117,15 +116,6 @@ class NoDatabase:
 
 
 Database = SqliteDatabase | NoDatabase
-
-
-def _change(changes: Sequence[Change], connection: sqlite3.Connection) -> bool:
-    with connection:
-        # IMMEDIATE, because a transaction that begins with a read cannot wait for another writer.
-        connection.execute("BEGIN IMMEDIATE")
-        for statement, runs in changes:
-            connection.executemany(statement, runs)
-    return True
 
 
 class _WrongVersion(sqlite3.DatabaseError):
