@@ -2,6 +2,8 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from adapters.storage.content import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
@@ -9,6 +11,8 @@ from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
 from tests.fakes.clock import StoppedClock
+
+pytestmark = pytest.mark.slow
 
 CONTENT = b"0123456789" * 300_000
 DIGEST = Digest.of(CONTENT)
@@ -23,7 +27,6 @@ from adapters.storage.content import FilesystemContentStore
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM
 
-pytestmark = pytest.mark.slow
 store = FilesystemContentStore(Path(sys.argv[1]))
 content = b"0123456789" * 300_000
 digest = Digest.of(content)

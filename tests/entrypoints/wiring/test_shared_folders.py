@@ -19,6 +19,8 @@ from tests.adapters.storage.test_planted_links import tree
 from tests.entrypoints.environment import Load
 from tests.fakes.clock import StoppedClock
 
+pytestmark = pytest.mark.slow
+
 DIGEST = Digest.of(b"content")
 SERVICE, OTHER = 60001, 60002
 """Numbers of users, of whom nothing has to be known."""
@@ -173,7 +175,6 @@ from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.index import Used
 from domain.digest import Digest
 
-pytestmark = pytest.mark.slow
 user = int(sys.argv[2])
 os.setgroups([]); os.setgid(user); os.setuid(user)
 folder, digest = Path(sys.argv[1]), Digest.of(b"content")
