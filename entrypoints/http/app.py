@@ -68,7 +68,8 @@ def create_app(
     app.ctx.settings = settings
     app.ctx.is_stopping = False
     app.ctx.certificates = None
-    _register_runtimes(app, container_factory)
+    app.before_server_start(partial(_start, container_factory=container_factory))
+    app.after_server_stop(_stop)
     app.error_handler.add(Exception, answer_error)
     app.error_handler.add(RequestCancelled, answer_error)  # it is a BaseException
     app.register_middleware(access_log.begin, "request")
@@ -100,20 +101,17 @@ def _finish(request: Request, response: BaseHTTPResponse) -> None:
         request.ctx.runtime.response_cache.keep(request, response, request.ctx.good_until)
 
 
-def _register_runtimes(app: App, container_factory: ContainerFactory) -> None:
-    async def start(app: App) -> None:
-        app.ctx.runtimes = Runtimes(partial(container_factory, worker=worker_number(app)))
-        await app.ctx.runtimes.begin(app.ctx.settings)
-        app.ctx.copy_threads = CopyThreads()
+async def _start(app: App, *, container_factory: ContainerFactory) -> None:
+    app.ctx.runtimes = Runtimes(partial(container_factory, worker=worker_number(app)))
+    await app.ctx.runtimes.begin(app.ctx.settings)
+    app.ctx.copy_threads = CopyThreads()
 
-    async def stop(app: App) -> None:
-        app.ctx.copy_threads.close()
-        await app.ctx.runtimes.close()
-        if _is_worker(app):
-            await _cancel_remaining_tasks()
 
-    app.before_server_start(start)
-    app.after_server_stop(stop)
+async def _stop(app: App) -> None:
+    app.ctx.copy_threads.close()
+    await app.ctx.runtimes.close()
+    if _is_worker(app):
+        await _cancel_remaining_tasks()
 
 
 async def _cancel_remaining_tasks() -> None:

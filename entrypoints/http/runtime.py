@@ -27,7 +27,7 @@ class Runtime:
     def __init__(self, settings: Settings, container: Container) -> None:
         self.settings = settings
         self.container = container
-        self.addresses = self.realm = RequestAddresses(settings)
+        self.addresses = RequestAddresses(settings)
         self.response_cache = ResponseCache(container.clock(), container.events(), container.policy())
         self.requests = 0
         self.resources = AsyncExitStack()

@@ -160,7 +160,6 @@ class KernelCopy:
     ) -> None:
         """`longest`: the longest pause between two steps for a slow client, in seconds."""
         self._socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        self._descriptor = self._socket.fileno()
         self._loop = asyncio.get_running_loop()
         self._threads = threads
         self._account = account
@@ -168,7 +167,7 @@ class KernelCopy:
 
     async def send(self, file: int, start: int, stop: int) -> None:
         """Send these bytes of the descriptor `file`."""
-        rest = Send(self._descriptor, file, start, stop)
+        rest = Send(self._socket.fileno(), file, start, stop)
         while rest.start < rest.stop:
             sent = await _returned(self._threads.send(rest), self._account)
             rest = rest._replace(start=rest.start + sent)
@@ -206,17 +205,17 @@ class KernelCopy:
     def close(self) -> None:
         """Close the duplicate, also after an abort: while it is open, the kernel keeps the connection open."""
         # Before the close, because the registration outlives the descriptor.
-        self._loop.remove_writer(self._descriptor)
+        self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
 
     async def _writable(self) -> float:
         """Wait in the loop until the socket is writable, so that slow clients occupy no thread. Returns the seconds."""
         writable, began = asyncio.Event(), self._loop.time()
-        self._loop.add_writer(self._descriptor, writable.set)
+        self._loop.add_writer(self._socket.fileno(), writable.set)
         try:
             await writable.wait()
         finally:
-            self._loop.remove_writer(self._descriptor)  # otherwise the loop would call it continuously
+            self._loop.remove_writer(self._socket.fileno())  # otherwise the loop would call it continuously
         return self._loop.time() - began
 
 

@@ -34,36 +34,33 @@ class TagsPath:
 PullPath = ManifestPath | BlobPath | ReferrersPath | TagsPath
 
 
+_UNKNOWN = {"manifests": ManifestUnknown, "blobs": BlobUnknown}
+"""A registry cannot have content with an ill-formed tag or digest, because no client can push it. The OCI conformance
+suite v1.1.1 expects 404.
+"""
+
+
 def parse_pull_path(raw: str) -> PullPath:
     """Raises NameInvalid for an ill-formed repository name; ManifestUnknown and BlobUnknown for an ill-formed tag or
-    digest (a registry cannot have what no client can push; the OCI conformance suite v1.1.1 expects 404); DigestInvalid
-    for an ill-formed digest of referrers (where a 404 would mean that the API is missing); PathUnknown for all else.
+    digest; DigestInvalid for an ill-formed digest of referrers, where a 404 would mean that the API is missing;
+    PathUnknown for all other paths.
 
-    Escapes are undone once and then the whole grammar is matched, so nothing that is not in the grammar,
-    `..` and `%2F` least of all, ever reaches an upstream or a disk.
+    Escapes are undone once and then the whole grammar is matched. Nothing else, such as `..` or `%2F`, ever reaches an
+    upstream or a disk.
     """
     name, kind, last = ([*unquote(raw, errors="replace").rsplit("/", 2), "", ""])[:3]
-    match kind:
-        case "manifests":
-            return ManifestPath(RepositoryName(name), _reference(last))
-        case "blobs":
-            return BlobPath(RepositoryName(name), _blob_digest(last))
-        case "referrers":
-            return ReferrersPath(RepositoryName(name), Digest.parse(last))
-        case "tags" if last == "list":
-            return TagsPath(RepositoryName(name))
-    raise PathUnknown("no such path: see the OCI distribution specification for the paths of a registry")
-
-
-def _reference(text: str) -> Reference:
     try:
-        return Reference.parse(text)
+        match kind:
+            case "manifests":
+                return ManifestPath(RepositoryName(name), Reference.parse(last))
+            case "blobs":
+                return BlobPath(RepositoryName(name), Digest.parse(last))
+            case "referrers":
+                return ReferrersPath(RepositoryName(name), Digest.parse(last))
+            case "tags" if last == "list":
+                return TagsPath(RepositoryName(name))
     except (TagInvalid, DigestInvalid) as error:
-        raise ManifestUnknown(f"manifest unknown: {error.message}", detail=error.detail) from None
-
-
-def _blob_digest(text: str) -> Digest:
-    try:
-        return Digest.parse(text)
-    except DigestInvalid as error:
-        raise BlobUnknown(f"blob unknown: {error.message}", detail=error.detail) from None
+        if unknown := _UNKNOWN.get(kind):
+            raise unknown(f"{kind.removesuffix('s')} unknown: {error.message}", detail=error.detail) from None
+        raise
+    raise PathUnknown("no such path: see the OCI distribution specification for the paths of a registry")

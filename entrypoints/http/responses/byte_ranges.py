@@ -1,21 +1,11 @@
-"""The body of a blob: complete, one range, or several ranges as multipart/byteranges (RFC 9110 section 14.6)."""
+"""Byte ranges of a blob: Content-Range for one, multipart/byteranges for several (RFC 9110 section 14.6)."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 
 from application.blobs.blob_query import BlobAnswer, Piece
 from application.ports.content import ContentPart
 from domain.content import Span
-
-
-@dataclass(frozen=True)
-class Body:
-    """`length` in bytes, None if it is unknown."""
-
-    media_type: str
-    length: int | None
-    pieces: AsyncIterator[Piece]
 
 
 def content_range(span: Span, size: int | None) -> str:
@@ -23,10 +13,8 @@ def content_range(span: Span, size: int | None) -> str:
     return f"bytes {span.start}-{span.stop - 1}/{'*' if size is None else size}"
 
 
-def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
-    """The body that carries these pieces of the blob."""
-    if len(blob.spans) <= 1:
-        return Body(blob.media_type, blob.length, pieces)
+def multipart_body(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> tuple[str, int, AsyncIterator[Piece]]:
+    """The media type, the length and the pieces of the body that carries several ranges of the blob."""
     boundary = secrets.token_hex(16)  # unpredictable, so that no content can contain it on purpose
     kind, size = blob.media_type, blob.size
     parts = [
@@ -38,7 +26,7 @@ def body_of(blob: BlobAnswer, pieces: AsyncIterator[Piece]) -> Body:
     ]
     end = f"\r\n--{boundary}--\r\n".encode()
     total = sum(len(head) + length for head, length in parts) + len(end)
-    return Body(f"multipart/byteranges; boundary={boundary}", total, _multipart(pieces, parts, end))
+    return f"multipart/byteranges; boundary={boundary}", total, _multipart(pieces, parts, end)
 
 
 async def _multipart(

@@ -136,8 +136,7 @@ def error_body(code: str, message: str, detail: object) -> dict[str, Any]:
 
 
 def _body(status: int, code: str, message: str, detail: object) -> HTTPResponse:
-    text = print_json(error_body(code, message, detail))
-    return HTTPResponse(text, status, content_type="application/json")
+    return HTTPResponse(print_json(error_body(code, message, detail)), status, content_type="application/json")
 
 
 def _challenge(response: HTTPResponse, challenges: tuple[Challenge, ...]) -> None:

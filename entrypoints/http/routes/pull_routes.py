@@ -29,7 +29,7 @@ from entrypoints.http.requests.request_parameters import (
     paging,
     passed_on,
 )
-from entrypoints.http.responses.byte_ranges import body_of, content_range
+from entrypoints.http.responses.byte_ranges import content_range, multipart_body
 from entrypoints.http.runtime import runtime_of
 
 READ = ("GET", "HEAD")
@@ -90,7 +90,7 @@ def hint_for(request: Request, prefix: str | None = None) -> RegistryHint:
     """
     runtime, namespace = runtime_of(request), namespace_of(request)
     hint = runtime.container.upstreams().hint_of(
-        prefix=prefix, namespace=namespace, host=runtime.realm.host_of(request)
+        prefix=prefix, namespace=namespace, host=runtime.addresses.host_of(request)
     )
     request.ctx.namespace = namespace
     return hint
@@ -132,13 +132,14 @@ async def _blob(request: Request, path: BlobPath, hint: RegistryHint) -> HTTPRes
                 headers["Content-Length"] = str(blob.size)
             return HTTPResponse(None, 200, headers, blob.media_type)
         request.ctx.is_content = True
-        body = body_of(blob, blob.pieces)
-        if body.length is not None:
-            headers["Content-Length"] = str(body.length)
+        media_type, length, pieces = blob.media_type, blob.length, blob.pieces
+        if len(blob.spans) > 1:
+            media_type, length, pieces = multipart_body(blob, pieces)
+        if length is not None:
+            headers["Content-Length"] = str(length)
         if len(blob.spans) == 1:
             headers["Content-Range"] = content_range(blob.spans[0], blob.size)
-        status = 206 if blob.spans else 200
-        await deliver(request, status, headers, body.media_type, body.pieces, damaged=blob.damaged)
+        await deliver(request, 206 if blob.spans else 200, headers, media_type, pieces, damaged=blob.damaged)
     return None
 
 

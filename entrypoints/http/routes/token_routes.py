@@ -101,12 +101,11 @@ def _named(credentials: Credentials) -> Credentials | None:
 
 def _token_answer(token: IssuedToken) -> HTTPResponse:
     """The token under both names: some clients read `token`, others `access_token`."""
-    issued_at = datetime.fromtimestamp(token.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     document: dict[str, object] = {
         "token": token.text,
         "access_token": token.text,
         "expires_in": token.expires_in,
-        "issued_at": issued_at,
+        "issued_at": datetime.fromtimestamp(token.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "scope": str(token.scopes),
     }
     if token.refresh_token:
