@@ -47,17 +47,14 @@ class Search:
         pull are left out.
         """
         upstream, there, registry = self._upstreams.search_of(term, hint)
-        found = await self._found(caller, upstream, there, limit)
-        return tuple(replace(one, name=f"{registry}{one.name}") for one in found) if registry else found
-
-    async def _found(self, caller: Caller, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         if upstream.search_url:
             access = await self._authorize.access(AccessRequest.to_list_repositories(caller, upstream, Purpose.SEARCH))
-            found = await self._search.search(upstream, term, limit)
-            return tuple(
-                one for one in found if not self._rules.hide_names or self._rules.shows(access.check, one.name)
-            )
-        return await self._match_catalog(caller, upstream, term.lower(), limit)
+            found = await self._search.search(upstream, there, limit)
+            if self._rules.hide_names:
+                found = tuple(one for one in found if self._rules.shows(access.check, one.name))
+        else:
+            found = await self._match_catalog(caller, upstream, there.lower(), limit)
+        return tuple(replace(one, name=f"{registry}{one.name}") for one in found)
 
     async def _match_catalog(
         self, caller: Caller, upstream: Upstream, term: str, limit: int

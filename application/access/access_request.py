@@ -7,7 +7,6 @@ from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamCredentials
 from domain.access import ANONYMOUS, NO_SCOPES, Credentials, Scope, ScopeSet
 from domain.authorization import Authorization, Basic, UnsupportedAuthorization
-from domain.names import RepositoryName
 from domain.records import CallerId
 from domain.trust import TrustRow, UpstreamAuth
 from domain.upstreams import Source, Upstream
@@ -50,13 +49,6 @@ class AccessRequest:
     needed: ScopeSet = NO_SCOPES
     shown: ScopeSet = NO_SCOPES
     source: Source | None = None
-
-    @classmethod
-    def to_read(cls, caller: Caller, source: Source, name: RepositoryName, purpose: Purpose) -> "AccessRequest":
-        """The request to read the repository that the client calls `name`."""
-        shown = Scope.pull(name)
-        needed = ScopeSet.of((source.pull_scope, shown))
-        return cls(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source)
 
     @classmethod
     def to_list_repositories(cls, caller: Caller, upstream: Upstream, purpose: Purpose) -> "AccessRequest":

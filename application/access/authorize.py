@@ -18,7 +18,7 @@ from application.ports.upstream import (
     UpstreamCredentials,
     mirror_credentials,
 )
-from domain.access import Account
+from domain.access import Account, Scope, ScopeSet
 from domain.authorization import Basic, Bearer, UnsupportedAuthorization
 from domain.names import RepositoryName
 from domain.tokens import TokenKind, TokenRejected, TokenVerifier, VerifiedToken
@@ -61,7 +61,9 @@ class Authorize:
         that this mirror does not have.
         """
         source = self._upstreams.source_of(name, hint)
-        access = await self.access(AccessRequest.to_read(caller, source, name, purpose))
+        shown = Scope.pull(name)
+        needed = ScopeSet.of((source.pull_scope, shown))
+        access = await self.access(AccessRequest(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source))
         with self._challenges.by_upstream(access):
             identity = await self._identities.of(access)
             yield PullAccess(identity, access.credentials, source, access.is_mirrors)

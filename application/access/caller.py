@@ -77,8 +77,8 @@ class CallerIdentities:
         return known
 
     def _of_unknown_token(self, token: str) -> CallerIdentity:
-        """The identity of a token that the caller did not fetch through this mirror. The end that the token claims is
-        not verified; it can only shorten what the mirror grants.
+        """The identity of a token that the caller did not fetch through this mirror. The token's `exp` is not verified;
+        it can only make grants shorter.
         """
         claimed = self._codec.read_unverified(token)
         try:

@@ -107,12 +107,10 @@ class Challenges:
         needed, caller = access.request.needed, access.request.caller.authorization
         if not needed or received.bearer is None or received.bearer.get("error") != _INSUFFICIENT:
             return False
-        match access.credentials:
-            case SessionCredentials(credentials):
-                # Their token was fetched for this request. The anonymous caller can still log in.
-                return credentials is not None
-            case _:
-                return isinstance(caller, Bearer) and self._verifier.was_issued_for(caller.token, needed)
+        if isinstance(access.credentials, SessionCredentials):
+            # Their token was fetched for this request. The anonymous caller can still log in.
+            return access.credentials.login is not None
+        return isinstance(caller, Bearer) and self._verifier.was_issued_for(caller.token, needed)
 
     def _after_login(self, access: Access, refused: CredentialsRejected) -> RegistryError:
         """The upstream's token server rejected credentials that the mirror used."""

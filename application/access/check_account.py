@@ -49,10 +49,6 @@ class CheckAccount:
         """
         return self._policy.is_unchanged(account)
 
-    def close(self) -> None:
-        """Called when the process ends, or when other settings replace those of the accounts."""
-        self._steps.close()
-
     async def _check(self, credentials: Credentials, attempt: Attempt, login: bytes) -> Account | None:
         async with self._attempts.turn(attempt):
             from_any_network = self._fingerprint(credentials, None)

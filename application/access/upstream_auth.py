@@ -1,7 +1,5 @@
 """UpstreamAuthCache: how each upstream authenticates callers, as its last ping answered."""
 
-from dataclasses import dataclass
-
 from application.concurrency import BackgroundTasks, SingleFlight
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink, begin_record
@@ -15,15 +13,6 @@ from domain.upstreams import Upstream
 _RECHECK_SECONDS = 60.0
 _RETRY_SECONDS = 2.0
 """The shortest time between two probes of an upstream that does not answer, however many clients ask."""
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """`is_ours`: the mirror could not send the probe."""
-
-    at: float
-    message: str
-    is_ours: bool = False
 
 
 class UpstreamAuthCache:
@@ -47,7 +36,8 @@ class UpstreamAuthCache:
         self._known: dict[Upstream, UpstreamAuth] = {}
         self._from_resources: dict[Upstream, UpstreamAuth] = {}
         self._checked: dict[Upstream, float] = {}
-        self._failed: dict[Upstream, _Failure] = {}
+        self._failed: dict[Upstream, tuple[float, RegistryError]] = {}
+        """The time and the error of the last failed probe."""
         self._probes = SingleFlight()
 
     async def row(self, upstream: Upstream, *, of_host: bool = False) -> tuple[TrustRow, UpstreamAuth]:
@@ -90,24 +80,23 @@ class UpstreamAuthCache:
         await self._probes.close()
 
     async def _first_probe(self, upstream: Upstream) -> None:
-        failure = self._failed.get(upstream)
-        if failure is None or self._clock.now() - failure.at > _RETRY_SECONDS:
+        failed = self._failed.get(upstream)
+        if failed is None or self._clock.now() - failed[0] > _RETRY_SECONDS:
             await self._probes.do(upstream, lambda: self._probe(upstream))
         if upstream not in self._known:
-            failure = self._failed[upstream]
-            if failure.is_ours:
-                raise RequestNotSent(failure.message)
-            raise UpstreamAuthUnknown(f"the mirror does not know yet how the upstream authenticates: {failure.message}")
+            error = self._failed[upstream][1]
+            if isinstance(error, MirrorFault):
+                raise RequestNotSent(error.message)
+            raise UpstreamAuthUnknown(f"the mirror does not know yet how the upstream authenticates: {error.message}")
 
     async def _probe(self, upstream: Upstream) -> None:
         begin_record()  # the access log of the request that waits does not report the status of the probe
         try:
             answer = await self._registry.ping(upstream, ForwardedCredentials(), is_probe=True)
-        except MirrorFault as fault:
-            self._failed[upstream] = _Failure(self._clock.now(), fault.message, is_ours=True)
         except RegistryError as error:
-            self._failed[upstream] = _Failure(self._clock.now(), error.message)
-            self._events.emit(UpstreamFailed(upstream.url, error.message))
+            self._failed[upstream] = self._clock.now(), error
+            if not isinstance(error, MirrorFault):
+                self._events.emit(UpstreamFailed(upstream.url, error.message))
         else:
             pinged = UpstreamAuth(answer.challenges)
             # A ping that asks for nothing does not override the challenge of a resource.

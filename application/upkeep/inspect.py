@@ -91,16 +91,14 @@ class InspectCache:
             (str(cached_tag.key.source.repository), str(cached_tag.key.tag)): cached_tag
             for cached_tag in await self._index.tags_of(upstream)
         }
-        return [await self._entry(cached_tags[key], held) for key in sorted(cached_tags)]
-
-    async def _entry(self, cached_tag: CachedTag, held: dict[Digest, int]) -> TagEntry:
-        tree = await self._tree(cached_tag.digest)
-        if not tree:
-            return TagEntry(cached_tag, None, None)
-        # Of an index, usually only the images of one platform are cached. The layers of images that were never
-        # requested are not in the tree, so they do not count as missing.
-        here = sum(size for digest, size in tree.items() if digest in held)
-        return TagEntry(cached_tag, sum(tree.values()), here)
+        entries = []
+        for cached_tag in [cached_tags[key] for key in sorted(cached_tags)]:
+            # Of an index, usually only the images of one platform are cached. The layers of images that were never
+            # requested are not in the tree, so they do not count as missing.
+            tree = await self._tree(cached_tag.digest)
+            here = sum(size for digest, size in tree.items() if digest in held)
+            entries.append(TagEntry(cached_tag, sum(tree.values()), here) if tree else TagEntry(cached_tag, None, None))
+        return entries
 
     async def verify(self) -> AsyncIterator[Verdict]:
         """Hash all content again. Wrong content is dropped, and will be fetched again."""
@@ -117,10 +115,11 @@ class InspectCache:
         """Remove an image, or all content of a repository; returns the digests that were dropped. A layer that another
         image shares is dropped too, and is fetched again at its next request.
         """
-        cached_tags = [
-            cached_tag for cached_tag in await self._index.tags_of(source.upstream) if cached_tag.key.source == source
+        roots = [
+            one.digest
+            for one in await self._index.tags_of(source.upstream)
+            if one.key.source == source and tag in {None, one.key.tag}
         ]
-        roots = [cached_tag.digest for cached_tag in cached_tags if tag is None or cached_tag.key.tag == tag]
         links = await self._index.links_of(source)
         digests = dict.fromkeys(roots)
         for root in roots:

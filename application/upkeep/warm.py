@@ -64,23 +64,18 @@ class WarmCache:
                 async for piece in answer.pieces:
                     queue.put_nowait(piece.length if isinstance(piece, ContentPart) else len(piece))
 
-        async def fetch_all() -> None:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for one in layers:
-                        group.create_task(fetch(one.digest))
-            finally:
-                queue.put_nowait(None)
-
-        fetching = asyncio.create_task(fetch_all())
+        tasks = [asyncio.create_task(fetch(one.digest)) for one in layers]
+        fetching = asyncio.gather(*tasks)
+        fetching.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (count := await queue.get()) is not None:
                 done += count
                 yield Progress(max(total, done), done)
-            await _first_error(fetching)
+            await fetching
         finally:
-            fetching.cancel()
-            await asyncio.gather(fetching, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(fetching, *tasks, return_exceptions=True)
 
     async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
         """The blobs of all wanted manifests, each once. Pulls the manifests, which are cached afterwards. Raises the
@@ -116,10 +111,3 @@ class NoSuchPlatform(Exception):
 def _is_wanted(one: Descriptor, platform: str | None) -> bool:
     """`linux/arm64` includes `linux/arm64/v8`."""
     return platform is None or one.platform == platform or (one.platform or "").startswith(f"{platform}/")
-
-
-async def _first_error(task: asyncio.Task[None]) -> None:
-    try:
-        await task
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None

@@ -1,8 +1,7 @@
-"""Outages: what to do while an upstream cannot be asked, where an older answer can stand in."""
+"""Outages: requests to an upstream that may be unavailable, for which an older answer may exist."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from application.concurrency import LruCache
@@ -25,16 +24,11 @@ from domain.upstreams import Upstream
 
 T = TypeVar("T")
 
-# Clients wait only a short time (docker: 15 s in all). With an older answer available, the wait is shorter still.
 _PATIENCE_SECONDS = 4.0
+"""How long a request waits if an older answer exists. Clients do not wait long (docker: 15 s in all)."""
 _PAUSE_SECONDS = 5.0
+"""How long an upstream is not asked after a failure if an older answer exists."""
 _REMEMBERED = 4096
-
-
-@dataclass(frozen=True)
-class _Failure:
-    at: float
-    message: str
 
 
 class _Patience(SharedWork):
@@ -58,11 +52,14 @@ class _Patience(SharedWork):
 
 
 async def _within(seconds: float, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """The result of `start`. Raises TimeoutError if it takes longer; time in the queue does not count."""
+    """The result of `start`. Raises UpstreamTimedOut if it takes longer; time in the queue does not count."""
     patience = _Patience(seconds)
     with patience.followed_by(current_watch()), watched_by(patience):
-        async with patience.limit:
-            return await start()
+        try:
+            async with patience.limit:
+                return await start()
+        except TimeoutError as error:
+            raise UpstreamTimedOut("the upstream did not answer in time") from error
 
 
 class Outages:
@@ -72,7 +69,8 @@ class Outages:
         self._back_offs = back_offs
         self._clock = clock
         self._events = events
-        self._failures: LruCache[Upstream, _Failure] = LruCache(_REMEMBERED)
+        self._failures: LruCache[Upstream, tuple[float, str]] = LruCache(_REMEMBERED)
+        """The time and the message of the last failure."""
 
     async def attempt(
         self,
@@ -83,11 +81,12 @@ class Outages:
         has_stand_in: bool,
         manifests: bool = False,
     ) -> T:
-        """The result of `start`. With a stand-in the wait is short, and an upstream that has just failed, or that wants
-        fewer requests from this caller, is not asked. `manifests`: `start` requests a manifest, which registries count.
+        """The result of `start`. `has_stand_in`: an older answer exists. Then the wait is short, and `start` is not
+        called if the upstream has just failed or wants fewer requests from this caller. `manifests`: `start` requests
+        a manifest, which registries count.
 
-        Raises what `start` raises; UpstreamTimedOut when the short wait is over; UpstreamThrottled in place of the
-        upstream, if it has just answered 429.
+        Raises what `start` raises; UpstreamUnreachable if `start` is not called; UpstreamTimedOut after the short wait;
+        UpstreamBackOff if the upstream has just answered 429.
         """
         asker = Asker(upstream, caller, manifests)
         if has_stand_in and (message := self._recent(asker)):
@@ -96,12 +95,8 @@ class Outages:
             self._back_offs.take_turn(asker)
         try:
             result = await (_within(_PATIENCE_SECONDS, start) if has_stand_in else start())
-        except TimeoutError as error:
-            timed_out = UpstreamTimedOut("the upstream did not answer in time")
-            self._note(upstream, timed_out)
-            raise timed_out from error
         except (UpstreamUnreachable, UpstreamTimedOut) as error:
-            self._note(upstream, error)
+            self._failures.put(upstream, (self._clock.now(), error.message))
             raise
         except UpstreamBackOff:
             raise
@@ -118,12 +113,9 @@ class Outages:
         self._events.emit(StaleServed(upstream.url, reason))
         return warning(f"not checked with the upstream just now: {reason[:512]}")
 
-    def _note(self, upstream: Upstream, error: RegistryError) -> None:
-        self._failures.put(upstream, _Failure(self._clock.now(), error.message))
-
     def _recent(self, asker: Asker) -> str | None:
         failure = self._failures.get(asker.upstream)
-        if failure and self._clock.now() < failure.at + _PAUSE_SECONDS:
-            return failure.message
+        if failure and self._clock.now() < failure[0] + _PAUSE_SECONDS:
+            return failure[1]
         back_off = self._back_offs.current(asker)
         return back_off.message if back_off else None

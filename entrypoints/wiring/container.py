@@ -435,4 +435,4 @@ async def close_container(container: Container) -> None:
     await container.upkeep().close()
     await container.downloads().close()
     await container.background().close()
-    container.check_account().close()
+    container.passwords().close()

@@ -9,7 +9,6 @@ from typing import Any
 from dependency_injector import providers
 
 from application.access.access_request import Caller
-from application.access.check_account import CheckAccount
 from application.blobs.blob_query import BlobQuery, Piece
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from domain.access import Credentials, Scope, ScopeSet
@@ -70,9 +69,7 @@ class Service:
         self.clock = clock or StoppedClock()
         self.parts = container_of(settings_of(**settings), upstream, self.clock, storage)
         self._steps = InlineSteps()
-        self.parts.check_account.override(
-            providers.Singleton(CheckAccount, self.parts.policy, self.parts.attempts, self._steps, b"key")
-        )
+        self.parts.passwords.override(providers.Object(self._steps))
 
     def run(self, action: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run(self._finish(action))
