@@ -20,7 +20,7 @@ from domain.upstreams import Upstream
 
 Query = tuple[tuple[str, str], ...]
 _IN_CIRCLES = warning("the upstream sends the same page again: the list may be incomplete")
-_TOO_LONG = warning("the list is incomplete: too much of what follows is not for you")
+_TOO_LONG = warning("the list is incomplete: too many of the names that follow are hidden from you")
 _JOINED_PAGES = 20
 """Maximum pages that are joined to one page. More would take longer than clients wait."""
 _NAMES_LIMIT = 50_000

@@ -1,19 +1,27 @@
 """GrantToken: the token endpoint /v2/auth. It issues the mirror's own token, the upstream's, or a countersigned one."""
 
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from application.access.access_request import RelayedLogin
+from application.access.caller import CallerIdentities
 from application.access.challenges import REFUSED_UPSTREAM
 from application.access.check_account import CheckAccount
-from application.access.relayed_tokens import RelayedTokens
+from application.access.grants import Grants
+from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
+from application.concurrency import SingleFlight
 from application.ports.telemetry import current_record
-from application.ports.upstream import TokenRequest
-from domain.access import ANONYMOUS_ACCOUNT, Account, Credentials, ScopeSet
+from application.ports.upstream import TokenRelay, TokenRequest
+from application.upstreams.outages import Outages
+from domain.access import ANONYMOUS_ACCOUNT, NO_SCOPES, Account, Credentials, ScopeSet
 from domain.account_policy import AccountPolicy
 from domain.errors import CredentialsRejected, Denied, TokenEndpointAbsent, UpstreamUnavailable
 from domain.tokens import IssuedToken, TokenIssuer
 from domain.trust import TokenEndpoint, TrustRow
 from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
+from domain.upstreams import Source, Upstream
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class TokenQuery:
     """
 
     service: str | None = None
-    scopes: ScopeSet = field(default_factory=ScopeSet)
+    scopes: ScopeSet = NO_SCOPES
     credentials: Credentials | None = None
     refresh_token: str | None = field(default=None, repr=False)
     offline: bool = False
@@ -33,6 +41,59 @@ class TokenQuery:
     has_other_login: bool = False
     hint: RegistryHint = NO_HINT
     address: str = ""
+
+
+class RelayedTokens:
+    """Fetches the upstream's tokens for callers, and remembers the caller of each token. Equal requests share one
+    fetch while it runs.
+    """
+
+    def __init__(
+        self, relay: TokenRelay, callers: CallerIdentities, grants: Grants, outages: Outages, logins: RelayedLogins
+    ) -> None:
+        self._relay = relay
+        self._callers = callers
+        self._grants = grants
+        self._outages = outages
+        self._logins = logins
+        self._joined = SingleFlight()
+
+    async def fetch(self, request: TokenRequest, address: str, *, has_stand_in: bool) -> IssuedToken:
+        """The token for a client at `address`. `has_stand_in`: another token can be issued instead, so the wait for the
+        upstream is short.
+
+        Raises what the relay raises, and TooManyAttempts. A request without a login is never slowed down.
+        """
+        secret = request.credentials or request.refresh_token
+
+        def ask() -> Coroutine[Any, Any, IssuedToken]:
+            return self._outages.attempt(
+                request.upstream,
+                self._callers.caller_of(secret),
+                lambda: self._joined.do(request, lambda: self._fetch(request)),
+                has_stand_in=has_stand_in,
+            )
+
+        if secret is None:
+            return await ask()
+        return await self._logins.attempt(RelayedLogin(request.upstream, secret, address), ask)
+
+    async def public(self, wanted: ScopeSet, upstream: Upstream) -> ScopeSet:
+        """The part of the wanted scopes that the upstream recently gave to anonymous callers."""
+        return ScopeSet(
+            tuple(
+                [
+                    scope
+                    for scope in wanted
+                    if (name := scope.repository) and await self._grants.is_public(Source(upstream, name))
+                ]
+            )
+        )
+
+    async def _fetch(self, request: TokenRequest) -> IssuedToken:
+        token = await self._relay.fetch(request)
+        await self._callers.remember(request.credentials or request.refresh_token, token)
+        return token
 
 
 class GrantToken:

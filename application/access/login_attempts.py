@@ -1,4 +1,4 @@
-"""LoginAttempts: after wrong passwords, the next login waits before it is checked, longer each time."""
+"""LoginAttempts: after wrong passwords, the next login waits before it is checked. The wait grows with each one."""
 
 import asyncio
 import hashlib
@@ -15,12 +15,12 @@ from domain.events import LoginDelayed, LoginRejected
 from domain.ports import Clock
 
 _COUNTED_SECONDS = 300.0
-"""After so long a wrong attempt is forgotten."""
+"""A wrong attempt counts for this time."""
 _PATIENCE = 10.0
-"""Seconds. A login that would wait longer is refused at once: clients give up on a silent server anyway."""
+"""Seconds. A login that would wait longer is refused at once, because clients do not wait much longer for a server."""
 _MOST_COUNTED = 40
 _DISTRUST = 20
-"""After so many, a login that is known is made to wait like any other. See `trusts`."""
+"""After this number of wrong or refused attempts, a login that was correct before waits, too. See `trusts`."""
 _LANES = 8192
 
 Pause = Callable[[float], Awaitable[object]]
@@ -28,8 +28,9 @@ Pause = Callable[[float], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Pace:
-    """How many wrong attempts cost nothing, and how many seconds the next one costs: `first`, doubled with each up to
-    `longest`. `is_strict`: of those that are still under way it is believed that they are wrong.
+    """How long an attempt waits. The first `free` wrong attempts cause no wait. The next one causes `first` seconds;
+    each further one doubles the wait, up to `longest` seconds. `is_strict`: attempts that are still running count as
+    wrong.
     """
 
     free: int
@@ -38,7 +39,7 @@ class Pace:
     is_strict: bool
 
     def seconds(self, wrong: int) -> float:
-        """What is waited after so many wrong ones."""
+        """The wait after this number of wrong attempts."""
         return min(self.first * 2.0 ** (wrong - self.free), self.longest) if wrong >= self.free else 0.0
 
 
@@ -49,12 +50,12 @@ OF_RELAYED = Pace(free=3, first=1, longest=8, is_strict=False)
 own token as the password (`AWS`, `oauth2accesstoken`, `gitlab-ci-token`), so many logins at once may all be correct.
 """
 OF_ADDRESS = Pace(free=30, first=0.5, longest=4, is_strict=False)
-"""For one address, whatever the accounts: a whole office may be behind it, and log in at nine o'clock."""
+"""For one address and all accounts. Many people may use the same address, for example a whole office."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A login to this account from this address. `exists`: there is such an account."""
+    """A login to this account from this address. `exists`: the account exists."""
 
     address: str
     account: str
@@ -62,11 +63,11 @@ class Attempt:
 
 
 class _TooLongError(Exception):
-    """Its turn would come too late."""
+    """The turn of the attempt would come too late."""
 
 
 class _Counted:
-    """How often something happened of late, as far as it matters."""
+    """Counts events of the last minutes, up to `_MOST_COUNTED`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -81,19 +82,20 @@ class _Counted:
     def count(self) -> int:
         now = self._clock.now()
         if self._times and self._times[-1] > now:
-            self._times.clear()  # the clock was set back: of how long ago they are nothing is known
+            self._times.clear()  # the clock was set back, so the age of the events is not known
         while self._times and now - self._times[0] >= _COUNTED_SECONDS:
             self._times.popleft()
         return len(self._times)
 
     def seconds_since(self) -> float:
-        """The last one; there is one."""
+        """The age of the last event, which must exist."""
         return self._clock.now() - self._times[-1]
 
 
 class _Lane:
-    """The attempts of one kind, first come first served. As many are under way at a time as may be wrong for nothing,
-    then one: so that those who come all at once get no more than those who come one after another.
+    """The queue of attempts for one account or address, in the order of arrival. As many attempts run at the same time
+    as may be wrong without a wait, afterwards one at a time. So concurrent attempts allow no more guesses than attempts
+    one after another.
     """
 
     def __init__(self, pace: Pace, clock: Clock) -> None:
@@ -101,42 +103,44 @@ class _Lane:
         self._clock = clock
         self.wrong = _Counted(clock)
         self.refused = _Counted(clock)
-        self._under_way = 0
+        self._running = 0
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._ended = asyncio.Event()
 
     def expected(self) -> float:
-        """How many seconds an attempt would wait that comes now."""
+        """The seconds that an attempt would wait if it came now."""
         wrong = self.wrong.count()
         is_counted = self._pace.is_strict or wrong >= self._pace.free
-        ahead = min(self._under_way + self._waiting, _MOST_COUNTED) if is_counted else 0
+        ahead = min(self._running + self._waiting, _MOST_COUNTED) if is_counted else 0
         return self._due() + sum(self._pace.seconds(wrong + place) for place in range(1, ahead + 1))
 
     @asynccontextmanager
     async def turn(self, until: float, pause: Pause) -> AsyncIterator[None]:
-        """Around one attempt. Raises _TooLongError where wrong ones have it wait for longer than `until`."""
+        """The context of one attempt; it is entered when the turn comes. Raises _TooLongError if the wait after wrong
+        attempts would last beyond the time `until`.
+        """
         self._waiting += 1
         try:
             async with self._turn:
                 await self._wait(until, pause)
-                self._under_way += 1
+                self._running += 1
         finally:
             self._waiting -= 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._running -= 1
             self._ended.set()
 
     def _due(self) -> float:
-        """In how many seconds the next one may be looked at."""
+        """The seconds until the next attempt may be checked."""
         wrong = self.wrong.count()
         return max(self._pace.seconds(wrong) - self.wrong.seconds_since(), 0.0) if wrong else 0.0
 
     async def _wait(self, until: float, pause: Pause) -> None:
         while True:
-            if self._under_way and self._under_way >= self._pace.free - self.wrong.count():
+            if self._running and self._running >= self._pace.free - self.wrong.count():
                 self._ended.clear()
                 await self._ended.wait()
             elif not (due := self._due()):
@@ -148,10 +152,10 @@ class _Lane:
 
 
 class LoginAttempts:
-    """Counts wrong logins by account and address, and by address, in the memory of this process.
+    """Counts wrong logins for each account and address, and for each address, in the memory of this process.
 
-    An account is slowed only for the address that sent the wrong logins, so its owner cannot be locked out from
-    elsewhere.
+    An account is slowed down only for the address that sent the wrong logins. So an attacker at another address cannot
+    lock out the owner.
     """
 
     def __init__(
@@ -165,10 +169,10 @@ class LoginAttempts:
         self._of_address: LruCache[str, _Lane] = LruCache(_LANES)
 
     def trusts(self, attempt: Attempt) -> bool:
-        """Whether a login that was correct from this address before is accepted without waiting.
+        """Whether a login that was correct from this address before is accepted without a wait.
 
         An attacker at the same address could recognise the correct password by the missing wait. So this ends after
-        some wrong logins, refused ones included.
+        some wrong or refused logins.
         """
         lane = self._of_account.get(_key(attempt))
         return lane is None or lane.wrong.count() + lane.refused.count() < _DISTRUST
@@ -181,7 +185,7 @@ class LoginAttempts:
         """
         address = self._lane_of_address(attempt)
         if address.expected() > _PATIENCE:
-            # Checked before the account gets a lane, or a flood of invented names would displace the others.
+            # Checked before the account gets a lane. Otherwise a flood of invented names would displace other lanes.
             raise self._refusal(attempt, address.expected())
         account = self._lane_of_account(attempt)
         expected = max(account.expected(), address.expected())
@@ -207,7 +211,7 @@ class LoginAttempts:
         lane.refused.clear()
 
     def _refusal(self, attempt: Attempt, seconds: float) -> TooManyAttempts:
-        """Does not lengthen the wait, or a client that keeps trying could never log in again; see `trusts`."""
+        """Record a refusal. It does not make the wait longer: a client that keeps trying could never log in again."""
         if attempt.exists:
             self._lane_of_account(attempt).refused.add()
         wait = max(math.ceil(seconds), 1)
@@ -227,9 +231,12 @@ class LoginAttempts:
 
 
 def _key(attempt: Attempt) -> tuple[str, bytes]:
-    """The name is hashed: an invented name may be as long as a form, and there are thousands of lanes."""
+    """The key of a lane. The name is hashed, because an invented name may be very long, and there are thousands of
+    lanes.
+    """
     return attempt.address, hashlib.sha256(attempt.account.encode(errors="surrogatepass")).digest()
 
 
 def _shown(attempt: Attempt) -> str:
+    """The account for events; "" if it does not exist, because a user may type a password as a name."""
     return attempt.account if attempt.exists else ""

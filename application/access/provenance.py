@@ -13,10 +13,10 @@ _REMEMBERED = 32768
 
 
 class Provenance:
-    """Content is found by its digest, whichever upstream sent it. That another upstream speaks of the same digest, by a
-    200 to a HEAD for instance, is no proof that it has the content: it may say so of all digests, and would open the
-    private content of the first one to anybody. So it has to send the content itself once, unless the content is
-    public (`is_public`).
+    """Content is stored once, by its digest, whichever upstream sent it. If another upstream answers 200 to a HEAD for
+    the same digest, this does not prove that it has the content: an upstream that answers so for every digest would
+    give everyone access to private content of the first upstream. So each upstream must send the content itself once,
+    unless the content is public (`is_public`).
     """
 
     def __init__(self, index: KnowledgeIndex, rules: AccessRules, background: BackgroundTasks) -> None:
@@ -24,7 +24,7 @@ class Provenance:
         self._rules = rules
         self._background = background
         self._known: LruCache[tuple[Upstream, Digest], bool] = LruCache(_REMEMBERED)
-        """What was found to be served; it never becomes untrue."""
+        """Content for which `serves` is True. It never becomes False again."""
 
     def is_public(self, access: PullAccess) -> bool:
         """Whether what the upstream sends to this caller is public: the upstream sends it without a login, and the

@@ -1,29 +1,55 @@
-"""BackOffs: for which callers an upstream wants fewer requests, and until when."""
+"""Allowances: how many pulls an upstream still allows a caller. BackOffs: until when an upstream wants no requests."""
 
 import math
 from dataclasses import dataclass
 
 from application.concurrency import LruCache
-from application.ports.telemetry import EventSink
-from application.upstreams.allowance import Allowances
-from domain.allowance import RateLimit, seconds_to_wait
+from application.ports.telemetry import AllowanceTable, EventSink
+from domain.allowance import Allowance, RateLimit, seconds_to_wait
 from domain.errors import UpstreamBackOff, UpstreamThrottled
 from domain.events import BackOffStarted
 from domain.ports import Clock
-from domain.records import CallerId
+from domain.records import ANONYMOUS_CALLER, CallerId, is_mirror_caller
 from domain.upstreams import Upstream
 
 _DEFAULT_SECONDS = 5.0
 """For a 429 without a time."""
-# An upstream may name a longer time than needed, since a window ends at the latest then. So it is asked again.
 _LONGEST_SECONDS = 600.0
+"""The upstream is asked again after this time, because it may name the latest end of its window."""
 _SPARED_SECONDS = 1.0
+"""During a back-off, one request without an older answer is sent in this time."""
 _REMEMBERED = 4096
+
+
+class Allowances:
+    """One allowance for each upstream and caller. Operators see the mirror's and the anonymous allowance only. A
+    caller's allowance is private: it is kept by the caller's fingerprint, so that requests can stop in time.
+    """
+
+    def __init__(self, allowance_table: AllowanceTable, clock: Clock) -> None:
+        self._table = allowance_table
+        self._clock = clock
+        self._known: LruCache[tuple[Upstream, CallerId], Allowance] = LruCache(_REMEMBERED)
+
+    def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit) -> None:
+        """The upstream has just stated the allowance of this caller."""
+        allowance = rate_limit.seen(self._clock.now())
+        self._known.put((upstream, caller), allowance)
+        if caller == ANONYMOUS_CALLER or is_mirror_caller(caller):
+            self._table.publish(upstream, allowance)
+
+    def last(self, upstream: Upstream, caller: CallerId) -> Allowance | None:
+        """The last allowance that this worker received."""
+        return self._known.get((upstream, caller))
+
+    def newest(self, upstream: Upstream) -> Allowance | None:
+        """The last allowance that any worker received and that operators may see."""
+        return self._table.newest(upstream)
 
 
 @dataclass(frozen=True)
 class Asker:
-    """What an upstream counts requests for. Each caller has an allowance of its own. `manifests`: the requests are for
+    """A caller of an upstream, which counts the requests of each caller separately. `manifests`: the requests are for
     manifests, which registries count, and not for blobs and tokens.
     """
 
@@ -42,7 +68,9 @@ class BackOff:
 
 
 class BackOffs:
-    """A 429 or an exhausted allowance starts a back-off; time or a later answer of the upstream ends it."""
+    """A 429 or an exhausted allowance starts a back-off. It ends after some time, or when the upstream answers without
+    a 429.
+    """
 
     def __init__(self, allowances: Allowances, clock: Clock, events: EventSink) -> None:
         self._allowances = allowances
@@ -52,15 +80,16 @@ class BackOffs:
         self._asked: LruCache[Asker, float] = LruCache(_REMEMBERED)
 
     def current(self, asker: Asker) -> BackOff | None:
-        """The back-off in force, for requests that an older answer can satisfy."""
+        """The current back-off; None if there is none. A request with an older answer is not sent meanwhile."""
         now = self._clock.now()
         known = [one for one in (self._throttled.get(asker), self._spent(asker)) if one and now < one.until]
         return max(known, key=lambda one: (one.is_from_upstream, one.until), default=None)
 
     def take_turn(self, asker: Asker) -> None:
-        """For a request without a stand-in: one request in a while is sent all the same, since clients retry at once.
+        """Called before a request without an older answer. During a back-off, only one such request is sent per second,
+        because clients repeat a refused request at once.
 
-        Raises UpstreamBackOff for all others, with the rest of the time that the upstream named.
+        Raises UpstreamBackOff for the other requests, with the rest of the time that the upstream named.
         """
         back_off = self.current(asker)
         if back_off is None:
@@ -68,20 +97,20 @@ class BackOffs:
         now = self._clock.now()
         asked = self._asked.get(asker)
         if asked is not None and now < asked + _SPARED_SECONDS:
-            raise self._spared(back_off, now)
+            raise self._refusal(back_off, now)
         self._asked.put(asker, now)
 
     def last(self, asker: Asker) -> BackOff | None:
-        """The back-off that the last 429 started, over or not."""
+        """The back-off that the last 429 started. It may be over."""
         return self._throttled.get(asker)
 
     def check(self, asker: Asker, known: BackOff | None) -> None:
-        """For a request that waited for another one, when `known` was the last back-off. Raises UpstreamBackOff if
-        there was a 429 since.
+        """Called for a request that has waited for another request. `known`: the result of `last` before it waited.
+        Raises UpstreamBackOff if the upstream has answered 429 since, because another request would be useless.
         """
         back_off, now = self.last(asker), self._clock.now()
         if back_off and back_off is not known and now < back_off.until:
-            raise self._spared(back_off, now)
+            raise self._refusal(back_off, now)
 
     def throttled(self, asker: Asker, error: UpstreamThrottled) -> None:
         """The upstream answered 429."""
@@ -95,11 +124,13 @@ class BackOffs:
         self._emit_start(asker, before)
 
     def answered(self, asker: Asker) -> None:
-        """The upstream answered without 429, which ends the back-off, but not that of an exhausted allowance."""
+        """The upstream answered without a 429. This ends the back-off after a 429, but not that of an exhausted
+        allowance.
+        """
         self._throttled.pop(asker)
 
     def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit | None) -> None:
-        """What an answer for a manifest said about the allowance; None if it said nothing."""
+        """The upstream answered a request for a manifest. `rate_limit`: the allowance that it stated, or None."""
         if rate_limit is None:
             return
         asker = Asker(upstream, caller, manifests=True)
@@ -107,7 +138,7 @@ class BackOffs:
         self._allowances.saw(upstream, caller, rate_limit)
         self._emit_start(asker, before)
 
-    def _spared(self, back_off: BackOff, now: float) -> UpstreamBackOff:
+    def _refusal(self, back_off: BackOff, now: float) -> UpstreamBackOff:
         # Without a Retry-After from the upstream the mirror sends none: clients would wait longer than needed.
         left = str(math.ceil(back_off.until - now)) if back_off.is_from_upstream else None
         return UpstreamBackOff(back_off.message, retry_after=left)

@@ -28,14 +28,13 @@ from application.access.authorize import Authorize
 from application.access.caller import CallerIdentities
 from application.access.challenges import Challenges
 from application.access.check_account import CheckAccount
-from application.access.grant_token import GrantToken
+from application.access.grant_token import GrantToken, RelayedTokens
 from application.access.grants import Grants
 from application.access.login_attempts import OF_RELAYED, LoginAttempts
 from application.access.provenance import Provenance
 from application.access.pull_rules import PullRules
 from application.access.read_permission import ReadPermissions
 from application.access.relayed_logins import RelayedLogins
-from application.access.relayed_tokens import RelayedTokens
 from application.access.upstream_auth import UpstreamAuthCache
 from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
@@ -58,8 +57,7 @@ from application.status import ReportStatus
 from application.upkeep.inspect import InspectCache
 from application.upkeep.periodic import Upkeep
 from application.upkeep.warm import WarmCache
-from application.upstreams.allowance import Allowances
-from application.upstreams.back_offs import BackOffs
+from application.upstreams.back_offs import Allowances, BackOffs
 from application.upstreams.outages import Outages
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy

@@ -2,7 +2,7 @@
 
 import pytest
 
-from application.upstreams.allowance import Allowances
+from application.upstreams.back_offs import Allowances
 from domain.allowance import Allowance, RateLimit
 from domain.records import ANONYMOUS_CALLER, CallerId, mirror_caller
 from tests.contracts.storage import HUB, QUAY
