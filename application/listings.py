@@ -66,8 +66,8 @@ class Listings:
         found = _list_of(page.content, "tags")
         if found.get("tags") and scalar_of(found.get("name")) == str(name):
             return page
-        tags = found.get("tags", _EMPTY)
-        return replace(page, content=_printed(page.content, found, {"name": print_json(str(name)), "tags": tags}))
+        wanted = {"name": print_json(str(name)), "tags": found.get("tags", _EMPTY)}
+        return replace(page, content=_printed(page.content, found, wanted))
 
     async def repositories(
         self, caller: Caller, upstream: Upstream, query: Query, purpose: Purpose = Purpose.LISTING

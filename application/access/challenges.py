@@ -51,10 +51,10 @@ class Challenges:
 
     def by_us(self, check: AccessCheck, message: str, error: TokenError | None = None) -> Unauthorized:
         """The error for a caller whom the rules of this mirror refuse."""
-        if check.request.purpose is Purpose.SEARCH and check.row.checks_accounts:
-            # `docker search` supports only Basic; podman requests the catalog after any 401.
-            return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(check.request))
         request = check.request
+        if request.purpose is Purpose.SEARCH and check.row.checks_accounts:
+            # `docker search` supports only Basic; podman requests the catalog after any 401.
+            return Unauthorized(message, challenges=(self._rewriter.basic(),), detail=_detail(request))
         if error and check.auth.bearer and check.auth.bearer.get("service") == self._rewriter.service:
             message += "; the upstream uses the same service name as this mirror: set another SELF_AUTH_SERVICE"
         challenges = self._rewriter.challenges(check.row, check.auth, request.caller.realm, request.shown, error)

@@ -37,16 +37,15 @@ class AllowanceTable(Protocol):
 @dataclass
 class RequestRecord:
     """What the access log reports of a request. `account`: the name of the checked account; `account_stamp`: its stamp
-    at the time of the check, "" if it is not known; `upstream_status`: the last HTTP status of the upstream.
+    at the time of the check, "" if it is not known; `upstream_status`: the last HTTP status of the upstream; `client`:
+    the address of the client, empty for requests of the mirror itself. In the queue of an upstream, clients with
+    different addresses take turns.
     """
 
     account: str | None = None
     account_stamp: str = ""
     upstream_status: int | None = None
     client: str = ""
-    """The address of the client, empty for requests of the mirror itself. In the queue of an upstream, clients with
-    different addresses take turns.
-    """
 
     def passed(self, account: str, stamp: str) -> None:
         """Record the account whose login or token was accepted; "" for the anonymous caller."""

@@ -91,8 +91,8 @@ class WarmCache:
             children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]
             is_matched = is_matched or bool(children)
             if any(one.is_manifest for one in named) and not is_matched:
-                offered = sorted({one.platform or "unknown" for one in named if one.is_manifest})
-                raise NoSuchPlatform(image.platform or "", tuple(offered))
+                offered = ", ".join(sorted({one.platform or "unknown" for one in named if one.is_manifest}))
+                raise NoSuchPlatform(f"the image does not support {image.platform}; it supports {offered}")
             walk.add(children)
             if walk.is_cut:
                 raise UpstreamBroken("the image has more manifests, or more levels of indexes, than can be warmed")
@@ -101,11 +101,7 @@ class WarmCache:
 
 
 class NoSuchPlatform(Exception):
-    """The image does not exist for this platform. `offered`: the platforms that it exists for."""
-
-    def __init__(self, wanted: str, offered: tuple[str, ...]) -> None:
-        super().__init__(f"the image does not support {wanted}; it supports {', '.join(offered)}")
-        self.offered = offered
+    """The image does not exist for the wanted platform. The message names the platforms that it exists for."""
 
 
 def _is_wanted(one: Descriptor, platform: str | None) -> bool:
