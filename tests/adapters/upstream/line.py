@@ -92,7 +92,7 @@ def no_authorities() -> Iterator[None]:
 
 @asynccontextmanager
 async def parts(
-    silence: float = 5,
+    read_timeout: float = 5,
     proxies: ProxyRules | None = None,
     limits: RequestLimits | None = None,
     trial_after: float = 10,
@@ -102,7 +102,7 @@ async def parts(
     clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(limits or RequestLimits())
     async with AsyncExitStack() as stack:
         with no_authorities():
-            sessions = Sessions(SessionSettings(silence, **session), proxies or ProxyRules())
+            sessions = Sessions(SessionSettings(read_timeout, **session), proxies or ProxyRules())
         stack.push_async_callback(sessions.close)
 
         def client_of(upstream: Upstream) -> HttpClient:
@@ -125,18 +125,18 @@ class Line:
     upstream: Upstream
 
     async def fetch(
-        self, kind: str = "blob", right: UpstreamCredentials | None = None, **fetch: Any
+        self, kind: str = "blob", credentials: UpstreamCredentials | None = None, **fetch: Any
     ) -> tuple[ResponseMetadata, bytes]:
         """The metadata of the response, and its body."""
-        asked = UpstreamRequest(resources(self.upstream)[kind], right or ForwardedCredentials(), **fetch)
+        asked = UpstreamRequest(resources(self.upstream)[kind], credentials or ForwardedCredentials(), **fetch)
         async with self.parts.registry.open(asked) as answer:
             return answer.metadata, b"" if asked.head else await answer.read(8 * 1024 * 1024)
 
-    async def ping(self, right: UpstreamCredentials | None = None) -> PingResponse:
-        return await self.parts.registry.ping(self.upstream, right or ForwardedCredentials())
+    async def ping(self, credentials: UpstreamCredentials | None = None) -> PingResponse:
+        return await self.parts.registry.ping(self.upstream, credentials or ForwardedCredentials())
 
     @property
-    def said(self) -> list[tuple[str, str]]:
+    def requests(self) -> list[tuple[str, str]]:
         """Method and target of every request."""
         return [(heard.method, heard.target) for heard in self.server.heard]
 

@@ -31,8 +31,8 @@ class Pair:
     parts: Parts
     upstream: Upstream
 
-    async def fetch(self, right: UpstreamCredentials | None = None, **fetch: Any) -> bytes:
-        asked = UpstreamRequest(resources(self.upstream)["blob"], right or ForwardedCredentials(), **fetch)
+    async def fetch(self, credentials: UpstreamCredentials | None = None, **fetch: Any) -> bytes:
+        asked = UpstreamRequest(resources(self.upstream)["blob"], credentials or ForwardedCredentials(), **fetch)
         async with self.parts.registry.open(asked) as answer:
             return b"" if asked.head else await answer.read(8 * MIB)
 
@@ -48,12 +48,12 @@ class Pair:
         return bytes(got)
 
     @property
-    def asked(self) -> tuple[int, int]:
+    def request_counts(self) -> tuple[int, int]:
         """The number of requests at each server."""
         return len(self.first.heard), len(self.second.heard)
 
     @property
-    def told(self) -> list[tuple[str, str]]:
+    def endpoint_events(self) -> list[tuple[str, str]]:
         return [(type(event).__name__, event.endpoint) for event in self.parts.events.events]
 
 
@@ -62,7 +62,7 @@ def also_at(upstream: Upstream, *urls: str) -> Upstream:
 
 
 @asynccontextmanager
-async def pair(first: Script, second: Script = gives, silence: float = 5, **options: Any) -> AsyncIterator[Pair]:
+async def pair(first: Script, second: Script = gives, read_timeout: float = 5, **options: Any) -> AsyncIterator[Pair]:
     servers = WireServer(first), WireServer(second)
-    async with servers[0], servers[1], parts(silence, trial_after=TRIAL, **options) as adapters:
+    async with servers[0], servers[1], parts(read_timeout, trial_after=TRIAL, **options) as adapters:
         yield Pair(*servers, adapters, also_at(upstream_at(servers[0].url), servers[1].url))

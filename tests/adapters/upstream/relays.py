@@ -13,12 +13,14 @@ _NO_LOGIN, _BY_PASSWORD, _NOTHING = 0, 2, 255
 
 
 class Relay:
-    """Listens on loopback, accepts or refuses, and then copies bytes in both directions. `asked`: the targets."""
+    """Listens on loopback, accepts or refuses, and then copies bytes in both directions. `targets`: the host and port
+    of each connection.
+    """
 
     scheme = ""
 
     def __init__(self, login: str = "", tls: ssl.SSLContext | None = None) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.targets: list[tuple[str, int]] = []
         self.logins: list[str] = []
         self._login = login
         self._tls = tls
@@ -45,7 +47,7 @@ class Relay:
         self._tasks.add(task)
         with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             if await self._agrees(reader, writer):
-                host, port = self.asked[-1]
+                host, port = self.targets[-1]
                 there = await asyncio.open_connection("127.0.0.1" if host in _TO_THEMSELVES else host, port)
                 try:
                     await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
@@ -72,7 +74,7 @@ class TunnelProxy(Relay):
             await reader.read()
             return False
         host, _, port = target.rpartition(":")
-        self.asked.append((host, int(port)))
+        self.targets.append((host, int(port)))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         return True
 
@@ -93,14 +95,14 @@ class SocksProxy(Relay):
             return False
         writer.write(bytes([5, wanted]))
         if self._login and not await self._knows(reader, writer):
-            await reader.read()  # who was refused leaves
+            await reader.read()  # the refused client closes the connection
             return False
         _, command, _, kind = await reader.readexactly(4)
         if kind == 3:
             host = (await reader.readexactly((await reader.readexactly(1))[0])).decode()
         else:
             host = str(ipaddress.ip_address(await reader.readexactly(4 if kind == 1 else 16)))
-        self.asked.append((host, int.from_bytes(await reader.readexactly(2))))
+        self.targets.append((host, int.from_bytes(await reader.readexactly(2))))
         agrees = command == 1 and not self.refuses
         writer.write(bytes([5, _SUCCEEDED if agrees else _REFUSED, 0, 1, 0, 0, 0, 0, 0, 0]))
         if not agrees:

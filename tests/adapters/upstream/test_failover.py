@@ -34,7 +34,7 @@ async def test_the_first_endpoint_is_asked_while_it_works() -> None:
     async with pair(gives) as both:
         for _ in range(3):
             assert await both.fetch() == CONTENT
-        assert (both.asked, both.told) == ((3, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((3, 0), [])
 
 
 NOBODYS = TrustPolicy(skip_auth_proxy=False, has_accounts=False, identity=UpstreamIdentity.ANONYMOUS)
@@ -55,13 +55,13 @@ FAULTS = {
 @pytest.mark.parametrize("head", [False, True])
 @in_loop
 async def test_a_failure_before_the_first_byte_leads_to_the_next_endpoint(fault: str, *, head: bool) -> None:
-    async with pair(lambda _: FAULTS[fault], silence=0.3) as both:
+    async with pair(lambda _: FAULTS[fault], read_timeout=0.3) as both:
         both.upstream = replace(both.upstream, trust=NOBODYS)
         for _ in range(3):
             assert await both.fetch(head=head) == (b"" if head else CONTENT)
-        assert both.asked[1] == 3
-        assert both.asked[0] <= (4 if head else 2), "each method once, and once more on a new connection"
-        assert both.told == [("EndpointFailed", both.first.url)]
+        assert both.request_counts[1] == 3
+        assert both.request_counts[0] <= (4 if head else 2), "each method once, and once more on a new connection"
+        assert both.endpoint_events == [("EndpointFailed", both.first.url)]
         (event,) = both.parts.events.events
         assert isinstance(event, EndpointFailed)
         assert event.upstream == both.upstream.url
@@ -74,7 +74,7 @@ async def test_an_unreachable_endpoint_is_skipped() -> None:
         also_gone = "http://127.0.0.1:11"
         found = replace(both, upstream=also_at(upstream_at(NOWHERE), also_gone, both.second.url))
         assert await found.fetch() == CONTENT
-        assert [endpoint for _, endpoint in both.told] == [NOWHERE, also_gone]
+        assert [endpoint for _, endpoint in both.endpoint_events] == [NOWHERE, also_gone]
 
 
 FINAL = {
@@ -93,7 +93,7 @@ async def test_a_client_error_is_a_final_answer(status: int) -> None:
         for _ in range(2):
             with pytest.raises(expected):
                 await both.fetch()
-        assert (both.asked, both.told) == ((2, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((2, 0), [])
 
 
 @in_loop
@@ -105,8 +105,8 @@ async def test_a_429_for_one_caller_does_not_mark_the_endpoint_as_failed() -> No
         for _ in range(2):
             assert await both.fetch(ForwardedCredentials("Bearer alice")) == CONTENT
             assert await both.fetch(ForwardedCredentials("Bearer bob")) == CONTENT
-        assert both.asked == (4, 2)
-        assert both.told == []
+        assert both.request_counts == (4, 2)
+        assert both.endpoint_events == []
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ async def test_after_an_incomplete_body_the_next_request_goes_to_the_next_endpoi
         said = f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}"
         return reply(206, ("Content-Range", said), body=LARGE[start:])
 
-    async with pair(cut, rest, silence=0.3) as both:
+    async with pair(cut, rest, read_timeout=0.3) as both:
         got = await both.begin()
         assert got == LARGE[:size]
         assert got + await both.fetch(byte_range=ByteRange(len(got), None)) == LARGE
-        assert both.asked == (1, 1)
-        assert both.told == [("EndpointFailed", both.first.url)]
+        assert both.request_counts == (1, 1)
+        assert both.endpoint_events == [("EndpointFailed", both.first.url)]
 
 
 @in_loop
@@ -153,7 +153,7 @@ async def test_a_reader_that_leaves_does_not_mark_the_endpoint_as_failed() -> No
             UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())
         ) as answer:
             await anext(aiter(answer.pieces()))
-        assert both.told == []
+        assert both.endpoint_events == []
         assert await both.fetch() == LARGE
 
 
@@ -167,7 +167,7 @@ async def test_a_body_that_is_too_long_does_not_mark_the_endpoint_as_failed() ->
             ) as answer:
                 with pytest.raises(UpstreamBroken, match="more than"):
                     await answer.read(len(CONTENT) - 1)
-        assert (both.asked, both.told) == ((2, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((2, 0), [])
 
 
 @in_loop
@@ -176,11 +176,11 @@ async def test_a_ping_fails_over_and_a_challenge_is_an_answer() -> None:
     async with pair(lambda _: reply(502), lambda _: challenge) as both:
         answer = await both.parts.registry.ping(both.upstream, ForwardedCredentials())
         assert (answer.accepted, len(answer.challenges)) == (False, 1)
-        assert both.asked == (1, 1)
+        assert both.request_counts == (1, 1)
         both.first.script = lambda _: challenge
         await asyncio.sleep(TRIAL * 1.2)
         await both.parts.registry.ping(both.upstream, ForwardedCredentials())
-        assert both.asked == (2, 1)
+        assert both.request_counts == (2, 1)
 
 
 @in_loop
@@ -243,7 +243,7 @@ async def test_an_endpoint_is_skipped_after_a_client_left_it_unanswered(
         for patience in (0.05, 0.3):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.fetch(), patience)
-            assert len(both.told) == (patience > 0.2)
+            assert len(both.endpoint_events) == (patience > 0.2)
         assert await asyncio.wait_for(both.fetch(), 2) == CONTENT
 
 
@@ -256,7 +256,7 @@ async def test_a_client_that_leaves_the_queue_does_not_mark_the_endpoint_as_fail
         async with both.parts.registry.open(UpstreamRequest(resources(both.upstream)["blob"], ForwardedCredentials())):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(both.fetch(), 0.3)
-        assert both.told == []
+        assert both.endpoint_events == []
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ async def test_a_request_that_waits_for_a_failing_endpoint_goes_to_the_next(
     limits: RequestLimits,
 ) -> None:
     """Otherwise each request would wait for the timeout of the silent endpoint."""
-    async with pair(lambda _: Say(then="hang"), silence=0.4, limits=limits) as both:
+    async with pair(lambda _: Say(then="hang"), read_timeout=0.4, limits=limits) as both:
         began = asyncio.get_running_loop().time()
         found = await asyncio.gather(*(both.fetch() for _ in range(8)))
         assert found == [CONTENT] * 8
         assert asyncio.get_running_loop().time() - began < 2.4
-        assert both.asked[0] < (3 if limits.max_connections else 8)
-        assert both.told == [("EndpointFailed", both.first.url)]
+        assert both.request_counts[0] < (3 if limits.max_connections else 8)
+        assert both.endpoint_events == [("EndpointFailed", both.first.url)]
 
 
 @in_loop
@@ -287,7 +287,7 @@ async def test_a_skipped_endpoint_is_asked_if_all_others_fail() -> None:
         failed, found = await asyncio.gather(*asking, return_exceptions=True)
         assert isinstance(failed, RegistryError)
         assert found == CONTENT
-        assert both.told[-1] == ("EndpointRecovered", both.first.url)
+        assert both.endpoint_events[-1] == ("EndpointRecovered", both.first.url)
 
 
 @in_loop
@@ -299,7 +299,7 @@ async def test_an_upstream_with_one_endpoint_has_no_circuit_breaker() -> None:
                 await alone.fetch()
         both.first.script = gives
         assert await alone.fetch() == CONTENT
-        assert (both.asked, both.told) == ((4, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((4, 0), [])
     async with parts() as adapters:
         with pytest.raises(UpstreamUnreachable):
             await adapters.registry.ping(upstream_at(NOWHERE), ForwardedCredentials())

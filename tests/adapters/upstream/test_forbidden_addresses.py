@@ -84,11 +84,11 @@ def sending_to(location: str, rest: Say | None = None) -> Any:
 async def read(
     adapters: Parts,
     upstream: Upstream,
-    right: ForwardedCredentials | SessionCredentials | None = None,
+    credentials: ForwardedCredentials | SessionCredentials | None = None,
     *,
     head: bool = False,
 ) -> bytes:
-    asked = UpstreamRequest(resources(upstream)["blob"], right or ForwardedCredentials(), head=head)
+    asked = UpstreamRequest(resources(upstream)["blob"], credentials or ForwardedCredentials(), head=head)
     async with adapters.registry.open(asked) as answer:
         return b"" if head else await answer.read(1000)
 
@@ -252,7 +252,7 @@ async def test_a_proxy_may_have_any_address(names: Names) -> None:
     async with WireServer() as server, SocksProxy() as proxy, parts(proxy=proxy.url()) as adapters:
         server.script = sending_to(f"http://other.test:{server.port}/stored")
         assert await read(adapters, upstream_of(server)) == CONTENT
-        assert proxy.asked == [("registry.test", server.port), ("other.test", server.port)]
+        assert proxy.targets == [("registry.test", server.port), ("other.test", server.port)]
         assert "other.test" not in names.looked_up
 
 

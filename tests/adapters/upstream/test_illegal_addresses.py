@@ -34,7 +34,7 @@ async def test_illegal_characters_of_a_location_are_percent_encoded(
         there = link.server.url.encode() + location if absolute else location
         link.server.script = lambda heard: redirect(there) if heard.target.startswith("/v2/") else reply(body=CONTENT)
         assert (await link.fetch())[1] == CONTENT
-        assert link.said[-1][1] == target
+        assert link.requests[-1][1] == target
 
 
 @pytest.mark.parametrize(("realm", "target"), ILLEGAL)
@@ -55,7 +55,7 @@ async def test_illegal_characters_of_a_realm_are_percent_encoded(realm: bytes, t
             return Say(b"HTTP/1.1 401 Said\r\n" + challenge + b"Content-Length: 0\r\n\r\n")
 
         link.server.script = script
-        assert (await link.fetch(right=SessionCredentials()))[1] == CONTENT
+        assert (await link.fetch(credentials=SessionCredentials()))[1] == CONTENT
         (asked,) = [heard.target for heard in link.server.heard if not heard.target.startswith("/v2/")]
         assert asked.startswith(target)
 
@@ -83,4 +83,4 @@ async def test_a_host_with_illegal_characters_is_refused(host: bytes) -> None:
         link.server.script = lambda _: redirect(b"http://" + host + b"/x")
         with pytest.raises(UpstreamBroken):
             await link.fetch()
-        assert len(link.said) == 1
+        assert len(link.requests) == 1

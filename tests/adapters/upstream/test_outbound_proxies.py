@@ -46,7 +46,7 @@ def test_a_large_body_comes_through_with_tls_inside(loop: Any, relay: type[Relay
         ):
             for _ in range(3):
                 assert await read(adapters, server.url) == LARGE
-            assert proxy.asked == [("127.0.0.1", server.port)]
+            assert proxy.targets == [("127.0.0.1", server.port)]
             assert server.connections == 1
 
     run(loop, go())
@@ -62,7 +62,7 @@ def test_a_large_body_comes_through_socks_without_tls(loop: Any) -> None:
         ):
             for _ in range(3):
                 assert await read(adapters, server.url) == LARGE
-            assert (len(proxy.asked), server.connections) == (1, 1)
+            assert (len(proxy.targets), server.connections) == (1, 1)
 
     run(loop, go())
 
@@ -78,7 +78,7 @@ def test_a_proxy_may_itself_be_reached_by_tls(loop: Any, tmp_path: Path) -> None
         ):
             for _ in range(2):
                 assert await read(adapters, server.url) == LARGE
-            assert proxy.asked == [("127.0.0.1", server.port)]
+            assert proxy.targets == [("127.0.0.1", server.port)]
 
     run(loop, go())
 
@@ -107,7 +107,7 @@ async def test_names_are_resolved_at_the_socks_proxy(scheme: str) -> None:
         parts(proxy=proxy.url(scheme=scheme)) as adapters,
     ):
         assert await read(adapters, f"http://registry.test:{server.port}") == CONTENT
-        assert proxy.asked == [("registry.test", server.port)]
+        assert proxy.targets == [("registry.test", server.port)]
         assert server.heard[0].header("Host") == f"registry.test:{server.port}"
 
 
@@ -182,12 +182,12 @@ async def test_the_proxy_of_the_upstream_overrides_the_environment() -> None:
     async with (
         WireServer(lambda _: reply(body=CONTENT)) as server,
         SocksProxy() as own,
-        SocksProxy() as everybodys,
+        SocksProxy() as shared,
     ):
-        rules = ProxyRules(everybodys.url(), everybodys.url(), "127.0.0.1")
+        rules = ProxyRules(shared.url(), shared.url(), "127.0.0.1")
         async with parts(proxies=rules, proxy=own.url()) as adapters:
             assert await read(adapters, server.url) == CONTENT
-        assert (len(own.asked), everybodys.asked) == (1, [])
+        assert (len(own.targets), shared.targets) == (1, [])
 
 
 @in_loop
@@ -198,9 +198,9 @@ async def test_the_environment_may_name_a_socks_proxy_for_one_scheme() -> None:
         parts(proxies=ProxyRules(http=proxy.url(), bypass="127.0.0.1")) as adapters,
     ):
         assert await read(adapters, server.url) == CONTENT
-        assert proxy.asked == []
+        assert proxy.targets == []
         assert await read(adapters, f"http://other.test:{server.port}") == CONTENT
-        assert proxy.asked == [("other.test", server.port)]
+        assert proxy.targets == [("other.test", server.port)]
 
 
 @in_loop
@@ -212,4 +212,4 @@ async def test_a_link_local_literal_is_not_sent_to_the_socks_proxy() -> None:
     ):
         with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, server.url)
-        assert proxy.asked == [("127.0.0.1", server.port)]
+        assert proxy.targets == [("127.0.0.1", server.port)]

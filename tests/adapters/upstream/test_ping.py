@@ -28,7 +28,7 @@ HTML = ("Content-Type", "text/html")
 async def test_a_registry_without_a_login_is_recognized(said: Say) -> None:
     async with line(lambda _: said) as link:
         assert await link.ping() == PingResponse(accepted=True)
-        assert link.said == [("GET", "/v2/")]
+        assert link.requests == [("GET", "/v2/")]
         assert link.server.heard[0].header("Authorization") is None
 
 
@@ -70,7 +70,7 @@ async def test_redirected_ping_names_the_setting(status: int, location: str) -> 
     async with line(lambda _: reply(status, ("Location", location), VERSION)) as link:
         with pytest.raises(UpstreamBroken, match="UPSTREAM_REGISTRY"):
             await link.ping(ForwardedCredentials("Basic YTpi"))
-        assert len(link.said) == 1
+        assert len(link.requests) == 1
 
 
 @in_loop
@@ -93,4 +93,4 @@ async def test_the_ping_sends_the_callers_authorization() -> None:
 async def test_path_of_the_upstream_comes_before_v2() -> None:
     async with line(lambda _: reply(200, VERSION), path="/hub") as link:
         await link.ping()
-        assert link.said == [("GET", "/hub/v2/")]
+        assert link.requests == [("GET", "/hub/v2/")]

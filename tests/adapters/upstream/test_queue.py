@@ -184,8 +184,8 @@ async def test_a_full_queue_is_not_an_outage(monkeypatch: pytest.MonkeyPatch) ->
     async with pair(gives, limits=RequestLimits(max_rate=5)) as both:
         told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
         assert {type(one) for one in told if one != CONTENT} == {MirrorBusy}
-        assert both.asked[1] == 0
-        assert both.told == []
+        assert both.request_counts[1] == 0
+        assert both.endpoint_events == []
 
 
 @in_loop
@@ -207,13 +207,13 @@ async def test_a_probe_does_not_wait() -> None:
 class Seen(QueueWatch):
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[str] = []
+        self.events: list[str] = []
 
     def paused(self) -> None:
-        self.told.append("paused")
+        self.events.append("paused")
 
     def resumed(self) -> None:
-        self.told.append("resumed")
+        self.events.append("resumed")
 
 
 @BOTH
@@ -225,7 +225,7 @@ async def test_a_queue_watch_is_notified_of_the_time_in_the_queue(by: str) -> No
     with watched_by(seen):
         second = queue.ask("192.0.2.1")
     await asyncio.gather(first, second)
-    assert seen.told == ["paused", "resumed"]
+    assert seen.events == ["paused", "resumed"]
 
 
 @in_loop
@@ -237,7 +237,7 @@ async def test_a_following_queue_watch_is_notified_too() -> None:
         with work.queued():
             with work.followed_by(late), watched_by(late):
                 assert current_watch() is late
-            assert late.told == ["paused", "resumed"]
-            assert early.told == ["paused"]
-    assert early.told == ["paused", "resumed"]
+            assert late.events == ["paused", "resumed"]
+            assert early.events == ["paused"]
+    assert early.events == ["paused", "resumed"]
     assert not work.is_wanted

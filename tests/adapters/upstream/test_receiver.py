@@ -107,7 +107,7 @@ def test_the_bytes_of_an_incomplete_body_are_returned_before_the_error(loop: New
 @LOOPS
 def test_silence_in_the_body_is_a_timeout(loop: NewLoop) -> None:
     async def go() -> None:
-        async with line(lambda _: begun("hang"), silence=0.3) as one:
+        async with line(lambda _: begun("hang"), read_timeout=0.3) as one:
             got: list[Bytes] = []
             with pytest.raises(UpstreamTimedOut):
                 async for _ in pieces_of(one, got):
@@ -125,7 +125,7 @@ def test_a_connection_lost_before_the_first_piece_is_noticed_at_once(
     async def go() -> None:
         authority = Authority(tmp_path)
         server = WireServer(lambda _: begun("reset", 100_000), authority.context() if tls else None)
-        async with server, parts(silence=5, ca_file=authority.certificate) as adapters:
+        async with server, parts(read_timeout=5, ca_file=authority.certificate) as adapters:
             one = Line(server, adapters, upstream_at(server.url))
             began = time.monotonic()
             with pytest.raises(UpstreamBroken):
@@ -140,7 +140,7 @@ def test_a_slow_reader_gets_the_whole_body(loop: NewLoop) -> None:
     """The timeout applies to the upstream, not to the reader."""
 
     async def go() -> None:
-        async with line(whole, silence=0.2) as one:
+        async with line(whole, read_timeout=0.2) as one:
             got: list[Bytes] = []
             async for _ in pieces_of(one, got):
                 if len(got) < 3:
@@ -198,7 +198,7 @@ def test_a_late_reader_of_an_earlier_response_takes_no_bytes_of_this_one(loop: N
     """The earlier response is complete but unread, so aiohttp has given its connection to the next request."""
 
     async def go() -> None:
-        async with line(small_first, silence=3) as one:
+        async with line(small_first, read_timeout=3) as one:
             things = resources(one.upstream)
             async with one.parts.registry.open(UpstreamRequest(things["manifest"], ForwardedCredentials())) as earlier:
                 await asyncio.sleep(0.2)

@@ -45,8 +45,8 @@ async def test_every_kind_of_redirect_keeps_the_method(*, status: int, head: boo
         stored = reply(200, ("Content-Length", str(len(CONTENT))), body=b"" if head else CONTENT)
         link.server.script = first(to("/stored", status), stored)
         await link.fetch(head=head)
-        assert [method for method, _ in link.said] == ["HEAD" if head else "GET"] * 2
-        assert link.said[1][1] == "/stored"
+        assert [method for method, _ in link.requests] == ["HEAD" if head else "GET"] * 2
+        assert link.requests[1][1] == "/stored"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ async def test_location_may_be_relative_or_absolute(location: str, target: str) 
         there = location.format(url=link.server.url, port=link.server.port)
         link.server.script = lambda heard: reply(body=CONTENT) if heard.target == target else to(there)
         assert (await link.fetch())[1] == CONTENT
-        assert link.said[-1][1] == target
+        assert link.requests[-1][1] == target
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ async def test_signed_address_is_passed_byte_for_byte(address: str) -> None:
 async def test_authorization_stays_on_the_same_server() -> None:
     async with line() as link:
         link.server.script = first(to(f"{link.server.url}/stored"))
-        await link.fetch(right=ALICE)
+        await link.fetch(credentials=ALICE)
         assert sent_authorization(link.server) == [ALICE.raw, ALICE.raw]
 
 
@@ -99,7 +99,7 @@ async def test_authorization_stays_on_the_same_server() -> None:
 async def test_authorization_is_not_sent_to_another_port() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as storage, line() as link:
         link.server.script = lambda _: to(f"{storage.url}/stored")
-        assert (await link.fetch(right=ALICE))[1] == CONTENT
+        assert (await link.fetch(credentials=ALICE))[1] == CONTENT
         assert sent_authorization(link.server) == [ALICE.raw]
         assert sent_authorization(storage) == [None]
 
@@ -109,7 +109,7 @@ async def test_authorization_that_was_dropped_never_returns() -> None:
     async with WireServer() as storage, line() as link:
         storage.script = lambda _: to(f"{link.server.url}/back")
         link.server.script = first(to(f"{storage.url}/away"))
-        await link.fetch(right=ALICE)
+        await link.fetch(credentials=ALICE)
         assert sent_authorization(link.server) == [ALICE.raw, None]
         assert sent_authorization(storage) == [None]
 
@@ -118,7 +118,7 @@ async def test_authorization_that_was_dropped_never_returns() -> None:
 async def test_another_name_of_the_same_machine_is_another_server() -> None:
     async with line() as link:
         link.server.script = first(to(f"http://localhost:{link.server.port}/stored"))
-        await link.fetch(right=ALICE)
+        await link.fetch(credentials=ALICE)
         assert sent_authorization(link.server) == [ALICE.raw, None]
 
 
@@ -138,7 +138,7 @@ async def test_endless_redirects_are_an_error(location: str) -> None:
         link.server.script = lambda _: to(location.format(url=link.server.url))
         with pytest.raises(UpstreamBroken):
             await link.fetch()
-        assert len(link.said) <= 11
+        assert len(link.requests) <= 11
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ async def test_a_redirect_to_a_link_local_address_is_refused(host: str) -> None:
         async with asyncio.timeout(5):
             with pytest.raises(UpstreamFault):
                 await link.fetch()
-        assert len(link.said) == 1
+        assert len(link.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,9 @@ async def test_a_refused_head_is_repeated_as_a_get(status: int) -> None:
         return reply(status) if heard.method == "HEAD" else reply(200, ("Content-Type", "a/b"), body=CONTENT)
 
     async with line(script) as link:
-        metadata, _ = await link.fetch(head=True, right=ALICE)
+        metadata, _ = await link.fetch(head=True, credentials=ALICE)
         assert (metadata.size, metadata.media_type) == (len(CONTENT), "a/b")
-        assert [method for method, _ in link.said] == ["HEAD", "GET"]
+        assert [method for method, _ in link.requests] == ["HEAD", "GET"]
         assert sent_authorization(link.server) == [ALICE.raw, ALICE.raw]
 
 
@@ -217,7 +217,7 @@ async def test_a_head_that_the_registry_denies_is_denied() -> None:
     async with line(lambda _: reply(403)) as link:
         with pytest.raises(Denied):
             await link.fetch(head=True)
-        assert len(link.said) == 1
+        assert len(link.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -227,7 +227,7 @@ async def test_a_refusal_by_storage_is_not_a_denial(status: int) -> None:
     async with WireServer(lambda _: reply(status, challenge)) as storage, line() as link:
         link.server.script = lambda _: to(f"{storage.url}/stored")
         with pytest.raises(UpstreamBroken):
-            await link.fetch(right=ALICE)
+            await link.fetch(credentials=ALICE)
 
 
 @in_loop
@@ -266,7 +266,7 @@ async def test_several_hops_are_followed_to_the_end() -> None:
             else to("/1")
         )
         assert await get(link, f"{link.server.url}/start") == CONTENT
-        assert len(link.said) == 6
+        assert len(link.requests) == 6
 
 
 @in_loop
@@ -276,5 +276,5 @@ async def test_authorization_is_not_sent_to_another_scheme(tmp_path: Path) -> No
         WireServer(lambda _: reply(body=CONTENT), tls=authority.context()) as storage,
         line(lambda _: to(f"{storage.url}/stored"), ca_file=authority.certificate) as link,
     ):
-        assert (await link.fetch(right=ALICE))[1] == CONTENT
+        assert (await link.fetch(credentials=ALICE))[1] == CONTENT
         assert sent_authorization(storage) == [None]

@@ -40,7 +40,7 @@ async def test_every_resource_has_its_address(path: str) -> None:
     async with line(lambda _: reply(body=b"{}"), path=path) as link:
         for kind in ("manifest", "blob", "tags", "catalog", "referrers"):
             await link.fetch(kind)
-        assert [target for _, target in link.said] == [
+        assert [target for _, target in link.requests] == [
             f"{path}/v2/some/app/manifests/1",
             f"{path}/v2/some/app/blobs/{DIGEST}",
             f"{path}/v2/some/app/tags/list?n=5",
@@ -62,7 +62,7 @@ async def test_caller_without_authorization_sends_none() -> None:
 @in_loop
 async def test_the_callers_authorization_is_sent_unchanged(raw: str) -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
-        await link.fetch(right=ForwardedCredentials(raw))
+        await link.fetch(credentials=ForwardedCredentials(raw))
         assert link.server.heard[0].lines("Authorization") == [raw]
 
 

@@ -126,12 +126,12 @@ def logging_in(url: Callable[[], str]) -> Callable[[Heard], Say]:
     return script
 
 
-@pytest.mark.parametrize("right", [SessionCredentials(None), SessionCredentials(Credentials("bob", "pass"))])
+@pytest.mark.parametrize("credentials", [SessionCredentials(None), SessionCredentials(Credentials("bob", "pass"))])
 @in_loop
-async def test_a_login_and_a_redirect_need_only_one_connection(right: SessionCredentials) -> None:
+async def test_a_login_and_a_redirect_need_only_one_connection(credentials: SessionCredentials) -> None:
     async with line(limits=RequestLimits(max_connections=1)) as link:
         link.server.script = logging_in(lambda: link.server.url)
-        asked = [link.fetch(right=right, head=head) for head in (False, True, False, False)]
+        asked = [link.fetch(credentials=credentials, head=head) for head in (False, True, False, False)]
         found = await asyncio.wait_for(asyncio.gather(*asked), TIME)
         assert [content for _, content in found] == [CONTENT, b"", CONTENT, CONTENT]
         assert len([heard for heard in link.server.heard if heard.target.startswith("/token")]) == 1
@@ -144,5 +144,5 @@ async def test_every_request_to_the_upstream_itself_waits_for_its_turn() -> None
         link.server.script = logging_in(lambda: link.server.url)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await asyncio.gather(*(link.fetch(right=SessionCredentials(None)) for _ in range(4)))
+        await asyncio.gather(*(link.fetch(credentials=SessionCredentials(None)) for _ in range(4)))
         assert loop.time() - began >= (len(link.server.heard) - 1) / rate * 0.95

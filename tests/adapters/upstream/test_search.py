@@ -79,6 +79,6 @@ async def test_other_bodies_are_errors(body: bytes) -> None:
 )
 @in_loop
 async def test_a_failed_search_raises_its_error(said: Say, expected: type[UpstreamFault]) -> None:
-    async with line(lambda _: said, silence=0.3) as link:
+    async with line(lambda _: said, read_timeout=0.3) as link:
         with pytest.raises(expected):
             await search(link)

@@ -13,9 +13,9 @@ from tests.adapters.upstream.line import CONTENT, in_loop, line, parts, resource
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
 
 
-async def fetch(url: str, ca_file: Path | None, silence: float = 5) -> bytes:
+async def fetch(url: str, ca_file: Path | None, read_timeout: float = 5) -> bytes:
     blob = UpstreamRequest(resources(upstream_at(url))["blob"], ForwardedCredentials())
-    async with parts(ca_file=ca_file, silence=silence) as adapters, adapters.registry.open(blob) as answer:
+    async with parts(ca_file=ca_file, read_timeout=read_timeout) as adapters, adapters.registry.open(blob) as answer:
         return await answer.read(1000)
 
 
@@ -55,7 +55,7 @@ async def test_expired_or_misnamed_certificate_is_not_trusted(tmp_path: Path, ad
 async def test_a_plain_http_server_under_https_is_an_error() -> None:
     async with WireServer(lambda _: reply(body=CONTENT)) as server:
         with pytest.raises(UpstreamFault):
-            await fetch(server.url.replace("http:", "https:"), None, silence=0.3)
+            await fetch(server.url.replace("http:", "https:"), None, read_timeout=0.3)
 
 
 @in_loop
@@ -66,10 +66,10 @@ async def test_a_file_without_certificates_is_an_error(tmp_path: Path) -> None:
         Sessions(SessionSettings(ca_file=empty), ProxyRules())
 
 
-@pytest.mark.parametrize("right", [ForwardedCredentials(), SessionCredentials(None)])
+@pytest.mark.parametrize("credentials", [ForwardedCredentials(), SessionCredentials(None)])
 @in_loop
 async def test_netrc_of_the_user_is_never_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: ForwardedCredentials | SessionCredentials
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, credentials: ForwardedCredentials | SessionCredentials
 ) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password secret\ndefault login anybody password secret\n")
@@ -85,11 +85,11 @@ async def test_netrc_of_the_user_is_never_used(
         return reply(401, ("WWW-Authenticate", 'Bearer realm="/token"'))
 
     async with line(script) as link:
-        if right == ForwardedCredentials():
+        if credentials == ForwardedCredentials():
             with pytest.raises(UpstreamChallenged):
-                await link.fetch(right=right)
+                await link.fetch(credentials=credentials)
         else:
-            await link.fetch(right=right)
+            await link.fetch(credentials=credentials)
         sent = {heard.header("Authorization") for heard in link.server.heard}
         assert sent <= {None, "Bearer abc"}
 

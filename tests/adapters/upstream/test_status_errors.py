@@ -182,7 +182,7 @@ async def test_a_deeply_nested_body_is_ignored() -> None:
 @in_loop
 async def test_the_status_counts_if_the_body_is_incomplete(then: str) -> None:
     async with line(
-        lambda _: reply(404, ("Content-Length", "999"), body=b'{"errors":[', then=then), silence=0.3
+        lambda _: reply(404, ("Content-Length", "999"), body=b'{"errors":[', then=then), read_timeout=0.3
     ) as link:
         assert isinstance(await refusal(link), BlobUnknown | UpstreamTimedOut)
 
@@ -210,7 +210,7 @@ async def test_429_says_when_to_come_back(value: str | None, body: bytes) -> Non
         refused = await refusal(link, "manifest")
         assert isinstance(refused, UpstreamThrottled)
         assert (refused.retry_after, refused.allowance) == (value, None)
-        assert len(link.said) == 1
+        assert len(link.requests) == 1
 
 
 @in_loop
@@ -251,7 +251,7 @@ BASIC = Challenge.of("Basic", realm="an area, with a comma")
 @in_loop
 async def test_challenges_are_read_from_one_line_or_many(lines: list[str]) -> None:
     async with line(lambda _: reply(401, *(("WWW-Authenticate", one) for one in lines))) as link:
-        refused = await refusal(link, right=ForwardedCredentials("Bearer stale"))
+        refused = await refusal(link, credentials=ForwardedCredentials("Bearer stale"))
         assert isinstance(refused, UpstreamChallenged)
         told = [(one.scheme.lower(), one.parameters) for one in refused.challenges]
         assert told == [("bearer", BEARER.parameters), ("basic", BASIC.parameters)]

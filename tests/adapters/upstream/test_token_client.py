@@ -229,7 +229,7 @@ async def test_a_refresh_grant_does_not_follow_redirects() -> None:
 )
 @in_loop
 async def test_each_refusal_of_the_token_server_has_its_error(said: Say, expected: type[RegistryError]) -> None:
-    async with line(lambda _: said, silence=0.3) as link:
+    async with line(lambda _: said, read_timeout=0.3) as link:
         with pytest.raises(expected) as refused:
             await fetched(link, credentials=ALICE)
         assert ALICE.password not in f"{refused.value!r}{refused.value.message}"

@@ -28,7 +28,7 @@ async def read(link: Line) -> tuple[bytes, RegistryError | None]:
 
 @in_loop
 async def test_silence_before_the_headers_is_a_timeout() -> None:
-    async with line(lambda _: Say(then="hang"), silence=0.3) as link:
+    async with line(lambda _: Say(then="hang"), read_timeout=0.3) as link:
         for ask in (link.fetch(), link.ping(), link.fetch("manifest", head=True)):
             with pytest.raises(UpstreamTimedOut):
                 await ask
@@ -36,7 +36,7 @@ async def test_silence_before_the_headers_is_a_timeout() -> None:
 
 @in_loop
 async def test_headers_that_never_end_are_a_timeout() -> None:
-    async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\nContent-", then="hang"), silence=0.3) as link:
+    async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\nContent-", then="hang"), read_timeout=0.3) as link:
         with pytest.raises(UpstreamTimedOut):
             await link.fetch()
 
@@ -57,7 +57,7 @@ async def test_a_connection_that_is_lost_before_the_headers_is_an_error(then: st
     async with line(lambda _: Say(data, then)) as link:
         with pytest.raises(UpstreamFault):
             await link.fetch()
-        assert len(link.said) <= 2
+        assert len(link.requests) <= 2
 
 
 @pytest.mark.parametrize("then", ["close", "reset"])
@@ -87,7 +87,7 @@ async def test_a_server_that_always_hangs_up_is_an_error() -> None:
         await link.fetch()
         with pytest.raises(UpstreamFault):
             await link.fetch()
-        assert len(link.said) <= 4
+        assert len(link.requests) <= 4
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_an_incomplete_body_is_an_error(said: Say) -> None:
 )
 @in_loop
 async def test_silence_in_the_middle_is_a_timeout(said: Say) -> None:
-    async with line(lambda _: said, silence=0.3) as link:
+    async with line(lambda _: said, read_timeout=0.3) as link:
         got, error = await read(link)
         assert got == CONTENT
         assert isinstance(error, UpstreamTimedOut)
@@ -191,7 +191,7 @@ async def test_early_hints_are_not_the_response() -> None:
 @pytest.mark.parametrize("then", ["close", "hang", "reset"])
 @in_loop
 async def test_no_message_contains_a_signed_address(then: str) -> None:
-    async with line(lambda _: Say(then=then), silence=0.3) as link:
+    async with line(lambda _: Say(then=then), read_timeout=0.3) as link:
         signed = URL(f"{link.server.url}/blob?X-Amz-Signature=verysecret", encoded=True)
         with pytest.raises(UpstreamFault, match=r"127\.0\.0\.1") as failed:
             async with link.parts.clients[link.upstream].request(

@@ -24,7 +24,7 @@ from tests.adapters.upstream.relays import Relay, SocksProxy, TunnelProxy
 from tests.adapters.upstream.wire import LATE_SECONDS, Heard, Say, WireServer, reply
 
 LARGE = random.Random(5).randbytes(3 * 1024 * 1024)  # noqa: S311 - content, not a secret
-FORGED = reply(200, ("Content-Type", "a/b"), body=b"an answer that nobody asked for").data
+FORGED = reply(200, ("Content-Type", "a/b"), body=b"an unrequested response").data
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -45,7 +45,7 @@ EXCESS = {
     "a whole answer": FORGED,
     "two answers": FORGED * 2,
     "the beginning of an answer": FORGED[:20],
-    "a head without its body": FORGED[: FORGED.index(b"an answer")],
+    "a head without its body": FORGED[: FORGED.index(b"an unrequested")],
     "one byte": b"x",
     "empty lines": b"\r\n\r\n",
     "an interim answer": b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -84,7 +84,7 @@ def answering(first: bytes, excess: bytes, *, late: bool) -> Callable[[Heard], S
 @pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
 def test_a_connection_with_excess_bytes_is_not_reused(loop: NewLoop, first: str, excess: str, *, late: bool) -> None:
     async def go() -> None:
-        async with line(answering(FIRST[first], EXCESS[excess], late=late), silence=2) as one:
+        async with line(answering(FIRST[first], EXCESS[excess], late=late), read_timeout=2) as one:
             got = await ask(one)
             # Where the parser gets an answer and what is none in one piece, it gives neither.
             assert got == BODIES.get(first) or (got is None and (excess, late) == ("one byte", False))
@@ -104,7 +104,7 @@ def test_a_connection_with_excess_bytes_is_not_reused(loop: NewLoop, first: str,
 def test_excess_bytes_after_a_redirect_are_not_the_next_response(loop: NewLoop, excess: str) -> None:
     async def go() -> None:
         moved = reply(307, ("Location", "/moved"), body=b"moved").data
-        async with line(answering(moved, EXCESS[excess], late=False), silence=2) as one:
+        async with line(answering(moved, EXCESS[excess], late=False), read_timeout=2) as one:
             assert await ask(one) == (None if excess == "one byte" else CONTENT)
             assert await ask(one) == CONTENT
             asked = [(heard.target, heard.connection) for heard in one.server.heard]
@@ -122,7 +122,7 @@ def test_a_body_after_the_response_to_a_head_is_not_the_next_response(
     head = reply(200, ("Content-Length", str(len(body)))).data
 
     async def go() -> None:
-        async with line(answering(head, body, late=late), silence=2) as one:
+        async with line(answering(head, body, late=late), read_timeout=2) as one:
             metadata, _ = await one.fetch(head=True)
             assert metadata.size == len(body)
             if late:
@@ -138,7 +138,7 @@ def test_a_body_after_the_response_to_a_head_is_not_the_next_response(
 @pytest.mark.parametrize("first", FIRST)
 def test_a_connection_without_excess_bytes_is_reused(loop: NewLoop, first: str) -> None:
     async def go() -> None:
-        async with line(answering(FIRST[first], b"", late=False), silence=2) as one:
+        async with line(answering(FIRST[first], b"", late=False), read_timeout=2) as one:
             assert await ask(one) == BODIES.get(first)
             for _ in range(2):
                 assert await ask(one) == CONTENT
@@ -153,8 +153,11 @@ def test_a_connection_without_excess_bytes_is_reused(loop: NewLoop, first: str) 
 def test_excess_bytes_inside_tls(loop: NewLoop, tmp_path: Path, first: str, *, late: bool) -> None:
     async def go() -> None:
         authority, script = Authority(tmp_path), answering(FIRST[first], FORGED, late=late)
-        async with WireServer(script, authority.context()) as server, parts(2, ca_file=authority.certificate) as ours:
-            one = Line(server, ours, upstream_at(server.url))
+        async with (
+            WireServer(script, authority.context()) as server,
+            parts(2, ca_file=authority.certificate) as adapters,
+        ):
+            one = Line(server, adapters, upstream_at(server.url))
             assert await ask(one) == BODIES[first]
             if late:
                 await asyncio.sleep(2 * LATE_SECONDS)
@@ -174,9 +177,9 @@ def test_excess_bytes_behind_a_proxy(loop: NewLoop, tmp_path: Path, relay: type[
         async with (
             WireServer(script, authority.context()) as server,
             relay() as proxy,
-            parts(2, ca_file=authority.certificate, proxy=proxy.url()) as ours,
+            parts(2, ca_file=authority.certificate, proxy=proxy.url()) as adapters,
         ):
-            one = Line(server, ours, upstream_at(server.url))
+            one = Line(server, adapters, upstream_at(server.url))
             assert await ask(one) == BODIES["length"]
             await asyncio.sleep(3 * LATE_SECONDS)
             for _ in range(2):
@@ -226,11 +229,11 @@ def test_excess_bytes_that_were_not_read_yet_are_noticed_before_the_next_request
 
     async def go() -> None:
         upstream = upstream_at(f"http://127.0.0.1:{server.port}")
-        async with parts(2) as ours:
+        async with parts(2) as adapters:
 
             async def get() -> bytes | None:
                 try:
-                    async with ours.registry.open(
+                    async with adapters.registry.open(
                         UpstreamRequest(resources(upstream)["blob"], ForwardedCredentials())
                     ) as answer:
                         return await answer.read(8 * 1024 * 1024)

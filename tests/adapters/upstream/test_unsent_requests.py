@@ -25,15 +25,15 @@ ILLEGAL = ["\n", "\r", "\x00", "\x01", "\x0b", "\x1f", "\x7f", "\udcff"]
 async def test_an_illegal_header_does_not_mark_an_endpoint_as_failed(field: str, bad: str) -> None:
     async with pair(gives) as both:
         asked: dict[str, Any] = (
-            {"right": ForwardedCredentials(f"Bearer a{bad}b")}
+            {"credentials": ForwardedCredentials(f"Bearer a{bad}b")}
             if field == "authorization"
             else {"accept": ("a/b", f"x{bad}y")}
         )
         with pytest.raises(MirrorFault):
             await both.fetch(**asked)
-        assert (both.asked, both.told) == ((0, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((0, 0), [])
         assert await both.fetch() == CONTENT
-        assert both.asked == (1, 0)
+        assert both.request_counts == (1, 0)
 
 
 @in_loop
@@ -49,10 +49,10 @@ async def test_headers_are_checked_before_a_connection_is_opened() -> None:
 async def test_a_request_that_was_not_sent_does_not_mark_an_endpoint_as_working() -> None:
     async with pair(lambda _: reply(503)) as both:
         await both.fetch()
-        before = list(both.told)
+        before = list(both.endpoint_events)
         with pytest.raises(MirrorFault):
             await both.fetch(ForwardedCredentials("Bearer a\nb"))
-        assert both.told == before == [("EndpointFailed", both.first.url)]
+        assert both.endpoint_events == before == [("EndpointFailed", both.first.url)]
 
 
 @contextmanager
@@ -73,9 +73,9 @@ async def test_missing_file_descriptors_do_not_mark_an_endpoint_as_failed() -> N
     async with pair(gives) as both:
         with no_descriptor_left(), pytest.raises(MirrorFault, match="Too many open files"):
             await both.fetch()
-        assert (both.asked, both.told) == ((0, 0), [])
+        assert (both.request_counts, both.endpoint_events) == ((0, 0), [])
         assert await both.fetch() == CONTENT
-        assert both.asked == (1, 0)
+        assert both.request_counts == (1, 0)
 
 
 @in_loop
@@ -100,7 +100,7 @@ async def test_an_invalid_host_from_the_upstream_is_an_upstream_fault(host: str)
             await link.fetch()
         link.server.script = lambda _: reply(401, ("WWW-Authenticate", f'Bearer realm="http://{host}/token"'))
         with pytest.raises((UpstreamBroken, RealmNotTrusted)):
-            await link.fetch(right=SessionCredentials())
+            await link.fetch(credentials=SessionCredentials())
 
 
 @in_loop
@@ -110,4 +110,4 @@ async def test_an_invalid_service_from_the_upstream_is_an_upstream_fault() -> No
         said = challenge + b'\xff"\r\nContent-Length: 0\r\n\r\n'
         link.server.script = lambda _: replace(reply(), data=said)
         with pytest.raises(UpstreamBroken):
-            await link.fetch(right=SessionCredentials())
+            await link.fetch(credentials=SessionCredentials())

@@ -49,7 +49,7 @@ def sent(link: Line) -> list[str | None]:
 async def test_a_challenge_is_answered_with_a_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
+        assert (await link.fetch(credentials=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1"]
         assert registry.tokens[0].target == "/token?service=registry&scope=repository%3Asome%2Fapp%3Apull"
         assert registry.tokens[0].header("Authorization") is None
@@ -59,7 +59,7 @@ async def test_a_challenge_is_answered_with_a_token() -> None:
 async def test_credentials_go_to_the_token_server_only() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=SessionCredentials(ALICE))
+        await link.fetch(credentials=SessionCredentials(ALICE))
         assert registry.tokens[0].header("Authorization") == BASIC_ALICE
         assert sent(link) == [None, "Bearer t1"]
 
@@ -68,7 +68,7 @@ async def test_credentials_go_to_the_token_server_only() -> None:
 async def test_concurrent_requests_share_one_token_request() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await asyncio.gather(*(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)))
+        await asyncio.gather(*(link.fetch(credentials=ANONYMOUS_ACCOUNT) for _ in range(10)))
         assert len(registry.tokens) == 1
 
 
@@ -76,9 +76,13 @@ async def test_concurrent_requests_share_one_token_request() -> None:
 async def test_each_account_and_scope_has_its_own_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        for right in (ANONYMOUS_ACCOUNT, SessionCredentials(ALICE), SessionCredentials(Credentials("bob", "right"))):
-            await link.fetch(right=right)
-            await link.fetch(right=right)
+        for credentials in (
+            ANONYMOUS_ACCOUNT,
+            SessionCredentials(ALICE),
+            SessionCredentials(Credentials("bob", "right")),
+        ):
+            await link.fetch(credentials=credentials)
+            await link.fetch(credentials=credentials)
         await link.fetch("catalog", ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 4
 
@@ -87,12 +91,12 @@ async def test_each_account_and_scope_has_its_own_token() -> None:
 async def test_token_is_renewed_when_a_tenth_is_left() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         link.parts.clock.advance(300 * 0.89)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 1
         link.parts.clock.advance(300 * 0.02)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         assert len(registry.tokens) == 2
         assert sent(link)[-1] == "Bearer t2"
 
@@ -101,9 +105,9 @@ async def test_token_is_renewed_when_a_tenth_is_left() -> None:
 async def test_a_refused_token_is_replaced() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         registry.accepts = lambda authorization: authorization == "Bearer t2"
-        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
+        assert (await link.fetch(credentials=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1", "Bearer t1", "Bearer t2"]
 
 
@@ -114,7 +118,7 @@ async def test_a_new_token_that_is_refused_is_not_replaced() -> None:
         registry.accepts = lambda _: False
         for attempt in (1, 2):
             with pytest.raises(UpstreamChallenged):
-                await link.fetch(right=ANONYMOUS_ACCOUNT)
+                await link.fetch(credentials=ANONYMOUS_ACCOUNT)
             assert len(sent(link)) <= 3 * attempt
             assert len(registry.tokens) <= 2 * attempt
 
@@ -123,9 +127,9 @@ async def test_a_new_token_that_is_refused_is_not_replaced() -> None:
 async def test_concurrent_refused_requests_share_one_new_token() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         registry.accepts = lambda authorization: authorization == "Bearer t2"
-        await asyncio.gather(*(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)))
+        await asyncio.gather(*(link.fetch(credentials=ANONYMOUS_ACCOUNT) for _ in range(10)))
         assert len(registry.tokens) == 2
 
 
@@ -135,7 +139,7 @@ async def test_the_scope_of_the_challenge_takes_precedence(scope: str, asked: st
     async with line() as link:
         registry = TokenRegistry(link)
         registry.scope = scope
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         assert registry.tokens[0].target.endswith(f"scope={asked}")
 
 
@@ -145,7 +149,7 @@ async def test_an_invalid_scope_is_not_a_client_fault(scope: str) -> None:
     async with line() as link:
         TokenRegistry(link).scope = f',scope="{scope}"'
         with suppress(UpstreamFault):
-            assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
+            assert (await link.fetch(credentials=ANONYMOUS_ACCOUNT))[1] == CONTENT
 
 
 @in_loop
@@ -164,9 +168,9 @@ async def test_the_error_of_the_token_server_is_raised(refusal: Say, expected: t
         registry = TokenRegistry(link)
         registry.refusal = refusal
         with pytest.raises(expected):
-            await link.fetch(right=SessionCredentials(ALICE))
+            await link.fetch(credentials=SessionCredentials(ALICE))
         registry.refusal = None
-        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+        assert (await link.fetch(credentials=SessionCredentials(ALICE)))[1] == CONTENT
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y", Basic realm="x"'])
@@ -178,10 +182,10 @@ async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
 
     async with line(script) as link:
         for _ in range(2):
-            assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+            assert (await link.fetch(credentials=SessionCredentials(ALICE)))[1] == CONTENT
         assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE]
         with pytest.raises(UpstreamChallenged):
-            await link.fetch(right=SessionCredentials(Credentials("alice", "wrong")))
+            await link.fetch(credentials=SessionCredentials(Credentials("alice", "wrong")))
 
 
 @pytest.mark.parametrize("challenge", ['Basic realm="x"', 'Digest realm="y"'])
@@ -189,7 +193,7 @@ async def test_basic_upstream_gets_the_credentials(challenge: str) -> None:
 async def test_an_anonymous_session_does_not_answer_a_basic_challenge(challenge: str) -> None:
     async with line(lambda _: reply(401, ("WWW-Authenticate", challenge))) as link:
         with pytest.raises(UpstreamChallenged):
-            await link.fetch(right=ANONYMOUS_ACCOUNT)
+            await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         assert sent(link) == [None]
 
 
@@ -200,8 +204,8 @@ async def test_the_ping_gives_the_challenge_if_the_resource_has_none() -> None:
         link.server.script = lambda heard: (
             reply(401) if "/blobs/" in heard.target and not heard.header("Authorization") else registry.script(heard)
         )
-        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
-        assert [target.partition("?")[0] for _, target in link.said[1:-1]] == ["/v2/", "/token"]
+        assert (await link.fetch(credentials=SessionCredentials(ALICE)))[1] == CONTENT
+        assert [target.partition("?")[0] for _, target in link.requests[1:-1]] == ["/v2/", "/token"]
 
 
 @in_loop
@@ -209,8 +213,8 @@ async def test_without_any_challenge_the_request_fails() -> None:
     async with line(lambda _: reply(401)) as link:
         for ask in (link.fetch, link.ping):
             with pytest.raises((UpstreamChallenged, UpstreamFault)):
-                await ask(right=ANONYMOUS_ACCOUNT)
-        assert len(link.said) == 3
+                await ask(credentials=ANONYMOUS_ACCOUNT)
+        assert len(link.requests) == 3
 
 
 @in_loop
@@ -218,7 +222,7 @@ async def test_bearer_is_preferred_to_basic() -> None:
     async with line() as link:
         registry = TokenRegistry(link)
         registry.scope = ', Basic realm="x"'
-        await link.fetch(right=SessionCredentials(ALICE))
+        await link.fetch(credentials=SessionCredentials(ALICE))
         assert sent(link)[-1] == "Bearer t1"
 
 
@@ -228,14 +232,14 @@ async def test_a_refusal_by_storage_causes_no_login() -> None:
     async with WireServer(lambda _: reply(401, challenge)) as storage, line() as link:
         link.server.script = lambda _: reply(307, ("Location", f"{storage.url}/stored"))
         with pytest.raises(UpstreamFault):
-            await link.fetch(right=SessionCredentials(ALICE))
+            await link.fetch(credentials=SessionCredentials(ALICE))
         assert [heard.header("Authorization") for heard in storage.heard] == [None]
 
 
 @in_loop
 async def test_without_a_challenge_there_is_no_login() -> None:
     async with line(lambda _: reply(body=CONTENT)) as link:
-        await link.fetch(right=SessionCredentials(ALICE))
+        await link.fetch(credentials=SessionCredentials(ALICE))
         assert sent(link) == [None]
 
 
@@ -245,12 +249,12 @@ async def test_all_waiting_requests_share_a_failed_login() -> None:
         registry = TokenRegistry(link)
         registry.refusal = reply(503)
         results = await asyncio.gather(
-            *(link.fetch(right=ANONYMOUS_ACCOUNT) for _ in range(10)), return_exceptions=True
+            *(link.fetch(credentials=ANONYMOUS_ACCOUNT) for _ in range(10)), return_exceptions=True
         )
         assert all(isinstance(result, UpstreamFault) for result in results)
         assert len(registry.tokens) == 1
         registry.refusal = None
-        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
+        assert (await link.fetch(credentials=ANONYMOUS_ACCOUNT))[1] == CONTENT
 
 
 @in_loop
@@ -258,7 +262,7 @@ async def test_a_token_that_is_refused_with_basic_is_left_out_and_then_replaced(
     """Harbor sends its real challenge only to requests without Authorization."""
     async with line() as link:
         registry = TokenRegistry(link)
-        await link.fetch(right=SessionCredentials(ALICE))
+        await link.fetch(credentials=SessionCredentials(ALICE))
         usual = link.server.script
 
         def harbor(heard: Heard) -> Say:
@@ -266,7 +270,7 @@ async def test_a_token_that_is_refused_with_basic_is_left_out_and_then_replaced(
             return reply(401, ("WWW-Authenticate", 'Basic realm="harbor"')) if is_stale else usual(heard)
 
         link.server.script = harbor
-        assert (await link.fetch(right=SessionCredentials(ALICE)))[1] == CONTENT
+        assert (await link.fetch(credentials=SessionCredentials(ALICE)))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1", "Bearer t1", None, "Bearer t2"]
         assert len(registry.tokens) == 2
 
@@ -275,9 +279,9 @@ async def test_a_token_that_is_refused_with_basic_is_left_out_and_then_replaced(
 async def test_a_stale_token_is_left_out_if_none_is_needed() -> None:
     async with line() as link:
         TokenRegistry(link)
-        await link.fetch(right=ANONYMOUS_ACCOUNT)
+        await link.fetch(credentials=ANONYMOUS_ACCOUNT)
         link.server.script = lambda heard: reply(401) if heard.header("Authorization") else reply(body=CONTENT)
-        assert (await link.fetch(right=ANONYMOUS_ACCOUNT))[1] == CONTENT
+        assert (await link.fetch(credentials=ANONYMOUS_ACCOUNT))[1] == CONTENT
         assert sent(link) == [None, "Bearer t1", "Bearer t1", None]
 
 
@@ -289,10 +293,10 @@ async def test_after_a_refused_basic_login_no_anonymous_request_is_sent() -> Non
             if heard.header("Authorization")
             else reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
         )
-        await link.fetch(right=SessionCredentials(ALICE))
+        await link.fetch(credentials=SessionCredentials(ALICE))
         link.server.script = lambda _: reply(401, ("WWW-Authenticate", 'Basic realm="x"'))
         with pytest.raises(UpstreamChallenged):
-            await link.fetch(right=SessionCredentials(ALICE))
+            await link.fetch(credentials=SessionCredentials(ALICE))
         assert sent(link) == [None, BASIC_ALICE, BASIC_ALICE, BASIC_ALICE]
 
 
@@ -312,6 +316,6 @@ async def test_the_scope_of_the_pings_challenge_is_not_used_for_a_resource() -> 
         return reply(401, ("WWW-Authenticate", challenge))
 
     async with line(script) as link:
-        await link.fetch(right=SessionCredentials(None))
-        (asked,) = [target for _, target in link.said if target.startswith("/token")]
+        await link.fetch(credentials=SessionCredentials(None))
+        (asked,) = [target for _, target in link.requests if target.startswith("/token")]
         assert parse_qs(urlsplit(asked).query)["scope"] == ["repository:some/app:pull"]

@@ -31,8 +31,8 @@ class Heard:
 
 @dataclass(frozen=True)
 class Say:
-    """Bytes, and what becomes of the connection `then`: "keep", "close", "reset" or "hang". `late` bytes follow when
-    whoever asked has had its answer.
+    """The bytes of a response. `then`: what happens to the connection afterwards: "keep", "close", "reset" or "hang".
+    `late`: further bytes, which are sent when the client has received the response.
     """
 
     data: bytes = b""
