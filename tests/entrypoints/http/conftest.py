@@ -1,4 +1,4 @@
-"""A server of nothing but bodies, delivered as the service delivers them; a test says out of which pieces."""
+"""A server that delivers response bodies as the service does. The test defines the pieces of each body."""
 
 import asyncio
 import logging
@@ -50,7 +50,7 @@ class Elsewhere:
 
 @dataclass
 class Body:
-    """A body out of bytes, parts of a file, faults and seconds of waiting, and what became of the file."""
+    """A body of bytes, parts of a file, errors and pauses in seconds. Counts open and damaged files."""
 
     path: Path
     events: Sequence[Event]
@@ -148,14 +148,14 @@ class FileService:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """The client is gone at once, whatever is under way."""
+    """Reset the connection at once."""
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def _application(silence: float) -> Sanic[Any, Any]:
-    """What delivery needs of the service's own application."""
+    """The parts of the application that the delivery needs."""
     app = Sanic(f"files_{next(_NUMBERS)}", configure_logging=False)
     app.config.update({"ACCESS_LOG": False, "MOTD": False, "TOUCHUP": False, "RESPONSE_TIMEOUT": silence})
     app.ctx.is_stopping = False
@@ -188,7 +188,7 @@ def serve_files(
     caplog: pytest.LogCaptureFixture,
     content_path: Path,
 ) -> Iterator[ServeFiles]:
-    """Starts it: `await serve_files(silence=1.0)`. What is odd here is told in tests/entrypoints/conftest.py."""
+    """Starts it: `await serve_files(silence=1.0)`. tests/entrypoints/conftest.py explains the workarounds."""
     monkeypatch.setattr(Sanic, "is_running", property(lambda _: True, lambda _, __: None), raising=False)
     caplog.set_level(logging.INFO)
     content = content_path.read_bytes()

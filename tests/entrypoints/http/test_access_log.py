@@ -164,7 +164,7 @@ class _FailingInside(_Failing):
     fault = OSError("hunter2")
 
 
-async def test_cut_body_says_what_happened(
+async def test_the_line_of_a_body_that_ended_early_has_the_reason(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)
@@ -174,7 +174,7 @@ async def test_cut_body_says_what_happened(
     assert (line.status, line.bytes, line.fault) == (200, len(answer.body), "it broke off")
 
 
-async def test_fault_of_ours_blames_no_client(
+async def test_an_error_of_the_mirror_is_not_logged_as_the_clients(
     start: Start, upstream: FakeUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     digest = upstream.put_blob("a", CONTENT)

@@ -1,4 +1,4 @@
-"""A request has one reading of the settings from its beginning to its end; what nobody uses any more is closed."""
+"""A request uses one runtime from its beginning to its end. A runtime that is not in use is closed after a reload."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ def accounts(*logins: str) -> str:
 
 
 class Opened:
-    """Implements `container_factory`: the parts are real, and it is known which of them have been closed."""
+    """Implements `container_factory`, and records which containers were opened and closed."""
 
     def __init__(self, upstream: FakeUpstream) -> None:
         self._open = opening(upstream, StoppedClock())
@@ -69,7 +69,7 @@ async def turns() -> None:
 class TestCounting:
     """Without a server: requests as they are counted."""
 
-    async def test_parts_are_closed_when_their_last_request_has_ended(self, opened: Opened) -> None:
+    async def test_a_runtime_is_closed_when_its_last_request_has_ended(self, opened: Opened) -> None:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
         first = runtimes.current
@@ -90,7 +90,7 @@ class TestCounting:
         await runtimes.close()
         assert opened.closed == opened.opened
 
-    async def test_parts_that_nobody_uses_are_closed_at_once(self, opened: Opened) -> None:
+    async def test_an_unused_runtime_is_closed_at_once(self, opened: Opened) -> None:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
         for _ in range(20):
@@ -99,7 +99,7 @@ class TestCounting:
         assert opened.closed == opened.opened[:-1]
         await runtimes.close()
 
-    async def test_what_cannot_be_opened_leaves_the_old_in_place(self, opened: Opened) -> None:
+    async def test_a_runtime_that_cannot_be_opened_leaves_the_current_one(self, opened: Opened) -> None:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
         first = runtimes.current
@@ -111,7 +111,7 @@ class TestCounting:
         assert (opened.closed, len(runtimes._retiring._tasks)) == ([], 0)
         await runtimes.close()
 
-    async def test_the_end_of_the_worker_waits_for_no_request(self, opened: Opened) -> None:
+    async def test_the_end_of_the_worker_does_not_wait_for_requests(self, opened: Opened) -> None:
         runtimes = Runtimes(opened)
         await runtimes.begin(settings_of())
         with runtimes.current.in_use():
@@ -131,7 +131,7 @@ def generations_of(service: Service) -> Runtimes:
     return found
 
 
-async def test_a_request_keeps_the_parts_that_it_began_with(
+async def test_a_request_keeps_the_runtime_that_it_began_with(
     start: Start, upstream: FakeUpstream, opened: Opened
 ) -> None:
     service = await start(parts=opened, accounts=accounts(ANN), cache_dir="off")
@@ -148,7 +148,9 @@ async def test_a_request_keeps_the_parts_that_it_began_with(
     await until(lambda: opened.closed == opened.opened[:1])
 
 
-async def test_a_client_that_leaves_is_counted_too(start: Start, upstream: FakeUpstream, opened: Opened) -> None:
+async def test_the_request_of_a_client_that_leaves_is_counted(
+    start: Start, upstream: FakeUpstream, opened: Opened
+) -> None:
     service = await start(parts=opened, cache_dir="off")
     held(upstream)
     async with service.wire() as wire:
@@ -171,7 +173,7 @@ async def test_requests_that_fail_are_counted_too(start: Start, upstream: FakeUp
     assert generations_of(service).current.requests == 0
 
 
-async def test_what_is_still_fetched_is_finished_and_read_along(
+async def test_running_downloads_are_finished_before_the_runtime_is_closed(
     start: Start, upstream: FakeUpstream, opened: Opened
 ) -> None:
     service = await start(parts=opened, cache_dir="/cache")
@@ -187,7 +189,7 @@ async def test_what_is_still_fetched_is_finished_and_read_along(
     await until(lambda: opened.closed == opened.opened[:1])
 
 
-async def test_an_answer_that_was_at_hand_is_not_given_after_new_settings(start: Start, opened: Opened) -> None:
+async def test_a_response_cached_before_a_reload_is_not_used_after_it(start: Start, opened: Opened) -> None:
     service = await start(parts=opened, accounts=accounts(ANN))
     request = f"GET {MANIFEST} HTTP/1.1\nHost: a\nAuthorization: {ANN}"
     async with service.wire() as wire:
@@ -198,7 +200,7 @@ async def test_an_answer_that_was_at_hand_is_not_given_after_new_settings(start:
             assert (await wire.answer()).status == expected
 
 
-async def test_the_realm_and_the_patience_are_the_new_ones(start: Start, opened: Opened) -> None:
+async def test_the_realm_and_the_timeouts_are_the_new_ones(start: Start, opened: Opened) -> None:
     service = await start(parts=opened, accounts=accounts(ANN))
     await reload(
         service, accounts=accounts(ANN), self_registry="https://new.test", self_auth_service="new", shutdown_grace=7

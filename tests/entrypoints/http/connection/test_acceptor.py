@@ -1,4 +1,4 @@
-"""A connection is told to end while it is being opened."""
+"""Connections that end while they are being opened."""
 
 import asyncio
 import socket
@@ -19,16 +19,16 @@ class Recorded(asyncio.Protocol):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.transport: asyncio.Transport | None = None
-        self.told: list[str] = []
+        self.events: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's own class
         self.connection.abort = self.transport.abort
-        self.told.append("made")
+        self.events.append("made")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connection.closed()
-        self.told.append("lost")
+        self.events.append("lost")
 
     def data_received(self, data: bytes) -> None:
         assert self.transport
@@ -49,7 +49,7 @@ def test_a_connection_that_ends_while_it_is_opened_leaves_nothing(
     end: Callable[[Acceptor, Recorded], None], steps: int
 ) -> None:
     """After each number of turns of the loop it is either open and answers, or gone: from the table as well, and the
-    protocol that was told of it has been told of its end.
+    protocol that got the connection was notified of its end.
     """
     assert uvloop.run(asyncio.wait_for(_accepted_and_ended(end, steps), 10))
 
@@ -83,6 +83,6 @@ async def _accepted_and_ended(end: Callable[[Acceptor, Recorded], None], steps: 
 async def _is_right(table: ConnectionTable, client: socket.socket, protocol: Recorded, *, is_stop: bool) -> bool:
     loop = asyncio.get_running_loop()
     if not len(table):
-        return await loop.sock_recv(client, 1) == b"" and protocol.told in ([], ["made", "lost"])
+        return await loop.sock_recv(client, 1) == b"" and protocol.events in ([], ["made", "lost"])
     await loop.sock_sendall(client, b"x")
-    return is_stop and await loop.sock_recv(client, 1) == b"x" and protocol.told == ["made"]
+    return is_stop and await loop.sock_recv(client, 1) == b"x" and protocol.events == ["made"]

@@ -23,19 +23,19 @@ class Worker:
         self.now = 1000.0
         self.limits = ConnectionLimits(TIMEOUT, connections, waiting)
         self.table = ConnectionTable(lambda: self.limits, lambda: self.now)
-        self.told: list[str] = []
+        self.events: list[str] = []
 
     def open(self, name: str, address: str | None = "192.0.2.1") -> Connection:
-        connection = self.table.open(address, lambda: self.told.append(f"{name} aborted"))
-        connection.expire = lambda: self.told.append(f"{name} expired")
+        connection = self.table.open(address, lambda: self.events.append(f"{name} aborted"))
+        connection.expire = lambda: self.events.append(f"{name} expired")
         return connection
 
     def check(self, after: float) -> list[str]:
-        """What is told when so many seconds have passed."""
+        """The events of a check after so many seconds."""
         self.now += after
-        self.told.clear()
+        self.events.clear()
         self.table.check()
-        return list(self.told)
+        return list(self.events)
 
 
 def test_time_runs_from_the_beginning_however_often_bytes_come() -> None:
@@ -57,7 +57,7 @@ def test_head_and_body_have_the_time_each() -> None:
     assert worker.check(1) == ["a expired"]
 
 
-def test_idle_and_busy_connections_have_no_such_time() -> None:
+def test_the_timeout_does_not_apply_to_idle_and_busy_connections() -> None:
     worker = Worker()
     busy, idle = worker.open("busy"), worker.open("idle")
     busy.enter(BUSY)
@@ -110,7 +110,7 @@ def test_connections_without_an_address_are_not_bounded_by_it() -> None:
 
 
 @pytest.mark.parametrize("kept", ["over", "idle", "old", "nothing"])
-def test_what_gives_way_is_what_is_missed_least(kept: str) -> None:
+def test_the_connection_that_is_closed_to_make_room(kept: str) -> None:
     worker = Worker(connections=1)
     if kept == "over":
         for number in range(FEW + 1):
@@ -128,12 +128,12 @@ def test_what_gives_way_is_what_is_missed_least(kept: str) -> None:
         worker.now += PROTECTED_SECONDS
     worker.open("young", None)
     assert worker.table.make_room() is (kept != "nothing")
-    assert worker.told == {
+    assert worker.events == {
         "over": ["over 0 aborted"], "idle": ["idle aborted"], "old": ["old aborted"], "nothing": []
     }[kept]  # fmt: skip
 
 
-def test_each_connection_that_ends_is_told_once() -> None:
+def test_the_end_of_a_connection_is_reported_once() -> None:
     worker = Worker()
     ended: list[int] = []
     worker.table.closed = lambda: ended.append(len(worker.table))

@@ -64,7 +64,7 @@ class EndlessAnswer:
 
 @pytest.fixture
 def start(start: Start) -> Start:
-    """Without a cache, which would go on with what breaks off, and outlive who leaves."""
+    """Without a cache, which would continue downloads that fail or that the client leaves."""
 
     async def uncached(**settings: object) -> Service:
         return await start(cache_dir="off", **settings)
@@ -126,7 +126,7 @@ async def test_old_protocol_gets_no_chunks(start: Start, upstream: CountingUpstr
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 @pytest.mark.parametrize(("fault", "status"), [(UpstreamBroken("cut"), 502), (OSError("inside"), 500)])
-async def test_fault_before_first_byte_is_json(
+async def test_an_error_before_the_first_byte_is_a_json_response(
     start: Start, upstream: CountingUpstream, size: int | None, fault: Exception, status: int
 ) -> None:
     service = await start(fill_retries=0)
@@ -140,7 +140,7 @@ async def test_fault_before_first_byte_is_json(
 
 @pytest.mark.parametrize("size", [len(CONTENT), None])
 @pytest.mark.parametrize("fault", [UpstreamBroken("cut"), OSError("inside")])
-async def test_fault_after_first_byte_cuts_off(
+async def test_an_error_after_the_first_byte_aborts_the_connection(
     start: Start, upstream: CountingUpstream, size: int | None, fault: Exception
 ) -> None:
     upstream.alter = _failing(fault, 3, size=size)

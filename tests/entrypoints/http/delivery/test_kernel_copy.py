@@ -1,4 +1,4 @@
-"""Bodies out of files arrive as they are, one after another over one connection."""
+"""Bodies from files arrive complete, one after another on one connection."""
 
 import asyncio
 import socket

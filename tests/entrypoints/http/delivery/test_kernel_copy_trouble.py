@@ -1,4 +1,4 @@
-"""Files that are short, clients that leave or stop, and what is left behind: nothing."""
+"""Short files, clients that leave or stop reading, and resources that must be released."""
 
 import asyncio
 import json
@@ -93,7 +93,7 @@ async def _fails() -> None:
     raise OSError("no")
 
 
-async def test_file_that_cannot_be_read_is_a_fault_of_ours(serve_files: ServeFiles) -> None:
+async def test_a_file_that_cannot_be_read_is_an_internal_error(serve_files: ServeFiles) -> None:
     files = await serve_files()
     for length in (-1, None):
         body = files.body(WHOLE, length=length)
@@ -113,7 +113,9 @@ async def test_no_more_is_sent_than_was_announced(serve_files: ServeFiles) -> No
     assert (await _one_line(files)).bytes == 1000
 
 
-async def test_fault_of_the_producer_is_answered_before_and_cut_after_the_first_part(serve_files: ServeFiles) -> None:
+async def test_an_error_of_the_source_is_a_response_before_and_an_abort_after_the_first_part(
+    serve_files: ServeFiles,
+) -> None:
     files = await serve_files()
     before, after = files.body(UpstreamBroken("cut")), files.body((0, 5_000_000), UpstreamBroken("cut"), length=SIZE)
     async with files.wire() as wire:
@@ -137,7 +139,7 @@ async def test_client_that_stops_reading_is_cut_off(serve_files: ServeFiles) -> 
         await until(lambda: not body.open_now)
         assert 0.6 <= time.monotonic() - began < 5
         answer = await wire.answer()
-        assert not answer.is_whole  # and the end has been told: nobody waits for more
+        assert not answer.is_whole
         line = await _one_line(files)
         assert (line.bytes, line.fault) == (len(answer.body), CLIENT_LEFT)
     await until(lambda: _descriptors() == normal)

@@ -1,4 +1,4 @@
-"""Where clients are sent for their tokens."""
+"""The realm: the address of the token endpoint."""
 
 import json
 import re
@@ -37,7 +37,7 @@ async def test_host_of_the_request_is_used(start: Start, host: str) -> None:
     assert await _realm(await start(), f"Host: {host}") == f"http://{host}/v2/auth"
 
 
-async def test_missing_host_is_the_seeds(start: Start) -> None:
+async def test_without_a_host_the_realm_is_localhost(start: Start) -> None:
     service = await start(port=5005)
     assert await _realm(service, "", "1.0") == "http://localhost:5005/v2/auth"
     assert await _realm(service, "Host:", "1.0") == "http://localhost:5005/v2/auth"
@@ -73,7 +73,7 @@ async def test_probes_do_not_mind_the_host(start: Start) -> None:
 
 
 @pytest.mark.parametrize("trusted", ["", "10.0.0.0/8", "127.0.0.2", "::1"])
-async def test_strangers_cannot_forward_an_address(start: Start, trusted: str) -> None:
+async def test_x_forwarded_fields_of_other_peers_are_ignored(start: Start, trusted: str) -> None:
     service = await start(trusted_proxies=trusted)
     assert await _realm(service, f"Host: inside.test\n{FORWARDED}") == "http://inside.test/v2/auth"
 

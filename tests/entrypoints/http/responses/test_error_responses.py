@@ -76,7 +76,7 @@ async def test_upstream_trouble_is_told_as_json(
     assert (head.status, head.get("content-length")) == (status, str(len(answer.body)))
 
 
-async def test_unknown_upstream_way_is_unavailable(start: Start, upstream: FakeUpstream) -> None:
+async def test_an_unknown_authentication_of_the_upstream_is_unavailable(start: Start, upstream: FakeUpstream) -> None:
     upstream.fault = UpstreamUnreachable("gone")
     service = await start()
     for path in ("/v2/", MANIFEST, "/v2/auth", "/v2/_catalog"):
@@ -179,10 +179,10 @@ async def test_unexpected_error_tells_no_details(start: Start, upstream: FakeUps
 
 
 @pytest.mark.parametrize("field", ["soon", "-1", "1.5", "x\udcff", ""])
-def test_a_retry_after_that_is_no_time_is_not_passed_on(field: str) -> None:
+def test_an_invalid_retry_after_is_not_passed_on(field: str) -> None:
     assert "Retry-After" not in error_response(UpstreamThrottled("slow down", retry_after=field), "s").headers
 
 
-def test_a_full_queue_is_told_with_the_time_to_wait() -> None:
+def test_the_response_to_a_full_queue_has_the_time_to_wait() -> None:
     response = error_response(MirrorBusy("too many requests are waiting for the upstream", retry_after=5), "s")
     assert (response.status, response.headers["Retry-After"]) == (429, "5")

@@ -1,4 +1,4 @@
-"""The same request again is answered with the same bytes, for as long as they are true, and for nobody else."""
+"""A cached response is repeated for a request with the same bytes, as long as it is valid."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -93,7 +93,7 @@ def begin(start: Start, upstream: FakeUpstream, clock: StoppedClock) -> Begin:
 
 @pytest.mark.parametrize("reference", ["v1", "digest"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_answer_says_the_same_as_before(
+async def test_a_cached_response_equals_the_first_one(
     begin: Begin, upstream: FakeUpstream, method: str, reference: str
 ) -> None:
     hot = await begin()
@@ -107,7 +107,7 @@ async def test_the_answer_says_the_same_as_before(
     assert first.endswith(b"\r\n\r\n" + (CONTENT if method == "GET" else b""))
 
 
-async def test_nothing_is_asked_nor_looked_at_for_them(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_a_cached_response_needs_neither_upstream_nor_storage(begin: Begin, upstream: FakeUpstream) -> None:
     hot = await begin()
     await hot.warm()
     upstream.fault = UpstreamUnreachable("gone")
@@ -116,7 +116,7 @@ async def test_nothing_is_asked_nor_looked_at_for_them(begin: Begin, upstream: F
     assert (hot.found, upstream.asked) == ([True, True], [])
 
 
-async def test_they_are_not_given_any_longer_than_they_are_true(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_a_response_is_not_used_after_it_has_expired(begin: Begin, upstream: FakeUpstream) -> None:
     hot = await begin(tag_ttl=3)
     await hot.warm()
     hot.clock.advance(2.9)
@@ -128,7 +128,7 @@ async def test_they_are_not_given_any_longer_than_they_are_true(begin: Begin, up
     assert answer.endswith(b'{"schemaVersion":2}')
 
 
-async def test_however_long_they_are_true_an_operator_is_heard_within_seconds(begin: Begin) -> None:
+async def test_a_response_is_cached_for_a_few_seconds_at_most(begin: Begin) -> None:
     hot = await begin(tag_ttl=10**6, grant_ttl=80000)
     await hot.warm()
     hot.clock.advance(4)
@@ -149,14 +149,14 @@ async def test_however_long_they_are_true_an_operator_is_heard_within_seconds(be
         GET.replace("v1 ", "v1?ns=docker.io "),
     ],
 )
-async def test_a_request_that_differs_in_anything_is_another_one(begin: Begin, other: str) -> None:
+async def test_a_request_that_differs_in_one_byte_gets_no_cached_response(begin: Begin, other: str) -> None:
     hot = await begin()
     await hot.warm()
     await hot.raw(other)
     assert hot.found == [False]
 
 
-async def test_another_token_is_another_caller(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_a_response_is_not_shared_between_tokens(begin: Begin, upstream: FakeUpstream) -> None:
     upstream.scheme = "bearer"
     hot = await begin()
     alice = await hot.service.token("repository:team/app:pull", basic("alice", "right"))
@@ -172,7 +172,7 @@ async def test_another_token_is_another_caller(begin: Begin, upstream: FakeUpstr
     assert [answer[9:12] for answer in answers[:2]] == [b"401", b"401"]
 
 
-async def test_an_upstreams_token_ends_them(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_a_cached_response_ends_with_the_token_of_the_upstream(begin: Begin, upstream: FakeUpstream) -> None:
     upstream.scheme = "bearer"
     hot = await begin(tag_ttl=3600, grant_ttl=3600)
     hot.clock.advance(260)  # it ends 300 seconds after the clock's first
@@ -185,7 +185,9 @@ async def test_an_upstreams_token_ends_them(begin: Begin, upstream: FakeUpstream
 
 
 @pytest.mark.parametrize(("scheme", "identity"), [("none", "client"), ("bearer", "anonymous")])
-async def test_a_token_of_ours_ends_them(begin: Begin, upstream: FakeUpstream, scheme: str, identity: str) -> None:
+async def test_a_cached_response_ends_with_the_token_of_the_mirror(
+    begin: Begin, upstream: FakeUpstream, scheme: str, identity: str
+) -> None:
     upstream.scheme = scheme
     upstream.public.add("team/app")
     hot = await begin(token_ttl=60, tag_ttl=3600, upstream_identity=identity)
@@ -200,7 +202,7 @@ async def test_a_token_of_ours_ends_them(begin: Begin, upstream: FakeUpstream, s
     assert answer[9:12] == b"401"
 
 
-async def test_they_are_not_given_while_the_service_stops(begin: Begin) -> None:
+async def test_cached_responses_are_not_used_while_the_service_stops(begin: Begin) -> None:
     hot = await begin()
     await hot.warm()
     app = hot.service.client.app
@@ -224,7 +226,7 @@ async def test_nothing_is_kept_of_a_connection_that_ends(begin: Begin) -> None:
     assert hot.found == [False] * 3
 
 
-async def test_an_old_client_meets_the_same_connection_as_before(begin: Begin) -> None:
+async def test_a_cached_response_keeps_the_connection_of_an_old_client(begin: Begin) -> None:
     hot = await begin()
     request = GET.replace("HTTP/1.1", "HTTP/1.0") + "Connection: keep-alive\r\n"
     await hot.raw(request)  # so that it is here
@@ -234,7 +236,7 @@ async def test_an_old_client_meets_the_same_connection_as_before(begin: Begin) -
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_log_tells_of_each_as_before(begin: Begin, caplog: pytest.LogCaptureFixture, method: str) -> None:
+async def test_each_cached_response_is_logged(begin: Begin, caplog: pytest.LogCaptureFixture, method: str) -> None:
     caplog.set_level(logging.INFO)
     hot = await begin(accounts=basic("alice", "right").split()[1])
     token = await hot.service.token("repository:team/app:pull", basic("alice", "right"))
@@ -253,7 +255,7 @@ async def test_the_log_tells_of_each_as_before(begin: Begin, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_counters_count_each_as_before(begin: Begin, method: str) -> None:
+async def test_each_cached_response_is_counted(begin: Begin, method: str) -> None:
     hot = await begin()
     request = GET.replace("GET", method)
     await hot.raw(GET)
@@ -275,7 +277,7 @@ async def test_other_requests_on_the_connection_go_on(begin: Begin) -> None:
     assert answers[3].status == 200
 
 
-async def test_what_is_stale_is_never_at_hand(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_stale_responses_are_not_cached(begin: Begin, upstream: FakeUpstream) -> None:
     hot = await begin()
     await hot.warm()
     hot.clock.advance(61)
@@ -286,7 +288,7 @@ async def test_what_is_stale_is_never_at_hand(begin: Begin, upstream: FakeUpstre
     assert hot.found == [False] * 3
 
 
-async def test_a_condition_is_looked_at_each_time(begin: Begin, upstream: FakeUpstream) -> None:
+async def test_conditions_are_evaluated_for_each_request(begin: Begin, upstream: FakeUpstream) -> None:
     hot = await begin()
     digest = next(key[1] for key in upstream.manifests if key[1] != "v1")
     request = f'{GET}If-None-Match: "{digest}"\r\n'

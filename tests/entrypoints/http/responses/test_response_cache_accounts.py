@@ -24,7 +24,7 @@ def upstream() -> FakeUpstream:
 
 @pytest.mark.parametrize("by_token", [True, False])
 @pytest.mark.parametrize("change", [{"bob": "open"}, {"alice": "new", "bob": "open"}])
-async def test_a_changed_account_ends_its_answers(
+async def test_a_changed_account_gets_no_cached_response(
     start: Start, upstream: FakeUpstream, tmp_path: Path, change: dict[str, str], *, by_token: bool
 ) -> None:
     clock = StoppedClock()
@@ -47,10 +47,8 @@ async def test_a_changed_account_ends_its_answers(
     assert answer.status == 401
 
 
-async def test_what_was_at_hand_for_a_password_tells_nobody_that_it_is_right(
-    start: Start, upstream: FakeUpstream, tmp_path: Path
-) -> None:
-    """Whoever guesses elsewhere, in the very words of the client that is served here, is slowed all the same."""
+async def test_a_response_to_a_password_is_not_cached(start: Start, upstream: FakeUpstream, tmp_path: Path) -> None:
+    """A client at another address that guesses the password is slowed, even if its request has the same bytes."""
     write(file := tmp_path / "htpasswd", lines_of({"alice": "right"}))
     service = await start(parts=opening(upstream), htpasswd_file=file, upstream_identity="anonymous")
     request = f"GET {PATH} HTTP/1.1\nHost: a\nAuthorization: "

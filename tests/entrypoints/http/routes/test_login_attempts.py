@@ -40,7 +40,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, object
 
 
 @EACH
-async def test_too_many_at_once_are_told_when_to_come_again(
+async def test_too_many_requests_at_once_get_a_retry_after(
     start: Start, settings: dict[str, object], door: Any
 ) -> None:
     service = await start(**settings)
@@ -59,7 +59,7 @@ async def test_too_many_at_once_are_told_when_to_come_again(
     assert "guess" not in json.dumps([repr(event) for event in events])
 
 
-async def test_each_door_counts_for_the_others(start: Start, settings: dict[str, object]) -> None:
+async def test_failed_logins_of_all_routes_count_together(start: Start, settings: dict[str, object]) -> None:
     service = await start(**settings)
     for number, door in enumerate((by_get, by_post, by_basic)):
         assert (await door(service, number, {})).status_code == 401
@@ -69,7 +69,7 @@ async def test_each_door_counts_for_the_others(start: Start, settings: dict[str,
 
 
 @EACH
-async def test_whose_attempts_they_are_a_trusted_proxy_says(
+async def test_a_trusted_proxy_names_the_client_whose_logins_are_counted(
     start: Start, settings: dict[str, object], door: Any
 ) -> None:
     service = await start(**settings, trusted_proxies="127.0.0.0/8")

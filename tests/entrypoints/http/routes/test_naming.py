@@ -76,12 +76,12 @@ async def test_another_registrys_image_is_not_mixed_up_with_ours(
 
 
 @pytest.mark.parametrize("path", ["/v2/?ns=quay.io", "/quay.io/v2/", "/v2/_catalog?ns=quay.io", "/quay.io/v2/_catalog"])
-async def test_nor_are_its_lists_and_its_ping(start: Start, path: str) -> None:
+async def test_its_lists_and_its_version_check_are_not_either(start: Start, path: str) -> None:
     service = await start(upstream_registry=HUB)
     assert (await service.get(path)).status_code == 404
 
 
-async def test_a_catalog_by_name_is_a_catalog(start: Start) -> None:
+async def test_the_catalog_can_be_requested_by_registry_name(start: Start) -> None:
     service = await start(upstream_registry=HUB, upstream_identity="anonymous")
     for path in ("/v2/_catalog", "/docker.io/v2/_catalog", "/v2/_catalog?ns=docker.io"):
         answer = await service.get(path)
@@ -89,7 +89,7 @@ async def test_a_catalog_by_name_is_a_catalog(start: Start) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docker.io/v2/", "/docker.io/v2", "/v2/?ns=docker.io"])
-async def test_a_ping_by_name_is_a_ping(start: Start, path: str) -> None:
+async def test_the_version_check_can_be_requested_by_registry_name(start: Start, path: str) -> None:
     service = await start(upstream_registry=HUB)
     token = await service.token()
     assert (await service.get(path, {"Authorization": f"Bearer {token}"})).status_code == 200
@@ -112,7 +112,7 @@ async def test_an_unknown_registry_stands_in_for_docker_hub(start: Start, upstre
     assert upstream.asked[-1].resource.path == "docker.io/library/app/manifests/v1"
 
 
-async def test_a_well_known_one_does_not(start: Start, upstream: FakeUpstream) -> None:
+async def test_a_well_known_registry_does_not_stand_in_for_docker_hub(start: Start, upstream: FakeUpstream) -> None:
     service = await start(upstream_registry=QUAY)
     assert (await service.get("/v2/library/app/manifests/v1?ns=docker.io")).status_code == 404
     assert (await service.get("/v2/library/app/manifests/v1?ns=quay.io")).status_code == 200

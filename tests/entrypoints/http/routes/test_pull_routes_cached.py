@@ -100,7 +100,7 @@ async def test_what_is_stale_comes_with_a_warning(start: Start, upstream: FakeUp
         clock.advance(301)
 
 
-async def test_a_stale_answer_bears_one_bounded_warning(start: Start, upstream: FakeUpstream) -> None:
+async def test_a_stale_response_has_one_warning_of_bounded_length(start: Start, upstream: FakeUpstream) -> None:
     clock = StoppedClock()
     service = await start(parts=opening(upstream, clock))
     await service.get(TAG)
@@ -113,7 +113,7 @@ async def test_a_stale_answer_bears_one_bounded_warning(start: Start, upstream: 
     assert len(line) <= 4096
 
 
-async def test_nothing_stale_is_said_where_nothing_is_here(start: Start, upstream: FakeUpstream) -> None:
+async def test_without_cached_content_there_is_no_stale_warning(start: Start, upstream: FakeUpstream) -> None:
     service = await start()
     await service.get("/v2/")
     upstream.fault = UpstreamThrottled("slow down", retry_after="7")

@@ -72,7 +72,7 @@ async def test_referrers_are_an_oci_index(start: Start) -> None:
     assert answer.json() == {"schemaVersion": 2, "manifests": []}
 
 
-async def test_applied_filters_are_told_on(start: Start, upstream: FakeUpstream) -> None:
+async def test_applied_filters_are_passed_on(start: Start, upstream: FakeUpstream) -> None:
     upstream.alter = _answering(filters_applied="artifactType")
     answer = await (await start()).get(f"{REFERRERS}?artifactType=application/vnd.x%2Bjson")
     assert answer.headers["oci-filters-applied"] == "artifactType"

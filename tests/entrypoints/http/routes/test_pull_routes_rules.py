@@ -67,7 +67,7 @@ def _code(answer: Any) -> str:
 
 @EACH
 @pytest.mark.parametrize("hint", NAMINGS)
-async def test_denied_reaches_who_has_no_account(
+async def test_a_forbidden_repository_is_denied_without_a_challenge(
     start: Start, upstream: FakeUpstream, resource: str, hint: str
 ) -> None:
     service = await ruled(start, upstream)
@@ -96,7 +96,7 @@ async def test_denied_reaches_the_other_account_whatever_it_shows(
 
 
 @EACH
-async def test_who_may_gets_it_and_who_shows_nothing_is_challenged(
+async def test_access_rules_decide_and_requests_without_credentials_are_challenged(
     start: Start, upstream: FakeUpstream, resource: str
 ) -> None:
     service = await ruled(start, upstream, accounts=ACCOUNTS)
@@ -110,7 +110,7 @@ async def test_who_may_gets_it_and_who_shows_nothing_is_challenged(
         assert allowed.status_code == (404 if resource.endswith("none") else 200)
 
 
-async def test_answer_at_hand_is_the_callers_for_whom_it_was_made(start: Start, upstream: FakeUpstream) -> None:
+async def test_a_cached_response_is_only_for_the_caller_who_got_it(start: Start, upstream: FakeUpstream) -> None:
     service = await ruled(start, upstream, accounts=ACCOUNTS)
     path = "/v2/secret/app/manifests/v1"
     alice, bob = [f"Bearer {await service.token('repository:secret/app:pull', one)}" for one in (ALICE, BOB)]

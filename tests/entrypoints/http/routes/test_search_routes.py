@@ -18,7 +18,7 @@ def upstream() -> FakeUpstream:
     return FakeUpstream(results=(found, *others), tags={"team/nginx": ["v1"], "team/other": ["v1"]})
 
 
-async def test_ping_says_that_we_stand_alone(start: Start) -> None:
+async def test_ping_v1_says_standalone(start: Start) -> None:
     answer = await (await start()).get("/v1/_ping")
     assert (answer.status_code, answer.text, answer.headers["content-type"]) == (200, "true", "application/json")
     assert answer.headers["x-docker-registry-standalone"] == "1"
