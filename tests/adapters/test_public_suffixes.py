@@ -6,7 +6,7 @@ import pytest
 from adapters.public_suffixes import BundledPublicSuffixes
 
 
-def test_no_look_up_leaves_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lookup_uses_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Never:
         raise AssertionError("the network was asked")
 

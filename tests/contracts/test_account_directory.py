@@ -91,7 +91,7 @@ def test_two_passwords_of_one_name_both_open() -> None:
 
 
 @EACH
-def test_accounts_may_come_only_once(make: Maker) -> None:
+def test_accounts_may_be_an_iterator(make: Maker) -> None:
     directory = make(iter([Credentials("alice", "sesame"), Credentials("bob", "x")]))
     assert directory.find(Credentials("bob", "x")) == Account("bob")
     assert directory.stamp("alice")
@@ -140,7 +140,7 @@ def test_a_stamp_is_no_secret(make: Maker) -> None:
         assert "$2" not in directory.stamp(name)
 
 
-def test_an_account_is_good_where_either_place_has_it() -> None:
+def test_an_account_of_either_directory_is_accepted() -> None:
     directory = _several([Credentials("alice", "sesame"), Credentials("bob", "open")])
     assert directory.find(Credentials("alice", "sesame")) == Account("alice")
     assert directory.find(Credentials("bob", "open")) == Account("bob")

@@ -29,14 +29,14 @@ def test_nothing_is_shown_at_the_start(player: str) -> None:
 
 
 @EACH
-def test_what_one_worker_shows_all_see(player: str) -> None:
+def test_every_worker_sees_what_one_publishes(player: str) -> None:
     one, other = two_workers(player)
     one.publish(HUB, SAID)
     assert one.newest(HUB) == other.newest(HUB) == SAID
 
 
 @EACH
-def test_the_newest_counts_whoever_showed_it(player: str) -> None:
+def test_the_newest_allowance_of_any_worker_is_valid(player: str) -> None:
     one, other = two_workers(player)
     newest = replace(SAID, remaining=3, seen_at=SAID.seen_at + 60)
     one.publish(HUB, newest)

@@ -18,7 +18,7 @@ def clock(request: pytest.FixtureRequest) -> Clock:
     return made
 
 
-def test_a_clock_tells_seconds_since_1970(clock: Clock) -> None:
+def test_a_clock_returns_seconds_since_1970(clock: Clock) -> None:
     assert isinstance(clock.now(), float)
     assert START_OF_2026 < clock.now() < START_OF_2100
 
@@ -27,11 +27,11 @@ def test_a_clock_does_not_run_backwards(clock: Clock) -> None:
     assert clock.now() <= clock.now()
 
 
-def test_the_machines_clock_tells_the_machines_time() -> None:
+def test_the_system_clock_returns_the_time_of_the_machine() -> None:
     assert time.time() - 5 < SystemClock().now() < time.time() + 5
 
 
-def test_the_stopped_clock_moves_when_told() -> None:
+def test_the_stopped_clock_moves_only_when_advanced() -> None:
     clock = StoppedClock(100.5)
     clock.advance(1)
     assert clock.now() == clock.now() == 101.5

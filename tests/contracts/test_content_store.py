@@ -32,7 +32,7 @@ async def fill(worker: Worker, content: bytes = CONTENT) -> None:
 
 
 @by_two_workers
-async def test_what_is_not_there_is_not_found(one: Worker, other: Worker) -> None:
+async def test_missing_content_is_not_found(one: Worker, other: Worker) -> None:
     assert await one.store.open(DIGEST) is None
     assert await one.store.drop(DIGEST) == 0
 
@@ -73,7 +73,7 @@ async def test_open_content_is_read_in_parts(one: Worker, other: Worker) -> None
 
 
 @by_two_workers
-async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, other: Worker) -> None:
+async def test_dropped_content_stays_readable_for_open_readers(one: Worker, other: Worker) -> None:
     await one.store.put(DIGEST, CONTENT)
     stored = await other.store.open(DIGEST)
     assert stored
@@ -84,7 +84,7 @@ async def test_what_is_dropped_is_gone_but_not_for_open_readers(one: Worker, oth
     stored.file.close()
 
 
-async def test_where_nothing_is_stored_there_is_no_room() -> None:
+async def test_null_storage_has_no_space() -> None:
     store = NullContentStore()
     assert await store.open(DIGEST) is None
     assert await store.drop(DIGEST) == 0

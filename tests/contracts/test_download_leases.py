@@ -28,7 +28,7 @@ DIGEST = Digest.of(CONTENT)
 
 
 @by_two_workers
-async def test_an_empty_draft_of_empty_content_is_right(one: Worker, other: Worker) -> None:
+async def test_an_empty_partial_blob_of_empty_content_is_right(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, Digest.of(b""))
     assert await partial_blob.commit()
     partial_blob.file.close()
@@ -36,7 +36,7 @@ async def test_an_empty_draft_of_empty_content_is_right(one: Worker, other: Work
 
 
 @by_two_workers
-async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: Worker) -> None:
+async def test_a_partial_blob_is_not_content_before_its_commit(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     await partial_blob.append(deque([CONTENT]))
     assert await content_of(other, DIGEST) is None
@@ -48,7 +48,7 @@ async def test_a_draft_is_no_content_until_it_is_committed(one: Worker, other: W
 
 
 @by_two_workers
-async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
+async def test_a_partial_blob_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     followed = await followed_by(other, DIGEST)
     await partial_blob.append(deque([CONTENT[:-1], b"!"]))
@@ -62,7 +62,7 @@ async def test_a_draft_with_another_digest_is_discarded(one: Worker, other: Work
 
 
 @by_two_workers
-async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
+async def test_a_partial_blob_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
     for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
         partial_blob = await partial_blob_of(one, DIGEST)
         await partial_blob.append(deque([wrong]))
@@ -71,7 +71,7 @@ async def test_a_draft_that_is_too_short_or_too_long_is_discarded(one: Worker, o
 
 
 @by_two_workers
-async def test_one_fills_and_all_others_follow(one: Worker, other: Worker) -> None:
+async def test_one_worker_downloads_and_the_others_follow(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
     await partial_blob.append(deque([CONTENT[:10]]))
@@ -100,7 +100,7 @@ async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker,
 
 
 @by_two_workers
-async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other: Worker) -> None:
+async def test_the_next_lease_continues_a_kept_partial_blob(one: Worker, other: Worker) -> None:
     lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
     partial_blob = lease.partial_blob
     await partial_blob.append(deque([CONTENT[:3000]]))
@@ -117,7 +117,7 @@ async def test_whoever_leases_a_kept_draft_goes_on_from_there(one: Worker, other
 
 
 @by_two_workers
-async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) -> None:
+async def test_a_discarded_partial_blob_starts_again(one: Worker, other: Worker) -> None:
     lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
     partial_blob = lease.partial_blob
     await partial_blob.append(deque([b"something else"]))
@@ -131,7 +131,7 @@ async def test_a_draft_that_is_not_kept_begins_anew(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_whoever_closes_the_file_gives_up_the_lease(one: Worker, other: Worker) -> None:
+async def test_closing_the_file_ends_the_lease(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     await partial_blob.append(deque([CONTENT[:5]]))
     partial_blob.file.close()
@@ -154,7 +154,7 @@ async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker
 
 
 @by_two_workers
-async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
+async def test_a_partial_blob_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     await partial_blob.append(deque([b"0123", b"456789"]))
     assert [
@@ -167,7 +167,7 @@ async def test_a_draft_says_whether_it_holds_bytes(one: Worker, other: Worker) -
 
 
 @by_two_workers
-async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
+async def test_two_digests_have_two_partial_blobs(one: Worker, other: Worker) -> None:
     partial_blobs = [await partial_blob_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
     for partial_blob, text in zip(partial_blobs, (b"a", b"b"), strict=True):
         await partial_blob.append(deque([text]))
@@ -177,7 +177,7 @@ async def test_two_digests_have_two_drafts(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_of_many_who_want_a_lease_one_gets_it(one: Worker, other: Worker) -> None:
+async def test_of_many_requests_one_gets_the_lease(one: Worker, other: Worker) -> None:
     leases = await asyncio.gather(*(worker.leases.lease(HUB, DIGEST) for worker in (one, other) * 20))
     assert all(leases)
     assert sum(not isinstance(lease, FollowedPartialBlob) for lease in leases) == 1
@@ -209,7 +209,7 @@ def test_any_pieces_become_one_content(
 
 
 @by_two_workers
-async def test_drafts_of_two_upstreams_are_never_one(one: Worker, other: Worker) -> None:
+async def test_two_upstreams_have_two_partial_blobs(one: Worker, other: Worker) -> None:
     """Wrong bytes of one upstream are no beginning of what the other one sends."""
     wrong = await lease_of(one, DIGEST, HUB)
     await wrong.partial_blob.append(deque([b"wrong"]))
@@ -224,7 +224,7 @@ async def test_drafts_of_two_upstreams_are_never_one(one: Worker, other: Worker)
 
 
 @by_two_workers
-async def test_two_upstreams_fill_the_same_content_beside_each_other(one: Worker, other: Worker) -> None:
+async def test_two_upstreams_can_send_the_same_content_at_once(one: Worker, other: Worker) -> None:
     """Each of them has a lease; the second to commit adds no second copy, and both have a right whole."""
     slow, fast = await partial_blob_of(one, DIGEST, HUB), await partial_blob_of(other, DIGEST, QUAY)
     followed = await followed_by(other, DIGEST, HUB)
@@ -245,7 +245,7 @@ async def test_two_upstreams_fill_the_same_content_beside_each_other(one: Worker
 
 
 @by_two_workers
-async def test_a_wrong_commit_beside_right_content_takes_nothing_away(one: Worker, other: Worker) -> None:
+async def test_a_wrong_commit_does_not_remove_right_content(one: Worker, other: Worker) -> None:
     wrong, right = await partial_blob_of(one, DIGEST, HUB), await partial_blob_of(other, DIGEST, QUAY)
     await wrong.append(deque([b"wrong"]))
     await right.append(deque([CONTENT]))

@@ -116,13 +116,13 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         yield caplog
 
 
-def test_the_examples_hold_every_kind_of_event() -> None:
+def test_the_examples_contain_every_kind_of_event() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(Event))
 
 
 @EACH
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_every_kind_of_event_is_taken(make: Maker, event: Event, log: pytest.LogCaptureFixture) -> None:
+def test_every_kind_of_event_is_accepted(make: Maker, event: Event, log: pytest.LogCaptureFixture) -> None:
     sink = make()
     for _ in range(2):
         sink.emit(event)
@@ -132,14 +132,14 @@ def test_every_kind_of_event_is_taken(make: Maker, event: Event, log: pytest.Log
 
 
 @EACH
-def test_events_are_taken_without_a_loop(make: Maker) -> None:
+def test_events_are_accepted_without_an_event_loop(make: Maker) -> None:
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
     make().emit(EVENTS[0])
 
 
 @pytest.mark.parametrize("kind", get_args(Event))
-def test_no_event_has_room_for_credentials(kind: type) -> None:
+def test_no_event_has_a_field_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
     names = {"upstream", "endpoint", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
@@ -164,7 +164,7 @@ def test_the_log_names_every_fact(event: Event, log: pytest.LogCaptureFixture) -
     assert all(str(fact) in record.getMessage() for fact in metadata if not isinstance(fact, bool))
 
 
-def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> None:
+def test_text_of_an_upstream_stays_on_one_line(log: pytest.LogCaptureFixture) -> None:
     said = "gone\nWARNING https://upstream.test: all is well\r\x1b[2K"
     LoggingEventSink().emit(ServiceNameConflict(URL, said))
     LoggingEventSink().emit(UpstreamFailed(URL, said))
@@ -177,12 +177,12 @@ def test_what_an_upstream_says_stays_one_line(log: pytest.LogCaptureFixture) -> 
     assert [record.getMessage().isprintable() for record in log.records] == [True] * 8
 
 
-def test_an_account_that_is_none_is_not_named(log: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_account_is_not_named(log: pytest.LogCaptureFixture) -> None:
     LoggingEventSink().emit(LoginDelayed("", "192.0.2.7", 1))
     assert "account (unknown) from 192.0.2.7" in log.text
 
 
-def test_several_sinks_hear_the_same_in_the_same_order() -> None:
+def test_several_sinks_receive_the_same_events_in_the_same_order() -> None:
     sinks = [RecordingEventSink() for _ in range(3)]
     for event in EVENTS:
         EventFanOut(sinks).emit(event)

@@ -192,7 +192,7 @@ async def test_all_cached_tags_of_an_upstream_are_listed(one: Worker, other: Wor
 
 
 @by_two_workers
-async def test_of_many_variants_the_oldest_make_room(one: Worker, other: Worker) -> None:
+async def test_of_many_variants_the_oldest_are_removed(one: Worker, other: Worker) -> None:
     await one.index.keep_tag(replace(CACHED, key=OTHER_KEYS[1]))
     for number in range(16):
         await one.index.keep_tag(cached_tag(number, 1000.0 + (number - 5) % 16))  # the sixth is the oldest
@@ -203,7 +203,7 @@ async def test_of_many_variants_the_oldest_make_room(one: Worker, other: Worker)
 
 
 @by_two_workers
-async def test_the_newest_variant_is_kept_even_when_all_are_of_one_moment(one: Worker, other: Worker) -> None:
+async def test_the_newest_variant_is_kept_even_if_all_have_the_same_time(one: Worker, other: Worker) -> None:
     for number in range(40):
         await one.index.keep_tag(cached_tag(number, 1000.0))
         assert await variant(one, cached_tag(number, 0).key)
@@ -271,7 +271,7 @@ async def test_the_record_of_the_sender_is_removed_with_the_content(one: Worker,
 
 
 @by_two_workers
-async def test_nothing_leads_any_more_to_content_that_is_forgotten(one: Worker, other: Worker) -> None:
+async def test_no_link_leads_to_forgotten_content(one: Worker, other: Worker) -> None:
     for source in (NGINX, REDIS, NGINX_AT_QUAY):
         for digest in (DIGEST, OTHER_DIGEST):
             for kind in ContentKind:
@@ -393,7 +393,7 @@ async def test_the_upstream_of_upstream_auth_is_known_by_its_address(one: Worker
 
 
 @by_two_workers
-async def test_the_number_stays_until_somebody_advances_it(one: Worker, other: Worker) -> None:
+async def test_the_epoch_changes_only_when_it_is_advanced(one: Worker, other: Worker) -> None:
     seen = [await one.index.epoch()]
     for worker in (one, other, one):
         assert await one.index.epoch() == await other.index.epoch() == seen[-1]
@@ -463,7 +463,7 @@ async def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, t
         assert await index.tags_of(QUAY) == [new_tag(0, NGINX_AT_QUAY)]
 
 
-async def test_what_leads_to_stored_content_stays_longest(tmp_path: Path) -> None:
+async def test_links_to_stored_content_are_removed_last(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "index")
     index = SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
     await SqliteUsageIndex(database).keep([Used(new_tag(0).digest, 1, 1.0)])

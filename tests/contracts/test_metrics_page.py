@@ -20,12 +20,12 @@ def test_the_page_is_what_prometheus_reads() -> None:
     assert "charset=utf-8" in media_type
 
 
-def test_all_names_have_one_beginning() -> None:
+def test_all_names_have_the_same_prefix() -> None:
     content, _ = _page().render()
     names = re.findall(r"^([a-z_]+)", content.decode(), re.MULTILINE)
     assert {name.startswith("docker_image_proxy_") for name in names} == {True}
 
 
-def test_looking_changes_nothing() -> None:
+def test_rendering_the_page_changes_nothing() -> None:
     page = _page()
     assert page.render() == page.render()

@@ -20,7 +20,7 @@ EACH = pytest.mark.parametrize("make", [_threads, InlineSteps])
 
 
 @EACH
-def test_what_the_step_gives_comes_back(make: Maker) -> None:
+def test_the_result_of_the_step_is_returned(make: Maker) -> None:
     async def both() -> list[int]:
         steps = make()
         return list(await asyncio.gather(*(steps.run(lambda number=number: number * 2) for number in range(5))))
@@ -29,7 +29,7 @@ def test_what_the_step_gives_comes_back(make: Maker) -> None:
 
 
 @EACH
-def test_what_the_step_raises_comes_too(make: Maker) -> None:
+def test_the_error_of_the_step_is_raised(make: Maker) -> None:
     def step() -> None:
         raise LookupError("no")
 
@@ -38,7 +38,7 @@ def test_what_the_step_raises_comes_too(make: Maker) -> None:
 
 
 @EACH
-async def test_none_begins_after_the_end(make: Maker) -> None:
+async def test_no_step_begins_after_the_close(make: Maker) -> None:
     steps = make()
     await steps.run(lambda: None)
     steps.close()

@@ -7,7 +7,7 @@ from tests.contracts.storage import Worker, by_two_workers, content_of, followed
 
 
 @by_two_workers
-async def test_nothing_takes_no_room(one: Worker, other: Worker) -> None:
+async def test_empty_storage_takes_no_space(one: Worker, other: Worker) -> None:
     space = await one.maintenance.space()
     assert space.partial_blobs == 0
     assert 0 < space.free <= space.total
@@ -30,7 +30,7 @@ async def test_all_content_is_listed(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
+async def test_partial_blobs_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
     digest = Digest.of(b"0123456789")
     partial_blob = await partial_blob_of(one, digest)
     await partial_blob.append(deque([b"01234"]))
@@ -44,7 +44,7 @@ async def test_drafts_are_counted_until_they_are_content(one: Worker, other: Wor
 
 
 @by_two_workers
-async def test_only_drafts_that_nobody_fills_are_swept(one: Worker, other: Worker) -> None:
+async def test_only_partial_blobs_without_a_lease_are_removed(one: Worker, other: Worker) -> None:
     filled, lease = await partial_blob_of(one, Digest.of(b"filled")), await lease_of(one, Digest.of(b"left"))
     left = lease.partial_blob
     followed = await followed_by(other, Digest.of(b"left"))

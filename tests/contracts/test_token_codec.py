@@ -26,7 +26,7 @@ documents = st.dictionaries(st.text(), _json, max_size=4)
 
 @EACH
 @given(token_type=st.text(max_size=20), claims=documents)
-def test_what_was_signed_is_read_back(make: Maker, token_type: str, claims: Mapping[str, object]) -> None:
+def test_a_signed_token_can_be_verified(make: Maker, token_type: str, claims: Mapping[str, object]) -> None:
     text = make("ours").sign(token_type, claims)
     assert make("ours").verify(text) == make("ours").read_unverified(text) == SignedToken(token_type, claims)
 
@@ -46,34 +46,34 @@ def test_equal_claims_make_an_equal_token(make: Maker) -> None:
 
 @EACH
 @given(claims=documents)
-def test_another_key_is_seen_but_not_believed(make: Maker, claims: Mapping[str, object]) -> None:
+def test_a_token_of_another_key_can_be_read_but_not_verified(make: Maker, claims: Mapping[str, object]) -> None:
     text = make("them").sign("JWT", claims)
     assert make("ours").read_unverified(text) == SignedToken("JWT", claims)
     assert make("ours").verify(text) is None
 
 
 @EACH
-def test_times_are_not_looked_at(make: Maker) -> None:
+def test_times_are_not_checked(make: Maker) -> None:
     claims = {"exp": 1, "nbf": 99_999_999_999, "iat": "never"}
     assert make("ours").verify(make("ours").sign("JWT", claims)) == SignedToken("JWT", claims)
 
 
 @EACH
 @given(text=st.text() | st.text("abcABC019.=-_~ "))
-def test_a_text_that_is_no_token_is_none(make: Maker, text: str) -> None:
+def test_a_text_that_is_not_a_token_gives_none(make: Maker, text: str) -> None:
     assert make("ours").read_unverified(text) is None
     assert make("ours").verify(text) is None
 
 
 @EACH
 @pytest.mark.parametrize("text", ["", ".", "..", "...", "e30.e30", "e30.e30.e30.e30", "e30.bnVsbA.e30", "W10.e30.e30"])
-def test_a_text_of_another_form_is_none(make: Maker, text: str) -> None:
+def test_a_text_of_another_format_gives_none(make: Maker, text: str) -> None:
     assert make("ours").read_unverified(text) is None
     assert make("ours").verify(text) is None
 
 
 @EACH
-def test_a_token_with_more_behind_it_is_none(make: Maker) -> None:
+def test_a_token_with_trailing_text_gives_none(make: Maker) -> None:
     text = make("ours").sign("JWT", {"a": 1})
     for longer in (f"{text}.e30", f"e30.{text}", f"{text}.", f".{text}"):
         assert make("ours").read_unverified(longer) is None

@@ -18,7 +18,7 @@ async def test_the_least_recently_used_comes_first(one: Worker, other: Worker) -
 
 
 @by_two_workers
-async def test_what_is_known_is_replaced(one: Worker, other: Worker) -> None:
+async def test_a_known_entry_is_replaced(one: Worker, other: Worker) -> None:
     await one.usage.keep([A, B])
     newer = replace(A, size=2**40, used_at=1000.0)
     await other.usage.keep([newer])
@@ -26,21 +26,21 @@ async def test_what_is_known_is_replaced(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_a_touch_makes_young_and_adds_nothing(one: Worker, other: Worker) -> None:
+async def test_a_touch_sets_the_time_of_known_content_only(one: Worker, other: Worker) -> None:
     await one.usage.keep([A, B])
     await other.usage.touch({A.digest: 1000.0, C.digest: 1000.0})
     assert await one.usage.all() == [B, replace(A, used_at=1000.0)]
 
 
 @by_two_workers
-async def test_a_late_touch_makes_nothing_older(one: Worker, other: Worker) -> None:
+async def test_a_late_touch_does_not_set_an_older_time(one: Worker, other: Worker) -> None:
     await one.usage.keep([B])
     await one.usage.touch({B.digest: 1.0})
     assert await one.usage.all() == [B]
 
 
 @by_two_workers
-async def test_what_is_forgotten_is_gone(one: Worker, other: Worker) -> None:
+async def test_forgotten_content_is_not_listed(one: Worker, other: Worker) -> None:
     await one.usage.keep([A, B, C])
     await other.usage.forget([A.digest, C.digest])
     await other.usage.forget([A.digest])
@@ -48,7 +48,7 @@ async def test_what_is_forgotten_is_gone(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_nothing_to_do_is_done(one: Worker, other: Worker) -> None:
+async def test_empty_lists_change_nothing(one: Worker, other: Worker) -> None:
     await one.usage.keep([])
     await one.usage.touch({})
     await one.usage.forget([])

@@ -22,7 +22,7 @@ def test_every_account_is_compared_in_constant_time(offered: Credentials, monkey
     assert compared == [(32, 32)] * len(ACCOUNTS)
 
 
-def test_a_prefix_of_an_account_opens_nothing() -> None:
+def test_a_prefix_of_an_account_is_rejected() -> None:
     directory = FixedAccountDirectory(ACCOUNTS, b"key")
     for offered in (Credentials("alice", "sesam"), Credentials("alice", "sesame "), Credentials("alic", "esesame")):
         assert directory.find(offered) is None

@@ -39,7 +39,7 @@ def house(tmp_path: Path) -> House:
 
 
 @pytest.mark.parametrize("kind", ["2y", "2a", "2b"])
-def test_every_kind_of_hash_opens(house: House, kind: str) -> None:
+def test_every_kind_of_hash_is_accepted(house: House, kind: str) -> None:
     write(house.path, f"alice:{hashed('pässword', 5, kind)}\n")
     assert house.later().names() == ["alice"]
     assert house.directory.find(Credentials("alice", "pässword")) == Account("alice")
@@ -54,14 +54,14 @@ def test_a_changed_file_is_read_again(house: House) -> None:
     assert house.events.events == [AccountsReloaded(2)]
 
 
-def test_a_user_who_is_taken_out_is_gone(house: House) -> None:
+def test_a_removed_user_is_rejected(house: House) -> None:
     write(house.path, lines_of({"bob": "open"}))
     assert house.later().names() == ["bob"]
     assert house.directory.find(ALICE) is None
     assert house.directory.stamp("alice") == ""
 
 
-def test_the_file_is_looked_at_once_a_second(house: House) -> None:
+def test_the_file_is_checked_once_a_second(house: House) -> None:
     write(house.path, lines_of({"bob": "open"}))
     house.clock.advance(0.9)
     assert house.names() == ["alice"]
@@ -96,7 +96,7 @@ def test_a_file_that_did_not_change_is_not_read_again(house: House) -> None:
         (lambda path: (path.unlink(), os.mkfifo(path)), "cannot be read (not a regular file)"),
     ],
 )
-def test_a_spoilt_file_leaves_all_as_it_was_and_is_told_once(
+def test_an_invalid_file_changes_nothing_and_is_reported_once(
     house: House, spoil: Callable[[Path], object], reason: str
 ) -> None:
     spoil(house.path)
@@ -106,7 +106,7 @@ def test_a_spoilt_file_leaves_all_as_it_was_and_is_told_once(
     assert house.events.events == [AccountsUnreadable(f"{house.path}: {reason}")]
 
 
-def test_a_file_that_is_whole_again_counts_again(house: House) -> None:
+def test_a_file_that_is_valid_again_is_used_again(house: House) -> None:
     house.path.unlink()
     house.later().names()
     write(house.path, lines_of({"bob": "open"}))
@@ -114,7 +114,7 @@ def test_a_file_that_is_whole_again_counts_again(house: House) -> None:
     assert [type(event) for event in house.events.events] == [AccountsUnreadable, AccountsReloaded]
 
 
-def test_a_worker_that_begins_with_a_spoilt_file_lets_nobody_in(tmp_path: Path) -> None:
+def test_a_worker_that_starts_with_an_invalid_file_rejects_every_login(tmp_path: Path) -> None:
     write(tmp_path / "htpasswd", "alice:secret\n")
     house = House(tmp_path / "htpasswd")
     assert house.names() == []
@@ -125,7 +125,7 @@ def test_a_worker_that_begins_with_a_spoilt_file_lets_nobody_in(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("password", ["x" * 73, "é" * 37])
-def test_a_password_that_bcrypt_would_cut_is_refused(house: House, password: str) -> None:
+def test_a_password_that_bcrypt_would_truncate_is_rejected(house: House, password: str) -> None:
     write(house.path, lines_of({"alice": "x" * 72, "bob": "é" * 36}))
     house.later().names()
     assert house.directory.find(Credentials("alice", "x" * 72)) == Account("alice")
@@ -133,7 +133,7 @@ def test_a_password_that_bcrypt_would_cut_is_refused(house: House, password: str
         assert house.directory.find(Credentials(user, password)) is None
 
 
-def test_a_password_repeated_behind_a_nul_is_another_one(house: House) -> None:
+def test_a_password_repeated_after_a_nul_is_rejected(house: House) -> None:
     again = "right\0right"
     assert bcrypt.checkpw(again.encode(), bcrypt.hashpw(b"right", bcrypt.gensalt(4)))  # which is why
     assert house.directory.find(Credentials("alice", again)) is None
@@ -153,7 +153,7 @@ def test_an_unknown_user_costs_the_same_check(house: House, monkeypatch: pytest.
     assert len(set(checked)) > 1
 
 
-def test_a_stamp_is_another_with_another_password(house: House) -> None:
+def test_another_password_gives_another_stamp(house: House) -> None:
     before = house.directory.stamp("alice")
     write(house.path, house.path.read_text() + lines_of({"bob": "open"}))
     assert house.later().directory.stamp("alice") == before

@@ -63,7 +63,7 @@ def test_nothing_is_made_before_the_first_use(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-async def test_files_lie_where_they_belong_and_nobody_else_may_read_them(tmp_path: Path) -> None:
+async def test_files_are_in_their_places_and_private(tmp_path: Path) -> None:
     async with opened(tmp_path / "deep" / "cache") as store:
         folder = tmp_path / "deep" / "cache"
         partial_blob = await leased(store)
@@ -96,7 +96,7 @@ async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         assert open_descriptors() == before
 
 
-async def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
+async def test_truncated_content_is_stored_again(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.put(DIGEST, CONTENT)
         os.truncate(place(tmp_path), 10)
@@ -105,7 +105,7 @@ async def test_content_that_lost_its_end_is_put_again(tmp_path: Path) -> None:
         assert await read(store) == CONTENT
 
 
-async def test_verified_and_not_yet_renamed_is_content(tmp_path: Path) -> None:
+async def test_a_verified_partial_blob_becomes_content(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         draft_place(tmp_path).parent.mkdir()
         draft_place(tmp_path).write_bytes(CONTENT)
@@ -134,14 +134,14 @@ assert asyncio.run(store.open(digest))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; for all others it is the test above")
-def test_verified_and_not_yet_renamed_is_content_for_whoever_may_not_write_to_it() -> None:
+def test_a_verified_partial_blob_becomes_content_for_a_user_who_cannot_write_to_it() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         with process(UNPRIVILEGED, folder) as running:
             assert running.wait() == 0
 
 
-async def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content(tmp_path: Path) -> None:
+async def test_a_partial_blob_that_was_removed_does_not_replace_another(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         partial_blob = await leased(store)
         draft_place(tmp_path).unlink()
@@ -156,7 +156,7 @@ async def test_a_draft_that_was_removed_by_hand_does_not_become_anothers_content
         other.file.close()
 
 
-async def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> None:
+async def test_content_that_cannot_be_stored_is_still_verified(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         partial_blob, followed = await leased(store), await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
@@ -173,7 +173,7 @@ async def test_content_that_cannot_be_kept_is_still_right(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-async def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
+async def test_a_cancelled_request_keeps_no_lease(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await store.put(Digest.of(b"other"), b"other")
         before = open_descriptors()
@@ -187,7 +187,7 @@ async def test_whoever_is_cancelled_keeps_no_lease(tmp_path: Path) -> None:
         (await leased(store)).file.close()
 
 
-async def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Path) -> None:
+async def test_a_cancelled_append_leaves_a_partial_blob_that_matches_its_size(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         content = os.urandom(1 << 24)
         partial_blob = await leased(store, Digest.of(content))
@@ -200,7 +200,7 @@ async def test_a_cancelled_append_leaves_a_draft_that_fits_its_size(tmp_path: Pa
         partial_blob.file.close()
 
 
-async def test_an_append_gets_somewhere_however_slow_the_machine_is(
+async def test_every_append_writes_something_even_on_a_slow_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its turn may be over before it has begun: threads wait for their processor, whole machines are paused."""
@@ -218,7 +218,7 @@ async def test_an_append_gets_somewhere_however_slow_the_machine_is(
         partial_blob.file.close()
 
 
-async def test_where_no_folder_can_be_there_is_no_room_and_no_content(tmp_path: Path) -> None:
+async def test_without_a_folder_nothing_is_found_or_stored(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     async with opened(tmp_path / "file" / "cache") as store:
         assert await store.open(DIGEST) is None
@@ -240,7 +240,7 @@ async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         assert await read(store) == CONTENT
 
 
-async def test_a_link_in_the_place_of_a_draft_is_not_followed(tmp_path: Path) -> None:
+async def test_a_link_in_the_place_of_a_partial_blob_is_not_followed(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         draft_place(tmp_path).parent.mkdir()
         (tmp_path / "precious").write_bytes(b"precious")
@@ -282,7 +282,7 @@ asyncio.run(main())
 """
 
 
-def test_too_few_descriptors_are_no_want_of_room(tmp_path: Path) -> None:
+def test_too_few_descriptors_are_not_reported_as_a_full_disk(tmp_path: Path) -> None:
     with process(NO_DESCRIPTORS, tmp_path) as running:
         said = line_of(running)
         assert running.wait() == 0

@@ -32,7 +32,7 @@ def occupy(folder: Path) -> Path:
     return ballast
 
 
-def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
+def test_an_append_to_a_full_disk_can_be_repeated(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
         lease, followed = await store.leases.lease(UPSTREAM, DIGEST), await store.leases.lease(UPSTREAM, DIGEST)
@@ -56,7 +56,7 @@ def test_an_append_that_does_not_fit_may_be_tried_again(tmp_path: Path) -> None:
         asyncio.run(go(folder))
 
 
-def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+def test_a_put_to_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         store = FilesystemContentStore(folder)
         with pytest.raises(StorageFull):
@@ -69,7 +69,7 @@ def test_a_put_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
         asyncio.run(go(folder))
 
 
-def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
+def test_the_reserve_stays_free(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         roomy, store = FilesystemContentStore(folder), FilesystemContentStore(folder / "cache", reserve=500_000)
         lease = await store.leases.lease(UPSTREAM, DIGEST)
@@ -91,7 +91,7 @@ def test_the_reserve_is_left_to_others(tmp_path: Path) -> None:
         asyncio.run(go(folder))
 
 
-def test_the_keeper_sees_the_room(tmp_path: Path) -> None:
+def test_maintenance_reports_the_free_space(tmp_path: Path) -> None:
     async def go(folder: Path) -> None:
         maintenance = FilesystemStorageMaintenance(folder, StoppedClock())
         assert (await maintenance.space()).total == (await maintenance.space()).free == 1 << 20

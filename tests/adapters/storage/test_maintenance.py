@@ -16,7 +16,7 @@ def place(folder: Path, digest: Digest = DIGEST) -> Path:
     return path
 
 
-def test_strangers_files_are_no_content(tmp_path: Path) -> None:
+def test_files_of_other_programs_are_not_content(tmp_path: Path) -> None:
     place(tmp_path).write_bytes(b"content")
     strangers = [
         place(tmp_path).with_name("short"),
@@ -36,7 +36,7 @@ def test_strangers_files_are_no_content(tmp_path: Path) -> None:
     maintenance.close()
 
 
-def test_what_a_dead_put_left_is_swept_after_an_hour(tmp_path: Path) -> None:
+def test_the_file_of_an_interrupted_put_is_removed_after_an_hour(tmp_path: Path) -> None:
     clock = StoppedClock()
     (tmp_path / "temporary").mkdir()
     left = tmp_path / "temporary" / "tmpabc"
@@ -52,7 +52,7 @@ def test_what_a_dead_put_left_is_swept_after_an_hour(tmp_path: Path) -> None:
     maintenance.close()
 
 
-def test_where_no_folder_can_be_there_is_no_room(tmp_path: Path) -> None:
+def test_without_a_folder_there_is_no_space(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     maintenance = FilesystemStorageMaintenance(tmp_path / "file" / "cache", StoppedClock())
     assert asyncio.run(maintenance.space()) == Space(0, 0, 0)
@@ -61,7 +61,7 @@ def test_where_no_folder_can_be_there_is_no_room(tmp_path: Path) -> None:
     maintenance.close()
 
 
-def test_a_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     maintenance = FilesystemStorageMaintenance(tmp_path / "deep" / "cache", StoppedClock())
     assert asyncio.run(maintenance.space()).total > 0
     maintenance.close()

@@ -36,7 +36,7 @@ a line that is none
         ("/srv/cut", None),
     ],
 )
-def test_the_nearest_mount_tells_the_kind(path: str, kind: str | None, tmp_path: Path) -> None:
+def test_the_innermost_mount_gives_the_type(path: str, kind: str | None, tmp_path: Path) -> None:
     (tmp_path / "mountinfo").write_text(MOUNTS, encoding="utf-8")
     assert network_file_system(Path(path), tmp_path / "mountinfo") == kind
 
@@ -47,11 +47,11 @@ def test_a_symlink_is_followed(tmp_path: Path) -> None:
     assert network_file_system(tmp_path / "link" / "cache", tmp_path / "mountinfo") == "nfs4"
 
 
-def test_where_nothing_can_be_learnt_it_is_local(tmp_path: Path) -> None:
+def test_without_a_list_of_mounts_the_file_system_counts_as_local(tmp_path: Path) -> None:
     assert network_file_system(Path("/srv"), tmp_path / "missing") is None
     (tmp_path / "empty").write_text("", encoding="utf-8")
     assert network_file_system(Path("/srv"), tmp_path / "empty") is None
 
 
-def test_this_machines_own_mounts_are_read() -> None:
+def test_the_mounts_of_this_machine_are_read() -> None:
     assert network_file_system(Path("/proc/self")) is None

@@ -18,14 +18,14 @@ def test_many_pieces_of_all_sizes_are_written_in_order(tmp_path: Path) -> None:
         assert file.read() == b"first" + b"".join(pieces)
 
 
-def test_nothing_is_written_where_there_is_nothing(tmp_path: Path) -> None:
+def test_writing_no_pieces_writes_nothing(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w+b") as file:
         write(file.fileno(), [b"", b""], 0)
         write(file.fileno(), [], 0)
         assert file.read() == b""
 
 
-def test_a_closed_file_is_nobodys_file(tmp_path: Path) -> None:
+def test_a_closed_file_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     threads = Threads(1, "reads")
     file = DescriptorFile(os.open(tmp_path / "file", os.O_RDONLY), threads)

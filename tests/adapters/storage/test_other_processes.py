@@ -101,7 +101,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp_path: Path) -> None:
+async def test_a_killed_process_loses_its_lease_and_leaves_its_partial_blob(tmp_path: Path) -> None:
     store = FilesystemContentStore(tmp_path)
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
@@ -122,7 +122,7 @@ async def test_a_process_that_is_killed_loses_its_lease_and_leaves_its_draft(tmp
     store.close()
 
 
-async def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: Path) -> None:
+async def test_another_process_sees_the_partial_blob_grow_until_it_is_complete(tmp_path: Path) -> None:
     store, maintenance = FilesystemContentStore(tmp_path), FilesystemStorageMaintenance(tmp_path, StoppedClock())
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
@@ -140,7 +140,7 @@ async def test_another_process_sees_the_draft_grow_until_it_is_whole(tmp_path: P
     maintenance.close()
 
 
-async def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_path: Path) -> None:
+async def test_a_process_that_downloads_from_another_upstream_delays_no_other(tmp_path: Path) -> None:
     store = FilesystemContentStore(tmp_path)
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
@@ -163,7 +163,7 @@ async def test_a_process_that_fills_from_another_upstream_holds_up_nobody(tmp_pa
     store.close()
 
 
-async def test_what_a_killed_process_left_of_one_upstream_is_no_beginning_for_another(tmp_path: Path) -> None:
+async def test_the_partial_blob_of_one_upstream_is_not_continued_from_another(tmp_path: Path) -> None:
     store = FilesystemContentStore(tmp_path)
     with process(START + FILL, tmp_path) as running:
         assert line_of(running) == "1000000"
@@ -189,7 +189,7 @@ def test_of_many_processes_one_gets_the_lease(tmp_path: Path) -> None:
         assert sum(int(line_of(racer)) for racer in racers) == 1
 
 
-def test_whatever_processes_do_at_once_content_is_right(tmp_path: Path) -> None:
+def test_concurrent_processes_store_only_right_content(tmp_path: Path) -> None:
     with ExitStack() as stack:
         running = [stack.enter_context(process(START + TURMOIL, tmp_path, number)) for number in range(4)]
         said = [line_of(one) for one in running]

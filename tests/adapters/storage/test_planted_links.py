@@ -183,7 +183,7 @@ def make_second_name(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [make_pipe, make_second_name])
-async def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(
+async def test_a_partial_blob_with_a_second_name_is_not_written_to(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     (tmp_path / "drafts").mkdir()
@@ -195,7 +195,7 @@ async def test_a_draft_that_is_no_file_of_its_own_is_not_written_to(
     store.close()
 
 
-async def test_a_pipe_in_place_of_content_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_pipe_in_the_place_of_content_does_not_block(tmp_path: Path) -> None:
     place = tmp_path / "content" / NAMES[0] / NAMES[1]
     place.mkdir(parents=True)
     os.mkfifo(place / DIGEST.encoded)

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "index.sqlite3"
 
 
-async def test_nothing_is_there_before_the_first_use(path: Path) -> None:
+async def test_no_file_is_made_before_the_first_use(path: Path) -> None:
     before = threading.active_count()
     database = SqliteDatabase(path)
     assert threading.active_count() == before
@@ -40,7 +40,7 @@ async def test_nothing_is_there_before_the_first_use(path: Path) -> None:
     assert not path.parent.exists()
 
 
-async def test_what_is_written_outlives_the_connection(path: Path) -> None:
+async def test_changes_survive_the_connection(path: Path) -> None:
     async with opened(path) as database:
         assert await database.change((KEEP, [("a", "1"), ("b", "2")]))
     async with opened(path) as database:
@@ -61,7 +61,7 @@ async def test_all_changes_are_made_or_none(path: Path, caplog: pytest.LogCaptur
 
 
 @pytest.mark.slow
-async def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
+async def test_a_closed_database_finds_and_keeps_nothing(path: Path) -> None:
     before = open_descriptors()
     async with opened(path) as database:
         assert await database.change((KEEP, [("a", "1")]))
@@ -77,7 +77,9 @@ async def test_after_its_end_nothing_is_found_or_kept(path: Path) -> None:
     [b"no database at all" * 100, b"SQLite format 3\0" + bytes(5000), os.urandom(9000)],
     ids=["text", "header only", "noise"],
 )
-async def test_a_file_of_no_use_is_set_aside(content: bytes, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_is_not_a_database_is_set_aside(
+    content: bytes, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     Path(f"{path}-wal").write_bytes(b"of the old one")
@@ -113,7 +115,7 @@ async def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureF
     assert caplog.records == []
 
 
-async def test_a_file_that_breaks_while_it_is_open_is_set_aside_once_for_all(
+async def test_a_file_that_breaks_while_it_is_open_is_set_aside_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [(str(number), "x" * 1000) for number in range(1000)]
@@ -132,14 +134,14 @@ async def test_a_file_that_breaks_while_it_is_open_is_set_aside_once_for_all(
     assert caplog.text.count("set aside") == 1
 
 
-async def test_what_another_process_has_set_aside_already_is_left_alone(path: Path) -> None:
+async def test_a_file_that_another_process_has_replaced_is_not_set_aside(path: Path) -> None:
     async with opened(path) as database:
         assert await database.change((KEEP, [("a", "1")]))
         set_aside(path, (1, 1), sqlite3.DatabaseError())
         assert await database.rows(ALL) == [("a", "1")]
 
 
-async def test_a_file_that_was_removed_is_made_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_removed_file_is_made_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with opened(path) as one, opened(path) as other:
         assert await one.change((KEEP, [("a", "1")]))
         assert await other.rows(ALL) == [("a", "1")]
@@ -153,7 +155,7 @@ async def test_a_file_that_was_removed_is_made_anew(path: Path, caplog: pytest.L
     assert caplog.records == []
 
 
-async def test_where_no_file_can_be_nothing_is_found_and_one_line_says_so(
+async def test_without_a_file_nothing_is_found_and_the_log_says_so_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.mkdir(parents=True)

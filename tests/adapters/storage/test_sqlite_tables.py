@@ -42,7 +42,7 @@ def with_database(path: Path, test: Callable[[SqliteDatabase], Awaitable[None]])
     asyncio.run(go())
 
 
-def test_grants_that_are_not_to_be_kept_are_thrown_away_now_and_then(tmp_path: Path) -> None:
+def test_expired_grants_are_removed_from_time_to_time(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         clock = StoppedClock(NOW)
         index = SqliteKnowledgeIndex(database, clock)
@@ -59,7 +59,7 @@ def test_grants_that_are_not_to_be_kept_are_thrown_away_now_and_then(tmp_path: P
     with_database(tmp_path / "index", check)
 
 
-def test_tokens_that_have_ended_are_thrown_away_now_and_then(tmp_path: Path) -> None:
+def test_expired_tokens_are_removed_from_time_to_time(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         clock = StoppedClock(NOW)
         index = SqliteKnowledgeIndex(database, clock)
@@ -74,7 +74,7 @@ def test_tokens_that_have_ended_are_thrown_away_now_and_then(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:short", "md5:" + "a" * 32])
-def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> None:
+def test_invalid_rows_are_not_found(digest: str, tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         index, usage = SqliteKnowledgeIndex(database, StoppedClock()), SqliteUsageIndex(database)
         link = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "text/plain", 7, frozenset({ANONYMOUS_CLASS}))
@@ -103,7 +103,7 @@ def test_what_cannot_be_read_back_is_not_found(digest: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("text", ["", "{", "1", "null", "[1]", '["ab"]', '[["Basic", 1]]', '[["Basic", [["a", 1]]]]'])
-def test_upstream_auth_that_cannot_be_read_back_is_not_found(text: str, tmp_path: Path) -> None:
+def test_invalid_upstream_auth_is_not_found(text: str, tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         index = SqliteKnowledgeIndex(database, StoppedClock())
         await index.keep_upstream_auth(HUB, UpstreamAuth((Challenge("Basic", (("realm", "r"),)),)))
@@ -113,7 +113,7 @@ def test_upstream_auth_that_cannot_be_read_back_is_not_found(text: str, tmp_path
     with_database(tmp_path / "index", check)
 
 
-def test_a_media_type_that_is_no_text_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_media_type_that_is_not_valid_text_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def check(database: SqliteDatabase) -> None:
         index = SqliteKnowledgeIndex(database, StoppedClock())
         link = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "text/\udcff", 7, frozenset({ANONYMOUS_CLASS}))
@@ -126,7 +126,7 @@ def test_a_media_type_that_is_no_text_is_not_kept(tmp_path: Path, caplog: pytest
     assert len(caplog.records) == 1
 
 
-def test_an_index_that_was_begun_anew_has_another_epoch(tmp_path: Path) -> None:
+def test_a_new_index_has_another_epoch(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         index = SqliteKnowledgeIndex(database, StoppedClock())
         before = await index.epoch()
@@ -136,7 +136,7 @@ def test_an_index_that_was_begun_anew_has_another_epoch(tmp_path: Path) -> None:
     with_database(tmp_path / "index", check)
 
 
-def test_an_epoch_that_cannot_be_had_is_the_last_one_and_is_not_advanced(tmp_path: Path) -> None:
+def test_an_unreadable_epoch_keeps_its_last_value_and_cannot_be_advanced(tmp_path: Path) -> None:
     async def check(database: SqliteDatabase) -> None:
         index = SqliteKnowledgeIndex(database, StoppedClock())
         before = await index.epoch()

@@ -13,14 +13,14 @@ def test_a_step_runs_in_another_thread() -> None:
     threads.close()
 
 
-def test_no_thread_is_there_before_the_first_step() -> None:
+def test_no_thread_starts_before_the_first_step() -> None:
     before = threading.active_count()
     threads = Threads(8, "steps")
     assert threading.active_count() == before
     threads.close()
 
 
-def test_what_a_step_raises_comes_out() -> None:
+def test_the_error_of_a_step_is_raised() -> None:
     threads = Threads(1, "steps")
     with pytest.raises(ZeroDivisionError):
         asyncio.run(threads.run(lambda: 1 // 0))
@@ -28,7 +28,7 @@ def test_what_a_step_raises_comes_out() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_whoever_is_cancelled_waits_for_the_steps_end(times: int) -> None:
+async def test_a_cancelled_caller_waits_for_the_end_of_the_step(times: int) -> None:
     threads, ended, disposed = Threads(1, "steps"), list[str](), list[str]()
 
     def step() -> str:

@@ -56,7 +56,7 @@ def lease(folder: Path) -> FilePartialBlob | None:
     return found.partial_blob
 
 
-def test_a_draft_that_was_swept_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:
+def test_a_removed_partial_blob_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:
     before_lock(partial_blob.unlink)
     leased = lease(tmp_path)
     assert leased
@@ -64,7 +64,7 @@ def test_a_draft_that_was_swept_is_not_leased(tmp_path: Path, partial_blob: Path
     assert partial_blob.exists()
 
 
-def test_a_draft_that_was_made_anew_is_the_one_that_is_leased(
+def test_a_partial_blob_that_was_made_again_is_the_one_that_is_leased(
     tmp_path: Path, partial_blob: Path, before_lock: Arrange
 ) -> None:
     def replace() -> None:
@@ -77,7 +77,9 @@ def test_a_draft_that_was_made_anew_is_the_one_that_is_leased(
     assert leased.size == 1
 
 
-def test_a_draft_that_became_content_is_not_leased(tmp_path: Path, partial_blob: Path, before_lock: Arrange) -> None:
+def test_a_partial_blob_that_became_content_is_not_leased(
+    tmp_path: Path, partial_blob: Path, before_lock: Arrange
+) -> None:
     def commit() -> None:
         place = tmp_path / "content" / "sha256" / DIGEST.encoded[:2] / DIGEST.encoded
         place.parent.mkdir(parents=True)
@@ -88,7 +90,7 @@ def test_a_draft_that_became_content_is_not_leased(tmp_path: Path, partial_blob:
     assert not partial_blob.exists()
 
 
-def test_content_that_was_made_before_the_draft_was_opened_leaves_no_draft(
+def test_content_that_was_stored_before_the_partial_blob_was_opened_leaves_none(
     tmp_path: Path, partial_blob: Path, before_lock: Arrange
 ) -> None:
     def commit_another() -> None:
@@ -101,7 +103,7 @@ def test_content_that_was_made_before_the_draft_was_opened_leaves_no_draft(
     assert not partial_blob.exists()
 
 
-def test_the_sweeper_leaves_alone_what_came_after_its_look(
+def test_maintenance_does_not_remove_a_file_that_replaced_the_abandoned_one(
     tmp_path: Path, partial_blob: Path, before_lock: Arrange
 ) -> None:
     def replace() -> None:

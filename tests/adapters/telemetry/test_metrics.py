@@ -78,32 +78,32 @@ def numbers(sink: CountingEventSink) -> dict[str, float]:
     return found
 
 
-def test_every_kind_of_event_is_counted_or_left_out_on_purpose() -> None:
+def test_every_kind_of_event_is_counted_or_listed_as_uncounted() -> None:
     assert {type(event) for event, _, _ in TABLE} | UNCOUNTED == set(get_args(Event))
 
 
-def test_nothing_has_been_counted_at_the_start() -> None:
+def test_counters_start_at_zero() -> None:
     counted = numbers(CountingEventSink(SharedCounters(3), 1))
     assert set(counted) == {name for _, name, _ in TABLE}
     assert set(counted.values()) == {0.0}
 
 
 @pytest.mark.parametrize(("event", "name", "count"), TABLE, ids=lambda value: value if isinstance(value, str) else "")
-def test_an_event_counts_in_one_place_only(event: Event, name: str, count: float) -> None:
+def test_an_event_changes_one_counter(event: Event, name: str, count: float) -> None:
     sink = CountingEventSink(SharedCounters(1), 0)
     for _ in range(2):
         sink.emit(event)
     assert {key: value for key, value in numbers(sink).items() if value} == {name: 2 * count}
 
 
-def test_what_is_of_no_number_is_taken_all_the_same() -> None:
+def test_uncounted_events_are_accepted() -> None:
     sink = CountingEventSink(SharedCounters(1), 0)
     sink.emit(UpstreamAuthLearned(URL, 2, "open", is_change=True))
     sink.emit(ServiceNameConflict(URL, "mirror"))
     assert not any(numbers(sink).values())
 
 
-def test_whichever_worker_answers_it_tells_the_sum_of_all() -> None:
+def test_every_worker_reports_the_sum_of_all_workers() -> None:
     counters = SharedCounters(3)
     sinks = [CountingEventSink(counters, row) for row in range(3)]
     for number, sink in enumerate(sinks, start=1):
@@ -115,14 +115,14 @@ def test_whichever_worker_answers_it_tells_the_sum_of_all() -> None:
     assert first == {name: 6 * count for _, name, count in TABLE}
 
 
-def test_a_worker_that_takes_anothers_place_counts_on() -> None:
+def test_a_replacement_worker_continues_the_counters() -> None:
     counters = SharedCounters(2)
     for _ in range(2):
         CountingEventSink(counters, 1).emit(DownloadStarted())
     assert numbers(CountingEventSink(counters, 0))["fills_total"] == 2
 
 
-def test_workers_that_were_forked_share_the_numbers() -> None:
+def test_forked_workers_share_the_counters() -> None:
     counters = SharedCounters(2)
     child = os.fork()
     if child == 0:
@@ -134,7 +134,7 @@ def test_workers_that_were_forked_share_the_numbers() -> None:
     assert numbers(sink)["client_bytes_total"] == 7
 
 
-def test_names_never_stand_on_the_page() -> None:
+def test_names_are_never_on_the_page() -> None:
     sink: Any = CountingEventSink(SharedCounters(1), 0)
     for event, _, _ in TABLE:
         sink.emit(event)
@@ -143,7 +143,7 @@ def test_names_never_stand_on_the_page() -> None:
         assert name not in page
 
 
-def test_allowances_are_told_by_upstream_the_newest_whichever_worker_answers() -> None:
+def test_every_worker_reports_the_newest_allowance_of_each_upstream() -> None:
     counters = SharedCounters(2, [HUB.url, QUAY.url])
     sinks = [CountingEventSink(counters, row) for row in range(2)]
     sinks[0].allowance_table.publish(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))

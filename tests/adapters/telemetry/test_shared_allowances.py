@@ -13,7 +13,7 @@ def said(number: int, at: float) -> Allowance:
     return Allowance(number, number + 1, number + 2, at)
 
 
-def test_what_a_forked_worker_writes_is_read_here() -> None:
+def test_values_of_a_forked_worker_are_read_by_its_parent() -> None:
     shared = SharedAllowances(2, [URL, OTHER])
     child = os.fork()
     if child == 0:
@@ -40,14 +40,14 @@ def test_numbers_that_belong_together_are_read_together() -> None:
     assert [one for one in read if one != said(one.limit, float(one.limit))] == []
 
 
-def test_a_worker_that_died_while_it_wrote_has_said_nothing() -> None:
+def test_an_interrupted_write_is_ignored() -> None:
     shared = SharedAllowances(2, [URL])
     shared.write(0, URL, said(5, 1.0))
     shared.write(1, URL, said(6, 0.0))
     assert shared.newest(URL) == said(5, 1.0)
 
 
-def test_an_upstream_without_room_is_left_out() -> None:
+def test_an_unknown_upstream_is_ignored() -> None:
     shared = SharedAllowances(1)
     shared.write(0, URL, said(5, 1.0))
     assert shared.newest(URL) is None

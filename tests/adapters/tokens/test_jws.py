@@ -36,7 +36,7 @@ def test_a_token_is_a_compact_jws_with_hs256() -> None:
     assert signature == encode(hmac.digest(KEY, f"{header}.{payload}".encode(), "sha256"))
 
 
-def test_a_token_of_another_maker_is_read() -> None:
+def test_a_token_of_another_issuer_is_read() -> None:
     assert codec.verify(signed({"alg": "HS256", "typ": "at+jwt"}, {"a": 1})) == SignedToken("at+jwt", {"a": 1})
 
 
@@ -73,20 +73,20 @@ def test_a_critical_header_is_refused_without_raising(critical: object) -> None:
 
 
 @pytest.mark.parametrize("header", [None, [], "text", 1, b"", b"{", b"\xff", b"{}{}"])
-def test_a_header_that_is_no_object_is_none(header: object) -> None:
+def test_a_header_that_is_not_an_object_gives_none(header: object) -> None:
     assert codec.read_unverified(signed(header, {})) is None
     assert codec.verify(signed(header, {})) is None
 
 
 @pytest.mark.parametrize("payload", [None, [], "text", 1, b"", b"{", b"\xff", b"{}{}"])
-def test_a_payload_that_is_no_object_is_none(payload: object) -> None:
+def test_a_payload_that_is_not_an_object_gives_none(payload: object) -> None:
     text = signed({"alg": "HS256", "typ": "JWT"}, payload)
     assert codec.read_unverified(text) is None
     assert codec.verify(text) is None
 
 
 @pytest.mark.parametrize("parts", [(NESTED, {}), ({"alg": "HS256"}, NESTED)], ids=["header", "payload"])
-def test_a_deeply_nested_token_is_none(parts: tuple[object, object]) -> None:
+def test_a_deeply_nested_token_gives_none(parts: tuple[object, object]) -> None:
     # Anybody can send one: it fits into a request's header.
     text = signed(*parts, key=KEY[::-1])
     assert codec.verify(text) is None
@@ -94,7 +94,7 @@ def test_a_deeply_nested_token_is_none(parts: tuple[object, object]) -> None:
 
 
 @pytest.mark.parametrize("junk", ["=", "==", "!", " ", "\n", "~", "A", "é", "\0"])
-def test_nothing_may_hide_in_the_signature(junk: str) -> None:
+def test_extra_characters_in_the_signature_are_refused(junk: str) -> None:
     text = codec.sign("JWT", {})
     assert codec.verify(text + junk) is None
     assert codec.verify(text[:-4] + junk + text[-4:]) is None
