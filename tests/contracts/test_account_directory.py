@@ -71,7 +71,7 @@ def test_exactly_the_known_names_exist(make: Maker, known: list[Credentials], na
 
 
 @EACH
-def test_an_empty_directory_knows_nobody(make: Maker) -> None:
+def test_an_empty_directory_has_no_accounts(make: Maker) -> None:
     assert make([]).find(Credentials("", "")) is None
     assert make([]).stamp("") == ""
 

@@ -1,4 +1,4 @@
-"""What whoever does SlowSteps keeps to."""
+"""The contract of SlowSteps."""
 
 import asyncio
 from collections.abc import Callable

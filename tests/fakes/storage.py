@@ -14,7 +14,7 @@ from domain.upstreams import Upstream
 
 
 class MemoryInode:
-    """What a file is, whatever names it has and whoever has it open. `lease`: the draft that fills it."""
+    """A file, which may have several names and open descriptors. `lease`: the partial blob that is written to it."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.descriptor = os.memfd_create("fake content")
@@ -37,7 +37,7 @@ class MemoryInode:
 
 @dataclass
 class MemoryDisk:
-    """What the stores of several "processes" share. `capacity`: bytes that content and drafts may take together."""
+    """What the stores of several "processes" share. `capacity`: bytes for content and partial blobs together."""
 
     capacity: int | None = None
     inodes: dict[Digest, MemoryInode] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class MemoryPartialBlob:
         self._inode.lease = self
         self._is_over = False
         self.size = self._inode.size
-        # As with a lock, whoever closes the file gives up the lease.
+        # As with a file lock, closing the file ends the lease.
         self.file: OpenFile = MemoryFile(self._inode, lambda: self.end(keep=True))
 
     async def append(self, pieces: deque[Bytes]) -> None:
@@ -161,7 +161,7 @@ class MemoryContentStore:
         return {digest: inode.read() for (_, digest), inode in self.disk.growing.items()}
 
     def die(self) -> None:
-        """As a process that is killed: its leases end, its drafts stay as they are."""
+        """Act like a process that is killed: its leases end, its partial blobs stay as they are."""
         for inode in self.disk.growing.values():
             if inode.lease and inode.lease.owner is self:
                 inode.lease.end(keep=True)
@@ -217,7 +217,7 @@ class MemoryStorageMaintenance:
         )
 
     async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
-        # Nobody notes here when a draft was written to: as if all were of this moment.
+        # The fake stores no times, so every partial blob counts as just written.
         idle = [] if older_than else [key for key, inode in self._disk.growing.items() if not inode.lease]
         for key in idle:
             self._disk.growing.pop(key).is_discarded = True

@@ -54,7 +54,7 @@ def place(folder: Path, digest: Digest = DIGEST) -> Path:
     return folder / "content" / digest.algorithm / digest.encoded[:2] / digest.encoded
 
 
-def draft_place(folder: Path) -> Path:
+def partial_blob_place(folder: Path) -> Path:
     return folder / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{DIGEST.encoded}"
 
 
@@ -67,7 +67,7 @@ async def test_files_are_in_their_places_and_private(tmp_path: Path) -> None:
     async with opened(tmp_path / "deep" / "cache") as store:
         folder = tmp_path / "deep" / "cache"
         partial_blob = await leased(store)
-        assert mode(draft_place(folder)) == 0o600
+        assert mode(partial_blob_place(folder)) == 0o600
         await partial_blob.append(deque([CONTENT]))
         await partial_blob.commit()
         partial_blob.file.close()
@@ -107,12 +107,12 @@ async def test_truncated_content_is_stored_again(tmp_path: Path) -> None:
 
 async def test_a_verified_partial_blob_becomes_content(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        draft_place(tmp_path).parent.mkdir()
-        draft_place(tmp_path).write_bytes(CONTENT)
-        draft_place(tmp_path).chmod(0o444)
+        partial_blob_place(tmp_path).parent.mkdir()
+        partial_blob_place(tmp_path).write_bytes(CONTENT)
+        partial_blob_place(tmp_path).chmod(0o444)
         assert await store.leases.lease(UPSTREAM, DIGEST) is None
         assert await read(store) == CONTENT
-        assert not draft_place(tmp_path).exists()
+        assert not partial_blob_place(tmp_path).exists()
 
 
 UNPRIVILEGED = """
@@ -124,9 +124,9 @@ from tests.adapters.storage.places import UPSTREAM
 folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
 os.setuid(65534)
 (folder / "docker-image-proxy" / "drafts").mkdir(0o700, parents=True)
-draft = folder / "docker-image-proxy" / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{digest.encoded}"
-draft.write_bytes(b"whole")
-draft.chmod(0o444)
+partial_blob = folder / "docker-image-proxy" / "drafts" / f"{UPSTREAM.fingerprint}-sha256-{digest.encoded}"
+partial_blob.write_bytes(b"whole")
+partial_blob.chmod(0o444)
 store = FilesystemContentStore(folder)
 assert asyncio.run(store.leases.lease(UPSTREAM, digest)) is None
 assert asyncio.run(store.open(digest))
@@ -144,14 +144,14 @@ def test_a_verified_partial_blob_becomes_content_for_a_user_who_cannot_write_to_
 async def test_a_partial_blob_that_was_removed_does_not_replace_another(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         partial_blob = await leased(store)
-        draft_place(tmp_path).unlink()
+        partial_blob_place(tmp_path).unlink()
         other = await leased(store)
         await other.append(deque([b"an"]))
         await partial_blob.append(deque([CONTENT]))
         assert await partial_blob.commit()
         assert await read(store) is None
         partial_blob.end(keep=False)
-        assert draft_place(tmp_path).read_bytes() == b"an"
+        assert partial_blob_place(tmp_path).read_bytes() == b"an"
         partial_blob.file.close()
         other.file.close()
 
@@ -165,7 +165,7 @@ async def test_content_that_cannot_be_stored_is_still_verified(tmp_path: Path) -
         assert await partial_blob.commit()
         assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
         assert await partial_blob.file.read(0, 8) == b"a layer "
-        assert not draft_place(tmp_path).exists()
+        assert not partial_blob_place(tmp_path).exists()
         with pytest.raises(StorageRefused):
             await store.put(DIGEST, CONTENT)
         partial_blob.file.close()
@@ -242,9 +242,9 @@ async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
 
 async def test_a_link_in_the_place_of_a_partial_blob_is_not_followed(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
-        draft_place(tmp_path).parent.mkdir()
+        partial_blob_place(tmp_path).parent.mkdir()
         (tmp_path / "precious").write_bytes(b"precious")
-        draft_place(tmp_path).symlink_to(tmp_path / "precious")
+        partial_blob_place(tmp_path).symlink_to(tmp_path / "precious")
         with pytest.raises(StorageRefused):
             await store.leases.lease(UPSTREAM, DIGEST)
         assert (tmp_path / "precious").read_bytes() == b"precious"

@@ -34,12 +34,12 @@ digest = Digest.of(content)
 FILL = """
 async def main():
     lease = await store.leases.lease(UPSTREAM, digest)
-    draft = lease.partial_blob
-    await draft.append(deque([content[:1_000_000]]))
-    print(draft.size, flush=True)
+    partial_blob = lease.partial_blob
+    await partial_blob.append(deque([content[:1_000_000]]))
+    print(partial_blob.size, flush=True)
     input()
-    await draft.append(deque([content[1_000_000:]]))
-    print(await draft.commit(), flush=True)
+    await partial_blob.append(deque([content[1_000_000:]]))
+    print(await partial_blob.commit(), flush=True)
 asyncio.run(main())
 """
 RACE = """
@@ -56,19 +56,19 @@ lots = random.Random(int(sys.argv[2]))
 texts = [random.Random(number).randbytes(50_000) for number in range(3)]
 maintenance = FilesystemStorageMaintenance(Path(sys.argv[1]), SystemClock())
 
-async def fill(draft, text, counts):
-    assert await draft.file.read(0, draft.size) == text[:draft.size]
-    for start in range(draft.size, len(text), 10_000):
+async def fill(partial_blob, text, counts):
+    assert await partial_blob.file.read(0, partial_blob.size) == text[:partial_blob.size]
+    for start in range(partial_blob.size, len(text), 10_000):
         step = text[start:start + 10_000]
         if start % 10_000:
             step = text[start:start - start % 10_000 + 10_000]
-        assert draft.size == start
-        await draft.append(deque([step]))
+        assert partial_blob.size == start
+        await partial_blob.append(deque([step]))
         if lots.random() < 0.1:
-            draft.end(keep=lots.random() < 0.7)
+            partial_blob.end(keep=lots.random() < 0.7)
             return
-    counts["filled"] += draft.size == len(text) and await draft.commit()
-    draft.end(keep=True)
+    counts["filled"] += partial_blob.size == len(text) and await partial_blob.commit()
+    partial_blob.end(keep=True)
 
 async def main():
     counts = {"filled": 0, "read": 0, "followed": 0}

@@ -28,7 +28,7 @@ def partial_blob(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def before_lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Something happens once, after a draft was opened and before it is locked."""
+    """Something happens once, after a partial blob was opened and before it is locked."""
 
     def arrange(happening: Callable[[], object]) -> None:
         def flock(descriptor: int, operation: int) -> None:
