@@ -239,7 +239,7 @@ def test_page_with_names_left_out_leads_to_the_next_one(content: bytes, shown: b
 
 
 def paged(size: int, *names: str) -> Service:
-    """An upstream that pages by the last name told, and nobody may pull public/**."""
+    """An upstream whose pages begin after the last name; no caller may pull public/**."""
     service = ruled(Service(stocked("none")), CLOSED)
 
     def alter(_: FakeAnswer) -> FakeAnswer:

@@ -39,11 +39,11 @@ def test_mirrors_own_login_needs_no_upstream_at_all() -> None:
 
 
 def test_several_challenges_of_the_upstream_pass_in_row_1() -> None:
-    told = (Challenge.of("Bearer", realm="https://a.test/token"), Challenge.of("Basic", realm="b"))
+    challenges = (Challenge.of("Bearer", realm="https://a.test/token"), Challenge.of("Basic", realm="b"))
     service = Service(stocked("none"), skip_auth_proxy=True)
     with pytest.raises(Unauthorized) as refused:
-        after_warm_up(service, None, UpstreamChallenged("authentication required", challenges=told))
-    assert refused.value.challenges == told
+        after_warm_up(service, None, UpstreamChallenged("authentication required", challenges=challenges))
+    assert refused.value.challenges == challenges
 
 
 def test_account_that_the_upstream_refuses_is_told_why() -> None:
@@ -58,9 +58,9 @@ def test_account_that_the_upstream_refuses_is_told_why() -> None:
 def test_token_that_the_upstream_dropped_is_invalid() -> None:
     service = Service(stocked("bearer"), accounts=accounts(ALICE))
     header = header_of("countersigned", service, "alice")
-    told = UpstreamChallenged("authentication required", challenges=(service.upstream.challenge(),))
+    challenged = UpstreamChallenged("authentication required", challenges=(service.upstream.challenge(),))
     with pytest.raises(Unauthorized) as refused:
-        after_warm_up(service, header, told)
+        after_warm_up(service, header, challenged)
     assert refused.value.challenges[0].get("error") == "invalid_token"
     assert refused.value.challenges[0].get("realm") == REALM
 

@@ -107,5 +107,5 @@ def _texts(tree: ast.Module) -> list[str]:
 
 
 def test_a_registrys_name_in_the_code_is_noticed() -> None:
-    told = ast.parse('"""Seen at ghcr.io."""\nHOST = "https://ghcr.io"\ndef f(a=("Harbor",)): "quay.io"\n')
-    assert [text for text in _texts(told) if REGISTRY.search(text)] == ["https://ghcr.io", "Harbor"]
+    module = ast.parse('"""Seen at ghcr.io."""\nHOST = "https://ghcr.io"\ndef f(a=("Harbor",)): "quay.io"\n')
+    assert [text for text in _texts(module) if REGISTRY.search(text)] == ["https://ghcr.io", "Harbor"]

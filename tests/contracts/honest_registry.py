@@ -90,8 +90,8 @@ class HonestRegistry:
 
 
 def _whole(heard: Heard, content: bytes, *headers: tuple[str, str]) -> Say:
-    told: Headers = (("Docker-Content-Digest", str(Digest.of(content))), ("Content-Length", str(len(content))))
-    return reply(200, *headers, *told, body=b"" if heard.method == "HEAD" else content)
+    described: Headers = (("Docker-Content-Digest", str(Digest.of(content))), ("Content-Length", str(len(content))))
+    return reply(200, *headers, *described, body=b"" if heard.method == "HEAD" else content)
 
 
 def _part(heard: Heard, content: bytes) -> Say | None:
@@ -102,8 +102,8 @@ def _part(heard: Heard, content: bytes) -> Say | None:
         span = asked.of(len(content))
     except RangeUnsatisfiable:
         return _error(416, "RANGE_INVALID", ("Content-Range", f"bytes */{len(content)}"))
-    told = ("Content-Range", f"bytes {span.start}-{span.stop - 1}/{len(content)}")
-    return reply(206, ("Content-Type", "application/octet-stream"), told, body=content[span.start : span.stop])
+    content_range = ("Content-Range", f"bytes {span.start}-{span.stop - 1}/{len(content)}")
+    return reply(206, ("Content-Type", "application/octet-stream"), content_range, body=content[span.start : span.stop])
 
 
 def _listed(document: dict[str, object]) -> Say:

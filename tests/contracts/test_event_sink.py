@@ -193,11 +193,11 @@ def test_several_sinks_receive_the_same_events_in_the_same_order() -> None:
 async def test_credentials_never_reach_the_log(make: Maker, log: pytest.LogCaptureFixture) -> None:
     sink = make()
     await _live(sink)
-    told = "\n".join([log.text, *(repr(event) for event in getattr(sink, "events", []))])
-    assert "trust row 7" in told or "row=7" in told
-    assert "unreachable" in told
+    logged = "\n".join([log.text, *(repr(event) for event in getattr(sink, "events", []))])
+    assert "trust row 7" in logged or "row=7" in logged
+    assert "unreachable" in logged
     for secret in (ALICE.password, encode_basic(ALICE), "wrong", "upstream-token-of", SECRET, "eyJ"):
-        assert secret not in told
+        assert secret not in logged
 
 
 async def _live(sink: EventSink) -> None:

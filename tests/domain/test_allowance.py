@@ -47,8 +47,8 @@ def test_malformed_rate_limit_headers_are_ignored(limit: str | None, remaining: 
 
 @given(st.text(), st.text())
 def test_any_rate_limit_headers_are_parsed_without_raising(limit: str, remaining: str) -> None:
-    told = read_rate_limit(limit, remaining)
-    assert told is None or min(told.limit, told.remaining, told.window - 1) >= 0
+    rate_limit = read_rate_limit(limit, remaining)
+    assert rate_limit is None or min(rate_limit.limit, rate_limit.remaining, rate_limit.window - 1) >= 0
     waited = seconds_to_wait(limit, NOW)
     assert waited is None or waited >= 0
 

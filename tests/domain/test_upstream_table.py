@@ -205,7 +205,7 @@ def test_the_upstream_with_client_identity_need_not_be_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("upstreams", "told"),
+    ("upstreams", "message"),
     [
         ([HUB, OTHER], "https://registry-1.docker.io and https://quay.io both have the identity client"),
         ([HUB, at("x.test", aliases=frozenset({"docker.io"}), trust=ANYBODY)], "two upstreams have the name"),
@@ -220,8 +220,8 @@ def test_the_upstream_with_client_identity_need_not_be_the_default() -> None:
         ([at("a.test", hosts=frozenset({"m.test"})), at("b.test", hosts=frozenset({"m.test"}))], "the host m.test"),
     ],
 )
-def test_upstreams_that_cannot_be_distinguished_are_refused(upstreams: list[Upstream], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_upstreams_that_cannot_be_distinguished_are_refused(upstreams: list[Upstream], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         UpstreamTable(upstreams)
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.real("docker-registry")
 
 PULL = f"repository:{PRIVATE}:pull"
 TAGS = f"/v2/{PRIVATE}/tags/list"
-COST = 10  # some 50 ms for each login; `htpasswd` takes 5 where it is not told
+COST = 10  # some 50 ms for each login; `htpasswd` takes 5 by default
 
 
 class House:
@@ -95,15 +95,15 @@ def test_the_file_may_change_while_the_service_runs(house: House) -> None:
 def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: House) -> None:
     write(house.file, entries(("erin", "erin-pass")) + "frank:hunter2\n")
 
-    def told() -> list[str]:
+    def refusals() -> list[str]:
         return [line for line in house.lines() if "the previous accounts stay in force" in line]
 
-    assert wait_until(lambda: house.everywhere(basic("carol", "carol-pass")) == [200, 200] and len(told()) == 2, 10)
+    assert wait_until(lambda: house.everywhere(basic("carol", "carol-pass")) == [200, 200] and len(refusals()) == 2, 10)
     time.sleep(1.2)
     assert house.everywhere(basic("carol", "carol-pass")) == [200, 200]
     assert house.everywhere(basic("erin", "erin-pass")) == [401, 401]
-    assert len(told()) == 2
-    assert all(f"{house.file}: line 2 does not contain a bcrypt hash" in line for line in told())
+    assert len(refusals()) == 2
+    assert all(f"{house.file}: line 2 does not contain a bcrypt hash" in line for line in refusals())
     assert "hunter2" not in "".join(house.lines())
 
 
@@ -135,7 +135,7 @@ def test_who_guesses_waits_and_nobody_else(house: House) -> None:
     assert {answer.status for answer in answers} == {401, 429}
     refused = [answer for answer in answers if answer.status == 429]
     assert all(answer.error_codes() == ["TOOMANYREQUESTS"] for answer in refused)
-    # An attempt that has waited before it is refused is told a shorter time than one that is refused at once.
+    # An attempt that has waited before it is refused gets a shorter Retry-After than one that is refused at once.
     waits = [int(answer.headers["Retry-After"]) for answer in refused]
     assert max(waits) > 10, waits
     assert all(0 < seconds <= 40 for seconds in waits), waits

@@ -154,7 +154,7 @@ def test_a_wrong_start_and_a_right_rest_are_never_one_body(house: Cached, attemp
         time.sleep(0.1 * attempt)
         house.upstream.control({"path": blob.digest, "ignore_range": not ranges})
         pulled = [one.result() for one in early]
-    # Whoever had no byte yet may be told of it by an error.
+    # A client that had no byte yet may get an error.
     assert {one.status for one in pulled} <= {200, 502}
     assert {one.body == blob.content for one in pulled if one.whole and one.status == 200} <= {True}
     assert nothing_is_kept_of(house, blob) or house.gives(blob)

@@ -137,7 +137,7 @@ def test_referrers_are_the_upstreams_own_word_to_each_caller(house: House) -> No
             for user, authorization in (("bob", bobs), ("", anybodys)):
                 since = house.upstream.mark()
                 answer = send(connection, "GET", path, {"Authorization": authorization})
-                # This upstream tells anybody who asks it; so whoever is told must have asked it himself.
+                # This upstream answers every caller, so a caller with an answer must have asked it itself.
                 asked = [one.user for one in house.upstream.content_requests(since) if one.path == path]
                 assert answer.status in REFUSED or (answer.status == 200 and asked == [user])
 

@@ -88,7 +88,7 @@ def test_what_is_private_ends_with_its_grant_when_the_upstream_is_gone(
             answers = [proxy.get(path, caller, **ACCEPT) for path in paths]
             assert {answer.status for answer in answers} <= set(GONE)
             assert not any(layer.content[:20] in answer.body for answer in answers)
-        # Nobody can be told apart now, and for nobody in particular there is nothing here.
+        # The mirror cannot identify callers now, and it stores nothing for anonymous callers.
         for account in (basic("alice"), None):
             token = proxy.ask_token(f"repository:{PRIVATE}:pull", account)
             late = f"Bearer {token.json()['token']}" if token.status == 200 else None

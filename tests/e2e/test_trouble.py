@@ -1,4 +1,4 @@
-"""Trouble: the upstream dies or is gone, our service is told to end, somebody wants to push."""
+"""The upstream fails or is gone, the service gets signals to end, a client tries to push."""
 
 import hashlib
 import http.client
@@ -146,7 +146,7 @@ def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Reg
 
 
 def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_path: Path) -> None:
-    # Several at once, told to end at different moments of their start: between any two of its steps.
+    # Several at once, stopped at different moments of their start: between any two of its steps.
     started = [
         Process(command("serve"), tmp_path / f"log-{number}", environment(free_port(), open_registry.settings))
         for number in range(6)

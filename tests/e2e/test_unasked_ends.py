@@ -59,7 +59,7 @@ def can_bind(port: int) -> bool:
 
 
 class Slow:
-    """A pull that is still running, because the upstream sends the rest of the blob only when it is told to."""
+    """A pull that is still running, because the upstream sends the rest of the blob only on request."""
 
     def __init__(self, mirror: Cached) -> None:
         self.mirror, self.made = mirror, mirror.upstream.blob(2 * MIB)

@@ -149,8 +149,8 @@ def test_every_worker_reports_the_newest_allowance_of_each_upstream() -> None:
     sinks[0].allowance_table.publish(HUB, Allowance(100, 76, 21600, 1_800_000_000.5))
     sinks[1].allowance_table.publish(HUB, Allowance(100, 75, 21600, 1_800_000_001.5))
     for sink in sinks:
-        told = {name: value for name, value in numbers(sink).items() if name.startswith("allowance_")}
-        assert told == {
+        gauges = {name: value for name, value in numbers(sink).items() if name.startswith("allowance_")}
+        assert gauges == {
             f'allowance_limit{{upstream="{HUB.url}"}}': 100,
             f'allowance_remaining{{upstream="{HUB.url}"}}': 75,
             f'allowance_window_seconds{{upstream="{HUB.url}"}}': 21600,

@@ -127,9 +127,9 @@ async def test_a_login_goes_to_the_socks_proxy_unescaped() -> None:
 @in_loop
 async def test_a_socks_proxy_that_rejects_the_login_is_reported(login: str) -> None:
     async with WireServer() as server, SocksProxy("user:right") as proxy, parts(proxy=proxy.url(login)) as adapters:
-        with pytest.raises(UpstreamUnreachable, match="the proxy did not open") as told:
+        with pytest.raises(UpstreamUnreachable, match="the proxy did not open") as caught:
             await read(adapters, server.url)
-        assert "wrong" not in told.value.message
+        assert "wrong" not in caught.value.message
         assert server.connections == 0
 
 

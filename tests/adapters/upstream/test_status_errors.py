@@ -253,8 +253,8 @@ async def test_challenges_are_read_from_one_line_or_many(lines: list[str]) -> No
     async with line(lambda _: reply(401, *(("WWW-Authenticate", one) for one in lines))) as link:
         refused = await refusal(link, credentials=ForwardedCredentials("Bearer stale"))
         assert isinstance(refused, UpstreamChallenged)
-        told = [(one.scheme.lower(), one.parameters) for one in refused.challenges]
-        assert told == [("bearer", BEARER.parameters), ("basic", BASIC.parameters)]
+        challenges = [(one.scheme.lower(), one.parameters) for one in refused.challenges]
+        assert challenges == [("bearer", BEARER.parameters), ("basic", BASIC.parameters)]
 
 
 @in_loop

@@ -1,4 +1,4 @@
-"""What a caller is told when the upstream says no."""
+"""The answers to callers that the upstream refuses."""
 
 import pytest
 
@@ -25,7 +25,7 @@ MIRRORS = {"upstream_username": "alice", "upstream_password": "right", "upstream
 def refusal(
     service: Service, header: str | None, fault: RegistryError | None = None, target: str = "manifest"
 ) -> RegistryError:
-    """What the caller is told about the private repository, or about anything while the upstream has this fault."""
+    """The answer to the caller for the private repository, or about anything while the upstream has this fault."""
 
     async def ask() -> None:
         await service.warm_up()
@@ -167,7 +167,7 @@ def test_search_is_refused_by_basic_where_accounts_count() -> None:
 
 
 def test_mirror_of_a_namesake_says_so_in_the_401() -> None:
-    """An upstream that is one of us with the same name is told in the 401 as well."""
+    """The 401 also names an upstream that is another mirror with the same service name."""
     namesake = Service(stocked("none"), server_secret="the namesake's secret of thirty-two bytes")
     service = Service(stocked("bearer"))
     service.upstream.service = "docker-image-proxy"

@@ -82,12 +82,12 @@ class Refused(Pulls):
         if has_grant:
             await self.ask(self.bob, LAYER_DIGEST, {}, NAME)
         self.upstream.asked.clear()
-        told = []
+        refusals = []
         for _ in range(2):
             with pytest.raises(RegistryError) as caught:
                 await self.ask(self.bob, self.digest, query, NAME if has_grant else PRIVATE)
-            told.append((type(caught.value), caught.value.args, vars(caught.value)))
-        return told, list(self.upstream.asked)
+            refusals.append((type(caught.value), caught.value.args, vars(caught.value)))
+        return refusals, list(self.upstream.asked)
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)

@@ -218,8 +218,8 @@ def test_what_waits_or_is_refused_is_told_without_made_up_names(door: Door) -> N
     assert door.events.events == [LoginDelayed("alice", HERE, 1), LoginDelayed("", HERE, 1)]
     door.events.events.clear()
     door.at_once(*(door.attempt() for _ in range(4)))
-    told = [event for event in door.events.events if isinstance(event, LoginRejected)]
-    assert told == [LoginRejected("alice", HERE, 13)] * 2
+    rejected = [event for event in door.events.events if isinstance(event, LoginRejected)]
+    assert rejected == [LoginRejected("alice", HERE, 13)] * 2
 
 
 def test_only_so_many_are_remembered(door: Door) -> None:

@@ -112,7 +112,7 @@ def test_nor_a_private_manifest_by_tag_or_digest(reference: str) -> None:
 
 
 def test_nor_does_it_learn_the_size_of_a_private_blob() -> None:
-    """Its HEAD leaves the length out, and its GET fails: the length of the stored file is not told in its place."""
+    """Its HEAD leaves the length out, and its GET fails: the length of the stored file is not sent instead."""
     two = Two()
 
     async def act() -> None:

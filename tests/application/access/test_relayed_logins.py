@@ -170,8 +170,8 @@ def test_an_address_is_slowed_for_all_accounts_together(make: Make) -> None:
 def test_many_guesses_at_once_reach_the_upstream_a_few_at_a_time(make: Make) -> None:
     door = make()
     door.seconds(None)  # learns the row
-    for told in (door.service.upstream.pinged, door.service.upstream.relayed, door.service.upstream.asked):
-        told.clear()
+    for requests in (door.service.upstream.pinged, door.service.upstream.relayed, door.service.upstream.asked):
+        requests.clear()
     results = door.results(*(guess(number) for number in range(60)))
     refused = [one for one in results if isinstance(one, TooManyAttempts)]
     assert len(refused) > 50

@@ -48,8 +48,8 @@ def test_a_blob_that_could_not_be_asked_for_is_not_given_from_the_cache() -> Non
     assert not [event for event in pulls.service.events if isinstance(event, StaleServed)]
 
 
-@pytest.mark.parametrize(("fault", "told"), [(UNSENT, 0), (UpstreamUnreachable("connection refused"), 1)])
-def test_only_the_upstreams_own_failure_is_told_as_one(fault: RegistryError, told: int) -> None:
+@pytest.mark.parametrize(("fault", "events"), [(UNSENT, 0), (UpstreamUnreachable("connection refused"), 1)])
+def test_only_the_upstreams_own_failure_is_told_as_one(fault: RegistryError, events: int) -> None:
     upstream = FakeUpstream(scheme="bearer", fault=fault)
     service = Service(upstream)
 
@@ -59,4 +59,4 @@ def test_only_the_upstreams_own_failure_is_told_as_one(fault: RegistryError, tol
         assert isinstance(failed.value, RequestNotSent) is (fault is UNSENT)
 
     service.run(act())
-    assert len([event for event in service.events if isinstance(event, UpstreamFailed)]) == told
+    assert len([event for event in service.events if isinstance(event, UpstreamFailed)]) == events

@@ -216,8 +216,8 @@ def test_shared_name_is_told_once_when_learnt() -> None:
     service = Service(stocked("bearer"), self_auth_service="upstream.test")
     service.run(row(service))
     service.run(row(service))
-    told = [event for event in service.events if isinstance(event, ServiceNameConflict)]
-    assert told == [ServiceNameConflict("https://upstream.test", "upstream.test")]
+    conflicts = [event for event in service.events if isinstance(event, ServiceNameConflict)]
+    assert conflicts == [ServiceNameConflict("https://upstream.test", "upstream.test")]
 
 
 def test_closing_ends_a_probe_that_hangs() -> None:

@@ -191,8 +191,8 @@ def test_many_fills_at_once_stay_below_the_bound() -> None:
     assert most <= 2**20
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_who_goes_on_alone_gets_no_more_than_was_promised(told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("is_stated", [True, False])
+def test_who_goes_on_alone_gets_no_more_than_was_promised(is_stated: bool) -> None:  # noqa: FBT001
     """An upstream that now has more than before: its rest must not stand in for the one that was promised."""
     service = Service(stocked("none"))
     size = len(LAYER)
@@ -205,9 +205,11 @@ def test_who_goes_on_alone_gets_no_more_than_was_promised(told: bool) -> None:  
         source = service.parts.upstreams().source_of(NAME)
         ask = PullAccess(CallerIdentity(ANONYMOUS_CALLER, FOREVER), ForwardedCredentials(), source)
         metadata = (
-            ResponseMetadata("t", size - 3, None, Span(4, size + 1), size + 1) if told else ResponseMetadata("t", None)
+            ResponseMetadata("t", size - 3, None, Span(4, size + 1), size + 1)
+            if is_stated
+            else ResponseMetadata("t", None)
         )
-        body = b"!" * (size - 3) if told else LAYER[:4] + b"!" * (size - 3)
+        body = b"!" * (size - 3) if is_stated else LAYER[:4] + b"!" * (size - 3)
         service.upstream.alter = lambda _: FakeAnswer(metadata, body, piece=7)
         rest = service.parts.passthrough().rest(ask, LAYER_DIGEST, begun.file, Span(4, size), size)
         got = bytearray()

@@ -39,9 +39,9 @@ def pulled(service: Service, **query: object) -> tuple[BlobAnswer, bytes, bool]:
 def sending(content: bytes, *, piece: int = 100, size: int | None = None, **metadata: object) -> Service:
     """An upstream that answers everything with these bytes."""
     service = Service(stocked("none"))
-    told = replace(ResponseMetadata("application/octet-stream", size), **metadata)
+    stated = replace(ResponseMetadata("application/octet-stream", size), **metadata)
     service.upstream.blobs = _Everything()
-    service.upstream.alter = lambda _: FakeAnswer(told, content, piece)
+    service.upstream.alter = lambda _: FakeAnswer(stated, content, piece)
     return service
 
 
@@ -179,7 +179,7 @@ def test_suffix_of_an_untold_whole_is_refused() -> None:
 
 
 def test_part_that_ends_before_it_begins_is_refused() -> None:
-    """RFC 9110 section 14.4: such a Content-Range is invalid, though nobody told the whole's size to belie it."""
+    """RFC 9110 section 14.4: such a Content-Range is invalid, even if the size of the whole is unknown."""
     service = sending(LAYER[:5], size=None, span=Span(6, 3), whole_size=None)
     with pytest.raises(UpstreamBroken):
         service.run(service.blob(ranges=(ByteRange(6, None),)))

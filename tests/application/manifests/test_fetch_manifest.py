@@ -128,7 +128,7 @@ def test_what_the_first_did_not_get_the_others_try_for_themselves(reference: str
 
 @EITHER
 def test_whoever_waited_for_a_429_leaves_the_upstream_alone(reference: str) -> None:
-    """Strangers' tokens are told apart; nobody's are all of one."""
+    """Unknown tokens are different callers; requests without a token are one caller."""
     pulls = Counted()
     pulls.holds_heads = True
     pulls.upstream.refuse = lambda fetch: UpstreamThrottled("slow down", retry_after="60")

@@ -107,8 +107,8 @@ def test_clients_that_ask_by_head_first_cost_one_get_with_the_others(seed: int) 
     pulls = Scattered(seed)
 
     async def by_head(number: int) -> Any:
-        told = await pulls.client(number, head=True)
-        return await pulls.client(number, reference=str(told.digest))
+        head = await pulls.client(number, head=True)
+        return await pulls.client(number, reference=str(head.digest))
 
     async def act() -> None:
         answers = await pulls.all(
@@ -201,7 +201,7 @@ def test_without_a_cache_those_who_wait_get_what_the_first_got() -> None:
 
 
 def test_where_no_head_tells_a_digest_one_get_does_for_each_caller() -> None:
-    """Old registries: nobody can be told that it is the same but by a GET."""
+    """Old registries: only a GET shows that the manifest is the same."""
     pulls = Pulls()
 
     def alter(answer: FakeAnswer) -> FakeAnswer:

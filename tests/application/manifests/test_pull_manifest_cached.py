@@ -139,9 +139,9 @@ def test_hits_and_misses_are_told() -> None:
         await pulls.pull(reference=str(IMAGE_DIGEST))
 
     pulls.run(act())
-    told = [event.is_hit for event in pulls.service.events if isinstance(event, ContentRequested)]
+    hits = [event.is_hit for event in pulls.service.events if isinstance(event, ContentRequested)]
     kinds = {event.kind for event in pulls.service.events if isinstance(event, ContentRequested)}
-    assert (told, kinds) == ([False, True, True], {ContentKind.MANIFEST})
+    assert (hits, kinds) == ([False, True, True], {ContentKind.MANIFEST})
 
 
 def test_what_is_kept_outlives_the_process() -> None:

@@ -32,6 +32,6 @@ class Pulls:
 
     def asked(self) -> list[str]:
         """The requests since the last look."""
-        told = ["HEAD" if fetch.head else "GET" for fetch in self.upstream.asked]
+        methods = ["HEAD" if fetch.head else "GET" for fetch in self.upstream.asked]
         self.upstream.asked.clear()
-        return told
+        return methods

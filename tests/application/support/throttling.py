@@ -51,7 +51,7 @@ class Throttling(Pulls):
             await self.pull(header, **OTHER | query)
         return caught.value
 
-    def told(self) -> list[BackOffStarted]:
+    def back_offs(self) -> list[BackOffStarted]:
         return [event for event in self.service.events if isinstance(event, BackOffStarted)]
 
 

@@ -70,7 +70,7 @@ def challenged(message: str = "authentication required") -> UpstreamChallenged:
 
 @dataclass
 class HeldAnswer(FakeAnswer):
-    """Goes on after `held_at` bytes only when the gate is open; then breaks off if it is told so."""
+    """Goes on after `held_at` bytes only when the gate is open; then breaks off if requested."""
 
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     held_at: int = 0

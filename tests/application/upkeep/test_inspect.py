@@ -73,9 +73,9 @@ def test_statistics_count_everything_once() -> None:
         await cache.service.parts.background().close()
         return await cache.inspect.statistics([cache.source().upstream]), began
 
-    told, began = cache.run(act())
-    assert (told.count, told.size, told.tags) == (4, len(TWO) + len(ONE) + len(CONFIG) + len(SHARED), 2)
-    assert (told.oldest, told.newest) == (began, began + 9)
+    stored, began = cache.run(act())
+    assert (stored.count, stored.size, stored.tags) == (4, len(TWO) + len(ONE) + len(CONFIG) + len(SHARED), 2)
+    assert (stored.oldest, stored.newest) == (began, began + 9)
 
 
 def test_tags_say_how_much_of_them_is_here() -> None:
@@ -182,12 +182,12 @@ def test_what_was_evicted_meanwhile_was_not_damaged() -> None:
     async def act() -> list[bool]:
         await cache.pull(CONFIG, SHARED)
         await cache.service.parts.background().close()
-        told = []
+        verdicts = []
         async for verdict in cache.inspect.verify():
-            told.append(verdict.is_right)
+            verdicts.append(verdict.is_right)
             for digest in set(cache.store.content) - {verdict.used.digest}:
                 await cache.service.parts.eviction().drop(digest)
-        return told
+        return verdicts
 
     assert set(cache.run(act())) == {True}
 

@@ -53,7 +53,7 @@ class Warm:
         async def act() -> list[Progress]:
             warm = self.service.parts.warm_cache()
             wanted = Image(NAME, Reference.parse(tag), platform)
-            return [told async for told in warm(Caller(None, REALM), wanted)]
+            return [progress async for progress in warm(Caller(None, REALM), wanted)]
 
         return self.service.run(act())
 
@@ -68,9 +68,9 @@ def digests(*contents: bytes | str) -> set[Digest]:
 
 def test_all_platforms_are_pulled_where_none_is_named() -> None:
     warm = Warm()
-    told = warm.pull()
+    progress = warm.pull()
     assert warm.here == digests(INDEX, AMD, ARM7, ARM8, *LAYERS)
-    assert told[-1].done == told[-1].total == sum(map(len, LAYERS.values()))
+    assert progress[-1].done == progress[-1].total == sum(map(len, LAYERS.values()))
 
 
 @pytest.mark.parametrize(
@@ -104,10 +104,10 @@ def test_an_image_for_one_platform_needs_no_choice() -> None:
 
 
 def test_progress_only_grows_and_ends_whole() -> None:
-    told = Warm().pull()
-    assert told[0].done == 0
-    assert [one.done for one in told] == sorted(one.done for one in told)
-    assert len({one.total for one in told}) == 1
+    progress = Warm().pull()
+    assert progress[0].done == 0
+    assert [one.done for one in progress] == sorted(one.done for one in progress)
+    assert len({one.total for one in progress}) == 1
 
 
 def test_what_is_here_is_not_fetched_again() -> None:

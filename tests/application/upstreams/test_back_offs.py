@@ -143,17 +143,17 @@ def test_each_time_is_told_once() -> None:
             await pulls.refused()
             await pulls.refused()
             pulls.service.clock.advance(1)
-        assert pulls.told() == [BackOffStarted("https://upstream.test", 30, "slow down")]
+        assert pulls.back_offs() == [BackOffStarted("https://upstream.test", 30, "slow down")]
         pulls.service.clock.advance(31)
         await pulls.refused()
-        assert len(pulls.told()) == 2
+        assert len(pulls.back_offs()) == 2
         pulls.service.clock.advance(31)
         pulls.refuse(None)
         pulls.allow(RateLimit(100, 0, 21600))
         for _ in range(3):
             await pulls.pull(NOBODYS, **OTHER, accept=("application/x",))
             pulls.service.clock.advance(1)
-        assert [event.seconds for event in pulls.told()] == [30, 30, 600]
+        assert [event.seconds for event in pulls.back_offs()] == [30, 30, 600]
 
     pulls.run(act())
 
@@ -214,6 +214,6 @@ def test_who_was_not_asked_again_prolongs_nothing() -> None:
             )
         for reference in ("1", "1"):
             assert (await pulls.pull(NOBODYS, **OTHER, reference=reference)).content == NEW
-        assert pulls.told() == []
+        assert pulls.back_offs() == []
 
     pulls.run(act())

@@ -1,4 +1,4 @@
-"""Of several upstreams, the one that wants to be asked less is; what each says is told apart."""
+"""Each of several upstreams has a back-off and an allowance of its own."""
 
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ AT_HUB = {"namespace": "docker.io"}
 def test_each_upstream_has_an_allowance_of_its_own() -> None:
     house = House(tag_ttl=0)
     for url, left in ((HUB, 0), (QUAY, 7)):
-        told = RateLimit(10, left, 21600)
-        house.fakes[url].alter = lambda answer, told=told: replace(
-            answer, metadata=replace(answer.metadata, allowance=told)
+        rate_limit = RateLimit(10, left, 21600)
+        house.fakes[url].alter = lambda answer, rate_limit=rate_limit: replace(
+            answer, metadata=replace(answer.metadata, allowance=rate_limit)
         )
         house.manifest(SAME, AT_QUAY if url == QUAY else AT_HUB)
     parts = house.service.parts

@@ -24,7 +24,7 @@ def test_a_right_to_what_is_here_is_asked_for_by_one_a_second() -> None:
         for _ in range(3):
             await pulls.refused(ALICES, **private)
         assert pulls.asked() == ["HEAD"]
-        assert pulls.told()[0].seconds == 600
+        assert pulls.back_offs()[0].seconds == 600
         assert pulls.service.parts.allowances().newest(pulls.service.parts.upstream()) is None  # it is alice's
 
     pulls.run(act())

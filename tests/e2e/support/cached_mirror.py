@@ -188,7 +188,7 @@ def settle() -> None:
 
 @dataclass(frozen=True)
 class Pulled:
-    """`whole`: nothing told the client that something is missing. A `status` of 0: the connection broke before it."""
+    """`whole`: the client saw no sign that something is missing. A `status` of 0: the connection broke before it."""
 
     status: int
     headers: http.client.HTTPMessage

@@ -76,12 +76,12 @@ def build(suite: Suite, source: Path | None, folder: Path) -> Path:
         subprocess.run(["tar", "-x", "-C", str(code), "--strip-components=1"], input=archive.stdout, check=True)
     else:
         found = _go(folder, "mod", "download", "-json", f"{MODULE}@{suite.version}")
-        told = json.loads(found.stdout or "{}")
-        if found.returncode or "Dir" not in told:
+        outcomes = json.loads(found.stdout or "{}")
+        if found.returncode or "Dir" not in outcomes:
             raise SuiteMissingError(
                 f"the Go module proxy does not give it; name a checkout with --source ({suite.tag})"
             )
-        shutil.copytree(told["Dir"], code)
+        shutil.copytree(outcomes["Dir"], code)
         for path in (code, *code.rglob("*")):
             path.chmod(path.stat().st_mode | 0o200)
     words = ["test", "-c"] if suite.is_test else ["build"]
@@ -135,11 +135,11 @@ def read_report(report: Path, repository: str) -> Results:
     return results
 
 
-def _outcome(told: set[str]) -> str:
+def _outcome(outcomes: set[str]) -> str:
     """Ginkgo says it by an element below the test, the program of main by an attribute alone."""
-    if told & {"failure", "error", "failed"}:
+    if outcomes & {"failure", "error", "failed"}:
         return "failed"
-    return "skipped" if told & {"skipped", "disabled"} else "passed"
+    return "skipped" if outcomes & {"skipped", "disabled"} else "passed"
 
 
 def _body_of(handler: BaseHTTPRequestHandler) -> bytes:

@@ -217,8 +217,8 @@ def test_a_realm_on_an_untrusted_host_is_a_problem(
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         status = main([command])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert status == 1
-    assert "names the token server theirs.azurecr.io:80, which is not the upstream's own host" in told
-    assert "azurecr.io hosts the registries of many customers" in told
-    assert "set UPSTREAM_REALMS=theirs.azurecr.io:80" in told
+    assert "names the token server theirs.azurecr.io:80, which is not the upstream's own host" in output
+    assert "azurecr.io hosts the registries of many customers" in output
+    assert "set UPSTREAM_REALMS=theirs.azurecr.io:80" in output

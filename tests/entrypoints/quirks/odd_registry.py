@@ -128,7 +128,7 @@ class Mirror:
 
 
 def code_of(answer: WireAnswer) -> str:
-    """The error code of an OCI error body; nothing else is ever told."""
+    """The error code of an OCI error body; it contains nothing else."""
     assert answer.get("content-type") == "application/json"
-    (told,) = json.loads(answer.body)["errors"]
-    return str(told["code"])
+    (error,) = json.loads(answer.body)["errors"]
+    return str(error["code"])

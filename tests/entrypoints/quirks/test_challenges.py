@@ -1,4 +1,4 @@
-"""Challenges in all the forms in which registries write them, and what a client of ours is told instead."""
+"""Challenges in all the forms that registries send, and the challenges that the mirror sends instead."""
 
 import pytest
 
@@ -25,7 +25,7 @@ ACCOUNT = basic("alice", "right")
 
 
 async def read(mirror: Mirror, path: str = TAG_PATH) -> None:
-    """As a client does that logs in where it is told to."""
+    """As a client that logs in at the realm of the challenge."""
     refused = await mirror.ask(path)
     assert refused.status == 401
     (line,) = refused.all("www-authenticate")

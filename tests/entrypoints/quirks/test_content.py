@@ -166,8 +166,8 @@ async def test_error_page_of_any_kind_becomes_an_oci_error(
     said = reply(status, kind, body=body)
     behind = await mirror(lambda heard: said if heard.target == path else None)
     refused = await behind.ask(path)
-    told, code = ERRORS[status]
-    assert (refused.status, code_of(refused)) == (told, code or UNKNOWN[path])
+    expected, code = ERRORS[status]
+    assert (refused.status, code_of(refused)) == (expected, code or UNKNOWN[path])
     assert not body or body not in refused.body
 
 

@@ -27,8 +27,8 @@ async def test_token_may_come_as_access_token_alone(mirror: Behind) -> None:
     """docker.elastic.co. Clients of ours get both names, as some read one only."""
     said = at_token(giving({"access_token": "t0", "expires_in": 300}))
     theirs = await mirror(said, bearer="")
-    told = json.loads((await theirs.ask(TOKEN)).body)
-    assert (told["token"], told["access_token"]) == ("t0", "t0")
+    document = json.loads((await theirs.ask(TOKEN)).body)
+    assert (document["token"], document["access_token"]) == ("t0", "t0")
     assert (await theirs.ask(TAG_PATH, "Bearer t0")).body == MANIFEST
     assert (await (await mirror(said, bearer="", **ANYBODY)).ask(TAG_PATH)).body == MANIFEST
 

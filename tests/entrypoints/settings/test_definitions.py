@@ -158,10 +158,10 @@ def test_bad_value_is_named_in_the_refusal(load: Load, name: str) -> None:
     bad, takes = TABLE[name][3:]
     line = refusal(load, **{name.upper(): str(bad)})
     # Where a login may stand, by mistake or by right, the value is not repeated.
-    told = "" if name in {"upstream_username", "http_proxy", "https_proxy"} else f"got {bad!r}; "
-    assert line.startswith(f"{name.upper()}: {told}")
+    got = "" if name in {"upstream_username", "http_proxy", "https_proxy"} else f"got {bad!r}; "
+    assert line.startswith(f"{name.upper()}: {got}")
     assert takes in line
-    assert told or str(bad) not in line
+    assert got or str(bad) not in line
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -103,7 +103,7 @@ def test_one_upstream_and_those_with_their_own_hosts_can_use_client_logins(read:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("upstreams = [", "CONFIG: got "),
         ("prot = 1", "prot: is not a setting; did you mean port?"),
@@ -216,9 +216,9 @@ def test_one_upstream_and_those_with_their_own_hosts_can_use_client_logins(read:
         ),
     ],
 )
-def test_a_message_names_file_key_and_reason(read: Read, tmp_path: Path, text: str, told: str) -> None:
+def test_a_message_names_file_key_and_reason(read: Read, tmp_path: Path, text: str, message: str) -> None:
     line = refusal(partial(read, text))
-    assert told in line
+    assert message in line
     assert str(tmp_path / "mirror.toml") in line
     assert "hunter2" not in line
     assert "short" not in line.replace("too short", "")

@@ -64,12 +64,12 @@ class Hot:
         await self.raw(request, request)
         self.found.clear()
 
-    def told(self) -> list[Event]:
+    def counted(self) -> list[Event]:
         """What was counted since the last look."""
         events: list[Event] = self.service.parts.events().events
-        told = [event for event in events if isinstance(event, ContentRequested | BytesDelivered)]
+        counted = [event for event in events if isinstance(event, ContentRequested | BytesDelivered)]
         events.clear()
-        return told
+        return counted
 
 
 Begin = Callable[..., Awaitable[Hot]]
@@ -259,12 +259,12 @@ async def test_each_cached_response_is_counted(begin: Begin, method: str) -> Non
     hot = await begin()
     request = GET.replace("GET", method)
     await hot.raw(GET)
-    hot.told()
+    hot.counted()
     await hot.raw(request)
-    usual = hot.told()
+    expected = hot.counted()
     await hot.raw(request)
     assert hot.found[-1]
-    assert hot.told() == usual
+    assert hot.counted() == expected
 
 
 async def test_other_requests_on_the_connection_go_on(begin: Begin) -> None:

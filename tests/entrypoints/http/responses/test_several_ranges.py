@@ -59,8 +59,8 @@ def parts_of(answer: Any) -> list[tuple[str, str, bytes]]:
     heads = [part.partition(b"\r\n\r\n") for part in parts]
     fields = [dict(line.split(": ") for line in head.decode().split("\r\n") if line) for head, _, _ in heads]
     return [
-        (told["Content-Type"], told["Content-Range"], content)
-        for told, (_, _, content) in zip(fields, heads, strict=True)
+        (headers["Content-Type"], headers["Content-Range"], content)
+        for headers, (_, _, content) in zip(fields, heads, strict=True)
     ]
 
 
@@ -93,7 +93,7 @@ async def test_parts_come_in_the_order_of_the_request(start: Start, upstream: Fa
     service = await start()
     await prepare(service, upstream)
     answer = await ask(service, "bytes=500000-500009,7-9,300000-300000")
-    assert [told for _, told, _ in parts_of(answer)] == [
+    assert [headers for _, headers, _ in parts_of(answer)] == [
         f"bytes 500000-500009/{SIZE}",
         f"bytes 7-9/{SIZE}",
         f"bytes 300000-300000/{SIZE}",
@@ -116,7 +116,7 @@ async def test_a_range_outside_the_blob_is_left_out(start: Start, upstream: Fake
     one = await ask(service, f"bytes={SIZE}-,5-6")
     assert (one.status, one.get("content-range"), one.body) == (206, f"bytes 5-6/{SIZE}", CONTENT[5:7])
     two = await ask(service, f"bytes=5-6,{SIZE + 9}-,8-8")
-    assert [told for _, told, _ in parts_of(two)] == [f"bytes 5-6/{SIZE}", f"bytes 8-8/{SIZE}"]
+    assert [headers for _, headers, _ in parts_of(two)] == [f"bytes 5-6/{SIZE}", f"bytes 8-8/{SIZE}"]
 
 
 @STATES
@@ -161,7 +161,7 @@ async def test_two_range_lines_are_several_ranges(start: Start) -> None:
     answer = await service.ask(f"GET {PATH} HTTP/1.1\nHost: a\nRange: bytes=0-1\nRange: bytes=5-6")
     assert answer.status == 400  # the second line repeats the unit, which no list of ranges does
     answer = await service.ask(f"GET {PATH} HTTP/1.1\nHost: a\nRange: bytes=0-1\nRange: 5-6")
-    assert [told for _, told, _ in parts_of(answer)] == [f"bytes 0-1/{SIZE}", f"bytes 5-6/{SIZE}"]
+    assert [headers for _, headers, _ in parts_of(answer)] == [f"bytes 0-1/{SIZE}", f"bytes 5-6/{SIZE}"]
 
 
 async def test_an_upstream_that_refuses_is_an_error_and_not_a_cut(start: Start, upstream: FakeUpstream) -> None:

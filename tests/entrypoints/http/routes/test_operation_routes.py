@@ -115,8 +115,8 @@ async def test_metrics_count_what_clients_get(start: Start, upstream: FakeUpstre
         for sample in family.samples
         if sample.labels.get("kind", "blob") == "blob"
     }
-    told = [samples[f"docker_image_proxy_{name}_total"] for name in ("client_bytes", "upstream_bytes", "fills")]
-    assert told == [20_010, 10_000, 2]  # the one that is not there was begun too
+    counts = [samples[f"docker_image_proxy_{name}_total"] for name in ("client_bytes", "upstream_bytes", "fills")]
+    assert counts == [20_010, 10_000, 2]  # the one that is not there was begun too
     assert samples["docker_image_proxy_cache_hits_total"] == 2
     assert "secret" not in text
 

@@ -106,18 +106,18 @@ async def test_wrong_content_is_no_answer(start: Start, upstream: FakeUpstream) 
 async def test_each_warning_of_the_upstream_is_a_line_of_its_own(
     start: Start, upstream: FakeUpstream, path: str
 ) -> None:
-    told = ('299 - "soon gone, really"', '299 - "really"')
-    upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, warnings=told))
+    warnings = ('299 - "soon gone, really"', '299 - "really"')
+    upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, warnings=warnings))
     answer = await (await start()).ask(f"GET {path} HTTP/1.1\nHost: a")
-    assert answer.all("warning") == list(told)
+    assert answer.all("warning") == list(warnings)
 
 
 async def test_all_warnings_together_are_bounded(start: Start, upstream: FakeUpstream) -> None:
-    told = tuple(f'299 - "{number:04}{"x" * 500}"' for number in range(20))
-    upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, warnings=told))
+    warnings = tuple(f'299 - "{number:04}{"x" * 500}"' for number in range(20))
+    upstream.alter = lambda answer: replace(answer, metadata=replace(answer.metadata, warnings=warnings))
     answer = await (await start()).ask("GET /v2/team/app/manifests/v1 HTTP/1.1\nHost: a")
     lines = answer.all("warning")
-    assert lines == list(told[: len(lines)])
+    assert lines == list(warnings[: len(lines)])
     assert 3500 < sum(map(len, lines)) <= 4096
 
 
