@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from domain.errors import NameInvalid, ScopeInvalid
@@ -106,8 +106,12 @@ class Scope:
 
     def covers(self, needed: "Scope") -> bool:
         """Whether this scope allows every action of `needed` on the same resource."""
-        is_same_resource = replace(self, actions=needed.actions) == needed
-        return is_same_resource and ("*" in self.actions or needed.actions <= self.actions)
+        return (
+            self.name == needed.name
+            and self.resource_type == needed.resource_type
+            and self.resource_class == needed.resource_class
+            and ("*" in self.actions or needed.actions <= self.actions)
+        )
 
     def __str__(self) -> str:
         if self.is_opaque:

@@ -34,6 +34,7 @@ _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
 _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 _KNOWN_MANIFESTS = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED_MANIFEST})
+_VARIANT_TYPES = _KNOWN_MANIFESTS | {"*/*", "application/json"}
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
 """Types that servers use for any file, so they do not identify a manifest. Schema 1 often has one of them."""
 _RANGE_SPEC = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
@@ -148,7 +149,7 @@ def is_web_page(media_type: str | None) -> bool:
     return bare_media_type(media_type) in {"text/html", "application/xhtml+xml"}
 
 
-def tells_of_manifest(media_type: str | None, digest: Digest | None) -> bool:
+def identifies_manifest(media_type: str | None, digest: Digest | None) -> bool:
     """Whether the header of a response identifies a manifest: it has a specific media type, or an unspecific one with a
     Docker-Content-Digest, which a portal does not send.
     """
@@ -225,7 +226,7 @@ def variant_of(accept: Iterable[str]) -> str | None:
     unknown type would let a client fill the index.
     """
     accepted = _accepted_types(accept)
-    known = accepted & {*_KNOWN_MANIFESTS, "*/*", "application/json"}
+    known = accepted & _VARIANT_TYPES
     return None if accepted and not known else ",".join(sorted(known))
 
 

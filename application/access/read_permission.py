@@ -20,8 +20,8 @@ from domain.content import (
     MANIFEST_LIMIT,
     MANIFEST_MEDIA_TYPES,
     ByteRange,
+    identifies_manifest,
     signed_part,
-    tells_of_manifest,
 )
 from domain.digest import Digest
 from domain.errors import (
@@ -235,7 +235,7 @@ class ReadPermissions:
             metadata = await self._metadata(access, replace(whole, head=True))
         except REFUSED_HEAD:
             metadata = await self._metadata(access, replace(whole, byte_range=_ONE_BYTE))
-        if location.kind is ContentKind.BLOB or tells_of_manifest(metadata.media_type, metadata.digest):
+        if location.kind is ContentKind.BLOB or identifies_manifest(metadata.media_type, metadata.digest):
             return metadata
         return await self._metadata(access, whole, verified=location.digest)
 

@@ -16,9 +16,9 @@ from domain.content import (
     MANIFEST_LIMIT,
     MANIFEST_MEDIA_TYPES,
     check_manifest,
+    identifies_manifest,
     signed_part,
     stated_media_type,
-    tells_of_manifest,
 )
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
@@ -179,7 +179,7 @@ class FetchManifest:
         # A manifest is never empty. A length of 0 means that the upstream does not support HEAD for manifests.
         if digest is None or not metadata.size or metadata.media_type is None:
             return None
-        if not tells_of_manifest(metadata.media_type, metadata.digest):
+        if not identifies_manifest(metadata.media_type, metadata.digest):
             return None
         self._permissions.record(access, _location(access, digest), metadata)
         return ManifestAnswer(metadata.media_type, digest, metadata.size, None, metadata.warnings)

@@ -11,11 +11,11 @@ from domain.content import (
     ByteRange,
     Span,
     check_manifest,
+    identifies_manifest,
     leading_range,
     parse_ranges,
     spans_of,
     stated_media_type,
-    tells_of_manifest,
     without_parameters,
 )
 from domain.digest import Digest
@@ -302,7 +302,7 @@ def test_a_manifest_without_any_media_type_is_refused() -> None:
 def test_a_response_head_identifies_a_manifest_by_its_type_or_its_digest(
     media_type: str | None, digest: Digest | None, *, is_believed: bool
 ) -> None:
-    assert tells_of_manifest(media_type, digest) is is_believed
+    assert identifies_manifest(media_type, digest) is is_believed
 
 
 def test_a_manifest_nested_too_deeply_is_refused() -> None:
