@@ -113,7 +113,7 @@ async def test_missing_headers_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("media_type", "told"),
+    ("media_type", "expected"),
     [
         (f"{TYPE}; charset=utf-8", TYPE),
         ("TEXT/Plain", "TEXT/Plain"),
@@ -122,9 +122,9 @@ async def test_missing_headers_are_none() -> None:
     ],
 )
 @in_loop
-async def test_a_media_type_is_kept_without_its_parameters(media_type: str, told: str) -> None:
+async def test_a_media_type_is_kept_without_its_parameters(media_type: str, expected: str) -> None:
     async with line(lambda _: reply(200, ("Content-Type", media_type), body=CONTENT)) as link:
-        assert (await link.fetch())[0].media_type == told
+        assert (await link.fetch())[0].media_type == expected
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "md5:abc", f"sha256:{'A' * 64}", "nonsense"])
