@@ -105,8 +105,8 @@ class FetchManifest:
             turn = self._shared_fetches.under_way(*keys)
             if turn is None:
                 async with self._shared_fetches.lead(*keys) as turn:
-                    here = await self._cached_meanwhile(access, query, head_answer, proves_first=proves_first)
-                    turn.result = here or await self._get(access, query)
+                    cached = await self._cached_meanwhile(access, query, head_answer, proves_first=proves_first)
+                    turn.result = cached or await self._get(access, query)
                     return turn.result
             fetched = await turn.wait()
             self._back_offs.check(asker, before)
