@@ -140,9 +140,9 @@ async def test_the_queue_is_bounded_for_each_client_and_for_all(monkeypatch: pyt
         asked = [[queue.ask(client) for _ in range(6)] for client in clients]
         await asyncio.sleep(0)
     async with asyncio.timeout(TIME):
-        told = [await asyncio.gather(*tasks, return_exceptions=True) for tasks in asked]
-    busy = [one for tasks in told for one in tasks if isinstance(one, MirrorBusy)]
-    assert [tasks.count(None) for tasks in told] == [4, 4, 2, 1, 1, 0]
+        outcomes = [await asyncio.gather(*tasks, return_exceptions=True) for tasks in asked]
+    busy = [one for tasks in outcomes for one in tasks if isinstance(one, MirrorBusy)]
+    assert [tasks.count(None) for tasks in outcomes] == [4, 4, 2, 1, 1, 0]
     assert len(busy) == 6 * 6 - 12
     assert all(one.retry_after > 0 for one in busy)
     await asyncio.wait_for(queue.ask("192.0.2.1"), TIME)
@@ -182,8 +182,8 @@ async def test_unwanted_requests_do_not_take_places(monkeypatch: pytest.MonkeyPa
 async def test_a_full_queue_is_not_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_WAITING_EACH", 1)
     async with pair(gives, limits=RequestLimits(max_rate=5)) as both:
-        told = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
-        assert {type(one) for one in told if one != CONTENT} == {MirrorBusy}
+        outcomes = await asyncio.gather(*(both.fetch() for _ in range(6)), return_exceptions=True)
+        assert {type(one) for one in outcomes if one != CONTENT} == {MirrorBusy}
         assert both.request_counts[1] == 0
         assert both.endpoint_events == []
 
