@@ -5,8 +5,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from application.access.access_request import Access, AccessRequest, Caller, PullAccess, Purpose
 from application.access.authorize import Authorize
-from application.access.challenges import Challenges
 from application.access.pull_rules import PullRules
+from application.access.refusals import Refusals
 from application.concurrency import in_slices
 from application.ports.upstream import Resource, UpstreamRegistry, UpstreamRequest
 from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
@@ -50,12 +50,12 @@ class Listings:
     def __init__(
         self,
         authorize: Authorize,
-        challenges: Challenges,
+        refusals: Refusals,
         registry: UpstreamRegistry,
         rules: PullRules,
     ) -> None:
         self._authorize = authorize
-        self._challenges = challenges
+        self._refusals = refusals
         self._registry = registry
         self._rules = rules
 
@@ -110,7 +110,7 @@ class Listings:
         """A page, its names that the caller may see, and its hidden names. The visible names are None if the access
         rules hide no names; the page is then complete.
         """
-        with self._challenges.by_upstream(access):
+        with self._refusals.by_upstream(access):
             page = await self._page(access, Resource.catalog(upstream, query), ("application/json",))
         found = _list_of(page.content, "repositories")
         if "repositories" not in found:

@@ -2,7 +2,7 @@
 
 from application.access.access_request import Access, AccessRequest, Caller, Purpose
 from application.access.authorize import Authorize
-from application.access.challenges import Challenges
+from application.access.refusals import Refusals
 from application.access.relayed_logins import RelayedLogins
 from application.ports.upstream import SessionCredentials, UpstreamRegistry
 from domain.errors import UpstreamChallenged, UpstreamUnavailable
@@ -15,10 +15,10 @@ class AnswerPing:
     """
 
     def __init__(
-        self, authorize: Authorize, challenges: Challenges, registry: UpstreamRegistry, logins: RelayedLogins
+        self, authorize: Authorize, refusals: Refusals, registry: UpstreamRegistry, logins: RelayedLogins
     ) -> None:
         self._authorize = authorize
-        self._challenges = challenges
+        self._refusals = refusals
         self._registry = registry
         self._logins = logins
 
@@ -29,7 +29,7 @@ class AnswerPing:
         access = await self._authorize.access(AccessRequest(caller, upstream, Purpose.PING))
         if access.is_mirrors:
             return
-        with self._challenges.by_upstream(access, is_proof=True):
+        with self._refusals.by_upstream(access, is_proof=True):
             if access.login is None:
                 await self._ask(access)
             else:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from application.access.access_request import FOREVER, Access, AccessCheck, AccessRequest, Caller, PullAccess, Purpose
 from application.access.caller import CallerIdentities
-from application.access.challenges import Challenges
-from application.access.check_account import CheckAccount
+from application.access.check_login import CheckLogin
 from application.access.pull_rules import PullRules
+from application.access.refusals import Refusals
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
 from application.ports.telemetry import current_record
@@ -36,9 +36,9 @@ class Authorize:
         *,
         upstreams: UpstreamTable,
         upstream_auth: UpstreamAuthCache,
-        accounts: CheckAccount,
+        accounts: CheckLogin,
         verifier: TokenVerifier,
-        challenges: Challenges,
+        refusals: Refusals,
         rules: PullRules,
         logins: RelayedLogins,
         identities: CallerIdentities,
@@ -47,7 +47,7 @@ class Authorize:
         self._upstream_auth = upstream_auth
         self._accounts = accounts
         self._verifier = verifier
-        self._challenges = challenges
+        self._refusals = refusals
         self._rules = rules
         self._logins = logins
         self._identities = identities
@@ -64,7 +64,7 @@ class Authorize:
         shown = Scope.pull(name)
         needed = ScopeSet.of((source.pull_scope, shown))
         access = await self.access(AccessRequest(caller, source.upstream, purpose, needed, ScopeSet((shown,)), source))
-        with self._challenges.by_upstream(access):
+        with self._refusals.by_upstream(access):
             identity = await self._identities.of(access)
             yield PullAccess(identity, access.credentials, source, access.is_mirrors)
 
@@ -84,11 +84,11 @@ class Authorize:
             case UnsupportedAuthorization(raw) if row.anonymous is AnonymousRule.PASS:
                 access = self._granted(check, ForwardedCredentials(raw))
             case _:
-                raise self._challenges.by_us(check, "the Authorization header cannot be read")
+                raise self._refusals.by_us(check, "the Authorization header cannot be read")
         # For a ping, the ping itself is the proof; see AnswerPing.
         if access.login and request.purpose is not Purpose.PING and not request.caller.is_operator:
             # The upstream checks the caller's login before the login is used for anything else.
-            with self._challenges.by_upstream(access, is_proof=True):
+            with self._refusals.by_upstream(access, is_proof=True):
                 await self._logins.prove(access.login, access.credentials)
         return access
 
@@ -103,7 +103,7 @@ class Authorize:
                 return self._granted(check, _ANONYMOUS)
             case _:
                 # Clients ignore a challenge on a 200 and authenticate only after a 401.
-                raise self._challenges.by_us(check, "authentication required")
+                raise self._refusals.by_us(check, "authentication required")
 
     def _with_token(self, check: AccessCheck, bearer: Bearer) -> Access:
         kind = self._verifier.kind_of(bearer.token)
@@ -118,8 +118,8 @@ class Authorize:
                 case BearerRule.OURS_OR_PASS, TokenKind.FOREIGN if not _would_prove_nothing(check):
                     return self._granted(check, ForwardedCredentials(bearer.raw))
         except TokenRejected as refused:
-            raise self._challenges.by_us(check, refused.reason, refused.error) from None
-        raise self._challenges.by_us(check, "this service does not accept this kind of token here", "invalid_token")
+            raise self._refusals.by_us(check, refused.reason, refused.error) from None
+        raise self._refusals.by_us(check, "this service does not accept this kind of token here", "invalid_token")
 
     def _with_own_token(self, check: AccessCheck, text: str) -> Access:
         token = self._verifier.verify_own(text)
@@ -163,7 +163,7 @@ class Authorize:
         address = check.request.caller.address
         account = None if rule is BasicRule.REFUSE else await self._accounts(basic.credentials, address)
         if account is None:
-            raise self._challenges.by_us(check, "authentication required")
+            raise self._refusals.by_us(check, "authentication required")
         current_record().passed(account.name, account.stamp)
         check = replace(check, account=account.name)
         match rule:

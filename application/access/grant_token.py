@@ -6,9 +6,9 @@ from typing import Any
 
 from application.access.access_request import RelayedLogin
 from application.access.caller import CallerIdentities
-from application.access.challenges import REFUSED_UPSTREAM
-from application.access.check_account import CheckAccount
+from application.access.check_login import CheckLogin
 from application.access.grants import Grants
+from application.access.refusals import REFUSED_UPSTREAM
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
 from application.concurrency import SingleFlight
@@ -103,7 +103,7 @@ class GrantToken:
         self,
         upstream_auth: UpstreamAuthCache,
         policy: AccountPolicy,
-        accounts: CheckAccount,
+        accounts: CheckLogin,
         issuer: TokenIssuer,
         relayed: RelayedTokens,
         upstreams: UpstreamTable,

@@ -37,7 +37,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _stats(container: Container, _: argparse.Namespace) -> int:
-    found = await container.inspect_cache().statistics(container.upstreams().upstreams)
+    found = await container.manage_cache().statistics(container.upstreams().upstreams)
     settings: Settings = container.settings()
     table = Table(box=None, show_header=False)
     rows = [
@@ -63,7 +63,7 @@ async def _ls(container: Container, _: argparse.Namespace) -> int:
         table.add_column(name, justify="right" if name in {"CACHED", "SIZE"} else "left", no_wrap=name != "IMAGE")
     upstreams = container.upstreams()
     for upstream in upstreams.upstreams:
-        for entry in await container.inspect_cache().tags(upstream):
+        for entry in await container.manage_cache().tags(upstream):
             key = entry.cached_tag.key
             sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
             digest = str(entry.cached_tag.digest)[:19]
@@ -75,7 +75,7 @@ async def _ls(container: Container, _: argparse.Namespace) -> int:
 
 async def _verify(container: Container, _: argparse.Namespace) -> int:
     intact = damaged = 0
-    async for verdict in container.inspect_cache().verify():
+    async for verdict in container.manage_cache().verify():
         if verdict.is_right:
             intact += 1
             continue
@@ -96,7 +96,7 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
     except NameUnknown as error:
         print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
         return _PROBLEM
-    removed = await container.inspect_cache().purge(source, tag)
+    removed = await container.manage_cache().purge(source, tag)
     if not removed:
         print(f"{NAME}: {options.image} is not in the cache", file=sys.stderr)
         return _PROBLEM
@@ -109,7 +109,7 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
 async def _prune(container: Container, options: argparse.Namespace) -> int:
     if options.older_than < 0:
         raise InvalidInput("--older-than takes a number of days, 0 or more")
-    removed = await container.inspect_cache().prune(options.older_than * _DAY)
+    removed = await container.manage_cache().prune(options.older_than * _DAY)
     print(f"{len(removed)} removed, {decimal(sum(one.size for one in removed))}")
     return 0
 

@@ -83,7 +83,7 @@ class _Doctor:
         return True
 
     async def _check_disk_space(self, container: Container) -> None:
-        found = await container.inspect_cache().statistics(container.upstreams().upstreams)
+        found = await container.manage_cache().statistics(container.upstreams().upstreams)
         bound = container.cache_capacity().max_bytes
         usage = f"{storage_folder(self._settings)} uses {decimal(found.size)} of {decimal(bound)}"
         if found.size + found.space.free < bound:

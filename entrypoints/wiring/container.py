@@ -26,14 +26,14 @@ from adapters.upstream.token_client import HttpTokenRelay
 from adapters.upstream.upstream_logins import UpstreamLogins
 from application.access.authorize import Authorize
 from application.access.caller import CallerIdentities
-from application.access.challenges import Challenges
-from application.access.check_account import CheckAccount
+from application.access.check_login import CheckLogin
 from application.access.grant_token import GrantToken, RelayedTokens
 from application.access.grants import Grants
 from application.access.login_attempts import OF_RELAYED, LoginAttempts
 from application.access.provenance import Provenance
 from application.access.pull_rules import PullRules
 from application.access.read_permission import ReadPermissions
+from application.access.refusals import Refusals
 from application.access.relayed_logins import RelayedLogins
 from application.access.upstream_auth import UpstreamAuthCache
 from application.blobs.fetch_blob import FetchBlob
@@ -54,7 +54,7 @@ from application.ports.telemetry import EventSink, MetricsPage
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
 from application.search import Search
 from application.status import ReportStatus
-from application.upkeep.inspect import InspectCache
+from application.upkeep.manage_cache import ManageCache
 from application.upkeep.periodic import Upkeep
 from application.upkeep.warm import WarmCache
 from application.upstreams.back_offs import Allowances, BackOffs
@@ -167,8 +167,8 @@ class Container(containers.DeclarativeContainer):
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts=accounts)
     attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
     passwords: providers.Provider[SlowSteps] = providers.Singleton(Threads, count=_PASSWORD_THREADS, name="passwords")
-    check_account: providers.Provider[CheckAccount] = providers.Singleton(
-        CheckAccount,
+    check_login: providers.Provider[CheckLogin] = providers.Singleton(
+        CheckLogin,
         policy=policy,
         attempts=attempts,
         steps=passwords,
@@ -300,8 +300,8 @@ class Container(containers.DeclarativeContainer):
     )
 
     # --- requests of clients and operators ---
-    challenges: providers.Provider[Challenges] = providers.Singleton(
-        Challenges,
+    refusals: providers.Provider[Refusals] = providers.Singleton(
+        Refusals,
         upstream_auth=upstream_auth,
         rewriter=providers.Singleton(ChallengeRewriter, service=service),
         verifier=verifier,
@@ -311,18 +311,18 @@ class Container(containers.DeclarativeContainer):
         Authorize,
         upstreams=upstreams,
         upstream_auth=upstream_auth,
-        accounts=check_account,
+        accounts=check_login,
         verifier=verifier,
-        challenges=challenges,
+        refusals=refusals,
         rules=rules,
         logins=relayed_logins,
         identities=caller_identities,
     )
     answer_ping: providers.Provider[AnswerPing] = providers.Singleton(
-        AnswerPing, authorize=authorize, challenges=challenges, registry=registry, logins=relayed_logins
+        AnswerPing, authorize=authorize, refusals=refusals, registry=registry, logins=relayed_logins
     )
     listings: providers.Provider[Listings] = providers.Singleton(
-        Listings, authorize=authorize, challenges=challenges, registry=registry, rules=rules
+        Listings, authorize=authorize, refusals=refusals, registry=registry, rules=rules
     )
     search: providers.Provider[Search] = providers.Singleton(
         Search, authorize=authorize, browse=listings, upstreams=upstreams, search=upstream_search, rules=rules
@@ -335,7 +335,7 @@ class Container(containers.DeclarativeContainer):
         GrantToken,
         upstream_auth=upstream_auth,
         policy=policy,
-        accounts=check_account,
+        accounts=check_login,
         issuer=issuer,
         relayed=relayed,
         upstreams=upstreams,
@@ -378,8 +378,8 @@ class Container(containers.DeclarativeContainer):
         events=events,
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
-    inspect_cache: providers.Provider[InspectCache] = providers.Singleton(
-        InspectCache,
+    manage_cache: providers.Provider[ManageCache] = providers.Singleton(
+        ManageCache,
         store=store,
         maintenance=storage.provided.maintenance,
         usage=storage.provided.usage,

@@ -88,7 +88,7 @@ def test_what_an_operator_purged_is_forgotten() -> None:
         assert await pulled(service) == 0
         await asyncio.sleep(0.03)
         beside = Service(service.upstream, service.clock, storage)
-        dropped = await beside.parts.inspect_cache().purge(beside.parts.upstreams().source_of(NAME), None)
+        dropped = await beside.parts.manage_cache().purge(beside.parts.upstreams().source_of(NAME), None)
         assert set(dropped) == {IMAGE_DIGEST, LAYER_DIGEST}
         await asyncio.sleep(0.05)
         assert await pulled(service) == 2
@@ -116,7 +116,7 @@ def test_what_was_purged_while_the_worker_started_is_forgotten_too() -> None:
         await started.wait()
         await pulled(service)
         beside = Service(service.upstream, service.clock, storage)
-        await beside.parts.inspect_cache().purge(beside.parts.upstreams().source_of(NAME), None)
+        await beside.parts.manage_cache().purge(beside.parts.upstreams().source_of(NAME), None)
         go_on.set()
         await asyncio.sleep(0.05)
         assert await pulled(service) == 2

@@ -40,13 +40,13 @@ async def evicted(cached: Cached) -> None:
 
 
 async def purged(cached: Cached) -> None:
-    inspect = cached.service.parts.inspect_cache()
+    inspect = cached.service.parts.manage_cache()
     await inspect.purge(cached.service.parts.upstreams().source_of(NAME), None)
 
 
 async def pruned(cached: Cached) -> None:
     cached.service.clock.advance(10)
-    await cached.service.parts.inspect_cache().prune(5)
+    await cached.service.parts.manage_cache().prune(5)
 
 
 async def lost(cached: Cached) -> None:
@@ -58,7 +58,7 @@ async def lost(cached: Cached) -> None:
 async def damaged(cached: Cached) -> None:
     for digest in (LAYER_DIGEST, IMAGE_DIGEST):
         _spoil(cached, digest)
-    async for verdict in cached.service.parts.inspect_cache().verify():
+    async for verdict in cached.service.parts.manage_cache().verify():
         assert not verdict.is_right
 
 

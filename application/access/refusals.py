@@ -1,4 +1,4 @@
-"""Challenges: the error responses for callers that the mirror or the upstream refuses."""
+"""Refusals: the error responses for callers that the mirror or the upstream refuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _WRONG_LOGIN = (
 )
 
 
-class Challenges:
+class Refusals:
     """Every 401 of the mirror contains the challenges of the trust row, because half of the clients never ping."""
 
     def __init__(

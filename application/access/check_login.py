@@ -1,4 +1,4 @@
-"""CheckAccount: checks the login of an account. Hashes passwords in threads, and slows down clients that guess."""
+"""CheckLogin: checks the login of an account. Hashes passwords in threads, and slows down clients that guess."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ from domain.client_network import client_network
 _REMEMBERED = 16384
 
 
-class CheckAccount:
+class CheckLogin:
     """Checks an account's name and password, for the token endpoint and for Basic on a resource.
 
     A correct login is remembered by a keyed fingerprint until the account's password changes, so that a client which

@@ -10,7 +10,7 @@ import pytest
 from adapters.accounts.fixed import FixedAccountDirectory
 from adapters.accounts.htpasswd import HtpasswdAccountDirectory
 from adapters.accounts.several import CombinedAccountDirectory
-from application.access.check_account import CheckAccount
+from application.access.check_login import CheckLogin
 from application.access.login_attempts import LoginAttempts
 from domain.access import Account, Credentials
 from domain.account_policy import AccountPolicy
@@ -34,7 +34,7 @@ class Checks:
         file = HtpasswdAccountDirectory(path, frozenset({"carol"}), self.clock, self.events, b"key")
         policy = AccountPolicy(CombinedAccountDirectory(FixedAccountDirectory([CAROL], b"key"), file))
         attempts = LoginAttempts(self.clock, self.events, self.clock.pause)
-        self.check = CheckAccount(policy, attempts, self.steps, b"a key of this test")
+        self.check = CheckLogin(policy, attempts, self.steps, b"a key of this test")
 
     def __call__(self, credentials: Credentials, address: str = HERE) -> Account | None:
         return asyncio.run(self.check(credentials, address))

@@ -5,7 +5,7 @@ import json
 from collections import deque
 from typing import Any
 
-from application.upkeep.inspect import TagEntry
+from application.upkeep.manage_cache import TagEntry
 from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
 from domain.names import Tag
@@ -42,7 +42,7 @@ class Cache:
 
     @property
     def inspect(self) -> Any:
-        return self.beside.parts.inspect_cache()
+        return self.beside.parts.manage_cache()
 
     @property
     def store(self) -> Any:

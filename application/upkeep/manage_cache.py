@@ -1,4 +1,4 @@
-"""InspectCache: what an operator can query and change in the cache."""
+"""ManageCache: what an operator can query and change in the cache."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Verdict:
     is_right: bool
 
 
-class InspectCache:
+class ManageCache:
     """Works on the same folder and index as a running service, at the same time."""
 
     def __init__(
