@@ -55,9 +55,11 @@ class PullManifest:
                 answer = await self._by_digest(access, query, digest)
             else:
                 answer = await self._by_tag(access, query)
-        if answer.content is not None and not query.head:
+        if query.head:
+            return replace(answer, content=None)
+        if answer.content is not None:
             self._events.emit(ContentRequested(ContentKind.MANIFEST, answer.is_hit))
-        return replace(answer, content=None) if query.head and answer.content is not None else answer
+        return answer
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:
         """A manifest by digest never changes, so only the permission of the caller is checked with the upstream."""

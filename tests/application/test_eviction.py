@@ -56,7 +56,7 @@ def run(action: Any) -> Any:
     return asyncio.run(action)
 
 
-def test_nothing_goes_while_all_fits() -> None:
+def test_nothing_is_evicted_while_everything_fits() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -80,7 +80,7 @@ def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
     assert cache.events.events == [ContentEvicted(2, 200)]
 
 
-def test_what_was_used_lately_stays() -> None:
+def test_recently_used_content_stays() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -92,7 +92,7 @@ def test_what_was_used_lately_stays() -> None:
     assert cache.names == "acdef"
 
 
-def test_what_another_process_used_stays_too_once_it_is_written_down() -> None:
+def test_content_that_another_process_used_stays_once_the_use_is_stored() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -105,7 +105,7 @@ def test_what_another_process_used_stays_too_once_it_is_written_down() -> None:
     assert cache.names == "acdef"
 
 
-def test_what_another_process_added_counts() -> None:
+def test_content_that_another_process_added_counts() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -117,7 +117,7 @@ def test_what_another_process_added_counts() -> None:
     assert cache.size <= 1000
 
 
-def test_drafts_count() -> None:
+def test_partial_blobs_count() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -136,7 +136,7 @@ def test_drafts_count() -> None:
 
 
 @pytest.mark.parametrize("wanted", [901, 1000, 10**12])
-def test_what_never_fits_pushes_nothing_out(wanted: int) -> None:
+def test_a_blob_that_never_fits_evicts_nothing(wanted: int) -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -148,7 +148,7 @@ def test_what_never_fits_pushes_nothing_out(wanted: int) -> None:
     assert cache.names == "a"
 
 
-def test_room_is_made_before_it_is_needed() -> None:
+def test_space_is_made_before_it_is_needed() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -160,7 +160,7 @@ def test_room_is_made_before_it_is_needed() -> None:
     assert cache.size == 400
 
 
-def test_a_disk_that_others_fill_makes_room_too() -> None:
+def test_content_is_evicted_when_other_programs_fill_the_disk() -> None:
     cache = Cache(bound=10**9, capacity=1000)
 
     async def act() -> None:
@@ -172,7 +172,7 @@ def test_a_disk_that_others_fill_makes_room_too() -> None:
     assert 1000 - cache.size >= 400
 
 
-def test_a_disk_that_is_full_of_other_things_says_so() -> None:
+def test_a_disk_full_of_other_files_raises_storage_full() -> None:
     cache = Cache(bound=10**9, capacity=1000)
 
     async def act() -> None:
@@ -186,7 +186,7 @@ def test_a_disk_that_is_full_of_other_things_says_so() -> None:
     run(act())
 
 
-def test_many_at_once_push_out_no_more_than_needed() -> None:
+def test_concurrent_requests_for_space_evict_no_more_than_needed() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -198,7 +198,7 @@ def test_many_at_once_push_out_no_more_than_needed() -> None:
     assert cache.size == 800  # 850 would do for one; each of them only asks whether 50 bytes fit
 
 
-def test_what_is_being_read_can_be_read_to_its_end() -> None:
+def test_evicted_content_can_be_read_to_its_end() -> None:
     cache = Cache()
 
     async def act() -> bytes:
@@ -214,7 +214,7 @@ def test_what_is_being_read_can_be_read_to_its_end() -> None:
     assert len(run(act())) == 500
 
 
-def test_what_a_crash_left_behind_is_put_right() -> None:
+def test_the_remains_of_a_crash_are_reconciled() -> None:
     cache = Cache()
     lost, unknown = Digest.of(b"lost"), Digest.of(b"unknown")
 
@@ -248,7 +248,7 @@ def test_a_cache_that_was_made_smaller_shrinks_at_the_start() -> None:
     assert cache.names == "ghij"  # 450 is the kept share
 
 
-def test_what_is_dropped_is_neither_here_nor_known() -> None:
+def test_dropped_content_is_neither_stored_nor_indexed() -> None:
     cache = Cache()
 
     async def act() -> None:
@@ -259,7 +259,7 @@ def test_what_is_dropped_is_neither_here_nor_known() -> None:
     assert (cache.names, cache.usage.entries) == ("", {})
 
 
-def test_use_of_what_is_gone_brings_nothing_back() -> None:
+def test_a_use_of_removed_content_does_not_bring_it_back() -> None:
     cache = Cache()
 
     async def act() -> None:

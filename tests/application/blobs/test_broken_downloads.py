@@ -34,7 +34,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("application.blobs.retries._LONGEST_PAUSE", 0.02)
 
 
-def test_what_breaks_off_is_gone_on_with() -> None:
+def test_an_interrupted_download_is_continued() -> None:
     crowd = Breaking(breaks=2)
     assert crowd.run(crowd.both()) == [BIG, BIG]
     assert crowd.ranges == [None, ByteRange(3 * PIECE, None), ByteRange(6 * PIECE, None)]
@@ -42,7 +42,7 @@ def test_what_breaks_off_is_gone_on_with() -> None:
     assert (crowd.count(DownloadStarted), crowd.count(DownloadResumed)) == (1, 2)
 
 
-def test_no_more_than_the_retries_are_made_without_a_byte_gained() -> None:
+def test_only_the_configured_retries_are_made_without_a_new_byte() -> None:
     crowd = Breaking(fill_retries=3)
     crowd.upstream.refuse = lambda fetch: UpstreamUnreachable("gone") if fetch.byte_range else None
     first, second = crowd.run(crowd.both())
@@ -52,13 +52,13 @@ def test_no_more_than_the_retries_are_made_without_a_byte_gained() -> None:
     assert crowd.kept is None
 
 
-def test_each_byte_gained_gives_all_the_retries_back() -> None:
+def test_each_new_byte_resets_the_count_of_retries() -> None:
     crowd = Breaking(breaks=9, after=PIECE, fill_retries=1)
     assert crowd.run(crowd.both()) == [BIG, BIG]
     assert len(crowd.ranges) == 10
 
 
-def test_a_first_answer_that_fails_is_not_asked_again() -> None:
+def test_a_failed_first_response_is_not_retried() -> None:
     crowd = Crowd()
     crowd.upstream.refuse = lambda _: UpstreamTimedOut("too late")
 
@@ -70,7 +70,7 @@ def test_a_first_answer_that_fails_is_not_asked_again() -> None:
     assert len(crowd.upstream.asked) == 1
 
 
-def test_what_came_before_the_end_is_kept_for_the_next() -> None:
+def test_the_next_download_continues_with_the_bytes_of_a_failed_one() -> None:
     crowd = Breaking(fill_retries=0)
 
     async def act() -> bytes:
@@ -86,7 +86,7 @@ def test_what_came_before_the_end_is_kept_for_the_next() -> None:
     ("retry_after", "seconds"),
     [("7", 7.0), ("date", 7.0), ("99", 10.0), ("soon", 0.5), (None, 0.5)],
 )
-def test_a_throttling_upstream_is_waited_for_as_it_asks(
+def test_a_retry_waits_for_retry_after_of_a_429(
     monkeypatch: pytest.MonkeyPatch, retry_after: str | None, seconds: float
 ) -> None:
     """`date`: seven seconds from now on. Ten seconds at most."""
@@ -118,7 +118,7 @@ def test_a_throttling_upstream_is_waited_for_as_it_asks(
     ],
     ids=["too late", "from the beginning", "too short", "another total"],
 )
-def test_a_part_that_was_not_asked_for_is_not_taken(change: Any) -> None:
+def test_a_range_that_was_not_requested_is_not_accepted(change: Any) -> None:
     class Lying(Breaking):
         def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
             return replace(answer, metadata=change(answer.metadata)) if number == 2 else answer
@@ -129,7 +129,7 @@ def test_a_part_that_was_not_asked_for_is_not_taken(change: Any) -> None:
     assert crowd.kept == BIG
 
 
-def test_an_upstream_without_ranges_begins_again_and_readers_go_on() -> None:
+def test_an_upstream_without_ranges_sends_the_blob_again_and_readers_continue() -> None:
     class Whole(Breaking):
         def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
             metadata = replace(answer.metadata, span=None, whole_size=None, size=len(BIG))
@@ -141,7 +141,7 @@ def test_an_upstream_without_ranges_begins_again_and_readers_go_on() -> None:
     assert crowd.kept == BIG
 
 
-def test_another_beginning_cuts_all_readers_and_begins_anew() -> None:
+def test_different_first_bytes_end_all_readers_and_start_a_new_download() -> None:
     class Otherwise(Breaking):
         def answer(self, number: int, answer: FakeAnswer) -> FakeAnswer:
             metadata = replace(answer.metadata, span=None, whole_size=None, size=len(BIG))
@@ -160,7 +160,7 @@ def test_another_beginning_cuts_all_readers_and_begins_anew() -> None:
     assert crowd.service.parts.store().partial_blobs == {}
 
 
-def test_wrong_bytes_are_never_kept_nor_complete() -> None:
+def test_wrong_bytes_are_never_stored_or_completed() -> None:
     crowd = Crowd()
     crowd.upstream.blobs[str(PRIVATE), str(BIG_DIGEST)] = BIG[:-1] + b"!"
     got: list[bytes] = []
@@ -176,7 +176,7 @@ def test_wrong_bytes_are_never_kept_nor_complete() -> None:
     assert (crowd.count(DigestMismatch), len(crowd.upstream.gets)) == (2, 2)
 
 
-def test_a_body_that_is_longer_or_shorter_than_was_said_is_never_complete() -> None:
+def test_a_body_with_a_wrong_content_length_is_never_completed() -> None:
     for size in (len(BIG) - 1, len(BIG) + 1):
         crowd = Crowd(fill_retries=1)
         crowd.upstream.alter = lambda answer, size=size: replace(
@@ -189,13 +189,13 @@ def test_a_body_that_is_longer_or_shorter_than_was_said_is_never_complete() -> N
         assert crowd.service.parts.store().content == {}
 
 
-def test_a_length_that_nobody_told_is_no_trouble() -> None:
+def test_a_blob_of_unknown_length_is_downloaded() -> None:
     crowd = Crowd()
     crowd.upstream.alter = lambda answer: replace(answer, piece=PIECE, metadata=replace(answer.metadata, size=None))
     assert crowd.run(Breaking.both(crowd)) == [BIG, BIG]
 
 
-def test_the_rest_of_a_draft_may_come_without_a_total() -> None:
+def test_a_resumed_download_works_without_a_total_size() -> None:
     """`Content-Range: bytes 90000-307199/*`: the length of the rest is not that of the blob."""
 
     class Silent(Breaking):
@@ -212,7 +212,7 @@ def test_the_rest_of_a_draft_may_come_without_a_total() -> None:
     assert crowd.run(act()) == BIG
 
 
-def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
+def test_a_complete_partial_blob_needs_no_more_bytes() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -226,7 +226,7 @@ def test_a_draft_that_is_whole_already_needs_no_more_bytes() -> None:
     assert crowd.upstream.gets[0].byte_range == ByteRange(len(BIG), None)
 
 
-def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
+def test_a_partial_blob_longer_than_the_blob_is_discarded() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -241,7 +241,7 @@ def test_a_draft_that_is_longer_than_the_blob_is_thrown_away() -> None:
     assert crowd.run(act()) == BIG
 
 
-def test_another_digest_is_another_fill() -> None:
+def test_each_digest_has_its_own_download() -> None:
     crowd = Crowd()
     other = crowd.upstream.put_blob(str(PRIVATE), OTHER)
     assert other == Digest.of(OTHER)

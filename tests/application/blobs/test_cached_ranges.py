@@ -21,7 +21,7 @@ RANGES = [ByteRange(0, None), ByteRange(0, 0), ByteRange(5, 9), ByteRange(None, 
 
 
 @pytest.mark.parametrize("asked", [*RANGES, ByteRange(len(BIG) - 3, 10**9)])
-def test_a_part_of_what_is_here_is_given_from_here(asked: ByteRange) -> None:
+def test_a_range_of_a_cached_blob_comes_from_the_cache(asked: ByteRange) -> None:
     crowd = Crowd()
     span = asked.of(len(BIG))
 
@@ -34,7 +34,7 @@ def test_a_part_of_what_is_here_is_given_from_here(asked: ByteRange) -> None:
     assert crowd.upstream.asked == []
 
 
-def test_a_part_that_is_not_there_is_refused_with_the_size() -> None:
+def test_an_unsatisfiable_range_is_refused_with_the_size() -> None:
     crowd = Crowd()
 
     async def act() -> int | None:
@@ -46,7 +46,7 @@ def test_a_part_that_is_not_there_is_refused_with_the_size() -> None:
     assert crowd.run(act()) == len(BIG)
 
 
-def test_parts_of_a_cold_blob_pass_at_once_and_fill_behind_when_they_show_interest() -> None:
+def test_ranges_of_a_cold_blob_pass_through_and_may_start_a_download() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -62,7 +62,7 @@ def test_parts_of_a_cold_blob_pass_at_once_and_fill_behind_when_they_show_intere
     assert crowd.upstream.asked == []
 
 
-def test_the_end_of_a_running_fill_passes_at_once() -> None:
+def test_the_end_of_a_running_download_passes_through() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -79,7 +79,7 @@ def test_the_end_of_a_running_fill_passes_at_once() -> None:
     assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None, ByteRange(None, 5)]
 
 
-def test_what_a_running_fill_has_already_is_given_from_it() -> None:
+def test_a_range_that_a_running_download_has_received_comes_from_it() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -95,7 +95,7 @@ def test_what_a_running_fill_has_already_is_given_from_it() -> None:
     assert len(crowd.upstream.gets) == 1
 
 
-def test_all_from_the_beginning_is_the_whole() -> None:
+def test_a_range_from_the_first_byte_on_joins_the_download() -> None:
     crowd = Crowd()
 
     async def act() -> list[bytes]:
@@ -121,7 +121,7 @@ def test_content_whose_size_is_not_the_links_is_fetched_again() -> None:
     assert crowd.service.parts.store().content[BIG_DIGEST] == BIG
 
 
-def test_a_file_that_turns_out_to_be_short_is_dropped_by_who_finds_out() -> None:
+def test_a_file_that_is_too_short_is_dropped_by_the_request_that_notices() -> None:
     crowd = Crowd()
 
     async def act() -> None:
@@ -138,7 +138,7 @@ def test_a_file_that_turns_out_to_be_short_is_dropped_by_who_finds_out() -> None
     crowd.run(act())
 
 
-def test_a_link_without_a_size_hits_as_well() -> None:
+def test_a_link_without_a_size_is_a_hit() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:

@@ -20,7 +20,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("application.blobs.retries._LONGEST_PAUSE", 0.02)
 
 
-def test_another_right_takes_over_when_the_first_ends() -> None:
+def test_the_access_of_another_reader_is_used_when_the_first_ends() -> None:
     crowd = Breaking()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
@@ -40,7 +40,7 @@ def test_another_right_takes_over_when_the_first_ends() -> None:
     assert "bob" in repr(crowd.upstream.asked[-1].credentials.raw)
 
 
-def test_without_another_right_it_ends_with_the_first() -> None:
+def test_without_another_access_the_download_ends_with_the_first() -> None:
     crowd = Breaking()
     crowd.upstream.refuse = lambda fetch: challenged() if fetch.byte_range else None
 
@@ -50,7 +50,7 @@ def test_without_another_right_it_ends_with_the_first() -> None:
     assert isinstance(crowd.run(act()), Unauthorized)
 
 
-def test_the_end_of_somebody_elses_right_is_not_told_to_who_just_joins() -> None:
+def test_a_new_reader_does_not_receive_the_refusal_of_another_caller() -> None:
     """His own right is being proven while the first one's ends: the refusal is none of his."""
     crowd = Breaking()
 

@@ -28,7 +28,7 @@ from tests.application.support.watched import (
 
 
 @pytest.mark.parametrize("scheme", ["none", "bearer"])
-def test_any_number_of_clients_is_one_download(scheme: str) -> None:
+def test_any_number_of_clients_share_one_download(scheme: str) -> None:
     crowd = Crowd(scheme)
     header = ALICES if scheme == "bearer" else None
 
@@ -43,7 +43,7 @@ def test_any_number_of_clients_is_one_download(scheme: str) -> None:
     assert asked == [ContentRequested(ContentKind.BLOB, is_hit=False)] * 30
 
 
-def test_another_caller_is_asked_for_by_head_and_reads_along() -> None:
+def test_another_caller_proves_its_permission_by_head_and_joins() -> None:
     crowd = Crowd()
 
     async def act() -> list[bytes]:
@@ -60,7 +60,7 @@ def test_another_caller_is_asked_for_by_head_and_reads_along() -> None:
     assert "bob" in repr(crowd.upstream.asked[2].credentials.raw)
 
 
-def test_whom_the_upstream_refuses_reads_nothing_along() -> None:
+def test_a_caller_that_the_upstream_refuses_does_not_join() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -77,7 +77,7 @@ def test_whom_the_upstream_refuses_reads_nothing_along() -> None:
     assert crowd.run(act()) == BIG
 
 
-def test_whom_the_upstream_refuses_hears_no_size_either() -> None:
+def test_a_caller_that_the_upstream_refuses_does_not_learn_the_size() -> None:
     """An answer of 416 tells that somebody fetches this blob, and how long it is."""
     crowd = Crowd()
 
@@ -97,7 +97,7 @@ def test_whom_the_upstream_refuses_hears_no_size_either() -> None:
     crowd.run(act())
 
 
-def test_another_repository_is_asked_about_too() -> None:
+def test_a_client_of_another_repository_needs_a_permission_there() -> None:
     crowd = Crowd()
 
     async def act() -> list[bytes]:
@@ -114,7 +114,7 @@ def test_another_repository_is_asked_about_too() -> None:
     assert crowd.upstream.asked[2].head
 
 
-def test_who_lost_his_right_during_his_own_fill_does_not_join_it_again() -> None:
+def test_a_caller_that_lost_its_permission_does_not_join_its_own_download_again() -> None:
     """Only the starter's own GET is its own proof; a later one needs what a hit needs."""
     crowd = Crowd(grant_ttl=300)
 
@@ -134,7 +134,7 @@ def test_who_lost_his_right_during_his_own_fill_does_not_join_it_again() -> None
     crowd.run(act())
 
 
-def test_a_token_that_has_ended_joins_nothing() -> None:
+def test_an_expired_token_joins_no_download() -> None:
     """The same user's other token is good, this one is not: a cache hit would be checked again."""
     crowd = Crowd()
 
@@ -174,7 +174,7 @@ def test_the_first_client_may_leave() -> None:
     assert [fetch.head for fetch in crowd.upstream.asked] == [True, False]
 
 
-def test_the_only_client_may_leave_and_the_fill_goes_on() -> None:
+def test_the_download_continues_after_its_only_client_leaves() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -192,7 +192,7 @@ def test_the_only_client_may_leave_and_the_fill_goes_on() -> None:
     assert crowd.upstream.asked == []
 
 
-def test_what_nobody_reads_ends_after_a_while_and_is_gone_on_with() -> None:
+def test_a_download_without_a_reader_ends_after_a_while_and_can_be_continued() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -215,7 +215,7 @@ def test_what_nobody_reads_ends_after_a_while_and_is_gone_on_with() -> None:
     assert crowd.upstream.asked[-1].byte_range == ByteRange(2 * PIECE, None)
 
 
-def test_what_somebody_reads_never_ends_by_itself() -> None:
+def test_a_download_with_a_reader_is_not_ended() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:

@@ -8,7 +8,7 @@ from tests.application.support.crowd import Crowd
 from tests.application.support.watched import BIG, held
 
 
-def test_what_is_being_fetched_is_waited_for() -> None:
+def test_finished_waits_for_running_downloads() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -28,7 +28,7 @@ def test_what_is_being_fetched_is_waited_for() -> None:
     assert crowd.run(act()) == BIG
 
 
-def test_what_nobody_reads_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_does_not_wait_forever_for_downloads_without_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("application.blobs.running_downloads._LOOK_SECONDS", 0.01)
     crowd = Crowd()
 

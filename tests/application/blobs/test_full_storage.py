@@ -43,7 +43,7 @@ class Full(Crowd):
 
 
 @pytest.mark.parametrize("capacity", [0, 1, len(BIG) - 1])
-def test_where_there_is_no_room_at_all_it_is_delivered_whole(capacity: int) -> None:
+def test_without_any_space_the_blob_is_delivered_whole(capacity: int) -> None:
     crowd = Full(capacity)
 
     async def act() -> list[bytes]:
@@ -54,7 +54,7 @@ def test_where_there_is_no_room_at_all_it_is_delivered_whole(capacity: int) -> N
 
 
 @pytest.mark.parametrize("capacity", [0, 1])
-def test_it_is_told_that_there_was_no_room(capacity: int) -> None:
+def test_a_full_cache_is_reported(capacity: int) -> None:
     crowd = Full(capacity)
 
     async def act() -> bytes:
@@ -64,7 +64,7 @@ def test_it_is_told_that_there_was_no_room(capacity: int) -> None:
     assert CacheFull(str(BIG_DIGEST)) in crowd.service.events
 
 
-def test_a_disk_that_runs_full_in_the_middle_is_no_trouble_to_readers() -> None:
+def test_readers_receive_the_whole_blob_although_the_disk_runs_full() -> None:
     crowd = Full()
     assert crowd.run(crowd.fills_up()) == [BIG, BIG]
     assert crowd.store.content == crowd.store.partial_blobs == {}
@@ -74,7 +74,7 @@ def test_a_disk_that_runs_full_in_the_middle_is_no_trouble_to_readers() -> None:
     assert all(PIECE < start <= 2 * PIECE for start in starts)  # nobody is sent the beginning again
 
 
-def test_what_comes_after_that_is_checked_with_what_came_before() -> None:
+def test_the_rest_after_a_full_disk_is_verified_with_the_beginning() -> None:
     crowd = Full()
 
     def another_blob() -> None:
@@ -85,7 +85,7 @@ def test_what_comes_after_that_is_checked_with_what_came_before() -> None:
     assert isinstance(second, UpstreamBroken)
 
 
-def test_an_upstream_without_ranges_is_no_trouble_then_either() -> None:
+def test_the_rest_after_a_full_disk_needs_no_ranges() -> None:
     crowd = Full()
 
     async def act() -> list[Any]:
@@ -106,7 +106,7 @@ def test_an_upstream_without_ranges_is_no_trouble_then_either() -> None:
     assert crowd.run(act()) == BIG
 
 
-def test_what_there_was_no_room_for_is_not_tried_again_at_once() -> None:
+def test_a_blob_that_did_not_fit_is_not_downloaded_again_at_once() -> None:
     crowd = Full(1)
 
     async def act() -> None:
@@ -123,7 +123,7 @@ def test_what_there_was_no_room_for_is_not_tried_again_at_once() -> None:
     crowd.run(act())
 
 
-def test_without_a_cache_all_is_delivered_and_nothing_kept() -> None:
+def test_without_a_cache_blobs_are_delivered_and_not_stored() -> None:
     crowd = Crowd(cache_dir="off")
 
     async def act() -> list[bytes]:
@@ -134,7 +134,7 @@ def test_without_a_cache_all_is_delivered_and_nothing_kept() -> None:
     assert crowd.count(CacheFull) == 0
 
 
-def test_old_content_makes_room_for_new() -> None:
+def test_old_content_is_evicted_for_new_content() -> None:
     crowd = Full(len(BIG) + 40_000, cache_size="1MiB")
     others = [crowd.upstream.put_blob(str(PRIVATE), bytes([number]) * 30_000) for number in range(3)]
 
@@ -171,7 +171,7 @@ def test_a_blob_of_unknown_length_stays_below_the_bound_too() -> None:
     assert BIG_DIGEST in crowd.store.content
 
 
-def test_many_fills_at_once_stay_below_the_bound() -> None:
+def test_many_downloads_at_once_stay_below_the_bound() -> None:
     """Each fits alone; together they do not. What lies in drafts counts."""
     crowd = Full(cache_size="1MiB")
     blobs = [bytes([number]) * 400_000 for number in range(1, 5)]
@@ -192,7 +192,7 @@ def test_many_fills_at_once_stay_below_the_bound() -> None:
 
 
 @pytest.mark.parametrize("is_stated", [True, False])
-def test_who_goes_on_alone_gets_no_more_than_was_promised(is_stated: bool) -> None:  # noqa: FBT001
+def test_a_reader_that_continues_alone_gets_at_most_the_promised_length(is_stated: bool) -> None:  # noqa: FBT001
     """An upstream that now has more than before: its rest must not stand in for the one that was promised."""
     service = Service(stocked("none"))
     size = len(LAYER)
@@ -236,7 +236,7 @@ class Broken(MemoryContentStore):
         raise StorageFailed("content cannot be kept: Read-only file system")
 
 
-def test_what_storage_refuses_for_another_reason_is_reported_as_what_it_is() -> None:
+def test_a_storage_failure_other_than_full_is_reported_as_such() -> None:
     crowd = Crowd()
     replace_store(crowd.service, Broken())
 

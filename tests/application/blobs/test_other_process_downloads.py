@@ -72,7 +72,7 @@ class Pair(Crowd):
         return self.service.run(both())
 
 
-def test_what_another_process_fills_is_followed() -> None:
+def test_a_download_of_another_process_is_followed() -> None:
     pair = Pair()
 
     async def act() -> list[bytes]:
@@ -88,7 +88,7 @@ def test_what_another_process_fills_is_followed() -> None:
     assert len(pair.upstream.gets) == 1
 
 
-def test_a_follower_needs_a_right_of_its_own() -> None:
+def test_a_follower_needs_a_permission_of_its_own() -> None:
     pair = Pair()
 
     async def act() -> None:
@@ -107,7 +107,7 @@ def test_a_follower_needs_a_right_of_its_own() -> None:
     assert any(fetch.head and "bob" in repr(fetch.credentials.raw) for fetch in pair.upstream.asked)
 
 
-def test_who_follows_takes_over_with_his_own_right_when_the_other_dies() -> None:
+def test_a_follower_takes_over_with_its_own_access_when_the_other_process_dies() -> None:
     pair = Pair()
 
     async def act() -> bytes:
@@ -147,7 +147,7 @@ def test_a_silent_process_that_lives_keeps_its_lease() -> None:
     assert files <= 2, "each look at a silent process opens one more file, for as long as it is silent"
 
 
-def test_what_a_follower_reads_keeps_coming_while_the_upstream_is_slow() -> None:
+def test_a_follower_keeps_receiving_while_the_upstream_is_slow() -> None:
     pair = Pair()
 
     async def act() -> None:
@@ -168,7 +168,7 @@ def test_what_a_follower_reads_keeps_coming_while_the_upstream_is_slow() -> None
     pair.run(act())
 
 
-def test_a_wrong_blob_of_another_process_is_never_complete() -> None:
+def test_a_wrong_blob_of_another_process_is_never_completed() -> None:
     pair = Pair()
     pair.upstream.blobs[str(PRIVATE), str(BIG_DIGEST)] = WRONG
 
@@ -201,7 +201,7 @@ class Swapping(MemoryContentStore):
         return await super().lease(upstream, digest, refetch=refetch)
 
 
-def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
+def test_an_old_beginning_is_never_joined_to_a_different_rest() -> None:
     pair = Pair()
 
     async def act() -> None:
@@ -215,7 +215,7 @@ def test_an_old_beginning_and_a_new_rest_never_make_a_whole() -> None:
     pair.run(act())
 
 
-def test_who_follows_a_draft_that_storage_has_no_room_for_is_delivered_whole() -> None:
+def test_a_follower_receives_the_whole_blob_if_the_other_process_has_no_space() -> None:
     pair = Pair()
 
     async def act() -> list[Any]:
@@ -231,7 +231,7 @@ def test_who_follows_a_draft_that_storage_has_no_room_for_is_delivered_whole() -
     assert pair.run(act()) == [BIG, BIG]
 
 
-def test_a_follower_that_nobody_reads_ends() -> None:
+def test_a_follower_without_a_reader_ends() -> None:
     pair = Pair()
 
     async def act() -> None:
@@ -280,7 +280,7 @@ def test_a_blob_that_becomes_whole_while_the_follower_asks_for_the_lease_is_not_
     assert pair.dead.partial_blobs == {}, "the follower leaves no empty partial blob"
 
 
-def test_what_another_process_has_just_filled_is_adopted() -> None:
+def test_a_blob_that_another_process_has_just_completed_is_adopted() -> None:
     pair = Pair()
 
     class Late(MemoryContentStore):

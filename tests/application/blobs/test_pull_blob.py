@@ -84,7 +84,7 @@ def test_wrong_bytes_never_arrive_complete(wrong: bytes, piece: int, has_length:
 
 
 @pytest.mark.parametrize("size", [0, None])
-def test_nothing_at_all_is_wrong_too(size: int | None) -> None:
+def test_an_empty_body_is_wrong_too(size: int | None) -> None:
     _, got, complete = pulled(sending(b"", size=size))
     assert (got, complete) == (b"", False)
 
@@ -97,7 +97,7 @@ def test_whole_blob_sent_as_a_part_is_checked() -> None:
     assert (complete, len(got) < SIZE) == (False, True)
 
 
-def test_body_that_breaks_off_never_ends_well() -> None:
+def test_an_interrupted_body_is_never_completed() -> None:
     service = Service(stocked("none"), fill_retries=0)
     service.upstream.alter = lambda answer: replace(answer, piece=100, cut_after=200)
     _, got, complete = pulled(service)
@@ -118,7 +118,7 @@ def test_body_that_breaks_off_never_ends_well() -> None:
     ],
 )
 @pytest.mark.parametrize("ignored", [True, False])
-def test_part_is_cut_by_them_or_by_us(byte_range: ByteRange, span: Span, ignored: bool) -> None:  # noqa: FBT001
+def test_a_range_is_cut_by_the_upstream_or_by_the_mirror(byte_range: ByteRange, span: Span, ignored: bool) -> None:  # noqa: FBT001
     service = sending(LAYER, piece=7, size=SIZE) if ignored else Service(stocked("none"))
     answer, got, complete = pulled(service, ranges=(byte_range,))
     assert (got, complete) == (LAYER[span.start : span.stop], True)
@@ -127,7 +127,7 @@ def test_part_is_cut_by_them_or_by_us(byte_range: ByteRange, span: Span, ignored
     assert service.upstream.asked[0].byte_range == (None if is_whole else byte_range)
 
 
-def test_part_of_an_unknown_whole_is_sent_whole() -> None:
+def test_a_range_of_a_blob_of_unknown_size_is_answered_with_the_whole() -> None:
     """Without a length there is no honest Content-Range; RFC 9110 section 14.2 allows a 200."""
     answer, got, _ = pulled(sending(LAYER, size=None), ranges=(ByteRange(5, 9),))
     assert (answer.spans, answer.size, got) == ((), None, LAYER)
@@ -154,25 +154,25 @@ def test_part_beyond_the_end_is_unsatisfiable(ignored: bool) -> None:  # noqa: F
         (Span(5, 101), None, 96),
     ],
 )
-def test_another_part_than_asked_is_refused(span: Span, whole_size: int | None, size: int) -> None:
+def test_a_different_range_than_requested_is_refused(span: Span, whole_size: int | None, size: int) -> None:
     service = sending(LAYER[:size], size=size, span=span, whole_size=whole_size)
     with pytest.raises((UpstreamBroken, RangeUnsatisfiable)):
         service.run(service.blob(ranges=(ByteRange(5, 99),)))
 
 
-def test_part_that_nobody_asked_is_refused() -> None:
+def test_a_partial_response_without_a_range_request_is_refused() -> None:
     service = sending(LAYER[:10], size=10, span=Span(0, 10), whole_size=SIZE)
     with pytest.raises(UpstreamBroken):
         service.run(service.blob())
 
 
-def test_part_of_an_untold_whole_is_accepted() -> None:
+def test_a_partial_response_without_a_total_is_accepted() -> None:
     service = sending(LAYER[5:100], size=95, span=Span(5, 100), whole_size=None)
     answer, got, complete = pulled(service, ranges=(ByteRange(5, 99),))
     assert (answer.spans, answer.size, got, complete) == ((Span(5, 100),), None, LAYER[5:100], True)
 
 
-def test_suffix_of_an_untold_whole_is_refused() -> None:
+def test_a_suffix_without_a_total_is_refused() -> None:
     service = sending(LAYER[-10:], size=10, span=Span(SIZE - 10, SIZE), whole_size=None)
     with pytest.raises(UpstreamBroken):
         service.run(service.blob(ranges=(ByteRange(None, 10),)))
@@ -193,7 +193,7 @@ def test_head_and_known_blob_cost_one_head(query: dict[str, object]) -> None:
     assert [(fetch.head, fetch.byte_range) for fetch in service.upstream.asked] == [(True, None)]
 
 
-def test_known_digest_is_no_right_to_it() -> None:
+def test_knowing_a_digest_gives_no_permission() -> None:
     service = Service(stocked("bearer"))
     with pytest.raises(Unauthorized):
         service.run(service.blob(known=True))
@@ -220,7 +220,7 @@ def test_sha512_blob_is_checked_by_sha512() -> None:
     assert not pulled(sending(LAYER[:-1] + b"!", size=SIZE), digest=digest)[2]
 
 
-def test_client_that_stops_reading_ends_a_fetch_that_is_not_kept() -> None:
+def test_a_client_that_stops_reading_ends_its_passthrough() -> None:
     service = Service(stocked("none"), cache_dir="off")
     service.upstream.alter = lambda answer: replace(answer, piece=10)
 

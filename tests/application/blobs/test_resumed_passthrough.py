@@ -26,7 +26,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("application.blobs.retries._FIRST_PAUSE", 0.001)
 
 
-def test_a_range_that_is_broken_off_goes_on_where_it_ended() -> None:
+def test_an_interrupted_range_continues_where_it_ended() -> None:
     crowd = Uncached(breaks=2, after=2 * PIECE)
     got = crowd.run(crowd_read(crowd, ranges=(ByteRange(5, SIZE - 2),)))
     assert got == BIG[5:-1]
@@ -38,14 +38,14 @@ def test_a_range_that_is_broken_off_goes_on_where_it_ended() -> None:
     assert crowd.count(DownloadResumed) == 2
 
 
-def test_each_of_several_ranges_goes_on_where_it_ended() -> None:
+def test_each_of_several_ranges_continues_where_it_ended() -> None:
     crowd = Uncached(breaks=1, after=PIECE)
     asked = (ByteRange(0, 2 * PIECE - 1), ByteRange(8 * PIECE, 9 * PIECE - 1))
     assert crowd.run(crowd_read(crowd, ranges=asked)) == BIG[: 2 * PIECE] + BIG[8 * PIECE : 9 * PIECE]
     assert crowd.ranges == [asked[0], ByteRange(PIECE, 2 * PIECE - 1), asked[1]]
 
 
-def test_a_whole_blob_that_is_not_kept_goes_on_too_and_is_checked() -> None:
+def test_an_interrupted_passthrough_of_a_whole_blob_continues_and_is_verified() -> None:
     crowd = Uncached()
     assert crowd.run(crowd_read(crowd)) == BIG
     assert crowd.ranges == [None, ByteRange(3 * PIECE, SIZE - 1)]
@@ -64,7 +64,7 @@ def test_an_upstream_without_ranges_repeats_the_beginning() -> None:
     assert crowd.run(crowd_read(crowd, ranges=(ByteRange(7, SIZE - 1),))) == BIG[7:]
 
 
-def test_a_rest_that_does_not_belong_to_the_beginning_is_never_complete() -> None:
+def test_a_rest_that_does_not_match_the_beginning_is_never_completed() -> None:
     crowd = Uncached()
 
     def other(number: int, answer: FakeAnswer) -> FakeAnswer:

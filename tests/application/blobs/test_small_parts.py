@@ -89,7 +89,7 @@ def test_the_first_bytes_are_written_before_all_others() -> None:
     assert asyncio.run(act()) == ([64 * 1024, MIB - 64 * 1024], 64 * 1024)
 
 
-async def test_whoever_is_cancelled_waits_for_the_write_that_is_under_way() -> None:
+async def test_a_cancelled_task_waits_for_the_running_write() -> None:
     written = Written()
     batches = written.batched()
     await batches.add(b"a")
@@ -107,7 +107,7 @@ async def test_whoever_is_cancelled_waits_for_the_write_that_is_under_way() -> N
     assert written.size == MIB + 1
 
 
-async def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
+async def test_add_waits_while_too_much_is_waiting_to_be_written() -> None:
     written = Written()
     batches = written.batched()
     await batches.add(b"a")
@@ -124,7 +124,7 @@ async def test_no_more_is_taken_than_may_wait_to_be_written() -> None:
     assert written.grown[-1] == written.size
 
 
-async def test_what_a_write_raises_comes_out() -> None:
+async def test_the_next_call_raises_what_a_write_has_raised() -> None:
     written = Written()
     written.failure = StorageFull()
     batches = written.batched()
@@ -136,7 +136,7 @@ async def test_what_a_write_raises_comes_out() -> None:
         await batches.finish()
 
 
-def test_one_task_answers_all_who_ask_the_same() -> None:
+def test_one_task_answers_all_identical_calls() -> None:
     async def act() -> tuple[list[int], int]:
         joined, count = SingleFlight(), 0
 
@@ -152,7 +152,7 @@ def test_one_task_answers_all_who_ask_the_same() -> None:
     assert asyncio.run(act()) == ([2, 2, 2, 2, 2, 2, 3], 3)
 
 
-def test_who_waits_may_leave_and_failures_are_for_all() -> None:
+def test_a_waiting_call_may_be_cancelled_and_failures_reach_all() -> None:
     async def act() -> list[Any]:
         joined = SingleFlight()
 

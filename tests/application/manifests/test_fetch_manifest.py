@@ -41,7 +41,7 @@ class Counted(Pulls):
 
 
 @EITHER
-def test_many_at_once_cost_one(reference: str) -> None:
+def test_many_concurrent_requests_cost_one(reference: str) -> None:
     pulls = Counted()
 
     async def act() -> None:
@@ -54,7 +54,7 @@ def test_many_at_once_cost_one(reference: str) -> None:
 
 
 @EITHER
-def test_many_one_after_the_other_cost_one(reference: str) -> None:
+def test_many_consecutive_requests_cost_one(reference: str) -> None:
     pulls = Counted()
     pulls.gate.set()
 
@@ -79,7 +79,7 @@ def test_a_client_that_asks_by_head_and_then_by_digest_costs_one_and_the_next_on
     pulls.run(act())
 
 
-def test_without_a_cache_too_whoever_asks_the_same_with_the_same_right_is_one() -> None:
+def test_without_a_cache_identical_requests_of_one_caller_share_a_request() -> None:
     pulls = Counted(cache_dir="off")
 
     async def act() -> None:
@@ -93,7 +93,7 @@ def test_without_a_cache_too_whoever_asks_the_same_with_the_same_right_is_one() 
 
 
 @EITHER
-def test_who_waits_gets_nothing_without_a_right_of_its_own(reference: str) -> None:
+def test_a_waiting_caller_gets_nothing_without_its_own_permission(reference: str) -> None:
     pulls = Counted()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
@@ -110,7 +110,7 @@ def test_who_waits_gets_nothing_without_a_right_of_its_own(reference: str) -> No
 
 
 @EITHER
-def test_what_the_first_did_not_get_the_others_try_for_themselves(reference: str) -> None:
+def test_if_the_first_fetch_fails_the_others_fetch_themselves(reference: str) -> None:
     pulls = Counted()
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
@@ -127,7 +127,7 @@ def test_what_the_first_did_not_get_the_others_try_for_themselves(reference: str
 
 
 @EITHER
-def test_whoever_waited_for_a_429_leaves_the_upstream_alone(reference: str) -> None:
+def test_a_request_that_waited_for_a_429_sends_no_request(reference: str) -> None:
     """Unknown tokens are different callers; requests without a token are one caller."""
     pulls = Counted()
     pulls.holds_heads = True
@@ -145,7 +145,7 @@ def test_whoever_waited_for_a_429_leaves_the_upstream_alone(reference: str) -> N
     pulls.run(act())
 
 
-def test_whoever_waited_for_a_success_is_not_told_of_an_older_429() -> None:
+def test_a_request_that_waited_for_a_success_ignores_an_older_429() -> None:
     """The same caller with another token: the first may try though the time is not over, and is let in."""
     pulls = Counted()
 

@@ -51,7 +51,7 @@ class Portal(Pulls):
 
 
 @ANY
-def test_what_is_no_manifest_is_an_error_and_is_kept_nowhere(media_type: str | None, content: bytes) -> None:
+def test_a_body_that_is_no_manifest_is_an_error_and_is_not_stored(media_type: str | None, content: bytes) -> None:
     portal = Portal()
     portal.take_over(media_type, content)
 
@@ -104,7 +104,7 @@ def test_the_older_copy_stands_in(media_type: str | None, content: bytes, *, hea
 
 
 @pytest.mark.parametrize("media_type", ["text/html", "text/plain", "application/json", None])
-def test_a_head_that_anything_may_answer_proves_no_right(media_type: str | None) -> None:
+def test_a_head_that_any_server_would_answer_proves_no_permission(media_type: str | None) -> None:
     """A digest that is here, after the grant has ended: a portal's 200 to the HEAD is no word of the upstream's."""
     portal = Portal()
     digest = {"name": NAME, "reference": str(IMAGE_DIGEST)}

@@ -62,7 +62,7 @@ def test_upstreams_own_times_go_before_the_usual_ones() -> None:
     assert believed_for(pulls, "latest", 120)
 
 
-def test_right_is_proven_anew_after_the_upstreams_own_time() -> None:
+def test_the_permission_is_proven_again_after_the_upstreams_own_time() -> None:
     pulls = with_times(CacheTimes(WEEK, WEEK, WEEK), upstream=CacheTimes(WEEK, 100, WEEK))
     assert believed_for(pulls, "v1.2.3", 100)
 

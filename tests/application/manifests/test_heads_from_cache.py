@@ -45,7 +45,7 @@ class Heads(Pulls):
 
 
 @pytest.mark.parametrize("size", [None, 0, len(LAYER)])
-def test_the_size_comes_from_what_is_here(size: int | None) -> None:
+def test_the_size_comes_from_the_cache(size: int | None) -> None:
     heads = Heads(grant_ttl=300)
 
     async def act() -> None:
@@ -58,7 +58,7 @@ def test_the_size_comes_from_what_is_here(size: int | None) -> None:
 
 
 @pytest.mark.parametrize("size", [None, 0])
-def test_after_the_grant_a_head_without_a_length_proves_the_right_and_no_more(size: int | None) -> None:
+def test_after_the_grant_a_head_without_a_length_proves_only_the_permission(size: int | None) -> None:
     heads = Heads(grant_ttl=300)
 
     async def act() -> None:
@@ -74,7 +74,7 @@ def test_after_the_grant_a_head_without_a_length_proves_the_right_and_no_more(si
     heads.run(act())
 
 
-def test_whoever_has_no_right_is_told_nothing() -> None:
+def test_a_caller_without_a_permission_learns_nothing() -> None:
     heads = Heads(grant_ttl=300)
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
@@ -93,7 +93,7 @@ def test_whoever_has_no_right_is_told_nothing() -> None:
     heads.run(act())
 
 
-def test_a_manifest_that_is_here_is_described_from_here() -> None:
+def test_a_cached_manifest_is_described_from_the_cache() -> None:
     heads = Heads(grant_ttl=300, tag_ttl=60)
 
     async def act() -> None:

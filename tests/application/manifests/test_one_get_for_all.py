@@ -135,7 +135,7 @@ def test_a_digest_costs_one_get(seed: int) -> None:
 
 @SEEDS
 @pytest.mark.parametrize("fault", [UpstreamUnreachable("gone"), UpstreamBroken("the upstream answered 503")])
-def test_where_the_first_fails_one_other_gets_it_for_all(seed: int, fault: RegistryError) -> None:
+def test_if_the_first_fails_one_other_request_fetches_for_all(seed: int, fault: RegistryError) -> None:
     pulls = Scattered(seed)
     failing = [fault]
     pulls.upstream.refuse = lambda fetch: None if fetch.head or not failing else failing.pop()
@@ -150,7 +150,7 @@ def test_where_the_first_fails_one_other_gets_it_for_all(seed: int, fault: Regis
 
 
 @SEEDS
-def test_a_tag_that_means_something_else_now_costs_one_get(seed: int) -> None:
+def test_a_tag_that_has_changed_costs_one_get(seed: int) -> None:
     pulls = Scattered(seed)
     new = b'{"schemaVersion":2,"layers":[],"annotations":{"new":"yes"}}'
 
@@ -167,7 +167,7 @@ def test_a_tag_that_means_something_else_now_costs_one_get(seed: int) -> None:
 
 
 @SEEDS
-def test_a_client_that_leaves_leaves_its_get_to_the_others(seed: int) -> None:
+def test_the_get_of_a_client_that_leaves_continues_for_the_others(seed: int) -> None:
     pulls = Scattered(seed)
 
     async def act() -> None:
@@ -182,7 +182,7 @@ def test_a_client_that_leaves_leaves_its_get_to_the_others(seed: int) -> None:
     pulls.run(act())
 
 
-def test_without_a_cache_those_who_wait_get_what_the_first_got() -> None:
+def test_without_a_cache_waiting_requests_get_the_result_of_the_first() -> None:
     pulls = Pulls(cache_dir="off")
 
     async def hold(fetch: UpstreamRequest) -> None:
@@ -200,7 +200,7 @@ def test_without_a_cache_those_who_wait_get_what_the_first_got() -> None:
     pulls.run(act())
 
 
-def test_where_no_head_tells_a_digest_one_get_does_for_each_caller() -> None:
+def test_without_a_digest_in_head_each_caller_costs_one_get() -> None:
     """Old registries: only a GET shows that the manifest is the same."""
     pulls = Pulls()
 

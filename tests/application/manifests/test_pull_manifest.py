@@ -75,7 +75,7 @@ def test_head_by_digest_needs_no_digest_header() -> None:
     assert heads(service) == [True]
 
 
-def test_digest_that_nobody_told_is_computed() -> None:
+def test_a_digest_that_is_not_stated_is_computed() -> None:
     service = saying(Service(stocked("none")), digest=None)
     assert service.run(service.manifest()).digest == IMAGE_DIGEST
 
@@ -180,7 +180,7 @@ def test_accept_lines_go_up_as_they_came() -> None:
     assert service.upstream.asked[0].accept == lines
 
 
-def test_silence_on_types_asks_for_all_we_know() -> None:
+def test_without_accept_all_known_types_are_requested() -> None:
     service = Service(stocked("none"))
     service.run(service.manifest())
     asked = ",".join(service.upstream.asked[0].accept)

@@ -16,7 +16,7 @@ NEW = b'{"schemaVersion":2,"layers":[],"annotations":{"new":"yes"}}'
 INDEX = b'{"schemaVersion":2,"manifests":[]}'
 
 
-def test_within_its_time_nothing_is_asked() -> None:
+def test_a_fresh_tag_costs_no_request() -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -32,7 +32,7 @@ def test_within_its_time_nothing_is_asked() -> None:
     pulls.run(act())
 
 
-def test_afterwards_one_head_is_asked_for_all_who_wait() -> None:
+def test_a_tag_that_is_not_fresh_costs_one_head_for_all() -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -48,7 +48,7 @@ def test_afterwards_one_head_is_asked_for_all_who_wait() -> None:
     pulls.run(act())
 
 
-def test_a_changed_tag_is_fetched_anew() -> None:
+def test_a_changed_tag_is_fetched_again() -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -66,7 +66,7 @@ def test_a_changed_tag_is_fetched_anew() -> None:
     pulls.run(act())
 
 
-def test_a_tag_that_goes_back_is_served_from_here() -> None:
+def test_a_tag_that_returns_to_a_cached_manifest_is_served_from_the_cache() -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -111,7 +111,7 @@ def test_a_refused_head_counts_only_after_a_refused_get() -> None:
     pulls.run(act())
 
 
-def test_what_clients_take_decides_what_a_tag_means() -> None:
+def test_the_accepted_types_decide_which_manifest_a_tag_gives() -> None:
     pulls = Pulls()
     both = (f"{IMAGE_TYPE}, {INDEX_MEDIA_TYPE}",)
 
@@ -132,7 +132,7 @@ def test_what_clients_take_decides_what_a_tag_means() -> None:
 
 
 @pytest.mark.parametrize("header", [BOBS, NOBODYS])
-def test_a_tag_is_no_right(header: str) -> None:
+def test_knowing_a_tag_gives_no_permission(header: str) -> None:
     pulls = Pulls()
 
     async def act() -> None:

@@ -13,7 +13,7 @@ from tests.application.support.watched import NOBODYS
 from tests.fakes.storage import MemoryInode
 
 
-def test_what_may_be_said_again_ends_with_the_first_of_its_reasons() -> None:
+def test_good_until_is_the_earliest_of_its_limits() -> None:
     pulls = Pulls(tag_ttl=60, grant_ttl=300)
     now = pulls.service.clock.now()
 
@@ -34,7 +34,7 @@ def test_what_may_be_said_again_ends_with_the_first_of_its_reasons() -> None:
 @pytest.mark.parametrize(
     ("scheme", "settings"), [("none", {}), ("bearer", {"upstream_identity": "anonymous"}), ("bearer", {})]
 )
-def test_what_may_be_said_again_ends_with_a_token_of_ours(scheme: str, settings: dict[str, str]) -> None:
+def test_good_until_ends_with_the_mirrors_token(scheme: str, settings: dict[str, str]) -> None:
     pulls = Pulls(scheme, tag_ttl=3600, grant_ttl=3600, token_ttl=60, **settings)
 
     async def act() -> list[float]:
@@ -46,7 +46,7 @@ def test_what_may_be_said_again_ends_with_a_token_of_ours(scheme: str, settings:
     assert max(pulls.run(act())) <= now + 60
 
 
-def test_a_digest_is_never_asked_about_but_for_the_right() -> None:
+def test_a_cached_digest_only_costs_a_request_for_the_permission() -> None:
     pulls = Pulls(grant_ttl=300)
 
     async def act() -> None:
@@ -115,7 +115,7 @@ def test_damaged_manifests_are_fetched_again() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"cache_dir": "off"}, {}])
-def test_a_tag_whose_manifest_is_not_here_is_fetched_at_once(settings: dict[str, str]) -> None:
+def test_a_tag_whose_manifest_is_not_cached_is_fetched_at_once(settings: dict[str, str]) -> None:
     """A HEAD before the GET would be for nothing."""
     pulls = Pulls(**settings)
 
@@ -130,7 +130,7 @@ def test_a_tag_whose_manifest_is_not_here_is_fetched_at_once(settings: dict[str,
     assert pulls.asked() == ["GET", "GET"]
 
 
-def test_hits_and_misses_are_told() -> None:
+def test_hits_and_misses_are_reported() -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -144,7 +144,7 @@ def test_hits_and_misses_are_told() -> None:
     assert (hits, kinds) == ([False, True, True], {ContentKind.MANIFEST})
 
 
-def test_what_is_kept_outlives_the_process() -> None:
+def test_stored_manifests_survive_the_process() -> None:
     pulls = Pulls("none")
     storage = pulls.service.parts.storage()
     pulls.run(pulls.pull(None))

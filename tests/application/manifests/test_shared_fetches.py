@@ -7,7 +7,7 @@ import pytest
 from application.concurrency import SharedFetches
 
 
-def test_the_others_wait_for_the_first_and_find_what_it_got() -> None:
+def test_the_others_wait_for_the_first_and_find_its_result() -> None:
     async def act() -> list[str | None]:
         comers: SharedFetches[str] = SharedFetches()
         got: list[str | None] = []
@@ -29,7 +29,7 @@ def test_the_others_wait_for_the_first_and_find_what_it_got() -> None:
     assert asyncio.run(act()) == ["it", "it"]
 
 
-async def test_for_another_thing_nobody_waits() -> None:
+async def test_a_fetch_of_another_key_does_not_wait() -> None:
     comers: SharedFetches[str] = SharedFetches()
     async with comers.lead("a"):
         assert comers.under_way("b") is None
@@ -47,7 +47,7 @@ async def test_a_turn_may_be_found_by_several_keys_and_by_one_that_is_known_late
         assert comers.under_way(key) is None
 
 
-async def test_who_fails_leaves_nothing_and_lets_the_others_in() -> None:
+async def test_a_failed_fetch_leaves_no_result_and_releases_the_keys() -> None:
     comers: SharedFetches[str] = SharedFetches()
     with pytest.raises(ValueError, match="its own"):
         async with comers.lead("a") as turn:

@@ -70,7 +70,7 @@ def test_a_public_blob_is_served_with_a_warning(outage: RegistryError) -> None:
 
 
 @EACH
-def test_what_is_public_is_so_for_everybody(outage: RegistryError) -> None:
+def test_public_content_is_public_for_every_caller(outage: RegistryError) -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -84,7 +84,7 @@ def test_what_is_public_is_so_for_everybody(outage: RegistryError) -> None:
 
 
 @EACH
-def test_what_is_private_is_served_while_the_grant_lives_only(outage: RegistryError) -> None:
+def test_private_content_is_served_only_while_the_grant_is_live(outage: RegistryError) -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -103,7 +103,7 @@ def test_what_is_private_is_served_while_the_grant_lives_only(outage: RegistryEr
     pulls.run(act())
 
 
-def test_what_is_private_is_not_served_when_its_token_has_ended() -> None:
+def test_private_content_is_not_served_after_its_token_has_ended() -> None:
     pulls = Pulls(grant_ttl=3600)
 
     async def act() -> None:
@@ -119,7 +119,7 @@ def test_what_is_private_is_not_served_when_its_token_has_ended() -> None:
 
 @pytest.mark.parametrize("error", [challenged(), Denied("no"), ManifestUnknown("gone")])
 @pytest.mark.parametrize("reference", ["1", str(IMAGE_DIGEST)])
-def test_the_upstreams_word_is_passed_on(error: RegistryError, reference: str) -> None:
+def test_an_error_of_the_upstream_itself_is_passed_on(error: RegistryError, reference: str) -> None:
     pulls = Pulls()
     raised = Unauthorized if error.code == "UNAUTHORIZED" else type(error)
 
@@ -185,7 +185,7 @@ def test_other_outages_extend_no_tag(outage: RegistryError) -> None:
 
 
 @EACH
-def test_what_a_tag_meant_stands_in_where_a_head_says_something_new_that_cannot_be_had(outage: RegistryError) -> None:
+def test_the_previous_manifest_is_served_if_the_new_one_cannot_be_fetched(outage: RegistryError) -> None:
     pulls = Pulls()
 
     async def act() -> None:
@@ -199,7 +199,7 @@ def test_what_a_tag_meant_stands_in_where_a_head_says_something_new_that_cannot_
     pulls.run(act())
 
 
-def test_an_upstream_that_has_just_failed_is_left_alone_for_a_moment() -> None:
+def test_an_upstream_that_has_just_failed_gets_no_requests_for_a_moment() -> None:
     pulls = Pulls()
 
     async def act() -> None:

@@ -22,7 +22,7 @@ def failing(pulls: Pulls, error: RegistryError | None) -> None:
     pulls.upstream.refuse = lambda _: error
 
 
-def test_somebodys_own_trouble_is_not_everybodys() -> None:
+def test_an_error_of_one_caller_does_not_affect_others() -> None:
     """Docker Hub counts its limit for each account. One that has used it up must not freeze what others get."""
     pulls = Pulls()
     new = b'{"schemaVersion":2,"layers":[],"annotations":{"a":"b"}}'
@@ -58,7 +58,7 @@ def test_an_upstream_that_does_not_answer_is_waited_for_a_short_while(monkeypatc
     assert (answer.content, len(answer.warnings)) == (IMAGE_CONTENT, 1)
 
 
-def test_what_is_stale_is_served_for_stale_ttl_only() -> None:
+def test_stale_answers_are_served_for_stale_ttl_only() -> None:
     pulls = Pulls(stale_ttl=1000)
 
     async def act() -> None:
@@ -74,7 +74,7 @@ def test_what_is_stale_is_served_for_stale_ttl_only() -> None:
     pulls.run(act())
 
 
-def test_a_tag_that_nobody_asked_about_for_long_does_not_stand_in() -> None:
+def test_a_tag_that_was_not_requested_for_long_is_not_served_stale() -> None:
     """That another tag of the repository was fetched lately says nothing of this one."""
     pulls = Pulls(stale_ttl=1000)
     pulls.upstream.put_manifest(str(NAME), "2", b'{"schemaVersion":2,"layers":[],"annotations":{}}')
@@ -92,7 +92,7 @@ def test_a_tag_that_nobody_asked_about_for_long_does_not_stand_in() -> None:
     pulls.run(act())
 
 
-def test_nothing_stands_in_where_stale_ttl_is_none() -> None:
+def test_without_stale_ttl_nothing_is_served_stale() -> None:
     pulls = Pulls(stale_ttl=0, grant_ttl=300)
 
     async def act() -> None:
@@ -149,7 +149,7 @@ def test_what_the_upstream_says_cannot_break_the_warning() -> None:
     assert len(warning) < 700
 
 
-def test_a_name_that_is_not_here_stays_the_upstreams_trouble() -> None:
+def test_an_unknown_name_gets_the_error_of_the_upstream() -> None:
     pulls = Pulls()
 
     async def act() -> None:

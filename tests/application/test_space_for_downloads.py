@@ -132,7 +132,7 @@ def test_a_blob_that_would_never_fit_evicts_nothing_and_reaches_the_client() -> 
     assert (crowd.count(ContentEvicted), crowd.count(CacheFull)) == (0, 1)
 
 
-def test_only_a_few_downloads_go_on_without_a_reader() -> None:
+def test_only_a_few_downloads_continue_without_a_reader() -> None:
     crowd = Crowd()
     digests = [crowd.upstream.put_blob(str(PRIVATE), bytes([number]) * 300_000) for number in range(7)]
 
@@ -203,7 +203,7 @@ class Sharing:
         return lease
 
 
-async def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together() -> None:
+async def test_partial_blobs_are_bounded_per_upstream_and_in_total() -> None:
     sharing = Sharing()
 
     leases = [await sharing.lease(UPSTREAM) for _ in range(5)]
@@ -218,7 +218,7 @@ async def test_the_drafts_of_each_upstream_are_bounded_and_so_are_all_together()
         lease.partial_blob.file.close()
 
 
-async def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> None:
+async def test_abandoned_partial_blobs_are_removed_for_running_downloads() -> None:
     sharing = Sharing()
 
     for _ in range(8):
@@ -227,7 +227,7 @@ async def test_drafts_that_nobody_fills_make_room_for_those_that_arrive() -> Non
         lease.partial_blob.file.close()
 
 
-async def test_what_is_promised_to_drafts_counts_in_the_share() -> None:
+async def test_reserved_bytes_count_in_the_share() -> None:
     sharing = Sharing()
 
     await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"a"), 450, 450)
@@ -252,7 +252,7 @@ async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothin
     lease.partial_blob.file.close()
 
 
-async def test_a_body_of_unknown_length_arrives_only_while_drafts_take_a_quarter() -> None:
+async def test_a_body_of_unknown_length_is_stored_only_below_a_quarter_of_the_cache() -> None:
     sharing = Sharing()
 
     await sharing.eviction.make_space_in_partial_blob(UPSTREAM, Digest.of(b"a"), 200, None)
