@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
+from adapters.storage.file_leases import FileDownloadLease, FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
 from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
@@ -21,9 +21,9 @@ import asyncio, os, random, sys
 from collections import deque
 from pathlib import Path
 from adapters.clock import SystemClock
-from adapters.storage.partial_blobs import FileDownloadLease, FollowedFilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease, FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM
 

@@ -9,17 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.adapters.storage.test_content import leased
 
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
+from adapters.storage.file_leases import FileDownloadLease
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FileDownloadLease
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.content import StorageRefused
 from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
-from tests.adapters.storage.test_content import leased
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"precious"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
+from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock

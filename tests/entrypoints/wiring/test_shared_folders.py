@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.safe_paths import SUBFOLDER
 from domain.digest import Digest
 from entrypoints.settings import SettingsError
@@ -169,7 +169,7 @@ def cache_of(user: int, folder: Path) -> None:
 PUT = """
 import asyncio, concurrent.futures.thread, os, sys
 from pathlib import Path
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteUsageIndex
 from application.ports.index import Used

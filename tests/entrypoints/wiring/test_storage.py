@@ -3,8 +3,8 @@
 from collections import deque
 from pathlib import Path
 
-from adapters.storage.content import FilesystemContentStore
-from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob
+from adapters.storage.file_content_store import FilesystemContentStore
+from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob
 from domain.digest import Digest
 from entrypoints.wiring.storage import sweep_storage
 from tests.adapters.storage.places import UPSTREAM

@@ -1,4 +1,4 @@
-"""Partial blobs in files. A lease is a lock on the file of the partial blob."""
+"""Download leases as locks on files, and the partial blobs in those files."""
 
 import errno
 import fcntl

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from adapters.storage import partial_blobs
-from adapters.storage.content import FilesystemContentStore
-from adapters.storage.partial_blobs import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.file_content_store import FilesystemContentStore
+from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
 from application.ports.content import StorageFailed, StorageRefused
 from application.ports.lease import PartialBlobState
 from domain.digest import Digest
@@ -118,7 +118,7 @@ async def test_a_verified_partial_blob_becomes_content(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import asyncio, os, sys
 from pathlib import Path
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 folder, digest = Path(sys.argv[1]), Digest.of(b"whole")
@@ -253,7 +253,7 @@ async def test_a_link_in_the_place_of_a_partial_blob_is_not_followed(tmp_path: P
 NO_DESCRIPTORS = """
 import asyncio, os, resource, sys
 from pathlib import Path
-from adapters.storage.content import FilesystemContentStore
+from adapters.storage.file_content_store import FilesystemContentStore
 from application.ports.content import StorageFailed
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM

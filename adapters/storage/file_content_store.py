@@ -6,9 +6,9 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from adapters.storage.file_leases import FileDownloadLeases
 from adapters.storage.folder import TEMPORARY, StorageFolder
 from adapters.storage.open_files import DescriptorFile, translated_errors, write
-from adapters.storage.partial_blobs import FileDownloadLeases
 from adapters.storage.threads import HasThreads, Threads, in_thread
 from application.ports.content import StoredContent
 from domain.digest import Digest
