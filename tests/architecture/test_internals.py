@@ -105,7 +105,7 @@ INTERNALS = (
         "_parser _payload _skip_payload data_received feed_data force_close is_connected set_response_params "
         "transport connection_made",
         CONNECTIONS,
-        "OneAnswerHandler closes a connection on which bytes arrive that no request asked for.",
+        "SingleResponseHandler closes a connection on which bytes arrive that belong to no response.",
     ),
     Internal(aiohttp.TCPConnector, "_factory _loop", CONNECTIONS, "aiohttp has no way to choose the protocol."),
     Internal(ProxyConnector, "_connect_via_proxy _loop", CONNECTIONS, "As above, for SOCKS proxies."),
