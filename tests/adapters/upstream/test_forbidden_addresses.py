@@ -191,7 +191,7 @@ async def test_a_pooled_connection_is_not_used_under_a_stricter_policy(names: Na
         here, far = upstream_at(server.url), upstream_of(server)
         named = upstream_at(f"http://inside.test:{server.port}")
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
-        way = (SessionSettings(0.5), RequestLimits())
+        way = (SessionSettings(5), RequestLimits())
         with no_authorities():
             async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
                 for upstream in (here, named):
