@@ -1,4 +1,4 @@
-"""The real parts as fixtures: each started once a session, at the first test that needs it."""
+"""Fixtures for the real programs. Each program is started once per session, by the first test that needs it."""
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -33,7 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Shows what the real parts wrote during a test that fails: a rare failure is seen once, and on another machine."""
+    """If a test fails, adds what the programs logged during it to the report: rare failures are hard to repeat."""
     folder = item.funcargs.get("workplace") if isinstance(item, pytest.Function) else None
     before = {log: log.stat().st_size for log in folder.rglob("*.log")} if isinstance(folder, Path) else {}
     try:
@@ -47,7 +47,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where configurations and logs of the session lie."""
+    """The folder for the configurations and logs of the session."""
     return tmp_path_factory.mktemp("e2e")
 
 
@@ -118,7 +118,7 @@ def spied_htpasswd(workplace: Path, htpasswd_registry: Registry) -> Iterator[ups
 
 @pytest.fixture(scope="session")
 def mirror_port() -> int:
-    """Where dockerd looks for its mirror: one daemon serves every test, whose service listens there."""
+    """The port of dockerd's mirror. One daemon serves all tests, so the service of each test listens on this port."""
     return free_port()
 
 
@@ -129,7 +129,7 @@ def daemon(workplace: Path, mirror_port: int) -> Iterator[real_docker.Dockerd]:
         try:
             running = stack.enter_context(real_docker.dockerd(f"http://127.0.0.1:{mirror_port}", log))
         except NotReadyError as reason:
-            # Not every root may: a chroot without cgroups cannot run it, which is no fault of the service.
+            # Root alone is not enough: dockerd does not run in a chroot without cgroups. The service is not at fault.
             pytest.skip(f"dockerd does not start here: {reason}")
         yield running
 
@@ -147,7 +147,7 @@ def _containerd(workplace: Path) -> Iterator[real_containerd.Containerd]:
         try:
             client = stack.enter_context(real_containerd.containerd(workplace / "containerd.log"))
         except NotReadyError as reason:
-            pytest.skip(f"containerd does not start here: {reason}")  # as dockerd, only root may run it
+            pytest.skip(f"containerd does not start here: {reason}")  # like dockerd, it needs root
         yield client
 
 
@@ -159,13 +159,13 @@ def ctr(_containerd: real_containerd.Containerd) -> Iterator[real_containerd.Con
 
 @pytest.fixture(scope="session")
 def serve(workplace: Path) -> Serving:
-    """`with serve(SETTING="value", ...) as proxy:` our service, started for this test alone."""
+    """`with serve(SETTING="value", ...) as proxy:` starts the service for this test only."""
     return partial(serving, workplace)
 
 
 @pytest.fixture(scope="session")
 def shared(workplace: Path) -> Iterator[Serving]:
-    """The same, but still running from the last test that wanted these settings."""
+    """Like `serve`, but a service that an earlier test started with the same settings is used again."""
     services = Services(workplace)
     yield services
     services.close()
@@ -173,7 +173,7 @@ def shared(workplace: Path) -> Iterator[Serving]:
 
 @pytest.fixture(scope="session")
 def mirror(workplace: Path, mirror_port: int) -> Iterator[Serving]:
-    """As `shared`, where dockerd looks for its mirror."""
+    """Like `shared`, on the port of dockerd's mirror."""
     services = Services(workplace, mirror_port)
     yield services
     services.close()

@@ -1,4 +1,4 @@
-"""The access log: a line a request that says who and what, and never a credential or a token."""
+"""The access log has one line per request, with the account and the path, and without credentials or tokens."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.e2e.support.upstreams import ACCOUNTS, PRIVATE, Content, TokenUpstrea
 pytestmark = pytest.mark.real("docker-registry")
 
 
-def test_each_request_leaves_a_line_without_a_secret(
+def test_each_request_is_logged_in_one_line_without_credentials(
     serve: Serving, token_registry: TokenUpstream, content: Content
 ) -> None:
     blob = content.images[PRIVATE].layers[0]
@@ -20,7 +20,7 @@ def test_each_request_leaves_a_line_without_a_secret(
         assert proxy.get("/v1/search?q=e2e", basic("alice")).status == 200
         lines = [entry for entry in proxy.accesses() if entry["path"].startswith(path)]
         whole = proxy.process.log.read_text()
-    # Each worker writes its own lines; which of two comes first hangs on both.
+    # Each worker writes its own lines, so the order of two lines is not fixed.
     given, refused = sorted(lines, key=lambda entry: entry["status"])
     assert (given["method"], given["status"], given["bytes"]) == ("GET", 200, len(blob.content))
     assert (given["upstream_status"], given["account"]) == (200, "alice")
@@ -28,4 +28,4 @@ def test_each_request_leaves_a_line_without_a_secret(
     assert (refused["status"], refused["upstream_status"]) == (401, None)
     for secret in (*token.split("~"), ACCOUNTS["alice"], account_entry("alice"), "wrong-password"):
         assert secret not in whole
-        assert secret.rpartition(".")[2] not in whole, "not a token's signature either"
+        assert secret.rpartition(".")[2] not in whole, "the signature of a token must not be logged either"

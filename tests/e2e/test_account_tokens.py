@@ -1,4 +1,4 @@
-"""Tokens of an account end with the account's password, in each worker, after a reload and after a restart."""
+"""A changed password invalidates the tokens of the account: in each worker, after a reload and after a restart."""
 
 import base64
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.real("docker-registry")
 MANIFEST = f"/v2/{PRIVATE}/manifests/1"
 PULL = f"repository:{PRIVATE}:pull"
 KEEPER = ("bob", "bob-pass")
-"""Another account, which never changes; a list without an entry stops the service."""
+"""An account that never changes: the service does not start with an empty list of accounts."""
 KEEPERS_LINE = lines_of(dict([KEEPER]))
 
 
 @dataclass
 class Accounts:
-    """Where the service has its accounts, in one of the two forms."""
+    """The file with the accounts of the service, in one of the two formats."""
 
     setting: str
     path: Path
@@ -56,7 +56,7 @@ def upstream(request: pytest.FixtureRequest) -> Any:
 
 
 def statuses(proxy: Proxy, token: str, path: str = MANIFEST) -> set[int]:
-    """What each worker answers, twice: the second answer may be one that was kept."""
+    """The statuses of two answers of each worker. The second answer may come from the cache."""
     with proxy.connection_to_each_worker() as workers:
         asked = [send(worker, "GET", path, {"Authorization": token}) for worker in workers * 2]
         refused = [answer for answer in asked if answer.status == 401]
@@ -70,7 +70,7 @@ def token_of_alice(proxy: Proxy) -> str:
     return token
 
 
-def test_a_changed_password_ends_the_accounts_tokens_at_a_reload(
+def test_a_reload_with_a_changed_password_invalidates_the_tokens_of_the_account(
     serve: Serving, upstream: LoggedUpstream | TokenUpstream, accounts: Accounts
 ) -> None:
     with serve(**upstream.settings, **accounts.settings) as proxy:
@@ -80,10 +80,10 @@ def test_a_changed_password_ends_the_accounts_tokens_at_a_reload(
         accounts.are(("alice", "another"))
         proxy.reload()
         assert statuses(proxy, token) == {401}
-        assert statuses(proxy, bobs, f"/v2/{PUBLIC}/manifests/1") == {200}, "another account's token stays good"
+        assert statuses(proxy, bobs, f"/v2/{PUBLIC}/manifests/1") == {200}, "the token of another account stays valid"
 
 
-def test_tokens_of_a_deleted_account_open_nothing_for_another_of_the_same_name(
+def test_tokens_of_a_deleted_account_stay_invalid_when_the_name_is_used_again(
     serve: Serving, upstream: LoggedUpstream | TokenUpstream, accounts: Accounts
 ) -> None:
     with serve(**upstream.settings, **accounts.settings) as proxy:
@@ -96,7 +96,7 @@ def test_tokens_of_a_deleted_account_open_nothing_for_another_of_the_same_name(
         assert statuses(proxy, token) == {401}
 
 
-def test_a_changed_password_ends_the_accounts_tokens_over_a_restart(
+def test_a_restart_with_a_changed_password_invalidates_the_tokens_of_the_account(
     serve: Serving, upstream: LoggedUpstream | TokenUpstream, accounts: Accounts
 ) -> None:
     with serve(**upstream.settings, **accounts.settings) as proxy:
@@ -109,7 +109,7 @@ def test_a_changed_password_ends_the_accounts_tokens_over_a_restart(
 
 
 @pytest.mark.parametrize("password", ["another", "alice-pass"], ids=["another password", "the same with a new salt"])
-def test_a_changed_htpasswd_file_ends_tokens_without_a_reload(
+def test_a_changed_htpasswd_file_invalidates_tokens_without_a_reload(
     serve: Serving, upstream: LoggedUpstream | TokenUpstream, tmp_path: Path, password: str
 ) -> None:
     accounts = Accounts("HTPASSWD_FILE", tmp_path / "accounts")

@@ -1,4 +1,4 @@
-"""Accounts out of an htpasswd file, which is changed while the service runs, and what becomes of whoever guesses."""
+"""Accounts from an htpasswd file that changes while the service runs, and the delay of clients that guess passwords."""
 
 import re
 import subprocess
@@ -23,13 +23,13 @@ COST = 10  # some 50 ms for each login; `htpasswd` takes 5 by default
 
 
 class House:
-    """Our service, and the file with its accounts."""
+    """The service and the file with its accounts."""
 
     def __init__(self, proxy: Proxy, file: Path) -> None:
         self.proxy, self.file = proxy, file
 
     def everywhere(self, authorization: str) -> list[int]:
-        """The status on each worker."""
+        """The status of the answer of each worker."""
         with self.proxy.connection_to_each_worker() as connections:
             return [send(one, "GET", TAGS, {"Authorization": authorization}).status for one in connections]
 
@@ -38,7 +38,7 @@ class House:
 
 
 def entries(*accounts: tuple[str, str]) -> str:
-    """By Apache's own tool where there is one."""
+    """Lines of an htpasswd file, made by Apache's `htpasswd` if it is installed."""
     tool = program("htpasswd")
     if tool is None:
         return "".join(f"{user}:{hashed(password, COST)}\n" for user, password in accounts)
@@ -57,7 +57,7 @@ def house(workplace: Path, spied_open: LoggedUpstream, tmp_path: Path) -> Iterat
         yield House(proxy, file)
 
 
-def test_accounts_of_file_and_setting_open_on_each_worker(house: House) -> None:
+def test_each_worker_accepts_accounts_of_the_file_and_of_the_setting(house: House) -> None:
     for login in (basic("carol", "carol-pass"), basic("dave", "dave-pass"), basic("alice")):
         token = house.proxy.ask_token(PULL, login)
         assert token.status == 200, token.body
@@ -68,7 +68,7 @@ def test_accounts_of_file_and_setting_open_on_each_worker(house: House) -> None:
         assert house.everywhere(login) == [401, 401]
 
 
-def test_a_login_that_is_known_costs_no_hash(house: House) -> None:
+def test_a_repeated_login_is_not_hashed_again(house: House) -> None:
     login = basic("carol", "carol-pass")
     house.everywhere(login)
     with house.proxy.connection_to_each_worker() as connections:
@@ -78,11 +78,11 @@ def test_a_login_that_is_known_costs_no_hash(house: House) -> None:
         assert (house.proxy.process.cpu_seconds() - before) / 100 < 0.02
 
 
-def test_the_file_may_change_while_the_service_runs(house: House) -> None:
+def test_changes_of_the_htpasswd_file_take_effect_while_the_service_runs(house: House) -> None:
     daves = f"Bearer {house.proxy.ask_token(PULL, basic('dave', 'dave-pass')).json()['token']}"
     carols = f"Bearer {house.proxy.ask_token(PULL, basic('carol', 'carol-pass')).json()['token']}"
     assert house.everywhere(daves) == house.everywhere(basic("dave", "dave-pass")) == [200, 200]
-    # Carol's line stays as it is: one with another salt would count as another password.
+    # The line of carol stays unchanged, because a new salt counts as a new password.
     kept = next(line for line in house.file.read_text().splitlines() if line.startswith("carol:"))
     write(house.file, f"{kept}\n" + entries(("erin", "erin-pass")))
     assert wait_until(lambda: house.everywhere(daves) == [401, 401], 10)
@@ -92,7 +92,7 @@ def test_the_file_may_change_while_the_service_runs(house: House) -> None:
     assert house.everywhere(f"Bearer {token}") == [200, 200]
 
 
-def test_a_spoilt_file_changes_nothing_and_is_told_once_by_each_worker(house: House) -> None:
+def test_an_invalid_file_keeps_the_previous_accounts_and_each_worker_logs_it_once(house: House) -> None:
     write(house.file, entries(("erin", "erin-pass")) + "frank:hunter2\n")
 
     def refusals() -> list[str]:
@@ -115,11 +115,11 @@ def guess(house: House, number: int, address: str) -> UpstreamResponse:
 
 
 def slowed(house: House, address: str) -> list[str]:
-    """What the log says of attempts from this address that wait. Each line is written before the attempt's answer."""
+    """The log lines about delayed attempts of this address. Each is written before the answer to the attempt."""
     return [line for line in house.proxy.process.log_lines() if f"from {address} waits" in line]
 
 
-def test_who_guesses_waits_and_nobody_else(house: House) -> None:
+def test_only_the_address_that_guesses_passwords_is_delayed(house: House) -> None:
     carol = basic("carol", "carol-pass")
     assert house.everywhere(carol) == [200, 200]
     began = []
@@ -152,7 +152,7 @@ def test_who_guesses_waits_and_nobody_else(house: House) -> None:
     assert float(counted["docker_image_proxy_logins_turned_away_total"]) == len(refused)
 
 
-def test_the_service_stops_while_somebody_waits(house: House) -> None:
+def test_the_service_stops_while_login_attempts_are_delayed(house: House) -> None:
     for number in range(5):
         guess(house, number, "192.0.2.66")
     with ThreadPoolExecutor(2) as pool:

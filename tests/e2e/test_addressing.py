@@ -1,4 +1,4 @@
-"""Which registry a real client means, in each way in which its configuration can say it."""
+"""Real clients name the registry in each way that their configuration allows."""
 
 import pytest
 
@@ -10,15 +10,15 @@ from tests.e2e.support.service import Serving
 from tests.e2e.support.upstreams import MULTI, PRIVATE, PUBLIC, Content, TokenUpstream, account_entry
 
 WITH_ALICE = {"ACCOUNTS": account_entry("alice")}
-# Settings of its own make it a service with a cache of its own: other tests look at what their first pull fetched.
+# Different settings start a separate service with an empty cache, because other tests check what a first pull fetches.
 APART = {"UPSTREAM_NAMES": "apart.test"}
 MIRROR = "mirror.example.com:8080"
-# The upstream here is none of the well-known ones; so the operator says whose images these are.
+# The upstream is not a well-known registry, so a setting says which registry it is.
 QUAY = {"UPSTREAM_NAMES": "quay.io"}
 
 
 def hosts_toml(place: str) -> str:
-    """Of the page, with the mirror at this place."""
+    """The hosts.toml of the guide, with this address of the mirror."""
     return block("containerd", "toml", 0, {MIRROR: place})
 
 
@@ -69,10 +69,10 @@ def test_containerd_sends_the_account_that_hosts_toml_holds(
 
 @pytest.mark.real("docker-registry", "containerd", "ctr")
 @pytest.mark.parametrize("folder", ["ghcr.io", "_default"])
-def test_containerd_gets_no_other_registrys_image_under_this_name(
+def test_containerd_gets_404_for_an_image_of_a_registry_that_is_not_mirrored(
     ctr: Containerd, shared: Serving, spied_open: Registry, content: Content, folder: str
 ) -> None:
-    """A mirror of one registry that is set up for all of them must not pass its images off as theirs."""
+    """containerd uses the mirror for every registry, but the mirror serves only one: it refuses requests for others."""
     since = spied_open.mark()
     with shared(UPSTREAM_REGISTRY=spied_open.url, **QUAY) as proxy:
         ctr.configure(folder, hosts_toml(proxy.host))
@@ -85,7 +85,7 @@ def test_containerd_gets_no_other_registrys_image_under_this_name(
 
 
 def copied(skopeo: Skopeo, content: Content, location: str) -> None:
-    """What quay.io's image is, with a mirror of it at this location."""
+    """Copy the image of quay.io with a mirror at this location, and check the digests."""
     skopeo.home.mkdir(exist_ok=True)
     conf = skopeo.home / "registries.conf"
     conf.write_text(registries_conf("skopeo", location))
@@ -105,7 +105,7 @@ def test_skopeo_pulls_through_registries_conf(
 
 
 @pytest.mark.real("docker-registry", "skopeo")
-def test_a_token_is_had_for_a_name_with_its_registry_in_front(
+def test_a_token_is_issued_for_a_name_that_starts_with_its_registry(
     skopeo: Skopeo, shared: Serving, token_registry: TokenUpstream, content: Content
 ) -> None:
     with shared(**token_registry.settings, **QUAY) as proxy:
@@ -117,7 +117,7 @@ def test_a_token_is_had_for_a_name_with_its_registry_in_front(
 def test_podman_pulls_through_registries_conf(
     podman: Podman, shared: Serving, open_registry: Registry, content: Content, page: str
 ) -> None:
-    """The same file for both, whose pages each hold it whole; CRI-O itself wants a kubelet."""
+    """podman reads the files of both guides; CRI-O itself needs a kubelet."""
     with shared(**open_registry.settings, **QUAY) as proxy:
         conf = podman.home / "registries.conf"
         conf.write_text(registries_conf(page, f"{proxy.host}/quay.io"))

@@ -1,4 +1,6 @@
-"""A registry that lets us fetch so many manifests and no more, as Docker Hub does: spared, shown, survived."""
+"""An upstream that limits the number of manifest requests, as Docker Hub does: the mirror saves requests, shows the
+remaining allowance and serves cached content after the allowance is used up.
+"""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 
 @pytest.fixture
 def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
-    """Two workers. A tag is asked for again after a second, a right for ten minutes not."""
+    """A mirror with two workers. It checks a tag again after one second, and a grant after ten minutes."""
     with (
         faulty_upstream(tmp_path, tmp_path / "files", program="counting_upstream.py", words=(str(LIMIT),)) as upstream,
         cached(serve, upstream, tmp_path / "cache", TAG_TTL="1", GRANT_TTL="600") as found,
@@ -45,7 +47,7 @@ def by_each_worker(house: Cached, path: str, **headers: str) -> list[UpstreamRes
 
 
 def asked(house: Cached, since: int = 0, method: str = "GET") -> int:
-    """How many manifests the upstream was asked for."""
+    """The number of manifest requests that the upstream received."""
     entries = house.upstream.log(since)
     return len([one for one in entries if one["method"] == method and "/manifests/" in one["path"]])
 
@@ -55,7 +57,7 @@ def gauges(page: bytes, upstream: str) -> dict[str, float]:
     return {name.removeprefix("docker_image_proxy_allowance_"): float(value) for name, found, value in lines if found}
 
 
-def test_many_clients_cost_one(house: Cached) -> None:
+def test_many_clients_of_one_manifest_cost_the_upstream_one_get(house: Cached) -> None:
     image = pushed(house, "many")
 
     def pull(_: int) -> list[bytes]:
@@ -73,7 +75,7 @@ def test_many_clients_cost_one(house: Cached) -> None:
     assert asked(house, method="HEAD") >= 2
 
 
-def test_many_clients_at_once_cost_one_for_each_worker_at_most(house: Cached) -> None:
+def test_concurrent_clients_of_one_manifest_cost_at_most_one_get_per_worker(house: Cached) -> None:
     image = pushed(house, "cold")
     with ThreadPoolExecutor(16) as crowd:
         answers = list(crowd.map(lambda _: house.proxy.get(path_of("cold"), **ACCEPT).body, range(16)))
@@ -81,7 +83,7 @@ def test_many_clients_at_once_cost_one_for_each_worker_at_most(house: Cached) ->
     assert asked(house) in (1, 2)
 
 
-def test_what_is_left_is_shown_by_both_workers(house: Cached) -> None:
+def test_both_workers_show_the_remaining_allowance(house: Cached) -> None:
     for page in by_each_worker(house, "/readyz"):
         assert page.json()["upstreams"][0]["allowance"] is None
     pushed(house, "first")
@@ -99,7 +101,7 @@ def test_what_is_left_is_shown_by_both_workers(house: Cached) -> None:
         assert b"e2e/first" not in page.body
 
 
-def test_when_it_is_used_up_the_cache_goes_on_and_the_upstream_is_left_in_peace(house: Cached) -> None:
+def test_with_the_allowance_used_up_cached_manifests_are_served_and_the_upstream_is_not_asked(house: Cached) -> None:
     image = pushed(house, "kept")
     for path in (path_of("kept"), path_of("kept", image.manifest.digest)):
         assert house.proxy.get(path, **ACCEPT).body == image.manifest.content
@@ -126,5 +128,5 @@ def test_when_it_is_used_up_the_cache_goes_on_and_the_upstream_is_left_in_peace(
     assert asked(house, mark) <= 2 * (1 + seconds), "each of two workers may try once a second"
     for page in by_each_worker(house, "/readyz"):
         assert page.json()["upstreams"][0]["allowance"]["remaining"] == 0
-    assert house.counted("throttled_total") == 4, "each worker began once, and each tells the sum"
+    assert house.counted("throttled_total") == 4, "each worker was throttled once, and each reports the sum"
     assert len([line for line in house.complaints() if "sending fewer requests" in line]) == 2

@@ -1,4 +1,4 @@
-"""The cache: what was pulled once comes out of it, as right as before, and the upstream is left alone."""
+"""The cache: content that was pulled once is served correctly without another request to the upstream."""
 
 import socket
 import ssl
@@ -61,14 +61,14 @@ def made(house: Cached, size: int = SIZE, *, warm: bool) -> Made:
 
 
 def whole_gets(upstream: FaultyUpstream, blob: Made, since: int = 0) -> int:
-    """How often the whole was fetched; and no byte of it was fetched besides."""
+    """The number of complete fetches of the blob. Fails if the upstream sent other bytes of it."""
     gets = upstream.gets(blob.path, since)
     whole = [entry for entry in gets if entry["range"] is None and entry["status"] == 200]
     assert sum(entry["sent"] for entry in gets) == len(whole) * blob.size, gets
     return len(whole)
 
 
-def test_a_second_pull_asks_the_upstream_for_nothing_on_either_worker(house: Cached) -> None:
+def test_a_second_pull_from_either_worker_is_answered_from_the_cache(house: Cached) -> None:
     image = make_image("warm", (100_000, 20_000))
     house.upstream.push(image, "warm")
     paths = {f"{MANIFESTS}/warm": image.manifest, f"{MANIFESTS}/{image.manifest.digest}": image.manifest}
@@ -90,7 +90,7 @@ def test_a_second_pull_asks_the_upstream_for_nothing_on_either_worker(house: Cac
 
 
 @BOTH
-def test_a_head_tells_of_the_blob_and_sends_none_of_it(house: Cached, *, warm: bool) -> None:
+def test_a_head_has_the_length_and_digest_of_the_blob_and_no_body(house: Cached, *, warm: bool) -> None:
     blob = made(house, warm=warm)
     since = house.upstream.mark()
     answer = house.proxy.request("HEAD", blob.path)
@@ -113,7 +113,7 @@ PARTS = {
 
 @BOTH
 @pytest.mark.parametrize("asked", PARTS)
-def test_a_range_is_exactly_that_part(house: Cached, asked: str, *, warm: bool) -> None:
+def test_a_range_returns_exactly_the_requested_bytes(house: Cached, asked: str, *, warm: bool) -> None:
     blob = made(house, warm=warm)
     start, stop = PARTS[asked]
     since = house.upstream.mark()
@@ -126,7 +126,7 @@ def test_a_range_is_exactly_that_part(house: Cached, asked: str, *, warm: bool) 
 
 
 @BOTH
-def test_a_range_beyond_the_end_is_refused(house: Cached, *, warm: bool) -> None:
+def test_a_range_beyond_the_end_is_answered_416(house: Cached, *, warm: bool) -> None:
     blob = made(house, warm=warm)
     answer = house.proxy.get(blob.path, Range=f"bytes={SIZE}-")
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{SIZE}")
@@ -135,7 +135,7 @@ def test_a_range_beyond_the_end_is_refused(house: Cached, *, warm: bool) -> None
 
 
 @BOTH
-def test_who_has_the_blob_already_is_told_so(house: Cached, *, warm: bool) -> None:
+def test_a_matching_if_none_match_is_answered_304(house: Cached, *, warm: bool) -> None:
     blob = made(house, warm=warm)
     since = house.upstream.mark()
     answer = house.proxy.get(blob.path, **{"If-None-Match": f'"{blob.digest}"'})
@@ -145,7 +145,7 @@ def test_who_has_the_blob_already_is_told_so(house: Cached, *, warm: bool) -> No
     assert (other.status, other.body) == (200, blob.content)
 
 
-def test_fifty_clients_of_a_cold_blob_cost_the_upstream_one(house: Cached) -> None:
+def test_fifty_clients_of_a_cold_blob_cost_the_upstream_one_get(house: Cached) -> None:
     blob = house.upstream.blob(64 * MIB)
     drains = [Drain(house.proxy.port, blob.path, digest=number % 10 == 0) for number in range(50)]
     for drain in drains:
@@ -166,7 +166,7 @@ def test_two_workers_that_race_for_a_cold_blob_fetch_it_once(house: Cached) -> N
     assert whole_gets(house.upstream, blob) == 1
 
 
-def test_a_tag_is_believed_for_its_time_and_then_checked_by_one_head(
+def test_a_cached_tag_is_served_for_its_ttl_and_then_checked_by_one_head(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     first, second = make_image("first", (1000,)), make_image("second", (1000,))
@@ -175,7 +175,7 @@ def test_a_tag_is_believed_for_its_time_and_then_checked_by_one_head(
     path = f"{MANIFESTS}/moving"
 
     def answered_with(house: Cached, image: Image) -> list[tuple[str, str, int]]:
-        """Both workers answer with this image; what went upstream for that."""
+        """Check that both workers answer with this image. Returns the requests that they sent upstream for it."""
         since = upstream.mark()
         with house.proxy.connection_to_each_worker() as connections:
             for connection in connections:
@@ -190,7 +190,7 @@ def test_a_tag_is_believed_for_its_time_and_then_checked_by_one_head(
         time.sleep(3.2)
         assert answered_with(house, first) == [("HEAD", path, 200)]
         upstream.tag(moving=second.manifest.digest)
-        assert answered_with(house, first) == [], "it was checked a moment ago"
+        assert answered_with(house, first) == [], "the tag was checked less than TAG_TTL ago"
         time.sleep(3.2)
         asked = answered_with(house, second)
     assert asked[0] == ("HEAD", path, 200)
@@ -199,7 +199,7 @@ def test_a_tag_is_believed_for_its_time_and_then_checked_by_one_head(
 
 @pytest.mark.parametrize("size", [SIZE, 0])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_blobs_of_any_digest_and_empty_ones_are_kept(house: Cached, algorithm: str, size: int) -> None:
+def test_blobs_of_each_digest_algorithm_and_empty_blobs_are_cached(house: Cached, algorithm: str, size: int) -> None:
     blob = house.upstream.blob(size, algorithm)
     assert house.gives(blob)
     assert house.cache.holds(blob)
@@ -212,15 +212,15 @@ def test_blobs_of_any_digest_and_empty_ones_are_kept(house: Cached, algorithm: s
     assert house.upstream.content_requests(since) == []
 
 
-def test_a_range_of_a_cold_blob_comes_at_once_and_the_whole_blob_later(house: Cached) -> None:
+def test_a_range_of_a_cold_blob_is_served_at_once_and_the_blob_is_cached_after_several_ranges(house: Cached) -> None:
     blob = house.upstream.blob(4 * MIB)
-    # The whole takes four seconds, a part takes none.
+    # The complete blob takes four seconds; a range takes almost no time.
     house.upstream.control({"path": blob.digest, "ranged": False, "rate": MIB})
     began = time.monotonic()
     answer = house.proxy.get(blob.path, Range=f"bytes={blob.size - 1000}-")
     assert time.monotonic() - began < 2
     assert (answer.status, answer.body) == (206, blob.content[-1000:])
-    assert not house.cache.holds(blob, 1)  # so little shows no interest in the whole
+    assert not house.cache.holds(blob, 1)  # one small range does not start a fill
     for start in (0, MIB, 2 * MIB):
         stop = start + MIB // 4
         with house.proxy.connection_to_each_worker() as connections:
@@ -234,7 +234,7 @@ def test_a_range_of_a_cold_blob_comes_at_once_and_the_whole_blob_later(house: Ca
 
 
 @BOTH
-def test_three_blobs_over_one_connection_arrive_right(house: Cached, *, warm: bool) -> None:
+def test_several_blobs_over_one_connection_are_correct(house: Cached, *, warm: bool) -> None:
     blobs = [made(house, size, warm=warm) for size in (MIB, 10, 3 * MIB)]
     connection = connect(house.proxy.url)
     connection.connect()
@@ -274,7 +274,7 @@ def over_tls(folder: Path, keys: PrivateAuthority, settings: dict[str, str]) -> 
         yield url, trusting
 
 
-def test_blobs_through_tls_are_as_right(upstream: FaultyUpstream, authority: PrivateAuthority, tmp_path: Path) -> None:
+def test_blobs_over_tls_are_correct(upstream: FaultyUpstream, authority: PrivateAuthority, tmp_path: Path) -> None:
     blob = upstream.blob(5 * MIB)
     with over_tls(tmp_path, authority, upstream.settings) as (url, tls):
         for _ in range(4):
@@ -293,12 +293,13 @@ def test_without_a_cache_each_pull_goes_upstream(serve: Serving, upstream: Fault
         assert proxy.get(f"{blob.path[:-64]}{'0' * 64}").status == 404
         upstream.control({"path": blob.digest, "flip_at": 0})
         wrong = pull(proxy.port, blob.path)
-        assert wrong.status == 502 or not wrong.whole  # an error, where all came before the first byte was passed on
+        # The mirror answers 502 if it had received everything before it passed the first byte on.
+        assert wrong.status == 502 or not wrong.whole
     whole = [entry for entry in upstream.gets(blob.path) if entry["range"] is None]
     assert len(whole) == 3
 
 
-def test_a_restart_keeps_what_was_cached(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_cached_content_survives_a_restart(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
     image = make_image("restarted", (50_000,))
     upstream.push(image, "restarted")
     paths = [f"{MANIFESTS}/restarted", *(f"/v2/{NAME}/blobs/{blob.digest}" for blob in image.blobs)]

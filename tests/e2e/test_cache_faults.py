@@ -1,4 +1,4 @@
-"""The cache and an upstream that breaks: a client gets the right bytes, or sees that some are missing."""
+"""The cache with a faulty upstream: a client gets correct bytes, or can see that the body is incomplete."""
 
 import re
 import time
@@ -38,7 +38,7 @@ def _faultless(upstream: FaultyUpstream) -> Iterator[None]:
 
 
 def nothing_is_kept_of(house: Cached, blob: Made) -> bool:
-    """And the blob can still be had once the upstream is sound again."""
+    """Whether nothing of the blob is cached, and it can be pulled after the upstream works again."""
     kept = house.cache.file(blob.digest).exists()
     house.upstream.control()
     return not kept and house.gives(blob)
@@ -53,13 +53,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_wrong_bytes_are_never_a_whole_body_and_never_kept(house: Cached, fault: str) -> None:
+def test_wrong_bytes_are_never_served_as_a_complete_body_and_never_cached(house: Cached, fault: str) -> None:
     blob = house.upstream.blob(SIZE)
     before = house.counted("wrong_content_total")
     house.upstream.control({"path": blob.digest, **WRONG[fault]})
     with ThreadPoolExecutor() as pool:
         pulled = list(pool.map(lambda _: house.pull(blob), range(3)))
-    # Where the first byte had not gone out yet, an error may say so; else the body is short.
+    # Before the first byte is sent the mirror can answer with an error; afterwards it ends the body early.
     assert all(one.status in (200, 502) for one in pulled)
     assert not any(one.whole for one in pulled if one.status == 200)
     assert all(len(one.body) < SIZE for one in pulled)
@@ -69,7 +69,7 @@ def test_wrong_bytes_are_never_a_whole_body_and_never_kept(house: Cached, fault:
     assert nothing_is_kept_of(house, blob)
 
 
-def test_a_wrong_blob_of_one_piece_is_refused_too(house: Cached) -> None:
+def test_a_wrong_blob_of_a_few_bytes_is_refused_too(house: Cached) -> None:
     blob = house.upstream.blob(10)
     house.upstream.control({"path": blob.digest, "flip_at": 5})
     pulled = house.pull(blob)
@@ -78,7 +78,7 @@ def test_a_wrong_blob_of_one_piece_is_refused_too(house: Cached) -> None:
     assert nothing_is_kept_of(house, blob)
 
 
-def test_a_body_without_a_length_is_kept_when_it_is_right(house: Cached) -> None:
+def test_a_correct_body_without_a_length_is_cached(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     house.upstream.control({"path": blob.digest, "chunked": True, "methods": EITHER})
     assert house.gives(blob)
@@ -104,7 +104,7 @@ def test_a_client_does_not_notice_when_the_upstream_fails_once(house: Cached, fa
     assert house.counted("fill_resumes_total") > before
 
 
-def test_a_broken_fill_goes_on_where_it_broke_off(house: Cached) -> None:
+def test_an_interrupted_fill_is_resumed_at_the_byte_where_it_stopped(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     house.upstream.control({"path": blob.digest, "times": 2, "cut_after": MIB})
     assert house.gives(blob)
@@ -115,7 +115,7 @@ def test_a_broken_fill_goes_on_where_it_broke_off(house: Cached) -> None:
     assert sum(entry["sent"] for entry in gets) < SIZE + MIB
 
 
-def test_an_upstream_without_ranges_is_asked_for_the_whole_again(house: Cached) -> None:
+def test_an_interrupted_fill_restarts_if_the_upstream_ignores_ranges(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     cut = {"path": blob.digest, "times": 1, "cut_after": 2 * MIB}
     house.upstream.control(cut, {"path": blob.digest, "ignore_range": True})
@@ -124,30 +124,32 @@ def test_an_upstream_without_ranges_is_asked_for_the_whole_again(house: Cached) 
 
 
 @pytest.mark.parametrize("refusal", [{"status": 500}, {"status": 429, "retry_after": "1"}])
-def test_a_broken_fill_outlasts_one_refusal(house: Cached, refusal: dict[str, object]) -> None:
+def test_an_interrupted_fill_is_resumed_after_one_refusal(house: Cached, refusal: dict[str, object]) -> None:
     blob = house.upstream.blob(SIZE)
     cut = {"path": blob.digest, "times": 1, "cut_after": 2 * MIB}
     house.upstream.control(cut, {"path": blob.digest, "times": 1, **refusal})
     assert house.gives(blob)
 
 
-def test_a_body_that_is_always_short_is_given_up_and_seen_to_be_short(house: Cached) -> None:
+def test_a_body_that_is_always_too_short_ends_early_for_the_client(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     house.upstream.control({"path": blob.digest, "short_by": 1000})
     pulled = house.pull(blob)
     assert not pulled.whole
     assert blob.content.startswith(pulled.body)
-    assert len(house.upstream.gets(blob.path)) <= 4, "one fill and its two retries; or one more for the client"
+    assert len(house.upstream.gets(blob.path)) <= 4, "one fill with two retries, and at most one request for the client"
     assert nothing_is_kept_of(house, blob)
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without ranges"])
 @pytest.mark.parametrize("attempt", range(3))
-def test_a_wrong_start_and_a_right_rest_are_never_one_body(house: Cached, attempt: int, *, ranges: bool) -> None:
+def test_a_wrong_start_and_a_correct_rest_are_never_served_as_one_body(
+    house: Cached, attempt: int, *, ranges: bool
+) -> None:
     blob = house.upstream.blob(SIZE)
     wrong = {"path": blob.digest, "times": 1, "wrong_prefix": MIB, "hold_after": 3 * MIB, "cut_after": 3 * MIB + 1}
     house.upstream.control(wrong)
-    # A reader in each worker: one fills, the other follows a file of which it knows only what it sees.
+    # One reader per worker: one worker fills the partial file, the other only reads it.
     with house.proxy.connection_to_each_worker() as connections, ThreadPoolExecutor() as pool:
         early = [pool.submit(pull_over, connection, blob.path) for connection in connections]
         assert house.upstream.holds()
@@ -162,7 +164,7 @@ def test_a_wrong_start_and_a_right_rest_are_never_one_body(house: Cached, attemp
 
 
 @pytest.mark.parametrize(("status", "given", "code"), [(429, 429, "TOOMANYREQUESTS"), (500, 502, "UNAVAILABLE")])
-def test_an_upstream_that_refuses_is_quoted_and_what_is_cached_stays(
+def test_the_error_of_the_upstream_is_passed_on_and_cached_content_is_still_served(
     house: Cached, status: int, given: int, code: str
 ) -> None:
     warm, cold = house.warm(), house.upstream.blob()
@@ -175,23 +177,23 @@ def test_an_upstream_that_refuses_is_quoted_and_what_is_cached_stays(
     assert nothing_is_kept_of(house, cold)
 
 
-def test_a_slow_body_arrives_as_it_comes(house: Cached) -> None:
+def test_a_slow_body_is_streamed_as_it_arrives(house: Cached) -> None:
     blob = house.upstream.blob(2 * MIB)
     house.upstream.control({"path": blob.digest, "rate": MIB})
     with house.proxy.open(blob.path) as response:
         first, began = response.read(1), time.monotonic()
         body = first + response.read()
-    assert time.monotonic() - began > 1, "the first byte came before the last"
+    assert time.monotonic() - began > 1, "the body arrived over more than one second"
     assert body == blob.content
 
 
-def test_headers_that_come_late_are_waited_for(house: Cached) -> None:
+def test_the_mirror_waits_for_late_headers(house: Cached) -> None:
     blob = house.upstream.blob()
     house.upstream.control({"path": blob.digest, "delay": 1, "methods": EITHER})
     assert house.gives(blob)
 
 
-def test_an_upstream_that_refuses_to_be_asked_by_head_is_asked_by_get(
+def test_an_upstream_that_refuses_head_is_asked_by_get(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     with cached(serve, upstream, tmp_path / "cache", GRANT_TTL="1", WORKERS="1") as house:
@@ -206,9 +208,7 @@ def test_an_upstream_that_refuses_to_be_asked_by_head_is_asked_by_get(
             assert house.gives(upstream.blob()), status
 
 
-def test_an_upstream_that_falls_silent_is_not_waited_for_without_end(
-    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
-) -> None:
+def test_requests_to_a_silent_upstream_time_out(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
     with cached(serve, upstream, tmp_path / "cache", UPSTREAM_TIMEOUT="2", FILL_RETRIES="1") as house:
         warm, cold, half = house.warm(), upstream.blob(), upstream.blob(SIZE)
         upstream.control(
@@ -221,13 +221,13 @@ def test_an_upstream_that_falls_silent_is_not_waited_for_without_end(
             assert house.gives(warm)
             assert time.monotonic() - began < 2
             answer = unheard.result()
-            assert broken.result(), "the fill is resumed where the body fell silent"
+            assert broken.result(), "the fill is resumed where the body stalled"
         assert answer.status in (502, 504)
         assert answer.error_codes()
         assert time.monotonic() - began < 20
 
 
-def test_an_upstream_that_dies_and_returns_leaves_no_trace_and_one_that_stays_away_leaves_the_cache(
+def test_a_pull_survives_a_restart_of_the_upstream_and_cached_blobs_are_served_without_it(
     serve: Serving, tmp_path: Path
 ) -> None:
     port, files = free_port(), tmp_path / "files"
@@ -245,8 +245,10 @@ def test_an_upstream_that_dies_and_returns_leaves_no_trace_and_one_that_stays_aw
                 gets = returned.gets(blob.path)
         assert [(one.status, one.whole, one.body == blob.content) for one in pulled] == [(200, True, True)] * 4
         assert len(gets) == 1
-        assert re.fullmatch(r"bytes=[1-9]\d*-\d*", gets[0]["range"] or ""), "it goes on where it broke off"
-        # Now nothing listens there.
+        assert re.fullmatch(r"bytes=[1-9]\d*-\d*", gets[0]["range"] or ""), (
+            "the fill is resumed at the byte where it stopped"
+        )
+        # From here on the upstream is gone.
         assert house.gives(blob)
         answer = house.proxy.get(cold.path)
         assert answer.status in (502, 503)

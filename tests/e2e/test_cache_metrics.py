@@ -1,4 +1,4 @@
-"""What `/metrics` says of the cache."""
+"""The cache metrics in `/metrics`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.real()
 
 @pytest.fixture
 def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
-    """With one worker, so that each number is exact however workers share them."""
+    """A mirror with one worker, so that each counter is exact."""
     with (
         faulty_upstream(tmp_path, tmp_path / "files") as upstream,
         cached(serve, upstream, tmp_path / "cache", WORKERS="1") as found,
@@ -21,7 +21,7 @@ def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
         yield found
 
 
-def test_the_counters_count_what_happened_and_name_nothing(house: Cached) -> None:
+def test_the_cache_counters_are_exact_and_contain_no_names_or_digests(house: Cached) -> None:
     def counted(name: str) -> float:
         return house.counted(name, workers=1)
 
@@ -40,7 +40,7 @@ def test_the_counters_count_what_happened_and_name_nothing(house: Cached) -> Non
         assert secret not in page.body
 
 
-def test_whoever_joins_a_fill_is_counted(house: Cached) -> None:
+def test_a_request_that_joins_a_running_fill_is_counted(house: Cached) -> None:
     blob = house.upstream.blob(MIB)
     house.upstream.control({"path": blob.digest, "hold_after": MIB // 2})
     with house.proxy.open(blob.path) as first, house.proxy.open(blob.path) as second:

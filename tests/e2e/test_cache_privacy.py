@@ -1,4 +1,4 @@
-"""The cache gives to nobody what the upstream would not give to that very caller."""
+"""The cache gives a caller only content that the upstream would give to the same caller."""
 
 import sys
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ REFUSED = (401, 403, 404)
 
 @dataclass(frozen=True)
 class House:
-    """A mirror whose cache has all of alice's private image."""
+    """A mirror whose cache has the complete private image of alice."""
 
     proxy: Proxy
     upstream: LoggedUpstream
@@ -35,7 +35,7 @@ class House:
         return f"Bearer {self.proxy.token(f'repository:{name}:pull', account)}"
 
     def strangers(self, name: str = PRIVATE) -> dict[str, str | None]:
-        """Everybody who may not read what is private to alice, with what they can show for that repository."""
+        """The callers that may not read alice's private content, each with its Authorization for the repository."""
         return {
             "bob": self.bearer(name, "bob"),
             "bob without a token": basic("bob"),
@@ -77,7 +77,7 @@ def content_gets(requests: list[Request]) -> list[Request]:
     return [one for one in requests if one.method == "GET" and one.status in (200, 206)]
 
 
-def test_nobody_else_gets_what_alice_pulled_from_either_worker(house: House) -> None:
+def test_other_callers_are_refused_private_content_that_alice_pulled(house: House) -> None:
     tried = 0
     strangers = house.strangers()
     with house.proxy.connection_to_each_worker() as connections:
@@ -92,7 +92,7 @@ def test_nobody_else_gets_what_alice_pulled_from_either_worker(house: House) -> 
     assert tried == 6 * 5 * 2 * 4
 
 
-def test_alice_gets_it_again_without_its_content_being_fetched(house: House) -> None:
+def test_alice_gets_her_cached_content_without_another_fetch(house: House) -> None:
     since = house.upstream.mark()
     with house.proxy.connection_to_each_worker() as connections:
         for connection in connections:
@@ -104,7 +104,7 @@ def test_alice_gets_it_again_without_its_content_being_fetched(house: House) -> 
     assert content_gets(house.upstream.content_requests(since)) == []
 
 
-def test_what_others_were_refused_costs_alice_nothing(house: House) -> None:
+def test_refusals_of_other_callers_do_not_affect_alice(house: House) -> None:
     layer = house.image.layers[0]
     path, alice = f"/v2/{PRIVATE}/blobs/{layer.digest}", house.bearer(PRIVATE, "alice")
     for authorization in house.strangers().values():
@@ -113,7 +113,7 @@ def test_what_others_were_refused_costs_alice_nothing(house: House) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [PUBLIC, BOBS])
-def test_a_digest_opens_nothing_in_a_repository_that_does_not_hold_it(house: House, elsewhere: str) -> None:
+def test_a_cached_digest_is_refused_in_a_repository_that_does_not_contain_it(house: House, elsewhere: str) -> None:
     callers = {**house.strangers(elsewhere), "alice": house.bearer(elsewhere, "alice")}
     things = [("blobs", house.image.layers[0]), ("manifests", house.image.manifest)]
     with house.proxy.connection_to_each_worker() as connections:
@@ -127,7 +127,7 @@ def test_a_digest_opens_nothing_in_a_repository_that_does_not_hold_it(house: Hou
                         assert_refused(answer, blob, f"{method} {path} with {headers} as {who}")
 
 
-def test_referrers_are_the_upstreams_own_word_to_each_caller(house: House) -> None:
+def test_referrers_are_fetched_from_the_upstream_for_each_caller(house: House) -> None:
     path = f"/v2/{PRIVATE}/referrers/{house.image.manifest.digest}"
     assert house.proxy.get(path, house.bearer(PRIVATE, "alice")).status == 200
     bobs, anybodys = house.bearer(PRIVATE, "bob"), house.bearer(PRIVATE, None)
@@ -144,7 +144,7 @@ def test_referrers_are_the_upstreams_own_word_to_each_caller(house: House) -> No
 
 @contextmanager
 def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[str, Path]]:
-    """The address of the upstream behind a gate, and the file that opens it for more bytes than that."""
+    """The address of a relay that holds each answer after `size` bytes, and the file that makes it continue."""
     port, opened = free_port(), folder / "gate-is-open"
     behind = upstream.url.rpartition(":")[2]
     argv = [sys.executable, str(SERVERS / "holding_relay.py"), str(port), behind, str(size), str(opened)]
@@ -153,7 +153,7 @@ def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[s
         yield f"http://127.0.0.1:{port}", opened
 
 
-def test_nobody_else_joins_the_fill_that_alice_began(
+def test_other_callers_cannot_join_the_fill_that_alice_started(
     serve: Serving, spied_token: LoggedUpstream, content: Content, tmp_path: Path
 ) -> None:
     layer = content.images[PRIVATE].layers[1]
@@ -176,7 +176,7 @@ def test_nobody_else_joins_the_fill_that_alice_began(
                     for method, headers in ways(layer):
                         answer = send(connection, method, path, headers | credentials)
                         assert_refused(answer, layer, f"{method} with {headers} as {who}")
-            assert not cache.file(layer.digest).exists(), "all that happened in the middle of the fill"
+            assert not cache.file(layer.digest).exists(), "the requests above were sent during the fill"
             gate.touch()
             for drain in drains:
                 drain.join()

@@ -1,4 +1,4 @@
-"""What a cache of 16 MiB evicts for requests that bring nothing, and what its upstream is made to send."""
+"""A cache of 16 MiB: what it evicts for requests that add no content, and how much the upstream sends for them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,13 +54,13 @@ def test_a_body_without_a_length_leaves_content_in_the_cache(house: Cached) -> N
     assert wait_until(lambda: house.cache.partial_bytes() == 0, 10)
 
 
-def test_a_blob_of_most_of_the_cache_is_kept(house: Cached) -> None:
+def test_a_blob_that_takes_most_of_the_cache_is_cached(house: Cached) -> None:
     blob = house.upstream.blob(11 * MIB)
     assert house.gives(blob)
     assert wait_until(lambda: house.cache.file(blob.digest).exists(), 10)
 
 
-def test_a_blob_that_never_fits_reaches_the_client_and_evicts_nothing(house: Cached) -> None:
+def test_a_blob_that_is_too_large_for_the_cache_is_served_and_evicts_nothing(house: Cached) -> None:
     blob = house.upstream.blob(13 * MIB)
     before = house.cache.content_size()
     assert house.gives(blob)

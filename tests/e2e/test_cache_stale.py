@@ -1,4 +1,4 @@
-"""While the upstream is gone, what was public stays readable, with a warning; what it refuses is refused."""
+"""While the upstream is unavailable, public content is served with a warning. What the upstream refuses is refused."""
 
 import time
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def assert_stale(answer: UpstreamResponse, content: bytes) -> None:
 
 
 @pytest.mark.real("dockerd")
-def test_docker_pulls_what_is_public_though_the_upstream_is_gone_and_we_were_restarted(
+def test_docker_pulls_cached_public_content_after_a_restart_without_the_upstream(
     docker: Docker, mirror: Serving, content: Content, signer: KeyPair, tmp_path: Path
 ) -> None:
     image = content.images[PUBLIC]
@@ -59,7 +59,7 @@ def test_docker_pulls_what_is_public_though_the_upstream_is_gone_and_we_were_res
         assert unknown.status in (502, 503, 504)
 
 
-def test_what_is_private_ends_with_its_grant_when_the_upstream_is_gone(
+def test_without_the_upstream_private_content_is_refused_when_its_grant_expires(
     serve: Serving, content: Content, signer: KeyPair, tmp_path: Path
 ) -> None:
     image, cache = content.images[PRIVATE], str(tmp_path / "cache")
@@ -77,7 +77,7 @@ def test_what_is_private_ends_with_its_grant_when_the_upstream_is_gone(
             settle()
             upstream.registry.process.kill()
             upstream.server.kill()
-            assert proxy.get(paths[2], alice).body == layer.content, "it was granted a moment ago"
+            assert proxy.get(paths[2], alice).body == layer.content, "the grant is less than GRANT_TTL old"
             assert time.monotonic() - granted < 4
             for stranger in (bob, anybody, None):
                 assert {proxy.get(path, stranger, **ACCEPT).status for path in paths} <= set(GONE)
@@ -103,14 +103,14 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
 
 @pytest.fixture(scope="module")
 def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
-    # One worker: for a while each remembers for itself that the upstream has just failed.
+    # One worker, because each worker remembers separately for a while that the upstream has failed.
     with cached(serve, upstream, workplace / "stale-cache", **BRIEF, WORKERS="1") as found:
         yield found
 
 
 @pytest.fixture
 def known(house: Cached, request: pytest.FixtureRequest) -> Iterator[tuple[str, Image]]:
-    """The address of a tag that the cache knows, of a repository of its own; its time is over."""
+    """The path and the image of a cached tag whose TTL is over. Each test has its own repository."""
     image = make_image(request.node.name, (1000,))
     house.upstream.push(image, "1")
     name = f"e2e/stale-{image.manifest.digest[7:19]}"
@@ -124,7 +124,9 @@ def known(house: Cached, request: pytest.FixtureRequest) -> Iterator[tuple[str, 
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_an_upstream_that_cannot_answer_is_stood_in_for(house: Cached, known: tuple[str, Image], status: int) -> None:
+def test_cached_content_is_served_stale_while_the_upstream_answers_with_errors(
+    house: Cached, known: tuple[str, Image], status: int
+) -> None:
     path, image = known
     before = house.counted("stale_answers_total", workers=1)
     house.upstream.control({"status": status, "retry_after": "1", "methods": EITHER})
@@ -137,23 +139,23 @@ def test_an_upstream_that_cannot_answer_is_stood_in_for(house: Cached, known: tu
     head = house.proxy.request("HEAD", path, **ACCEPT)
     assert (head.status, head.headers["Docker-Content-Digest"]) == (200, image.manifest.digest)
     assert house.counted("stale_answers_total", workers=1) > before
-    time.sleep(1.1)  # so long a 429 is heeded, by the next test's first request too
+    time.sleep(1.1)  # the mirror respects a 429 for one second, which would also delay the next test
 
 
-def test_a_tag_that_is_gone_is_gone(house: Cached, known: tuple[str, Image]) -> None:
+def test_a_tag_that_the_upstream_deleted_is_answered_404_and_forgotten(house: Cached, known: tuple[str, Image]) -> None:
     path, _ = known
     house.upstream.tag(another="sha256:" + "0" * 64)
     answer = house.proxy.get(path, **ACCEPT)
     assert answer.status == 404
     assert answer.error_codes()
     assert "Warning" not in answer.headers
-    # It is forgotten, not only hidden: now that nobody can be asked it does not come back.
+    # The cached tag is removed, so it is not served during an outage either.
     house.upstream.control({"status": 500, "methods": EITHER})
     assert house.proxy.get(path, **ACCEPT).status != 200
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_the_upstream_no_longer_gives_to_nobody_in_particular_ends_at_once(
+def test_cached_content_that_the_upstream_refuses_to_anonymous_callers_is_refused_at_once(
     house: Cached, known: tuple[str, Image], status: int
 ) -> None:
     path, image = known
@@ -164,7 +166,7 @@ def test_what_the_upstream_no_longer_gives_to_nobody_in_particular_ends_at_once(
         assert house.proxy.get(target, **ACCEPT).status in GONE
 
 
-def test_stale_answers_end_too(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_stale_content_is_refused_after_stale_ttl(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
     image = make_image("ends", (1000,))
     upstream.push(image, "1")
     path = f"/v2/{NAME}/manifests/1"

@@ -1,4 +1,4 @@
-"""The cache and what befalls itself: a death in the middle, a full disk, eviction, files that somebody damaged."""
+"""The storage of the cache: killed processes, a full disk, eviction and damaged files."""
 
 import contextlib
 import http.client
@@ -49,20 +49,20 @@ def held_half_way(house: Cached, blob: Made) -> None:
     house.upstream.control({"path": blob.digest, "hold_after": blob.size // 2})
 
 
-def test_a_fill_goes_on_when_the_client_that_began_it_leaves(house: Cached) -> None:
+def test_a_fill_continues_when_the_client_that_started_it_disconnects(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     held_half_way(house, blob)
     with house.proxy.open(blob.path) as response:
         assert response.read(MIB) == blob.content[:MIB]
         assert house.upstream.holds()
-    time.sleep(0.5)  # for the mirror to notice that it has left
+    time.sleep(0.5)  # until the mirror notices that the client has disconnected
     house.upstream.control()
     assert house.cache.holds(blob)
     assert [entry["sent"] for entry in house.upstream.gets(blob.path)] == [SIZE]
     assert house.gives(blob)
 
 
-def test_a_death_in_the_middle_of_a_fill_leaves_nothing_half(
+def test_a_service_killed_during_a_fill_leaves_no_partial_content(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     blob, other = upstream.blob(SIZE), upstream.blob(SIZE)
@@ -79,13 +79,13 @@ def test_a_death_in_the_middle_of_a_fill_leaves_nothing_half(
     with cached(serve, upstream, folder.path) as house:
         assert house.gives(blob)
         assert house.cache.holds(blob)
-        # Of the other nobody asked again.
+        # No client asked for the other blob again.
         assert wait_until(lambda: folder.abandoned() == [], 10), folder.abandoned()
         assert folder.wrong() == []
         assert house.gives(other)
 
 
-def test_a_worker_that_dies_in_the_middle_leaves_its_fill_to_the_other(house: Cached) -> None:
+def test_another_worker_takes_over_the_fill_of_a_killed_worker(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     held_half_way(house, blob)
     with house.proxy.connection_to_each_worker() as (first, second):
@@ -102,7 +102,7 @@ def test_a_worker_that_dies_in_the_middle_leaves_its_fill_to_the_other(house: Ca
     assert house.gives(blob)
 
 
-def test_what_a_worker_that_died_had_fetched_is_gone_on_with(house: Cached) -> None:
+def test_a_new_worker_resumes_the_partial_blob_of_a_killed_worker(house: Cached) -> None:
     blob = house.upstream.blob(SIZE)
     held_half_way(house, blob)
     with house.proxy.connection_to_each_worker() as (first, second):
@@ -115,7 +115,7 @@ def test_what_a_worker_that_died_had_fetched_is_gone_on_with(house: Cached) -> N
     house.upstream.control()
     with house.proxy.connection_to_each_worker() as connections:
         assert not {house.proxy.worker_of(one) for one in connections} & victims
-    time.sleep(0.5)  # for the new ones to have put right what there is to be put right
+    time.sleep(0.5)  # until the new workers have cleaned up
     assert house.gives(blob)
     assert [bool(entry["range"]) for entry in house.upstream.gets(blob.path)] == [False, True]
 
@@ -134,7 +134,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("fault", [{}, {"chunked": True}], ids=["known size", "unknown size"])
 @pytest.mark.parametrize("bound", ["20GiB", "80%"])
-def test_a_full_disk_costs_a_client_nothing(
+def test_a_full_disk_does_not_affect_clients(
     serve: Serving, upstream: FaultyUpstream, small_disk: Path, *, fault: dict[str, object], bound: str
 ) -> None:
     large = upstream.blob(16 * MIB)
@@ -148,13 +148,13 @@ def test_a_full_disk_costs_a_client_nothing(
         if bound == "20GiB":
             assert house.counted("storage_full_total") > 0
             assert any(re.search("full|room|space", line) for line in house.complaints())
-        assert wait_until(lambda: house.cache.partial_bytes() == 0, 10), "what could not be kept makes room"
-        assert house.gives(house.warm(MIB)), "and what can is kept as ever"
+        assert wait_until(lambda: house.cache.partial_bytes() == 0, 10), "the partial file that did not fit is deleted"
+        assert house.gives(house.warm(MIB)), "a blob that fits is cached as usual"
 
 
 @contextlib.contextmanager
 def slow_reader(port: int, path: str) -> Iterator[http.client.HTTPResponse]:
-    """A response in whose socket little can lie unread: the rest is still to come out of the file."""
+    """A response with a small socket buffer, so that the service must still read the rest from the file."""
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
     narrow.settimeout(30)
@@ -166,7 +166,9 @@ def slow_reader(port: int, path: str) -> Iterator[http.client.HTTPResponse]:
         yield response
 
 
-def test_eviction_cuts_no_reader_and_keeps_the_bound(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_eviction_interrupts_no_reader_and_keeps_the_size_limit(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
     bound = 32 * MIB
     with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE=str(bound)) as house:
         first = house.warm(12 * MIB)
@@ -175,7 +177,9 @@ def test_eviction_cuts_no_reader_and_keeps_the_bound(serve: Serving, upstream: F
             for _ in range(4):
                 assert house.gives(house.upstream.blob(6 * MIB))
                 body += response.read(64 * KIB)
-            assert wait_until(lambda: not house.cache.file(first.digest).exists(), 15), "it was used least recently"
+            assert wait_until(lambda: not house.cache.file(first.digest).exists(), 15), (
+                "the least recently used blob is evicted"
+            )
             assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= bound, 15)
             body += response.read()
         assert body == first.content
@@ -187,7 +191,7 @@ def test_eviction_cuts_no_reader_and_keeps_the_bound(serve: Serving, upstream: F
         assert house.cache.content_size() > bound // 2
 
 
-def test_a_blob_larger_than_the_cache_still_comes(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_a_blob_larger_than_the_cache_is_served(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
     with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="4MiB") as house:
         large = upstream.blob(10 * MIB)
         assert house.gives(large)
@@ -204,12 +208,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_blobs_are_noticed_and_fetched_again(house: Cached, damage: str) -> None:
+def test_damaged_blobs_are_detected_and_fetched_again(house: Cached, damage: str) -> None:
     blob = house.warm(SIZE)
     DAMAGES[damage](house.cache.file(blob.digest))
     with ThreadPoolExecutor() as pool:
         pulled = list(pool.map(lambda _: house.pull(blob), range(4)))
-    # The one that finds it out may be cut; nobody takes a part for the whole.
+    # The request that detects the damage may end early, but no client gets an incomplete body as a complete one.
     assert all((one.status, one.body) == (200, blob.content) for one in pulled if one.whole)
     if damage == "gone":
         assert all(one.whole for one in pulled)
@@ -218,7 +222,7 @@ def test_damaged_blobs_are_noticed_and_fetched_again(house: Cached, damage: str)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_manifests_are_noticed_and_fetched_again(house: Cached, damage: str) -> None:
+def test_damaged_manifests_are_detected_and_fetched_again(house: Cached, damage: str) -> None:
     image = make_image(damage, (100,))
     house.upstream.push(image, damage)
     path = f"/v2/e2e/cached/manifests/{damage}"
@@ -226,7 +230,7 @@ def test_damaged_manifests_are_noticed_and_fetched_again(house: Cached, damage: 
     file = house.cache.file(image.manifest.digest)
     assert wait_until(file.is_file, 10)
     DAMAGES[damage](file)
-    # The worker that has it in memory looks at no file; the other one does.
+    # The worker with the manifest in memory does not read the file; the other worker does.
     with house.proxy.connection_to_each_worker() as connections:
         for connection in connections:
             answer = send(connection, "GET", path, {"Accept": OCI_MANIFEST})

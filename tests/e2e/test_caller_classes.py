@@ -1,4 +1,4 @@
-"""A repository turned private: an anonymous client gets nothing of it that only a login was given, whatever fails."""
+"""A repository became private: whatever fails, an anonymous client gets no content that only a login was given."""
 
 import socket
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ REPOSITORY = "/v2/team/app"
 
 @dataclass(frozen=True)
 class House:
-    """An anonymous client was given `public`; then its owner, and nobody else, was given `secret`."""
+    """The mirror has given `public` to an anonymous client, and then `secret` only to the owner."""
 
     mirror: Cached
     upstream: FaultyUpstream
@@ -59,7 +59,7 @@ def turned(serve: Serving, folder: Path, grant_ttl: str) -> Iterator[House]:
 
 @pytest.mark.parametrize("grant_ttl", ["1", "600"])
 @pytest.mark.parametrize("status", [503, 429])
-def test_an_upstream_that_cannot_be_asked_opens_nothing(
+def test_an_upstream_outage_gives_anonymous_callers_no_private_content(
     serve: Serving, tmp_path: Path, status: int, grant_ttl: str
 ) -> None:
     with turned(serve, tmp_path, grant_ttl) as house:
@@ -71,18 +71,22 @@ def test_an_upstream_that_cannot_be_asked_opens_nothing(
 
 
 @pytest.mark.parametrize("grant_ttl", ["1", "600"])
-def test_a_429_for_another_repository_opens_nothing(serve: Serving, tmp_path: Path, grant_ttl: str) -> None:
+def test_a_429_for_another_repository_gives_anonymous_callers_no_private_content(
+    serve: Serving, tmp_path: Path, grant_ttl: str
+) -> None:
     with turned(serve, tmp_path, grant_ttl) as house:
         refused = {"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"}
         throttled = {"status": 429, "retry_after": "60", "methods": ["GET", "HEAD"], "path": "/other/"}
         house.upstream.control(throttled, refused)
-        for _ in range(4):  # until each worker has met it
+        for _ in range(4):  # until each worker has received the 429
             assert house.mirror.proxy.get("/v2/other/app/manifests/1", **ACCEPT).status == 429
         house.assert_secret_is_kept()
 
 
 @pytest.mark.parametrize("grant_ttl", ["1", "600"])
-def test_a_header_that_cannot_be_sent_opens_nothing(serve: Serving, tmp_path: Path, grant_ttl: str) -> None:
+def test_an_invalid_accept_header_gives_anonymous_callers_no_private_content(
+    serve: Serving, tmp_path: Path, grant_ttl: str
+) -> None:
     with turned(serve, tmp_path, grant_ttl) as house:
         house.upstream.control({"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"})
         for path, content in house.paths(house.secret, "secret").items():
@@ -92,7 +96,7 @@ def test_a_header_that_cannot_be_sent_opens_nothing(serve: Serving, tmp_path: Pa
 
 
 def _raw(url: str, path: str, accept: str) -> bytes:
-    """Sent as written; all that comes until the connection is closed."""
+    """Send the header unchanged. Returns all bytes until the connection is closed."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port or 80), timeout=20) as connection:
         head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"

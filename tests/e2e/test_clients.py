@@ -1,4 +1,4 @@
-"""The clients that people have, addressed to the mirror by its host name; and the seed README's curl."""
+"""Common clients that use the host name of the mirror, and the curl command of the README of the seed."""
 
 import json
 import ssl
@@ -56,7 +56,9 @@ def test_docker_login_and_pull_by_host_name_with_an_upstream_account(
 
 
 @pytest.mark.real("dockerd")
-def test_docker_search_finds_names_of_the_upstream(docker: Docker, shared: Serving, open_registry: Registry) -> None:
+def test_docker_search_finds_repositories_of_the_upstream(
+    docker: Docker, shared: Serving, open_registry: Registry
+) -> None:
     with shared(**open_registry.settings) as proxy:
         found = docker.search(f"{proxy.host}/e2e-three").ok().output
         assert PUBLIC in found
@@ -64,7 +66,9 @@ def test_docker_search_finds_names_of_the_upstream(docker: Docker, shared: Servi
 
 
 @pytest.mark.real("dockerd")
-def test_docker_search_with_accounts_wants_a_login(docker: Docker, shared: Serving, open_registry: Registry) -> None:
+def test_docker_search_needs_a_login_if_there_are_accounts(
+    docker: Docker, shared: Serving, open_registry: Registry
+) -> None:
     with shared(**open_registry.settings, **WITH_ALICE) as proxy:
         refused = docker.search(f"{proxy.host}/e2e-three")
         assert PUBLIC not in refused.output
@@ -128,14 +132,14 @@ def test_podman_searches(podman: Podman, shared: Serving, open_registry: Registr
 
 
 @pytest.mark.real("curl")
-def test_curl_lists_tags_as_the_seed_has_it(shared: Serving, open_registry: Registry) -> None:
+def test_curl_lists_tags_as_in_the_readme_of_the_seed(shared: Serving, open_registry: Registry) -> None:
     with shared(**open_registry.settings) as proxy:
         listed = curl(f"http://localhost:{proxy.port}/v2/{PUBLIC}/tags/list").ok().output
     assert json.loads(listed.partition("\n")[2]) == {"name": PUBLIC, "tags": ["1"]}
 
 
 @pytest.mark.real("curl")
-def test_curl_lists_tags_and_names_of_a_token_upstream_as_nobody(
+def test_curl_lists_tags_and_repositories_of_a_token_upstream_anonymously(
     shared: Serving, token_registry: TokenUpstream
 ) -> None:
     asked = token_registry.server.mark()
@@ -149,12 +153,12 @@ def test_curl_lists_tags_and_names_of_a_token_upstream_as_nobody(
     assert json.loads(tags.partition("\n")[2]) == {"name": PUBLIC, "tags": ["1"]}
     assert PUBLIC in json.loads(names.partition("\n")[2])["repositories"]
     assert private.status == 401
-    assert manifest.status == 401, "a pull spends its caller's allowance, not the mirror's"
+    assert manifest.status == 401, "a pull must use the caller's allowance, not the mirror's"
     assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
 
 
-def test_a_client_that_tries_tls_first_is_turned_away_at_once(shared: Serving, open_registry: Registry) -> None:
-    # As docker, podman and skopeo do where a registry may be insecure; each then waits ten seconds for an answer.
+def test_a_tls_handshake_on_the_plain_http_port_is_refused_at_once(shared: Serving, open_registry: Registry) -> None:
+    # docker, podman and skopeo try TLS first with an insecure registry, and wait up to ten seconds for an answer.
     with shared(**open_registry.settings) as proxy:
         began = time.monotonic()
         with pytest.raises((ssl.SSLError, OSError)):

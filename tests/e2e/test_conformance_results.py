@@ -1,4 +1,4 @@
-"""How scripts/conformance compares two runs of a suite."""
+"""scripts/conformance compares two runs of a suite."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ END = "</testsuite></testsuites>"
 
 
 def report(folder: Path, repository: str, *cases: tuple[str, str]) -> Path:
-    """A report as the suite main writes it, of these names and states."""
+    """A report in the format of the suite `main`, with these names and states."""
     lines = [f'<testcase name="{name.format(repository)}" status="{state}"/>' for name, state in cases]
     file = folder / f"{repository}.xml"
     file.write_text(HEAD + "".join(lines) + END)
@@ -29,7 +29,7 @@ def report(folder: Path, repository: str, *cases: tuple[str, str]) -> Path:
     ],
     ids=["another order", "better", "a failure", "skipped", "absent"],
 )
-def test_tests_of_one_name_are_compared_by_their_number(
+def test_tests_with_the_same_name_are_compared_by_how_many_passed(
     tmp_path: Path, mirrored: list[tuple[str, str]], worse: int
 ) -> None:
     direct = report(tmp_path, "direct", ("a/pull/{}", "failure"), ("a/pull/{}", "passed"))
@@ -37,7 +37,7 @@ def test_tests_of_one_name_are_compared_by_their_number(
     assert compare(SUITES[1], read_report(direct, "direct"), read_report(behind, "mirrored")) == worse
 
 
-def test_writes_are_left_out(tmp_path: Path) -> None:
+def test_tests_of_write_requests_are_left_out(tmp_path: Path) -> None:
     writes = ["a/push/manifest-by-tag", "a/delete/tag-delete", "b/blob-patch-chunked", "b/blob-mount", "c/manifest-put"]
     reads = ["a/pull/manifest-by-tag", "a/head/blob-head", "b/range requests/range 500-", "a/referrers", "a/tag-list"]
     file = report(tmp_path, "direct", *((name, "passed") for name in writes + reads))

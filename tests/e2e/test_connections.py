@@ -1,4 +1,4 @@
-"""No client holds a connection that it does not use, however it goes about it."""
+"""A client cannot hold connections without using them."""
 
 import contextlib
 import hashlib
@@ -27,12 +27,12 @@ LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 UNFINISHED = b"GET /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx"
 MIB = 1 << 20
 SLACK = 20
-"""Seconds after the time-out of 2: a machine under load is slow."""
+"""Seconds to wait after the timeout of 2 seconds, for a machine under load."""
 
 
 @pytest.fixture(scope="module")
 def quick(serve: Serving) -> Iterator[Proxy]:
-    """A service that waits two seconds for a request."""
+    """A service with a request timeout of two seconds."""
     with serve(REQUEST_TIMEOUT="2", **NOWHERE) as proxy:
         yield proxy
 
@@ -53,14 +53,14 @@ def quick(serve: Serving) -> Iterator[Proxy]:
     ],
     ids=str,
 )
-def test_no_packet_holds_a_connection(quick: Proxy, packet: bytes) -> None:
+def test_the_service_closes_a_connection_with_an_unfinished_request(quick: Proxy, packet: bytes) -> None:
     with raw(quick.port) as connection:
         connection.send(packet)
         assert connection.is_ended(SLACK)
 
 
 @pytest.mark.parametrize("packet", [UNFINISHED, b"GET /livez HTTP/1.1\r\n"], ids=["body", "head"])
-def test_a_request_that_is_late_is_answered_with_408(quick: Proxy, packet: bytes) -> None:
+def test_a_request_that_is_not_complete_in_time_is_answered_408(quick: Proxy, packet: bytes) -> None:
     with raw(quick.port) as connection:
         connection.send(packet)
         assert connection.error() == (408, "UNAVAILABLE")
@@ -68,7 +68,7 @@ def test_a_request_that_is_late_is_answered_with_408(quick: Proxy, packet: bytes
 
 
 @pytest.mark.parametrize("before", [b"", LIVEZ], ids=["first", "second"])
-def test_a_head_that_comes_byte_by_byte_is_not_waited_for(quick: Proxy, before: bytes) -> None:
+def test_headers_sent_byte_by_byte_do_not_extend_the_timeout(quick: Proxy, before: bytes) -> None:
     with raw(quick.port) as connection:
         connection.send(before + b"GET /livez HTTP/1.1\r\nHost: a\r\nX: ")
         assert connection.send_slowly(b"x", 0.3, SLACK)
@@ -79,13 +79,13 @@ def test_a_head_that_comes_byte_by_byte_is_not_waited_for(quick: Proxy, before: 
     [(b"Content-Length: 60000\r\n\r\n", b"x"), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")],
     ids=["length", "chunks"],
 )
-def test_a_body_that_comes_byte_by_byte_is_not_waited_for(quick: Proxy, framing: bytes, piece: bytes) -> None:
+def test_a_body_sent_byte_by_byte_does_not_extend_the_timeout(quick: Proxy, framing: bytes, piece: bytes) -> None:
     with raw(quick.port) as connection:
         connection.send(b"POST /v2/auth HTTP/1.1\r\nHost: a\r\n" + framing)
         assert connection.send_slowly(piece, 0.3, SLACK)
 
 
-def test_an_idle_connection_is_kept_for_longer_than_a_request_may_take(quick: Proxy) -> None:
+def test_an_idle_connection_is_kept_longer_than_the_request_timeout(quick: Proxy) -> None:
     with raw(quick.port) as connection:
         for _ in range(2):
             connection.send(LIVEZ)
@@ -93,7 +93,7 @@ def test_an_idle_connection_is_kept_for_longer_than_a_request_may_take(quick: Pr
             assert not connection.is_ended(3.5)
 
 
-def test_a_tls_handshake_is_not_waited_for(authority: PrivateAuthority, tmp_path: Path) -> None:
+def test_an_unfinished_tls_handshake_times_out(authority: PrivateAuthority, tmp_path: Path) -> None:
     trusting = ssl.create_default_context(cafile=str(authority.certificate))
     hello, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
     beginning = trusting.wrap_bio(hello, sent, server_hostname="127.0.0.1")
@@ -133,7 +133,7 @@ def test_a_tls_handshake_is_not_waited_for(authority: PrivateAuthority, tmp_path
         (417, b"POST /v2/auth HTTP/1.1\r\nHost: a\r\nExpect: more\r\nContent-Length: 5\r\n\r\nx"),
     ],
 )
-def test_an_error_before_the_body_was_read_ends_the_connection(quick: Proxy, status: int, packet: bytes) -> None:
+def test_an_error_before_the_body_was_read_closes_the_connection(quick: Proxy, status: int, packet: bytes) -> None:
     with raw(quick.port) as connection:
         connection.send(packet)
         found, headers, _ = connection.answer()
@@ -141,7 +141,7 @@ def test_an_error_before_the_body_was_read_ends_the_connection(quick: Proxy, sta
         assert connection.is_ended(SLACK)
 
 
-def test_the_response_is_not_lost_when_the_body_still_comes(quick: Proxy) -> None:
+def test_the_client_gets_the_error_response_while_it_still_sends_the_body(quick: Proxy) -> None:
     with raw(quick.port) as connection:
         connection.send(b"POST /v2/auth HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
         assert connection.error() == (413, "SIZE_INVALID")
@@ -159,7 +159,7 @@ def test_upgrade_is_ignored(quick: Proxy, protocol: bytes) -> None:
             assert (status, headers["connection"], body) == (200, "keep-alive", b'{"status":"live"}')
 
 
-def test_a_client_that_does_not_read_is_cut_off(serve: Serving) -> None:
+def test_the_service_disconnects_a_client_that_does_not_read(serve: Serving) -> None:
     settings = {"DELIVERY_IDLE": "1", "UPSTREAM_TIMEOUT": "0.5", "WORKERS": "1", "LOG_LEVEL": "error"}
     with serve(**settings, **NOWHERE) as proxy, raw(proxy.port) as connection:
         connection.socket.settimeout(2)
@@ -170,7 +170,7 @@ def test_a_client_that_does_not_read_is_cut_off(serve: Serving) -> None:
 
 
 def established(proxy: Proxy) -> int:
-    """How many connections the service's side holds."""
+    """The number of open connections on the side of the service."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(fields[1].endswith(f":{proxy.port:04X}") and fields[3] in {"01", "08"} for fields in lines)
 
@@ -179,7 +179,7 @@ def logged(proxy: Proxy, words: str) -> list[str]:
     return [line for line in proxy.process.settled_lines() if words in line]
 
 
-def test_connections_that_wait_are_bounded_for_each_address(serve: Serving) -> None:
+def test_waiting_connections_are_limited_per_client_address(serve: Serving) -> None:
     settings = {"MAX_WAITING_PER_ADDRESS": "10", "REQUEST_TIMEOUT": "300", "WORKERS": "1"}
     with serve(**settings, **NOWHERE) as proxy, ExitStack() as stack:
         idle = stack.enter_context(several(proxy.port, 30, LIVEZ))
@@ -188,14 +188,14 @@ def test_connections_that_wait_are_bounded_for_each_address(serve: Serving) -> N
         bodies = stack.enter_context(several(proxy.port, 20, UNFINISHED))
         assert wait_until(lambda: still_open(heads) + still_open(bodies) <= 10, SLACK, 0.3)
         time.sleep(2)
-        assert still_open(heads) + still_open(bodies) == 10, "no more than needed"
-        for connection in idle:  # those between two requests do not count
+        assert still_open(heads) + still_open(bodies) == 10, "no more connections are closed than needed"
+        for connection in idle:  # connections between two requests do not count
             connection.send(LIVEZ)
         assert [connection.answer()[0] for connection in idle] == [200] * 30
         assert logged(proxy, "MAX_WAITING_PER_ADDRESS=10")
 
 
-def test_trusted_proxies_are_exempt(serve: Serving) -> None:
+def test_trusted_proxies_are_exempt_from_the_connection_limit(serve: Serving) -> None:
     settings = {"MAX_WAITING_PER_ADDRESS": "5", "REQUEST_TIMEOUT": "300", "TRUSTED_PROXIES": "127.0.0.0/8"}
     with serve(**settings, **NOWHERE) as proxy, several(proxy.port, 50, b"GET /livez HTTP/1.1\r\n") as connections:
         time.sleep(5)
@@ -203,7 +203,7 @@ def test_trusted_proxies_are_exempt(serve: Serving) -> None:
 
 
 @pytest.mark.real("docker-registry")
-def test_connections_that_receive_content_do_not_count(serve: Serving, tmp_path: Path) -> None:
+def test_connections_that_receive_content_do_not_count_as_waiting(serve: Serving, tmp_path: Path) -> None:
     (tmp_path / "content").mkdir()
     blob = Blob(hashlib.shake_256(b"slow").digest(16 * MIB), "application/octet-stream")
     with docker_registry(tmp_path, tmp_path / "content", "slow") as registry, ExitStack() as stack:
@@ -216,17 +216,17 @@ def test_connections_that_receive_content_do_not_count(serve: Serving, tmp_path:
         waiting = stack.enter_context(several(proxy.port, 6, b"GET"))
         assert wait_until(lambda: still_open(waiting) <= 3, SLACK, 0.3)
         time.sleep(2)
-        # All at once: a connection whose reader stood still goes on seconds later, when the kernel tries it again.
+        # Read all at the same time: the kernel resumes a stalled connection only seconds later.
         with ThreadPoolExecutor(len(receiving)) as readers:
             bodies = [body for _, _, body in readers.map(Raw.answer, receiving)]
         assert [body == blob.content for body in bodies] == [True] * 12
 
 
-def test_connections_of_a_worker_are_bounded(serve: Serving) -> None:
+def test_the_connections_of_a_worker_are_limited(serve: Serving) -> None:
     settings = {"MAX_CONNECTIONS": "20", "WORKERS": "1", "REQUEST_TIMEOUT": "300"}
     with serve(**settings, **NOWHERE) as proxy:
         with several(proxy.port, 30, LIVEZ) as idle:
-            # Each is answered; those that have been idle for longest make room.
+            # Each connection is answered; the longest idle connections are closed.
             assert [connection.answer()[0] for connection in idle] == [200] * 30
             assert wait_until(lambda: established(proxy) <= 20, 10)
             assert still_open(idle[-10:]) == 10
@@ -239,7 +239,7 @@ def test_connections_of_a_worker_are_bounded(serve: Serving) -> None:
 
 @pytest.mark.real("docker-registry")
 @pytest.mark.parametrize("packet", [b"", UNFINISHED], ids=["silent", "body"])
-def test_a_thousand_held_connections_leave_the_service_answering(
+def test_the_service_answers_while_a_thousand_connections_are_held_open(
     serve: Serving, open_registry: Registry, packet: bytes
 ) -> None:
     settings = {**open_registry.settings, "UPSTREAM_IDENTITY": "anonymous", "WORKERS": "1"}
@@ -256,7 +256,9 @@ def test_a_thousand_held_connections_leave_the_service_answering(
 
 
 @pytest.mark.real("docker-registry")
-def test_one_address_that_opens_a_thousand_is_itself_still_answered(serve: Serving, open_registry: Registry) -> None:
+def test_an_address_that_holds_a_thousand_connections_open_is_still_answered(
+    serve: Serving, open_registry: Registry
+) -> None:
     settings = {**open_registry.settings, "UPSTREAM_IDENTITY": "anonymous"}
     with serve(descriptors=256, **settings) as proxy:
         path = f"/v2/{PUBLIC}/manifests/1"
@@ -267,14 +269,14 @@ def test_one_address_that_opens_a_thousand_is_itself_still_answered(serve: Servi
                 assert proxy.get(path).status == 200
 
 
-def test_the_soft_limit_of_descriptors_is_raised(serve: Serving) -> None:
+def test_the_soft_limit_of_file_descriptors_is_raised_to_the_hard_limit(serve: Serving) -> None:
     with serve(descriptors=200, **NOWHERE) as proxy:
         for pid in session_pids(proxy.process.pid):
             soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             assert soft == hard > 200
 
 
-def test_running_out_of_descriptors_is_logged_and_passes(serve: Serving) -> None:
+def test_the_service_logs_that_it_has_no_file_descriptors_left_and_recovers(serve: Serving) -> None:
     with serve(WORKERS="1", **NOWHERE) as proxy, proxy.connection_to_each_worker(1) as (idle,):
         worker = proxy.worker_of(idle)
         _, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
@@ -283,7 +285,7 @@ def test_running_out_of_descriptors_is_logged_and_passes(serve: Serving) -> None
             assert wait_until(lambda: bool(logged(proxy, "cannot accept connections")), SLACK, 0.3)
             before = cpu_seconds(worker)
             time.sleep(4)
-            assert cpu_seconds(worker) - before < 2, "it waits, and does not try without a pause"
-            assert len(logged(proxy, "cannot accept connections")) == 1, "once a minute"
+            assert cpu_seconds(worker) - before < 2, "the worker pauses between two attempts"
+            assert len(logged(proxy, "cannot accept connections")) == 1, "it is logged at most once a minute"
             resource.prlimit(worker, resource.RLIMIT_NOFILE, (hard, hard))
             assert [connection.answer()[0] for connection in late] == [200] * 20

@@ -1,4 +1,4 @@
-"""An upstream of two addresses, of which the first dies, or lies."""
+"""An upstream with two addresses, of which the first is killed or sends wrong bytes."""
 
 import sys
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ SIZE = 4 * MIB
 
 @dataclass
 class Mortal:
-    """A registry, and a gate before it which lets no more than so many bytes of each answer through."""
+    """A registry behind a relay that passes on only the first bytes of each answer."""
 
     registry: Registry
     gate: Process
     url: str
 
     def kill(self) -> None:
-        """Both at once: the gate holds what the registry has sent already."""
+        """Kill the registry and the relay, because the relay still has bytes of the registry."""
         self.registry.process.kill()
         self.gate.kill()
 
@@ -55,7 +55,7 @@ def mortal_registry(folder: Path, content: Content, size: int) -> Iterator[Morta
 
 
 @pytest.mark.real("docker-registry", "dockerd")
-def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker(
+def test_docker_does_not_notice_that_the_first_address_is_killed_during_a_pull(
     docker: Docker, serve: Serving, content: Content, open_registry: Registry, tmp_path: Path
 ) -> None:
     image, cache = content.images[PUBLIC], CacheFolder(tmp_path / "cache")
@@ -66,8 +66,8 @@ def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker
         ThreadPoolExecutor() as pool,
     ):
         pulling = pool.submit(docker.pull, f"{proxy.host}/{PUBLIC}:1")
-        assert wait_until(lambda: cache.partial_bytes() >= 200 * KIB, 30), "no layer stands in its middle"
-        assert open_registry.content_requests(since) == [], "the second address is not asked while the first is well"
+        assert wait_until(lambda: cache.partial_bytes() >= 200 * KIB, 30), "no layer is partly downloaded"
+        assert open_registry.content_requests(since) == [], "the second address is not asked while the first one works"
         first.kill()
         pulled = pulling.result().ok()
         assert "retry" not in pulled.output.lower()
@@ -76,7 +76,7 @@ def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker
         assert {request.path.rpartition("/")[2] for request in resumed} & {layer.digest for layer in image.layers}
         page = fetch("GET", f"{proxy.url}/metrics").body.decode()
         assert "docker_image_proxy_endpoint_failures_total 0" not in page
-        # And what was never asked for before comes without the first address, too.
+        # A new image is pulled without the first address, too.
         since = open_registry.mark()
         pull_whole(docker, content, PRIVATE, proxy.host)
         assert_all_fetched(open_registry.content_requests(since), PRIVATE, content.images[PRIVATE])
@@ -86,7 +86,7 @@ def test_killing_the_first_address_in_the_middle_of_a_pull_is_not_seen_by_docker
 
 @dataclass
 class Two:
-    """A mirror before two faulty upstreams with the same files."""
+    """A mirror of an upstream with two addresses, which serve the same files."""
 
     house: Cached
     second: FaultyUpstream
@@ -104,7 +104,7 @@ def two(serve: Serving, tmp_path: Path) -> Iterator[Two]:
     assert house.cache.wrong() == []
 
 
-def test_a_body_that_breaks_off_is_gone_on_with_at_the_next_address(two: Two) -> None:
+def test_a_body_that_breaks_off_is_resumed_at_the_next_address(two: Two) -> None:
     blob = two.house.upstream.blob(SIZE)
     two.house.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
     assert two.house.gives(blob)
@@ -115,7 +115,7 @@ def test_a_body_that_breaks_off_is_gone_on_with_at_the_next_address(two: Two) ->
 
 
 @pytest.mark.parametrize("fault", [{"flip_at": 3 * MIB}, {"flip_at": -1}, {"ignore_range": True, "flip_at": MIB}])
-def test_a_right_beginning_and_another_addresss_wrong_rest_are_never_a_whole(
+def test_a_correct_start_and_a_wrong_rest_of_another_address_are_never_a_complete_body(
     two: Two, fault: dict[str, object]
 ) -> None:
     blob = two.house.upstream.blob(SIZE)
@@ -130,11 +130,11 @@ def test_a_right_beginning_and_another_addresss_wrong_rest_are_never_a_whole(
     assert wait_until(lambda: two.house.gives(blob), 10)
 
 
-def test_an_address_that_refuses_is_passed_over_and_both_refusing_is_told(two: Two) -> None:
+def test_the_next_address_is_asked_if_one_refuses_and_an_error_is_returned_if_both_refuse(two: Two) -> None:
     blob, other = two.house.upstream.blob(), two.house.upstream.blob()
     two.house.upstream.control({"status": 503, "methods": ["GET", "HEAD"]})
     assert two.house.gives(blob)
     two.second.control({"status": 429, "retry_after": "7", "methods": ["GET", "HEAD"]})
     answer = two.house.proxy.get(other.path)
     assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-    assert two.house.gives(blob), "from the cache"
+    assert two.house.gives(blob), "the cached blob is still served"

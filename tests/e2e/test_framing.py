@@ -1,4 +1,4 @@
-"""Requests whose framing two readers could understand in two ways are refused by the service itself."""
+"""The service refuses requests whose framing another parser could read differently (request smuggling)."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def service(serve: Serving) -> Iterator[Proxy]:
 
 
 def refused(service: Proxy, request: bytes) -> None:
-    """With 400 in the registry's format, and the connection is closed: a second request on it is not read."""
+    """Check that the answer is a 400 in the registry's format, and that the service then closes the connection."""
     with raw(service.port) as connection:
         connection.send(request + LIVEZ)
         assert connection.error() == (400, "UNSUPPORTED")
@@ -70,7 +70,7 @@ HEADS = {
 
 @pytest.mark.parametrize("fields", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("first", ["GET /livez", "POST /v2/auth"])
-def test_a_head_that_is_loosely_framed_is_refused(service: Proxy, first: str, fields: bytes) -> None:
+def test_an_invalid_header_line_is_answered_400(service: Proxy, first: str, fields: bytes) -> None:
     refused(service, f"{first} HTTP/1.1\r\n".encode() + HOST + fields + b"\r\n")
 
 
@@ -92,12 +92,12 @@ LINES = {
 
 
 @pytest.mark.parametrize("lines", LINES.values(), ids=LINES)
-def test_a_request_without_one_meaning_is_refused(service: Proxy, lines: bytes) -> None:
+def test_an_ambiguous_request_line_or_host_is_answered_400(service: Proxy, lines: bytes) -> None:
     refused(service, lines + b"\r\n")
 
 
 @pytest.mark.parametrize("request_", [b"GET /livez HTTP/1.1\nHost: a\n\n", b"GET /livez HTTP/1.1\r\nHost: a\n\n"])
-def test_lines_that_end_with_lf_alone_are_refused_at_once(service: Proxy, request_: bytes) -> None:
+def test_lines_that_end_with_a_bare_lf_are_answered_400(service: Proxy, request_: bytes) -> None:
     with raw(service.port) as connection:
         connection.send(request_)
         assert connection.error() == (400, "UNSUPPORTED")
@@ -132,7 +132,7 @@ CHUNKS = {
 
 @pytest.mark.parametrize("body", CHUNKS.values(), ids=CHUNKS)
 @pytest.mark.parametrize("first", [b"GET /livez", b"POST /v2/auth"])
-def test_a_chunk_that_is_loosely_framed_is_refused(service: Proxy, first: bytes, body: bytes) -> None:
+def test_invalid_chunked_framing_is_answered_400(service: Proxy, first: bytes, body: bytes) -> None:
     refused(service, first + b" HTTP/1.1\r\n" + HOST + FORM + b"Transfer-Encoding: chunked\r\n\r\n" + body)
 
 
@@ -147,20 +147,20 @@ def test_a_chunk_that_is_loosely_framed_is_refused(service: Proxy, first: bytes,
     ],
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
-def test_what_is_well_framed_is_read_in_whatever_pieces_it_comes(service: Proxy, framed: bytes, step: int) -> None:
+def test_a_valid_request_is_read_in_pieces_of_each_size(service: Proxy, framed: bytes, step: int) -> None:
     request = b"POST /v2/auth HTTP/1.1\r\n" + HOST + FORM + framed
     with raw(service.port) as connection:
         for _ in range(2):
             for start in range(0, len(request), step):
                 connection.send(request[start : start + step])
-            # The upstream is not there; what matters is that the form was understood.
+            # The upstream is unavailable: 502 or 503 shows that the form was read.
             status, headers, body = connection.answer()
             assert (status in {502, 503}, headers["connection"]) == (True, "keep-alive"), body
         connection.send(LIVEZ)
         assert connection.answer()[0] == 200
 
 
-def test_a_body_is_read_also_where_the_answer_is_at_hand(service: Proxy) -> None:
+def test_the_body_is_read_even_if_the_answer_does_not_need_it(service: Proxy) -> None:
     with raw(service.port) as connection:
         for _ in range(3):
             connection.send(b"GET /livez HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello")
@@ -179,7 +179,7 @@ def test_a_body_is_read_also_where_the_answer_is_at_hand(service: Proxy) -> None
         (b"GET /livez HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
     ],
 )
-def test_a_connection_is_kept_where_the_client_wants_it(service: Proxy, request_: bytes, stays: bool) -> None:  # noqa: FBT001
+def test_the_connection_header_decides_about_keep_alive(service: Proxy, request_: bytes, stays: bool) -> None:  # noqa: FBT001
     with raw(service.port) as connection:
         connection.send(request_)
         status, headers, _ = connection.answer()
@@ -196,7 +196,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize("form", INVALID.values(), ids=INVALID)
-def test_a_form_that_is_no_utf8_is_refused_without_a_traceback(service: Proxy, form: bytes) -> None:
+def test_a_form_that_is_not_utf_8_is_answered_400_without_a_traceback(service: Proxy, form: bytes) -> None:
     since = service.process.mark()
     with raw(service.port) as connection:
         for _ in range(2):
@@ -232,7 +232,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("head", ODD.values(), ids=ODD)
-def test_bytes_that_are_no_text_are_nobodys_fault_but_the_clients(service: Proxy, head: bytes) -> None:
+def test_header_bytes_that_are_not_utf_8_cause_no_server_error(service: Proxy, head: bytes) -> None:
     since = service.process.mark()
     with raw(service.port) as connection:
         connection.send(head + b"\r\n")

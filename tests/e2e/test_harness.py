@@ -1,4 +1,4 @@
-"""The real parts against each other, without our service: what the other tests here build on."""
+"""Tests of the other programs without the mirror; the other e2e tests depend on them."""
 
 import ssl
 
@@ -16,7 +16,7 @@ from tests.e2e.support.upstreams import PRIVATE, PUBLIC, Content, TokenUpstream,
 pytestmark = pytest.mark.real("docker-registry")
 
 
-def test_an_open_registry_gives_each_layer(open_registry: Registry, content: Content) -> None:
+def test_an_open_registry_serves_each_layer(open_registry: Registry, content: Content) -> None:
     since = open_registry.mark()
     for blob in content.images[PUBLIC].blobs:
         answer = fetch("GET", f"{open_registry.url}/v2/{PUBLIC}/blobs/{blob.digest}")
@@ -24,7 +24,7 @@ def test_an_open_registry_gives_each_layer(open_registry: Registry, content: Con
     assert [request.status for request in open_registry.content_requests(since)] == [200] * 4
 
 
-def test_a_token_registry_gives_private_content_to_its_account_alone(
+def test_a_token_registry_serves_private_content_only_to_its_account(
     token_registry: TokenUpstream, content: Content
 ) -> None:
     url = f"{token_registry.url}/v2/{PRIVATE}/blobs/{content.images[PRIVATE].config.digest}"
@@ -38,14 +38,14 @@ def test_a_token_registry_gives_private_content_to_its_account_alone(
     assert [request.status for request in logged] == [200, 401, 401, 401]
 
 
-def test_an_htpasswd_registry_knows_its_accounts(htpasswd_registry: Registry) -> None:
+def test_an_htpasswd_registry_accepts_its_accounts(htpasswd_registry: Registry) -> None:
     url = f"{htpasswd_registry.url}/v2/{PRIVATE}/tags/list"
     assert fetch("GET", url, {"Authorization": basic("alice")}).json()["tags"] == ["1"]
     assert fetch("GET", url, {"Authorization": basic("alice", "wrong")}).status == 401
     assert fetch("GET", url).headers["WWW-Authenticate"].startswith("Basic ")
 
 
-def test_a_tls_registry_proves_itself_by_the_private_authority(
+def test_the_certificate_of_the_tls_registry_is_signed_by_the_private_authority(
     tls_registry: Registry, authority: PrivateAuthority
 ) -> None:
     trusting = ssl.create_default_context(cafile=str(authority.certificate))
@@ -54,7 +54,7 @@ def test_a_tls_registry_proves_itself_by_the_private_authority(
         fetch("GET", f"{tls_registry.url}/v2/", tls=ssl.create_default_context())
 
 
-def test_a_redirecting_registry_sends_blobs_to_a_store_that_refuses_authorization(
+def test_a_redirecting_registry_redirects_to_a_blob_server_that_refuses_authorization(
     redirecting_registry: upstreams.RedirectingUpstream, content: Content
 ) -> None:
     blob = content.images[PUBLIC].layers[0]
@@ -81,14 +81,14 @@ def test_docker_pulls_every_layer_from_a_token_registry(
 
 
 @pytest.mark.real("dockerd")
-def test_docker_fails_at_once_where_only_docker_hub_is_left(docker: Docker, mirror: Services) -> None:
-    mirror.close()  # of the tests before
+def test_docker_fails_at_once_if_the_mirror_is_stopped(docker: Docker, mirror: Services) -> None:
+    mirror.close()  # a service that an earlier test started
     failed = docker.pull(f"{PUBLIC}:1")
     assert failed.status != 0
     assert "127.0.0.1:9" in failed.output
 
 
-def test_the_spy_notes_whose_credentials_came(
+def test_the_logging_relay_records_the_user_of_each_request(
     workplace, token_registry: TokenUpstream, htpasswd_registry: Registry
 ) -> None:
     token = token_registry.token(f"repository:{PRIVATE}:pull", "alice")

@@ -1,4 +1,4 @@
-"""On which addresses the service listens, for each way to write HOST."""
+"""The addresses on which the service listens, for each form of HOST."""
 
 import http.client
 import socket
@@ -48,7 +48,7 @@ def is_served(address: str, port: int) -> bool:
 
 @needs_ipv6
 @pytest.mark.parametrize("host", ["::", "[::]", "0:0:0:0:0:0:0:0"])
-def test_the_unspecified_ipv6_address_serves_both_families(tmp_path: Path, host: str) -> None:
+def test_the_unspecified_ipv6_address_serves_ipv4_and_ipv6(tmp_path: Path, host: str) -> None:
     with listening(tmp_path, host) as (process, port):
         assert is_served("127.0.0.1", port)
         assert is_served("::1", port)
@@ -56,12 +56,12 @@ def test_the_unspecified_ipv6_address_serves_both_families(tmp_path: Path, host:
         assert f"on http://[{host.strip('[]')}]:{port} (IPv4 and IPv6), " in line
         assert f'["http://localhost:{port}"]' in line
         assert wait_until(lambda: sum("client=127.0.0.1 " in line for line in process.log_lines()) == 1, 10), (
-            "an IPv4 address is logged as one"
+            "an IPv4 client is logged with an IPv4 address"
         )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "0"])
-def test_the_unspecified_ipv4_address_serves_ipv4_alone(tmp_path: Path, host: str) -> None:
+def test_the_unspecified_ipv4_address_serves_only_ipv4(tmp_path: Path, host: str) -> None:
     with listening(tmp_path, host) as (process, port):
         assert is_served("127.0.0.1", port)
         assert not has_ipv6() or not is_served("::1", port)
@@ -71,7 +71,7 @@ def test_the_unspecified_ipv4_address_serves_ipv4_alone(tmp_path: Path, host: st
 
 @needs_ipv6
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
-def test_one_ipv6_address_is_served_alone(tmp_path: Path, host: str) -> None:
+def test_a_single_ipv6_address_is_the_only_one_served(tmp_path: Path, host: str) -> None:
     with listening(tmp_path, host) as (process, port):
         assert is_served("::1", port)
         assert not is_served("127.0.0.1", port)
@@ -79,7 +79,7 @@ def test_one_ipv6_address_is_served_alone(tmp_path: Path, host: str) -> None:
         assert f'["http://[::1]:{port}"]' in start_line(process)
 
 
-def test_each_address_of_a_name_is_served(tmp_path: Path) -> None:
+def test_each_address_of_a_host_name_is_served(tmp_path: Path) -> None:
     found = {entry[4][0] for entry in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)}
     addresses = [address for address in sorted(map(str, found)) if "." in address or has_ipv6()]
     with listening(tmp_path, "localhost") as (process, port):
@@ -93,7 +93,7 @@ def test_each_address_of_a_name_is_served(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "[127.0.0.1", "no.such.host.invalid"])
-def test_an_address_that_cannot_be_had_stops_the_start(host: str) -> None:
+def test_an_unavailable_address_stops_the_start(host: str) -> None:
     settings = {"HOST": host, "UPSTREAM_REGISTRY": "http://127.0.0.1:9"}
     ended = run(command("serve"), env=environment(free_port(), settings), seconds=60)
     line = ended.output.strip().split("\n")[-1]
@@ -101,7 +101,7 @@ def test_an_address_that_cannot_be_had_stops_the_start(host: str) -> None:
     assert f"HOST, PORT: got {host!r}" in line
 
 
-def test_a_port_in_use_stops_the_start_also_where_one_family_is_free(tmp_path: Path) -> None:
+def test_a_port_in_use_for_one_address_family_stops_the_start(tmp_path: Path) -> None:
     with listening(tmp_path, "127.0.0.1") as (_, port):
         settings = {"HOST": "localhost", "UPSTREAM_REGISTRY": "http://127.0.0.1:9"}
         ended = run(command("serve"), env=environment(port, settings), seconds=60)

@@ -1,4 +1,4 @@
-"""A blob of 2 GiB to 20 clients at once, within a memory that knows nothing of its size."""
+"""20 clients pull a blob of 2 GiB at the same time; the memory of the service does not depend on the size."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ CLIENTS = 20
 
 @pytest.fixture
 def huge(workplace: Path, tmp_path: Path) -> Iterator[tuple[LoggedUpstream, str]]:
-    """A server with one file, which has a number in each MiB (so order counts) and holes between."""
+    """A server with one sparse file that has random bytes at the start of each MiB, so that the order is checked."""
     file = tmp_path / "huge"
     with file.open("wb") as out:
         for offset in range(0, SIZE, MIB):
@@ -36,7 +36,9 @@ def huge(workplace: Path, tmp_path: Path) -> Iterator[tuple[LoggedUpstream, str]
 
 @pytest.mark.alone
 @pytest.mark.timeout(280)
-def test_twenty_clients_at_2_gib_stay_under_250_mib(huge: tuple[LoggedUpstream, str], serve: Serving) -> None:
+def test_twenty_clients_of_a_2_gib_blob_need_less_than_250_mib(
+    huge: tuple[LoggedUpstream, str], serve: Serving
+) -> None:
     upstream, digest = huge
     with serve(**upstream.settings) as proxy:
         token = f"Authorization: Bearer {proxy.token('repository:e2e/huge:pull')}"

@@ -1,4 +1,4 @@
-"""What a running mirror answers when its upstream sends something else than a registry does, and what it asks then."""
+"""What the mirror answers and asks if its upstream sends answers that a registry would not send."""
 
 import http.client
 import subprocess
@@ -29,7 +29,7 @@ def upstream(tmp_path: Path) -> Iterator[FaultyUpstream]:
 
 @pytest.fixture
 def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
-    """Every request by a tag asks the upstream again."""
+    """A mirror that asks the upstream again for each request by tag."""
     with cached(serve, upstream, tmp_path / "cache", WORKERS="1", TAG_TTL="0", GRANT_TTL="0") as found:
         yield found
         assert found.cache.wrong() == []
@@ -54,7 +54,7 @@ def asked(proxy: Proxy, method: str, path: str) -> UpstreamResponse:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_web_page_is_no_manifest_and_is_not_stored(house: Cached, method: str) -> None:
+def test_a_web_page_instead_of_a_manifest_is_answered_502_and_not_cached(house: Cached, method: str) -> None:
     image = pushed(house.upstream, "new")
     house.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], "page": PAGE})
     for reference in ("new", image.manifest.digest):
@@ -66,7 +66,7 @@ def test_a_web_page_is_no_manifest_and_is_not_stored(house: Cached, method: str)
     assert asked(house.proxy, "GET", MANIFEST + "new").body == image.manifest.content
 
 
-def test_instead_of_a_web_page_the_older_copy_is_sent(house: Cached) -> None:
+def test_the_cached_manifest_is_served_if_the_upstream_sends_a_web_page(house: Cached) -> None:
     image = pushed(house.upstream, "known")
     assert asked(house.proxy, "GET", MANIFEST + "known").status == 200
     before = stored(house)
@@ -82,18 +82,18 @@ def test_instead_of_a_web_page_the_older_copy_is_sent(house: Cached) -> None:
 
 
 @pytest.mark.parametrize("path", [f"/v2/{NAME}/tags/list", "/v2/_catalog"])
-def test_a_web_page_is_no_list(house: Cached, path: str) -> None:
+def test_a_web_page_instead_of_a_list_is_answered_502(house: Cached, path: str) -> None:
     house.upstream.control({"path": path, "page": PAGE})
     assert house.proxy.get(path).status == 502
 
 
-def test_a_web_page_is_no_list_of_referrers(house: Cached) -> None:
+def test_a_web_page_instead_of_referrers_is_answered_404(house: Cached) -> None:
     image = pushed(house.upstream, "subject")
     house.upstream.control({"path": "/referrers/", "page": PAGE})
     assert house.proxy.get(f"/v2/{NAME}/referrers/{image.manifest.digest}").status == 404
 
 
-def test_a_web_page_is_no_blob(house: Cached) -> None:
+def test_a_web_page_instead_of_a_blob_is_answered_502_and_not_cached(house: Cached) -> None:
     blob = house.upstream.blob(1000)
     house.upstream.control({"path": "/blobs/", "methods": ["GET", "HEAD"], "page": PAGE})
     assert {house.proxy.request(method, blob.path).status for method in ("GET", "HEAD")} == {502}
@@ -108,7 +108,7 @@ BAD_HEADS = [{"says_length": 0}, {"drop": True}]
 
 
 @pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
-def test_a_head_that_the_upstream_answers_badly_is_asked_by_get(house: Cached, fault: dict[str, object]) -> None:
+def test_an_invalid_answer_to_a_head_is_followed_by_a_get(house: Cached, fault: dict[str, object]) -> None:
     image, blob = pushed(house.upstream, "head"), house.upstream.blob(5_000_000)
     house.upstream.control({"methods": ["HEAD"], **fault})
     for path, size in ((MANIFEST + "head", len(image.manifest.content)), (blob.path, blob.size)):
@@ -118,7 +118,7 @@ def test_a_head_that_the_upstream_answers_badly_is_asked_by_get(house: Cached, f
 
 
 @pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
-def test_a_head_for_cached_content_has_its_length(house: Cached, fault: dict[str, object]) -> None:
+def test_a_head_for_cached_content_has_the_correct_length(house: Cached, fault: dict[str, object]) -> None:
     image, blob = pushed(house.upstream, "head"), house.warm(5000)
     assert asked(house.proxy, "GET", MANIFEST + "head").status == 200
     house.upstream.control({"methods": ["HEAD"], **fault})
@@ -127,8 +127,8 @@ def test_a_head_for_cached_content_has_its_length(house: Cached, fault: dict[str
         assert (answer.status, answer.headers["Content-Length"]) == (200, str(size))
 
 
-@pytest.mark.skipif(program("skopeo") is None, reason="there is no skopeo here")
-def test_skopeo_reads_an_image_whose_upstream_answers_no_head(house: Cached, tmp_path: Path) -> None:
+@pytest.mark.skipif(program("skopeo") is None, reason="skopeo is not installed")
+def test_skopeo_copies_an_image_from_an_upstream_that_answers_no_head(house: Cached, tmp_path: Path) -> None:
     image = pushed(house.upstream, "skopeo")
     house.upstream.control({"methods": ["HEAD"], "drop": True})
     source, target = f"docker://{house.proxy.host}/{NAME}:skopeo", f"dir:{tmp_path / 'copied'}"
@@ -143,7 +143,7 @@ def test_skopeo_reads_an_image_whose_upstream_answers_no_head(house: Cached, tmp
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_many_clients_that_ask_for_a_new_tag_cost_one_get(house: Cached, method: str) -> None:
-    """With HEAD each client asks by tag and then gets what the digest names, as docker and containerd do."""
+    """With HEAD each client asks for the tag and then gets the manifest by digest, as docker and containerd do."""
     image = pushed(house.upstream, "crowd")
     house.upstream.control({"methods": ["GET", "HEAD"], "path": "/manifests/", "delay": 0.2})
     together = Barrier(CLIENTS)

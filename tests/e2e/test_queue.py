@@ -1,4 +1,4 @@
-"""A mirror that keeps to bounds: what one client asks for and leaves behind is no hindrance to another one."""
+"""A mirror with limits for its upstream: requests of disconnected clients do not delay other clients."""
 
 import socket
 import time
@@ -14,12 +14,12 @@ from tests.e2e.support.service import Serving
 
 REQUESTS, RATE = 400, 20
 WHOLE_QUEUE = REQUESTS / RATE
-"""Seconds that all of it would take."""
+"""Seconds that the upstream would need for all requests."""
 
 
 @contextmanager
 def many(port: int, paths: list[str], address: str) -> Iterator[None]:
-    """These requests, one on each connection; nobody reads the answers, and at the end all connections are closed."""
+    """Send each request over its own connection, read no answer, and close all connections at the end."""
     with ExitStack() as stack:
         for path in paths:
             connection = socket.create_connection(("127.0.0.1", port), 10, (address, 0))
@@ -44,7 +44,9 @@ def get(port: int, path: str, address: str) -> tuple[int, dict[str, str], float]
 
 @pytest.mark.parametrize("kind", ["blobs", "manifests"])
 @pytest.mark.parametrize("bound", [{"UPSTREAM_MAX_RATE": str(RATE)}, {"UPSTREAM_MAX_CONNECTIONS": "1"}], ids=str)
-def test_a_crowd_that_has_left_delays_nobody(serve: Serving, tmp_path: Path, bound: dict[str, str], kind: str) -> None:
+def test_requests_of_disconnected_clients_do_not_delay_other_clients(
+    serve: Serving, tmp_path: Path, bound: dict[str, str], kind: str
+) -> None:
     image, other = make_image("queue-known", [1000]), make_image("queue-unknown", [1000])
     settings = {"CACHE_DIR": str(tmp_path / "cache"), "WORKERS": "1", "TAG_TTL": "1", "GRANT_TTL": "1", **bound}
     with faulty_upstream(tmp_path, tmp_path / "files") as upstream:
@@ -69,4 +71,6 @@ def test_a_crowd_that_has_left_delays_nobody(serve: Serving, tmp_path: Path, bou
             time.sleep(1.5)
             since = len(upstream.log())
             time.sleep(1)
-            assert len(upstream.log()) - since < RATE / 2, "those who have left are not asked for any more"
+            assert len(upstream.log()) - since < RATE / 2, (
+                "requests of disconnected clients are not sent upstream any more"
+            )

@@ -1,7 +1,7 @@
-"""With ACCOUNTS, whoever has no valid account gets not one byte of content, on either worker.
+"""With ACCOUNTS, a caller without a valid account gets no byte of content from any worker.
 
-Every wrong credential there is, on every address that gives content, by GET, HEAD and Range; the upstream
-behind gives its referrers to anybody. A valid account gets an answer to the same requests, so it can fail.
+The tests send every kind of invalid credential to every path that serves content, by GET, HEAD and Range. The
+upstream serves referrers to everyone. A valid account gets answers to the same requests, so the tests can fail.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ MANIFESTS = {"Accept": "application/vnd.oci.image.manifest.v1+json, */*"}
 
 @dataclass(frozen=True)
 class Door:
-    """One address that gives content, and the scope that its token needs; search knows no tokens."""
+    """A path that serves content, and the scope that its token needs. The search endpoint takes no tokens."""
 
     path: str
     scope: str = PULL
@@ -51,13 +51,13 @@ def doors(content: Content) -> list[Door]:
 
 @dataclass(frozen=True)
 class House:
-    """Our service in one row, with all that a thief could have got hold of."""
+    """The service in one trust row, with the tokens that an attacker could have."""
 
     proxy: Proxy
     upstream: LoggedUpstream
     bearer: bool
     tokens: dict[str, str]  # by scope, alice's
-    removed: dict[str, str]  # by scope, of bob, who was an account until the restart
+    removed: dict[str, str]  # by scope, of bob, whose account was removed by the restart
     foreign: dict[str, str]  # by scope, alice's at the upstream's own token server
 
     def valid(self, door: Door) -> str:
@@ -134,7 +134,7 @@ def locked(request: pytest.FixtureRequest, workplace: Path, token_registry: Toke
         yield found
 
 
-def test_a_valid_account_gets_an_answer_on_each_worker(locked: House, content: Content) -> None:
+def test_each_worker_answers_a_valid_account(locked: House, content: Content) -> None:
     with locked.proxy.connection_to_each_worker() as connections:
         for connection in connections:
             for door in doors(content):
@@ -147,7 +147,7 @@ def test_a_valid_account_gets_an_answer_on_each_worker(locked: House, content: C
                 assert ranged.status == (206 if "/blobs/" in door.path else 200), door.path
 
 
-def test_nobody_else_gets_a_byte_from_any_worker(locked: House, content: Content) -> None:
+def test_each_worker_refuses_every_invalid_credential(locked: House, content: Content) -> None:
     since = locked.upstream.mark()
     wrongs = 0
     with locked.proxy.connection_to_each_worker() as connections:
@@ -156,13 +156,13 @@ def test_nobody_else_gets_a_byte_from_any_worker(locked: House, content: Content
                 headers = {**MANIFESTS, **({"Authorization": authorization} if authorization else {})}
                 for connection in connections:
                     for method, more in (("GET", {}), ("HEAD", {}), ("GET", RANGE)):
-                        # Each from an address of its own, or they would all have to wait for one another.
+                        # Each request has its own client address, because failed logins of one address are delayed.
                         address = {"X-Forwarded-For": f"198.18.{wrongs // 256}.{wrongs % 256}"}
                         answer = send(connection, method, door.path, {**headers, **more, **address})
                         assert_refused(answer, method, door, f"{method} {door.path} with {name}")
                         wrongs += 1
     assert wrongs >= 8 * 8 * 2 * 3
-    # Not a single one went up: the upstream answers referrers to anybody.
+    # No request reached the upstream, which would answer referrers to everyone.
     assert locked.upstream.content_requests(since) == []
 
 
@@ -182,7 +182,7 @@ def assert_refused(answer: UpstreamResponse, method: str, door: Door, what: str)
 
 
 @WITH_TOKENS
-def test_a_token_for_another_repository_is_told_so(locked: House) -> None:
+def test_a_token_for_another_repository_is_answered_with_insufficient_scope(locked: House) -> None:
     elsewhere = locked.tokens[f"repository:{PUBLIC}:pull"]
     answer = locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {elsewhere}")
     assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
@@ -190,14 +190,14 @@ def test_a_token_for_another_repository_is_told_so(locked: House) -> None:
 
 
 @WITH_TOKENS
-def test_a_token_signed_anew_with_our_secret_passes(locked: House) -> None:
-    """The forged_tokens above are refused for what they forge, not for how they are made."""
+def test_a_token_signed_again_with_the_servers_secret_is_accepted(locked: House) -> None:
+    """Shows that the forged tokens above are refused because of their claims, and not because of how they are made."""
     copy = forged_tokens.resigned(locked.tokens[PULL])
     assert locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {copy}").status == 200
 
 
 @WITH_TOKENS
-def test_the_token_endpoint_gives_nothing_without_a_valid_account(locked: House) -> None:
+def test_the_token_endpoint_answers_401_without_a_valid_account(locked: House) -> None:
     for authorization in (None, basic("bob"), basic("alice", "wrong"), basic("mallory", "x"), "Bearer abc"):
         answer = locked.proxy.ask_token(PULL, authorization)
         assert answer.status == 401, authorization
@@ -220,7 +220,7 @@ def test_the_token_endpoint_gives_nothing_without_a_valid_account(locked: House)
         f"/v2/{PRIVATE}/tags%2Flist",
     ],
 )
-def test_a_crooked_address_opens_no_door(locked: House, path: str) -> None:
+def test_a_malformed_path_is_refused(locked: House, path: str) -> None:
     since = locked.upstream.mark()
     for authorization in (None, f"Bearer {locked.tokens.get(f'repository:{PUBLIC}:pull', 'none')}"):
         answer = locked.proxy.get(path, authorization)
@@ -230,7 +230,7 @@ def test_a_crooked_address_opens_no_door(locked: House, path: str) -> None:
 
 
 @pytest.mark.parametrize("identity", ["anonymous", "service"])
-def test_row_6_with_an_identity_of_ours_is_as_closed(
+def test_row_6_with_the_mirrors_own_upstream_login_refuses_every_invalid_credential(
     workplace: Path,
     spied_token: LoggedUpstream,
     token_registry: TokenUpstream,
@@ -242,5 +242,5 @@ def test_row_6_with_an_identity_of_ours_is_as_closed(
         settings |= {"UPSTREAM_USERNAME": "alice", "UPSTREAM_PASSWORD": "alice-pass"}
     with house(workplace, spied_token, token_registry, bearer=True, **settings) as closed:
         if identity == "service":
-            test_a_valid_account_gets_an_answer_on_each_worker(closed, content)
-        test_nobody_else_gets_a_byte_from_any_worker(closed, content)
+            test_each_worker_answers_a_valid_account(closed, content)
+        test_each_worker_refuses_every_invalid_credential(closed, content)

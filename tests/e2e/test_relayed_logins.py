@@ -1,4 +1,4 @@
-"""Wrong logins at a real upstream, tried through the mirror: how they are slowed, as their sender meets it."""
+"""The mirror delays and refuses wrong logins that it relays to a real upstream."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real("docker-registry")
 
 @dataclass
 class Door:
-    """One way of a login through a service with one worker."""
+    """A path to which logins are sent, on a service with one worker."""
 
     proxy: Proxy
     path: str
@@ -29,7 +29,7 @@ class Door:
 
 @pytest.fixture(params=["row 3", "row 4"])
 def door(request: pytest.FixtureRequest, serve: Serving) -> Iterator[Door]:
-    """/v2/auth, which relays logins to a token server, or a manifest of a registry that asks for Basic."""
+    """/v2/auth, which relays logins to a token server, or a manifest of an upstream with Basic authentication."""
     if request.param == "row 3":
         upstream = request.getfixturevalue("token_registry")
         path = f"/v2/auth?service=e2e-upstream&scope=repository:{PRIVATE}:pull"
@@ -40,7 +40,7 @@ def door(request: pytest.FixtureRequest, serve: Serving) -> Iterator[Door]:
         yield Door(proxy, path)
 
 
-def test_who_guesses_upstream_passwords_is_told_when_to_come_again(door: Door) -> None:
+def test_an_address_that_guesses_upstream_passwords_is_answered_429_with_retry_after(door: Door) -> None:
     for number in range(3):
         assert door.guess(number).status == 401
     with ThreadPoolExecutor(12) as pool:
@@ -51,10 +51,10 @@ def test_who_guesses_upstream_passwords_is_told_when_to_come_again(door: Door) -
     assert all(answer.error_codes() == ["TOOMANYREQUESTS"] for answer in refused)
     assert all(10 < int(answer.headers["Retry-After"]) <= 40 for answer in refused)
 
-    assert door.knock(basic("alice"), "192.0.2.67").status == 200, "the right login, from elsewhere"
+    assert door.knock(basic("alice"), "192.0.2.67").status == 200, "the correct login from another address is accepted"
     assert door.guess(1, "192.0.2.68").status == 401
     if "/v2/auth" in door.path:
-        assert door.knock(None, "192.0.2.66").status == 200, "an anonymous token, from the same address"
+        assert door.knock(None, "192.0.2.66").status == 200, "the same address still gets an anonymous token"
     else:
         assert door.knock(None, "192.0.2.66").status == 401
     log = "".join(door.proxy.process.settled_lines(0))
@@ -62,7 +62,7 @@ def test_who_guesses_upstream_passwords_is_told_when_to_come_again(door: Door) -
     assert "guess-" not in log
 
 
-def test_the_right_login_passes_with_all_its_requests_at_once(door: Door) -> None:
+def test_concurrent_requests_with_the_correct_login_are_all_accepted(door: Door) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: door.knock(basic("alice"), "192.0.2.66"), range(40)))
     assert [answer.status for answer in answers] == [200] * 40

@@ -1,4 +1,4 @@
-"""SIGHUP: the service reads the settings again and goes on serving."""
+"""On SIGHUP the service reads the settings again and continues to serve."""
 
 import os
 import random
@@ -26,7 +26,7 @@ def upstream(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 class Accounts:
-    """The file."""
+    """The file with the accounts."""
 
     def __init__(self, path: Path, *logins: str) -> None:
         self.path = path
@@ -49,7 +49,7 @@ def mirror(serve: Serving, upstream: FaultyUpstream, accounts: Accounts, tmp_pat
 
 
 def statuses(proxy: Proxy, path: str, authorization: str) -> set[int]:
-    """What each worker answers."""
+    """The statuses of the answers of all workers."""
     with proxy.connection_to_each_worker() as workers:
         return {send(worker, "GET", path, {"Authorization": authorization}).status for worker in workers}
 
@@ -59,7 +59,7 @@ def workers_of(proxy: Proxy) -> set[int]:
         return {proxy.worker_of(connection) for connection in connections}
 
 
-def test_accounts_change_and_no_transfer_is_lost(mirror: Cached, accounts: Accounts) -> None:
+def test_a_reload_changes_the_accounts_and_interrupts_no_transfer(mirror: Cached, accounts: Accounts) -> None:
     proxy, upstream = mirror.proxy, mirror.upstream
     stored, filled = upstream.blob(48 * MIB), upstream.blob(16 * MIB)
     assert proxy.get(stored.path, BOB).body == stored.content
@@ -74,11 +74,11 @@ def test_accounts_change_and_no_transfer_is_lost(mirror: Cached, accounts: Accou
         assert upstream.holds()
         accounts.are(ALICE, CAROL)
         said = proxy.reload()
-        assert len(said) == 1, "once, not by each worker"
+        assert len(said) == 1, "the reload is logged once, and not by each worker"
         assert 'settings reloaded; changed: ACCOUNTS"' in said[0]
         for login, expected in ((ALICE, 200), (CAROL, 200), (BOB, 401), (token, 200)):
             assert statuses(proxy, stored.path, login) == {expected}
-        with proxy.open(filled.path, CAROL) as joined:  # what the old parts still fetch is not fetched twice
+        with proxy.open(filled.path, CAROL) as joined:  # joins the fill that started before the reload
             begun.append((joined, joined.read(MIB), filled))
             upstream.control()
             for response, beginning, made in begun:
@@ -87,7 +87,9 @@ def test_accounts_change_and_no_transfer_is_lost(mirror: Cached, accounts: Accou
     assert mirror.complaints() == []
 
 
-def test_bad_settings_keep_the_old_ones_and_say_so(mirror: Cached, accounts: Accounts) -> None:
+def test_a_reload_with_invalid_settings_keeps_the_old_settings_and_logs_the_reason(
+    mirror: Cached, accounts: Accounts
+) -> None:
     made = mirror.upstream.blob()
     for bad, reason in ((b"not an account", "ACCOUNTS: entry 1"), (b"", "ACCOUNTS"), (b"\xff\xfe", "not UTF-8")):
         accounts.path.write_bytes(bad)
@@ -105,7 +107,7 @@ def test_bad_settings_keep_the_old_ones_and_say_so(mirror: Cached, accounts: Acc
     assert statuses(mirror.proxy, made.path, BOB) == {401}
 
 
-def test_another_registry_in_the_settings_file_is_mirrored_after_a_reload(
+def test_a_registry_added_to_the_settings_file_is_mirrored_after_a_reload(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     upstream.control()
@@ -125,10 +127,10 @@ def test_another_registry_in_the_settings_file_is_mirrored_after_a_reload(
         assert (found("one"), found("two")) == ({200}, {404})
         file.write_text(one.replace("tag_ttl = 5", "tag_ttl = 6") + other)
         assert 'settings reloaded; changed: TAG_TTL, UPSTREAMS"' in proxy.reload()[0]
-        assert (found("one"), found("two")) == ({200}, {200}), "over the same connections too"
+        assert (found("one"), found("two")) == ({200}, {200}), "open connections use the new settings, too"
 
 
-def test_a_worker_that_dies_after_a_reload_is_replaced_by_one_with_the_new_settings(
+def test_the_replacement_of_a_worker_killed_after_a_reload_has_the_new_settings(
     mirror: Cached, accounts: Accounts
 ) -> None:
     made = mirror.upstream.blob()
@@ -147,7 +149,9 @@ def test_a_worker_that_dies_after_a_reload_is_replaced_by_one_with_the_new_setti
     assert statuses(mirror.proxy, made.path, BOB) == {200}
 
 
-def test_a_worker_that_dies_during_a_reload_has_the_new_settings(mirror: Cached, accounts: Accounts) -> None:
+def test_the_replacement_of_a_worker_killed_during_a_reload_has_the_new_settings(
+    mirror: Cached, accounts: Accounts
+) -> None:
     made = mirror.upstream.blob()
     accounts.are(CAROL)
     stopped = min(workers_of(mirror.proxy))
@@ -155,14 +159,16 @@ def test_a_worker_that_dies_during_a_reload_has_the_new_settings(mirror: Cached,
     since = mirror.proxy.process.mark()
     os.kill(mirror.proxy.process.pid, signal.SIGHUP)
     time.sleep(0.5)
-    assert not any("settings reloaded" in line for line in mirror.proxy.process.log_lines(since)), "it waits for all"
+    assert not any("settings reloaded" in line for line in mirror.proxy.process.log_lines(since)), (
+        "the reload must wait for all workers"
+    )
     os.kill(stopped, signal.SIGKILL)
     assert wait_until(lambda: any("settings reloaded; c" in line for line in mirror.proxy.process.log_lines(since)), 15)
     assert statuses(mirror.proxy, made.path, CAROL) == {200}
     assert statuses(mirror.proxy, made.path, ALICE) == {401}
 
 
-def test_the_last_of_several_reloads_counts(mirror: Cached, accounts: Accounts) -> None:
+def test_the_settings_of_the_last_of_several_reloads_are_in_force(mirror: Cached, accounts: Accounts) -> None:
     made = mirror.upstream.blob()
     dice = random.Random(7)  # noqa: S311 - moments, no secret
     for _ in range(30):
@@ -177,12 +183,12 @@ def test_the_last_of_several_reloads_counts(mirror: Cached, accounts: Accounts) 
     assert statuses(mirror.proxy, made.path, BOB) == {401}
 
 
-def test_reloads_leave_no_open_files_and_no_threads_behind(mirror: Cached) -> None:
+def test_reloads_leak_no_open_files_and_no_threads(mirror: Cached) -> None:
     made = mirror.upstream.blob()
     workers = workers_of(mirror.proxy)
 
     def held() -> dict[int, tuple[int, int]]:
-        assert statuses(mirror.proxy, made.path, ALICE) == {200}  # the parts are all in use
+        assert statuses(mirror.proxy, made.path, ALICE) == {200}  # each worker has used all its components
         return {worker: (_count(worker, "fd"), _count(worker, "task")) for worker in workers}
 
     mirror.proxy.reload()
@@ -201,7 +207,7 @@ def _count(pid: int, what: str) -> int:
     return len(list(Path(f"/proc/{pid}/{what}").iterdir()))
 
 
-def test_sigterm_after_a_reload_lets_transfers_of_before_and_after_finish(mirror: Cached) -> None:
+def test_sigterm_after_a_reload_lets_older_and_newer_transfers_finish(mirror: Cached) -> None:
     made = mirror.upstream.blob(48 * MIB)
     assert mirror.proxy.get(made.path, ALICE).status == 200
     with mirror.proxy.open(made.path, ALICE) as before:
@@ -211,21 +217,21 @@ def test_sigterm_after_a_reload_lets_transfers_of_before_and_after_finish(mirror
             other = after.read(MIB)
             mirror.proxy.process.terminate()
             time.sleep(0.5)
-            os.kill(mirror.proxy.process.pid, signal.SIGHUP)  # which does no harm now
+            os.kill(mirror.proxy.process.pid, signal.SIGHUP)  # must be ignored during the stop
             time.sleep(0.5)
-            assert mirror.proxy.process.returncode is None, "it waits for the transfers"
+            assert mirror.proxy.process.returncode is None, "the service must wait for the transfers"
             assert beginning + before.read() == made.content
             assert other + after.read() == made.content
     assert mirror.proxy.process.wait(10) == 0
     assert not port_open(mirror.proxy.port)
 
 
-def test_sighup_during_the_start_is_a_reload_and_no_end(upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_sighup_during_the_start_causes_a_reload(upstream: FaultyUpstream, tmp_path: Path) -> None:
     upstream.control()
     port = free_port()
     process = Process(command("serve"), tmp_path / "log", environment(port, {"UPSTREAM_REGISTRY": upstream.url}))
     try:
-        # Python itself ends of a SIGHUP until the first line of ours has run.
+        # SIGHUP stops the Python interpreter until the first line of the service has run.
         assert wait_until(lambda: _holds_hang_up(process.pid), 20, 0.001)
         assert not port_open(port)
         while not answers(f"http://127.0.0.1:{port}/livez"):
@@ -244,7 +250,7 @@ def _holds_hang_up(pid: int) -> bool:
     return bool(int(state.partition("SigBlk:")[2].split()[0], 16) & 1 << signal.SIGHUP - 1)
 
 
-def test_sighup_to_every_process_of_the_service_ends_none(mirror: Cached) -> None:
+def test_sighup_to_every_process_of_the_service_stops_no_process(mirror: Cached) -> None:
     pids = session_pids(mirror.proxy.process.pid)
     for pid in pids:
         os.kill(pid, signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""A certificate that is renewed is shown after a SIGHUP, without a restart."""
+"""The service uses a renewed certificate after SIGHUP, without a restart."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from tests.e2e.support.service import Proxy, command, environment
 
 @dataclass
 class Mirror:
-    """One that speaks TLS, with the files that it was started with."""
+    """A mirror with TLS, and its certificate files."""
 
     proxy: Proxy
     files: KeyPair
@@ -27,7 +27,7 @@ class Mirror:
     renewed: KeyPair
 
     def shows(self, trusting: ssl.SSLContext) -> bool:
-        """Whether both workers show a certificate that this client trusts."""
+        """Whether both workers use a certificate that this client trusts."""
         try:
             return len(self.workers(trusting)) == 2
         except OSError:
@@ -62,21 +62,21 @@ def mirror(tmp_path: Path) -> Iterator[Mirror]:
         process.stop()
 
 
-def test_a_renewed_certificate_is_shown_to_whoever_connects(mirror: Mirror) -> None:
+def test_a_renewed_certificate_is_used_for_new_connections_after_a_reload(mirror: Mirror) -> None:
     before = connect(f"https://{mirror.proxy.host}", mirror.old)
     assert send(before, "GET", "/livez").status == 200
     mirror.files.certificate.write_bytes(mirror.renewed.certificate.read_bytes())
-    assert "TLS_CERT, TLS_KEY" in mirror.proxy.reload()[0], "as long as the key is another one's"
+    assert "TLS_CERT, TLS_KEY" in mirror.proxy.reload()[0], "the key does not belong to the certificate yet"
     assert mirror.shows(mirror.old)
     mirror.files.key.write_bytes(mirror.renewed.key.read_bytes())
     assert "settings reloaded; changed: none" in mirror.proxy.reload()[0]
     assert mirror.shows(mirror.new)
     assert not mirror.shows(mirror.old)
-    assert send(before, "GET", "/livez").status == 200, "a connection that is there stays"
+    assert send(before, "GET", "/livez").status == 200, "an open connection stays open"
     before.close()
 
 
-def test_a_worker_that_is_replaced_shows_the_renewed_certificate_and_needs_no_file(mirror: Mirror) -> None:
+def test_a_replaced_worker_uses_the_renewed_certificate_without_reading_the_file(mirror: Mirror) -> None:
     mirror.files.certificate.write_bytes(mirror.renewed.certificate.read_bytes())
     mirror.files.key.write_bytes(mirror.renewed.key.read_bytes())
     mirror.proxy.reload()

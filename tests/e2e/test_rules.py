@@ -1,4 +1,4 @@
-"""What the operator's rules forbid, as real clients meet it: DENIED at the manifest, and not one byte."""
+"""Access rules with real clients: a forbidden manifest is answered DENIED, and no byte of content is sent."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ ANY = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci
 
 @pytest.fixture(scope="module")
 def config(workplace: Path, open_registry: Registry) -> Path:
-    """Anybody with an account may pull what is public, only alice what is private; nobody pulls bob's."""
+    """Each account may pull public images, only alice may pull private ones, and no account may pull `bobs/**`."""
     file = workplace / "rules.toml"
     file.write_text(
         f"""
@@ -53,7 +53,7 @@ def login(name: str) -> tuple[str, str]:
 
 
 @pytest.mark.real("skopeo")
-def test_skopeo_gets_what_the_rules_allow_its_account_and_nothing_else(
+def test_skopeo_pulls_only_what_the_rules_allow_its_account(
     skopeo: Skopeo, proxy: Proxy, open_registry: Registry, content: Content
 ) -> None:
     since = open_registry.mark()
@@ -61,15 +61,15 @@ def test_skopeo_gets_what_the_rules_allow_its_account_and_nothing_else(
         refused = skopeo.copy(f"{proxy.host}/{image}:1", *login(name))
         assert refused.status != 0
         assert "denied" in refused.output.lower() or "403" in refused.output, refused.output
-    assert open_registry.content_requests(since) == [], "not one byte, and not even a question"
+    assert open_registry.content_requests(since) == [], "no request reached the upstream"
     skopeo.copy(f"{proxy.host}/{PRIVATE}:1", *login("alice")).ok()
     image = content.images[PRIVATE]
     assert skopeo.copied_digests() == {image.manifest.digest, *image.blob_digests}
-    assert skopeo.copy(f"{proxy.host}/{PRIVATE}:1", *login("bob")).status != 0, "nor out of the cache"
+    assert skopeo.copy(f"{proxy.host}/{PRIVATE}:1", *login("bob")).status != 0, "bob is also refused the cached image"
 
 
 @pytest.mark.real("dockerd")
-def test_docker_hears_of_it_where_it_asks_the_mirror_by_name(
+def test_docker_shows_the_denial_if_the_image_name_contains_the_mirror(
     docker: Docker, mirror: Serving, config: Path, content: Content
 ) -> None:
     with mirror(CONFIG=str(config)) as started:
@@ -85,7 +85,7 @@ def test_docker_hears_of_it_where_it_asks_the_mirror_by_name(
     "what", ["manifests/1", "manifests/{manifest}", "blobs/{layer}", "tags/list", "referrers/{manifest}"]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_everything_of_a_forbidden_repository_is_denied(
+def test_every_request_for_a_forbidden_repository_is_denied(
     proxy: Proxy, open_registry: Registry, content: Content, what: str, method: str
 ) -> None:
     image = content.images[PRIVATE]
@@ -100,7 +100,7 @@ def test_everything_of_a_forbidden_repository_is_denied(
     assert open_registry.content_requests(since) == []
 
 
-def test_lists_do_not_name_it(proxy: Proxy) -> None:
+def test_the_catalog_omits_forbidden_repositories(proxy: Proxy) -> None:
     for name, shown in (("alice", {PUBLIC, PRIVATE}), ("bob", {PUBLIC})):
         repositories = set(proxy.get("/v2/_catalog", basic(name)).json()["repositories"])
         assert repositories & {PUBLIC, PRIVATE, BOBS} == shown

@@ -1,5 +1,5 @@
-"""Several ranges of one blob in one request, against a running mirror: cold and warm, plain and inside TLS; and what
-the mirror does with one connection to its upstream.
+"""Several ranges of one blob in one request: cold and warm, with and without TLS, and with a limit of one connection to
+the upstream.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def upstream(tmp_path: Path) -> Iterator[FaultyUpstream]:
 def mirror(
     folder: Path, upstream: FaultyUpstream, authority: PrivateAuthority | None, settings: dict[str, str]
 ) -> Iterator[tuple[str, ssl.SSLContext | None]]:
-    """Its address; with an authority it serves TLS."""
+    """The address of the mirror. It uses TLS if there is an authority."""
     port = free_port()
     settings = {"UPSTREAM_REGISTRY": upstream.url, "CACHE_DIR": str(folder / "cache"), "WORKERS": "1", **settings}
     tls, scheme = None, "http"
@@ -65,7 +65,7 @@ def expected(blob: Made) -> list[tuple[str, bytes]]:
 
 
 def gives_parts(url: str, blob: Made, tls: ssl.SSLContext | None = None) -> bool:
-    """Also another request over the same connection is answered."""
+    """Whether the parts are correct, and another request over the same connection is answered."""
     with contextlib.closing(connect(url, tls, timeout=20)) as connection:
         answer = send(connection, "GET", blob.path, {"Range": f"bytes={RANGES}"})
         return parts_of(answer) == expected(blob) and send(connection, "GET", "/livez").status == 200
@@ -73,13 +73,13 @@ def gives_parts(url: str, blob: Made, tls: ssl.SSLContext | None = None) -> bool
 
 @BOUNDS
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_several_ranges_come_whole_cold_and_warm(
+def test_several_ranges_are_served_completely_cold_and_warm(
     upstream: FaultyUpstream, authority: PrivateAuthority, tmp_path: Path, *, secure: bool, bound: dict[str, str]
 ) -> None:
     blob = upstream.blob(SIZE)
     with mirror(tmp_path, upstream, authority if secure else None, bound) as (url, tls):
         assert gives_parts(url, blob, tls)
-        assert not upstream.gets(blob.path)[0]["range"].endswith("-"), "only parts were asked for"
+        assert not upstream.gets(blob.path)[0]["range"].endswith("-"), "the upstream was asked only for the ranges"
         assert fetch("GET", url + blob.path, tls=tls).body == blob.content
         mark = upstream.mark()
         assert gives_parts(url, blob, tls)
@@ -88,10 +88,10 @@ def test_several_ranges_come_whole_cold_and_warm(
 
 @BOUNDS
 @pytest.mark.parametrize("field", [f"bytes={RANGES}", "bytes=100-299999", "bytes=-5000", None], ids=str)
-def test_what_the_upstream_breaks_off_is_resumed(
+def test_a_response_that_the_upstream_breaks_off_is_resumed(
     upstream: FaultyUpstream, tmp_path: Path, bound: dict[str, str], field: str | None
 ) -> None:
-    """Past the cache, too: no request for the rest waits for the connection of what was broken off."""
+    """Without a cache, the request for the rest must not wait for the connection of the broken response."""
     blob = upstream.blob(SIZE)
     with mirror(tmp_path, upstream, None, {"CACHE_DIR": "off", **bound}) as (url, _):
         upstream.control({"path": "/blobs/", "cut_after": 1000, "times": 3})
@@ -106,7 +106,7 @@ def test_what_the_upstream_breaks_off_is_resumed(
             assert answer.body == blob.content[start:stop]
 
 
-@pytest.mark.skipif(program("curl") is None, reason="there is no curl here")
+@pytest.mark.skipif(program("curl") is None, reason="curl is not installed")
 def test_curl_gets_several_ranges(serve: Serving, upstream: FaultyUpstream) -> None:
     blob = upstream.blob(SIZE)
     with serve(UPSTREAM_REGISTRY=upstream.url) as proxy:

@@ -1,4 +1,4 @@
-"""Three real registries behind one mirror: each client's way to name one leads there, and nothing is mixed up."""
+"""One mirror of three real registries: each client can name each registry and gets its content."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +40,13 @@ def all_of(image: Image) -> set[str]:
     return {image.manifest.digest, *image.blob_digests}
 
 
-# --- containerd, by hosts.toml ---
+# --- containerd with hosts.toml ---
 
 
 @pytest.mark.real("containerd", "ctr")
 @pytest.mark.parametrize("registry", ALL)
 @pytest.mark.parametrize("path", ["", "/{}", "/v2/{}"], ids=["by ns", "by a path before /v2", "by the first segment"])
-def test_containerd_gets_each_registrys_own_image(
+def test_containerd_pulls_the_image_of_the_registry_that_it_names(
     ctr: Containerd, house: Proxy, three: Registries, registry: str, path: str
 ) -> None:
     more = "override_path = true\n" if path.startswith("/v2") else ""
@@ -57,7 +57,7 @@ def test_containerd_gets_each_registrys_own_image(
 
 
 @pytest.mark.real("containerd", "ctr")
-def test_one_hosts_toml_for_all_registries_is_enough(ctr: Containerd, house: Proxy, three: Registries) -> None:
+def test_containerd_needs_one_hosts_toml_for_all_registries(ctr: Containerd, house: Proxy, three: Registries) -> None:
     ctr.configure("_default", block("containerd", "toml", 2, {MIRROR: house.host}))
     for registry in ALL:
         ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
@@ -66,19 +66,21 @@ def test_one_hosts_toml_for_all_registries_is_enough(ctr: Containerd, house: Pro
     assert refused.status != 0
 
 
-# --- skopeo, podman, buildah, by registries.conf and by the mirror's name ---
+# --- skopeo and podman, with registries.conf and with the name of the mirror ---
 
 
 @pytest.mark.real("skopeo")
 @pytest.mark.parametrize("registry", ALL)
-def test_skopeo_gets_each_registrys_own_image(skopeo: Skopeo, house: Proxy, three: Registries, registry: str) -> None:
+def test_skopeo_pulls_the_image_of_the_registry_that_it_names(
+    skopeo: Skopeo, house: Proxy, three: Registries, registry: str
+) -> None:
     name = registry.replace(CORP, "corp")
     skopeo.copy(f"{house.host}/{name}/{PUBLIC}:1").ok()
     assert skopeo.copied_digests() == all_of(three.contents[registry].images[PUBLIC])
 
 
 @pytest.mark.real("skopeo")
-def test_a_host_name_of_the_mirrors_leads_to_one_registry_alone(
+def test_a_host_name_assigned_to_an_upstream_serves_only_that_upstream(
     skopeo: Skopeo, house: Proxy, three: Registries
 ) -> None:
     skopeo.copy(f"{OWN_HOST}:{house.port}/{PUBLIC}:1").ok()
@@ -87,23 +89,23 @@ def test_a_host_name_of_the_mirrors_leads_to_one_registry_alone(
 
 
 @pytest.mark.real("skopeo")
-def test_callers_logins_reach_the_registry_that_they_are_for_and_no_other(
-    skopeo: Skopeo, house: Proxy, three: Registries
-) -> None:
+def test_a_login_is_sent_only_to_the_registry_that_it_is_for(skopeo: Skopeo, house: Proxy, three: Registries) -> None:
     marks = three.marks()
     image = f"{house.host}/{QUAY}/{PRIVATE}:1"
     assert skopeo.copy(image).status != 0
     assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0
     skopeo.copy(image, "--src-creds", f"alice:{ACCOUNTS['alice']}").ok()
     assert skopeo.copied_digests() == all_of(three.contents[QUAY].images[PRIVATE])
-    assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0, "out of the cache neither"
+    assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0, (
+        "bob is also refused the cached image"
+    )
     asked = three.asked(marks)
     assert (asked[HUB], asked[CORP]) == (set(), set())
 
 
 @pytest.mark.real("podman")
-def test_podman_gets_each_registrys_own_image(podman: Podman, house: Proxy, three: Registries) -> None:
-    """By one file for all of them, as the page has it; the company's registry is the page's Harbor."""
+def test_podman_pulls_the_image_of_the_registry_that_it_names(podman: Podman, house: Proxy, three: Registries) -> None:
+    """One registries.conf for all registries, as in the guide; the company registry takes the place of Harbor."""
     page = block("podman", "toml", 1, {MIRROR: house.host, "harbor.example.com": CORP})
     hub = block("podman", "toml", 0, {MIRROR: f"{house.host}/{HUB}"})
     conf = podman.home / "registries.conf"
@@ -118,7 +120,7 @@ def test_podman_gets_each_registrys_own_image(podman: Podman, house: Proxy, thre
 
 
 @pytest.mark.real("dockerd")
-def test_docker_gets_the_first_by_mirror_and_the_others_by_name(
+def test_docker_pulls_from_the_first_upstream_as_mirror_and_from_the_others_by_name(
     docker: Docker, mirror: Serving, three: Registries
 ) -> None:
     with mirror(CONFIG=str(three.config)) as proxy:
@@ -134,7 +136,7 @@ def test_docker_gets_the_first_by_mirror_and_the_others_by_name(
             assert docker.repo_digests(f"{typed}:1") == [f"{typed}@{image.manifest.digest}"]
 
 
-# --- clients that are not here: what they send first, as PROTOCOL and the pages of docs/guides/clients have it ---
+# --- clients that the tests do not run: their first requests, as PROTOCOL and docs/guides/clients describe them ---
 
 RECORDED = {
     "dockerd's containerd store": ("/v2/{name}", "ns={registry}"),
@@ -152,15 +154,15 @@ RECORDED = {
 
 @pytest.mark.parametrize("registry", ALL)
 @pytest.mark.parametrize("client", RECORDED)
-def test_recorded_requests_lead_to_each_registrys_own_image(
+def test_recorded_requests_return_the_image_of_the_registry_that_they_name(
     house: Proxy, three: Registries, registry: str, client: str
 ) -> None:
     path, query = RECORDED[client]
-    # A port cannot stand in a path's segment for clients that take it for a host: they use the other name.
+    # Some clients read a path segment with a port as a host, so they use the name without a port.
     named = registry if "/v2/{registry}" not in path else registry.replace(CORP, "corp")
     base = house.url + path.format(registry=named, name=PUBLIC)
     query = "?" + query.format(registry=registry.replace(":", "%3A")) if query else ""
-    # Containerd and its kin ask for the name alone; the others for all that stands behind /v2/.
+    # Clients with `ns` ask for a scope with the name alone; the others for everything after /v2/.
     scope = PUBLIC if "ns=" in query else path.format(registry=named, name=PUBLIC).rpartition("/v2/")[2]
     headers = {"Authorization": f"Bearer {house.token(f'repository:{scope}:pull')}", "Accept": ANY}
     image = three.contents[registry].images[PUBLIC]
@@ -174,8 +176,8 @@ def test_recorded_requests_lead_to_each_registrys_own_image(
         assert fetch("GET", f"{base}/blobs/{layer.digest}{query}", headers).body == layer.content
 
 
-def test_a_mirror_for_one_registry_means_the_first(house: Proxy, three: Registries) -> None:
-    """Kaniko's --registry-mirror and dockerd's registry-mirrors name none: Docker Hub is what they are for."""
+def test_a_request_that_names_no_registry_is_for_the_first_upstream(house: Proxy, three: Registries) -> None:
+    """Kaniko's --registry-mirror and dockerd's registry-mirrors name no registry, because they are for Docker Hub."""
     answer = house.get(f"/v2/{PUBLIC}/manifests/1", f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
     assert answer.body == three.contents[HUB].images[PUBLIC].manifest.content
 
@@ -192,14 +194,16 @@ def test_a_mirror_for_one_registry_means_the_first(house: Proxy, three: Registri
         f"/v2/ghcr.io/{PUBLIC}/manifests/1",
     ],
 )
-def test_an_unknown_registry_and_two_at_once_are_refused(house: Proxy, three: Registries, path: str) -> None:
+def test_an_unknown_registry_and_two_conflicting_registries_are_answered_404(
+    house: Proxy, three: Registries, path: str
+) -> None:
     marks = three.marks()
     answer = house.get(path, f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
     assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
     assert set().union(*three.asked(marks).values()) == set()
 
 
-def test_the_same_name_and_tag_never_mix_in_the_cache_either(house: Proxy, three: Registries) -> None:
+def test_the_cache_keeps_equal_names_and_tags_of_different_registries_apart(house: Proxy, three: Registries) -> None:
     token = f"Bearer {house.token(f'repository:{PUBLIC}:pull')}"
     for _ in range(2):
         for registry in ALL:
@@ -210,11 +214,11 @@ def test_the_same_name_and_tag_never_mix_in_the_cache_either(house: Proxy, three
     for digest in (foreign.manifest.digest, "1"):
         house.get(f"/v2/{PUBLIC}/manifests/{digest}?ns={HUB}", token, Accept=ANY)
     refused = house.get(f"/v2/{PUBLIC}/blobs/{foreign.layers[0].digest}?ns={HUB}", token)
-    assert refused.status == 404, "it is in the cache, and was never in this repository"
+    assert refused.status == 404, "the blob is cached, but was never in this repository"
     assert three.asked(marks)[QUAY] == set()
 
 
-def test_each_tag_list_and_the_links_in_it_are_as_the_client_asked(house: Proxy) -> None:
+def test_a_tag_list_has_the_name_that_the_client_asked_for(house: Proxy) -> None:
     login = basic("alice")
     for path, query in ((f"/{QUAY}/v2/{PUBLIC}", ""), (f"/v2/{QUAY}/{PUBLIC}", ""), (f"/v2/{PUBLIC}", f"ns={QUAY}")):
         scope = f"repository:{path.partition('/v2/')[2]}:pull"

@@ -1,5 +1,5 @@
-"""Two upstreams of one mirror have the same blob. One of them is slow, or sends wrong bytes: the other's clients do not
-notice.
+"""Two upstreams of one mirror have the same blob. One of them is slow or sends wrong bytes, which must not affect the
+clients of the other one.
 """
 
 from collections.abc import Iterator
@@ -65,7 +65,7 @@ def _faultless(pair: Pair) -> Iterator[None]:
         pair.slow.control()
 
 
-def test_a_partial_file_of_wrong_bytes_is_not_continued_with_another_upstreams_bytes(pair: Pair) -> None:
+def test_a_partial_file_of_wrong_bytes_is_not_continued_from_another_upstream(pair: Pair) -> None:
     made = pair.blob()
     pair.slow.control({"path": made.digest, "wrong_prefix": MIB, "cut_after": 2 * MIB, "times": 1}, {"status": 500})
     assert not pair.gives(SLOW, made)
@@ -75,7 +75,7 @@ def test_a_partial_file_of_wrong_bytes_is_not_continued_with_another_upstreams_b
     assert pair.cache.holds(made)
 
 
-def test_a_slow_download_that_ends_beside_whole_content_ends_well(pair: Pair) -> None:
+def test_a_slow_download_succeeds_if_the_blob_was_cached_in_the_meantime(pair: Pair) -> None:
     made = pair.blob()
     pair.slow.control({"path": made.digest, "hold_after": 2 * MIB})
     with ThreadPoolExecutor() as pool:
@@ -91,19 +91,19 @@ def test_a_slow_download_that_ends_beside_whole_content_ends_well(pair: Pair) ->
     assert pair.cache.wrong() == []
 
 
-def test_a_client_of_the_healthy_upstream_does_not_wait_for_the_one_that_trickles(pair: Pair) -> None:
+def test_a_client_of_the_fast_upstream_does_not_wait_for_the_slow_upstream(pair: Pair) -> None:
     made = pair.blob()
     # One byte in 20 ms: at this rate the blob takes a day.
     pair.slow.control({"path": made.digest, "rate": 50})
     with ThreadPoolExecutor() as pool:
         trickling = pool.submit(pair.gives, SLOW, made)
         assert wait_until(lambda: pair.cache.partial_bytes() > 0, 20)
-        # By each worker: in the one that fetches from the slow upstream, and in the other, which sees its lock.
+        # Several requests reach both workers: one fetches from the slow upstream, the other sees its lock.
         for _ in range(4):
             assert pair.gives(FAST, made)
         assert not trickling.done()
         assert pair.cache.holds(made)
-        # The rule of an answer that has begun stays: it would trickle on for a day.
+        # The response from the slow upstream is not replaced, because it has started; it would take a day.
         pair.slow.process.kill()
         assert trickling.result() is False
     assert pair.cache.wrong() == []

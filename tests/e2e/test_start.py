@@ -1,4 +1,4 @@
-"""Settings that would open the house stop the start: one line, exit status 2, and no secret in it."""
+"""Unsafe settings stop the start with exit status 2 and a message of one line without secrets."""
 
 import pytest
 
@@ -37,7 +37,7 @@ def cli(*arguments: str, **settings: str) -> Ran:
         ("HOST, PORT", {"HOST": "x" * 70}),
     ],
 )
-def test_a_bad_setting_stops_the_start_in_one_line(named: str, settings: dict[str, str]) -> None:
+def test_an_invalid_setting_stops_the_start_with_a_one_line_message(named: str, settings: dict[str, str]) -> None:
     ended = cli("serve", **{**NOWHERE, **settings})
     lines = ended.output.strip().split("\n")[1:]
     assert (ended.status, len(lines)) == (2, 1), ended.output
@@ -46,12 +46,12 @@ def test_a_bad_setting_stops_the_start_in_one_line(named: str, settings: dict[st
         assert secret not in lines[0]
 
 
-def test_a_malformed_account_is_named_by_its_position() -> None:
+def test_the_message_names_a_malformed_account_by_its_position() -> None:
     assert "2" in cli("serve", **NOWHERE, ACCOUNTS=f"{ALICE},bm8gY29sb24=").output.split("\n")[1]
 
 
 @pytest.mark.real("docker-registry")
-def test_check_config_names_a_realm_that_would_be_refused(token_registry: TokenUpstream) -> None:
+def test_check_config_reports_a_realm_that_would_be_refused(token_registry: TokenUpstream) -> None:
     refused = cli("check-config", UPSTREAM_REGISTRY=token_registry.url)
     assert "UPSTREAM_REALMS" in refused.output
     named = cli("check-config", **token_registry.settings)

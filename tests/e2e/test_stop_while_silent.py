@@ -1,4 +1,4 @@
-"""The service is stopped while its upstream is silent: no traceback in the log, whatever waits for an answer."""
+"""Stopping the service while its upstream is silent logs no traceback, whichever requests are waiting."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def upstream(workplace: Path, tmp_path: Path) -> Iterator[FaultyUpstream]:
 
 
 def ask_everything(stack: ExitStack, port: int) -> None:
-    """Requests of each kind, twice each, so that some wait for others; their connections stay open."""
+    """Send each kind of request twice, so that some requests wait for others, and keep the connections open."""
     for target in TARGETS * 2:
         for method in ("GET", "HEAD"):
             for header in HEADERS:
@@ -53,7 +53,7 @@ def ask_everything(stack: ExitStack, port: int) -> None:
 
 
 def troubles(process: Process) -> list[str]:
-    """What the log has of tracebacks, and of what Python says by itself of tasks and exceptions that were lost."""
+    """The log lines with a traceback, or with a warning of Python about lost tasks and exceptions."""
     words = re.compile(r"Traceback|exc_info|exception was never retrieved|was destroyed|never awaited|Unhandled|Error:")
     return [
         line for line in process.settled_lines() if words.search(line) and '"docker_image_proxy.access"' not in line
@@ -111,8 +111,8 @@ sys.exit(main(["serve"]))
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1, 1.5, 2.5])
-def test_a_stop_while_the_workers_start_ends_them(seconds: float, upstream: FaultyUpstream, tmp_path: Path) -> None:
-    """Also between their report and the moment at which they have signal handlers, which is made longer here."""
+def test_a_stop_while_the_workers_start_stops_them(seconds: float, upstream: FaultyUpstream, tmp_path: Path) -> None:
+    """This includes the time before the workers install their signal handlers, which the test makes longer."""
     upstream.control(SILENT)
     port = free_port()
     settings = {"UPSTREAM_REGISTRY": upstream.url, "SHUTDOWN_GRACE": "0", "UPSTREAM_TIMEOUT": "60"}
@@ -141,7 +141,7 @@ def test_workers_that_do_not_end_are_killed(upstream: FaultyUpstream, tmp_path: 
 
 
 @pytest.mark.parametrize("grace", ["0", "1"])
-def test_a_stop_while_bodies_do_not_go_on_logs_no_traceback(
+def test_a_stop_while_bodies_are_stalled_logs_no_traceback(
     grace: str, serve: Serving, upstream: FaultyUpstream
 ) -> None:
     upstream.control()
@@ -161,7 +161,7 @@ def test_a_stop_while_bodies_do_not_go_on_logs_no_traceback(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_warm_that_is_stopped_while_the_upstream_is_silent_shows_no_traceback(
+def test_stopping_the_warm_command_while_the_upstream_is_silent_shows_no_traceback(
     number: int, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     upstream.control(SILENT)

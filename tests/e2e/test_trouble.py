@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real("docker-registry")
 
 TAGS = f"/v2/{PUBLIC}/tags/list"
 MIB = 1 << 20
-# Far more than all socket buffers on the way hold, so that a slow reader stops the upstream.
+# Much more than all socket buffers hold together, so that a slow reader slows down the upstream.
 LARGE = 192 * MIB
 
 
@@ -47,7 +47,7 @@ def mortal(large: tuple[Path, Blob]) -> Iterator[Registry]:
         yield registry
 
 
-def test_a_body_that_the_upstream_breaks_off_is_never_a_whole_one(
+def test_a_body_that_the_upstream_breaks_off_ends_early_for_the_client(
     serve: Serving, mortal: Registry, large: tuple[Path, Blob]
 ) -> None:
     with (
@@ -62,7 +62,7 @@ def test_a_body_that_the_upstream_breaks_off_is_never_a_whole_one(
         assert proxy.get("/livez").status == 200
 
 
-def test_an_upstream_that_comes_late_dies_and_returns_is_found_each_time(
+def test_the_service_recovers_each_time_the_upstream_becomes_available(
     serve: Serving, content: Content, tmp_path: Path
 ) -> None:
     port = free_port()
@@ -71,14 +71,14 @@ def test_an_upstream_that_comes_late_dies_and_returns_is_found_each_time(
         proxy.connection_to_each_worker() as workers,
     ):
         with docker_registry(tmp_path, content.folder, "late", port=port) as late:
-            # Each learns for itself how the upstream stands, at its own next attempt.
+            # Each worker notices the state of the upstream separately, at its own next request.
             assert wait_until(lambda: asked(workers, TAGS) == {200}, 15, 0.3)
             assert wait_until(lambda: asked(workers, "/readyz") == {200}, 15, 0.3)
             late.process.kill()
         assert asked(workers, TAGS) == {502}
         assert asked(workers, "/v2/") == {401}, "the stored challenge is still known"
         assert asked(workers, "/livez") == {200}
-        # It is checked at most every few seconds.
+        # Readiness is checked at most every few seconds.
         assert wait_until(lambda: asked(workers, "/readyz") == {503}, 15, 0.3)
         with docker_registry(tmp_path, content.folder, "back", port=port):
             assert wait_until(lambda: asked(workers, "/readyz") == {200}, 15, 0.3)
@@ -86,13 +86,13 @@ def test_an_upstream_that_comes_late_dies_and_returns_is_found_each_time(
 
 
 def asked(workers: Iterable[http.client.HTTPConnection], path: str) -> set[int]:
-    """The status that each worker gives; an error is one of ours, in JSON."""
+    """The statuses of the answers of all workers. Each answer must be JSON."""
     answers = [send(worker, "GET", path) for worker in workers]
     assert all(answer.json() for answer in answers)
     return {answer.status for answer in answers}
 
 
-def test_an_upstream_that_never_was_leaves_us_alive_and_not_ready(serve: Serving) -> None:
+def test_without_an_upstream_the_service_is_live_and_not_ready(serve: Serving) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     with serve(ready="/livez", UPSTREAM_REGISTRY=nowhere) as proxy:
         ready = proxy.get("/readyz")
@@ -113,14 +113,14 @@ def test_sigterm_lets_a_running_transfer_finish(serve: Serving, mortal: Registry
         body = response.read(MIB)
         proxy.process.terminate()
         time.sleep(1)
-        assert proxy.process.returncode is None, "it waits for the transfer"
+        assert proxy.process.returncode is None, "the service must wait for the transfer"
         body += response.read()
         assert digest_of(body) == large[1].digest
         assert proxy.process.wait(10) == 0
         assert not port_open(proxy.port)
 
 
-def test_sigterm_cuts_a_transfer_when_the_grace_is_over(
+def test_sigterm_interrupts_a_transfer_when_the_grace_period_is_over(
     serve: Serving, mortal: Registry, large: tuple[Path, Blob]
 ) -> None:
     with (
@@ -136,7 +136,7 @@ def test_sigterm_cuts_a_transfer_when_the_grace_is_over(
             response.read()
 
 
-def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Registry) -> None:
+def test_sigterm_stops_an_idle_service_at_once(serve: Serving, open_registry: Registry) -> None:
     with serve(**open_registry.settings) as proxy:
         assert proxy.get("/livez").status == 200
         began = time.monotonic()
@@ -145,7 +145,7 @@ def test_sigterm_ends_an_idle_service_at_once(serve: Serving, open_registry: Reg
         assert time.monotonic() - began < 5
 
 
-def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_path: Path) -> None:
+def test_sigterm_stops_a_service_during_its_start(open_registry: Registry, tmp_path: Path) -> None:
     # Several at once, stopped at different moments of their start: between any two of its steps.
     started = [
         Process(command("serve"), tmp_path / f"log-{number}", environment(free_port(), open_registry.settings))
@@ -172,7 +172,9 @@ def test_sigterm_ends_a_service_that_still_starts(open_registry: Registry, tmp_p
         ("DELETE", f"/v2/{PUBLIC}/blobs/sha256:{'0' * 64}"),
     ],
 )
-def test_a_push_is_refused_before_any_question_of_rights(idle, open_registry: Registry, method: str, path: str) -> None:
+def test_a_push_is_answered_405_before_authorization_is_checked(
+    idle, open_registry: Registry, method: str, path: str
+) -> None:
     since = open_registry.mark()
     answer = fetch(method, idle.url + path, {"Authorization": "Bearer abc"}, b"x" * 1000)
     assert (answer.status, answer.error_codes()) == (405, ["UNSUPPORTED"])
@@ -198,9 +200,7 @@ def test_a_worker_that_is_killed_is_replaced(serve: Serving, mortal: Registry) -
         assert proxy.process.wait(10) == 0
 
 
-def test_without_the_helper_that_keeps_the_workers_states_it_ends_so_that_it_can_be_started_again(
-    serve: Serving, mortal: Registry
-) -> None:
+def test_a_service_whose_helper_process_is_killed_exits_with_status_1(serve: Serving, mortal: Registry) -> None:
     with serve(**mortal.settings) as proxy:
         main = proxy.process.pid
         (helper,) = (pid for pid in session_pids(main) if pid != main and os.getpgid(pid) == main)

@@ -1,4 +1,4 @@
-"""`docker pull` by mirror in rows 1 to 5 of the trust table: no accounts of ours."""
+"""`docker pull` through the mirror in rows 1 to 5 of the trust table: the mirror has no accounts."""
 
 import pytest
 
@@ -15,7 +15,7 @@ BOB = ("bob", ACCOUNTS["bob"])
 AS_ALICE = {"UPSTREAM_USERNAME": "alice", "UPSTREAM_PASSWORD": ACCOUNTS["alice"]}
 
 
-def test_row_1_an_open_upstream_stays_open(
+def test_row_1_an_open_upstream_needs_no_login(
     docker: Docker, mirror: Serving, open_registry: Registry, content: Content
 ) -> None:
     since = open_registry.mark()
@@ -38,7 +38,7 @@ def test_row_1_the_token_comes_from_the_upstreams_own_server(
     assert_all_fetched(token_registry.content_requests(since), PRIVATE, content.images[PRIVATE])
     tokens = token_registry.token_requests(asked)
     assert {entry["account"] for entry in tokens} == {"alice"}
-    # docker itself asked: nobody stood between it and the upstream's realm.
+    # docker itself sent the token requests to the realm of the upstream.
     assert all(entry["agent"].startswith("docker/") for entry in tokens)
 
 
@@ -55,7 +55,7 @@ def test_row_1_basic_credentials_pass_through(
 
 
 @pytest.mark.parametrize("name", [PUBLIC, SINGLE])
-def test_row_2_anyone_gets_a_token_of_ours_which_never_goes_up(
+def test_row_2_the_mirror_issues_tokens_to_everyone_and_does_not_send_them_upstream(
     docker: Docker, mirror: Serving, spied_open: LoggedUpstream, content: Content, name: str
 ) -> None:
     since = spied_open.mark()
@@ -89,7 +89,7 @@ def test_row_3_the_callers_credentials_are_relayed(
 
 
 @pytest.mark.parametrize("login", [(), BOB, ("alice", "wrong")])
-def test_row_3_what_the_upstream_refuses_stays_refused(
+def test_row_3_a_refusal_by_the_upstream_is_passed_on(
     docker: Docker, mirror: Serving, token_registry: TokenUpstream, login: tuple[str, ...]
 ) -> None:
     since = token_registry.mark()
@@ -113,14 +113,14 @@ def test_row_4_a_basic_challenge_passes_unchanged(
     assert users(requests) == {"alice"}
 
 
-def test_row_4_without_credentials_nothing_comes(docker: Docker, mirror: Serving, htpasswd_registry: Registry) -> None:
+def test_row_4_a_pull_without_credentials_fails(docker: Docker, mirror: Serving, htpasswd_registry: Registry) -> None:
     since = htpasswd_registry.mark()
     with mirror(**htpasswd_registry.settings):
         assert docker.pull(f"{PUBLIC}:1").status != 0
     assert {request.status for request in htpasswd_registry.content_requests(since)} <= {401}
 
 
-def test_row_5_anonymous_fetches_for_anyone_what_is_public(
+def test_row_5_with_identity_anonymous_the_mirror_serves_public_content_to_everyone(
     docker: Docker, mirror: Serving, token_registry: TokenUpstream, content: Content
 ) -> None:
     since, asked = token_registry.mark(), token_registry.server.mark()
@@ -136,7 +136,7 @@ def test_row_5_anonymous_fetches_for_anyone_what_is_public(
     assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
 
 
-def test_row_5_service_fetches_as_the_operator(
+def test_row_5_with_identity_service_the_mirror_fetches_with_its_own_login(
     docker: Docker,
     mirror: Serving,
     spied_token: LoggedUpstream,
@@ -153,7 +153,7 @@ def test_row_5_service_fetches_as_the_operator(
     assert "bob" not in {entry["account"] for entry in token_registry.token_requests(asked)}
 
 
-def test_row_5_service_answers_a_basic_upstream(
+def test_row_5_with_identity_service_the_mirror_answers_a_basic_challenge(
     docker: Docker, mirror: Serving, spied_htpasswd: LoggedUpstream, content: Content
 ) -> None:
     since = spied_htpasswd.mark()

@@ -1,4 +1,4 @@
-"""`docker pull` by mirror in rows 6 to 8 of the trust table: accounts of ours."""
+"""`docker pull` through the mirror in rows 6 to 8 of the trust table: the mirror has accounts."""
 
 import pytest
 
@@ -22,7 +22,7 @@ BOB = ("bob", ACCOUNTS["bob"])
 
 
 def assert_others_get_nothing(docker: Docker, upstream: LoggedUpstream) -> None:
-    """bob is an account of the upstream, and not of ours: nothing of what he asks may go up."""
+    """bob is an account of the upstream, but not of the mirror: none of his requests may reach the upstream."""
     docker.forget_images()
     since = upstream.mark()
     for login in (None, BOB, ("alice", "wrong")):
@@ -31,7 +31,7 @@ def assert_others_get_nothing(docker: Docker, upstream: LoggedUpstream) -> None:
     assert upstream.content_requests(since) == []
 
 
-def test_row_6_an_account_and_nobody_else_pulls_from_an_open_upstream(
+def test_row_6_only_an_account_pulls_from_an_open_upstream(
     docker: Docker, mirror: Serving, spied_open: LoggedUpstream, content: Content
 ) -> None:
     since = spied_open.mark()
@@ -45,7 +45,7 @@ def test_row_6_an_account_and_nobody_else_pulls_from_an_open_upstream(
     assert {entry["authorization"] for entry in entries} == {None}
 
 
-def test_row_6_an_account_of_ours_pulls_as_the_operator(
+def test_row_6_an_account_pulls_with_the_mirrors_own_upstream_login(
     docker: Docker,
     mirror: Serving,
     spied_token: LoggedUpstream,
@@ -63,7 +63,7 @@ def test_row_6_an_account_of_ours_pulls_as_the_operator(
     assert "bob" not in {entry["account"] for entry in token_registry.token_requests(asked)}
 
 
-def test_row_6_an_account_of_ours_pulls_what_is_public(
+def test_row_6_an_account_pulls_public_content(
     docker: Docker, mirror: Serving, token_registry: TokenUpstream, content: Content
 ) -> None:
     since, asked = token_registry.mark(), token_registry.server.mark()
@@ -74,7 +74,7 @@ def test_row_6_an_account_of_ours_pulls_what_is_public(
     assert not any(entry["credentials"] for entry in token_registry.token_requests(asked))
 
 
-def test_row_7_an_account_and_nobody_else_pulls_with_a_countersigned_token(
+def test_row_7_only_an_account_pulls_with_a_countersigned_token(
     docker: Docker, mirror: Serving, spied_token: LoggedUpstream, content: Content
 ) -> None:
     since = spied_token.mark()
@@ -88,7 +88,7 @@ def test_row_7_an_account_and_nobody_else_pulls_with_a_countersigned_token(
     assert users(requests) == {"alice"}
 
 
-def test_row_8_the_basic_credentials_of_an_account_and_of_nobody_else_pass_on(
+def test_row_8_only_the_basic_credentials_of_an_account_are_passed_on(
     docker: Docker, mirror: Serving, spied_htpasswd: LoggedUpstream, content: Content
 ) -> None:
     since = spied_htpasswd.mark()

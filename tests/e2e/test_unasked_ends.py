@@ -38,7 +38,7 @@ def workers_of(proxy: Proxy) -> set[int]:
 
 
 def helper_of(proxy: Proxy) -> int:
-    """The only process of the service that is neither the main one nor a worker."""
+    """The only process of the service that is neither the main process nor a worker."""
     (helper,) = set(session_pids(proxy.process.pid)) - {proxy.process.pid} - workers_of(proxy)
     return helper
 
@@ -70,7 +70,7 @@ class Slow:
         self.begun = self.response.read(MIB // 2)
 
     def finish(self) -> bool:
-        """Let the rest come; whether all arrived."""
+        """Let the upstream send the rest. Returns whether the complete blob arrived."""
         self.mirror.upstream.control()
         with closing(self.connection), self.response:
             return self.begun + self.response.read() == self.made.content
@@ -84,13 +84,15 @@ class Slow:
             return False
 
 
-def test_no_process_outlives_a_main_process_that_was_killed(mirror: Cached) -> None:
+def test_all_processes_end_after_the_main_process_is_killed(mirror: Cached) -> None:
     assert len(session_pids(mirror.proxy.process.pid)) == 4, "main, helper, two workers"
     kill_main(mirror.proxy)
     assert all_end(mirror.proxy)
 
 
-def test_a_service_that_is_started_again_has_the_port(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_a_service_started_after_the_main_process_was_killed_gets_the_port(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
     upstream.control()
     settings = {"UPSTREAM_REGISTRY": upstream.url, "CACHE_DIR": str(tmp_path / "cache")}
     with serve(**settings) as first:
@@ -99,7 +101,7 @@ def test_a_service_that_is_started_again_has_the_port(serve: Serving, upstream: 
             assert not workers_of(second) & set(session_pids(first.process.pid))
 
 
-def test_the_port_is_free_while_transfers_of_before_finish(mirror: Cached) -> None:
+def test_the_port_is_free_while_transfers_of_the_killed_service_finish(mirror: Cached) -> None:
     pull = Slow(mirror)
     kill_main(mirror.proxy)
     assert wait_until(lambda: can_bind(mirror.proxy.port), PATIENCE)
@@ -107,7 +109,9 @@ def test_the_port_is_free_while_transfers_of_before_finish(mirror: Cached) -> No
     assert all_end(mirror.proxy)
 
 
-def test_what_does_not_finish_ends_with_the_grace(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_transfers_are_interrupted_when_the_grace_period_is_over(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
     upstream.control()
     with cached(serve, upstream, tmp_path / "cache", SHUTDOWN_GRACE="1") as mirror:
         pull = Slow(mirror)
@@ -116,16 +120,16 @@ def test_what_does_not_finish_ends_with_the_grace(serve: Serving, upstream: Faul
         assert pull.is_cut()
 
 
-def test_sigterm_to_workers_without_a_main_process_ends_them(mirror: Cached) -> None:
+def test_sigterm_stops_workers_without_a_main_process(mirror: Cached) -> None:
     workers = workers_of(mirror.proxy)
     kill_main(mirror.proxy)
     for worker in workers:
-        with suppress(ProcessLookupError):  # it has noticed by itself
+        with suppress(ProcessLookupError):  # the worker has already ended
             os.kill(worker, signal.SIGTERM)
     assert all_end(mirror.proxy)
 
 
-def test_sigterm_to_workers_that_have_a_main_process_is_left_to_it(mirror: Cached) -> None:
+def test_workers_with_a_main_process_ignore_sigterm(mirror: Cached) -> None:
     workers = workers_of(mirror.proxy)
     for worker in workers:
         os.kill(worker, signal.SIGTERM)
@@ -134,7 +138,7 @@ def test_sigterm_to_workers_that_have_a_main_process_is_left_to_it(mirror: Cache
 
 
 def starting(folder: Path, upstream: FaultyUpstream, children: int) -> tuple[Process, int]:
-    """A service that has just forked so many children, and its port. The helper is the first of them."""
+    """A service that has just forked this number of children, and its port. The first child is the helper."""
     upstream.control()
     port = free_port()
     process = Process(command("serve"), folder / "log", environment(port, {"UPSTREAM_REGISTRY": upstream.url}))
@@ -143,7 +147,7 @@ def starting(folder: Path, upstream: FaultyUpstream, children: int) -> tuple[Pro
 
 
 @pytest.mark.parametrize("children", [1, 2, 3])
-def test_a_main_process_that_is_killed_during_the_start_leaves_nothing(
+def test_a_main_process_killed_during_the_start_leaves_no_process(
     children: int, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     process, port = starting(tmp_path, upstream, children)
@@ -166,12 +170,12 @@ def ends_with_one_line(mirror: Cached) -> None:
     assert "the service exits with status 1 so that it is restarted" in line
 
 
-def test_without_its_helper_the_service_ends_with_one_line_and_a_status_to_be_started_again(mirror: Cached) -> None:
+def test_a_service_without_its_helper_exits_with_status_1_and_one_log_line(mirror: Cached) -> None:
     os.kill(helper_of(mirror.proxy), signal.SIGKILL)
     ends_with_one_line(mirror)
 
 
-def test_without_its_helper_it_lets_transfers_finish(mirror: Cached) -> None:
+def test_a_service_without_its_helper_lets_transfers_finish(mirror: Cached) -> None:
     pull = Slow(mirror)
     os.kill(helper_of(mirror.proxy), signal.SIGKILL)
     assert wait_until(lambda: not port_open(mirror.proxy.port), PATIENCE)
@@ -179,7 +183,9 @@ def test_without_its_helper_it_lets_transfers_finish(mirror: Cached) -> None:
     ends_with_one_line(mirror)
 
 
-def test_without_its_helper_it_ends_within_the_grace(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
+def test_a_service_without_its_helper_exits_within_the_grace_period(
+    serve: Serving, upstream: FaultyUpstream, tmp_path: Path
+) -> None:
     upstream.control()
     with cached(serve, upstream, tmp_path / "cache", SHUTDOWN_GRACE="1") as mirror:
         pull = Slow(mirror)
@@ -193,7 +199,7 @@ def kill_helper(main: Process) -> None:
 
 
 @pytest.mark.parametrize("children", [1, 2, 3])
-def test_a_helper_that_is_killed_during_the_start_leaves_nothing(
+def test_a_helper_killed_during_the_start_leaves_no_process(
     children: int, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     process, _ = starting(tmp_path, upstream, children)
@@ -206,7 +212,7 @@ def test_a_helper_that_is_killed_during_the_start_leaves_nothing(
         process.kill()
 
 
-def test_a_helper_that_is_killed_during_a_stop_leaves_nothing(mirror: Cached) -> None:
+def test_a_helper_killed_during_a_stop_leaves_no_process(mirror: Cached) -> None:
     helper = helper_of(mirror.proxy)
     mirror.proxy.process.terminate()
     os.kill(helper, signal.SIGKILL)
@@ -216,10 +222,10 @@ def test_a_helper_that_is_killed_during_a_stop_leaves_nothing(mirror: Cached) ->
 
 
 @pytest.mark.parametrize("killed", ["worker", "helper", "main"])
-def test_whichever_process_is_killed_a_started_service_serves_on(
+def test_a_restarted_service_serves_after_each_process_was_killed(
     killed: str, serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
-    """As a service manager does it: started again when it has ended."""
+    """The test restarts the service when it has ended, as a service manager does."""
     upstream.control()
     settings = {"UPSTREAM_REGISTRY": upstream.url, "CACHE_DIR": str(tmp_path / "cache")}
     with serve(**settings) as first:

@@ -1,4 +1,4 @@
-"""Upstreams behind a private authority, with blobs elsewhere, and with a token server that is not theirs."""
+"""Upstreams with a private certificate authority, with blobs on another server, and with a foreign token server."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_docker_pulls_from_an_upstream_behind_a_private_authority(
     assert_all_fetched(tls_registry.content_requests(since), PUBLIC, content.images[PUBLIC])
 
 
-def test_an_upstream_of_an_unknown_authority_is_not_spoken_to(serve: Serving, tls_registry: Registry) -> None:
+def test_an_upstream_with_an_untrusted_certificate_gets_no_request(serve: Serving, tls_registry: Registry) -> None:
     since = tls_registry.mark()
     with serve(ready="/livez", **tls_registry.settings) as proxy:
         answer = proxy.get(f"/v2/{PUBLIC}/tags/list")
@@ -47,7 +47,7 @@ def test_an_upstream_of_an_unknown_authority_is_not_spoken_to(serve: Serving, tl
 
 
 @pytest.mark.real("dockerd")
-def test_docker_pulls_blobs_that_the_upstream_keeps_elsewhere(
+def test_docker_pulls_blobs_that_the_upstream_redirects_to_another_server(
     docker: Docker,
     mirror: Serving,
     redirecting_registry: RedirectingUpstream,
@@ -60,11 +60,13 @@ def test_docker_pulls_blobs_that_the_upstream_keeps_elsewhere(
     assert_all_fetched(requests, PUBLIC, content.images[PUBLIC], status=307)
     stored = redirecting_registry.blobs.content_requests(moved)
     assert len([request for request in stored if request.method == "GET" and request.status == 200]) == 4
-    assert not any(request.agent.startswith("docker/") for request in stored), "we follow, not the client"
+    assert not any(request.agent.startswith("docker/") for request in stored), (
+        "the mirror follows the redirect, not the client"
+    )
 
 
 @pytest.mark.real("dockerd")
-def test_authorization_stays_behind_when_blobs_are_elsewhere(
+def test_a_redirect_to_another_server_is_followed_without_authorization(
     docker: Docker, workplace: Path, mirror: Serving, content: Content
 ) -> None:
     docker.log_in_to_hub_as("alice", ACCOUNTS["alice"])
@@ -78,7 +80,7 @@ def test_authorization_stays_behind_when_blobs_are_elsewhere(
         assert not any(entry["authorization"] for entry in upstream.blobs.log())
 
 
-def test_a_range_of_a_redirected_blob_arrives(
+def test_a_range_of_a_redirected_blob_is_served(
     serve: Serving, redirecting_registry: RedirectingUpstream, content: Content
 ) -> None:
     blob = content.images[PUBLIC].layers[1]
@@ -92,7 +94,9 @@ def test_a_range_of_a_redirected_blob_arrives(
         assert digest_of(proxy.get(path).body) == blob.digest
 
 
-def test_credentials_go_to_no_realm_that_is_not_named(serve: Serving, token_registry: TokenUpstream) -> None:
+def test_credentials_are_not_sent_to_a_realm_that_is_not_configured(
+    serve: Serving, token_registry: TokenUpstream
+) -> None:
     asked = token_registry.server.mark()
     with serve(UPSTREAM_REGISTRY=token_registry.url) as proxy:
         answer = proxy.ask_token(f"repository:{PRIVATE}:pull", basic("alice"))
