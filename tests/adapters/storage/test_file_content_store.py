@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage import partial_blobs
+from adapters.storage import file_leases
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
 from application.ports.content import StorageFailed, StorageRefused
@@ -209,7 +209,7 @@ async def test_every_append_writes_something_even_on_a_slow_machine(
         partial_blob = await leased(store)
         pieces = deque([CONTENT[:3], CONTENT[3:]])
         clock = itertools.count()
-        monkeypatch.setattr(partial_blobs.time, "monotonic", lambda: float(next(clock)))
+        monkeypatch.setattr(file_leases.time, "monotonic", lambda: float(next(clock)))
         while pieces:
             before = partial_blob.size
             await partial_blob.append(pieces)

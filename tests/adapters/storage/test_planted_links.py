@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.adapters.storage.test_content import leased
 
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.file_leases import FileDownloadLease
@@ -20,6 +19,7 @@ from application.ports.content import StorageRefused
 from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
+from tests.adapters.storage.test_file_content_store import leased
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"precious"
