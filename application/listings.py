@@ -9,11 +9,11 @@ from application.access.pull_rules import PullRules
 from application.access.refusals import Refusals
 from application.concurrency import in_slices
 from application.ports.upstream import Resource, UpstreamRegistry, UpstreamRequest
-from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
 from domain.digest import Digest
 from domain.documents import all_members_of, members_of, print_json, print_members, scalar_of, strings_of
 from domain.errors import UpstreamBroken
 from domain.http_fields import next_link, percent_encoded, warning
+from domain.manifests import INDEX_MEDIA_TYPE, MANIFEST_LIMIT, check_index
 from domain.names import RepositoryName
 from domain.upstream_table import NO_HINT, RegistryHint
 from domain.upstreams import Upstream

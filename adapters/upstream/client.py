@@ -16,9 +16,9 @@ from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.transport_errors import check_header_fields, translate_errors
 from application.ports.telemetry import current_record
-from domain.content import is_web_page
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
+from domain.manifests import is_web_page
 from domain.upstreams import Origin, Upstream
 
 _OK = 200

@@ -26,9 +26,9 @@ from application.ports.upstream import (
 )
 from domain.access import Scope
 from domain.allowance import read_rate_limit
+from domain.byte_ranges import Span
 from domain.challenge import Challenge
 from domain.challenge_rewriter import general_scope
-from domain.content import Span, is_web_page, without_parameters
 from domain.digest import Digest
 from domain.errors import (
     Denied,
@@ -39,6 +39,7 @@ from domain.errors import (
     UpstreamFault,
 )
 from domain.http_fields import parse_http_date, read_warnings
+from domain.manifests import is_web_page, without_parameters
 from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
 

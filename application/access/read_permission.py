@@ -15,14 +15,7 @@ from application.ports.upstream import (
 )
 from application.upstreams.back_offs import BackOffs
 from application.upstreams.outages import Outages
-from domain.content import (
-    BLOB_MEDIA_TYPE,
-    MANIFEST_LIMIT,
-    MANIFEST_MEDIA_TYPES,
-    ByteRange,
-    identifies_manifest,
-    signed_part,
-)
+from domain.byte_ranges import ByteRange
 from domain.digest import Digest
 from domain.errors import (
     ContentUnknown,
@@ -34,6 +27,7 @@ from domain.errors import (
     UpstreamRejected,
     UpstreamUnavailable,
 )
+from domain.manifests import BLOB_MEDIA_TYPE, MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES, identifies_manifest, signed_part
 from domain.names import Reference
 from domain.ports import Clock
 from domain.records import PERSONAL_CLASS, ContentKind, ContentLocation, Link, class_of, classes_for

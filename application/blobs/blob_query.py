@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from application.access.read_permission import ReadPermission
 from application.ports.content import ContentPart
 from application.ports.upstream import ResponseMetadata
-from domain.content import BLOB_MEDIA_TYPE, ByteRange, Span, leading_range, spans_of
+from domain.byte_ranges import ByteRange, Span, leading_range, spans_of
 from domain.digest import Bytes, Digest
+from domain.manifests import BLOB_MEDIA_TYPE
 from domain.names import RepositoryName
 from domain.upstream_table import NO_HINT, RegistryHint
 

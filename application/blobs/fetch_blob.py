@@ -16,7 +16,7 @@ from application.ports.content import ContentStore, OpenFile, PartialBlob, Stora
 from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob
 from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.documents import one_line
 from domain.errors import (
     ContentUnknown,

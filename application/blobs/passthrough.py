@@ -18,11 +18,12 @@ from application.ports.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from domain.content import BLOB_MEDIA_TYPE, CLOSE_BYTES, ByteRange, Span
+from domain.byte_ranges import CLOSE_BYTES, ByteRange, Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamContentChanged, UpstreamUnavailable
 from domain.events import BytesFetched, DigestMismatch, DownloadResumed
+from domain.manifests import BLOB_MEDIA_TYPE
 from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
 

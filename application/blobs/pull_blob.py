@@ -17,7 +17,7 @@ from application.eviction import Eviction
 from application.ports.content import ContentPart, ContentStore, StorageRefused, StoredContent
 from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, UpstreamRequest
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamOutage
 from domain.events import ContentDamaged, ContentRequested, DownloadJoined

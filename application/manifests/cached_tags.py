@@ -8,8 +8,8 @@ from application.concurrency import LruCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.ports.index import KnowledgeIndex
 from domain.cache_policy import CachePolicy
-from domain.content import accepts
 from domain.digest import Digest
+from domain.manifests import accepts
 from domain.names import Tag
 from domain.ports import Clock
 from domain.records import ANONYMOUS_CLASS, CachedTag, CallerClass, TagKey, class_of, classes_for

@@ -12,7 +12,10 @@ from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
 from application.upstreams.back_offs import Asker, BackOffs
-from domain.content import (
+from domain.digest import Digest
+from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
+from domain.events import BytesFetched, DigestMismatch
+from domain.manifests import (
     MANIFEST_LIMIT,
     MANIFEST_MEDIA_TYPES,
     check_manifest,
@@ -20,9 +23,6 @@ from domain.content import (
     signed_part,
     stated_media_type,
 )
-from domain.digest import Digest
-from domain.errors import RegistryError, UpstreamBroken, UpstreamThrottled
-from domain.events import BytesFetched, DigestMismatch
 from domain.names import Reference
 from domain.records import ContentKind, ContentLocation
 from domain.upstreams import Source

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from domain.content import variant_of
 from domain.digest import Digest
+from domain.manifests import variant_of
 from domain.names import Reference, RepositoryName, Tag
 from domain.records import TagKey
 from domain.upstream_table import NO_HINT, RegistryHint

@@ -14,8 +14,8 @@ from typing import Protocol, Self
 
 from domain.access import Credentials, Scope, ScopeSet
 from domain.allowance import RateLimit
+from domain.byte_ranges import ByteRange, Span
 from domain.challenge import Challenge
-from domain.content import ByteRange, Span
 from domain.digest import Bytes, Digest
 from domain.names import Reference
 from domain.tokens import IssuedToken

@@ -8,7 +8,7 @@ from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from domain.digest import Digest
-from domain.manifest_tree import ManifestWalk, descriptors_of
+from domain.manifests import ManifestWalk, descriptors_of
 from domain.names import Tag
 from domain.ports import Clock
 from domain.records import CachedTag

@@ -11,10 +11,9 @@ from application.blobs.pull_blob import PullBlob
 from application.manifests.manifest_query import ManifestQuery
 from application.manifests.pull_manifest import PullManifest
 from application.ports.content import ContentPart
-from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
-from domain.manifest_tree import Descriptor, ManifestWalk, descriptors_of
+from domain.manifests import MANIFEST_MEDIA_TYPES, Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
 from domain.upstream_table import NO_HINT, RegistryHint
 

@@ -10,8 +10,8 @@ from rich.filesize import decimal
 from yarl import URL
 
 from application.manifests.manifest_query import ManifestQuery
-from domain.content import MANIFEST_MEDIA_TYPES
 from domain.errors import NameUnknown, RegistryError, Unauthorized
+from domain.manifests import MANIFEST_MEDIA_TYPES
 from domain.names import Reference, RepositoryName
 from domain.upstreams import Upstream
 from entrypoints.commands.check_config import report

@@ -13,9 +13,9 @@ import pytest
 from application.access.access_request import Caller
 from application.concurrency import in_slices
 from domain.access_rules import AccessRules, Effect
-from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import RegistryError
+from domain.manifests import MANIFEST_LIMIT
 from tests.application.support.ruled import rule, ruled
 from tests.application.support.service import IMAGE_TYPE, NAME, REALM, Service, stocked
 from tests.fakes.upstream import FakeAnswer

@@ -10,9 +10,9 @@ import pytest
 from application.access.access_request import Caller
 from application.listings import following_query
 from application.ports.upstream import ResponseMetadata
-from domain.content import MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import NameUnknown, ReferrersUnsupported, UpstreamBroken
+from domain.manifests import MANIFEST_LIMIT
 from domain.names import RepositoryName
 from tests.application.support.ruled import CLOSED, ruled
 from tests.application.support.service import ALICE, BOB, NAME, REALM, Service, accounts, basic, stocked

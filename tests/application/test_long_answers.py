@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from domain.content import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
 from domain.digest import Digest
 from domain.errors import RegistryError
+from domain.manifests import INDEX_MEDIA_TYPE, MANIFEST_LIMIT
 from tests.application.support.ruled import CLOSED, ruled
 from tests.application.support.service import Service, stocked
 from tests.application.test_listings import referrers

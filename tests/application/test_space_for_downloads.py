@@ -10,8 +10,8 @@ import pytest
 from application.eviction import Eviction
 from application.ports.content import StorageFull
 from application.ports.lease import DownloadLease
+from domain.byte_ranges import ByteRange
 from domain.cache_policy import CacheCapacity
-from domain.content import ByteRange
 from domain.digest import Digest
 from domain.events import BytesFetched, CacheFull, ContentEvicted, DownloadStarted
 from tests.adapters.storage.places import OTHER, UPSTREAM

@@ -13,8 +13,8 @@ import pytest
 from domain.access import ScopeSet
 from domain.allowance import read_rate_limit, seconds_to_wait
 from domain.authorization import parse_authorization
+from domain.byte_ranges import parse_ranges
 from domain.challenge import parse_challenges
-from domain.content import parse_ranges
 from domain.http_fields import next_link, read_warnings
 from tests.architecture.sources import PACKAGES, files, module_of, name_of, parsed
 

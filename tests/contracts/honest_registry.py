@@ -4,8 +4,8 @@ import json
 from urllib.parse import parse_qs, urlsplit
 
 from domain.authorization import Basic, Bearer, parse_authorization
+from domain.byte_ranges import parse_ranges
 from domain.challenge import Challenge
-from domain.content import parse_ranges
 from domain.digest import Digest
 from domain.errors import RangeUnsatisfiable
 from tests.adapters.upstream.wire import Headers, Heard, Say, reply

@@ -13,7 +13,7 @@ from application.ports.upstream import (
     UpstreamRequest,
 )
 from domain.access import Credentials
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import (
     BlobUnknown,

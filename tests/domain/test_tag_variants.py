@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.content import MANIFEST_MEDIA_TYPES, variant_of
+from domain.manifests import MANIFEST_MEDIA_TYPES, variant_of
 
 KNOWN = st.lists(st.sampled_from([*MANIFEST_MEDIA_TYPES, "*/*", "application/json"]), min_size=1, max_size=9)
 UNKNOWN = st.lists(st.from_regex(r"application/vnd\.nobody\.[a-z]{1,5}", fullmatch=True), max_size=3)

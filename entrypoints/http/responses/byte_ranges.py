@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from application.blobs.blob_query import BlobAnswer, Piece
 from application.ports.content import ContentPart
-from domain.content import Span
+from domain.byte_ranges import Span
 
 
 def content_range(span: Span, size: int | None) -> str:

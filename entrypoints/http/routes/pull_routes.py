@@ -9,7 +9,7 @@ from application.listings import Listing
 from application.manifests.manifest_query import ManifestQuery
 from application.ports.telemetry import current_record
 from domain.authorization import parse_authorization
-from domain.content import ByteRange, parse_ranges
+from domain.byte_ranges import ByteRange, parse_ranges
 from domain.errors import RequestInvalid
 from domain.http_fields import bounded_warnings
 from domain.upstream_table import RegistryHint

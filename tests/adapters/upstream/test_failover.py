@@ -8,7 +8,7 @@ import pytest
 from adapters.upstream.request_limits import RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.errors import (
     BlobUnknown,
     Denied,

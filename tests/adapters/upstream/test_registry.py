@@ -7,7 +7,7 @@ import pytest
 
 from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.allowance import RateLimit
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line

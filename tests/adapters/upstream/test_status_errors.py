@@ -6,8 +6,8 @@ import pytest
 
 from application.ports.upstream import ForwardedCredentials
 from domain.allowance import RateLimit
+from domain.byte_ranges import ByteRange
 from domain.challenge import Challenge
-from domain.content import ByteRange
 from domain.errors import (
     BlobUnknown,
     Denied,

@@ -9,7 +9,7 @@ from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
 from application.ports.upstream import SessionCredentials, UpstreamRequest
 from domain.authorization import parse_authorization
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.digest import Digest
 from domain.errors import BlobUnknown, Denied, ManifestUnknown, RegistryError
 from domain.names import RepositoryName

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import (
     RegistryError,

@@ -8,7 +8,7 @@ import pytest
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
 from domain.authorization import parse_authorization
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.errors import RangeUnsatisfiable
 from domain.events import ContentDamaged
 from domain.records import ANONYMOUS_CLASS, ContentKind, ContentLocation, Link

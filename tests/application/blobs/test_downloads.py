@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.errors import RangeUnsatisfiable, Unauthorized
 from domain.events import BytesFetched, ContentRequested, DownloadJoined, DownloadStarted
 from domain.records import ContentKind

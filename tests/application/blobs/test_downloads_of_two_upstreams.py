@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.errors import UpstreamBroken
 from domain.events import DownloadStarted
 from domain.names import RepositoryName

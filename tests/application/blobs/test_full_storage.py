@@ -10,7 +10,7 @@ from application.access.access_request import FOREVER, PullAccess
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity
 from application.ports.upstream import ForwardedCredentials, ResponseMetadata
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.errors import UpstreamBroken
 from domain.events import CacheFull, CacheWriteFailed
 from domain.records import ANONYMOUS_CALLER

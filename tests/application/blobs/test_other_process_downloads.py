@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from domain.errors import Unauthorized, UpstreamBroken
 from domain.tokens import IssuedToken
 from tests.application.support.crowd import Crowd

@@ -8,7 +8,7 @@ import pytest
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobAnswer, BlobQuery
 from application.ports.upstream import ResponseMetadata
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import BlobUnknown, RangeUnsatisfiable, Unauthorized, UpstreamBroken
 from domain.events import DigestMismatch

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import ByteRange, Span
+from domain.byte_ranges import ByteRange, Span
 from domain.errors import UpstreamBroken, UpstreamThrottled
 from domain.events import DigestMismatch, DownloadResumed
 from tests.application.support.breaking import Breaking

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from application.ports.upstream import UpstreamRequest
-from domain.content import INDEX_MEDIA_TYPE
 from domain.errors import RegistryError, UpstreamBroken, UpstreamUnreachable
+from domain.manifests import INDEX_MEDIA_TYPE
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE
 from tests.fakes.upstream import FakeAnswer

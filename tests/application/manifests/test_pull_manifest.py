@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from domain.content import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
 from domain.errors import ManifestUnknown, UpstreamBroken, UpstreamTimedOut
 from domain.events import DigestMismatch
+from domain.manifests import MANIFEST_LIMIT, MANIFEST_MEDIA_TYPES
 from domain.names import RepositoryName
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE, NAME, Service, stocked
 from tests.fakes.upstream import FakeAnswer

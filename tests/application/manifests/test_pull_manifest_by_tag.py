@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
 from domain.errors import ManifestUnknown, Unauthorized, UpstreamUnreachable
+from domain.manifests import INDEX_MEDIA_TYPE
 from tests.application.support.pulls import Pulls
 from tests.application.support.service import IMAGE_CONTENT, IMAGE_DIGEST, IMAGE_TYPE, NAME, PRIVATE
 from tests.application.support.watched import ALICES, BOBS, NOBODYS, challenged, processes, watched

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from domain.content import ByteRange
+from domain.byte_ranges import ByteRange
 from tests.application.support.crowd import Crowd
 from tests.application.support.watched import BIG_DIGEST, PIECE
 from tests.fakes.upstream import FakeAnswer

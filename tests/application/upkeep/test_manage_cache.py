@@ -6,8 +6,8 @@ from collections import deque
 from typing import Any
 
 from application.upkeep.manage_cache import TagEntry
-from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
+from domain.manifests import INDEX_MEDIA_TYPE
 from domain.names import Tag
 from domain.upstreams import Source
 from tests.application.support.service import NAME, PRIVATE, Service

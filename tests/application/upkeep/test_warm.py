@@ -7,9 +7,9 @@ import pytest
 
 from application.access.access_request import Caller
 from application.upkeep.warm import Image, NoSuchPlatform, Progress
-from domain.content import INDEX_MEDIA_TYPE
 from domain.digest import Digest
 from domain.errors import BlobUnknown, ManifestUnknown, Unauthorized, UpstreamBroken, UpstreamUnreachable
+from domain.manifests import INDEX_MEDIA_TYPE
 from domain.names import Reference
 from tests.application.support.service import NAME, REALM, Service
 from tests.application.support.watched import watched

@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from domain.content import MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
+from domain.manifests import MANIFEST_MEDIA_TYPES
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
 from tests.entrypoints.quirks.conftest import Behind
 from tests.entrypoints.quirks.odd_registry import (

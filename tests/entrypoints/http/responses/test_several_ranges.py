@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.content import RANGES_LIMIT, ByteRange
+from domain.byte_ranges import RANGES_LIMIT, ByteRange
 from domain.digest import Digest
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from application.ports.upstream import ResourceKind
-from domain.content import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPES
 from domain.digest import Digest
+from domain.manifests import INDEX_MEDIA_TYPE, MANIFEST_MEDIA_TYPES
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic
 from tests.fakes.upstream import IMAGE, FakeUpstream

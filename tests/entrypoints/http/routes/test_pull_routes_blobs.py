@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from domain.content import Span
+from domain.byte_ranges import Span
 from domain.digest import Digest
 from tests.entrypoints.conftest import Start
 from tests.fakes.upstream import FakeAnswer, FakeUpstream

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from domain.content import INDEX_MEDIA_TYPE
+from domain.manifests import INDEX_MEDIA_TYPE
 from tests.entrypoints.conftest import Start
 from tests.fakes.upstream import FakeAnswer, FakeUpstream
 

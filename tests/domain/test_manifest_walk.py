@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.digest import Digest
-from domain.manifest_tree import DEPTH_LIMIT, MANIFESTS_LIMIT, Descriptor, ManifestWalk, descriptors_of
+from domain.manifests import DEPTH_LIMIT, MANIFESTS_LIMIT, Descriptor, ManifestWalk, descriptors_of
 
 A, B, C = (Digest.of(text) for text in (b"a", b"b", b"c"))
 WORDS = ("manifests", "layers", "config", "fsLayers", "digest", "blobSum", "size", "platform", "os", "urls")

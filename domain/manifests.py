@@ -1,8 +1,8 @@
-"""Content of registries: media types, byte ranges and manifests."""
+"""Manifests: their media types, the checks of their content, and the walk from an index to all its manifests."""
 
 import base64
-import re
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from domain.digest import Digest
@@ -15,7 +15,7 @@ from domain.documents import (
     print_members,
     scalar_of,
 )
-from domain.errors import RangeMalformed, RangeUnsatisfiable, ReferrersUnsupported, UpstreamBroken
+from domain.errors import DigestInvalid, ReferrersUnsupported, UpstreamBroken
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -29,6 +29,10 @@ MANIFEST_MEDIA_TYPES = (
 """The Accept types for clients that send none: without them, old registries send the withdrawn schema 1."""
 MANIFEST_LIMIT = 4 * 1024 * 1024
 """Bytes; the size that every registry must accept (OCI distribution specification, "Pushing Manifests")."""
+DEPTH_LIMIT = 8
+"""Maximum levels of indexes. Usual images have two."""
+MANIFESTS_LIMIT = 10_000
+"""Maximum manifests of one image. A manifest of 4 MiB can name more, and indexes can refer to each other in a cycle."""
 
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
@@ -37,111 +41,10 @@ _KNOWN_MANIFESTS = frozenset({*MANIFEST_MEDIA_TYPES, _SIGNED_MANIFEST, _UNSIGNED
 _VARIANT_TYPES = _KNOWN_MANIFESTS | {"*/*", "application/json"}
 _UNSPECIFIC = frozenset({"", "text/plain", "application/json", "application/octet-stream", "binary/octet-stream"})
 """Types that servers use for any file, so they do not identify a manifest. Schema 1 often has one of them."""
-_RANGE_SPEC = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
 _SIGNATURES_LIMIT = 64 * 1024
 """Bytes; each signature of schema 1 has a few hundred bytes."""
 _SPACE = b" \t\r\n"
 """RFC 8259 section 2."""
-CLOSE_BYTES = 64 * 1024
-"""Two ranges with at most this many bytes between them are requested together: this costs less than two requests."""
-RANGES_LIMIT = 256
-"""Maximum ranges in one request. Clients that load images lazily request one range per missing chunk. If the request
-fails, they request fewer ranges (stargz-snapshotter) or the whole blob (containers/image)."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """The bytes from `start` up to, but not including, `stop`."""
-
-    start: int
-    stop: int
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class ByteRange:
-    """One range of a Range header (RFC 9110 section 14.1.2); `first` None means the last `last` bytes."""
-
-    first: int | None
-    last: int | None
-
-    def of(self, size: int) -> Span:
-        """The bytes of the range in content of `size` bytes. Raises RangeUnsatisfiable if there are none."""
-        return spans_of([self], size)[0]
-
-    def is_answered_by(self, span: Span, size: int | None) -> bool:
-        """Whether a partial response with these bytes answers the range. `size`: None if not stated."""
-        if size is not None:
-            return self.of(size) == span
-        return span.length > 0 and self.first == span.start and (self.last is None or span.stop <= self.last + 1)
-
-    def __str__(self) -> str:
-        first, last = ("" if end is None else str(end) for end in (self.first, self.last))
-        return f"bytes={first}-{last}"
-
-
-def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
-    """The ranges of a Range header (RFC 9110 section 14.2), in the order of the header. Empty if there is no header or
-    its unit is not bytes: then the response has the whole content.
-
-    Omits ranges that end before they begin (section 14.1.1: they are invalid). Raises RangeMalformed for malformed
-    headers and more than RANGES_LIMIT ranges, and RangeUnsatisfiable if all ranges are omitted, because the OCI
-    conformance suite requires 416.
-    """
-    unit, equals, specs = (header or "").partition("=")
-    if not equals or unit.strip().lower() != "bytes":
-        return ()
-    # A list may contain empty elements (section 5.6.1.2), but not only empty ones.
-    texts = [text for text in (part.strip() for part in specs.split(",")) if text] or [""]
-    if len(texts) > RANGES_LIMIT:
-        raise RangeMalformed(f"a request may have at most {RANGES_LIMIT} byte ranges", detail={"ranges": len(texts)})
-    ranges = tuple(one for one in map(_parse_range, texts) if one)
-    if not ranges:
-        raise RangeUnsatisfiable("the byte range ends before it begins")
-    return ranges
-
-
-def _parse_range(text: str) -> ByteRange | None:
-    """None for a range that ends before it begins. Raises RangeMalformed."""
-    matched = _RANGE_SPEC.fullmatch(text)
-    if not matched or not any(matched.groups()):
-        raise RangeMalformed("malformed byte range", detail={"range": text[:64]})
-    first, last = (int(digits) if digits else None for digits in matched.groups())
-    if first is not None and last is not None and last < first:
-        return None
-    return ByteRange(first, last)
-
-
-def leading_range(ranges: Sequence[ByteRange]) -> ByteRange:
-    """The first range, extended over the ranges that follow it in order with at most CLOSE_BYTES between them."""
-    leading, *others = ranges
-    for one in others:
-        if leading.first is None or leading.last is None or one.first is None:
-            break
-        if not leading.last < one.first <= leading.last + 1 + CLOSE_BYTES:
-            break
-        leading = ByteRange(leading.first, one.last)
-    return leading
-
-
-def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
-    """The bytes of the ranges in content of `size` bytes, in order, without ranges outside it (RFC 9110 section
-    15.3.7.2). Raises RangeUnsatisfiable if all ranges are outside.
-    """
-    spans: list[Span] = []
-    for one in ranges:
-        if one.first is None:
-            start, stop = max(0, size - (one.last or 0)), size
-        else:
-            start, stop = one.first, size if one.last is None else min(one.last + 1, size)
-        if start < stop:
-            spans.append(Span(start, stop))
-    if not spans:
-        raise RangeUnsatisfiable("the requested bytes lie outside the content", size=size)
-    return tuple(spans)
 
 
 def is_web_page(media_type: str | None) -> bool:
@@ -302,3 +205,79 @@ def stated_media_type(content: bytes) -> str:
     if _is_list(found, "layers"):
         return _IMAGE_MEDIA_TYPE
     raise UpstreamBroken("the upstream sent a manifest without a media type")
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """A descriptor (OCI image specification, descriptor.md). `platform`: `os/architecture[/variant]` or None."""
+
+    digest: Digest
+    size: int
+    is_manifest: bool
+    platform: str | None = None
+
+
+class ManifestWalk:
+    """Iterates over the manifests below a root, each once, at most DEPTH_LIMIT levels and MANIFESTS_LIMIT manifests.
+
+    The caller must `add` the descriptors of each manifest before the next step.
+    """
+
+    def __init__(self, root: Digest | None = None) -> None:
+        self._waiting = deque([(root, 0)] if root else [])
+        self._seen = {root} if root else set()
+        self._depth = 0
+        self.is_cut = False
+        """Whether a limit has excluded manifests."""
+
+    def __iter__(self) -> Iterator[Digest]:
+        while self._waiting:
+            digest, self._depth = self._waiting.popleft()
+            yield digest
+
+    def add(self, named: Iterable[Descriptor]) -> None:
+        """Add the descriptors of the manifest that the iteration returned last. Ignores blobs."""
+        for one in named:
+            if not one.is_manifest or one.digest in self._seen:
+                continue
+            if self._depth >= DEPTH_LIMIT or len(self._seen) >= MANIFESTS_LIMIT:
+                self.is_cut = True
+                return
+            self._seen.add(one.digest)
+            self._waiting.append((one.digest, self._depth + 1))
+
+
+def descriptors_of(content: bytes) -> tuple[Descriptor, ...]:
+    """All descriptors in the manifest, in order. Skips invalid ones, and layers at external URLs."""
+    document = parse_object(content) or {}
+    entries: list[tuple[object, bool]] = [(entry, True) for entry in _list(document.get("manifests"))]
+    entries += [(entry, False) for entry in (document.get("config"), *_list(document.get("layers")))]
+    # Schema 1 has no sizes, and another name for layers.
+    entries += [({"digest": _text(entry, "blobSum"), "size": 0}, False) for entry in _list(document.get("fsLayers"))]
+    found = (_descriptor(entry, is_manifest=is_manifest) for entry, is_manifest in entries)
+    return tuple(one for one in found if one)
+
+
+def _descriptor(entry: object, *, is_manifest: bool) -> Descriptor | None:
+    if not isinstance(entry, dict) or entry.get("urls"):
+        return None
+    size = entry.get("size")
+    try:
+        digest = Digest.parse(str(entry.get("digest")))
+    except DigestInvalid:
+        return None
+    platform = [_text(entry.get("platform"), name) for name in ("os", "architecture", "variant")]
+    return Descriptor(
+        digest,
+        size if isinstance(size, int) and size >= 0 else 0,
+        is_manifest,
+        "/".join(word for word in platform if word) or None,
+    )
+
+
+def _text(entry: object, name: str) -> str:
+    return str(entry.get(name) or "") if isinstance(entry, dict) else ""
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
