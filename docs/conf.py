@@ -11,7 +11,7 @@ html_title = f"{project} {release}"
 
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
-# Anchors as GitHub makes them, so that a link to a heading works on the site and in the repository.
+# The same anchors as on GitHub, so that a link to a heading works on the site and in the repository.
 myst_heading_anchors = 4
 html_theme = "furo"
 html_static_path = []

@@ -1,7 +1,6 @@
-"""Writes the generated parts of docs/reference from the program. `scripts/docs --write` runs it.
+"""Writes the generated parts of docs/reference from the code of the service. `scripts/docs --write` runs it.
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. A test compares each part with what
-this file would write.
+A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. A test checks that each part is up to date.
 """
 
 import argparse
@@ -58,7 +57,7 @@ def _groups(parser: argparse.ArgumentParser) -> "list[argparse._SubParsersAction
 
 
 def _form(argument: argparse.Action) -> str:
-    """As one types it: `IMAGE...`, `[IMAGE]`, `--older-than DAYS`."""
+    """The argument as a user types it: `IMAGE...`, `[IMAGE]`, `--older-than DAYS`."""
     value = str(argument.metavar or argument.dest.upper())
     if argument.option_strings:
         return f"{argument.option_strings[-1]} {value}"
@@ -70,7 +69,7 @@ def _sentence(text: str) -> str:
 
 
 def metrics() -> str:
-    """One row for each metric, read from the page that Prometheus reads."""
+    """One row for each metric, parsed from the output of `/metrics`."""
     page = CountingEventSink(SharedCounters(1, ["https://registry.example.com"]), 0).render()[0].decode()
     rows = []
     for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
@@ -120,7 +119,7 @@ def _rows(kind: type, called: Callable[[str], str]) -> Iterator[str]:
 
 
 def _names(name: str, one: Definition) -> str:
-    """With the name of the setting for a file that holds the value."""
+    """The name, and for a secret also the name of the setting for a file that contains the value."""
     if not name:
         return ""
     return f"`{name}`, `{name}{'_FILE' if name.isupper() else '_file'}`" if one.is_secret else f"`{name}`"
@@ -152,11 +151,11 @@ PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
     "metrics": ("metrics.md", metrics),
     "settings": ("settings.md", settings),
 }
-"""The page on which each part stands, and what writes it."""
+"""For each part: the page that contains it, and the function that returns its text."""
 
 
 def written(name: str) -> str:
-    """The whole page of this part, with the part as it should be."""
+    """The text of the page that contains this part, with the part written again."""
     page, write = PARTS[name]
     text = (REFERENCE / page).read_text(encoding="utf-8")
     found = re.search(rf"<!-- generated: {name} -->\n.*?<!-- end -->", text, re.DOTALL)
