@@ -1,4 +1,4 @@
-"""The service over real sockets, and behind it a registry with a quirk."""
+"""Fixtures: the service over real sockets, with a registry that has a quirk as its upstream."""
 
 import asyncio
 import os
@@ -17,11 +17,11 @@ Behind = Callable[..., Awaitable[Mirror]]
 
 @pytest.fixture
 def mirror(start: Start, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
-    """`await mirror(odd, **settings)`: such a registry, and all of the service, without a cache, in front of it.
+    """`await mirror(odd, **settings)` starts a registry with the quirk `odd` and the service, without a cache.
 
-    `bearer`: the registry wants a token; its challenge is for that scope, where one is given.
+    `bearer`: the registry requires a token; its challenge names this scope, unless it is empty.
     """
-    # No machine's own authorities: nothing here is to depend on them, and to read them takes its time.
+    # Do not load the certificate authorities of the machine: the tests do not need them, and loading takes time.
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     stack = AsyncExitStack()

@@ -1,4 +1,4 @@
-"""A registry on a real socket that is as it should be but for one oddity, and the whole service in front of it."""
+"""A registry on a real socket that is correct except for one quirk, and the service as its mirror."""
 
 import base64
 import json
@@ -25,14 +25,14 @@ Script = Callable[[Heard], Say | None]
 
 
 def error(status: int, code: str, *headers: tuple[str, str]) -> Say:
-    """An error as a registry should write it."""
+    """An error in the format of the specification."""
     body = json.dumps({"errors": [{"code": code, "message": "as the registry says"}]}).encode()
     return reply(status, JSON, *headers, body=body)
 
 
 @dataclass
 class OddRegistry:
-    """Holds one manifest, one blob and one tag. `odd` is asked first, and may leave the answer to the registry by None.
+    """A registry with one manifest, one blob and one tag. `odd` answers first; if it returns None, the registry does.
 
     `challenge` is the WWW-Authenticate line; without one, nobody has to authenticate. Its token server gives t1, t2 ...
     and the registry takes the last one given.
@@ -54,16 +54,16 @@ class OddRegistry:
         return f'Bearer realm="{self.url}/token",service="odd"{named}'
 
     def heard(self, part: str, method: str | None = None) -> list[Heard]:
-        """The requests whose target has this in it, in their order."""
+        """The requests whose target contains `part`, in their order."""
         return [one for one in self.server.heard if part in one.target and method in {None, one.method}]
 
     def shown(self, part: str) -> list[str | None]:
-        """The Authorization of each of these requests."""
+        """The Authorization header of each request whose target contains `part`."""
         return [one.header("Authorization") for one in self.heard(part)]
 
     def answer(self, heard: Heard) -> Say:
         said = self.odd(heard) or self._usual(heard)
-        # A HEAD is answered as a GET, its body left out.
+        # The answer to a HEAD is that to a GET without its body.
         return said if heard.method != "HEAD" else Say(said.data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", said.then)
 
     def _usual(self, heard: Heard) -> Say:
@@ -82,7 +82,7 @@ class OddRegistry:
         return reply(200, JSON, body=json.dumps({"token": f"t{self.given}", "expires_in": 300, **more}).encode())
 
     def content(self, heard: Heard) -> Say:
-        """What there is at an address, for whomever."""
+        """The answer for the path, without a check of authorization."""
         path = heard.target.partition("?")[0]
         if path == "/v2/":
             return reply(200, JSON, VERSION, body=b"{}")
@@ -95,7 +95,7 @@ class OddRegistry:
 
 
 def part_of(content: bytes, heard: Heard) -> Say:
-    """A blob, or its first byte where that is asked."""
+    """The blob, or its first byte if the request asks for this range."""
     kind = ("Content-Type", "application/octet-stream")
     if heard.header("Range") != "bytes=0-0":
         return reply(200, kind, body=content)
@@ -103,7 +103,7 @@ def part_of(content: bytes, heard: Heard) -> Say:
 
 
 def jwt(*access: dict[str, object]) -> str:
-    """A token of the form that distribution's token servers give; nobody here verifies it."""
+    """A token in the format of distribution's token servers; its signature is not checked."""
     parts = ({"alg": "RS256", "typ": "JWT"}, {"iss": "auth.test", "access": list(access)})
     coded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
     return ".".join([*coded, "c2lnbmF0dXJl"])
@@ -111,7 +111,7 @@ def jwt(*access: dict[str, object]) -> str:
 
 @dataclass
 class Mirror:
-    """The service, as a client meets it, and the registry behind it."""
+    """The service and its upstream registry."""
 
     service: Service
     registry: OddRegistry
@@ -121,7 +121,7 @@ class Mirror:
         return await self.service.ask(f"{method} {path} HTTP/1.1\nHost: mirror.test{line}")
 
     async def log_in(self, query: str = f"service=odd&scope={PULL}") -> str:
-        """What a client fetches of our token endpoint, ready to be shown."""
+        """The Authorization header with a token from the service's token endpoint."""
         answer = await self.ask(f"/v2/auth?{query}")
         assert answer.status == 200, answer.body
         return f"Bearer {json.loads(answer.body)['token']}"

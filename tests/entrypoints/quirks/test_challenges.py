@@ -37,8 +37,8 @@ async def read(mirror: Mirror, path: str = TAG_PATH) -> None:
     assert (answer.status, answer.body) == (200, mirror.registry.names[path])
 
 
-async def test_bearer_and_basic_in_one_line_lead_to_the_token(mirror: Behind) -> None:
-    """Forgejo: and its scope is a star."""
+async def test_of_bearer_and_basic_in_one_header_line_bearer_is_used(mirror: Behind) -> None:
+    """Forgejo sends both, with the scope `*`."""
     behind = await mirror(bearer="*")
     behind.registry.challenge = f'{behind.registry.challenge},Basic realm="odd"'
     await read(behind)
@@ -48,7 +48,7 @@ async def test_bearer_and_basic_in_one_line_lead_to_the_token(mirror: Behind) ->
     assert (await for_anybody.ask(TAG_PATH)).body == MANIFEST
 
 
-async def test_unquoted_challenge_is_read_whole(mirror: Behind) -> None:
+async def test_unquoted_challenge_is_parsed_completely(mirror: Behind) -> None:
     behind = await mirror()
     behind.registry.challenge = f"Bearer realm={behind.registry.url}/token, service=odd, scope={PULL},push"
     answer = await behind.ask(TAG_PATH)
@@ -59,7 +59,7 @@ async def test_unquoted_challenge_is_read_whole(mirror: Behind) -> None:
     assert anybody.registry.heard("/token")[0].target.endswith("scope=repository%3Ateam%2Fapp%3Apull%2Cpush")
 
 
-async def test_challenge_without_a_service_stays_without(mirror: Behind) -> None:
+async def test_challenge_without_a_service_is_rewritten_without_a_service(mirror: Behind) -> None:
     behind = await mirror()
     behind.registry.challenge = f'Bearer realm="{behind.registry.url}/token"'
     refused = await behind.ask(TAG_PATH)
@@ -68,8 +68,8 @@ async def test_challenge_without_a_service_stays_without(mirror: Behind) -> None
     assert {"service=" in one.target for one in behind.registry.heard("/token")} == {False}
 
 
-async def test_scope_of_one_word_is_the_one_that_is_asked(mirror: Behind) -> None:
-    """public.ecr.aws: `aws`, which no client would guess."""
+async def test_scope_that_is_a_single_word_is_requested_unchanged(mirror: Behind) -> None:
+    """public.ecr.aws requires the scope `aws`."""
     behind = await mirror(bearer="aws")
     await read(behind)
     assert behind.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
@@ -79,7 +79,7 @@ async def test_scope_of_one_word_is_the_one_that_is_asked(mirror: Behind) -> Non
 
 
 @pytest.mark.parametrize("realm", ["/token", "../token"])
-async def test_relative_realm_is_the_registrys_own(mirror: Behind, realm: str) -> None:
+async def test_relative_realm_is_resolved_against_the_registry(mirror: Behind, realm: str) -> None:
     behind = await mirror()
     behind.registry.challenge = f'Bearer realm="{realm}",service="odd"'
     await behind.ask("/v2/")
@@ -90,7 +90,7 @@ async def test_relative_realm_is_the_registrys_own(mirror: Behind, realm: str) -
     assert (await untouched.ask("/v2/")).all("www-authenticate") == [f'Bearer realm="{where}",service="odd"']
 
 
-async def test_challenge_of_sixty_kilobytes_is_read(mirror: Behind) -> None:
+async def test_challenge_of_sixty_kilobytes_is_parsed(mirror: Behind) -> None:
     behind = await mirror(**ANYBODY)
     behind.registry.challenge = f'Bearer realm="{behind.registry.url}/token?long={LONG}",service="odd"'
     assert (await behind.ask(TAG_PATH)).body == MANIFEST
@@ -101,14 +101,14 @@ async def test_challenge_of_sixty_kilobytes_is_read(mirror: Behind) -> None:
 
 
 def harbor(heard: Heard) -> Say | None:
-    """Whatever Authorization it does not take, it answers with Basic."""
+    """Harbor answers an Authorization that it does not accept with a Basic challenge."""
     token = heard.header("Authorization")
     if token in {None, "Bearer t2"} or heard.target.startswith("/token"):
         return None
     return error(401, "UNAUTHORIZED", ("WWW-Authenticate", 'Basic realm="harbor"'))
 
 
-async def test_stale_token_answered_by_basic_is_dropped_and_asked_anew(mirror: Behind) -> None:
+async def test_stale_token_answered_with_a_basic_challenge_is_replaced(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
     assert (await behind.ask(TAG_PATH)).status == 200
     behind.registry.odd, behind.registry.given = harbor, 1
@@ -118,7 +118,9 @@ async def test_stale_token_answered_by_basic_is_dropped_and_asked_anew(mirror: B
     assert len(behind.registry.heard("/token")) == 1
 
 
-async def test_clients_stale_token_answered_by_basic_keeps_the_bearer_challenge(mirror: Behind) -> None:
+async def test_stale_token_of_a_client_answered_with_a_basic_challenge_gets_the_bearer_challenge(
+    mirror: Behind,
+) -> None:
     behind = await mirror(harbor, bearer="")
     await behind.ask("/v2/")
     refused = await behind.ask(TAG_PATH, "Bearer stale")
@@ -128,13 +130,13 @@ async def test_clients_stale_token_answered_by_basic_keeps_the_bearer_challenge(
 
 
 def silent_401(heard: Heard) -> Say | None:
-    """A resource that does not say how to log in; only the ping does."""
+    """The registry answers a resource with 401 without a challenge; only the ping has a challenge."""
     is_resource = heard.target.startswith("/v2/") and heard.target != "/v2/"
     return reply(401) if is_resource and not (heard.header("Authorization") or "").startswith("Bearer t") else None
 
 
-async def test_401_without_a_challenge_is_answered_by_the_pings(mirror: Behind) -> None:
-    """gcr.io."""
+async def test_after_a_401_without_a_challenge_the_challenge_of_the_ping_is_used(mirror: Behind) -> None:
+    """gcr.io sends such a 401."""
     behind = await mirror(silent_401, bearer="", **ANYBODY)
     assert (await behind.ask(TAG_PATH)).body == MANIFEST
     assert [one.target for one in behind.registry.server.heard if one.target != TAG_PATH] == [
@@ -145,14 +147,14 @@ async def test_401_without_a_challenge_is_answered_by_the_pings(mirror: Behind) 
     assert len(behind.registry.heard("/token")) == 1
 
 
-async def test_client_that_meets_a_401_without_a_challenge_gets_the_pings(mirror: Behind) -> None:
+async def test_client_gets_the_challenge_of_the_ping_for_a_401_without_a_challenge(mirror: Behind) -> None:
     behind = await mirror(silent_401, bearer="")
     refused = await behind.ask(TAG_PATH, "Bearer stale")
     expected = f'Bearer realm="{REALM}",service="odd",scope="{PULL}",error="invalid_token"'
     assert (refused.status, refused.all("www-authenticate")) == (401, [expected])
 
 
-async def test_registry_that_never_says_how_is_asked_three_times_at_most(mirror: Behind) -> None:
+async def test_registry_that_never_sends_a_challenge_is_asked_at_most_three_times(mirror: Behind) -> None:
     behind = await mirror(lambda heard: None if heard.target == "/v2/" else reply(401), **ANYBODY)
     refused = await behind.ask(TAG_PATH)
     assert (refused.status, code_of(refused)) == (403, "DENIED")
@@ -160,7 +162,7 @@ async def test_registry_that_never_says_how_is_asked_three_times_at_most(mirror:
 
 
 def hub(token: str) -> object:
-    """Docker Hub: a token for what does not exist is one without rights, and the registry says 401 to it."""
+    """Docker Hub issues a token without rights for a repository that does not exist, and then answers it with 401."""
 
     def script(heard: Heard) -> Say | None:
         if heard.target.startswith("/token"):
@@ -176,7 +178,7 @@ def hub(token: str) -> object:
 @pytest.mark.parametrize("access", [(), ({"type": "repository", "name": NAME, "actions": []},)])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", [TAG_PATH, BLOB_PATH, f"/v2/{NAME}/tags/list"])
-async def test_missing_repository_is_denied_and_no_login_loop(
+async def test_missing_repository_is_answered_403_without_a_challenge(
     mirror: Behind, access: tuple[dict[str, object], ...], method: str, path: str
 ) -> None:
     behind = await mirror(hub(jwt(*access)), bearer="")
@@ -188,7 +190,7 @@ async def test_missing_repository_is_denied_and_no_login_loop(
 
 
 @pytest.mark.parametrize("token", ["opaque", jwt({"type": "repository", "name": "team/other", "actions": ["pull"]})])
-async def test_token_for_something_else_is_still_told_where_to_get_the_right_one(mirror: Behind, token: str) -> None:
+async def test_token_for_another_repository_is_answered_401_with_a_challenge(mirror: Behind, token: str) -> None:
     behind = await mirror(hub(token), bearer="")
     refused = await behind.ask(TAG_PATH, await behind.log_in())
     expected = f'Bearer realm="{REALM}",service="odd",scope="{PULL}",error="insufficient_scope"'
@@ -204,7 +206,7 @@ async def test_missing_repository_is_denied_to_the_mirrors_own_login(mirror: Beh
 
 
 async def test_missing_repository_is_denied_to_an_account(mirror: Behind) -> None:
-    """By its countersigned token, and by its Basic login."""
+    """With a countersigned token, and with the Basic login of the account."""
     behind = await mirror(hub("opaque"), bearer="", accounts=ACCOUNT.removeprefix("Basic "))
     answer = await behind.ask(f"/v2/auth?service=odd&scope={PULL}", ACCOUNT)
     token = answer.body.decode().partition('"token":')[2].split('"')[1]

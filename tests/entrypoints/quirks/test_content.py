@@ -30,8 +30,8 @@ def to(location: str, status: int = 307) -> Say:
     return reply(status, ("Location", location), FOREVER, body=b"<a href='there'>Moved</a>")
 
 
-async def test_manifest_that_is_elsewhere_is_fetched_there(mirror: Behind) -> None:
-    """registry.k8s.io sends whoever asks for a manifest to another registry, below a path of its own."""
+async def test_redirect_of_a_manifest_is_followed(mirror: Behind) -> None:
+    """registry.k8s.io redirects manifest requests to another registry with another path."""
 
     def regional(heard: Heard) -> Say | None:
         if heard.target.startswith("/v2/images/"):
@@ -55,10 +55,10 @@ async def test_manifest_that_is_elsewhere_is_fetched_there(mirror: Behind) -> No
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
 @pytest.mark.parametrize("settings", [{}, ANYBODY])
 @pytest.mark.parametrize("bearer", [None, "aws"])
-async def test_refused_head_of_a_blob_is_asked_by_get(
+async def test_refused_head_of_a_blob_is_followed_by_a_get_of_one_byte(
     mirror: Behind, status: int, settings: dict[str, object], bearer: str | None
 ) -> None:
-    """public.ecr.aws, with 401."""
+    """public.ecr.aws refuses HEAD with 401."""
 
     def script(heard: Heard) -> Say | None:
         is_head = heard.method == "HEAD" and "/blobs/" in heard.target
@@ -75,7 +75,7 @@ async def test_refused_head_of_a_blob_is_asked_by_get(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_digest_that_is_not_told_is_computed(mirror: Behind, method: str) -> None:
+async def test_missing_digest_header_is_computed_from_the_manifest(mirror: Behind, method: str) -> None:
     said = reply(200, ("Content-Type", IMAGE), body=MANIFEST)
     behind = await mirror(lambda heard: said if "/manifests/" in heard.target else None)
     answer = await behind.ask(TAG_PATH, method=method)
@@ -83,15 +83,15 @@ async def test_digest_that_is_not_told_is_computed(mirror: Behind, method: str) 
     assert answer.get("content-length") == str(len(MANIFEST))
 
 
-async def test_length_that_is_not_told_is_measured(mirror: Behind) -> None:
-    """Artifactory and ECR now and then."""
+async def test_missing_length_header_is_computed_from_the_manifest(mirror: Behind) -> None:
+    """Artifactory and ECR sometimes send no Content-Length."""
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {IMAGE}\r\nConnection: close\r\n\r\n".encode()
     behind = await mirror(lambda heard: Say(head + MANIFEST, "close") if "/manifests/" in heard.target else None)
     for method in ("GET", "HEAD"):
         assert (await behind.ask(TAG_PATH, method=method)).get("content-length") == str(len(MANIFEST))
 
 
-async def test_location_of_sixty_kilobytes_is_followed(mirror: Behind) -> None:
+async def test_redirect_to_a_location_of_sixty_kilobytes_is_followed(mirror: Behind) -> None:
     long = f"/stored?token={'x' * 60_000}"
 
     def script(heard: Heard) -> Say | None:
@@ -104,8 +104,8 @@ async def test_location_of_sixty_kilobytes_is_followed(mirror: Behind) -> None:
     assert behind.registry.server.heard[-1].target == long
 
 
-async def test_signed_address_is_asked_byte_for_byte_and_without_credentials(mirror: Behind) -> None:
-    """Storage refuses a URL that was quoted a second time, and any Authorization beside the signature."""
+async def test_signed_location_is_requested_unchanged_and_without_credentials(mirror: Behind) -> None:
+    """The storage refuses a URL that was quoted a second time, and an Authorization in addition to the signature."""
 
     def bucket(heard: Heard) -> Say:
         is_right = heard.target == SIGNED and heard.header("Authorization") is None
@@ -125,8 +125,8 @@ async def test_signed_address_is_asked_byte_for_byte_and_without_credentials(mir
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_redirect_is_never_remembered(mirror: Behind, status: int) -> None:
-    """quay.io says that its redirect may be kept for a year, but the signature in it ends in minutes."""
+async def test_redirect_is_never_cached(mirror: Behind, status: int) -> None:
+    """quay.io allows caching its redirects for a year, but the signature in them expires after minutes."""
     signed: list[str] = []
 
     def script(heard: Heard) -> Say | None:
@@ -171,7 +171,7 @@ async def test_error_page_of_any_kind_becomes_an_oci_error(
     assert not body or body not in refused.body
 
 
-async def test_manifest_and_list_that_came_as_gzip_are_unpacked(mirror: Behind) -> None:
+async def test_manifest_and_list_encoded_with_gzip_are_decoded(mirror: Behind) -> None:
     def script(heard: Heard) -> Say | None:
         coded = ("Content-Encoding", "gzip")
         if "/manifests/" in heard.target:
@@ -188,16 +188,16 @@ async def test_manifest_and_list_that_came_as_gzip_are_unpacked(mirror: Behind) 
     assert b'["v1"]' in (await behind.ask(TAGS_PATH)).body
 
 
-async def test_blob_that_came_as_gzip_is_refused_at_once(mirror: Behind) -> None:
-    """Nobody says whether its digest is over the coded bytes, and its ranges are."""
+async def test_blob_encoded_with_gzip_is_refused_at_once(mirror: Behind) -> None:
+    """It is undefined whether the digest and the ranges refer to the encoded or to the decoded bytes."""
     said = reply(200, ("Content-Encoding", "gzip"), body=gzip.compress(BLOB))
     behind = await mirror(lambda heard: said if "/blobs/" in heard.target else None)
     refused = await behind.ask(BLOB_PATH)
     assert (refused.status, code_of(refused)) == (502, "UNAVAILABLE")
 
 
-async def test_bytes_are_asked_as_they_are_and_manifests_in_every_form(mirror: Behind) -> None:
-    """A client that says nothing would be given the withdrawn schema 1 by some."""
+async def test_requests_ask_for_identity_encoding_and_all_manifest_types(mirror: Behind) -> None:
+    """Without an Accept header some registries send the withdrawn manifest schema 1."""
     behind = await mirror()
     for path in (TAG_PATH, BLOB_PATH, TAGS_PATH):
         assert (await behind.ask(path)).status == 200

@@ -1,4 +1,4 @@
-"""Lists of registries that forget which page was asked, or write nothing as null."""
+"""Lists of registries that ignore the requested page, or write an empty list as null."""
 
 import json
 from urllib.parse import parse_qsl, urlsplit
@@ -13,7 +13,7 @@ NAMES = [f"v{number}" for number in range(5)]
 
 
 def paged(path: str = "") -> Script:
-    """Two tags a page; the Link names the registry's own path, as those behind a redirect do."""
+    """Two tags per page. The Link has the registry's own path, as with a registry behind a redirect."""
 
     def script(heard: Heard) -> Say | None:
         if not heard.target.startswith(f"/v2/{path}{NAME}/tags/list"):
@@ -29,7 +29,7 @@ def paged(path: str = "") -> Script:
 
 
 async def read_all(mirror: Mirror) -> tuple[list[str], list[str]]:
-    """What a client finds that follows every Link, and the Warnings that it meets."""
+    """The tags that a client gets that follows every Link, and the Warnings."""
     found: list[str] = []
     warnings: list[str] = []
     path: str | None = f"{TAGS_PATH}?n=2"
@@ -46,8 +46,8 @@ async def read_all(mirror: Mirror) -> tuple[list[str], list[str]]:
     raise AssertionError("the pages have no end")
 
 
-async def test_query_that_a_redirect_loses_is_kept(mirror: Behind) -> None:
-    """registry.k8s.io."""
+async def test_query_missing_from_a_redirect_is_added(mirror: Behind) -> None:
+    """registry.k8s.io redirects without the query."""
     regional = paged("images/")
 
     def script(heard: Heard) -> Say | None:
@@ -60,7 +60,7 @@ async def test_query_that_a_redirect_loses_is_kept(mirror: Behind) -> None:
     assert behind.registry.heard("/images/")[0].target == f"/v2/images/{NAME}/tags/list?n=2"
 
 
-async def test_query_that_a_redirect_bears_is_its_own(mirror: Behind) -> None:
+async def test_query_of_a_redirect_is_not_changed(mirror: Behind) -> None:
     def script(heard: Heard) -> Say | None:
         if heard.target.startswith(TAGS_PATH):
             return reply(307, ("Location", "/stored?signature=a%2Fb"))
@@ -71,8 +71,8 @@ async def test_query_that_a_redirect_bears_is_its_own(mirror: Behind) -> None:
     assert behind.registry.server.heard[-1].target == "/stored?signature=a%2Fb"
 
 
-async def test_first_page_that_comes_again_is_the_last(mirror: Behind) -> None:
-    """Else a client would follow the same Link for ever."""
+async def test_repeated_first_page_ends_the_list_with_a_warning(mirror: Behind) -> None:
+    """Otherwise a client would follow the same Link forever."""
     first = paged()
 
     def script(heard: Heard) -> Say | None:
@@ -86,14 +86,14 @@ async def test_first_page_that_comes_again_is_the_last(mirror: Behind) -> None:
     assert "may be incomplete" in warnings[0]
 
 
-async def test_whole_list_is_paged_through(mirror: Behind) -> None:
+async def test_client_that_follows_the_links_gets_all_pages(mirror: Behind) -> None:
     assert await read_all(await mirror(paged())) == (NAMES, [])
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [(TAGS_PATH, "tags"), ("/v2/_catalog", "repositories"), (f"{TAGS_PATH}?n=5", "tags")]
 )
-async def test_null_list_is_an_empty_one(mirror: Behind, path: str, name: str) -> None:
+async def test_null_list_is_served_as_an_empty_list(mirror: Behind, path: str, name: str) -> None:
     said = reply(200, JSON, body=json.dumps({name: None}).encode())
     behind = await mirror(lambda heard: said if heard.target == path else None)
     assert json.loads((await behind.ask(path)).body)[name] == []

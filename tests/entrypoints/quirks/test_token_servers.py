@@ -1,4 +1,4 @@
-"""Token servers that answer otherwise than distribution's own, and how long what they gave is used."""
+"""Token servers that answer differently from that of distribution, and how long their tokens are used."""
 
 import asyncio
 import gzip
@@ -15,7 +15,7 @@ TOKEN = f"/v2/auth?service=odd&scope={PULL}"
 
 
 def at_token(said: Say) -> Script:
-    """This for every token that is asked for."""
+    """The token server gives this answer to every request."""
     return lambda heard: said if heard.target.startswith("/token") else None
 
 
@@ -23,8 +23,8 @@ def giving(document: dict[str, object], *headers: tuple[str, str]) -> Say:
     return reply(200, JSON, *headers, body=json.dumps(document).encode())
 
 
-async def test_token_may_come_as_access_token_alone(mirror: Behind) -> None:
-    """docker.elastic.co. Clients of ours get both names, as some read one only."""
+async def test_token_named_only_access_token_is_accepted(mirror: Behind) -> None:
+    """docker.elastic.co sends only `access_token`. The mirror sends both names, because some clients read only one."""
     said = at_token(giving({"access_token": "t0", "expires_in": 300}))
     theirs = await mirror(said, bearer="")
     document = json.loads((await theirs.ask(TOKEN)).body)
@@ -33,7 +33,7 @@ async def test_token_may_come_as_access_token_alone(mirror: Behind) -> None:
     assert (await (await mirror(said, bearer="", **ANYBODY)).ask(TAG_PATH)).body == MANIFEST
 
 
-async def test_lifetime_that_is_not_told_is_a_minute(mirror: Behind) -> None:
+async def test_token_without_a_lifetime_lives_for_a_minute(mirror: Behind) -> None:
     said = at_token(giving({"token": "t0"}))
     theirs = await mirror(said, bearer="")
     assert json.loads((await theirs.ask(TOKEN)).body)["expires_in"] == 60
@@ -43,7 +43,7 @@ async def test_lifetime_that_is_not_told_is_a_minute(mirror: Behind) -> None:
     assert len(anybody.registry.heard("/token")) == 1
 
 
-async def test_token_that_came_as_gzip_is_read(mirror: Behind) -> None:
+async def test_token_encoded_with_gzip_is_decoded(mirror: Behind) -> None:
     body = gzip.compress(b'{"token":"t0"}')
     behind = await mirror(at_token(reply(200, JSON, ("Content-Encoding", "gzip"), body=body)), bearer="")
     assert await behind.log_in() == "Bearer t0"
@@ -51,8 +51,8 @@ async def test_token_that_came_as_gzip_is_read(mirror: Behind) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_token_that_is_denied_is_no_fault_of_the_mirrors_login(mirror: Behind, status: int) -> None:
-    """ghcr.io: nobody gets a token for what is private, or is not there."""
+async def test_denied_anonymous_token_is_answered_403_without_a_challenge(mirror: Behind, status: int) -> None:
+    """ghcr.io issues no anonymous token for a private or missing repository."""
     behind = await mirror(at_token(error(status, "DENIED")), bearer="", **ANYBODY)
     for method in ("GET", "HEAD"):
         refused = await behind.ask(TAG_PATH, method=method)
@@ -60,7 +60,7 @@ async def test_token_that_is_denied_is_no_fault_of_the_mirrors_login(mirror: Beh
     assert code_of(await behind.ask(TAG_PATH)) == "DENIED"
 
 
-async def test_token_that_is_denied_is_denied_to_the_client(mirror: Behind) -> None:
+async def test_denied_token_of_a_client_is_answered_403(mirror: Behind) -> None:
     behind = await mirror(at_token(error(403, "DENIED")), bearer="")
     refused = await behind.ask(TOKEN)
     assert (refused.status, code_of(refused)) == (403, "DENIED")
@@ -69,20 +69,20 @@ async def test_token_that_is_denied_is_denied_to_the_client(mirror: Behind) -> N
 
 
 def wants_scope(heard: Heard) -> Say | None:
-    """registry.istio.io."""
+    """registry.istio.io answers token requests without a scope with 400."""
     without = heard.target.startswith("/token") and "scope=" not in heard.target
     return reply(400, ("Content-Type", "text/plain"), body=b"scope is required") if without else None
 
 
-async def test_token_server_that_wants_a_scope_gets_one(mirror: Behind) -> None:
+async def test_token_server_that_requires_a_scope_gets_one(mirror: Behind) -> None:
     theirs = await mirror(wants_scope, bearer="")
     assert (await theirs.ask(TAG_PATH, await theirs.log_in())).body == MANIFEST
     anybody = await mirror(wants_scope, bearer="", **ANYBODY)
     assert (await anybody.ask(TAG_PATH)).body == MANIFEST
 
 
-async def test_token_without_a_scope_is_refused_as_the_clients_request(mirror: Behind) -> None:
-    """It is no outage of the upstream: 502 would send clients to try again."""
+async def test_token_request_without_a_required_scope_is_answered_400(mirror: Behind) -> None:
+    """It is not an outage of the upstream: after a 502 clients would try again."""
     behind = await mirror(wants_scope, bearer="")
     refused = await behind.ask("/v2/auth?service=odd")
     assert (refused.status, code_of(refused)) == (400, "UNSUPPORTED")
@@ -97,7 +97,7 @@ THROTTLED = [
 
 @pytest.mark.parametrize("retry", ["7", "Wed, 21 Oct 2026 07:28:00 GMT", None])
 @pytest.mark.parametrize(("kind", "body"), THROTTLED)
-async def test_throttled_token_server_is_left_alone(
+async def test_429_of_the_token_server_is_passed_on_without_a_retry(
     mirror: Behind, kind: tuple[str, str], body: bytes, retry: str | None
 ) -> None:
     headers = [kind, *([("Retry-After", retry)] if retry else [])]
@@ -111,7 +111,7 @@ async def test_throttled_token_server_is_left_alone(
 @pytest.mark.parametrize("retry", ["7", "Wed, 21 Oct 2026 07:28:00 GMT", None])
 @pytest.mark.parametrize(("kind", "body"), THROTTLED)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_throttled_pull_is_not_tried_again(
+async def test_429_of_the_registry_is_passed_on_without_a_retry(
     mirror: Behind, method: str, kind: tuple[str, str], body: bytes, retry: str | None
 ) -> None:
     headers = [kind, *([("Retry-After", retry)] if retry else [])]
@@ -123,10 +123,10 @@ async def test_throttled_pull_is_not_tried_again(
     assert len(behind.registry.heard("/manifests/")) == 1
 
 
-async def test_remembered_token_that_is_refused_is_replaced_once(mirror: Behind) -> None:
+async def test_refused_cached_token_is_replaced_once(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
     await behind.ask(TAG_PATH)
-    behind.registry.given += 1  # and with that, t1 is none any more
+    behind.registry.given += 1  # so the registry does not accept t1 any more
     behind.registry.server.heard.clear()
     assert (await behind.ask(TAG_PATH)).body == MANIFEST
     assert behind.registry.shown("/manifests/") == ["Bearer t1", "Bearer t3"]
@@ -139,8 +139,8 @@ async def test_remembered_token_that_is_refused_is_replaced_once(mirror: Behind)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_fresh_token_that_is_refused_once_is_tried_again(mirror: Behind, method: str) -> None:
-    """The registry's clock is behind its token server's: the token is not valid yet."""
+async def test_new_token_that_is_refused_once_is_sent_again(mirror: Behind, method: str) -> None:
+    """The clock of the registry is behind that of its token server, so the token is not valid yet."""
     behind = await mirror(bearer="", **ANYBODY)
     challenge = behind.registry.bearer() + ',error="invalid_token"'
     refused: list[Heard] = []
@@ -154,10 +154,10 @@ async def test_fresh_token_that_is_refused_once_is_tried_again(mirror: Behind, m
     behind.registry.odd = too_early
     assert (await behind.ask(TAG_PATH, method=method)).status == 200
     assert len(refused) == 1
-    assert len(behind.registry.heard("/token")) == 1, "the same token"
+    assert len(behind.registry.heard("/token")) == 1, "the same token is sent again"
 
 
-async def test_fresh_token_that_is_refused_twice_is_refused(mirror: Behind) -> None:
+async def test_new_token_that_is_refused_twice_is_answered_403(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
     challenge = behind.registry.bearer() + ',error="invalid_token"'
     behind.registry.odd = lambda heard: (
@@ -168,8 +168,8 @@ async def test_fresh_token_that_is_refused_twice_is_refused(mirror: Behind) -> N
     assert len([one for one in shown if one]) == 2
 
 
-async def test_callers_own_token_that_is_refused_is_not_held_back(mirror: Behind) -> None:
-    """The client gets the challenge, fetches another token and comes again by itself."""
+async def test_refused_token_of_a_caller_is_answered_401_without_a_retry(mirror: Behind) -> None:
+    """The client gets the challenge and fetches another token itself."""
     behind = await mirror(bearer="")
     token = await behind.log_in()
     challenge = behind.registry.bearer() + ',error="invalid_token"'
@@ -183,7 +183,7 @@ async def test_callers_own_token_that_is_refused_is_not_held_back(mirror: Behind
     assert behind.registry.shown("/manifests/") == [token]
 
 
-async def test_one_token_is_fetched_for_all_who_wait(mirror: Behind) -> None:
+async def test_twenty_requests_share_one_token_request(mirror: Behind) -> None:
     behind = await mirror(bearer="", **ANYBODY)
     answers = await asyncio.gather(*(behind.ask(f"/v2/{NAME}/manifests/v{number}") for number in range(20)))
     assert {answer.status for answer in answers} == {200}

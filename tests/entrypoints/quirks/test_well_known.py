@@ -1,4 +1,4 @@
-"""Where the well-known registries have their token servers, and whether a login may go there."""
+"""The token servers of well-known registries are trusted with logins without a setting."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def check(registry: str, realm: str) -> None:
         ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth"),
     ],
 )
-def test_realm_of_a_well_known_registry_needs_no_setting(registry: str, realm: str) -> None:
+def test_realm_of_a_well_known_registry_is_trusted_without_a_setting(registry: str, realm: str) -> None:
     check(registry, realm)
 
 
@@ -41,6 +41,6 @@ def test_realm_of_a_well_known_registry_needs_no_setting(registry: str, realm: s
         ("https://registry.example.com", "https://gitlab.example.org/jwt/auth"),
     ],
 )
-def test_realm_elsewhere_needs_one(registry: str, realm: str) -> None:
+def test_realm_of_another_domain_needs_a_setting(registry: str, realm: str) -> None:
     with pytest.raises(RealmNotTrusted, match="UPSTREAM_REALMS"):
         check(registry, realm)
