@@ -102,7 +102,7 @@ class FreshnessKeys:
     stale_ttl: float | None = setting(
         None,
         TTL,
-        "`STALE_TTL` for these tags; at most that of the upstream, because permissions to read are kept only as long.",
+        "`STALE_TTL` for these tags; at most that of the upstream, because the mirror keeps grants only for that time.",
         default_text="that of the upstream",
     )
 
@@ -124,8 +124,8 @@ class ServerSettings:
     host: str = setting(
         "0.0.0.0",  # noqa: S104 - a mirror is for other machines
         TEXT,
-        "The address to listen on. `127.0.0.1`: this machine only. `::`: all addresses, IPv6 and, if the system allows "
-        "it, IPv4. A name: all of its addresses that this machine has.",
+        "The address to listen on. `127.0.0.1`: only clients on this machine can connect. `::`: all addresses, IPv6 "
+        "and, if the system allows it, IPv4. A name: all addresses of the name that this machine has.",
     )
     workers: int = setting(2, number(int, 1, 256, "a number of processes"), "The number of worker processes.")
     self_registry: str | None = setting(
@@ -136,46 +136,47 @@ class ServerSettings:
         default_text="from each request's `Host`",
     )
     tls_cert: Path | None = setting(
-        None, PEM_FILE, "The certificate. If this and `TLS_KEY` are set, the service speaks HTTPS."
+        None, PEM_FILE, "The certificate. If this and `TLS_KEY` are set, the service uses HTTPS."
     )
     tls_key: Path | None = setting(None, PEM_FILE, "The key of `TLS_CERT`, without a passphrase.")
     trusted_proxies: tuple[Network, ...] = setting(
         (),
         NETWORKS,
-        "The reverse proxies whose `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-For` are trusted. List "
-        "reverse proxies only: a client at such an address can claim to be any other, and guess passwords as each of "
-        "them.",
+        "The reverse proxies whose `X-Forwarded-Proto`, `X-Forwarded-Host` and `X-Forwarded-For` the mirror trusts. "
+        "List only reverse proxies: a client at such an address can pretend to have any other address, and so avoid "
+        "the delay after wrong passwords.",
     )
     request_timeout: float = setting(
         30.0,
         number(float, 1, 600, "seconds"),
-        "Time for a request to arrive: for its head, counted from the start of the connection (including the TLS "
-        "handshake) or from the first byte of a further request, and again for its body. A slower client gets 408.",
+        "Time in which the head of a request must arrive, and again for its body. The time for the head starts with "
+        "the connection (it includes the TLS handshake), or with the first byte of a further request. A slower client "
+        "gets 408.",
     )
     max_connections: int = setting(
         4096,
         number(int, 16, 1_000_000),
-        f"[Connections]({_LIMITS_FOR_CLIENTS}) of a worker at a time; fewer if the system's limit of open files is too "
+        f"Maximum number of [connections]({_LIMITS_FOR_CLIENTS}) of a worker; lower if the limit of open files is too "
         "low.",
     )
     max_waiting_per_address: int = setting(
         256,
         number(int, 1, 1_000_000),
-        f"[Connections]({_LIMITS_FOR_CLIENTS}) of one client address in each worker that may wait for a request at a "
-        "time.",
+        f"Maximum number of [connections]({_LIMITS_FOR_CLIENTS}) of one client address in each worker that wait for a "
+        "request.",
     )
     delivery_idle: float = setting(
         120.0,
         number(float, 1, 86400, "seconds of silence"),
-        "Time after which a client that reads nothing is disconnected, but at least three times `UPSTREAM_TIMEOUT`.",
+        "Time after which the mirror disconnects a client that reads nothing; at least three times `UPSTREAM_TIMEOUT`.",
     )
     shutdown_grace: float = setting(
-        30.0, number(float, 0, 3600, "seconds"), "Time that running transfers get after SIGTERM."
+        30.0, number(float, 0, 3600, "seconds"), "Time that running transfers have to finish after SIGTERM."
     )
     log_level: str = setting(
         "info",
         choice("debug", "info", "warning", "error"),
-        "The level of the log. The access log has `info`.",
+        "The level of the log. The access log has the level `info`.",
     )
     log_format: str = setting("text", choice("text", "json"), "The format of the log.")
 
@@ -196,13 +197,13 @@ class AccountAndTokenSettings:
         "`ACCOUNTS` or in addition. The service reads it again when it changes.",
     )
     allow_everyone: bool = setting(
-        False, FLAG, "`true`: everyone who can reach the mirror may use its own upstream login."
+        False, FLAG, "`true`: everyone who can reach the mirror may read what the mirror's own upstream login can read."
     )
     skip_auth_proxy: bool = setting(
         False,
         FLAG,
-        "`true`: leave authentication to the upstream, unchanged. Requires one upstream, no accounts and the default "
-        "`UPSTREAM_IDENTITY`.",
+        "`true`: clients use the upstream's own authentication, unchanged. Requires one upstream, no accounts and the "
+        "default `UPSTREAM_IDENTITY`.",
     )
     rules: tuple[AccessRule, ...] = setting(
         (),
@@ -213,14 +214,14 @@ class AccountAndTokenSettings:
     self_auth_service: str = setting(
         "docker-image-proxy",
         SERVICE_NAME,
-        "The service name in the mirror's challenges and the issuer of its tokens. Two mirrors in a row need different "
-        "names.",
+        "The service name in the mirror's challenges and the issuer of its tokens. If the upstream is a mirror of this "
+        "kind too, the two need different names.",
     )
     server_secret: Secret = computed_setting(
         lambda: Secret(secrets.token_urlsafe(48), is_random=True),
         SERVER_SECRET,
-        "The key of the mirror's tokens (HMAC-SHA256). Set it to keep tokens and grants across a restart, or to run "
-        "several machines under one name.",
+        "The key of the mirror's tokens (HMAC-SHA256). Set it if tokens and grants should stay valid after a restart, "
+        "or if several machines serve one host name.",
         default_text="random at each start",
         is_secret=True,
     )
@@ -233,12 +234,12 @@ class ProxySettings:
         None,
         PROXY,
         "The outbound proxy for `http://` upstreams: `http://`, `https://`, `socks5://` or `socks5h://`, optionally "
-        f"with `user:password@`. The proxy resolves names, so it must refuse [unwanted addresses]"
-        f"({_WHERE_CREDENTIALS_GO}) itself.",
+        f"with `user:password@`. The proxy resolves names, so it must itself refuse [addresses that the mirror would "
+        f"refuse]({_WHERE_CREDENTIALS_GO}).",
         may_hold_secret=True,
     )
     https_proxy: str | None = setting(None, PROXY, "The outbound proxy for `https://` upstreams.", may_hold_secret=True)
-    no_proxy: str = setting("", HOST_LIST, "The hosts to reach directly.")
+    no_proxy: str = setting("", HOST_LIST, "The hosts to which the mirror connects directly.")
 
 
 @dataclass(frozen=True)
@@ -246,19 +247,20 @@ class TtlSettings:
     tag_ttl: float = setting(
         60.0,
         TTL,
-        "Time for which [a tag](../guides/cache.md#freshness-of-tags) is trusted before the upstream is asked again.",
+        "Time for which the mirror uses [a cached tag](../guides/cache.md#freshness-of-tags) before it asks the "
+        "upstream again.",
     )
     grant_ttl: float = setting(
         300.0,
         number(float, 0, 86400, "seconds"),
-        "Time for which a caller's permission to read a repository is trusted before the upstream is asked again. `0` "
-        "asks for every request.",
+        "Time for which a caller's grant to read a repository is valid before the mirror asks the upstream again. With "
+        "`0` it asks for every request.",
     )
     stale_ttl: float = setting(
         86400.0,
         TTL,
-        "Time for which public content, and content fetched with the mirror's own login, is served [during an outage]"
-        "(../guides/outages-and-limits.md#when-the-upstream-is-down).",
+        "Time for which the mirror serves public content, and content that it fetched with its own login, [during an "
+        "outage](../guides/outages-and-limits.md#when-the-upstream-is-down).",
     )
 
 
@@ -267,16 +269,18 @@ class CacheSettings(TtlSettings):
     cache_dir: Path | None = computed_setting(
         default_cache_folder,
         CACHE_FOLDER,
-        "The folder of [the cache](../guides/cache.md), on a local file system. `off` keeps nothing.",
+        "The folder of [the cache](../guides/cache.md), on a local file system. `off`: the mirror stores nothing.",
         default_text="`~/.local/share/docker-image-proxy`",
     )
     cache_size: CacheSize = setting(
         CacheSize(size=20 * 1024**3),
         CACHE_SIZE,
-        "The limit of the cache. A share is one of the whole file system. At least 1 MiB.",
+        "The limit of the cache, at least 1 MiB. A share is a share of the whole file system.",
         default_text="`20GiB`",
     )
-    fill_retries: int = setting(5, number(int, 0, 100), "Attempts to resume a download that makes no progress.")
+    fill_retries: int = setting(
+        5, number(int, 0, 100), "Number of attempts to resume a download that makes no progress."
+    )
 
 
 @dataclass(frozen=True)
@@ -284,20 +288,20 @@ class UpstreamDefinitions(TtlSettings):
     name: str = setting(
         "",
         REGISTRY_NAME,
-        "What clients call the registry. A [well-known name](#well-known-registries) brings its address, search and "
-        "token server with it.",
+        "The name by which clients request the registry. For a [well-known name](#well-known-registries), the mirror "
+        "knows the address, search and token server.",
     )
     url: str = setting(
         "https://registry-1.docker.io",
         ADDRESS,
-        "The address of the registry. For a key, the default is `https://` and the name. If you set it for a "
-        "well-known name, that name's search and `realms` do not apply.",
+        "The address of the registry. In the settings file, the default is `https://` and the name. If you set the "
+        "address for a well-known name, the known search and `realms` do not apply.",
         variable="UPSTREAM_REGISTRY",
     )
     names: frozenset[str] = setting(
         frozenset(),
         HOSTS,
-        "Further names by which clients mean this upstream: `quay.io`, for example, for a company's mirror of Quay. "
+        "Further names by which clients request this upstream, such as `quay.io` for a company's mirror of Quay. "
         "Clients use them as the path before `/v2`, as the first segment of an image name, or in `ns`.",
         default_text="the upstream's own host; for Docker Hub all of its host names",
         variable="UPSTREAM_NAMES",
@@ -331,23 +335,23 @@ class UpstreamDefinitions(TtlSettings):
     realms: frozenset[str] = setting(
         frozenset(),
         HOSTS,
-        "Further hosts to which upstream logins may be sent. Needed if the token server is on another domain or port, "
-        f"or on another host of [a domain that many tenants share]({_WHERE_CREDENTIALS_GO}). These hosts may also have "
-        f"[otherwise refused addresses]({_WHERE_CREDENTIALS_GO}).",
+        "Further hosts to which the mirror may send upstream logins. Needed if the token server is on another domain "
+        f"or port, or on another host of [a domain that many tenants share]({_WHERE_CREDENTIALS_GO}). These hosts may "
+        f"also have [addresses that the mirror otherwise refuses]({_WHERE_CREDENTIALS_GO}).",
         variable="UPSTREAM_REALMS",
     )
     search: str | None = setting(
         None,
         ADDRESS,
-        "The address of a v1 search endpoint. Without one, search looks through the upstream's catalog.",
+        "The address of a v1 search endpoint. Without this address, the mirror searches in the upstream's catalog.",
         default_text="that of a well-known name, and of Docker Hub; otherwise none",
         variable="SEARCH_UPSTREAM",
     )
     timeout: float = setting(
         25.0,
         above_zero(600, "seconds of silence"),
-        "Time for which the upstream may be silent; long transfers are not limited. A connection must be established "
-        "within 10 of these seconds.",
+        "Time for which the upstream may be silent. The duration of a transfer is not limited. A connection must be "
+        "established within at most 10 seconds.",
         variable="UPSTREAM_TIMEOUT",
     )
     fallbacks: tuple[str, ...] = setting(
@@ -370,16 +374,16 @@ class UpstreamDefinitions(TtlSettings):
     max_connections: int | None = setting(
         None,
         number(int, 1, 65535),
-        f"Requests to the upstream and its token server at a time, including downloads; further ones [wait]({_QUEUE}). "
-        "At least `WORKERS`, because the workers share it.",
+        "Maximum number of concurrent requests to the upstream and its token server, including downloads. Further "
+        f"requests [wait]({_QUEUE}). At least `WORKERS`, because the workers share this number.",
         default_text="unlimited",
         variable="UPSTREAM_MAX_CONNECTIONS",
     )
     max_rate: float | None = setting(
         None,
         above_zero(1_000_000, "requests a second"),
-        f"Requests to the upstream and its token server, evenly spaced; further ones [wait]({_QUEUE}). The workers "
-        "share it.",
+        "Maximum rate of requests to the upstream and its token server, evenly spaced. Further requests "
+        f"[wait]({_QUEUE}). The workers share this rate.",
         default_text="unlimited",
         variable="UPSTREAM_MAX_RATE",
     )
@@ -396,5 +400,7 @@ class UpstreamDefinitions(TtlSettings):
         default_text="`true` for Docker Hub, otherwise `false`",
     )
     freshness: tuple[FreshnessRule, ...] = setting(
-        (), FRESHNESS, "Other times [for some tags](../guides/cache.md#freshness-of-tags)."
+        (),
+        FRESHNESS,
+        "Other values of `tag_ttl` and `stale_ttl` [for some tags](../guides/cache.md#freshness-of-tags).",
     )
