@@ -46,7 +46,7 @@ class Download:
         """When the last reader left, or when the download started; in seconds since 1970."""
         self.left_unread: Callable[[Download], None] = lambda _: None
         """Called when the last reader leaves before the download is over."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._begun: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         self._files: list[OpenFile] = []
         self._is_whole = False
@@ -149,7 +149,7 @@ class Download:
         self.total = self.size
         self._update()
 
-    def fail(self, failure: Exception) -> None:
+    def fail(self, failure: BaseException) -> None:
         """End the download early, for all its readers."""
         self.failure = failure
         if not self.has_begun:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextvars import copy_context
+from functools import partial
 
 from application.access.access_request import PullAccess
 from application.blobs.download import Download
@@ -60,7 +61,8 @@ class RunningDownloads:
         self._running[download.upstream, digest] = download
         # The context of the request that started it, whose access log line shows the response of the upstream.
         with watched_by(QueueWatch(lambda: download.readers > 0)):
-            self._tasks[download] = asyncio.create_task(self._run(download), context=copy_context())
+            task = self._tasks[download] = asyncio.create_task(self._fetch(download), context=copy_context())
+            task.add_done_callback(partial(self._ended, download))
         return download
 
     def asked_in_part(self, access: PullAccess, digest: Digest, size: int, total: int | None) -> None:
@@ -120,19 +122,14 @@ class RunningDownloads:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, download: Download) -> None:
+    def _ended(self, download: Download, task: "asyncio.Task[None]") -> None:
         key = download.upstream, download.digest
-        try:
-            await self._fetch(download)
-        except Exception as failure:  # noqa: BLE001 - the readers of the download receive every failure
+        self._tasks.pop(download, None)
+        if self._running.get(key) is download:
+            del self._running[key]
+        failure = UpstreamBroken("the mirror stopped fetching this blob") if task.cancelled() else task.exception()
+        if failure:
             download.fail(failure)
-        except BaseException:
-            download.fail(UpstreamBroken("the mirror stopped fetching this blob"))
-            raise
-        finally:
-            self._tasks.pop(download, None)
-            if self._running.get(key) is download:
-                del self._running[key]
         if isinstance(download.failure, StorageRefused):
             self._events.emit(
                 CacheFull(str(download.digest))
