@@ -1,4 +1,4 @@
-"""A small registry that keeps to the specification, over HTTP, with the content and the users of a FakeUpstream."""
+"""A small registry over HTTP that follows the specification, with the content and the users of a FakeUpstream."""
 
 import json
 from urllib.parse import parse_qs, urlsplit
@@ -16,7 +16,7 @@ _TOKEN = "token-of-"
 
 
 class HonestRegistry:
-    """A WireServer's script. `url` is where it listens; `/token` is its token server."""
+    """The script of a WireServer. `url` is the address of the server; `/token` is its token server."""
 
     def __init__(self, content: FakeUpstream) -> None:
         self.url = ""
@@ -32,7 +32,7 @@ class HonestRegistry:
             return reply(200, ("Docker-Distribution-Api-Version", "registry/2.0"), _JSON, body=b"{}")
         return self._resource(heard, path)
 
-    # --- who may what ---
+    # --- authorization ---
 
     def _refusal(self, heard: Heard, path: str) -> Say | None:
         caller = self._caller(heard)
@@ -47,7 +47,7 @@ class HonestRegistry:
         return _error(401, "UNAUTHORIZED", ("WWW-Authenticate", str(challenge)))
 
     def _caller(self, heard: Heard) -> str | None:
-        """The user, "" for the anonymous one, None for a caller without a right."""
+        """The user name, "" for an anonymous caller, None for invalid credentials."""
         match parse_authorization(heard.header("Authorization")):
             case Bearer(token) if self._content.scheme == "bearer" and token.startswith(_TOKEN):
                 return token.removeprefix(_TOKEN)
@@ -70,7 +70,7 @@ class HonestRegistry:
             document["refresh_token"] = self._content.refresh_token
         return reply(200, _JSON, body=json.dumps(document).encode())
 
-    # --- what there is ---
+    # --- content ---
 
     def _resource(self, heard: Heard, path: str) -> Say:
         if path == "/v2/_catalog":

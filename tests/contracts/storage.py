@@ -1,4 +1,4 @@
-"""Storage as two workers have it: on one disk, or on one fake of it."""
+"""The storage of two workers, on the same disk or on the same fake disk."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,7 +32,7 @@ KINDS = ("real", "fake")
 
 @dataclass(frozen=True)
 class Worker:
-    """The ports, as one process has them."""
+    """The storage ports of one process."""
 
     store: ContentStore
     leases: DownloadLeases

@@ -1,4 +1,4 @@
-"""What every AccountDirectory does. They are quick enough for tests as they are: none needs a fake."""
+"""The contract of AccountDirectory. Its implementations are fast enough for tests, so there is no fake."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,7 +37,7 @@ def _keyed_fixed(account: Credentials, key: bytes) -> str:
 
 
 def _keyed_htpasswd(account: Credentials, key: bytes) -> str:
-    """With the same salt each time, or no two lines would be alike."""
+    """The salt is fixed, because otherwise no two lines would be equal."""
     hashed = bcrypt.hashpw(account.password.encode(), b"$2b$04$" + b"a" * 21 + b"u").decode()
     with TemporaryDirectory() as folder:
         (path := Path(folder, "htpasswd")).write_text(f"{account.username}:{hashed}\n")
@@ -51,7 +51,7 @@ def _several(accounts: Iterable[Credentials]) -> AccountDirectory:
 
 
 EACH = pytest.mark.parametrize("make", [_fixed, _htpasswd, _several])
-# Few enough to meet each other often; a user name holds no colon (RFC 7617 section 2).
+# Few names and passwords, so that logins often match; a user name contains no colon (RFC 7617 section 2).
 names = st.sampled_from(["alice", "Alice", "bob", "al", "é"])
 passwords = st.text("a:é", max_size=2)
 logins = st.builds(Credentials, names, passwords)
@@ -60,13 +60,13 @@ accounts = st.lists(logins, max_size=4, unique_by=lambda one: one.username)
 
 @EACH
 @given(known=accounts, offered=logins)
-def test_exactly_the_known_credentials_are_found(make: Maker, known: list[Credentials], offered: Credentials) -> None:
+def test_a_directory_accepts_only_its_credentials(make: Maker, known: list[Credentials], offered: Credentials) -> None:
     assert make(known).find(offered) == (Account(offered.username) if offered in known else None)
 
 
 @EACH
 @given(known=accounts, name=st.sampled_from(["", "alice", "ALICE", "bob", "bo", "é"]))
-def test_exactly_the_known_names_exist(make: Maker, known: list[Credentials], name: str) -> None:
+def test_a_directory_has_stamps_for_exactly_its_names(make: Maker, known: list[Credentials], name: str) -> None:
     assert bool(make(known).stamp(name)) == any(one.username == name for one in known)
 
 
@@ -77,13 +77,13 @@ def test_an_empty_directory_has_no_accounts(make: Maker) -> None:
 
 
 @EACH
-def test_a_colon_does_not_move_between_name_and_password(make: Maker) -> None:
+def test_a_password_with_a_colon_is_not_confused_with_a_longer_name(make: Maker) -> None:
     directory = make([Credentials("alice", "open:sesame")])
     assert directory.find(Credentials("alice", "open:sesame")) == Account("alice")
     assert directory.find(Credentials("alice:open", "sesame")) is None
 
 
-def test_two_passwords_of_one_name_both_open() -> None:
+def test_two_passwords_of_one_name_are_both_accepted() -> None:
     directory = _fixed([Credentials("alice", "old"), Credentials("alice", "new")])
     assert (
         directory.find(Credentials("alice", "old")) == directory.find(Credentials("alice", "new")) == Account("alice")
@@ -98,15 +98,15 @@ def test_accounts_may_be_an_iterator(make: Maker) -> None:
 
 
 @EACH
-def test_a_directory_never_prints_its_passwords(make: Maker) -> None:
+def test_the_repr_of_a_directory_contains_no_password(make: Maker) -> None:
     directory = make([Credentials("alice", "sesame")])
     assert "sesame" not in f"{directory!r} {vars(directory)!r}"
 
 
 @pytest.mark.parametrize("make", [_keyed_fixed, _keyed_htpasswd])
-def test_a_stamp_follows_the_key_the_name_and_the_password(make: Callable[[Credentials, bytes], str]) -> None:
+def test_a_stamp_depends_on_the_key_the_name_and_the_password(make: Callable[[Credentials, bytes], str]) -> None:
     stamp = make(Credentials("alice", "sesame"), KEY)
-    assert make(Credentials("alice", "sesame"), KEY) == stamp, "every process has the same"
+    assert make(Credentials("alice", "sesame"), KEY) == stamp, "every process computes the same stamp"
     others = {
         make(Credentials("alice", "sesame"), b"another key"),
         make(Credentials("alice", "another"), KEY),
@@ -117,7 +117,7 @@ def test_a_stamp_follows_the_key_the_name_and_the_password(make: Callable[[Crede
 
 @EACH
 @given(known=accounts, offered=logins)
-def test_a_right_login_brings_the_stamp_of_its_account(
+def test_an_accepted_login_has_the_stamp_of_its_account(
     make: Maker, known: list[Credentials], offered: Credentials
 ) -> None:
     directory = make(known)
@@ -125,15 +125,15 @@ def test_a_right_login_brings_the_stamp_of_its_account(
         assert found.stamp == directory.stamp(found.name)
 
 
-def test_a_stamp_ends_with_any_password_of_its_name() -> None:
+def test_a_stamp_changes_with_each_password_of_its_name() -> None:
     old, new = Credentials("alice", "old"), Credentials("alice", "new")
     stamps = {_fixed(known).stamp("alice") for known in ([old], [new], [old, new])}
     assert len(stamps) == 3
-    assert _fixed([new, old]).stamp("alice") in stamps, "their order is nothing"
+    assert _fixed([new, old]).stamp("alice") in stamps, "the order of the passwords does not matter"
 
 
 @EACH
-def test_a_stamp_is_no_secret(make: Maker) -> None:
+def test_a_stamp_contains_neither_password_nor_hash(make: Maker) -> None:
     directory = make([Credentials("alice", "sesame"), Credentials("bob", "sesame")])
     for name in ("alice", "bob"):
         assert "sesame" not in directory.stamp(name)

@@ -1,4 +1,4 @@
-"""What every AllowanceTable does."""
+"""The contract of AllowanceTable."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def two_workers(player: str) -> tuple[AllowanceTable, AllowanceTable]:
 
 
 @EACH
-def test_nothing_is_shown_at_the_start(player: str) -> None:
+def test_the_table_is_empty_at_the_start(player: str) -> None:
     one, other = two_workers(player)
     assert one.newest(HUB) is other.newest(HUB) is None
 
@@ -48,7 +48,7 @@ def test_the_newest_allowance_of_any_worker_is_valid(player: str) -> None:
 
 
 @EACH
-def test_each_upstream_has_its_own(player: str) -> None:
+def test_each_upstream_has_its_own_allowance(player: str) -> None:
     one, other = two_workers(player)
     one.publish(HUB, SAID)
     assert other.newest(QUAY) is None
@@ -58,7 +58,7 @@ def test_each_upstream_has_its_own(player: str) -> None:
 
 
 @EACH
-def test_an_upstream_is_known_by_its_address(player: str) -> None:
+def test_an_allowance_belongs_to_the_address_of_its_upstream(player: str) -> None:
     one, _ = two_workers(player)
     one.publish(HUB, SAID)
     assert one.newest(replace(HUB, search_url="https://search.test")) == SAID

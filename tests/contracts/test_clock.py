@@ -1,4 +1,4 @@
-"""What every Clock does."""
+"""The contract of Clock."""
 
 import time
 

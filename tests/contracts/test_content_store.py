@@ -1,4 +1,4 @@
-"""What every ContentStore does."""
+"""The contract of ContentStore."""
 
 import os
 from collections import deque
@@ -51,7 +51,7 @@ async def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: 
 
 
 @by_two_workers
-async def test_content_may_be_put_twice_and_be_empty(one: Worker, other: Worker) -> None:
+async def test_content_can_be_stored_twice_and_can_be_empty(one: Worker, other: Worker) -> None:
     for content in (b"", b"twice"):
         for worker in (one, other):
             await worker.store.put(Digest.of(content), content)

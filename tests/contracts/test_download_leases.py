@@ -1,4 +1,4 @@
-"""What every DownloadLeases does, and the partial blobs that it gives."""
+"""The contract of DownloadLeases and of its partial blobs."""
 
 import asyncio
 from collections import deque
@@ -141,7 +141,7 @@ async def test_closing_the_file_ends_the_lease(one: Worker, other: Worker) -> No
 
 
 @by_two_workers
-async def test_after_the_lease_nothing_can_be_changed(one: Worker, other: Worker) -> None:
+async def test_a_partial_blob_cannot_be_changed_after_its_lease(one: Worker, other: Worker) -> None:
     lease = await lease_of(one, DIGEST)
     partial_blob = lease.partial_blob
     await partial_blob.append(deque([CONTENT]))
@@ -188,7 +188,7 @@ async def test_of_many_requests_one_gets_the_lease(one: Worker, other: Worker) -
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(pieces=st.lists(st.binary(max_size=40), max_size=12), cut=st.integers(0, 12))
-def test_any_pieces_become_one_content(
+def test_any_sequence_of_pieces_becomes_the_content(
     kind: str, pieces: list[bytes], cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     async def go() -> None:
@@ -210,7 +210,7 @@ def test_any_pieces_become_one_content(
 
 @by_two_workers
 async def test_two_upstreams_have_two_partial_blobs(one: Worker, other: Worker) -> None:
-    """Wrong bytes of one upstream are no beginning of what the other one sends."""
+    """A partial blob with wrong bytes of one upstream must not be continued with bytes of another one."""
     wrong = await lease_of(one, DIGEST, HUB)
     await wrong.partial_blob.append(deque([b"wrong"]))
     await wrong.release(keep=True)
@@ -225,7 +225,7 @@ async def test_two_upstreams_have_two_partial_blobs(one: Worker, other: Worker) 
 
 @by_two_workers
 async def test_two_upstreams_can_send_the_same_content_at_once(one: Worker, other: Worker) -> None:
-    """Each of them has a lease; the second to commit adds no second copy, and both have a right whole."""
+    """Each upstream has its own lease. The second commit adds no copy, and both files have the correct content."""
     slow, fast = await partial_blob_of(one, DIGEST, HUB), await partial_blob_of(other, DIGEST, QUAY)
     followed = await followed_by(other, DIGEST, HUB)
     await slow.append(deque([CONTENT[:10]]))

@@ -1,4 +1,4 @@
-"""What every EventSink does, and what the log never holds."""
+"""The contract of EventSink, and what the log must never contain."""
 
 import asyncio
 import logging
@@ -91,7 +91,7 @@ EVENTS = [
     CacheWriteFailed(DIGEST, "a partial blob cannot be opened: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
 ]
-# What is counted only: a line for each would drown all others.
+# These events are only counted, because they are too frequent for the log.
 UNLOGGED = (ContentRequested, DownloadStarted, DownloadJoined, BytesFetched, BytesDelivered)
 LEVELS = {
     "DEBUG": (StaleServed,),
@@ -156,7 +156,7 @@ def _level(event: Event) -> str:
 @pytest.mark.parametrize(
     "event", [one for one in EVENTS if not isinstance(one, UNLOGGED)], ids=lambda event: type(event).__name__
 )
-def test_the_log_names_every_fact(event: Event, log: pytest.LogCaptureFixture) -> None:
+def test_the_log_line_contains_every_field_of_the_event(event: Event, log: pytest.LogCaptureFixture) -> None:
     LoggingEventSink().emit(event)
     (record,) = log.records
     assert (record.levelname, record.name) == (_level(event), "docker_image_proxy")
@@ -201,7 +201,7 @@ async def test_credentials_never_reach_the_log(make: Maker, log: pytest.LogCaptu
 
 
 async def _live(sink: EventSink) -> None:
-    """A good login, a bad one, and an upstream that is gone."""
+    """Emit the events of a correct login, a wrong login and an unreachable upstream."""
     upstream, clock = FakeUpstream(scheme="bearer", users={ALICE.username: ALICE.password}), StoppedClock()
     container = _container(upstream, clock, sink)
     scopes = ScopeSet.parse(["repository:a/b:pull"])

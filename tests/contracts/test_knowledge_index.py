@@ -1,4 +1,4 @@
-"""What every KnowledgeIndex does."""
+"""The contract of KnowledgeIndex."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,7 +46,7 @@ ELSEWHERE = [replace(BLOB, location=replace(BLOB.location, source=source)) for s
 
 
 @by_two_workers
-async def test_a_link_that_is_kept_is_found_by_all(one: Worker, other: Worker) -> None:
+async def test_a_stored_link_is_found_by_all_workers(one: Worker, other: Worker) -> None:
     for link in (BLOB, MANIFEST):
         assert await one.index.find_link(link.location) is None
         await one.index.keep_link(link, NOW)
@@ -54,7 +54,7 @@ async def test_a_link_that_is_kept_is_found_by_all(one: Worker, other: Worker) -
 
 
 @by_two_workers
-async def test_a_link_is_for_exactly_one_repository_kind_and_digest(one: Worker, other: Worker) -> None:
+async def test_a_link_belongs_to_one_repository_one_kind_and_one_digest(one: Worker, other: Worker) -> None:
     await one.index.keep_link(BLOB, NOW)
     others = [
         MANIFEST.location,
@@ -66,7 +66,7 @@ async def test_a_link_is_for_exactly_one_repository_kind_and_digest(one: Worker,
 
 
 @by_two_workers
-async def test_a_link_replaces_the_one_before(one: Worker, other: Worker) -> None:
+async def test_a_newer_link_replaces_the_older_one(one: Worker, other: Worker) -> None:
     await one.index.keep_link(BLOB, NOW)
     newer = replace(BLOB, media_type="text/plain; charset=é", size=2**40)
     await other.index.keep_link(newer, NOW)
@@ -75,7 +75,7 @@ async def test_a_link_replaces_the_one_before(one: Worker, other: Worker) -> Non
 
 
 @by_two_workers
-async def test_a_link_that_is_forgotten_is_not_found(one: Worker, other: Worker) -> None:
+async def test_a_deleted_link_is_not_found(one: Worker, other: Worker) -> None:
     for link in (BLOB, MANIFEST, *ELSEWHERE):
         await one.index.keep_link(link, NOW)
     for _ in range(2):
@@ -94,7 +94,7 @@ async def test_all_links_of_a_repository_are_listed(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_the_upstream_of_a_link_is_known_by_its_address(one: Worker, other: Worker) -> None:
+async def test_a_link_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
     await one.index.keep_link(BLOB, NOW)
     source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
     location = replace(BLOB.location, source=source)
@@ -103,7 +103,7 @@ async def test_the_upstream_of_a_link_is_known_by_its_address(one: Worker, other
 
 
 @by_two_workers
-async def test_a_link_knows_all_classes_that_it_was_given_to(one: Worker, other: Worker) -> None:
+async def test_a_link_has_all_caller_classes_that_it_was_given_to(one: Worker, other: Worker) -> None:
     mirror = CallerClass("mirror 1")
     await one.index.keep_link(BLOB, NOW)
     await other.index.keep_link(replace(BLOB, size=8, caller_classes=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
@@ -114,7 +114,7 @@ async def test_a_link_knows_all_classes_that_it_was_given_to(one: Worker, other:
 
 
 @by_two_workers
-async def test_a_link_is_forgotten_for_one_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
+async def test_a_link_is_deleted_for_one_caller_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
     await one.index.keep_link(replace(BLOB, caller_classes=ANYBODY | {PERSONAL_CLASS}), NOW)
     await one.index.keep_link(MANIFEST, NOW)
     for _ in range(2):
@@ -148,7 +148,7 @@ async def variant(worker: Worker, key: TagKey) -> CachedTag | None:
 
 
 @by_two_workers
-async def test_a_cached_tag_is_found_by_all_under_its_key_alone(one: Worker, other: Worker) -> None:
+async def test_a_cached_tag_is_found_by_all_workers_only_under_its_key(one: Worker, other: Worker) -> None:
     assert await variant(one, KEY) is None
     await one.index.keep_tag(CACHED)
     assert await variant(one, KEY) == await variant(other, KEY) == CACHED
@@ -156,7 +156,7 @@ async def test_a_cached_tag_is_found_by_all_under_its_key_alone(one: Worker, oth
 
 
 @by_two_workers
-async def test_a_cached_tag_replaces_the_one_before(one: Worker, other: Worker) -> None:
+async def test_a_newer_cached_tag_replaces_the_older_one(one: Worker, other: Worker) -> None:
     await one.index.keep_tag(CACHED)
     newer = CachedTag(KEY, Digest.of(b"two", "sha512"), "text/plain", CACHED.checked_at + 1, ANONYMOUS_CLASS)
     await other.index.keep_tag(newer)
@@ -164,7 +164,7 @@ async def test_a_cached_tag_replaces_the_one_before(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_a_tag_is_forgotten_with_all_variants(one: Worker, other: Worker) -> None:
+async def test_a_tag_is_deleted_with_all_variants(one: Worker, other: Worker) -> None:
     for key in (KEY, *OTHER_KEYS):
         await one.index.keep_tag(replace(CACHED, key=key))
     for _ in range(2):
@@ -174,7 +174,7 @@ async def test_a_tag_is_forgotten_with_all_variants(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_all_tags_of_a_repository_are_forgotten(one: Worker, other: Worker) -> None:
+async def test_all_tags_of_a_repository_are_deleted(one: Worker, other: Worker) -> None:
     for key in (KEY, *OTHER_KEYS):
         await one.index.keep_tag(replace(CACHED, key=key))
     await other.index.forget_tags(NGINX, None)
@@ -211,7 +211,7 @@ async def test_the_newest_variant_is_kept_even_if_all_have_the_same_time(one: Wo
 
 
 @by_two_workers
-async def test_the_upstream_of_a_tag_is_known_by_its_address(one: Worker, other: Worker) -> None:
+async def test_a_cached_tag_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
     await one.index.keep_tag(CACHED)
     upstream = replace(HUB, search_url="https://search.test")
     key = replace(KEY, source=replace(NGINX, upstream=upstream))
@@ -220,7 +220,7 @@ async def test_the_upstream_of_a_tag_is_known_by_its_address(one: Worker, other:
 
 
 @by_two_workers
-async def test_each_class_of_callers_has_a_cached_tag_of_its_own(one: Worker, other: Worker) -> None:
+async def test_each_caller_class_has_its_own_cached_tag(one: Worker, other: Worker) -> None:
     personal = replace(CACHED, digest=Digest.of(b"two"), caller_class=PERSONAL_CLASS)
     await one.index.keep_tag(CACHED)
     await other.index.keep_tag(personal)
@@ -230,7 +230,7 @@ async def test_each_class_of_callers_has_a_cached_tag_of_its_own(one: Worker, ot
 
 
 @by_two_workers
-async def test_variants_of_one_class_do_not_push_out_those_of_another(one: Worker, other: Worker) -> None:
+async def test_variants_of_one_caller_class_do_not_displace_those_of_another(one: Worker, other: Worker) -> None:
     await one.index.keep_tag(replace(CACHED, checked_at=1.0))
     for number in range(17):
         await other.index.keep_tag(replace(cached_tag(number, 1000.0 + number), caller_class=PERSONAL_CLASS))
@@ -239,16 +239,16 @@ async def test_variants_of_one_class_do_not_push_out_those_of_another(one: Worke
     assert sum(each.caller_class == ANONYMOUS_CLASS for each in found) == 1
 
 
-# --- which upstream has sent which content ---
+# --- which upstream sent the content ---
 
 
 @by_two_workers
-async def test_content_that_no_upstream_sent_was_not_sent(one: Worker, other: Worker) -> None:
+async def test_unknown_content_counts_as_not_sent(one: Worker, other: Worker) -> None:
     assert not await one.index.was_sent(HUB, DIGEST)
 
 
 @by_two_workers
-async def test_private_content_was_sent_by_its_upstream_alone(one: Worker, other: Worker) -> None:
+async def test_private_content_counts_as_sent_only_by_its_upstream(one: Worker, other: Worker) -> None:
     await one.index.keep_sent(HUB, DIGEST, is_public=False)
     assert await other.index.was_sent(HUB, DIGEST)
     assert not await other.index.was_sent(QUAY, DIGEST)
@@ -256,7 +256,7 @@ async def test_private_content_was_sent_by_its_upstream_alone(one: Worker, other
 
 
 @by_two_workers
-async def test_public_content_counts_for_every_upstream_and_stays_public(one: Worker, other: Worker) -> None:
+async def test_public_content_counts_as_sent_by_every_upstream_and_stays_public(one: Worker, other: Worker) -> None:
     await one.index.keep_sent(HUB, DIGEST, is_public=True)
     await other.index.keep_sent(HUB, DIGEST, is_public=False)
     assert await other.index.was_sent(QUAY, DIGEST)
@@ -293,7 +293,7 @@ GRANT = Grant(ALICE, NGINX, NOW, NOW + 300)
 
 
 @by_two_workers
-async def test_a_grant_is_found_by_all_for_its_caller_and_source_alone(one: Worker, other: Worker) -> None:
+async def test_a_grant_is_found_by_all_workers_only_for_its_caller_and_source(one: Worker, other: Worker) -> None:
     assert await one.index.find_grant(ALICE, NGINX) is None
     await one.index.keep_grant(GRANT, NOW + 300)
     assert await one.index.find_grant(ALICE, NGINX) == await other.index.find_grant(ALICE, NGINX) == GRANT
@@ -304,7 +304,7 @@ async def test_a_grant_is_found_by_all_for_its_caller_and_source_alone(one: Work
 
 
 @by_two_workers
-async def test_a_grant_replaces_the_one_before(one: Worker, other: Worker) -> None:
+async def test_a_newer_grant_replaces_the_older_one(one: Worker, other: Worker) -> None:
     await one.index.keep_grant(GRANT, NOW + 300)
     newer = replace(GRANT, given_at=NOW + 100.5, ends_at=NOW + 400.5)
     await other.index.keep_grant(newer, NOW + 400)
@@ -312,7 +312,7 @@ async def test_a_grant_replaces_the_one_before(one: Worker, other: Worker) -> No
 
 
 @by_two_workers
-async def test_a_grant_that_has_ended_is_found_while_it_is_to_be_kept(one: Worker, other: Worker) -> None:
+async def test_an_expired_grant_is_found_until_it_may_be_removed(one: Worker, other: Worker) -> None:
     ended = replace(GRANT, given_at=NOW - 600, ends_at=NOW - 300)
     await one.index.keep_grant(ended, NOW + 1)
     await one.index.keep_grant(replace(GRANT, source=REDIS), NOW + 300)
@@ -320,7 +320,7 @@ async def test_a_grant_that_has_ended_is_found_while_it_is_to_be_kept(one: Worke
 
 
 @by_two_workers
-async def test_a_grant_that_is_forgotten_is_not_found(one: Worker, other: Worker) -> None:
+async def test_a_deleted_grant_is_not_found(one: Worker, other: Worker) -> None:
     kept = [replace(GRANT, source=REDIS), replace(GRANT, caller=ANONYMOUS_CALLER)]
     for grant in (GRANT, *kept):
         await one.index.keep_grant(grant, NOW + 300)
@@ -331,7 +331,7 @@ async def test_a_grant_that_is_forgotten_is_not_found(one: Worker, other: Worker
 
 
 @by_two_workers
-async def test_the_upstream_of_a_grant_is_known_by_its_address(one: Worker, other: Worker) -> None:
+async def test_a_grant_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
     await one.index.keep_grant(GRANT, NOW + 300)
     source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
     assert await one.index.find_grant(ALICE, source) == replace(GRANT, source=source)
@@ -344,7 +344,7 @@ ANONYMOUS = CallerIdentity(ANONYMOUS_CALLER, 1_800_000_100.0)
 
 
 @by_two_workers
-async def test_a_token_that_is_kept_is_found_by_all(one: Worker, other: Worker) -> None:
+async def test_a_stored_token_is_found_by_all_workers(one: Worker, other: Worker) -> None:
     assert await one.index.find_token("first") is None
     await one.index.keep_token("first", IDENTITY)
     await other.index.keep_token("second", ANONYMOUS)
@@ -354,7 +354,7 @@ async def test_a_token_that_is_kept_is_found_by_all(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_the_identity_of_a_token_replaces_the_one_before(one: Worker, other: Worker) -> None:
+async def test_a_newer_identity_of_a_token_replaces_the_older_one(one: Worker, other: Worker) -> None:
     await one.index.keep_token("first", IDENTITY)
     await other.index.keep_token("first", ANONYMOUS)
     assert await one.index.find_token("first") == ANONYMOUS
@@ -373,7 +373,7 @@ ASKED = UpstreamAuth(
 
 
 @by_two_workers
-async def test_upstream_auth_is_found_by_all_for_its_upstream_alone(one: Worker, other: Worker) -> None:
+async def test_upstream_auth_is_found_by_all_workers_only_for_its_upstream(one: Worker, other: Worker) -> None:
     assert await one.index.find_upstream_auth(HUB) is None
     for auth in (ASKED, OPEN):
         await one.index.keep_upstream_auth(HUB, auth)
@@ -384,7 +384,7 @@ async def test_upstream_auth_is_found_by_all_for_its_upstream_alone(one: Worker,
 
 
 @by_two_workers
-async def test_the_upstream_of_upstream_auth_is_known_by_its_address(one: Worker, other: Worker) -> None:
+async def test_upstream_auth_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
     await one.index.keep_upstream_auth(HUB, ASKED)
     assert await one.index.find_upstream_auth(replace(HUB, search_url="https://search.test")) == ASKED
 
@@ -421,7 +421,7 @@ async def bounded(kind: str, folder: Path) -> AsyncIterator[KnowledgeIndex]:
 
 
 def new_link(number: int, source: Source = NGINX) -> Link:
-    """To content that is not stored; each newer than the one before."""
+    """A link to content that is not stored."""
     location = ContentLocation(source, ContentKind.BLOB, Digest.of(str(number).encode()))
     return Link(location, "text/plain", number, frozenset({ANONYMOUS_CLASS}))
 
@@ -432,7 +432,7 @@ def new_tag(number: int, source: Source = NGINX) -> CachedTag:
 
 
 @KIND
-async def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+async def test_links_to_content_that_is_not_stored_are_limited(kind: str, tmp_path: Path) -> None:
     async with bounded(kind, tmp_path) as index:
         await index.keep_link(new_link(0, NGINX_AT_QUAY), 1.0)
         for number in range(10 * BOUND):
@@ -440,11 +440,11 @@ async def test_links_are_bounded_also_where_nothing_is_stored(kind: str, tmp_pat
             assert len(await index.links_of(NGINX)) <= BOUND
         assert await index.find_link(new_link(10 * BOUND - 1).location), "the newest stays"
         assert await index.find_link(new_link(0).location) is None
-        assert await index.find_link(new_link(0, NGINX_AT_QUAY).location), "those of another upstream make no room"
+        assert await index.find_link(new_link(0, NGINX_AT_QUAY).location), "links of another upstream are not removed"
 
 
 @KIND
-async def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
+async def test_each_caller_class_of_a_link_counts_towards_the_limit(kind: str, tmp_path: Path) -> None:
     async with bounded(kind, tmp_path) as index:
         for number in range(BOUND):
             both = replace(new_link(number), caller_classes=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
@@ -453,7 +453,7 @@ async def test_each_class_of_a_link_counts(kind: str, tmp_path: Path) -> None:
 
 
 @KIND
-async def test_cached_tags_are_bounded_also_where_nothing_is_stored(kind: str, tmp_path: Path) -> None:
+async def test_cached_tags_of_content_that_is_not_stored_are_limited(kind: str, tmp_path: Path) -> None:
     async with bounded(kind, tmp_path) as index:
         await index.keep_tag(new_tag(0, NGINX_AT_QUAY))
         for number in range(10 * BOUND):

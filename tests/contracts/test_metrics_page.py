@@ -1,4 +1,4 @@
-"""What every MetricsPage does."""
+"""The contract of MetricsPage."""
 
 import re
 
@@ -12,7 +12,7 @@ def _page() -> MetricsPage:
     return CountingEventSink(SharedCounters(2), 0)
 
 
-def test_the_page_is_what_prometheus_reads() -> None:
+def test_the_page_has_the_prometheus_text_format() -> None:
     content, media_type = _page().render()
     families = list(text_string_to_metric_families(content.decode()))
     assert families

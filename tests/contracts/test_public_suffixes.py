@@ -1,4 +1,4 @@
-"""What every PublicSuffixes does. The real list is a file of its package: no look-up, hence no fake."""
+"""The contract of PublicSuffixes. The real list is a file in its package and needs no network, so there is no fake."""
 
 import pytest
 from hypothesis import given
@@ -30,13 +30,13 @@ def test_a_name_has_a_registrable_domain(suffixes: PublicSuffixes, host: str, do
 @pytest.mark.parametrize(
     "host", ["com", "co.uk", "github.io", "localhost", "registry", "registry.corp", "a.b.local", ""]
 )
-def test_a_suffix_or_bare_word_has_none(suffixes: PublicSuffixes, host: str) -> None:
+def test_a_public_suffix_or_a_single_label_has_no_registrable_domain(suffixes: PublicSuffixes, host: str) -> None:
     assert suffixes.registrable_domain(host) is None
 
 
 @EACH
 @given(address=st.ip_addresses().map(str))
-def test_an_address_has_no_domain(suffixes: PublicSuffixes, address: str) -> None:
+def test_an_ip_address_has_no_registrable_domain(suffixes: PublicSuffixes, address: str) -> None:
     assert suffixes.registrable_domain(address) is None
     assert suffixes.registrable_domain(f"[{address}]") is None
 
@@ -45,10 +45,10 @@ def test_an_address_has_no_domain(suffixes: PublicSuffixes, address: str) -> Non
 @given(
     labels=st.lists(st.text("abc019-", min_size=1, max_size=5), max_size=4), domain=st.sampled_from(["com", "co.uk"])
 )
-def test_every_name_below_shares_the_domain(suffixes: PublicSuffixes, labels: list[str], domain: str) -> None:
+def test_subdomains_have_the_same_registrable_domain(suffixes: PublicSuffixes, labels: list[str], domain: str) -> None:
     assert suffixes.registrable_domain(".".join([*labels, "example", domain])) == f"example.{domain}"
 
 
 @EACH
-def test_case_and_a_final_dot_mean_nothing(suffixes: PublicSuffixes) -> None:
+def test_letter_case_and_a_final_dot_are_ignored(suffixes: PublicSuffixes) -> None:
     assert suffixes.registrable_domain("Registry.EXAMPLE.Com.") == "example.com"

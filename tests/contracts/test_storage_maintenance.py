@@ -1,4 +1,4 @@
-"""What every StorageMaintenance does."""
+"""The contract of StorageMaintenance."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""What every TokenCodec does."""
+"""The contract of TokenCodec."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -33,14 +33,14 @@ def test_a_signed_token_can_be_verified(make: Maker, token_type: str, claims: Ma
 
 @EACH
 @given(claims=documents)
-def test_a_token_is_three_parts_of_base64url(make: Maker, claims: Mapping[str, object]) -> None:
+def test_a_token_has_three_parts_of_base64url(make: Maker, claims: Mapping[str, object]) -> None:
     parts = make("ours").sign("JWT", claims).split(".")
     assert len(parts) == 3
     assert all(part and part.isascii() and part.replace("-", "").replace("_", "").isalnum() for part in parts)
 
 
 @EACH
-def test_equal_claims_make_an_equal_token(make: Maker) -> None:
+def test_equal_claims_give_equal_tokens(make: Maker) -> None:
     assert make("ours").sign("JWT", {"a": 1}) == make("ours").sign("JWT", {"a": 1})
 
 
@@ -81,7 +81,7 @@ def test_a_token_with_trailing_text_gives_none(make: Maker) -> None:
 
 
 @EACH
-def test_the_parts_of_two_tokens_do_not_mix(make: Maker) -> None:
+def test_parts_of_two_tokens_are_not_verified_together(make: Maker) -> None:
     mine, yours = make("ours").sign("JWT", {"sub": "alice"}), make("them").sign("JWT", {"sub": "bob"})
     mixed = f"{yours.rpartition('.')[0]}.{yours.rpartition('.')[2]}"
     assert make("ours").verify(mixed) is None
@@ -89,7 +89,7 @@ def test_the_parts_of_two_tokens_do_not_mix(make: Maker) -> None:
 
 
 @EACH
-def test_claims_are_copied_and_not_kept(make: Maker) -> None:
+def test_claims_are_copied_when_they_are_signed(make: Maker) -> None:
     claims: dict[str, object] = {"scopes": ["a"]}
     text = make("ours").sign("JWT", claims)
     claims["scopes"] = ["b"]

@@ -1,4 +1,4 @@
-"""What every TokenRelay owes: the fake one, and the adapter over a token server that keeps to the specification."""
+"""The contract of TokenRelay: for the fake, and for the adapter with a token server that follows the specification."""
 
 import pytest
 
@@ -25,14 +25,14 @@ async def read(asked: Player, token: IssuedToken, name: RepositoryName) -> bytes
 
 
 @in_loop
-async def test_token_of_a_user_opens_the_registry(player: str) -> None:
+async def test_token_of_a_user_gives_access_to_private_content(player: str) -> None:
     async with playing(player, "bearer") as asked:
         token = await fetched(asked, credentials=ALICE)
         assert await read(asked, token, PRIVATE) == MANIFEST
 
 
 @in_loop
-async def test_token_of_nobody_opens_what_is_public(player: str) -> None:
+async def test_anonymous_token_gives_access_to_public_content(player: str) -> None:
     async with playing(player, "bearer") as asked:
         token = await fetched(asked)
         assert await read(asked, token, PUBLIC) == MANIFEST
@@ -41,7 +41,7 @@ async def test_token_of_nobody_opens_what_is_public(player: str) -> None:
 
 
 @in_loop
-async def test_token_says_how_long_it_lasts(player: str) -> None:
+async def test_token_has_its_lifetime_and_scopes(player: str) -> None:
     async with playing(player, "bearer") as asked:
         token = await fetched(asked, credentials=ALICE)
         assert (token.expires_in, token.issued_at, token.scopes) == (300, 1_800_000_000, SCOPES)
@@ -51,21 +51,21 @@ async def test_token_says_how_long_it_lasts(player: str) -> None:
     "credentials", [Credentials("alice", "wrong"), Credentials("nobody", ""), Credentials("", "x")]
 )
 @in_loop
-async def test_wrong_credentials_are_refused_by_it(player: str, credentials: Credentials) -> None:
+async def test_token_server_refuses_wrong_credentials(player: str, credentials: Credentials) -> None:
     async with playing(player, "bearer") as asked:
         with pytest.raises(CredentialsRejected):
             await fetched(asked, credentials=credentials)
 
 
 @in_loop
-async def test_refresh_token_comes_only_when_asked(player: str) -> None:
+async def test_refresh_token_is_issued_only_on_request(player: str) -> None:
     async with playing(player, "bearer") as asked:
         assert (await fetched(asked, credentials=ALICE)).refresh_token is None
         assert (await fetched(asked, credentials=ALICE, offline=True)).refresh_token == "refresh"
 
 
 @in_loop
-async def test_refresh_token_stands_in_for_credentials(player: str) -> None:
+async def test_refresh_token_is_accepted_instead_of_credentials(player: str) -> None:
     async with playing(player, "bearer") as asked:
         assert (await fetched(asked, refresh_token="refresh")).text
         with pytest.raises(CredentialsRejected):

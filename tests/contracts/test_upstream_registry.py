@@ -1,4 +1,4 @@
-"""What every UpstreamRegistry owes: the fake one, and the adapter over a registry that keeps to the specification."""
+"""The contract of UpstreamRegistry: for the fake, and for the adapter with a registry that follows the standard."""
 
 import json
 
@@ -61,7 +61,7 @@ async def test_manifest_is_found_by_tag_and_digest(player: str) -> None:
 
 
 @in_loop
-async def test_head_tells_the_facts_of_a_get(player: str) -> None:
+async def test_head_has_the_same_metadata_as_get(player: str) -> None:
     async with playing(player) as asked:
         for resource in (manifest(asked), blob(asked)):
             metadata, _ = await read(asked, resource)
@@ -70,7 +70,7 @@ async def test_head_tells_the_facts_of_a_get(player: str) -> None:
 
 
 @in_loop
-async def test_blob_comes_in_pieces_or_at_once(player: str) -> None:
+async def test_blob_is_read_in_pieces_or_completely(player: str) -> None:
     async with playing(player) as asked:
         async with asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials())) as answer:
             assert b"".join([piece async for piece in answer.pieces()]) == BLOB
@@ -83,7 +83,7 @@ async def test_blob_comes_in_pieces_or_at_once(player: str) -> None:
     [(ByteRange(2, 4), Span(2, 5)), (ByteRange(2, None), Span(2, 21)), (ByteRange(None, 3), Span(18, 21))],
 )
 @in_loop
-async def test_part_of_a_blob_says_which_it_is(player: str, byte_range: ByteRange, span: Span) -> None:
+async def test_range_of_a_blob_has_its_span(player: str, byte_range: ByteRange, span: Span) -> None:
     async with playing(player) as asked:
         metadata, content = await read(asked, blob(asked), byte_range=byte_range)
         assert content == BLOB[span.start : span.stop]
@@ -91,7 +91,7 @@ async def test_part_of_a_blob_says_which_it_is(player: str, byte_range: ByteRang
 
 
 @in_loop
-async def test_part_beyond_the_end_is_unsatisfiable(player: str) -> None:
+async def test_range_beyond_the_end_is_unsatisfiable(player: str) -> None:
     async with playing(player) as asked:
         with pytest.raises(RangeUnsatisfiable) as refused:
             await read(asked, blob(asked), byte_range=ByteRange(99, None))
@@ -111,7 +111,7 @@ async def test_lists_are_always_json_objects(player: str) -> None:
 
 
 @in_loop
-async def test_what_is_unknown_is_told_by_kind(player: str) -> None:
+async def test_unknown_content_raises_the_error_of_its_kind(player: str) -> None:
     async with playing(player) as asked:
         with pytest.raises(ManifestUnknown):
             await read(asked, manifest(asked, reference="none"))
@@ -122,7 +122,7 @@ async def test_what_is_unknown_is_told_by_kind(player: str) -> None:
 
 
 @in_loop
-async def test_body_beyond_the_limit_is_broken(player: str) -> None:
+async def test_body_longer_than_the_limit_raises_upstream_broken(player: str) -> None:
     async with (
         playing(player) as asked,
         asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials())) as answer,
@@ -133,7 +133,7 @@ async def test_body_beyond_the_limit_is_broken(player: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["bearer", "basic"])
 @in_loop
-async def test_passed_right_meets_the_challenge(player: str, scheme: str) -> None:
+async def test_invalid_forwarded_credentials_raise_upstream_challenged(player: str, scheme: str) -> None:
     async with playing(player, scheme) as asked:
         for right in (ForwardedCredentials(), ForwardedCredentials("Bearer unknown"), ForwardedCredentials("Digest x")):
             with pytest.raises(UpstreamChallenged) as refused:
@@ -142,7 +142,7 @@ async def test_passed_right_meets_the_challenge(player: str, scheme: str) -> Non
 
 
 @in_loop
-async def test_passed_basic_opens_a_basic_upstream(player: str) -> None:
+async def test_forwarded_basic_credentials_are_accepted_by_a_basic_upstream(player: str) -> None:
     async with playing(player, "basic") as asked:
         assert (await read(asked, manifest(asked, PRIVATE), BASIC))[1] == MANIFEST
         assert (await asked.registry.ping(asked.upstream, BASIC)).accepted
@@ -150,14 +150,14 @@ async def test_passed_basic_opens_a_basic_upstream(player: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["none", "bearer", "basic"])
 @in_loop
-async def test_session_logs_in_where_it_is_asked(player: str, scheme: str) -> None:
+async def test_session_answers_the_challenge_of_each_scheme(player: str, scheme: str) -> None:
     async with playing(player, scheme) as asked:
         assert (await read(asked, manifest(asked, PRIVATE), SessionCredentials(ALICE)))[1] == MANIFEST
         assert (await asked.registry.ping(asked.upstream, SessionCredentials(ALICE))).accepted
 
 
 @in_loop
-async def test_nobodys_session_reads_what_is_public(player: str) -> None:
+async def test_anonymous_session_reads_public_content(player: str) -> None:
     async with playing(player, "bearer") as asked:
         assert (await read(asked, manifest(asked), SessionCredentials(None)))[1] == MANIFEST
         with pytest.raises(UpstreamChallenged):
@@ -165,15 +165,15 @@ async def test_nobodys_session_reads_what_is_public(player: str) -> None:
 
 
 @in_loop
-async def test_wrong_session_is_refused_by_the_token_server(player: str) -> None:
+async def test_session_with_a_wrong_login_is_refused_by_the_token_server(player: str) -> None:
     async with playing(player, "bearer") as asked:
         with pytest.raises(CredentialsRejected):
             await read(asked, manifest(asked), SessionCredentials(WRONG))
 
 
 @in_loop
-async def test_wrong_session_meets_the_basic_challenge(player: str) -> None:
-    """The port: UpstreamChallenged for a 401, also when the session's own answer to it is refused."""
+async def test_session_with_a_wrong_login_raises_upstream_challenged(player: str) -> None:
+    """A 401 raises UpstreamChallenged even if the session has answered the challenge with its login."""
     async with playing(player, "basic") as asked:
         for right in (SessionCredentials(WRONG), SessionCredentials(None)):
             with pytest.raises(UpstreamChallenged):

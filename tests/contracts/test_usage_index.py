@@ -1,4 +1,4 @@
-"""What every UsageIndex does."""
+"""The contract of UsageIndex."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ A, B, C = (Used(Digest.of(bytes([number])), number, 100.5 + number) for number i
 
 
 @by_two_workers
-async def test_the_least_recently_used_comes_first(one: Worker, other: Worker) -> None:
+async def test_entries_are_ordered_from_least_to_most_recently_used(one: Worker, other: Worker) -> None:
     assert await one.usage.all() == []
     await one.usage.keep([C, A])
     await other.usage.keep([B])

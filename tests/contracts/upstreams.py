@@ -1,4 +1,4 @@
-"""Everything that plays the upstream, with the same content, for the contracts."""
+"""The implementations of the upstream ports for the contracts, all with the same content."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ ALICE = Credentials("alice", "right")
 
 @dataclass(frozen=True)
 class Player:
-    """One of the implementations, the address of its upstream, and where its tokens are had."""
+    """One implementation, with the address of its upstream and the challenge for its tokens."""
 
     registry: UpstreamRegistry
     relay: TokenRelay
@@ -38,7 +38,7 @@ class Player:
 
 @asynccontextmanager
 async def playing(player: str, scheme: str = "none") -> AsyncIterator[Player]:
-    """The player named "fake" or "http", over an upstream that authenticates by this scheme."""
+    """The implementation "fake" or "http", with an upstream that uses this authentication scheme."""
     content = FakeUpstream(scheme, users={"alice": "right"}, refresh_token="refresh")
     for name in (str(PUBLIC), str(PRIVATE)):
         content.put_manifest(name, "1", MANIFEST)

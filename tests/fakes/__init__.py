@@ -1,1 +1,1 @@
-"""Small real implementations of the ports, for tests. They pass the same contracts as the adapters."""
+"""In-memory implementations of the ports for tests. They pass the same contract tests as the adapters."""

@@ -1,11 +1,11 @@
-"""A board in memory, on which several workers show."""
+"""A table of allowances in memory that several workers share."""
 
 from domain.allowance import Allowance
 from domain.upstreams import Upstream
 
 
 class MemoryAllowanceTable:
-    """Implements the AllowanceTable; workers that share `lines` see what each other shows."""
+    """Implements AllowanceTable. Workers with the same `lines` see each other's allowances."""
 
     def __init__(self, lines: list[tuple[str, Allowance]] | None = None) -> None:
         self._lines = [] if lines is None else lines

@@ -13,7 +13,7 @@ class StoppedClock:
         return self._now
 
     async def pause(self, seconds: float) -> None:
-        """In place of asyncio's sleep: others have had their turn, and this clock has gone on."""
+        """Replaces `asyncio.sleep`: let other tasks run once, and advance this clock."""
         await asyncio.sleep(0)
         self.advance(seconds)
 

@@ -1,4 +1,4 @@
-"""A codec that signs by naming its key, so that a test can read and forge what it likes."""
+"""A token codec whose signature is the name of the key, so that tests can read and forge tokens."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""An event sink that keeps what it is given."""
+"""An event sink that stores its events."""
 
 from domain.events import Event
 

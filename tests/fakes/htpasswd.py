@@ -1,4 +1,4 @@
-"""Files as `htpasswd -B` writes them, with hashes that are quick to make."""
+"""htpasswd files in the format of `htpasswd -B`, with hashes that are fast to compute."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +16,6 @@ def lines_of(accounts: Mapping[str, str], cost: int = 4) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """All at once, as careful people change such a file."""
+    """Replace the file atomically."""
     (new := path.with_suffix(".new")).write_text(text, encoding="utf-8")
     new.replace(path)

@@ -1,4 +1,4 @@
-"""The index in memory. Upstreams are known by their address and repositories by their name, as on disk."""
+"""The index in memory. As on disk, the keys are the address of the upstream and the name of the repository."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ class MemoryKnowledgeIndex:
     """
 
     def __init__(self, bound: int = 1 << 30) -> None:
-        """`bound`: as many links and as many cached tags are kept for each upstream."""
+        """`bound` is the maximum number of links, and of cached tags, for each upstream."""
         self.links: dict[LinkKey, Link] = {}
         self.given_at: dict[LinkKey, float] = {}
         self.cached_tags: dict[TagKey, CachedTag] = {}

@@ -1,4 +1,4 @@
-"""The service put together as in production, but for the upstream and the clock."""
+"""The container of production, with a fake upstream and a fake clock."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -26,7 +26,7 @@ SECRET = "a secret of thirty-two bytes or more"
 
 
 def settings_of(upstreams: tuple[UpstreamSettings, ...] = (), **values: object) -> Settings:
-    """Settings of a test: an upstream that does not exist, or `upstreams`, and a known secret; without the
+    """Settings for a test: an upstream that does not exist, or `upstreams`, and a known secret; without the
     environment.
     """
     given = {"upstream_registry": "https://upstream.test", "server_secret": SECRET, "host": "127.0.0.1"}
@@ -50,7 +50,7 @@ def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
 
 
 def memory_storage() -> Storage:
-    """All that is kept, for as long as the test runs."""
+    """A storage in memory."""
     disk = MemoryDisk()
     store = MemoryContentStore(disk)
     return Storage(
@@ -65,7 +65,7 @@ def memory_storage() -> Storage:
 def container_of(
     settings: Settings, upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Container:
-    """The container with the fake upstream in the three parts that it plays."""
+    """A container in which the fake upstream is the registry, the token relay and the search."""
     counting = CountingEventSink(make_counters(settings), 0)
     storage = storage or (memory_storage() if settings.cache_dir else no_storage())
     container = Container(settings=settings, clients=None, storage=storage, counting=counting)
@@ -74,7 +74,7 @@ def container_of(
     container.upstream_search.override(providers.Object(upstream))
     container.mirror_callers.override(providers.Callable(_mirror_callers_once, upstreams=container.upstreams))
     clock = clock or StoppedClock()
-    # A test closes the parts after each of its steps, and may go on with the next.
+    # A test closes the container after each step and may use it again.
     container.passwords.override(providers.Object(TirelessSteps()))
     container.clock.override(providers.Object(clock))
     for attempts in (container.attempts, container.relayed_attempts):
@@ -86,7 +86,7 @@ def container_of(
 def opening(
     upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Callable[[Settings], AbstractAsyncContextManager[Container]]:
-    """What create_app takes as `container_factory`."""
+    """A `container_factory` for create_app."""
 
     @asynccontextmanager
     async def container_factory(settings: Settings, worker: int = 0) -> AsyncIterator[Container]:

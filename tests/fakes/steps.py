@@ -1,4 +1,4 @@
-"""Slow steps that are done where they are wanted."""
+"""Slow steps that run at once in the calling task."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,7 +7,7 @@ T = TypeVar("T")
 
 
 class InlineSteps:
-    """Implements the SlowSteps, and counts them."""
+    """Implements SlowSteps, and counts the steps."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +24,7 @@ class InlineSteps:
 
 
 class TirelessSteps(InlineSteps):
-    """The same, but there is no end of them."""
+    """Slow steps that still run after `close`."""
 
     def close(self) -> None:
-        """Nothing ends."""
+        """Does nothing."""

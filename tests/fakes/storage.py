@@ -1,4 +1,4 @@
-"""A content store in memory, with real descriptors, so that everything that sends files can send these."""
+"""A content store in memory. It has real file descriptors, so that the delivery code can send the files."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ class MemoryDisk:
     growing: dict[tuple[Upstream, Digest], MemoryInode] = field(default_factory=dict)
 
     def demand(self, size: int) -> None:
-        """Raises StorageFull where so many bytes more do not fit; in no space at all, not even an empty file does."""
+        """Raises StorageFull if `size` more bytes do not fit. With a capacity of 0 not even an empty file fits."""
         used = sum(inode.size for inode in (*self.inodes.values(), *self.growing.values()))
         if self.capacity is not None and (used + size > self.capacity or self.capacity == 0):
             raise StorageFull("the fake disk is full")
@@ -139,7 +139,7 @@ class MemoryFollowedPartialBlob:
 
 
 class MemoryContentStore:
-    """Implements ContentStore and DownloadLeases. Another one with the same disk is another process."""
+    """Implements ContentStore and DownloadLeases. A second store with the same disk stands for another process."""
 
     def __init__(self, disk: MemoryDisk | None = None) -> None:
         self.disk = disk or MemoryDisk()
@@ -198,7 +198,7 @@ class MemoryContentStore:
 
 
 class MemoryStorageMaintenance:
-    """Implements StorageMaintenance. A disk without bounds has a terabyte."""
+    """Implements StorageMaintenance. A disk without a capacity counts as one terabyte."""
 
     def __init__(self, disk: MemoryDisk) -> None:
         self._disk = disk

@@ -1,4 +1,4 @@
-"""A registry in memory, with its token server and its search: everything that the service asks upstream."""
+"""A registry in memory, with its token server and its search."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +38,7 @@ IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 @dataclass
 class FakeAnswer:
-    """Implements the Answer: `content` in pieces of `piece` bytes; `cut_after` breaks it off."""
+    """Implements UpstreamResponse: `content` in pieces of `piece` bytes. The body breaks off at `cut_after` bytes."""
 
     metadata: ResponseMetadata
     content: bytes
@@ -59,12 +59,12 @@ class FakeAnswer:
 
 @dataclass
 class FakeUpstream:
-    """Implements the UpstreamRegistry, the TokenRelay and the UpstreamSearch.
+    """Implements UpstreamRegistry, TokenRelay and UpstreamSearch.
 
     `scheme` is "none", "bearer" or "basic". `users` (a name and its password) and `logins` may read everything; an
-    anonymous caller (a token of nobody's) only repositories in `public`. `fault` is raised by everything as long as it
-    is set. `refusal` is raised by the token server alone.
-    `alter` changes an answer before it is given. `asked` keeps every fetch, `relayed` every token request,
+    anonymous caller only repositories in `public`. While `fault` is set, every request raises it. `refusal` is raised
+    only by the token server.
+    `alter` changes an answer before it is returned. `asked` records every fetch, `relayed` every token request,
     `searched` every search.
     """
 
@@ -154,7 +154,7 @@ class FakeUpstream:
         return self.users.get(credentials.username) == credentials.password or credentials in self.logins
 
     def _caller(self, right: UpstreamCredentials) -> str | None:
-        """The user whom the right is of, "" for the anonymous one, None for a right that is none here."""
+        """The user name, "" for an anonymous caller, None for invalid credentials."""
         if isinstance(right, SessionCredentials) and self.scheme == "bearer":
             return self._login(right.login)
         raw = (

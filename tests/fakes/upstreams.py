@@ -1,4 +1,4 @@
-"""Several registries in memory, each found by its address."""
+"""Several registries in memory, by address."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ from tests.fakes.upstream import FakeUpstream
 
 @dataclass
 class FakeUpstreams:
-    """Implements the UpstreamRegistry, the TokenRelay and the UpstreamSearch of all of them."""
+    """Implements UpstreamRegistry, TokenRelay and UpstreamSearch for several fake upstreams."""
 
     by_url: dict[str, FakeUpstream]
 

@@ -134,7 +134,7 @@ def test_a_range_of_a_blob_of_unknown_size_is_answered_with_the_whole() -> None:
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_part_beyond_the_end_is_unsatisfiable(ignored: bool) -> None:  # noqa: FBT001
+def test_range_beyond_the_end_is_unsatisfiable(ignored: bool) -> None:  # noqa: FBT001
     service = sending(LAYER, size=SIZE) if ignored else Service(stocked("none"))
     with pytest.raises(RangeUnsatisfiable) as refused:
         pulled(service, ranges=(ByteRange(SIZE, None),))
