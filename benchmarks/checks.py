@@ -35,7 +35,7 @@ def bounds(results: Results) -> list[Bound]:
 def _compare(results: Results, scenario: str, case: str) -> Callable[..., Bound]:
     def bound(metric: str, to: str, text: str, limit: float, *, at_least: bool) -> Bound:
         ratio = results.ratio(scenario, case, metric, OURS, to)
-        return Bound(scenario, f"{scenario}, {case}: {text}, times {to}", ratio, limit, at_least)
+        return Bound(scenario, f"{scenario}, {case}: {text} relative to {to}", ratio, limit, at_least)
 
     return bound
 
@@ -59,13 +59,15 @@ def _cold(results: Results) -> Iterator[Bound]:
     yield bound("throughput", REGISTRY, "throughput", 0.7, at_least=True)
     yield bound("first_byte", REGISTRY, "time to the first byte", 1.5, at_least=False)
     refused = results.median(blobs.COLD, blobs.FLIPPED, OURS, "refused")
-    yield Bound(blobs.COLD, f"{blobs.COLD}, {blobs.FLIPPED}: refused", refused, 1, at_least=True)
+    yield Bound(blobs.COLD, f"{blobs.COLD}, {blobs.FLIPPED}: downloads refused", refused, 1, at_least=True)
     case = blob_case(results.plan.small, 50)
     gets = results.worst(blobs.COLD, case, OURS, "gets")
-    yield Bound(blobs.COLD, f"{blobs.COLD}, {case}: full GETs at the upstream", gets, 1, at_least=False)
+    yield Bound(blobs.COLD, f"{blobs.COLD}, {case}: GETs without a Range at the upstream", gets, 1, at_least=False)
     sent = results.worst(blobs.COLD, case, OURS, "upstream")
     share = sent * MIB / results.plan.small if sent is not None else None
-    yield Bound(blobs.COLD, f"{blobs.COLD}, {case}: upstream bytes, in blobs", share, 1, at_least=False)
+    yield Bound(
+        blobs.COLD, f"{blobs.COLD}, {case}: bytes from the upstream relative to the blob", share, 1, at_least=False
+    )
 
 
 def _crowds(results: Results) -> Iterator[Bound]:
@@ -73,9 +75,11 @@ def _crowds(results: Results) -> Iterator[Bound]:
     for state in (crowds.COLD, crowds.WARM):
         case = f"{who}, {state}"
         peak = results.worst(crowds.MEMORY, case, OURS, "peak")
-        yield Bound(crowds.MEMORY, f"{crowds.MEMORY}, {case}: MiB", peak, 250, at_least=False)
+        yield Bound(crowds.MEMORY, f"{crowds.MEMORY}, {case}: peak in MiB", peak, 250, at_least=False)
     alone = results.median(crowds.SLOW, crowds.ALONE, OURS, "throughput")
     beside = results.median(crowds.SLOW, crowds.BESIDE, OURS, "throughput")
     share = beside / alone if beside is not None and alone else None
-    text = f"{crowds.SLOW}: a fast client's throughput beside {results.plan.slow_clients:,}, times that alone"
+    text = (
+        f"{crowds.SLOW}: throughput of a fast client beside {results.plan.slow_clients:,} slow ones, relative to alone"
+    )
     yield Bound(crowds.SLOW, text, share, 0.8, at_least=True)

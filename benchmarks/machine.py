@@ -51,7 +51,7 @@ def metadata(neighbours: Neighbours) -> dict[str, str]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
-        "neighbours": f"others took {100 * neighbours.share():.0f} % of the processor time during the run",
+        "other processes": f"used {100 * neighbours.share():.0f} % of the processor time during the run",
         "system": f"{_system()}, Linux {platform.release()}",
         "Python": platform.python_version(),
         NAME: f"{VERSION}{_commit()}",

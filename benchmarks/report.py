@@ -16,7 +16,8 @@ _HEAD = """\
 # Benchmarks
 
 Written by `scripts/bench` ({extent}). The figures are from one run on one machine, with all servers side by side. On \
-other machines the figures differ, the ratios less so. `scripts/bench --check` fails if a bound below does not hold.
+another machine the figures are different, but the ratios change less. `scripts/bench --check` fails if a bound below \
+does not hold.
 """
 
 _METHOD = """\

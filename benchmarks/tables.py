@@ -63,7 +63,7 @@ SECTIONS = (
     Section(
         pulls.PULLS,
         "docker pull",
-        "Elapsed time of the command. Most of it is unpacking.",
+        "The elapsed time of the command. docker needs most of it to unpack the layers.",
         (Metric("seconds", "seconds", 2, "less"),),
         (DIRECT,),
     ),

@@ -59,7 +59,7 @@ def test_a_table_shows_medians_and_how_we_stand_to_the_best_peer() -> None:
 
 def test_bounds_hold_or_fail_and_what_was_not_measured_does_not_hold() -> None:
     found = {bound.text: bound for bound in checks.bounds(measured(3, 1.5, 3))}
-    verdicts = [found[f"warm blobs, {CASE}: throughput, times {peer}"].holds for peer in (REGISTRY, NGINX)]
+    verdicts = [found[f"warm blobs, {CASE}: throughput relative to {peer}"].holds for peer in (REGISTRY, NGINX)]
     assert verdicts == [True, False]
     missing = [bound for bound in found.values() if bound.measured is None]
     assert len(missing) == len(found) - 4
