@@ -1,6 +1,6 @@
-"""Run as a program: imports modules, and prints what they did besides being imported.
+"""A program that imports modules and prints the side effects of the imports.
 
-Arguments: a file of import statements that may do what they like (other people's libraries), then modules.
+Arguments: a file with import statements of libraries, whose side effects are allowed; then the modules to check.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def main() -> None:
             noticed.append(f"{event} {args[:2]}")
 
     sys.addaudithook(notice)
-    # Python 3.11 tells no hook of a new thread, and a short one is over before anybody counts.
+    # Python 3.11 has no audit event for a new thread, and a short thread ends before the threads are counted.
     threading.Thread.start = lambda thread: noticed.append(f"thread {thread.name}")  # type: ignore[method-assign]
     for module in sys.argv[2:]:
         importlib.import_module(module)
@@ -43,7 +43,7 @@ def _living() -> set[str]:
 
 
 def _is_import(args: tuple[object, ...]) -> bool:
-    """Whether it is the interpreter that reads a module's code."""
+    """Whether the interpreter opens the file to import its code."""
     path, mode = args[0], args[1]
     return isinstance(path, str) and path.endswith(_CODE) and mode in {"r", "rb", None}
 

@@ -28,7 +28,7 @@ def module_of(path: Path) -> str:
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
-    """Every module that is imported, also inside functions and for the type checker alone."""
+    """Every imported module, including imports inside functions and for the type checker."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -24,12 +24,12 @@ EACH = pytest.mark.parametrize(
     ],
     ids=lambda values: "+".join(values) or "defaults",
 )
-# None is what container_of gives as the clients: no fake speaks through one.
+# container_of passes None as the clients, because the fakes need none.
 WITHOUT_A_VALUE = {"clients"}
 
 
 def production(settings: Settings) -> Container:
-    """With clients and a storage that are nowhere."""
+    """The container with the production providers, without connections and files."""
     counting = CountingEventSink(SharedCounters(1), 0)
     return Container(settings=settings, clients=object(), storage=memory_storage(), counting=counting)
 

@@ -1,4 +1,4 @@
-"""The documents agree with the program: links, settings, commands, metrics, errors and tests that they name exist."""
+"""The links, settings, commands, metrics, errors and tests that the documents name exist."""
 
 import argparse
 import ast
@@ -28,7 +28,7 @@ def text_of(path: str) -> str:
 
 
 def everywhere(pattern: str) -> set[str]:
-    """What the pattern finds in any document."""
+    """The matches of the pattern in all documents."""
     return {found for path in DOCUMENTS for found in re.findall(pattern, path.read_text(encoding="utf-8"))}
 
 
@@ -63,7 +63,7 @@ def broken_links(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     assert list(broken_links(path)) == []
 
 
@@ -110,7 +110,7 @@ def test_the_document_of_quirks_names_every_test_of_a_quirk() -> None:
     assert sorted(tests - set(re.findall(r"`(\w+)`", text_of("docs/reference/registry-quirks.md")))) == []
 
 
-# --- what the program knows ---
+# --- settings, errors, metrics, endpoints and commands ---
 
 
 @pytest.mark.parametrize("part", generate.PARTS)
@@ -151,7 +151,7 @@ def test_the_page_of_errors_has_every_status_and_code() -> None:
     assert sorted(known ^ listed) == []
 
 
-def test_messages_in_examples_are_the_programs_own() -> None:
+def test_messages_in_examples_exist_in_the_source() -> None:
     shown = everywhere(r'"message": "([^"]+)"')
     source = "\n".join(path.read_text(encoding="utf-8") for path in files(*PACKAGES))
     assert sorted(message for message in shown if message not in source) == []

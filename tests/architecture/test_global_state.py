@@ -1,19 +1,19 @@
-"""Module-level values do not change at run time. What a process has to keep once is listed here."""
+"""Module-level values do not change at run time. The exceptions are listed here."""
 
 import ast
 
 from tests.architecture.sources import PACKAGES, Function, files, name_of, parsed
 
 KNOWN = {
-    # The user for whom root acts, which a command sets once, at its start: a property of the process, as its user is.
+    # The user for whom root acts. A command sets it once at its start; it is a property of the process.
     "entrypoints/wiring/storage.py: ACTING.number",
-    # Settings of a library that have no other place, set before it starts.
+    # Settings of a library that can only be set on its module or class, before it starts.
     "entrypoints/http/app.py: Http.HEADER_CEILING",
     "entrypoints/server/logging_setup.py: logging.logThreads",
     "entrypoints/server/logging_setup.py: logging.logProcesses",
     "entrypoints/server/logging_setup.py: logging.logMultiprocessing",
     "entrypoints/server/serve.py: Sanic.start_method",
-    # Bounded memories of pure functions.
+    # Bounded caches of pure functions.
     "domain/client_network.py: lru_cache of client_network",
     "domain/documents.py: lru_cache of _outline",
 }
@@ -26,7 +26,7 @@ MUTATING = frozenset(
 
 
 def changes(tree: ast.Module) -> set[str]:
-    """What the module changes that is not its functions' own."""
+    """The values that the module changes and that are not local to its functions."""
     found: set[str] = set()
     for node in tree.body:
         _look(node, frozenset(), found)
@@ -58,7 +58,7 @@ def _note(changed: ast.Attribute | ast.Subscript, own: frozenset[str], found: se
 
 
 def _local_names(function: ast.AST) -> frozenset[str]:
-    """Parameters, and names that are bound anywhere in the function, those of comprehensions included."""
+    """The parameters and all names that are bound in the function, including those of comprehensions."""
     arguments = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
     bound = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     matched = {node.name for node in ast.walk(function) if isinstance(node, ast.MatchAs | ast.MatchStar) and node.name}
@@ -70,7 +70,7 @@ def test_no_module_level_value_changes() -> None:
     assert found == KNOWN
 
 
-def test_changes_of_module_level_values_are_noticed() -> None:
+def test_changes_of_module_level_values_are_found() -> None:
     source = """
 SEEN = set()
 TABLE: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Regular expressions over text that somebody else wrote take time in proportion to its length."""
+"""The time of regular expressions on foreign text is linear in its length."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ from tests.architecture.sources import PACKAGES, files, module_of, name_of, pars
 
 METHODS = frozenset({"match", "fullmatch", "search", "sub", "split", "findall", "finditer"})
 LENGTH = 4_000
-"""Characters; four times as many are compared with them."""
+"""The number of characters of the short text; the long text has four times as many."""
 NOTICED = 0.05
 """Seconds of CPU time."""
 UNITS = (
@@ -73,7 +73,7 @@ ENDS = ("", "\n", "!")
 
 
 def patterns() -> Iterator[tuple[str, str, str | bytes]]:
-    """Where each pattern is used, with which method, and the pattern."""
+    """The place, the method and the text of each pattern."""
     for path in files(*PACKAGES):
         for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -112,9 +112,8 @@ def seconds(step: Callable[[], object], runs: int = 2) -> float:
 
 
 def is_slow(step: Callable[[str], object], unit: str, end: str) -> bool:
-    """Whether four times the input takes much more than four times as long, and does so each time that it is measured.
-    A quadratic step takes sixteen times as long, and at this length long enough to be noticed at once: nothing else is
-    compared.
+    """Whether four times the input takes much more than four times as long in each of several measurements.
+    A quadratic step takes sixteen times as long and at this length exceeds NOTICED, so faster steps are not compared.
     """
     short, long = (unit * (length // len(unit)) + end for length in (LENGTH, 4 * LENGTH))
     if seconds(lambda: step(long), runs=1) < NOTICED:
@@ -173,8 +172,8 @@ def test_a_header_is_read_in_time_in_proportion_to_its_length(reader: str) -> No
 
 @pytest.mark.alone
 @pytest.mark.parametrize("pattern", [r'rel="(?:[^"]*\s)?next(?:\s[^"]*)?"', r"[0-9]*x", r"^(?:a|,|a,)*$"])
-def test_a_slow_pattern_would_be_found(pattern: str) -> None:
-    """The first one once read the Link header; the last one takes exponential time, of which a little is enough."""
+def test_slow_patterns_are_found(pattern: str) -> None:
+    """The first pattern was once used for the Link header. The last one takes exponential time: its text is short."""
     compiled = re.compile(pattern)
     if "|" in pattern:
         assert seconds(lambda: compiled.search("a," * 12 + "!")) > 4 * seconds(lambda: compiled.search("a," * 8 + "!"))

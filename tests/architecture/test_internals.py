@@ -1,9 +1,9 @@
-"""Internals of Sanic, aiohttp and aiohttp-socks that the mirror depends on, and the tests that notice a change.
+"""Internals of Sanic, aiohttp and aiohttp-socks that the mirror depends on. The tests fail if one of them changes.
 
 An entry is a class of the library, its names that the mirror uses, and the module that uses them. The names are
-private, inherited by a subclass of ours, or public but not documented. `pyproject.toml` caps the three libraries at the
-next version after the locked one. To move a cap: `scripts/lock --upgrade`, then this file, then `tests/e2e`, whose
-tests say whether the names still mean the same.
+private, inherited by a subclass in this project, or public but not documented. `pyproject.toml` caps the three
+libraries at the next version after the locked one. To raise a cap: run `scripts/lock --upgrade`, then this file, then
+`tests/e2e`, whose tests check that the names still have the same meaning.
 """
 
 import ast
@@ -120,7 +120,7 @@ INTERNALS = (
 )
 
 SIGNATURES: dict[Callable[..., object], tuple[str, ...]] = {
-    # What our subclasses override, or call with these parameters.
+    # Methods that subclasses of the mirror override, or that the mirror calls with these parameters.
     Http.http1_request_header: ("self",),
     Http.http1_response_header: ("self", "data", "end_stream"),
     Http.read: ("self",),
@@ -142,7 +142,7 @@ SIGNATURES: dict[Callable[..., object], tuple[str, ...]] = {
 }
 
 TEXTS = {
-    # Where the library handles a text or a key that the mirror sends or relies on.
+    # The class or function of the library that handles the text or the key.
     "__TERMINATE__": WorkerManager,
     "monitor_publisher": WorkerManager,
     "asyncio_server_kwargs": worker_serve,
@@ -160,7 +160,7 @@ OURS = {
     "SingleResponseHandler": ResponseHandler,
     "SingleResponseSocksConnector": ProxyConnector,
 }
-"""Classes of ours that inherit from a library's."""
+"""Classes of the mirror that inherit from a class of a library."""
 
 
 def _listed(path: str) -> set[str]:
@@ -211,7 +211,7 @@ def test_the_library_handles_the_text(text: str) -> None:
     assert text in inspect.getsource(TEXTS[text])
 
 
-def test_aiohttp_makes_its_protocols_by_the_factory() -> None:
+def test_aiohttp_creates_its_protocols_with_the_factory() -> None:
     async def factory() -> object:
         async with aiohttp.TCPConnector() as connector:
             return connector._factory
@@ -225,7 +225,7 @@ def test_aiohttp_makes_its_protocols_by_the_factory() -> None:
 # --- the list is complete ---
 
 TYPES_ONLY = {"entrypoints/cli.py: _SubParsersAction"}
-"""argparse's, in an annotation."""
+"""A name of argparse, used in an annotation."""
 
 
 def _foreign_private_names(tree: ast.AST) -> Iterator[str]:
@@ -273,7 +273,7 @@ def test_every_name_that_a_subclass_inherits_is_listed() -> None:
 
 
 def test_no_other_class_inherits_from_a_library() -> None:
-    """A new subclass belongs into OURS."""
+    """A new subclass must be added to OURS."""
     found = {
         kind.name
         for path in files(*PACKAGES)

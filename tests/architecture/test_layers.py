@@ -7,7 +7,7 @@ import pytest
 
 from tests.architecture.sources import PACKAGES, ROOT, files, imported, name_of, parsed
 
-# What waits, reads a clock, draws lots or touches the machine.
+# Modules that wait, read a clock, use random numbers or access the machine.
 NOT_FOR_RULES = frozenset(
     {
         *("asyncio", "concurrent", "multiprocessing", "threading", "queue", "sched", "signal", "subprocess"),
@@ -33,7 +33,7 @@ WITHOUT_INPUT_OR_OUTPUT = {
 
 
 @pytest.mark.parametrize("package", ALLOWED)
-def test_the_inside_imports_only_what_it_may(package: str) -> None:
+def test_domain_and_application_import_only_allowed_modules(package: str) -> None:
     found = {
         f"{name_of(path)} imports {module}"
         for path in files(package)
@@ -43,7 +43,7 @@ def test_the_inside_imports_only_what_it_may(package: str) -> None:
     assert found - WITHOUT_INPUT_OR_OUTPUT == set()
 
 
-def test_nobody_imports_by_a_name_at_run_time() -> None:
+def test_no_module_is_imported_by_a_name_at_run_time() -> None:
     found = {
         f"{name_of(path)}:{node.lineno}"
         for path in files(*PACKAGES)
@@ -53,7 +53,7 @@ def test_nobody_imports_by_a_name_at_run_time() -> None:
     assert found == set()
 
 
-def test_the_domain_never_waits_for_anything() -> None:
+def test_the_domain_has_no_asynchronous_code() -> None:
     waiting = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     found = {
         f"{name_of(path)}:{node.lineno}"
@@ -64,7 +64,7 @@ def test_the_domain_never_waits_for_anything() -> None:
     assert found == set()
 
 
-def test_the_domain_opens_no_files_and_prints_nothing() -> None:
+def test_domain_and_application_open_no_files_and_print_nothing() -> None:
     found = {
         f"{name_of(path)}:{node.lineno}"
         for path in files("domain", "application")
@@ -74,7 +74,7 @@ def test_the_domain_opens_no_files_and_prints_nothing() -> None:
     assert found == set()
 
 
-def test_the_contracts_of_import_linter_hold() -> None:
+def test_the_contracts_of_import_linter_are_kept() -> None:
     script = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -88,8 +88,8 @@ REGISTRY = re.compile(
 
 
 @pytest.mark.parametrize("package", ["application", "adapters"])
-def test_no_use_case_and_no_adapter_knows_a_registry_by_name(package: str) -> None:
-    """What is peculiar to one is data of the domain and of the settings; comments may say where it was seen."""
+def test_no_use_case_and_no_adapter_contains_the_name_of_a_registry(package: str) -> None:
+    """Facts about a registry are data in the domain and in the settings. Comments may name registries."""
     found = {
         f"{name_of(path)}: {text!r}"
         for path in files(package)
@@ -100,12 +100,12 @@ def test_no_use_case_and_no_adapter_knows_a_registry_by_name(package: str) -> No
 
 
 def _texts(tree: ast.Module) -> list[str]:
-    """String literals, but for docstrings: those that stand alone."""
+    """The string literals, except docstrings and other strings that are statements."""
     alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in alone]
     return [node.value for node in texts if isinstance(node.value, str)]
 
 
-def test_a_registrys_name_in_the_code_is_noticed() -> None:
+def test_the_name_of_a_registry_in_the_code_is_found() -> None:
     module = ast.parse('"""Seen at ghcr.io."""\nHOST = "https://ghcr.io"\ndef f(a=("Harbor",)): "quay.io"\n')
     assert [text for text in _texts(module) if REGISTRY.search(text)] == ["https://ghcr.io", "Harbor"]

@@ -3,12 +3,12 @@ import ast
 from tests.architecture.sources import PACKAGES, files, imported, name_of, parsed
 
 
-def test_every_module_opens_with_one_sentence() -> None:
+def test_every_module_has_a_docstring() -> None:
     silent = [name_of(path) for path in files(*PACKAGES) if not ast.get_docstring(parsed(path))]
     assert silent == []
 
 
-def test_no_test_replaces_parts_by_mocks() -> None:
+def test_no_test_uses_mocks() -> None:
     found = [
         name_of(path)
         for path in files("benchmarks", "tests")

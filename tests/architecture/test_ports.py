@@ -43,16 +43,16 @@ def test_a_port_has_no_method_that_nothing_calls() -> None:
     assert [f"{name}.{method}" for name, method in methods if method not in called] == []
 
 
-def test_a_port_says_what_it_is_for() -> None:
+def test_every_port_has_a_docstring() -> None:
     assert [name for name, port in PORTS.items() if not ast.get_docstring(port)] == []
 
 
-def test_ports_live_where_ports_belong() -> None:
+def test_ports_are_defined_only_in_the_modules_for_ports() -> None:
     assert [name for name in PORTS if not name.startswith(("domain.ports.", "application.ports."))] == []
 
 
-def test_nobody_inherits_from_a_port() -> None:
-    # An inherited method of a Protocol answers None without a word.
+def test_no_class_inherits_from_a_port() -> None:
+    # A method that is inherited from a Protocol returns None without an error.
     names = {name.rpartition(".")[2] for name in PORTS}
     found = {
         f"{name_of(path)}: {node.name}"

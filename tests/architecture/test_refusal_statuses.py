@@ -6,7 +6,7 @@ from domain import errors
 from domain.errors import RegistryError
 from entrypoints.http.responses.error_responses import STATUSES, status_of
 
-# Written out, so that a new refusal has to be thought about: which status makes every client do the right thing?
+# The statuses are repeated here, so that each new refusal needs a decision about its status.
 EXPECTED = {
     errors.RegistryError: 500,
     errors.ClientFault: 400,
@@ -48,7 +48,7 @@ EXPECTED = {
     errors.MirrorBusy: 429,
     errors.UpstreamChallenged: 401,
 }
-# OCI distribution specification, section "Error Codes", and those that the distribution project adds to it.
+# The codes of the OCI distribution specification, section "Error Codes", and those of the distribution project.
 CODES = {
     *("BLOB_UNKNOWN", "DIGEST_INVALID", "MANIFEST_UNKNOWN", "NAME_INVALID", "NAME_UNKNOWN", "UNAUTHORIZED", "DENIED"),
     *("UNSUPPORTED", "TOOMANYREQUESTS", "TAG_INVALID", "PAGINATION_NUMBER_INVALID", "RANGE_INVALID", "UNAVAILABLE"),
@@ -66,14 +66,14 @@ def ours() -> set[type[RegistryError]]:
     return {kind for kind in every_refusal() if not kind.__module__.startswith("tests.")}
 
 
-def test_the_expectation_holds_every_refusal() -> None:
+def test_the_expected_statuses_contain_every_refusal() -> None:
     assert ours() == set(EXPECTED)
 
 
 @pytest.mark.parametrize(
     ("kind", "status"), list(EXPECTED.items()), ids=lambda value: getattr(value, "__name__", value)
 )
-def test_a_refusal_has_the_status_meant_for_it(kind: type[RegistryError], status: int) -> None:
+def test_a_refusal_has_its_expected_status(kind: type[RegistryError], status: int) -> None:
     assert status_of(kind) == status
 
 
@@ -83,7 +83,7 @@ def test_no_row_hides_a_later_one() -> None:
     assert hidden == []
 
 
-def test_every_row_is_some_refusals_status() -> None:
+def test_every_row_has_the_expected_status() -> None:
     assert {kind: status for kind, status in STATUSES if EXPECTED[kind] != status} == {}
 
 
@@ -91,10 +91,10 @@ def test_every_refusal_has_a_known_code() -> None:
     assert {kind.__name__: kind.code for kind in ours() if kind.code not in CODES} == {}
 
 
-def test_the_tree_of_refusals_is_drawn_whole() -> None:
+def test_the_docstring_of_the_errors_names_every_refusal() -> None:
     drawn = errors.__doc__ or ""
     assert [kind.__name__ for kind in ours() if kind.__name__ not in drawn] == []
 
 
-def test_every_refusal_lives_in_the_domain() -> None:
+def test_every_refusal_is_defined_in_the_domain() -> None:
     assert {kind.__module__ for kind in ours()} == {"domain.errors"}

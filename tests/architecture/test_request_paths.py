@@ -119,9 +119,9 @@ async def test_a_cold_blob_and_a_warm_tag_pass_through_few_files(start: Start, t
         with Steps(background) as cold:
             answer = await service.client.get(f"/v2/a/b/blobs/{digest_of(BLOB)}")
         assert (answer.status_code, answer.content) == (200, BLOB)
-        await asyncio.sleep(0.3)  # what the first request left to do in the background is over
+        await asyncio.sleep(0.3)  # until the background work of the first request has ended
         with Steps(background) as warm:
-            # An Accept header of its own, or the answer would come from the response cache.
+            # With the same Accept header the answer would come from the response cache.
             answer = await service.client.get("/v2/a/b/manifests/1", headers={"Accept": "*/*"})
         assert (answer.status_code, answer.content) == (200, MANIFEST)
     files, functions = cold.counted()

@@ -58,7 +58,7 @@ class Container(containers.DeclarativeContainer):
 
 
 class _PlainCalls(ast.NodeTransformer):
-    """Provider expressions as the expressions that they stand for."""
+    """Replaces each provider by the expression that it evaluates."""
 
     @override
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -101,7 +101,7 @@ def _providers(container: ast.ClassDef) -> list[ast.AnnAssign]:
 
 
 def type_errors(source: str, path: Path) -> dict[str, str]:
-    """What mypy says of the calls: the provider's name, and the first error in it."""
+    """The first mypy error of each provider, by the name of the provider."""
     path.write_text(plain_calls(source), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--no-error-summary", str(path)],
@@ -129,21 +129,21 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return type_errors(SWAPPED, tmp_path_factory.mktemp("wrong") / "wrong_calls.py")
 
 
-def test_swapped_arguments_are_noticed(wrong: dict[str, str]) -> None:
+def test_swapped_arguments_are_found(wrong: dict[str, str]) -> None:
     assert 'Argument "clock" to "Service" has incompatible type "Log"; expected "Clock"' in wrong["swapped"]
     assert 'Argument "clock" to "Service" has incompatible type "Console"' in wrong["nested"]
 
 
-def test_wrong_keywords_are_noticed(wrong: dict[str, str]) -> None:
+def test_wrong_keywords_are_found(wrong: dict[str, str]) -> None:
     assert 'Unexpected keyword argument "logs"' in wrong["misspelt"]
     assert 'Missing positional argument "lifetime"' in wrong["missing"]
 
 
-def test_a_setting_that_does_not_exist_is_noticed(wrong: dict[str, str]) -> None:
+def test_a_setting_that_does_not_exist_is_found(wrong: dict[str, str]) -> None:
     assert 'has no attribute "liftime"' in wrong["setting"]
 
 
-def test_a_class_that_does_not_implement_its_port_is_noticed(wrong: dict[str, str]) -> None:
+def test_a_class_that_does_not_implement_its_port_is_found(wrong: dict[str, str]) -> None:
     assert 'variable has type "Clock"' in wrong["port"]
 
 

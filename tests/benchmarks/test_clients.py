@@ -1,4 +1,4 @@
-"""The benchmark's clients count what arrived, and say when it is not what was promised."""
+"""The clients of the benchmark count the received bytes and report an incomplete body."""
 
 import hashlib
 import json
@@ -59,17 +59,17 @@ def test_each_client_counts_the_whole_body(port: int) -> None:
     assert 0 < found["clients"][0]["first_byte"] <= found["clients"][0]["seconds"] <= found["seconds"]
 
 
-def test_the_first_client_names_the_digest_of_what_it_got(port: int) -> None:
+def test_the_first_client_reports_the_digest_of_the_received_body(port: int) -> None:
     found = ran(port, "/", "--clients", "2", "--hash")
     assert [one["digest"] for one in found["clients"]] == [f"sha256:{hashlib.sha256(BODY).hexdigest()}", None]
 
 
-def test_a_body_that_ends_early_is_not_whole(port: int) -> None:
+def test_a_body_that_ends_early_is_reported_as_incomplete(port: int) -> None:
     [one] = ran(port, "/short")["clients"]
     assert (one["bytes"], one["whole"], one["error"]) == (1000, False, "cut short")
 
 
-def test_clients_stop_at_their_time(port: int) -> None:
+def test_clients_stop_after_their_time_limit(port: int) -> None:
     [one] = ran(port, "/", "--rate", "1000", "--seconds", "0.8")["clients"]
     assert (one["whole"], one["error"]) == (False, "stopped")
 
@@ -91,7 +91,7 @@ def slow(port: int, rate: int) -> Iterator[Callable[[], dict[str, Any]]]:
 
 
 @pytest.mark.slow
-def test_slow_clients_keep_their_pace_and_tell_of_it_when_they_are_ended(port: int) -> None:
+def test_slow_clients_read_at_their_rate_and_report_it_when_they_are_stopped(port: int) -> None:
     with slow(port, 20_000) as end:
         time.sleep(2)
         found = end()

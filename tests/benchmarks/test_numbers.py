@@ -1,4 +1,4 @@
-"""How the benchmark's numbers are read, compared and judged."""
+"""The numbers of the benchmark are parsed, compared and checked against bounds."""
 
 from pathlib import Path
 
@@ -35,29 +35,29 @@ def measured(ours: float, registry: float, nginx: float) -> Results:
     return results
 
 
-def test_wrks_words_become_numbers() -> None:
+def test_the_output_of_wrk_is_parsed() -> None:
     assert manifests.parse_wrk(WRK) == manifests.Load(58126.10, 0.433, 17.88)
 
 
 @pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 0, read 3, write 0"])
-def test_a_load_with_failures_is_no_load(line: str) -> None:
+def test_a_load_with_failed_requests_is_an_error(line: str) -> None:
     with pytest.raises(BadAnswerError, match=r"responses: 12|read 3"):
         manifests.parse_wrk(WRK + line)
 
 
-def test_sizes_and_cases_read_well() -> None:
+def test_sizes_and_cases_are_formatted() -> None:
     assert [size_text(size) for size in (GIB, 200 * MIB, 64 * KIB, 3)] == ["1 GiB", "200 MiB", "64 KiB", "3 B"]
     assert [blob_case(GIB, 1), CASE] == ["1 GiB, 1 client", "1 GiB, 4 clients"]
 
 
-def test_a_table_shows_medians_and_how_we_stand_to_the_best_peer() -> None:
+def test_a_table_shows_medians_and_the_ratio_to_the_best_peer() -> None:
     text = tables.section_text(tables.SECTIONS[0], measured(3, 1.5, 2))
     assert f"| {CASE} | {OURS} | **3.00** (1.50x) | **0.33** (0.67x) | 0 |" in text
     assert f"|  | {NGINX} | 2.00 | 0.50 | 0 |" in text
     assert "GiB/s of docker-registry, 1 GiB, 4 clients: 1.40 to 1.80 (20 % from the median)" in text
 
 
-def test_bounds_hold_or_fail_and_what_was_not_measured_does_not_hold() -> None:
+def test_a_bound_without_a_measurement_fails() -> None:
     found = {bound.text: bound for bound in checks.bounds(measured(3, 1.5, 3))}
     verdicts = [found[f"warm blobs, {CASE}: throughput relative to {peer}"].holds for peer in (REGISTRY, NGINX)]
     assert verdicts == [True, False]
@@ -66,7 +66,7 @@ def test_bounds_hold_or_fail_and_what_was_not_measured_does_not_hold() -> None:
     assert not any(bound.holds for bound in missing)
 
 
-def test_the_report_holds_tables_bounds_notes_and_machine() -> None:
+def test_the_report_contains_tables_bounds_notes_and_the_machine() -> None:
     results = measured(3, 1.5, 2)
     results.note("Something was missing.")
     text = report.document(results, checks.bounds(results), {"processor": "a fast one"}, picture=True)
@@ -74,7 +74,7 @@ def test_the_report_holds_tables_bounds_notes_and_machine() -> None:
         assert part in text
 
 
-def test_results_come_back_from_their_file(tmp_path: Path) -> None:
+def test_saved_results_are_loaded_unchanged(tmp_path: Path) -> None:
     results = measured(3, 1.5, 2)
     results.save(tmp_path / "results.json")
     assert Results.load(tmp_path / "results.json") == results
