@@ -1,4 +1,4 @@
-"""What the end-to-end tests stand on: real registries and clients, the service as a process, upstreams with faults.
+"""Support for the end-to-end tests: real registries and clients, the service as a process, upstreams with faults.
 
-`servers` holds programs that run as processes of their own.
+`servers` contains programs that run as separate processes.
 """

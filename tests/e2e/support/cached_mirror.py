@@ -1,4 +1,4 @@
-"""A mirror with a cache before an upstream with faults, and what its folder and its numbers show."""
+"""A mirror with a cache and a faulty upstream, with access to the cache folder and the metrics."""
 
 import contextlib
 import fcntl
@@ -31,7 +31,7 @@ METRIC = re.compile(r"docker_image_proxy_(?:cache_)?(?P<name>\w+?)(?:\{.*\})? (?
 
 @dataclass(frozen=True)
 class Made:
-    """A blob that nobody has seen before, and where the mirror has it."""
+    """A new blob and its path at the mirror."""
 
     digest: str
     content: bytes
@@ -47,16 +47,16 @@ class Made:
 
 @dataclass
 class FaultyUpstream(LoggedUpstream):
-    """See `faulty_upstream.py`."""
+    """A running `faulty_upstream.py`."""
 
     files: Path = Path()
 
     def control(self, *rules: dict[str, Any]) -> None:
-        """These rules and no others; without any the upstream is faultless."""
+        """Replace the rules of the upstream. Without rules it has no faults."""
         assert fetch("POST", f"{self.url}/control", body=json.dumps(rules).encode()).status == 200
 
     def holds(self, count: int = 1) -> bool:
-        """Wait until so many answers are held."""
+        """Wait until `count` answers are held."""
         return wait_until(lambda: fetch("GET", f"{self.url}/control").json()["holding"] == count, 20)
 
     def mark(self) -> int:
@@ -88,7 +88,7 @@ class FaultyUpstream(LoggedUpstream):
         self.tag(**{tag: image.manifest.digest})
 
     def tag(self, **digests: str) -> None:
-        """What these tags mean; any other is unknown."""
+        """Set the digests of these tags and delete all other tags."""
         (self.files / "tags.json").write_text(json.dumps(digests))
 
     def gets(self, path: str, since: int = 0) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ class CacheFolder:
         return self.path / "content" / algorithm / encoded[:2] / encoded
 
     def holds(self, made: Made, seconds: float = 10) -> bool:
-        """Wait until the blob lies there and may be served by each worker, and see that it is whole and right."""
+        """Wait until the blob is cached and each worker may serve it. Returns whether its content is correct."""
         file = self.file(made.digest)
         return (
             wait_until(file.is_file, seconds)
@@ -142,11 +142,11 @@ class CacheFolder:
         return _total(self.path / "content")
 
     def partial_bytes(self) -> int:
-        """How many bytes lie in drafts."""
+        """The number of bytes in partial blobs."""
         return _total(self.path / "drafts")
 
     def wrong(self) -> list[str]:
-        """The content that is not what its name says."""
+        """The names of content files whose digest is not their name."""
         files = [file for file in (self.path / "content").rglob("*") if file.is_file()]
         return [
             file.name for file in files
@@ -154,20 +154,20 @@ class CacheFolder:
         ]  # fmt: skip
 
     def abandoned(self) -> list[str]:
-        """The drafts that nobody fills: whoever does has a lock on it."""
+        """The partial blobs that no worker fills, which are those without a lock."""
         return [file.name for file in (self.path / "drafts").rglob("*") if file.is_file() and not _is_locked(file)]
 
 
 def _total(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it went while we looked
+        with contextlib.suppress(OSError):  # the file was deleted in the meantime
             total += file.stat().st_size if file.is_file() else 0
     return total
 
 
 def _is_locked(file: Path) -> bool:
-    """Or gone since it was listed."""
+    """Whether the file is locked or deleted."""
     try:
         descriptor = os.open(file, os.O_RDWR)
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _is_locked(file: Path) -> bool:
 
 
 def settle() -> None:
-    """What one worker has learnt may be written down a moment after its answer; then the other knows it too."""
+    """Wait until one worker's index entries, which it writes after its answer, are visible to the other worker."""
     time.sleep(0.5)
 
 
@@ -197,13 +197,13 @@ class Pulled:
 
 
 def pull(port: int, path: str, headers: dict[str, str] | None = None) -> Pulled:
-    """One GET whose body may break off."""
+    """Send one GET whose body may break off."""
     with contextlib.closing(connect(f"http://127.0.0.1:{port}", timeout=60)) as connection:
         return pull_over(connection, path, headers)
 
 
 def pull_over(connection: http.client.HTTPConnection, path: str, headers: dict[str, str] | None = None) -> Pulled:
-    """The same over a connection that is there already."""
+    """Send one GET over an open connection."""
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -224,7 +224,7 @@ def _read(response: http.client.HTTPResponse) -> tuple[bytes, bool]:
 
 @dataclass(frozen=True)
 class Cached:
-    """A mirror with its upstream and its folder."""
+    """A mirror with its upstream and its cache folder."""
 
     proxy: Proxy
     upstream: FaultyUpstream
@@ -234,7 +234,7 @@ class Cached:
         return pull(self.proxy.port, made.path, headers)
 
     def gives(self, made: Made) -> bool:
-        """Whether the mirror gives the blob now, whole and right."""
+        """Whether the mirror serves the complete and correct blob."""
         pulled = self.pull(made)
         return (pulled.status, pulled.whole, pulled.body) == (200, True, made.content)
 
@@ -246,8 +246,8 @@ class Cached:
         return made
 
     def counted(self, name: str, workers: int = 2) -> float:
-        """A number of /metrics, without its prefix, over all its labels and all workers' pages: whether it grows
-        shows on each page, or on one of them.
+        """The metric with this name (without its prefix), summed over its labels and the pages of all workers, whether
+        a counter is shared by the workers or not.
         """
         with self.proxy.connection_to_each_worker(workers) as connections:
             pages = [send(connection, "GET", "/metrics") for connection in connections]
@@ -255,7 +255,7 @@ class Cached:
         return sum(_sum(page.body.decode(), name) for page in pages)
 
     def complaints(self) -> list[str]:
-        """What its log says besides one line for each request."""
+        """The warnings and errors in the log of the service."""
         lines = [json.loads(line) for line in self.proxy.process.settled_lines() if line.startswith("{")]
         return [json.dumps(line) for line in lines if line["level"] in ("WARNING", "ERROR", "CRITICAL")]
 

@@ -1,4 +1,4 @@
-"""Certificates for an hour: a private authority with a server's certificate, and a token signer's."""
+"""Short-lived certificates: a private authority with a server certificate, and the certificate of a token signer."""
 
 import datetime as dt
 import ipaddress
@@ -15,7 +15,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Where a certificate and its key lie, both PEM."""
+    """The files of a certificate and of its key, both PEM."""
 
     certificate: Path
     key: Path

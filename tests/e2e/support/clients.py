@@ -1,4 +1,4 @@
-"""skopeo, podman and curl with nothing of the machine's own configuration or logins."""
+"""skopeo, podman, buildah and curl without the configuration and the logins of the machine."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ class Skopeo:
         return self("copy", "--src-tls-verify=false", *options, f"docker://{reference}", place)
 
     def copied_digests(self) -> set[str]:
-        """The digest of each file that arrived, computed again."""
+        """The digests of the copied files, computed from their content."""
         folder = self.home / "copied"
         return {digest_of(file.read_bytes()) for file in folder.iterdir() if file.name != "version"}
 
@@ -72,7 +72,7 @@ class Podman:
 
     def inspect(self, reference: str) -> dict[str, Any]:
         done = self("image", "inspect", reference).ok()
-        # Whatever it says before and behind is no part of the list.
+        # The output has other text before and after the list.
         return dict(json.JSONDecoder().raw_decode(done.output, done.output.index("\n[") + 1)[0][0])
 
 

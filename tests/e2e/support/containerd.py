@@ -1,4 +1,4 @@
-"""A real containerd of its own (as root), and ctr, the client that comes with it."""
+"""A separate containerd (as root), and its client ctr."""
 
 import json
 import shutil
@@ -21,18 +21,18 @@ class Containerd:
         return run(["ctr", "--address", str(self.socket), *arguments], env={"PATH": SEARCH_PATH, **NO_INTERNET})
 
     def configure(self, registry: str, text: str) -> None:
-        """What `/etc/containerd/certs.d/REGISTRY/hosts.toml` is, for this registry alone."""
+        """Write `/etc/containerd/certs.d/REGISTRY/hosts.toml` for this registry, and delete all others."""
         shutil.rmtree(self.hosts, ignore_errors=True)
         folder = self.hosts / registry
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(text)
 
     def fetch(self, reference: str) -> Ran:
-        """All that belongs to the image, without unpacking it, which would need mounts."""
+        """Fetch the complete image without unpacking it, because unpacking needs mounts."""
         return self("content", "fetch", "--hosts-dir", str(self.hosts), "--all-platforms", reference)
 
     def digests(self) -> set[str]:
-        """What lies in its content store."""
+        """The digests in the content store."""
         return set(self("content", "ls", "--quiet").ok().output.split("\n")[1:]) - {""}
 
     def forget(self) -> None:
@@ -46,7 +46,7 @@ def containerd(log: Path) -> Iterator[Containerd]:
     folder = Path(tempfile.mkdtemp(prefix="dip-"))
     socket = folder / "containerd.sock"
     config = folder / "config.toml"
-    # JSON's strings are TOML's.
+    # A JSON string is also a TOML string.
     config.write_text(
         "version = 2\n"
         f"root = {json.dumps(str(folder / 'root'))}\n"

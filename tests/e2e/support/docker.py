@@ -1,4 +1,4 @@
-"""A real dockerd of its own (as root, without bridge or iptables) and the docker client that speaks to it."""
+"""A separate dockerd (as root, without bridge or iptables) and its docker client."""
 
 import base64
 import json
@@ -16,14 +16,14 @@ from tests.e2e.support.processes import SEARCH_PATH, NotReadyError, Process, pro
 
 HUB = "https://index.docker.io/v1/"
 
-# The fallback to Docker Hub must fail at once and the same everywhere, with or without an internet.
+# The fallback to Docker Hub must fail at once, with or without an internet connection.
 NOWHERE = "http://127.0.0.1:9"
 NO_INTERNET = {"HTTP_PROXY": NOWHERE, "HTTPS_PROXY": NOWHERE, "NO_PROXY": "127.0.0.1,localhost"}
 
 
 @dataclass(frozen=True)
 class Ran:
-    """How a client's command ended."""
+    """The exit status and the output of a command."""
 
     status: int
     output: str
@@ -43,7 +43,7 @@ def run(argv: list[str], stdin: str = "", env: Mapping[str, str] | None = None, 
 
 
 class Docker:
-    """One docker client: its own folder of logins, one daemon."""
+    """A docker client with its own folder of logins, connected to one daemon."""
 
     def __init__(self, socket: Path, folder: Path) -> None:
         self._argv = ["docker", "--host", f"unix://{socket}", "--config", str(folder)]
@@ -52,7 +52,7 @@ class Docker:
         self._write({})
 
     def log_in_to_hub_as(self, name: str, password: str) -> None:
-        """What `docker login` leaves behind; a mirror gets this login and no other."""
+        """Write what `docker login` would write for Docker Hub. docker sends only this login to a mirror."""
         self._write({HUB: {"auth": base64.b64encode(f"{name}:{password}".encode()).decode()}})
 
     def log_out_of_hub(self) -> None:
@@ -65,7 +65,7 @@ class Docker:
         return dict(json.loads((self._folder / "config.json").read_text()).get("auths", {}))
 
     def __call__(self, *arguments: str, stdin: str = "") -> Ran:
-        # HOME decides about nothing here, but the client reads plugins and contexts from it.
+        # The client reads plugins and contexts from HOME.
         env = {"PATH": SEARCH_PATH, "HOME": str(self._folder)}
         return run([*self._argv, *arguments], stdin, env)
 
@@ -89,7 +89,7 @@ class Docker:
         return list(self.inspect(reference)["RepoDigests"])
 
     def forget_images(self) -> None:
-        """No image stays, so that the next pull fetches each layer again."""
+        """Delete all images, so that the next pull fetches each layer again."""
         images = self("image", "ls", "--all", "--quiet").ok().output.split("\n")[1:]
         if identities := {line for line in images if line.strip()}:
             self("image", "rm", "--force", *sorted(identities)).ok()
@@ -103,7 +103,7 @@ class Dockerd:
 
 @contextmanager
 def dockerd(mirror: str, log: Path) -> Iterator[Dockerd]:
-    # A short path: the socket of its containerd lies below it, and such a path ends at 108 characters.
+    # A short path, because the path of a socket below it may have at most 108 characters.
     folder = Path(tempfile.mkdtemp(prefix="dip-"))
     socket = folder / "docker.sock"
     config = {
@@ -125,7 +125,7 @@ def dockerd(mirror: str, log: Path) -> Iterator[Dockerd]:
 
 
 def why_no_dockerd() -> str | None:
-    """None where dockerd may be tried; else the reason that it cannot run here."""
+    """The reason why dockerd cannot run on this machine, or None."""
     missing = [name for name in ("dockerd", "docker", "containerd") if not program(name)]
     if missing:
         return f"{', '.join(missing)} not installed"

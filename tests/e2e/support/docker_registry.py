@@ -1,4 +1,4 @@
-"""The real docker-registry over one folder of content, in each manner that a registry meets its clients."""
+"""The real docker-registry with a folder of content, with each kind of authentication, with TLS and with redirects."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from tests.e2e.support.certificates import KeyPair
 from tests.e2e.support.plain_http import answers
 from tests.e2e.support.processes import Process, free_port, running
 
-# docker-registry's access log; its structured one says nothing about what it refused.
+# A line of docker-registry's access log. Its structured log does not contain refused requests.
 LINE = re.compile(r'\S+ - \S+ \[.*?\] "(?P<method>\S+) (?P<path>\S+) .*?" (?P<status>\d+) \S+ ".*?" "(?P<agent>.*)"')
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the upstream logged it; `user` where the log can tell whose credentials came."""
+    """One request from the log of the upstream. `user` is known only if the log contains the user."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
 
     @property
     def is_ping(self) -> bool:
-        """The service pings on its own account and at its own times."""
+        """Whether it is a ping, which the service sends independently of requests."""
         return self.path in ("/v2/", "/v2")
 
 
@@ -45,7 +45,7 @@ class Registry:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The service's, to have this one upstream."""
+        """The settings of a service with this upstream."""
         return {"UPSTREAM_REGISTRY": self.url}
 
     def mark(self) -> int:
@@ -70,7 +70,7 @@ def docker_registry(
         "log": {"level": "error", "formatter": "json", "accesslog": {"disabled": False}},
         "storage": {
             "filesystem": {"rootdirectory": str(content)},
-            # The purge of old uploads would write into content that several registries share.
+            # Several registries share the content, so no registry may purge old uploads.
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
         "http": {"addr": f"127.0.0.1:{port}", "secret": "e2e"},
@@ -90,7 +90,7 @@ def docker_registry(
 
 
 def _answers(registry: Registry) -> bool:
-    # Readiness only, of a server that we have just started ourselves: its certificate proves nothing here.
+    # This only checks readiness of a server that the test has started, so the certificate is not verified.
     context = ssl._create_unverified_context()  # noqa: S323
     return answers(f"{registry.url}/v2/", 200, context) or answers(f"{registry.url}/v2/", 401, context)
 
@@ -101,7 +101,7 @@ def token_auth(realm: str, service: str, issuer: str, signer: KeyPair) -> dict[s
 
 
 def htpasswd_auth(file: Path) -> dict[str, Any]:
-    # bcrypt of the passwords in upstreams.py, made once by `htpasswd -Bbn`: the standard library cannot.
+    # bcrypt hashes of the passwords in upstreams.py, made with `htpasswd -Bbn`.
     file.write_text(
         "alice:$2y$05$3pXqInBXniu/LGfvyrDl1uRAFmVOhAJT6m55S/XdnYKmko1Bb39Sq\n"
         "bob:$2y$05$Pm7l1vkCRD.Wm3dE7GUFtu74BkWCAhEvEeeqQsUYdF.rPJrOPqsOK\n"

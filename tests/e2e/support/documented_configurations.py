@@ -1,4 +1,4 @@
-"""The configurations of docs/guides/clients, as a reader would paste them."""
+"""The configuration files in docs/guides/clients."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def block(page: str, language: str, number: int, replaced: Mapping[str, str]) -> str:
-    """The so-many-th block of the page in this language, from 0. The keys of `replaced` have to stand in it."""
+    """Block `number` (from 0) of the page in this language. Each key of `replaced` must occur in it."""
     found = _BLOCK.findall((_PAGES / f"{page}.md").read_text(encoding="utf-8"))
     text = str([text for kind, text in found if kind == language][number])
     for example, real in replaced.items():

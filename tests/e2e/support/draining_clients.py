@@ -1,4 +1,4 @@
-"""Clients that keep nothing of a body: the kernel throws the bytes away, so counting them is cheap."""
+"""Clients that discard the body: the kernel drops the bytes, so counting them is cheap."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ PIECE = 1 << 20
 
 
 class Drain(threading.Thread):
-    """One GET over a socket of its own: `received` counts the body, `digest` is for whoever asked for it."""
+    """One GET over its own socket. `received` is the number of body bytes; `digest` needs the argument `digest`."""
 
     def __init__(self, port: int, path: str, headers: Sequence[str] = (), *, digest: bool = False) -> None:
         super().__init__()

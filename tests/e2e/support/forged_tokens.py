@@ -1,4 +1,4 @@
-"""Tokens that must not pass, made from one that does."""
+"""Forged tokens, made from a valid one."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from tests.e2e.support.service import SECRET
 
 
 def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of the part that is ours, unverified."""
+    """Header and claims of the part that the mirror signed, unverified."""
     header, claims, _ = token.partition("~")[0].split(".")
     return _decode(header), _decode(claims)
 
@@ -37,14 +37,14 @@ def unsigned(token: str) -> str:
 
 
 def altered(token: str, other: str) -> str:
-    """Our signature of one token under the claims of another."""
+    """The claims of one token with the signature of another."""
     header, _, signature = token.partition("~")[0].split(".")
     claims = other.partition("~")[0].split(".")[1]
     return f"{header}.{claims}.{signature}" + "".join(token.partition("~")[1:])
 
 
 def strangers(token: str) -> str:
-    """The same claims under an RSA signature of nobody we know."""
+    """The same claims with an RSA signature of an unknown key."""
     key = RSAKey.generate_key(2048)
     return jwt.encode({"alg": "RS256", "typ": "JWT"}, parts(token)[1], key, algorithms=["RS256"])
 

@@ -1,4 +1,4 @@
-"""Images made from nothing: every digest is known before a registry or a client has seen them."""
+"""Generated images, whose digests are known in advance."""
 
 import gzip
 import hashlib
@@ -62,7 +62,7 @@ class Index:
 def make_image(seed: str, sizes: Sequence[int], *, docker: bool = False, architecture: str = "amd64") -> Image:
     tars = [_layer_tar(f"{seed}-{architecture}-{n}", size) for n, size in enumerate(sizes)]
     kind = DOCKER_LAYER if docker else OCI_LAYER
-    # Level 1: random content does not shrink, and a fixed time keeps the digest the same on each run.
+    # Level 1, because random content does not shrink. The fixed time keeps the digest the same in each run.
     layers = tuple(Blob(gzip.compress(tar, compresslevel=1, mtime=0), kind) for tar in tars)
     diff_ids = tuple(digest_of(tar) for tar in tars)
     config = Blob(_json(_config(architecture, diff_ids)), DOCKER_CONFIG if docker else OCI_CONFIG)
@@ -106,5 +106,5 @@ def _config(architecture: str, diff_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _json(value: object) -> bytes:
-    # Indented as registries keep it: a proxy that prints JSON again changes the digest and is detected.
+    # Indented, so that a proxy that formats the JSON again changes the digest and the test fails.
     return json.dumps(value, indent=3).encode()

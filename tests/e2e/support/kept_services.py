@@ -1,4 +1,4 @@
-"""Our service, kept running for the next test with equal settings: a start costs seconds."""
+"""Services that keep running for the next test with equal settings, because a start takes seconds."""
 
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -9,12 +9,12 @@ Settings = tuple[tuple[str, str], ...]
 
 
 class Services:
-    """`with services(SETTING="value") as proxy: ...` as `serving`, but leaving the block ends nothing."""
+    """`with services(SETTING="value") as proxy: ...` is like `serving`, but the service runs on after the block."""
 
     def __init__(self, folder: Path, port: int | None = None, most: int = 6) -> None:
         self._folder = folder
         self._port = port
-        # On a port that is given there can be one at a time.
+        # With a fixed port only one service can run at a time.
         self._most = 1 if port else most
         self._running: dict[Settings, tuple[Proxy, ExitStack]] = {}
 

@@ -1,4 +1,4 @@
-"""How much memory a process and all that it spawned take together, while something runs."""
+"""The memory of a process and its descendants, sampled while a test runs."""
 
 import threading
 from pathlib import Path
@@ -13,7 +13,7 @@ def pss_bytes(leader: int) -> int:
     for pid in session_pids(leader):
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:  # ended since it was listed
+        except OSError:  # the process has ended in the meantime
             continue
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
     return total

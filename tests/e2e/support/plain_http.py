@@ -1,4 +1,4 @@
-"""One HTTP request, exactly as written: no redirects followed, no header added but Host, no retry."""
+"""A plain HTTP client: it follows no redirects, adds only the Host header and does not retry."""
 
 import http.client
 import json
@@ -51,7 +51,7 @@ def fetch(
 
 
 def answers(url: str, status: int = 200, tls: ssl.SSLContext | None = None) -> bool:
-    """Whether the address answers with this status now; a refused connection is a plain no."""
+    """Whether the URL answers with this status now. Returns False for a refused connection."""
     try:
         return fetch("GET", url, tls=tls).status == status
     except (OSError, http.client.HTTPException):

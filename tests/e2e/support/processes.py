@@ -1,4 +1,4 @@
-"""A real program on loopback: started with its log in a file, awaited, and ended by its own pid."""
+"""Programs that tests start: with the output in a log file, a check of readiness, and an end by process id."""
 
 import contextlib
 import os
@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-# dockerd and its kin live in sbin, which a plain user's PATH leaves out.
+# dockerd and similar programs are in sbin folders, which the PATH of an ordinary user does not contain.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
-# Below the kernel's range for outgoing connections, so that no client takes a port between choice and use.
+# Ports below the kernel's range for outgoing connections, so that no client uses a port before the test does.
 _PORTS = random.SystemRandom().sample(range(20000, 32000), 12000)
 
 
 class NotReadyError(Exception):
-    """A process ended early or did not answer in time; the message carries the tail of its log."""
+    """A process ended early or did not answer in time. The message contains the end of its log."""
 
 
 def program(name: str) -> str | None:
@@ -51,13 +51,13 @@ def port_open(port: int) -> bool:
 
 
 class Process:
-    """One program with its log file; `tail()` is what a failing test shows."""
+    """One program with its log file."""
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = Path(argv[0]).name
         self.log = log
         with log.open("ab") as out:
-            # A session of its own: a worker that outlives its parent is still found and ended by our pid.
+            # The process starts a session, so that descendants that outlive it can be found and killed.
             self._popen = subprocess.Popen(
                 [program(argv[0]) or argv[0], *argv[1:]], stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT, env=env, start_new_session=True,
@@ -89,7 +89,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """End at once whatever is left of the process and its children."""
+        """Kill the process and all its descendants."""
         for pid in session_pids(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -102,7 +102,7 @@ class Process:
         return self.log.read_bytes()[since:].decode(errors="replace").splitlines()
 
     def settled_lines(self, since: int = 0) -> list[str]:
-        """The lines once none follows for a moment: an access log is written after the answer has left."""
+        """The lines of the log, after it stops growing: the access log is written after the answer."""
         size = -1
         while size != (size := self.mark()):
             time.sleep(0.15)
@@ -115,7 +115,7 @@ class Process:
         return sum(cpu_seconds(pid) for pid in session_pids(self.pid))
 
     def mark(self) -> int:
-        """Where the log ends now, for `log_lines(since=...)`."""
+        """The current end of the log, for `log_lines(since=...)`."""
         return self.log.stat().st_size
 
 
@@ -135,7 +135,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def session_pids(leader: int) -> list[int]:
-    """Every live process whose session is the leader's: the process itself and all that it spawned."""
+    """All live processes of the session: the leader and its descendants."""
     pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,4 +1,4 @@
-"""What a complete pull looks like: in docker's store, and in the log of the registry that gave it."""
+"""Checks of a complete pull: in docker's store and in the log of the registry."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from tests.e2e.support.upstreams import Content
 
 
 def mirror_name(name: str) -> str:
-    """What a user types for this repository: docker adds `library/` itself."""
+    """The name that a user types for the repository; docker adds `library/`."""
     return name.removeprefix("library/")
 
 
 def pull_whole(docker: Docker, content: Content, name: str, host: str = "") -> None:
-    """Pull, and find every layer's digest in docker's store."""
+    """Pull the image and check that docker's store has each layer."""
     typed = f"{host}/{name}" if host else mirror_name(name)
     docker.pull(f"{typed}:1").ok()
     image = content.images[name]
@@ -25,9 +25,9 @@ def pull_whole(docker: Docker, content: Content, name: str, host: str = "") -> N
 def assert_all_fetched(
     requests: Sequence[Request], name: str, image: Image, *, status: int = 200, logs_in: bool = False
 ) -> None:
-    """The log shows this image's manifest and each of its blobs, once, and of other repositories nothing.
+    """Check that the log has the manifest of the image and each of its blobs once, and no other repository.
 
-    `logs_in`: the service goes there with a login of its own, and may be challenged first.
+    `logs_in`: the service uses its own upstream login, so its first requests may be answered with 401.
     """
     if logs_in:
         requests = [request for request in requests if (request.status, request.user) != (401, None)]
@@ -41,5 +41,5 @@ def assert_all_fetched(
 
 
 def users(requests: Sequence[Request]) -> set[str | None]:
-    """Whose credentials the upstream accepted."""
+    """The users of the accepted requests."""
     return {request.user for request in requests if request.status == 200}

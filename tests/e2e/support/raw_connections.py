@@ -1,4 +1,4 @@
-"""Connections on which a test sends whatever bytes it likes, from blocking sockets."""
+"""Connections with blocking sockets on which a test sends arbitrary bytes."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 PATIENCE = 30.0
-"""Seconds; a machine under load is slow."""
+"""Seconds to wait, long enough for a machine under load."""
 
 
 class Raw:
@@ -22,11 +22,11 @@ class Raw:
         self._unread = bytearray()
 
     def send(self, data: bytes) -> None:
-        with contextlib.suppress(ConnectionError):  # it may have been closed at the first wrong byte
+        with contextlib.suppress(ConnectionError):  # the service may have closed the connection at the first wrong byte
             self.socket.sendall(data)
 
     def send_slowly(self, data: bytes, pause: float, seconds: float) -> bool:
-        """A byte at a time, and the same again. Whether the service has ended the connection within the time."""
+        """Send the data byte by byte, repeatedly. Returns whether the service closed the connection in `seconds`."""
         end = time.monotonic() + seconds
         self.socket.settimeout(pause)
         while time.monotonic() < end:
@@ -44,7 +44,7 @@ class Raw:
         return False
 
     def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """The next response that has a length. Raises EOFError where the connection ends before."""
+        """The next response with a length. Raises EOFError if the connection ends before it."""
         while b"\r\n\r\n" not in self._unread:
             self._receive()
         head = bytes(self._unread[: self._unread.index(b"\r\n\r\n")])
@@ -59,14 +59,14 @@ class Raw:
         return int(status_line.split()[1]), headers, body
 
     def error(self) -> tuple[int, str]:
-        """The status of the next response, and the code of its error, in the registry's format."""
+        """The status and the error code of the next response, which must be an error in the registry's format."""
         status, headers, body = self.answer()
         assert headers["content-type"] == "application/json", headers
         document: Any = json.loads(body)
         return status, str(document["errors"][0]["code"])
 
     def is_ended(self, seconds: float = PATIENCE) -> bool:
-        """Whether the service ends the connection within this time; what it sends before is kept for `answer`."""
+        """Whether the service closes the connection within `seconds`. The bytes before that are kept for `answer`."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.socket.settimeout(left)
@@ -103,7 +103,7 @@ def raw(port: int, tls: ssl.SSLContext | None = None) -> Iterator[Raw]:
 
 @contextlib.contextmanager
 def several(port: int, number: int, data: bytes = b"") -> Iterator[list[Raw]]:
-    """So many connections, on each of which this was sent."""
+    """Open `number` connections and send the data on each."""
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(raw(port)) for _ in range(number)]
         for connection in connections:
@@ -112,5 +112,5 @@ def several(port: int, number: int, data: bytes = b"") -> Iterator[list[Raw]]:
 
 
 def still_open(connections: list[Raw]) -> int:
-    """How many of them the service has not ended."""
+    """The number of connections that the service has not closed."""
     return sum(not connection.is_ended(0.001) for connection in connections)

@@ -1,4 +1,4 @@
-"""Our service as its users start it: the console script, settings in the environment, a port on loopback."""
+"""The service started as a user starts it: the console script, with settings in the environment and a loopback port."""
 
 import atexit
 import functools
@@ -50,7 +50,7 @@ class Proxy:
         return Transfer(self, path, authorization)
 
     def ask_token(self, scope: str, authorization: str | None, **query: str) -> UpstreamResponse:
-        """What a client does with the challenge of `/v2/`: its service, our realm."""
+        """Request a token as a client does: with the service in the challenge of `/v2/`, at `/v2/auth`."""
         challenge = self.get("/v2/").headers["WWW-Authenticate"]
         service = challenge.partition('service="')[2].partition('"')[0]
         return self.get("/v2/auth?" + urlencode({"service": service, "scope": scope, **query}), authorization)
@@ -61,12 +61,12 @@ class Proxy:
         return str(answer.json()["token"])
 
     def accesses(self, since: int = 0) -> list[dict[str, Any]]:
-        """The lines of the access log: one JSON object a request."""
+        """The lines of the access log: one JSON object per request."""
         entries = [json.loads(line) for line in self.process.settled_lines(since) if line.startswith("{")]
         return [entry for entry in entries if "method" in entry and "path" in entry]
 
     def reload(self) -> list[str]:
-        """SIGHUP; what the log says of it."""
+        """Send SIGHUP. Returns the log lines about the reload."""
         since = self.process.mark()
         os.kill(self.process.pid, signal.SIGHUP)
 
@@ -77,7 +77,7 @@ class Proxy:
         return said()
 
     def worker_of(self, connection: http.client.HTTPConnection) -> int:
-        """Which of our processes holds the other end of this connection."""
+        """The process of the service that has the other end of the connection."""
         ours = connection.sock.getsockname()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()  # number, local address, remote address, ..., inode
@@ -88,7 +88,7 @@ class Proxy:
 
     @contextmanager
     def connection_to_each_worker(self, workers: int = 2) -> Iterator[list[http.client.HTTPConnection]]:
-        """One kept-alive connection to each; the kernel spreads new ones at will, so ask until all came."""
+        """One open connection to each worker. The kernel chooses the worker, so connect until all are reached."""
         held: list[http.client.HTTPConnection] = []
         found: dict[int, http.client.HTTPConnection] = {}
         end = time.monotonic() + 15
@@ -107,7 +107,7 @@ class Proxy:
 
 
 class Transfer:
-    """One GET that is read when and as far as the test likes."""
+    """One GET whose body the test reads step by step."""
 
     def __init__(self, proxy: Proxy, path: str, authorization: str | None = None) -> None:
         self.connection = connect(proxy.url, timeout=30)
@@ -128,13 +128,13 @@ def _open_files(pid: int) -> set[str]:
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
             found.add(str(entry.readlink()))
-        except OSError:  # closed since it was listed
+        except OSError:  # the file was closed in the meantime
             continue
     return found
 
 
 def command(*arguments: str) -> list[str]:
-    # Beside the interpreter of the tests; without an installed script, the module of this source tree.
+    # The script next to the interpreter of the tests, or the module of this source tree if it is not installed.
     script = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "entrypoints.cli"]
     return [*script, *arguments]
 
@@ -147,8 +147,8 @@ def _caches() -> Path:
 
 
 def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
-    # Nothing of the caller's environment: a stray ACCOUNTS or HTTPS_PROXY would change what is tested. And a cache
-    # of its own for each, or the next test would find what this one pulled.
+    # The environment of the caller is not passed on: ACCOUNTS or HTTPS_PROXY would change what is tested. Each
+    # service has its own cache, so that a test does not find what an earlier test pulled.
     return {
         "CACHE_DIR": str(_caches() / str(port)),
         "PATH": str(Path(program("sh") or "/bin/sh").parent), "LANG": "C.UTF-8",
@@ -160,7 +160,7 @@ def environment(port: int, settings: Mapping[str, str]) -> dict[str, str]:
 def serving(
     folder: Path, port: int | None = None, *, ready: str = "/readyz", descriptors: int | None = None, **settings: str
 ) -> Iterator[Proxy]:
-    """`ready` is a path that answers 200 when the service is; `descriptors` the soft limit that it starts with."""
+    """Run the service. It is ready when the path `ready` answers 200. `descriptors` is the soft limit at its start."""
     port = port or free_port()
     number = len(list(folder.glob("proxy-*.log")))
     cache = folder / f"cache-{number}"
@@ -171,12 +171,12 @@ def serving(
     proxy = Proxy(process, port)
     try:
         with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):
-            # One worker answers while the others still start; a test means all of them.
+            # One worker answers while the others still start, so wait for all of them.
             with proxy.connection_to_each_worker(int(environ["WORKERS"])):
                 pass
             yield proxy
     finally:
-        # Some tests pull gigabytes, and pytest keeps the folders of its last sessions.
+        # Some tests pull gigabytes, and pytest keeps the folders of recent sessions.
         shutil.rmtree(cache, ignore_errors=True)
 
 

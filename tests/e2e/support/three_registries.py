@@ -1,5 +1,5 @@
-"""One mirror of three real registries: one that asks for nothing, one with tokens, one with TLS and htpasswd. Each
-has images of the same names and tags, and all of them are others.
+"""A mirror of three real registries: an open one, one with tokens, and one with TLS and htpasswd. The names and tags of
+their images are the same, but the content differs.
 """
 
 import json
@@ -14,7 +14,7 @@ from tests.e2e.support.upstreams import ACCOUNTS, Content, TokenUpstream, make_c
 
 HUB, QUAY, CORP = "docker.io", "quay.io", "registry.corp.test:5000"
 OWN_HOST = "localhost"
-"""Of the mirror: under it there is the company's registry alone. Other tests say 127.0.0.1."""
+"""A host name of the mirror that serves only the company's registry. Other tests use 127.0.0.1."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Registries:
         return {name: upstream.mark() for name, upstream in self.upstreams.items()}
 
     def asked(self, marks: dict[str, int]) -> dict[str, set[str]]:
-        """Which paths each upstream was asked for since then."""
+        """The paths that each upstream was asked for since the marks."""
         return {
             name: {request.path for request in upstream.content_requests(marks[name])}
             for name, upstream in self.upstreams.items()

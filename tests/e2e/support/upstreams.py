@@ -1,4 +1,4 @@
-"""Every kind of upstream the tests need, over one folder of content that is pushed once."""
+"""The kinds of upstream that the tests need, with one folder of content that is pushed once."""
 
 import base64
 import json
@@ -19,9 +19,9 @@ from tests.e2e.support.push import push_image
 SERVERS = Path(__file__).with_name("servers")
 ACCOUNTS = {"alice": "alice-pass", "bob": "bob-pass"}
 SERVICE = "e2e-upstream"
-LIFETIME = 600  # seconds that the upstream's own tokens live
+LIFETIME = 600  # seconds, of the tokens of the upstream
 
-# Names that Docker Hub does not have: docker falls back to it in silence.
+# Docker Hub has no repositories of these names, because docker falls back to it silently.
 PUBLIC = "public/e2e-three"
 PRIVATE = "private/e2e-three"
 BOBS = "bobs/e2e-three"
@@ -42,7 +42,7 @@ def account_entry(name: str) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """What lies in the folder that all registries serve."""
+    """The content of the folder that all registries serve."""
 
     folder: Path
     images: dict[str, Image]
@@ -54,7 +54,7 @@ class Content:
 
 
 def make_content(folder: Path, logs: Path, seed: str = "") -> Content:
-    """Of the same names and tags, whatever the seed, which makes all of it other bytes."""
+    """Push the images into the folder. Names and tags are always the same; the bytes depend on the seed."""
     sizes = (40_000, 1_500_000, 300_000)
     images = {
         PUBLIC: make_image(f"{seed}public", sizes, docker=True),
@@ -95,7 +95,7 @@ class TokenUpstream:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The service's: a token server on another port gets credentials only when it is named."""
+        """The settings of a service with this upstream. They name the token server, which is on another port."""
         return {"UPSTREAM_REGISTRY": self.url, "UPSTREAM_REALMS": self.realm_host}
 
     def token_requests(self, since: int = 0) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def tls_upstream(folder: Path, content: Content, authority: PrivateAuthority) ->
 
 @dataclass
 class LoggedUpstream:
-    """An upstream of the tests' own making; its log holds one JSON object a request."""
+    """An upstream program of the tests, whose log has one JSON object per request."""
 
     process: Process
     url: str

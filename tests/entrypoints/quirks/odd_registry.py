@@ -34,8 +34,8 @@ def error(status: int, code: str, *headers: tuple[str, str]) -> Say:
 class OddRegistry:
     """A registry with one manifest, one blob and one tag. `odd` answers first; if it returns None, the registry does.
 
-    `challenge` is the WWW-Authenticate line; without one, nobody has to authenticate. Its token server gives t1, t2 ...
-    and the registry takes the last one given.
+    `challenge` is the WWW-Authenticate line; without it there is no authentication. Its token server gives t1, t2 ...
+    and the registry accepts the last of them.
     """
 
     server: WireServer

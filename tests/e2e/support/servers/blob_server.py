@@ -1,7 +1,7 @@
-"""A store of files behind a registry: `blob_server.py PORT FOLDER`, a program with a log line a request.
+"""A file server behind a registry: `blob_server.py PORT FOLDER`, a program with one log line per request.
 
-It stands for the CDN that a registry redirects to: a request that still carries Authorization gets 400, as S3
-gives it. It answers `/v2/` too, so that one huge file needs no registry in front (files then lie by digest).
+It represents the CDN that a registry redirects to: like S3, it answers a request with Authorization with 400. It also
+answers `/v2/` and serves files by digest, so that a test of one huge file needs no registry.
 """
 
 import json
@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command, "path": self.path, "status": status,
             "authorization": "Authorization" in self.headers, "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        # One write: print would send the line's end apart, and another thread's line between.
+        # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
         sys.stdout.flush()
         self.send_response(status)
@@ -65,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """The line in `start` says more."""
+        """Does nothing: `start` writes the log line."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A registry with an allowance: `counting_upstream.py PORT FOLDER LIMIT`. See `faulty_upstream.py` for all the rest.
+"""A registry with an allowance: `counting_upstream.py PORT FOLDER LIMIT`, otherwise like `faulty_upstream.py`.
 
-It counts as Docker Hub does: each GET of a manifest that it answers counts one, for everybody together; HEADs, blobs
-and `/v2/` count nothing. Answers about manifests show what is left. When nothing is, manifests are 429.
+It counts like Docker Hub: each answered GET of a manifest counts as one, for all clients together; HEADs, blobs and
+`/v2/` do not count. Answers about manifests show the remaining number. If it is 0, manifests are answered with 429.
 """
 
 import sys
@@ -22,7 +22,7 @@ class Counter:
         self.left = LIMIT
 
     def take(self, count: int) -> bool:
-        """Whether there was something left."""
+        """Whether the allowance was not used up."""
         with self._lock:
             if not self.left:
                 return False

@@ -1,26 +1,26 @@
-"""A registry with faults on demand: `faulty_upstream.py PORT FOLDER`, a program with one log line a request.
+"""A registry with faults on demand: `faulty_upstream.py PORT FOLDER`, a program with one log line per request.
 
 Every repository holds every file of the folder, by digest (`sha256:...`, `sha512:...`), and `tags.json` there says
-which digest a tag means. Nobody has to authenticate. A line is written when its answer is over, so that it can say
-how many bytes of the body were sent.
+which digest a tag means. There is no authentication. A log line is written after its answer has ended and contains the
+number of body bytes that were sent.
 
-`POST /control` takes a list of rules, which replaces the last one and lets go of whatever is held. For each request
-the first rule that fits and is not used up decides:
+`POST /control` takes a list of rules, which replaces the previous list and continues all held answers. For each
+request the first rule that matches and is not used up applies:
 
-    path, methods, ranged, times    a regular expression; ["GET"] if left out; true or false; how often it holds
-    status, retry_after             this error instead of an answer
-    page                            this web page instead of an answer, with status 200
-    drop                            closed without an answer
-    says_length                     what Content-Length says in the answer to a HEAD
+    path, methods, ranged, times    a regular expression; ["GET"] by default; true or false; how often it applies
+    status, retry_after             answer with this error status and this Retry-After
+    page                            answer with this web page and status 200
+    drop                            close the connection without an answer
+    says_length                     the Content-Length in the answer to a HEAD
     delay, silent                   seconds before the headers; no answer at all
-    cut_after, hold_after           of the body: close, or wait for the next rules, after so many bytes
-    short_by                        this many bytes less than Content-Length says, then close
-    rate                            bytes a second
-    flip_at                         the byte at this offset of the content is wrong, whichever part is asked
-    wrong_prefix                    so many bytes at the start of the answer are wrong
-    ignore_range, chunked           the whole with 200; no Content-Length
+    cut_after, hold_after           after this number of body bytes close, or wait for the next rules
+    short_by                        send this number of bytes less than Content-Length, then close
+    rate                            bytes per second
+    flip_at                         the byte at this offset of the content is wrong, also in a range
+    wrong_prefix                    this number of bytes at the start of the answer is wrong
+    ignore_range, chunked           answer with the complete content and 200; no Content-Length
 
-`GET /control` says how many answers are held, and how many may have ended but have no line yet.
+`GET /control` returns the number of held answers, and the number of answers that may have ended without a log line.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ Rule = dict[str, Any]
 
 
 class Faults:
-    """The rules of the moment, and who waits for the next ones."""
+    """The current rules, and the number of answers that wait for the next rules."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         rule = FAULTS.rule_for(self.command, self.path, ranged="Range" in self.headers)
         try:
             self.answer(rule)
-        except OSError:  # the client has left
+        except OSError:  # the client has disconnected
             self.close_connection = True
         finally:
             self.note()
@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
     def ends(self) -> None:
-        """Called before the last bytes of an answer are sent: the client may act on them before the line is written."""
+        """Must be called before the last bytes of an answer are sent, because the log line is written after them."""
         if not self.is_ending:
             self.is_ending = True
             FAULTS.count_ending(1)
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
             "sent": self.sent, "agent": self.headers.get("User-Agent", ""),
             "authorization": "Authorization" in self.headers,
         }  # fmt: skip
-        # One write: print would send the line's end apart, and another thread's line between.
+        # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
         sys.stdout.flush()
 
@@ -225,11 +225,11 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep((stop - start) / rate if rate else 0)
 
     def log_message(self, *_: object) -> None:
-        """The line of `note` says more."""
+        """Does nothing: `note` writes the log line."""
 
 
 def file_of(target: re.Match[str]) -> Path | None:
-    """The content that the address names; where there is none, None."""
+    """The file with the content that the target names, or None."""
     digest = target["reference"]
     if ":" not in digest:
         with contextlib.suppress(OSError):
@@ -240,7 +240,7 @@ def file_of(target: re.Match[str]) -> Path | None:
 
 
 def part_of(field: str, size: int) -> range | None:
-    """What a Range field asks of that many bytes: None for the whole, an empty range where there is no such part."""
+    """The range that a Range field asks for: None for the complete content, an empty range if it is unsatisfiable."""
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", field)
     if not asked or asked[0] == "bytes=-":
         return None

@@ -1,7 +1,7 @@
-"""A gate before any server: `holding_relay.py PORT BACKEND_PORT BYTES FILE`, a program of its own.
+"""A TCP relay in front of a server: `holding_relay.py PORT BACKEND_PORT BYTES FILE`, a separate program.
 
-It relays TCP as it comes, but of each answer no more than so many bytes until the file is there. So a test stands
-in the middle of a transfer for as long as it likes, and knows it.
+It relays TCP unchanged, but stops each answer after BYTES bytes until FILE exists. So a test can act in the middle of
+a transfer.
 """
 
 import contextlib

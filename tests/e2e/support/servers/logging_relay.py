@@ -1,8 +1,8 @@
-"""A front of a registry: `logging_relay.py PORT BACKEND_PORT`, a program of its own with one log line a request.
+"""A relay in front of a registry: `logging_relay.py PORT BACKEND_PORT`, a program with one log line per request.
 
-It forwards each request as it came and notes what docker-registry does not log: how Authorization came, and
-whose it was. It also answers referrers, which docker-registry 2.8 has not, and to anybody: the worst upstream
-there is for a proxy that forgets to check.
+It forwards each request unchanged and logs what docker-registry does not log: the scheme of the Authorization header
+and the user. It also answers referrers, which docker-registry 2.8 does not support, and answers them to everyone, so
+that a mirror without its own check would be detected.
 """
 
 import base64
@@ -30,7 +30,7 @@ REFERRERS = json.dumps(
 
 
 def user_in(scheme: str | None, value: str) -> str | None:
-    """Whose credentials these are, unverified: the name of a pair, the subject of a token."""
+    """The user of the credentials, unverified: the user name of Basic, the subject of a token."""
     if scheme == "Basic":
         return base64.b64decode(value).decode().partition(":")[0]
     if scheme == "Bearer" and value.count(".") == 2:
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command, "path": self.path, "status": status, "authorization": scheme or None,
             "user": user_in(scheme, value), "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        # One write: print would send the line's end apart, and another thread's line between.
+        # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
         sys.stdout.flush()
         self.send_response_only(status)
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """The line in `give` says more."""
+        """Does nothing: `give` writes the log line."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The tests' token server: `token_server.py SETTINGS.json`, a program of its own with one log line a request.
+"""The token server of the tests: `token_server.py SETTINGS.json`, a separate program with one log line per request.
 
-It signs what docker-registry 2.8 verifies (RS256 with the certificate in `x5c`), knows accounts and which
-repository prefixes each may read, and speaks both forms of the endpoint.
+It signs tokens that docker-registry 2.8 accepts (RS256 with the certificate in `x5c`), has accounts with the
+repository prefixes that each may read, and supports both forms of the endpoint.
 """
 
 import base64
@@ -23,7 +23,7 @@ REFRESH: dict[str, str] = {}  # refresh token -> account
 
 
 class RefusedError(Exception):
-    """Credentials came and are wrong."""
+    """The credentials are wrong."""
 
 
 def account_from_basic(header: str | None) -> str | None:
@@ -108,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             "credentials": credentials, "scopes": scopes, "service": asked.get("service"),
             "agent": self.headers.get("User-Agent", ""),
         }  # fmt: skip
-        # One write: print would send the line's end apart, and another thread's line between.
+        # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
         sys.stdout.flush()
         self.answer(status, json.dumps(answer).encode())
@@ -121,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """The line in `give` says more."""
+        """Does nothing: `give` writes the log line."""
 
 
 if __name__ == "__main__":
