@@ -37,10 +37,13 @@ from tests.fakes.index import MemoryKnowledgeIndex
 
 DIGEST, OTHER_DIGEST = Digest.of(b"content"), Digest.of(b"other")
 NOW = 1_800_000_000.0
-ANYBODY = frozenset({ANONYMOUS_CLASS})
-BLOB = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "application/octet-stream", 7, ANYBODY)
+ANONYMOUS_ONLY = frozenset({ANONYMOUS_CLASS})
+BLOB = Link(ContentLocation(NGINX, ContentKind.BLOB, DIGEST), "application/octet-stream", 7, ANONYMOUS_ONLY)
 MANIFEST = Link(
-    ContentLocation(NGINX, ContentKind.MANIFEST, DIGEST), "application/vnd.oci.image.index.v1+json", None, ANYBODY
+    ContentLocation(NGINX, ContentKind.MANIFEST, DIGEST),
+    "application/vnd.oci.image.index.v1+json",
+    None,
+    ANONYMOUS_ONLY,
 )
 ELSEWHERE = [replace(BLOB, location=replace(BLOB.location, source=source)) for source in (REDIS, NGINX_AT_QUAY)]
 
@@ -108,14 +111,14 @@ async def test_a_link_has_all_caller_classes_that_it_was_given_to(one: Worker, o
     await one.index.keep_link(BLOB, NOW)
     await other.index.keep_link(replace(BLOB, size=8, caller_classes=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
     assert await one.index.find_link(BLOB.location) == replace(
-        BLOB, size=8, caller_classes=ANYBODY | {PERSONAL_CLASS, mirror}
+        BLOB, size=8, caller_classes=ANONYMOUS_ONLY | {PERSONAL_CLASS, mirror}
     )
     assert await one.index.links_of(NGINX) == [await other.index.find_link(BLOB.location)]
 
 
 @by_two_workers
 async def test_a_link_is_deleted_for_one_caller_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
-    await one.index.keep_link(replace(BLOB, caller_classes=ANYBODY | {PERSONAL_CLASS}), NOW)
+    await one.index.keep_link(replace(BLOB, caller_classes=ANONYMOUS_ONLY | {PERSONAL_CLASS}), NOW)
     await one.index.keep_link(MANIFEST, NOW)
     for _ in range(2):
         await other.index.forget_link(BLOB.location, ANONYMOUS_CLASS)

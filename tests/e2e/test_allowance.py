@@ -22,7 +22,7 @@ ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 
 
 @pytest.fixture
-def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
+def service(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
     """A mirror with two workers. It checks a tag again after one second, and a grant after ten minutes."""
     with (
         faulty_upstream(tmp_path, tmp_path / "files", program="counting_upstream.py", words=(str(LIMIT),)) as upstream,
@@ -35,20 +35,20 @@ def path_of(name: str, reference: str = "1") -> str:
     return f"/v2/e2e/{name}/manifests/{reference}"
 
 
-def pushed(house: Cached, name: str) -> Image:
+def pushed(service: Cached, name: str) -> Image:
     image = make_image(name, (1000,))
-    house.upstream.push(image, "1")
+    service.upstream.push(image, "1")
     return image
 
 
-def by_each_worker(house: Cached, path: str, **headers: str) -> list[UpstreamResponse]:
-    with house.proxy.connection_to_each_worker() as connections:
+def by_each_worker(service: Cached, path: str, **headers: str) -> list[UpstreamResponse]:
+    with service.proxy.connection_to_each_worker() as connections:
         return [send(connection, "GET", path, headers) for connection in connections]
 
 
-def asked(house: Cached, since: int = 0, method: str = "GET") -> int:
+def asked(service: Cached, since: int = 0, method: str = "GET") -> int:
     """The number of manifest requests that the upstream received."""
-    entries = house.upstream.log(since)
+    entries = service.upstream.log(since)
     return len([one for one in entries if one["method"] == method and "/manifests/" in one["path"]])
 
 
@@ -57,13 +57,13 @@ def gauges(page: bytes, upstream: str) -> dict[str, float]:
     return {name.removeprefix("docker_image_proxy_allowance_"): float(value) for name, found, value in lines if found}
 
 
-def test_many_clients_of_one_manifest_cost_the_upstream_one_get(house: Cached) -> None:
-    image = pushed(house, "many")
+def test_many_clients_of_one_manifest_cost_the_upstream_one_get(service: Cached) -> None:
+    image = pushed(service, "many")
 
     def pull(_: int) -> list[bytes]:
-        head = house.proxy.request("HEAD", path_of("many"), **ACCEPT)
-        whole = house.proxy.get(path_of("many", head.headers["Docker-Content-Digest"]), **ACCEPT)
-        return [whole.body, house.proxy.get(path_of("many"), **ACCEPT).body]
+        head = service.proxy.request("HEAD", path_of("many"), **ACCEPT)
+        whole = service.proxy.get(path_of("many", head.headers["Docker-Content-Digest"]), **ACCEPT)
+        return [whole.body, service.proxy.get(path_of("many"), **ACCEPT).body]
 
     assert pull(0) == [image.manifest.content] * 2
     settle()
@@ -71,62 +71,62 @@ def test_many_clients_of_one_manifest_cost_the_upstream_one_get(house: Cached) -
         assert list(crowd.map(pull, range(24))) == [[image.manifest.content] * 2] * 24
     time.sleep(1.1)
     assert pull(0) == [image.manifest.content] * 2
-    assert asked(house) == 1
-    assert asked(house, method="HEAD") >= 2
+    assert asked(service) == 1
+    assert asked(service, method="HEAD") >= 2
 
 
-def test_concurrent_clients_of_one_manifest_cost_at_most_one_get_per_worker(house: Cached) -> None:
-    image = pushed(house, "cold")
+def test_concurrent_clients_of_one_manifest_cost_at_most_one_get_per_worker(service: Cached) -> None:
+    image = pushed(service, "cold")
     with ThreadPoolExecutor(16) as crowd:
-        answers = list(crowd.map(lambda _: house.proxy.get(path_of("cold"), **ACCEPT).body, range(16)))
+        answers = list(crowd.map(lambda _: service.proxy.get(path_of("cold"), **ACCEPT).body, range(16)))
     assert answers == [image.manifest.content] * 16
-    assert asked(house) in (1, 2)
+    assert asked(service) in (1, 2)
 
 
-def test_both_workers_show_the_remaining_allowance(house: Cached) -> None:
-    for page in by_each_worker(house, "/readyz"):
+def test_both_workers_show_the_remaining_allowance(service: Cached) -> None:
+    for page in by_each_worker(service, "/readyz"):
         assert page.json()["upstreams"][0]["allowance"] is None
-    pushed(house, "first")
+    pushed(service, "first")
     for name in ("first", "second"):
-        assert house.proxy.get(path_of(name), **ACCEPT).status == 200
-    for page in by_each_worker(house, "/readyz"):
+        assert service.proxy.get(path_of(name), **ACCEPT).status == 200
+    for page in by_each_worker(service, "/readyz"):
         shown = page.json()["upstreams"][0]["allowance"]
         assert {**shown, "seen_at": ""} == {"limit": 6, "remaining": 4, "window_seconds": 21600, "seen_at": ""}
         ago = datetime.now(UTC) - datetime.fromisoformat(shown["seen_at"])
         assert timedelta() <= ago < timedelta(seconds=30)
-    for page in by_each_worker(house, "/metrics"):
-        found = gauges(page.body, house.upstream.url)
+    for page in by_each_worker(service, "/metrics"):
+        found = gauges(page.body, service.upstream.url)
         assert time.time() - found.pop("seen_timestamp_seconds") < 30
         assert found == {"limit": 6, "remaining": 4, "window_seconds": 21600}
         assert b"e2e/first" not in page.body
 
 
-def test_with_the_allowance_used_up_cached_manifests_are_served_and_the_upstream_is_not_asked(house: Cached) -> None:
-    image = pushed(house, "kept")
+def test_with_the_allowance_used_up_cached_manifests_are_served_and_the_upstream_is_not_asked(service: Cached) -> None:
+    image = pushed(service, "kept")
     for path in (path_of("kept"), path_of("kept", image.manifest.digest)):
-        assert house.proxy.get(path, **ACCEPT).body == image.manifest.content
+        assert service.proxy.get(path, **ACCEPT).body == image.manifest.content
     for number in range(LIMIT - 1):
-        assert house.proxy.get(path_of(f"other{number}"), **ACCEPT).status == 200
+        assert service.proxy.get(path_of(f"other{number}"), **ACCEPT).status == 200
     settle()
-    refused = [answer for _ in range(5) for answer in by_each_worker(house, path_of("uncached"), **ACCEPT)]
+    refused = [answer for _ in range(5) for answer in by_each_worker(service, path_of("uncached"), **ACCEPT)]
     assert {answer.status for answer in refused} == {429}
     assert {answer.error_codes()[0] for answer in refused} == {"TOOMANYREQUESTS"}
     assert all(240 <= int(answer.headers["Retry-After"]) <= 300 for answer in refused[2:])
     time.sleep(1.1)
-    mark = house.upstream.mark()
+    mark = service.upstream.mark()
     for _ in range(3):
-        for answer in by_each_worker(house, path_of("kept"), **ACCEPT):
+        for answer in by_each_worker(service, path_of("kept"), **ACCEPT):
             assert (answer.status, answer.body) == (200, image.manifest.content)
             assert answer.headers["Warning"].startswith("299 ")
-        for answer in by_each_worker(house, path_of("kept", image.manifest.digest), **ACCEPT):
+        for answer in by_each_worker(service, path_of("kept", image.manifest.digest), **ACCEPT):
             assert (answer.status, answer.body) == (200, image.manifest.content)
-    assert asked(house, mark) == asked(house, mark, "HEAD") == 0
-    began, mark = time.monotonic(), house.upstream.mark()
+    assert asked(service, mark) == asked(service, mark, "HEAD") == 0
+    began, mark = time.monotonic(), service.upstream.mark()
     for _ in range(10):
-        assert {answer.status for answer in by_each_worker(house, path_of("uncached"), **ACCEPT)} == {429}
+        assert {answer.status for answer in by_each_worker(service, path_of("uncached"), **ACCEPT)} == {429}
     seconds = time.monotonic() - began
-    assert asked(house, mark) <= 2 * (1 + seconds), "each of two workers may try once a second"
-    for page in by_each_worker(house, "/readyz"):
+    assert asked(service, mark) <= 2 * (1 + seconds), "each of two workers may try once a second"
+    for page in by_each_worker(service, "/readyz"):
         assert page.json()["upstreams"][0]["allowance"]["remaining"] == 0
-    assert house.counted("throttled_total") == 4, "each worker was throttled once, and each reports the sum"
-    assert len([line for line in house.complaints() if "sending fewer requests" in line]) == 2
+    assert service.counted("throttled_total") == 4, "each worker was throttled once, and each reports the sum"
+    assert len([line for line in service.complaints() if "sending fewer requests" in line]) == 2

@@ -44,8 +44,8 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
 
 
 @pytest.fixture(scope="module")
-def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
-    with cached(serve, upstream, workplace / "cache-of-house") as found:
+def service(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+    with cached(serve, upstream, workplace / "cache-of-service") as found:
         yield found
     assert found.cache.wrong() == []
 
@@ -56,8 +56,8 @@ def _faultless(upstream: FaultyUpstream) -> Iterator[None]:
     upstream.control()
 
 
-def made(house: Cached, size: int = SIZE, *, warm: bool) -> Made:
-    return house.warm(size) if warm else house.upstream.blob(size)
+def made(service: Cached, size: int = SIZE, *, warm: bool) -> Made:
+    return service.warm(size) if warm else service.upstream.blob(size)
 
 
 def whole_gets(upstream: FaultyUpstream, blob: Made, since: int = 0) -> int:
@@ -68,16 +68,16 @@ def whole_gets(upstream: FaultyUpstream, blob: Made, since: int = 0) -> int:
     return len(whole)
 
 
-def test_a_second_pull_from_either_worker_is_answered_from_the_cache(house: Cached) -> None:
+def test_a_second_pull_from_either_worker_is_answered_from_the_cache(service: Cached) -> None:
     image = make_image("warm", (100_000, 20_000))
-    house.upstream.push(image, "warm")
+    service.upstream.push(image, "warm")
     paths = {f"{MANIFESTS}/warm": image.manifest, f"{MANIFESTS}/{image.manifest.digest}": image.manifest}
     paths |= {f"/v2/{NAME}/blobs/{blob.digest}": blob for blob in image.blobs}
     for path, blob in paths.items():
-        assert house.proxy.get(path, **ACCEPT).body == blob.content
+        assert service.proxy.get(path, **ACCEPT).body == blob.content
     settle()
-    since = house.upstream.mark()
-    with house.proxy.connection_to_each_worker() as connections:
+    since = service.upstream.mark()
+    with service.proxy.connection_to_each_worker() as connections:
         for connection in connections:
             for path, blob in paths.items():
                 answer = send(connection, "GET", path, ACCEPT)
@@ -86,19 +86,19 @@ def test_a_second_pull_from_either_worker_is_answered_from_the_cache(house: Cach
                 assert answer.headers["Content-Length"] == str(len(blob.content))
                 if "/manifests/" in path:
                     assert answer.headers["Content-Type"] == blob.media_type
-    assert house.upstream.content_requests(since) == []
+    assert service.upstream.content_requests(since) == []
 
 
 @BOTH
-def test_a_head_has_the_length_and_digest_of_the_blob_and_no_body(house: Cached, *, warm: bool) -> None:
-    blob = made(house, warm=warm)
-    since = house.upstream.mark()
-    answer = house.proxy.request("HEAD", blob.path)
+def test_a_head_has_the_length_and_digest_of_the_blob_and_no_body(service: Cached, *, warm: bool) -> None:
+    blob = made(service, warm=warm)
+    since = service.upstream.mark()
+    answer = service.proxy.request("HEAD", blob.path)
     assert (answer.status, answer.body) == (200, b"")
     assert answer.headers["Content-Length"] == str(blob.size)
     assert answer.headers["Docker-Content-Digest"] == blob.digest
-    assert house.upstream.gets(blob.path, since) == []
-    assert house.gives(blob)
+    assert service.upstream.gets(blob.path, since) == []
+    assert service.gives(blob)
 
 
 PARTS = {
@@ -113,57 +113,57 @@ PARTS = {
 
 @BOTH
 @pytest.mark.parametrize("asked", PARTS)
-def test_a_range_returns_exactly_the_requested_bytes(house: Cached, asked: str, *, warm: bool) -> None:
-    blob = made(house, warm=warm)
+def test_a_range_returns_exactly_the_requested_bytes(service: Cached, asked: str, *, warm: bool) -> None:
+    blob = made(service, warm=warm)
     start, stop = PARTS[asked]
-    since = house.upstream.mark()
-    answer = house.proxy.get(blob.path, Range=asked)
+    since = service.upstream.mark()
+    answer = service.proxy.get(blob.path, Range=asked)
     assert (answer.status, answer.body) == (206, blob.content[start:stop])
     assert answer.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{SIZE}"
     assert answer.headers["Content-Length"] == str(stop - start)
-    assert not (warm and house.upstream.content_requests(since))
-    assert house.gives(blob)
+    assert not (warm and service.upstream.content_requests(since))
+    assert service.gives(blob)
 
 
 @BOTH
-def test_a_range_beyond_the_end_is_answered_416(house: Cached, *, warm: bool) -> None:
-    blob = made(house, warm=warm)
-    answer = house.proxy.get(blob.path, Range=f"bytes={SIZE}-")
+def test_a_range_beyond_the_end_is_answered_416(service: Cached, *, warm: bool) -> None:
+    blob = made(service, warm=warm)
+    answer = service.proxy.get(blob.path, Range=f"bytes={SIZE}-")
     assert (answer.status, answer.headers["Content-Range"]) == (416, f"bytes */{SIZE}")
     assert answer.error_codes()
-    assert house.gives(blob)
+    assert service.gives(blob)
 
 
 @BOTH
-def test_a_matching_if_none_match_is_answered_304(house: Cached, *, warm: bool) -> None:
-    blob = made(house, warm=warm)
-    since = house.upstream.mark()
-    answer = house.proxy.get(blob.path, **{"If-None-Match": f'"{blob.digest}"'})
+def test_a_matching_if_none_match_is_answered_304(service: Cached, *, warm: bool) -> None:
+    blob = made(service, warm=warm)
+    since = service.upstream.mark()
+    answer = service.proxy.get(blob.path, **{"If-None-Match": f'"{blob.digest}"'})
     assert (answer.status, answer.body) == (304, b"")
-    assert [entry["sent"] for entry in house.upstream.gets(blob.path, since) if entry["sent"]] == []
-    other = house.proxy.get(blob.path, **{"If-None-Match": f'"sha256:{"0" * 64}"'})
+    assert [entry["sent"] for entry in service.upstream.gets(blob.path, since) if entry["sent"]] == []
+    other = service.proxy.get(blob.path, **{"If-None-Match": f'"sha256:{"0" * 64}"'})
     assert (other.status, other.body) == (200, blob.content)
 
 
-def test_fifty_clients_of_a_cold_blob_cost_the_upstream_one_get(house: Cached) -> None:
-    blob = house.upstream.blob(64 * MIB)
-    drains = [Drain(house.proxy.port, blob.path, digest=number % 10 == 0) for number in range(50)]
+def test_fifty_clients_of_a_cold_blob_cost_the_upstream_one_get(service: Cached) -> None:
+    blob = service.upstream.blob(64 * MIB)
+    drains = [Drain(service.proxy.port, blob.path, digest=number % 10 == 0) for number in range(50)]
     for drain in drains:
         drain.start()
     for drain in drains:
         drain.join()
     assert {(drain.status, drain.expected, drain.received) for drain in drains} == {(200, blob.size, blob.size)}
     assert {drain.digest for drain in drains[::10]} == {blob.digest}
-    assert whole_gets(house.upstream, blob) == 1
+    assert whole_gets(service.upstream, blob) == 1
 
 
-def test_two_workers_that_race_for_a_cold_blob_fetch_it_once(house: Cached) -> None:
-    blob = house.upstream.blob(4 * MIB)
-    house.upstream.control({"path": blob.digest, "delay": 0.5, "rate": 8 * MIB})
-    with house.proxy.connection_to_each_worker() as connections, ThreadPoolExecutor() as pool:
+def test_two_workers_that_race_for_a_cold_blob_fetch_it_once(service: Cached) -> None:
+    blob = service.upstream.blob(4 * MIB)
+    service.upstream.control({"path": blob.digest, "delay": 0.5, "rate": 8 * MIB})
+    with service.proxy.connection_to_each_worker() as connections, ThreadPoolExecutor() as pool:
         asked = [pool.submit(send, connection, "GET", blob.path) for connection in connections]
         assert [one.result().body == blob.content for one in asked] == [True, True]
-    assert whole_gets(house.upstream, blob) == 1
+    assert whole_gets(service.upstream, blob) == 1
 
 
 def test_a_cached_tag_is_served_for_its_ttl_and_then_checked_by_one_head(
@@ -174,69 +174,69 @@ def test_a_cached_tag_is_served_for_its_ttl_and_then_checked_by_one_head(
     upstream.push(first, "moving")
     path = f"{MANIFESTS}/moving"
 
-    def answered_with(house: Cached, image: Image) -> list[tuple[str, str, int]]:
+    def answered_with(service: Cached, image: Image) -> list[tuple[str, str, int]]:
         """Check that both workers answer with this image. Returns the requests that they sent upstream for it."""
         since = upstream.mark()
-        with house.proxy.connection_to_each_worker() as connections:
+        with service.proxy.connection_to_each_worker() as connections:
             for connection in connections:
                 assert send(connection, "GET", path, ACCEPT).body == image.manifest.content
                 settle()
         return [(one.method, one.path, one.status) for one in upstream.content_requests(since)]
 
-    with cached(serve, upstream, tmp_path / "cache", TAG_TTL="3") as house:
-        assert house.proxy.get(path, **ACCEPT).body == first.manifest.content
+    with cached(serve, upstream, tmp_path / "cache", TAG_TTL="3") as service:
+        assert service.proxy.get(path, **ACCEPT).body == first.manifest.content
         settle()
-        assert answered_with(house, first) == []
+        assert answered_with(service, first) == []
         time.sleep(3.2)
-        assert answered_with(house, first) == [("HEAD", path, 200)]
+        assert answered_with(service, first) == [("HEAD", path, 200)]
         upstream.tag(moving=second.manifest.digest)
-        assert answered_with(house, first) == [], "the tag was checked less than TAG_TTL ago"
+        assert answered_with(service, first) == [], "the tag was checked less than TAG_TTL ago"
         time.sleep(3.2)
-        asked = answered_with(house, second)
+        asked = answered_with(service, second)
     assert asked[0] == ("HEAD", path, 200)
     assert [method for method, *_ in asked] == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize("size", [SIZE, 0])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-def test_blobs_of_each_digest_algorithm_and_empty_blobs_are_cached(house: Cached, algorithm: str, size: int) -> None:
-    blob = house.upstream.blob(size, algorithm)
-    assert house.gives(blob)
-    assert house.cache.holds(blob)
-    since = house.upstream.mark()
-    assert house.gives(blob)
-    head = house.proxy.request("HEAD", blob.path)
+def test_blobs_of_each_digest_algorithm_and_empty_blobs_are_cached(service: Cached, algorithm: str, size: int) -> None:
+    blob = service.upstream.blob(size, algorithm)
+    assert service.gives(blob)
+    assert service.cache.holds(blob)
+    since = service.upstream.mark()
+    assert service.gives(blob)
+    head = service.proxy.request("HEAD", blob.path)
     assert (head.status, head.headers["Content-Length"]) == (200, str(size))
     if size == 0:
-        assert house.proxy.get(blob.path, Range="bytes=0-").status == 416
-    assert house.upstream.content_requests(since) == []
+        assert service.proxy.get(blob.path, Range="bytes=0-").status == 416
+    assert service.upstream.content_requests(since) == []
 
 
-def test_a_range_of_a_cold_blob_is_served_at_once_and_the_blob_is_cached_after_several_ranges(house: Cached) -> None:
-    blob = house.upstream.blob(4 * MIB)
+def test_a_range_of_a_cold_blob_is_served_at_once_and_the_blob_is_cached_after_several_ranges(service: Cached) -> None:
+    blob = service.upstream.blob(4 * MIB)
     # The complete blob takes four seconds; a range takes almost no time.
-    house.upstream.control({"path": blob.digest, "ranged": False, "rate": MIB})
+    service.upstream.control({"path": blob.digest, "ranged": False, "rate": MIB})
     began = time.monotonic()
-    answer = house.proxy.get(blob.path, Range=f"bytes={blob.size - 1000}-")
+    answer = service.proxy.get(blob.path, Range=f"bytes={blob.size - 1000}-")
     assert time.monotonic() - began < 2
     assert (answer.status, answer.body) == (206, blob.content[-1000:])
-    assert not house.cache.holds(blob, 1)  # one small range does not start a fill
+    assert not service.cache.holds(blob, 1)  # one small range does not start a fill
     for start in (0, MIB, 2 * MIB):
         stop = start + MIB // 4
-        with house.proxy.connection_to_each_worker() as connections:
+        with service.proxy.connection_to_each_worker() as connections:
             for one in connections:  # each worker counts for itself
                 part = send(one, "GET", blob.path, {"Range": f"bytes={start}-{stop - 1}"})
                 assert (part.status, part.body) == (206, blob.content[start:stop])
-    assert house.cache.holds(blob, 30)
-    since = house.upstream.mark()
-    assert house.gives(blob)
-    assert house.upstream.content_requests(since) == []
+    assert service.cache.holds(blob, 30)
+    since = service.upstream.mark()
+    assert service.gives(blob)
+    assert service.upstream.content_requests(since) == []
 
 
 @BOTH
-def test_several_blobs_over_one_connection_are_correct(house: Cached, *, warm: bool) -> None:
-    blobs = [made(house, size, warm=warm) for size in (MIB, 10, 3 * MIB)]
-    connection = connect(house.proxy.url)
+def test_several_blobs_over_one_connection_are_correct(service: Cached, *, warm: bool) -> None:
+    blobs = [made(service, size, warm=warm) for size in (MIB, 10, 3 * MIB)]
+    connection = connect(service.proxy.url)
     connection.connect()
     kept = connection.sock
     for blob in (*blobs, blobs[0]):
@@ -247,11 +247,11 @@ def test_several_blobs_over_one_connection_are_correct(house: Cached, *, warm: b
 
 
 @BOTH
-def test_pipelined_requests_are_answered_in_their_order(house: Cached, *, warm: bool) -> None:
-    blobs = [made(house, size, warm=warm) for size in (2 * MIB, 20, MIB)]
-    lines = [f"GET {blob.path} HTTP/1.1\r\nHost: {house.proxy.host}\r\n" for blob in (*blobs, blobs[0])]
+def test_pipelined_requests_are_answered_in_their_order(service: Cached, *, warm: bool) -> None:
+    blobs = [made(service, size, warm=warm) for size in (2 * MIB, 20, MIB)]
+    lines = [f"GET {blob.path} HTTP/1.1\r\nHost: {service.proxy.host}\r\n" for blob in (*blobs, blobs[0])]
     received = b""
-    with socket.create_connection(("127.0.0.1", house.proxy.port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", service.proxy.port), timeout=30) as connection:
         connection.sendall("\r\n".join([*lines[:-1], lines[-1] + "Connection: close\r\n", ""]).encode())
         while piece := connection.recv(MIB):
             received += piece
@@ -305,9 +305,9 @@ def test_cached_content_survives_a_restart(serve: Serving, upstream: FaultyUpstr
     paths = [f"{MANIFESTS}/restarted", *(f"/v2/{NAME}/blobs/{blob.digest}" for blob in image.blobs)]
     bodies = []
     for _ in range(2):
-        with cached(serve, upstream, tmp_path / "cache") as house:
+        with cached(serve, upstream, tmp_path / "cache") as service:
             since = upstream.mark()
-            bodies.append([house.proxy.get(path, **ACCEPT).body for path in paths])
-            assert wait_until(lambda: house.cache.file(image.layers[0].digest).is_file(), 10)
+            bodies.append([service.proxy.get(path, **ACCEPT).body for path in paths])
+            assert wait_until(lambda: service.cache.file(image.layers[0].digest).is_file(), 10)
     assert bodies == [[blob.content for blob in (image.manifest, *image.blobs)]] * 2
     assert [one for one in upstream.content_requests(since) if one.method == "GET"] == []

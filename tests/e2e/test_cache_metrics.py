@@ -12,7 +12,7 @@ pytestmark = pytest.mark.real()
 
 
 @pytest.fixture
-def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
+def service(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
     """A mirror with one worker, so that each counter is exact."""
     with (
         faulty_upstream(tmp_path, tmp_path / "files") as upstream,
@@ -21,31 +21,31 @@ def house(serve: Serving, tmp_path: Path) -> Iterator[Cached]:
         yield found
 
 
-def test_the_cache_counters_are_exact_and_contain_no_names_or_digests(house: Cached) -> None:
+def test_the_cache_counters_are_exact_and_contain_no_names_or_digests(service: Cached) -> None:
     def counted(name: str) -> float:
-        return house.counted(name, workers=1)
+        return service.counted(name, workers=1)
 
-    blob = house.warm(MIB)
+    blob = service.warm(MIB)
     assert (counted("misses_total"), counted("hits_total"), counted("fills_total")) == (1, 0, 1)
-    assert house.gives(blob)
-    assert house.gives(blob)
+    assert service.gives(blob)
+    assert service.gives(blob)
     assert (counted("misses_total"), counted("hits_total"), counted("fills_total")) == (1, 2, 1)
     assert MIB <= counted("upstream_bytes_total") < 1.1 * MIB
     assert 3 * MIB <= counted("client_bytes_total") < 3.3 * MIB
     for quiet in ("fill_resumes_total", "stale_answers_total", "evictions_total", "wrong_content_total"):
         assert counted(quiet) == 0, quiet
-    page = pull(house.proxy.port, "/metrics")
+    page = pull(service.proxy.port, "/metrics")
     assert page.headers["Content-Type"].startswith("text/plain")
     for secret in (blob.digest.encode(), blob.digest[7:19].encode(), b"e2e/cached"):
         assert secret not in page.body
 
 
-def test_a_request_that_joins_a_running_fill_is_counted(house: Cached) -> None:
-    blob = house.upstream.blob(MIB)
-    house.upstream.control({"path": blob.digest, "hold_after": MIB // 2})
-    with house.proxy.open(blob.path) as first, house.proxy.open(blob.path) as second:
-        assert house.upstream.holds()
-        house.upstream.control()
+def test_a_request_that_joins_a_running_fill_is_counted(service: Cached) -> None:
+    blob = service.upstream.blob(MIB)
+    service.upstream.control({"path": blob.digest, "hold_after": MIB // 2})
+    with service.proxy.open(blob.path) as first, service.proxy.open(blob.path) as second:
+        assert service.upstream.holds()
+        service.upstream.control()
         assert first.read() == second.read() == blob.content
-    assert house.counted("fill_joins_total", workers=1) == 1
-    assert house.counted("fills_total", workers=1) == 1
+    assert service.counted("fill_joins_total", workers=1) == 1
+    assert service.counted("fills_total", workers=1) == 1

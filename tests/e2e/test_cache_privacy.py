@@ -24,7 +24,7 @@ REFUSED = (401, 403, 404)
 
 
 @dataclass(frozen=True)
-class House:
+class Service:
     """A mirror whose cache has the complete private image of alice."""
 
     proxy: Proxy
@@ -39,9 +39,9 @@ class House:
         return {
             "bob": self.bearer(name, "bob"),
             "bob without a token": basic("bob"),
-            "anybody": self.bearer(name, None),
-            "anybody without a token": None,
-            "a token that is none": "Bearer abc",
+            "anonymous": self.bearer(name, None),
+            "anonymous without a token": None,
+            "an invalid token": "Bearer abc",
         }
 
     def paths(self) -> dict[str, Blob]:
@@ -50,9 +50,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(serve: Serving, spied_token: LoggedUpstream, content: Content) -> Iterator[House]:
+def service(serve: Serving, spied_token: LoggedUpstream, content: Content) -> Iterator[Service]:
     with serve(**spied_token.settings) as proxy:
-        found = House(proxy, spied_token, content.images[PRIVATE])
+        found = Service(proxy, spied_token, content.images[PRIVATE])
         alice = found.bearer(PRIVATE, "alice")
         for path, blob in found.paths().items():
             assert proxy.get(path, alice, **ACCEPT).body == blob.content
@@ -77,11 +77,11 @@ def content_gets(requests: list[Request]) -> list[Request]:
     return [one for one in requests if one.method == "GET" and one.status in (200, 206)]
 
 
-def test_other_callers_are_refused_private_content_that_alice_pulled(house: House) -> None:
+def test_other_callers_are_refused_private_content_that_alice_pulled(service: Service) -> None:
     tried = 0
-    strangers = house.strangers()
-    with house.proxy.connection_to_each_worker() as connections:
-        for path, blob in house.paths().items():
+    strangers = service.strangers()
+    with service.proxy.connection_to_each_worker() as connections:
+        for path, blob in service.paths().items():
             for who, authorization in strangers.items():
                 credentials = {"Authorization": authorization} if authorization else {}
                 for connection in connections:
@@ -92,31 +92,31 @@ def test_other_callers_are_refused_private_content_that_alice_pulled(house: Hous
     assert tried == 6 * 5 * 2 * 4
 
 
-def test_alice_gets_her_cached_content_without_another_fetch(house: House) -> None:
-    since = house.upstream.mark()
-    with house.proxy.connection_to_each_worker() as connections:
+def test_alice_gets_her_cached_content_without_another_fetch(service: Service) -> None:
+    since = service.upstream.mark()
+    with service.proxy.connection_to_each_worker() as connections:
         for connection in connections:
-            for authorization in (house.bearer(PRIVATE, "alice"), house.bearer(PRIVATE, "alice")):
+            for authorization in (service.bearer(PRIVATE, "alice"), service.bearer(PRIVATE, "alice")):
                 headers = {**ACCEPT, "Authorization": authorization}
-                for path, blob in house.paths().items():
+                for path, blob in service.paths().items():
                     assert send(connection, "GET", path, headers).body == blob.content
                     assert send(connection, "HEAD", path, headers).status == 200
-    assert content_gets(house.upstream.content_requests(since)) == []
+    assert content_gets(service.upstream.content_requests(since)) == []
 
 
-def test_refusals_of_other_callers_do_not_affect_alice(house: House) -> None:
-    layer = house.image.layers[0]
-    path, alice = f"/v2/{PRIVATE}/blobs/{layer.digest}", house.bearer(PRIVATE, "alice")
-    for authorization in house.strangers().values():
-        assert house.proxy.get(path, authorization).status in REFUSED
-        assert house.proxy.get(path, alice).body == layer.content
+def test_refusals_of_other_callers_do_not_affect_alice(service: Service) -> None:
+    layer = service.image.layers[0]
+    path, alice = f"/v2/{PRIVATE}/blobs/{layer.digest}", service.bearer(PRIVATE, "alice")
+    for authorization in service.strangers().values():
+        assert service.proxy.get(path, authorization).status in REFUSED
+        assert service.proxy.get(path, alice).body == layer.content
 
 
 @pytest.mark.parametrize("elsewhere", [PUBLIC, BOBS])
-def test_a_cached_digest_is_refused_in_a_repository_that_does_not_contain_it(house: House, elsewhere: str) -> None:
-    callers = {**house.strangers(elsewhere), "alice": house.bearer(elsewhere, "alice")}
-    things = [("blobs", house.image.layers[0]), ("manifests", house.image.manifest)]
-    with house.proxy.connection_to_each_worker() as connections:
+def test_a_cached_digest_is_refused_in_a_repository_that_does_not_contain_it(service: Service, elsewhere: str) -> None:
+    callers = {**service.strangers(elsewhere), "alice": service.bearer(elsewhere, "alice")}
+    things = [("blobs", service.image.layers[0]), ("manifests", service.image.manifest)]
+    with service.proxy.connection_to_each_worker() as connections:
         for kind, blob in things:
             for who, authorization in callers.items():
                 credentials = {"Authorization": authorization} if authorization else {}
@@ -127,18 +127,18 @@ def test_a_cached_digest_is_refused_in_a_repository_that_does_not_contain_it(hou
                         assert_refused(answer, blob, f"{method} {path} with {headers} as {who}")
 
 
-def test_referrers_are_fetched_from_the_upstream_for_each_caller(house: House) -> None:
-    path = f"/v2/{PRIVATE}/referrers/{house.image.manifest.digest}"
-    assert house.proxy.get(path, house.bearer(PRIVATE, "alice")).status == 200
-    bobs, anybodys = house.bearer(PRIVATE, "bob"), house.bearer(PRIVATE, None)
-    with house.proxy.connection_to_each_worker() as connections:
+def test_referrers_are_fetched_from_the_upstream_for_each_caller(service: Service) -> None:
+    path = f"/v2/{PRIVATE}/referrers/{service.image.manifest.digest}"
+    assert service.proxy.get(path, service.bearer(PRIVATE, "alice")).status == 200
+    bobs_token, anonymous_token = service.bearer(PRIVATE, "bob"), service.bearer(PRIVATE, None)
+    with service.proxy.connection_to_each_worker() as connections:
         for connection in connections:
             assert send(connection, "GET", path).status == 401
-            for user, authorization in (("bob", bobs), ("", anybodys)):
-                since = house.upstream.mark()
+            for user, authorization in (("bob", bobs_token), ("", anonymous_token)):
+                since = service.upstream.mark()
                 answer = send(connection, "GET", path, {"Authorization": authorization})
                 # This upstream answers every caller, so a caller with an answer must have asked it itself.
-                asked = [one.user for one in house.upstream.content_requests(since) if one.path == path]
+                asked = [one.user for one in service.upstream.content_requests(since) if one.path == path]
                 assert answer.status in REFUSED or (answer.status == 200 and asked == [user])
 
 
@@ -161,9 +161,9 @@ def test_other_callers_cannot_join_the_fill_that_alice_started(
     with gated(tmp_path, spied_token, 256 * KIB) as (url, gate):
         settings = {**spied_token.settings, "UPSTREAM_REGISTRY": url, "CACHE_DIR": str(cache.path)}
         with serve(**settings) as proxy, proxy.connection_to_each_worker() as connections:
-            house = House(proxy, spied_token, content.images[PRIVATE])
-            strangers = house.strangers()
-            alice = f"Authorization: {house.bearer(PRIVATE, 'alice')}"
+            service = Service(proxy, spied_token, content.images[PRIVATE])
+            strangers = service.strangers()
+            alice = f"Authorization: {service.bearer(PRIVATE, 'alice')}"
             since = spied_token.mark()
             drains = [Drain(proxy.port, path, [alice], digest=True) for _ in range(3)]
             drains[0].start()

@@ -19,7 +19,7 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
 
 
 @pytest.fixture
-def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
+def service(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
     with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="16MiB") as found:
         for _ in range(14):
             found.warm()
@@ -28,41 +28,41 @@ def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[
     upstream.control()
 
 
-def test_one_byte_of_a_large_blob_evicts_nothing(house: Cached) -> None:
-    blob = house.upstream.blob(6 * MIB)
-    before = house.cache.content_size()
-    pulled = house.pull(blob, Range="bytes=0-0")
+def test_one_byte_of_a_large_blob_evicts_nothing(service: Cached) -> None:
+    blob = service.upstream.blob(6 * MIB)
+    before = service.cache.content_size()
+    pulled = service.pull(blob, Range="bytes=0-0")
     assert (pulled.status, pulled.body) == (206, blob.content[:1])
-    assert not wait_until(lambda: house.cache.content_size() < before, 1)
-    assert house.cache.partial_bytes() == 0
+    assert not wait_until(lambda: service.cache.content_size() < before, 1)
+    assert service.cache.partial_bytes() == 0
 
 
-def test_ten_requests_for_a_byte_make_the_upstream_send_ten_bytes(house: Cached) -> None:
-    blobs = [house.upstream.blob(2 * MIB) for _ in range(5)] * 2
-    mark = house.upstream.mark()
+def test_ten_requests_for_a_byte_make_the_upstream_send_ten_bytes(service: Cached) -> None:
+    blobs = [service.upstream.blob(2 * MIB) for _ in range(5)] * 2
+    mark = service.upstream.mark()
     for blob in blobs:
-        assert house.pull(blob, Range="bytes=1-1").body == blob.content[1:2]
-    assert not wait_until(lambda: len(house.upstream.log(mark)) > 10, 1)
-    assert sum(entry["sent"] for entry in house.upstream.log(mark)) == 10
+        assert service.pull(blob, Range="bytes=1-1").body == blob.content[1:2]
+    assert not wait_until(lambda: len(service.upstream.log(mark)) > 10, 1)
+    assert sum(entry["sent"] for entry in service.upstream.log(mark)) == 10
 
 
-def test_a_body_without_a_length_leaves_content_in_the_cache(house: Cached) -> None:
-    blob = house.upstream.blob(40 * MIB)
-    house.upstream.control({"path": blob.digest, "chunked": True})
-    assert house.gives(blob)
-    assert house.cache.content_size() >= 9 * MIB
-    assert wait_until(lambda: house.cache.partial_bytes() == 0, 10)
+def test_a_body_without_a_length_leaves_content_in_the_cache(service: Cached) -> None:
+    blob = service.upstream.blob(40 * MIB)
+    service.upstream.control({"path": blob.digest, "chunked": True})
+    assert service.gives(blob)
+    assert service.cache.content_size() >= 9 * MIB
+    assert wait_until(lambda: service.cache.partial_bytes() == 0, 10)
 
 
-def test_a_blob_that_takes_most_of_the_cache_is_cached(house: Cached) -> None:
-    blob = house.upstream.blob(11 * MIB)
-    assert house.gives(blob)
-    assert wait_until(lambda: house.cache.file(blob.digest).exists(), 10)
+def test_a_blob_that_takes_most_of_the_cache_is_cached(service: Cached) -> None:
+    blob = service.upstream.blob(11 * MIB)
+    assert service.gives(blob)
+    assert wait_until(lambda: service.cache.file(blob.digest).exists(), 10)
 
 
-def test_a_blob_that_is_too_large_for_the_cache_is_served_and_evicts_nothing(house: Cached) -> None:
-    blob = house.upstream.blob(13 * MIB)
-    before = house.cache.content_size()
-    assert house.gives(blob)
-    assert house.cache.content_size() == before
-    assert not house.cache.file(blob.digest).exists()
+def test_a_blob_that_is_too_large_for_the_cache_is_served_and_evicts_nothing(service: Cached) -> None:
+    blob = service.upstream.blob(13 * MIB)
+    before = service.cache.content_size()
+    assert service.gives(blob)
+    assert service.cache.content_size() == before
+    assert not service.cache.file(blob.digest).exists()

@@ -33,7 +33,7 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
 
 
 @pytest.fixture(scope="module")
-def house(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+def service(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
     with cached(serve, upstream, workplace / "storage-cache") as found:
         yield found
     assert found.cache.wrong() == []
@@ -45,21 +45,21 @@ def _faultless(upstream: FaultyUpstream) -> Iterator[None]:
     upstream.control()
 
 
-def held_half_way(house: Cached, blob: Made) -> None:
-    house.upstream.control({"path": blob.digest, "hold_after": blob.size // 2})
+def held_half_way(service: Cached, blob: Made) -> None:
+    service.upstream.control({"path": blob.digest, "hold_after": blob.size // 2})
 
 
-def test_a_fill_continues_when_the_client_that_started_it_disconnects(house: Cached) -> None:
-    blob = house.upstream.blob(SIZE)
-    held_half_way(house, blob)
-    with house.proxy.open(blob.path) as response:
+def test_a_fill_continues_when_the_client_that_started_it_disconnects(service: Cached) -> None:
+    blob = service.upstream.blob(SIZE)
+    held_half_way(service, blob)
+    with service.proxy.open(blob.path) as response:
         assert response.read(MIB) == blob.content[:MIB]
-        assert house.upstream.holds()
+        assert service.upstream.holds()
     time.sleep(0.5)  # until the mirror notices that the client has disconnected
-    house.upstream.control()
-    assert house.cache.holds(blob)
-    assert [entry["sent"] for entry in house.upstream.gets(blob.path)] == [SIZE]
-    assert house.gives(blob)
+    service.upstream.control()
+    assert service.cache.holds(blob)
+    assert [entry["sent"] for entry in service.upstream.gets(blob.path)] == [SIZE]
+    assert service.gives(blob)
 
 
 def test_a_service_killed_during_a_fill_leaves_no_partial_content(
@@ -68,56 +68,56 @@ def test_a_service_killed_during_a_fill_leaves_no_partial_content(
     blob, other = upstream.blob(SIZE), upstream.blob(SIZE)
     folder = CacheFolder(tmp_path / "cache")
     upstream.control({"hold_after": SIZE // 2, "path": "/blobs/"})
-    with cached(serve, upstream, folder.path) as house, ThreadPoolExecutor() as pool:
-        broken = [pool.submit(house.pull, one) for one in (blob, other)]
+    with cached(serve, upstream, folder.path) as service, ThreadPoolExecutor() as pool:
+        broken = [pool.submit(service.pull, one) for one in (blob, other)]
         assert upstream.holds(2)
         assert wait_until(lambda: folder.partial_bytes() >= 2 * MIB, 10)
-        house.proxy.process.kill()
+        service.proxy.process.kill()
         assert not any(one.result().whole for one in broken)
     upstream.control()
     assert not folder.file(blob.digest).exists()
-    with cached(serve, upstream, folder.path) as house:
-        assert house.gives(blob)
-        assert house.cache.holds(blob)
+    with cached(serve, upstream, folder.path) as service:
+        assert service.gives(blob)
+        assert service.cache.holds(blob)
         # No client asked for the other blob again.
         assert wait_until(lambda: folder.abandoned() == [], 10), folder.abandoned()
         assert folder.wrong() == []
-        assert house.gives(other)
+        assert service.gives(other)
 
 
-def test_another_worker_takes_over_the_fill_of_a_killed_worker(house: Cached) -> None:
-    blob = house.upstream.blob(SIZE)
-    held_half_way(house, blob)
-    with house.proxy.connection_to_each_worker() as (first, second):
-        victim = house.proxy.worker_of(first)
+def test_another_worker_takes_over_the_fill_of_a_killed_worker(service: Cached) -> None:
+    blob = service.upstream.blob(SIZE)
+    held_half_way(service, blob)
+    with service.proxy.connection_to_each_worker() as (first, second):
+        victim = service.proxy.worker_of(first)
         first.request("GET", blob.path)
-        assert house.upstream.holds()
+        assert service.upstream.holds()
         second.request("GET", blob.path)
         following = second.getresponse()
         body = following.read(1000)
         os.kill(victim, signal.SIGKILL)
-        house.upstream.control()
+        service.upstream.control()
         assert body + following.read() == blob.content
-    assert house.cache.holds(blob)
-    assert house.gives(blob)
+    assert service.cache.holds(blob)
+    assert service.gives(blob)
 
 
-def test_a_new_worker_resumes_the_partial_blob_of_a_killed_worker(house: Cached) -> None:
-    blob = house.upstream.blob(SIZE)
-    held_half_way(house, blob)
-    with house.proxy.connection_to_each_worker() as (first, second):
-        victims = {house.proxy.worker_of(first), house.proxy.worker_of(second)}
+def test_a_new_worker_resumes_the_partial_blob_of_a_killed_worker(service: Cached) -> None:
+    blob = service.upstream.blob(SIZE)
+    held_half_way(service, blob)
+    with service.proxy.connection_to_each_worker() as (first, second):
+        victims = {service.proxy.worker_of(first), service.proxy.worker_of(second)}
         first.request("GET", blob.path)
-        assert house.upstream.holds()
-        assert wait_until(lambda: house.cache.partial_bytes() >= SIZE // 4, 10)
+        assert service.upstream.holds()
+        assert wait_until(lambda: service.cache.partial_bytes() >= SIZE // 4, 10)
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-    house.upstream.control()
-    with house.proxy.connection_to_each_worker() as connections:
-        assert not {house.proxy.worker_of(one) for one in connections} & victims
+    service.upstream.control()
+    with service.proxy.connection_to_each_worker() as connections:
+        assert not {service.proxy.worker_of(one) for one in connections} & victims
     time.sleep(0.5)  # until the new workers have cleaned up
-    assert house.gives(blob)
-    assert [bool(entry["range"]) for entry in house.upstream.gets(blob.path)] == [False, True]
+    assert service.gives(blob)
+    assert [bool(entry["range"]) for entry in service.upstream.gets(blob.path)] == [False, True]
 
 
 @pytest.fixture
@@ -139,17 +139,19 @@ def test_a_full_disk_does_not_affect_clients(
 ) -> None:
     large = upstream.blob(16 * MIB)
     upstream.control({"path": large.digest, **fault})
-    with cached(serve, upstream, small_disk / "cache", CACHE_SIZE=bound) as house:
-        small = house.warm(MIB)
+    with cached(serve, upstream, small_disk / "cache", CACHE_SIZE=bound) as service:
+        small = service.warm(MIB)
         with ThreadPoolExecutor() as pool:
-            assert list(pool.map(house.gives, [large] * 3)) == [True] * 3
-        assert house.gives(small)
-        assert not house.cache.file(large.digest).exists()
+            assert list(pool.map(service.gives, [large] * 3)) == [True] * 3
+        assert service.gives(small)
+        assert not service.cache.file(large.digest).exists()
         if bound == "20GiB":
-            assert house.counted("storage_full_total") > 0
-            assert any(re.search("full|room|space", line) for line in house.complaints())
-        assert wait_until(lambda: house.cache.partial_bytes() == 0, 10), "the partial file that did not fit is deleted"
-        assert house.gives(house.warm(MIB)), "a blob that fits is cached as usual"
+            assert service.counted("storage_full_total") > 0
+            assert any(re.search("full|room|space", line) for line in service.complaints())
+        assert wait_until(lambda: service.cache.partial_bytes() == 0, 10), (
+            "the partial file that did not fit is deleted"
+        )
+        assert service.gives(service.warm(MIB)), "a blob that fits is cached as usual"
 
 
 @contextlib.contextmanager
@@ -170,34 +172,34 @@ def test_eviction_interrupts_no_reader_and_keeps_the_size_limit(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path
 ) -> None:
     bound = 32 * MIB
-    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE=str(bound)) as house:
-        first = house.warm(12 * MIB)
-        with slow_reader(house.proxy.port, first.path) as response:
+    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE=str(bound)) as service:
+        first = service.warm(12 * MIB)
+        with slow_reader(service.proxy.port, first.path) as response:
             body = response.read(64 * KIB)
             for _ in range(4):
-                assert house.gives(house.upstream.blob(6 * MIB))
+                assert service.gives(service.upstream.blob(6 * MIB))
                 body += response.read(64 * KIB)
-            assert wait_until(lambda: not house.cache.file(first.digest).exists(), 15), (
+            assert wait_until(lambda: not service.cache.file(first.digest).exists(), 15), (
                 "the least recently used blob is evicted"
             )
-            assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= bound, 15)
+            assert wait_until(lambda: service.cache.content_size() + service.cache.partial_bytes() <= bound, 15)
             body += response.read()
         assert body == first.content
-        assert house.counted("evictions_total") > 0
+        assert service.counted("evictions_total") > 0
         since = upstream.mark()
-        assert house.gives(first)
+        assert service.gives(first)
         assert len(upstream.gets(first.path, since)) == 1
-        assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= bound, 15)
-        assert house.cache.content_size() > bound // 2
+        assert wait_until(lambda: service.cache.content_size() + service.cache.partial_bytes() <= bound, 15)
+        assert service.cache.content_size() > bound // 2
 
 
 def test_a_blob_larger_than_the_cache_is_served(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> None:
-    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="4MiB") as house:
+    with cached(serve, upstream, tmp_path / "cache", CACHE_SIZE="4MiB") as service:
         large = upstream.blob(10 * MIB)
-        assert house.gives(large)
-        assert house.gives(large)
-        assert wait_until(lambda: house.cache.content_size() + house.cache.partial_bytes() <= 4 * MIB, 15)
-        assert house.gives(house.warm(MIB))
+        assert service.gives(large)
+        assert service.gives(large)
+        assert wait_until(lambda: service.cache.content_size() + service.cache.partial_bytes() <= 4 * MIB, 15)
+        assert service.gives(service.warm(MIB))
 
 
 DAMAGES = {
@@ -208,30 +210,30 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_blobs_are_detected_and_fetched_again(house: Cached, damage: str) -> None:
-    blob = house.warm(SIZE)
-    DAMAGES[damage](house.cache.file(blob.digest))
+def test_damaged_blobs_are_detected_and_fetched_again(service: Cached, damage: str) -> None:
+    blob = service.warm(SIZE)
+    DAMAGES[damage](service.cache.file(blob.digest))
     with ThreadPoolExecutor() as pool:
-        pulled = list(pool.map(lambda _: house.pull(blob), range(4)))
+        pulled = list(pool.map(lambda _: service.pull(blob), range(4)))
     # The request that detects the damage may end early, but no client gets an incomplete body as a complete one.
     assert all((one.status, one.body) == (200, blob.content) for one in pulled if one.whole)
     if damage == "gone":
         assert all(one.whole for one in pulled)
-    assert house.gives(blob)
-    assert house.cache.holds(blob)
+    assert service.gives(blob)
+    assert service.cache.holds(blob)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_manifests_are_detected_and_fetched_again(house: Cached, damage: str) -> None:
+def test_damaged_manifests_are_detected_and_fetched_again(service: Cached, damage: str) -> None:
     image = make_image(damage, (100,))
-    house.upstream.push(image, damage)
+    service.upstream.push(image, damage)
     path = f"/v2/e2e/cached/manifests/{damage}"
-    assert house.proxy.get(path, Accept=OCI_MANIFEST).body == image.manifest.content
-    file = house.cache.file(image.manifest.digest)
+    assert service.proxy.get(path, Accept=OCI_MANIFEST).body == image.manifest.content
+    file = service.cache.file(image.manifest.digest)
     assert wait_until(file.is_file, 10)
     DAMAGES[damage](file)
     # The worker with the manifest in memory does not read the file; the other worker does.
-    with house.proxy.connection_to_each_worker() as connections:
+    with service.proxy.connection_to_each_worker() as connections:
         for connection in connections:
             answer = send(connection, "GET", path, {"Accept": OCI_MANIFEST})
             assert (answer.status, answer.body) == (200, image.manifest.content)
@@ -252,16 +254,16 @@ def tear(file: Path) -> None:
 def test_a_corrupt_index_does_not_stop_the_start(
     serve: Serving, upstream: FaultyUpstream, tmp_path: Path, damage
 ) -> None:
-    with cached(serve, upstream, tmp_path / "cache") as house:
-        blob = house.warm(MIB)
+    with cached(serve, upstream, tmp_path / "cache") as service:
+        blob = service.warm(MIB)
     index = tmp_path / "cache" / "index.sqlite3"
     for journal in (index.with_name(index.name + "-wal"), index.with_name(index.name + "-shm")):
         journal.unlink(missing_ok=True)
     damage(index)
-    with cached(serve, upstream, tmp_path / "cache") as house:
-        assert house.gives(blob)
-        assert house.gives(house.warm(MIB))
+    with cached(serve, upstream, tmp_path / "cache") as service:
+        assert service.gives(blob)
+        assert service.gives(service.warm(MIB))
         since = upstream.mark()
-        assert house.gives(blob)
-        assert house.gives(blob)
+        assert service.gives(blob)
+        assert service.gives(blob)
         assert upstream.gets(blob.path, since) == []

@@ -19,7 +19,7 @@ REPOSITORY = "/v2/team/app"
 
 
 @dataclass(frozen=True)
-class House:
+class Service:
     """The mirror has given `public` to an anonymous client, and then `secret` only to the owner."""
 
     mirror: Cached
@@ -40,21 +40,21 @@ class House:
 
 
 @contextmanager
-def turned(serve: Serving, folder: Path, grant_ttl: str) -> Iterator[House]:
+def turned(serve: Serving, folder: Path, grant_ttl: str) -> Iterator[Service]:
     settings = {"TAG_TTL": "1", "GRANT_TTL": grant_ttl, "STALE_TTL": "600"}
     with (
         faulty_upstream(folder, folder / "upstream") as upstream,
         cached(serve, upstream, folder / "cache", **settings) as mirror,
     ):
-        house = House(mirror, upstream, make_image("public", (5000,)), make_image("secret", (5000,)))
-        for image in (house.public, house.secret):
+        service = Service(mirror, upstream, make_image("public", (5000,)), make_image("secret", (5000,)))
+        for image in (service.public, service.secret):
             upstream.push(image, "1")
-        upstream.tag(pub=house.public.manifest.digest, secret=house.secret.manifest.digest)
-        for image, tag, who in ((house.public, "pub", None), (house.secret, "secret", OWNER)):
-            for path, content in house.paths(image, tag).items():
+        upstream.tag(pub=service.public.manifest.digest, secret=service.secret.manifest.digest)
+        for image, tag, who in ((service.public, "pub", None), (service.secret, "secret", OWNER)):
+            for path, content in service.paths(image, tag).items():
                 assert mirror.proxy.get(path, who, **ACCEPT).body == content
         settle()
-        yield house
+        yield service
 
 
 @pytest.mark.parametrize("grant_ttl", ["1", "600"])
@@ -62,11 +62,11 @@ def turned(serve: Serving, folder: Path, grant_ttl: str) -> Iterator[House]:
 def test_an_upstream_outage_gives_anonymous_callers_no_private_content(
     serve: Serving, tmp_path: Path, status: int, grant_ttl: str
 ) -> None:
-    with turned(serve, tmp_path, grant_ttl) as house:
-        house.upstream.control({"status": status, "methods": ["GET", "HEAD"]})
-        house.assert_secret_is_kept()
-        for path, content in house.paths(house.public, "pub").items():
-            answer = house.mirror.proxy.get(path, **ACCEPT)
+    with turned(serve, tmp_path, grant_ttl) as service:
+        service.upstream.control({"status": status, "methods": ["GET", "HEAD"]})
+        service.assert_secret_is_kept()
+        for path, content in service.paths(service.public, "pub").items():
+            answer = service.mirror.proxy.get(path, **ACCEPT)
             assert (answer.status, answer.body) == (200, content)
 
 
@@ -74,23 +74,23 @@ def test_an_upstream_outage_gives_anonymous_callers_no_private_content(
 def test_a_429_for_another_repository_gives_anonymous_callers_no_private_content(
     serve: Serving, tmp_path: Path, grant_ttl: str
 ) -> None:
-    with turned(serve, tmp_path, grant_ttl) as house:
+    with turned(serve, tmp_path, grant_ttl) as service:
         refused = {"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"}
         throttled = {"status": 429, "retry_after": "60", "methods": ["GET", "HEAD"], "path": "/other/"}
-        house.upstream.control(throttled, refused)
+        service.upstream.control(throttled, refused)
         for _ in range(4):  # until each worker has received the 429
-            assert house.mirror.proxy.get("/v2/other/app/manifests/1", **ACCEPT).status == 429
-        house.assert_secret_is_kept()
+            assert service.mirror.proxy.get("/v2/other/app/manifests/1", **ACCEPT).status == 429
+        service.assert_secret_is_kept()
 
 
 @pytest.mark.parametrize("grant_ttl", ["1", "600"])
 def test_an_invalid_accept_header_gives_anonymous_callers_no_private_content(
     serve: Serving, tmp_path: Path, grant_ttl: str
 ) -> None:
-    with turned(serve, tmp_path, grant_ttl) as house:
-        house.upstream.control({"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"})
-        for path, content in house.paths(house.secret, "secret").items():
-            got = _raw(house.mirror.proxy.url, path, f"{ACCEPT['Accept']}, x\ny")
+    with turned(serve, tmp_path, grant_ttl) as service:
+        service.upstream.control({"status": 401, "methods": ["GET", "HEAD"], "path": "/team/app/"})
+        for path, content in service.paths(service.secret, "secret").items():
+            got = _raw(service.mirror.proxy.url, path, f"{ACCEPT['Accept']}, x\ny")
             assert got.startswith(b"HTTP/1.1 4"), got[:80]
             assert content not in got
 

@@ -88,7 +88,7 @@ def test_docker_does_not_notice_that_the_first_address_is_killed_during_a_pull(
 class Two:
     """A mirror of an upstream with two addresses, which serve the same files."""
 
-    house: Cached
+    service: Cached
     second: FaultyUpstream
 
 
@@ -98,18 +98,18 @@ def two(serve: Serving, tmp_path: Path) -> Iterator[Two]:
     with (
         faulty_upstream(tmp_path, files) as first,
         faulty_upstream(tmp_path, files) as second,
-        cached(serve, first, tmp_path / "cache", FILL_RETRIES="1", UPSTREAM_FALLBACKS=second.url) as house,
+        cached(serve, first, tmp_path / "cache", FILL_RETRIES="1", UPSTREAM_FALLBACKS=second.url) as service,
     ):
-        yield Two(house, second)
-    assert house.cache.wrong() == []
+        yield Two(service, second)
+    assert service.cache.wrong() == []
 
 
 def test_a_body_that_breaks_off_is_resumed_at_the_next_address(two: Two) -> None:
-    blob = two.house.upstream.blob(SIZE)
-    two.house.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
-    assert two.house.gives(blob)
-    assert two.house.cache.holds(blob)
-    (began,), (rest,) = two.house.upstream.gets(blob.path), two.second.gets(blob.path)
+    blob = two.service.upstream.blob(SIZE)
+    two.service.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
+    assert two.service.gives(blob)
+    assert two.service.cache.holds(blob)
+    (began,), (rest,) = two.service.upstream.gets(blob.path), two.second.gets(blob.path)
     assert began["range"] is None
     assert int(rest["range"].removeprefix("bytes=").removesuffix("-")) > MIB
 
@@ -118,23 +118,23 @@ def test_a_body_that_breaks_off_is_resumed_at_the_next_address(two: Two) -> None
 def test_a_correct_start_and_a_wrong_rest_of_another_address_are_never_a_complete_body(
     two: Two, fault: dict[str, object]
 ) -> None:
-    blob = two.house.upstream.blob(SIZE)
-    two.house.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
+    blob = two.service.upstream.blob(SIZE)
+    two.service.upstream.control({"path": blob.digest, "cut_after": 2 * MIB})
     two.second.control({"path": blob.digest, **fault})
-    pulled = two.house.pull(blob)
+    pulled = two.service.pull(blob)
     assert not (pulled.whole and pulled.status == 200)
-    assert not two.house.cache.file(blob.digest).exists()
-    two.house.upstream.control()
+    assert not two.service.cache.file(blob.digest).exists()
+    two.service.upstream.control()
     two.second.control()
     # A download that started again in between may still get the wrong content.
-    assert wait_until(lambda: two.house.gives(blob), 10)
+    assert wait_until(lambda: two.service.gives(blob), 10)
 
 
 def test_the_next_address_is_asked_if_one_refuses_and_an_error_is_returned_if_both_refuse(two: Two) -> None:
-    blob, other = two.house.upstream.blob(), two.house.upstream.blob()
-    two.house.upstream.control({"status": 503, "methods": ["GET", "HEAD"]})
-    assert two.house.gives(blob)
+    blob, other = two.service.upstream.blob(), two.service.upstream.blob()
+    two.service.upstream.control({"status": 503, "methods": ["GET", "HEAD"]})
+    assert two.service.gives(blob)
     two.second.control({"status": 429, "retry_after": "7", "methods": ["GET", "HEAD"]})
-    answer = two.house.proxy.get(other.path)
+    answer = two.service.proxy.get(other.path)
     assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-    assert two.house.gives(blob), "the cached blob is still served"
+    assert two.service.gives(blob), "the cached blob is still served"

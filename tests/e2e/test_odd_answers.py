@@ -28,7 +28,7 @@ def upstream(tmp_path: Path) -> Iterator[FaultyUpstream]:
 
 
 @pytest.fixture
-def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
+def service(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[Cached]:
     """A mirror that asks the upstream again for each request by tag."""
     with cached(serve, upstream, tmp_path / "cache", WORKERS="1", TAG_TTL="0", GRANT_TTL="0") as found:
         yield found
@@ -36,8 +36,8 @@ def house(serve: Serving, upstream: FaultyUpstream, tmp_path: Path) -> Iterator[
         assert not [line for line in found.proxy.process.log_lines() if "Traceback" in line]
 
 
-def stored(house: Cached) -> int:
-    return sum(1 for file in (house.cache.path / "content").rglob("*") if file.is_file())
+def stored(service: Cached) -> int:
+    return sum(1 for file in (service.cache.path / "content").rglob("*") if file.is_file())
 
 
 def pushed(upstream: FaultyUpstream, tag: str) -> Image:
@@ -54,52 +54,52 @@ def asked(proxy: Proxy, method: str, path: str) -> UpstreamResponse:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_web_page_instead_of_a_manifest_is_answered_502_and_not_cached(house: Cached, method: str) -> None:
-    image = pushed(house.upstream, "new")
-    house.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], "page": PAGE})
+def test_a_web_page_instead_of_a_manifest_is_answered_502_and_not_cached(service: Cached, method: str) -> None:
+    image = pushed(service.upstream, "new")
+    service.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], "page": PAGE})
     for reference in ("new", image.manifest.digest):
-        answer = asked(house.proxy, method, MANIFEST + reference)
+        answer = asked(service.proxy, method, MANIFEST + reference)
         assert answer.status == 502
         assert b"html" not in answer.body
-    assert stored(house) == 0
-    house.upstream.control()
-    assert asked(house.proxy, "GET", MANIFEST + "new").body == image.manifest.content
+    assert stored(service) == 0
+    service.upstream.control()
+    assert asked(service.proxy, "GET", MANIFEST + "new").body == image.manifest.content
 
 
-def test_the_cached_manifest_is_served_if_the_upstream_sends_a_web_page(house: Cached) -> None:
-    image = pushed(house.upstream, "known")
-    assert asked(house.proxy, "GET", MANIFEST + "known").status == 200
-    before = stored(house)
+def test_the_cached_manifest_is_served_if_the_upstream_sends_a_web_page(service: Cached) -> None:
+    image = pushed(service.upstream, "known")
+    assert asked(service.proxy, "GET", MANIFEST + "known").status == 200
+    before = stored(service)
     for fault in ({"page": PAGE}, {"status": 503}):
-        house.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], **fault})
-        answer = asked(house.proxy, "GET", MANIFEST + "known")
+        service.upstream.control({"path": "/manifests/", "methods": ["GET", "HEAD"], **fault})
+        answer = asked(service.proxy, "GET", MANIFEST + "known")
         assert (answer.status, answer.body) == (200, image.manifest.content)
         assert "Warning" in answer.headers
-        assert asked(house.proxy, "HEAD", MANIFEST + "known").headers["Content-Length"] == str(
+        assert asked(service.proxy, "HEAD", MANIFEST + "known").headers["Content-Length"] == str(
             len(image.manifest.content)
         )
-    assert stored(house) == before
+    assert stored(service) == before
 
 
 @pytest.mark.parametrize("path", [f"/v2/{NAME}/tags/list", "/v2/_catalog"])
-def test_a_web_page_instead_of_a_list_is_answered_502(house: Cached, path: str) -> None:
-    house.upstream.control({"path": path, "page": PAGE})
-    assert house.proxy.get(path).status == 502
+def test_a_web_page_instead_of_a_list_is_answered_502(service: Cached, path: str) -> None:
+    service.upstream.control({"path": path, "page": PAGE})
+    assert service.proxy.get(path).status == 502
 
 
-def test_a_web_page_instead_of_referrers_is_answered_404(house: Cached) -> None:
-    image = pushed(house.upstream, "subject")
-    house.upstream.control({"path": "/referrers/", "page": PAGE})
-    assert house.proxy.get(f"/v2/{NAME}/referrers/{image.manifest.digest}").status == 404
+def test_a_web_page_instead_of_referrers_is_answered_404(service: Cached) -> None:
+    image = pushed(service.upstream, "subject")
+    service.upstream.control({"path": "/referrers/", "page": PAGE})
+    assert service.proxy.get(f"/v2/{NAME}/referrers/{image.manifest.digest}").status == 404
 
 
-def test_a_web_page_instead_of_a_blob_is_answered_502_and_not_cached(house: Cached) -> None:
-    blob = house.upstream.blob(1000)
-    house.upstream.control({"path": "/blobs/", "methods": ["GET", "HEAD"], "page": PAGE})
-    assert {house.proxy.request(method, blob.path).status for method in ("GET", "HEAD")} == {502}
-    assert stored(house) == 0
-    house.upstream.control()
-    assert house.gives(blob)
+def test_a_web_page_instead_of_a_blob_is_answered_502_and_not_cached(service: Cached) -> None:
+    blob = service.upstream.blob(1000)
+    service.upstream.control({"path": "/blobs/", "methods": ["GET", "HEAD"], "page": PAGE})
+    assert {service.proxy.request(method, blob.path).status for method in ("GET", "HEAD")} == {502}
+    assert stored(service) == 0
+    service.upstream.control()
+    assert service.gives(blob)
 
 
 # --- HEAD ---
@@ -108,30 +108,30 @@ BAD_HEADS = [{"says_length": 0}, {"drop": True}]
 
 
 @pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
-def test_an_invalid_answer_to_a_head_is_followed_by_a_get(house: Cached, fault: dict[str, object]) -> None:
-    image, blob = pushed(house.upstream, "head"), house.upstream.blob(5_000_000)
-    house.upstream.control({"methods": ["HEAD"], **fault})
+def test_an_invalid_answer_to_a_head_is_followed_by_a_get(service: Cached, fault: dict[str, object]) -> None:
+    image, blob = pushed(service.upstream, "head"), service.upstream.blob(5_000_000)
+    service.upstream.control({"methods": ["HEAD"], **fault})
     for path, size in ((MANIFEST + "head", len(image.manifest.content)), (blob.path, blob.size)):
-        answer = asked(house.proxy, "HEAD", path)
+        answer = asked(service.proxy, "HEAD", path)
         assert (answer.status, answer.headers["Content-Length"]) == (200, str(size))
-    assert sum(entry["sent"] for entry in house.upstream.gets(blob.path)) < blob.size / 2
+    assert sum(entry["sent"] for entry in service.upstream.gets(blob.path)) < blob.size / 2
 
 
 @pytest.mark.parametrize("fault", BAD_HEADS, ids=["length 0", "closed"])
-def test_a_head_for_cached_content_has_the_correct_length(house: Cached, fault: dict[str, object]) -> None:
-    image, blob = pushed(house.upstream, "head"), house.warm(5000)
-    assert asked(house.proxy, "GET", MANIFEST + "head").status == 200
-    house.upstream.control({"methods": ["HEAD"], **fault})
+def test_a_head_for_cached_content_has_the_correct_length(service: Cached, fault: dict[str, object]) -> None:
+    image, blob = pushed(service.upstream, "head"), service.warm(5000)
+    assert asked(service.proxy, "GET", MANIFEST + "head").status == 200
+    service.upstream.control({"methods": ["HEAD"], **fault})
     for path, size in ((MANIFEST + "head", len(image.manifest.content)), (blob.path, blob.size)):
-        answer = asked(house.proxy, "HEAD", path)
+        answer = asked(service.proxy, "HEAD", path)
         assert (answer.status, answer.headers["Content-Length"]) == (200, str(size))
 
 
 @pytest.mark.skipif(program("skopeo") is None, reason="skopeo is not installed")
-def test_skopeo_copies_an_image_from_an_upstream_that_answers_no_head(house: Cached, tmp_path: Path) -> None:
-    image = pushed(house.upstream, "skopeo")
-    house.upstream.control({"methods": ["HEAD"], "drop": True})
-    source, target = f"docker://{house.proxy.host}/{NAME}:skopeo", f"dir:{tmp_path / 'copied'}"
+def test_skopeo_copies_an_image_from_an_upstream_that_answers_no_head(service: Cached, tmp_path: Path) -> None:
+    image = pushed(service.upstream, "skopeo")
+    service.upstream.control({"methods": ["HEAD"], "drop": True})
+    source, target = f"docker://{service.proxy.host}/{NAME}:skopeo", f"dir:{tmp_path / 'copied'}"
     command = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--insecure-policy", source, target]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -142,14 +142,14 @@ def test_skopeo_copies_an_image_from_an_upstream_that_answers_no_head(house: Cac
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_many_clients_that_ask_for_a_new_tag_cost_one_get(house: Cached, method: str) -> None:
+def test_many_clients_that_ask_for_a_new_tag_cost_one_get(service: Cached, method: str) -> None:
     """With HEAD each client asks for the tag and then gets the manifest by digest, as docker and containerd do."""
-    image = pushed(house.upstream, "crowd")
-    house.upstream.control({"methods": ["GET", "HEAD"], "path": "/manifests/", "delay": 0.2})
+    image = pushed(service.upstream, "crowd")
+    service.upstream.control({"methods": ["GET", "HEAD"], "path": "/manifests/", "delay": 0.2})
     together = Barrier(CLIENTS)
 
     def client(_: int) -> bytes:
-        connection: http.client.HTTPConnection = connect(house.proxy.url, timeout=60)
+        connection: http.client.HTTPConnection = connect(service.proxy.url, timeout=60)
         try:
             send(connection, "GET", "/livez")
             together.wait(60)
@@ -163,5 +163,5 @@ def test_many_clients_that_ask_for_a_new_tag_cost_one_get(house: Cached, method:
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         assert set(pool.map(client, range(CLIENTS))) == {image.manifest.content}
-    gets = [entry for entry in house.upstream.log() if entry["method"] == "GET" and "/manifests/" in entry["path"]]
+    gets = [entry for entry in service.upstream.log() if entry["method"] == "GET" and "/manifests/" in entry["path"]]
     assert len(gets) == 1

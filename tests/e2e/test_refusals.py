@@ -26,7 +26,7 @@ MANIFESTS = {"Accept": "application/vnd.oci.image.manifest.v1+json, */*"}
 
 
 @dataclass(frozen=True)
-class Door:
+class Endpoint:
     """A path that serves content, and the scope that its token needs. The search endpoint takes no tokens."""
 
     path: str
@@ -35,22 +35,22 @@ class Door:
     token: bool = True
 
 
-def doors(content: Content) -> list[Door]:
+def endpoints(content: Content) -> list[Endpoint]:
     image = content.images[PRIVATE]
     return [
-        Door(f"/v2/{PRIVATE}/manifests/1", headable=True),
-        Door(f"/v2/{PRIVATE}/manifests/{image.manifest.digest}", headable=True),
-        Door(f"/v2/{PRIVATE}/blobs/{image.config.digest}", headable=True),
-        Door(f"/v2/{PRIVATE}/blobs/{image.layers[0].digest}", headable=True),
-        Door(f"/v2/{PRIVATE}/tags/list"),
-        Door("/v2/_catalog", CATALOG),
-        Door(f"/v2/{PRIVATE}/referrers/{image.manifest.digest}"),
-        Door("/v1/search?q=e2e", CATALOG, token=False),
+        Endpoint(f"/v2/{PRIVATE}/manifests/1", headable=True),
+        Endpoint(f"/v2/{PRIVATE}/manifests/{image.manifest.digest}", headable=True),
+        Endpoint(f"/v2/{PRIVATE}/blobs/{image.config.digest}", headable=True),
+        Endpoint(f"/v2/{PRIVATE}/blobs/{image.layers[0].digest}", headable=True),
+        Endpoint(f"/v2/{PRIVATE}/tags/list"),
+        Endpoint("/v2/_catalog", CATALOG),
+        Endpoint(f"/v2/{PRIVATE}/referrers/{image.manifest.digest}"),
+        Endpoint("/v1/search?q=e2e", CATALOG, token=False),
     ]
 
 
 @dataclass(frozen=True)
-class House:
+class Service:
     """The service in one trust row, with the tokens that an attacker could have."""
 
     proxy: Proxy
@@ -60,11 +60,11 @@ class House:
     removed: dict[str, str]  # by scope, of bob, whose account was removed by the restart
     foreign: dict[str, str]  # by scope, alice's at the upstream's own token server
 
-    def valid(self, door: Door) -> str:
-        return f"Bearer {self.tokens[door.scope]}" if self.bearer and door.token else basic("alice")
+    def valid(self, endpoint: Endpoint) -> str:
+        return f"Bearer {self.tokens[endpoint.scope]}" if self.bearer and endpoint.token else basic("alice")
 
-    def wrong(self, door: Door) -> dict[str, str | None]:
-        scope = door.scope
+    def wrong(self, endpoint: Endpoint) -> dict[str, str | None]:
+        scope = endpoint.scope
         found: dict[str, str | None] = {
             "no credentials": None,
             "no known scheme": "Digest username=alice",
@@ -107,9 +107,9 @@ class House:
 
 
 @contextmanager
-def house(
+def service(
     folder: Path, upstream: LoggedUpstream, tokens: TokenUpstream, *, bearer: bool, **settings: str
-) -> Iterator[House]:
+) -> Iterator[Service]:
     settings = {**upstream.settings, "SERVER_SECRET": SECRET, "TRUSTED_PROXIES": "127.0.0.1", **settings}
     scopes = [PULL, CATALOG, f"repository:{PUBLIC}:pull"]
     removed = {}
@@ -119,7 +119,7 @@ def house(
     with serving(folder, **settings, ACCOUNTS=account_entry("alice")) as proxy:
         ours = {scope: proxy.token(scope, "alice") for scope in scopes} if bearer else {}
         foreign = {scope: tokens.token(scope, "alice") for scope in scopes}
-        yield House(proxy, upstream, bearer, ours, removed, foreign)
+        yield Service(proxy, upstream, bearer, ours, removed, foreign)
 
 
 UPSTREAMS = {"row 6": "open", "row 7": "token", "row 8": "htpasswd"}
@@ -127,47 +127,47 @@ WITH_TOKENS = pytest.mark.parametrize("locked", ["row 6", "row 7"], indirect=Tru
 
 
 @pytest.fixture(scope="module", params=list(UPSTREAMS))
-def locked(request: pytest.FixtureRequest, workplace: Path, token_registry: TokenUpstream) -> Iterator[House]:
+def locked(request: pytest.FixtureRequest, workplace: Path, token_registry: TokenUpstream) -> Iterator[Service]:
     kind = UPSTREAMS[request.param]
     upstream = request.getfixturevalue(f"spied_{kind}")
-    with house(workplace, upstream, token_registry, bearer=kind != "htpasswd") as found:
+    with service(workplace, upstream, token_registry, bearer=kind != "htpasswd") as found:
         yield found
 
 
-def test_each_worker_answers_a_valid_account(locked: House, content: Content) -> None:
+def test_each_worker_answers_a_valid_account(locked: Service, content: Content) -> None:
     with locked.proxy.connection_to_each_worker() as connections:
         for connection in connections:
-            for door in doors(content):
-                headers = {**MANIFESTS, "Authorization": locked.valid(door)}
-                whole = send(connection, "GET", door.path, headers)
-                assert (whole.status, bool(whole.body)) == (200, True), (door.path, whole.body)
-                if door.headable:
-                    assert send(connection, "HEAD", door.path, headers).status == 200
-                ranged = send(connection, "GET", door.path, {**headers, **RANGE})
-                assert ranged.status == (206 if "/blobs/" in door.path else 200), door.path
+            for endpoint in endpoints(content):
+                headers = {**MANIFESTS, "Authorization": locked.valid(endpoint)}
+                whole = send(connection, "GET", endpoint.path, headers)
+                assert (whole.status, bool(whole.body)) == (200, True), (endpoint.path, whole.body)
+                if endpoint.headable:
+                    assert send(connection, "HEAD", endpoint.path, headers).status == 200
+                ranged = send(connection, "GET", endpoint.path, {**headers, **RANGE})
+                assert ranged.status == (206 if "/blobs/" in endpoint.path else 200), endpoint.path
 
 
-def test_each_worker_refuses_every_invalid_credential(locked: House, content: Content) -> None:
+def test_each_worker_refuses_every_invalid_credential(locked: Service, content: Content) -> None:
     since = locked.upstream.mark()
     wrongs = 0
     with locked.proxy.connection_to_each_worker() as connections:
-        for door in doors(content):
-            for name, authorization in locked.wrong(door).items():
+        for endpoint in endpoints(content):
+            for name, authorization in locked.wrong(endpoint).items():
                 headers = {**MANIFESTS, **({"Authorization": authorization} if authorization else {})}
                 for connection in connections:
                     for method, more in (("GET", {}), ("HEAD", {}), ("GET", RANGE)):
                         # Each request has its own client address, because failed logins of one address are delayed.
                         address = {"X-Forwarded-For": f"198.18.{wrongs // 256}.{wrongs % 256}"}
-                        answer = send(connection, method, door.path, {**headers, **more, **address})
-                        assert_refused(answer, method, door, f"{method} {door.path} with {name}")
+                        answer = send(connection, method, endpoint.path, {**headers, **more, **address})
+                        assert_refused(answer, method, endpoint, f"{method} {endpoint.path} with {name}")
                         wrongs += 1
     assert wrongs >= 8 * 8 * 2 * 3
     # No request reached the upstream, which would answer referrers to everyone.
     assert locked.upstream.content_requests(since) == []
 
 
-def assert_refused(answer: UpstreamResponse, method: str, door: Door, what: str) -> None:
-    if method == "HEAD" and not door.headable and answer.status == 405:
+def assert_refused(answer: UpstreamResponse, method: str, endpoint: Endpoint, what: str) -> None:
+    if method == "HEAD" and not endpoint.headable and answer.status == 405:
         assert answer.body == b""
         return
     assert answer.status == 401, (what, answer.status, answer.body[:200])
@@ -182,7 +182,7 @@ def assert_refused(answer: UpstreamResponse, method: str, door: Door, what: str)
 
 
 @WITH_TOKENS
-def test_a_token_for_another_repository_is_answered_with_insufficient_scope(locked: House) -> None:
+def test_a_token_for_another_repository_is_answered_with_insufficient_scope(locked: Service) -> None:
     elsewhere = locked.tokens[f"repository:{PUBLIC}:pull"]
     answer = locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {elsewhere}")
     assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
@@ -190,14 +190,14 @@ def test_a_token_for_another_repository_is_answered_with_insufficient_scope(lock
 
 
 @WITH_TOKENS
-def test_a_token_signed_again_with_the_servers_secret_is_accepted(locked: House) -> None:
+def test_a_token_signed_again_with_the_servers_secret_is_accepted(locked: Service) -> None:
     """Shows that the forged tokens above are refused because of their claims, and not because of how they are made."""
     copy = forged_tokens.resigned(locked.tokens[PULL])
     assert locked.proxy.get(f"/v2/{PRIVATE}/tags/list", f"Bearer {copy}").status == 200
 
 
 @WITH_TOKENS
-def test_the_token_endpoint_answers_401_without_a_valid_account(locked: House) -> None:
+def test_the_token_endpoint_answers_401_without_a_valid_account(locked: Service) -> None:
     for authorization in (None, basic("bob"), basic("alice", "wrong"), basic("mallory", "x"), "Bearer abc"):
         answer = locked.proxy.ask_token(PULL, authorization)
         assert answer.status == 401, authorization
@@ -220,7 +220,7 @@ def test_the_token_endpoint_answers_401_without_a_valid_account(locked: House) -
         f"/v2/{PRIVATE}/tags%2Flist",
     ],
 )
-def test_a_malformed_path_is_refused(locked: House, path: str) -> None:
+def test_a_malformed_path_is_refused(locked: Service, path: str) -> None:
     since = locked.upstream.mark()
     for authorization in (None, f"Bearer {locked.tokens.get(f'repository:{PUBLIC}:pull', 'none')}"):
         answer = locked.proxy.get(path, authorization)
@@ -240,7 +240,7 @@ def test_row_6_with_the_mirrors_own_upstream_login_refuses_every_invalid_credent
     settings = {"UPSTREAM_IDENTITY": identity}
     if identity == "service":
         settings |= {"UPSTREAM_USERNAME": "alice", "UPSTREAM_PASSWORD": "alice-pass"}
-    with house(workplace, spied_token, token_registry, bearer=True, **settings) as closed:
+    with service(workplace, spied_token, token_registry, bearer=True, **settings) as closed:
         if identity == "service":
             test_each_worker_answers_a_valid_account(closed, content)
         test_each_worker_refuses_every_invalid_credential(closed, content)

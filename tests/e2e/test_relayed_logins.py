@@ -14,21 +14,21 @@ pytestmark = pytest.mark.real("docker-registry")
 
 
 @dataclass
-class Door:
+class LoginEndpoint:
     """A path to which logins are sent, on a service with one worker."""
 
     proxy: Proxy
     path: str
 
-    def knock(self, login: str | None, address: str) -> UpstreamResponse:
+    def ask(self, login: str | None, address: str) -> UpstreamResponse:
         return self.proxy.get(self.path, login, **{"X-Forwarded-For": address})
 
     def guess(self, number: int, address: str = "192.0.2.66") -> UpstreamResponse:
-        return self.knock(basic("alice", f"guess-{number}"), address)
+        return self.ask(basic("alice", f"guess-{number}"), address)
 
 
 @pytest.fixture(params=["row 3", "row 4"])
-def door(request: pytest.FixtureRequest, serve: Serving) -> Iterator[Door]:
+def endpoint(request: pytest.FixtureRequest, serve: Serving) -> Iterator[LoginEndpoint]:
     """/v2/auth, which relays logins to a token server, or a manifest of an upstream with Basic authentication."""
     if request.param == "row 3":
         upstream = request.getfixturevalue("token_registry")
@@ -37,32 +37,34 @@ def door(request: pytest.FixtureRequest, serve: Serving) -> Iterator[Door]:
         upstream = request.getfixturevalue("htpasswd_registry")
         path = f"/v2/{PUBLIC}/manifests/1"
     with serve(**upstream.settings, WORKERS="1", TRUSTED_PROXIES="127.0.0.1") as proxy:
-        yield Door(proxy, path)
+        yield LoginEndpoint(proxy, path)
 
 
-def test_an_address_that_guesses_upstream_passwords_is_answered_429_with_retry_after(door: Door) -> None:
+def test_an_address_that_guesses_upstream_passwords_is_answered_429_with_retry_after(endpoint: LoginEndpoint) -> None:
     for number in range(3):
-        assert door.guess(number).status == 401
+        assert endpoint.guess(number).status == 401
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(door.guess, range(3, 15)))
+        answers = list(pool.map(endpoint.guess, range(3, 15)))
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
     assert {answer.status for answer in answers} <= {401, 429}
     assert all(answer.error_codes() == ["TOOMANYREQUESTS"] for answer in refused)
     assert all(10 < int(answer.headers["Retry-After"]) <= 40 for answer in refused)
 
-    assert door.knock(basic("alice"), "192.0.2.67").status == 200, "the correct login from another address is accepted"
-    assert door.guess(1, "192.0.2.68").status == 401
-    if "/v2/auth" in door.path:
-        assert door.knock(None, "192.0.2.66").status == 200, "the same address still gets an anonymous token"
+    assert endpoint.ask(basic("alice"), "192.0.2.67").status == 200, (
+        "the correct login from another address is accepted"
+    )
+    assert endpoint.guess(1, "192.0.2.68").status == 401
+    if "/v2/auth" in endpoint.path:
+        assert endpoint.ask(None, "192.0.2.66").status == 200, "the same address still gets an anonymous token"
     else:
-        assert door.knock(None, "192.0.2.66").status == 401
-    log = "".join(door.proxy.process.settled_lines(0))
+        assert endpoint.ask(None, "192.0.2.66").status == 401
+    log = "".join(endpoint.proxy.process.settled_lines(0))
     assert "from 192.0.2.66" in log
     assert "guess-" not in log
 
 
-def test_concurrent_requests_with_the_correct_login_are_all_accepted(door: Door) -> None:
+def test_concurrent_requests_with_the_correct_login_are_all_accepted(endpoint: LoginEndpoint) -> None:
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(lambda _: door.knock(basic("alice"), "192.0.2.66"), range(40)))
+        answers = list(pool.map(lambda _: endpoint.ask(basic("alice"), "192.0.2.66"), range(40)))
     assert [answer.status for answer in answers] == [200] * 40

@@ -31,7 +31,7 @@ def three(workplace: Path, authority: PrivateAuthority, signer: KeyPair) -> Iter
 
 
 @pytest.fixture(scope="module")
-def house(three: Registries) -> Iterator[Proxy]:
+def service(three: Registries) -> Iterator[Proxy]:
     with serving(three.config.parent, CONFIG=str(three.config)) as proxy:
         yield proxy
 
@@ -47,18 +47,18 @@ def all_of(image: Image) -> set[str]:
 @pytest.mark.parametrize("registry", ALL)
 @pytest.mark.parametrize("path", ["", "/{}", "/v2/{}"], ids=["by ns", "by a path before /v2", "by the first segment"])
 def test_containerd_pulls_the_image_of_the_registry_that_it_names(
-    ctr: Containerd, house: Proxy, three: Registries, registry: str, path: str
+    ctr: Containerd, service: Proxy, three: Registries, registry: str, path: str
 ) -> None:
     more = "override_path = true\n" if path.startswith("/v2") else ""
-    place = house.host + path.format(registry if "/v2" not in path else registry.replace(CORP, "corp"))
+    place = service.host + path.format(registry if "/v2" not in path else registry.replace(CORP, "corp"))
     ctr.configure(registry, block("containerd", "toml", 0, {MIRROR: place}) + more)
     ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
     assert ctr.digests() == all_of(three.contents[registry].images[PUBLIC])
 
 
 @pytest.mark.real("containerd", "ctr")
-def test_containerd_needs_one_hosts_toml_for_all_registries(ctr: Containerd, house: Proxy, three: Registries) -> None:
-    ctr.configure("_default", block("containerd", "toml", 2, {MIRROR: house.host}))
+def test_containerd_needs_one_hosts_toml_for_all_registries(ctr: Containerd, service: Proxy, three: Registries) -> None:
+    ctr.configure("_default", block("containerd", "toml", 2, {MIRROR: service.host}))
     for registry in ALL:
         ctr.fetch(f"{registry}/{PUBLIC}:1").ok()
     assert ctr.digests() == set().union(*(all_of(three.contents[one].images[PUBLIC]) for one in ALL))
@@ -72,26 +72,26 @@ def test_containerd_needs_one_hosts_toml_for_all_registries(ctr: Containerd, hou
 @pytest.mark.real("skopeo")
 @pytest.mark.parametrize("registry", ALL)
 def test_skopeo_pulls_the_image_of_the_registry_that_it_names(
-    skopeo: Skopeo, house: Proxy, three: Registries, registry: str
+    skopeo: Skopeo, service: Proxy, three: Registries, registry: str
 ) -> None:
     name = registry.replace(CORP, "corp")
-    skopeo.copy(f"{house.host}/{name}/{PUBLIC}:1").ok()
+    skopeo.copy(f"{service.host}/{name}/{PUBLIC}:1").ok()
     assert skopeo.copied_digests() == all_of(three.contents[registry].images[PUBLIC])
 
 
 @pytest.mark.real("skopeo")
 def test_a_host_name_assigned_to_an_upstream_serves_only_that_upstream(
-    skopeo: Skopeo, house: Proxy, three: Registries
+    skopeo: Skopeo, service: Proxy, three: Registries
 ) -> None:
-    skopeo.copy(f"{OWN_HOST}:{house.port}/{PUBLIC}:1").ok()
+    skopeo.copy(f"{OWN_HOST}:{service.port}/{PUBLIC}:1").ok()
     assert skopeo.copied_digests() == all_of(three.contents[CORP].images[PUBLIC])
-    assert skopeo.copy(f"{OWN_HOST}:{house.port}/{QUAY}/{PUBLIC}:1").status != 0
+    assert skopeo.copy(f"{OWN_HOST}:{service.port}/{QUAY}/{PUBLIC}:1").status != 0
 
 
 @pytest.mark.real("skopeo")
-def test_a_login_is_sent_only_to_the_registry_that_it_is_for(skopeo: Skopeo, house: Proxy, three: Registries) -> None:
+def test_a_login_is_sent_only_to_the_registry_that_it_is_for(skopeo: Skopeo, service: Proxy, three: Registries) -> None:
     marks = three.marks()
-    image = f"{house.host}/{QUAY}/{PRIVATE}:1"
+    image = f"{service.host}/{QUAY}/{PRIVATE}:1"
     assert skopeo.copy(image).status != 0
     assert skopeo.copy(image, "--src-creds", f"bob:{ACCOUNTS['bob']}").status != 0
     skopeo.copy(image, "--src-creds", f"alice:{ACCOUNTS['alice']}").ok()
@@ -104,10 +104,12 @@ def test_a_login_is_sent_only_to_the_registry_that_it_is_for(skopeo: Skopeo, hou
 
 
 @pytest.mark.real("podman")
-def test_podman_pulls_the_image_of_the_registry_that_it_names(podman: Podman, house: Proxy, three: Registries) -> None:
+def test_podman_pulls_the_image_of_the_registry_that_it_names(
+    podman: Podman, service: Proxy, three: Registries
+) -> None:
     """One registries.conf for all registries, as in the guide; the company registry takes the place of Harbor."""
-    page = block("podman", "toml", 1, {MIRROR: house.host, "harbor.example.com": CORP})
-    hub = block("podman", "toml", 0, {MIRROR: f"{house.host}/{HUB}"})
+    page = block("podman", "toml", 1, {MIRROR: service.host, "harbor.example.com": CORP})
+    hub = block("podman", "toml", 0, {MIRROR: f"{service.host}/{HUB}"})
     conf = podman.home / "registries.conf"
     conf.write_text((hub + page).replace(f"/{CORP}", "/corp"))
     for registry in ALL:
@@ -155,16 +157,16 @@ RECORDED = {
 @pytest.mark.parametrize("registry", ALL)
 @pytest.mark.parametrize("client", RECORDED)
 def test_recorded_requests_return_the_image_of_the_registry_that_they_name(
-    house: Proxy, three: Registries, registry: str, client: str
+    service: Proxy, three: Registries, registry: str, client: str
 ) -> None:
     path, query = RECORDED[client]
     # Some clients read a path segment with a port as a host, so they use the name without a port.
     named = registry if "/v2/{registry}" not in path else registry.replace(CORP, "corp")
-    base = house.url + path.format(registry=named, name=PUBLIC)
+    base = service.url + path.format(registry=named, name=PUBLIC)
     query = "?" + query.format(registry=registry.replace(":", "%3A")) if query else ""
     # Clients with `ns` ask for a scope with the name alone; the others for everything after /v2/.
     scope = PUBLIC if "ns=" in query else path.format(registry=named, name=PUBLIC).rpartition("/v2/")[2]
-    headers = {"Authorization": f"Bearer {house.token(f'repository:{scope}:pull')}", "Accept": ANY}
+    headers = {"Authorization": f"Bearer {service.token(f'repository:{scope}:pull')}", "Accept": ANY}
     image = three.contents[registry].images[PUBLIC]
     head = fetch("HEAD", f"{base}/manifests/1{query}", headers)
     assert (head.status, head.headers["Docker-Content-Digest"]) == (200, image.manifest.digest)
@@ -176,9 +178,11 @@ def test_recorded_requests_return_the_image_of_the_registry_that_they_name(
         assert fetch("GET", f"{base}/blobs/{layer.digest}{query}", headers).body == layer.content
 
 
-def test_a_request_that_names_no_registry_is_for_the_first_upstream(house: Proxy, three: Registries) -> None:
+def test_a_request_that_names_no_registry_is_for_the_first_upstream(service: Proxy, three: Registries) -> None:
     """Kaniko's --registry-mirror and dockerd's registry-mirrors name no registry, because they are for Docker Hub."""
-    answer = house.get(f"/v2/{PUBLIC}/manifests/1", f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
+    answer = service.get(
+        f"/v2/{PUBLIC}/manifests/1", f"Bearer {service.token(f'repository:{PUBLIC}:pull')}", Accept=ANY
+    )
     assert answer.body == three.contents[HUB].images[PUBLIC].manifest.content
 
 
@@ -195,33 +199,33 @@ def test_a_request_that_names_no_registry_is_for_the_first_upstream(house: Proxy
     ],
 )
 def test_an_unknown_registry_and_two_conflicting_registries_are_answered_404(
-    house: Proxy, three: Registries, path: str
+    service: Proxy, three: Registries, path: str
 ) -> None:
     marks = three.marks()
-    answer = house.get(path, f"Bearer {house.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
+    answer = service.get(path, f"Bearer {service.token(f'repository:{PUBLIC}:pull')}", Accept=ANY)
     assert (answer.status, answer.json()["errors"][0]["code"]) == (404, "NAME_UNKNOWN")
     assert set().union(*three.asked(marks).values()) == set()
 
 
-def test_the_cache_keeps_equal_names_and_tags_of_different_registries_apart(house: Proxy, three: Registries) -> None:
-    token = f"Bearer {house.token(f'repository:{PUBLIC}:pull')}"
+def test_the_cache_keeps_equal_names_and_tags_of_different_registries_apart(service: Proxy, three: Registries) -> None:
+    token = f"Bearer {service.token(f'repository:{PUBLIC}:pull')}"
     for _ in range(2):
         for registry in ALL:
-            answer = house.get(f"/v2/{PUBLIC}/manifests/1?ns={registry}", token, Accept=ANY)
+            answer = service.get(f"/v2/{PUBLIC}/manifests/1?ns={registry}", token, Accept=ANY)
             assert answer.body == three.contents[registry].images[PUBLIC].manifest.content
     marks = three.marks()
     foreign = three.contents[QUAY].images[PUBLIC]
     for digest in (foreign.manifest.digest, "1"):
-        house.get(f"/v2/{PUBLIC}/manifests/{digest}?ns={HUB}", token, Accept=ANY)
-    refused = house.get(f"/v2/{PUBLIC}/blobs/{foreign.layers[0].digest}?ns={HUB}", token)
+        service.get(f"/v2/{PUBLIC}/manifests/{digest}?ns={HUB}", token, Accept=ANY)
+    refused = service.get(f"/v2/{PUBLIC}/blobs/{foreign.layers[0].digest}?ns={HUB}", token)
     assert refused.status == 404, "the blob is cached, but was never in this repository"
     assert three.asked(marks)[QUAY] == set()
 
 
-def test_a_tag_list_has_the_name_that_the_client_asked_for(house: Proxy) -> None:
+def test_a_tag_list_has_the_name_that_the_client_asked_for(service: Proxy) -> None:
     login = basic("alice")
     for path, query in ((f"/{QUAY}/v2/{PUBLIC}", ""), (f"/v2/{QUAY}/{PUBLIC}", ""), (f"/v2/{PUBLIC}", f"ns={QUAY}")):
         scope = f"repository:{path.partition('/v2/')[2]}:pull"
-        token = house.ask_token(scope, login).json()["token"]
-        answer = house.get(f"{path}/tags/list?n=1&{query}", f"Bearer {token}")
+        token = service.ask_token(scope, login).json()["token"]
+        answer = service.get(f"{path}/tags/list?n=1&{query}", f"Bearer {token}")
         assert answer.json() == {"name": path.partition("/v2/")[2], "tags": ["1"]}

@@ -20,7 +20,7 @@ from tests.entrypoints.service import basic
 
 REALM = "http://mirror.test/v2/auth"
 LONG = "x" * 60_000
-ANYBODY = {"upstream_identity": "anonymous"}
+AS_ANONYMOUS = {"upstream_identity": "anonymous"}
 ACCOUNT = basic("alice", "right")
 
 
@@ -43,9 +43,9 @@ async def test_of_bearer_and_basic_in_one_header_line_bearer_is_used(mirror: Beh
     behind.registry.challenge = f'{behind.registry.challenge},Basic realm="odd"'
     await read(behind)
     assert behind.registry.heard("/token")[-1].target == "/token?service=odd&scope=%2A"
-    for_anybody = await mirror(bearer="*", **ANYBODY)
-    for_anybody.registry.challenge = f'{for_anybody.registry.challenge},Basic realm="odd"'
-    assert (await for_anybody.ask(TAG_PATH)).body == MANIFEST
+    for_anonymous = await mirror(bearer="*", **AS_ANONYMOUS)
+    for_anonymous.registry.challenge = f'{for_anonymous.registry.challenge},Basic realm="odd"'
+    assert (await for_anonymous.ask(TAG_PATH)).body == MANIFEST
 
 
 async def test_unquoted_challenge_is_parsed_completely(mirror: Behind) -> None:
@@ -53,10 +53,10 @@ async def test_unquoted_challenge_is_parsed_completely(mirror: Behind) -> None:
     behind.registry.challenge = f"Bearer realm={behind.registry.url}/token, service=odd, scope={PULL},push"
     answer = await behind.ask(TAG_PATH)
     assert answer.all("www-authenticate") == [f'Bearer realm="{REALM}",service="odd",scope="{PULL}"']
-    anybody = await mirror(**ANYBODY)
-    anybody.registry.challenge = f"Bearer realm={anybody.registry.url}/token,scope={PULL},push"
-    assert (await anybody.ask(TAG_PATH)).status == 200
-    assert anybody.registry.heard("/token")[0].target.endswith("scope=repository%3Ateam%2Fapp%3Apull%2Cpush")
+    anonymous = await mirror(**AS_ANONYMOUS)
+    anonymous.registry.challenge = f"Bearer realm={anonymous.registry.url}/token,scope={PULL},push"
+    assert (await anonymous.ask(TAG_PATH)).status == 200
+    assert anonymous.registry.heard("/token")[0].target.endswith("scope=repository%3Ateam%2Fapp%3Apull%2Cpush")
 
 
 async def test_challenge_without_a_service_is_rewritten_without_a_service(mirror: Behind) -> None:
@@ -73,9 +73,9 @@ async def test_scope_that_is_a_single_word_is_requested_unchanged(mirror: Behind
     behind = await mirror(bearer="aws")
     await read(behind)
     assert behind.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
-    anybody = await mirror(bearer="aws", **ANYBODY)
-    assert (await anybody.ask(BLOB_PATH)).status == 200
-    assert anybody.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
+    anonymous = await mirror(bearer="aws", **AS_ANONYMOUS)
+    assert (await anonymous.ask(BLOB_PATH)).status == 200
+    assert anonymous.registry.heard("/token")[-1].target == "/token?service=odd&scope=aws"
 
 
 @pytest.mark.parametrize("realm", ["/token", "../token"])
@@ -91,7 +91,7 @@ async def test_relative_realm_is_resolved_against_the_registry(mirror: Behind, r
 
 
 async def test_challenge_of_sixty_kilobytes_is_parsed(mirror: Behind) -> None:
-    behind = await mirror(**ANYBODY)
+    behind = await mirror(**AS_ANONYMOUS)
     behind.registry.challenge = f'Bearer realm="{behind.registry.url}/token?long={LONG}",service="odd"'
     assert (await behind.ask(TAG_PATH)).body == MANIFEST
     assert LONG in behind.registry.heard("/token")[0].target
@@ -109,7 +109,7 @@ def harbor(heard: Heard) -> Say | None:
 
 
 async def test_stale_token_answered_with_a_basic_challenge_is_replaced(mirror: Behind) -> None:
-    behind = await mirror(bearer="", **ANYBODY)
+    behind = await mirror(bearer="", **AS_ANONYMOUS)
     assert (await behind.ask(TAG_PATH)).status == 200
     behind.registry.odd, behind.registry.given = harbor, 1
     behind.registry.server.heard.clear()
@@ -137,7 +137,7 @@ def silent_401(heard: Heard) -> Say | None:
 
 async def test_after_a_401_without_a_challenge_the_challenge_of_the_ping_is_used(mirror: Behind) -> None:
     """gcr.io sends such a 401."""
-    behind = await mirror(silent_401, bearer="", **ANYBODY)
+    behind = await mirror(silent_401, bearer="", **AS_ANONYMOUS)
     assert (await behind.ask(TAG_PATH)).body == MANIFEST
     assert [one.target for one in behind.registry.server.heard if one.target != TAG_PATH] == [
         "/v2/",
@@ -155,7 +155,7 @@ async def test_client_gets_the_challenge_of_the_ping_for_a_401_without_a_challen
 
 
 async def test_registry_that_never_sends_a_challenge_is_asked_at_most_three_times(mirror: Behind) -> None:
-    behind = await mirror(lambda heard: None if heard.target == "/v2/" else reply(401), **ANYBODY)
+    behind = await mirror(lambda heard: None if heard.target == "/v2/" else reply(401), **AS_ANONYMOUS)
     refused = await behind.ask(TAG_PATH)
     assert (refused.status, code_of(refused)) == (403, "DENIED")
     assert len(behind.registry.server.heard) <= 3
@@ -198,7 +198,7 @@ async def test_token_for_another_repository_is_answered_401_with_a_challenge(mir
 
 
 async def test_missing_repository_is_denied_to_the_mirrors_own_login(mirror: Behind) -> None:
-    behind = await mirror(hub(jwt()), bearer="", **ANYBODY)
+    behind = await mirror(hub(jwt()), bearer="", **AS_ANONYMOUS)
     refused = await behind.ask(TAG_PATH)
     assert (refused.status, code_of(refused), refused.all("www-authenticate")) == (403, "DENIED", [])
     assert behind.registry.shown("/manifests/") == [None, f"Bearer {jwt()}"]

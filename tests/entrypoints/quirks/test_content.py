@@ -21,7 +21,7 @@ from tests.entrypoints.quirks.odd_registry import (
     part_of,
 )
 
-ANYBODY = {"upstream_identity": "anonymous"}
+AS_ANONYMOUS = {"upstream_identity": "anonymous"}
 SIGNED = "/bucket/a%2Fb%3Ac?X-Amz-Credential=AK%2F2026%2Fs3&sig=a%2Bb%3D%3D&t=10%3A20%7E"
 FOREVER = ("Cache-Control", "public, max-age=31536000")
 
@@ -53,7 +53,7 @@ async def test_redirect_of_a_manifest_is_followed(mirror: Behind) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
-@pytest.mark.parametrize("settings", [{}, ANYBODY])
+@pytest.mark.parametrize("settings", [{}, AS_ANONYMOUS])
 @pytest.mark.parametrize("bearer", [None, "aws"])
 async def test_refused_head_of_a_blob_is_followed_by_a_get_of_one_byte(
     mirror: Behind, status: int, settings: dict[str, object], bearer: str | None
@@ -117,7 +117,7 @@ async def test_signed_location_is_requested_unchanged_and_without_credentials(mi
                 to(storage.url + SIGNED) if heard.header("Authorization") and "/blobs/" in heard.target else None
             ),
             bearer="",
-            **ANYBODY,
+            **AS_ANONYMOUS,
         )
         assert (await behind.ask(BLOB_PATH)).body == BLOB
         assert behind.registry.shown("/blobs/") == [None, "Bearer t1"]

@@ -10,7 +10,7 @@ from tests.adapters.upstream.wire import Heard, Say, reply
 from tests.entrypoints.quirks.conftest import Behind
 from tests.entrypoints.quirks.odd_registry import JSON, MANIFEST, NAME, PULL, TAG_PATH, Script, code_of, error
 
-ANYBODY = {"upstream_identity": "anonymous"}
+AS_ANONYMOUS = {"upstream_identity": "anonymous"}
 TOKEN = f"/v2/auth?service=odd&scope={PULL}"
 
 
@@ -30,17 +30,17 @@ async def test_token_named_only_access_token_is_accepted(mirror: Behind) -> None
     document = json.loads((await theirs.ask(TOKEN)).body)
     assert (document["token"], document["access_token"]) == ("t0", "t0")
     assert (await theirs.ask(TAG_PATH, "Bearer t0")).body == MANIFEST
-    assert (await (await mirror(said, bearer="", **ANYBODY)).ask(TAG_PATH)).body == MANIFEST
+    assert (await (await mirror(said, bearer="", **AS_ANONYMOUS)).ask(TAG_PATH)).body == MANIFEST
 
 
 async def test_token_without_a_lifetime_lives_for_a_minute(mirror: Behind) -> None:
     said = at_token(giving({"token": "t0"}))
     theirs = await mirror(said, bearer="")
     assert json.loads((await theirs.ask(TOKEN)).body)["expires_in"] == 60
-    anybody = await mirror(said, bearer="", **ANYBODY)
+    anonymous = await mirror(said, bearer="", **AS_ANONYMOUS)
     for _ in range(2):
-        assert (await anybody.ask(TAG_PATH)).status == 200
-    assert len(anybody.registry.heard("/token")) == 1
+        assert (await anonymous.ask(TAG_PATH)).status == 200
+    assert len(anonymous.registry.heard("/token")) == 1
 
 
 async def test_token_encoded_with_gzip_is_decoded(mirror: Behind) -> None:
@@ -53,7 +53,7 @@ async def test_token_encoded_with_gzip_is_decoded(mirror: Behind) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 async def test_denied_anonymous_token_is_answered_403_without_a_challenge(mirror: Behind, status: int) -> None:
     """ghcr.io issues no anonymous token for a private or missing repository."""
-    behind = await mirror(at_token(error(status, "DENIED")), bearer="", **ANYBODY)
+    behind = await mirror(at_token(error(status, "DENIED")), bearer="", **AS_ANONYMOUS)
     for method in ("GET", "HEAD"):
         refused = await behind.ask(TAG_PATH, method=method)
         assert (refused.status, refused.all("www-authenticate")) == (403, [])
@@ -77,8 +77,8 @@ def wants_scope(heard: Heard) -> Say | None:
 async def test_token_server_that_requires_a_scope_gets_one(mirror: Behind) -> None:
     theirs = await mirror(wants_scope, bearer="")
     assert (await theirs.ask(TAG_PATH, await theirs.log_in())).body == MANIFEST
-    anybody = await mirror(wants_scope, bearer="", **ANYBODY)
-    assert (await anybody.ask(TAG_PATH)).body == MANIFEST
+    anonymous = await mirror(wants_scope, bearer="", **AS_ANONYMOUS)
+    assert (await anonymous.ask(TAG_PATH)).body == MANIFEST
 
 
 async def test_token_request_without_a_required_scope_is_answered_400(mirror: Behind) -> None:
@@ -101,7 +101,7 @@ async def test_429_of_the_token_server_is_passed_on_without_a_retry(
     mirror: Behind, kind: tuple[str, str], body: bytes, retry: str | None
 ) -> None:
     headers = [kind, *([("Retry-After", retry)] if retry else [])]
-    for settings, path in (({}, TOKEN), (ANYBODY, TAG_PATH)):
+    for settings, path in (({}, TOKEN), (AS_ANONYMOUS, TAG_PATH)):
         behind = await mirror(at_token(reply(429, *headers, body=body)), bearer="", **settings)
         refused = await behind.ask(path)
         assert (refused.status, code_of(refused), refused.get("retry-after")) == (429, "TOOMANYREQUESTS", retry)
@@ -116,7 +116,7 @@ async def test_429_of_the_registry_is_passed_on_without_a_retry(
 ) -> None:
     headers = [kind, *([("Retry-After", retry)] if retry else [])]
     said = reply(429, *headers, body=body)
-    behind = await mirror(lambda heard: said if "/manifests/" in heard.target else None, **ANYBODY)
+    behind = await mirror(lambda heard: said if "/manifests/" in heard.target else None, **AS_ANONYMOUS)
     refused = await behind.ask(TAG_PATH, method=method)
     assert (refused.status, refused.get("retry-after")) == (429, retry)
     assert method == "HEAD" or code_of(refused) == "TOOMANYREQUESTS"
@@ -124,7 +124,7 @@ async def test_429_of_the_registry_is_passed_on_without_a_retry(
 
 
 async def test_refused_cached_token_is_replaced_once(mirror: Behind) -> None:
-    behind = await mirror(bearer="", **ANYBODY)
+    behind = await mirror(bearer="", **AS_ANONYMOUS)
     await behind.ask(TAG_PATH)
     behind.registry.given += 1  # so the registry does not accept t1 any more
     behind.registry.server.heard.clear()
@@ -141,7 +141,7 @@ async def test_refused_cached_token_is_replaced_once(mirror: Behind) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_new_token_that_is_refused_once_is_sent_again(mirror: Behind, method: str) -> None:
     """The clock of the registry is behind that of its token server, so the token is not valid yet."""
-    behind = await mirror(bearer="", **ANYBODY)
+    behind = await mirror(bearer="", **AS_ANONYMOUS)
     challenge = behind.registry.bearer() + ',error="invalid_token"'
     refused: list[Heard] = []
 
@@ -158,7 +158,7 @@ async def test_new_token_that_is_refused_once_is_sent_again(mirror: Behind, meth
 
 
 async def test_new_token_that_is_refused_twice_is_answered_403(mirror: Behind) -> None:
-    behind = await mirror(bearer="", **ANYBODY)
+    behind = await mirror(bearer="", **AS_ANONYMOUS)
     challenge = behind.registry.bearer() + ',error="invalid_token"'
     behind.registry.odd = lambda heard: (
         error(401, "UNAUTHORIZED", ("WWW-Authenticate", challenge)) if heard.target == TAG_PATH else None
@@ -184,7 +184,7 @@ async def test_refused_token_of_a_caller_is_answered_401_without_a_retry(mirror:
 
 
 async def test_twenty_requests_share_one_token_request(mirror: Behind) -> None:
-    behind = await mirror(bearer="", **ANYBODY)
+    behind = await mirror(bearer="", **AS_ANONYMOUS)
     answers = await asyncio.gather(*(behind.ask(f"/v2/{NAME}/manifests/v{number}") for number in range(20)))
     assert {answer.status for answer in answers} == {200}
     assert len(behind.registry.heard("/token")) == 1
