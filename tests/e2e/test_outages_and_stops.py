@@ -1,4 +1,4 @@
-"""The upstream fails or is gone, the service gets signals to end, a client tries to push."""
+"""The upstream fails or is unavailable, the service is stopped or loses a process, a client tries to push."""
 
 import hashlib
 import http.client

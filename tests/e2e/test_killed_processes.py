@@ -21,7 +21,7 @@ PATIENCE = 30.0
 
 @pytest.fixture(scope="module")
 def upstream(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyUpstream]:
-    with faulty_upstream(workplace, tmp_path_factory.mktemp("unasked")) as running:
+    with faulty_upstream(workplace, tmp_path_factory.mktemp("killed")) as running:
         yield running
 
 
