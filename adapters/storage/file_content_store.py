@@ -20,7 +20,7 @@ class FilesystemContentStore(HasThreads):
     def __init__(self, folder: Path, reserve: int = 0, threads: int = 8) -> None:
         """`reserve`: bytes of the file system that the cache leaves free."""
         self._folder = StorageFolder(folder, reserve)
-        self.threads = Threads(threads, "content")
+        self.threads: Threads = Threads(threads, "content")
         # Separate threads: opening content must not wait for writes to a slow disk.
         self._writers = Threads(threads, "partial")
         self.leases = FileDownloadLeases(self._folder, self.threads, self._writers)

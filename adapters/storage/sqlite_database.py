@@ -14,7 +14,7 @@ from typing import Any
 
 from adapters.storage.safe_paths import CacheFolder, cache_folder, open_file, state_at
 from adapters.storage.sqlite_schema import TABLES, VERSION
-from adapters.storage.threads import HasThreads, Threads, in_thread
+from adapters.storage.threads import HasThreads, NoThreads, Threads, in_thread
 
 _LOG = logging.getLogger("docker_image_proxy")
 _QUIET_SECONDS = 60.0
@@ -66,11 +66,12 @@ class SqliteDatabase(HasThreads):
             return False
         return True
 
-    @in_thread
-    def close(self) -> None:
-        """Queries find nothing afterwards, and changes are not made. The thread ends with this object."""
-        self._disconnect()
+    async def close(self) -> None:
+        """Queries find nothing afterwards, and changes are not made."""
         self._quiet_until = self._absent_until = float("inf")
+        await self.threads.run(self._disconnect)
+        self.threads.close()
+        self.threads = NoThreads()
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None:

@@ -39,10 +39,20 @@ class Threads:
         self._pool.shutdown(wait=False)
 
 
+class NoThreads:
+    """Replaces the threads of a closed object whose steps then do nothing: they run in the caller."""
+
+    async def run(self, step: Callable[[], Result], _dispose: Callable[[Result], None] | None = None) -> Result:
+        return step()
+
+    def close(self) -> None:
+        """There are no threads to end."""
+
+
 class HasThreads:
     """The base of classes with methods that run in a thread, see `in_thread`."""
 
-    threads: Threads
+    threads: Threads | NoThreads
 
 
 def in_thread(

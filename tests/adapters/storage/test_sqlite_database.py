@@ -62,10 +62,13 @@ async def test_all_changes_are_made_or_none(path: Path, caplog: pytest.LogCaptur
 
 @pytest.mark.slow
 async def test_a_closed_database_finds_and_keeps_nothing(path: Path) -> None:
-    before = open_descriptors()
+    before, threads = open_descriptors(), set(threading.enumerate())
     async with opened(path) as database:
         assert await database.change((KEEP, [("a", "1")]))
     await database.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
     assert not await database.change((KEEP, [("b", "2")]))
     assert await database.rows(ALL) == []
     assert open_descriptors() == before
