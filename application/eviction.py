@@ -17,8 +17,10 @@ _MARGIN = 64 * 1024 * 1024
 """Bytes that are left free on the disk for other programs."""
 _ABANDONED_SECONDS = 3600.0
 _COUNTS = 5
+"""How often the used space is measured before space is refused. A measurement counts bytes twice that are written at
+the same time, so it may be too high."""
 _RECOUNT_SECONDS = 0.05
-"""Bytes that are written during a count are counted twice, so a refusal is counted again when they are written."""
+"""The time between two measurements."""
 _READ_BYTES = 1024 * 1024
 
 

@@ -95,8 +95,9 @@ def _glob(pattern: str, text: str) -> bool:
 def _matches(pattern: Sequence[str], text: Sequence[str], wildcard: str, fits: Callable[[str, str], bool]) -> bool:
     """Whether the pattern matches the whole text, part by part; a wildcard stands for any number of parts.
 
-    After a mismatch, the last wildcard takes one part more. An earlier wildcard never has to: the parts between the two
-    already fit at the first possible place. So each part of the pattern meets each part of the text at most once.
+    After a mismatch, the last wildcard takes one more part of the text. An earlier wildcard never needs to take more:
+    the pattern between it and the last wildcard already matches at the leftmost possible place, and a later place would
+    only leave less text for the rest. So the number of comparisons is at most the product of the two lengths.
     """
     in_pattern = in_text = taken = 0
     after_wildcard: int | None = None

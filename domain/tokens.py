@@ -161,9 +161,9 @@ class TokenVerifier:
         """Whether a token that the upstream rejected for `needed` was issued for exactly these resources. Then a new
         token would be rejected too.
 
-        A countersigned token was: otherwise the mirror would have rejected it. A foreign token states its resources in
-        its `access` claim (distribution, spec/auth/jwt.md). The claim is not verified: at worst, a wrong one makes the
-        client give up.
+        A countersigned token was always issued for them, because the mirror checks its scopes before it sends the
+        request upstream. A foreign token states its resources in its `access` claim (distribution, spec/auth/jwt.md).
+        The claim is not verified: at worst, a wrong one makes the client give up.
         """
         signed, separator, _ = text.partition(_SEPARATOR)
         claimed = self.codec.read_unverified(signed)

@@ -44,8 +44,8 @@ ACTING = ActingUser()
 @contextmanager
 def cache_folder(configured: Path, names: Iterable[str] = (), *, make: bool = False) -> Iterator[CacheFolder]:
     """The folder that contains the cache, open until the context ends: the configured one, or its subfolder if other
-    users can write to the configured one. `names`: the descriptor is that of a folder inside; each name is that of a
-    folder inside the one before.
+    users can write to the configured one. `names`: the subfolders to enter from there, one inside the other; the
+    descriptor is then that of the last one.
 
     `make`: make missing folders. Raises OSError if a folder is missing or cannot be opened, and PermissionError if the
     subfolder belongs to another user.

@@ -103,7 +103,11 @@ class SqliteDatabase(HasThreads):
                 set_aside(self._path, self._inode, error)
         elif time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + _QUIET_SECONDS
-            _LOG.warning("the index %s fails, the cache goes on without: %s", self._path, error)
+            _LOG.warning(
+                "the index %s cannot be read or written; what it records counts as missing until it works again: %s",
+                self._path,
+                error,
+            )
 
 
 class NoDatabase:

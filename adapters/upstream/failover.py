@@ -126,7 +126,8 @@ class Failover:
         Raises UpstreamThrottled if an endpoint raised it, because it says how long to wait; else the first failure.
         """
         failures: list[RegistryError] = []
-        # Each endpoint has all URLs: the endpoints share a realm (see RealmPolicy), whichever sent the challenge.
+        # Pass each endpoint together with the URLs of all endpoints: if RealmPolicy trusts a token server for one of
+        # them, it must trust it for all.
         addresses = tuple((endpoint.url, endpoint.origin) for endpoint in upstream.endpoints)
         turns = [(replace(endpoint, fallbacks=addresses), False) for endpoint in upstream.endpoints]
         for endpoint, is_last_resort in turns:

@@ -125,7 +125,8 @@ class Authorize:
         token = self._verifier.verify_own(text)
         check = self._with_owner(check, token)
         if check.row.relays:
-            # The upstream signs the tokens of logins. So a token of the mirror belongs to the anonymous caller.
+            # In these rows, a caller with a login gets a token of the upstream. The mirror signs its own tokens only
+            # for callers without a login, so this caller is anonymous.
             return self._granted(check, _ANONYMOUS, token)
         return self._as_mirror(check, token)
 

@@ -131,7 +131,8 @@ class GrantToken:
             raise CredentialsRejected("the token endpoint accepts only Basic credentials")
         account = await self._check_account(row, query)
         challenge = auth.bearer if row.relays else None
-        # The node K2 of the seed's chart: `service` names the mirror, and not an upstream with the same service name.
+        # `service` is the service name of the mirror. If the upstream uses the same name, the request counts as one for
+        # the upstream. (Node K2 in docs/explanation/seed.md.)
         is_for_mirror = query.service == self._service and (not challenge or challenge.get("service") != self._service)
         if challenge is None or (row.endpoint is TokenEndpoint.RELAY and is_for_mirror):
             return self._issuer.issue(account, self._granted(query, wanted))

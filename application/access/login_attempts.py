@@ -93,9 +93,9 @@ class _Counted:
 
 
 class _Lane:
-    """The queue of attempts for one account or address, in the order of arrival. As many attempts run at the same time
-    as may be wrong without a wait, afterwards one at a time. So concurrent attempts allow no more guesses than attempts
-    one after another.
+    """The queue of attempts for one account or address, in the order of arrival. The first wrong attempts cause no wait
+    (`Pace.free`). As many attempts run at the same time as there are free ones left; when none is left, attempts run
+    one at a time. So a client that sends attempts in parallel cannot try more passwords than one that does not.
     """
 
     def __init__(self, pace: Pace, clock: Clock) -> None:

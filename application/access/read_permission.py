@@ -159,7 +159,8 @@ class ReadPermissions:
             caller_classes | (others.caller_classes if others else frozenset()),
         )
         self.grants.give(access)
-        # The other classes remain valid only as long as if they had not been read from memory again.
+        # Keep the time at which the old entry was read from the index. Otherwise each new answer would keep the other
+        # classes in memory for longer, although another worker may have removed them from the index.
         self._links.put(location, (link, remembered[1] if believed and remembered else now))
         # An equal but older entry in memory is written again, because the link may have been removed from the index.
         if believed != link:

@@ -71,7 +71,8 @@ class Passthrough:
             size = answer.metadata.whole_size
         spans = query.spans(size) if size is not None else ()
         if not spans:
-            # Without a size, Content-Range cannot be correct. With it, the parts are longer than the whole blob.
+            # Send the whole blob. Either the upstream does not state its size, so the mirror could not write
+            # Content-Range, or the requested parts together are longer than the blob.
             await opened.aclose()
             return await self.open(stack, access, replace(query, ranges=()))
         base = described(query.digest, answer.metadata) if answer else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)

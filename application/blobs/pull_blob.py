@@ -114,8 +114,8 @@ class PullBlob:
                 yield answer
 
     def _permission(self, access: PullAccess, query: BlobQuery) -> Awaitable[ReadPermission]:
-        """The permission of the caller. If the upstream is asked for it, the request is the first one for a blob that
-        is not cached.
+        """The permission of the caller. If the mirror must ask the upstream, it sends the request that it would send
+        first if the blob were not cached, so that the request does not show whether the blob is cached.
         """
         asked = query.first_range
         if query.ranges == _WHOLE and self._downloads.can_store(access.source.upstream, query.digest):

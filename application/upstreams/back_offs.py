@@ -15,7 +15,8 @@ from domain.upstreams import Upstream
 _DEFAULT_SECONDS = 5.0
 """For a 429 without a time."""
 _LONGEST_SECONDS = 600.0
-"""The upstream is asked again after this time, because it may name the latest end of its window."""
+"""The longest back-off. The time that an upstream states is the latest one at which it accepts requests again. It may
+accept them earlier, so the mirror asks again."""
 _SPARED_SECONDS = 1.0
 """During a back-off, one request without an older answer is sent in this time."""
 _REMEMBERED = 4096

@@ -6,7 +6,8 @@ Sanic's main process stops each worker with SIGINT. This fails in five cases, al
   its connections in the middle of a transfer.
 - A worker that receives the signal before it serves stops half initialised.
 - A main process that receives it before its workers have reported waits for them for ever.
-- The signal handler of the main process uses the connection to its state that it may just have interrupted.
+- In the main process, Sanic's signal handler uses the connection to the process that keeps the workers' states. If the
+  signal interrupts another use of this connection, their messages are mixed up.
 - A worker that has reported, but has not installed its signal handlers, loses the SIGINT, because Sanic ignores it for
   a moment.
 

@@ -42,8 +42,8 @@ class UpstreamSettings(UpstreamDefinitions):
         if {self.username is not None, self.password is not None} != {is_service}:
             raise self._wrong(
                 "identity",
-                f"got {self.identity.value!r}; 'service' and the pair {self._label('username')} and "
-                f"{self._label('password')} go together, and with no other identity",
+                f"got {self.identity.value!r}; {self._label('username')} and {self._label('password')} must both be "
+                "set if the identity is 'service', and neither for another identity",
             )
         names = (f"{self.place}{self._label('client_cert')}", self._label("client_key"))
         check_key_pair(self.client_cert, self.client_key, names)

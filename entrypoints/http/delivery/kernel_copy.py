@@ -181,8 +181,9 @@ class KernelCopy:
         faster.
         """
         self._limit_unsent(_UNSENT)
-        # During the wait, half of the unsent bytes were sent; the other half is left. Pause for most of the time that
-        # it lasts, and later for longer, instead of polling the kernel for each of thousands of clients.
+        # The kernel reports the socket as writable when half of the unsent bytes were sent. The client will take about
+        # as long as `waited` for the other half, and twice as long for a full buffer. Pause for most of that time
+        # instead of polling the kernel for each of thousands of clients.
         pause = 0.7 * waited
         while rest.start < rest.stop:
             sent = await _returned(self._threads.send_later(rest, min(pause, self._longest)), self._account)
