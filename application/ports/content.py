@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.digest import Bytes, Digest
+from domain.span_set import SpanSet
 
 
 class StorageRefused(Exception):
@@ -69,27 +70,36 @@ class StoredContent:
 
 
 class PartialBlob(Protocol):
-    """A blob that is being downloaded. Only the holder of the lease writes to it. `size`: the bytes written so far.
+    """A blob that is being downloaded. Only the holder of the lease writes to it.
+
+    `present`: the bytes that have been written. `total`: the length of the blob, None while it is unknown. The holder
+    sets it before the first write that leaves a gap; the next holder then knows it, too.
 
     `file` stays open for readers after the lease has ended.
     """
 
-    size: int
+    total: int | None
+
+    @property
+    def present(self) -> SpanSet: ...
 
     @property
     def file(self) -> OpenFile: ...
 
-    async def append(self, pieces: deque[Bytes]) -> None:
-        """Write and hash the pieces, and remove each written piece from the queue. Returns when the queue is empty, or
-        earlier to let other downloads write. The caller may add pieces meanwhile, but must not call `append` again
-        before it returns. Raises StorageRefused; the queue then contains the pieces that were not written.
+    async def write(self, offset: int, pieces: deque[Bytes]) -> int:
+        """Write the pieces one after the other, starting at `offset`, and remove each written piece from the queue.
+        Returns the number of written bytes when the queue is empty, or earlier to let other downloads write. The caller
+        may add pieces meanwhile. Several calls may run at the same time if they write to different bytes. Hashes the
+        beginning of the blob as far as it is present.
+
+        Raises StorageRefused; the queue then contains the pieces that were not written.
         """
 
     async def holds(self, offset: int, content: Bytes) -> bool:
-        """Whether the partial blob contains these bytes at `offset`. All of them must be below `size`."""
+        """Whether the partial blob contains these bytes at `offset`. All of them must be present."""
 
     async def commit(self) -> bool:
-        """End the lease. If the digest is right, the partial blob becomes content; otherwise it is discarded. Returns
+        """End the lease. If no byte is missing and the digest is right, the partial blob becomes content; otherwise it is discarded. Returns
         whether the digest is right. It is also right if the content cannot be kept, or if the partial blob of another
         upstream became the content first.
         """

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from application.ports.content import OpenFile, PartialBlob
 from domain.digest import Digest
+from domain.span_set import SpanSet
 from domain.upstreams import Upstream
 
 
@@ -19,6 +20,9 @@ class DownloadLease(Protocol):
         file.
         """
 
+    def wanted(self) -> SpanSet:
+        """The bytes that readers in other processes wait for; see FollowedPartialBlob.want. Does not wait."""
+
     async def release(self, *, keep: bool) -> None:
         """End the lease. `keep`: the next holder continues with the partial blob; otherwise it is discarded, and the
         processes that follow it see that it is. Does nothing if the lease has already ended.
@@ -27,11 +31,13 @@ class DownloadLease(Protocol):
 
 @dataclass(frozen=True)
 class PartialBlobState:
-    """`size`: bytes so far; `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download
-    has failed, and the partial blob will not become content.
+    """`present`: the bytes that have been written; `total`: the length of the blob, None while it is unknown;
+    `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download has failed, and the partial
+    blob will not become content.
     """
 
-    size: int
+    present: SpanSet
+    total: int | None
     is_verified: bool
     is_discarded: bool
 
@@ -45,6 +51,11 @@ class FollowedPartialBlob(Protocol):
 
     def look(self) -> PartialBlobState:
         """The current state. Does not wait."""
+
+    def want(self, spans: SpanSet) -> None:
+        """Tell the holder of the lease which bytes the readers in this process wait for. Replaces what was told before.
+        The wants end with the file and with the process. A span may end at END_UNKNOWN. Does not wait.
+        """
 
 
 class DownloadLeases(Protocol):

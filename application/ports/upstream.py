@@ -105,14 +105,32 @@ class Resource:
 
 
 @dataclass(frozen=True)
+class RedirectTarget:
+    """The address to which `endpoint` of an upstream redirected a request, usually a signed address of its storage. It
+    is valid for some time, for the same resource and the same credentials.
+    """
+
+    endpoint: Upstream
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class UpstreamRequest:
-    """One request. `accept`: the values of its Accept header lines."""
+    """One request. `accept`: the values of its Accept header lines.
+
+    `is_extra`: one of several requests for different parts of the same content. It is sent only if the request limits
+    allow it at once and no other request waits; otherwise `open` raises MirrorBusy. `target`: a redirect target of an
+    earlier response for this resource. It is asked first; if it does not answer with the content, for instance because
+    it has expired, the upstream is asked.
+    """
 
     resource: Resource
     credentials: UpstreamCredentials
     head: bool = False
     accept: tuple[str, ...] = ()
     byte_range: ByteRange | None = None
+    is_extra: bool = False
+    target: RedirectTarget | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,8 @@ class ResponseMetadata:
 
     `size`: the length of this body in bytes. `span` and `whole_size`: from Content-Range, for a partial response only.
     `digest`: what the upstream claims, until the bytes have been hashed. `link`: all Link lines as one list.
-    `allowance`: the allowance of the credentials of the request.
+    `allowance`: the allowance of the credentials of the request. `etag`: the strong validator of the content (RFC 9110
+    section 8.8.1); None for a weak one. `accepts_ranges`: a request for a part would be answered with that part.
     """
 
     media_type: str | None = None
@@ -133,6 +152,8 @@ class ResponseMetadata:
     filters_applied: str | None = None
     warnings: tuple[str, ...] = ()
     allowance: RateLimit | None = None
+    etag: str | None = None
+    accepts_ranges: bool = False
 
 
 class UpstreamResponse(Protocol):
@@ -140,6 +161,10 @@ class UpstreamResponse(Protocol):
 
     @property
     def metadata(self) -> ResponseMetadata: ...
+
+    @property
+    def target(self) -> RedirectTarget | None:
+        """The redirect target that sent the response; None if the upstream itself sent it."""
 
     def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. At most a few pieces are buffered."""

@@ -1,0 +1,74 @@
+"""SpanSet: which bytes of some content are present, as disjoint spans in order."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from domain.byte_ranges import Span
+
+END_UNKNOWN = 2**62
+"""The end of a span that reaches to the end of content whose length is unknown."""
+
+
+@dataclass(frozen=True)
+class SpanSet:
+    """Spans in order. None is empty, and between two of them at least one byte is missing. A set never changes, so
+    threads may share it.
+    """
+
+    spans: tuple[Span, ...] = ()
+
+    @classmethod
+    def up_to(cls, stop: int) -> Self:
+        """The bytes from 0 up to, but not including, `stop`."""
+        return cls((Span(0, stop),) if stop > 0 else ())
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self.spans)
+
+    @property
+    def length(self) -> int:
+        """The number of bytes."""
+        return sum(span.length for span in self.spans)
+
+    @property
+    def beginning(self) -> int:
+        """The number of bytes that are present without a gap, from the first byte of the content on."""
+        return self.end_of(0)
+
+    def end_of(self, start: int) -> int:
+        """The offset of the first missing byte at or after `start`."""
+        place = bisect_right(self.spans, start, key=lambda span: span.start) - 1
+        return max(start, self.spans[place].stop) if place >= 0 else start
+
+    def covers(self, span: Span) -> bool:
+        """Whether all bytes of the span are present."""
+        return self.end_of(span.start) >= span.stop
+
+    def missing(self, within: Span) -> tuple[Span, ...]:
+        """The missing bytes of this span, in order."""
+        gaps: list[Span] = []
+        position = within.start
+        for span in self.spans:
+            if position < span.start:
+                gaps.append(Span(position, min(span.start, within.stop)))
+            position = max(position, span.stop)
+            if position >= within.stop:
+                break
+        else:
+            gaps.append(Span(position, within.stop))
+        return tuple(gap for gap in gaps if gap.length > 0)
+
+    def plus(self, added: Span) -> Self:
+        """The set with the bytes of this span, too."""
+        if added.length <= 0:
+            return self
+        before = [span for span in self.spans if span.stop < added.start]
+        after = [span for span in self.spans if span.start > added.stop]
+        touched = self.spans[len(before) : len(self.spans) - len(after)]
+        joined = Span(
+            min(added.start, *(span.start for span in touched)) if touched else added.start,
+            max(added.stop, *(span.stop for span in touched)) if touched else added.stop,
+        )
+        return type(self)((*before, joined, *after))
