@@ -1,13 +1,14 @@
 """A registry in memory, with its token server and its search."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from application.ports.upstream import (
     ForwardedCredentials,
     PingResponse,
+    RedirectTarget,
     ResourceKind,
     ResponseMetadata,
     SearchResult,
@@ -25,6 +26,7 @@ from domain.errors import (
     BlobUnknown,
     CredentialsRejected,
     ManifestUnknown,
+    MirrorBusy,
     NameUnknown,
     RegistryError,
     UpstreamBroken,
@@ -36,19 +38,28 @@ from domain.upstreams import Upstream
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 
+async def _at_once(_: int) -> None:
+    """Does not wait."""
+
+
 @dataclass
 class FakeAnswer:
-    """Implements UpstreamResponse: `content` in pieces of `piece` bytes. The body breaks off at `cut_after` bytes."""
+    """Implements UpstreamResponse: `content` in pieces of `piece` bytes. The body breaks off at `cut_after` bytes.
+    `pace` is awaited before each piece, with the length of the piece in bytes.
+    """
 
     metadata: ResponseMetadata
     content: bytes
     piece: int = 64 * 1024
     cut_after: int | None = None
+    target: RedirectTarget | None = field(default=None, kw_only=True)
+    pace: Callable[[int], Awaitable[None]] = field(default=_at_once, kw_only=True)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.content), self.piece):
             if self.cut_after is not None and start >= self.cut_after:
                 raise UpstreamBroken("the upstream closed the connection too early")
+            await self.pace(len(self.content[start : start + self.piece]))
             yield self.content[start : start + self.piece]
 
     async def read(self, limit: int) -> bytes:
@@ -62,10 +73,15 @@ class FakeUpstream:
     """Implements UpstreamRegistry, TokenRelay and UpstreamSearch.
 
     `scheme` is "none", "bearer" or "basic". `users` (a name and its password) and `logins` may read everything; an
-    anonymous caller only repositories in `public`. While `fault` is set, every request raises it. `refusal` is raised
-    only by the token server.
-    `alter` changes an answer before it is returned. `asked` records every fetch, `relayed` every token request,
-    `searched` every search.
+    anonymous caller only repositories in `public`. While `fault` is set, every request to the registry, the token
+    server or the search raises it. `refusal` is raised only by the token server.
+    `accepts_ranges`: whether a request for a part of a blob is answered with that part, or with the whole blob.
+    `storage`: the address of a storage; if set, the registry redirects each request for a blob to a new signed address
+    there. `signed`: the addresses that are valid; a test that clears it lets them expire. `connections`: while that
+    many responses are open, an extra request raises MirrorBusy. `open_count`: the open responses; `most_open`: their
+    largest number at one time.
+    `alter` changes an answer before it is returned. `asked` records every fetch, `redirected` those that the registry
+    answered by a redirect, `relayed` every token request, `searched` every search.
     """
 
     scheme: str = "none"
@@ -79,9 +95,16 @@ class FakeUpstream:
     results: tuple[SearchResult, ...] = ()
     fault: RegistryError | None = None
     refusal: RegistryError | None = None
+    accepts_ranges: bool = True
+    storage: str | None = None
+    signed: set[str] = field(default_factory=set)
+    connections: int | None = None
+    open_count: int = 0
+    most_open: int = 0
     alter: Callable[[FakeAnswer], FakeAnswer] = lambda answer: answer
     refresh_token: str | None = None
     asked: list[UpstreamRequest] = field(default_factory=list)
+    redirected: list[UpstreamRequest] = field(default_factory=list)
     pinged: list[UpstreamCredentials] = field(default_factory=list)
     relayed: list[TokenRequest] = field(default_factory=list)
     searched: list[tuple[str, str, int]] = field(default_factory=list)
@@ -109,9 +132,35 @@ class FakeUpstream:
     @asynccontextmanager
     async def open(self, fetch: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         self.asked.append(fetch)
+        if fetch.is_extra and self.connections is not None and self.open_count >= self.connections:
+            raise MirrorBusy("all connections to the upstream are in use", retry_after=1)
+        target = self._target(fetch)
+        answer = self.alter(self._answer(fetch))
+        answer.target = target
+        self.open_count += 1
+        self.most_open = max(self.most_open, self.open_count)
+        try:
+            yield answer
+        finally:
+            self.open_count -= 1
+
+    def sign(self, path: str) -> str:
+        """A new signed address of the storage."""
+        assert self.storage
+        address = f"{self.storage}/{path}?signature={len(self.redirected)}"
+        self.signed.add(address)
+        return address
+
+    def _target(self, fetch: UpstreamRequest) -> RedirectTarget | None:
+        """The redirect target that answers the request; None if the registry itself answers it."""
+        if fetch.target and fetch.target.url in self.signed:
+            return fetch.target
         self._fail()
         self._authorize(fetch)
-        yield self.alter(self._answer(fetch))
+        if self.storage is None or fetch.resource.kind is not ResourceKind.BLOB:
+            return None
+        self.redirected.append(fetch)
+        return RedirectTarget(fetch.resource.upstream, self.sign(fetch.resource.path.rsplit("/", 1)[-1]))
 
     # --- the token server ---
 
@@ -198,14 +247,22 @@ class FakeUpstream:
         if (name, reference) not in self.manifests:
             raise ManifestUnknown("manifest unknown")
         media_type, content = self.manifests[name, reference]
-        return FakeAnswer(ResponseMetadata(media_type, len(content), Digest.of(content)), content)
+        stated = Digest.of(content)
+        metadata = ResponseMetadata(media_type, len(content), stated, etag=f'"{stated}"')
+        return FakeAnswer(metadata, content)
 
     def _blob(self, name: str, digest: str, fetch: UpstreamRequest) -> FakeAnswer:
         if (name, digest) not in self.blobs:
             raise BlobUnknown("blob unknown")
         content = self.blobs[name, digest]
-        metadata = ResponseMetadata("application/octet-stream", len(content), Digest.parse(digest))
-        if fetch.byte_range is None:
+        metadata = ResponseMetadata(
+            "application/octet-stream",
+            len(content),
+            Digest.parse(digest),
+            etag=f'"{digest}"',
+            accepts_ranges=self.accepts_ranges,
+        )
+        if fetch.byte_range is None or not self.accepts_ranges:
             return FakeAnswer(metadata, content)
         span = fetch.byte_range.of(len(content))
         partial = replace(metadata, size=span.length, span=span, whole_size=len(content))
