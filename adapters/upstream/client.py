@@ -46,7 +46,9 @@ class HttpRequest:
     `authorization`: sent only to the origin of `url`. `follow`: whether to follow redirects; otherwise the redirect is
     the response. `keeps_query`: a redirect target without a query gets the query of the request. `may_be_empty`: a HEAD
     may report 0 bytes of content. `check`: called before the request is sent; raises if the request is no longer
-    useful. `is_probe`: the request does not wait for the request limits.
+    useful. `is_probe`: the request does not wait for the request limits. `is_extra`: the request is sent only if the
+    limits allow it at once. `redirected_by`: the origin that redirected to `url` in an earlier response; None if `url`
+    is not a redirect target.
     """
 
     method: str
@@ -59,10 +61,20 @@ class HttpRequest:
     may_be_empty: bool = False
     check: Check | None = field(default=None, compare=False, repr=False)
     is_probe: bool = False
+    is_extra: bool = False
+    redirected_by: Origin | None = None
 
     @property
     def origin(self) -> Origin:
         return origin_of(self.url)
+
+    def at_target(self, url: str) -> Self:
+        """The same request to a redirect target that answered it earlier. It has no credentials and follows no further
+        redirect. Raises UpstreamBroken if the mirror does not follow redirects to this URL.
+        """
+        target = parse_url(url)
+        check_redirect(self.origin, origin_of(target))
+        return replace(self, url=target, authorization=None, follow=False, redirected_by=self.origin)
 
     def with_authorization(self, authorization: str | None) -> Self:
         return replace(self, authorization=authorization)
@@ -70,9 +82,12 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """The final response. `is_own`: it comes from the requested origin, not from the target of a redirect."""
+    """The final response. `url`: the URL to which the last request was sent. `is_own`: it comes from the requested
+    origin, not from the target of a redirect.
+    """
 
     raw: aiohttp.ClientResponse
+    url: URL = field(repr=False)
     is_own: bool
     receiver: BodyReceiver | None = None
     """Set if the body is large."""
@@ -135,13 +150,14 @@ class HttpClient:
 
     @asynccontextmanager
     async def request(self, request: HttpRequest) -> AsyncIterator[HttpResponse]:
-        """The response, open until the context ends. Raises UpstreamFault, MirrorFault.
+        """The response, open until the context ends. Raises UpstreamFault, MirrorFault; MirrorBusy at once for an extra
+        request that the limits do not allow now.
 
         The request occupies one connection of the limiter until then. Code with an open response must not wait for
         another request: that could be a deadlock.
         """
-        current, upstream = request, request.origin
-        async with nullcontext() if request.is_probe else self._limiter.slot():
+        current, upstream = request, request.redirected_by or request.origin
+        async with nullcontext() if request.is_probe else self._limiter.slot(is_extra=request.is_extra):
             for _ in range(_HOPS):
                 try:
                     response = await self._send(current, upstream)
@@ -153,7 +169,8 @@ class HttpClient:
                 try:
                     following = _following_request(current, response, upstream)
                     if following is None:
-                        yield HttpResponse(response, current.origin == upstream, BodyReceiver.take(response))
+                        is_own = current.origin == upstream
+                        yield HttpResponse(response, current.url, is_own, BodyReceiver.take(response))
                         return
                     await _drain(response)
                 finally:
@@ -166,7 +183,7 @@ class HttpClient:
         method, url, target = request.method, request.url, request.origin
         if target == upstream:  # the limits are the upstream's, not its storage's
             if not request.is_probe:
-                await self._limiter.turn()
+                await self._limiter.turn(is_extra=request.is_extra)
             if request.check:
                 request.check()
         headers = [_NO_CODING, *request.headers, ("User-Agent", self._agent)]

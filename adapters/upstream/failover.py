@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from adapters.upstream.client import Check, was_unanswered
 from application.ports.telemetry import EventSink
-from application.ports.upstream import ResponseMetadata, UpstreamResponse
+from application.ports.upstream import RedirectTarget, ResponseMetadata, UpstreamResponse
 from domain.digest import Bytes
 from domain.errors import (
     MirrorFault,
@@ -114,9 +114,17 @@ class Failover:
 
             async def ask(endpoint: Upstream, check: Check | None) -> UpstreamResponse:
                 answer = await stack.enter_async_context(open_at(endpoint, check))
-                return _MonitoredResponse(answer, self._breaker(upstream, endpoint))
+                return self.monitored(upstream, endpoint, answer)
 
             yield await self.first(upstream, ask)
+
+    def monitored(self, upstream: Upstream, endpoint: Upstream, answer: UpstreamResponse) -> UpstreamResponse:
+        """The response of the endpoint. A body that ends too early counts as a failure of the endpoint."""
+        return _MonitoredResponse(answer, self._breaker(upstream, endpoint))
+
+    def has_failed(self, upstream: Upstream, endpoint: Upstream) -> bool:
+        """Whether the last request to this endpoint failed."""
+        return self._breaker(upstream, endpoint).trial_at is not None
 
     async def first(self, upstream: Upstream, ask: Callable[[Upstream, Check | None], Coroutine[Any, Any, T]]) -> T:
         """The result of `ask` for the first endpoint that does not fail.
@@ -159,6 +167,10 @@ class _MonitoredResponse:
     @property
     def metadata(self) -> ResponseMetadata:
         return self.answer.metadata
+
+    @property
+    def target(self) -> RedirectTarget | None:
+        return self.answer.target
 
     async def pieces(self) -> AsyncIterator[Bytes]:
         with self._recorded():

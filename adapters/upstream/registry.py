@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.parse import urlencode
 
@@ -17,6 +17,7 @@ from adapters.upstream.upstream_logins import LoginKey, UpstreamLogins
 from application.ports.upstream import (
     ForwardedCredentials,
     PingResponse,
+    RedirectTarget,
     Resource,
     ResourceKind,
     ResponseMetadata,
@@ -50,6 +51,7 @@ _CLOCK_SKEW_SECONDS = 1.5
 """The usual difference of clocks that are set by NTP. Clients wait longer than this."""
 _LISTINGS = frozenset({ResourceKind.TAGS, ResourceKind.CATALOG, ResourceKind.REFERRERS})
 _REDIRECTS = range(300, 400)
+_STRONG_ETAG = re.compile(r'"[^\x00-\x20"\x7f]*"')  # RFC 9110 section 8.8.3
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
@@ -75,10 +77,45 @@ class HttpUpstreamRegistry:
         return await self._failover.first(upstream, ask)
 
     def open(self, fetch: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
+        return self._open_target_first(fetch, fetch.target) if fetch.target else self._open_upstream(fetch)
+
+    def _open_upstream(self, fetch: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
         upstream = fetch.resource.upstream
         if not upstream.fallbacks:
             return self._open(fetch, upstream)
         return self._failover.opened(upstream, partial(self._open, fetch))
+
+    @asynccontextmanager
+    async def _open_target_first(
+        self, fetch: UpstreamRequest, target: RedirectTarget
+    ) -> AsyncIterator[UpstreamResponse]:
+        async with AsyncExitStack() as stack:
+            opened = await self._open_target(fetch, target, stack)
+            yield opened or await stack.enter_async_context(self._open_upstream(fetch))
+
+    async def _open_target(
+        self, fetch: UpstreamRequest, target: RedirectTarget, stack: AsyncExitStack
+    ) -> UpstreamResponse | None:
+        """The response of the redirect target, open until the stack is closed. None if the upstream must be asked: the
+        target does not answer with the content, or its endpoint has failed.
+
+        A target that has expired is no failure of its endpoint. A body that ends too early is one, so that the request
+        for the rest can go to the next endpoint.
+        """
+        upstream, endpoint = fetch.resource.upstream, target.endpoint
+        if self._failover.has_failed(upstream, endpoint):
+            return None
+        async with AsyncExitStack() as attempt:
+            try:
+                request = _request(fetch, endpoint).at_target(target.url)
+                response = await attempt.enter_async_context(self._clients[endpoint].request(request))
+                if response.status != (_PARTIAL if fetch.byte_range else _OK):
+                    return None
+                opened = _OpenResponse(response, fetch, endpoint)
+            except UpstreamFault:
+                return None
+            stack.push_async_exit(attempt.pop_all())
+        return self._failover.monitored(upstream, endpoint, opened) if upstream.fallbacks else opened
 
     async def _ping(
         self,
@@ -106,26 +143,11 @@ class HttpUpstreamRegistry:
         self, fetch: UpstreamRequest, endpoint: Upstream, check: Check | None = None
     ) -> AsyncIterator[UpstreamResponse]:
         resource = fetch.resource
-        headers = [("Accept", line) for line in fetch.accept]
-        if fetch.byte_range:
-            headers.append(("Range", str(fetch.byte_range)))
-        query = f"?{urlencode(resource.query)}" if resource.query else ""
-        request = HttpRequest(
-            "HEAD" if fetch.head else "GET",
-            URL(f"{endpoint.url}/v2/{resource.path}{query}", encoded=True),
-            headers,
-            keeps_query=resource.kind in _LISTINGS,
-            may_be_empty=resource.may_be_empty,
-            check=check,
-        )
+        request = _request(fetch, endpoint, check)
         async with self._authorized(request, endpoint, fetch.credentials, resource.scope) as response:
             if response.status not in {_OK, _PARTIAL}:
                 raise await refusal_of(response, resource.kind)
-            _check_content(response, resource)
-            opened = _OpenResponse(response, fetch)
-            if fetch.head and opened.metadata.size == 0 and not resource.may_be_empty:
-                raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
-            yield opened
+            yield _OpenResponse(response, fetch, endpoint)
 
     @asynccontextmanager
     async def _authorized(
@@ -198,11 +220,36 @@ async def _is_not_valid_yet(response: HttpResponse, authorization: str) -> bool:
     raise refusal
 
 
-class _OpenResponse:
-    """Implements UpstreamResponse."""
+def _request(fetch: UpstreamRequest, endpoint: Upstream, check: Check | None = None) -> HttpRequest:
+    """The request to this endpoint, without credentials."""
+    resource = fetch.resource
+    headers = [("Accept", line) for line in fetch.accept]
+    if fetch.byte_range:
+        headers.append(("Range", str(fetch.byte_range)))
+    query = f"?{urlencode(resource.query)}" if resource.query else ""
+    return HttpRequest(
+        "HEAD" if fetch.head else "GET",
+        URL(f"{endpoint.url}/v2/{resource.path}{query}", encoded=True),
+        headers,
+        keeps_query=resource.kind in _LISTINGS,
+        may_be_empty=resource.may_be_empty,
+        check=check,
+        is_extra=fetch.is_extra,
+    )
 
-    def __init__(self, response: HttpResponse, fetch: UpstreamRequest) -> None:
+
+class _OpenResponse:
+    """Implements UpstreamResponse. Raises UpstreamBroken if the response cannot be the content."""
+
+    def __init__(self, response: HttpResponse, fetch: UpstreamRequest, endpoint: Upstream) -> None:
+        resource = fetch.resource
+        _check_content(response, resource)
         self.metadata = _metadata(response, fetch)
+        if fetch.head and self.metadata.size == 0 and not resource.may_be_empty:
+            raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
+        # A signed address is valid for one method, and only blobs are fetched in several requests.
+        is_reusable = resource.kind is ResourceKind.BLOB and not fetch.head and not response.is_own
+        self.target = RedirectTarget(endpoint, str(response.url)) if is_reusable else None
         self.read = response.read
         self.pieces = response.pieces
 
@@ -256,7 +303,21 @@ def _metadata(response: HttpResponse, fetch: UpstreamRequest) -> ResponseMetadat
         filters_applied=response.header("OCI-Filters-Applied"),
         warnings=read_warnings(response.lines("Warning")),
         allowance=read_rate_limit(response.header("RateLimit-Limit"), response.header("RateLimit-Remaining")),
+        etag=_strong_etag(response),
+        accepts_ranges=response.status == _PARTIAL or _accepts_ranges(response),
     )
+
+
+def _strong_etag(response: HttpResponse) -> str | None:
+    """The strong entity tag with its quotes; None for a weak or malformed one, and for several."""
+    lines = response.lines("ETag")
+    return lines[0] if len(lines) == 1 and _STRONG_ETAG.fullmatch(lines[0]) else None
+
+
+def _accepts_ranges(response: HttpResponse) -> bool:
+    """Whether Accept-Ranges names the range unit `bytes` (RFC 9110 section 14.3)."""
+    units = (unit.strip().lower() for line in response.lines("Accept-Ranges") for unit in line.split(","))
+    return "bytes" in units
 
 
 def _content_range(response: HttpResponse) -> tuple[Span, int | None]:

@@ -112,8 +112,9 @@ def _drop(turn: asyncio.Future[None]) -> None:
 class RequestLimiter:
     """Admits requests within the limits. Waiting requests take turns by client address.
 
-    A request that holds a connection must not wait for another one: that could be a deadlock. The queue watch of the
-    request receives how long the request waits (application/ports/upstream.py).
+    Work that holds a connection must not wait for a request that waits for one: that could be a deadlock. So an extra
+    request (`is_extra`) never waits: it is admitted only if it delays no other request. The queue watch of the request
+    receives how long the request waits (application/ports/upstream.py).
     """
 
     def __init__(self, limits: RequestLimits) -> None:
@@ -128,10 +129,12 @@ class RequestLimiter:
         self._for_turn = _Queue()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
+    async def slot(self, *, is_extra: bool = False) -> AsyncIterator[None]:
         """Hold one of the connections until the context ends. Raises MirrorBusy, RequestNotSent."""
         if self._free and not self._for_slot:
             self._free -= 1
+        elif is_extra:
+            raise MirrorBusy("all connections to the upstream are in use", retry_after=_RETRY_SECONDS)
         else:
             await self._for_slot.wait(self._leave)
         try:
@@ -139,12 +142,14 @@ class RequestLimiter:
         finally:
             self._leave()
 
-    async def turn(self) -> None:
+    async def turn(self, *, is_extra: bool = False) -> None:
         """Wait until the rate allows one more request. Raises MirrorBusy, RequestNotSent."""
         now = asyncio.get_running_loop().time()
         if now >= self._next and not self._for_turn:
             self._next = now + self._interval
             return
+        if is_extra:
+            raise MirrorBusy("the limit of the request rate is reached", retry_after=_RETRY_SECONDS)
         self._schedule()
         await self._for_turn.wait(self._give_turn_back)
 

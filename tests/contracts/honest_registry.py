@@ -72,6 +72,13 @@ class HonestRegistry:
 
     # --- content ---
 
+    def stored(self, heard: Heard) -> Say:
+        """The response of the storage to which the registry redirects."""
+        if f"{self._content.storage}{heard.target}" not in self._content.signed:
+            return reply(403, ("Content-Type", "application/xml"), body=b"<Error><Code>AccessDenied</Code></Error>")
+        digest = urlsplit(heard.target).path.removeprefix("/")
+        return _blob(heard, next(content for (_, one), content in self._content.blobs.items() if one == digest))
+
     def _resource(self, heard: Heard, path: str) -> Say:
         if path == "/v2/_catalog":
             return _listed({"repositories": sorted(self._content.tags)})
@@ -80,7 +87,8 @@ class HonestRegistry:
             case "manifests" if found := self._content.manifests.get((name, last)):
                 return _whole(heard, found[1], ("Content-Type", found[0]))
             case "blobs" if (content := self._content.blobs.get((name, last))) is not None:
-                return _part(heard, content) or _whole(heard, content, ("Content-Type", "application/octet-stream"))
+                is_stored = self._content.storage is not None
+                return reply(307, ("Location", self._content.sign(last))) if is_stored else _blob(heard, content)
             case "tags" if name in self._content.tags:
                 return _listed({"name": name, "tags": self._content.tags[name]})
             case "referrers":
@@ -91,7 +99,16 @@ class HonestRegistry:
 
 def _whole(heard: Heard, content: bytes, *headers: tuple[str, str]) -> Say:
     described: Headers = (("Docker-Content-Digest", str(Digest.of(content))), ("Content-Length", str(len(content))))
-    return reply(200, *headers, *described, body=b"" if heard.method == "HEAD" else content)
+    return reply(200, *headers, _etag(content), *described, body=b"" if heard.method == "HEAD" else content)
+
+
+def _etag(content: bytes) -> tuple[str, str]:
+    return "ETag", f'"{Digest.of(content)}"'
+
+
+def _blob(heard: Heard, content: bytes) -> Say:
+    headers = ("Content-Type", "application/octet-stream"), ("Accept-Ranges", "bytes")
+    return _part(heard, content) or _whole(heard, content, *headers)
 
 
 def _part(heard: Heard, content: bytes) -> Say | None:
@@ -103,7 +120,8 @@ def _part(heard: Heard, content: bytes) -> Say | None:
     except RangeUnsatisfiable:
         return _error(416, "RANGE_INVALID", ("Content-Range", f"bytes */{len(content)}"))
     content_range = ("Content-Range", f"bytes {span.start}-{span.stop - 1}/{len(content)}")
-    return reply(206, ("Content-Type", "application/octet-stream"), content_range, body=content[span.start : span.stop])
+    headers = ("Content-Type", "application/octet-stream"), content_range, _etag(content)
+    return reply(206, *headers, body=content[span.start : span.stop])
 
 
 def _listed(document: dict[str, object]) -> Say:

@@ -1,11 +1,13 @@
 """The contract of UpstreamRegistry: for the fake, and for the adapter with a registry that follows the standard."""
 
+import asyncio
 import json
 
 import pytest
 
 from application.ports.upstream import (
     ForwardedCredentials,
+    RedirectTarget,
     Resource,
     ResponseMetadata,
     SessionCredentials,
@@ -19,6 +21,7 @@ from domain.errors import (
     BlobUnknown,
     CredentialsRejected,
     ManifestUnknown,
+    MirrorBusy,
     NameUnknown,
     RangeUnsatisfiable,
     UpstreamBroken,
@@ -48,6 +51,15 @@ async def read(
     fetch = UpstreamRequest(resource, right or ForwardedCredentials(), byte_range=byte_range)
     async with asked.registry.open(fetch) as answer:
         return answer.metadata, await answer.read(1000)
+
+
+async def read_target(
+    asked: Player, target: RedirectTarget | None, byte_range: ByteRange | None = None
+) -> tuple[RedirectTarget | None, bytes]:
+    """Request a blob with this target. Returns the target of the response, and its body."""
+    fetch = UpstreamRequest(blob(asked), SessionCredentials(), byte_range=byte_range, target=target)
+    async with asked.registry.open(fetch) as answer:
+        return answer.target, await answer.read(1000)
 
 
 @in_loop
@@ -88,6 +100,64 @@ async def test_range_of_a_blob_has_its_span(player: str, byte_range: ByteRange, 
         metadata, content = await read(asked, blob(asked), byte_range=byte_range)
         assert content == BLOB[span.start : span.stop]
         assert (metadata.span, metadata.whole_size, metadata.size) == (span, len(BLOB), span.length)
+
+
+@in_loop
+async def test_response_states_the_etag_and_the_support_of_ranges(player: str) -> None:
+    async with playing(player) as asked:
+        for byte_range in (None, ByteRange(2, 4)):
+            metadata, _ = await read(asked, blob(asked), byte_range=byte_range)
+            assert (metadata.etag, metadata.accepts_ranges) == (f'"{BLOB_DIGEST}"', True)
+        metadata, _ = await read(asked, manifest(asked))
+        assert (metadata.etag, metadata.accepts_ranges) == (f'"{Digest.of(MANIFEST)}"', False)
+
+
+@in_loop
+async def test_only_a_blob_from_a_redirect_has_a_target(player: str) -> None:
+    for has_storage in (False, True):
+        async with playing(player, has_storage=has_storage) as asked:
+            target = (await read_target(asked, None))[0]
+            assert (target is not None) == has_storage
+            assert target is None or target.endpoint == asked.upstream
+            async with asked.registry.open(UpstreamRequest(manifest(asked), ForwardedCredentials())) as answer:
+                assert answer.target is None
+            async with asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials(), head=True)) as answer:
+                assert answer.target is None
+
+
+@in_loop
+async def test_redirect_target_is_used_again_while_it_is_valid(player: str) -> None:
+    async with playing(player, "bearer", has_storage=True) as asked:
+        target, _ = await read_target(asked, None)
+        for byte_range in (ByteRange(2, 4), ByteRange(5, None)):
+            found, content = await read_target(asked, target, byte_range)
+            assert found == target
+            assert content == BLOB[byte_range.of(len(BLOB)).start : byte_range.of(len(BLOB)).stop]
+        assert asked.content.signatures == 1
+
+
+@in_loop
+async def test_expired_redirect_target_is_replaced(player: str) -> None:
+    async with playing(player, "bearer", has_storage=True) as asked:
+        target, _ = await read_target(asked, None)
+        asked.content.signed.clear()
+        found, content = await read_target(asked, target, ByteRange(2, 4))
+        assert content == BLOB[2:5]
+        assert found not in {None, target}
+        assert asked.content.signatures == 2
+
+
+@in_loop
+async def test_extra_request_is_refused_while_all_connections_are_in_use(player: str) -> None:
+    async with playing(player, connections=2) as asked:
+        extra = UpstreamRequest(blob(asked), ForwardedCredentials(), byte_range=ByteRange(2, 4), is_extra=True)
+        async with asked.registry.open(UpstreamRequest(blob(asked), ForwardedCredentials())):
+            async with asked.registry.open(extra) as answer:
+                assert await answer.read(1000) == BLOB[2:5]
+                with pytest.raises(MirrorBusy):
+                    await asyncio.wait_for(asked.registry.open(extra).__aenter__(), 5)
+            async with asked.registry.open(extra) as answer:
+                assert await answer.read(1000) == BLOB[2:5]
 
 
 @in_loop

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from adapters.upstream.request_limits import RequestLimits
 from application.ports.upstream import TokenRelay, UpstreamRegistry
 from domain.access import Credentials
 from domain.challenge import Challenge
@@ -11,6 +12,7 @@ from domain.digest import Digest
 from domain.names import RepositoryName
 from domain.upstreams import Source, Upstream
 from tests.adapters.upstream.line import line, upstream_at
+from tests.adapters.upstream.wire import WireServer
 from tests.contracts.honest_registry import HonestRegistry
 from tests.fakes.upstream import FakeUpstream
 
@@ -31,24 +33,31 @@ class Player:
     relay: TokenRelay
     upstream: Upstream
     challenge: Challenge
+    content: FakeUpstream
 
     def source(self, name: RepositoryName = PUBLIC) -> Source:
         return Source(self.upstream, name)
 
 
 @asynccontextmanager
-async def playing(player: str, scheme: str = "none") -> AsyncIterator[Player]:
-    """The implementation "fake" or "http", with an upstream that uses this authentication scheme."""
-    content = FakeUpstream(scheme, users={"alice": "right"}, refresh_token="refresh")
+async def playing(
+    player: str, scheme: str = "none", *, has_storage: bool = False, connections: int | None = None
+) -> AsyncIterator[Player]:
+    """The implementation "fake" or "http", with an upstream that uses this authentication scheme. `has_storage`: the
+    upstream redirects requests for blobs to a storage. `connections`: the most concurrent requests.
+    """
+    content = FakeUpstream(scheme, users={"alice": "right"}, refresh_token="refresh", connections=connections)
     for name in (str(PUBLIC), str(PRIVATE)):
         content.put_manifest(name, "1", MANIFEST)
         content.put_blob(name, BLOB)
     if player == "fake":
         challenge = Challenge.of("Bearer", realm="https://auth.upstream.test/token", service="upstream.test")
-        yield Player(content, content, upstream_at("https://upstream.test"), challenge)
+        content.storage = "https://storage.test" if has_storage else None
+        yield Player(content, content, upstream_at("https://upstream.test"), challenge, content)
         return
     registry = HonestRegistry(content)
-    async with line(registry) as link:
+    async with WireServer(registry.stored) as storage, line(registry, limits=RequestLimits(connections)) as link:
+        content.storage = storage.url if has_storage else None
         registry.url = link.server.url
         challenge = Challenge.of("Bearer", realm=f"{link.server.url}/token", service="honest")
-        yield Player(link.parts.registry, link.parts.relay, link.upstream, challenge)
+        yield Player(link.parts.registry, link.parts.relay, link.upstream, challenge, content)

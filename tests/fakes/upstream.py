@@ -77,7 +77,8 @@ class FakeUpstream:
     server or the search raises it. `refusal` is raised only by the token server.
     `accepts_ranges`: whether a request for a part of a blob is answered with that part, or with the whole blob.
     `storage`: the address of a storage; if set, the registry redirects each request for a blob to a new signed address
-    there. `signed`: the addresses that are valid; a test that clears it lets them expire. `connections`: while that
+    there. `signed`: the addresses that are valid; a test that clears it lets them expire. `signatures`: the
+    number of addresses that were signed. `connections`: while that
     many responses are open, an extra request raises MirrorBusy. `open_count`: the open responses; `most_open`: their
     largest number at one time.
     `alter` changes an answer before it is returned. `asked` records every fetch, `redirected` those that the registry
@@ -98,6 +99,7 @@ class FakeUpstream:
     accepts_ranges: bool = True
     storage: str | None = None
     signed: set[str] = field(default_factory=set)
+    signatures: int = 0
     connections: int | None = None
     open_count: int = 0
     most_open: int = 0
@@ -146,8 +148,8 @@ class FakeUpstream:
 
     def sign(self, path: str) -> str:
         """A new signed address of the storage."""
-        assert self.storage
-        address = f"{self.storage}/{path}?signature={len(self.redirected)}"
+        self.signatures += 1
+        address = f"{self.storage}/{path}?signature={self.signatures}"
         self.signed.add(address)
         return address
 
@@ -157,7 +159,7 @@ class FakeUpstream:
             return fetch.target
         self._fail()
         self._authorize(fetch)
-        if self.storage is None or fetch.resource.kind is not ResourceKind.BLOB:
+        if self.storage is None or fetch.resource.kind is not ResourceKind.BLOB or fetch.head:
             return None
         self.redirected.append(fetch)
         return RedirectTarget(fetch.resource.upstream, self.sign(fetch.resource.path.rsplit("/", 1)[-1]))
