@@ -91,7 +91,9 @@ class HttpUpstreamRegistry:
     ) -> AsyncIterator[UpstreamResponse]:
         async with AsyncExitStack() as stack:
             opened = await self._open_target(fetch, target, stack)
-            yield opened or await stack.enter_async_context(self._open_upstream(fetch))
+            if opened is None:
+                opened = await stack.enter_async_context(self._open_upstream(fetch))
+            yield opened
 
     async def _open_target(
         self, fetch: UpstreamRequest, target: RedirectTarget, stack: AsyncExitStack
