@@ -20,7 +20,7 @@ from entrypoints.settings.definitions import (
     ProxySettings,
     RuleKeys,
     ServerSettings,
-    TtlSettings,
+    ServiceAndUpstreamSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import Definition, definitions_of
@@ -89,15 +89,15 @@ def settings() -> str:
         "Outbound proxies": ProxySettings,
     }
     kinds = {"Keys of an access rule": RuleKeys, "Keys of a freshness rule": FreshnessKeys}
-    times, known = definitions_of(TtlSettings), KNOWN_REGISTRIES.values()
+    overridable, known = definitions_of(ServiceAndUpstreamSettings), KNOWN_REGISTRIES.values()
     upstreams = [
         f"| {_names(one.variable, one)} | {_names(name, one)} | {_meaning(UpstreamDefinitions, name, one)}"
         for name, one in definitions_of(UpstreamDefinitions).items()
-        if name not in times
+        if name not in overridable
     ]
     upstreams += [
         f"| | `{name}` | {one.parser.takes} | `{name.upper()}` | As `{name.upper()}`, for this upstream. |"
-        for name, one in times.items()
+        for name, one in overridable.items()
     ]
     return "\n\n".join(
         [

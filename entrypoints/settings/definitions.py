@@ -7,7 +7,7 @@ A setting of one upstream is a field of UpstreamDefinitions. Its name is its key
 is the environment variable for the only upstream, and in lower case its key at the top of the file. A setting without
 `variable` can only be set in such a table.
 
-A field of TtlSettings is both: an upstream that does not set it has the value of the service.
+A field of ServiceAndUpstreamSettings is both: an upstream that does not set it has the value of the service.
 
 A key of a table of `rules` is a field of RuleKeys; a key of a table of an upstream's `freshness` is a field of
 FreshnessKeys.
@@ -243,7 +243,7 @@ class ProxySettings:
 
 
 @dataclass(frozen=True)
-class TtlSettings:
+class ServiceAndUpstreamSettings:
     tag_ttl: float = setting(
         60.0,
         TTL,
@@ -262,10 +262,16 @@ class TtlSettings:
         "Time for which the mirror serves public content, and content that it fetched with its own login, [during an "
         "outage](../guides/outages-and-limits.md#when-the-upstream-is-down).",
     )
+    download_connections: int = setting(
+        4,
+        number(int, 1, 64),
+        "Maximum number of connections over which the mirror fetches one blob. It opens more than one if the upstream "
+        "supports ranges and the transfer would take longer than about two seconds. `1`: always one connection.",
+    )
 
 
 @dataclass(frozen=True)
-class CacheSettings(TtlSettings):
+class CacheSettings(ServiceAndUpstreamSettings):
     cache_dir: Path | None = computed_setting(
         default_cache_folder,
         CACHE_FOLDER,
@@ -284,7 +290,7 @@ class CacheSettings(TtlSettings):
 
 
 @dataclass(frozen=True)
-class UpstreamDefinitions(TtlSettings):
+class UpstreamDefinitions(ServiceAndUpstreamSettings):
     name: str = setting(
         "",
         REGISTRY_NAME,

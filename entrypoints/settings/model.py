@@ -7,6 +7,7 @@ from functools import cached_property
 from domain.access import Credentials
 from domain.access_rules import AccessRule, AccessRules
 from domain.cache_policy import CachePolicy, CacheTimes
+from domain.download_policy import DownloadPolicy
 from domain.trust import TrustPolicy, UpstreamIdentity
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
@@ -164,6 +165,12 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
         if self.cache_dir is None:
             return CachePolicy(CacheTimes(0, 0, 0))
         return CachePolicy(CacheTimes(self.tag_ttl, self.grant_ttl, self.stale_ttl), times)
+
+    @cached_property
+    def download_policy(self) -> DownloadPolicy:
+        """How many connections one download may use."""
+        numbers = [one.download_connections for one in self.upstreams]
+        return DownloadPolicy(self.download_connections, dict(zip(self.table.upstreams, numbers, strict=True)))
 
     @cached_property
     def access_rules(self) -> AccessRules:

@@ -9,7 +9,7 @@ from typing import Any
 
 from domain.known_registries import KNOWN_REGISTRIES
 from domain.trust import UpstreamIdentity
-from entrypoints.settings.definitions import TtlSettings
+from entrypoints.settings.definitions import ServiceAndUpstreamSettings
 from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
 from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, read_text, shown
 from entrypoints.settings.values import ACCOUNTS, FILE, HOST
@@ -81,7 +81,7 @@ def build_settings(given: Mapping[str, Any], path: Path | None = None, in_file: 
     prefix = f"{path}: " if in_file else ""
     labels = {name: f"{prefix}{name}" if name in in_file else name.upper() for name in KNOWN_NAMES}
     service = read(Settings, given, labels)
-    defaults = {name: getattr(service, name) for name in definitions_of(TtlSettings)}
+    defaults = {name: getattr(service, name) for name in definitions_of(ServiceAndUpstreamSettings)}
     upstreams = _upstreams_in_file(prefix, given.get("upstreams", []), defaults)
     default = given.get("default_upstream")
     if upstreams:

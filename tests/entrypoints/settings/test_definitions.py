@@ -100,6 +100,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "tag_ttl": (60, "0", 0, "31536001", "takes seconds from 0 to 31536000"),
     "grant_ttl": (300, "0.5", 0.5, "86401", "takes seconds from 0 to 86400"),
     "stale_ttl": (86400, "0", 0, "-1", "takes seconds from 0 to 31536000"),
+    "download_connections": (4, "1", 1, "65", "takes a number from 1 to 64"),
     "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
     "request_timeout": (30, "5", 5, "0.9", "takes seconds from 1 to 600"),
     "max_connections": (4096, "16", 16, "15", "takes a number from 16 to 1000000"),
@@ -120,7 +121,7 @@ ELSEWHERE = {
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
 ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
-NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "fill_retries", "delivery_idle"]
+NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]
 NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
 NUMBERS += ["upstream_max_connections", "upstream_max_rate"]
 COMPANIONS = {

@@ -85,6 +85,18 @@ def test_times_in_the_environment_apply_to_upstreams_without_their_own(read: Rea
     assert [settings.cache_policy.times_of(one).tag_ttl for one in settings.table.upstreams] == [7, 9]
 
 
+def test_upstreams_without_their_own_number_of_connections_have_that_of_the_service(read: Read) -> None:
+    text = 'download_connections = 8\nupstreams = [{name = "quay.io", download_connections = 1}, {name = "ghcr.io"}]'
+    for service, numbers in (("", [1, 8]), ("2", [1, 2])):
+        settings = read(text, DOWNLOAD_CONNECTIONS=service)
+        assert list(map(settings.download_policy.connections_to, settings.table.upstreams)) == numbers
+
+
+def test_the_variable_sets_the_connections_of_the_only_upstream(load: Load) -> None:
+    settings = load(DOWNLOAD_CONNECTIONS="7")
+    assert settings.download_policy.connections_to(settings.table.upstreams[0]) == 7
+
+
 def test_a_path_with_braces_is_shown_unchanged(load: Load, tmp_path: Path) -> None:
     (file := tmp_path / "{a}.toml").write_text('upstreams = [{name = "quay.io", timeout = 0}]')
     assert refusal(load, CONFIG=str(file)).startswith(f"{file}: upstream quay.io: timeout: got 0; ")
