@@ -282,6 +282,7 @@ class Container(containers.DeclarativeContainer):
             events=events,
             background=background,
             retries=settings.provided.fill_retries,
+            policy=settings.provided.download_policy,
             clock=clock,
         ),
         capacity=cache_capacity,
