@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from domain.errors import RangeMalformed, RangeUnsatisfiable
 
@@ -107,3 +108,16 @@ def spans_of(ranges: Sequence[ByteRange], size: int) -> tuple[Span, ...]:
     if not spans:
         raise RangeUnsatisfiable("the requested bytes lie outside the content", size=size)
     return tuple(spans)
+
+
+def grouped(spans: Sequence[Span]) -> list[list[Span]]:
+    """Groups of spans to request together: in a group, each span begins at most CLOSE_BYTES after the end of the one
+    before it.
+    """
+    groups = [[spans[0]]]
+    for before, after in pairwise(spans):
+        if before.stop <= after.start <= before.stop + CLOSE_BYTES:
+            groups[-1].append(after)
+        else:
+            groups.append([after])
+    return groups

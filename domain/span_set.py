@@ -1,7 +1,7 @@
 """SpanSet: which bytes of some content are present, as disjoint spans in order."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +23,17 @@ class SpanSet:
     def up_to(cls, stop: int) -> Self:
         """The bytes from 0 up to, but not including, `stop`."""
         return cls((Span(0, stop),) if stop > 0 else ())
+
+    @classmethod
+    def of(cls, spans: Iterable[Span]) -> Self:
+        """The bytes of any spans, which may overlap."""
+        joined = cls()
+        for span in spans:
+            joined = joined.plus(span)
+        return joined
+
+    def __bool__(self) -> bool:
+        return bool(self.spans)
 
     def __iter__(self) -> Iterator[Span]:
         return iter(self.spans)

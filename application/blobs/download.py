@@ -1,15 +1,19 @@
 """Download: the state of one blob on its way into the cache, and its readers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from application.access.access_request import PullAccess
 from application.ports.content import ContentPart, OpenFile
 from application.ports.upstream import ResponseMetadata
+from domain.byte_ranges import ByteRange, Span, grouped
 from domain.digest import Digest
+from domain.span_set import SpanSet
 
 _SMALL_BYTES = 64 * 1024
+_AHEAD = 2
+"""Of a reader of several parts, this many groups of parts are fetched at the same time."""
 
 
 class PartialBlobLost(Exception):
@@ -18,25 +22,54 @@ class PartialBlobLost(Exception):
     """
 
 
-class Download:
-    """The progress of a download. FetchBlob changes it, PullBlob reads it, and no other class holds this state.
+class Want:
+    """The bytes that one reader still needs. The first of them are needed first."""
 
-    The last byte is withheld until the digest has been verified, so that no reader receives a complete wrong body. A
-    range that ends before the last byte is delivered as it arrives, as any registry would.
+    def __init__(self, spans: Sequence[Span]) -> None:
+        self._left = list(spans)
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        return self._left
+
+    def received(self, stop: int) -> None:
+        """The reader has received the bytes of its first span up to `stop`."""
+        first = self._left[0]
+        if stop < first.stop:
+            self._left[0] = Span(stop, first.stop)
+        else:
+            self._left.pop(0)
+
+
+class Download:
+    """The progress of a download. FetchBlob and Transfer change it, PullBlob reads it, and no other class holds this
+    state.
+
+    A download fetches the whole blob, or only what its readers want. A reader of the whole blob receives the last byte
+    after the digest has been verified, so that no reader receives a complete wrong body. A reader of a part receives it
+    as it arrives, as from any registry.
     """
 
-    def __init__(self, digest: Digest, access: PullAccess, *, is_restart: bool = False) -> None:
+    def __init__(
+        self, digest: Digest, access: PullAccess, first_range: ByteRange | None = None, *, is_restart: bool = False
+    ) -> None:
         self.digest = digest
         self.upstream = access.source.upstream
         """The upstream that sends all bytes."""
+        self.first_range = first_range
+        """The part that the first request asks for; None for the whole blob."""
         self.is_restart = is_restart
-        """The previous download ended because the upstream had begun to send different bytes."""
+        """The previous download ended because the parts that the upstream sent did not belong together. This one
+        fetches the blob over a single connection.
+        """
         self.accesses = [access]
         """The accesses of callers that the download may use, in this order. The upstream decides on each."""
-        self.size = 0
-        """Bytes in the partial blob."""
-        self.space_until = 0
-        """The cache has space for the blob up to this offset."""
+        self.present = SpanSet()
+        """The bytes in the partial blob."""
+        self.is_whole_wanted = first_range is None
+        """All bytes are fetched, whatever the readers want."""
+        self.part_requests = 0
+        """How many readers wanted a part."""
         self.is_public = False
         """All bytes so far are public."""
         self.total: int | None = None
@@ -46,7 +79,10 @@ class Download:
         """When the last reader left, or when the download started; in seconds since 1970."""
         self.left_unread: Callable[[Download], None] = lambda _: None
         """Called when the last reader leaves before the download is over."""
+        self.wants_changed: Callable[[], None] = lambda: None
+        """Called when a reader begins to want bytes, and when a reader leaves."""
         self.failure: BaseException | None = None
+        self._wants: dict[Want, None] = {}
         self._begun: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         self._files: list[OpenFile] = []
         self._is_whole = False
@@ -56,8 +92,8 @@ class Download:
 
     def begun(self) -> Awaitable[ResponseMetadata | None]:
         """Waits for the first response of the upstream, and returns its metadata. None if this process does not ask the
-        upstream, because another process downloads the blob or has completed it. Raises the failure of a download that
-        ended before that.
+        upstream, because it has the bytes already, or because another process downloads the blob or has completed it.
+        Raises the failure of a download that ended before that.
         """
         return asyncio.shield(self._begun)
 
@@ -77,40 +113,62 @@ class Download:
         finally:
             self.readers -= 1
             self._update()
+            self.wants_changed()
             if not self.readers and not self.is_over:
                 self.left_unread(self)
 
-    async def parts(self, start: int, stop: int) -> AsyncIterator[ContentPart]:
-        """The bytes of this span as they become readable, at most to the end of the blob. Raises the failure of a
-        download that ended early.
+    @contextmanager
+    def wanting(self, spans: Sequence[Span]) -> Iterator[Want]:
+        """Registers the bytes that a reader wants. While it wants them, they are fetched before all others."""
+        want = Want(spans)
+        self._wants[want] = None
+        self.wants_changed()
+        try:
+            yield want
+        finally:
+            del self._wants[want]
+
+    async def parts(self, want: Want, *, is_part: bool) -> AsyncIterator[ContentPart]:
+        """The wanted bytes as they become readable, at most to the end of the blob. Raises the failure of a download
+        that ended early. `is_part`: the reader wants a part of the blob, and not its rest.
         """
         # A small blob is delivered after its digest was verified, so that the client receives an error if the digest is
         # wrong.
-        is_small = self.total is not None and self.total <= _SMALL_BYTES
-        while start < stop:
-            while not self._is_whole and (is_small or self.readable <= start):
+        is_small = self.is_whole_wanted and self.total is not None and self.total <= _SMALL_BYTES
+        while want.spans:
+            start, stop = want.spans[0].start, want.spans[0].stop
+            while not self._is_whole and (is_small or self.readable_from(start, is_part=is_part) <= start):
                 if self.failure:
                     raise self.failure
                 # Each reader waits for the next change. A change sets the event and replaces it.
                 await self._changed.wait()
-            end = min(self.readable, stop)
+            end = min(self.readable_from(start, is_part=is_part), stop)
             if end <= start:
                 return
             yield ContentPart(self.file, start, end)
-            start = end
+            want.received(end)
 
     @property
     def file(self) -> OpenFile:
         return self._files[-1]
 
-    @property
-    def readable(self) -> int:
-        """The number of bytes from the start of the blob that readers may receive."""
-        if self._is_whole:
-            return self.size
-        return max(0, self.size - 1) if self.total is None else min(self.size, self.total - 1)
+    def readable_from(self, start: int, *, is_part: bool) -> int:
+        """The end of the bytes that a reader may receive from this offset on."""
+        end = self.present.end_of(start)
+        if self._is_whole or (self.total is not None and (is_part or not self.is_whole_wanted)):
+            return end
+        return end - 1 if self.total is None else min(end, self.total - 1)
 
     # --- for the task that downloads ---
+
+    def needs(self) -> Iterator[Span]:
+        """What each reader needs next, without the readers that receive the whole blob from its beginning on. Parts
+        that are close together are one span, because one request for them costs less.
+        """
+        received_by_all = self.present.beginning if self.is_whole_wanted else -1
+        for want in self._wants:
+            if want.spans and want.spans[0].start > received_by_all:
+                yield from (Span(group[0].start, group[-1].stop) for group in grouped(want.spans)[:_AHEAD])
 
     @property
     def has_begun(self) -> bool:
@@ -121,9 +179,7 @@ class Download:
         return self._is_whole or self.failure is not None
 
     def begin(self, metadata: ResponseMetadata | None, total: int | None = None) -> None:
-        """The first response has arrived, or another process downloads the blob. Later calls only set `total` if it is
-        unknown.
-        """
+        """The first response has arrived, or there is nothing to ask. Later calls only set `total` if it is unknown."""
         if not self.has_begun:
             self._begun.set_result(metadata)
         self.expect(total)
@@ -137,20 +193,22 @@ class Download:
         """From now on, the readers read from this file."""
         self._files.append(file)
 
-    def grow(self, size: int) -> None:
-        """The partial blob has `size` bytes now."""
-        self.size = size
+    def grow(self, present: SpanSet) -> None:
+        """The partial blob has these bytes now."""
+        self.present = present
         self._update()
 
     def complete(self) -> None:
         """The blob is whole and its digest is verified."""
         self._is_whole = True
         self.begin(None)
-        self.total = self.size
+        self.total = self.present.length
         self._update()
 
     def fail(self, failure: BaseException) -> None:
         """End the download early, for all its readers."""
+        if self.is_over:
+            return
         self.failure = failure
         if not self.has_begun:
             self._begun.set_exception(failure)

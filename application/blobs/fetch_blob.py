@@ -1,41 +1,27 @@
 """FetchBlob: downloads a blob from its upstream into the cache, or follows another process that downloads it."""
 
 import asyncio
-from contextlib import AsyncExitStack
-from functools import partial
 
-from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
 from application.blobs.download import Download, PartialBlobLost
 from application.blobs.retries import Retries
-from application.blobs.write_batches import WriteBatches
+from application.blobs.transfer import Transfer
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
-from application.ports.content import ContentStore, OpenFile, PartialBlob, StorageFull, StorageRefused
-from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob
+from application.ports.content import ContentStore, OpenFile, StorageRefused
+from application.ports.lease import WHOLE, DownloadLease, DownloadLeases, FollowedPartialBlob
 from application.ports.telemetry import EventSink
-from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
-from domain.byte_ranges import ByteRange
-from domain.documents import one_line
-from domain.errors import (
-    ContentUnknown,
-    Denied,
-    RangeUnsatisfiable,
-    UpstreamBroken,
-    UpstreamChallenged,
-    UpstreamContentChanged,
-    UpstreamUnavailable,
-)
-from domain.events import BytesFetched, DigestMismatch, DownloadResumed, DownloadStarted
+from application.ports.upstream import UpstreamRegistry
+from domain.download_policy import DownloadPolicy
+from domain.errors import UpstreamBroken, UpstreamContentChanged
+from domain.events import DigestMismatch, DownloadStarted
 from domain.ports import Clock
-from domain.records import ContentKind, ContentLocation
-from domain.upstreams import Source
+from domain.span_set import SpanSet
 
 _LOOK_SECONDS = (0.002, 0.02)
 """How often the partial blob of another process is checked: while it grows, and while it does not."""
-_CHANGED = "the upstream sent a different beginning of the blob than before"
-_SILENCE_SECONDS = 0.25
+_SILENCE_SECONDS = 0.1
 """After this time without growth, the process tries to take the lease, in case the other process has ended."""
 
 
@@ -52,6 +38,7 @@ class FetchBlob:
         provenance: Provenance,
         events: EventSink,
         background: BackgroundTasks,
+        policy: DownloadPolicy,
         retries: int,
         clock: Clock,
     ) -> None:
@@ -64,6 +51,7 @@ class FetchBlob:
         self._provenance = provenance
         self._events = events
         self._background = background
+        self._policy = policy
         self._retries = retries
         self._clock = clock
 
@@ -77,11 +65,11 @@ class FetchBlob:
             if followed and (state := followed.look()).is_verified:
                 # The other process has completed the blob since the last check. The lease may be for a new, empty file.
                 await self._give_back(lease)
-                download.grow(state.size)
+                download.grow(state.present)
                 download.complete()
             elif lease is None:
                 await self._adopt(download)
-            elif download.size and _file_of(lease).identity != download.file.identity:
+            elif download.present and _file_of(lease).identity != download.file.identity:
                 await self._give_back(lease)
                 # Another file would join an old beginning to a new rest.
                 raise PartialBlobLost
@@ -102,134 +90,70 @@ class FetchBlob:
     async def _fetch(self, download: Download, lease: DownloadLease) -> None:
         """Receive, verify and commit the blob, and end its lease."""
         partial_blob = lease.partial_blob
-        download.space_until = partial_blob.size
         # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
-        download.is_public = not partial_blob.size
-        download.grow(partial_blob.size)
+        download.is_public = not partial_blob.present.length
+        download.grow(partial_blob.present)
         self._events.emit(DownloadStarted())
+        transfer = Transfer(
+            download,
+            lease,
+            self._registry,
+            self._permissions,
+            self._eviction,
+            self._provenance,
+            self._events,
+            Retries(self._retries, self._clock),
+            self._policy.connections_to(download.upstream),
+        )
         try:
-            source = await self._receive_all(download, partial_blob)
-            size = partial_blob.size
+            source = await transfer.run()
             is_right = await partial_blob.commit()
         except BaseException as error:
             # The next download continues from here, unless the bytes are useless.
-            keep = partial_blob.size > 0 and not isinstance(error, UpstreamContentChanged | StorageRefused)
+            keep = bool(partial_blob.present) and not isinstance(error, UpstreamContentChanged | StorageRefused)
             await asyncio.shield(lease.release(keep=keep))
             raise
         finally:
             self._eviction.reserve(download.upstream, download.digest, 0)
         if not is_right:
             self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))
+            if transfer.is_divided:
+                # It is fetched again over a single connection: an upstream whose ranges are wrong must not make an
+                # image unpullable.
+                raise UpstreamContentChanged("the parts that the upstream sent do not match the digest of the blob")
             raise UpstreamBroken("the upstream sent a blob that does not match its digest")
         self._provenance.sent(download.upstream, download.digest, is_public=download.is_public)
+        download.grow(partial_blob.present)
         download.complete()
         # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
-        self._background.start(self._eviction.added(download.digest, size))
-
-    async def _receive_all(self, download: Download, partial_blob: PartialBlob) -> Source:
-        """Receive the blob to its end. Requests the rest again if the upstream breaks off or refuses a caller. Returns
-        the repository that the last response came from.
-        """
-        retries = Retries(self._retries, self._clock)
-        accesses = iter(download.accesses)  # accesses that are offered meanwhile are at the end of the list
-        access = next(accesses)
-        while True:
-            before = partial_blob.size
-            try:
-                await self._receive(download, partial_blob, access)
-                if download.total is not None and partial_blob.size != download.total:
-                    raise UpstreamBroken("the upstream stopped sending the blob before its end")
-            except (UpstreamChallenged, Denied, ContentUnknown) as refused:
-                await self._permissions.refused(access, _location(access, download), refused)
-                # The access of another reader may still be valid: a token may expire while a large blob is downloaded.
-                if not download.has_begun or not (other := next(accesses, None)):
-                    raise
-                access, reason = other, refused.message
-            except UpstreamUnavailable as fault:
-                if not download.has_begun:
-                    raise
-                await retries.wait(fault, has_progressed=partial_blob.size > before)
-                reason = fault.message
-            else:
-                return access.source
-            self._events.emit(DownloadResumed(download.upstream.url, str(download.digest), one_line(reason)))
-
-    async def _receive(self, download: Download, partial_blob: PartialBlob, access: PullAccess) -> None:
-        """Receive one response of the upstream, and write what follows the end of the partial blob."""
-        known = partial_blob.size
-        resource, rest = Resource.blob(access.source, download.digest), ByteRange(known, None) if known else None
-        request = UpstreamRequest(resource, access.credentials, byte_range=rest)
-        batches = WriteBatches(partial_blob, self._eviction.make_space, partial(self._grown, download, partial_blob))
-        try:
-            async with self._registry.open(request) as answer, AsyncExitStack() as stack:
-                stack.push_async_callback(batches.finish)  # also after an interruption: the received bytes are kept
-                position = self._start_of_body(download, access, answer.metadata, known)
-                async for piece in answer.pieces():
-                    self._events.emit(BytesFetched(len(piece)))
-                    repeated = piece[: max(0, known - position)]
-                    if repeated and not await partial_blob.holds(position, repeated):
-                        # The old beginning and the new rest would not match the digest, and readers have received the
-                        # old beginning.
-                        raise UpstreamContentChanged(_CHANGED)
-                    position += len(piece)
-                    if (missing := position - download.space_until) > 0:
-                        # Space is made as bytes arrive, so a declared size alone evicts nothing.
-                        most = None if download.total is None else download.total - download.space_until
-                        download.space_until += await self._eviction.make_space_in_partial_blob(
-                            download.upstream, download.digest, missing, most
-                        )
-                    if fresh := piece[len(repeated) :]:
-                        await batches.add(fresh)
-        except RangeUnsatisfiable as nothing_left:
-            if not known:
-                raise
-            if nothing_left.size not in {None, known}:
-                raise UpstreamContentChanged(_CHANGED) from None
-
-    def _start_of_body(self, download: Download, access: PullAccess, metadata: ResponseMetadata, asked: int) -> int:
-        """The offset in the blob at which the body begins: the requested offset (verified), or 0 if the upstream
-        ignores ranges.
-        """
-        span = metadata.span
-        total = metadata.size if span is None else metadata.whole_size
-        if span is not None and (span.start != asked or total not in {None, span.stop}):
-            raise UpstreamBroken("the upstream sent a different byte range than the mirror requested")
-        if download.total is not None and total not in {None, download.total}:
-            raise UpstreamContentChanged(_CHANGED)
-        self._permissions.record(access, _location(access, download), metadata)
-        download.is_public = download.is_public and self._provenance.is_public(access)
-        download.begin(metadata, total)
-        if download.total is not None and not self._eviction.can_store(download.total):
-            raise StorageFull("the blob is larger than the part of the cache for running downloads")
-        return 0 if span is None else asked
-
-    def _grown(self, download: Download, partial_blob: PartialBlob) -> None:
-        size = partial_blob.size
-        if size != download.size:
-            self._eviction.reserve(download.upstream, download.digest, download.space_until - size)
-            download.grow(size)
+        self._background.start(self._eviction.added(download.digest, partial_blob.present.length))
 
     # --- another process downloads the blob, or has completed it ---
 
     async def _follow(self, download: Download, partial_blob: FollowedPartialBlob) -> None:
         """Returns when the blob is whole, or when the process that downloads it may have ended."""
-        quiet = 0.0
+        quiet, wanted = 0.0, SpanSet()
         while quiet < _SILENCE_SECONDS:
             state = partial_blob.look()
-            if state.size != download.size:
-                download.grow(state.size)
+            download.expect(state.total)
+            if state.present != download.present:
+                download.grow(state.present)
                 quiet = 0.0
             if state.is_verified:
                 download.complete()
                 return
             if state.is_discarded:
-                if not download.size:
+                if not download.present:
                     return
                 # It was discarded because there was no space, or because it was wrong. A reader that continues alone
                 # verifies the whole blob.
                 raise PartialBlobLost
             if not download.readers:
                 raise UpstreamBroken("no client reads this download any more")
+            needs = SpanSet.of(download.needs())
+            if (needs := needs.plus(WHOLE) if download.is_whole_wanted else needs) != wanted:
+                wanted = needs
+                partial_blob.want(wanted)
             pause = _LOOK_SECONDS[quiet > _LOOK_SECONDS[1]]
             quiet += pause
             await asyncio.sleep(pause)
@@ -239,24 +163,20 @@ class FetchBlob:
         stored = await self._store.open(download.digest)
         if stored is None:
             raise PartialBlobLost  # and it was dropped again at once
-        if download.size and stored.file.identity != download.file.identity:
+        if download.present and stored.file.identity != download.file.identity:
             stored.file.close()
             raise PartialBlobLost
         download.read_from(stored.file)
-        download.grow(stored.size)
+        download.grow(SpanSet.up_to(stored.size))
         download.complete()
 
     async def _give_back(self, lease: DownloadLease | FollowedPartialBlob | None) -> None:
         if isinstance(lease, FollowedPartialBlob):
             lease.file.close()
         elif lease:
-            await lease.release(keep=lease.partial_blob.size > 0)
+            await lease.release(keep=bool(lease.partial_blob.present))
             lease.partial_blob.file.close()
 
 
 def _file_of(lease: DownloadLease | FollowedPartialBlob) -> OpenFile:
     return lease.file if isinstance(lease, FollowedPartialBlob) else lease.partial_blob.file
-
-
-def _location(access: PullAccess, download: Download) -> ContentLocation:
-    return ContentLocation(access.source, ContentKind.BLOB, download.digest)

@@ -18,7 +18,7 @@ from application.ports.upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from domain.byte_ranges import CLOSE_BYTES, ByteRange, Span
+from domain.byte_ranges import ByteRange, Span, grouped
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.documents import one_line
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamBroken, UpstreamContentChanged, UpstreamUnavailable
@@ -26,10 +26,9 @@ from domain.events import BytesFetched, DigestMismatch, DownloadResumed
 from domain.manifests import BLOB_MEDIA_TYPE
 from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
+from domain.span_set import END_UNKNOWN
 
 _REREAD_BYTES = 1024 * 1024
-END = 2**63
-"""The end of a span whose length is unknown."""
 _WHOLE = ByteRange(0, None)
 _OTHER_RANGE = "the upstream sent a different byte range than the mirror requested"
 
@@ -76,7 +75,7 @@ class Passthrough:
             await opened.aclose()
             return await self.open(stack, access, replace(query, ranges=()))
         base = described(query.digest, answer.metadata) if answer else BlobAnswer(query.digest, BLOB_MEDIA_TYPE, size)
-        pieces = self._of_groups(access, query.digest, _grouped(spans), answer, opened)
+        pieces = self._of_groups(access, query.digest, grouped(spans), answer, opened)
         return replace(base, size=size, spans=spans, pieces=pieces)
 
     def _from_whole(
@@ -87,7 +86,7 @@ class Passthrough:
         """
         base, size = described(query.digest, answer.metadata), answer.metadata.size
         spans = query.spans(size) if size is not None else ()
-        fresh = self._continued(access, query.digest, Span(0, END if size is None else size), answer, opened)
+        fresh = self._continued(access, query.digest, Span(0, END_UNKNOWN if size is None else size), answer, opened)
         pieces = self._held_back(access, DigestCheck(query.digest), fresh)
         if not spans or any(before.stop > after.start for before, after in pairwise(spans)):
             return replace(base, pieces=pieces)  # one pass over the whole blob cannot deliver parts out of order
@@ -137,21 +136,27 @@ class Passthrough:
             return answer.metadata
 
     async def rest(
-        self, access: PullAccess, digest: Digest, begun: OpenFile, wanted: Span, total: int | None
+        self, access: PullAccess, digest: Digest, begun: OpenFile | None, wanted: Span, total: int | None
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes of a blob whose first `wanted.start` bytes the client has received from the file `begun`.
+        """The wanted bytes of a blob of which the client has received a beginning or a part.
 
-        `total` is the length that was promised. The digest is verified over those bytes and all new ones, so that an
-        old beginning and a new rest that do not belong together never form a complete body.
+        `begun` has the first `wanted.start` bytes, which the client has received, and `total` is the length that was
+        promised. The digest is verified over those bytes and all new ones, so that an old beginning and a new rest that
+        do not belong together never form a complete body. Without `begun`, the client wants only a part, as from any
+        registry.
         """
-        check = DigestCheck(digest)
-        while check.size < wanted.start:
-            known = await begun.read(check.size, min(check.size + _REREAD_BYTES, wanted.start))
-            if not known:
-                raise UpstreamBroken("the mirror cannot read again the part of the blob that it delivered")
-            check.update(known)
         async with AsyncExitStack() as stack:
-            rest = Span(wanted.start, total or END)
+            if begun is None:
+                async for piece in self._continued(access, digest, wanted, None, stack):
+                    yield piece
+                return
+            check = DigestCheck(digest)
+            while check.size < wanted.start:
+                known = await begun.read(check.size, min(check.size + _REREAD_BYTES, wanted.start))
+                if not known:
+                    raise UpstreamBroken("the mirror cannot read again the part of the blob that it delivered")
+                check.update(known)
+            rest = Span(wanted.start, total or END_UNKNOWN)
             pieces = self._held_back(access, check, self._continued(access, digest, rest, None, stack))
             async for piece in _cut(pieces, wanted.length):
                 yield piece
@@ -172,7 +177,7 @@ class Passthrough:
     async def _continued(
         self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes, first from `answer`; to the end of the blob if they stop at END. If the upstream breaks
+        """The wanted bytes, first from `answer`; to the end of the blob if they stop at END_UNKNOWN. If the upstream breaks
         off, the rest is requested again. Raises the fault of the last retry.
 
         `opened` holds the open response, which is closed before the next request. With a limit on the connections to
@@ -185,14 +190,14 @@ class Passthrough:
             try:
                 if answer is None:
                     await opened.aclose()
-                    rest = ByteRange(position, None if wanted.stop == END else wanted.stop - 1)
+                    rest = ByteRange(position, None if wanted.stop == END_UNKNOWN else wanted.stop - 1)
                     answer = await self._opened(opened, access, digest, None if rest == _WHOLE else rest)
                     if not _is_rest(answer.metadata, Span(position, wanted.stop), total):
                         raise UpstreamContentChanged(_OTHER_RANGE)
                 async for piece in self._pieces(answer, Span(position, wanted.stop)):
                     position += len(piece)
                     yield piece
-                if position >= wanted.stop or wanted.stop == END:
+                if position >= wanted.stop or wanted.stop == END_UNKNOWN:
                     return
                 raise UpstreamBroken("the upstream stopped sending the blob before its end")
             except UpstreamUnavailable as fault:
@@ -241,19 +246,12 @@ def _is_rest(metadata: ResponseMetadata, wanted: Span, total: int | None) -> boo
     """
     span, size = metadata.span, metadata.whole_size
     if span is None:
-        return wanted.start == 0 or wanted.stop == END or (metadata.size or 0) >= wanted.stop
-    return span.start == wanted.start and wanted.stop in {span.stop, END} and (total is None or size in {None, total})
-
-
-def _grouped(spans: Sequence[Span]) -> list[list[Span]]:
-    """Groups of spans to request together: in a group, each span begins shortly after the end of the one before it."""
-    groups = [[spans[0]]]
-    for before, after in pairwise(spans):
-        if before.stop <= after.start <= before.stop + CLOSE_BYTES:
-            groups[-1].append(after)
-        else:
-            groups.append([after])
-    return groups
+        return wanted.start == 0 or wanted.stop == END_UNKNOWN or (metadata.size or 0) >= wanted.stop
+    return (
+        span.start == wanted.start
+        and wanted.stop in {span.stop, END_UNKNOWN}
+        and (total is None or size in {None, total})
+    )
 
 
 async def _picked(pieces: AsyncIterator[Bytes], start: int, spans: Sequence[Span]) -> AsyncIterator[Bytes]:

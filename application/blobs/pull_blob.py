@@ -10,7 +10,7 @@ from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermission, ReadPermissions
 from application.blobs.blob_query import BlobAnswer, BlobQuery, Piece, described, linked
 from application.blobs.download import Download, PartialBlobLost
-from application.blobs.passthrough import END, Passthrough
+from application.blobs.passthrough import Passthrough
 from application.blobs.running_downloads import RunningDownloads
 from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
@@ -19,9 +19,10 @@ from application.ports.telemetry import EventSink
 from application.ports.upstream import Resource, UpstreamRequest
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
-from domain.errors import RegistryError, UpstreamOutage
+from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamOutage
 from domain.events import ContentDamaged, ContentRequested, DownloadJoined
 from domain.records import ContentKind, ContentLocation
+from domain.span_set import END_UNKNOWN
 from domain.upstreams import Upstream
 
 _WHOLE = (ByteRange(0, None),)
@@ -106,12 +107,8 @@ class PullBlob:
                 yield cached
             elif not self._downloads.can_store(access.source.upstream, query.digest):
                 yield await self._passthrough.open(stack, access, query)
-            elif not query.ranges or await self._is_covered_by_download(access, query):
-                yield await self._from_download(stack, access, query)
             else:
-                answer = await self._passthrough.open(stack, access, query)
-                self._downloads.asked_in_part(access, query.digest, answer.length or 0, answer.size)
-                yield answer
+                yield await self._from_download(stack, access, query)
 
     def _permission(self, access: PullAccess, query: BlobQuery) -> Awaitable[ReadPermission]:
         """The permission of the caller. If the mirror must ask the upstream, it sends the request that it would send
@@ -159,28 +156,13 @@ class PullBlob:
         self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=False))
         return None
 
-    async def _is_covered_by_download(self, access: PullAccess, query: BlobQuery) -> bool:
-        """Whether the download can deliver these parts: everything from the start, or bytes that it has received."""
-        if query.ranges == _WHOLE:
-            return True
-        download = self._downloads.running(access.source.upstream, query.digest)
-        if download is None or download.total is None:
-            return False
-        # The permission comes first: even the size of the blob is for permitted callers only.
-        await self._permission(access, query)
-        spans = query.spans(download.total)
-        if all(span.stop <= download.readable for span in spans):
-            return True
-        # A client that resumes waits for the download; a client that wants a part far ahead does not.
-        asked, *others = query.ranges
-        return asked.last is None and not others and spans[0].start <= download.readable
-
     async def _from_download(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
-        """The blob from its running download, or from a new one."""
+        """The blob, or parts of it, from its running download or from a new one."""
+        first_range = None if query.ranges == _WHOLE else query.first_range
         while True:
             running = self._downloads.running(access.source.upstream, query.digest)
             is_own = running is None
-            download = running or self._downloads.start(access, query.digest)
+            download = running or self._downloads.start(access, query.digest, first_range)
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())
@@ -190,6 +172,8 @@ class PullBlob:
             except (StorageRefused, PartialBlobLost):
                 return await self._passthrough.open(stack, access, query)
             except RegistryError as error:
+                if isinstance(error, RangeUnsatisfiable) and len(query.ranges) > 1:
+                    return await self._passthrough.open(stack, access, query)  # other ranges may be inside the blob
                 # A refusal of another caller says nothing about this one, which asks the upstream itself. An outage is
                 # shared: otherwise each waiting caller would wait as long again, one after the other.
                 if is_own or isinstance(error, UpstreamOutage):
@@ -205,23 +189,33 @@ class PullBlob:
         download.offer(access)
         download.expect(answer.size)
         size = download.total
+        if size is None and query.ranges not in {(), _WHOLE}:
+            return await self._passthrough.open(stack, access, query)
         spans = query.spans(size) if size is not None else ()
-        return replace(answer, size=size, spans=spans, pieces=self._pieces(download, access, spans))
+        return replace(answer, size=size, spans=spans, pieces=self._pieces(download, access, query.ranges, spans))
 
-    async def _pieces(self, download: Download, access: PullAccess, spans: Sequence[Span]) -> AsyncIterator[Piece]:
+    async def _pieces(
+        self, download: Download, access: PullAccess, ranges: Sequence[ByteRange], spans: Sequence[Span]
+    ) -> AsyncIterator[Piece]:
         """The bytes of each span; of the whole blob if there are no spans."""
-        for span in spans or [Span(0, download.total or END)]:
-            position = span.start
+        whole = Span(0, END_UNKNOWN if download.total is None else download.total)
+        is_whole = not spans or whole in spans
+        # A client that resumes wants the rest of the blob, and not only a part.
+        is_part = not is_whole and any(one.first is None or one.last is not None for one in ranges)
+        download.is_whole_wanted = download.is_whole_wanted or is_whole
+        download.part_requests += not is_whole
+        with download.wanting(spans or [whole]) as want:
             try:
-                async for part in download.parts(span.start, span.stop):
+                async for part in download.parts(want, is_part=is_part):
                     yield part
-                    position = part.stop
             except (StorageRefused, PartialBlobLost):
                 # The disk is full, or the downloading process has ended the download. Each reader fetches the rest
                 # itself, uncached.
-                rest = Span(position, span.stop)
-                async for piece in self._passthrough.rest(access, download.digest, download.file, rest, download.total):
-                    yield piece
+                for rest in want.spans:
+                    is_verified = not is_part and rest.start <= download.present.beginning
+                    begun = download.file if is_verified else None
+                    async for piece in self._passthrough.rest(access, download.digest, begun, rest, download.total):
+                        yield piece
 
 
 def _location(access: PullAccess, query: BlobQuery) -> ContentLocation:

@@ -19,8 +19,12 @@ class Retries:
         self._in_a_row = 0
 
     async def wait(self, fault: UpstreamUnavailable, *, has_progressed: bool) -> None:
-        """Wait before the next retry: for as long as the upstream asks in Retry-After (RFC 9110 section 10.2.3), up to
-        10 seconds; else twice as long each time. Raises `fault` if no retry is left, or if another request would bring
+        """Wait for the `pause` before the next retry."""
+        await asyncio.sleep(self.pause(fault, has_progressed=has_progressed))
+
+    def pause(self, fault: UpstreamUnavailable, *, has_progressed: bool) -> float:
+        """The seconds until the next retry: as many as the upstream asks for in Retry-After (RFC 9110 section 10.2.3),
+        up to 10; else twice as many each time. Raises `fault` if no retry is left, or if another request would bring
         the same response. `has_progressed`: bytes have arrived since the last retry.
         """
         if has_progressed:
@@ -29,5 +33,6 @@ class Retries:
             raise fault
         field = fault.retry_after if isinstance(fault, UpstreamThrottled) else None
         asked = seconds_to_wait(field, self._clock.now())
-        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._in_a_row if asked is None else asked))
+        seconds = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._in_a_row if asked is None else asked)
         self._in_a_row += 1
+        return seconds

@@ -11,7 +11,8 @@ from application.concurrency import LruCache
 from application.ports.content import StorageFull, StorageRefused
 from application.ports.telemetry import EventSink
 from application.ports.upstream import QueueWatch, watched_by
-from domain.cache_policy import CacheCapacity, should_download_whole
+from domain.byte_ranges import ByteRange
+from domain.cache_policy import CacheCapacity
 from domain.digest import Digest
 from domain.errors import UpstreamBroken, UpstreamContentChanged
 from domain.events import CacheFull, CacheWriteFailed
@@ -25,7 +26,6 @@ _UNREAD_AT_ONCE = 4
 _LOOK_SECONDS = 5.0
 _NO_SPACE_SECONDS = 60.0
 _NO_SPACE_REMEMBERED = 1024
-_ASKED_REMEMBERED = 4096
 
 _Key = tuple[Upstream, Digest]
 
@@ -45,17 +45,19 @@ class RunningDownloads:
         self._running: dict[_Key, Download] = {}
         self._tasks: dict[Download, asyncio.Task[None]] = {}
         self._no_space_until: LruCache[_Key, float] = LruCache(_NO_SPACE_REMEMBERED)
-        self._asked_in_part: LruCache[_Key, tuple[int, int]] = LruCache(_ASKED_REMEMBERED)
-        """The number of requests for parts, and their bytes in total."""
 
     def running(self, upstream: Upstream, digest: Digest) -> Download | None:
         """The running download of the blob; None if there is none."""
         download = self._running.get((upstream, digest))
         return download if download and not download.is_over else None
 
-    def start(self, access: PullAccess, digest: Digest, *, is_restart: bool = False) -> Download:
-        """A new download of the blob, which begins with this access. No download of the blob may be running."""
-        download = Download(digest, access, is_restart=is_restart)
+    def start(
+        self, access: PullAccess, digest: Digest, first_range: ByteRange | None = None, *, is_restart: bool = False
+    ) -> Download:
+        """A new download, which begins with this access: of the whole blob, or only of the parts that readers want, of
+        which `first_range` is the first one. No download of the blob may be running.
+        """
+        download = Download(digest, access, first_range, is_restart=is_restart)
         download.unread_since = self._clock.now()
         download.left_unread = self._left_unread
         self._running[download.upstream, digest] = download
@@ -64,19 +66,6 @@ class RunningDownloads:
             task = self._tasks[download] = asyncio.create_task(self._fetch(download), context=copy_context())
             task.add_done_callback(partial(self._ended, download))
         return download
-
-    def asked_in_part(self, access: PullAccess, digest: Digest, size: int, total: int | None) -> None:
-        """A client received `size` bytes of a blob of `total` bytes past the cache. Starts a download of the whole blob
-        if the requests for parts justify it, unless too many downloads run without a reader.
-        """
-        key = access.source.upstream, digest
-        count, asked = self._asked_in_part.get(key) or (0, 0)
-        count, asked = count + 1, asked + size
-        self._asked_in_part.put(key, (count, asked))
-        if total is None or self.running(*key) or len(self._unread()) >= _UNREAD_AT_ONCE:
-            return
-        if should_download_whole(count, asked, total):
-            self.start(access, digest)
 
     def can_store(self, upstream: Upstream, digest: Digest) -> bool:
         """Whether a download is worth starting: the cache is on, and there was space for this blob of the upstream when

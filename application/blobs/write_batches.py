@@ -26,17 +26,22 @@ class WriteBatches:
     """
 
     def __init__(
-        self, partial_blob: PartialBlob, make_space: Callable[[int], Awaitable[None]], grown: Callable[[], None]
+        self,
+        partial_blob: PartialBlob,
+        offset: int,
+        make_space: Callable[[int], Awaitable[None]],
+        grown: Callable[[], None],
     ) -> None:
-        """`make_space` frees bytes on the disk if it is full. `grown` is called when the partial blob may have grown.
-        The next call raises what a write has raised.
+        """The pieces are written one after the other, starting at `offset`, where bytes are missing. `make_space` frees
+        bytes on the disk if it is full. `grown` is called when the partial blob may have grown. The next call raises
+        what a write has raised.
         """
         self._partial_blob = partial_blob
         self._make_space = make_space
         self._grown = grown
         self._pieces: deque[Bytes] = deque()
-        self._end = partial_blob.size
-        """The size of the partial blob when everything is written."""
+        self._start = self.end = offset
+        """`end`: the end of the bytes in the partial blob when everything is written."""
         self._is_first = True
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +79,7 @@ class WriteBatches:
                     raise
 
     def _queue(self, piece: Bytes) -> None:
-        self._end += len(piece)
+        self.end += len(piece)
         self._pieces.append(piece)
 
     @property
@@ -84,7 +89,12 @@ class WriteBatches:
     @property
     def _waiting(self) -> int:
         """Bytes that are not yet written. Not computed from the queue, because a thread takes pieces from it."""
-        return self._end - self._partial_blob.size
+        return self.end - self._written
+
+    @property
+    def _written(self) -> int:
+        """The end of the bytes that are written."""
+        return min(self.end, self._partial_blob.present.end_of(self._start))
 
     def _begin_soon(self) -> None:
         if self._timer is None and not self._running:
@@ -102,10 +112,10 @@ class WriteBatches:
         is_full_batch = True
         while is_full_batch:
             try:
-                await self._partial_blob.append(self._pieces)
+                await self._partial_blob.write(self._written, self._pieces)
             except StorageFull:
                 await self._make_space(self._waiting)
-                await self._partial_blob.append(self._pieces)
+                await self._partial_blob.write(self._written, self._pieces)
             is_full_batch = self._waiting >= _BATCH_BYTES
         self._grown()
         if self._pieces:

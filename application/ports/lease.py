@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from application.ports.content import OpenFile, PartialBlob
+from domain.byte_ranges import Span
 from domain.digest import Digest
-from domain.span_set import SpanSet
+from domain.span_set import END_UNKNOWN, SpanSet
 from domain.upstreams import Upstream
+
+WHOLE = Span(END_UNKNOWN - 1, END_UNKNOWN)
+"""A want that stands for the whole blob, whatever its length."""
 
 
 class DownloadLease(Protocol):

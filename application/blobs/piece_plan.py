@@ -1,0 +1,131 @@
+"""PiecePlan: which bytes of a blob the next request fetches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from application.blobs.download import Download
+from domain.byte_ranges import Span
+from domain.connection_count import ConnectionCount
+from domain.span_set import SpanSet
+
+_PIECE_SECONDS = 2.0
+"""About how long one of several connections receives one piece."""
+_SMALLEST_PIECE, _LARGEST_PIECE = 1024 * 1024, 16 * 1024 * 1024
+_SOON_SECONDS, _SOON_BYTES = 0.5, 1024 * 1024
+"""A reader waits for a running request that will reach its bytes in this time, or that is this close."""
+
+
+@dataclass(eq=False)
+class PieceRequest:
+    """A running request for the bytes from `position` up to, but not including, `stop`. Both change: bytes arrive, and
+    another request may take over the end.
+
+    `is_for_reader`: a reader needs these bytes at once. `received`: bytes; `first_byte_at`: a loop time.
+    """
+
+    position: int
+    stop: int
+    is_for_reader: bool = False
+    received: int = 0
+    first_byte_at: float | None = None
+
+    def rate(self, now: float) -> float:
+        """Bytes per second; 0 if it is unknown."""
+        return 0.0 if self.first_byte_at is None else self.received / max(now - self.first_byte_at, 0.001)
+
+
+class PiecePlan:
+    """Each byte is requested once: a request covers bytes that are neither present nor covered by another request."""
+
+    def __init__(self, download: Download, count: ConnectionCount, running: Sequence[PieceRequest]) -> None:
+        self._download = download
+        self._count = count
+        self._running = running
+        self.wanted_elsewhere = SpanSet()
+        """The bytes that readers in other processes want."""
+
+    def asked(self) -> int:
+        """The number of bytes that are present or that readers want."""
+        asked = self._download.present
+        for span in (*self._download.needs(), *self.wanted_elsewhere):
+            asked = asked.plus(span)
+        return asked.length
+
+    def next_piece(self, total: int, now: float) -> Span | None:
+        """The next bytes to fetch: the missing ones that a reader needs first. None if requests cover all of them and
+        are not worth to be divided.
+        """
+        if (free := self._first_free(total)) is None:
+            longest = max(self._running, key=lambda one: one.stop - one.position, default=None)
+            if longest is None or longest.stop - longest.position < 4 * _SMALLEST_PIECE or not longest.received:
+                return None
+            # The new request takes over the end of the longest one.
+            longest.stop = longest.position + self._piece_size((longest.stop - longest.position) // 2, now)
+            if (free := self._first_free(total)) is None:
+                return None
+        if self._count.allowed == 1:
+            return free
+        return Span(free.start, free.start + self._piece_size(free.length, now))
+
+    def continuation(self, request: PieceRequest, body_stop: int, now: float) -> int:
+        """The new `stop` of a request that has received all its bytes and whose body goes on to `body_stop`: it also
+        receives the following bytes, if no other request has taken them.
+        """
+        regular = sum(not one.is_for_reader for one in self._running)
+        if request.stop >= body_stop or (regular > self._count.allowed and not request.is_for_reader):
+            return request.stop
+        free = next(iter(self._taken().missing(Span(request.stop, body_stop))), None)
+        if free is None or free.start > request.stop or not self._is_wanted(free.start):
+            return request.stop
+        length = free.length if self._count.allowed == 1 else self._piece_size(free.length, now)
+        return request.stop + length
+
+    def for_waiting_reader(self, total: int, now: float) -> Span | None:
+        """Missing bytes that a reader needs at once and that no running request reaches soon."""
+        for want in self._wanted():
+            if want.start >= total or self._download.present.end_of(want.start) > want.start:
+                continue
+            covering = next((one for one in self._running if one.position <= want.start < one.stop), None)
+            if covering:
+                if want.start - covering.position <= max(_SOON_BYTES, covering.rate(now) * _SOON_SECONDS):
+                    continue
+                covering.stop = want.start
+            if free := self._free(want, total):
+                return free
+        return None
+
+    def _wanted(self) -> Iterator[Span]:
+        """What each reader needs next, in this process and in others."""
+        yield from self._download.needs()
+        yield from self.wanted_elsewhere
+
+    def _is_wanted(self, offset: int) -> bool:
+        return self._download.is_whole_wanted or any(span.start <= offset < span.stop for span in self._wanted())
+
+    def _taken(self) -> SpanSet:
+        """The bytes that are present or that a running request covers."""
+        taken = self._download.present
+        for one in self._running:
+            taken = taken.plus(Span(one.position, one.stop))
+        return taken
+
+    def _first_free(self, total: int) -> Span | None:
+        """The bytes without a request that a reader needs first; of the bytes that no reader wants, the first."""
+        wants = list(self._wanted())
+        if self._download.is_whole_wanted:
+            wants.append(Span(self._download.present.beginning, total))
+        found = [(free.start - want.start, free.start, free) for want in wants if (free := self._free(want, total))]
+        return min(found, key=lambda each: each[:2])[2] if found else None
+
+    def _free(self, want: Span, total: int) -> Span | None:
+        """The first of the wanted bytes that have no request."""
+        return next(iter(self._taken().missing(Span(want.start, min(want.stop, total)))), None)
+
+    def _piece_size(self, left: int, now: float) -> int:
+        """The bytes of the next piece, at most `left`. Pieces become smaller towards the end, so that all connections
+        end at about the same time.
+        """
+        rates = [rate for one in self._running if (rate := one.rate(now))]
+        usual = int(_PIECE_SECONDS * sum(rates) / len(rates)) if rates else _LARGEST_PIECE
+        size = min(usual, _LARGEST_PIECE, left // (2 * self._count.allowed))
+        return min(left, max(_SMALLEST_PIECE, size))

@@ -1,0 +1,431 @@
+"""Transfer: fetches the missing bytes of one partial blob from the upstream, over one or several connections."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from application.access.access_request import PullAccess
+from application.access.provenance import Provenance
+from application.access.read_permission import ReadPermissions
+from application.blobs.download import Download
+from application.blobs.piece_plan import PiecePlan, PieceRequest
+from application.blobs.retries import Retries
+from application.blobs.write_batches import WriteBatches
+from application.concurrency import until_done
+from application.eviction import Eviction
+from application.ports.content import StorageFull
+from application.ports.lease import WHOLE, DownloadLease
+from application.ports.telemetry import EventSink
+from application.ports.upstream import (
+    RedirectTarget,
+    Resource,
+    ResponseMetadata,
+    UpstreamRegistry,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from domain.byte_ranges import ByteRange, Span
+from domain.cache_policy import should_download_whole
+from domain.connection_count import ConnectionCount
+from domain.digest import Bytes
+from domain.documents import one_line
+from domain.errors import (
+    ContentUnknown,
+    Denied,
+    MirrorFault,
+    RangeUnsatisfiable,
+    RegistryError,
+    UpstreamBroken,
+    UpstreamChallenged,
+    UpstreamContentChanged,
+    UpstreamUnavailable,
+)
+from domain.events import BytesFetched, DownloadResumed
+from domain.ports import Clock
+from domain.records import ContentKind, ContentLocation
+from domain.span_set import END_UNKNOWN, SpanSet
+from domain.upstreams import Source
+
+_TICK_SECONDS = 0.02
+"""How often the transfer looks for wants of other processes, and whether another connection is worthwhile."""
+_IDLE_SECONDS = 1.0
+"""How long a transfer of parts waits for the next reader."""
+_ANOTHER_TRY_SECONDS = 0.25
+"""The pause after a failure beside other running connections."""
+_FOR_READERS = 16
+"""The most connections for readers of parts that no other connection fetches soon."""
+_CHANGED = "the upstream sent a different beginning of the blob than before"
+
+
+class _WrongPart(UpstreamBroken):
+    """The upstream did not send the requested part, or a part of other content. None of its bytes were used."""
+
+
+@dataclass(eq=False)
+class _Connection(PieceRequest):
+    """`byte_range`: the Range of the request; None for the whole blob. `is_extra`: the download does not need it, it
+    only makes the download faster. `is_beside`: other connections ran when it was started.
+    """
+
+    access: PullAccess = field(kw_only=True)
+    byte_range: ByteRange | None = None
+    target: RedirectTarget | None = None
+    is_extra: bool = False
+    body_stop: int = END_UNKNOWN
+    task: asyncio.Task[None] = field(init=False)
+
+
+class Transfer:
+    """It starts with one request. If that takes long, further connections fetch pieces of the rest, the lowest offset
+    first, while this makes the download faster. Bytes that a reader of a part needs at once are fetched by a connection
+    of their own. The last connection that runs resumes after failures; a failure beside other connections only reduces
+    their number.
+    """
+
+    def __init__(
+        self,
+        download: Download,
+        lease: DownloadLease,
+        registry: UpstreamRegistry,
+        permissions: ReadPermissions,
+        eviction: Eviction,
+        provenance: Provenance,
+        events: EventSink,
+        retries: Retries,
+        connections: int,
+    ) -> None:
+        """`connections`: the most connections that fetch the blob, besides those for readers of parts."""
+        self._download = download
+        self._lease = lease
+        self._partial_blob = lease.partial_blob
+        self._registry = registry
+        self._permissions = permissions
+        self._eviction = eviction
+        self._provenance = provenance
+        self._events = events
+        self._retries = retries
+        self._accesses = iter(download.accesses)  # accesses that are offered meanwhile are at the end of the list
+        self._access = next(self._accesses)
+        self._source = self._access.source
+        self._refusal: RegistryError | None = None
+        """The upstream refuses all accesses. No further request is sent."""
+        self._running: list[_Connection] = []
+        self._count = ConnectionCount(1 if download.is_restart else connections)
+        self._plan = PiecePlan(download, self._count, self._running)
+        self._can_divide = not download.is_restart
+        """Parts of the blob may be requested separately."""
+        self._asks_whole = False
+        """The answers to Range requests were wrong, so no more are sent."""
+        self.is_divided = len(self._partial_blob.present.spans) > 1
+        """The blob consists of parts that were requested separately, and not of one body and its resumptions."""
+        self._target: RedirectTarget | None = None
+        self._etag: str | None = None
+        self._is_at_end = False
+        """A body of unknown length was received to its end."""
+        self._present_at_start = self._arrived = self._space = self._partial_blob.present.length
+        """`_arrived`: bytes that are present or wait to be written; `_space`: bytes for which the cache has space."""
+        self._spacing = asyncio.Lock()
+        self._received = self._received_before = 0
+        """Bytes of all bodies; and the same at the last failure."""
+        self._woken = asyncio.Event()
+        self._unwanted_since: float | None = None
+        self._not_before = 0.0
+        """The loop time before which no request is sent."""
+
+    async def run(self) -> Source:
+        """Returns when all bytes are present: the repository of the last response. Raises the reason if the transfer
+        ends early.
+        """
+        loop = asyncio.get_running_loop()
+        self._download.wants_changed = self._woken.set
+        self._download.expect(self._partial_blob.total)
+        try:
+            while not self._is_complete:
+                self._start_connections(loop.time())
+                timer = loop.call_later(_TICK_SECONDS, self._woken.set)
+                await self._woken.wait()
+                timer.cancel()
+                self._woken.clear()
+                self._look_around(loop.time())
+                for connection in [one for one in self._running if one.task.done()]:
+                    self._running.remove(connection)
+                    if error := connection.task.exception():
+                        await self._recover(connection, error, loop.time())
+                    else:
+                        self._source = connection.access.source
+        finally:
+            self._download.wants_changed = lambda: None
+            for connection in self._running:
+                connection.task.cancel()
+            for connection in self._running:
+                await until_done(connection.task)
+        return self._source
+
+    @property
+    def _is_complete(self) -> bool:
+        total = self._download.total
+        is_covered = total is not None and self._partial_blob.present.covers(Span(0, total))
+        return self._is_at_end or (is_covered and not self._running)
+
+    def _look_around(self, now: float) -> None:
+        """Learn what readers want and how fast the connections are. Raises UpstreamBroken if no reader has wanted
+        anything for some time.
+        """
+        download, total = self._download, self._download.total
+        self._plan.wanted_elsewhere = elsewhere = self._lease.wanted()
+        download.is_whole_wanted = download.is_whole_wanted or elsewhere.covers(WHOLE)
+        if total is not None and not download.is_whole_wanted:
+            requests = download.part_requests + (self._present_at_start > 0) + len(elsewhere.spans)
+            download.is_whole_wanted = should_download_whole(requests, min(self._plan.asked(), total), total)
+        if total is not None and self._can_divide:
+            receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
+            self._count.observe(now, self._received, receiving, total - self._partial_blob.present.length)
+        if download.is_whole_wanted or download.readers or elsewhere.spans:
+            self._unwanted_since = None
+        elif self._unwanted_since is None:
+            self._unwanted_since = now
+        elif now >= self._unwanted_since + _IDLE_SECONDS:
+            unwanted = UpstreamBroken("no client reads this download any more")
+            download.fail(unwanted)  # at once, so that the next reader starts a new download
+            raise unwanted
+
+    # --- requests ---
+
+    def _start_connections(self, now: float) -> None:
+        if self._refusal and not self._running:
+            raise self._refusal
+        if self._refusal or now < self._not_before:
+            return
+        total = self._download.total
+        if not self._download.has_begun or total is None:
+            if not self._running:
+                self._start_first(total)
+            return
+        while sum(not one.is_for_reader for one in self._running) < self._count.allowed:
+            if not (piece := self._plan.next_piece(total, now)):
+                break
+            self._start(piece, is_extra=bool(self._running))
+        while self._can_divide and sum(one.is_for_reader for one in self._running) < _FOR_READERS:
+            if not (piece := self._plan.for_waiting_reader(total, now)):
+                break
+            self._start(piece, is_for_reader=True)
+
+    def _start_first(self, total: int | None) -> None:
+        """The first request: its answer tells the length of the blob, and that the upstream lets the caller read it."""
+        present, first = self._partial_blob.present, self._download.first_range
+        if first and total is None:
+            self._start(Span(0, END_UNKNOWN), byte_range=first)
+            return
+        wanted = Span(0, END_UNKNOWN if total is None else total)
+        if first and total is not None:
+            try:
+                wanted = first.of(total)
+            except RangeUnsatisfiable:  # the upstream decides whether the caller learns the length
+                self._start(Span(0, total), byte_range=first)
+                return
+        if missing := present.missing(wanted):
+            self._start(missing[0])
+        else:
+            self._download.begin(None)
+
+    def _start(
+        self, span: Span, *, is_extra: bool = False, is_for_reader: bool = False, byte_range: ByteRange | None = None
+    ) -> None:
+        is_rest = span.stop in {END_UNKNOWN, self._download.total}
+        if not byte_range and not self._asks_whole and (span.start or not is_rest):
+            byte_range = ByteRange(span.start, None if is_rest else span.stop - 1)
+        self.is_divided = self.is_divided or is_extra or is_for_reader
+        connection = _Connection(
+            span.start,
+            span.stop,
+            is_for_reader=is_for_reader,
+            access=self._access,
+            byte_range=byte_range,
+            target=self._target,
+            is_extra=is_extra,
+        )
+        self._running.append(connection)
+        connection.task = asyncio.create_task(self._receive(connection))
+        connection.task.add_done_callback(lambda _: self._woken.set())
+
+    async def _receive(self, connection: _Connection) -> None:
+        """Send the request, and write the bytes that it brings."""
+        loop = asyncio.get_running_loop()
+        resource = Resource.blob(connection.access.source, self._download.digest)
+        request = UpstreamRequest(
+            resource,
+            connection.access.credentials,
+            byte_range=connection.byte_range,
+            is_extra=connection.is_extra,
+            target=connection.target,
+        )
+        known = self._partial_blob.present
+        try:
+            async with self._registry.open(request) as answer, AsyncExitStack() as stack:
+                position = self._start_of_body(connection, answer)
+                batches = self._batches_at(known.end_of(position))
+                stack.push_async_callback(lambda: batches.finish())  # also after an interruption
+                async for piece in answer.pieces():
+                    self._count_bytes(connection, len(piece), loop.time())
+                    if position + len(piece) >= connection.stop:
+                        connection.stop = self._plan.continuation(connection, connection.body_stop, loop.time())
+                    span = Span(position, min(position + len(piece), connection.stop))
+                    fresh = known.missing(span)
+                    if fresh != (span,):
+                        await self._compare(SpanSet(fresh).missing(span), piece, position)
+                    for part in fresh:
+                        self._arrived += part.length
+                        if self._arrived > self._space:
+                            await self._make_space()
+                        if part.start != batches.end:
+                            await batches.finish()
+                            batches = self._batches_at(part.start)
+                        await batches.add(piece[part.start - position : part.stop - position])
+                    position += len(piece)
+                    connection.position = max(connection.position, span.stop)
+                    if position >= connection.stop:
+                        return
+        except RangeUnsatisfiable as outside:
+            self._check_end(connection, outside)
+        if self._download.total is not None:
+            raise UpstreamBroken("the upstream stopped sending the blob before its end")
+        self._is_at_end = True
+
+    def _start_of_body(self, connection: _Connection, answer: UpstreamResponse) -> int:
+        """The offset in the blob at which the body begins. Raises _WrongPart or UpstreamContentChanged if it is not the
+        body that was requested.
+        """
+        download, metadata, span = self._download, answer.metadata, answer.metadata.span
+        total = metadata.size if span is None else metadata.whole_size
+        self._check_part(connection, metadata)
+        if download.total is not None and total not in {None, download.total}:
+            if span and download.has_begun:
+                raise _WrongPart("the upstream sent a part of a blob with another length")
+            raise UpstreamContentChanged(_CHANGED)
+        if connection.target is None:  # a signed address proves nothing about the caller's permission now
+            self._permissions.record(connection.access, _location(connection.access, download), metadata)
+        download.is_public = download.is_public and self._provenance.is_public(connection.access)
+        if not download.has_begun:
+            self._can_divide = self._can_divide and metadata.accepts_ranges
+        download.begin(metadata, total)
+        self._target, self._etag = answer.target, metadata.etag or self._etag
+        self._partial_blob.total = download.total
+        if download.total is not None and not self._eviction.can_store(download.total):
+            raise StorageFull("the blob is larger than the part of the cache for running downloads")
+        body_stop = span.stop if span else END_UNKNOWN if download.total is None else download.total
+        connection.body_stop = body_stop
+        if connection.stop == END_UNKNOWN:
+            connection.stop = body_stop
+        if span:
+            connection.position = span.start
+        elif connection.byte_range:  # the upstream ignores ranges
+            self._can_divide = False
+            connection.stop = body_stop
+        return connection.position if span else 0
+
+    def _check_part(self, connection: _Connection, metadata: ResponseMetadata) -> None:
+        """Raises _WrongPart if the response is not the requested part."""
+        asked, span = connection.byte_range, metadata.span
+        is_beside = connection.is_extra or connection.is_for_reader
+        if span is None:
+            if is_beside and asked:
+                raise _WrongPart("the upstream sent the whole blob instead of a part")
+            return
+        try:
+            is_answer = asked is not None and asked.is_answered_by(span, metadata.whole_size)
+        except RangeUnsatisfiable:
+            is_answer = False
+        is_other = is_beside and self._etag and metadata.etag not in {None, self._etag}
+        if not is_answer or is_other or metadata.size not in {None, span.length}:
+            raise _WrongPart("the upstream sent a different byte range than the mirror requested")
+
+    def _check_end(self, connection: _Connection, outside: RangeUnsatisfiable) -> None:
+        """The upstream answered that it has none of the requested bytes. Raises the reason why this is not the end."""
+        total, known = self._download.total, self._partial_blob.present.beginning
+        if not self._download.has_begun and not known:
+            raise outside
+        if total is not None and (connection.is_extra or connection.is_for_reader or outside.size in {None, total}):
+            raise _WrongPart("the upstream refused a byte range of the blob")
+        if outside.size not in {None, known}:
+            raise UpstreamContentChanged(_CHANGED)
+
+    def _count_bytes(self, connection: _Connection, count: int, now: float) -> None:
+        self._events.emit(BytesFetched(count))
+        connection.first_byte_at = connection.first_byte_at or now
+        connection.received += count
+        self._received += count
+
+    async def _compare(self, repeated: tuple[Span, ...], piece: Bytes, position: int) -> None:
+        """Raises UpstreamContentChanged if bytes that were already present differ. They and the new bytes together
+        would not match the digest, and readers have received them.
+        """
+        for span in repeated:
+            if not await self._partial_blob.holds(span.start, piece[span.start - position : span.stop - position]):
+                raise UpstreamContentChanged(_CHANGED)
+
+    # --- what a connection brings ---
+
+    def _batches_at(self, offset: int) -> WriteBatches:
+        return WriteBatches(self._partial_blob, offset, self._eviction.make_space, self._grown)
+
+    def _grown(self) -> None:
+        present = self._partial_blob.present
+        if present is not self._download.present:
+            reserved = self._space - present.length
+            self._eviction.reserve(self._download.upstream, self._download.digest, reserved)
+            self._download.grow(present)
+
+    async def _make_space(self) -> None:
+        """Make space in the cache as bytes arrive, so a declared length alone evicts nothing. Raises StorageFull."""
+        download = self._download
+        async with self._spacing:
+            if (missing := self._arrived - self._space) > 0:
+                most = None if download.total is None else download.total - self._space
+                self._space += await self._eviction.make_space_in_partial_blob(
+                    download.upstream, download.digest, missing, most
+                )
+
+    async def _recover(self, connection: _Connection, error: BaseException, now: float) -> None:
+        """Decide how the transfer goes on after a failed request. Raises the error if it cannot."""
+        download, is_alone = self._download, not self._running
+        has_progressed, self._received_before = self._received > self._received_before, self._received
+        pause = 0.0
+        match error:
+            case MirrorFault() if connection.is_extra:
+                self._count.one_less(now)
+                return
+            case UpstreamContentChanged():
+                raise error
+            case UpstreamChallenged() | Denied() | ContentUnknown():
+                await self._permissions.refused(connection.access, _location(connection.access, download), error)
+                self._use_next_access(connection.access, error)
+                self._count.halve(now)
+            case UpstreamUnavailable() | MirrorFault():
+                if isinstance(error, _WrongPart):
+                    self._can_divide, self._asks_whole = False, True
+                    self._count.stay_at_one()
+                self._count.halve(now)
+                pause = _ANOTHER_TRY_SECONDS
+            case _:
+                raise error
+        if not download.has_begun:
+            raise error
+        if is_alone and isinstance(error, UpstreamUnavailable):
+            pause = self._retries.pause(error, has_progressed=has_progressed)
+        elif is_alone and isinstance(error, MirrorFault):
+            raise error
+        self._not_before = now + pause
+        self._events.emit(DownloadResumed(download.upstream.url, str(download.digest), one_line(error.message)))
+
+    def _use_next_access(self, refused: PullAccess, refusal: RegistryError) -> None:
+        """The access of another reader may still be valid: a token may expire while a large blob is downloaded."""
+        self._target = None
+        if refused is self._access:
+            if other := next(self._accesses, None):
+                self._access = other
+            else:
+                self._refusal = refusal
+
+
+def _location(access: PullAccess, download: Download) -> ContentLocation:
+    return ContentLocation(access.source, ContentKind.BLOB, download.digest)

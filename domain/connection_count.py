@@ -1,0 +1,64 @@
+"""ConnectionCount: how many connections one download uses at the same time."""
+
+_WINDOW_SECONDS = 0.25
+"""How long the throughput is measured before a decision."""
+_WORTHWHILE_SECONDS = 2.0
+"""Another connection is opened only if the rest of the blob would take longer than this."""
+_GAIN = 0.4
+"""An additional connection must bring at least this share of what one of the others brings."""
+_PAUSE_SECONDS = 10.0
+"""After this time, another connection is tried again."""
+
+
+class ConnectionCount:
+    """Adds a connection while that makes the download faster. On a line that one connection fills, it stays at one; at
+    a server that limits each connection, it grows to `most`. All times are in seconds of any steady clock.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.allowed = 1
+        self._most = most
+        self._resumes_at = 0.0
+        self._window: tuple[float, int] | None = None
+        """When the running measurement began, and the bytes that had been received then."""
+        self._before: float | None = None
+        """Bytes per second before the last connection was added; None if there is nothing to compare."""
+
+    def observe(self, now: float, received: int, receiving: int, missing: int) -> None:
+        """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that have
+        received bytes; `missing`: bytes of the blob that have not been received.
+        """
+        if now < self._resumes_at or self._most == 1:
+            return
+        if self._window is None or receiving < self.allowed:
+            self._window = now, received  # a new connection needs some time until its first byte
+            return
+        began, received_before = self._window
+        if now - began < _WINDOW_SECONDS:
+            return
+        rate = (received - received_before) / (now - began)
+        self._window = now, received
+        if self._before is not None and rate < self._before * (1 + _GAIN / (self.allowed - 1)):
+            self.one_less(now)
+        elif self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
+            self._before = rate
+            self.allowed += 1
+        else:
+            self._before = None
+
+    def one_less(self, now: float) -> None:
+        """The last connection brought nothing, or could not be opened. Another one is tried after a pause."""
+        self._reduce(self.allowed - 1, now)
+
+    def halve(self, now: float) -> None:
+        """The upstream refused or broke off a request. More connections are tried after a pause."""
+        self._reduce(self.allowed // 2, now)
+
+    def stay_at_one(self) -> None:
+        """The upstream does not support several connections."""
+        self._most = self.allowed = 1
+
+    def _reduce(self, allowed: int, now: float) -> None:
+        self.allowed = max(1, allowed)
+        self._resumes_at = now + _PAUSE_SECONDS
+        self._window = self._before = None
