@@ -25,8 +25,8 @@ class ConnectionCount:
         """Bytes per second before the last connection was added; None if there is nothing to compare."""
 
     def observe(self, now: float, received: int, receiving: int, missing: int) -> None:
-        """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that have
-        received bytes; `missing`: bytes of the blob that have not been received.
+        """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that
+        have received bytes; `missing`: bytes of the blob that have not been received.
         """
         if now < self._resumes_at or self._most == 1:
             return

@@ -177,8 +177,8 @@ class Passthrough:
     async def _continued(
         self, access: PullAccess, digest: Digest, wanted: Span, answer: UpstreamResponse | None, opened: AsyncExitStack
     ) -> AsyncIterator[Bytes]:
-        """The wanted bytes, first from `answer`; to the end of the blob if they stop at END_UNKNOWN. If the upstream breaks
-        off, the rest is requested again. Raises the fault of the last retry.
+        """The wanted bytes, first from `answer`; to the end of the blob if they stop at END_UNKNOWN. If the upstream
+        breaks off, the rest is requested again. Raises the fault of the last retry.
 
         `opened` holds the open response, which is closed before the next request. With a limit on the connections to
         the upstream, that request would otherwise wait for the connection of the open response.

@@ -16,7 +16,7 @@ from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
 from application.ports.content import ContentPart, ContentStore, StorageRefused, StoredContent
 from application.ports.telemetry import EventSink
-from application.ports.upstream import Resource, UpstreamRequest
+from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import RangeUnsatisfiable, RegistryError, UpstreamOutage
@@ -166,18 +166,10 @@ class PullBlob:
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())
-            metadata = None
             try:
-                metadata = await download.begun()
+                metadata = await self._metadata(download, query, is_own=is_own)
             except (StorageRefused, PartialBlobLost):
                 return await self._passthrough.open(stack, access, query)
-            except RegistryError as error:
-                if isinstance(error, RangeUnsatisfiable) and len(query.ranges) > 1:
-                    return await self._passthrough.open(stack, access, query)  # other ranges may be inside the blob
-                # A refusal of another caller says nothing about this one, which asks the upstream itself. An outage is
-                # shared: otherwise each waiting caller would wait as long again, one after the other.
-                if is_own or isinstance(error, UpstreamOutage):
-                    raise
             # The upstream has answered only the request that began the download. All other requests need a permission,
             # also those of the same caller, whose permission may have ended since.
             if is_own and metadata:
@@ -188,9 +180,25 @@ class PullBlob:
                 break
         download.offer(access)
         download.expect(answer.size)
-        size = download.total
-        if size is None and query.ranges not in {(), _WHOLE}:
+        if download.total is None and first_range:
             return await self._passthrough.open(stack, access, query)
+        return self._answer_from(download, access, query, answer)
+
+    async def _metadata(self, download: Download, query: BlobQuery, *, is_own: bool) -> ResponseMetadata | None:
+        """The metadata of the response that began the download; None if there is none."""
+        try:
+            return await download.begun()
+        except RegistryError as error:
+            if isinstance(error, RangeUnsatisfiable) and len(query.ranges) > 1:
+                raise PartialBlobLost from error  # other ranges may be inside the blob
+            # A refusal of another caller says nothing about this one, which asks the upstream itself. An outage is
+            # shared: otherwise each waiting caller would wait as long again, one after the other.
+            if is_own or isinstance(error, UpstreamOutage):
+                raise
+        return None
+
+    def _answer_from(self, download: Download, access: PullAccess, query: BlobQuery, answer: BlobAnswer) -> BlobAnswer:
+        size = download.total
         spans = query.spans(size) if size is not None else ()
         return replace(answer, size=size, spans=spans, pieces=self._pieces(download, access, query.ranges, spans))
 

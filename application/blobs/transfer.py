@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
+from application.blobs.body_writer import CHANGED, BodyWriter, SpaceForBlob
 from application.blobs.download import Download
 from application.blobs.piece_plan import PiecePlan, PieceRequest
 from application.blobs.retries import Retries
-from application.blobs.write_batches import WriteBatches
 from application.concurrency import until_done
 from application.eviction import Eviction
-from application.ports.content import StorageFull
 from application.ports.lease import WHOLE, DownloadLease
 from application.ports.telemetry import EventSink
 from application.ports.upstream import (
@@ -27,7 +26,6 @@ from application.ports.upstream import (
 from domain.byte_ranges import ByteRange, Span
 from domain.cache_policy import should_download_whole
 from domain.connection_count import ConnectionCount
-from domain.digest import Bytes
 from domain.documents import one_line
 from domain.errors import (
     ContentUnknown,
@@ -41,9 +39,8 @@ from domain.errors import (
     UpstreamUnavailable,
 )
 from domain.events import BytesFetched, DownloadResumed
-from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
-from domain.span_set import END_UNKNOWN, SpanSet
+from domain.span_set import END_UNKNOWN
 from domain.upstreams import Source
 
 _TICK_SECONDS = 0.02
@@ -54,7 +51,9 @@ _ANOTHER_TRY_SECONDS = 0.25
 """The pause after a failure beside other running connections."""
 _FOR_READERS = 16
 """The most connections for readers of parts that no other connection fetches soon."""
-_CHANGED = "the upstream sent a different beginning of the blob than before"
+_REFUSALS = (UpstreamChallenged, Denied, ContentUnknown)
+_HEALED = (*_REFUSALS, UpstreamUnavailable, MirrorFault)
+"""Failures after which a transfer goes on."""
 
 
 class _WrongPart(UpstreamBroken):
@@ -100,7 +99,6 @@ class Transfer:
         self._partial_blob = lease.partial_blob
         self._registry = registry
         self._permissions = permissions
-        self._eviction = eviction
         self._provenance = provenance
         self._events = events
         self._retries = retries
@@ -122,9 +120,8 @@ class Transfer:
         self._etag: str | None = None
         self._is_at_end = False
         """A body of unknown length was received to its end."""
-        self._present_at_start = self._arrived = self._space = self._partial_blob.present.length
-        """`_arrived`: bytes that are present or wait to be written; `_space`: bytes for which the cache has space."""
-        self._spacing = asyncio.Lock()
+        self._present_at_start = self._partial_blob.present.length
+        self._space = SpaceForBlob(download, self._partial_blob, eviction)
         self._received = self._received_before = 0
         """Bytes of all bodies; and the same at the last failure."""
         self._woken = asyncio.Event()
@@ -194,21 +191,24 @@ class Transfer:
     def _start_connections(self, now: float) -> None:
         if self._refusal and not self._running:
             raise self._refusal
+        total = self._download.total
         if self._refusal or now < self._not_before:
             return
-        total = self._download.total
-        if not self._download.has_begun or total is None:
+        if total is None or not self._download.has_begun:
             if not self._running:
                 self._start_first(total)
             return
-        while sum(not one.is_for_reader for one in self._running) < self._count.allowed:
-            if not (piece := self._plan.next_piece(total, now)):
-                break
+        is_free = self._number(is_for_reader=False) < self._count.allowed
+        while is_free and (piece := self._plan.next_piece(total, now)):
             self._start(piece, is_extra=bool(self._running))
-        while self._can_divide and sum(one.is_for_reader for one in self._running) < _FOR_READERS:
-            if not (piece := self._plan.for_waiting_reader(total, now)):
-                break
+            is_free = self._number(is_for_reader=False) < self._count.allowed
+        is_free = self._can_divide and self._number(is_for_reader=True) < _FOR_READERS
+        while is_free and (piece := self._plan.for_waiting_reader(total, now)):
             self._start(piece, is_for_reader=True)
+            is_free = self._number(is_for_reader=True) < _FOR_READERS
+
+    def _number(self, *, is_for_reader: bool) -> int:
+        return sum(one.is_for_reader == is_for_reader for one in self._running)
 
     def _start_first(self, total: int | None) -> None:
         """The first request: its answer tells the length of the blob, and that the upstream lets the caller read it."""
@@ -259,30 +259,18 @@ class Transfer:
             is_extra=connection.is_extra,
             target=connection.target,
         )
-        known = self._partial_blob.present
         try:
             async with self._registry.open(request) as answer, AsyncExitStack() as stack:
                 position = self._start_of_body(connection, answer)
-                batches = self._batches_at(known.end_of(position))
-                stack.push_async_callback(lambda: batches.finish())  # also after an interruption
+                writer = BodyWriter(self._space)
+                stack.push_async_callback(writer.finish)  # also after an interruption: the received bytes are kept
                 async for piece in answer.pieces():
                     self._count_bytes(connection, len(piece), loop.time())
                     if position + len(piece) >= connection.stop:
                         connection.stop = self._plan.continuation(connection, connection.body_stop, loop.time())
-                    span = Span(position, min(position + len(piece), connection.stop))
-                    fresh = known.missing(span)
-                    if fresh != (span,):
-                        await self._compare(SpanSet(fresh).missing(span), piece, position)
-                    for part in fresh:
-                        self._arrived += part.length
-                        if self._arrived > self._space:
-                            await self._make_space()
-                        if part.start != batches.end:
-                            await batches.finish()
-                            batches = self._batches_at(part.start)
-                        await batches.add(piece[part.start - position : part.stop - position])
+                    await writer.add(position, piece[: max(0, connection.stop - position)])
                     position += len(piece)
-                    connection.position = max(connection.position, span.stop)
+                    connection.position = max(connection.position, min(position, connection.stop))
                     if position >= connection.stop:
                         return
         except RangeUnsatisfiable as outside:
@@ -301,27 +289,30 @@ class Transfer:
         if download.total is not None and total not in {None, download.total}:
             if span and download.has_begun:
                 raise _WrongPart("the upstream sent a part of a blob with another length")
-            raise UpstreamContentChanged(_CHANGED)
-        if connection.target is None:  # a signed address proves nothing about the caller's permission now
-            self._permissions.record(connection.access, _location(connection.access, download), metadata)
-        download.is_public = download.is_public and self._provenance.is_public(connection.access)
-        if not download.has_begun:
-            self._can_divide = self._can_divide and metadata.accepts_ranges
-        download.begin(metadata, total)
-        self._target, self._etag = answer.target, metadata.etag or self._etag
-        self._partial_blob.total = download.total
-        if download.total is not None and not self._eviction.can_store(download.total):
-            raise StorageFull("the blob is larger than the part of the cache for running downloads")
-        body_stop = span.stop if span else END_UNKNOWN if download.total is None else download.total
-        connection.body_stop = body_stop
-        if connection.stop == END_UNKNOWN:
-            connection.stop = body_stop
+            raise UpstreamContentChanged(CHANGED)
+        self._learn(connection, answer, total)
         if span:
-            connection.position = span.start
-        elif connection.byte_range:  # the upstream ignores ranges
-            self._can_divide = False
-            connection.stop = body_stop
-        return connection.position if span else 0
+            connection.position, connection.body_stop = span.start, span.stop
+        else:
+            connection.body_stop = END_UNKNOWN if download.total is None else download.total
+        if connection.stop == END_UNKNOWN:
+            connection.stop = connection.body_stop
+        if span is None and connection.byte_range:  # the upstream ignores ranges
+            self._can_divide, connection.stop = False, connection.body_stop
+        return span.start if span else 0
+
+    def _learn(self, connection: _Connection, answer: UpstreamResponse, total: int | None) -> None:
+        """What the head of a response says about the blob, the caller and the upstream."""
+        download, access = self._download, connection.access
+        if connection.target is None:  # a signed address proves nothing about the caller's permission now
+            self._permissions.record(access, _location(access, download), answer.metadata)
+        download.is_public = download.is_public and self._provenance.is_public(access)
+        if not download.has_begun:
+            self._can_divide = self._can_divide and answer.metadata.accepts_ranges
+        download.begin(answer.metadata, total)
+        self._target, self._etag = answer.target, answer.metadata.etag or self._etag
+        self._partial_blob.total = download.total
+        self._space.require(download.total)
 
     def _check_part(self, connection: _Connection, metadata: ResponseMetadata) -> None:
         """Raises _WrongPart if the response is not the requested part."""
@@ -347,7 +338,7 @@ class Transfer:
         if total is not None and (connection.is_extra or connection.is_for_reader or outside.size in {None, total}):
             raise _WrongPart("the upstream refused a byte range of the blob")
         if outside.size not in {None, known}:
-            raise UpstreamContentChanged(_CHANGED)
+            raise UpstreamContentChanged(CHANGED)
 
     def _count_bytes(self, connection: _Connection, count: int, now: float) -> None:
         self._events.emit(BytesFetched(count))
@@ -355,67 +346,36 @@ class Transfer:
         connection.received += count
         self._received += count
 
-    async def _compare(self, repeated: tuple[Span, ...], piece: Bytes, position: int) -> None:
-        """Raises UpstreamContentChanged if bytes that were already present differ. They and the new bytes together
-        would not match the digest, and readers have received them.
-        """
-        for span in repeated:
-            if not await self._partial_blob.holds(span.start, piece[span.start - position : span.stop - position]):
-                raise UpstreamContentChanged(_CHANGED)
-
-    # --- what a connection brings ---
-
-    def _batches_at(self, offset: int) -> WriteBatches:
-        return WriteBatches(self._partial_blob, offset, self._eviction.make_space, self._grown)
-
-    def _grown(self) -> None:
-        present = self._partial_blob.present
-        if present is not self._download.present:
-            reserved = self._space - present.length
-            self._eviction.reserve(self._download.upstream, self._download.digest, reserved)
-            self._download.grow(present)
-
-    async def _make_space(self) -> None:
-        """Make space in the cache as bytes arrive, so a declared length alone evicts nothing. Raises StorageFull."""
-        download = self._download
-        async with self._spacing:
-            if (missing := self._arrived - self._space) > 0:
-                most = None if download.total is None else download.total - self._space
-                self._space += await self._eviction.make_space_in_partial_blob(
-                    download.upstream, download.digest, missing, most
-                )
-
     async def _recover(self, connection: _Connection, error: BaseException, now: float) -> None:
         """Decide how the transfer goes on after a failed request. Raises the error if it cannot."""
-        download, is_alone = self._download, not self._running
-        has_progressed, self._received_before = self._received > self._received_before, self._received
-        pause = 0.0
-        match error:
-            case MirrorFault() if connection.is_extra:
-                self._count.one_less(now)
-                return
-            case UpstreamContentChanged():
-                raise error
-            case UpstreamChallenged() | Denied() | ContentUnknown():
-                await self._permissions.refused(connection.access, _location(connection.access, download), error)
-                self._use_next_access(connection.access, error)
-                self._count.halve(now)
-            case UpstreamUnavailable() | MirrorFault():
-                if isinstance(error, _WrongPart):
-                    self._can_divide, self._asks_whole = False, True
-                    self._count.stay_at_one()
-                self._count.halve(now)
-                pause = _ANOTHER_TRY_SECONDS
-            case _:
-                raise error
+        download = self._download
+        if isinstance(error, MirrorFault) and connection.is_extra:
+            self._count.one_less(now)
+            return
+        if not isinstance(error, _HEALED) or isinstance(error, UpstreamContentChanged):
+            raise error
+        if isinstance(error, _REFUSALS):
+            await self._permissions.refused(connection.access, _location(connection.access, download), error)
+            self._use_next_access(connection.access, error)
+        if isinstance(error, _WrongPart):
+            self._can_divide, self._asks_whole = False, True
+            self._count.stay_at_one()
         if not download.has_begun:
             raise error
-        if is_alone and isinstance(error, UpstreamUnavailable):
-            pause = self._retries.pause(error, has_progressed=has_progressed)
-        elif is_alone and isinstance(error, MirrorFault):
-            raise error
-        self._not_before = now + pause
+        self._count.halve(now)
+        self._not_before = now + self._pause_after(error)
         self._events.emit(DownloadResumed(download.upstream.url, str(download.digest), one_line(error.message)))
+
+    def _pause_after(self, error: RegistryError) -> float:
+        """The seconds until the next request. Raises the error if no other request may be sent."""
+        has_progressed, self._received_before = self._received > self._received_before, self._received
+        if isinstance(error, _REFUSALS):
+            return 0.0
+        if self._running:
+            return _ANOTHER_TRY_SECONDS
+        if isinstance(error, UpstreamUnavailable):
+            return self._retries.pause(error, has_progressed=has_progressed)
+        raise error
 
     def _use_next_access(self, refused: PullAccess, refusal: RegistryError) -> None:
         """The access of another reader may still be valid: a token may expire while a large blob is downloaded."""

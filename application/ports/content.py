@@ -99,9 +99,9 @@ class PartialBlob(Protocol):
         """Whether the partial blob contains these bytes at `offset`. All of them must be present."""
 
     async def commit(self) -> bool:
-        """End the lease. If no byte is missing and the digest is right, the partial blob becomes content; otherwise it is discarded. Returns
-        whether the digest is right. It is also right if the content cannot be kept, or if the partial blob of another
-        upstream became the content first.
+        """End the lease. If no byte is missing and the digest is right, the partial blob becomes content; otherwise it
+        is discarded. Returns whether the digest is right. It is also right if the content cannot be kept, or if the
+        partial blob of another upstream became the content first.
         """
 
 

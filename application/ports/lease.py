@@ -36,8 +36,8 @@ class DownloadLease(Protocol):
 @dataclass(frozen=True)
 class PartialBlobState:
     """`present`: the bytes that have been written; `total`: the length of the blob, None while it is unknown;
-    `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download has failed, and the partial
-    blob will not become content.
+    `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download has failed, and the
+    partial blob will not become content.
     """
 
     present: SpanSet
