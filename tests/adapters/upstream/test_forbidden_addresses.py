@@ -10,7 +10,7 @@ from yarl import URL
 from adapters.upstream.client import HttpRequest, open_clients
 from adapters.upstream.connections import ProxyRules, SessionSettings
 from adapters.upstream.request_limits import RequestLimits
-from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
+from application.ports.upstream import ForwardedCredentials, RedirectTarget, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamBroken, UpstreamFault
 from domain.upstreams import Upstream
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, no_authorities, parts, resources, upstream_at
@@ -105,6 +105,22 @@ async def test_no_connection_is_opened_to_a_redirect_target_at_a_forbidden_addre
         with pytest.raises(UpstreamBroken, match="does not connect there"):
             await read(adapters, upstream_of(server), head=head)
         assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+@in_loop
+async def test_no_connection_is_opened_to_a_target_of_an_earlier_response_at_a_forbidden_address(
+    names: Names, address: str
+) -> None:
+    names.meanings["inside.test"] = [address]
+    async with WireServer(lambda _: reply(body=CONTENT)) as server, parts(0.5) as adapters:
+        upstream = upstream_of(server)
+        target = RedirectTarget(upstream, f"http://inside.test:{server.port}/stored")
+        asked = UpstreamRequest(resources(upstream)["blob"], ForwardedCredentials(), target=target)
+        async with adapters.registry.open(asked) as answer:
+            assert (answer.target, await answer.read(1000)) == (None, CONTENT)
+        assert "inside.test" in names.looked_up
+        assert [heard.target.split("/")[1] for heard in server.heard] == ["v2"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]"])

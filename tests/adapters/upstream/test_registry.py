@@ -11,7 +11,7 @@ from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line
-from tests.adapters.upstream.wire import Heard, Say, reply
+from tests.adapters.upstream.wire import Headers, Heard, Say, WireServer, reply, whole
 
 TYPE = "application/vnd.oci.image.manifest.v1+json"
 PART = CONTENT[2:7]
@@ -110,6 +110,77 @@ async def test_headers_of_the_response_become_metadata(*, head: bool) -> None:
 async def test_missing_headers_are_none() -> None:
     async with line(lambda _: Say(b"HTTP/1.1 200 OK\r\n\r\n" + CONTENT, "close")) as link:
         assert (await link.fetch())[0] == ResponseMetadata()
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (['"abc"'], '"abc"'),
+        (['""'], '""'),
+        (['"sha256:0a,!#[]~"'], '"sha256:0a,!#[]~"'),
+        (['"caf\u00e9"'], '"caf\u00e9"'),
+        (['W/"abc"'], None),
+        (["abc"], None),
+        (['"abc'], None),
+        (['abc"'], None),
+        (['"a"b"'], None),
+        (['"a b"'], None),
+        (['"a", "b"'], None),
+        (['"a"', '"b"'], None),
+        ([""], None),
+        ([], None),
+    ],
+)
+@in_loop
+async def test_only_a_strong_etag_is_kept(lines: list[str], expected: str | None) -> None:
+    """RFC 9110 sections 8.8.1 and 8.8.3."""
+    head = "".join(f"ETag: {value}\r\n" for value in lines).encode()
+    said = Say(b"HTTP/1.1 200 OK\r\n" + head + f"Content-Length: {len(CONTENT)}\r\n\r\n".encode() + CONTENT)
+    async with line(lambda _: said) as link:
+        assert (await link.fetch())[0].etag == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["bytes"], True),
+        (["Bytes"], True),
+        (["seconds, bytes"], True),
+        (["seconds", "bytes"], True),
+        (["none"], False),
+        (["seconds"], False),
+        (["kilobytes"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+@in_loop
+async def test_ranges_are_accepted_if_the_response_says_so(lines: list[str], *, expected: bool) -> None:
+    headers = [("Accept-Ranges", value) for value in lines]
+    async with line(lambda heard: whole(heard, CONTENT, *headers)) as link:
+        for head in (False, True):
+            assert (await link.fetch(head=head))[0].accepts_ranges is expected
+
+
+@pytest.mark.parametrize("headers", [(), (("Accept-Ranges", "none"),)])
+@in_loop
+async def test_a_partial_response_shows_that_ranges_are_accepted(headers: Headers) -> None:
+    span = ("Content-Range", f"bytes 2-4/{len(CONTENT)}")
+    async with line(lambda _: reply(206, span, *headers, body=CONTENT[2:5])) as link:
+        metadata, _ = await link.fetch(byte_range=ByteRange(2, 4))
+        assert metadata.accepts_ranges
+
+
+@pytest.mark.parametrize(("registrys", "storages"), [("bytes", "none"), ("none", "bytes")])
+@in_loop
+async def test_the_etag_and_the_ranges_are_those_of_the_final_response(registrys: str, storages: str) -> None:
+    def headers(units: str) -> Headers:
+        return ("ETag", f'"with {units}"'.replace(" ", "-")), ("Accept-Ranges", units)
+
+    async with WireServer(lambda _: reply(200, *headers(storages), body=CONTENT)) as storage, line() as link:
+        link.server.script = lambda _: reply(307, ("Location", f"{storage.url}/stored"), *headers(registrys))
+        metadata, _ = await link.fetch()
+        assert (metadata.etag, metadata.accepts_ranges) == (f'"with-{storages}"', storages == "bytes")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The limits of requests to one upstream."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.access import Credentials
-from domain.errors import UpstreamFault
+from domain.errors import MirrorBusy, UpstreamFault
 from tests.adapters.upstream.line import CONTENT, in_loop, line, resources
 from tests.adapters.upstream.wire import Heard, Say, reply
 
@@ -80,6 +81,92 @@ async def test_requests_are_admitted_in_order() -> None:
 
     await asyncio.gather(*(turn(number) for number in range(10)))
     assert order == list(range(10))
+
+
+@in_loop
+async def test_an_extra_request_is_admitted_only_if_a_connection_is_free() -> None:
+    limiter = RequestLimiter(RequestLimits(max_connections=2))
+    async with limiter.slot():
+        async with limiter.slot(is_extra=True):
+            with pytest.raises(MirrorBusy):
+                await limiter.slot(is_extra=True).__aenter__()
+        async with limiter.slot(is_extra=True):
+            pass  # the refused request occupies no connection
+
+
+@in_loop
+async def test_an_extra_request_delays_no_waiting_request() -> None:
+    crowd = Crowd(RequestLimiter(RequestLimits(max_connections=1)))
+    async with crowd.limiter.slot(is_extra=True):
+        waiting = [asyncio.create_task(crowd.enter(number)) for number in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(MirrorBusy):
+            await crowd.limiter.slot(is_extra=True).__aenter__()
+    with pytest.raises(MirrorBusy):  # the connection belongs to the first waiting request now
+        await crowd.limiter.slot(is_extra=True).__aenter__()
+    await asyncio.wait_for(asyncio.gather(*waiting), TIME)
+    assert (crowd.most, crowd.order) == (1, [0, 1])
+    async with crowd.limiter.slot(is_extra=True):
+        pass
+
+
+@in_loop
+async def test_an_extra_request_starts_only_if_the_rate_allows_it_at_once() -> None:
+    limiter, order = RequestLimiter(RequestLimits(max_rate=20)), []
+
+    async def turn(number: int) -> None:
+        await limiter.turn()
+        order.append(number)
+
+    await limiter.turn(is_extra=True)
+    waiting = [asyncio.create_task(turn(number)) for number in range(2)]
+    for _ in range(2):  # before and while other requests wait
+        with pytest.raises(MirrorBusy):
+            await limiter.turn(is_extra=True)
+        await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.gather(*waiting), TIME)
+    assert order == [0, 1]
+    await asyncio.sleep(0.06)
+    await limiter.turn(is_extra=True)
+
+
+@in_loop
+async def test_an_extra_request_does_not_overtake_a_request_whose_turn_has_come() -> None:
+    """The timer that admits the waiting request may be late."""
+    limiter = RequestLimiter(RequestLimits(max_rate=100))
+    await limiter.turn()
+    waiting = asyncio.create_task(limiter.turn())
+    await asyncio.sleep(0)
+    time.sleep(0.03)  # noqa: ASYNC251 - the loop must not run its timers
+    with pytest.raises(MirrorBusy):
+        await limiter.turn(is_extra=True)
+    await asyncio.wait_for(waiting, TIME)
+
+
+@pytest.mark.parametrize("limits", [RequestLimits(max_connections=1), RequestLimits(max_rate=0.01)])
+@in_loop
+async def test_an_extra_request_above_the_limits_is_not_sent(limits: RequestLimits) -> None:
+    async with line(lambda _: reply(body=CONTENT), limits=limits) as link:
+        blob = UpstreamRequest(resources(link.upstream)["blob"], ForwardedCredentials())
+        async with link.parts.registry.open(blob) as answer:
+            for _ in range(3):
+                with pytest.raises(MirrorBusy) as refused:
+                    await asyncio.wait_for(link.fetch(is_extra=True), TIME)
+                assert refused.value.retry_after > 0
+            assert await answer.read(100) == CONTENT
+        assert len(link.server.heard) == 1
+
+
+@in_loop
+async def test_an_extra_request_without_a_turn_gives_its_connection_back() -> None:
+    limits = RequestLimits(max_connections=2, max_rate=10)
+    async with line(lambda _: reply(body=CONTENT), limits=limits) as link:
+        await link.fetch()
+        for _ in range(3):
+            with pytest.raises(MirrorBusy):
+                await link.fetch(is_extra=True)
+        found = await asyncio.wait_for(asyncio.gather(*(link.fetch() for _ in range(3))), TIME)
+        assert [content for _, content in found] == [CONTENT] * 3
 
 
 @pytest.mark.parametrize(("connections", "rows"), [(2, 2), (5, 2), (7, 3), (8, 8), (100, 7)])
