@@ -79,7 +79,7 @@ class FetchBlob:
                 else:
                     download.read_from(lease.file)
                     followed = lease
-                download.begin(None)
+                download.begin(None, followed.look().total)
                 await self._follow(download, followed)
             else:
                 download.read_from(lease.partial_blob.file)

@@ -11,20 +11,22 @@ from domain.span_set import SpanSet
 _PIECE_SECONDS = 2.0
 """About how long one of several connections receives one piece."""
 _SMALLEST_PIECE, _LARGEST_PIECE = 1024 * 1024, 16 * 1024 * 1024
+_WORTH_DIVIDING = 4 * _SMALLEST_PIECE
 _SOON_SECONDS, _SOON_BYTES = 0.5, 1024 * 1024
 """A reader waits for a running request that will reach its bytes in this time, or that is this close."""
 
 
 @dataclass(eq=False)
 class PieceRequest:
-    """A running request for the bytes from `position` up to, but not including, `stop`. Both change: bytes arrive, and
-    another request may take over the end.
+    """A running request for the bytes from `start` up to, but not including, `stop`, which changes when another request
+    takes over the end. `position`: the end of the bytes that have arrived; they may not be written yet.
 
     `is_for_reader`: a reader needs these bytes at once. `received`: bytes; `first_byte_at`: a loop time.
     """
 
-    position: int
+    start: int
     stop: int
+    position: int
     is_for_reader: bool = False
     received: int = 0
     first_byte_at: float | None = None
@@ -57,7 +59,9 @@ class PiecePlan:
         """
         if (free := self._first_free(total)) is None:
             longest = max(self._running, key=lambda one: one.stop - one.position, default=None)
-            if longest is None or longest.stop - longest.position < 4 * _SMALLEST_PIECE or not longest.received:
+            if self._count.allowed == 1 or not longest or not longest.received:
+                return None
+            if longest.stop - longest.position < _WORTH_DIVIDING:
                 return None
             # The new request takes over the end of the longest one.
             longest.stop = longest.position + self._piece_size((longest.stop - longest.position) // 2, now)
@@ -85,7 +89,7 @@ class PiecePlan:
         for want in self._wanted():
             if want.start >= total or self._download.present.end_of(want.start) > want.start:
                 continue
-            covering = next((one for one in self._running if one.position <= want.start < one.stop), None)
+            covering = next((one for one in self._running if one.start <= want.start < one.stop), None)
             if covering:
                 if want.start - covering.position <= max(_SOON_BYTES, covering.rate(now) * _SOON_SECONDS):
                     continue
@@ -106,7 +110,7 @@ class PiecePlan:
         """The bytes that are present or that a running request covers."""
         taken = self._download.present
         for one in self._running:
-            taken = taken.plus(Span(one.position, one.stop))
+            taken = taken.plus(Span(one.start, one.stop))
         return taken
 
     def _first_free(self, total: int) -> Span | None:

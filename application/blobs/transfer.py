@@ -238,6 +238,7 @@ class Transfer:
         connection = _Connection(
             span.start,
             span.stop,
+            span.start,
             is_for_reader=is_for_reader,
             access=self._access,
             byte_range=byte_range,
@@ -268,9 +269,10 @@ class Transfer:
                     self._count_bytes(connection, len(piece), loop.time())
                     if position + len(piece) >= connection.stop:
                         connection.stop = self._plan.continuation(connection, connection.body_stop, loop.time())
-                    await writer.add(position, piece[: max(0, connection.stop - position)])
-                    position += len(piece)
-                    connection.position = max(connection.position, min(position, connection.stop))
+                    part = piece[: max(0, connection.stop - position)]
+                    connection.position = position + len(part)
+                    await writer.add(position, part)
+                    position += len(part)
                     if position >= connection.stop:
                         return
         except RangeUnsatisfiable as outside:
@@ -292,7 +294,8 @@ class Transfer:
             raise UpstreamContentChanged(CHANGED)
         self._learn(connection, answer, total)
         if span:
-            connection.position, connection.body_stop = span.start, span.stop
+            connection.start = connection.position = span.start
+            connection.body_stop = span.stop
         else:
             connection.body_stop = END_UNKNOWN if download.total is None else download.total
         if connection.stop == END_UNKNOWN:
