@@ -64,12 +64,13 @@ class PiecePlan:
             if longest.stop - longest.position < _WORTH_DIVIDING:
                 return None
             # The new request takes over the end of the longest one.
-            longest.stop = longest.position + self._piece_size((longest.stop - longest.position) // 2, now)
+            half = (longest.stop - longest.position) // 2
+            longest.stop = longest.position + self._piece_size(half, half, now)
             if (free := self._first_free(total)) is None:
                 return None
         if self._count.allowed == 1:
             return free
-        return Span(free.start, free.start + self._piece_size(free.length, now))
+        return Span(free.start, free.start + self._piece_size(free.length, self._left(total), now))
 
     def continuation(self, request: PieceRequest, body_stop: int, now: float) -> int:
         """The new `stop` of a request that has received all its bytes and whose body goes on to `body_stop`: it also
@@ -81,8 +82,9 @@ class PiecePlan:
         free = next(iter(self._taken().missing(Span(request.stop, body_stop))), None)
         if free is None or free.start > request.stop or not self._is_wanted(free.start):
             return request.stop
-        length = free.length if self._count.allowed == 1 else self._piece_size(free.length, now)
-        return request.stop + length
+        if self._count.allowed == 1:
+            return free.stop
+        return free.start + self._piece_size(free.length, self._left(body_stop), now)
 
     def for_waiting_reader(self, total: int, now: float) -> Span | None:
         """Missing bytes that a reader needs at once and that no running request reaches soon."""
@@ -125,11 +127,15 @@ class PiecePlan:
         """The first of the wanted bytes that have no request."""
         return next(iter(self._taken().missing(Span(want.start, min(want.stop, total)))), None)
 
-    def _piece_size(self, left: int, now: float) -> int:
-        """The bytes of the next piece, at most `left`. Pieces become smaller towards the end, so that all connections
-        end at about the same time.
+    def _left(self, total: int) -> int:
+        """The number of bytes that have no request."""
+        return sum(gap.length for gap in self._taken().missing(Span(0, total)))
+
+    def _piece_size(self, most: int, left: int, now: float) -> int:
+        """The bytes of the next piece, at most `most`. The fewer bytes are left for all connections, the smaller are
+        the pieces, so that all connections end at about the same time.
         """
         rates = [rate for one in self._running if (rate := one.rate(now))]
         usual = int(_PIECE_SECONDS * sum(rates) / len(rates)) if rates else _LARGEST_PIECE
         size = min(usual, _LARGEST_PIECE, left // (2 * self._count.allowed))
-        return min(left, max(_SMALLEST_PIECE, size))
+        return min(most, max(_SMALLEST_PIECE, size))
