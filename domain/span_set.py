@@ -1,6 +1,6 @@
 """SpanSet: which bytes of some content are present, as disjoint spans in order."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -56,6 +56,11 @@ class SpanSet:
     def covers(self, span: Span) -> bool:
         """Whether all bytes of the span are present."""
         return self.end_of(span.start) >= span.stop
+
+    def overlaps(self, span: Span) -> bool:
+        """Whether a byte of the span is present."""
+        place = bisect_left(self.spans, span.stop, key=lambda own: own.start) - 1
+        return place >= 0 and self.spans[place].stop > span.start
 
     def missing(self, within: Span) -> tuple[Span, ...]:
         """The missing bytes of this span, in order."""

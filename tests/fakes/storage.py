@@ -9,27 +9,39 @@ from dataclasses import dataclass, field
 from application.ports.content import OpenFile, Space, StorageFull, StoredContent
 from application.ports.file_backed import FileBacked
 from application.ports.lease import PartialBlobState
+from domain.byte_ranges import Span
 from domain.digest import Bytes, Digest
+from domain.span_set import SpanSet
 from domain.upstreams import Upstream
 
 
 class MemoryInode:
-    """A file, which may have several names and open descriptors. `lease`: the partial blob that is written to it."""
+    """A file, which may have several names and open descriptors. `lease`: the partial blob that is written to it;
+    `followers`: the open partial blobs of other "processes".
+    """
 
     def __init__(self, content: bytes = b"") -> None:
         self.descriptor = os.memfd_create("fake content")
-        self.size = 0
+        self.present = SpanSet()
+        self.total: int | None = None
         self.lease: MemoryPartialBlob | None = None
+        self.followers: list[MemoryFollowedPartialBlob] = []
         self.is_verified = False
         self.is_discarded = False
-        self.write(content)
+        self.write(0, content)
 
-    def write(self, content: bytes) -> None:
-        os.pwrite(self.descriptor, content, self.size)
-        self.size += len(content)
+    @property
+    def size(self) -> int:
+        """The number of bytes that are present."""
+        return self.present.length
+
+    def write(self, offset: int, content: bytes) -> None:
+        os.pwrite(self.descriptor, content, offset)
+        self.present = self.present.plus(Span(offset, offset + len(content)))
 
     def read(self) -> bytes:
-        return os.pread(self.descriptor, self.size, 0)
+        """The bytes up to the last one that is present, with zeros in the gaps."""
+        return os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
@@ -79,32 +91,51 @@ class MemoryPartialBlob:
         self._inode = disk.growing[self._key]
         self._inode.lease = self
         self._is_over = False
-        self.size = self._inode.size
         # As with a file lock, closing the file ends the lease.
         self.file: OpenFile = MemoryFile(self._inode, lambda: self.end(keep=True))
 
-    async def append(self, pieces: deque[Bytes]) -> None:
+    @property
+    def present(self) -> SpanSet:
+        return self._inode.present
+
+    @property
+    def total(self) -> int | None:
+        return self._inode.total
+
+    @total.setter
+    def total(self, total: int | None) -> None:
+        self._inode.total = total
+
+    async def write(self, offset: int, pieces: deque[Bytes]) -> int:
         await asyncio.sleep(0)
         if self._is_over:
             raise StorageFull("its lease has ended")
+        assert offset <= self.present.beginning or self.total is not None, "a gap before the total is known"
         content = b"".join(pieces)
+        assert self.total is None or offset + len(content) <= self.total, "bytes after the end of the blob"
         self._disk.demand(len(content))
-        self._inode.write(content)
+        self._inode.write(offset, content)
         pieces.clear()
-        self.size = self._inode.size
+        return len(content)
 
     async def holds(self, offset: int, content: Bytes) -> bool:
+        assert self.present.covers(Span(offset, offset + len(content))), "bytes that are not present"
         return self._inode.read()[offset : offset + len(content)] == content
 
     async def commit(self) -> bool:
         await asyncio.sleep(0)
-        if self._is_over or not self._digest.matches(self._inode.read()):
+        is_whole = self.present.beginning == self.present.length == (self.total or self.present.length)
+        if self._is_over or not is_whole or not self._digest.matches(self._inode.read()):
             self.end(keep=False)
             return False
         self._inode.is_verified = True
         self._disk.inodes.setdefault(self._digest, self._disk.growing.pop(self._key))
         self.end(keep=True)
         return True
+
+    @property
+    def wanted(self) -> SpanSet:
+        return SpanSet.of(span for follower in self._inode.followers for span in follower.wants)
 
     def end(self, *, keep: bool) -> None:
         if self._is_over:
@@ -122,6 +153,9 @@ class MemoryDownloadLease:
     def __init__(self, partial_blob: MemoryPartialBlob) -> None:
         self.partial_blob = partial_blob
 
+    def wanted(self) -> SpanSet:
+        return self.partial_blob.wanted
+
     async def release(self, *, keep: bool) -> None:
         await asyncio.sleep(0)
         self.partial_blob.end(keep=keep)
@@ -130,12 +164,19 @@ class MemoryDownloadLease:
 class MemoryFollowedPartialBlob:
     """Implements FollowedPartialBlob."""
 
-    def __init__(self, inode: MemoryInode) -> None:
-        self._inode = inode
-        self.file: OpenFile = MemoryFile(inode)
+    def __init__(self, inode: MemoryInode, owner: object) -> None:
+        self._inode, self.owner = inode, owner
+        self.wants = SpanSet()
+        inode.followers.append(self)
+        self.file: OpenFile = MemoryFile(inode, lambda: inode.followers.remove(self))
 
     def look(self) -> PartialBlobState:
-        return PartialBlobState(self._inode.size, self._inode.is_verified, self._inode.is_discarded)
+        inode = self._inode
+        total = inode.size if inode.is_verified else inode.total
+        return PartialBlobState(inode.present, total, inode.is_verified, inode.is_discarded)
+
+    def want(self, spans: SpanSet) -> None:
+        self.wants = spans
 
 
 class MemoryContentStore:
@@ -161,8 +202,13 @@ class MemoryContentStore:
         return {digest: inode.read() for (_, digest), inode in self.disk.growing.items()}
 
     def die(self) -> None:
-        """Act like a process that is killed: its leases end, its partial blobs stay as they are."""
+        """Act like a process that is killed: its leases and wants end, its partial blobs stay as they
+        are.
+        """
         for inode in self.disk.growing.values():
+            for follower in inode.followers:
+                if follower.owner is self:
+                    follower.want(SpanSet())
             if inode.lease and inode.lease.owner is self:
                 inode.lease.end(keep=True)
 
@@ -188,7 +234,7 @@ class MemoryContentStore:
             self.disk.demand(0)
             inode = self.disk.growing[upstream, digest] = MemoryInode()
         if inode.lease:
-            return MemoryFollowedPartialBlob(inode)
+            return MemoryFollowedPartialBlob(inode, self)
         return MemoryDownloadLease(MemoryPartialBlob(self.disk, upstream, digest, self))
 
     async def drop(self, digest: Digest) -> int:

@@ -1,0 +1,262 @@
+"""Partial blobs in files."""
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from adapters.storage.folder import Place, StorageFolder, is_verified
+from adapters.storage.open_files import DescriptorFile, portions, translated_errors, write
+from adapters.storage.present_map import PresentBytes, PresentMap, has_map, read_map
+from adapters.storage.threads import HasThreads, Threads, in_thread
+from adapters.storage.wanted_spans import announce, announced
+from application.ports.lease import PartialBlobState
+from domain.byte_ranges import Span
+from domain.digest import Bytes, Digest, DigestCheck
+from domain.span_set import SpanSet
+
+_BATCH = 1024 * 1024
+"""Bytes for one write."""
+_TURN_SECONDS = 0.1
+"""After this time, `write` ends, so that other partial blobs can use the thread."""
+_WHOLE = 0o444
+"""The mode of verified files."""
+
+
+class FilePartialBlob(HasThreads):
+    """Implements PartialBlob with a locked file."""
+
+    def __init__(
+        self,
+        file: DescriptorFile,
+        digest: Digest,
+        place: Place,
+        folder: StorageFolder,
+        threads: Threads,
+        last: PresentBytes | None,
+    ) -> None:
+        """`place`: where the file is. `last`: what its map contains; None if it has no gaps. Raises OSError."""
+        self.file = file
+        self._digest, self._place, self._folder, self.threads = digest, place, folder, threads
+        self._map = PresentMap(file.descriptor, last.total, last) if last else None
+        self._present = last.present if last else SpanSet.up_to(os.fstat(file.descriptor).st_size)
+        self.total = last.total if last else None
+        self._growing = threading.Lock()
+        """Held while `present` and the map change together."""
+        self._check = DigestCheck(digest)
+        self._hashing = threading.Lock()
+        """Held by the thread that hashes."""
+        self._steps = threading.Condition()
+        self._running = 0
+        self._is_over = False
+        self._ending = threading.Lock()
+
+    @property
+    def present(self) -> SpanSet:
+        return self._present
+
+    @in_thread
+    @translated_errors("a partial blob cannot be written")
+    def write(self, offset: int, pieces: deque[Bytes]) -> int:
+        turn_ends = time.monotonic() + _TURN_SECONDS
+        start = offset
+        while pieces:
+            with self._step():
+                self._folder.require_free_space()
+                batch = _taken(pieces)
+                try:
+                    stop = self._write(offset, batch)
+                except OSError:
+                    pieces.extendleft(reversed(batch))
+                    raise
+                if stop <= self._present.beginning:
+                    self._hash(offset, batch, turn_ends)
+                offset = stop
+            if time.monotonic() >= turn_ends:
+                break
+        return offset - start
+
+    def _write(self, offset: int, batch: Sequence[Bytes]) -> int:
+        """Write the batch, and record that it is present. Returns the offset of its end."""
+        stop = offset + sum(len(piece) for piece in batch)
+        if self.total is not None and stop > self.total:
+            raise OSError(errno.EFBIG, "bytes after the end of the blob")
+        with self._growing:
+            if self._map is None and offset > self._present.beginning:
+                self._map = self._new_map()
+        # If this fails, the bytes that were written stay in the file: the next attempt writes the same bytes again, and
+        # a process that follows may already have read them.
+        write(self.file.descriptor, batch, offset)
+        with self._growing:
+            present = self._present.plus(Span(offset, stop))
+            if self._map is not None:
+                self._map.record(present)
+            self._present = present
+        return stop
+
+    def _new_map(self) -> PresentMap:
+        if self.total is None:
+            raise OSError(errno.EINVAL, "the length of the blob is not known")
+        made = PresentMap(self.file.descriptor, self.total)
+        made.record(self._present)
+        return made
+
+    def _hash(self, offset: int, batch: Sequence[Bytes], turn_ends: float) -> None:
+        """Hash the beginning as far as it is present, in one thread at a time. `batch`: bytes that were just written at
+        `offset`. Other bytes are read again. Raises OSError.
+        """
+        # After another thread was refused the lock, this one looks again, so that the bytes of both are hashed.
+        while self._check.size < self._present.beginning and self._hashing.acquire(blocking=False):
+            try:
+                if self._check.size == offset:
+                    for piece in batch:
+                        self._check.update(piece)
+                else:
+                    self._hash_portion()
+            finally:
+                self._hashing.release()
+            if self._is_over or time.monotonic() >= turn_ends:
+                break
+
+    def _hash_portion(self) -> None:
+        stop = min(self._present.beginning, self._check.size + _BATCH)
+        hashed = self._check.size
+        for portion in portions(self.file.descriptor, hashed, stop):
+            self._check.update(portion)
+        if self._check.size == hashed:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+
+    @in_thread
+    def holds(self, offset: int, content: Bytes) -> bool:
+        with suppress(OSError), self._step():
+            stored = b"".join(portions(self.file.descriptor, offset, offset + len(content)))
+            return stored == content
+        return False
+
+    async def commit(self) -> bool:
+        while await self._hash_turn():
+            pass
+        return await self._commit()
+
+    @in_thread
+    @translated_errors("a partial blob cannot be read")
+    def _hash_turn(self) -> bool:
+        """Returns whether bytes of the beginning are left to hash."""
+        if self._is_over:
+            return False
+        with self._step():
+            self._hash(-1, (), time.monotonic() + _TURN_SECONDS)
+        return self._check.size < self._present.beginning
+
+    @in_thread
+    def _commit(self) -> bool:
+        with self._ending:
+            if not self._stop():
+                return False
+            if not self._is_right():
+                self._let_go(keep=False)
+                return False
+            # There is no fsync: it would delay the end of each download until the disk has written the whole file. If a
+            # power cut shortens a file, its size differs from the size in the index.
+            try:
+                # This removes the map, too. The mark stays until the next step, so that a process that follows does
+                # not mislead itself.
+                os.ftruncate(self.file.descriptor, self._check.size)
+                # Before the rename: the mode tells the processes that follow that the bytes are right.
+                os.fchmod(self.file.descriptor, _WHOLE)
+                if self._folder.is_at(self.file.descriptor, self._place):
+                    self._folder.make_content(self._digest, self._place, self._check.size)
+            except OSError:
+                # The bytes are right, but cannot be stored; readers that have the file open continue.
+                self._let_go(keep=False)
+            else:
+                self._let_go(keep=True)
+            return True
+
+    def _is_right(self) -> bool:
+        is_without_gaps = self._check.size == self._present.length
+        is_whole = self._map is None or self._check.size == self._map.total
+        return is_without_gaps and is_whole and self._check.holds
+
+    def end(self, *, keep: bool) -> None:
+        """End the lease, in this thread, after the running steps have ended. Does nothing if the lease has ended."""
+        with self._ending:
+            if self._stop():
+                self._let_go(keep=keep)
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """Something that uses the descriptor. `end` waits for it. Raises OSError if the lease has ended."""
+        with self._steps:
+            if self._is_over:
+                # Writing now would change verified content, or the partial blob of another process.
+                raise OSError(errno.EBADF, "its lease has ended")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._steps:
+                self._running -= 1
+                self._steps.notify_all()
+
+    def _stop(self) -> bool:
+        """No other step begins, and no step is running. Returns False if the lease has already ended."""
+        with self._steps:
+            if self._is_over:
+                return False
+            self._is_over = True
+            self._steps.wait_for(lambda: not self._running)
+            return True
+
+    def _let_go(self, *, keep: bool) -> None:
+        with suppress(OSError):
+            if not keep and self._folder.is_at(self.file.descriptor, self._place):
+                self._folder.remove(self._place)
+        with suppress(OSError):
+            fcntl.flock(self.file.descriptor, fcntl.LOCK_UN)
+
+    def wanted(self) -> SpanSet:
+        """The bytes that readers in other processes wait for."""
+        return announced(self.file.descriptor)
+
+
+class FollowedFilePartialBlob:
+    """Implements FollowedPartialBlob."""
+
+    def __init__(self, file: DescriptorFile) -> None:
+        self.file = file
+        self._last: tuple[SpanSet, int | None] = SpanSet(), None
+
+    def look(self) -> PartialBlobState:
+        state = os.fstat(self.file.descriptor)
+        # The kernel does not read the mode, the size and the number of names at one moment. The size is that of a file
+        # without gaps if a later look finds no mark. The file was discarded if it has no name and a later look finds
+        # it not verified.
+        later = os.fstat(self.file.descriptor)
+        whole = is_verified(later)
+        if whole:
+            self._last = SpanSet.up_to(later.st_size), later.st_size
+        elif not has_map(later):
+            self._last = SpanSet.up_to(state.st_size), None
+        else:
+            with suppress(OSError):
+                if content := read_map(self.file.descriptor, later.st_size):
+                    self._last = content.present, content.total
+        return PartialBlobState(*self._last, whole, state.st_nlink == 0 and not whole)
+
+    def want(self, spans: SpanSet) -> None:
+        announce(self.file.descriptor, spans)
+
+
+def _taken(pieces: deque[Bytes]) -> list[Bytes]:
+    """Take the first batch from the queue. Other threads only add to it."""
+    taken: list[Bytes] = []
+    size = 0
+    while pieces and size < _BATCH:
+        taken.append(pieces.popleft())
+        size += len(taken[-1])
+    return taken
