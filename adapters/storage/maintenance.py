@@ -10,12 +10,15 @@ from functools import partial
 from pathlib import Path
 
 from adapters.storage.folder import CONTENT, PARTIAL_BLOBS, TEMPORARY, Place, StorageFolder, digest_at, upstream_at
+from adapters.storage.present_map import has_map, read_map
 from adapters.storage.safe_paths import names_in, state_at
 from adapters.storage.threads import HasThreads, Threads, in_thread
 from application.ports.content import Space
 from domain.digest import Digest
 from domain.ports import Clock
 
+_BLOCK_BYTES = 512
+"""The unit of `st_blocks` (stat(2))."""
 _ABANDONED_AFTER = 3600.0
 """Seconds; writing one manifest takes less."""
 
@@ -41,9 +44,19 @@ class FilesystemStorageMaintenance(HasThreads):
             return Space(0, 0, 0)
         partial_blobs_of: Counter[str] = Counter()
         for name, file in self._entries(PARTIAL_BLOBS):
-            partial_blobs_of[upstream_at(name)] += file.st_size
+            partial_blobs_of[upstream_at(name)] += self._present_in((PARTIAL_BLOBS, name), file)
         partial_blobs = partial_blobs_of.total() + sum(file.st_size for _, file in self._entries(TEMPORARY))
         return Space(partial_blobs, state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, partial_blobs_of)
+
+    def _present_in(self, place: Place, state: os.stat_result) -> int:
+        """The number of bytes that are present in the partial blob."""
+        if not has_map(state):
+            return state.st_size
+        with suppress(OSError), os.fdopen(self._folder.open_to_read(place), "rb") as file:
+            if content := read_map(file.fileno(), os.fstat(file.fileno()).st_size):
+                return content.present.length
+        # The map is being written, or was never written. The file system counts no gaps.
+        return min(state.st_size, state.st_blocks * _BLOCK_BYTES)
 
     async def remove_abandoned_partial_blobs(self, older_than: float = 0.0) -> int:
         return await self.threads.run(partial(self.remove_abandoned_partial_blobs_now, older_than))

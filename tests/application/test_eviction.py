@@ -125,7 +125,7 @@ def test_partial_blobs_count() -> None:
             await cache.put(name, 200)
         lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([b"-" * 300]))
+        await partial_blob.write(0, deque([b"-" * 300]))
         cache.clock.advance(6)
         await cache.eviction.make_space(0)
         await lease.release(keep=False)
@@ -178,7 +178,7 @@ def test_a_disk_full_of_other_files_raises_storage_full() -> None:
     async def act() -> None:
         lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"somebody's"))
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([b"-" * 950]))
+        await partial_blob.write(0, deque([b"-" * 950]))
         with pytest.raises(StorageFull):
             await cache.eviction.make_space(100)
         partial_blob.file.close()
@@ -224,7 +224,7 @@ def test_the_remains_of_a_crash_are_reconciled() -> None:
         await cache.store.put(unknown, b"unknown")
         lease: Any = await cache.store.lease(UPSTREAM, Digest.of(b"draft"))
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([b"some"]))
+        await partial_blob.write(0, deque([b"some"]))
         cache.store.die()
         await cache.eviction.reconcile()
         partial_blob.file.close()

@@ -198,7 +198,7 @@ class Sharing:
         digest = Digest.of(bytes([self._number]))
         await self.eviction.make_space_in_partial_blob(upstream, digest, 100, 100)
         lease: Any = await self.store.lease(upstream, digest)
-        await lease.partial_blob.append(deque([b"-" * 100]))
+        await lease.partial_blob.write(0, deque([b"-" * 100]))
         self.eviction.reserve(upstream, digest, 0)
         return lease
 
@@ -242,7 +242,7 @@ async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothin
     await sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 400, 400)
     lease: Any = await sharing.store.lease(UPSTREAM, digest)
     # A thread has written these bytes, and the download does not know it yet.
-    await lease.partial_blob.append(deque([b"-" * 300]))
+    await lease.partial_blob.write(0, deque([b"-" * 300]))
     growing = asyncio.create_task(sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 100, 100))
     await asyncio.sleep(0.01)
     assert not growing.done()

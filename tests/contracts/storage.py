@@ -1,6 +1,7 @@
 """The storage of two workers, on the same disk or on the same fake disk."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, PartialBlob, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex
-from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob
-from domain.digest import Digest
+from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob, PartialBlobState
+from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
+from domain.span_set import SpanSet
 from domain.upstreams import Origin, Source, Upstream
 from tests.fakes import storage as fakes
 from tests.fakes.clock import StoppedClock
@@ -95,6 +97,26 @@ async def lease_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> 
 async def partial_blob_of(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> PartialBlob:
     """The partial blob of a lease."""
     return (await lease_of(worker, digest, upstream)).partial_blob
+
+
+async def append(partial_blob: PartialBlob, pieces: deque[Bytes]) -> None:
+    """Write the pieces at the end of the beginning, as far as one call does."""
+    await partial_blob.write(partial_blob.present.beginning, pieces)
+
+
+def unverified(size: int) -> PartialBlobState:
+    """The state of a partial blob without gaps."""
+    return PartialBlobState(SpanSet.up_to(size), None, is_verified=False, is_discarded=False)
+
+
+def discarded(size: int) -> PartialBlobState:
+    """The state of a partial blob without gaps that has been discarded."""
+    return PartialBlobState(SpanSet.up_to(size), None, is_verified=False, is_discarded=True)
+
+
+def verified(size: int) -> PartialBlobState:
+    """The state of a partial blob that has become content."""
+    return PartialBlobState(SpanSet.up_to(size), size, is_verified=True, is_discarded=False)
 
 
 async def followed_by(worker: Worker, digest: Digest, upstream: Upstream = HUB) -> FollowedPartialBlob:

@@ -14,6 +14,7 @@ from tests.contracts.storage import (
     HUB,
     KINDS,
     Worker,
+    append,
     by_two_workers,
     content_of,
     partial_blob_of,
@@ -26,7 +27,7 @@ DIGEST = Digest.of(CONTENT)
 
 async def fill(worker: Worker, content: bytes = CONTENT) -> None:
     partial_blob = await partial_blob_of(worker, Digest.of(content))
-    await partial_blob.append(deque([content]))
+    await append(partial_blob, deque([content]))
     assert await partial_blob.commit()
     partial_blob.file.close()
 
@@ -44,7 +45,7 @@ async def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: 
         put, filled = Digest.of(b"put", algorithm), Digest.of(b"filled", algorithm)
         await one.store.put(put, b"put")
         partial_blob = await partial_blob_of(one, filled)
-        await partial_blob.append(deque([b"fil", b"led"]))
+        await append(partial_blob, deque([b"fil", b"led"]))
         assert await partial_blob.commit()
         partial_blob.file.close()
         assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]

@@ -8,19 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from application.ports.content import StorageRefused
-from application.ports.lease import FollowedPartialBlob, PartialBlobState
+from application.ports.lease import FollowedPartialBlob
 from domain.digest import Digest
 from tests.contracts.storage import (
     HUB,
     KINDS,
     QUAY,
     Worker,
+    append,
     by_two_workers,
     content_of,
+    discarded,
     followed_by,
     lease_of,
     partial_blob_of,
     two_workers,
+    unverified,
+    verified,
 )
 
 CONTENT = b"a layer " * 1000
@@ -38,12 +42,12 @@ async def test_an_empty_partial_blob_of_empty_content_is_right(one: Worker, othe
 @by_two_workers
 async def test_a_partial_blob_is_not_content_before_its_commit(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
-    await partial_blob.append(deque([CONTENT]))
+    await append(partial_blob, deque([CONTENT]))
     assert await content_of(other, DIGEST) is None
     assert await partial_blob.commit()
     assert await content_of(other, DIGEST) == CONTENT
     assert await other.leases.lease(HUB, DIGEST) is await one.leases.lease(HUB, DIGEST) is None
-    assert await partial_blob.file.read(0, partial_blob.size) == CONTENT
+    assert await partial_blob.file.read(0, partial_blob.present.beginning) == CONTENT
     partial_blob.file.close()
 
 
@@ -51,12 +55,12 @@ async def test_a_partial_blob_is_not_content_before_its_commit(one: Worker, othe
 async def test_a_partial_blob_with_another_digest_is_discarded(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     followed = await followed_by(other, DIGEST)
-    await partial_blob.append(deque([CONTENT[:-1], b"!"]))
+    await append(partial_blob, deque([CONTENT[:-1], b"!"]))
     assert not await partial_blob.commit()
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=False, is_discarded=True)
+    assert followed.look() == discarded(len(CONTENT))
     assert await content_of(one, DIGEST) is None
     again = await partial_blob_of(other, DIGEST)
-    assert again.size == 0
+    assert again.present.beginning == 0
     for file in (partial_blob.file, followed.file, again.file):
         file.close()
 
@@ -65,7 +69,7 @@ async def test_a_partial_blob_with_another_digest_is_discarded(one: Worker, othe
 async def test_a_partial_blob_that_is_too_short_or_too_long_is_discarded(one: Worker, other: Worker) -> None:
     for wrong in (CONTENT[:-1], CONTENT + b" ", b""):
         partial_blob = await partial_blob_of(one, DIGEST)
-        await partial_blob.append(deque([wrong]))
+        await append(partial_blob, deque([wrong]))
         assert not await partial_blob.commit()
         partial_blob.file.close()
 
@@ -74,13 +78,13 @@ async def test_a_partial_blob_that_is_too_short_or_too_long_is_discarded(one: Wo
 async def test_one_worker_downloads_and_the_others_follow(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
     followed = [await followed_by(worker, DIGEST) for worker in (one, other)]
-    await partial_blob.append(deque([CONTENT[:10]]))
-    assert [each.look() for each in followed] == 2 * [PartialBlobState(10, is_verified=False, is_discarded=False)]
+    await append(partial_blob, deque([CONTENT[:10]]))
+    assert [each.look() for each in followed] == 2 * [unverified(10)]
     assert await followed[1].file.read(0, 20) == CONTENT[:10]
-    await partial_blob.append(deque([CONTENT[10:]]))
+    await append(partial_blob, deque([CONTENT[10:]]))
     assert await partial_blob.commit()
     assert [each.look() for each in followed] == 2 * [
-        PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False),
+        verified(len(CONTENT)),
     ]
     partial_blob.file.close()
     for each in followed:
@@ -91,10 +95,10 @@ async def test_one_worker_downloads_and_the_others_follow(one: Worker, other: Wo
 @by_two_workers
 async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker, other: Worker) -> None:
     partial_blob, followed = await partial_blob_of(one, DIGEST), await followed_by(other, DIGEST)
-    await partial_blob.append(deque([CONTENT]))
+    await append(partial_blob, deque([CONTENT]))
     assert await partial_blob.commit()
     await one.store.drop(DIGEST)
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert followed.look() == verified(len(CONTENT))
     partial_blob.file.close()
     followed.file.close()
 
@@ -103,13 +107,13 @@ async def test_content_that_is_dropped_stays_verified_for_followers(one: Worker,
 async def test_the_next_lease_continues_a_kept_partial_blob(one: Worker, other: Worker) -> None:
     lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
     partial_blob = lease.partial_blob
-    await partial_blob.append(deque([CONTENT[:3000]]))
+    await append(partial_blob, deque([CONTENT[:3000]]))
     await lease.release(keep=True)
-    assert followed.look() == PartialBlobState(3000, is_verified=False, is_discarded=False)
+    assert followed.look() == unverified(3000)
     again = await partial_blob_of(other, DIGEST)
-    assert again.size == 3000
-    await again.append(deque([CONTENT[3000:]]))
-    assert followed.look().size == len(CONTENT)
+    assert again.present.beginning == 3000
+    await append(again, deque([CONTENT[3000:]]))
+    assert followed.look().present.beginning == len(CONTENT)
     assert await again.commit()
     for file in (partial_blob.file, followed.file, again.file):
         file.close()
@@ -120,12 +124,12 @@ async def test_the_next_lease_continues_a_kept_partial_blob(one: Worker, other: 
 async def test_a_discarded_partial_blob_starts_again(one: Worker, other: Worker) -> None:
     lease, followed = await lease_of(one, DIGEST), await followed_by(other, DIGEST)
     partial_blob = lease.partial_blob
-    await partial_blob.append(deque([b"something else"]))
+    await append(partial_blob, deque([b"something else"]))
     await lease.release(keep=False)
     assert followed.look().is_discarded
     assert await partial_blob.file.read(0, 9) == b"something"
     again = await partial_blob_of(other, DIGEST)
-    assert again.size == 0
+    assert again.present.beginning == 0
     for file in (partial_blob.file, followed.file, again.file):
         file.close()
 
@@ -133,10 +137,10 @@ async def test_a_discarded_partial_blob_starts_again(one: Worker, other: Worker)
 @by_two_workers
 async def test_closing_the_file_ends_the_lease(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
-    await partial_blob.append(deque([CONTENT[:5]]))
+    await append(partial_blob, deque([CONTENT[:5]]))
     partial_blob.file.close()
     again = await partial_blob_of(other, DIGEST)
-    assert again.size == 5
+    assert again.present.beginning == 5
     again.file.close()
 
 
@@ -144,10 +148,10 @@ async def test_closing_the_file_ends_the_lease(one: Worker, other: Worker) -> No
 async def test_a_partial_blob_cannot_be_changed_after_its_lease(one: Worker, other: Worker) -> None:
     lease = await lease_of(one, DIGEST)
     partial_blob = lease.partial_blob
-    await partial_blob.append(deque([CONTENT]))
+    await append(partial_blob, deque([CONTENT]))
     assert await partial_blob.commit()
     with pytest.raises(StorageRefused):
-        await partial_blob.append(deque([b"more"]))
+        await append(partial_blob, deque([b"more"]))
     await lease.release(keep=False)
     partial_blob.file.close()
     assert await content_of(other, DIGEST) == CONTENT
@@ -156,7 +160,7 @@ async def test_a_partial_blob_cannot_be_changed_after_its_lease(one: Worker, oth
 @by_two_workers
 async def test_a_partial_blob_says_whether_it_holds_bytes(one: Worker, other: Worker) -> None:
     partial_blob = await partial_blob_of(one, DIGEST)
-    await partial_blob.append(deque([b"0123", b"456789"]))
+    await append(partial_blob, deque([b"0123", b"456789"]))
     assert [
         await partial_blob.holds(0, b"0123456789"),
         await partial_blob.holds(3, b"345"),
@@ -170,7 +174,7 @@ async def test_a_partial_blob_says_whether_it_holds_bytes(one: Worker, other: Wo
 async def test_two_digests_have_two_partial_blobs(one: Worker, other: Worker) -> None:
     partial_blobs = [await partial_blob_of(worker, Digest.of(text)) for worker, text in ((one, b"a"), (other, b"b"))]
     for partial_blob, text in zip(partial_blobs, (b"a", b"b"), strict=True):
-        await partial_blob.append(deque([text]))
+        await append(partial_blob, deque([text]))
         assert await partial_blob.commit()
         partial_blob.file.close()
     assert await content_of(one, Digest.of(b"b")) == b"b"
@@ -195,12 +199,12 @@ def test_any_sequence_of_pieces_becomes_the_content(
         async with two_workers(kind, tmp_path_factory.mktemp("storage")) as (one, other):
             digest, content = Digest.of(b"".join(pieces)), b"".join(pieces)
             first = await lease_of(one, digest)
-            await first.partial_blob.append(deque(pieces[:cut]))
+            await append(first.partial_blob, deque(pieces[:cut]))
             await first.release(keep=True)
             first.partial_blob.file.close()
             second = await partial_blob_of(other, digest)
-            assert second.size == len(b"".join(pieces[:cut]))
-            await second.append(deque(pieces[cut:]))
+            assert second.present.beginning == len(b"".join(pieces[:cut]))
+            await append(second, deque(pieces[cut:]))
             assert await second.commit()
             second.file.close()
             assert await content_of(one, digest) == content
@@ -212,12 +216,12 @@ def test_any_sequence_of_pieces_becomes_the_content(
 async def test_two_upstreams_have_two_partial_blobs(one: Worker, other: Worker) -> None:
     """A partial blob with wrong bytes of one upstream must not be continued with bytes of another one."""
     wrong = await lease_of(one, DIGEST, HUB)
-    await wrong.partial_blob.append(deque([b"wrong"]))
+    await append(wrong.partial_blob, deque([b"wrong"]))
     await wrong.release(keep=True)
     wrong.partial_blob.file.close()
     right = await partial_blob_of(other, DIGEST, QUAY)
-    assert right.size == 0
-    await right.append(deque([CONTENT]))
+    assert right.present.beginning == 0
+    await append(right, deque([CONTENT]))
     assert await right.commit()
     right.file.close()
     assert await content_of(one, DIGEST) == CONTENT
@@ -228,16 +232,21 @@ async def test_two_upstreams_can_send_the_same_content_at_once(one: Worker, othe
     """Each upstream has its own lease. The second commit adds no copy, and both files have the correct content."""
     slow, fast = await partial_blob_of(one, DIGEST, HUB), await partial_blob_of(other, DIGEST, QUAY)
     followed = await followed_by(other, DIGEST, HUB)
-    await slow.append(deque([CONTENT[:10]]))
-    await fast.append(deque([CONTENT]))
+    await append(slow, deque([CONTENT[:10]]))
+    await append(fast, deque([CONTENT]))
     assert await fast.commit()
     stored = await one.store.open(DIGEST)
     assert stored
-    assert followed.look() == PartialBlobState(10, is_verified=False, is_discarded=False)
-    await slow.append(deque([CONTENT[10:]]))
+    assert followed.look() == unverified(10)
+    await append(slow, deque([CONTENT[10:]]))
     assert await slow.commit()
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
-    assert await stored.read() == await slow.file.read(0, slow.size) == await content_of(one, DIGEST) == CONTENT
+    assert followed.look() == verified(len(CONTENT))
+    assert (
+        await stored.read()
+        == await slow.file.read(0, slow.present.beginning)
+        == await content_of(one, DIGEST)
+        == CONTENT
+    )
     assert await one.maintenance.contents() == {DIGEST: len(CONTENT)}
     assert (await one.maintenance.space()).partial_blobs == 0
     for file in (slow.file, fast.file, followed.file, stored.file):
@@ -247,8 +256,8 @@ async def test_two_upstreams_can_send_the_same_content_at_once(one: Worker, othe
 @by_two_workers
 async def test_a_wrong_commit_does_not_remove_right_content(one: Worker, other: Worker) -> None:
     wrong, right = await partial_blob_of(one, DIGEST, HUB), await partial_blob_of(other, DIGEST, QUAY)
-    await wrong.append(deque([b"wrong"]))
-    await right.append(deque([CONTENT]))
+    await append(wrong, deque([b"wrong"]))
+    await append(right, deque([CONTENT]))
     assert await right.commit()
     assert not await wrong.commit()
     assert await content_of(one, DIGEST) == CONTENT

@@ -3,7 +3,7 @@
 from collections import deque
 
 from domain.digest import Digest
-from tests.contracts.storage import Worker, by_two_workers, content_of, followed_by, lease_of, partial_blob_of
+from tests.contracts.storage import Worker, append, by_two_workers, content_of, followed_by, lease_of, partial_blob_of
 
 
 @by_two_workers
@@ -33,10 +33,10 @@ async def test_all_content_is_listed(one: Worker, other: Worker) -> None:
 async def test_partial_blobs_are_counted_until_they_are_content(one: Worker, other: Worker) -> None:
     digest = Digest.of(b"0123456789")
     partial_blob = await partial_blob_of(one, digest)
-    await partial_blob.append(deque([b"01234"]))
+    await append(partial_blob, deque([b"01234"]))
     assert (await other.maintenance.space()).partial_blobs == 5
     assert await other.maintenance.contents() == {}
-    await partial_blob.append(deque([b"56789"]))
+    await append(partial_blob, deque([b"56789"]))
     assert await partial_blob.commit()
     partial_blob.file.close()
     assert (await other.maintenance.space()).partial_blobs == 0
@@ -50,13 +50,13 @@ async def test_only_partial_blobs_without_a_lease_are_removed(one: Worker, other
     followed = await followed_by(other, Digest.of(b"left"))
     await one.store.put(Digest.of(b"content"), b"content")
     for partial_blob in (filled, left):
-        await partial_blob.append(deque([b"fi"]))
+        await append(partial_blob, deque([b"fi"]))
     await lease.release(keep=True)
     assert await other.maintenance.remove_abandoned_partial_blobs() == 1
     assert await other.maintenance.remove_abandoned_partial_blobs() == 0
     assert followed.look().is_discarded
     assert (await one.maintenance.space()).partial_blobs == 2
-    await filled.append(deque([b"lled"]))
+    await append(filled, deque([b"lled"]))
     assert await filled.commit()
     assert [await content_of(one, Digest.of(text)) for text in (b"filled", b"content")] == [b"filled", b"content"]
     for file in (filled.file, left.file, followed.file):

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage import file_leases
+from adapters.storage import file_partial_blob
 from adapters.storage.file_content_store import FilesystemContentStore
-from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob, FollowedFilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease
+from adapters.storage.file_partial_blob import FilePartialBlob, FollowedFilePartialBlob
 from application.ports.content import StorageFailed, StorageRefused
-from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
+from tests.contracts.storage import append, verified
 
 CONTENT = b"a layer " * 1000
 DIGEST = Digest.of(CONTENT)
@@ -68,7 +69,7 @@ async def test_files_are_in_their_places_and_private(tmp_path: Path) -> None:
         folder = tmp_path / "deep" / "cache"
         partial_blob = await leased(store)
         assert mode(partial_blob_place(folder)) == 0o600
-        await partial_blob.append(deque([CONTENT]))
+        await append(partial_blob, deque([CONTENT]))
         await partial_blob.commit()
         partial_blob.file.close()
         await store.put(Digest.of(b"small", "sha512"), b"small")
@@ -85,7 +86,7 @@ async def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         for keep in (True, False):
             partial_blob, followed = await leased(store), await store.leases.lease(UPSTREAM, DIGEST)
             assert isinstance(followed, FollowedFilePartialBlob)
-            await partial_blob.append(deque([CONTENT[:7]]))
+            await append(partial_blob, deque([CONTENT[:7]]))
             partial_blob.end(keep=keep)
             partial_blob.file.close()
             followed.file.close()
@@ -146,8 +147,8 @@ async def test_a_partial_blob_that_was_removed_does_not_replace_another(tmp_path
         partial_blob = await leased(store)
         partial_blob_place(tmp_path).unlink()
         other = await leased(store)
-        await other.append(deque([b"an"]))
-        await partial_blob.append(deque([CONTENT]))
+        await append(other, deque([b"an"]))
+        await append(partial_blob, deque([CONTENT]))
         assert await partial_blob.commit()
         assert await read(store) is None
         partial_blob.end(keep=False)
@@ -161,9 +162,9 @@ async def test_content_that_cannot_be_stored_is_still_verified(tmp_path: Path) -
         partial_blob, followed = await leased(store), await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
         (tmp_path / "content").write_bytes(b"in the way")
-        await partial_blob.append(deque([CONTENT]))
+        await append(partial_blob, deque([CONTENT]))
         assert await partial_blob.commit()
-        assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+        assert followed.look() == verified(len(CONTENT))
         assert await partial_blob.file.read(0, 8) == b"a layer "
         assert not partial_blob_place(tmp_path).exists()
         with pytest.raises(StorageRefused):
@@ -191,11 +192,11 @@ async def test_a_cancelled_append_leaves_a_partial_blob_that_matches_its_size(tm
     async with opened(tmp_path) as store:
         content = os.urandom(1 << 24)
         partial_blob = await leased(store, Digest.of(content))
-        task = asyncio.create_task(partial_blob.append(deque([content[: 1 << 23]])))
+        task = asyncio.create_task(append(partial_blob, deque([content[: 1 << 23]])))
         await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await partial_blob.append(deque([content[partial_blob.size :]]))
+        await append(partial_blob, deque([content[partial_blob.present.beginning :]]))
         assert await partial_blob.commit()
         partial_blob.file.close()
 
@@ -209,11 +210,11 @@ async def test_every_append_writes_something_even_on_a_slow_machine(
         partial_blob = await leased(store)
         pieces = deque([CONTENT[:3], CONTENT[3:]])
         clock = itertools.count()
-        monkeypatch.setattr(file_leases.time, "monotonic", lambda: float(next(clock)))
+        monkeypatch.setattr(file_partial_blob.time, "monotonic", lambda: float(next(clock)))
         while pieces:
-            before = partial_blob.size
-            await partial_blob.append(pieces)
-            assert partial_blob.size > before
+            before = partial_blob.present.beginning
+            await append(partial_blob, pieces)
+            assert partial_blob.present.beginning > before
         assert await partial_blob.commit()
         partial_blob.file.close()
 
@@ -234,7 +235,7 @@ async def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
         (tmp_path / "cache").rename(tmp_path / "gone")
         assert await read(store) is None
         partial_blob = await leased(store)
-        await partial_blob.append(deque([CONTENT]))
+        await append(partial_blob, deque([CONTENT]))
         assert await partial_blob.commit()
         partial_blob.file.close()
         assert await read(store) == CONTENT

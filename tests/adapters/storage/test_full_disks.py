@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.storage.file_content_store import FilesystemContentStore
-from adapters.storage.file_leases import FileDownloadLease, FollowedFilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease
+from adapters.storage.file_partial_blob import FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
@@ -16,6 +17,7 @@ from application.ports.content import StorageFailed, StorageFull
 from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM, small_disk
+from tests.contracts.storage import append
 from tests.fakes.clock import StoppedClock
 
 PIECE = os.urandom(300_000)
@@ -39,14 +41,14 @@ def test_an_append_to_a_full_disk_can_be_repeated(tmp_path: Path) -> None:
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
         assert isinstance(followed, FollowedFilePartialBlob)
-        await partial_blob.append(deque([PIECE]))
+        await append(partial_blob, deque([PIECE]))
         (folder / "half").write_bytes(bytes(300_000))
         with pytest.raises(StorageFull, match="No space left on device"):
-            await partial_blob.append(deque([PIECE[:1000], PIECE[1000:], PIECE]))
+            await append(partial_blob, deque([PIECE[:1000], PIECE[1000:], PIECE]))
         # What a follower may have seen of it stays.
-        assert partial_blob.size == len(PIECE) <= followed.look().size
+        assert partial_blob.present.beginning == len(PIECE) <= followed.look().present.beginning
         (folder / "half").unlink()
-        await partial_blob.append(deque([PIECE, PIECE]))
+        await append(partial_blob, deque([PIECE, PIECE]))
         assert await partial_blob.commit()
         partial_blob.file.close()
         followed.file.close()
@@ -75,10 +77,10 @@ def test_the_reserve_stays_free(tmp_path: Path) -> None:
         lease = await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([PIECE]))
-        await partial_blob.append(deque([PIECE]))
+        await append(partial_blob, deque([PIECE]))
+        await append(partial_blob, deque([PIECE]))
         with pytest.raises(StorageFull):
-            await partial_blob.append(deque([PIECE]))
+            await append(partial_blob, deque([PIECE]))
         for refused in (store.leases.lease(UPSTREAM, Digest.of(b"")), store.put(Digest.of(b""), b"")):
             with pytest.raises(StorageFull):
                 await refused

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from adapters.storage.file_content_store import FilesystemContentStore
-from adapters.storage.file_leases import FileDownloadLease, FollowedFilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease
+from adapters.storage.file_partial_blob import FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
-from application.ports.lease import PartialBlobState
 from domain.digest import Digest
 from tests.adapters.storage.places import OTHER, UPSTREAM, line_of, process, tell
+from tests.contracts.storage import append, unverified, verified
 from tests.fakes.clock import StoppedClock
 
 pytestmark = pytest.mark.slow
@@ -21,11 +22,15 @@ import asyncio, os, random, sys
 from collections import deque
 from pathlib import Path
 from adapters.clock import SystemClock
-from adapters.storage.file_leases import FileDownloadLease, FollowedFilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease
+from adapters.storage.file_partial_blob import FollowedFilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.file_content_store import FilesystemContentStore
 from domain.digest import Digest
+from domain.byte_ranges import Span
+from domain.span_set import SpanSet
 from tests.adapters.storage.places import OTHER, UPSTREAM
+from tests.contracts.storage import append
 
 store = FilesystemContentStore(Path(sys.argv[1]))
 content = b"0123456789" * 300_000
@@ -35,10 +40,10 @@ FILL = """
 async def main():
     lease = await store.leases.lease(UPSTREAM, digest)
     partial_blob = lease.partial_blob
-    await partial_blob.append(deque([content[:1_000_000]]))
-    print(partial_blob.size, flush=True)
+    await append(partial_blob, deque([content[:1_000_000]]))
+    print(partial_blob.present.beginning, flush=True)
     input()
-    await partial_blob.append(deque([content[1_000_000:]]))
+    await append(partial_blob, deque([content[1_000_000:]]))
     print(await partial_blob.commit(), flush=True)
 asyncio.run(main())
 """
@@ -57,17 +62,17 @@ texts = [random.Random(number).randbytes(50_000) for number in range(3)]
 maintenance = FilesystemStorageMaintenance(Path(sys.argv[1]), SystemClock())
 
 async def fill(partial_blob, text, counts):
-    assert await partial_blob.file.read(0, partial_blob.size) == text[:partial_blob.size]
-    for start in range(partial_blob.size, len(text), 10_000):
+    assert await partial_blob.file.read(0, partial_blob.present.beginning) == text[:partial_blob.present.beginning]
+    for start in range(partial_blob.present.beginning, len(text), 10_000):
         step = text[start:start + 10_000]
         if start % 10_000:
             step = text[start:start - start % 10_000 + 10_000]
-        assert partial_blob.size == start
-        await partial_blob.append(deque([step]))
+        assert partial_blob.present.beginning == start
+        await append(partial_blob, deque([step]))
         if lots.random() < 0.1:
             partial_blob.end(keep=lots.random() < 0.7)
             return
-    counts["filled"] += partial_blob.size == len(text) and await partial_blob.commit()
+    counts["filled"] += partial_blob.present.beginning == len(text) and await partial_blob.commit()
     partial_blob.end(keep=True)
 
 async def main():
@@ -81,8 +86,8 @@ async def main():
             await fill(lease, text, counts)
         elif isinstance(lease, FollowedFilePartialBlob):
             state = lease.look()
-            assert await lease.file.read(0, state.size) == text[:state.size]
-            assert not state.is_verified or state.size == len(text)
+            assert await lease.file.read(0, state.present.beginning) == text[:state.present.beginning]
+            assert not state.is_verified or state.present.beginning == len(text)
             counts["followed"] += 1
         elif stored := await store.open(digest):
             assert await stored.read() == text
@@ -109,14 +114,14 @@ async def test_a_killed_process_loses_its_lease_and_leaves_its_partial_blob(tmp_
         assert isinstance(followed, FollowedFilePartialBlob)
         running.kill()
         running.wait()
-    assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
+    assert followed.look() == unverified(1_000_000)
     lease = await store.leases.lease(UPSTREAM, DIGEST)
     assert isinstance(lease, FileDownloadLease)
     partial_blob = lease.partial_blob
-    assert partial_blob.size == 1_000_000
-    await partial_blob.append(deque([CONTENT[1_000_000:]]))
+    assert partial_blob.present.beginning == 1_000_000
+    await append(partial_blob, deque([CONTENT[1_000_000:]]))
     assert await partial_blob.commit()
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert followed.look() == verified(len(CONTENT))
     partial_blob.file.close()
     followed.file.close()
     store.close()
@@ -128,11 +133,11 @@ async def test_another_process_sees_the_partial_blob_grow_until_it_is_complete(t
         assert line_of(running) == "1000000"
         followed = await store.leases.lease(UPSTREAM, DIGEST)
         assert isinstance(followed, FollowedFilePartialBlob)
-        assert followed.look() == PartialBlobState(1_000_000, is_verified=False, is_discarded=False)
+        assert followed.look() == unverified(1_000_000)
         assert await maintenance.remove_abandoned_partial_blobs() == 0
         tell(running)
         assert line_of(running) == "True"
-    assert followed.look() == PartialBlobState(len(CONTENT), is_verified=True, is_discarded=False)
+    assert followed.look() == verified(len(CONTENT))
     assert await followed.file.read(0, len(CONTENT)) == CONTENT
     assert await maintenance.contents() == {DIGEST: len(CONTENT)}
     followed.file.close()
@@ -147,8 +152,8 @@ async def test_a_process_that_downloads_from_another_upstream_delays_no_other(tm
         lease = await store.leases.lease(OTHER, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
-        assert partial_blob.size == 0
-        await partial_blob.append(deque([CONTENT]))
+        assert partial_blob.present.beginning == 0
+        await append(partial_blob, deque([CONTENT]))
         assert await partial_blob.commit()
         partial_blob.file.close()
         tell(running)
@@ -174,7 +179,7 @@ async def test_the_partial_blob_of_one_upstream_is_not_continued_from_another(tm
         lease = await store.leases.lease(upstream, DIGEST)
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
-        sizes.append(partial_blob.size)
+        sizes.append(partial_blob.present.beginning)
         partial_blob.file.close()
     assert sizes == [0, 1_000_000]
     store.close()

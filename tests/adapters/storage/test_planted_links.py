@@ -20,6 +20,7 @@ from application.ports.index import Used
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
 from tests.adapters.storage.test_file_content_store import leased
+from tests.contracts.storage import append
 from tests.fakes.clock import StoppedClock
 
 CONTENT = b"precious"
@@ -85,7 +86,7 @@ async def everything(cache: Path) -> None:
             lease = await store.leases.lease(UPSTREAM, digest)
             if isinstance(lease, FileDownloadLease):
                 with suppress(StorageRefused):
-                    await lease.partial_blob.append(deque([content]))
+                    await append(lease.partial_blob, deque([content]))
                 await lease.partial_blob.commit()
                 lease.partial_blob.file.close()
         with suppress(StorageRefused):
@@ -148,7 +149,7 @@ async def test_a_link_that_is_planted_while_a_blob_arrives_is_not_followed(
     store = FilesystemContentStore(cache)
     await store.put(NEW, b"new")
     partial_blob = await leased(store, DIGEST)
-    await partial_blob.append(deque([CONTENT]))
+    await append(partial_blob, deque([CONTENT]))
     (cache / name).rename(cache / "gone")
     plant(cache, name, outside)
     # Right for those who read it, but not kept.

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.storage.file_content_store import FilesystemContentStore
-from adapters.storage.file_leases import FileDownloadLease, FilePartialBlob
+from adapters.storage.file_leases import FileDownloadLease
+from adapters.storage.file_partial_blob import FilePartialBlob
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from domain.digest import Digest
 from tests.adapters.storage.places import UPSTREAM
@@ -60,7 +61,7 @@ def test_a_removed_partial_blob_is_not_leased(tmp_path: Path, partial_blob: Path
     before_lock(partial_blob.unlink)
     leased = lease(tmp_path)
     assert leased
-    assert leased.size == 0
+    assert leased.present.beginning == 0
     assert partial_blob.exists()
 
 
@@ -74,7 +75,7 @@ def test_a_partial_blob_that_was_made_again_is_the_one_that_is_leased(
     before_lock(replace)
     leased = lease(tmp_path)
     assert leased
-    assert leased.size == 1
+    assert leased.present.beginning == 1
 
 
 def test_a_partial_blob_that_became_content_is_not_leased(

@@ -218,7 +218,7 @@ def test_a_complete_partial_blob_needs_no_more_bytes() -> None:
     async def act() -> bytes:
         lease = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([BIG]))
+        await partial_blob.write(0, deque([BIG]))
         partial_blob.file.close()
         return await crowd.read()
 
@@ -232,7 +232,7 @@ def test_a_partial_blob_longer_than_the_blob_is_discarded() -> None:
     async def act() -> bytes:
         lease = await crowd.service.parts.store().lease(crowd.service.parts.upstream(), BIG_DIGEST)
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([BIG, b"more"]))
+        await partial_blob.write(0, deque([BIG, b"more"]))
         partial_blob.file.close()
         with pytest.raises(UpstreamBroken):
             await crowd.read()

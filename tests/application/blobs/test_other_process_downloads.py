@@ -195,7 +195,7 @@ class Swapping(MemoryContentStore):
         if self.leases == 2:
             self.disk.growing[upstream, digest].lease.end(keep=False)
             fresh = (await MemoryContentStore(self.disk).lease(upstream, digest)).partial_blob
-            await fresh.append(deque([BIG]))
+            await fresh.write(0, deque([BIG]))
             self.fresh = fresh
             asyncio.get_running_loop().call_later(0.05, lambda: asyncio.ensure_future(fresh.commit()))
         return await super().lease(upstream, digest, refetch=refetch)
@@ -206,7 +206,7 @@ def test_an_old_beginning_is_never_joined_to_a_different_rest() -> None:
 
     async def act() -> None:
         first: Any = await MemoryContentStore(pair.dead.disk).lease(pair.service.parts.upstream(), BIG_DIGEST)
-        await first.partial_blob.append(deque([WRONG[: 2 * PIECE]]))
+        await first.partial_blob.write(0, deque([WRONG[: 2 * PIECE]]))
         replace_store(pair.second, Swapping(pair.dead.disk))
         with pytest.raises(UpstreamBroken):
             await pair.follow()

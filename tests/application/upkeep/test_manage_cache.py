@@ -225,10 +225,10 @@ def test_pruning_removes_the_drafts_of_nobody() -> None:
 
     async def act() -> None:
         lease: Any = await cache.store.lease(cache.service.parts.upstream(), Digest.of(b"draft"))
-        await lease.partial_blob.append(deque([b"some"]))
+        await lease.partial_blob.write(0, deque([b"some"]))
         cache.store.die()
         busy: Any = await MemoryContentStore(cache.store.disk).lease(cache.service.parts.upstream(), Digest.of(b"busy"))
-        await busy.partial_blob.append(deque([b"some"]))
+        await busy.partial_blob.write(0, deque([b"some"]))
         await cache.inspect.prune(10)
         assert list(cache.store.partial_blobs) == [Digest.of(b"busy")]
 

@@ -34,7 +34,7 @@ def test_a_worker_that_starts_leaves_what_one_that_died_had_fetched() -> None:
     async def leaves() -> None:
         lease: Any = await storage.leases.lease(service.parts.upstream(), LAYER_DIGEST)
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([LAYER[:100]]))
+        await partial_blob.write(0, deque([LAYER[:100]]))
         service.parts.store().die()
         partial_blob.file.close()
 

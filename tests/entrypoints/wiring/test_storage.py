@@ -18,7 +18,7 @@ async def test_a_start_removes_the_drafts_that_nobody_fills(load: Load, tmp_path
         lease = await store.leases.lease(UPSTREAM, Digest.of(content))
         assert isinstance(lease, FileDownloadLease)
         partial_blob = lease.partial_blob
-        await partial_blob.append(deque([content[:2]]))
+        await partial_blob.write(0, deque([content[:2]]))
         return partial_blob
 
     left, busy = await leased(b"left"), await leased(b"busy")
