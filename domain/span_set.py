@@ -58,33 +58,35 @@ class SpanSet:
         return self.end_of(span.start) >= span.stop
 
     def overlaps(self, span: Span) -> bool:
-        """Whether a byte of the span is present."""
-        place = bisect_left(self.spans, span.stop, key=lambda own: own.start) - 1
-        return place >= 0 and self.spans[place].stop > span.start
+        """Whether at least one byte of the span is present."""
+        return bool(self._overlapping(span))
 
     def missing(self, within: Span) -> tuple[Span, ...]:
         """The missing bytes of this span, in order."""
         gaps: list[Span] = []
         position = within.start
-        for span in self.spans:
+        for span in self._overlapping(within):
             if position < span.start:
-                gaps.append(Span(position, min(span.start, within.stop)))
-            position = max(position, span.stop)
-            if position >= within.stop:
-                break
-        else:
+                gaps.append(Span(position, span.start))
+            position = span.stop
+        if position < within.stop:
             gaps.append(Span(position, within.stop))
-        return tuple(gap for gap in gaps if gap.length > 0)
+        return tuple(gaps)
 
     def plus(self, added: Span) -> Self:
         """The set with the bytes of this span, too."""
         if added.length <= 0:
             return self
-        before = [span for span in self.spans if span.stop < added.start]
-        after = [span for span in self.spans if span.start > added.stop]
-        touched = self.spans[len(before) : len(self.spans) - len(after)]
-        joined = Span(
-            min(added.start, *(span.start for span in touched)) if touched else added.start,
-            max(added.stop, *(span.stop for span in touched)) if touched else added.stop,
-        )
-        return type(self)((*before, joined, *after))
+        first = bisect_left(self.spans, added.start, key=lambda span: span.stop)
+        last = bisect_right(self.spans, added.stop, key=lambda span: span.start)
+        if touched := self.spans[first:last]:
+            added = Span(min(added.start, touched[0].start), max(added.stop, touched[-1].stop))
+        return type(self)((*self.spans[:first], added, *self.spans[last:]))
+
+    def _overlapping(self, span: Span) -> tuple[Span, ...]:
+        """The spans of this set that have a byte in common with the span."""
+        if span.length <= 0:
+            return ()
+        first = bisect_right(self.spans, span.start, key=lambda own: own.stop)
+        last = bisect_left(self.spans, span.stop, key=lambda own: own.start)
+        return self.spans[first:last]
