@@ -82,12 +82,9 @@ class HttpRequest:
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """The final response. `url`: the URL to which the last request was sent. `is_own`: it comes from the requested
-    origin, not from the target of a redirect.
-    """
+    """The final response. `is_own`: it comes from the requested origin, not from the target of a redirect."""
 
     raw: aiohttp.ClientResponse
-    url: URL = field(repr=False)
     is_own: bool
     receiver: BodyReceiver | None = None
     """Set if the body is large."""
@@ -169,8 +166,7 @@ class HttpClient:
                 try:
                     following = _following_request(current, response, upstream)
                     if following is None:
-                        is_own = current.origin == upstream
-                        yield HttpResponse(response, current.url, is_own, BodyReceiver.take(response))
+                        yield HttpResponse(response, current.origin == upstream, BodyReceiver.take(response))
                         return
                     await _drain(response)
                 finally:

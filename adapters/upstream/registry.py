@@ -251,7 +251,7 @@ class _OpenResponse:
             raise UpstreamBroken("the upstream reports a size of 0 bytes for content that is not empty")
         # A signed address is valid for one method, and only blobs are fetched in several requests.
         is_reusable = resource.kind is ResourceKind.BLOB and not fetch.head and not response.is_own
-        self.target = RedirectTarget(endpoint, str(response.url)) if is_reusable else None
+        self.target = RedirectTarget(endpoint, str(response.raw.url)) if is_reusable else None
         self.read = response.read
         self.pieces = response.pieces
 

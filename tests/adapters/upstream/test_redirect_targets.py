@@ -170,6 +170,7 @@ async def test_after_a_bad_answer_of_the_target_the_upstream_names_a_new_one(bad
         assert found == RedirectTarget(link.upstream, f"{storage.server.url}{SIGNED}2")
         assert [heard.header("Authorization") for heard in link.server.heard] == [ALICE.raw] * 2
         assert link.server.heard[1].header("Range") == "bytes=5-9"
+        assert {heard.target for heard in storage.server.heard} == {f"{SIGNED}1", f"{SIGNED}2"}
 
 
 @in_loop
@@ -244,6 +245,12 @@ def test_a_target_to_which_the_mirror_does_not_follow_is_refused(url: str) -> No
     request = HttpRequest("GET", URL("https://registry.test/v2/a/blobs/b"))
     with pytest.raises(UpstreamBroken):
         request.at_target(url)
+
+
+def test_a_request_loses_its_credentials_at_a_target() -> None:
+    request = HttpRequest("GET", URL("https://registry.test/v2/a/blobs/b"), authorization=ALICE.raw)
+    target = request.at_target("https://storage.test/stored")
+    assert (str(target.url), target.authorization) == ("https://storage.test/stored", None)
 
 
 # --- an upstream with several endpoints ---
