@@ -46,7 +46,7 @@ class FilePartialBlob(HasThreads):
         self._present = last.present if last else SpanSet.up_to(os.fstat(file.descriptor).st_size)
         self.total = last.total if last else None
         self._growing = threading.Lock()
-        """Held while `present` and the map change together."""
+        """Held while `present` changes together with the map or with the size of the file."""
         self._check = DigestCheck(digest)
         self._hashing = threading.Lock()
         """Held by the thread that hashes."""
@@ -85,16 +85,20 @@ class FilePartialBlob(HasThreads):
         stop = offset + sum(len(piece) for piece in batch)
         if self.total is not None and stop > self.total:
             raise OSError(errno.EFBIG, "bytes after the end of the blob")
+        # If a write fails, the bytes that were written stay in the file: the next attempt writes the same bytes again,
+        # and a process that follows may already have read them.
         with self._growing:
             if self._map is None and offset > self._present.beginning:
                 self._map = self._new_map()
-        # If this fails, the bytes that were written stay in the file: the next attempt writes the same bytes again, and
-        # a process that follows may already have read them.
+            if self._map is None:
+                # Until the map is made, the size of the file says what is present. So no map is made meanwhile.
+                write(self.file.descriptor, batch, offset)
+                self._present = self._present.plus(Span(offset, stop))
+                return stop
         write(self.file.descriptor, batch, offset)
         with self._growing:
             present = self._present.plus(Span(offset, stop))
-            if self._map is not None:
-                self._map.record(present)
+            self._map.record(present)
             self._present = present
         return stop
 
@@ -138,22 +142,23 @@ class FilePartialBlob(HasThreads):
         return False
 
     async def commit(self) -> bool:
-        while await self._hash_turn():
+        """Raises StorageRefused if bytes that are not hashed yet cannot be read; the lease then continues."""
+        while (is_right := await self._commit_turn()) is None:
             pass
-        return await self._commit()
+        return is_right
 
     @in_thread
     @translated_errors("a partial blob cannot be read")
-    def _hash_turn(self) -> bool:
-        """Returns whether bytes of the beginning are left to hash."""
-        if self._is_over:
-            return False
-        with self._step():
-            self._hash(-1, (), time.monotonic() + _TURN_SECONDS)
-        return self._check.size < self._present.beginning
+    def _commit_turn(self) -> bool | None:
+        """Returns None if bytes are left to hash."""
+        if not self._is_over:
+            with self._step():
+                self._hash(-1, (), time.monotonic() + _TURN_SECONDS)
+            if self._check.size < self._present.beginning:
+                return None
+        return self._finish()
 
-    @in_thread
-    def _commit(self) -> bool:
+    def _finish(self) -> bool:
         with self._ending:
             if not self._stop():
                 return False
@@ -163,8 +168,7 @@ class FilePartialBlob(HasThreads):
             # There is no fsync: it would delay the end of each download until the disk has written the whole file. If a
             # power cut shortens a file, its size differs from the size in the index.
             try:
-                # This removes the map, too. The mark stays until the next step, so that a process that follows does
-                # not mislead itself.
+                # This removes the map. The mark stays until the next step: a process that follows then sees no change.
                 os.ftruncate(self.file.descriptor, self._check.size)
                 # Before the rename: the mode tells the processes that follow that the bytes are right.
                 os.fchmod(self.file.descriptor, _WHOLE)

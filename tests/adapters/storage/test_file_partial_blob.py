@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from adapters.storage import file_partial_blob
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.file_leases import FileDownloadLease
 from adapters.storage.file_partial_blob import FilePartialBlob, FollowedFilePartialBlob
-from adapters.storage.open_files import portions
+from adapters.storage.open_files import portions, write
 from adapters.storage.present_map import MAP_BYTES, PresentMap
 from application.ports.content import StorageFailed, StorageFull
 from domain.byte_ranges import Span
@@ -278,6 +278,35 @@ async def test_a_follower_that_looks_while_the_map_is_made_is_not_misled(
 
         monkeypatch.setattr(os, "fstat", begun_meanwhile)
         assert follower.look().present.beginning in {0, 1000}
+        partial_blob.file.close()
+        follower.file.close()
+
+
+async def test_what_a_follower_has_seen_stays_present_when_the_map_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other connection writes its first bytes in the middle of a write to the beginning."""
+    async with opened(tmp_path) as store:
+        partial_blob, follower = await leased(store), await followed(store)
+        half_written, go_on = threading.Event(), threading.Event()
+
+        def write_half(descriptor: int, batch: Sequence[Bytes], offset: int) -> None:
+            monkeypatch.setattr(file_partial_blob, "write", write)
+            write(descriptor, [batch[0][:1000]], offset)
+            half_written.set()
+            assert go_on.wait(30)
+            write(descriptor, [batch[0][1000:]], offset + 1000)
+
+        monkeypatch.setattr(file_partial_blob, "write", write_half)
+        beginning = asyncio.create_task(written(partial_blob, 0, MIB))
+        assert await asyncio.to_thread(half_written.wait, 30)
+        assert follower.look() == unverified(1000)
+        other = asyncio.create_task(written(partial_blob, 2 * MIB, 3 * MIB))
+        await asyncio.wait([other], timeout=0.2)
+        assert follower.look() == unverified(1000)
+        go_on.set()
+        await asyncio.gather(beginning, other)
+        assert follower.look().present == SpanSet.of([Span(0, MIB), Span(2 * MIB, 3 * MIB)])
         partial_blob.file.close()
         follower.file.close()
 
