@@ -18,6 +18,7 @@ RegistryError
 |   |   |   |-- UpstreamTimedOut
 |   |   |   |-- UpstreamBroken
 |   |   |   |   |-- UpstreamBodyTooLarge
+|   |   |   |   |-- UpstreamWrongPart
 |   |   |   |   `-- UpstreamContentChanged
 |   |   |   `-- UpstreamAuthUnknown
 |   |   `-- UpstreamThrottled   affects one caller: the upstream counts requests per account or address
@@ -177,6 +178,12 @@ class UpstreamBroken(UpstreamOutage):
 
 class UpstreamBodyTooLarge(UpstreamBroken):
     """The upstream sent a body longer than the limit for this kind of answer. The endpoint does not count as failed."""
+
+
+class UpstreamWrongPart(UpstreamBroken):
+    """The upstream did not send the requested part of a blob, or a part of other content. None of its bytes were
+    used.
+    """
 
 
 class UpstreamContentChanged(UpstreamBroken):

@@ -1,6 +1,8 @@
 """Writes the bodies of a transfer into its partial blob, and makes space for them in the cache."""
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from application.blobs.download import Download
 from application.blobs.write_batches import WriteBatches
@@ -85,6 +87,6 @@ class BodyWriter:
                 self._batches = WriteBatches(self._space.partial_blob, part.start, self._space.make, self._space.grown)
             await self._batches.add(piece[part.start - offset : part.stop - offset])
 
-    async def finish(self) -> None:
+    def finish(self) -> Coroutine[Any, Any, None]:
         """Returns when everything has been written."""
-        await self._batches.finish()
+        return self._batches.finish()

@@ -79,6 +79,8 @@ class Download:
         """When the last reader left, or when the download started; in seconds since 1970."""
         self.left_unread: Callable[[Download], None] = lambda _: None
         """Called when the last reader leaves before the download is over."""
+        self.may_fetch_whole: Callable[[], bool] = lambda: True
+        """Whether requests for parts may start the download of the whole blob: not if too many have no reader."""
         self.wants_changed: Callable[[], None] = lambda: None
         """Called when a reader begins to want bytes, and when a reader leaves."""
         self.failure: BaseException | None = None

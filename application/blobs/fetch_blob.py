@@ -15,7 +15,7 @@ from application.ports.telemetry import EventSink
 from application.ports.upstream import UpstreamRegistry
 from domain.download_policy import DownloadPolicy
 from domain.errors import UpstreamBroken, UpstreamContentChanged
-from domain.events import DigestMismatch, DownloadStarted
+from domain.events import DigestMismatch
 from domain.ports import Clock
 from domain.span_set import SpanSet
 
@@ -93,7 +93,6 @@ class FetchBlob:
         # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
         download.is_public = not partial_blob.present.length
         download.grow(partial_blob.present)
-        self._events.emit(DownloadStarted())
         transfer = Transfer(
             download,
             lease,

@@ -13,7 +13,9 @@ _PIECE_SECONDS = 2.0
 _SMALLEST_PIECE, _LARGEST_PIECE = 1024 * 1024, 16 * 1024 * 1024
 _WORTH_DIVIDING = 4 * _SMALLEST_PIECE
 _SOON_SECONDS, _SOON_BYTES = 0.5, 1024 * 1024
-"""A reader waits for a running request that will reach its bytes in this time, or that is this close."""
+"""A reader waits for a running request that will reach its bytes in this time; if it has not received any byte yet, if
+it begins this close before.
+"""
 
 
 @dataclass(eq=False)
@@ -93,7 +95,8 @@ class PiecePlan:
                 continue
             covering = next((one for one in self._running if one.start <= want.start < one.stop), None)
             if covering:
-                if want.start - covering.position <= max(_SOON_BYTES, covering.rate(now) * _SOON_SECONDS):
+                soon = covering.rate(now) * _SOON_SECONDS if covering.received else _SOON_BYTES
+                if want.start - covering.position <= soon:
                     continue
                 covering.stop = want.start
             if free := self._free(want, total):

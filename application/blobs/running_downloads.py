@@ -60,6 +60,7 @@ class RunningDownloads:
         download = Download(digest, access, first_range, is_restart=is_restart)
         download.unread_since = self._clock.now()
         download.left_unread = self._left_unread
+        download.may_fetch_whole = lambda: len(self._unread()) < _UNREAD_AT_ONCE
         self._running[download.upstream, digest] = download
         # The context of the request that started it, whose access log line shows the response of the upstream.
         with watched_by(QueueWatch(lambda: download.readers > 0)):
@@ -81,8 +82,10 @@ class RunningDownloads:
                 self._end(download)
 
     def _unread(self) -> list[Download]:
-        """The downloads without a reader; first those that have had none for longest."""
-        unread = [download for download in self._running.values() if not download.readers and not download.is_over]
+        """The downloads of whole blobs without a reader; first those that have had none for longest. Those of parts end
+        without one.
+        """
+        unread = [one for one in self._running.values() if one.is_whole_wanted and not one.readers and not one.is_over]
         return sorted(unread, key=lambda download: download.unread_since)
 
     def _left_unread(self, download: Download) -> None:

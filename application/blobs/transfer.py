@@ -37,8 +37,9 @@ from domain.errors import (
     UpstreamChallenged,
     UpstreamContentChanged,
     UpstreamUnavailable,
+    UpstreamWrongPart,
 )
-from domain.events import BytesFetched, DownloadResumed
+from domain.events import BytesFetched, DownloadResumed, DownloadStarted
 from domain.records import ContentKind, ContentLocation
 from domain.span_set import END_UNKNOWN
 from domain.upstreams import Source
@@ -51,13 +52,10 @@ _ANOTHER_TRY_SECONDS = 0.25
 """The pause after a failure beside other running connections."""
 _FOR_READERS = 16
 """The most connections for readers of parts that no other connection fetches soon."""
+_ALL = ByteRange(0, None)
 _REFUSALS = (UpstreamChallenged, Denied, ContentUnknown)
 _HEALED = (*_REFUSALS, UpstreamUnavailable, MirrorFault)
 """Failures after which a transfer goes on."""
-
-
-class _WrongPart(UpstreamBroken):
-    """The upstream did not send the requested part, or a part of other content. None of its bytes were used."""
 
 
 @dataclass(eq=False)
@@ -125,6 +123,8 @@ class Transfer:
         self._received = self._received_before = 0
         """Bytes of all bodies; and the same at the last failure."""
         self._woken = asyncio.Event()
+        self._is_counted = False
+        """The metrics count this transfer as a download of the whole blob."""
         self._unwanted_since: float | None = None
         self._not_before = 0.0
         """The loop time before which no request is sent."""
@@ -173,7 +173,11 @@ class Transfer:
         download.is_whole_wanted = download.is_whole_wanted or elsewhere.covers(WHOLE)
         if total is not None and not download.is_whole_wanted:
             requests = download.part_requests + (self._present_at_start > 0) + len(elsewhere.spans)
-            download.is_whole_wanted = should_download_whole(requests, min(self._plan.asked(), total), total)
+            is_worthwhile = should_download_whole(requests, min(self._plan.asked(), total), total)
+            download.is_whole_wanted = is_worthwhile and download.may_fetch_whole()
+        if download.is_whole_wanted and not self._is_counted:
+            self._is_counted = True
+            self._events.emit(DownloadStarted())
         if total is not None and self._can_divide:
             receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
             self._count.observe(now, self._received, receiving, total - self._partial_blob.present.length)
@@ -282,15 +286,15 @@ class Transfer:
         self._is_at_end = True
 
     def _start_of_body(self, connection: _Connection, answer: UpstreamResponse) -> int:
-        """The offset in the blob at which the body begins. Raises _WrongPart or UpstreamContentChanged if it is not the
-        body that was requested.
+        """The offset in the blob at which the body begins. Raises UpstreamWrongPart or UpstreamContentChanged if it is
+        not the body that was requested.
         """
         download, metadata, span = self._download, answer.metadata, answer.metadata.span
         total = metadata.size if span is None else metadata.whole_size
         self._check_part(connection, metadata)
         if download.total is not None and total not in {None, download.total}:
             if span and download.has_begun:
-                raise _WrongPart("the upstream sent a part of a blob with another length")
+                raise UpstreamWrongPart("the upstream sent a part of a blob with another length")
             raise UpstreamContentChanged(CHANGED)
         self._learn(connection, answer, total)
         if span:
@@ -307,7 +311,8 @@ class Transfer:
     def _learn(self, connection: _Connection, answer: UpstreamResponse, total: int | None) -> None:
         """What the head of a response says about the blob, the caller and the upstream."""
         download, access = self._download, connection.access
-        if connection.target is None:  # a signed address proves nothing about the caller's permission now
+        if answer.target is None or answer.target != connection.target:
+            # Otherwise an earlier signed address has answered, which proves nothing about the permission now.
             self._permissions.record(access, _location(access, download), answer.metadata)
         download.is_public = download.is_public and self._provenance.is_public(access)
         if not download.has_begun:
@@ -318,20 +323,20 @@ class Transfer:
         self._space.require(download.total)
 
     def _check_part(self, connection: _Connection, metadata: ResponseMetadata) -> None:
-        """Raises _WrongPart if the response is not the requested part."""
+        """Raises UpstreamWrongPart if the response is not the requested part."""
         asked, span = connection.byte_range, metadata.span
         is_beside = connection.is_extra or connection.is_for_reader
         if span is None:
             if is_beside and asked:
-                raise _WrongPart("the upstream sent the whole blob instead of a part")
+                raise UpstreamWrongPart("the upstream sent the whole blob instead of a part")
             return
         try:
-            is_answer = asked is not None and asked.is_answered_by(span, metadata.whole_size)
+            is_answer = (asked or _ALL).is_answered_by(span, metadata.whole_size)
         except RangeUnsatisfiable:
             is_answer = False
         is_other = is_beside and self._etag and metadata.etag not in {None, self._etag}
         if not is_answer or is_other or metadata.size not in {None, span.length}:
-            raise _WrongPart("the upstream sent a different byte range than the mirror requested")
+            raise UpstreamWrongPart("the upstream sent a different byte range than the mirror requested")
 
     def _check_end(self, connection: _Connection, outside: RangeUnsatisfiable) -> None:
         """The upstream answered that it has none of the requested bytes. Raises the reason why this is not the end."""
@@ -339,7 +344,7 @@ class Transfer:
         if not self._download.has_begun and not known:
             raise outside
         if total is not None and (connection.is_extra or connection.is_for_reader or outside.size in {None, total}):
-            raise _WrongPart("the upstream refused a byte range of the blob")
+            raise UpstreamWrongPart("the upstream refused a byte range of the blob")
         if outside.size not in {None, known}:
             raise UpstreamContentChanged(CHANGED)
 
@@ -360,7 +365,7 @@ class Transfer:
         if isinstance(error, _REFUSALS):
             await self._permissions.refused(connection.access, _location(connection.access, download), error)
             self._use_next_access(connection.access, error)
-        if isinstance(error, _WrongPart):
+        if isinstance(error, UpstreamWrongPart):
             self._can_divide, self._asks_whole = False, True
             self._count.stay_at_one()
         if not download.has_begun:

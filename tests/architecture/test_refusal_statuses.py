@@ -37,6 +37,7 @@ EXPECTED = {
     errors.UpstreamBroken: 502,
     errors.UpstreamBodyTooLarge: 502,
     errors.UpstreamContentChanged: 502,
+    errors.UpstreamWrongPart: 502,
     errors.UpstreamRejected: 400,
     errors.UpstreamThrottled: 429,
     errors.UpstreamBackOff: 429,

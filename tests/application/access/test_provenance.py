@@ -12,6 +12,7 @@ from application.manifests.manifest_query import ManifestQuery
 from domain.access_rules import AccessRules, Effect
 from domain.errors import Denied, RegistryError, UpstreamBroken
 from domain.names import Reference, RepositoryName
+from domain.span_set import SpanSet
 from domain.trust import UpstreamIdentity
 from entrypoints.settings import UpstreamSettings
 from entrypoints.settings.values import Secret
@@ -236,7 +237,7 @@ def test_a_file_that_is_shorter_than_the_upstream_says_is_removed_and_fetched_ag
 
     async def act() -> None:
         await two.warm()
-        store.disk.inodes[BIG_DIGEST].size = 1000
+        store.disk.inodes[BIG_DIGEST].present = SpanSet.up_to(1000)
         assert await two.service.blob(None, SECRET, BIG_DIGEST) == BIG
         assert len(store.content[BIG_DIGEST]) == len(BIG)
 

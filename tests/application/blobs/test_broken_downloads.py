@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from application.blobs.retries import Retries
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import (
@@ -16,6 +17,7 @@ from domain.errors import (
     UpstreamContentChanged,
     UpstreamThrottled,
     UpstreamTimedOut,
+    UpstreamUnavailable,
     UpstreamUnreachable,
 )
 from domain.events import DigestMismatch, DownloadResumed, DownloadStarted
@@ -92,20 +94,20 @@ def test_a_retry_waits_for_retry_after_of_a_429(
     """`date`: seven seconds from now on. Ten seconds at most."""
     monkeypatch.setattr("application.blobs.retries._FIRST_PAUSE", 0.25)
     monkeypatch.setattr("application.blobs.retries._LONGEST_PAUSE", 10.0)
-    crowd, waited, sleep = Breaking(breaks=0), [], asyncio.sleep
+    crowd, waited, pause = Breaking(breaks=0), [], Retries.pause
     if retry_after == "date":
         retry_after = formatdate(crowd.service.clock.now() + 7, usegmt=True)
     faults = [UpstreamThrottled("slow down", retry_after=retry_after)]
 
-    async def noted(pause: float) -> None:
-        waited.append(pause)
-        await sleep(0)
+    def noted(retries: Retries, fault: UpstreamUnavailable, *, has_progressed: bool) -> float:
+        waited.append(pause(retries, fault, has_progressed=has_progressed))
+        return 0.0
 
-    monkeypatch.setattr("application.blobs.retries.asyncio.sleep", noted)
+    monkeypatch.setattr(Retries, "pause", noted)
     crowd.breaks, crowd.after = 1, PIECE
     crowd.upstream.refuse = lambda fetch: faults.pop() if fetch.byte_range and faults else None
     assert crowd.run(crowd.both()) == [BIG, BIG]
-    assert [pause for pause in waited if pause] == [0.25, seconds]
+    assert waited == [0.25, seconds]
 
 
 @pytest.mark.parametrize(

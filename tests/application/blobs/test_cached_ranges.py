@@ -46,12 +46,12 @@ def test_an_unsatisfiable_range_is_refused_with_the_size() -> None:
     assert crowd.run(act()) == len(BIG)
 
 
-def test_ranges_of_a_cold_blob_pass_through_and_may_start_a_download() -> None:
+def test_ranges_of_a_cold_blob_are_kept_and_may_start_a_download_of_the_whole() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
         got = await crowd.read(ranges=(ByteRange(5, 9),))
-        assert crowd.download is None
+        assert not crowd.download.is_whole_wanted
         assert await crowd.read(ranges=(ByteRange(0, len(BIG) // 8),)) == BIG[: len(BIG) // 8 + 1]
         await soon(lambda: BIG_DIGEST in crowd.service.parts.store().content)
         crowd.upstream.asked.clear()
@@ -62,7 +62,7 @@ def test_ranges_of_a_cold_blob_pass_through_and_may_start_a_download() -> None:
     assert crowd.upstream.asked == []
 
 
-def test_the_end_of_a_running_download_passes_through() -> None:
+def test_the_end_of_a_blob_does_not_wait_for_its_running_download() -> None:
     crowd = Crowd()
 
     async def act() -> bytes:
@@ -76,7 +76,7 @@ def test_the_end_of_a_running_download_passes_through() -> None:
         return got
 
     assert crowd.run(act()) == BIG[-5:]
-    assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None, ByteRange(None, 5)]
+    assert [fetch.byte_range for fetch in crowd.upstream.gets] == [None, ByteRange(len(BIG) - 5, None)]
 
 
 def test_a_range_that_a_running_download_has_received_comes_from_it() -> None:

@@ -240,7 +240,7 @@ def test_a_piece_is_readable_soon_however_slow_the_next_one_is() -> None:
         seen = []
         for number, gate in enumerate(gates):
             await asyncio.sleep(0.05)  # far longer than a batch waits for more
-            seen.append((number + 1, crowd.download.readable // PIECE))
+            seen.append((number + 1, crowd.download.readable_from(0, is_part=False) // PIECE))
             gate.set()
         assert await first == BIG
         assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]
@@ -255,8 +255,8 @@ def test_the_last_byte_waits_for_the_digest() -> None:
         held(crowd.upstream).set()
         first, seen = crowd.read(), set()
         while not first.done():
-            if (download := crowd.download) and download.size == len(BIG):
-                seen.add(download.readable)
+            if (download := crowd.download) and download.present.length == len(BIG):
+                seen.add(download.readable_from(0, is_part=False))
             await asyncio.sleep(0)
         assert await first == BIG
         return seen

@@ -51,7 +51,8 @@ class Two:
         downloads = self.service.parts.downloads()
         await soon(
             lambda: (
-                (download := downloads.running(self.upstream(url), BIG_DIGEST)) is not None and download.size >= size
+                (download := downloads.running(self.upstream(url), BIG_DIGEST)) is not None
+                and download.present.length >= size
             )
         )
 

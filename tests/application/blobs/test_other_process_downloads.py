@@ -54,7 +54,7 @@ class Pair(Crowd):
         return self.second.parts.downloads().running(self.second.parts.upstream(), BIG_DIGEST)
 
     async def followed(self, size: int = 2 * PIECE) -> None:
-        await soon(lambda: self.following is not None and self.following.size >= size)
+        await soon(lambda: self.following is not None and self.following.present.length >= size)
 
     @property
     def dead(self) -> Any:
@@ -160,7 +160,7 @@ def test_a_follower_keeps_receiving_while_the_upstream_is_slow() -> None:
         for gate in gates[:-1]:
             gate.set()
             await asyncio.sleep(0.1)
-            seen.append(pair.following.readable // PIECE)
+            seen.append(pair.following.readable_from(0, is_part=False) // PIECE)
         gates[-1].set()
         assert await asyncio.gather(first, second) == [BIG, BIG]
         assert seen == [2, 3]

@@ -12,6 +12,7 @@ from application.blobs.write_batches import WriteBatches
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
 from application.ports.content import StorageFull
 from application.ports.telemetry import begin_record, current_record
+from domain.span_set import SpanSet
 
 MIB = 1024 * 1024
 
@@ -21,14 +22,19 @@ class Written:
 
     def __init__(self) -> None:
         self.batches: list[bytes] = []
-        self.size = 0
+        self.present = SpanSet()
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
         self.at_once = 0
         self.grown: list[int] = []
 
-    async def append(self, pieces: deque[bytes]) -> None:
+    @property
+    def size(self) -> int:
+        return self.present.length
+
+    async def write(self, offset: int, pieces: deque[bytes]) -> int:
+        assert offset == self.size
         self.at_once += 1
         assert self.at_once == 1
         await self.gate.wait()
@@ -36,12 +42,13 @@ class Written:
         if self.failure:
             raise self.failure
         self.batches.append(b"".join(pieces))
-        self.size += len(self.batches[-1])
+        self.present = SpanSet.up_to(offset + len(self.batches[-1]))
         pieces.clear()
+        return len(self.batches[-1])
 
     def batched(self) -> WriteBatches:
         partial_blob: Any = self
-        return WriteBatches(partial_blob, self.make_room, lambda: self.grown.append(self.size))
+        return WriteBatches(partial_blob, 0, self.make_room, lambda: self.grown.append(self.size))
 
     async def make_room(self, _: int) -> None:
         """There is nothing to evict."""

@@ -31,7 +31,7 @@ class Crowd:
         return self.service.parts.downloads().running(self.service.parts.upstream(), BIG_DIGEST)
 
     async def under_way(self, size: int = 2 * PIECE) -> None:
-        await soon(lambda: self.download is not None and self.download.size >= size)
+        await soon(lambda: self.download is not None and self.download.present.length >= size)
 
     def count(self, kind: type) -> int:
         return sum(isinstance(event, kind) for event in self.service.events)
