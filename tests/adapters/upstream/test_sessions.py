@@ -160,7 +160,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-def test_only_sessions_load_the_certificates_of_the_system(tmp_path: Path, is_named: bool) -> None:
+def test_only_sessions_load_the_certificates_of_the_system(tmp_path: Path, is_named: bool) -> None:  # noqa: FBT001
     named = {"SSL_CERT_FILE": str(Authority(tmp_path).certificate)} if is_named else {}
     others = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
     done = subprocess.run(
