@@ -45,7 +45,7 @@ ALONE: dict[str, Callable[[Arena], None]] = {
     START: start_up, COLD: cold_blobs, COLD_TLS: cold_blobs_over_tls, EACH: limited_connections, IN_ALL: limited_line,
     RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls,
 }  # fmt: skip
-SCENARIOS = {name.replace(" ", "-"): name for name in (*BESIDE, *ALONE)}
+SCENARIOS = {name.replace(" ", "-").lower(): name for name in (*BESIDE, *ALONE)}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
