@@ -11,14 +11,25 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.arena import Arena, make_arena
-from benchmarks.blobs import COLD, WARM, cold_blobs, warm_blobs
+from benchmarks.blobs import (
+    COLD,
+    COLD_TLS,
+    WARM,
+    WARM_TLS,
+    cold_blobs,
+    cold_blobs_over_tls,
+    warm_blobs,
+    warm_blobs_over_tls,
+)
 from benchmarks.checks import Bound, bounds
 from benchmarks.contenders import Server
 from benchmarks.crowds import MEMORY, SLOW, peak_memory, slow_clients
+from benchmarks.limited import EACH, IN_ALL, limited_connections, limited_line
 from benchmarks.machine import Neighbours, metadata
 from benchmarks.manifests import MANIFESTS, manifests
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.pulls import PULLS, docker_pulls
+from benchmarks.ranges import RANGES, shared_ranges
 from benchmarks.results import Results
 from benchmarks.start_up import START, start_up
 from tests.e2e.support.processes import program
@@ -30,8 +41,11 @@ NEEDED = ("docker-registry", "nginx", "wrk")
 BESIDE: dict[str, Callable[[Arena, Sequence[Server]], None]] = {
     WARM: warm_blobs, MANIFESTS: manifests, SLOW: slow_clients, PULLS: docker_pulls,
 }  # fmt: skip
-ALONE: dict[str, Callable[[Arena], None]] = {START: start_up, COLD: cold_blobs, MEMORY: peak_memory}
-SCENARIOS = {name.replace(" ", "-"): name for name in (*BESIDE, *ALONE)}
+ALONE: dict[str, Callable[[Arena], None]] = {
+    START: start_up, COLD: cold_blobs, COLD_TLS: cold_blobs_over_tls, EACH: limited_connections, IN_ALL: limited_line,
+    RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls,
+}  # fmt: skip
+SCENARIOS = {name.replace(" ", "-").lower(): name for name in (*BESIDE, *ALONE)}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -62,7 +76,7 @@ def measure(results: Results, wanted: set[str]) -> None:
 
 
 def measure_beside(arena: Arena, wanted: set[str]) -> None:
-    with arena.filled() as servers:
+    with arena.filled([arena.small, arena.big]) as servers:
         for name in [name for name in BESIDE if name in wanted]:
             attempt(arena.results, name, lambda scenario=BESIDE[name]: scenario(arena, servers))
 

@@ -4,21 +4,23 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, REPOSITORY, Server
+from benchmarks.contenders import CONTENDERS, REPOSITORY, Server, Setup
 from benchmarks.downloads import download
-from benchmarks.plan import Plan, size_text
+from benchmarks.plan import MIB, Plan, size_text
 from benchmarks.results import Results
 from benchmarks.usage import rested_cpu_seconds
+from tests.e2e.support.certificates import PrivateAuthority, make_authority
 from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.images import OCI_LAYER, Blob, Image, make_image
 from tests.e2e.support.push import push_blob, push_image
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - the run creates a private folder in it
+_RESIDENT = 3  # times the size of a blob; docker-registry has two copies of it for a moment
 TAG_PATH = f"/v2/{REPOSITORY}/manifests/1"
 
 
@@ -30,9 +32,12 @@ def blob_path(digest: str) -> str:
 class Arena:
     folder: Path
     upstream: Registry
+    tls_upstream: Registry  # the same content over TLS
+    authority: PrivateAuthority  # has signed the certificate of the upstream and that of the servers
     image: Image
     big: str  # digests
     small: str
+    ranged: str
     results: Results
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -40,11 +45,15 @@ class Arena:
     def plan(self) -> Plan:
         return self.results.plan
 
+    def file(self, digest: str) -> Path:
+        """The blob in the storage of the upstream."""
+        encoded = digest.partition(":")[2]
+        return self.folder / "upstream/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
+
     @contextmanager
     def flipped(self, digest: str) -> Iterator[None]:
         """Flip one bit of the blob in the storage of the upstream, which sends it without checking the digest."""
-        encoded = digest.partition(":")[2]
-        file = self.folder / "upstream/docker/registry/v2/blobs/sha256" / encoded[:2] / encoded / "data"
+        file = self.file(digest)
         self._flip(file)
         try:
             yield
@@ -73,31 +82,48 @@ class Arena:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def setup(
+        self, upstream: str = "", *, serves_tls: bool = False, settings: Mapping[str, str] | None = None
+    ) -> Setup:  # fmt: skip
+        """`upstream` is a URL; `settings` are those of the service, besides the default ones."""
+        return Setup(upstream or self.upstream.url, self.authority, serves_tls, settings or {})
+
     @contextmanager
-    def fresh(self, name: str) -> Iterator[Server]:
+    def fresh(self, name: str, setup: Setup | None = None) -> Iterator[Server]:
         """A server with an empty cache."""
-        with self.room(name) as folder, CONTENDERS[name](folder, self.upstream.url) as server:
+        with self.room(name) as folder, CONTENDERS[name](folder, setup or self.setup()) as server:
             yield server
 
     @contextmanager
-    def awake(self, name: str) -> Iterator[Server]:
+    def awake(self, name: str, setup: Setup | None = None) -> Iterator[Server]:
         """A server whose blobs are not cached, but which has connected to the upstream: it has sent the manifest."""
-        with self.fresh(name) as server:
+        with self.fresh(name, setup) as server:
             for _ in range(8):
                 server.get(TAG_PATH)
             yield server
 
     @contextmanager
-    def filled(self) -> Iterator[list[Server]]:
-        """All servers at the same time, each with all blobs in its cache. Their digests are verified."""
+    def filled(self, digests: Sequence[str], setup: Setup | None = None) -> Iterator[list[Server]]:
+        """All servers at the same time, each with these blobs in its cache. Their digests are verified."""
         with ExitStack() as stack:
-            servers = [stack.enter_context(self.awake(name)) for name in CONTENDERS]
+            servers = [stack.enter_context(self.awake(name, setup)) for name in CONTENDERS]
             for server in servers:
-                for digest in (self.small, self.big):
+                for digest in digests:
                     download(server, blob_path(digest))
                     rested_cpu_seconds(server.process.pid)
                     download(server, blob_path(digest), digest=digest)
             yield servers
+
+    def make_resident(self, size: int) -> None:
+        """Write and delete a file where the caches are, before a blob of this size is measured cold.
+
+        The host of a virtual machine can take free memory back. The first write to a page that it has taken costs
+        several times as much as the next one, so a server would be measured by what the one before it had used.
+        """
+        piece = bytes(MIB)
+        with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
+            for _ in range(_RESIDENT * size // MIB):
+                file.write(piece)
 
 
 @contextmanager
@@ -109,11 +135,15 @@ def make_arena(results: Results) -> Iterator[Arena]:
     with tempfile.TemporaryDirectory(prefix="dip-bench-", dir=base) as name:
         folder, content = Path(name), Path(name, "upstream")
         content.mkdir()
-        with docker_registry(folder, content, "upstream") as upstream:
+        authority = make_authority(folder)
+        with (
+            docker_registry(folder, content, "upstream") as upstream,
+            docker_registry(folder, content, "tls-upstream", tls=authority.server) as tls_upstream,
+        ):
             image = make_image("bench", [plan.layer] * 4, docker=True)
             push_image(upstream.url, REPOSITORY, "1", image)
-            big, small = (_push_random(upstream, size) for size in (plan.big, plan.small))
-            yield Arena(folder, upstream, image, big, small, results)
+            big, small, ranged = (_push_random(upstream, size) for size in (plan.big, plan.small, plan.ranged))
+            yield Arena(folder, upstream, tls_upstream, authority, image, big, small, ranged, results)
 
 
 def _push_random(upstream: Registry, size: int) -> str:

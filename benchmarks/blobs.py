@@ -1,16 +1,22 @@
 """Warm and cold blobs: throughput, processor time, and what the upstream had to send."""
 
+import hashlib
+import os
+import time
 from collections.abc import Sequence
 
 from benchmarks.arena import Arena, blob_path
 from benchmarks.contenders import CONTENDERS, Server
 from benchmarks.downloads import BadAnswerError, Download, download, download_in_turn
-from benchmarks.plan import MIB, Plan, blob_case
-from benchmarks.results import OURS
+from benchmarks.plan import GIB, MIB, Plan, blob_case
+from benchmarks.results import HASHLIB, OURS
 from benchmarks.usage import Traffic, cpu_seconds, rested_cpu_seconds, traffic
+from tests.e2e.support.docker_registry import Registry
 
 WARM, COLD = "warm blobs", "cold blobs"
+WARM_TLS, COLD_TLS = "warm blobs over TLS", "cold blobs over TLS"
 FLIPPED = "one bit flipped at the upstream"
+HASHED = "one pass of SHA-256"
 _ENOUGH = 4  # bodies for one measurement; the time for fewer is too short to measure
 
 
@@ -21,40 +27,71 @@ def cases(plan: Plan) -> list[tuple[int, int]]:
 
 def warm_blobs(arena: Arena, servers: Sequence[Server]) -> None:
     for _ in range(arena.plan.rounds):
-        for size, clients in cases(arena.plan):
-            for server in servers:
-                times = -(-_ENOUGH // clients)
-                got, cost, sent = _measure(arena, server, size, clients, times)
-                arena.results.add(
-                    WARM, blob_case(size, clients), server.name, throughput=got.gib_per_second, cpu=cost / got.gib,
-                    upstream=sent.bytes / MIB,
-                )  # fmt: skip
+        _measure_warm(arena, WARM, servers, cases(arena.plan))
+
+
+def warm_blobs_over_tls(arena: Arena) -> None:
+    """The servers use TLS to their clients. This needs servers of its own, because the service has one port."""
+    with arena.filled([arena.big], arena.setup(serves_tls=True)) as servers:
+        for _ in range(arena.plan.rounds):
+            _measure_warm(arena, WARM_TLS, servers, cases(arena.plan)[:2])
+
+
+def _measure_warm(arena: Arena, scenario: str, servers: Sequence[Server], met: Sequence[tuple[int, int]]) -> None:
+    for size, clients in met:
+        for server in servers:
+            times = -(-_ENOUGH // clients)
+            got, cost, sent = _measure(arena, arena.upstream, server, size, clients, times)
+            arena.results.add(
+                scenario, blob_case(size, clients), server.name, throughput=got.gib_per_second, cpu=cost / got.gib,
+                upstream=sent.bytes / MIB,
+            )  # fmt: skip
 
 
 def cold_blobs(arena: Arena) -> None:
+    _measure_cold(arena, COLD, arena.upstream, cases(arena.plan))
+    _refuse_wrong(arena)
+
+
+def cold_blobs_over_tls(arena: Arena) -> None:
+    """The upstream uses TLS. The clients do not."""
+    _measure_cold(arena, COLD_TLS, arena.tls_upstream, cases(arena.plan)[:2])
+
+
+def _measure_cold(arena: Arena, scenario: str, upstream: Registry, met: Sequence[tuple[int, int]]) -> None:
     """Start a new server with an empty cache for each measurement."""
     for number in range(arena.plan.rounds):
-        for size, clients in cases(arena.plan):
+        arena.results.add(scenario, HASHED, HASHLIB, cpu=_hash_seconds(arena.plan.big) / (arena.plan.big / GIB))
+        for size, clients in met:
             for name in CONTENDERS:
-                with arena.awake(name) as server:
-                    got, cost, sent = _measure(arena, server, size, clients)
+                with arena.awake(name, arena.setup(upstream.url)) as server:
+                    arena.make_resident(size)
+                    got, cost, sent = _measure(arena, upstream, server, size, clients)
                     arena.results.add(
-                        COLD, blob_case(size, clients), name, throughput=got.gib_per_second, cpu=cost / got.gib,
+                        scenario, blob_case(size, clients), name, throughput=got.gib_per_second, cpu=cost / got.gib,
                         first_byte=got.first_byte * 1000, upstream=sent.bytes / MIB, gets=sent.whole_gets,
                     )  # fmt: skip
                     if not number:
                         _prove(arena, server, size)
-    _refuse_wrong(arena)
 
 
 def _measure(
-    arena: Arena, server: Server, size: int, clients: int, times: int = 1
+    arena: Arena, upstream: Registry, server: Server, size: int, clients: int, times: int = 1
 ) -> tuple[Download, float, Traffic]:  # fmt: skip
-    digest, since = _digest(arena, size), arena.upstream.mark()
+    digest, since = _digest(arena, size), upstream.mark()
     before = cpu_seconds(server.process.pid)
     got = download_in_turn(server, blob_path(digest), clients, times)
     cost = rested_cpu_seconds(server.process.pid) - before
-    return got, cost, traffic(arena.upstream, since, digest)
+    return got, cost, traffic(upstream, since, digest)
+
+
+def _hash_seconds(size: int) -> float:
+    """The CPU seconds that SHA-256 takes for this many bytes in pieces of 1 MiB."""
+    piece, digest = os.urandom(MIB), hashlib.sha256()
+    began = time.process_time()
+    for _ in range(size // MIB):
+        digest.update(piece)
+    return time.process_time() - began
 
 
 def _prove(arena: Arena, server: Server, size: int) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import blobs, crowds, manifests
+from benchmarks import blobs, crowds, limited, manifests, ranges, start_up
 from benchmarks.plan import MIB, blob_case
-from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, Results
+from benchmarks.results import DIRECT, HASHLIB, NGINX, OURS, REGISTRY, SANIC, Results
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Bound:
 
 
 def bounds(results: Results) -> list[Bound]:
-    return [*_warm(results), *_manifests(results), *_cold(results), *_crowds(results)]
+    parts = (_start, _warm, _manifests, _cold, _cold_tls, _limited_connections, _limited_line, _ranges, _crowds)
+    return [bound for part in parts for bound in part(results)]
 
 
 def _compare(results: Results, scenario: str, case: str) -> Callable[..., Bound]:
@@ -40,12 +41,24 @@ def _compare(results: Results, scenario: str, case: str) -> Callable[..., Bound]
     return bound
 
 
+def _start(results: Results) -> Iterator[Bound]:
+    # A bound in seconds would depend on the machine. This ratio is 0.45 s where the imports take 0.33 s.
+    ratio = results.median(start_up.START, start_up.FIRST_ANSWER, OURS, "relative")
+    text = f"{start_up.START}, {start_up.FIRST_ANSWER}: relative to python -c '{start_up.IMPORTS}'"
+    yield Bound(start_up.START, text, ratio, 1.36, at_least=False)
+
+
 def _warm(results: Results) -> Iterator[Bound]:
+    # The service and nginx both send with sendfile, so most of the time is spent in the kernel, and the ratio to nginx
+    # depends on it: from 0.95 to 1.2 times nginx's throughput on the machines that were measured. These bounds leave
+    # room for that, but not for copying the bytes through Python.
     bound = _compare(results, blobs.WARM, blob_case(results.plan.big, 4))
     yield bound("throughput", REGISTRY, "throughput", 1.3, at_least=True)
-    yield bound("throughput", NGINX, "throughput", 1.2, at_least=True)
+    yield bound("throughput", NGINX, "throughput", 0.85, at_least=True)
     yield bound("cpu", REGISTRY, "CPU per GiB", 0.6, at_least=False)
-    yield bound("cpu", NGINX, "CPU per GiB", 0.8, at_least=False)
+    yield bound("cpu", NGINX, "CPU per GiB", 1.25, at_least=False)
+    bound = _compare(results, blobs.WARM_TLS, blob_case(results.plan.big, 4))
+    yield bound("throughput", NGINX, "throughput", 0.85, at_least=True)
 
 
 def _manifests(results: Results) -> Iterator[Bound]:
@@ -58,15 +71,61 @@ def _cold(results: Results) -> Iterator[Bound]:
     bound = _compare(results, blobs.COLD, blob_case(results.plan.big, 1))
     yield bound("throughput", REGISTRY, "throughput", 0.7, at_least=True)
     yield bound("first_byte", REGISTRY, "time to the first byte", 1.5, at_least=False)
+    yield bound("first_byte", NGINX, "time to the first byte", 1.5, at_least=False)
+    yield from _cold_beside_nginx(results, blobs.COLD)
     refused = results.median(blobs.COLD, blobs.FLIPPED, OURS, "refused")
     yield Bound(blobs.COLD, f"{blobs.COLD}, {blobs.FLIPPED}: downloads refused", refused, 1, at_least=True)
     case = blob_case(results.plan.small, 50)
     gets = results.worst(blobs.COLD, case, OURS, "gets")
     yield Bound(blobs.COLD, f"{blobs.COLD}, {case}: GETs without a Range at the upstream", gets, 1, at_least=False)
-    sent = results.worst(blobs.COLD, case, OURS, "upstream")
-    share = sent * MIB / results.plan.small if sent is not None else None
+    yield _sent(results, blobs.COLD, case, results.plan.small, 1)
+
+
+def _cold_tls(results: Results) -> Iterator[Bound]:
+    yield from _cold_beside_nginx(results, blobs.COLD_TLS)
+
+
+def _cold_beside_nginx(results: Results, scenario: str) -> Iterator[Bound]:
+    """nginx does not verify what it stores, so one pass of SHA-256 is allowed besides."""
+    case = blob_case(results.plan.big, 1)
+    yield _compare(results, scenario, case)("throughput", NGINX, "throughput", 0.85, at_least=True)
+    hashing = results.median(scenario, blobs.HASHED, HASHLIB, "cpu")
+    ours, nginx = (results.median(scenario, case, server, "cpu") for server in (OURS, NGINX))
+    ratio = (ours - hashing) / nginx if ours is not None and nginx and hashing is not None else None
+    text = f"{scenario}, {case}: CPU per GiB less one pass of SHA-256, relative to {NGINX}"
+    yield Bound(scenario, text, ratio, 1.15, at_least=False)
+
+
+def _limited_connections(results: Results) -> Iterator[Bound]:
+    bound = _compare(results, limited.EACH, blob_case(results.plan.small, 1))
+    yield bound("rate", REGISTRY, "throughput", 3.5, at_least=True)
+    yield bound("rate", DIRECT, "throughput", 3.5, at_least=True)
+    yield _sent(results, limited.EACH, blob_case(results.plan.small, limited.MANY), results.plan.small, 1.02)
+
+
+def _limited_line(results: Results) -> Iterator[Bound]:
+    case = blob_case(results.plan.big, 1)
+    yield _compare(results, limited.IN_ALL, case)("rate", limited.ONE_CONNECTION, "throughput", 0.95, at_least=True)
+    used = results.median(limited.IN_ALL, case, OURS, "at_end")
     yield Bound(
-        blobs.COLD, f"{blobs.COLD}, {case}: bytes from the upstream relative to the blob", share, 1, at_least=False
+        limited.IN_ALL, f"{limited.IN_ALL}, {case}: connections during the last second", used, 2, at_least=False
+    )
+
+
+def _ranges(results: Results) -> Iterator[Bound]:
+    plan = results.plan
+    yield _sent(results, ranges.RANGES, ranges.pieces_case(plan), plan.ranged, 1.1)
+    for clients in (1, ranges.CLIENTS):
+        case = ranges.spots_case(plan, clients)
+        sent = results.worst(ranges.RANGES, case, OURS, "upstream")
+        yield Bound(ranges.RANGES, f"{ranges.RANGES}, {case}: MiB from the upstream", sent, 40, at_least=False)
+
+
+def _sent(results: Results, scenario: str, case: str, size: int, limit: float) -> Bound:
+    sent = results.worst(scenario, case, OURS, "upstream")
+    share = sent * MIB / size if sent is not None else None
+    return Bound(
+        scenario, f"{scenario}, {case}: bytes from the upstream relative to the blob", share, limit, at_least=False
     )
 
 
@@ -75,7 +134,7 @@ def _crowds(results: Results) -> Iterator[Bound]:
     for state in (crowds.COLD, crowds.WARM):
         case = f"{who}, {state}"
         peak = results.worst(crowds.MEMORY, case, OURS, "peak")
-        yield Bound(crowds.MEMORY, f"{crowds.MEMORY}, {case}: peak in MiB", peak, 250, at_least=False)
+        yield Bound(crowds.MEMORY, f"{crowds.MEMORY}, {case}: peak in MiB", peak, 120, at_least=False)
     alone = results.median(crowds.SLOW, crowds.ALONE, OURS, "throughput")
     beside = results.median(crowds.SLOW, crowds.BESIDE, OURS, "throughput")
     share = beside / alone if beside is not None and alone else None

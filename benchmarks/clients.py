@@ -1,6 +1,8 @@
 """A program that downloads one URL with many clients at the same time and prints the result of each client as JSON.
 
-The kernel discards the received bytes. The clients run in a separate process, so that the interpreter lock of the
+The kernel discards the received bytes. From a server with TLS (--ca), a client decrypts only the head of the response;
+otherwise the clients would need more of the processor than the server. The length of what it does not decrypt shows
+whether the body is complete. The clients run in a separate process, so that the interpreter lock of the
 benchmarks does not slow them down. Each client has a thread, because one core was too slow to read what the fastest
 server sends; the threads wait in the kernel without the interpreter lock. With --rate, one thread reads for all clients
 at this rate, and the program prints a line as soon as every client has received its first byte.
@@ -13,6 +15,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -26,19 +29,35 @@ PACE = 0.5  # seconds between two reads of a slow client
 # the kernel would buffer megabytes for each client, and the server would have nothing to send for a minute.
 SLOW_WINDOW, SLOW_SEGMENT = 64 << 10, 1448
 PATIENCE = 60  # seconds; a server that sends a client nothing for this time has failed
+# What a record of TLS 1.3 with AES-GCM adds to its content (RFC 8446, section 5.2), and the most content of one.
+RECORD_EXTRA, RECORD = 22, 16384
 _LENGTH = re.compile(rb"(?im)^content-length: *(\d+)")
+
+
+class Sealed:
+    """A body, or the rest of one, that is counted while it is encrypted."""
+
+    def __init__(self, content: int) -> None:
+        self._least = content + RECORD_EXTRA * -(-content // RECORD)
+        self.received = 0
+
+    @property
+    def is_whole(self) -> bool:
+        return self.received >= self._least
 
 
 class Client:
     """One GET request on a separate connection."""
 
-    def __init__(self, port: int, *, slow: bool, hashing: bool) -> None:
+    def __init__(self, port: int, *, slow: bool, hashing: bool, tls: ssl.SSLContext | None) -> None:
         self._socket = socket.socket()
         if slow:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_WINDOW)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SLOW_SEGMENT)
         self._socket.settimeout(PATIENCE)
         self._socket.connect(("127.0.0.1", port))
+        if tls:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self._hash = hashlib.sha256() if hashing else None
         # With MSG_TRUNC the kernel returns the number of bytes and does not copy them.
         self._flags = 0 if hashing else socket.MSG_TRUNC
@@ -46,6 +65,7 @@ class Client:
         self._expected: int | None = None
         self._began = self._first = self._ended = 0.0
         self._status = self.received = 0
+        self._sealed: Sealed | None = None
         self.error = ""
 
     def fileno(self) -> int:
@@ -78,12 +98,13 @@ class Client:
     def read(self, room: memoryview) -> bool:
         """Read once into `room`. Returns False if no bytes have arrived."""
         try:
-            if self._status:
-                count = self._socket.recv_into(room, len(room), self._flags)
-                self._take(count, room)
-            else:
+            if not self._status:
                 self._read_head()
-        except BlockingIOError:
+            elif self._sealed:
+                self._take_sealed(self._sealed, self._socket.recv_into(room, len(room), self._flags))
+            else:
+                self._take(self._socket.recv_into(room, len(room), self._flags), room)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
             self._finish(str(error))
@@ -102,6 +123,13 @@ class Client:
         self._expected = int(length[1]) if length else None
         if body or self._expected == 0:
             self._take(len(body), memoryview(body))
+        if isinstance(self._socket, ssl.SSLSocket) and not self._hash and not self.is_over:
+            self._stop_decrypting(self._socket)
+
+    def _stop_decrypting(self, connection: ssl.SSLSocket) -> None:
+        # OpenSSL reads single records, so what it has not decrypted is still in the kernel.
+        self._sealed = Sealed((self._expected or 0) - self.received)
+        self._socket = socket.socket(fileno=connection.detach())
 
     def _take(self, count: int, piece: memoryview) -> None:
         if count and not self._first:
@@ -111,6 +139,18 @@ class Client:
             self._hash.update(piece[:count])
         if not count or self.received == self._expected:
             self._finish("" if self.received == self._expected else "cut short")
+
+    def _take_sealed(self, sealed: "Sealed", count: int) -> None:
+        """Finish at the end of the connection, because the exact length of the encrypted body is not known."""
+        if count:
+            self._first = self._first or time.perf_counter()
+            sealed.received += count
+        elif sealed.is_whole:
+            self.received = self._expected or 0
+            self._finish("")
+        else:
+            self.received += sealed.received
+            self._finish("cut short")
 
     def _finish(self, error: str) -> None:
         if not self.is_over:
@@ -176,6 +216,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--header", action="append", default=[], help="one line of the request's head")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--hash", action="store_true", help="compute the digest of what the first client receives")
+    parser.add_argument("--ca", help="use TLS, and trust the certificates of this authority (a PEM file)")
     parser.add_argument("--rate", type=int, default=0, help="bytes a second for each client")
     parser.add_argument("--seconds", type=float, default=600, help="stop after this time")
     return parser.parse_args(argv)
@@ -193,7 +234,8 @@ def main(argv: Sequence[str]) -> None:
     # SIGTERM ends the slow clients; the program still prints their results.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     slow = options.rate > 0
-    clients = [Client(options.port, slow=slow, hashing=options.hash and not n) for n in range(options.clients)]
+    tls = ssl.create_default_context(cafile=options.ca) if options.ca else None
+    clients = [Client(options.port, slow=slow, hashing=options.hash and not n, tls=tls) for n in range(options.clients)]
     request = request_of(options)
     until = time.perf_counter() + options.seconds
     with suppress(SystemExit):

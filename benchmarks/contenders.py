@@ -1,15 +1,19 @@
 """Start the servers that are compared. Each listens on a loopback port and has its cache in the given folder."""
 
 import json
+import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.nginx import configuration
 from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
+from tests.e2e.support.certificates import PrivateAuthority
 from tests.e2e.support.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.e2e.support.plain_http import UpstreamResponse, answers, fetch
 from tests.e2e.support.processes import Process, free_port, running, wait_until
@@ -21,57 +25,92 @@ REPOSITORY = "bench/app"
 ACCEPT = f"Accept: {DOCKER_MANIFEST}, {OCI_INDEX}, {OCI_MANIFEST}"
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a server is started with. For an upstream with TLS, it trusts the authority."""
+
+    upstream: str  # URL
+    authority: PrivateAuthority
+    serves_tls: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)  # of the service, besides the default ones
+
+
 @dataclass
 class Server:
     name: str
     process: Process
     port: int
-    start_seconds: float  # from exec to the first 200
+    start_seconds: float = 0.0  # from exec to the first 200
+    ca: Path | None = None  # the authority that clients trust, if the server uses TLS
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context(cafile=self.ca) if self.ca else None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.ca else 'http'}://127.0.0.1:{self.port}"
 
     def headers(self) -> list[str]:
         """The headers that a docker client sends, one per line. Fetches a new token, because tokens expire soon."""
         if self.name != OURS:
             return [ACCEPT]
-        token = Proxy(self.process, self.port).token(f"repository:{REPOSITORY}:pull")
+        token = Proxy(self.process, self.port, self.tls).token(f"repository:{REPOSITORY}:pull")
         return [ACCEPT, f"Authorization: Bearer {token}"]
 
     def get(self, path: str) -> UpstreamResponse:
         headers = dict(line.split(": ", 1) for line in self.headers())
-        return fetch("GET", f"http://127.0.0.1:{self.port}{path}", headers)
-
-
-Start = Callable[[Path], AbstractContextManager[Server]]
+        return fetch("GET", f"{self.url}{path}", headers, tls=self.tls)
 
 
 @contextmanager
 def _started(
-    name: str, folder: Path, argv: Sequence[str], port: int, *, live: str = "/v2/", env: Mapping[str, str] | None = None
+    name: str, folder: Path, argv: Sequence[str], port: int, *, live: str = "/v2/",
+    env: Mapping[str, str] | None = None, ca: Path | None = None,
 ) -> Iterator[Server]:  # fmt: skip
-    url = f"http://127.0.0.1:{port}{live}"
     began = time.perf_counter()
-    process = Process(argv, folder / "server.log", env)
+    server = Server(name, Process(argv, folder / "server.log", env), port, ca=ca)
+    url, tls = f"{server.url}{live}", server.tls
     # This loop asks more often than running(), whose pause is as long as the start of nginx.
-    with running(process, lambda: wait_until(lambda: answers(url), 1, pause=0.001)):
-        yield Server(name, process, port, time.perf_counter() - began)
+    with running(server.process, lambda: wait_until(lambda: answers(url, tls=tls), 1, pause=0.001)):
+        server.start_seconds = time.perf_counter() - began
+        yield server
+
+
+def _clients_trust(setup: Setup) -> Path | None:
+    return setup.authority.certificate if setup.serves_tls else None
 
 
 @contextmanager
-def ours(folder: Path, upstream: str) -> Iterator[Server]:
+def ours(folder: Path, setup: Setup) -> Iterator[Server]:
     port = free_port()
     cache = folder / "cache"
     cache.mkdir()
     # Default values, except for addresses and folders. LOG_FORMAT is set because environment() changes its default.
-    settings = {"UPSTREAM_REGISTRY": upstream, "CACHE_DIR": str(cache), "LOG_FORMAT": "text", "WORKERS": str(WORKERS)}
-    with _started(OURS, folder, command("serve"), port, live="/livez", env=environment(port, settings)) as server:
+    settings = {
+        "UPSTREAM_REGISTRY": setup.upstream, "CACHE_DIR": str(cache), "LOG_FORMAT": "text", "WORKERS": str(WORKERS),
+        **setup.settings,
+    }  # fmt: skip
+    if setup.upstream.startswith("https:"):
+        settings["UPSTREAM_CA"] = str(setup.authority.certificate)
+    if setup.serves_tls:
+        pair = setup.authority.server
+        settings |= {"TLS_CERT": str(pair.certificate), "TLS_KEY": str(pair.key)}
+    env, ca = environment(port, settings), _clients_trust(setup)
+    with _started(OURS, folder, command("serve"), port, live="/livez", env=env, ca=ca) as server:
         # Wait until all workers answer; the first one answers while the others still start.
-        with Proxy(server.process, port).connection_to_each_worker(WORKERS):
+        with Proxy(server.process, port, server.tls).connection_to_each_worker(WORKERS):
             pass
         yield server
 
 
 @contextmanager
-def registry_proxy(folder: Path, upstream: str) -> Iterator[Server]:
+def registry_proxy(folder: Path, setup: Setup) -> Iterator[Server]:
     port = free_port()
+    http: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "bench"}
+    if setup.serves_tls:
+        pair = setup.authority.server
+        http["tls"] = {"certificate": str(pair.certificate), "key": str(pair.key)}
     config = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": False}},
@@ -80,21 +119,24 @@ def registry_proxy(folder: Path, upstream: str) -> Iterator[Server]:
             "cache": {"blobdescriptor": "inmemory"},  # as in the configuration that Debian installs
             "delete": {"enabled": True},
         },
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "bench"},
-        "proxy": {"remoteurl": upstream},
+        "http": http,
+        "proxy": {"remoteurl": setup.upstream},
     }
     file = folder / "registry.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
-    with _started(REGISTRY, folder, ["docker-registry", "serve", str(file)], port) as server:
+    env = {**os.environ, "SSL_CERT_FILE": str(setup.authority.certificate)}
+    argv = ["docker-registry", "serve", str(file)]
+    with _started(REGISTRY, folder, argv, port, env=env, ca=_clients_trust(setup)) as server:
         yield server
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str) -> Iterator[Server]:
+def nginx(folder: Path, setup: Setup) -> Iterator[Server]:
     port = free_port()
     file = folder / "nginx.conf"
-    file.write_text(configuration(folder, port, upstream, WORKERS))
-    with _started(NGINX, folder, ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(file)], port) as server:
+    file.write_text(configuration(folder, port, setup.upstream, WORKERS, setup.authority, serves_tls=setup.serves_tls))
+    argv = ["nginx", "-p", str(folder), "-e", "stderr", "-c", str(file)]
+    with _started(NGINX, folder, argv, port, ca=_clients_trust(setup)) as server:
         yield server
 
 
@@ -109,7 +151,7 @@ def empty_sanic(folder: Path, size: int, *, access_log: bool) -> Iterator[Server
         yield server
 
 
-CONTENDERS: dict[str, Callable[[Path, str], AbstractContextManager[Server]]] = {
+CONTENDERS: dict[str, Callable[[Path, Setup], AbstractContextManager[Server]]] = {
     OURS: ours,
     REGISTRY: registry_proxy,
     NGINX: nginx,

@@ -29,6 +29,7 @@ def peak_memory(arena: Arena) -> None:
     for name in CONTENDERS:
         seconds = None if name == OURS else plan.peer_seconds
         with arena.awake(name) as server:
+            arena.make_resident(plan.big)
             leader = server.process.pid
             for state in (COLD, WARM):
                 with PssSampler(leader) as sampler:

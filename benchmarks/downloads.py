@@ -100,4 +100,5 @@ def dripping(server: Server, path: str, clients: int, rate: int) -> Iterator[Dri
 
 def _argv(server: Server, path: str, options: list[str]) -> list[str]:
     headers = [word for line in server.headers() for word in ("--header", line)]
-    return [sys.executable, str(_PROGRAM), "--port", str(server.port), "--path", path, *headers, *options]
+    trust = ["--ca", str(server.ca)] if server.ca else []
+    return [sys.executable, str(_PROGRAM), "--port", str(server.port), "--path", path, *trust, *headers, *options]

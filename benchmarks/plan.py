@@ -11,6 +11,11 @@ class Plan:
     big: int = GIB  # one blob
     small: int = 200 * MIB  # one blob, for many clients
     layer: int = 50 * MIB  # four of these are the image
+    ranged: int = 96 * MIB  # one blob, for clients that read it in ranges
+    piece: int = 8 * MIB  # one range of it
+    spots: int = 200  # ranges of 64 KiB, spread over the small blob
+    rate_each: int = 5_000_000  # bytes a second of each connection of a limited upstream
+    rate_in_all: int = 100_000_000  # bytes a second of all connections together
     wrk_seconds: int = 3
     crowd: int = 100  # clients whose memory is measured
     # The memory of the other servers reaches its peak within seconds; a whole download would take minutes.
@@ -22,7 +27,7 @@ class Plan:
     @property
     def space(self) -> int:
         """Bytes for the content of the upstream, three caches of it and two more blobs."""
-        return 4 * (self.big + self.small + 4 * self.layer) + 2 * self.big
+        return 4 * (self.big + self.small + 4 * self.layer) + 2 * self.big + 2 * self.ranged
 
     @property
     def memory(self) -> int:
@@ -31,7 +36,10 @@ class Plan:
 
 
 FULL = Plan()
-QUICK = Plan(rounds=1, big=64 * MIB, small=16 * MIB, layer=MIB, wrk_seconds=1, peer_seconds=2, is_quick=True)
+QUICK = Plan(
+    rounds=1, big=64 * MIB, small=16 * MIB, layer=MIB, ranged=12 * MIB, piece=MIB, spots=20, wrk_seconds=1,
+    peer_seconds=2, is_quick=True,
+)  # fmt: skip
 
 
 def size_text(size: int) -> str:

@@ -26,17 +26,27 @@ _METHOD = """\
 - All servers use the same upstream, a docker-registry without authentication. They are this service with its default \
 settings, docker-registry as a pull-through cache (`proxy.remoteurl`), and nginx with `proxy_cache`, \
 `proxy_cache_lock` and `sendfile`; those with worker processes have {workers}. Each writes an access log to a file. \
-All connections are on loopback, without TLS.
+All connections are on loopback, without TLS unless the table says so. With TLS the upstream is a second \
+docker-registry with the same content; all certificates are made for the run.
 - Content and caches are in memory-backed folders, so that no disk is measured. The servers share the machine's cores \
 with the upstream and the clients.
+- Before each measurement of a cold blob, three times its size is written to a file beside the caches and deleted. The \
+host of a virtual machine can take free memory back; the first write to such memory takes several times as long, and \
+a server would be measured by what the one before it had used.
+- A limited upstream is a relay in front of the docker-registry, which limits the rate, counts the bytes and divides \
+them equally among the connections. It passes on all requests, also those with a Range, and keeps connections open.
 - Rounds alternate between the servers ({rounds} rounds; one for peak memory). A figure is the median of the rounds. \
-The ratio to the best other server is in brackets.
-- The download clients are threads of one process; the kernel discards the bytes (`MSG_TRUNC`). Each client must get \
-200 and the whole length. Digests are verified separately, for each server and blob.
+The ratio to the best other server is in brackets. A bound relative to another server is the median of the ratios of \
+the rounds.
+- The download clients are threads of one process; the kernel discards the bytes (`MSG_TRUNC`). With TLS they decrypt \
+only the head of a response. Each client must get 200 and the whole length. Digests are verified separately, for each \
+server and blob.
 - CPU is the user and system time of all processes of a server, from /proc. Bytes and requests of the upstream are \
 read from its access log.
 - Clients send the `Accept` header of docker and, to this service, a token of the repository.
 - {slow_clients:,} slow clients read {slow_rate} per second each.
+- nginx and this service both send warm blobs with `sendfile`, so their ratio depends on the kernel of the machine. \
+The bounds relative to nginx for warm blobs leave room for that.
 """
 
 

@@ -15,6 +15,7 @@ NGINX = "nginx"
 SANIC = "empty Sanic handler"
 SANIC_LOGGING = "empty Sanic handler, its access log on"
 DIRECT = "the upstream itself"
+HASHLIB = "hashlib"
 PEERS = (REGISTRY, NGINX)
 
 Key = tuple[str, str, str, str]  # scenario, case, server, metric
@@ -55,8 +56,10 @@ class Results:
         return found
 
     def ratio(self, scenario: str, case: str, metric: str, server: str, to: str) -> float | None:
-        value, other = self.median(scenario, case, server, metric), self.median(scenario, case, to, metric)
-        return value / other if value is not None and other else None
+        """The median of the ratios of the rounds. The servers of a round are measured right after each other."""
+        ours, theirs = (self.values.get((scenario, case, one, metric), []) for one in (server, to))
+        found = [value / other for value, other in zip(ours, theirs, strict=True) if other] if theirs else []
+        return statistics.median(found) if found else None
 
     def save(self, file: Path) -> None:
         rows = [[*key, values] for key, values in self.values.items()]

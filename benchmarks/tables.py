@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import blobs, crowds, manifests, pulls, start_up
+from benchmarks import blobs, crowds, limited, manifests, pulls, ranges, start_up
 from benchmarks.results import DIRECT, OURS, PEERS, Results
 
 
@@ -28,6 +28,17 @@ class Section:
 _THROUGHPUT = Metric("throughput", "GiB/s", better="more")
 _CPU = Metric("cpu", "CPU-s/GiB", better="less")
 _UPSTREAM = Metric("upstream", "from upstream, MiB", 0)
+_COLD = (
+    _THROUGHPUT,
+    _CPU,
+    Metric("first_byte", "first byte, ms", 1, "less"),
+    _UPSTREAM,
+    Metric("gets", "full GETs", 0),
+)
+_LIMITED = (
+    Metric("rate", "MB/s", 1, "more"), _UPSTREAM, Metric("most", "connections", 0),
+    Metric("at_end", "at the end", 0),
+)  # fmt: skip
 
 SECTIONS = (
     Section(
@@ -37,17 +48,46 @@ SECTIONS = (
         (_THROUGHPUT, _CPU, _UPSTREAM),
     ),
     Section(
+        blobs.WARM_TLS,
+        "Warm blobs to clients with TLS",
+        "The blob is in each server's cache, and the server encrypts it.",
+        (_THROUGHPUT, _CPU),
+    ),
+    Section(
         blobs.COLD,
         "Cold blobs",
         "Each round starts a new server with an empty cache. CPU includes the work after the clients have left. Full "
-        "GETs are the requests for this blob without a Range that the upstream answered.",
-        (
-            _THROUGHPUT,
-            _CPU,
-            Metric("first_byte", "first byte, ms", 1, "less"),
-            _UPSTREAM,
-            Metric("gets", "full GETs", 0),
-        ),
+        "GETs are the requests for this blob without a Range that the upstream answered. One pass of SHA-256 is what "
+        "a server needs to verify a digest; nginx does not.",
+        _COLD,
+    ),
+    Section(
+        blobs.COLD_TLS,
+        "Cold blobs from an upstream with TLS",
+        "The same, but the upstream uses TLS with a certificate that each server verifies. The clients do not use TLS.",
+        _COLD,
+    ),
+    Section(
+        limited.EACH,
+        "Cold blobs from an upstream with limited connections",
+        "The upstream gives each connection 5 MB/s (5,000,000 bytes). With one client, the servers and a download "
+        "directly from the upstream are measured at the same time, because none of them needs much of the processor. "
+        "Connections are those that sent within the same 0.1 s; the last column has those of the last second.",
+        _LIMITED,
+        (*PEERS, DIRECT),
+    ),
+    Section(
+        limited.IN_ALL,
+        "Cold blobs from an upstream with a limited line",
+        "The upstream gives all connections together 100 MB/s, and each that has something to send the same share.",
+        _LIMITED,
+        (limited.ONE_CONNECTION,),
+    ),
+    Section(
+        ranges.RANGES,
+        "Ranges of a cold blob",
+        "All clients read the same ranges in the same order, each with one connection and at the same time.",
+        (_UPSTREAM, Metric("gets", "GETs at the upstream", 0)),
     ),
     Section(
         manifests.MANIFESTS,
@@ -80,7 +120,12 @@ SECTIONS = (
         "One client downloads the large blob alone, and then while slow clients read the same blob.",
         (_THROUGHPUT, Metric("cost", "cost, %", 0), Metric("slowest", "slowest of the slow, KiB/s", 1)),
     ),
-    Section(start_up.START, "Start-up", "", (Metric("seconds", "seconds", 3, "less"),)),
+    Section(
+        start_up.START,
+        "Start-up",
+        f"The first row is what the machine needs for `python -c '{start_up.IMPORTS}'`.",
+        (Metric("seconds", "seconds", 3, "less"), Metric("relative", "relative to the imports", 2)),
+    ),
 )
 
 

@@ -42,14 +42,16 @@ def rested_cpu_seconds(leader: int) -> float:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Requests for one path in the upstream's log: the number of GETs without a Range, and the bytes of all GETs."""
+    """Requests for one path in the upstream's log: the number of GETs, of those without a Range, and their bytes."""
 
+    gets: int
     whole_gets: int
-    bytes: int
+    bytes: int  # of all GETs
 
 
 def traffic(upstream: Registry, since: int, part: str) -> Traffic:
     found = [line for line in map(_SENT.search, upstream.process.settled_lines(since)) if line]
     gets = [line for line in found if line["method"] == "GET" and part in line["path"]]
     # Requests with a Range are answered with 206, those without a Range with 200.
-    return Traffic(sum(line["status"] == "200" for line in gets), sum(int(line["bytes"]) for line in gets))
+    whole = sum(line["status"] == "200" for line in gets)
+    return Traffic(len(gets), whole, sum(int(line["bytes"]) for line in gets))

@@ -1,5 +1,6 @@
 """The console script: blocks SIGHUP before it imports anything large."""
 
+import gc
 import signal
 import sys
 
@@ -11,6 +12,7 @@ def main() -> int:
     with their terminal.
     """
     if "serve" in sys.argv[1:]:
+        gc.disable()  # nothing becomes garbage during the start; `serve.run` enables the collection
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from entrypoints.cli import main as run_command  # noqa: PLC0415 - this import takes most of the start-up time
 

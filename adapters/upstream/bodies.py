@@ -10,16 +10,17 @@ from collections.abc import AsyncGenerator
 from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
+from adapters.upstream.connections import SingleResponseHandler
+from adapters.upstream.receive_buffers import BUFFER_BYTES
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 
 _LARGE = 1024 * 1024
 """Minimum of missing bytes for which replacing the protocol is worth its cost."""
-_FIRST_BUFFER_BYTES, _BUFFER_BYTES = 64 * 1024, 512 * 1024
-"""Sizes in bytes of the first buffer and of all further buffers. No piece is longer."""
-_AHEAD = 4 * _BUFFER_BYTES
+_FIRST_BUFFER_BYTES = 64 * 1024
+"""The size of the first buffer in bytes. All further buffers have BUFFER_BYTES; no piece is longer."""
+_AHEAD = 4 * BUFFER_BYTES
 """Bytes that may be buffered after the first piece was read."""
 
 
@@ -31,7 +32,9 @@ class BodyReceiver(asyncio.BufferedProtocol):
     connection, and aiohttp's own protocol would consume bytes of the new body.
     """
 
-    def __init__(self, raw: aiohttp.ClientResponse, handler: ResponseHandler, transport: asyncio.Transport) -> None:
+    def __init__(
+        self, raw: aiohttp.ClientResponse, handler: SingleResponseHandler, transport: asyncio.Transport
+    ) -> None:
         self._raw = raw
         self._handler = handler
         self._transport = transport
@@ -39,7 +42,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         handler.pause_reading()  # read_nowait may have resumed it; this also stops aiohttp's timeout
         transport.set_protocol(self)
         self._missing = (raw.content_length or 0) - raw.content.total_bytes
-        self._buffer = _new_buffer(_FIRST_BUFFER_BYTES)
+        self._buffer = memoryview(bytearray(_FIRST_BUFFER_BYTES))
         self._begin = self._end = 0
         """The part of the buffer that contains received bytes that `pieces` has not returned yet."""
         self._full: list[memoryview] = []
@@ -59,11 +62,11 @@ class BodyReceiver(asyncio.BufferedProtocol):
         """
         handler = raw.connection.protocol if raw.connection else None
         transport = handler.transport if handler is not None else None  # a handler with an empty queue is falsy
+        if not isinstance(handler, SingleResponseHandler) or transport is None or transport.is_closing():
+            return None
         is_bare = raw.method == "GET" and not raw.headers.keys() & {"Transfer-Encoding", "Content-Encoding"}
         is_large = (raw.content_length or 0) - raw.content.total_bytes >= _LARGE
-        if handler is None or transport is None or transport.is_closing() or not is_bare or not is_large:
-            return None
-        return cls(raw, handler, transport)
+        return cls(raw, handler, transport) if is_bare and is_large else None
 
     async def pieces(self) -> AsyncGenerator[Bytes, None]:
         """The part of the body that aiohttp had received, then the rest, each piece as soon as bytes have arrived.
@@ -124,10 +127,10 @@ class BodyReceiver(asyncio.BufferedProtocol):
         nbytes = min(nbytes, self._missing)
         self._end += nbytes
         self._missing -= nbytes
-        if self._end >= len(self._buffer) - 1:
+        if self._end >= len(self._buffer) - 1:  # a single free byte is not worth another read
             self._full.append(self._buffer[self._begin : self._end])
-            # Allocate a new buffer, because the consumer may keep the pieces.
-            self._buffer, self._begin, self._end = _new_buffer(_BUFFER_BYTES), 0, 0
+            # Another buffer, because the consumer may keep the pieces.
+            self._buffer, self._begin, self._end = self._handler.buffers.take(), 0, 0
         if not self._missing or sum(map(len, self._full)) >= self._ahead:
             self._transport.pause_reading()
         self._wake()
@@ -140,11 +143,6 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def _wake(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _new_buffer(size: int) -> memoryview:
-    """A buffer for this number of bytes, and one more to detect bytes after the body."""
-    return memoryview(bytearray(size + 1))
 
 
 def has_content_coding(coding: str | None) -> bool:

@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
 import aiohttp
@@ -22,6 +22,7 @@ from aiohttp_socks import ProxyConnector
 from yarl import URL
 
 from adapters.upstream.addresses import AddressPolicy, check_address, check_host
+from adapters.upstream.receive_buffers import ReceiveBuffers
 
 # Signed redirect URLs and challenges of large clouds exceed aiohttp's default of 8190 bytes.
 _HEADER_LIMIT = 64 * 1024
@@ -171,9 +172,12 @@ class SingleResponseHandler(ResponseHandler):
     the next request, which may belong to another caller (RFC 9112 section 11.2).
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, keeps: object = None) -> None:
-        """`keeps`: an object that must live as long as the connection."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, buffers: ReceiveBuffers, keeps: ResponseHandler | None = None
+    ) -> None:
+        """`buffers`: for large bodies. `keeps`: an object that must live as long as the connection."""
         super().__init__(loop)
+        self.buffers = buffers
         self._keeps = keeps
         self._is_answered = True
         """No request is in progress, or the header of its final response has arrived."""
@@ -263,7 +267,7 @@ class SingleResponseSocksConnector(ProxyConnector):
 
     async def _connect_via_proxy(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         transport, given = await super()._connect_via_proxy(*args, **options)
-        handler = SingleResponseHandler(self._loop, keeps=given)
+        handler = cast("partial[SingleResponseHandler]", self._factory)(keeps=given)
         transport.set_protocol(handler)
         handler.connection_made(transport)
         return transport, handler
@@ -279,4 +283,5 @@ def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
     made = getattr(connector, "_factory", None)
     if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
         raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
-    connector._factory = partial(SingleResponseHandler, loop)  # type: ignore[assignment]  # noqa: SLF001 - see above
+    factory = partial(SingleResponseHandler, loop, ReceiveBuffers())
+    connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

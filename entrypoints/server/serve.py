@@ -1,6 +1,7 @@
 """Starts the service: settings, storage and sockets in the main process, then the worker processes."""
 
 import asyncio
+import gc
 import logging
 import resource
 from functools import partial
@@ -56,6 +57,10 @@ def run(settings: Settings, load: Load) -> None:
     # Forked workers share the memory of imported modules and need half as much as spawned ones. No thread and no event
     # loop runs yet that a fork could break.
     Sanic.start_method = "fork"
+    # A collection writes to each object that it examines, so the workers would get own copies of the memory that they
+    # share with this process. It does not examine objects that exist now.
+    gc.freeze()
+    gc.enable()
     try:
         Sanic.serve(primary=app)
     except (EOFError, ConnectionError):

@@ -1,7 +1,9 @@
 import socket
+from pathlib import Path
 from typing import Never
 
 import pytest
+from publicsuffixlist import PSLFILE, PublicSuffixList
 
 from adapters.public_suffixes import BundledPublicSuffixes
 
@@ -26,3 +28,14 @@ def test_an_unknown_suffix_is_no_suffix(host: str) -> None:
 def test_a_host_of_any_form_is_answered(host: str) -> None:
     domain = BundledPublicSuffixes().registrable_domain(host)
     assert domain is None or host.endswith(domain)
+
+
+def test_the_answers_are_those_of_the_whole_list() -> None:
+    whole, suffixes = PublicSuffixList(accept_unknown=False), BundledPublicSuffixes()
+    rules = [line.strip() for line in Path(PSLFILE).read_text("utf-8").splitlines() if line and line[:2] != "//"]
+    special = [rule for rule in rules if rule[0] in "*!" or not rule.isascii()]
+    assert len(special) > 100
+    for rule in rules[::200] + special[::20]:
+        for name in (rule.lstrip("*!."), rule.lstrip("*!.").encode("idna").decode()):
+            for host in (name, f"a.{name}", f"a.b.{name}", f"a.b.c.{name}"):
+                assert suffixes.registrable_domain(host) == whole.privatesuffix(host), host

@@ -13,6 +13,8 @@ KNOWN = {
     "entrypoints/server/logging_setup.py: logging.logProcesses",
     "entrypoints/server/logging_setup.py: logging.logMultiprocessing",
     "entrypoints/server/serve.py: Sanic.start_method",
+    # Changed for the import of a library, and restored after it.
+    "adapters/upstream/__init__.py: os.environ['SSL_CERT_FILE']",
     # Bounded caches of pure functions.
     "domain/client_network.py: lru_cache of client_network",
     "domain/documents.py: lru_cache of _outline",

@@ -107,8 +107,8 @@ INTERNALS = (
         CONNECTIONS,
         "SingleResponseHandler closes a connection on which bytes arrive that belong to no response.",
     ),
-    Internal(aiohttp.TCPConnector, "_factory _loop", CONNECTIONS, "aiohttp has no way to choose the protocol."),
-    Internal(ProxyConnector, "_connect_via_proxy _loop", CONNECTIONS, "As above, for SOCKS proxies."),
+    Internal(aiohttp.TCPConnector, "_factory", CONNECTIONS, "aiohttp has no way to choose the protocol."),
+    Internal(ProxyConnector, "_connect_via_proxy _factory", CONNECTIONS, "As above, for SOCKS proxies."),
     Internal(
         ResponseHandler,
         "transport read_timeout pause_reading connection_lost",

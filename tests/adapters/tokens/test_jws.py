@@ -5,6 +5,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc import jws
+from joserfc.jwk import OctKey
 
 from adapters.tokens.jws import JwsTokenCodec
 from domain.ports import SignedToken
@@ -34,6 +36,14 @@ def test_a_token_is_a_compact_jws_with_hs256() -> None:
     assert json.loads(base64.urlsafe_b64decode(header + "==")) == {"alg": "HS256", "typ": "JWT"}
     assert json.loads(base64.urlsafe_b64decode(payload + "==")) == {"sub": "é"}
     assert signature == encode(hmac.digest(KEY, f"{header}.{payload}".encode(), "sha256"))
+
+
+def test_a_jose_library_reads_and_writes_the_same_tokens() -> None:
+    key, payload = OctKey.import_key(KEY), '{"sub":"\\u00e9"}'
+    text = jws.serialize_compact({"alg": "HS256", "typ": "JWT"}, payload, key)
+    assert codec.sign("JWT", {"sub": "é"}) == text
+    assert codec.verify(text) == SignedToken("JWT", {"sub": "é"})
+    assert jws.deserialize_compact(text, key).payload == payload.encode()
 
 
 def test_a_token_of_another_issuer_is_read() -> None:

@@ -189,6 +189,26 @@ def test_pieces_may_be_kept() -> None:
     run(asyncio.new_event_loop, go())
 
 
+@LOOPS
+def test_a_kept_piece_keeps_its_bytes_while_later_bodies_are_received(loop: NewLoop) -> None:
+    """The buffers of the other pieces are reused meanwhile."""
+
+    async def go() -> None:
+        async with line(whole) as one:
+            kept: list[tuple[bytes, Bytes]] = []
+            for body in (LARGE, LARGE[::-1], LARGE):
+                one.server.script = lambda _, body=body: reply(body=body)
+                position = 0
+                async for piece in pieces_of(one, []):
+                    if (position // MIB) % 2:
+                        kept.append((body[position : position + len(piece)], piece))
+                    position += len(piece)
+            assert len(kept) > 3
+            assert all(piece == expected for expected, piece in kept)
+
+    run(loop, go())
+
+
 def small_first(heard: Heard) -> Say:
     return reply(body=SMALL) if heard.target.endswith("/manifests/1") else whole(heard)
 

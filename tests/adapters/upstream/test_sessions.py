@@ -1,6 +1,9 @@
 """Sessions: which certificates they trust, and what they never send."""
 
+import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,3 +141,34 @@ async def test_without_the_right_client_certificate_the_request_fails(tmp_path: 
         with pytest.raises(UpstreamFault):
             await fetch_as(server.url, authority, stranger if has_one else None)
         assert server.heard == []
+
+
+_CERTIFICATES = """
+import asyncio, os
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
+import aiohttp.connector
+
+async def main():
+    sessions = Sessions(SessionSettings(), ProxyRules())
+    own = {connector._ssl for session in sessions._direct.values() for connector in [session.connector]}
+    print([len(context.get_ca_certs()) for context in own], os.environ.get("SSL_CERT_FILE"))
+    print(len(aiohttp.connector._SSL_CONTEXT_VERIFIED.get_ca_certs()))
+    await sessions.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_only_sessions_load_the_certificates_of_the_system(tmp_path: Path, is_named: bool) -> None:  # noqa: FBT001
+    named = {"SSL_CERT_FILE": str(Authority(tmp_path).certificate)} if is_named else {}
+    others = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+    done = subprocess.run(
+        [sys.executable, "-c", _CERTIFICATES],
+        env={**others, **named}, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    own, of_aiohttp = done.stdout.splitlines()
+    loaded, _, file = own.partition(" ")
+    assert file == named.get("SSL_CERT_FILE", "None")
+    assert not is_named or loaded == "[1]"
+    assert of_aiohttp == "0"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ SCRIPT = Path(sys.executable).with_name("docker-image-proxy")
 class Proxy:
     process: Process
     port: int
+    tls: ssl.SSLContext | None = None  # if set, the service uses HTTPS and its clients this context
 
     @property
     def host(self) -> str:
@@ -36,7 +38,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}"
+        return f"{'https' if self.tls else 'http'}://{self.host}"
 
     def get(self, path: str, authorization: str | None = None, **headers: str) -> UpstreamResponse:
         return self.request("GET", path, authorization, **headers)
@@ -44,7 +46,7 @@ class Proxy:
     def request(self, method: str, path: str, authorization: str | None = None, **headers: str) -> UpstreamResponse:
         if authorization:
             headers["Authorization"] = authorization
-        return fetch(method, self.url + path, headers)
+        return fetch(method, self.url + path, headers, tls=self.tls)
 
     def open(self, path: str, authorization: str | None = None) -> "Transfer":
         return Transfer(self, path, authorization)
@@ -96,7 +98,7 @@ class Proxy:
             while len(found) < workers:
                 assert time.monotonic() < end, f"only {len(found)} of {workers} workers accept connections"
                 time.sleep(0.002 * len(held))
-                held.append(connect(self.url))
+                held.append(connect(self.url, self.tls))
                 held[-1].request("GET", "/livez")
                 held[-1].getresponse().read()
                 found.setdefault(self.worker_of(held[-1]), held[-1])
