@@ -1,11 +1,15 @@
 """ConnectionCount: how many connections one download uses at the same time."""
 
+from collections import deque
+
 _WINDOW_SECONDS = 0.25
 """How long the throughput is measured before a decision."""
 _WORTHWHILE_SECONDS = 2.0
 """Another connection is opened only if the rest of the blob would take longer than this."""
 _GAIN = 0.4
 """An additional connection must bring at least this share of what one of the others brings."""
+_REMEMBERED = 8
+"""The number of measurements that are compared with."""
 _PAUSE_SECONDS = 10.0
 """After this time, another connection is tried again."""
 
@@ -21,8 +25,12 @@ class ConnectionCount:
         self._resumes_at = 0.0
         self._window: tuple[float, int] | None = None
         """When the running measurement began, and the bytes that had been received then."""
+        self._rates: deque[float] = deque(maxlen=_REMEMBERED)
+        """The last measurements with this number of connections, in bytes per second."""
         self._before: float | None = None
-        """Bytes per second before the last connection was added; None if there is nothing to compare."""
+        """The best of those before the last connection was added; None if there is nothing to compare. The best one,
+        because many lines and machines are slower for moments.
+        """
 
     def observe(self, now: float, received: int, receiving: int, missing: int) -> None:
         """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that
@@ -40,11 +48,13 @@ class ConnectionCount:
         self._window = now, received
         if self._before is not None and rate < self._before * (1 + _GAIN / (self.allowed - 1)):
             self.one_less(now)
-        elif self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
-            self._before = rate
+            return
+        self._before = None
+        self._rates.append(rate)
+        if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
+            self._before = max(self._rates)
+            self._rates.clear()
             self.allowed += 1
-        else:
-            self._before = None
 
     def one_less(self, now: float) -> None:
         """The last connection brought nothing, or could not be opened. Another one is tried after a pause."""
@@ -62,3 +72,4 @@ class ConnectionCount:
         self.allowed = max(1, allowed)
         self._resumes_at = now + _PAUSE_SECONDS
         self._window = self._before = None
+        self._rates.clear()

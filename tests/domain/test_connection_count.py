@@ -51,6 +51,14 @@ def test_a_line_that_one_connection_fills_keeps_one() -> None:
     assert sum(number > 1 for number in used) * TICK < 1.0
 
 
+def test_a_line_that_is_slower_for_moments_keeps_one() -> None:
+    """The moments are those of a loaded machine: one connection gets all of the line, or half of it."""
+    ticks = iter(range(10**6))
+    used = simulate(lambda connections: 50_000_000 * (1 + (next(ticks) // 13 % 3 < 2)), 2048 * MIB, first_byte=0.0)[1]
+    assert sum(number > 2 for number in used) == 0
+    assert sorted(used)[len(used) * 9 // 10] == 1
+
+
 def test_a_line_that_three_connections_fill_gets_three() -> None:
     used = simulate(lambda connections: min(12_000_000, 4_000_000 * connections), 200 * MIB)[1]
     assert max(used) == 4
