@@ -57,7 +57,15 @@ class FaultyUpstream(LoggedUpstream):
 
     def holds(self, count: int = 1) -> bool:
         """Wait until `count` answers are held."""
-        return wait_until(lambda: fetch("GET", f"{self.url}/control").json()["holding"] == count, 20)
+        return wait_until(lambda: self.state("holding") == count, 20)
+
+    def sends(self, count: int) -> bool:
+        """Wait until at least `count` answers with content are being sent."""
+        return wait_until(lambda: self.state("sending") >= count, 30)
+
+    def state(self, name: str) -> int:
+        """A number in the state that the upstream tells."""
+        return int(fetch("GET", f"{self.url}/control").json()[name])
 
     def mark(self) -> int:
         self._has_noted_all()
@@ -69,9 +77,7 @@ class FaultyUpstream(LoggedUpstream):
 
     def _has_noted_all(self) -> bool:
         """Wait until the log has a line for each answer that a client may have received."""
-        return self.process.returncode is not None or wait_until(
-            lambda: fetch("GET", f"{self.url}/control").json()["ending"] == 0, 5
-        )
+        return self.process.returncode is not None or wait_until(lambda: self.state("ending") == 0, 5)
 
     def add(self, content: bytes, algorithm: str = "sha256") -> str:
         digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"

@@ -19,8 +19,11 @@ request the first rule that matches and is not used up applies:
     flip_at                         the byte at this offset of the content is wrong, also in a range
     wrong_prefix                    this number of bytes at the start of the answer is wrong
     ignore_range, chunked           answer with the complete content and 200; no Content-Length
+    shift, adds_to_total            a 206 begins this number of bytes late; its total is larger by this number
+    redirect                        redirect to this server, at an address that is signed with the next number
 
-`GET /control` returns the number of held answers, and the number of answers that may have ended without a log line.
+`GET /control` returns the number of held answers, of content answers that are being sent, of connections that were used
+at the same time at most, and of answers that may have ended without a log line.
 """
 
 import contextlib
@@ -28,6 +31,7 @@ import hashlib
 import itertools
 import json
 import re
+import socket
 import sys
 import threading
 import time
@@ -40,6 +44,8 @@ FOLDER = Path(sys.argv[2]).resolve()
 TARGET = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests)/(?P<reference>[^/]+)")
 PIECE = 128 * 1024
 LONGEST = 60  # seconds that an answer is held
+BURST = 0.1  # seconds for which an answer that is late is sent faster
+ESTABLISHED = 1  # the first byte of the kernel's TCP_INFO: the client has not closed the connection
 Rule = dict[str, Any]
 
 
@@ -50,8 +56,11 @@ class Faults:
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
         self._replaced = threading.Event()
+        self._answering: dict[Handler, socket.socket] = {}
+        self._signatures = itertools.count(1)
         self.holding = 0
         self.ending = 0
+        self.most = 0
 
     def replace(self, rules: list[Rule]) -> None:
         with self._lock:
@@ -86,6 +95,27 @@ class Faults:
         with self._lock:
             self.ending += change
 
+    def begins(self, handler: "Handler") -> None:
+        with self._lock:
+            self._answering[handler] = handler.connection
+            self.most = max(self.most, sum(map(is_open, self._answering.values())))
+
+    def ends(self, handler: "Handler") -> None:
+        with self._lock:
+            self._answering.pop(handler, None)
+
+    def sending(self) -> int:
+        with self._lock:
+            return sum(handler.sent > 0 and is_open(one) for handler, one in self._answering.items())
+
+    def signature(self) -> int:
+        return next(self._signatures)
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Whether the client has not closed the connection. The server may notice that only when it sends again."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+
 
 FAULTS = Faults()
 
@@ -101,15 +131,20 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.status, self.sent, self.is_ending = 0, 0, self.path == "/control"
         if self.path == "/control":
-            state = {"holding": FAULTS.holding, "ending": FAULTS.ending}
+            state = {
+                "holding": FAULTS.holding, "sending": FAULTS.sending(), "most": FAULTS.most, "ending": FAULTS.ending,
+            }  # fmt: skip
             self.give(200, json.dumps(state).encode(), {}, {})
             return
+        self.began = time.time()
+        FAULTS.begins(self)
         rule = FAULTS.rule_for(self.command, self.path, ranged="Range" in self.headers)
         try:
             self.answer(rule)
         except OSError:  # the client has disconnected
             self.close_connection = True
         finally:
+            FAULTS.ends(self)
             self.note()
             if self.is_ending:
                 FAULTS.count_ending(-1)
@@ -118,6 +153,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def ends(self) -> None:
         """Must be called before the last bytes of an answer are sent, because the log line is written after them."""
+        FAULTS.ends(self)
         if not self.is_ending:
             self.is_ending = True
             FAULTS.count_ending(1)
@@ -126,7 +162,7 @@ class Handler(BaseHTTPRequestHandler):
         note = {
             "method": self.command, "path": self.path, "range": self.headers.get("Range"), "status": self.status,
             "sent": self.sent, "agent": self.headers.get("User-Agent", ""),
-            "authorization": "Authorization" in self.headers,
+            "authorization": "Authorization" in self.headers, "began": self.began,
         }  # fmt: skip
         # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
@@ -146,9 +182,11 @@ class Handler(BaseHTTPRequestHandler):
             code = {429: "TOOMANYREQUESTS", 404: "BLOB_UNKNOWN", 401: "UNAUTHORIZED", 403: "DENIED"}
             retry = {"Retry-After": rule["retry_after"]} if "retry_after" in rule else {}
             self.give_error(rule["status"], code.get(rule["status"], "UNKNOWN"), retry)
+        elif "redirect" in rule:
+            self.give(307, b"", {"Location": f"{rule['redirect']}{self.path}?signature={FAULTS.signature()}"}, {})
         elif self.path == "/v2/":
             self.give(200, b"{}", {}, {})
-        elif (target := TARGET.fullmatch(self.path)) and (file := file_of(target)):
+        elif (target := TARGET.fullmatch(self.path.partition("?")[0])) and (file := file_of(target)):
             self.give_content(file, is_manifest=target["kind"] == "manifests", rule=rule)
         else:
             self.give_error(404, "BLOB_UNKNOWN", {})
@@ -172,7 +210,9 @@ class Handler(BaseHTTPRequestHandler):
         elif not part:
             self.give_error(416, "RANGE_INVALID", {"Content-Range": f"bytes */{len(content)}"})
         else:
-            where = {"Content-Range": f"bytes {part.start}-{part.stop - 1}/{len(content)}"}
+            part = range(part.start + rule.get("shift", 0), part.stop)
+            total = len(content) + rule.get("adds_to_total", 0)
+            where = {"Content-Range": f"bytes {part.start}-{part.stop - 1}/{total}"}
             self.give(206, content[part.start : part.stop], headers | where, rule)
 
     def give_error(self, status: int, code: str, headers: dict[str, str]) -> None:
@@ -214,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
         """The pieces of the body that are to be sent, each when its time has come."""
         end = min(rule.get("cut_after", len(body)), len(body) - rule.get("short_by", 0))
         rate = rule.get("rate")
-        size = max(1, min(PIECE, rate // 20)) if rate else PIECE
+        size = max(1, min(PIECE, rate // 100)) if rate else PIECE
+        due = time.monotonic()
         stops = sorted({*range(0, end, size), rule.get("hold_after", end), end})
         for start, stop in itertools.pairwise(stops):
             if start == rule.get("hold_after"):
@@ -222,7 +263,9 @@ class Handler(BaseHTTPRequestHandler):
             if stop > end:
                 return
             yield body[start:stop]
-            time.sleep((stop - start) / rate if rate else 0)
+            if rate:
+                due = max(due + (stop - start) / rate, time.monotonic() - BURST)
+                time.sleep(max(0.0, due - time.monotonic()))
 
     def log_message(self, *_: object) -> None:
         """Does nothing: `note` writes the log line."""
