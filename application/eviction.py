@@ -94,6 +94,11 @@ class Eviction:
             if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
                 await self._evict(bytes_to_free, wanted)
 
+    @property
+    def reservation(self) -> int:
+        """Bytes for which a running download makes space at a time: a small part of the cache."""
+        return self._capacity.reservation
+
     def can_store(self, size: int) -> bool:
         """Whether a blob of `size` bytes can be stored at all, whatever is evicted."""
         return size <= self._capacity.max_partial_blobs_of_upstream

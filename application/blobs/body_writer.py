@@ -14,6 +14,7 @@ from domain.errors import UpstreamContentChanged
 from domain.span_set import SpanSet
 
 CHANGED = "the upstream sent a different beginning of the blob than before"
+_FIRST_BYTES = 256 * 1024
 
 
 class SpaceForBlob:
@@ -27,6 +28,7 @@ class SpaceForBlob:
         self._eviction = eviction
         self._arrived = self._made = partial_blob.present.length
         """Bytes that are present or wait to be written, and bytes for which there is space."""
+        self._small = min(_FIRST_BYTES, eviction.reservation)
         self._lock = asyncio.Lock()
 
     def require(self, total: int | None) -> None:
@@ -35,9 +37,11 @@ class SpaceForBlob:
             raise StorageFull("the blob is larger than the part of the cache for running downloads")
 
     async def take(self, size: int) -> None:
-        """Make space for the bytes that have arrived, if there is none yet. Raises StorageFull."""
+        """Make space for the bytes that have arrived, if there is none yet. Raises StorageFull. The first bytes do not
+        wait: a client waits for them, and there is always space for so few.
+        """
         self._arrived += size
-        if self._arrived <= self._made:
+        if self._arrived <= max(self._made, self._small):
             return
         download = self.download
         async with self._lock:

@@ -60,8 +60,8 @@ _HEALED = (*_REFUSALS, UpstreamUnavailable, MirrorFault)
 
 @dataclass(eq=False)
 class _Connection(PieceRequest):
-    """`byte_range`: the Range of the request; None for the whole blob. `is_extra`: the download does not need it, it
-    only makes the download faster. `is_beside`: other connections ran when it was started.
+    """`byte_range`: the Range of the request; None for the whole blob. `target`: the redirect target to ask first.
+    `is_extra`: the download does not need it, it only makes the download faster. `body_stop`: where its body ends.
     """
 
     access: PullAccess = field(kw_only=True)
@@ -70,6 +70,11 @@ class _Connection(PieceRequest):
     is_extra: bool = False
     body_stop: int = END_UNKNOWN
     task: asyncio.Task[None] = field(init=False)
+
+    @property
+    def is_beside(self) -> bool:
+        """The download can go on without it."""
+        return self.is_extra or self.is_for_reader
 
 
 class Transfer:
@@ -111,7 +116,7 @@ class Transfer:
         self._can_divide = not download.is_restart
         """Parts of the blob may be requested separately."""
         self._asks_whole = False
-        """The answers to Range requests were wrong, so no more are sent."""
+        """The answers to Range requests were wrong, also without other connections, so no more are sent."""
         self.is_divided = len(self._partial_blob.present.spans) > 1
         """The blob consists of parts that were requested separately, and not of one body and its resumptions."""
         self._target: RedirectTarget | None = None
@@ -156,6 +161,8 @@ class Transfer:
                 connection.task.cancel()
             for connection in self._running:
                 await until_done(connection.task)
+                if not connection.task.cancelled():
+                    connection.task.exception()  # retrieved, or asyncio warns
         return self._source
 
     @property
@@ -218,8 +225,9 @@ class Transfer:
         """The first request: its answer tells the length of the blob, and that the upstream lets the caller read it."""
         present, first = self._partial_blob.present, self._download.first_range
         if first and total is None:
-            self._start(Span(0, END_UNKNOWN), byte_range=first)
-            return
+            if not self._download.has_begun:
+                self._start(Span(0, END_UNKNOWN), byte_range=first)
+            return  # if the upstream does not state the length, readers of parts are served without the cache
         wanted = Span(0, END_UNKNOWN if total is None else total)
         if first and total is not None:
             try:
@@ -278,12 +286,13 @@ class Transfer:
                     await writer.add(position, part)
                     position += len(part)
                     if position >= connection.stop:
-                        return
+                        break
         except RangeUnsatisfiable as outside:
             self._check_end(connection, outside)
-        if self._download.total is not None:
+        if self._download.total is None:
+            self._is_at_end = connection.stop == END_UNKNOWN
+        elif connection.position < connection.stop:
             raise UpstreamBroken("the upstream stopped sending the blob before its end")
-        self._is_at_end = True
 
     def _start_of_body(self, connection: _Connection, answer: UpstreamResponse) -> int:
         """The offset in the blob at which the body begins. Raises UpstreamWrongPart or UpstreamContentChanged if it is
@@ -311,8 +320,8 @@ class Transfer:
     def _learn(self, connection: _Connection, answer: UpstreamResponse, total: int | None) -> None:
         """What the head of a response says about the blob, the caller and the upstream."""
         download, access = self._download, connection.access
-        if answer.target is None or answer.target != connection.target:
-            # Otherwise an earlier signed address has answered, which proves nothing about the permission now.
+        is_asked_now = answer.target is None or answer.target != connection.target
+        if is_asked_now and not connection.is_beside:  # an earlier signed address proves nothing about the caller now
             self._permissions.record(access, _location(access, download), answer.metadata)
         download.is_public = download.is_public and self._provenance.is_public(access)
         if not download.has_begun:
@@ -325,16 +334,15 @@ class Transfer:
     def _check_part(self, connection: _Connection, metadata: ResponseMetadata) -> None:
         """Raises UpstreamWrongPart if the response is not the requested part."""
         asked, span = connection.byte_range, metadata.span
-        is_beside = connection.is_extra or connection.is_for_reader
         if span is None:
-            if is_beside and asked:
+            if connection.is_beside and asked:
                 raise UpstreamWrongPart("the upstream sent the whole blob instead of a part")
             return
         try:
             is_answer = (asked or _ALL).is_answered_by(span, metadata.whole_size)
         except RangeUnsatisfiable:
             is_answer = False
-        is_other = is_beside and self._etag and metadata.etag not in {None, self._etag}
+        is_other = connection.is_beside and self._etag and metadata.etag not in {None, self._etag}
         if not is_answer or is_other or metadata.size not in {None, span.length}:
             raise UpstreamWrongPart("the upstream sent a different byte range than the mirror requested")
 
@@ -343,7 +351,7 @@ class Transfer:
         total, known = self._download.total, self._partial_blob.present.beginning
         if not self._download.has_begun and not known:
             raise outside
-        if total is not None and (connection.is_extra or connection.is_for_reader or outside.size in {None, total}):
+        if total is not None and (connection.is_beside or outside.size in {None, total}):
             raise UpstreamWrongPart("the upstream refused a byte range of the blob")
         if outside.size not in {None, known}:
             raise UpstreamContentChanged(CHANGED)
@@ -366,7 +374,7 @@ class Transfer:
             await self._permissions.refused(connection.access, _location(connection.access, download), error)
             self._use_next_access(connection.access, error)
         if isinstance(error, UpstreamWrongPart):
-            self._can_divide, self._asks_whole = False, True
+            self._can_divide, self._asks_whole = False, not self._running
             self._count.stay_at_one()
         if not download.has_begun:
             raise error
