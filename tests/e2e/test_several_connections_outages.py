@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage.present_map import read_map
 from domain.byte_ranges import Span
 from domain.span_set import SpanSet
 from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull_over
 from tests.e2e.support.docker import run
 from tests.e2e.support.processes import free_port, wait_until
 from tests.e2e.support.service import Serving
-from tests.e2e.support.several_connections import SIZE, are_right, limited, pulling, sent
+from tests.e2e.support.several_connections import SIZE, are_right, limited, present, pulling, sent
 
 pytestmark = pytest.mark.real()
 
@@ -109,21 +108,6 @@ def test_clients_do_not_notice_a_reload(serve: Serving, upstream: FaultyUpstream
 
 
 # --- killed workers ---
-
-
-def draft(service: Cached) -> Path:
-    (file,) = (file for file in (service.cache.path / "drafts").rglob("*") if file.is_file())
-    return file
-
-
-def present(service: Cached) -> SpanSet:
-    """The bytes that the partial blob has. Empty if it has no gaps, and so no map."""
-    descriptor = os.open(draft(service), os.O_RDONLY)
-    try:
-        content = read_map(descriptor, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
-    return content.present if content else SpanSet()
 
 
 def is_stopped(pid: int) -> bool:

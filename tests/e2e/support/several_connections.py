@@ -1,10 +1,13 @@
 """Pulls of a blob from an upstream that limits each connection, so that the mirror fetches it over several ones."""
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from adapters.storage.present_map import read_map
+from domain.span_set import SpanSet
 from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, Made, Pulled, pull_over
 
 SIZE = 16 * MIB
@@ -46,3 +49,14 @@ def sent(upstream: FaultyUpstream, made: Made) -> int:
 def parts(upstream: FaultyUpstream, made: Made) -> list[dict[str, Any]]:
     """The log entries of the requests for parts of the blob."""
     return [entry for entry in upstream.gets(made.path) if entry["range"]]
+
+
+def present(service: Cached) -> SpanSet:
+    """The bytes that the only partial blob in the cache has. Empty if it has no gaps, and so no map."""
+    (draft,) = (file for file in (service.cache.path / "drafts").rglob("*") if file.is_file())
+    descriptor = os.open(draft, os.O_RDONLY)
+    try:
+        content = read_map(descriptor, os.fstat(descriptor).st_size)
+    finally:
+        os.close(descriptor)
+    return content.present if content else SpanSet()
