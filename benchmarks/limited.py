@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.arena import Arena, blob_path
-from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.contenders import COLD_CONTENDERS, Server
 from benchmarks.downloads import Download, download
 from benchmarks.plan import MIB, blob_case
 from benchmarks.results import DIRECT, OURS
@@ -76,9 +76,9 @@ def limited_connections(arena: Arena) -> None:
     limit = ("--each", str(plan.rate_each))
     for _ in range(plan.rounds):
         with ExitStack() as stack:
-            arena.make_resident(len(CONTENDERS) * plan.small)
+            arena.make_resident(len(COLD_CONTENDERS) * plan.small)
             servers, lines = [], []
-            for name in CONTENDERS:
+            for name in COLD_CONTENDERS:
                 lines.append(stack.enter_context(limited(arena, *limit)))
                 servers.append(stack.enter_context(arena.awake(name, arena.setup(lines[-1].url))))
             lines.append(stack.enter_context(limited(arena, *limit)))

@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.plan import Plan, blob_case
-from benchmarks.results import DIRECT, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
+from benchmarks.results import DIRECT, DISTRIBUTION, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
 
-_COLOURS = {OURS: "#1b6ca8", REGISTRY: "#8c8c8c", NGINX: "#b5b5b5", DIRECT: "#8c8c8c"}
+_COLOURS = {OURS: "#1b6ca8", REGISTRY: "#8c8c8c", DISTRIBUTION: "#8c8c8c", NGINX: "#b5b5b5", DIRECT: "#8c8c8c"}
 _OTHER = "#d9d9d9"
 _SHORT = {SANIC: "empty Sanic", SANIC_LOGGING: "empty Sanic\nwith access log", DIRECT: "upstream itself"}
 
