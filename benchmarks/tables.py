@@ -70,16 +70,18 @@ SECTIONS = (
     Section(
         limited.EACH,
         "Cold blobs from an upstream with limited connections",
-        "The upstream gives each connection 5 MB/s (5,000,000 bytes). With one client, the servers and a download "
-        "directly from the upstream are measured at the same time, because none of them needs much of the processor. "
-        "Connections are those that sent within the same 0.1 s; the last column has those of the last second.",
+        f"The upstream gives each connection {limited.RATE_EACH / 1e6:g} MB/s. With one client, the servers and a "
+        "download directly from the upstream are measured at the same time, because none of them needs much of the "
+        "processor. Connections are those that sent within the same 0.1 s; the last column has those of the last "
+        "second.",
         _LIMITED,
         (*PEERS, DIRECT),
     ),
     Section(
         limited.IN_ALL,
         "Cold blobs from an upstream with a limited line",
-        "The upstream gives all connections together 100 MB/s, and each that has something to send the same share.",
+        f"The upstream gives all connections together {limited.RATE_IN_ALL / 1e6:g} MB/s, and each that has something "
+        "to send the same share.",
         _LIMITED,
         (limited.ONE_CONNECTION,),
     ),
