@@ -22,7 +22,7 @@ from benchmarks.blobs import (
     warm_blobs_over_tls,
 )
 from benchmarks.checks import Bound, bounds
-from benchmarks.contenders import Server
+from benchmarks.contenders import COLD_CONTENDERS, Server, distribution
 from benchmarks.crowds import MEMORY, SLOW, peak_memory, slow_clients
 from benchmarks.limited import EACH, IN_ALL, limited_connections, limited_line
 from benchmarks.machine import Neighbours, metadata
@@ -30,7 +30,7 @@ from benchmarks.manifests import MANIFESTS, manifests
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.pulls import PULLS, docker_pulls
 from benchmarks.ranges import RANGES, shared_ranges
-from benchmarks.results import Results
+from benchmarks.results import DISTRIBUTION, Results
 from benchmarks.start_up import START, start_up
 from tests.e2e.support.processes import program
 
@@ -55,6 +55,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, to test the benchmarks themselves")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="only this scenario; may be repeated")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a bound does not hold")
+    parser.add_argument("--distribution", type=Path, help="the program of distribution v3, to measure it too")
     parser.add_argument("--plot-python", default=sys.executable, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.rounds is not None and options.rounds < 1:
@@ -65,6 +66,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def plan_of(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else FULL
     return replace(plan, rounds=options.rounds) if options.rounds else plan
+
+
+def add_peers(results: Results, program: Path | None) -> None:
+    if program:
+        COLD_CONTENDERS[DISTRIBUTION] = distribution(program)
+    else:
+        results.note(
+            "distribution v3 was not measured: `scripts/bench` builds it if Go is installed and the variable "
+            "`DISTRIBUTION` is the path of a checkout."
+        )
+    results.note("Zot was not measured: its build downloads the source of several hundred modules.")
 
 
 def measure(results: Results, wanted: set[str]) -> None:
@@ -120,13 +132,14 @@ def main(argv: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wanted = {SCENARIOS[name] for name in options.only or SCENARIOS}
     results = Results(plan_of(options))
+    add_peers(results, options.distribution)
     began, neighbours = time.monotonic(), Neighbours()
     measure(results, wanted)
     if cut := neighbours.cut():
         results.note(f"The kernel was out of memory for sockets (tcp_mem) and reset {cut} connections.")
     found = [bound for bound in bounds(results) if bound.scenario in wanted]
     print("\n".join(filter(None, [report.headline(found), report.notes(results), report.tables(results)])))
-    write(results, found, options, metadata(neighbours))
+    write(results, found, options, metadata(neighbours, options.distribution))
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
     broken = [bound.text for bound in found if not bound.holds] if options.check else []
     for text in broken:

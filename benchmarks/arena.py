@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, REPOSITORY, Server, Setup
+from benchmarks.contenders import COLD_CONTENDERS, CONTENDERS, REPOSITORY, Server, Setup
 from benchmarks.downloads import download
 from benchmarks.plan import MIB, Plan, size_text
 from benchmarks.results import Results
@@ -91,7 +91,7 @@ class Arena:
     @contextmanager
     def fresh(self, name: str, setup: Setup | None = None) -> Iterator[Server]:
         """A server with an empty cache."""
-        with self.room(name) as folder, CONTENDERS[name](folder, setup or self.setup()) as server:
+        with self.room(name) as folder, COLD_CONTENDERS[name](folder, setup or self.setup()) as server:
             yield server
 
     @contextmanager

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+import statistics
 import time
 from collections.abc import Sequence
 
 from benchmarks.arena import Arena, blob_path
-from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.contenders import COLD_CONTENDERS, Server
 from benchmarks.downloads import BadAnswerError, Download, download, download_in_turn
 from benchmarks.plan import GIB, MIB, Plan, blob_case
 from benchmarks.results import HASHLIB, OURS
@@ -17,6 +18,7 @@ WARM, COLD = "warm blobs", "cold blobs"
 WARM_TLS, COLD_TLS = "warm blobs over TLS", "cold blobs over TLS"
 FLIPPED = "one bit flipped at the upstream"
 HASHED = "one pass of SHA-256"
+LAYERS = "layers of an image, one after another, 1 client"
 _ENOUGH = 4  # bodies for one measurement; the time for fewer is too short to measure
 
 
@@ -50,6 +52,9 @@ def _measure_warm(arena: Arena, scenario: str, servers: Sequence[Server], met: S
 
 def cold_blobs(arena: Arena) -> None:
     _measure_cold(arena, COLD, arena.upstream, cases(arena.plan))
+    for _ in range(arena.plan.rounds):
+        for name in COLD_CONTENDERS:
+            _measure_first_bytes(arena, name)
     _refuse_wrong(arena)
 
 
@@ -63,7 +68,7 @@ def _measure_cold(arena: Arena, scenario: str, upstream: Registry, met: Sequence
     for number in range(arena.plan.rounds):
         arena.results.add(scenario, HASHED, HASHLIB, cpu=_hash_seconds(arena.plan.big) / (arena.plan.big / GIB))
         for size, clients in met:
-            for name in CONTENDERS:
+            for name in COLD_CONTENDERS:
                 with arena.awake(name, arena.setup(upstream.url)) as server:
                     arena.make_resident(size)
                     got, cost, sent = _measure(arena, upstream, server, size, clients)
@@ -73,6 +78,17 @@ def _measure_cold(arena: Arena, scenario: str, upstream: Registry, met: Sequence
                     )  # fmt: skip
                     if not number:
                         _prove(arena, server, size)
+
+
+def _measure_first_bytes(arena: Arena, name: str) -> None:
+    """Add the median of the layers: the time until the first byte is short and varies."""
+    found = []
+    with arena.awake(name) as server:
+        arena.make_resident(arena.plan.layer * len(arena.image.layers))
+        for layer in arena.image.layers:
+            found.append(download(server, blob_path(layer.digest)).first_byte)
+            rested_cpu_seconds(server.process.pid)
+    arena.results.add(COLD, LAYERS, name, first_byte=statistics.median(found) * 1000)
 
 
 def _measure(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.nginx import configuration
-from benchmarks.results import NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
+from benchmarks.results import DISTRIBUTION, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
 from tests.e2e.support.certificates import PrivateAuthority
 from tests.e2e.support.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.e2e.support.plain_http import UpstreamResponse, answers, fetch
@@ -104,8 +104,19 @@ def ours(folder: Path, setup: Setup) -> Iterator[Server]:
         yield server
 
 
+Start = Callable[[Path, Setup], AbstractContextManager[Server]]
+
+
+def registry_proxy(folder: Path, setup: Setup) -> AbstractContextManager[Server]:
+    return _registry(REGISTRY, "docker-registry", folder, setup)
+
+
+def distribution(program: Path) -> Start:
+    return lambda folder, setup: _registry(DISTRIBUTION, str(program), folder, setup)
+
+
 @contextmanager
-def registry_proxy(folder: Path, setup: Setup) -> Iterator[Server]:
+def _registry(name: str, program: str, folder: Path, setup: Setup) -> Iterator[Server]:
     port = free_port()
     http: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "bench"}
     if setup.serves_tls:
@@ -125,8 +136,7 @@ def registry_proxy(folder: Path, setup: Setup) -> Iterator[Server]:
     file = folder / "registry.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
     env = {**os.environ, "SSL_CERT_FILE": str(setup.authority.certificate)}
-    argv = ["docker-registry", "serve", str(file)]
-    with _started(REGISTRY, folder, argv, port, env=env, ca=_clients_trust(setup)) as server:
+    with _started(name, folder, [program, "serve", str(file)], port, env=env, ca=_clients_trust(setup)) as server:
         yield server
 
 
@@ -151,8 +161,7 @@ def empty_sanic(folder: Path, size: int, *, access_log: bool) -> Iterator[Server
         yield server
 
 
-CONTENDERS: dict[str, Callable[[Path, Setup], AbstractContextManager[Server]]] = {
-    OURS: ours,
-    REGISTRY: registry_proxy,
-    NGINX: nginx,
-}
+CONTENDERS: dict[str, Start] = {OURS: ours, REGISTRY: registry_proxy, NGINX: nginx}
+# Those that are measured for cold blobs. distribution v3 is among them if it was built: it differs from docker-registry
+# in that it stores a blob while it sends it.
+COLD_CONTENDERS: dict[str, Start] = dict(CONTENDERS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.arena import Arena, blob_path
-from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.contenders import COLD_CONTENDERS, Server
 from benchmarks.downloads import Download, download
 from benchmarks.plan import MIB, blob_case
 from benchmarks.results import DIRECT, OURS
@@ -18,6 +18,7 @@ from tests.e2e.support.processes import Process, free_port, running
 
 EACH, IN_ALL = "limited connections", "limited line"
 ONE_CONNECTION = f"{OURS}, DOWNLOAD_CONNECTIONS=1"
+RATE_EACH, RATE_IN_ALL = 5_000_000, 100_000_000  # bytes a second
 MANY = 50  # clients
 _PROGRAM = Path(__file__).with_name("limited_relay.py")
 _END = 1.0  # seconds before the last byte
@@ -73,12 +74,12 @@ def limited(arena: Arena, *limit: str) -> Iterator[Line]:
 def limited_connections(arena: Arena) -> None:
     """The servers are measured at the same time, because each of them only waits for its connections."""
     plan = arena.plan
-    limit = ("--each", str(plan.rate_each))
+    limit = ("--each", str(RATE_EACH))
     for _ in range(plan.rounds):
         with ExitStack() as stack:
-            arena.make_resident(len(CONTENDERS) * plan.small)
+            arena.make_resident(len(COLD_CONTENDERS) * plan.small)
             servers, lines = [], []
-            for name in CONTENDERS:
+            for name in COLD_CONTENDERS:
                 lines.append(stack.enter_context(limited(arena, *limit)))
                 servers.append(stack.enter_context(arena.awake(name, arena.setup(lines[-1].url))))
             lines.append(stack.enter_context(limited(arena, *limit)))
@@ -100,7 +101,7 @@ def limited_line(arena: Arena) -> None:
     for _ in range(plan.rounds):
         for name, settings in variants.items():
             with (
-                limited(arena, "--in-all", str(plan.rate_in_all)) as line,
+                limited(arena, "--in-all", str(RATE_IN_ALL)) as line,
                 arena.awake(OURS, arena.setup(line.url, settings=settings)) as server,
             ):
                 arena.make_resident(plan.big)

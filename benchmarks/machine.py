@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.results import DISTRIBUTION
 from entrypoints.version import NAME, VERSION
 from tests.e2e.support.processes import program
 
@@ -46,7 +47,8 @@ class Neighbours:
         return busy - sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def metadata(neighbours: Neighbours) -> dict[str, str]:
+def metadata(neighbours: Neighbours, distribution: Path | None = None) -> dict[str, str]:
+    """`distribution` is the program of distribution v3, if it was measured."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": f"{_cpu()}, {os.cpu_count()} cores",
@@ -57,6 +59,7 @@ def metadata(neighbours: Neighbours) -> dict[str, str]:
         NAME: f"{VERSION}{_commit()}",
         "Sanic, aiohttp": ", ".join(importlib.metadata.version(name) for name in ("sanic", "aiohttp")),
         "docker-registry": _version("docker-registry", "--version"),
+        **({DISTRIBUTION: _version(str(distribution), "--version")} if distribution else {}),
         "nginx": _version("nginx", "-v"),
         "wrk": _version("wrk", "-v"),
         "docker": _version("dockerd", "--version"),

@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from benchmarks.plan import Plan, blob_case
-from benchmarks.results import DIRECT, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
+from benchmarks.results import DIRECT, DISTRIBUTION, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING, Results
 
-_COLOURS = {OURS: "#1b6ca8", REGISTRY: "#8c8c8c", NGINX: "#b5b5b5", DIRECT: "#8c8c8c"}
+_COLOURS = {OURS: "#1b6ca8", REGISTRY: "#8c8c8c", DISTRIBUTION: "#8c8c8c", NGINX: "#b5b5b5", DIRECT: "#8c8c8c"}
 _OTHER = "#d9d9d9"
 _SHORT = {SANIC: "empty Sanic", SANIC_LOGGING: "empty Sanic\nwith access log", DIRECT: "upstream itself"}
 
@@ -33,14 +33,19 @@ class Panel:
 def panels(plan: Plan) -> list[Panel]:
     four, one, fifty = blob_case(plan.big, 4), blob_case(plan.big, 1), blob_case(plan.small, 50)
     crowd = f"{blob_case(plan.big, plan.crowd)}, cold"
+    layers = "layers of an image, one after another, 1 client"
+    narrow = blob_case(plan.small, 1)
     slow = f"Fast client beside {plan.slow_clients:,} slow ones"
     return [
         Panel(f"Warm blob: {four}", "GiB/s", "more", "warm blobs", four, "throughput"),
         Panel(f"Warm blob: {four}", "CPU-s per GiB", "less", "warm blobs", four, "cpu"),
         Panel("Warm manifest by tag", "requests/s", "more", "warm manifests", "by tag", "rate", 0),
         Panel(f"Cold blob: {one}", "GiB/s", "more", "cold blobs", one, "throughput"),
-        Panel(f"Cold blob: {one}", "ms to the first byte", "less", "cold blobs", one, "first_byte", 1),
+        Panel("Cold blob: layers of an image", "ms to the first byte", "less", "cold blobs", layers, "first_byte", 1),
         Panel(f"Cold blob: {fifty}", "MiB from the upstream", "less", "cold blobs", fifty, "upstream", 0),
+        Panel(f"Cold blob over TLS: {one}", "GiB/s", "more", "cold blobs over TLS", one, "throughput"),
+        Panel(f"5 MB/s per connection: {narrow}", "MB/s", "more", "limited connections", narrow, "rate", 1),
+        Panel(f"Warm blob over TLS: {four}", "GiB/s", "more", "warm blobs over TLS", four, "throughput"),
         Panel(f"Peak memory: {crowd}", "MiB", "less", "peak memory", crowd, "peak", 0),
         Panel(slow, "GiB/s", "more", "slow clients", "beside the slow ones", "throughput"),
         Panel("docker pull of four layers", "seconds", "less", "docker pull", "the image of four layers", "seconds"),
@@ -67,7 +72,7 @@ def draw_panel(axes: Axes, panel: Panel, results: Results) -> None:
 def main(data: Path, picture: Path) -> None:
     results = Results.load(data)
     mpl.use("Agg")
-    figure, grid = plt.subplots(3, 3, figsize=(14, 8.6), dpi=110, layout="constrained")
+    figure, grid = plt.subplots(4, 3, figsize=(14, 11.4), dpi=110, layout="constrained")
     for axes, panel in zip(grid.flat, panels(results.plan), strict=True):
         draw_panel(axes, panel, results)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)

@@ -14,8 +14,6 @@ class Plan:
     ranged: int = 96 * MIB  # one blob, for clients that read it in ranges
     piece: int = 8 * MIB  # one range of it
     spots: int = 200  # ranges of 64 KiB, spread over the small blob
-    rate_each: int = 5_000_000  # bytes a second of each connection of a limited upstream
-    rate_in_all: int = 100_000_000  # bytes a second of all connections together
     wrk_seconds: int = 3
     crowd: int = 100  # clients whose memory is measured
     # The memory of the other servers reaches its peak within seconds; a whole download would take minutes.

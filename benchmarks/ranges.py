@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.arena import Arena, blob_path
-from benchmarks.contenders import CONTENDERS, Server
+from benchmarks.contenders import COLD_CONTENDERS, Server
 from benchmarks.downloads import BadAnswerError
 from benchmarks.plan import KIB, MIB, Plan, blob_case, size_text
 from benchmarks.usage import rested_cpu_seconds, traffic
@@ -41,7 +41,7 @@ def spots(size: int, count: int) -> list[Range]:
 def shared_ranges(arena: Arena) -> None:
     plan = arena.plan
     for _ in range(plan.rounds):
-        for name in CONTENDERS:
+        for name in COLD_CONTENDERS:
             _measure(arena, name, pieces_case(plan), arena.ranged, pieces(plan.ranged, plan.piece), CLIENTS)
             for clients in (1, CLIENTS):
                 _measure(arena, name, spots_case(plan, clients), arena.small, spots(plan.small, plan.spots), clients)

@@ -11,12 +11,13 @@ from benchmarks.plan import Plan
 
 OURS = "docker-image-proxy"
 REGISTRY = "docker-registry"
+DISTRIBUTION = "distribution v3"  # the successor of docker-registry, which Debian does not have
 NGINX = "nginx"
 SANIC = "empty Sanic handler"
 SANIC_LOGGING = "empty Sanic handler, its access log on"
 DIRECT = "the upstream itself"
 HASHLIB = "hashlib"
-PEERS = (REGISTRY, NGINX)
+PEERS = (REGISTRY, NGINX, DISTRIBUTION)
 
 Key = tuple[str, str, str, str]  # scenario, case, server, metric
 
