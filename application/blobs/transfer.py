@@ -125,8 +125,10 @@ class Transfer:
         """A body of unknown length was received to its end."""
         self._present_at_start = self._partial_blob.present.length
         self._space = SpaceForBlob(download, self._partial_blob, eviction)
-        self._received = self._received_before = 0
-        """Bytes of all bodies; and the same at the last failure."""
+        self._received = 0
+        """Bytes of all bodies."""
+        self._present_before = self._present_at_start
+        """The number of bytes that were present at the last failure."""
         self._woken = asyncio.Event()
         self._is_counted = False
         """The metrics count this transfer as a download of the whole blob."""
@@ -384,7 +386,9 @@ class Transfer:
 
     def _pause_after(self, error: RegistryError) -> float:
         """The seconds until the next request. Raises the error if no other request may be sent."""
-        has_progressed, self._received_before = self._received > self._received_before, self._received
+        # Bytes that the upstream sends again are no progress: it could break off at the same byte for ever.
+        present = self._partial_blob.present.length
+        has_progressed, self._present_before = present > self._present_before, present
         if isinstance(error, _REFUSALS):
             return 0.0
         if self._running:

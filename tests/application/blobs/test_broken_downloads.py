@@ -54,6 +54,16 @@ def test_only_the_configured_retries_are_made_without_a_new_byte() -> None:
     assert crowd.kept is None
 
 
+def test_bytes_that_are_sent_again_do_not_reset_the_count_of_retries() -> None:
+    crowd = Breaking(breaks=100, fill_retries=3)
+    crowd.upstream.accepts_ranges = False
+    first, second = crowd.run(crowd.both())
+    assert isinstance(first, UpstreamBroken)
+    assert isinstance(second, UpstreamBroken)
+    assert len(crowd.ranges) == 1 + 3
+    assert crowd.kept is None
+
+
 def test_each_new_byte_resets_the_count_of_retries() -> None:
     crowd = Breaking(breaks=9, after=PIECE, fill_retries=1)
     assert crowd.run(crowd.both()) == [BIG, BIG]
