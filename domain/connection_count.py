@@ -8,6 +8,10 @@ _WORTHWHILE_SECONDS = 2.0
 """Another connection is opened only if the rest of the blob would take longer than this."""
 _GAIN = 0.4
 """An additional connection must bring at least this share of what one of the others brings."""
+_BUSY = 0.6
+"""If this process uses more than this share of a processor core, its own work limits the throughput, and not the
+upstream or the line.
+"""
 _REMEMBERED = 8
 """The number of measurements that are compared with."""
 _PAUSE_SECONDS = 10.0
@@ -23,8 +27,8 @@ class ConnectionCount:
         self.allowed = 1
         self._most = most
         self._resumes_at = 0.0
-        self._window: tuple[float, int] | None = None
-        """When the running measurement began, and the bytes that had been received then."""
+        self._window: tuple[float, int, float] | None = None
+        """When the running measurement began, and the bytes and processor seconds until then."""
         self._rates: deque[float] = deque(maxlen=_REMEMBERED)
         """The last measurements with this number of connections, in bytes per second."""
         self._before: float | None = None
@@ -32,26 +36,28 @@ class ConnectionCount:
         because many lines and machines are slower for moments.
         """
 
-    def observe(self, now: float, received: int, receiving: int, missing: int) -> None:
+    def observe(self, now: float, received: int, receiving: int, missing: int, processor: float) -> None:
         """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that
-        have received bytes; `missing`: bytes of the blob that have not been received.
+        have received bytes; `missing`: bytes of the blob that have not been received; `processor`: the processor
+        seconds that this process has used.
         """
         if now < self._resumes_at or self._most == 1:
             return
         if self._window is None or receiving < self.allowed:
-            self._window = now, received  # a new connection needs some time until its first byte
+            self._window = now, received, processor  # a new connection needs some time until its first byte
             return
-        began, received_before = self._window
+        began, received_before, processor_before = self._window
         if now - began < _WINDOW_SECONDS:
             return
         rate = (received - received_before) / (now - began)
-        self._window = now, received
+        is_busy = processor - processor_before > _BUSY * (now - began)
+        self._window = now, received, processor
         if self._before is not None and rate < self._before * (1 + _GAIN / (self.allowed - 1)):
             self.one_less(now)
             return
         self._before = None
         self._rates.append(rate)
-        if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
+        if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS and not is_busy:
             self._before = max(self._rates)
             self._rates.clear()
             self.allowed += 1

@@ -1,6 +1,7 @@
 """Transfer: fetches the missing bytes of one partial blob from the upstream, over one or several connections."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -189,7 +190,8 @@ class Transfer:
             self._events.emit(DownloadStarted())
         if total is not None and self._can_divide:
             receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
-            self._count.observe(now, self._received, receiving, total - self._partial_blob.present.length)
+            missing = total - self._partial_blob.present.length
+            self._count.observe(now, self._received, receiving, missing, time.process_time())
         if download.is_whole_wanted or download.readers or elsewhere.spans:
             self._unwanted_since = None
         elif self._unwanted_since is None:
