@@ -207,7 +207,7 @@ class Transfer:
         if self._refusal and not self._running:
             raise self._refusal
         total = self._download.total
-        if self._refusal or now < self._not_before:
+        if self._refusal or now < self._not_before or (self._running and not self._can_divide):
             return
         if total is None or not self._download.has_begun:
             if not self._running:
@@ -263,7 +263,12 @@ class Transfer:
         )
         self._running.append(connection)
         connection.task = asyncio.create_task(self._receive(connection))
-        connection.task.add_done_callback(lambda _: self._woken.set())
+        connection.task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # retrieved, or asyncio warns when the transfer ended for another reason
+        self._woken.set()
 
     async def _receive(self, connection: _Connection) -> None:
         """Send the request, and write the bytes that it brings."""
@@ -310,16 +315,15 @@ class Transfer:
                 raise UpstreamWrongPart("the upstream sent a part of a blob with another length")
             raise UpstreamContentChanged(CHANGED)
         self._learn(connection, answer, total)
-        if span:
-            connection.start = connection.position = span.start
-            connection.body_stop = span.stop
-        else:
-            connection.body_stop = END_UNKNOWN if download.total is None else download.total
-        if connection.stop == END_UNKNOWN:
-            connection.stop = connection.body_stop
-        if span is None and connection.byte_range:  # the upstream ignores ranges
-            self._can_divide, connection.stop = False, connection.body_stop
-        return span.start if span else 0
+        body = span or Span(0, END_UNKNOWN if download.total is None else download.total)
+        ignores_ranges = span is None and (self._asks_whole or connection.byte_range is not None)
+        connection.start = connection.position = body.start
+        connection.body_stop = body.stop
+        if ignores_ranges or connection.stop == END_UNKNOWN:
+            connection.stop = body.stop
+        if ignores_ranges:
+            self._stop_dividing()
+        return body.start
 
     def _learn(self, connection: _Connection, answer: UpstreamResponse, total: int | None) -> None:
         """What the head of a response says about the blob, the caller and the upstream."""
@@ -339,7 +343,8 @@ class Transfer:
         """Raises UpstreamWrongPart if the response is not the requested part."""
         asked, span = connection.byte_range, metadata.span
         if span is None:
-            if connection.is_beside and asked:
+            # Alone, the body may be the whole blob; beside others, it would bring bytes that another request brings, too.
+            if asked and (connection.is_beside or len(self._running) > 1):
                 raise UpstreamWrongPart("the upstream sent the whole blob instead of a part")
             return
         try:
@@ -378,13 +383,18 @@ class Transfer:
             await self._permissions.refused(connection.access, _location(connection.access, download), error)
             self._use_next_access(connection.access, error)
         if isinstance(error, UpstreamWrongPart):
-            self._can_divide, self._asks_whole = False, not self._running
-            self._count.stay_at_one()
+            self._asks_whole = not self._running
+            self._stop_dividing()
         if not download.has_begun:
             raise error
         self._count.halve(now)
         self._not_before = now + self._pause_after(error)
         self._events.emit(DownloadResumed(download.upstream.url, str(download.digest), one_line(error.message)))
+
+    def _stop_dividing(self) -> None:
+        """From now on there is one request at a time, because it may bring bytes that it was not asked for."""
+        self._can_divide = False
+        self._count.stay_at_one()
 
     def _pause_after(self, error: RegistryError) -> float:
         """The seconds until the next request. Raises the error if no other request may be sent."""

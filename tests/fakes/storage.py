@@ -113,6 +113,7 @@ class MemoryPartialBlob:
         assert offset <= self.present.beginning or self.total is not None, "a gap before the total is known"
         content = b"".join(pieces)
         assert self.total is None or offset + len(content) <= self.total, "bytes after the end of the blob"
+        assert not self.present.overlaps(Span(offset, offset + len(content))), "bytes that are present already"
         self._disk.demand(len(content))
         self._inode.write(offset, content)
         pieces.clear()
@@ -120,7 +121,7 @@ class MemoryPartialBlob:
 
     async def holds(self, offset: int, content: Bytes) -> bool:
         assert self.present.covers(Span(offset, offset + len(content))), "bytes that are not present"
-        return self._inode.read()[offset : offset + len(content)] == content
+        return os.pread(self._inode.descriptor, len(content), offset) == content
 
     async def commit(self) -> bool:
         await asyncio.sleep(0)
