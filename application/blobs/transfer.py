@@ -343,7 +343,7 @@ class Transfer:
         """Raises UpstreamWrongPart if the response is not the requested part."""
         asked, span = connection.byte_range, metadata.span
         if span is None:
-            # Alone, the body may be the whole blob; beside others, it would bring bytes that another request brings, too.
+            # Beside others, it would bring bytes that another request brings, too.
             if asked and (connection.is_beside or len(self._running) > 1):
                 raise UpstreamWrongPart("the upstream sent the whole blob instead of a part")
             return
