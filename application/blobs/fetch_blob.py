@@ -148,7 +148,9 @@ class FetchBlob:
                 # verifies the whole blob.
                 raise PartialBlobLost
             if not download.readers:
-                raise UpstreamBroken("no client reads this download any more")
+                unwanted = UpstreamBroken("no client reads this download any more")
+                download.fail(unwanted)  # at once, so that the next reader starts a new download
+                raise unwanted
             needs = SpanSet.of(download.needs())
             if (needs := needs.plus(WHOLE) if download.is_whole_wanted else needs) != wanted:
                 wanted = needs

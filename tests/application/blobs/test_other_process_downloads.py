@@ -88,6 +88,27 @@ def test_a_download_of_another_process_is_followed() -> None:
     assert len(pair.upstream.gets) == 1
 
 
+def test_no_reader_can_join_a_follower_that_has_ended() -> None:
+    pair = Pair()
+
+    async def act() -> None:
+        gate = held(pair.upstream)
+        first = pair.read()
+        await pair.under_way()
+        others = asyncio.all_tasks()
+        second = pair.follow()
+        await pair.followed()
+        (follower,) = asyncio.all_tasks() - others - {second}
+        second.cancel()
+        while not follower.done():
+            await asyncio.sleep(0)
+        assert pair.following is None
+        gate.set()
+        assert await first == BIG
+
+    pair.run(act())
+
+
 def test_a_follower_needs_a_permission_of_its_own() -> None:
     pair = Pair()
 
