@@ -114,13 +114,14 @@ def is_stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
 
 
-def kill_while_several_run(service: Cached, victims: set[int]) -> tuple[SpanSet, float]:
+def kill_while_several_run(service: Cached, blob: Made, victims: set[int]) -> tuple[SpanSet, float]:
     """Kill the workers when the partial blob has gaps. Returns the bytes that it has, and the time."""
-    assert wait_until(lambda: len(present(service).spans) > 1, 30)
+    assert service.upstream.sends(2)
+    assert wait_until(lambda: len(present(service, blob).spans) > 1, 30)
     for victim in victims:
         os.kill(victim, signal.SIGSTOP)
     assert wait_until(lambda: all(map(is_stopped, victims)), 10)
-    found = present(service), time.time()
+    found = present(service, blob), time.time()
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     return found
@@ -146,7 +147,7 @@ def test_another_worker_fetches_only_the_missing_bytes_after_a_worker_is_killed(
         interrupted = pool.submit(pull_over, first, blob.path)
         assert upstream.sends(1)
         following = pool.submit(pull_over, second, blob.path)
-        kept, killed_at = kill_while_several_run(service, {victim})
+        kept, killed_at = kill_while_several_run(service, blob, {victim})
         assert not interrupted.result().whole
         assert are_right([following], blob)
         assert service.cache.holds(blob)
@@ -160,7 +161,7 @@ def test_a_new_client_gets_only_the_missing_bytes_from_the_upstream_after_all_wo
     with cached(serve, upstream, tmp_path / "cache") as service:
         with pulling(service, blob) as clients, service.proxy.connection_to_each_worker() as connections:
             victims = {service.proxy.worker_of(connection) for connection in connections}
-            kept, killed_at = kill_while_several_run(service, victims)
+            kept, killed_at = kill_while_several_run(service, blob, victims)
             assert not any(client.result().whole for client in clients)
         with pulling(service, blob) as clients:
             assert are_right(clients, blob)

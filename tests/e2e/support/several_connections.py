@@ -23,7 +23,7 @@ def limited(made: Made, *faults: dict[str, Any]) -> list[dict[str, Any]]:
     """
     blob = {"path": made.digest, "rate": RATE}
     parts = [{**blob, "ranged": True, **fault} for fault in faults]
-    return [*parts, {**blob, "ranged": False, "cut_after": 3 * SIZE // 4, "times": 1}, {**blob, "rate": 4 * RATE}]
+    return [*parts, {**blob, "ranged": False, "cut_after": SIZE // 2, "times": 1}, {**blob, "rate": 4 * RATE}]
 
 
 @contextmanager
@@ -51,9 +51,9 @@ def parts(upstream: FaultyUpstream, made: Made) -> list[dict[str, Any]]:
     return [entry for entry in upstream.gets(made.path) if entry["range"]]
 
 
-def present(service: Cached) -> SpanSet:
-    """The bytes that the only partial blob in the cache has. Empty if it has no gaps, and so no map."""
-    (draft,) = (file for file in (service.cache.path / "drafts").rglob("*") if file.is_file())
+def present(service: Cached, made: Made) -> SpanSet:
+    """The bytes in the partial blob. Empty if it has no gaps, and so no map."""
+    (draft,) = (service.cache.path / "drafts").glob(f"*{made.digest.partition(':')[2]}*")
     descriptor = os.open(draft, os.O_RDONLY)
     try:
         content = read_map(descriptor, os.fstat(descriptor).st_size)
