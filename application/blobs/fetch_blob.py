@@ -103,6 +103,7 @@ class FetchBlob:
             self._events,
             Retries(self._retries, self._clock),
             self._policy.connections_to(download.upstream),
+            self._clock,
         )
         try:
             source = await transfer.run()

@@ -1,7 +1,6 @@
 """Transfer: fetches the missing bytes of one partial blob from the upstream, over one or several connections."""
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -41,6 +40,7 @@ from domain.errors import (
     UpstreamWrongPart,
 )
 from domain.events import BytesFetched, DownloadResumed, DownloadStarted
+from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
 from domain.span_set import END_UNKNOWN
 from domain.upstreams import Source
@@ -96,6 +96,7 @@ class Transfer:
         events: EventSink,
         retries: Retries,
         connections: int,
+        clock: Clock,
     ) -> None:
         """`connections`: the most connections that fetch the blob, besides those for readers of parts."""
         self._download = download
@@ -106,6 +107,7 @@ class Transfer:
         self._provenance = provenance
         self._events = events
         self._retries = retries
+        self._clock = clock
         self._accesses = iter(download.accesses)  # accesses that are offered meanwhile are at the end of the list
         self._access = next(self._accesses)
         self._source = self._access.source
@@ -191,7 +193,7 @@ class Transfer:
         if total is not None and self._can_divide:
             receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
             missing = total - self._partial_blob.present.length
-            self._count.observe(now, self._received, receiving, missing, time.process_time())
+            self._count.observe(now, self._received, receiving, missing, self._clock.processor_seconds())
         if download.is_whole_wanted or download.readers or elsewhere.spans:
             self._unwanted_since = None
         elif self._unwanted_since is None:

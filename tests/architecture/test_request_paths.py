@@ -126,7 +126,7 @@ async def test_a_cold_blob_and_a_warm_tag_pass_through_few_files(start: Start, t
         assert (answer.status_code, answer.content) == (200, MANIFEST)
     files, functions = cold.counted()
     assert files <= 25
-    assert functions <= 45
+    assert functions <= 49  # a blob is fetched in parts, each with its place, its space and its own end
     files, functions = warm.counted()
     assert files <= 15
     assert functions <= 20

@@ -100,10 +100,17 @@ async def test_parts_come_in_the_order_of_the_request(start: Start, upstream: Fa
     ]
 
 
-async def test_parts_out_of_order_are_sent_whole_where_the_upstream_has_no_ranges(
+async def test_parts_out_of_order_come_also_if_the_upstream_has_no_ranges(start: Start, upstream: FakeUpstream) -> None:
+    service = await start()
+    upstream.alter = ignore_ranges
+    answer = await ask(service, "bytes=500000-500009,7-9")
+    assert [content for *_, content in parts_of(answer)] == [CONTENT[500_000:500_010], CONTENT[7:10]]
+
+
+async def test_without_a_cache_parts_out_of_order_are_sent_whole_if_the_upstream_has_no_ranges(
     start: Start, upstream: FakeUpstream
 ) -> None:
-    service = await start()
+    service = await start(cache_dir="off")
     upstream.alter = ignore_ranges
     answer = await ask(service, "bytes=500000-500009,7-9")
     assert (answer.status, answer.body) == (200, CONTENT)

@@ -7,6 +7,7 @@ import pytest
 
 from domain.digest import Digest
 from domain.errors import UpstreamThrottled, UpstreamUnreachable
+from domain.span_set import SpanSet
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import basic, until
 from tests.fakes.clock import StoppedClock
@@ -128,7 +129,7 @@ async def test_content_that_turns_out_short_cuts_the_client_and_is_fetched_again
     await service.get(BLOB)
     store: Any = service.parts.store()
     short = MemoryInode(CONTENT[:1000])
-    short.size = len(CONTENT)  # as a file that shrank after it was opened
+    short.present = SpanSet.up_to(len(CONTENT))  # as a file that shrank after it was opened
     store.disk.inodes[DIGEST] = short
     cut = await service.ask(f"GET {BLOB} HTTP/1.1\nHost: a")
     assert not cut.is_whole
