@@ -134,18 +134,38 @@ def test_a_reader_of_a_part_in_another_process_needs_a_permission_of_its_own() -
     pair.run(act())
 
 
-def test_the_wants_of_a_reader_that_has_left_are_not_fetched() -> None:
+def test_the_wants_of_a_reader_that_has_left_keep_no_download_running() -> None:
+    pair = TwoProcesses()
+
+    async def act() -> float:
+        first = pair.reading(**part(0, 9))
+        await pair.received(1)
+        leaving = asyncio.create_task(pair.follow(**part(8 * MIB, 9 * MIB - 1)))
+        await pair.received(8 * MIB + 1, at=8 * MIB)
+        assert await first == LARGE[:10]
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        _, duration = await seconds(pair.ended())
+        return duration
+
+    assert pair.run(act()) < 1.2
+    assert pair.fetched < MIB + 10
+
+
+def test_a_want_that_was_served_is_withdrawn() -> None:
     pair = TwoProcesses()
 
     async def act() -> None:
         first = pair.reading(**part(0, MIB // 2 - 1))
         await pair.received(1)
-        leaving = asyncio.create_task(pair.follow(**part(8 * MIB, 9 * MIB - 99999)))
-        await pair.received(8 * MIB + 1, at=8 * MIB)
-        leaving.cancel()
-        await asyncio.gather(leaving, return_exceptions=True)
-        assert await first == LARGE[: MIB // 2]
-        await pair.ended()
+        others = [asyncio.create_task(pair.follow(**part(start, start + 9))) for start in (4 * MIB, 8 * MIB)]
+        await asyncio.gather(*others)
+        slow = asyncio.create_task(pair.follow(**part(0, MIB // 2 - 1)))
+        await asyncio.sleep(0.1)
+        (inode,) = pair.service.parts.store().disk.growing.values()
+        wanted = [span.start for follower in inode.followers for span in follower.wants]
+        assert len(wanted) == 1
+        assert wanted[0] < MIB // 2
+        assert await asyncio.gather(first, slow) == [LARGE[: MIB // 2]] * 2
 
     pair.run(act())
-    assert pair.fetched < MIB
