@@ -140,7 +140,7 @@ def test_the_wants_of_a_reader_that_has_left_keep_no_download_running() -> None:
     async def act() -> float:
         first = pair.reading(**part(0, 9))
         await pair.received(1)
-        leaving = asyncio.create_task(pair.follow(**part(8 * MIB, 9 * MIB - 1)))
+        leaving = asyncio.create_task(pair.follow(**part(8 * MIB, 10 * MIB - 99999)))
         await pair.received(8 * MIB + 1, at=8 * MIB)
         assert await first == LARGE[:10]
         leaving.cancel()
@@ -149,7 +149,7 @@ def test_the_wants_of_a_reader_that_has_left_keep_no_download_running() -> None:
         return duration
 
     assert pair.run(act()) < 1.2
-    assert pair.fetched < MIB + 10
+    assert pair.fetched < 1.5 * MIB
 
 
 def test_a_want_that_was_served_is_withdrawn() -> None:
