@@ -230,7 +230,7 @@ class Transfer:
     def _start_first(self, total: int | None) -> None:
         """The first request: its answer tells the length of the blob, and that the upstream lets the caller read it."""
         present, first = self._partial_blob.present, self._download.first_range
-        if first and total is None:
+        if first and total is None and not self._download.is_whole_wanted:
             if not self._download.has_begun:
                 self._start(Span(0, END_UNKNOWN), byte_range=first)
             return  # if the upstream does not state the length, readers of parts are served without the cache

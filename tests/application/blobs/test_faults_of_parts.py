@@ -317,3 +317,59 @@ def test_one_connection_that_stalls_does_not_hold_up_the_others() -> None:
     got, duration = line.run(act())
     assert got == LARGE
     assert duration < 25 + len(LARGE) / RATE
+
+
+@pytest.mark.parametrize("first", [0, 4 * MIB])
+def test_a_part_of_a_blob_of_unknown_length_is_passed_through_and_not_requested_again_and_again(first: int) -> None:
+    line = Line()
+
+    async def slower(size: int) -> None:
+        await asyncio.sleep(3 * size / RATE)
+
+    def change(_: UpstreamRequest, answer: FakeAnswer) -> FakeAnswer:
+        pace = slower if len(line.upstream.gets) == 2 else answer.pace
+        return with_metadata(lambda _: {"whole_size": None})(replace(answer, pace=pace))
+
+    line.change = change
+
+    async def act() -> bytes:
+        got = await line.read(ranges=(ByteRange(first, first + MIB - 1),))
+        await line.ended()
+        return got
+
+    assert line.run(act()) == LARGE[first : first + MIB]
+    assert len(line.upstream.gets) == 2
+
+
+@pytest.mark.parametrize("pause", [0, 0.5])
+def test_a_reader_of_the_whole_blob_gets_it_although_no_earlier_answer_told_its_length(pause: float) -> None:
+    line = Line()
+    normal = line.upstream.alter
+
+    def alter(answer: FakeAnswer) -> FakeAnswer:
+        size = None if line.upstream.asked[-1].head else answer.metadata.size
+        return normal(with_metadata(lambda _: {"whole_size": None, "size": size})(answer))
+
+    line.upstream.alter = alter
+
+    async def act() -> bytes:
+        await line.read(ranges=(ByteRange(0, 9),))
+        await asyncio.sleep(pause)
+        async with asyncio.timeout(600):
+            return await line.read()
+
+    assert line.run(act()) == LARGE
+
+
+def test_a_first_part_of_a_shorter_blob_is_not_accepted() -> None:
+    line = Line()
+    line.change = lambda _, answer: replace(
+        with_metadata(lambda _: {"span": Span(0, 9), "whole_size": 9, "size": 9})(answer), content=LARGE[:9]
+    )
+
+    async def act() -> None:
+        with pytest.raises(UpstreamBroken):
+            await line.read(ranges=(ByteRange(100, 199),))
+
+    line.run(act())
+    assert line.service.parts.store().content == {}
