@@ -147,6 +147,17 @@ def test_a_connection_that_is_too_many_does_not_continue() -> None:
         assert one.plan.continuation(first, TOTAL, NOW) == 10 * MIB
 
 
+def test_a_body_that_goes_on_is_not_received_further_than_readers_want() -> None:
+    @planned
+    def act() -> None:
+        one = Planned(first_range=ByteRange(0, 9))
+        first = one.running(0, 10, position=10, rate=10)
+        with one.download.wanting([Span(5 * MIB, 6 * MIB)]):
+            assert one.plan.continuation(first, TOTAL, NOW) == 10
+        with one.download.wanting([Span(10, 20)]):
+            assert one.plan.continuation(first, 20, NOW) == 20
+
+
 def test_a_reader_far_ahead_gets_a_request_of_its_own() -> None:
     @planned
     def act() -> None:
