@@ -158,6 +158,16 @@ def test_a_body_that_goes_on_is_not_received_further_than_readers_want() -> None
             assert one.plan.continuation(first, 20, NOW) == 20
 
 
+def test_a_reader_that_still_has_bytes_to_receive_gets_no_request_of_its_own() -> None:
+    @planned
+    def act() -> None:
+        one = Planned(Span(5 * MIB, 6 * MIB))
+        with one.download.wanting([Span(5 * MIB, 8 * MIB)]) as want:
+            assert one.plan.for_waiting_reader(TOTAL, NOW) is None
+            want.received(6 * MIB)
+            assert one.plan.for_waiting_reader(TOTAL, NOW) == Span(6 * MIB, 8 * MIB)
+
+
 def test_a_reader_far_ahead_gets_a_request_of_its_own() -> None:
     @planned
     def act() -> None:
