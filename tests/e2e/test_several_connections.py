@@ -12,7 +12,7 @@ from tests.e2e.support.cached_mirror import KIB, MIB, Cached, FaultyUpstream, Ma
 from tests.e2e.support.draining_clients import Drain
 from tests.e2e.support.processes import wait_until
 from tests.e2e.support.service import Serving
-from tests.e2e.support.several_connections import RATE, SIZE, are_right, parts, present, pulling, sent
+from tests.e2e.support.several_connections import RATE, SIZE, are_right, parts, pulling, sent
 
 pytestmark = pytest.mark.real()
 
@@ -26,6 +26,15 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
 @pytest.fixture(scope="module")
 def service(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
     with cached(serve, upstream, workplace / "several-cache") as found:
+        yield found
+    assert found.cache.wrong() == []
+
+
+@pytest.fixture(scope="module")
+def single(serve: Serving, upstream: FaultyUpstream, workplace: Path) -> Iterator[Cached]:
+    """A service that waits for a silent upstream for longer than the clients of the tests wait."""
+    settings = {"DOWNLOAD_CONNECTIONS": "1", "UPSTREAM_TIMEOUT": "60", "DELIVERY_IDLE": "180"}
+    with cached(serve, upstream, workplace / "single-cache", **settings) as found:
         yield found
     assert found.cache.wrong() == []
 
@@ -53,17 +62,14 @@ def test_twenty_clients_on_both_workers_cost_one_blob(service: Cached, upstream:
     assert service.cache.holds(blob)
 
 
-def test_one_connection_makes_one_request(serve: Serving, upstream: FaultyUpstream, blob: Made, tmp_path: Path) -> None:
-    with (
-        cached(serve, upstream, tmp_path / "cache", DOWNLOAD_CONNECTIONS="1") as service,
-        pulling(service, blob) as clients,
-    ):
+def test_one_connection_makes_one_request(single: Cached, blob: Made) -> None:
+    with pulling(single, blob) as clients:
         assert are_right(clients, blob)
-    assert [(entry["range"], entry["sent"]) for entry in upstream.gets(blob.path)] == [(None, SIZE)]
+    assert [(entry["range"], entry["sent"]) for entry in single.upstream.gets(blob.path)] == [(None, SIZE)]
 
 
 def test_the_maximum_of_connections_to_the_upstream_is_kept(serve: Serving, tmp_path: Path) -> None:
-    """Each worker may use two of the four connections. It would use more for these blobs."""
+    """Each worker may use two of the four connections. It would use more for a blob that is so slow."""
     with (
         faulty_upstream(tmp_path, tmp_path / "files") as upstream,
         cached(serve, upstream, tmp_path / "cache", UPSTREAM_MAX_CONNECTIONS="4") as service,
@@ -71,7 +77,7 @@ def test_the_maximum_of_connections_to_the_upstream_is_kept(serve: Serving, tmp_
         ThreadPoolExecutor() as pool,
     ):
         blobs = [upstream.blob(SIZE) for _ in connections]
-        upstream.control({"path": "/blobs/", "rate": RATE})
+        upstream.control({"path": "/blobs/", "rate": RATE // 2})
         clients = [pool.submit(pull_over, *each) for each in zip(connections, [one.path for one in blobs], strict=True)]
         for client, blob in zip(clients, blobs, strict=True):
             assert are_right([client], blob)
@@ -123,15 +129,15 @@ def test_a_range_that_another_client_has_requested_is_not_fetched_again(service:
     assert sent(service.upstream, blob) == len(content)
 
 
-def test_a_range_far_ahead_of_a_running_download_does_not_wait_for_it(service: Cached, blob: Made) -> None:
-    everything = {"path": blob.digest, "ranged": False, "hold_after": MIB}
-    service.upstream.control(everything, {"path": blob.digest, "rate": RATE // 8})
-    with service.proxy.connection_to_each_worker() as connections, pulling(service, blob) as clients:
-        assert service.upstream.holds()
+def test_a_range_far_ahead_of_a_running_download_does_not_wait_for_it(single: Cached, blob: Made) -> None:
+    """The download waits until the ranges have arrived. Each of them gets a connection of its own."""
+    single.upstream.control({"path": blob.digest, "ranged": False, "hold_after": MIB})
+    with single.proxy.connection_to_each_worker() as connections, pulling(single, blob) as clients:
+        assert single.upstream.holds()
         for number, connection in enumerate(connections):
             first = SIZE - MIB + number * 64 * KIB
             body = get_ranges(connection, blob, [f"bytes={first}-{first + 16 * KIB - 1}"])
             assert body == blob.content[first : first + 16 * KIB]
-        assert present(service, blob).length < SIZE // 2
-        service.upstream.control()
+        assert single.upstream.holds()
+        single.upstream.control()
         assert are_right(clients, blob)
