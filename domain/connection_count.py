@@ -36,10 +36,10 @@ class ConnectionCount:
         because many lines and machines are slower for moments.
         """
 
-    def observe(self, now: float, received: int, receiving: int, missing: int, processor: float) -> None:
+    def observe(self, now: float, received: int, receiving: int, missing: int, processor: float, valid: float) -> None:
         """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that
         have received bytes; `missing`: bytes of the blob that have not been received; `processor`: the processor
-        seconds that this process has used.
+        seconds that this process has used; `valid`: the seconds for which the upstream will accept further requests.
         """
         if now < self._resumes_at or self._most == 1:
             return
@@ -57,7 +57,9 @@ class ConnectionCount:
             return
         self._before = None
         self._rates.append(rate)
-        if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS and not is_busy:
+        if is_busy or missing > rate * valid:
+            return  # a single body may still be complete when the upstream refuses further requests
+        if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
             self._before = max(self._rates)
             self._rates.clear()
             self.allowed += 1

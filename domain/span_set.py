@@ -27,10 +27,13 @@ class SpanSet:
     @classmethod
     def of(cls, spans: Iterable[Span]) -> Self:
         """The bytes of any spans, which may overlap."""
-        joined = cls()
-        for span in spans:
-            joined = joined.plus(span)
-        return joined
+        joined: list[Span] = []
+        for span in sorted((one for one in spans if one.length > 0), key=lambda span: span.start):
+            if joined and span.start <= joined[-1].stop:
+                joined[-1] = Span(joined[-1].start, max(joined[-1].stop, span.stop))
+            else:
+                joined.append(span)
+        return cls(tuple(joined))
 
     def __bool__(self) -> bool:
         return bool(self.spans)

@@ -64,13 +64,12 @@ class SpaceForBlob:
 
 
 class BodyWriter:
-    """Writes the bytes of one body that were not present when the body began. Compares the others: old and new bytes
-    that do not belong together would not match the digest, and readers have received the old ones.
+    """Writes the bytes of one body that are not present yet. Compares the others: old and new bytes that do not belong
+    together would not match the digest, and readers have received the old ones.
     """
 
     def __init__(self, space: SpaceForBlob) -> None:
         self._space = space
-        self._known = space.partial_blob.present
         self._batches = WriteBatches(space.partial_blob, 0, space.make, space.grown)
 
     async def add(self, offset: int, piece: Bytes) -> None:
@@ -78,7 +77,7 @@ class BodyWriter:
         StorageRefused.
         """
         span = Span(offset, offset + len(piece))
-        fresh = self._known.missing(span)
+        fresh = self._space.partial_blob.present.missing(span)
         for repeated in SpanSet(fresh).missing(span) if fresh != (span,) else ():
             if not await self._space.partial_blob.holds(
                 repeated.start, piece[repeated.start - offset : repeated.stop - offset]

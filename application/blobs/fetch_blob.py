@@ -1,6 +1,7 @@
 """FetchBlob: downloads a blob from its upstream into the cache, or follows another process that downloads it."""
 
 import asyncio
+from itertools import islice
 
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
@@ -21,6 +22,8 @@ from domain.span_set import SpanSet
 
 _LOOK_SECONDS = (0.002, 0.02)
 """How often the partial blob of another process is checked: while it grows, and while it does not."""
+_TOLD = 32
+"""Of the bytes that readers need, this many spans are told to the process that downloads."""
 _SILENCE_SECONDS = 0.1
 """After this time without growth, the process tries to take the lease, in case the other process has ended."""
 
@@ -152,7 +155,7 @@ class FetchBlob:
                 unwanted = UpstreamBroken("no client reads this download any more")
                 download.fail(unwanted)  # at once, so that the next reader starts a new download
                 raise unwanted
-            needs = SpanSet.of(download.needs())
+            needs = SpanSet.of(islice(download.needs(), _TOLD))
             if (needs := needs.plus(WHOLE) if download.is_whole_wanted else needs) != wanted:
                 wanted = needs
                 partial_blob.want(wanted)

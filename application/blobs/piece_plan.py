@@ -47,13 +47,12 @@ class PiecePlan:
         self._running = running
         self.wanted_elsewhere = SpanSet()
         """The bytes that readers in other processes want."""
+        self.passes_over = False
+        """Running bodies go on to their end, over bytes that are present: other requests may be refused."""
 
     def asked(self) -> int:
         """The number of bytes that are present or that readers want."""
-        asked = self._download.present
-        for span in (*self._download.needs(), *self.wanted_elsewhere):
-            asked = asked.plus(span)
-        return asked.length
+        return SpanSet.of((*self._download.present, *self._wanted())).length
 
     def next_piece(self, total: int, now: float) -> Span | None:
         """The next bytes to fetch: the missing ones that a reader needs first. None if requests cover all of them and
@@ -78,6 +77,8 @@ class PiecePlan:
         """The new `stop` of a request that has received all its bytes and whose body goes on to `body_stop`: it also
         receives the following bytes, if no other request has taken them.
         """
+        if self.passes_over and self._download.present.missing(Span(request.stop, body_stop)):
+            return body_stop
         regular = sum(not one.is_for_reader for one in self._running)
         if request.stop >= body_stop or (regular > self._count.allowed and not request.is_for_reader):
             return request.stop
@@ -90,16 +91,18 @@ class PiecePlan:
 
     def for_waiting_reader(self, total: int, now: float) -> Span | None:
         """Missing bytes that a reader needs at once and that no running request reaches soon."""
+        taken = self._taken()
         for want in self._wanted():
             if want.start >= total or self._download.present.end_of(want.start) > want.start:
                 continue
-            covering = next((one for one in self._running if one.start <= want.start < one.stop), None)
-            if covering:
+            if taken.end_of(want.start) > want.start:
+                covering = next(one for one in self._running if one.start <= want.start < one.stop)
                 soon = covering.rate(now) * _SOON_SECONDS if covering.received else _SOON_BYTES
                 if want.start - covering.position <= soon:
                     continue
                 covering.stop = want.start
-            if free := self._free(want, total):
+                taken = self._taken()
+            if free := _first_gap(taken, want, total):
                 return free
         return None
 
@@ -123,12 +126,11 @@ class PiecePlan:
         wants = list(self._wanted())
         if self._download.is_whole_wanted:
             wants.append(Span(self._download.present.beginning, total))
-        found = [(free.start - want.start, free.start, free) for want in wants if (free := self._free(want, total))]
+        taken = self._taken()
+        found = [
+            (free.start - want.start, free.start, free) for want in wants if (free := _first_gap(taken, want, total))
+        ]
         return min(found, key=lambda each: each[:2])[2] if found else None
-
-    def _free(self, want: Span, total: int) -> Span | None:
-        """The first of the wanted bytes that have no request."""
-        return next(iter(self._taken().missing(Span(want.start, min(want.stop, total)))), None)
 
     def _left(self, total: int) -> int:
         """The number of bytes that have no request."""
@@ -142,3 +144,8 @@ class PiecePlan:
         usual = int(_PIECE_SECONDS * sum(rates) / len(rates)) if rates else _LARGEST_PIECE
         size = min(usual, _LARGEST_PIECE, left // (2 * self._count.allowed))
         return min(most, max(_SMALLEST_PIECE, size))
+
+
+def _first_gap(taken: SpanSet, want: Span, total: int) -> Span | None:
+    """The first of the wanted bytes that are not taken."""
+    return next(iter(taken.missing(Span(want.start, min(want.stop, total)))), None)

@@ -130,5 +130,6 @@ class RunningDownloads:
             )
             self._no_space_until.put(key, self._clock.now() + _NO_SPACE_SECONDS)
         # Only once: an upstream whose responses never match would be asked forever.
-        if isinstance(download.failure, UpstreamContentChanged) and not download.is_restart and not self.running(*key):
+        is_restarted = isinstance(download.failure, UpstreamContentChanged) and not download.is_restart
+        if is_restarted and download.is_whole_wanted and not self.running(*key):
             self.start(download.accesses[0], download.digest, is_restart=True)

@@ -8,7 +8,7 @@ from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
 from application.blobs.body_writer import CHANGED, BodyWriter, SpaceForBlob
-from application.blobs.download import Download
+from application.blobs.download import Download, PartialBlobLost
 from application.blobs.piece_plan import PiecePlan, PieceRequest
 from application.blobs.retries import Retries
 from application.concurrency import until_done
@@ -51,6 +51,8 @@ _IDLE_SECONDS = 1.0
 """How long a transfer of parts waits for the next reader."""
 _ANOTHER_TRY_SECONDS = 0.25
 """The pause after a failure beside other running connections."""
+_PAUSE_FOR_READERS_SECONDS = 2.0
+"""The pause after a failure of a connection for a reader of a part."""
 _FOR_READERS = 16
 """The most connections for readers of parts that no other connection fetches soon."""
 _ALL = ByteRange(0, None)
@@ -108,8 +110,7 @@ class Transfer:
         self._events = events
         self._retries = retries
         self._clock = clock
-        self._accesses = iter(download.accesses)  # accesses that are offered meanwhile are at the end of the list
-        self._access = next(self._accesses)
+        self._access, self._accesses_used = download.accesses[0], 1
         self._source = self._access.source
         self._refusal: RegistryError | None = None
         """The upstream refuses all accesses. No further request is sent."""
@@ -138,6 +139,10 @@ class Transfer:
         self._unwanted_since: float | None = None
         self._not_before = 0.0
         """The loop time before which no request is sent."""
+        self._no_readers_before = 0.0
+        """The same for requests for readers of parts."""
+        self._no_request_at: int | None = None
+        """No request is sent while this number of bytes is present."""
 
     async def run(self) -> Source:
         """Returns when all bytes are present: the repository of the last response. Raises the reason if the transfer
@@ -193,7 +198,8 @@ class Transfer:
         if total is not None and self._can_divide:
             receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
             missing = total - self._partial_blob.present.length
-            self._count.observe(now, self._received, receiving, missing, self._clock.processor_seconds())
+            valid = self._access.identity.ends_at - self._clock.now()
+            self._count.observe(now, self._received, receiving, missing, self._clock.processor_seconds(), valid)
         if download.is_whole_wanted or download.readers or elsewhere.spans:
             self._unwanted_since = None
         elif self._unwanted_since is None:
@@ -206,23 +212,31 @@ class Transfer:
     # --- requests ---
 
     def _start_connections(self, now: float) -> None:
+        self._take_other_access()
         if self._refusal and not self._running:
             raise self._refusal
-        total = self._download.total
-        if self._refusal or now < self._not_before or (self._running and not self._can_divide):
+        if not self._may_request(now):
             return
+        total = self._download.total
         if total is None or not self._download.has_begun:
             if not self._running:
                 self._start_first(total)
             return
-        is_free = self._number(is_for_reader=False) < self._count.allowed
-        while is_free and (piece := self._plan.next_piece(total, now)):
-            self._start(piece, is_extra=bool(self._running))
-            is_free = self._number(is_for_reader=False) < self._count.allowed
-        is_free = self._can_divide and self._number(is_for_reader=True) < _FOR_READERS
+        while (number := self._number(is_for_reader=False)) < self._count.allowed:
+            if not (piece := self._plan.next_piece(total, now)):
+                break
+            self._start(piece, is_extra=number > 0)
+        is_free = self._can_divide and now >= self._no_readers_before
         while is_free and (piece := self._plan.for_waiting_reader(total, now)):
             self._start(piece, is_for_reader=True)
             is_free = self._number(is_for_reader=True) < _FOR_READERS
+
+    def _may_request(self, now: float) -> bool:
+        if self._refusal or now < self._not_before:
+            return False
+        if not self._running:
+            return True
+        return self._can_divide and self._no_request_at != self._partial_blob.present.length
 
     def _number(self, *, is_for_reader: bool) -> int:
         return sum(one.is_for_reader == is_for_reader for one in self._running)
@@ -252,7 +266,7 @@ class Transfer:
         is_rest = span.stop in {END_UNKNOWN, self._download.total}
         if not byte_range and not self._asks_whole and (span.start or not is_rest):
             byte_range = ByteRange(span.start, None if is_rest else span.stop - 1)
-        self.is_divided = self.is_divided or is_extra or is_for_reader
+        self.is_divided = self.is_divided or bool(self._running)
         connection = _Connection(
             span.start,
             span.stop,
@@ -302,7 +316,7 @@ class Transfer:
             self._check_end(connection, outside)
         if self._download.total is None:
             self._is_at_end = connection.stop == END_UNKNOWN
-        elif connection.position < connection.stop:
+        elif connection.position < min(connection.stop, self._download.total):
             raise UpstreamBroken("the upstream stopped sending the blob before its end")
 
     def _start_of_body(self, connection: _Connection, answer: UpstreamResponse) -> int:
@@ -337,6 +351,8 @@ class Transfer:
         if not download.has_begun:
             self._can_divide = self._can_divide and answer.metadata.accepts_ranges
         download.begin(answer.metadata, total)
+        if download.total is None and connection.byte_range and connection.byte_range is download.first_range:
+            raise PartialBlobLost  # a blob of unknown length is stored only from its beginning on
         self._target, self._etag = answer.target, answer.metadata.etag or self._etag
         self._partial_blob.total = download.total
         self._space.require(download.total)
@@ -360,7 +376,8 @@ class Transfer:
     def _check_end(self, connection: _Connection, outside: RangeUnsatisfiable) -> None:
         """The upstream answered that it has none of the requested bytes. Raises the reason why this is not the end."""
         total, known = self._download.total, self._partial_blob.present.beginning
-        if not self._download.has_begun and not known:
+        is_clients = connection.byte_range is self._download.first_range  # the range is outside, and not its rest
+        if not self._download.has_begun and (is_clients or not known):
             raise outside
         if total is not None and (connection.is_beside or outside.size in {None, total}):
             raise UpstreamWrongPart("the upstream refused a byte range of the blob")
@@ -378,12 +395,16 @@ class Transfer:
         download = self._download
         if isinstance(error, MirrorFault) and connection.is_extra:
             self._count.one_less(now)
+            self._not_before = now + _ANOTHER_TRY_SECONDS
             return
-        if not isinstance(error, _HEALED) or isinstance(error, UpstreamContentChanged):
+        is_healed = isinstance(error, RegistryError if connection.is_beside else _HEALED)
+        if not isinstance(error, RegistryError) or not is_healed or isinstance(error, UpstreamContentChanged):
             raise error
         if isinstance(error, _REFUSALS):
             await self._permissions.refused(connection.access, _location(connection.access, download), error)
             self._use_next_access(connection.access, error)
+            self._stop_dividing()
+            self._plan.passes_over = True
         if isinstance(error, UpstreamWrongPart):
             self._asks_whole = not self._running
             self._stop_dividing()
@@ -391,6 +412,8 @@ class Transfer:
             raise error
         self._count.halve(now)
         self._not_before = now + self._pause_after(error)
+        if connection.is_for_reader:
+            self._no_readers_before = now + _PAUSE_FOR_READERS_SECONDS
         self._events.emit(DownloadResumed(download.upstream.url, str(download.digest), one_line(error.message)))
 
     def _stop_dividing(self) -> None:
@@ -400,13 +423,15 @@ class Transfer:
 
     def _pause_after(self, error: RegistryError) -> float:
         """The seconds until the next request. Raises the error if no other request may be sent."""
-        # Bytes that the upstream sends again are no progress: it could break off at the same byte for ever.
-        present = self._partial_blob.present.length
-        has_progressed, self._present_before = present > self._present_before, present
         if isinstance(error, _REFUSALS):
             return 0.0
+        # Bytes that the upstream sends again are no progress: it could break off at the same byte for ever.
+        present = self._partial_blob.present.length
         if self._running:
+            # While no byte arrives, no request takes the place of the failed one: so the last one fails alone.
+            self._no_request_at = present
             return _ANOTHER_TRY_SECONDS
+        has_progressed, self._present_before = present > self._present_before, present
         if isinstance(error, UpstreamUnavailable):
             return self._retries.pause(error, has_progressed=has_progressed)
         raise error
@@ -415,10 +440,14 @@ class Transfer:
         """The access of another reader may still be valid: a token may expire while a large blob is downloaded."""
         self._target = None
         if refused is self._access:
-            if other := next(self._accesses, None):
-                self._access = other
-            else:
-                self._refusal = refusal
+            self._refusal = refusal
+            self._take_other_access()
+
+    def _take_other_access(self) -> None:
+        """Use the next access that readers have offered, if there is one."""
+        if self._refusal and self._accesses_used < len(self._download.accesses):
+            self._access, self._refusal = self._download.accesses[self._accesses_used], None
+            self._accesses_used += 1
 
 
 def _location(access: PullAccess, download: Download) -> ContentLocation:

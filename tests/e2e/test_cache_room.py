@@ -34,16 +34,16 @@ def test_one_byte_of_a_large_blob_evicts_nothing(service: Cached) -> None:
     pulled = service.pull(blob, Range="bytes=0-0")
     assert (pulled.status, pulled.body) == (206, blob.content[:1])
     assert not wait_until(lambda: service.cache.content_size() < before, 1)
-    assert service.cache.partial_bytes() == 0
+    assert service.cache.partial_bytes() == 1
 
 
-def test_ten_requests_for_a_byte_make_the_upstream_send_ten_bytes(service: Cached) -> None:
+def test_the_upstream_sends_each_requested_byte_once(service: Cached) -> None:
     blobs = [service.upstream.blob(2 * MIB) for _ in range(5)] * 2
     mark = service.upstream.mark()
     for blob in blobs:
         assert service.pull(blob, Range="bytes=1-1").body == blob.content[1:2]
-    assert not wait_until(lambda: len(service.upstream.log(mark)) > 10, 1)
-    assert sum(entry["sent"] for entry in service.upstream.log(mark)) == 10
+    assert not wait_until(lambda: sum(entry["sent"] for entry in service.upstream.log(mark)) > 5, 1)
+    assert sum(entry["sent"] for entry in service.upstream.log(mark)) == 5
 
 
 def test_a_body_without_a_length_leaves_content_in_the_cache(service: Cached) -> None:

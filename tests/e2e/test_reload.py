@@ -83,7 +83,7 @@ def test_a_reload_changes_the_accounts_and_interrupts_no_transfer(mirror: Cached
             upstream.control()
             for response, beginning, made in begun:
                 assert beginning + response.read() == made.content
-    assert len(upstream.gets(filled.path)) == 1
+    assert sum(not get["range"] for get in upstream.gets(filled.path)) == 1  # others may ask for parts
     assert mirror.complaints() == []
 
 

@@ -16,6 +16,7 @@ from domain.errors import (
     RegistryError,
     UpstreamBroken,
     UpstreamContentChanged,
+    UpstreamRejected,
     UpstreamThrottled,
     UpstreamTimedOut,
 )
@@ -135,36 +136,30 @@ def test_the_number_of_connections_is_halved_after_a_429() -> None:
     assert line.run(act()) <= 2
 
 
-def test_a_refused_access_is_replaced_by_that_of_another_reader() -> None:
+@pytest.mark.parametrize("error", [Denied("denied"), challenged(), BlobUnknown("gone")], ids=["403", "401", "404"])
+def test_a_running_body_is_completed_when_the_upstream_refuses_further_requests(error: RegistryError) -> None:
+    """For instance, the token of the client has expired."""
     line = Line()
+    line.upstream.refuse = lambda fetch: error if is_later(fetch) else None
+    assert line.run(line.read()) == line.stored == LARGE
+    assert sum(is_later(fetch) for fetch in line.upstream.gets) == 1
+
+
+def test_a_refused_access_is_replaced_by_that_of_another_reader() -> None:
+    """The running body breaks off after the refusal."""
+    line = Line()
+    line.change = once(lambda fetch: fetch.byte_range is None, lambda answer: replace(answer, cut_after=12 * MIB))
 
     def refuse(fetch: UpstreamRequest) -> RegistryError | None:
-        return challenged() if is_later(fetch) and "alice" in repr(fetch.credentials.raw) else None
+        return challenged() if fetch.byte_range and "alice" in repr(fetch.credentials.raw) else None
 
     async def act() -> list[bytes]:
         line.upstream.refuse = refuse
         return await asyncio.gather(line.read(ALICES), line.read(BOBS))
 
     assert line.run(act()) == [LARGE, LARGE]
-    assert any(is_later(fetch) and "bob" in repr(fetch.credentials.raw) for fetch in line.upstream.gets)
+    assert any(fetch.byte_range and "bob" in repr(fetch.credentials.raw) for fetch in line.upstream.gets)
     assert line.stored == LARGE
-
-
-@pytest.mark.parametrize("error", [Denied("denied"), challenged(), BlobUnknown("gone")], ids=["403", "401", "404"])
-def test_a_refusal_of_all_accesses_is_asked_for_once_and_the_running_requests_end(error: RegistryError) -> None:
-    line = Line()
-    line.upstream.refuse = lambda fetch: error if is_later(fetch) else None
-
-    async def act() -> int:
-        with pytest.raises(RegistryError) as refused:
-            await line.read()
-        assert refused.value.message == error.message
-        await line.ended()
-        return int(line.service.parts.store().disk.growing.popitem()[1].size)
-
-    kept = line.run(act())
-    assert sum(is_later(fetch) for fetch in line.upstream.gets) == 1
-    assert kept > 4 * MIB
 
 
 def test_wrong_bytes_in_a_piece_cut_the_readers_and_start_one_download_over_one_connection() -> None:
@@ -373,3 +368,39 @@ def test_a_first_part_of_a_shorter_blob_is_not_accepted() -> None:
 
     line.run(act())
     assert line.service.parts.store().content == {}
+
+
+def test_an_outage_ends_all_readers_also_if_requests_fail_at_different_times() -> None:
+    """One for the whole blob and two for parts: no failed request may be replaced again and again."""
+    line = Line()
+    line.upstream.refuse = lambda fetch: UpstreamTimedOut("no byte came") if fetch.byte_range else None
+    line.change = once(lambda fetch: fetch.byte_range is None, lambda answer: replace(answer, cut_after=2 * MIB))
+
+    async def act() -> list[Any]:
+        whole = line.reading()
+        await line.received(MIB)
+        parts = [line.read(ranges=(ByteRange(at * MIB, at * MIB + 99),)) for at in (10, 14)]
+        return await asyncio.gather(whole, *parts, return_exceptions=True)
+
+    assert [type(one) for one in line.run(act())] == [UpstreamTimedOut] * 3
+
+
+def test_an_error_of_a_request_that_the_download_does_not_need_concerns_no_reader() -> None:
+    line = Line()
+    line.upstream.refuse = lambda fetch: UpstreamRejected("the upstream answered 400") if fetch.is_extra else None
+    assert line.run(line.read()) == line.stored == LARGE
+
+
+def test_a_range_outside_a_kept_partial_blob_is_refused_and_fetches_nothing() -> None:
+    line = Line()
+
+    async def act() -> int:
+        await line.read(ranges=(ByteRange(0, 99),))
+        await line.ended()
+        with pytest.raises(RangeUnsatisfiable):
+            await line.read(ranges=(ByteRange(10**9, 10**9 + 5),))
+        await line.ended()
+        return int(line.service.parts.store().disk.growing.popitem()[1].size)
+
+    assert line.run(act()) == 100
+    assert len(line.upstream.gets) == 2
