@@ -135,7 +135,8 @@ class FetchBlob:
 
     async def _follow(self, download: Download, partial_blob: FollowedPartialBlob) -> None:
         """Returns when the blob is whole, or when the process that downloads it may have ended."""
-        quiet, wanted = 0.0, SpanSet()
+        quiet = 0.0
+        wanted: SpanSet | None = None  # not told yet in this call, but perhaps in an earlier one
         while quiet < _SILENCE_SECONDS:
             state = partial_blob.look()
             download.expect(state.total)
