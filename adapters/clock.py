@@ -8,6 +8,3 @@ class SystemClock:
 
     def now(self) -> float:
         return time.time()
-
-    def processor_seconds(self) -> float:
-        return time.process_time()

@@ -8,9 +8,9 @@ _WORTHWHILE_SECONDS = 2.0
 """Another connection is opened only if the rest of the blob would take longer than this."""
 _GAIN = 0.4
 """An additional connection must bring at least this share of what one of the others brings."""
-_BUSY = 0.6
-"""If this process uses more than this share of a processor core, its own work limits the throughput, and not the
-upstream or the line.
+_UNREAD_BYTES, _UNREAD_SECONDS = 256 * 1024, 0.03
+"""If this process has left so many bytes unread, or what arrives in this time, it receives more slowly than the
+upstream sends.
 """
 _REMEMBERED = 8
 """The number of measurements that are compared with."""
@@ -27,8 +27,8 @@ class ConnectionCount:
         self.allowed = 1
         self._most = most
         self._resumes_at = 0.0
-        self._window: tuple[float, int, float] | None = None
-        """When the running measurement began, and the bytes and processor seconds until then."""
+        self._window: tuple[float, int] | None = None
+        """When the running measurement began, and the bytes until then."""
         self._rates: deque[float] = deque(maxlen=_REMEMBERED)
         """The last measurements with this number of connections, in bytes per second."""
         self._before: float | None = None
@@ -36,28 +36,30 @@ class ConnectionCount:
         because many lines and machines are slower for moments.
         """
 
-    def observe(self, now: float, received: int, receiving: int, missing: int, processor: float, valid: float) -> None:
+    def observe(self, now: float, received: int, receiving: int, missing: int, unread: int, valid: float) -> None:
         """Measure, and decide. `received`: bytes since the start of the download; `receiving`: the connections that
-        have received bytes; `missing`: bytes of the blob that have not been received; `processor`: the processor
-        seconds that this process has used; `valid`: the seconds for which the upstream will accept further requests.
+        have received bytes; `missing`: bytes of the blob that have not been received; `unread`: bytes that have arrived
+        at this machine and that the process has not read; `valid`: the seconds for which the upstream will accept
+        further requests.
         """
         if now < self._resumes_at or self._most == 1:
             return
         if self._window is None or receiving < self.allowed:
-            self._window = now, received, processor  # a new connection needs some time until its first byte
+            self._window = now, received  # a new connection needs some time until its first byte
             return
-        began, received_before, processor_before = self._window
+        began, received_before = self._window
         if now - began < _WINDOW_SECONDS:
             return
         rate = (received - received_before) / (now - began)
-        is_busy = processor - processor_before > _BUSY * (now - began)
-        self._window = now, received, processor
+        self._window = now, received
         if self._before is not None and rate < self._before * (1 + _GAIN / (self.allowed - 1)):
             self.one_less(now)
             return
         self._before = None
         self._rates.append(rate)
-        if is_busy or missing > rate * valid:
+        if unread > max(_UNREAD_BYTES, rate * _UNREAD_SECONDS):
+            return  # more connections would not help, and what they leave unread would be sent for nothing
+        if missing > rate * valid:
             return  # a single body may still be complete when the upstream refuses further requests
         if self.allowed < self._most and missing > rate * _WORTHWHILE_SECONDS:
             self._before = max(self._rates)

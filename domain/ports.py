@@ -13,9 +13,6 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
 
-    def processor_seconds(self) -> float:
-        """The seconds that processor cores have worked for this process since its start."""
-
 
 @dataclass(frozen=True)
 class SignedToken:

@@ -1,6 +1,9 @@
 """The HTTP client of each upstream. Follows redirects, translates errors, and protects credentials."""
 
 import asyncio
+import fcntl
+import termios
+from array import array
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -98,6 +101,16 @@ class HttpResponse:
 
     def lines(self, name: str) -> tuple[str, ...]:
         return tuple(self.raw.headers.getall(name, ()))
+
+    def unread(self) -> int:
+        """The bytes that wait in the kernel to be read; 0 when the connection is not used for this body any more."""
+        transport = self.raw.connection.transport if self.raw.connection else None
+        connection = transport.get_extra_info("socket") if transport else None
+        if connection is None or connection.fileno() < 0:
+            return 0
+        count = array("i", [0])
+        fcntl.ioctl(connection.fileno(), termios.FIONREAD, count)
+        return count[0]
 
     async def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. Raises UpstreamFault if the connection fails or ends too early."""

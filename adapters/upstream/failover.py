@@ -172,6 +172,9 @@ class _MonitoredResponse:
     def target(self) -> RedirectTarget | None:
         return self.answer.target
 
+    def unread(self) -> int:
+        return self.answer.unread()
+
     async def pieces(self) -> AsyncIterator[Bytes]:
         with self._recorded():
             async with aclosing(self.answer.pieces()) as pieces:  # type: ignore[type-var]  # all implementations are generators

@@ -253,6 +253,7 @@ class _OpenResponse:
         is_reusable = resource.kind is ResourceKind.BLOB and not fetch.head and not response.is_own
         self.target = RedirectTarget(endpoint, str(response.raw.url)) if is_reusable else None
         self.read = response.read
+        self.unread = response.unread
         self.pieces = response.pieces
 
 

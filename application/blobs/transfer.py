@@ -72,6 +72,7 @@ class _Connection(PieceRequest):
     target: RedirectTarget | None = None
     is_extra: bool = False
     body_stop: int = END_UNKNOWN
+    answer: UpstreamResponse | None = None
     task: asyncio.Task[None] = field(init=False)
 
     @property
@@ -198,8 +199,9 @@ class Transfer:
         if total is not None and self._can_divide:
             receiving = sum(not one.is_for_reader and one.received > 0 for one in self._running)
             missing = total - self._partial_blob.present.length
+            unread = sum(one.answer.unread() for one in self._running if one.answer)
             valid = self._access.identity.ends_at - self._clock.now()
-            self._count.observe(now, self._received, receiving, missing, self._clock.processor_seconds(), valid)
+            self._count.observe(now, self._received, receiving, missing, unread, valid)
         if download.is_whole_wanted or download.readers or elsewhere.spans:
             self._unwanted_since = None
         elif self._unwanted_since is None:
@@ -299,6 +301,7 @@ class Transfer:
         )
         try:
             async with self._registry.open(request) as answer, AsyncExitStack() as stack:
+                connection.answer = answer
                 position = self._start_of_body(connection, answer)
                 writer = BodyWriter(self._space)
                 stack.push_async_callback(writer.finish)  # also after an interruption: the received bytes are kept

@@ -166,6 +166,9 @@ class UpstreamResponse(Protocol):
     def target(self) -> RedirectTarget | None:
         """The redirect target that sent the response; None if the upstream itself sent it."""
 
+    def unread(self) -> int:
+        """The bytes that have arrived at this machine and wait in the kernel to be read."""
+
     def pieces(self) -> AsyncIterator[Bytes]:
         """The body as it arrives. At most a few pieces are buffered."""
 

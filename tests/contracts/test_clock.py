@@ -35,14 +35,3 @@ def test_the_stopped_clock_moves_only_when_advanced() -> None:
     clock = StoppedClock(100.5)
     clock.advance(1)
     assert clock.now() == clock.now() == 101.5
-
-
-def test_the_processor_seconds_never_fall(clock: Clock) -> None:
-    assert 0.0 <= clock.processor_seconds() <= clock.processor_seconds()
-
-
-def test_the_system_clock_counts_the_work_of_the_process_and_not_its_waiting() -> None:
-    before, began = SystemClock().processor_seconds(), time.process_time()
-    sum(range(1_000_000))
-    worked = time.process_time() - began
-    assert SystemClock().processor_seconds() - before >= worked > 0

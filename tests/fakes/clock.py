@@ -12,9 +12,6 @@ class StoppedClock:
     def now(self) -> float:
         return self._now
 
-    def processor_seconds(self) -> float:
-        return 0.0
-
     async def pause(self, seconds: float) -> None:
         """Replaces `asyncio.sleep`: let other tasks run once, and advance this clock."""
         await asyncio.sleep(0)

@@ -55,6 +55,9 @@ class FakeAnswer:
     target: RedirectTarget | None = field(default=None, kw_only=True)
     pace: Callable[[int], Awaitable[None]] = field(default=_at_once, kw_only=True)
 
+    def unread(self) -> int:
+        return 0
+
     async def pieces(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.content), self.piece):
             if self.cut_after is not None and start >= self.cut_after:

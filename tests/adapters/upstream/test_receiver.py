@@ -230,3 +230,17 @@ def test_a_late_reader_of_an_earlier_response_takes_no_bytes_of_this_one(loop: N
             assert await all_of(one) == LARGE
 
     run(loop, go())
+
+
+@LOOPS
+def test_a_response_tells_how_many_bytes_wait_to_be_read(loop: NewLoop) -> None:
+    async def go() -> None:
+        async with line(whole) as one:
+            fetch = UpstreamRequest(resources(one.upstream)["blob"], ForwardedCredentials())
+            async with one.parts.registry.open(fetch) as answer, asyncio.timeout(20):
+                while answer.unread() < 64 * 1024:  # noqa: ASYNC110 - nothing tells when bytes arrive
+                    await asyncio.sleep(0.01)
+                assert len(b"".join([piece async for piece in answer.pieces()])) == len(LARGE)
+                assert answer.unread() == 0
+
+    run(loop, go())
