@@ -237,5 +237,6 @@ def test_a_restarted_service_serves_after_each_process_was_killed(
             assert first.get(made.path).body == made.content
             return
         assert first.process.wait(PATIENCE) != 0
+        assert all_end(first)  # a worker that is about to end would take connections of the second service
         with serve(port=first.port, **settings) as second:
             assert second.get(made.path).body == made.content
