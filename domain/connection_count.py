@@ -8,7 +8,7 @@ _WORTHWHILE_SECONDS = 2.0
 """Another connection is opened only if the rest of the blob would take longer than this."""
 _GAIN = 0.4
 """An additional connection must bring at least this share of what one of the others brings."""
-_UNREAD_BYTES, _UNREAD_SECONDS = 256 * 1024, 0.03
+_UNREAD_BYTES, _UNREAD_SECONDS = 256 * 1024, 0.005
 """If this process has left so many bytes unread, or what arrives in this time, it receives more slowly than the
 upstream sends.
 """

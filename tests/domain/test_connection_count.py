@@ -67,7 +67,7 @@ def test_a_process_that_receives_more_slowly_than_the_upstream_sends_keeps_one()
         count.observe(tick * TICK, tick * 1_000_000, 1, 2000 * MIB, 2 * MIB, inf)
     assert count.allowed == 1
     for tick in range(500, 600):
-        count.observe(tick * TICK, tick * 1_000_000, 1, 2000 * MIB, MIB, inf)
+        count.observe(tick * TICK, tick * 1_000_000, 1, 2000 * MIB, MIB // 8, inf)
     assert count.allowed == 2
 
 
