@@ -82,7 +82,7 @@ class PiecePlan:
         regular = sum(not one.is_for_reader for one in self._running)
         if request.stop >= body_stop or (regular > self._count.allowed and not request.is_for_reader):
             return request.stop
-        free = next(iter(self._taken().missing(Span(request.stop, body_stop))), None)
+        free = _first_gap(self._taken(), Span(request.stop, body_stop), body_stop)
         if free is None or free.start > request.stop or not self._is_wanted(free.start):
             return request.stop
         if self._count.allowed == 1:

@@ -4,12 +4,13 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
+from adapters.storage.file_content_store import FilesystemContentStore
 from domain.upstreams import Origin, Upstream
 
 ROOT = Path(__file__).parents[3]
@@ -59,3 +60,13 @@ def tell(running: subprocess.Popen[str]) -> None:
 def open_descriptors() -> int:
     gc.collect()  # those that other tests left lying about would go at some moment of this one
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
+    """A content store in this folder, closed at the end."""
+    store = FilesystemContentStore(folder)
+    try:
+        yield store
+    finally:
+        store.close()

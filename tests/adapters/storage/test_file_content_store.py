@@ -4,8 +4,6 @@ import os
 import stat
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,20 +14,11 @@ from adapters.storage.file_leases import FileDownloadLease
 from adapters.storage.file_partial_blob import FilePartialBlob, FollowedFilePartialBlob
 from application.ports.content import StorageFailed, StorageRefused
 from domain.digest import Digest
-from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, process
+from tests.adapters.storage.places import UPSTREAM, line_of, open_descriptors, opened, process
 from tests.contracts.storage import append, verified
 
 CONTENT = b"a layer " * 1000
 DIGEST = Digest.of(CONTENT)
-
-
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
-    store = FilesystemContentStore(folder)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 async def leased(store: FilesystemContentStore, digest: Digest = DIGEST) -> FilePartialBlob:

@@ -4,8 +4,7 @@ import asyncio
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,12 @@ from application.ports.content import StorageFailed, StorageFull
 from domain.byte_ranges import Span
 from domain.digest import Bytes, Digest
 from domain.span_set import SpanSet
-from tests.adapters.storage.places import UPSTREAM, small_disk
+from tests.adapters.storage.places import UPSTREAM, opened, small_disk
 from tests.contracts.storage import append, unverified
 
 MIB = 1 << 20
 CONTENT = os.urandom(6 * MIB + 7)
 DIGEST = Digest.of(CONTENT)
-
-
-@asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[FilesystemContentStore]:
-    store = FilesystemContentStore(folder)
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 async def leased(store: FilesystemContentStore) -> FilePartialBlob:
