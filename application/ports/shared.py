@@ -1,0 +1,154 @@
+"""The ports to what all replicas share: an object store for content, and an index for the state of running downloads.
+
+A replica is one service with its own cache folder. Replicas share content and knowledge through these ports only; they
+never send requests to each other. Everything shared may be lost at any time: it is then fetched and learnt again.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from domain.digest import Bytes, Digest
+from domain.upstreams import Upstream
+
+
+class SharedUnavailable(Exception):
+    """The shared store or the shared index did not answer in time, refused the request, or failed a moment ago. The
+    replica goes on alone. The message contains the reason.
+    """
+
+
+class SharedContentDamaged(Exception):
+    """An object in the shared store is missing, or its bytes are not those that its record names."""
+
+
+@dataclass(frozen=True)
+class SharedPart:
+    """One part of a blob in the shared store. `key`: the name of its object; `offset`: where it begins in the blob;
+    `size`: its number of bytes; `sha256`: the hash of its bytes, in hexadecimal.
+    """
+
+    key: str
+    offset: int
+    size: int
+    sha256: str
+
+    @property
+    def stop(self) -> int:
+        """The offset after its last byte."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True)
+class SharedRecord:
+    """What the shared store has of one digest: small content itself, or the parts of a large blob in the order of their
+    offsets. A record is written only after the digest of the whole content was verified.
+
+    `senders`: the fingerprints of the upstreams that have sent all bytes. `is_public`: one of them sent all bytes as
+    public content. A record proves no right of any caller.
+    """
+
+    size: int
+    senders: frozenset[str]
+    is_public: bool
+    content: bytes | None = None
+    parts: tuple[SharedPart, ...] = ()
+
+    def serves(self, upstream: Upstream) -> bool:
+        """Whether the content is served to those who may read it at this upstream; see Provenance."""
+        return self.is_public or upstream.fingerprint in self.senders
+
+
+@dataclass(frozen=True)
+class SharedObject:
+    """An object of the shared store. `size`: bytes; `changed_at`: seconds since 1970, by the clock of the store."""
+
+    key: str
+    size: int
+    changed_at: float
+
+
+class SharedStore(Protocol):
+    """The shared content. Each method ends within a bounded time and raises SharedUnavailable if the store fails."""
+
+    async def find(self, digest: Digest) -> SharedRecord | None:
+        """The record of the content; None if there is none, or if the object is not a record."""
+
+    async def put(self, digest: Digest, record: SharedRecord) -> None:
+        """Write the record in place of the existing one."""
+
+    async def drop(self, digest: Digest) -> None:
+        """Remove the record. Its parts are removed by the sweep."""
+
+    async def put_part(
+        self, upstream: Upstream, digest: Digest, lease_id: str, offset: int, content: Bytes
+    ) -> SharedPart:
+        """Write one part below the upstream, the digest and the lease, so that parts of different upstreams and of
+        different downloads never replace each other.
+        """
+
+    async def get_part(self, part: SharedPart) -> bytes:
+        """The bytes of the part. Raises SharedContentDamaged if they are missing or do not match its hash."""
+
+    def records(self) -> AsyncIterator[tuple[Digest, SharedObject]]:
+        """All records."""
+
+    def parts(self) -> AsyncIterator[SharedObject]:
+        """The objects of all parts, also those that no record names."""
+
+    async def remove(self, keys: list[str]) -> None:
+        """Remove these objects. Missing ones are not an error."""
+
+
+@dataclass(frozen=True)
+class SharedProgress:
+    """What the holder of a shared lease has published. `total`: the length of the blob in bytes, None while it is
+    unknown; `is_held`: some replica has the lease.
+    """
+
+    parts: tuple[SharedPart, ...]
+    total: int | None
+    is_held: bool
+
+
+class SharedLease(Protocol):
+    """The right to publish the parts of one blob of one upstream. The adapter renews it. It is lost if the shared index
+    does not answer in time; the download then goes on, and only the publishing ends. The lease saves fetches; the digest
+    decides what is right.
+    """
+
+    id: str
+    """Random: a counter could go backwards when the shared index fails over."""
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    @property
+    def found(self) -> SharedProgress:
+        """What holders of earlier leases had published when this one began."""
+
+    async def publish(self, part: SharedPart, total: int | None) -> bool:
+        """Make the part known to the replicas that follow. Returns False if the lease is lost: the part does not count."""
+
+    async def release(self, *, keep: bool) -> None:
+        """End the lease. `keep`: the next holder may use the published parts; otherwise they are forgotten, because
+        they are wrong, or because the record of the whole content names them now. Never raises.
+        """
+
+
+@runtime_checkable
+class FollowedLease(Protocol):
+    """The lease of another replica."""
+
+    async def look(self) -> SharedProgress:
+        """The current state. Raises SharedUnavailable."""
+
+
+class SharedLeases(Protocol):
+    """Gives the lease of each blob and upstream to one replica at a time."""
+
+    async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
+        """The lease, or that of the replica that has it. The caller has the download lease of its own replica, so a
+        shared lease of a worker of the same replica has no holder any more and is taken over at once. Raises
+        SharedUnavailable.
+        """
