@@ -113,8 +113,8 @@ class SharedProgress:
 
 class SharedLease(Protocol):
     """The right to publish the parts of one blob of one upstream. The adapter renews it. It is lost if the shared index
-    does not answer in time; the download then goes on, and only the publishing ends. The lease saves fetches; the digest
-    decides what is right.
+    does not answer in time; the download then goes on, and only the publishing ends. The lease saves fetches, and the
+    digest decides what is right.
     """
 
     id: str
@@ -128,7 +128,7 @@ class SharedLease(Protocol):
         """What holders of earlier leases had published when this one began."""
 
     async def publish(self, part: SharedPart, total: int | None) -> bool:
-        """Make the part known to the replicas that follow. Returns False if the lease is lost: the part does not count."""
+        """Make the part known to the replicas that follow. False: the lease is lost, and the part does not count."""
 
     async def release(self, *, keep: bool) -> None:
         """End the lease. `keep`: the next holder may use the published parts; otherwise they are forgotten, because
