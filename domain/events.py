@@ -104,6 +104,30 @@ class BytesFetched:
 
 
 @dataclass(frozen=True)
+class SharedDownloadStarted:
+    """The download of a blob takes part in what replicas share. `role`: "found" if the shared store has the whole blob,
+    "followed" if another replica fetches it, "led" if this replica fetches it for all, "alone" if it fetches it for
+    itself only, because the shared store, the shared index or the other replica failed.
+    """
+
+    role: str
+
+
+@dataclass(frozen=True)
+class SharedBytesReceived:
+    """The mirror received bytes of content from the shared store."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class SharedBytesStored:
+    """The mirror wrote bytes of content to the shared store."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class BytesDelivered:
     """The mirror sent bytes of content to clients."""
 
@@ -214,6 +238,9 @@ Event = (
     | DownloadJoined
     | DownloadResumed
     | BytesFetched
+    | SharedDownloadStarted
+    | SharedBytesReceived
+    | SharedBytesStored
     | BytesDelivered
     | StaleServed
     | BackOffStarted

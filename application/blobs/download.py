@@ -87,6 +87,7 @@ class Download:
         self._wants: dict[Want, None] = {}
         self._begun: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         self._files: list[OpenFile] = []
+        self._holders = 0
         self._is_whole = False
         self._changed = asyncio.Event()
 
@@ -120,6 +121,23 @@ class Download:
                 self.left_unread(self)
 
     @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keeps the file open, also after the download is over. Unlike a reader, it does not make the download
+        continue.
+        """
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            self._update()
+
+    async def changed(self) -> None:
+        """Waits for the next change: more bytes, or the end."""
+        # Each reader waits for the next change. A change sets the event and replaces it.
+        await self._changed.wait()
+
+    @contextmanager
     def wanting(self, spans: Sequence[Span]) -> Iterator[Want]:
         """Registers the bytes that a reader wants. While it wants them, they are fetched before all others."""
         want = Want(spans)
@@ -142,8 +160,7 @@ class Download:
             while not self._is_whole and (is_small or self.readable_from(start, is_part=is_part) <= start):
                 if self.failure:
                     raise self.failure
-                # Each reader waits for the next change. A change sets the event and replaces it.
-                await self._changed.wait()
+                await self.changed()
             end = min(self.readable_from(start, is_part=is_part), stop)
             if end <= start:
                 return
@@ -178,7 +195,12 @@ class Download:
 
     @property
     def is_over(self) -> bool:
-        return self._is_whole or self.failure is not None
+        return self.is_verified or self.failure is not None
+
+    @property
+    def is_verified(self) -> bool:
+        """The blob is whole and its digest is right."""
+        return self._is_whole
 
     def begin(self, metadata: ResponseMetadata | None, total: int | None = None) -> None:
         """The first response has arrived, or there is nothing to ask. Later calls only set `total` if it is unknown."""
@@ -218,9 +240,9 @@ class Download:
         self._update()
 
     def _update(self) -> None:
-        """Wake the readers, and close the files if the download is over and has no reader."""
+        """Wake those who wait for a change, and close the files if the download is over and nobody needs them."""
         self._changed.set()
         self._changed = asyncio.Event()
-        if self.is_over and not self.readers:
+        if self.is_over and not self.readers and not self._holders:
             while self._files:
                 self._files.pop().close()

@@ -1,12 +1,16 @@
 """FetchBlob: downloads a blob from its upstream into the cache, or follows another process that downloads it."""
 
 import asyncio
+from contextlib import suppress
 from itertools import islice
+from typing import NoReturn
 
 from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
 from application.blobs.download import Download, PartialBlobLost
+from application.blobs.origins import OriginLost, UpstreamOrigin
 from application.blobs.retries import Retries
+from application.blobs.shared_download import SharesDownloads, SharingOfDownload
 from application.blobs.transfer import Transfer
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
@@ -41,6 +45,7 @@ class FetchBlob:
         provenance: Provenance,
         events: EventSink,
         background: BackgroundTasks,
+        replicas: SharesDownloads,
         policy: DownloadPolicy,
         retries: int,
         clock: Clock,
@@ -54,6 +59,7 @@ class FetchBlob:
         self._provenance = provenance
         self._events = events
         self._background = background
+        self._replicas = replicas
         self._policy = policy
         self._retries = retries
         self._clock = clock
@@ -88,48 +94,65 @@ class FetchBlob:
                 download.read_from(lease.partial_blob.file)
                 await self._fetch(download, lease)
 
-    # --- the upstream sends the blob to this process ---
+    # --- this process receives the blob, from the upstream or from the shared store ---
 
     async def _fetch(self, download: Download, lease: DownloadLease) -> None:
         """Receive, verify and commit the blob, and end its lease."""
-        partial_blob = lease.partial_blob
-        # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
-        download.is_public = not partial_blob.present.length
-        download.grow(partial_blob.present)
-        transfer = Transfer(
-            download,
-            lease,
-            self._registry,
-            self._permissions,
-            self._eviction,
-            self._provenance,
-            self._events,
-            Retries(self._retries, self._clock),
-            self._policy.connections_to(download.upstream),
-            self._clock,
-        )
-        try:
-            source = await transfer.run()
-            is_right = await partial_blob.commit()
-        except BaseException as error:
-            # The next download continues from here, unless the bytes are useless.
-            keep = bool(partial_blob.present) and not isinstance(error, UpstreamContentChanged | StorageRefused)
-            await asyncio.shield(lease.release(keep=keep))
-            raise
-        finally:
-            self._eviction.reserve(download.upstream, download.digest, 0)
-        if not is_right:
-            self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))
-            if transfer.is_divided:
-                # It is fetched again over a single connection: an upstream whose ranges are wrong must not make an
-                # image unpullable.
-                raise UpstreamContentChanged("the parts that the upstream sent do not match the digest of the blob")
-            raise UpstreamBroken("the upstream sent a blob that does not match its digest")
-        self._provenance.sent(download.upstream, download.digest, is_public=download.is_public)
-        download.grow(partial_blob.present)
-        download.complete()
-        # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
-        self._background.start(self._eviction.added(download.digest, partial_blob.present.length))
+        async with self._replicas.sharing(download) as sharing:
+            partial_blob = lease.partial_blob
+            # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
+            download.is_public = not partial_blob.present.length
+            download.grow(partial_blob.present)
+            try:
+                transfer = await self._receive(download, lease, sharing)
+                is_right = await partial_blob.commit()
+            except BaseException as error:
+                # The next download continues from here, unless the bytes are useless.
+                is_wrong = isinstance(error, UpstreamContentChanged)
+                keep = bool(partial_blob.present) and not is_wrong and not isinstance(error, StorageRefused)
+                await asyncio.shield(lease.release(keep=keep))
+                if is_wrong:
+                    await sharing.discard()
+                raise
+            finally:
+                self._eviction.reserve(download.upstream, download.digest, 0)
+            if not is_right:
+                await sharing.discard()
+                self._refuse(download, transfer, sharing)
+            self._provenance.sent(download.upstream, download.digest, is_public=download.is_public)
+            download.grow(partial_blob.present)
+            download.complete()
+            # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
+            self._background.start(self._eviction.added(download.digest, partial_blob.present.length))
+
+    async def _receive(self, download: Download, lease: DownloadLease, sharing: SharingOfDownload) -> Transfer:
+        """The transfer that received the last missing bytes."""
+        while True:
+            origin = await sharing.next_origin()
+            transfer = Transfer(
+                download,
+                lease,
+                origin or UpstreamOrigin(self._registry, self._policy.connections_to(download.upstream)),
+                self._permissions,
+                self._eviction,
+                self._provenance,
+                self._events,
+                Retries(self._retries, self._clock),
+                self._clock,
+            )
+            with suppress(OriginLost):
+                await transfer.run()
+                return transfer
+
+    def _refuse(self, download: Download, transfer: Transfer, sharing: SharingOfDownload) -> NoReturn:
+        """The digest of the received blob is wrong. Raises the reason."""
+        source = transfer.source
+        self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))
+        if transfer.is_divided or sharing.is_used:
+            # It is fetched again from the upstream alone, over a single connection: an upstream whose ranges are wrong
+            # must not make an image unpullable.
+            raise UpstreamContentChanged("the parts of the blob do not match its digest")
+        raise UpstreamBroken("the upstream sent a blob that does not match its digest")
 
     # --- another process downloads the blob, or has completed it ---
 

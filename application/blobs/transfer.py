@@ -1,4 +1,4 @@
-"""Transfer: fetches the missing bytes of one partial blob from the upstream, over one or several connections."""
+"""Transfer: fetches the missing bytes of one partial blob from one origin, over one or several connections."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,6 +9,7 @@ from application.access.provenance import Provenance
 from application.access.read_permission import ReadPermissions
 from application.blobs.body_writer import CHANGED, BodyWriter, SpaceForBlob
 from application.blobs.download import Download, PartialBlobLost
+from application.blobs.origins import BlobOrigin
 from application.blobs.piece_plan import PiecePlan, PieceRequest
 from application.blobs.retries import Retries
 from application.concurrency import until_done
@@ -19,7 +20,6 @@ from application.ports.upstream import (
     RedirectTarget,
     Resource,
     ResponseMetadata,
-    UpstreamRegistry,
     UpstreamRequest,
     UpstreamResponse,
 )
@@ -92,31 +92,30 @@ class Transfer:
         self,
         download: Download,
         lease: DownloadLease,
-        registry: UpstreamRegistry,
+        origin: BlobOrigin,
         permissions: ReadPermissions,
         eviction: Eviction,
         provenance: Provenance,
         events: EventSink,
         retries: Retries,
-        connections: int,
         clock: Clock,
     ) -> None:
-        """`connections`: the most connections that fetch the blob, besides those for readers of parts."""
         self._download = download
         self._lease = lease
         self._partial_blob = lease.partial_blob
-        self._registry = registry
+        self._origin = origin
         self._permissions = permissions
         self._provenance = provenance
         self._events = events
         self._retries = retries
         self._clock = clock
         self._access, self._accesses_used = download.accesses[0], 1
-        self._source = self._access.source
+        self.source: Source = self._access.source
+        """The repository of the last response."""
         self._refusal: RegistryError | None = None
         """The upstream refuses all accesses. No further request is sent."""
         self._running: list[_Connection] = []
-        self._count = ConnectionCount(1 if download.is_restart else connections)
+        self._count = ConnectionCount(1 if download.is_restart else origin.connections)
         self._plan = PiecePlan(download, self._count, self._running)
         self._can_divide = not download.is_restart
         """Parts of the blob may be requested separately."""
@@ -124,6 +123,7 @@ class Transfer:
         """The answers to Range requests were wrong, also without other connections, so no more are sent."""
         self.is_divided = len(self._partial_blob.present.spans) > 1
         """The blob consists of parts that were requested separately, and not of one body and its resumptions."""
+        self._has_answered = False
         self._target: RedirectTarget | None = None
         self._etag: str | None = None
         self._is_at_end = False
@@ -145,9 +145,9 @@ class Transfer:
         self._no_request_at: int | None = None
         """No request is sent while this number of bytes is present."""
 
-    async def run(self) -> Source:
-        """Returns when all bytes are present: the repository of the last response. Raises the reason if the transfer
-        ends early.
+    async def run(self) -> None:
+        """Returns when all bytes are present. Raises the reason if the transfer ends early; OriginLost if another
+        origin may have the rest.
         """
         loop = asyncio.get_running_loop()
         self._download.wants_changed = self._woken.set
@@ -165,7 +165,7 @@ class Transfer:
                     if error := connection.task.exception():
                         await self._recover(connection, error, loop.time())
                     else:
-                        self._source = connection.access.source
+                        self.source = connection.access.source
         finally:
             self._download.wants_changed = lambda: None
             for connection in self._running:
@@ -174,7 +174,6 @@ class Transfer:
                 await until_done(connection.task)
                 if not connection.task.cancelled():
                     connection.task.exception()  # retrieved, or asyncio warns
-        return self._source
 
     @property
     def _is_complete(self) -> bool:
@@ -193,7 +192,7 @@ class Transfer:
             requests = download.part_requests + (self._present_at_start > 0) + len(elsewhere.spans)
             is_worthwhile = should_download_whole(requests, min(self._plan.asked(), total), total)
             download.is_whole_wanted = is_worthwhile and download.may_fetch_whole()
-        if download.is_whole_wanted and not self._is_counted:
+        if download.is_whole_wanted and self._origin.is_upstream and not self._is_counted:
             self._is_counted = True
             self._events.emit(DownloadStarted())
         if total is not None and self._can_divide:
@@ -300,7 +299,7 @@ class Transfer:
             target=connection.target,
         )
         try:
-            async with self._registry.open(request) as answer, AsyncExitStack() as stack:
+            async with self._origin.open(request) as answer, AsyncExitStack() as stack:
                 connection.answer = answer
                 position = self._start_of_body(connection, answer)
                 writer = BodyWriter(self._space)
@@ -348,12 +347,16 @@ class Transfer:
         """What the head of a response says about the blob, the caller and the upstream."""
         download, access = self._download, connection.access
         is_asked_now = answer.target is None or answer.target != connection.target
-        if is_asked_now and not connection.is_beside:  # an earlier signed address proves nothing about the caller now
+        is_upstream = self._origin.is_upstream
+        if is_upstream and is_asked_now and not connection.is_beside:
+            # An earlier signed address proves nothing about the caller now.
             self._permissions.record(access, _location(access, download), answer.metadata)
-        download.is_public = download.is_public and self._provenance.is_public(access)
-        if not download.has_begun:
+        is_public = self._provenance.is_public(access) if is_upstream else self._origin.is_public
+        download.is_public = download.is_public and is_public
+        if not self._has_answered:
             self._can_divide = self._can_divide and answer.metadata.accepts_ranges
-        download.begin(answer.metadata, total)
+            self._has_answered = True
+        download.begin(answer.metadata if is_upstream else None, total)
         if download.total is None and connection.byte_range and connection.byte_range is download.first_range:
             raise PartialBlobLost  # a blob of unknown length is stored only from its beginning on
         self._target, self._etag = answer.target, answer.metadata.etag or self._etag
@@ -388,7 +391,8 @@ class Transfer:
             raise UpstreamContentChanged(CHANGED)
 
     def _count_bytes(self, connection: _Connection, count: int, now: float) -> None:
-        self._events.emit(BytesFetched(count))
+        if self._origin.is_upstream:
+            self._events.emit(BytesFetched(count))
         connection.first_byte_at = connection.first_byte_at or now
         connection.received += count
         self._received += count

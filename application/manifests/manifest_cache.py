@@ -1,13 +1,16 @@
-"""ManifestCache: manifests by digest, in memory and in the content store."""
+"""ManifestCache: manifests by digest, in memory, in the content store, and in the store that replicas share."""
+
+from dataclasses import replace
 
 from application.access.access_request import PullAccess
 from application.access.provenance import Provenance
-from application.concurrency import LruCache
+from application.concurrency import BackgroundTasks, LruCache
 from application.eviction import Eviction
 from application.ports.content import ContentStore, StorageFailed, StorageFull
+from application.ports.shared import SharedRecord, SharedStore, SharedUnavailable
 from application.ports.telemetry import EventSink
 from domain.digest import Digest
-from domain.events import CacheWriteFailed, ContentDamaged
+from domain.events import CacheWriteFailed, ContentDamaged, SharedBytesReceived, SharedBytesStored
 from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
@@ -17,22 +20,36 @@ _MEMORY = 24 * 1024 * 1024
 class ManifestCache:
     """Returns bytes only if this process has hashed them since it read or received them."""
 
-    def __init__(self, store: ContentStore, eviction: Eviction, provenance: Provenance, events: EventSink) -> None:
+    def __init__(
+        self,
+        store: ContentStore,
+        eviction: Eviction,
+        provenance: Provenance,
+        events: EventSink,
+        background: BackgroundTasks,
+        shared: SharedStore | None = None,
+    ) -> None:
+        """`shared`: None if this replica shares nothing."""
         self._store = store
         self._eviction = eviction
         self._provenance = provenance
         self._events = events
+        self._background = background
+        self._shared = shared
         self._memory: LruCache[Digest, bytes] = LruCache(_MEMORY)
 
     async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
         """The manifest; None if it is not cached, does not match its digest, or is not served for this upstream."""
-        content = await self.look(digest) if await self._provenance.serves(upstream, digest) else None
+        is_served = await self._provenance.serves(upstream, digest)
+        content = await self.look(digest) if is_served else None
+        if content is None:
+            content = await self._from_shared(upstream, digest, is_served=is_served)
         if content is not None:
             self._eviction.used(digest)
         return content
 
     async def look(self, digest: Digest) -> bytes | None:
-        """Like `get`, for any upstream, but does not count as use."""
+        """The manifest that this replica has, for any upstream. Does not count as use."""
         if (content := self._memory.get(digest)) is not None:
             return content
         stored = await self._store.open(digest)
@@ -53,6 +70,15 @@ class ManifestCache:
         """Store a manifest whose digest is verified and which the upstream has sent to this caller. If there is no
         space, it is not stored.
         """
+        is_public = self._provenance.is_public(access)
+        if self._shared:
+            # Not awaited: a client waits for the manifest.
+            self._background.start(
+                self._share(self._shared, access.source.upstream, digest, content, is_public=is_public)
+            )
+        await self._keep(access.source.upstream, digest, content, is_public=is_public)
+
+    async def _keep(self, upstream: Upstream, digest: Digest, content: bytes, *, is_public: bool) -> None:
         try:
             await self._store.put(digest, content)
         except StorageFull:
@@ -61,8 +87,50 @@ class ManifestCache:
             self._events.emit(CacheWriteFailed(str(digest), str(error)))
             return
         self._memory.put(digest, content, len(content))
-        self._provenance.sent(access.source.upstream, digest, is_public=self._provenance.is_public(access))
+        self._provenance.sent(upstream, digest, is_public=is_public)
         await self._eviction.added(digest, len(content))
+
+    # --- the store that replicas share ---
+
+    async def _from_shared(self, upstream: Upstream, digest: Digest, *, is_served: bool) -> bytes | None:
+        """The manifest that another replica has stored. `is_served`: the index knows that it is served for this
+        upstream; otherwise the record in the shared store decides.
+        """
+        if self._shared is None:
+            return None
+        try:
+            record = await self._shared.find(digest)
+            if record is None or record.content is None or not (is_served or record.serves(upstream)):
+                return None
+            self._events.emit(SharedBytesReceived(len(record.content)))
+            if not digest.matches(record.content):
+                self._events.emit(ContentDamaged(str(digest)))
+                await self._shared.drop(digest)
+                return None
+        except SharedUnavailable:
+            return None
+        await self._keep(upstream, digest, record.content, is_public=record.is_public)
+        return record.content
+
+    async def _share(
+        self,
+        shared: SharedStore,
+        upstream: Upstream,
+        digest: Digest,
+        content: bytes,
+        *,
+        is_public: bool,
+    ) -> None:
+        """Write the manifest to the shared store, unless it is there with all that is known of it."""
+        try:
+            record = SharedRecord(len(content), frozenset({upstream.fingerprint}), is_public, content)
+            if older := await shared.find(digest):
+                record = replace(record, senders=record.senders | older.senders, is_public=is_public or older.is_public)
+            if record != older:
+                await shared.put(digest, record)
+                self._events.emit(SharedBytesStored(len(content)))
+        except SharedUnavailable:
+            pass  # the adapter reports it; the replica that fetches the manifest next stores it
 
     def forget_all(self) -> None:
         """Clear the memory. The content store is not changed."""

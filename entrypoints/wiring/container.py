@@ -40,6 +40,7 @@ from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
 from application.blobs.pull_blob import CachedBlobs, PullBlob
 from application.blobs.running_downloads import RunningDownloads
+from application.blobs.shared_download import NoSharing, SharesDownloads
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
 from application.listings import Listings
@@ -264,11 +265,12 @@ class Container(containers.DeclarativeContainer):
         Provenance, index=storage.provided.index, rules=access_rules, background=background
     )
     manifest_cache: providers.Provider[ManifestCache] = providers.Singleton(
-        ManifestCache, store=store, eviction=eviction, provenance=provenance, events=events
+        ManifestCache, store=store, eviction=eviction, provenance=provenance, events=events, background=background
     )
     cached_tags: providers.Provider[CachedTags] = providers.Singleton(
         CachedTags, index=storage.provided.index, policy=cache_policy, clock=clock
     )
+    replicas: providers.Provider[SharesDownloads] = providers.Singleton(NoSharing)
     downloads: providers.Provider[RunningDownloads] = providers.Singleton(
         RunningDownloads,
         fetch=providers.Singleton(
@@ -281,6 +283,7 @@ class Container(containers.DeclarativeContainer):
             provenance=provenance,
             events=events,
             background=background,
+            replicas=replicas,
             retries=settings.provided.fill_retries,
             policy=settings.provided.download_policy,
             clock=clock,
@@ -433,5 +436,6 @@ async def close_container(container: Container) -> None:
     await container.upstream_auth().close()
     await container.upkeep().close()
     await container.downloads().close()
+    await container.replicas().close()
     await container.background().close()
     container.passwords().close()

@@ -1,0 +1,202 @@
+"""Origins of the bytes of a blob: the upstream, and what other replicas have published in the shared store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from application.ports.shared import (
+    SharedContentDamaged,
+    SharedPart,
+    SharedProgress,
+    SharedUnavailable,
+)
+from application.ports.telemetry import EventSink
+from application.ports.upstream import (
+    RedirectTarget,
+    ResponseMetadata,
+    UpstreamRegistry,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+from domain.byte_ranges import Span
+from domain.digest import Bytes
+from domain.events import SharedBytesReceived
+
+_LOOK_SECONDS = 0.02
+"""How often the progress of another replica is read while the next part is missing."""
+_SILENCE_SECONDS = 10.0
+"""After this time without a new part, the download goes on without the other replica."""
+_AHEAD = 2
+"""Parts that are fetched at the same time."""
+
+
+GetPart = Callable[[SharedPart], Awaitable[bytes]]
+"""As SharedStore.get_part."""
+
+
+class OriginLost(Exception):
+    """The origin does not have the next bytes. The download goes on with another one."""
+
+
+class BlobOrigin(Protocol):
+    """Sends the bytes of one blob.
+
+    `is_upstream`: it is the upstream, whose response proves that the caller may read the blob, and that its bytes are
+    public if the caller is anonymous. `is_public`: bytes of another origin are known to be public. `connections`: the
+    most requests at a time, besides those for readers of parts.
+    """
+
+    is_upstream: bool
+    is_public: bool
+    connections: int
+
+    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
+        """Raises what UpstreamRegistry.open raises, and OriginLost. Reading the response raises OriginLost, too."""
+
+
+class UpstreamOrigin:
+    """The upstream itself."""
+
+    is_upstream = True
+    is_public = False
+
+    def __init__(self, registry: UpstreamRegistry, connections: int) -> None:
+        self.connections = connections
+        self.open = registry.open
+
+
+class SharedOrigin:
+    """The parts that other replicas have published. It fetches each part whole and checks its hash before it passes on
+    a byte of it.
+    """
+
+    is_upstream = False
+    connections = 1
+
+    def __init__(
+        self,
+        get_part: GetPart,
+        look: Callable[[], Awaitable[SharedProgress]],
+        events: EventSink,
+        *,
+        is_public: bool = False,
+    ) -> None:
+        """`look`: the current progress of the replica that publishes the parts; raises SharedUnavailable."""
+        self._get_part = get_part
+        self._look = look
+        self._events = events
+        self.is_public = is_public
+        self._progress = SharedProgress((), None, is_held=True)
+        self._loads: dict[SharedPart, asyncio.Task[bytes]] = {}
+        """The parts that were fetched last, because readers of parts often want bytes of the same one."""
+        self.received: set[SharedPart] = set()
+        self.is_damaged = False
+        """A part was missing or wrong in the store."""
+        self.is_silent = False
+        """The replica that publishes the parts has the lease and publishes none, or the store does not answer."""
+
+    @asynccontextmanager
+    async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
+        total = await self._total()
+        asked = request.byte_range
+        span = asked.of(total) if asked else Span(0, total)
+        metadata = ResponseMetadata(
+            size=span.length,
+            span=span if asked else None,
+            whole_size=total if asked else None,
+            accepts_ranges=not self._progress.is_held,
+        )
+        yield _SharedResponse(metadata, span, self._part_of)
+
+    def close(self) -> None:
+        """Give up the parts that are still being fetched."""
+        for load in self._loads.values():
+            load.cancel()
+
+    async def _total(self) -> int:
+        while self._progress.total is None:
+            await self._grown()
+        return self._progress.total
+
+    async def _part_of(self, offset: int) -> tuple[SharedPart, bytes]:
+        """The part that contains this byte of the blob. Waits until it is published. Raises OriginLost."""
+        while (part := self._published(offset)) is None:
+            await self._grown()
+        ahead = self._published(part.stop)
+        for each in (part, ahead):
+            if each is not None and each not in self._loads:
+                self._load(each)
+        try:
+            content = await asyncio.shield(self._loads[part])
+        except SharedContentDamaged as error:
+            self.is_damaged = True
+            raise OriginLost(str(error)) from error
+        except SharedUnavailable as error:
+            self.is_silent = True
+            raise OriginLost(str(error)) from error
+        self.received.add(part)
+        return part, content
+
+    def _load(self, part: SharedPart) -> None:
+        while len(self._loads) >= 2 * _AHEAD:
+            del self._loads[next(iter(self._loads))]
+        task = self._loads[part] = asyncio.create_task(self._fetched(part))
+        task.add_done_callback(_retrieved)
+
+    async def _fetched(self, part: SharedPart) -> bytes:
+        content = await self._get_part(part)
+        self._events.emit(SharedBytesReceived(len(content)))
+        return content
+
+    def _published(self, offset: int) -> SharedPart | None:
+        return next((part for part in self._progress.parts if part.offset <= offset < part.stop), None)
+
+    async def _grown(self) -> None:
+        """Returns when there are more parts, or the length is known. Raises OriginLost if that will not happen."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _SILENCE_SECONDS
+        known = self._progress
+        while self._progress.parts == known.parts and self._progress.total == known.total:
+            if not self._progress.is_held:
+                raise OriginLost("no replica fetches the blob any more")
+            if loop.time() >= end:
+                self.is_silent = True
+                raise OriginLost("the replica that fetches the blob has published nothing for some time")
+            try:
+                self._progress = await self._look()
+            except SharedUnavailable as error:
+                self.is_silent = True
+                raise OriginLost(str(error)) from error
+            if self._progress == known:
+                await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _retrieved(task: "asyncio.Task[bytes]") -> None:
+    if not task.cancelled():
+        task.exception()  # or asyncio warns if nobody waited for the part any more
+
+
+@dataclass(frozen=True)
+class _SharedResponse:
+    """Implements UpstreamResponse."""
+
+    metadata: ResponseMetadata
+    span: Span
+    part_of: Callable[[int], Awaitable[tuple[SharedPart, bytes]]]
+    target: RedirectTarget | None = None
+
+    def unread(self) -> int:
+        return 0
+
+    async def pieces(self) -> AsyncIterator[Bytes]:
+        position = self.span.start
+        while position < self.span.stop:
+            part, content = await self.part_of(position)
+            stop = min(part.stop, self.span.stop)
+            yield memoryview(content)[position - part.offset : stop - part.offset]
+            position = stop
+
+    async def read(self, limit: int) -> bytes:  # noqa: ARG002 - a blob is never read at once
+        return b"".join([bytes(piece) async for piece in self.pieces()])

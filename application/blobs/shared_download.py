@@ -1,0 +1,225 @@
+"""SharedDownloads: what replicas share of their downloads. NoSharing: each replica downloads for itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import Context
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from application.access.provenance import Provenance
+from application.blobs.download import Download
+from application.blobs.origins import BlobOrigin, GetPart, SharedOrigin
+from application.blobs.part_publisher import PartPublisher
+from application.ports.shared import (
+    FollowedLease,
+    SharedLease,
+    SharedLeases,
+    SharedPart,
+    SharedProgress,
+    SharedRecord,
+    SharedStore,
+    SharedUnavailable,
+)
+from application.ports.telemetry import EventSink
+from domain.events import ContentDamaged, SharedDownloadStarted
+
+T = TypeVar("T")
+
+_UPLOADS = 2
+"""Parts of at most 16 MiB that one worker has in memory to write them to the shared store."""
+
+
+class SharingOfDownload(Protocol):
+    """What one download gets from other replicas and gives to them."""
+
+    async def next_origin(self) -> BlobOrigin | None:
+        """The next origin to try before the upstream; None if there is none. Called again when the last one is lost."""
+
+    @property
+    def is_used(self) -> bool:
+        """Some bytes of the download are not from the upstream."""
+
+    async def discard(self) -> None:
+        """The bytes of the download are wrong. Nothing of them must be used again."""
+
+
+class SharesDownloads(Protocol):
+    """Connects downloads with those of other replicas."""
+
+    def sharing(self, download: Download) -> AbstractAsyncContextManager[SharingOfDownload]:
+        """The context ends with the download."""
+
+    async def finished(self) -> None:
+        """Returns when everything that is verified has been written to the shared store, as far as it can be."""
+
+    async def close(self) -> None:
+        """Stop writing to the shared store."""
+
+
+class NoSharing:
+    """Implements SharesDownloads and SharingOfDownload without a shared tier."""
+
+    is_used = False
+
+    @asynccontextmanager
+    async def sharing(self, download: Download) -> AsyncIterator[SharingOfDownload]:  # noqa: ARG002 - as the protocol
+        yield self
+
+    async def finished(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def next_origin(self) -> BlobOrigin | None:
+        return None
+
+    async def discard(self) -> None:
+        pass
+
+
+class SharedDownloads:
+    """Implements SharesDownloads with the shared store and its leases."""
+
+    def __init__(self, store: SharedStore, leases: SharedLeases, provenance: Provenance, events: EventSink) -> None:
+        self.store = store
+        self.leases = leases
+        self.provenance = provenance
+        self.events = events
+        self._uploads = asyncio.Semaphore(_UPLOADS)
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def sharing(self, download: Download) -> AsyncIterator[SharingOfDownload]:
+        one = _Sharing(self, download)
+        try:
+            yield one
+        finally:
+            one.close()
+
+    def publish(self, download: Download, lease: SharedLease, older: SharedRecord | None) -> PartPublisher:
+        """Start to publish the download. The publisher ends after the download, which does not wait for it."""
+        publisher = PartPublisher(download, lease, self.store, self.events, self._uploads, older)
+        # With a new context, so that the work does not write into the access log record of the current request.
+        task = asyncio.create_task(publisher.run(), context=Context())
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        return publisher
+
+    async def finished(self) -> None:
+        await asyncio.gather(*self._publishing, return_exceptions=True)
+
+    async def close(self) -> None:
+        tasks = list(self._publishing)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Sharing:
+    """Implements SharingOfDownload."""
+
+    def __init__(self, shared: SharedDownloads, download: Download) -> None:
+        self._shared = shared
+        self._store = shared.store
+        self._download = download
+        self._record: SharedRecord | None = None
+        """The last record that was read, also if it is not served for this upstream."""
+        self._publisher: PartPublisher | None = None
+        self._origins: list[SharedOrigin] = []
+        self._role = ""
+        """What this replica does now: see SharedDownloadStarted."""
+
+    @property
+    def is_used(self) -> bool:
+        return any(origin.received for origin in self._origins)
+
+    async def next_origin(self) -> BlobOrigin | None:
+        """The whole blob, if the shared store has it; else the parts that another replica publishes. If no replica
+        publishes them, this one takes the lease, uses what earlier holders have published, and publishes the rest.
+        """
+        if self._download.is_restart:
+            return None  # what replicas have may be what was wrong
+        last = self._origins[-1] if self._origins else None
+        if self._publisher and last:
+            self._publisher.took(last.received)
+        if self._role in {"led", "alone"}:
+            return None
+        try:
+            if last and last.is_damaged and self._role == "found":
+                await self._drop_record()
+            elif last and (last.is_silent or last.is_damaged):
+                self._play("alone")
+                return None
+            return await self._from_record() or await self._from_replica()
+        except SharedUnavailable:  # the adapter reports it
+            self._play("alone")
+            return None
+
+    async def _from_record(self) -> SharedOrigin | None:
+        digest, upstream = self._download.digest, self._download.upstream
+        record = self._record = await self._store.find(digest)
+        if record is None or not (record.serves(upstream) or await self._shared.provenance.serves(upstream, digest)):
+            return None
+        self._play("found")
+        parts = record.parts
+        get_part: GetPart = self._store.get_part
+        if record.content is not None:
+            parts, get_part = (SharedPart("", 0, record.size, ""),), _always(record.content)
+        progress = SharedProgress(parts, record.size, is_held=False)
+        return self._origin(get_part, progress, is_public=record.is_public)
+
+    async def _from_replica(self) -> SharedOrigin | None:
+        if not self._download.is_whole_wanted:
+            return None
+        held = await self._shared.leases.lease(self._download.upstream, self._download.digest)
+        if isinstance(held, FollowedLease):
+            self._play("followed")
+            return self._origin(self._store.get_part, held)
+        self._play("led")
+        self._publisher = self._shared.publish(self._download, held, self._record)
+        if not held.found.parts:
+            return None
+        return self._origin(self._store.get_part, replace(held.found, is_held=False))
+
+    def _play(self, role: str) -> None:
+        if role != self._role:
+            self._role = role
+            self._shared.events.emit(SharedDownloadStarted(role))
+
+    def _origin(
+        self,
+        get_part: GetPart,
+        progress: SharedProgress | FollowedLease,
+        *,
+        is_public: bool = False,
+    ) -> SharedOrigin:
+        look = progress.look if isinstance(progress, FollowedLease) else _always(progress)
+        origin = SharedOrigin(get_part, look, self._shared.events, is_public=is_public)
+        self._origins.append(origin)
+        return origin
+
+    async def _drop_record(self) -> None:
+        """The parts that the record names are not there, or wrong. The download replaces it."""
+        self._shared.events.emit(ContentDamaged(str(self._download.digest)))
+        await self._store.drop(self._download.digest)
+
+    async def discard(self) -> None:
+        if self._publisher:
+            self._publisher.discard()
+        if self._record and self.is_used:
+            with suppress(SharedUnavailable):
+                await self._drop_record()
+
+    def close(self) -> None:
+        """Give up what is still being fetched from the shared store."""
+        for origin in self._origins:
+            origin.close()
+
+
+def _always(value: T) -> Callable[..., Awaitable[T]]:
+    async def get(*_: object) -> T:
+        return value
+
+    return get
