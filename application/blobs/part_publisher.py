@@ -1,6 +1,8 @@
 """PartPublisher: writes a blob that this replica downloads to the shared store, for the other replicas."""
 
 import asyncio
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 
 from application.blobs.download import Download
 from application.ports.content import StorageRefused
@@ -8,7 +10,11 @@ from application.ports.shared import SharedLease, SharedPart, SharedRecord, Shar
 from application.ports.telemetry import EventSink
 from domain.byte_ranges import Span
 from domain.events import SharedBytesStored
-from domain.part_layout import INLINE_BYTES, parts_of
+from domain.part_layout import INLINE_BYTES, part_size
+from domain.span_set import SpanSet
+
+_PART_SECONDS = 2.0
+"""After this time a part is published although it has not its usual size: others wait for it."""
 
 
 class PartPublisher:
@@ -24,20 +30,22 @@ class PartPublisher:
         events: EventSink,
         uploads: asyncio.Semaphore,
         older: SharedRecord | None,
+        taken: AbstractSet[SharedPart],
     ) -> None:
-        """`uploads` limits the parts that are in memory at a time. `older`: the record that the new one replaces."""
+        """`uploads` limits the parts that are in memory at a time. `older`: the record that the new one replaces.
+        `taken`: the parts of earlier leases whose bytes the download has received; they are not written again.
+        """
         self._download = download
         self._lease = lease
         self._store = store
         self._events = events
         self._uploads = uploads
         self._older = older
-        self._parts: dict[int, SharedPart] = {}
+        self._taken = taken
+        self._own: list[SharedPart] = []
         self._keeps_parts = True
-
-    def took(self, parts: set[SharedPart]) -> None:
-        """The download has these parts from an earlier lease of the blob, so they are not written again."""
-        self._parts.update((part.offset, part) for part in parts)
+        self._due = 0.0
+        """The loop time at which a smaller part is published, too."""
 
     def discard(self) -> None:
         """The download failed because its bytes are wrong, so the next lease must not use the published parts."""
@@ -60,30 +68,49 @@ class PartPublisher:
 
     async def _publish(self) -> None:
         """Publish each part when it is complete, the lowest first."""
-        download = self._download
+        download, loop = self._download, asyncio.get_running_loop()
+        self._due = loop.time() + _PART_SECONDS
         while not self._lease.is_lost and not download.failure:
             is_over = download.is_over
-            if span := self._next():
-                async with self._uploads:
-                    content = await download.file.read(span.start, span.stop)
-                    part = await self._store.put_part(
-                        download.upstream, download.digest, self._lease.id, span.start, content
-                    )
-                self._events.emit(SharedBytesStored(part.size))
-                self._parts[span.start] = part
-                await self._lease.publish(part, download.total)
+            if span := self._next(loop.time()):
+                await self._publish_part(span)
+                self._due = loop.time() + _PART_SECONDS
             elif is_over:
                 return
             else:
-                await download.changed()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(download.changed(), max(0.0, self._due - loop.time()) or _PART_SECONDS)
 
-    def _next(self) -> Span | None:
-        """The first part that is complete and not published."""
+    async def _publish_part(self, span: Span) -> None:
         download = self._download
-        if download.total is None or download.total <= INLINE_BYTES:
+        async with self._uploads:
+            content = await download.file.read(span.start, span.stop)
+            part = await self._store.put_part(download.upstream, download.digest, self._lease.id, span.start, content)
+        self._events.emit(SharedBytesStored(part.size))
+        self._own.append(part)
+        await self._lease.publish(part, download.total)
+
+    def _next(self, now: float) -> Span | None:
+        """The next part: the first bytes that are present and not published, if they are enough."""
+        total, present = self._download.total, self._download.present
+        if total is None or total <= INLINE_BYTES:
             return None
-        missing = (span for span in parts_of(download.total) if span.start not in self._parts)
-        return next((span for span in missing if download.present.covers(span)), None)
+        published = SpanSet.of(Span(part.offset, part.stop) for part in self._parts())
+        missing = next(iter(published.missing(Span(0, total))), None)
+        if missing is None:
+            return None
+        most = min(missing.stop, missing.start + part_size(missing.start))
+        stop = min(present.end_of(missing.start), most)
+        is_enough = stop == most or (stop > missing.start and now >= self._due)
+        return Span(missing.start, stop) if is_enough else None
+
+    def _parts(self) -> list[SharedPart]:
+        """The published parts in the order of their offsets, without those that repeat bytes of others."""
+        parts: list[SharedPart] = []
+        for part in sorted((*self._taken, *self._own), key=lambda part: part.offset):
+            if not parts or part.offset >= parts[-1].stop:
+                parts.append(part)
+        return parts
 
     async def _record(self) -> SharedRecord:
         download, older = self._download, self._older
@@ -93,5 +120,5 @@ class PartPublisher:
             senders=frozenset({download.upstream.fingerprint}) | (older.senders if older else frozenset()),
             is_public=download.is_public or bool(older and older.is_public),
             content=await download.file.read(0, size) if size <= INLINE_BYTES else None,
-            parts=tuple(self._parts[offset] for offset in sorted(self._parts)),
+            parts=tuple(self._parts()),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import Context
 from dataclasses import replace
@@ -98,9 +99,11 @@ class SharedDownloads:
         finally:
             one.close()
 
-    def publish(self, download: Download, lease: SharedLease, older: SharedRecord | None) -> PartPublisher:
+    def publish(
+        self, download: Download, lease: SharedLease, older: SharedRecord | None, taken: AbstractSet[SharedPart]
+    ) -> PartPublisher:
         """Start to publish the download. The publisher ends after the download, which does not wait for it."""
-        publisher = PartPublisher(download, lease, self.store, self.events, self._uploads, older)
+        publisher = PartPublisher(download, lease, self.store, self.events, self._uploads, older, taken)
         # With a new context, so that the work does not write into the access log record of the current request.
         task = asyncio.create_task(publisher.run(), context=Context())
         self._publishing.add(task)
@@ -136,32 +139,49 @@ class _Sharing:
         return any(origin.received for origin in self._origins)
 
     async def next_origin(self) -> BlobOrigin | None:
-        """The whole blob, if the shared store has it; else the parts that another replica publishes. If no replica
-        publishes them, this one takes the lease, uses what earlier holders have published, and publishes the rest.
+        """The parts that another replica publishes, or the whole blob if the shared store has it. Otherwise this
+        replica takes the lease, uses what earlier holders have published, and publishes the rest.
         """
-        if self._download.is_restart:
-            return None  # what replicas have may be what was wrong
+        # What replicas have may be what was wrong before a restart.
+        if self._download.is_restart or self._role in {"led", "alone"}:
+            return None
         last = self._origins[-1] if self._origins else None
-        if self._publisher and last:
-            self._publisher.took(last.received)
-        if self._role in {"led", "alone"}:
+        if last and (last.is_silent or (last.is_damaged and self._role == "followed")):
+            self._play("alone")
             return None
         try:
-            if last and last.is_damaged and self._role == "found":
-                await self._drop_record()
-            elif last and (last.is_silent or last.is_damaged):
-                self._play("alone")
-                return None
-            return await self._from_record() or await self._from_replica()
+            if last and self._role == "found":
+                await self._drop_record()  # it has not brought all bytes
+            held = await self._lease() if self._download.is_whole_wanted else None
+            if isinstance(held, FollowedLease):
+                self._play("followed")
+                return self._origin(self._store.get_part, held)
+            return await self._from_record(held)
         except SharedUnavailable:  # the adapter reports it
             self._play("alone")
             return None
 
-    async def _from_record(self) -> SharedOrigin | None:
-        digest, upstream = self._download.digest, self._download.upstream
-        record = self._record = await self._store.find(digest)
-        if record is None or not (record.serves(upstream) or await self._shared.provenance.serves(upstream, digest)):
+    async def _lease(self) -> SharedLease | FollowedLease | None:
+        """None if the shared index does not answer. The shared store may have the blob nevertheless."""
+        try:
+            return await self._shared.leases.lease(self._download.upstream, self._download.digest)
+        except SharedUnavailable:
             return None
+
+    async def _from_record(self, held: SharedLease | None) -> SharedOrigin | None:
+        """The whole blob, if the store has it. The record is read after the lease was taken, because whoever had the
+        lease before may just have written the record.
+        """
+        try:
+            record = await self._usable_record()
+        except BaseException:
+            if held:
+                await held.release(keep=True)
+            raise
+        if record is None:
+            return self._lead(held)
+        if held:
+            await held.release(keep=True)
         self._play("found")
         parts = record.parts
         get_part: GetPart = self._store.get_part
@@ -170,18 +190,23 @@ class _Sharing:
         progress = SharedProgress(parts, record.size, is_held=False)
         return self._origin(get_part, progress, is_public=record.is_public)
 
-    async def _from_replica(self) -> SharedOrigin | None:
-        if not self._download.is_whole_wanted:
+    async def _usable_record(self) -> SharedRecord | None:
+        """The record, if its content is served for this upstream."""
+        digest, upstream = self._download.digest, self._download.upstream
+        record = self._record = await self._store.find(digest)
+        if record and (record.serves(upstream) or await self._shared.provenance.serves(upstream, digest)):
+            return record
+        return None
+
+    def _lead(self, held: SharedLease | None) -> SharedOrigin | None:
+        if held is None:
+            if self._download.is_whole_wanted:
+                self._play("alone")
             return None
-        held = await self._shared.leases.lease(self._download.upstream, self._download.digest)
-        if isinstance(held, FollowedLease):
-            self._play("followed")
-            return self._origin(self._store.get_part, held)
         self._play("led")
-        self._publisher = self._shared.publish(self._download, held, self._record)
-        if not held.found.parts:
-            return None
-        return self._origin(self._store.get_part, replace(held.found, is_held=False))
+        found = self._origin(self._store.get_part, replace(held.found, is_held=False))
+        self._publisher = self._shared.publish(self._download, held, self._record, found.received)
+        return found if held.found.parts else None
 
     def _play(self, role: str) -> None:
         if role != self._role:
