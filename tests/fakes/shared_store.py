@@ -1,0 +1,95 @@
+"""A shared store in memory, which several replicas can use at once."""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
+from domain.digest import Bytes, Digest
+from domain.upstreams import Upstream
+from tests.fakes.clock import StoppedClock
+
+
+@dataclass
+class FakeSharedStore:
+    """Implements SharedStore. `is_away`: every method raises SharedUnavailable. `asked`: how often each method was
+    called.
+    """
+
+    clock: StoppedClock = field(default_factory=StoppedClock)
+    is_away: bool = False
+    asked: Counter[str] = field(default_factory=Counter)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    """The bytes of the parts, by key."""
+    changed: dict[str, float] = field(default_factory=dict)
+    """When each object was written, by key."""
+    kept: dict[Digest, SharedRecord] = field(default_factory=dict)
+
+    async def find(self, digest: Digest) -> SharedRecord | None:
+        await self._answer("find")
+        return self.kept.get(digest)
+
+    async def put(self, digest: Digest, record: SharedRecord) -> None:
+        await self._answer("put")
+        self.kept[digest] = record
+        self.changed[record_key(digest)] = self.clock.now()
+
+    async def drop(self, digest: Digest) -> None:
+        await self._answer("drop")
+        self._forget(record_key(digest))
+
+    async def put_part(
+        self, upstream: Upstream, digest: Digest, lease_id: str, offset: int, content: Bytes
+    ) -> SharedPart:
+        await self._answer("put_part")
+        folder = record_key(digest).replace("content/", "parts/", 1)
+        key = f"{folder}/{upstream.fingerprint}/{lease_id}/{offset}"
+        self.contents[key] = bytes(content)
+        self.changed[key] = self.clock.now()
+        return SharedPart(key, offset, len(content), hashlib.sha256(content).hexdigest())
+
+    async def get_part(self, part: SharedPart) -> bytes:
+        await self._answer("get_part")
+        content = self.contents.get(part.key, b"")
+        if len(content) != part.size or hashlib.sha256(content).hexdigest() != part.sha256:
+            raise SharedContentDamaged(f"{part.key} is missing or damaged")
+        return content
+
+    async def records(self) -> AsyncIterator[tuple[Digest, SharedObject]]:
+        await self._answer("records")
+        for digest, record in list(self.kept.items()):
+            key = record_key(digest)
+            yield digest, SharedObject(key, len(record.content or b""), self.changed[key])
+
+    async def parts(self) -> AsyncIterator[SharedObject]:
+        await self._answer("parts")
+        for key, content in list(self.contents.items()):
+            yield SharedObject(key, len(content), self.changed[key])
+
+    async def remove(self, keys: list[str]) -> None:
+        await self._answer("remove")
+        for key in keys:
+            self._forget(key)
+
+    def damage(self, key: str) -> None:
+        """Change one bit of the part."""
+        content = self.contents[key]
+        self.contents[key] = bytes([content[0] ^ 1]) + content[1:]
+
+    def _forget(self, key: str) -> None:
+        self.contents.pop(key, None)
+        self.changed.pop(key, None)
+        self.kept = {digest: record for digest, record in self.kept.items() if record_key(digest) != key}
+
+    async def _answer(self, method: str) -> None:
+        self.asked[method] += 1
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise SharedUnavailable("the fake shared store is away")
+
+
+def record_key(digest: Digest) -> str:
+    """The name of the object with the record."""
+    return f"content/{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}"
