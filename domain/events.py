@@ -225,6 +225,21 @@ class LoginRejected:
     seconds: int
 
 
+@dataclass(frozen=True)
+class SharedIndexLost:
+    """A worker does without the shared index until it answers again. `address` and `reason` contain no credentials."""
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SharedIndexRecovered:
+    """The shared index answers the worker again."""
+
+    address: str
+
+
 Event = (
     UpstreamAuthLearned
     | ServiceNameConflict
@@ -253,4 +268,6 @@ Event = (
     | AccountsUnreadable
     | LoginDelayed
     | LoginRejected
+    | SharedIndexLost
+    | SharedIndexRecovered
 )

@@ -23,6 +23,8 @@ from domain.events import (
     LoginRejected,
     PullDenied,
     ServiceNameConflict,
+    SharedIndexLost,
+    SharedIndexRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -79,6 +81,8 @@ _MESSAGES: dict[type[Event], tuple[int, str]] = {
     UpkeepFailed: (ERROR, "maintenance of the cache failed: %(reason)s"),
     CacheWriteFailed: (ERROR, "the cache cannot be used; delivering %(digest)s uncached: %(reason)s"),
     CacheFull: (WARNING, "the cache is full; delivering %(digest)s uncached"),
+    SharedIndexLost: (WARNING, "SHARED_INDEX: %(reason)s; this worker does without it for a while"),
+    SharedIndexRecovered: (WARNING, "SHARED_INDEX: %(address)s answers again"),
 }
 
 

@@ -28,6 +28,8 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     PullDenied,
+    SharedIndexLost,
+    SharedIndexRecovered,
     StaleServed,
     UpstreamFailed,
 )
@@ -65,6 +67,8 @@ _COUNTERS: tuple[tuple[str, str, type[Event]], ...] = (
     ("logins_turned_away", "Logins rejected without a check because of too many wrong logins", LoginRejected),
     ("endpoint_failures", "Failures of an address of an upstream with several addresses", EndpointFailed),
     ("endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", EndpointRecovered),
+    ("shared_index_failures", "Failures after which a worker does without the shared index", SharedIndexLost),
+    ("shared_index_recoveries", "Recoveries of the shared index, as seen by a worker", SharedIndexRecovered),
 )
 _NAME_OF_EVENT = {event: name for name, _, event in _COUNTERS}
 
