@@ -21,6 +21,7 @@ from entrypoints.settings.definitions import (
     RuleKeys,
     ServerSettings,
     ServiceAndUpstreamSettings,
+    SharedTierSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import Definition, definitions_of
@@ -86,6 +87,7 @@ def settings() -> str:
         "Server": ServerSettings,
         "Accounts and tokens": AccountAndTokenSettings,
         "Cache": CacheSettings,
+        "Several replicas": SharedTierSettings,
         "Outbound proxies": ProxySettings,
     }
     kinds = {"Keys of an access rule": RuleKeys, "Keys of a freshness rule": FreshnessKeys}

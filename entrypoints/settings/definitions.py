@@ -1,7 +1,8 @@
 """Every setting, defined once: its type, parser, default, description and names.
 
-A setting of the service is a field of ServerSettings, AccountAndTokenSettings, ProxySettings or CacheSettings. Its
-environment variable is its name in capitals; its key at the top of the settings file is its name.
+A setting of the service is a field of ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings or
+SharedTierSettings. Its environment variable is its name in capitals; its key at the top of the settings file is its
+name.
 
 A setting of one upstream is a field of UpstreamDefinitions. Its name is its key in a table of `upstreams`. `variable`
 is the environment variable for the only upstream, and in lower case its key at the top of the file. A setting without
@@ -25,6 +26,7 @@ from domain.cache_policy import FreshnessRule
 from domain.patterns import RepositoryPattern, TagPattern
 from domain.trust import UpstreamIdentity
 from entrypoints.settings.schema import computed_setting, setting
+from entrypoints.settings.shared_values import INDEX_ADDRESS, SHARED_SIZE, STORE_ADDRESS, SharedIndexAddress
 from entrypoints.settings.values import (
     ACCOUNTS,
     ADDRESS,
@@ -286,6 +288,39 @@ class CacheSettings(ServiceAndUpstreamSettings):
     )
     fill_retries: int = setting(
         5, number(int, 0, 100), "Number of attempts to resume a download that makes no progress."
+    )
+
+
+@dataclass(frozen=True)
+class SharedTierSettings:
+    shared_store: str | None = setting(
+        None,
+        STORE_ADDRESS,
+        "The object store in which all replicas keep their content. Set it together with `SHARED_INDEX`, "
+        "`SERVER_SECRET` and a `CACHE_DIR`, with the same values on every replica. The login comes from the usual "
+        "variables of the store, such as `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and "
+        "`AWS_ENDPOINT_URL`.",
+        may_hold_secret=True,
+    )
+    shared_index: SharedIndexAddress | None = setting(
+        None,
+        INDEX_ADDRESS,
+        "The Redis or Valkey in which all replicas keep what they know. With `redis+sentinel://` the addresses are "
+        "those of the sentinels, and `PRIMARY` is the name under which they know the server. `rediss+sentinel://`: "
+        "with TLS.",
+        may_hold_secret=True,
+    )
+    shared_index_password: Secret | None = setting(
+        None, PASSWORD, "The password of `SHARED_INDEX`, if its address contains none.", is_secret=True
+    )
+    shared_index_sentinel_password: Secret | None = setting(
+        None, PASSWORD, "The password of the sentinels, if they require one.", is_secret=True
+    )
+    shared_size: int = setting(
+        100 * 1024**3,
+        SHARED_SIZE,
+        "The limit of the content in `SHARED_STORE`, at least 1 MiB.",
+        default_text="`100GiB`",
     )
 
 

@@ -16,6 +16,7 @@ from entrypoints.settings.definitions import (
     CacheSettings,
     ProxySettings,
     ServerSettings,
+    SharedTierSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import definitions_of, shown
@@ -89,7 +90,7 @@ class UpstreamSettings(UpstreamDefinitions):
 
 
 @dataclass(frozen=True)
-class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings):
+class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings, SharedTierSettings):
     """All settings. `upstreams` is never empty; the first is the default. What follows from the values is computed
     once, at its first use.
     """
@@ -101,6 +102,7 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
         check_key_pair(self.tls_cert, self.tls_key, ("TLS_CERT", "TLS_KEY"))
         for one in self.upstreams:
             one.check(self.workers)
+        _check_shared_tier(self)
         self.cache_policy  # noqa: B018 - raises if the times or the upstreams contradict each other
         for rule in self.rules:
             _check_registries(rule, self.table.upstreams)
@@ -134,6 +136,11 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
     @property
     def has_accounts(self) -> bool:
         return bool(self.accounts) or self.htpasswd_file is not None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether this is one of several replicas that share content and knowledge."""
+        return self.shared_store is not None
 
     @property
     def longest_silence(self) -> float:
@@ -187,6 +194,27 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
             )
             return (exposed,)
         return ()
+
+
+def _check_shared_tier(settings: Settings) -> None:
+    """Raises ValueError if the settings of the shared store and the shared index contradict each other or others."""
+    store, index = settings.shared_store, settings.shared_index
+    if store is not None and index is None:
+        raise ValueError(f"SHARED_STORE: got {store!r}; takes SHARED_INDEX as well, or neither of them")
+    if index is not None and store is None:
+        raise ValueError(f"SHARED_INDEX: got {str(index)!r}; takes SHARED_STORE as well, or neither of them")
+    if index is None:
+        return
+    if settings.server_secret.is_random:
+        raise ValueError(
+            "SERVER_SECRET: is not set; takes the same 32 bytes or more on every replica if SHARED_STORE is set"
+        )
+    if settings.cache_dir is None:
+        raise ValueError(
+            "CACHE_DIR: got 'off'; takes a folder if SHARED_STORE is set, because downloads are written there"
+        )
+    if index.password and settings.shared_index_password:
+        raise ValueError("SHARED_INDEX_PASSWORD: is set, and SHARED_INDEX contains a password; takes one of them")
 
 
 def _check_registries(rule: AccessRule, upstreams: Sequence[Upstream]) -> None:

@@ -231,19 +231,33 @@ def _authorities(text: str) -> Path:
     return path
 
 
-def _cache_size(text: str) -> CacheSize:
+def _number_and_unit(text: str) -> tuple[float, str]:
+    """Raises ValueError if the text is neither a size nor a share."""
     matched = _SIZE.fullmatch(text.strip())
     if not matched:
         raise ValueError
-    number, unit = float(matched["number"]), matched["unit"].lower()
+    return float(matched["number"]), matched["unit"].lower().removesuffix("b")
+
+
+def _cache_size(text: str) -> CacheSize:
+    number, unit = _number_and_unit(text)
     if unit == "%":
         if not 0 < number <= _WHOLE_PERCENT:
             raise Refusal("takes a share of the disk from 1% to 100%")
         return CacheSize(share=number / _WHOLE_PERCENT)
-    size = int(number * _UNITS[unit.removesuffix("b")])
+    size = int(number * _UNITS[unit])
     if size < _SMALLEST_CACHE:
         raise Refusal("takes 1MiB at least; CACHE_DIR=off turns the cache off")
     return CacheSize(size=size)
+
+
+def shared_size(text: str) -> int:
+    """Bytes."""
+    number, unit = _number_and_unit(text)
+    size = int(number * _UNITS[unit])  # raises KeyError for a share
+    if size < _SMALLEST_CACHE:
+        raise Refusal("takes 1MiB at least")
+    return size
 
 
 def _cache_folder(text: str) -> Path | None:

@@ -11,6 +11,7 @@ from platformdirs import user_data_path
 from domain.access import Credentials
 from domain.trust import UpstreamIdentity
 from entrypoints.settings import Settings
+from entrypoints.settings.shared_values import HostAndPort, SharedIndexAddress
 from entrypoints.settings.sources import KNOWN_NAMES
 from entrypoints.settings.values import CacheSize
 from tests.e2e.support.certificates import make_authority
@@ -97,6 +98,21 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
         "much",
         "takes bytes, a size such as 20GiB, or a share of the disk such as 80%",
     ),
+    "shared_store": (
+        None,
+        "s3://images/mirror/",
+        "s3://images/mirror",
+        "ftp://images/mirror",
+        "takes s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER",
+    ),
+    "shared_index": (
+        None,
+        "redis://index.test/2",
+        SharedIndexAddress((HostAndPort("index.test", 6379),), database=2),
+        "http://index.test",
+        "takes redis://HOST:PORT/DATABASE, rediss:// for TLS",
+    ),
+    "shared_size": (100 * 2**30, "1.5TiB", 3 * 2**39, "80%", "takes bytes, or a size such as 500GiB"),
     "tag_ttl": (60, "0", 0, "31536001", "takes seconds from 0 to 31536000"),
     "grant_ttl": (300, "0.5", 0.5, "86401", "takes seconds from 0 to 86400"),
     "stale_ttl": (86400, "0", 0, "-1", "takes seconds from 0 to 31536000"),
@@ -119,6 +135,8 @@ ELSEWHERE = {
     "upstream_ca",
 }
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
+ELSEWHERE |= {"shared_index_password", "shared_index_sentinel_password"}
+ELSEWHERE |= {"shared_index_password_file", "shared_index_sentinel_password_file"}
 ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]
@@ -126,6 +144,8 @@ NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
 NUMBERS += ["upstream_max_connections", "upstream_max_rate"]
 COMPANIONS = {
     "upstream_username": {"UPSTREAM_PASSWORD": "pw", "HOST": "127.0.0.1"},
+    "shared_store": {"SHARED_INDEX": "redis://index.test", "SERVER_SECRET": "s" * 32},
+    "shared_index": {"SHARED_STORE": "s3://images", "SERVER_SECRET": "s" * 32},
     "upstream_fallbacks": {"UPSTREAM_REGISTRY": "http://first.test"},
 }
 
