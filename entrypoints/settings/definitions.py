@@ -24,9 +24,10 @@ from domain.access import Credentials
 from domain.access_rules import AccessRule, Effect
 from domain.cache_policy import FreshnessRule
 from domain.patterns import RepositoryPattern, TagPattern
+from domain.redis_address import RedisAddress
 from domain.trust import UpstreamIdentity
 from entrypoints.settings.schema import computed_setting, setting
-from entrypoints.settings.shared_values import INDEX_ADDRESS, SHARED_SIZE, STORE_ADDRESS, SharedIndexAddress
+from entrypoints.settings.shared_values import INDEX_ADDRESS, SHARED_SIZE, STORE_ADDRESS
 from entrypoints.settings.values import (
     ACCOUNTS,
     ADDRESS,
@@ -302,19 +303,16 @@ class SharedTierSettings:
         "`AWS_ENDPOINT_URL`.",
         may_hold_secret=True,
     )
-    shared_index: SharedIndexAddress | None = setting(
+    shared_index: RedisAddress | None = setting(
         None,
         INDEX_ADDRESS,
-        "The Redis or Valkey in which all replicas keep what they know. With `redis+sentinel://` the addresses are "
-        "those of the sentinels, and `PRIMARY` is the name under which they know the server. `rediss+sentinel://`: "
-        "with TLS.",
+        "The Redis or Valkey in which all replicas keep what they know. With `redis+sentinel://` the hosts are those "
+        "of the Sentinels, and `SERVICE` is the name under which they know the server; `?sentinel_auth=yes`: they need "
+        "the same login. With `rediss`, `?ca_file=PATH` names a PEM file of certificate authorities.",
         may_hold_secret=True,
     )
     shared_index_password: Secret | None = setting(
         None, PASSWORD, "The password of `SHARED_INDEX`, if its address contains none.", is_secret=True
-    )
-    shared_index_sentinel_password: Secret | None = setting(
-        None, PASSWORD, "The password of the sentinels, if they require one.", is_secret=True
     )
     shared_size: int = setting(
         100 * 1024**3,

@@ -9,9 +9,9 @@ import pytest
 from platformdirs import user_data_path
 
 from domain.access import Credentials
+from domain.redis_address import RedisAddress, RedisKind
 from domain.trust import UpstreamIdentity
 from entrypoints.settings import Settings
-from entrypoints.settings.shared_values import HostAndPort, SharedIndexAddress
 from entrypoints.settings.sources import KNOWN_NAMES
 from entrypoints.settings.values import CacheSize
 from tests.e2e.support.certificates import make_authority
@@ -108,9 +108,9 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "shared_index": (
         None,
         "redis://index.test/2",
-        SharedIndexAddress((HostAndPort("index.test", 6379),), database=2),
+        RedisAddress(RedisKind.SINGLE, (("index.test", 6379),), database=2),
         "http://index.test",
-        "takes redis://HOST:PORT/DATABASE, rediss:// for TLS",
+        "takes redis://HOST:PORT/DATABASE, redis+sentinel://",
     ),
     "shared_size": (100 * 2**30, "1.5TiB", 3 * 2**39, "80%", "takes bytes, or a size such as 500GiB"),
     "tag_ttl": (60, "0", 0, "31536001", "takes seconds from 0 to 31536000"),
@@ -135,8 +135,7 @@ ELSEWHERE = {
     "upstream_ca",
 }
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
-ELSEWHERE |= {"shared_index_password", "shared_index_sentinel_password"}
-ELSEWHERE |= {"shared_index_password_file", "shared_index_sentinel_password_file"}
+ELSEWHERE |= {"shared_index_password", "shared_index_password_file"}
 ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]

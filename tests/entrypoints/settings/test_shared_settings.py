@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.settings.shared_values import HostAndPort, SharedIndexAddress
+from domain.redis_address import RedisAddress, RedisKind
 from entrypoints.settings.values import Secret
 from tests.entrypoints.environment import Load, refusal
 
@@ -53,30 +53,15 @@ def test_an_invalid_store_is_refused_with_what_is_accepted(load: Load, text: str
     assert "; takes s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, " in line
 
 
-def test_an_address_of_redis_names_server_login_and_database(load: Load) -> None:
-    address = load(**SHARED | {"SHARED_INDEX": "rediss://ann:p%40ss%2Fword@index.test:6380/3"}).shared_index
-    assert address == SharedIndexAddress(
-        (HostAndPort("index.test", 6380),),
-        uses_tls=True,
-        database=3,
-        username="ann",
-        password=Secret("p@ss/word"),
-    )
-    assert str(address) == "rediss://index.test:6380/3"
-
-
-def test_a_password_needs_no_user_and_an_ipv6_address_has_brackets(load: Load) -> None:
-    address = load(**SHARED | {"SHARED_INDEX": "redis://:hunter2@[::1]/"}).shared_index
-    assert address == SharedIndexAddress((HostAndPort("::1", 6379),), password=Secret("hunter2"))
-    assert str(address) == "redis://[::1]:6379"
-
-
-def test_sentinels_are_several_hosts_and_the_name_of_the_primary(load: Load) -> None:
-    text = "redis+sentinel://one.test, two.test:5000/main/1"
-    address = load(**SHARED | {"SHARED_INDEX": text}).shared_index
-    hosts = (HostAndPort("one.test", 26379), HostAndPort("two.test", 5000))
-    assert address == SharedIndexAddress(hosts, primary="main", database=1)
-    assert str(address) == "redis+sentinel://one.test:26379,two.test:5000/main/1"
+def test_each_form_of_an_index_is_accepted(load: Load) -> None:
+    for text, kind in {
+        "rediss://ann:hunter2@index.test/3": RedisKind.SINGLE,
+        "redis+sentinel://one.test,two.test:5000/main": RedisKind.SENTINEL,
+        "redis+cluster://one.test,two.test": RedisKind.CLUSTER,
+    }.items():
+        address = load(**SHARED | {"SHARED_INDEX": text}).shared_index
+        assert address == RedisAddress.parse(text)
+        assert address.kind is kind
 
 
 @pytest.mark.parametrize(
@@ -87,19 +72,19 @@ def test_sentinels_are_several_hosts_and_the_name_of_the_primary(load: Load) -> 
         "redis://index.test:0",
         "redis://index.test:65536",
         "redis://index.test/x",
-        "redis://index.test/0/1",
         "redis://one.test,two.test",
         "redis://index.test?db=1",
         "redis+sentinel://one.test",
         "redis+sentinel://one.test/ma in",
+        "redis+cluster://one.test/1",
+        "rediss://index.test?ca_file=/none.pem",
         "unix:///run/redis.sock",
-        "REDIS://index.test",
     ],
 )
 def test_an_invalid_index_is_refused_with_what_is_accepted(load: Load, text: str) -> None:
     line = refusal(load, **SHARED | {"SHARED_INDEX": text})
     assert line.startswith("SHARED_INDEX: got ")
-    assert "; takes redis://HOST:PORT/DATABASE, " in line
+    assert "takes redis://HOST:PORT/DATABASE, " in line
 
 
 @pytest.mark.parametrize(
@@ -109,6 +94,7 @@ def test_an_invalid_index_is_refused_with_what_is_accepted(load: Load, text: str
         "redis://ann:hunter2@index.test:99999",
         "redis://:hun/hunter2@index.test",
         "redis://:hun?hunter2@index.test",
+        "redis://:hun#hunter2@index.test",
         "redis://ann:hunter2",
         "redis://:hunter2/1",
         "hunter2",
@@ -125,9 +111,8 @@ def test_a_login_in_an_invalid_address_is_not_shown(load: Load, text: str) -> No
 
 def test_the_password_can_be_in_a_file_and_is_never_shown(load: Load, tmp_path: Path) -> None:
     (file := tmp_path / "file").write_text("hunter2\n")
-    files = {"SHARED_INDEX_PASSWORD_FILE": str(file), "SHARED_INDEX_SENTINEL_PASSWORD_FILE": str(file)}
-    settings = load(**SHARED, **files)
-    assert settings.shared_index_password == settings.shared_index_sentinel_password == Secret("hunter2")
+    settings = load(**SHARED, SHARED_INDEX_PASSWORD_FILE=str(file))
+    assert settings.shared_index_password == Secret("hunter2")
     in_address = load(**SHARED | {"SHARED_INDEX": "redis://ann:hunter2@index.test"})
     for shown in (repr(settings), repr(in_address), str(in_address.shared_index)):
         assert "hunter2" not in shown
@@ -143,7 +128,7 @@ def test_store_and_index_are_set_together(load: Load) -> None:
         "SHARED_STORE: got 's3://images'; takes SHARED_INDEX as well, or neither of them"
     )
     assert refusal(load, **_without("SHARED_STORE") | {"SHARED_INDEX": "redis://:hunter2@index.test"}) == (
-        "SHARED_INDEX: got 'redis://index.test:6379'; takes SHARED_STORE as well, or neither of them"
+        "SHARED_INDEX: got 'index.test:6379'; takes SHARED_STORE as well, or neither of them"
     )
 
 
