@@ -79,7 +79,7 @@ class PartPublisher:
                 return
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(download.changed(), max(0.0, self._due - loop.time()) or _PART_SECONDS)
+                    await asyncio.wait_for(download.changed(), _PART_SECONDS)
 
     async def _publish_part(self, span: Span) -> None:
         download = self._download

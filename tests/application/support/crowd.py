@@ -5,14 +5,24 @@ from typing import Any
 
 from domain.tokens import IssuedToken
 from tests.application.support.service import ALICE, BOB, PRIVATE, Service
-from tests.application.support.watched import ALICES, ALICES_OTHER, BIG_DIGEST, BOBS, NOBODYS, PIECE, soon, watched
+from tests.application.support.watched import (
+    ALICES,
+    ALICES_OTHER,
+    BIG_DIGEST,
+    BOBS,
+    NOBODYS,
+    PIECE,
+    WatchedUpstream,
+    soon,
+    watched,
+)
 
 
 class Crowd:
     """Clients of one service that all want the large blob."""
 
-    def __init__(self, scheme: str = "bearer", **settings: Any) -> None:
-        self.upstream = watched(scheme)
+    def __init__(self, scheme: str = "bearer", *, upstream: WatchedUpstream | None = None, **settings: Any) -> None:
+        self.upstream = upstream or watched(scheme)
         self.service = Service(self.upstream, **settings)
 
     async def logged_in(self) -> None:

@@ -1,0 +1,86 @@
+"""Several replicas before one slow upstream. Each has its own storage; they share an index, a store and leases."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from dependency_injector import providers
+
+from application.blobs.shared_download import SharedDownloads
+from domain.events import BytesFetched, SharedDownloadStarted
+from tests.application.support.line import Line, VirtualTimeLoop
+from tests.application.support.watched import watched
+from tests.fakes.clock import StoppedClock
+from tests.fakes.index import MemoryKnowledgeIndex
+from tests.fakes.parts import memory_storage
+from tests.fakes.shared import FakeLeaseBoard, FakeSharedLeases, FakeSharedStore
+
+
+class Replica(Line):
+    """One replica and its clients."""
+
+    leases: FakeSharedLeases
+
+    @property
+    def roles(self) -> list[str]:
+        """What it did for its downloads."""
+        return [event.role for event in self.service.events if isinstance(event, SharedDownloadStarted)]
+
+    async def crash(self) -> None:
+        """End the replica as kill -9 does: it says nothing to anybody. Its clients lose their connections."""
+        self.leases.is_paused = True
+        parts = self.service.parts
+        tasks = [*parts.downloads()._tasks.values(), *parts.replicas()._publishing]
+        self.leases.index.deaf.add(self.leases.replica)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Replicas:
+    """`settings`: of each replica."""
+
+    def __init__(self, count: int = 2, **settings: Any) -> None:
+        self.upstream = watched()
+        self.store = FakeSharedStore()
+        self.index = FakeLeaseBoard()
+        self.knowledge = MemoryKnowledgeIndex()
+        self.clock = StoppedClock()
+        self._settings = settings
+        self.all = [self.added(number) for number in range(count)]
+
+    def added(self, number: int) -> Replica:
+        """A new replica with an empty storage."""
+        storage = replace(memory_storage(), index=self.knowledge)
+        replica = Replica(upstream=self.upstream, storage=storage, clock=self.clock, **self._settings)
+        replica.leases = self.index.of(f"replica{number}")
+        parts = replica.service.parts
+        parts.replicas.override(
+            providers.Singleton(
+                SharedDownloads,
+                store=self.store,
+                leases=replica.leases,
+                provenance=parts.provenance,
+                events=parts.events,
+            )
+        )
+        parts.manifest_cache.add_kwargs(shared=self.store)
+        return replica
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that the upstream has sent to all replicas."""
+        return sum(event.count for one in self.all for event in one.service.events if isinstance(event, BytesFetched))
+
+    def run(self, action: Any) -> Any:
+        async def whole() -> Any:
+            for one in self.all:
+                await one.logged_in()
+            try:
+                return await action
+            finally:
+                for one in self.all:
+                    await one.service._finish(asyncio.sleep(0))
+
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(whole())
