@@ -7,6 +7,7 @@ from itertools import count
 
 from application.ports.shared import FollowedLease, SharedLease, SharedPart, SharedProgress, SharedUnavailable
 from domain.digest import Digest
+from domain.ports import Clock
 from domain.upstreams import Upstream
 from tests.fakes.clock import StoppedClock
 
@@ -27,7 +28,7 @@ class _Entry:
 class FakeLeaseTable:
     """What the replicas share. `is_away`: the index does not answer. `lose()` empties it."""
 
-    clock: StoppedClock = field(default_factory=StoppedClock)
+    clock: Clock = field(default_factory=StoppedClock)
     is_away: bool = False
     entries: dict[tuple[str, Digest], _Entry] = field(default_factory=dict)
     ids: Iterator[int] = field(default_factory=count)
@@ -49,20 +50,28 @@ class FakeLeaseTable:
 
 
 class FakeSharedLeases:
-    """Implements SharedLeases for one replica. Its leases are renewed until `stop_renewals`."""
+    """Implements SharedLeases for one replica. Its leases are renewed until `stop_renewals`. `is_cut_off`: the index
+    hears nothing from this replica.
+    """
 
     def __init__(self, table: FakeLeaseTable, replica: str = "a replica") -> None:
         self._table = table
         self._replica = replica
         self._leases: list[_FakeLease] = []
+        self.is_cut_off = False
+
+    async def answer(self) -> None:
+        await self._table.answer()
+        if self.is_cut_off:
+            raise SharedUnavailable("the fake shared index cannot be reached")
 
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
-        await self._table.answer()
+        await self.answer()
         key = (upstream.fingerprint, digest)
         entry = self._table.entry(key)
         if entry.holder and entry.holder.replica != self._replica:
-            return _FakeFollowedLease(self._table, key)
-        lease = _FakeLease(self._table, key, self._replica)
+            return _FakeFollowedLease(self, self._table, key)
+        lease = _FakeLease(self, self._table, key, self._replica)
         entry.holder, entry.ends_at = lease, None
         self._leases.append(lease)
         return lease
@@ -76,9 +85,10 @@ class FakeSharedLeases:
 class _FakeLease:
     """Implements SharedLease."""
 
-    def __init__(self, table: FakeLeaseTable, key: tuple[str, Digest], replica: str) -> None:
+    def __init__(self, leases: FakeSharedLeases, table: FakeLeaseTable, key: tuple[str, Digest], replica: str) -> None:
         self.id = f"lease{next(table.ids)}"
         self.replica = replica
+        self._leases = leases
         self._table = table
         self._key = key
         self._was_refused = False
@@ -91,7 +101,7 @@ class _FakeLease:
 
     async def publish(self, part: SharedPart, total: int | None) -> bool:
         try:
-            await self._table.answer()
+            await self._leases.answer()
         except SharedUnavailable:
             self._was_refused = True
         if self.is_lost:
@@ -104,7 +114,7 @@ class _FakeLease:
     async def release(self, *, keep: bool) -> None:
         await asyncio.sleep(0)
         entry = self._table.entry(self._key)
-        if entry.holder is self:
+        if entry.holder is self and not self._leases.is_cut_off:
             entry.holder = entry.ends_at = None
             if not keep:
                 entry.parts, entry.total = (), None
@@ -120,10 +130,11 @@ class _FakeLease:
 class _FakeFollowedLease:
     """Implements FollowedLease."""
 
+    leases: FakeSharedLeases
     table: FakeLeaseTable
     key: tuple[str, Digest]
 
     async def look(self) -> SharedProgress:
-        await self.table.answer()
+        await self.leases.answer()
         entry = self.table.entry(self.key)
         return SharedProgress(entry.parts, entry.total, is_held=entry.holder is not None)

@@ -12,7 +12,7 @@ from tests.application.support.line import LARGE, LARGE_DIGEST, MIB, elapsed, on
 from tests.application.support.replicas import Replicas
 from tests.application.support.service import IMAGE_CONTENT, LAYER, LAYER_DIGEST, PRIVATE
 from tests.application.support.watched import ALICES, BOBS, NOBODYS
-from tests.fakes.shared import LEASE_SECONDS, flip_a_bit, without_senders
+from tests.fakes.shared_leases import LEASE_SECONDS
 
 
 async def published(replicas: Replicas) -> None:
@@ -22,7 +22,7 @@ async def published(replicas: Replicas) -> None:
 
 
 def keys_of_parts(replicas: Replicas) -> list[str]:
-    return [key for key in replicas.store.objects if key.startswith("parts/")]
+    return list(replicas.store.contents)
 
 
 @pytest.mark.parametrize("connections", [1, 4])
@@ -116,7 +116,8 @@ def test_content_of_another_upstream_is_fetched_again() -> None:
     async def act() -> bytes:
         await first.read()
         await published(replicas)
-        without_senders(replicas.store, LARGE_DIGEST)
+        record = replicas.store.kept[LARGE_DIGEST]
+        replicas.store.kept[LARGE_DIGEST] = replace(record, senders=frozenset())
         replicas.knowledge.sent.clear()
         return await second.read()
 
@@ -194,13 +195,11 @@ def test_the_parts_of_a_replica_that_was_stopped_beyond_its_lease_do_not_count()
     async def act() -> tuple[bytes, bytes]:
         reading = first.reading()
         await first.received(3 * MIB)
-        first.leases.is_paused = True
-        replicas.index.deaf.add("replica0")
+        first.cut_off()
         await asyncio.sleep(LEASE_SECONDS)
         following = second.reading()
         await second.received(5 * MIB)
-        replicas.index.deaf.clear()
-        first.leases.is_paused = False
+        first.leases.is_cut_off = False
         got = await asyncio.gather(reading, following)
         await published(replicas)
         return got
@@ -215,7 +214,7 @@ def test_the_parts_of_a_replica_that_was_stopped_beyond_its_lease_do_not_count()
 
 def test_without_the_index_each_replica_fetches_for_itself() -> None:
     replicas = Replicas()
-    replicas.index.is_gone = True
+    replicas.index.is_away = True
 
     async def act() -> list[bytes]:
         return await asyncio.gather(*(one.read() for one in replicas.all for _ in range(5)))
@@ -232,7 +231,7 @@ def test_an_index_that_fails_midway_ends_nothing() -> None:
     async def act() -> list[bytes]:
         readings = [first.reading(), second.reading()]
         await second.received(3 * MIB)
-        replicas.index.is_gone = True
+        replicas.index.is_away = True
         return await asyncio.gather(*readings)
 
     assert replicas.run(act()) == [LARGE, LARGE]
@@ -246,7 +245,7 @@ def test_a_store_that_fails_midway_ends_nothing() -> None:
     async def act() -> list[bytes]:
         readings = [first.reading(), second.reading()]
         await second.received(3 * MIB)
-        replicas.store.is_gone = True
+        replicas.store.is_away = True
         return await asyncio.gather(*readings)
 
     assert replicas.run(act()) == [LARGE, LARGE]
@@ -257,7 +256,7 @@ def test_a_store_that_is_gone_costs_a_leader_no_time() -> None:
     alone = Replicas(1)
     _, without = alone.run(seconds(alone.all[0].read()))
     replicas = Replicas(1)
-    replicas.store.is_gone = True
+    replicas.store.is_away = True
     got, duration = replicas.run(seconds(replicas.all[0].read()))
     assert got == LARGE
     assert duration < 1.1 * without
@@ -283,7 +282,7 @@ def test_a_flipped_bit_in_a_stored_part_is_found_and_healed() -> None:
     async def act() -> bytes:
         await first.read()
         await published(replicas)
-        flip_a_bit(replicas.store, keys_of_parts(replicas)[-1])
+        replicas.store.damage(keys_of_parts(replicas)[-1])
         got = await second.read()
         await published(replicas)
         third = replicas.added(3)

@@ -8,12 +8,13 @@ from dependency_injector import providers
 
 from application.blobs.shared_download import SharedDownloads
 from domain.events import BytesFetched, SharedDownloadStarted
-from tests.application.support.line import Line, VirtualTimeLoop
+from tests.application.support.line import Line, VirtualTimeLoop, elapsed
 from tests.application.support.watched import watched
 from tests.fakes.clock import StoppedClock
 from tests.fakes.index import MemoryKnowledgeIndex
 from tests.fakes.parts import memory_storage
-from tests.fakes.shared import FakeLeaseBoard, FakeSharedLeases, FakeSharedStore
+from tests.fakes.shared_leases import FakeLeaseTable, FakeSharedLeases
+from tests.fakes.shared_store import FakeSharedStore
 
 
 class Replica(Line):
@@ -28,13 +29,34 @@ class Replica(Line):
 
     async def crash(self) -> None:
         """End the replica as kill -9 does: it says nothing to anybody. Its clients lose their connections."""
-        self.leases.is_paused = True
+        self.cut_off()
         parts = self.service.parts
         tasks = [*parts.downloads()._tasks.values(), *parts.replicas()._publishing]
-        self.leases.index.deaf.add(self.leases.replica)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def cut_off(self) -> None:
+        """The index hears nothing from it any more."""
+        self.leases.is_cut_off = True
+        self.leases.stop_renewals()
+
+
+class LoopClock:
+    """Implements Clock with the time of the event loop."""
+
+    def now(self) -> float:
+        return elapsed()
+
+
+class SlowStore(FakeSharedStore):
+    """`seconds`: the time that each call takes."""
+
+    seconds = 0.001
+
+    async def _answer(self, method: str) -> None:
+        await asyncio.sleep(self.seconds)
+        await super()._answer(method)
 
 
 class Replicas:
@@ -42,8 +64,8 @@ class Replicas:
 
     def __init__(self, count: int = 2, **settings: Any) -> None:
         self.upstream = watched()
-        self.store = FakeSharedStore()
-        self.index = FakeLeaseBoard()
+        self.store = SlowStore()
+        self.index = FakeLeaseTable(LoopClock())
         self.knowledge = MemoryKnowledgeIndex()
         self.clock = StoppedClock()
         self._settings = settings
@@ -53,7 +75,7 @@ class Replicas:
         """A new replica with an empty storage."""
         storage = replace(memory_storage(), index=self.knowledge)
         replica = Replica(upstream=self.upstream, storage=storage, clock=self.clock, **self._settings)
-        replica.leases = self.index.of(f"replica{number}")
+        replica.leases = FakeSharedLeases(self.index, f"replica{number}")
         parts = replica.service.parts
         parts.replicas.override(
             providers.Singleton(
