@@ -91,11 +91,13 @@ class RedisConnection:
         """Why Redis is not available; "" if it is. Contains no credentials."""
         return "" if self.is_available else self._reason
 
-    async def run(self, command: Callable[[Redis], Awaitable[T]]) -> T:
+    async def run(self, command: Callable[[Redis], Awaitable[T]], *, in_background: bool = False) -> T:
         """The result of the command, which gets the client of redis-py. Responses are bytes. For a Redis Cluster, the
         client is a RedisCluster, and all keys of the command must be in the same slot. Raises SharedUnavailable.
+
+        `in_background`: no client waits for the result, so the request may try again before `trial_after`.
         """
-        is_trial = self._check()
+        is_trial = self._check(in_background)
         try:
             async with self._limited(), self._free:
                 result = await command(self._opened(is_trial))
@@ -109,16 +111,25 @@ class RedisConnection:
             self._events.emit(SharedIndexRecovered(str(self._address)))
         return result
 
-    async def call(self, script: str, keys: Sequence[str], args: Sequence[str | int | float | bytes]) -> object:
-        """The result of the Lua script. The keys must be in the same slot of a cluster. Raises SharedUnavailable."""
+    async def call(
+        self,
+        script: str,
+        keys: Sequence[str],
+        args: Sequence[str | int | float | bytes],
+        *,
+        in_background: bool = False,
+    ) -> object:
+        """The result of the Lua script. The keys must be in the same slot of a cluster. Raises SharedUnavailable.
+        `in_background`: as for `run`.
+        """
 
         async def evaluate(redis: Redis) -> object:
             try:
-                return await redis.evalsha(_sha1(script), len(keys), *keys, *args)  # type: ignore[arg-type]
+                return await redis.evalsha(_sha1(script), len(keys), *keys, *args)
             except NoScriptError:  # a new server, or one after SCRIPT FLUSH
-                return await redis.eval(script, len(keys), *keys, *args)  # type: ignore[arg-type]
+                return await redis.eval(script, len(keys), *keys, *args)
 
-        return await self.run(evaluate)
+        return await self.run(evaluate, in_background=in_background)
 
     async def close(self) -> None:
         """Close the connections. Never raises. Later requests would open new ones."""
@@ -126,11 +137,12 @@ class RedisConnection:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _check(self) -> bool:
+    def _check(self, in_background: bool) -> bool:  # noqa: FBT001 - private
         """Whether the current request is the trial. Raises SharedUnavailable while the breaker is open."""
         if self._trial_at is None:
             return False
-        if asyncio.get_running_loop().time() < self._trial_at or self._has_trial:
+        is_due = in_background or asyncio.get_running_loop().time() >= self._trial_at
+        if self._has_trial or not is_due:
             raise SharedUnavailable(self._reason)
         self._has_trial = True
         return True
@@ -213,7 +225,7 @@ class _Client:
                 "socket_timeout": wait / 3,  # so that the next one can be asked if the first one is silent
                 "socket_connect_timeout": wait / 3,
             }
-            self._sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_arguments, **_arguments(address))
+            self._sentinel = Sentinel(nodes, sentinel_kwargs=sentinel_arguments, **_arguments(address))  # type: ignore[no-untyped-call]
             self.redis = self._sentinel.master_for(address.service, db=address.database)
         else:
             host, port = nodes[0]
@@ -259,6 +271,6 @@ def _connection_failure(error: Exception) -> str:
     cause = error if isinstance(error, OSError) else error.__cause__ or error.__context__
     if isinstance(cause, ssl.SSLError):
         return f"cannot be reached by TLS: {getattr(cause, 'verify_message', '') or cause.reason}"
-    if isinstance(cause, OSError) and cause.errno in errno.errorcode:
+    if isinstance(cause, OSError) and cause.errno and cause.errno in errno.errorcode:
         return f"cannot be reached: {os.strerror(cause.errno)}"
     return "cannot be reached, or closed the connection"
