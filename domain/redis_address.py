@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -36,13 +35,12 @@ class RedisAddress:
     is_sentinel_login: bool = False
     """Whether the Sentinels need the same login as the servers."""
     uses_tls: bool = False
-    ca_file: Path | None = None
-    """A PEM file of the authorities that sign the certificates of the servers; None for those of the system."""
+    ca_file: str = ""
+    """A PEM file of the authorities that sign the certificates of the servers; "" for those of the system."""
 
     @classmethod
-    def parse(cls, text: str, password: str | None = None) -> Self:
-        """The address in one of these forms. `rediss` instead of `redis` uses TLS. `password`: the one to use if the
-        text has none.
+    def parse(cls, text: str) -> Self:
+        """The address in one of these forms. `rediss` instead of `redis` uses TLS.
 
             redis://[[user]:password@]host[:6379][/database]
             redis+sentinel://[[user]:password@]host[:26379][,host...]/service[/database]
@@ -64,7 +62,7 @@ class RedisAddress:
             )
         kind = kinds[suffix]
         login, _, hosts = url.netloc.rpartition("@")
-        username, _, in_url = login.partition(":")
+        username, _, password = login.partition(":")
         service, database = _path(kind, url.path)
         options = _options(url)
         return cls(
@@ -73,10 +71,10 @@ class RedisAddress:
             service,
             database,
             unquote(username) or None,
-            unquote(in_url) or password,
+            unquote(password) or None,
             options.get("sentinel_auth") == "yes",
             scheme == "rediss",
-            Path(options["ca_file"]) if "ca_file" in options else None,
+            options.get("ca_file", ""),
         )
 
     def __str__(self) -> str:

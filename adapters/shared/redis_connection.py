@@ -7,7 +7,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import Redis
@@ -122,10 +121,11 @@ class RedisConnection:
         """The result of the Lua script. The keys must be in the same slot of a cluster. Raises SharedUnavailable.
         `in_background`: as for `run`.
         """
+        name = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
         async def evaluate(redis: Redis) -> object:
             try:
-                return await redis.evalsha(_sha1(script), len(keys), *keys, *args)
+                return await redis.evalsha(name, len(keys), *keys, *args)
             except NoScriptError:  # a new server, or one after SCRIPT FLUSH
                 return await redis.eval(script, len(keys), *keys, *args)
 
@@ -243,7 +243,7 @@ def _arguments(address: RedisAddress, *, has_login: bool = True) -> dict[str, An
     """What all clients have in common. RedisConnection limits the time of requests, so the sockets have no timeouts but
     for closing. The library must not retry: by default it waits for a silent server for half a minute.
     """
-    tls = {"ssl": True, "ssl_ca_certs": address.ca_file and str(address.ca_file)} if address.uses_tls else {}
+    tls = {"ssl": True, "ssl_ca_certs": address.ca_file or None} if address.uses_tls else {}
     login = {"username": address.username, "password": address.password} if has_login else {}
     return {
         **tls,
@@ -254,11 +254,6 @@ def _arguments(address: RedisAddress, *, has_login: bool = True) -> dict[str, An
         "socket_timeout": None,
         "socket_connect_timeout": _CLOSING,
     }
-
-
-@lru_cache(maxsize=64)
-def _sha1(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _code(error: ResponseError) -> str:

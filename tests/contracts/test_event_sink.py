@@ -38,6 +38,11 @@ from domain.events import (
     LoginRejected,
     PullDenied,
     ServiceNameConflict,
+    SharedBytesReceived,
+    SharedBytesStored,
+    SharedDownloadStarted,
+    SharedIndexLost,
+    SharedIndexRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -90,9 +95,23 @@ EVENTS = [
     CacheFull(DIGEST),
     CacheWriteFailed(DIGEST, "a partial blob cannot be opened: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
+    SharedBytesReceived(7),
+    SharedBytesStored(7),
+    SharedDownloadStarted("led"),
+    SharedIndexLost("redis.test:6379", "redis.test:6379 did not answer within 250 ms"),
+    SharedIndexRecovered("redis.test:6379"),
 ]
 # These events are only counted, because they are too frequent for the log.
-UNLOGGED = (ContentRequested, DownloadStarted, DownloadJoined, BytesFetched, BytesDelivered)
+UNLOGGED = (
+    ContentRequested,
+    DownloadStarted,
+    DownloadJoined,
+    BytesFetched,
+    BytesDelivered,
+    SharedBytesReceived,
+    SharedBytesStored,
+    SharedDownloadStarted,
+)
 LEVELS = {
     "DEBUG": (StaleServed,),
     "INFO": (ContentEvicted, PullDenied, AccountsReloaded, LoginDelayed, LoginRejected),
@@ -104,6 +123,8 @@ LEVELS = {
         DownloadResumed,
         CacheFull,
         BackOffStarted,
+        SharedIndexLost,
+        SharedIndexRecovered,
     ),
     "ERROR": (AccountsUnreadable, DigestMismatch, ContentDamaged, CacheWriteFailed, UpkeepFailed),
 }

@@ -30,6 +30,8 @@ from domain.events import (
     LoginRejected,
     PullDenied,
     ServiceNameConflict,
+    SharedIndexLost,
+    SharedIndexRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -62,6 +64,8 @@ TABLE: list[tuple[Event, str, float]] = [
     (LoginRejected("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
     (EndpointFailed(URL, URL, "refused"), "endpoint_failures_total", 1),
     (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
+    (SharedIndexLost("redis.test:6379", "refused"), "shared_index_failures_total", 1),
+    (SharedIndexRecovered("redis.test:6379"), "shared_index_recoveries_total", 1),
 ]
 UNCOUNTED = {UpstreamAuthLearned, ServiceNameConflict, UpkeepFailed, AccountsReloaded, AccountsUnreadable}
 
