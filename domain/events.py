@@ -240,6 +240,21 @@ class SharedIndexRecovered:
     address: str
 
 
+@dataclass(frozen=True)
+class SharedStoreLost:
+    """A worker does without the shared store until it answers again. `address` and `reason` contain no credentials."""
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SharedStoreRecovered:
+    """The shared store answers the worker again."""
+
+    address: str
+
+
 Event = (
     UpstreamAuthLearned
     | ServiceNameConflict
@@ -270,4 +285,6 @@ Event = (
     | LoginRejected
     | SharedIndexLost
     | SharedIndexRecovered
+    | SharedStoreLost
+    | SharedStoreRecovered
 )

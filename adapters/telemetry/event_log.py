@@ -25,6 +25,8 @@ from domain.events import (
     ServiceNameConflict,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreLost,
+    SharedStoreRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -83,6 +85,8 @@ _MESSAGES: dict[type[Event], tuple[int, str]] = {
     CacheFull: (WARNING, "the cache is full; delivering %(digest)s uncached"),
     SharedIndexLost: (WARNING, "SHARED_INDEX: %(reason)s; this worker does without it for a while"),
     SharedIndexRecovered: (WARNING, "SHARED_INDEX: %(address)s answers again"),
+    SharedStoreLost: (WARNING, "SHARED_STORE: %(reason)s; this worker does without it for a while"),
+    SharedStoreRecovered: (WARNING, "SHARED_STORE: %(address)s answers again"),
 }
 
 

@@ -30,6 +30,8 @@ from domain.events import (
     PullDenied,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreLost,
+    SharedStoreRecovered,
     StaleServed,
     UpstreamFailed,
 )
@@ -69,6 +71,8 @@ _COUNTERS: tuple[tuple[str, str, type[Event]], ...] = (
     ("endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", EndpointRecovered),
     ("shared_index_failures", "Failures after which a worker does without the shared index", SharedIndexLost),
     ("shared_index_recoveries", "Recoveries of the shared index, as seen by a worker", SharedIndexRecovered),
+    ("shared_store_failures", "Failures after which a worker does without the shared store", SharedStoreLost),
+    ("shared_store_recoveries", "Recoveries of the shared store, as seen by a worker", SharedStoreRecovered),
 )
 _NAME_OF_EVENT = {event: name for name, _, event in _COUNTERS}
 
