@@ -43,6 +43,8 @@ from domain.events import (
     SharedDownloadStarted,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreLost,
+    SharedStoreRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -100,6 +102,8 @@ EVENTS = [
     SharedDownloadStarted("led"),
     SharedIndexLost("redis.test:6379", "redis.test:6379 did not answer within 250 ms"),
     SharedIndexRecovered("redis.test:6379"),
+    SharedStoreLost("s3://bucket/prefix", "s3://bucket/prefix: no answer within 2 s"),
+    SharedStoreRecovered("s3://bucket/prefix"),
 ]
 # These events are only counted, because they are too frequent for the log.
 UNLOGGED = (
@@ -125,6 +129,8 @@ LEVELS = {
         BackOffStarted,
         SharedIndexLost,
         SharedIndexRecovered,
+        SharedStoreLost,
+        SharedStoreRecovered,
     ),
     "ERROR": (AccountsUnreadable, DigestMismatch, ContentDamaged, CacheWriteFailed, UpkeepFailed),
 }

@@ -32,6 +32,8 @@ from domain.events import (
     ServiceNameConflict,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreLost,
+    SharedStoreRecovered,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -66,6 +68,8 @@ TABLE: list[tuple[Event, str, float]] = [
     (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
     (SharedIndexLost("redis.test:6379", "refused"), "shared_index_failures_total", 1),
     (SharedIndexRecovered("redis.test:6379"), "shared_index_recoveries_total", 1),
+    (SharedStoreLost("s3://bucket", "no answer"), "shared_store_failures_total", 1),
+    (SharedStoreRecovered("s3://bucket"), "shared_store_recoveries_total", 1),
 ]
 UNCOUNTED = {UpstreamAuthLearned, ServiceNameConflict, UpkeepFailed, AccountsReloaded, AccountsUnreadable}
 
