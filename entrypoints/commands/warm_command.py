@@ -49,6 +49,7 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
                 except (RegistryError, NoSuchPlatform) as error:
                     failed += 1
                     bar.console.print(f"{image.name}:{image.reference}: {error}", highlight=False, soft_wrap=True)
+        await container.replicas().finished()  # so that the other replicas have the images, too
     return _PROBLEM if failed else 0
 
 

@@ -52,6 +52,7 @@ class Runtime:
             self._request_ended.clear()
             await self._request_ended.wait()
         await self.container.downloads().finished()
+        await self.container.replicas().finished()
 
 
 def runtime_of(request: Request) -> Runtime:
