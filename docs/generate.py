@@ -75,8 +75,8 @@ def metrics() -> str:
     rows = []
     for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
         kind = re.search(rf"^# TYPE {name} (\w+)$", page, re.MULTILINE)
-        labels = re.search(rf"^{name}{{(\w+)=", page, re.MULTILINE)
-        label = f" `{labels[1]}`" if labels else ""
+        labels = re.search(rf"^{name}{{(.*)}} ", page, re.MULTILINE)
+        label = "".join(f" `{one}`" for one in re.findall(r'(\w+)="', labels[1])) if labels else ""
         rows.append(f"| `{name}` | {kind[1] if kind else ''}{label} | {meaning} |")
     return "\n".join(["| Metric | Type, label | Meaning |", "|---|---|---|", *rows])
 

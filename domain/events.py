@@ -104,6 +104,21 @@ class BytesFetched:
 
 
 @dataclass(frozen=True)
+class SharedTierOpened:
+    """A worker has opened the shared store and the shared index, which the mirror has according to its settings."""
+
+
+@dataclass(frozen=True)
+class SharedStoreAsked:
+    """The mirror sent a request to the shared store. `operation`: "get", "put", "list" or "delete"; `result`: "ok",
+    "missing" if there is no such object, "failed" if the store did not answer in time or refused the request.
+    """
+
+    operation: str
+    result: str
+
+
+@dataclass(frozen=True)
 class SharedDownloadStarted:
     """The download of a blob takes part in what replicas share. `role`: "found" if the shared store has the whole blob,
     "followed" if another replica fetches it, "led" if this replica fetches it for all, "alone" if it fetches it for
@@ -268,6 +283,8 @@ Event = (
     | DownloadJoined
     | DownloadResumed
     | BytesFetched
+    | SharedTierOpened
+    | SharedStoreAsked
     | SharedDownloadStarted
     | SharedBytesReceived
     | SharedBytesStored

@@ -30,6 +30,7 @@ from adapters.shared.store_breaker import StoreBreaker
 from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
 from application.ports.telemetry import EventSink
 from domain.digest import Bytes, Digest
+from domain.events import SharedStoreAsked
 from domain.upstreams import Upstream
 
 ObjectStore = S3Store | GCSStore | AzureStore | LocalStore | MemoryStore
@@ -96,6 +97,7 @@ class ObstoreSharedStore:
         """`address`: the address of the store for messages, without credentials."""
         self._store = store
         self._address = address
+        self._events = events
         self._breaker = StoreBreaker(address, self._try, events)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shared-store")
 
@@ -160,22 +162,22 @@ class ObstoreSharedStore:
         for start in range(0, len(keys), _REMOVED):
             batch = keys[start : start + _REMOVED]
             try:
-                await self._call(_LIST_SECONDS, partial(self._store.delete_async, batch))
+                await self._call("delete", _LIST_SECONDS, partial(self._store.delete_async, batch))
             except FileNotFoundError:  # some stores stop at the first object that is missing, S3 does not
                 await asyncio.gather(*(self._remove_one(key) for key in batch))
 
     async def _remove_one(self, key: str) -> None:
         with suppress(FileNotFoundError):
-            await self._call(_LIST_SECONDS, partial(self._store.delete_async, key))
+            await self._call("delete", _LIST_SECONDS, partial(self._store.delete_async, key))
 
     async def _read(self, key: str, is_right_size: Callable[[int], bool]) -> list[StoreBytes] | None:
         """The bytes of the object; None if it has another size, or ends early. Raises FileNotFoundError."""
-        result = await self._call(_ANSWER_SECONDS, partial(self._store.get_async, key))
+        result = await self._call("get", _ANSWER_SECONDS, partial(self._store.get_async, key))
         size = result.meta["size"]
         if not is_right_size(size):
             return None
         stream, pieces, received = result.stream(min_chunk_size=_CHUNK_BYTES), [], 0
-        while received < size and (piece := await self._call(_ANSWER_SECONDS, partial(anext, stream, None))):
+        while received < size and (piece := await self._call("", _ANSWER_SECONDS, partial(anext, stream, None))):
             pieces.append(piece)
             received += len(piece)
         return pieces if received == size else None
@@ -185,7 +187,7 @@ class ObstoreSharedStore:
         # In one request, because an upload of several parts leaves objects that cannot be listed if it is interrupted.
         put = partial(self._store.put_async, key, content, use_multipart=False)
         try:
-            await self._call(seconds, put)
+            await self._call("put", seconds, put)
         except FileNotFoundError as error:  # there is no such bucket
             raise self._failed(_message(error)) from error
 
@@ -198,18 +200,30 @@ class ObstoreSharedStore:
 
     async def _listed(self, following: Callable[[], Awaitable[Sequence[Any] | None]]) -> Sequence[Any] | None:
         try:
-            return await self._call(_LIST_SECONDS, following)
+            return await self._call("list", _LIST_SECONDS, following)
         except FileNotFoundError as error:  # there is no such bucket
             raise self._failed(_message(error)) from error
 
-    async def _call(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
-        """The result of one call of the library. Raises SharedUnavailable, and FileNotFoundError."""
+    async def _call(self, operation: str, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of one call of the library. Raises SharedUnavailable, and FileNotFoundError. `operation`: see
+        SharedStoreAsked; "" for the rest of a response, which is no request of its own.
+        """
         self._breaker.check()
+        result = ""  # if the caller is cancelled
         try:
-            return await self._limited(seconds, call)
+            answer = await self._limited(seconds, call)
+            result = "ok"
+        except FileNotFoundError:
+            result = "missing"
+            raise
         except SharedUnavailable as error:
+            result = "failed"
             self._breaker.open(str(error))
             raise
+        finally:
+            if operation and result:
+                self._events.emit(SharedStoreAsked(operation, result))
+        return answer
 
     async def _try(self) -> None:
         """The trial of the breaker. Lists objects that do not exist, because that fails if the bucket is missing."""

@@ -1,7 +1,9 @@
 """Counters in memory that all workers share, and the metrics page for Prometheus."""
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
 from operator import attrgetter
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,64 +30,95 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     PullDenied,
+    SharedBytesReceived,
+    SharedBytesStored,
+    SharedDownloadStarted,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreAsked,
     SharedStoreLost,
     SharedStoreRecovered,
+    SharedTierOpened,
     StaleServed,
     UpstreamFailed,
 )
 from domain.records import ContentKind
 
 _PREFIX = "docker_image_proxy_"
-_BYTES = 8  # of one counter
-# Each counter: name, help text, and the event that it counts. Counters of ContentRequested have the label `kind`.
-_COUNTERS: tuple[tuple[str, str, type[Event]], ...] = (
-    ("cache_hits", "Manifests and blobs served entirely from the cache", ContentRequested),
-    ("cache_misses", "Manifests and blobs fetched from an upstream", ContentRequested),
-    ("fill_joins", "Requests that joined a running download", DownloadJoined),
-    ("fills", "Downloads of blobs into the cache that were started", DownloadStarted),
-    ("fill_resumes", "Downloads resumed after the upstream broke off", DownloadResumed),
-    ("upstream_bytes", "Bytes of manifests and blobs received from upstreams", BytesFetched),
-    ("client_bytes", "Bytes of manifests and blobs sent to clients", BytesDelivered),
-    ("stale_answers", "Answers from the cache during an outage of the upstream", StaleServed),
-    (
+_BYTES = 8  # of one number
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """A counter of events. `labels`: the values of each label; each label has the name of a field of the event."""
+
+    name: str
+    meaning: str
+    event: type[Event]
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def series(self) -> Iterator[tuple[str, ...]]:
+        """The values of the labels of each time series; one empty tuple without labels."""
+        return product(*self.labels.values())
+
+
+_KINDS = {"kind": tuple(kind.value for kind in ContentKind)}
+_ROLES = {"role": ("found", "followed", "led", "alone")}
+_STORE_REQUESTS = {"operation": ("get", "put", "list", "delete"), "result": ("ok", "missing", "failed")}
+_COUNTERS = (
+    _Counter("cache_hits", "Manifests and blobs served entirely from the cache", ContentRequested, _KINDS),
+    _Counter("cache_misses", "Manifests and blobs fetched from an upstream", ContentRequested, _KINDS),
+    _Counter("fill_joins", "Requests that joined a running download", DownloadJoined),
+    _Counter("fills", "Downloads of blobs into the cache that were started", DownloadStarted),
+    _Counter("fill_resumes", "Downloads resumed after the upstream broke off", DownloadResumed),
+    _Counter("upstream_bytes", "Bytes of manifests and blobs received from upstreams", BytesFetched),
+    _Counter(
+        "shared_bytes_received", "Bytes of manifests and blobs received from the shared store", SharedBytesReceived
+    ),
+    _Counter("shared_bytes_stored", "Bytes of manifests and blobs written to the shared store", SharedBytesStored),
+    _Counter(
+        "shared_downloads",
+        "Blobs that the replica found in the shared store, received while another replica fetched them, or fetched "
+        "from the upstream for all replicas or only for itself",
+        SharedDownloadStarted,
+        _ROLES,
+    ),
+    _Counter("shared_store_requests", "Requests to the shared store", SharedStoreAsked, _STORE_REQUESTS),
+    _Counter("client_bytes", "Bytes of manifests and blobs sent to clients", BytesDelivered),
+    _Counter("stale_answers", "Answers from the cache during an outage of the upstream", StaleServed),
+    _Counter(
         "throttled",
         "Back-offs that began because an upstream limits its rate, for each worker and login",
         BackOffStarted,
     ),
-    ("evictions", "Manifests and blobs removed to make room", ContentEvicted),
-    ("wrong_content", "Manifests and blobs from upstreams that did not match their digest", DigestMismatch),
-    ("damaged_content", "Stored manifests and blobs found damaged", ContentDamaged),
-    ("storage_full", "Blobs delivered without being stored, because there was no room", CacheFull),
-    (
+    _Counter("evictions", "Manifests and blobs removed to make room", ContentEvicted),
+    _Counter("wrong_content", "Manifests and blobs from upstreams that did not match their digest", DigestMismatch),
+    _Counter("damaged_content", "Stored manifests and blobs found damaged", ContentDamaged),
+    _Counter("storage_full", "Blobs delivered without being stored, because there was no room", CacheFull),
+    _Counter(
         "storage_failures",
         "Blobs and manifests not stored for another reason than room; the log has the reason",
         CacheWriteFailed,
     ),
-    ("upstream_failures", "Failed requests that ask an upstream how to authenticate", UpstreamFailed),
-    ("pulls_denied", "Requests denied by the access rules", PullDenied),
-    ("logins_slowed", "Logins delayed because of earlier wrong logins", LoginDelayed),
-    ("logins_turned_away", "Logins rejected without a check because of too many wrong logins", LoginRejected),
-    ("endpoint_failures", "Failures of an address of an upstream with several addresses", EndpointFailed),
-    ("endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", EndpointRecovered),
-    ("shared_index_failures", "Failures after which a worker does without the shared index", SharedIndexLost),
-    ("shared_index_recoveries", "Recoveries of the shared index, as seen by a worker", SharedIndexRecovered),
-    ("shared_store_failures", "Failures after which a worker does without the shared store", SharedStoreLost),
-    ("shared_store_recoveries", "Recoveries of the shared store, as seen by a worker", SharedStoreRecovered),
+    _Counter("upstream_failures", "Failed requests that ask an upstream how to authenticate", UpstreamFailed),
+    _Counter("pulls_denied", "Requests denied by the access rules", PullDenied),
+    _Counter("logins_slowed", "Logins delayed because of earlier wrong logins", LoginDelayed),
+    _Counter("logins_turned_away", "Logins rejected without a check because of too many wrong logins", LoginRejected),
+    _Counter("endpoint_failures", "Failures of an address of an upstream with several addresses", EndpointFailed),
+    _Counter(
+        "endpoint_recoveries", "Recoveries of an address of an upstream with several addresses", EndpointRecovered
+    ),
+    _Counter("shared_index_failures", "Failures after which a worker does without the shared index", SharedIndexLost),
+    _Counter("shared_index_recoveries", "Recoveries of the shared index, as seen by a worker", SharedIndexRecovered),
+    _Counter("shared_store_failures", "Failures after which a worker does without the shared store", SharedStoreLost),
+    _Counter("shared_store_recoveries", "Recoveries of the shared store, as seen by a worker", SharedStoreRecovered),
 )
-_NAME_OF_EVENT = {event: name for name, _, event in _COUNTERS}
-
-
-def _kinds(event: type[Event]) -> Iterable[ContentKind | None]:
-    """The values of the label `kind` of a counter; only None for a counter without labels."""
-    return ContentKind if event is ContentRequested else (None,)
-
-
+_COUNTER_OF_EVENT = {one.event: one for one in _COUNTERS}
+_HITS, _MISSES = _COUNTERS[:2]
 _COUNTER_INDEX = {
-    key: index for index, key in enumerate((name, kind) for name, _, event in _COUNTERS for kind in _kinds(event))
+    key: index for index, key in enumerate((one.name, values) for one in _COUNTERS for values in one.series())
 }
-"""The index of each counter in the memory of one worker, by name and label."""
+"""The index of each time series in the memory of one worker, by the name of its counter and the values of labels."""
 
 # Only for upstreams that have sent rate limit headers: name, help text, and how to get the value.
 _GAUGES = (
@@ -94,6 +127,25 @@ _GAUGES = (
     ("allowance_window_seconds", "Length of the window", attrgetter("window")),
     ("allowance_seen_timestamp_seconds", "Time at which the upstream reported these values", attrgetter("seen_at")),
 )
+
+
+# Only with a shared store and a shared index: name, help text, and the events that say that it is there, or lost.
+_SERVICES: tuple[tuple[str, str, tuple[type[Event], ...], type[Event]], ...] = (
+    (
+        "shared_store_available",
+        "1 if the shared store answers all workers, otherwise 0",
+        (SharedTierOpened, SharedStoreRecovered),
+        SharedStoreLost,
+    ),
+    (
+        "shared_index_available",
+        "1 if the shared index answers all workers, otherwise 0",
+        (SharedTierOpened, SharedIndexRecovered),
+        SharedIndexLost,
+    ),
+)
+_SERVICE_EVENTS = frozenset(event for _, _, available, lost in _SERVICES for event in (*available, lost))
+_UNUSED, _AVAILABLE, _LOST = range(3)
 
 
 class SharedCounters(Collector):
@@ -105,20 +157,22 @@ class SharedCounters(Collector):
 
     def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
         self.allowances = SharedAllowances(workers, upstreams)
-        self._numbers = memoryview(mmap.mmap(-1, workers * len(_COUNTER_INDEX) * _BYTES)).cast("Q")
+        self._numbers = _shared_numbers(workers * len(_COUNTER_INDEX))
+        self._services = _shared_numbers(workers * len(_SERVICES))
 
     def add(self, worker: int, index: int, count: int) -> None:
         self._numbers[worker * len(_COUNTER_INDEX) + index] += count
 
+    def set_service(self, worker: int, index: int, state: int) -> None:
+        self._services[worker * len(_SERVICES) + index] = state
+
     def collect(self) -> Iterator[Metric]:
-        """The sums over all workers, and the newest allowance of each upstream."""
-        for name, meaning, event in _COUNTERS:
-            counter = CounterMetricFamily(
-                _PREFIX + name, meaning, labels=("kind",) if event is ContentRequested else ()
-            )
-            for kind in _kinds(event):
-                total = sum(self._numbers[_COUNTER_INDEX[name, kind] :: len(_COUNTER_INDEX)])
-                counter.add_metric((kind.value,) if kind else (), total)
+        """The sums over all workers, the newest allowance of each upstream, and whether shared services answer."""
+        for one in _COUNTERS:
+            counter = CounterMetricFamily(_PREFIX + one.name, one.meaning, labels=tuple(one.labels))
+            for values in one.series():
+                total = sum(self._numbers[_COUNTER_INDEX[one.name, values] :: len(_COUNTER_INDEX)])
+                counter.add_metric(values, total)
             yield counter
         known = list(self.allowances.all())
         for name, meaning, value_of in _GAUGES:
@@ -126,6 +180,15 @@ class SharedCounters(Collector):
             for url, allowance in known:
                 gauge.add_metric((url,), value_of(allowance))
             yield gauge
+        for index, (name, meaning, _, _) in enumerate(_SERVICES):
+            gauge = GaugeMetricFamily(_PREFIX + name, meaning)
+            if states := [state for state in self._services[index :: len(_SERVICES)] if state != _UNUSED]:
+                gauge.add_metric((), _LOST not in states)
+            yield gauge
+
+
+def _shared_numbers(count: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, count * _BYTES)).cast("Q")
 
 
 class CountingEventSink:
@@ -137,15 +200,22 @@ class CountingEventSink:
         self.allowance_table = WorkerAllowanceTable(counters.allowances, worker)
 
     def emit(self, event: Event) -> None:
-        kind = None
-        if isinstance(event, ContentRequested):
-            name, kind = ("cache_hits" if event.is_hit else "cache_misses"), event.kind
-        elif type(event) in _NAME_OF_EVENT:
-            name = _NAME_OF_EVENT[type(event)]
-        else:
+        if type(event) in _SERVICE_EVENTS:
+            self._note_service(type(event))
+        counter = _COUNTER_OF_EVENT.get(type(event))
+        if counter is None:
             return
+        if isinstance(event, ContentRequested):
+            counter, values = _HITS if event.is_hit else _MISSES, (event.kind.value,)
+        else:
+            values = tuple(getattr(event, label) for label in counter.labels)
         # An event without the field `count` counts once.
-        self._counters.add(self._worker, _COUNTER_INDEX[name, kind], getattr(event, "count", 1))
+        self._counters.add(self._worker, _COUNTER_INDEX[counter.name, values], getattr(event, "count", 1))
+
+    def _note_service(self, event: type[Event]) -> None:
+        for index, (_, _, available, lost) in enumerate(_SERVICES):
+            if event is lost or event in available:
+                self._counters.set_service(self._worker, index, _LOST if event is lost else _AVAILABLE)
 
     def render(self) -> tuple[bytes, str]:
         return generate_latest(self._counters), CONTENT_TYPE_LATEST

@@ -43,8 +43,10 @@ from domain.events import (
     SharedDownloadStarted,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreAsked,
     SharedStoreLost,
     SharedStoreRecovered,
+    SharedTierOpened,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -97,13 +99,15 @@ EVENTS = [
     CacheFull(DIGEST),
     CacheWriteFailed(DIGEST, "a partial blob cannot be opened: Too many open files"),
     UpkeepFailed("OSError: no such folder"),
+    SharedTierOpened(),
+    SharedStoreAsked("get", "missing"),
+    SharedDownloadStarted("led"),
     SharedBytesReceived(7),
     SharedBytesStored(7),
-    SharedDownloadStarted("led"),
-    SharedIndexLost("redis.test:6379", "redis.test:6379 did not answer within 250 ms"),
-    SharedIndexRecovered("redis.test:6379"),
-    SharedStoreLost("s3://bucket/prefix", "s3://bucket/prefix: no answer within 2 s"),
-    SharedStoreRecovered("s3://bucket/prefix"),
+    SharedStoreLost("s3://images", "s3://images: no answer within 2 s"),
+    SharedStoreRecovered("s3://images"),
+    SharedIndexLost("index.test:6379", "index.test:6379 did not answer within 250 ms"),
+    SharedIndexRecovered("index.test:6379"),
 ]
 # These events are only counted, because they are too frequent for the log.
 UNLOGGED = (
@@ -112,9 +116,11 @@ UNLOGGED = (
     DownloadJoined,
     BytesFetched,
     BytesDelivered,
+    SharedTierOpened,
+    SharedStoreAsked,
+    SharedDownloadStarted,
     SharedBytesReceived,
     SharedBytesStored,
-    SharedDownloadStarted,
 )
 LEVELS = {
     "DEBUG": (StaleServed,),
@@ -127,10 +133,10 @@ LEVELS = {
         DownloadResumed,
         CacheFull,
         BackOffStarted,
-        SharedIndexLost,
-        SharedIndexRecovered,
         SharedStoreLost,
         SharedStoreRecovered,
+        SharedIndexLost,
+        SharedIndexRecovered,
     ),
     "ERROR": (AccountsUnreadable, DigestMismatch, ContentDamaged, CacheWriteFailed, UpkeepFailed),
 }
@@ -170,7 +176,7 @@ def test_no_event_has_a_field_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
     assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
     names = {"upstream", "endpoint", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
-    counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds"}
+    counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds", "role", "operation", "result"}
     assert {field.name for field in fields(kind)} <= names | counts
 
 

@@ -30,10 +30,15 @@ from domain.events import (
     LoginRejected,
     PullDenied,
     ServiceNameConflict,
+    SharedBytesReceived,
+    SharedBytesStored,
+    SharedDownloadStarted,
     SharedIndexLost,
     SharedIndexRecovered,
+    SharedStoreAsked,
     SharedStoreLost,
     SharedStoreRecovered,
+    SharedTierOpened,
     StaleServed,
     UpkeepFailed,
     UpstreamAuthLearned,
@@ -66,12 +71,34 @@ TABLE: list[tuple[Event, str, float]] = [
     (LoginRejected("alice", "192.0.2.7", 16), "logins_turned_away_total", 1),
     (EndpointFailed(URL, URL, "refused"), "endpoint_failures_total", 1),
     (EndpointRecovered(URL, URL), "endpoint_recoveries_total", 1),
-    (SharedIndexLost("redis.test:6379", "refused"), "shared_index_failures_total", 1),
-    (SharedIndexRecovered("redis.test:6379"), "shared_index_recoveries_total", 1),
-    (SharedStoreLost("s3://bucket", "no answer"), "shared_store_failures_total", 1),
-    (SharedStoreRecovered("s3://bucket"), "shared_store_recoveries_total", 1),
+    (SharedBytesReceived(7), "shared_bytes_received_total", 7),
+    (SharedBytesStored(7), "shared_bytes_stored_total", 7),
+    *(
+        (SharedDownloadStarted(role), f'shared_downloads_total{{role="{role}"}}', 1)
+        for role in ("found", "followed", "led", "alone")
+    ),
+    *(
+        (
+            SharedStoreAsked(operation, result),
+            f'shared_store_requests_total{{operation="{operation}",result="{result}"}}',
+            1,
+        )
+        for operation in ("get", "put", "list", "delete")
+        for result in ("ok", "missing", "failed")
+    ),
+    (SharedStoreLost("s3://images", "silent"), "shared_store_failures_total", 1),
+    (SharedStoreRecovered("s3://images"), "shared_store_recoveries_total", 1),
+    (SharedIndexLost("index.test:6379", "silent"), "shared_index_failures_total", 1),
+    (SharedIndexRecovered("index.test:6379"), "shared_index_recoveries_total", 1),
 ]
-UNCOUNTED = {UpstreamAuthLearned, ServiceNameConflict, UpkeepFailed, AccountsReloaded, AccountsUnreadable}
+UNCOUNTED = {
+    UpstreamAuthLearned,
+    ServiceNameConflict,
+    UpkeepFailed,
+    AccountsReloaded,
+    AccountsUnreadable,
+    SharedTierOpened,
+}
 
 
 def numbers(sink: CountingEventSink) -> dict[str, float]:
@@ -84,6 +111,10 @@ def numbers(sink: CountingEventSink) -> dict[str, float]:
             name = sample.name.removeprefix("docker_image_proxy_")
             found[f"{name}{{{labels}}}" if labels else name] = sample.value
     return found
+
+
+def counters(sink: CountingEventSink) -> dict[str, float]:
+    return {name: value for name, value in numbers(sink).items() if "_total" in name}
 
 
 def test_every_kind_of_event_is_counted_or_listed_as_uncounted() -> None:
@@ -101,7 +132,7 @@ def test_an_event_changes_one_counter(event: Event, name: str, count: float) -> 
     sink = CountingEventSink(SharedCounters(1), 0)
     for _ in range(2):
         sink.emit(event)
-    assert {key: value for key, value in numbers(sink).items() if value} == {name: 2 * count}
+    assert {key: value for key, value in counters(sink).items() if value} == {name: 2 * count}
 
 
 def test_uncounted_events_are_accepted() -> None:
@@ -112,13 +143,13 @@ def test_uncounted_events_are_accepted() -> None:
 
 
 def test_every_worker_reports_the_sum_of_all_workers() -> None:
-    counters = SharedCounters(3)
-    sinks = [CountingEventSink(counters, row) for row in range(3)]
+    shared = SharedCounters(3)
+    sinks = [CountingEventSink(shared, row) for row in range(3)]
     for number, sink in enumerate(sinks, start=1):
         for event, _, _ in TABLE:
             for _ in range(number):
                 sink.emit(event)
-    first, *others = (numbers(sink) for sink in sinks)
+    first, *others = (counters(sink) for sink in sinks)
     assert all(other == first for other in others)
     assert first == {name: 6 * count for _, name, count in TABLE}
 
@@ -140,6 +171,26 @@ def test_forked_workers_share_the_counters() -> None:
     sink = CountingEventSink(counters, 0)
     sink.emit(BytesDelivered(2))
     assert numbers(sink)["client_bytes_total"] == 7
+
+
+def test_a_shared_service_is_available_while_it_answers_all_workers() -> None:
+    shared = SharedCounters(2)
+    sinks = [CountingEventSink(shared, row) for row in range(2)]
+    services = ("shared_store_available", "shared_index_available")
+    assert not set(services) & set(numbers(sinks[0])), "there are no replicas"
+    steps: list[tuple[int, Event, tuple[float, float]]] = [
+        (0, SharedTierOpened(), (1, 1)),
+        (1, SharedTierOpened(), (1, 1)),
+        (0, SharedStoreLost("s3://images", "silent"), (0, 1)),
+        (1, SharedStoreLost("s3://images", "silent"), (0, 1)),
+        (0, SharedIndexLost("index.test:6379", "silent"), (0, 0)),
+        (1, SharedStoreRecovered("s3://images"), (0, 0)),
+        (0, SharedStoreRecovered("s3://images"), (1, 0)),
+        (0, SharedTierOpened(), (1, 1)),  # by the worker that replaces the first one
+    ]
+    for worker, event, expected in steps:
+        sinks[worker].emit(event)
+        assert tuple(numbers(sinks[1])[name] for name in services) == expected, event
 
 
 def test_names_are_never_on_the_page() -> None:
