@@ -152,3 +152,33 @@ class SharedLeases(Protocol):
         shared lease of a worker of the same replica has no holder any more and is taken over at once. Raises
         SharedUnavailable.
         """
+
+
+@dataclass(frozen=True)
+class ServiceExamination:
+    """What an examination of a service found: what works, in a few words, and possible mistakes of its operator."""
+
+    found: str
+    warnings: tuple[str, ...] = ()
+
+
+class SharedService(Protocol):
+    """The shared store or the shared index, as operators see it."""
+
+    @property
+    def setting(self) -> str:
+        """The name of the setting with its address."""
+
+    @property
+    def address(self) -> str:
+        """Without credentials."""
+
+    @property
+    def failure(self) -> str:
+        """Why the service is not available; "" if it is, or was not asked yet. Contains no credentials."""
+
+    async def check(self) -> None:
+        """Send one small request. Raises SharedUnavailable."""
+
+    async def examine(self) -> ServiceExamination:
+        """Do once everything that the mirror needs the service for. Leaves nothing behind. Raises SharedUnavailable."""

@@ -1,7 +1,8 @@
-"""`check-config`: checks the settings and asks each upstream whether they work."""
+"""`check-config`: checks the settings and asks each upstream, and what replicas share, whether they work."""
 
 import asyncio
 
+from application.ports.shared import SharedService, SharedUnavailable
 from application.ports.upstream import ForwardedCredentials, PingResponse, TokenRequest
 from domain.access import ScopeSet
 from domain.challenge import Challenge
@@ -15,7 +16,9 @@ _PROBLEM = 1
 
 
 def run(settings: Settings) -> int:
-    """Returns the exit status: 0 if the service can work, 1 if there is a problem with an upstream."""
+    """Returns the exit status: 0 if the service can work, 1 if there is a problem with an upstream, the shared store or
+    the shared index.
+    """
     return asyncio.run(_check(settings))
 
 
@@ -30,7 +33,25 @@ async def _check(settings: Settings) -> int:
             except RegistryError as error:
                 print(f"error: {upstream.url}: {error.message}")
                 status = _PROBLEM
+        for service in container.shared_services():
+            if not await examine_service(service):
+                status = _PROBLEM
     return status
+
+
+async def examine_service(service: SharedService) -> bool:
+    """Print whether the shared store or the shared index does all that the mirror needs, and return it."""
+    place = f"{service.setting}: {service.address}"
+    try:
+        examined = await service.examine()
+    except SharedUnavailable as error:
+        reason = str(error).removeprefix(service.address).lstrip(": ")
+        print(f"error: {place}: {reason}; check its address, the network, the login and what the login may do")
+        return False
+    print(f"ok: {place}: {examined.found}")
+    for warning in examined.warnings:
+        print(f"warning: {place}: {warning}")
+    return True
 
 
 async def report(settings: Settings, container: Container, upstream: Upstream) -> PingResponse:

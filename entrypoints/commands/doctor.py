@@ -14,7 +14,7 @@ from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.manifests import MANIFEST_MEDIA_TYPES
 from domain.names import Reference, RepositoryName
 from domain.upstreams import Upstream
-from entrypoints.commands.check_config import report
+from entrypoints.commands.check_config import examine_service, report
 from entrypoints.commands.command_input import parse_image_or_latest
 from entrypoints.commands.warm_command import caller_for
 from entrypoints.settings import Settings, SettingsError
@@ -48,6 +48,9 @@ class _Doctor:
         async with open_container(settings) as container:
             if has_cache:
                 await self._check_disk_space(container)
+            for service in container.shared_services():
+                if not await examine_service(service):
+                    self._status = _PROBLEM
             reached = [one for one in container.upstreams().upstreams if await self._check_upstream(container, one)]
             if image:
                 await self._check_image(container, image, reached)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
+from application.ports.shared import SharedService, SharedUnavailable
 from domain.errors import RegistryError
 from domain.upstreams import Upstream
 from entrypoints.http.app import App
@@ -34,9 +35,11 @@ async def _start_line(app: App) -> str:
     families = f" ({listening.families})" if listening.families else ""
     address = settings.self_registry or f"{scheme}://{reachable}:{settings.port}"
     folder = storage_folder(settings)
+    shared = await asyncio.gather(*map(_state, container.shared_services()))
     return (
         f"{NAME} {VERSION} mirrors {mirrored} on {scheme}://{listening.host}:{settings.port}{families}, "
-        f"{f'cache in {folder}' if folder else 'without a cache'}; point docker at it with "
+        f"{f'cache in {folder}' if folder else 'without a cache'}"
+        f"{', shared in ' if shared else ''}{' and '.join(shared)}; point docker at it with "
         f'{{"registry-mirrors": ["{address}"]}} in /etc/docker/daemon.json, or pull {address.partition("//")[2]}/NAME'
     )
 
@@ -47,6 +50,15 @@ def by_mode(upstreams: Iterable[tuple[str, str]]) -> str:
     for url, mode in upstreams:
         found.setdefault(mode, []).append(url)
     return "; ".join(f"{', '.join(urls)} ({mode})" for mode, urls in found.items())
+
+
+async def _state(service: SharedService) -> str:
+    """The address of the service, and why it cannot be used."""
+    try:
+        await service.check()
+    except SharedUnavailable as error:
+        return f"{service.address} (not available: {error})"
+    return service.address
 
 
 async def _trust_mode(container: Container, upstream: Upstream) -> str:

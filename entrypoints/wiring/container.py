@@ -40,7 +40,7 @@ from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
 from application.blobs.pull_blob import CachedBlobs, PullBlob
 from application.blobs.running_downloads import RunningDownloads
-from application.blobs.shared_download import NoSharing, SharesDownloads
+from application.blobs.shared_download import NoSharing, SharedDownloads, SharesDownloads
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
 from application.listings import Listings
@@ -50,6 +50,7 @@ from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
+from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
 from application.ports.telemetry import EventSink, MetricsPage
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
@@ -72,6 +73,7 @@ from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.settings import Settings, UpstreamSettings
 from entrypoints.version import NAME, VERSION
+from entrypoints.wiring.shared_tier import SharedTier
 from entrypoints.wiring.storage import Storage, open_storage
 
 _KEY_BYTES = 32
@@ -122,6 +124,18 @@ def _cache_capacity(settings: Settings) -> CacheCapacity:
         return CacheCapacity(settings.cache_size.of(settings.cache_dir), len(settings.table.upstreams))
     except OSError:
         return CacheCapacity(0)  # the folder does not exist, so nothing can be stored
+
+
+def _shares_downloads(shared: SharedTier | None, provenance: Provenance, events: EventSink) -> SharesDownloads:
+    return SharedDownloads(shared.store, shared.leases, provenance, events) if shared else NoSharing()
+
+
+def _shared_store(shared: SharedTier | None) -> SharedStore | None:
+    return shared.store if shared else None
+
+
+def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
+    return shared.services if shared else ()
 
 
 def make_counters(settings: Settings) -> SharedCounters:
@@ -265,12 +279,23 @@ class Container(containers.DeclarativeContainer):
         Provenance, index=storage.provided.index, rules=access_rules, background=background
     )
     manifest_cache: providers.Provider[ManifestCache] = providers.Singleton(
-        ManifestCache, store=store, eviction=eviction, provenance=provenance, events=events, background=background
+        ManifestCache,
+        store=store,
+        eviction=eviction,
+        provenance=provenance,
+        events=events,
+        background=background,
+        shared=providers.Callable(_shared_store, shared=storage.provided.shared),
     )
     cached_tags: providers.Provider[CachedTags] = providers.Singleton(
         CachedTags, index=storage.provided.index, policy=cache_policy, clock=clock
     )
-    replicas: providers.Provider[SharesDownloads] = providers.Singleton(NoSharing)
+    shared_services: providers.Provider[tuple[SharedService, ...]] = providers.Callable(
+        _shared_services, shared=storage.provided.shared
+    )
+    replicas: providers.Provider[SharesDownloads] = providers.Singleton(
+        _shares_downloads, shared=storage.provided.shared, provenance=provenance, events=events
+    )
     downloads: providers.Provider[RunningDownloads] = providers.Singleton(
         RunningDownloads,
         fetch=providers.Singleton(
@@ -421,7 +446,7 @@ async def open_container(
     counting = CountingEventSink(counters or make_counters(settings), worker)
     async with (
         open_upstreams(settings, worker) as clients,
-        open_storage(settings, SystemClock()) as storage,
+        open_storage(settings, SystemClock(), EventFanOut([LoggingEventSink(), counting])) as storage,
     ):
         container = Container(settings=settings, clients=clients, storage=storage, counting=counting)
         try:

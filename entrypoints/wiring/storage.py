@@ -11,14 +11,17 @@ from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.null_storage import NullContentStore, NullStorageMaintenance
+from adapters.storage.replica_id import replica_id
 from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLeases
+from application.ports.telemetry import EventSink
 from domain.ports import Clock
 from entrypoints.settings import Settings, SettingsError
+from entrypoints.wiring.shared_tier import SharedTier, open_shared_tier, prepare_shared_tier
 
 _INDEX = "index.sqlite3"
 _RESERVE = 16 * 1024 * 1024
@@ -27,18 +30,19 @@ _RESERVE = 16 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Storage:
-    """The ports to all stored data."""
+    """The ports to all stored data. `shared`: what the replicas of this mirror share; None if it is alone."""
 
     store: ContentStore
     leases: DownloadLeases
     maintenance: StorageMaintenance
     index: KnowledgeIndex
     usage: UsageIndex
+    shared: SharedTier | None = None
 
 
 def prepare_storage(settings: Settings) -> None:
-    """Check, before any worker starts, that CACHE_DIR exists, is writable and supports file locks. Raises
-    SettingsError.
+    """Check, before any worker starts, that CACHE_DIR exists, is writable and supports file locks, and that the shared
+    store can be opened. Raises SettingsError.
     """
     folder = settings.cache_dir
     if folder is None:
@@ -50,11 +54,14 @@ def prepare_storage(settings: Settings) -> None:
         )
     try:
         require_usable(folder)
+        if settings.is_shared:
+            replica_id(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
             f"CACHE_DIR: got {str(folder)!r}, which cannot be written to ({reason}); takes a folder of its own, or off"
         ) from error
+    prepare_shared_tier(settings)
 
 
 def storage_folder(settings: Settings) -> Path | None:
@@ -127,8 +134,10 @@ def sweep_storage(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storage]:
-    """The storage of one process. Threads and connections are opened at first use."""
+async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> AsyncIterator[Storage]:
+    """The storage of one process. Threads and connections are opened at first use. Raises OSError if the id of the
+    replica cannot be read.
+    """
     if settings.cache_dir is None:
         yield no_storage()
         return
@@ -137,13 +146,15 @@ async def open_storage(settings: Settings, clock: Clock) -> AsyncIterator[Storag
     maintenance = FilesystemStorageMaintenance(folder, clock)
     database = SqliteDatabase(folder / _INDEX)
     try:
-        yield Storage(
-            store=store,
-            leases=store.leases,
-            maintenance=maintenance,
-            index=SqliteKnowledgeIndex(database, clock),
-            usage=SqliteUsageIndex(database),
-        )
+        async with open_shared_tier(settings, replica_id(folder) if settings.is_shared else "", events) as shared:
+            yield Storage(
+                store=store,
+                leases=store.leases,
+                maintenance=maintenance,
+                index=SqliteKnowledgeIndex(database, clock),
+                usage=SqliteUsageIndex(database),
+                shared=shared,
+            )
     finally:
         await database.close()
         maintenance.close()

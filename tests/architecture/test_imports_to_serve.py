@@ -10,6 +10,8 @@ from tests.architecture.sources import ROOT
 NOT_NEEDED = {
     "cryptography": "TLS and HS256 are in the standard library; as large as Sanic",
     "joserfc": "the same; imports cryptography",
+    "obstore": "only replicas have a shared store",
+    "redis": "only replicas have a shared index",
     "rich": "only commands print tables",
     "entrypoints.commands.doctor": "another command",
     "entrypoints.commands.cache_commands": "another command",

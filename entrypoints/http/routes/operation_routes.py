@@ -17,7 +17,8 @@ async def livez(_: Request) -> HTTPResponse:
 
 async def readyz(request: Request) -> HTTPResponse:
     """Ready if at least one upstream can be reached: if one is down, clients of the others can still be served. Each
-    upstream is asked at most once in a few seconds.
+    upstream is asked at most once in a few seconds. A replica is ready without the shared store and the shared index,
+    too, because it then fetches for itself.
     """
     container = runtime_of(request).container
     upstreams = container.upstreams().upstreams
@@ -34,7 +35,18 @@ async def readyz(request: Request) -> HTTPResponse:
         }
         for upstream, status in zip(upstreams, statuses, strict=True)
     ]
-    return _json(200 if is_ready else 503, {"status": "ready" if is_ready else "not ready", "upstreams": shown})
+    document: dict[str, object] = {"status": "ready" if is_ready else "not ready", "upstreams": shown}
+    if services := container.shared_services():
+        document["shared"] = [
+            {
+                "setting": service.setting,
+                "address": service.address,
+                "available": not service.failure,
+                "reason": service.failure or None,
+            }
+            for service in services
+        ]
+    return _json(200 if is_ready else 503, document)
 
 
 async def metrics(request: Request) -> HTTPResponse:

@@ -18,6 +18,7 @@ from tests.adapters.storage.places import UPSTREAM, process
 from tests.adapters.storage.test_planted_links import tree
 from tests.entrypoints.environment import Load
 from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +49,7 @@ def keep_something(load: Load, folder: Path) -> None:
     sweep_storage(settings)
 
     async def go() -> None:
-        async with open_storage(settings, StoppedClock()) as storage:
+        async with open_storage(settings, StoppedClock(), RecordingEventSink()) as storage:
             await storage.store.put(DIGEST, b"content")
             await storage.index.advance_epoch()
 
