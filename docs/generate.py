@@ -1,16 +1,21 @@
-"""Writes the generated parts of docs/reference from the code of the service. `scripts/docs --write` runs it.
+"""Writes the generated parts of the documents from the code. `scripts/docs --write` runs it.
 
 A generated part is between `<!-- generated: NAME -->` and `<!-- end -->`. A test checks that each part is up to date.
 """
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from benchmarks import replicas
 from domain.known_registries import KNOWN_REGISTRIES, KnownRegistry
 from entrypoints.cli import command_parser
 from entrypoints.settings.definitions import (
@@ -28,7 +33,8 @@ from entrypoints.settings.schema import Definition, definitions_of
 from entrypoints.settings.sources import ONLY_IN_FILE
 from entrypoints.version import NAME
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+_CHART = ROOT / "deploy" / "helm" / "docker-image-proxy"
 _COLUMNS = ("Takes", "Default", "Meaning")
 
 
@@ -148,18 +154,47 @@ def _shown(default: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
+def values() -> str:
+    """One row for each value of the Helm chart, from its defaults and its schema."""
+    defaults = yaml.safe_load((_CHART / "values.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((_CHART / "values.schema.json").read_text(encoding="utf-8"))
+    rows = ["| Value | Default | Meaning |", "|---|---|---|"]
+    for name, one, default in _values("", schema, defaults):
+        shown = "none" if default in ("", None, {}, []) else f"`{json.dumps(default)}`"
+        rows.append(f"| `{name}` | {shown} | {one['description']} |")
+    return "\n".join(rows)
+
+
+def _values(prefix: str, schema: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name, default in defaults.items():
+        one = schema["properties"][name]
+        if "properties" in one:
+            yield from _values(f"{prefix}{name}.", one, default)
+        else:
+            yield f"{prefix}{name}", one, default
+
+
+_SEVERAL_MACHINES = "docs/guides/several-machines.md"
+
 PARTS: Mapping[str, tuple[str, Callable[[], str]]] = {
-    "commands": ("commands.md", commands),
-    "metrics": ("metrics.md", metrics),
-    "settings": ("settings.md", settings),
+    "commands": ("docs/reference/commands.md", commands),
+    "metrics": ("docs/reference/metrics.md", metrics),
+    "settings": ("docs/reference/settings.md", settings),
+    "values": ("deploy/helm/docker-image-proxy/README.md", values),
+    "replicas": (_SEVERAL_MACHINES, lambda: replicas.replicas_text(replicas.Parameters())),
+    "costs": (_SEVERAL_MACHINES, lambda: replicas.costs_text(replicas.Parameters(), replicas.Prices())),
+    "parameters": (
+        _SEVERAL_MACHINES,
+        lambda: replicas.parameters_text(replicas.Parameters(), replicas.Prices()),
+    ),
 }
-"""For each part: the page that contains it, and the function that returns its text."""
+"""For each part: the document that contains it, and the function that returns its text."""
 
 
 def written(name: str) -> str:
     """The text of the page that contains this part, with the part written again."""
     page, write = PARTS[name]
-    text = (REFERENCE / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     found = re.search(rf"<!-- generated: {name} -->\n.*?<!-- end -->", text, re.DOTALL)
     if found is None:
         raise ValueError(f"{page} has no generated part {name!r}")
@@ -168,7 +203,7 @@ def written(name: str) -> str:
 
 def main() -> None:
     for name, (page, _) in PARTS.items():
-        (REFERENCE / page).write_text(written(name), encoding="utf-8")
+        (ROOT / page).write_text(written(name), encoding="utf-8")
 
 
 if __name__ == "__main__":
