@@ -4,8 +4,8 @@ signal handlers and starts threads.
     python run_helm.py lint CHART VALUES        prints the warnings and errors, as a JSON list
     python run_helm.py render CHART VALUES      prints the text of each template by its path, as a JSON object
 
-VALUES is a JSON object. If Helm refuses the chart or the values, the process ends with status 1 and prints the reason to
-standard error.
+VALUES is a JSON object. If Helm refuses the chart or the values, the process ends with status 1 and prints the reason
+to standard error.
 """
 
 import json
