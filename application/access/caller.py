@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from application.access.access_request import FOREVER, Access
+from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
 from application.ports.index import CallerIdentity, KnowledgeIndex
 from application.ports.upstream import SessionCredentials
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, UnsupportedAuthorization, parse_authorization
-from domain.ports import TokenCodec
+from domain.ports import Clock, TokenCodec
 from domain.records import ANONYMOUS_CALLER, CallerId
 from domain.tokens import IssuedToken
 from domain.upstreams import Upstream
@@ -28,13 +29,15 @@ class CallerIdentities:
     """
 
     def __init__(
-        self, index: KnowledgeIndex, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId]
+        self, index: KnowledgeIndex, codec: TokenCodec, key: bytes, mirrors: Mapping[Upstream, CallerId], clock: Clock
     ) -> None:
         self._index = index
         self._codec = codec
         self._key = key
         self._mirrors = mirrors
-        self._known: LruCache[str, CallerIdentity] = LruCache(_REMEMBERED)
+        self._clock = clock
+        self._known: LruCache[str, tuple[CallerIdentity, float]] = LruCache(_REMEMBERED)
+        """The identities of tokens, and until when they may be used (seconds since 1970)."""
 
     async def of(self, access: Access) -> CallerIdentity:
         """The identity of the caller that this access was granted to."""
@@ -61,20 +64,31 @@ class CallerIdentities:
         """
         identity = CallerIdentity(self.caller_of(login), token.issued_at + token.expires_in)
         fingerprint = self._fingerprint(token.text)
-        known = self._known.get(fingerprint) or await self._index.find_token(fingerprint)
+        known = self._remembered(fingerprint) or await self._index.find_token(fingerprint)
         if known and known.caller != identity.caller:
             # The upstream gives the same token to several logins, so the token is an identity of its own.
             identity = replace(identity, caller=self.caller_of(token.text))
-        self._known.put(fingerprint, identity)
+        self._remember(fingerprint, identity, token.text)
         await self._index.keep_token(fingerprint, identity)
 
     async def _of_token(self, token: str) -> CallerIdentity:
         fingerprint = self._fingerprint(token)
-        known = self._known.get(fingerprint)
+        known = self._remembered(fingerprint)
         if known is None:
             known = await self._index.find_token(fingerprint) or self._of_unknown_token(token)
-            self._known.put(fingerprint, known)
+            self._remember(fingerprint, known, token)
         return known
+
+    def _remembered(self, fingerprint: str) -> CallerIdentity | None:
+        known = self._known.get(fingerprint)
+        return known[0] if known and self._clock.now() < known[1] else None
+
+    def _remember(self, fingerprint: str, identity: CallerIdentity, token: str) -> None:
+        """A token that is an identity of its own remains one. Otherwise another worker or replica may have learnt that
+        the upstream gives the same token to several logins.
+        """
+        is_own = identity.caller == self.caller_of(token)
+        self._known.put(fingerprint, (identity, FOREVER if is_own else self._clock.now() + BELIEVED_SECONDS))
 
     def _of_unknown_token(self, token: str) -> CallerIdentity:
         """The identity of a token that the caller did not fetch through this mirror. The token's `exp` is not verified;

@@ -19,7 +19,7 @@ from domain.upstreams import Source
 
 _REMEMBERED = 32768
 BELIEVED_SECONDS = 5.0
-"""How long a worker uses what it has read from the index; later another worker may have changed it."""
+"""How long a worker uses what it has read from the index; later another worker or replica may have changed it."""
 _REWRITTEN_SHARE = 0.25
 """A grant is written again only if this share of its lifetime has passed."""
 
@@ -43,6 +43,13 @@ class Grants:
             return None  # the token has ended, so the grant does not count
         known = self._remembered(access.caller, access.source) or await self._look_up(access.caller, access.source)
         return known if known and now < known.ends_at else None
+
+    def believed_until(self, access: PullAccess) -> float:
+        """Until when the result of `live` may be used (seconds since 1970). Then another worker or replica may have met
+        a refusal.
+        """
+        known = self._known.get((access.caller, access.source))
+        return known[1] + BELIEVED_SECONDS if known else 0.0
 
     async def standing_in(self, access: PullAccess) -> frozenset[CallerClass]:
         """The caller classes whose content this caller may get while the upstream is unavailable: the caller's own

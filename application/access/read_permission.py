@@ -134,7 +134,11 @@ class ReadPermissions:
         link = await self._find(location) if grant else None
         if grant is None or link is None or not link.caller_classes & classes_for(access.caller):
             return None
-        return ReadPermission(link, min(grant.ends_at, access.identity.ends_at))
+        remembered = self._links.get(location)
+        believed_until = remembered[1] + BELIEVED_SECONDS if remembered else 0.0
+        return ReadPermission(
+            link, min(grant.ends_at, access.identity.ends_at, self.grants.believed_until(access), believed_until)
+        )
 
     def record(
         self, access: PullAccess, location: ContentLocation, metadata: ResponseMetadata, known: Link | None = None

@@ -79,6 +79,13 @@ class CachedTags:
     def fresh_until(self, cached_tag: CachedTag) -> float:
         return self._policy.fresh_until(cached_tag)
 
+    def believed_until(self, key: TagKey) -> float:
+        """Until when the result of `find` may be used (seconds since 1970). Then another worker or replica may have
+        learnt that the tag is gone.
+        """
+        known = self._known.get((key.source, key.tag))
+        return known[1] + BELIEVED_SECONDS if known else 0.0
+
     async def learn(self, access: PullAccess, query: ManifestQuery, answer: ManifestAnswer) -> None:
         """Store the digest and the media type that the upstream has just given to this caller, if the query is for a
         tag whose answer can be predicted.
@@ -125,7 +132,7 @@ class CachedTags:
         ones.
         """
         known = self._known.get((source, tag))
-        now = self._clock.now()
+        now = read_at = self._clock.now()
         if known is None or now >= known[1] + BELIEVED_SECONDS:
             found = {
                 (cached_tag.key.variant, cached_tag.caller_class): cached_tag
@@ -137,7 +144,9 @@ class CachedTags:
                     not stored or stored.checked_at < cached_tag.checked_at
                 ):
                     found[place] = cached_tag
-            known = found, now
+                    # Not believed for longer than if it had stayed in memory: another worker may have removed it.
+                    read_at = min(read_at, cached_tag.checked_at)
+            known = found, read_at
             self._known.put((source, tag), known)
         return known[0]
 

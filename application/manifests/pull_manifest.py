@@ -96,7 +96,13 @@ class PullManifest:
         content = await self._manifest_cache.get(upstream, cached_tag.digest) if cached_tag else None
         grant = await self._permissions.grants.live(access) if content else None
         if cached_tag and content and grant and self._cached_tags.is_fresh(cached_tag):
-            good_until = min(self._cached_tags.fresh_until(cached_tag), grant.ends_at, access.identity.ends_at)
+            good_until = min(
+                self._cached_tags.fresh_until(cached_tag),
+                self._cached_tags.believed_until(cached_tag.key),
+                grant.ends_at,
+                self._permissions.grants.believed_until(access),
+                access.identity.ends_at,
+            )
             return replace(_named(cached_tag, content), good_until=good_until)
         stand_in = await self._stand_in(access, query, key) if key else None
         try:

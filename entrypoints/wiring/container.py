@@ -232,6 +232,7 @@ class Container(containers.DeclarativeContainer):
         codec=codec,
         key=providers.Callable(_derived_key, settings=settings, purpose="cache callers"),
         mirrors=mirror_callers,
+        clock=clock,
     )
     cache_capacity: providers.Provider[CacheCapacity] = providers.Singleton(_cache_capacity, settings=settings)
     allowances: providers.Provider[Allowances] = providers.Singleton(

@@ -15,6 +15,7 @@ from domain.records import ANONYMOUS_CALLER, mirror_caller
 from domain.tokens import IssuedToken
 from domain.upstreams import Origin, Source, Upstream
 from tests.application.support.service import ALICE, BOB, NAME, basic
+from tests.fakes.clock import StoppedClock
 from tests.fakes.codec import PlainTokenCodec
 from tests.fakes.index import MemoryKnowledgeIndex
 
@@ -28,10 +29,12 @@ class World:
 
     def __init__(self, key: bytes = b"k" * 32) -> None:
         self.store = MemoryKnowledgeIndex()
+        self.clock = StoppedClock(NOW)
         self.callers = self.worker(key)
 
     def worker(self, key: bytes = b"k" * 32) -> CallerIdentities:
-        return CallerIdentities(self.store, PlainTokenCodec(), key, {SOURCE.upstream: mirror_caller("its login")})
+        mirrors = {SOURCE.upstream: mirror_caller("its login")}
+        return CallerIdentities(self.store, PlainTokenCodec(), key, mirrors, self.clock)
 
     def identity(
         self, right: UpstreamCredentials | str, *, is_mirrors: bool = False, by: CallerIdentities | None = None
@@ -58,6 +61,18 @@ def test_every_worker_knows_whose_a_token_is() -> None:
     world = World()
     world.given(ALICE, "one")
     assert world.identity("Bearer one", by=world.worker()) == world.identity("Bearer one")
+
+
+def test_within_five_seconds_every_worker_learns_that_two_logins_have_the_same_token() -> None:
+    world = World()
+    other = world.worker()
+    world.given(ALICE, "shared")
+    assert world.identity("Bearer shared", by=other).caller == world.identity(basic(ALICE)).caller
+    world.given(BOB, "shared")
+    world.clock.advance(5)
+    found = world.identity("Bearer shared", by=other).caller
+    assert found == world.identity("Bearer shared").caller
+    assert found not in {world.identity(basic(ALICE)).caller, world.identity(basic(BOB)).caller}
 
 
 def test_users_are_told_apart() -> None:

@@ -14,19 +14,35 @@ from tests.fakes.storage import MemoryInode
 
 
 def test_good_until_is_the_earliest_of_its_limits() -> None:
-    pulls = Pulls(tag_ttl=60, grant_ttl=300)
+    pulls = Pulls(tag_ttl=3, grant_ttl=4)
     now = pulls.service.clock.now()
 
     async def act() -> None:
         assert (await pulls.pull()).good_until == 0.0
-        assert (await pulls.pull()).good_until == now + 60  # the tag
+        assert (await pulls.pull()).good_until == now + 3  # the tag
         digest = {"reference": str(IMAGE_DIGEST)}
-        assert (await pulls.pull(**digest)).good_until == now + 300  # the grant
-        await pulls.login(20)
+        assert (await pulls.pull(**digest)).good_until == now + 4  # the grant
+        await pulls.login(1)
         pulls.service.clock.advance(1)
-        await pulls.login(20)
-        assert (await pulls.pull()).good_until == now + 21  # the token
-        assert (await pulls.pull(**digest)).good_until == now + 21
+        await pulls.login(1)
+        assert (await pulls.pull()).good_until == now + 2  # the token
+        assert (await pulls.pull(**digest)).good_until == now + 2
+
+    pulls.run(act())
+
+
+def test_an_answer_is_good_for_five_seconds_after_the_index_was_read() -> None:
+    pulls = Pulls(tag_ttl=60, grant_ttl=300)
+    now = pulls.service.clock.now()
+
+    async def act() -> None:
+        await pulls.pull()
+        for seconds in (0, 3, 1.5):
+            pulls.service.clock.advance(seconds)
+            for reference in ("1", str(IMAGE_DIGEST)):
+                assert (await pulls.pull(reference=reference)).good_until == now + 5
+        pulls.service.clock.advance(0.5)
+        assert (await pulls.pull()).good_until == now + 10
 
     pulls.run(act())
 
