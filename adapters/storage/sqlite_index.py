@@ -1,30 +1,31 @@
 """The index in SQLite: what upstreams have said, and what is stored."""
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 
-from adapters.storage.sqlite_database import Change, Database, Row
+from adapters.index_records import (
+    LINKS,
+    TAGS,
+    VARIANTS,
+    print_upstream_auth,
+    read_link,
+    read_tags,
+    read_upstream_auth,
+)
+from adapters.storage.sqlite_database import Change, Database
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity, Used
-from domain.challenge import Challenge
 from domain.digest import Digest
-from domain.errors import DigestInvalid, NameInvalid, TagInvalid
-from domain.names import RepositoryName, Tag
+from domain.errors import DigestInvalid
+from domain.names import Tag
 from domain.ports import Clock
-from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link, TagKey
+from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
-VARIANTS = 16
-"""Variants that are kept of each tag and class of callers. There are about as many kinds of clients."""
-LINKS = 200_000
-"""Rows for each upstream. A row takes about 300 bytes with its indexes."""
-TAGS = 50_000
-"""Rows for each upstream."""
 _CHECKS = 256
 _KEPT_SHARE = 0.9
 _SWEEP_SECONDS = 60.0
@@ -64,7 +65,7 @@ class SqliteKnowledgeIndex:
             " AND digest = ? ORDER BY given_at DESC, given_to",
             _location(location),
         )
-        return _read_link(location, rows) if rows else None
+        return read_link(location, rows) if rows else None
 
     async def links_of(self, source: Source) -> list[Link]:
         rows = await self._database.rows(
@@ -76,7 +77,7 @@ class SqliteKnowledgeIndex:
         for (kind, digest), same in groupby(rows, itemgetter(0, 1)):
             with suppress(ValueError, DigestInvalid):
                 location = ContentLocation(source, ContentKind(kind), Digest.parse(digest))
-                links.append(_read_link(location, [row[2:] for row in same]))
+                links.append(read_link(location, [row[2:] for row in same]))
         return links
 
     async def keep_link(self, link: Link, now: float) -> None:
@@ -102,14 +103,14 @@ class SqliteKnowledgeIndex:
             " WHERE upstream = ? AND repository = ? AND tag = ?",
             (*_source(source), str(tag)),
         )
-        return _read_tags(source.upstream, rows)
+        return read_tags(source.upstream, rows)
 
     async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
         rows = await self._database.rows(
             "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags WHERE upstream = ?",
             (upstream.url,),
         )
-        return _read_tags(upstream, rows)
+        return read_tags(upstream, rows)
 
     async def keep_tag(self, cached_tag: CachedTag) -> None:
         key, caller_class = cached_tag.key, cached_tag.caller_class
@@ -181,11 +182,11 @@ class SqliteKnowledgeIndex:
 
     async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
         rows = await self._database.rows("SELECT challenges FROM stances WHERE upstream = ?", (upstream.url,))
-        return next((_read_upstream_auth(text) for (text,) in rows), None)
+        return next((read_upstream_auth(text) for (text,) in rows), None)
 
     async def keep_upstream_auth(self, upstream: Upstream, auth: UpstreamAuth) -> None:
-        text = json.dumps([[one.scheme, one.parameters] for one in auth.challenges])
-        await self._database.change(("INSERT OR REPLACE INTO stances VALUES (?, ?)", [(upstream.url, text)]))
+        row = (upstream.url, print_upstream_auth(auth))
+        await self._database.change(("INSERT OR REPLACE INTO stances VALUES (?, ?)", [row]))
 
     # --- the epoch ---
 
@@ -270,31 +271,3 @@ def _source(source: Source) -> tuple[str, ...]:
 
 def _location(location: ContentLocation) -> tuple[str, ...]:
     return *_source(location.source), location.kind.value, str(location.digest)
-
-
-def _read_link(location: ContentLocation, rows: Sequence[Row]) -> Link:
-    """The link of one location, from its rows (class, media type, size), the newest first."""
-    _, media_type, size = rows[0]
-    return Link(location, media_type, size, frozenset(CallerClass(caller_class) for caller_class, _, _ in rows))
-
-
-def _read_tags(upstream: Upstream, rows: Sequence[Row]) -> list[CachedTag]:
-    """The cached tags in the rows, without those that cannot be read."""
-    cached_tags = []
-    for repository, tag, variant, caller_class, digest, media_type, checked_at in rows:
-        with suppress(NameInvalid, TagInvalid, DigestInvalid):
-            key = TagKey(Source(upstream, RepositoryName(repository)), Tag(tag), variant)
-            cached_tags.append(CachedTag(key, Digest.parse(digest), media_type, checked_at, CallerClass(caller_class)))
-    return cached_tags
-
-
-def _read_upstream_auth(text: str) -> UpstreamAuth | None:
-    """The authentication that was stored; None if the text is invalid."""
-    try:
-        read = [(scheme, [(name, value) for name, value in parameters]) for scheme, parameters in json.loads(text)]
-    except (ValueError, TypeError):
-        return None
-    words = [word for scheme, parameters in read for word in (scheme, *(part for pair in parameters for part in pair))]
-    if not all(isinstance(word, str) for word in words):
-        return None
-    return UpstreamAuth(tuple(Challenge(scheme, tuple(parameters)) for scheme, parameters in read))
