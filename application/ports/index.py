@@ -24,8 +24,12 @@ class KnowledgeIndex(Protocol):
     and how each upstream authenticates. It survives restarts, and all workers share it. Everything in it can be learnt
     again. So a method whose read or write fails behaves as if the index were empty, and only `advance_epoch` raises.
 
+    With replicas, all replicas share it, too. Each one also keeps what it has learnt itself, in case the shared index
+    is lost.
+
     An upstream is identified by its URL, a repository by its name. The number of links and cached tags of each upstream
-    is limited: beyond the limit, entries without stored content are removed first, then the oldest.
+    is limited: beyond the limit, the oldest are removed. An index that knows which content is stored removes entries
+    without stored content first.
     """
 
     async def find_link(self, location: ContentLocation) -> Link | None:
@@ -69,8 +73,8 @@ class KnowledgeIndex(Protocol):
         """
 
     async def forget_content(self, digests: Iterable[Digest]) -> None:
-        """Remove all links and cached tags of content that is no longer stored, and the record of the upstreams that
-        sent it.
+        """Remove all links and cached tags of content that this replica no longer stores, and the record of the
+        upstreams that sent it. What replicas share stays: see SharedKnowledge.
         """
 
     async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:

@@ -4,7 +4,7 @@ A replica is one service with its own cache folder. Replicas share content and k
 never send requests to each other. Everything shared may be lost at any time: it is then fetched and learnt again.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -98,6 +98,16 @@ class SharedStore(Protocol):
 
     async def remove(self, keys: list[str]) -> None:
         """Remove these objects. Missing ones are not an error."""
+
+
+class SharedKnowledge(Protocol):
+    """What all replicas know of content."""
+
+    async def forget_content(self, digests: Iterable[Digest]) -> None:
+        """Remove all links and cached tags of content that has left the shared store, and the record of the upstreams
+        that sent it. It reads all links and cached tags, so it is called with many digests at once. Raises
+        SharedUnavailable.
+        """
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The contract of KnowledgeIndex."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +28,18 @@ from domain.records import (
 )
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source
-from tests.contracts.storage import HUB, KINDS, NGINX, NGINX_AT_QUAY, QUAY, REDIS, Worker, by_two_workers
+from tests.contracts.indexes import (
+    FORGETTING_KINDS,
+    INDEX_KINDS,
+    IndexWorker,
+    by_two_workers_of,
+    index_of,
+    server_for,
+)
+from tests.contracts.storage import HUB, NGINX, NGINX_AT_QUAY, QUAY, REDIS
 from tests.fakes.clock import StoppedClock
-from tests.fakes.index import MemoryKnowledgeIndex
+
+by_two_workers = by_two_workers_of(INDEX_KINDS)
 
 # --- links ---
 
@@ -49,7 +57,7 @@ ELSEWHERE = [replace(BLOB, location=replace(BLOB.location, source=source)) for s
 
 
 @by_two_workers
-async def test_a_stored_link_is_found_by_all_workers(one: Worker, other: Worker) -> None:
+async def test_a_stored_link_is_found_by_all_workers(one: IndexWorker, other: IndexWorker) -> None:
     for link in (BLOB, MANIFEST):
         assert await one.index.find_link(link.location) is None
         await one.index.keep_link(link, NOW)
@@ -57,7 +65,7 @@ async def test_a_stored_link_is_found_by_all_workers(one: Worker, other: Worker)
 
 
 @by_two_workers
-async def test_a_link_belongs_to_one_repository_one_kind_and_one_digest(one: Worker, other: Worker) -> None:
+async def test_a_link_belongs_to_one_repository_one_kind_and_one_digest(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_link(BLOB, NOW)
     others = [
         MANIFEST.location,
@@ -69,7 +77,7 @@ async def test_a_link_belongs_to_one_repository_one_kind_and_one_digest(one: Wor
 
 
 @by_two_workers
-async def test_a_newer_link_replaces_the_older_one(one: Worker, other: Worker) -> None:
+async def test_a_newer_link_replaces_the_older_one(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_link(BLOB, NOW)
     newer = replace(BLOB, media_type="text/plain; charset=é", size=2**40)
     await other.index.keep_link(newer, NOW)
@@ -78,7 +86,7 @@ async def test_a_newer_link_replaces_the_older_one(one: Worker, other: Worker) -
 
 
 @by_two_workers
-async def test_a_deleted_link_is_not_found(one: Worker, other: Worker) -> None:
+async def test_a_deleted_link_is_not_found(one: IndexWorker, other: IndexWorker) -> None:
     for link in (BLOB, MANIFEST, *ELSEWHERE):
         await one.index.keep_link(link, NOW)
     for _ in range(2):
@@ -88,7 +96,7 @@ async def test_a_deleted_link_is_not_found(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_all_links_of_a_repository_are_listed(one: Worker, other: Worker) -> None:
+async def test_all_links_of_a_repository_are_listed(one: IndexWorker, other: IndexWorker) -> None:
     assert await one.index.links_of(NGINX) == []
     for link in (BLOB, MANIFEST, *ELSEWHERE):
         await one.index.keep_link(link, NOW)
@@ -97,7 +105,7 @@ async def test_all_links_of_a_repository_are_listed(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_a_link_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
+async def test_a_link_belongs_to_the_address_of_its_upstream(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_link(BLOB, NOW)
     source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
     location = replace(BLOB.location, source=source)
@@ -106,7 +114,7 @@ async def test_a_link_belongs_to_the_address_of_its_upstream(one: Worker, other:
 
 
 @by_two_workers
-async def test_a_link_has_all_caller_classes_that_it_was_given_to(one: Worker, other: Worker) -> None:
+async def test_a_link_has_all_caller_classes_that_it_was_given_to(one: IndexWorker, other: IndexWorker) -> None:
     mirror = CallerClass("mirror 1")
     await one.index.keep_link(BLOB, NOW)
     await other.index.keep_link(replace(BLOB, size=8, caller_classes=frozenset({PERSONAL_CLASS, mirror})), NOW + 1)
@@ -117,7 +125,9 @@ async def test_a_link_has_all_caller_classes_that_it_was_given_to(one: Worker, o
 
 
 @by_two_workers
-async def test_a_link_is_deleted_for_one_caller_class_and_stays_for_the_others(one: Worker, other: Worker) -> None:
+async def test_a_link_is_deleted_for_one_caller_class_and_stays_for_the_others(
+    one: IndexWorker, other: IndexWorker
+) -> None:
     await one.index.keep_link(replace(BLOB, caller_classes=ANONYMOUS_ONLY | {PERSONAL_CLASS}), NOW)
     await one.index.keep_link(MANIFEST, NOW)
     for _ in range(2):
@@ -145,13 +155,13 @@ def cached_tag(number: int, checked_at: float) -> CachedTag:
     return replace(CACHED, key=replace(KEY, variant=str(number)), checked_at=checked_at)
 
 
-async def variant(worker: Worker, key: TagKey) -> CachedTag | None:
+async def variant(worker: IndexWorker, key: TagKey) -> CachedTag | None:
     """The cached tag with exactly this key."""
     return next((one for one in await worker.index.find_tags(key.source, key.tag) if one.key == key), None)
 
 
 @by_two_workers
-async def test_a_cached_tag_is_found_by_all_workers_only_under_its_key(one: Worker, other: Worker) -> None:
+async def test_a_cached_tag_is_found_by_all_workers_only_under_its_key(one: IndexWorker, other: IndexWorker) -> None:
     assert await variant(one, KEY) is None
     await one.index.keep_tag(CACHED)
     assert await variant(one, KEY) == await variant(other, KEY) == CACHED
@@ -159,7 +169,7 @@ async def test_a_cached_tag_is_found_by_all_workers_only_under_its_key(one: Work
 
 
 @by_two_workers
-async def test_a_newer_cached_tag_replaces_the_older_one(one: Worker, other: Worker) -> None:
+async def test_a_newer_cached_tag_replaces_the_older_one(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_tag(CACHED)
     newer = CachedTag(KEY, Digest.of(b"two", "sha512"), "text/plain", CACHED.checked_at + 1, ANONYMOUS_CLASS)
     await other.index.keep_tag(newer)
@@ -167,7 +177,7 @@ async def test_a_newer_cached_tag_replaces_the_older_one(one: Worker, other: Wor
 
 
 @by_two_workers
-async def test_a_tag_is_deleted_with_all_variants(one: Worker, other: Worker) -> None:
+async def test_a_tag_is_deleted_with_all_variants(one: IndexWorker, other: IndexWorker) -> None:
     for key in (KEY, *OTHER_KEYS):
         await one.index.keep_tag(replace(CACHED, key=key))
     for _ in range(2):
@@ -177,7 +187,7 @@ async def test_a_tag_is_deleted_with_all_variants(one: Worker, other: Worker) ->
 
 
 @by_two_workers
-async def test_all_tags_of_a_repository_are_deleted(one: Worker, other: Worker) -> None:
+async def test_all_tags_of_a_repository_are_deleted(one: IndexWorker, other: IndexWorker) -> None:
     for key in (KEY, *OTHER_KEYS):
         await one.index.keep_tag(replace(CACHED, key=key))
     await other.index.forget_tags(NGINX, None)
@@ -186,7 +196,7 @@ async def test_all_tags_of_a_repository_are_deleted(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_all_cached_tags_of_an_upstream_are_listed(one: Worker, other: Worker) -> None:
+async def test_all_cached_tags_of_an_upstream_are_listed(one: IndexWorker, other: IndexWorker) -> None:
     assert await one.index.tags_of(HUB) == []
     for key in (KEY, *OTHER_KEYS):
         await one.index.keep_tag(replace(CACHED, key=key))
@@ -195,7 +205,7 @@ async def test_all_cached_tags_of_an_upstream_are_listed(one: Worker, other: Wor
 
 
 @by_two_workers
-async def test_of_many_variants_the_oldest_are_removed(one: Worker, other: Worker) -> None:
+async def test_of_many_variants_the_oldest_are_removed(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_tag(replace(CACHED, key=OTHER_KEYS[1]))
     for number in range(16):
         await one.index.keep_tag(cached_tag(number, 1000.0 + (number - 5) % 16))  # the sixth is the oldest
@@ -206,15 +216,15 @@ async def test_of_many_variants_the_oldest_are_removed(one: Worker, other: Worke
 
 
 @by_two_workers
-async def test_the_newest_variant_is_kept_even_if_all_have_the_same_time(one: Worker, other: Worker) -> None:
+async def test_the_newest_variant_is_kept_even_if_all_have_the_same_time(one: IndexWorker, other: IndexWorker) -> None:
     for number in range(40):
         await one.index.keep_tag(cached_tag(number, 1000.0))
         assert await variant(one, cached_tag(number, 0).key)
-    assert len(await one.index.tags_of(HUB)) == 16
+    assert len(await one.index.find_tags(NGINX, LATEST)) == 16
 
 
 @by_two_workers
-async def test_a_cached_tag_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
+async def test_a_cached_tag_belongs_to_the_address_of_its_upstream(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_tag(CACHED)
     upstream = replace(HUB, search_url="https://search.test")
     key = replace(KEY, source=replace(NGINX, upstream=upstream))
@@ -223,7 +233,7 @@ async def test_a_cached_tag_belongs_to_the_address_of_its_upstream(one: Worker, 
 
 
 @by_two_workers
-async def test_each_caller_class_has_its_own_cached_tag(one: Worker, other: Worker) -> None:
+async def test_each_caller_class_has_its_own_cached_tag(one: IndexWorker, other: IndexWorker) -> None:
     personal = replace(CACHED, digest=Digest.of(b"two"), caller_class=PERSONAL_CLASS)
     await one.index.keep_tag(CACHED)
     await other.index.keep_tag(personal)
@@ -233,7 +243,9 @@ async def test_each_caller_class_has_its_own_cached_tag(one: Worker, other: Work
 
 
 @by_two_workers
-async def test_variants_of_one_caller_class_do_not_displace_those_of_another(one: Worker, other: Worker) -> None:
+async def test_variants_of_one_caller_class_do_not_displace_those_of_another(
+    one: IndexWorker, other: IndexWorker
+) -> None:
     await one.index.keep_tag(replace(CACHED, checked_at=1.0))
     for number in range(17):
         await other.index.keep_tag(replace(cached_tag(number, 1000.0 + number), caller_class=PERSONAL_CLASS))
@@ -246,12 +258,12 @@ async def test_variants_of_one_caller_class_do_not_displace_those_of_another(one
 
 
 @by_two_workers
-async def test_unknown_content_counts_as_not_sent(one: Worker, other: Worker) -> None:
+async def test_unknown_content_counts_as_not_sent(one: IndexWorker, other: IndexWorker) -> None:
     assert not await one.index.was_sent(HUB, DIGEST)
 
 
 @by_two_workers
-async def test_private_content_counts_as_sent_only_by_its_upstream(one: Worker, other: Worker) -> None:
+async def test_private_content_counts_as_sent_only_by_its_upstream(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_sent(HUB, DIGEST, is_public=False)
     assert await other.index.was_sent(HUB, DIGEST)
     assert not await other.index.was_sent(QUAY, DIGEST)
@@ -259,22 +271,24 @@ async def test_private_content_counts_as_sent_only_by_its_upstream(one: Worker, 
 
 
 @by_two_workers
-async def test_public_content_counts_as_sent_by_every_upstream_and_stays_public(one: Worker, other: Worker) -> None:
+async def test_public_content_counts_as_sent_by_every_upstream_and_stays_public(
+    one: IndexWorker, other: IndexWorker
+) -> None:
     await one.index.keep_sent(HUB, DIGEST, is_public=True)
     await other.index.keep_sent(HUB, DIGEST, is_public=False)
     assert await other.index.was_sent(QUAY, DIGEST)
 
 
-@by_two_workers
-async def test_the_record_of_the_sender_is_removed_with_the_content(one: Worker, other: Worker) -> None:
+@by_two_workers_of(FORGETTING_KINDS)
+async def test_the_record_of_the_sender_is_removed_with_the_content(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_sent(HUB, DIGEST, is_public=True)
     await other.index.forget_content([DIGEST])
     assert not await one.index.was_sent(HUB, DIGEST)
     assert not await one.index.was_sent(QUAY, DIGEST)
 
 
-@by_two_workers
-async def test_no_link_leads_to_forgotten_content(one: Worker, other: Worker) -> None:
+@by_two_workers_of(FORGETTING_KINDS)
+async def test_no_link_leads_to_forgotten_content(one: IndexWorker, other: IndexWorker) -> None:
     for source in (NGINX, REDIS, NGINX_AT_QUAY):
         for digest in (DIGEST, OTHER_DIGEST):
             for kind in ContentKind:
@@ -296,7 +310,9 @@ GRANT = Grant(ALICE, NGINX, NOW, NOW + 300)
 
 
 @by_two_workers
-async def test_a_grant_is_found_by_all_workers_only_for_its_caller_and_source(one: Worker, other: Worker) -> None:
+async def test_a_grant_is_found_by_all_workers_only_for_its_caller_and_source(
+    one: IndexWorker, other: IndexWorker
+) -> None:
     assert await one.index.find_grant(ALICE, NGINX) is None
     await one.index.keep_grant(GRANT, NOW + 300)
     assert await one.index.find_grant(ALICE, NGINX) == await other.index.find_grant(ALICE, NGINX) == GRANT
@@ -307,7 +323,7 @@ async def test_a_grant_is_found_by_all_workers_only_for_its_caller_and_source(on
 
 
 @by_two_workers
-async def test_a_newer_grant_replaces_the_older_one(one: Worker, other: Worker) -> None:
+async def test_a_newer_grant_replaces_the_older_one(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_grant(GRANT, NOW + 300)
     newer = replace(GRANT, given_at=NOW + 100.5, ends_at=NOW + 400.5)
     await other.index.keep_grant(newer, NOW + 400)
@@ -315,7 +331,7 @@ async def test_a_newer_grant_replaces_the_older_one(one: Worker, other: Worker) 
 
 
 @by_two_workers
-async def test_an_expired_grant_is_found_until_it_may_be_removed(one: Worker, other: Worker) -> None:
+async def test_an_expired_grant_is_found_until_it_may_be_removed(one: IndexWorker, other: IndexWorker) -> None:
     ended = replace(GRANT, given_at=NOW - 600, ends_at=NOW - 300)
     await one.index.keep_grant(ended, NOW + 1)
     await one.index.keep_grant(replace(GRANT, source=REDIS), NOW + 300)
@@ -323,7 +339,7 @@ async def test_an_expired_grant_is_found_until_it_may_be_removed(one: Worker, ot
 
 
 @by_two_workers
-async def test_a_deleted_grant_is_not_found(one: Worker, other: Worker) -> None:
+async def test_a_deleted_grant_is_not_found(one: IndexWorker, other: IndexWorker) -> None:
     kept = [replace(GRANT, source=REDIS), replace(GRANT, caller=ANONYMOUS_CALLER)]
     for grant in (GRANT, *kept):
         await one.index.keep_grant(grant, NOW + 300)
@@ -334,7 +350,7 @@ async def test_a_deleted_grant_is_not_found(one: Worker, other: Worker) -> None:
 
 
 @by_two_workers
-async def test_a_grant_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
+async def test_a_grant_belongs_to_the_address_of_its_upstream(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_grant(GRANT, NOW + 300)
     source = replace(NGINX, upstream=replace(HUB, search_url="https://search.test"))
     assert await one.index.find_grant(ALICE, source) == replace(GRANT, source=source)
@@ -347,7 +363,7 @@ ANONYMOUS = CallerIdentity(ANONYMOUS_CALLER, 1_800_000_100.0)
 
 
 @by_two_workers
-async def test_a_stored_token_is_found_by_all_workers(one: Worker, other: Worker) -> None:
+async def test_a_stored_token_is_found_by_all_workers(one: IndexWorker, other: IndexWorker) -> None:
     assert await one.index.find_token("first") is None
     await one.index.keep_token("first", IDENTITY)
     await other.index.keep_token("second", ANONYMOUS)
@@ -357,7 +373,7 @@ async def test_a_stored_token_is_found_by_all_workers(one: Worker, other: Worker
 
 
 @by_two_workers
-async def test_a_newer_identity_of_a_token_replaces_the_older_one(one: Worker, other: Worker) -> None:
+async def test_a_newer_identity_of_a_token_replaces_the_older_one(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_token("first", IDENTITY)
     await other.index.keep_token("first", ANONYMOUS)
     assert await one.index.find_token("first") == ANONYMOUS
@@ -376,7 +392,9 @@ ASKED = UpstreamAuth(
 
 
 @by_two_workers
-async def test_upstream_auth_is_found_by_all_workers_only_for_its_upstream(one: Worker, other: Worker) -> None:
+async def test_upstream_auth_is_found_by_all_workers_only_for_its_upstream(
+    one: IndexWorker, other: IndexWorker
+) -> None:
     assert await one.index.find_upstream_auth(HUB) is None
     for auth in (ASKED, OPEN):
         await one.index.keep_upstream_auth(HUB, auth)
@@ -387,7 +405,7 @@ async def test_upstream_auth_is_found_by_all_workers_only_for_its_upstream(one: 
 
 
 @by_two_workers
-async def test_upstream_auth_belongs_to_the_address_of_its_upstream(one: Worker, other: Worker) -> None:
+async def test_upstream_auth_belongs_to_the_address_of_its_upstream(one: IndexWorker, other: IndexWorker) -> None:
     await one.index.keep_upstream_auth(HUB, ASKED)
     assert await one.index.find_upstream_auth(replace(HUB, search_url="https://search.test")) == ASKED
 
@@ -396,7 +414,7 @@ async def test_upstream_auth_belongs_to_the_address_of_its_upstream(one: Worker,
 
 
 @by_two_workers
-async def test_the_epoch_changes_only_when_it_is_advanced(one: Worker, other: Worker) -> None:
+async def test_the_epoch_changes_only_when_it_is_advanced(one: IndexWorker, other: IndexWorker) -> None:
     seen = [await one.index.epoch()]
     for worker in (one, other, one):
         assert await one.index.epoch() == await other.index.epoch() == seen[-1]
@@ -408,19 +426,11 @@ async def test_the_epoch_changes_only_when_it_is_advanced(one: Worker, other: Wo
 # --- bounds ---
 
 BOUND = 20
-KIND = pytest.mark.parametrize("kind", KINDS)
+KIND = pytest.mark.parametrize("kind", INDEX_KINDS)
 
 
-@asynccontextmanager
-async def bounded(kind: str, folder: Path) -> AsyncIterator[KnowledgeIndex]:
-    if kind == "fake":
-        yield MemoryKnowledgeIndex(BOUND)
-        return
-    database = SqliteDatabase(folder / "index")
-    try:
-        yield SqliteKnowledgeIndex(database, StoppedClock(), links=BOUND, tags=BOUND)
-    finally:
-        await database.close()
+def bounded(kind: str, folder: Path, request: pytest.FixtureRequest) -> AbstractAsyncContextManager[KnowledgeIndex]:
+    return index_of(kind, folder, server_for(kind, request), links=BOUND, tags=BOUND)
 
 
 def new_link(number: int, source: Source = NGINX) -> Link:
@@ -435,8 +445,10 @@ def new_tag(number: int, source: Source = NGINX) -> CachedTag:
 
 
 @KIND
-async def test_links_to_content_that_is_not_stored_are_limited(kind: str, tmp_path: Path) -> None:
-    async with bounded(kind, tmp_path) as index:
+async def test_links_to_content_that_is_not_stored_are_limited(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with bounded(kind, tmp_path, request) as index:
         await index.keep_link(new_link(0, NGINX_AT_QUAY), 1.0)
         for number in range(10 * BOUND):
             await index.keep_link(new_link(number), 1000.0 + number)
@@ -447,8 +459,10 @@ async def test_links_to_content_that_is_not_stored_are_limited(kind: str, tmp_pa
 
 
 @KIND
-async def test_each_caller_class_of_a_link_counts_towards_the_limit(kind: str, tmp_path: Path) -> None:
-    async with bounded(kind, tmp_path) as index:
+async def test_each_caller_class_of_a_link_counts_towards_the_limit(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with bounded(kind, tmp_path, request) as index:
         for number in range(BOUND):
             both = replace(new_link(number), caller_classes=frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS}))
             await index.keep_link(both, 1000.0 + number)
@@ -456,8 +470,10 @@ async def test_each_caller_class_of_a_link_counts_towards_the_limit(kind: str, t
 
 
 @KIND
-async def test_cached_tags_of_content_that_is_not_stored_are_limited(kind: str, tmp_path: Path) -> None:
-    async with bounded(kind, tmp_path) as index:
+async def test_cached_tags_of_content_that_is_not_stored_are_limited(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    async with bounded(kind, tmp_path, request) as index:
         await index.keep_tag(new_tag(0, NGINX_AT_QUAY))
         for number in range(10 * BOUND):
             await index.keep_tag(new_tag(number))
