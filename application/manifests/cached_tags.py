@@ -40,6 +40,10 @@ class CachedTags:
             self._known.pop((key.source, key.tag))  # another worker may have asked the upstream since
         return _newest(await self._variants(key.source, key.tag), key, classes)
 
+    def look_again(self, source: Source, tag: Tag) -> None:
+        """The next search reads the index, because another worker may just have asked the upstream."""
+        self._known.pop((source, tag))
+
     async def stand_in(self, key: TagKey, accept: tuple[str, ...], classes: frozenset[CallerClass]) -> CachedTag | None:
         """The cached tag to serve while the upstream is unavailable, from those that were given to these caller
         classes: the newest of this variant, or else of another variant with an accepted media type. The client that

@@ -1,15 +1,18 @@
 """FetchManifest: requests manifests from the upstream, verifies them and caches them."""
 
+import asyncio
 from dataclasses import replace
 from functools import partial
+from itertools import chain, repeat
 
 from application.access.access_request import PullAccess
 from application.access.read_permission import REFUSED_HEAD, ReadPermissions
-from application.concurrency import SharedFetches, SingleFlight
+from application.concurrency import BackgroundTasks, SharedFetches, SingleFlight
 from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
 from application.ports.telemetry import EventSink
+from application.ports.turns import TURN_SECONDS, Turn, Turns
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRegistry, UpstreamRequest
 from application.upstreams.back_offs import Asker, BackOffs
 from domain.digest import Digest
@@ -23,12 +26,16 @@ from domain.manifests import (
     signed_part,
     stated_media_type,
 )
-from domain.names import Reference
-from domain.records import ContentKind, ContentLocation
+from domain.names import Reference, Tag
+from domain.records import ContentKind, ContentLocation, classes_for
 from domain.upstreams import Source
 
 _ROUNDS = 3
 """How many times a request waits for the fetch of another request, if those fetches fail."""
+_PAUSES = (0.02, 0.04, 0.06, 0.1)
+"""Seconds between two looks at the turn of another worker or replica. The last one is repeated."""
+_UPLOAD_SECONDS = 0.5
+"""How long the other replicas wait for the upload of a manifest. If it takes longer, they fetch the manifest again."""
 _ANY = (", ".join(MANIFEST_MEDIA_TYPES),)
 
 
@@ -37,7 +44,8 @@ class FetchManifest:
 
     Identical requests of one caller at the same time share one request to the upstream. Requests of different callers
     do not: a response proves a permission only for the caller whose credentials were used. But a caller who comes while
-    another caller fetches the manifest asks with HEAD, which registries with a pull limit do not count.
+    another caller fetches the manifest asks with HEAD, which registries with a pull limit do not count. The same holds
+    for all workers of all replicas, if they share an index: the one that has the turn fetches.
     """
 
     def __init__(
@@ -48,13 +56,18 @@ class FetchManifest:
         cached_tags: CachedTags,
         back_offs: BackOffs,
         events: EventSink,
+        background: BackgroundTasks,
+        turns: Turns | None = None,
     ) -> None:
+        """`turns`: None if this replica shares nothing."""
         self._registry = registry
         self._permissions = permissions
         self._manifest_cache = manifest_cache
         self._cached_tags = cached_tags
         self._back_offs = back_offs
         self._events = events
+        self._background = background
+        self._turns = turns
         self._single_flight = SingleFlight()
         self._shared_fetches: SharedFetches[ManifestAnswer] = SharedFetches()
 
@@ -77,11 +90,13 @@ class FetchManifest:
         start = partial(self._get_or_find, access, query, head_answer, proves_first=proves_first)
         return await self._single_flight.do((*self._key(access, query, head=False), proves_first), start)
 
-    def tag_means(self, source: Source, tag: Reference, digest: Digest) -> None:
+    async def tag_means(self, source: Source, reference: Reference, digest: Digest) -> None:
         """A HEAD gave this digest for the tag. A request for the digest then waits for a running fetch of the tag,
         instead of a fetch of its own.
         """
-        self._shared_fetches.also((source, str(tag)), (source, str(digest)))
+        self._shared_fetches.also((source, str(reference)), (source, str(digest)))
+        if self._turns and isinstance(reference.target, Tag):
+            await self._turns.add(source, str(reference), str(digest))
 
     async def _get_or_find(
         self,
@@ -102,13 +117,13 @@ class FetchManifest:
             digests = [head_answer.digest] if head_answer else await self._cached_tags.likely_digests(access, query)
             names = dict.fromkeys([str(query.reference), *map(str, digests)])
             keys = [(access.source, name) for name in names]
-            turn = self._shared_fetches.under_way(*keys)
-            if turn is None:
-                async with self._shared_fetches.lead(*keys) as turn:
-                    cached = await self._cached_meanwhile(access, query, head_answer, proves_first=proves_first)
-                    turn.result = cached or await self._get(access, query)
-                    return turn.result
-            fetched = await turn.wait()
+            running = self._shared_fetches.under_way(*keys)
+            if running is None:
+                async with self._shared_fetches.lead(*keys) as fetch:
+                    start = self._find_or_get if self._turns is None else partial(self._in_turn, self._turns, [*names])
+                    fetch.result = await start(access, query, head_answer, proves_first=proves_first)
+                    return fetch.result
+            fetched = await running.wait()
             self._back_offs.check(asker, before)
             head_answer = await self._head_or_none(access, query)
             if found := await self._found(access, query, head_answer, fetched):
@@ -116,6 +131,106 @@ class FetchManifest:
             if head_answer is None:
                 break  # only a GET shows whether this caller may read it
         return await self._get(access, query)
+
+    async def _find_or_get(
+        self,
+        access: PullAccess,
+        query: ManifestQuery,
+        head_answer: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
+    ) -> ManifestAnswer:
+        cached = await self._cached_meanwhile(access, query, head_answer, proves_first=proves_first)
+        return cached or await self._get(access, query)
+
+    # --- turns with the other workers and replicas ---
+
+    async def _in_turn(
+        self,
+        turns: Turns,
+        names: list[str],
+        access: PullAccess,
+        query: ManifestQuery,
+        head_answer: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
+    ) -> ManifestAnswer:
+        """As `_find_or_get`, when no other worker or replica fetches the manifest."""
+        asker = Asker(access.source.upstream, access.caller, manifests=True)
+        before = self._back_offs.last(asker)
+        for _ in range(_ROUNDS):
+            if turn := await turns.take(access.source, names):
+                return await self._with_turn(turns, turn, access, query, head_answer, proves_first=proves_first)
+            await self._turn_over(turns, access.source, names)
+            self._back_offs.check(asker, before)
+            if known := await self._known_by_now(access, query):
+                return known
+            head_answer = await self._head_or_none(access, query)
+            if found := await self._found(access, query, head_answer, None):
+                return found
+            if head_answer is None:
+                break  # only a GET shows whether this caller may read it
+        return await self._get(access, query)
+
+    async def _with_turn(
+        self,
+        turns: Turns,
+        turn: Turn,
+        access: PullAccess,
+        query: ManifestQuery,
+        head_answer: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
+    ) -> ManifestAnswer:
+        answer = None
+        try:
+            # The turn of another worker may have ended just before this one began.
+            answer = await self._known_by_now(access, query) or await self._find_or_get(
+                access, query, head_answer, proves_first=proves_first
+            )
+            return answer
+        finally:
+            self._background.start(self._end_turn(turns, turn, answer))
+
+    async def _end_turn(self, turns: Turns, turn: Turn, answer: ManifestAnswer | None) -> None:
+        """End the turn when the others can find the manifest. No client waits for that."""
+        if answer:
+            await self._manifest_cache.when_shared(answer.digest, _UPLOAD_SECONDS)
+        await turns.end(turn, added=[str(answer.digest)] if answer else [])
+
+    async def _turn_over(self, turns: Turns, source: Source, names: list[str]) -> None:
+        """Wait until no other worker or replica fetches the manifest, but no longer than a turn may last."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + TURN_SECONDS
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+            if await turns.is_over(source, names) or loop.time() >= end:
+                return
+            await asyncio.sleep(pause)
+
+    async def _known_by_now(self, access: PullAccess, query: ManifestQuery) -> ManifestAnswer | None:
+        """The manifest that another worker or replica has fetched by now, if this caller may get it without a request
+        to the upstream.
+        """
+        target = query.reference.target
+        if not isinstance(target, Tag):
+            return await self._known_by_digest(access, target)
+        self._cached_tags.look_again(access.source, target)
+        key = query.tag_key(access.source)
+        cached_tag = await self._cached_tags.find(key, classes_for(access.caller)) if key else None
+        if cached_tag is None or not self._cached_tags.is_fresh(cached_tag):
+            return None
+        is_granted = await self._permissions.grants.live(access)
+        content = await self._manifest_cache.get(access.source.upstream, cached_tag.digest) if is_granted else None
+        if content is None:
+            return None
+        return ManifestAnswer(cached_tag.media_type, cached_tag.digest, len(content), content, is_hit=True)
+
+    async def _known_by_digest(self, access: PullAccess, digest: Digest) -> ManifestAnswer | None:
+        known = await self._permissions.known(access, _location(access, digest))
+        content = await self._manifest_cache.get(access.source.upstream, digest) if known else None
+        if known is None or content is None:
+            return None
+        return ManifestAnswer(known.link.media_type, digest, len(content), content, is_hit=True)
 
     async def _cached_meanwhile(
         self,
@@ -130,12 +245,7 @@ class FetchManifest:
         """
         digest, upstream = query.reference.digest, access.source.upstream
         if head_answer is None and proves_first is False and digest:
-            # This caller may need no request to the upstream.
-            known = await self._permissions.known(access, _location(access, digest))
-            content = await self._manifest_cache.get(upstream, digest) if known else None
-            if known is None or content is None:
-                return None
-            return ManifestAnswer(known.link.media_type, digest, len(content), content, is_hit=True)
+            return await self._known_by_digest(access, digest)  # this caller may need no request to the upstream
         if head_answer is None and not proves_first:
             digests = await self._cached_tags.likely_digests(access, query)
             if not any([await self._manifest_cache.get(upstream, likely) for likely in digests]):

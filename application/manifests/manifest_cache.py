@@ -1,5 +1,7 @@
 """ManifestCache: manifests by digest, in memory, in the content store, and in the store that replicas share."""
 
+import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 from application.access.access_request import PullAccess
@@ -37,6 +39,7 @@ class ManifestCache:
         self._background = background
         self._shared = shared
         self._memory: LruCache[Digest, bytes] = LruCache(_MEMORY)
+        self._uploads: dict[Digest, asyncio.Event] = {}
 
     async def get(self, upstream: Upstream, digest: Digest) -> bytes | None:
         """The manifest; None if it is not cached, does not match its digest, or is not served for this upstream."""
@@ -74,7 +77,7 @@ class ManifestCache:
         if self._shared:
             # Not awaited: a client waits for the manifest.
             self._background.start(
-                self._share(self._shared, access.source.upstream, digest, content, is_public=is_public)
+                self._upload(self._shared, access.source.upstream, digest, content, is_public=is_public)
             )
         await self._keep(access.source.upstream, digest, content, is_public=is_public)
 
@@ -111,6 +114,25 @@ class ManifestCache:
             return None
         await self._keep(upstream, digest, record.content, is_public=record.is_public)
         return record.content
+
+    async def when_shared(self, digest: Digest, at_most: float) -> None:
+        """Return when the other replicas can get the manifest, or when its upload has failed or has taken `at_most`
+        seconds. Returns at once if no upload runs.
+        """
+        if ended := self._uploads.get(digest):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), at_most)
+
+    async def _upload(
+        self, shared: SharedStore, upstream: Upstream, digest: Digest, content: bytes, *, is_public: bool
+    ) -> None:
+        ended = self._uploads[digest] = asyncio.Event()
+        try:
+            await self._share(shared, upstream, digest, content, is_public=is_public)
+        finally:
+            ended.set()
+            if self._uploads.get(digest) is ended:
+                del self._uploads[digest]
 
     async def _share(
         self,

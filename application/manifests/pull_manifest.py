@@ -173,7 +173,7 @@ class PullManifest:
                     raise _ChangedAndThrottled(fault) from fault
             answer = answer.with_cached(content)
         await self._cached_tags.learn(access, query, answer)
-        self._fetch.tag_means(access.source, query.reference, answer.digest)
+        await self._fetch.tag_means(access.source, query.reference, answer.digest)
         return answer
 
     async def _head(self, access: PullAccess, query: ManifestQuery, *, is_cached: bool) -> ManifestAnswer | None:

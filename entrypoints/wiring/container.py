@@ -379,6 +379,7 @@ class Container(containers.DeclarativeContainer):
         cached_tags=cached_tags,
         back_offs=back_offs,
         events=events,
+        background=background,
     )
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest,

@@ -1,4 +1,6 @@
-"""Several replicas before one slow upstream. Each has its own storage; they share an index, a store and leases."""
+"""Several replicas before one slow upstream. Each has its own storage; they share an index, a store, leases and
+turns.
+"""
 
 import asyncio
 from dataclasses import replace
@@ -15,6 +17,7 @@ from tests.fakes.index import MemoryKnowledgeIndex
 from tests.fakes.parts import memory_storage
 from tests.fakes.shared_leases import FakeLeaseTable, FakeSharedLeases
 from tests.fakes.shared_store import FakeSharedStore
+from tests.fakes.turns import FakeTurns
 
 
 class Replica(Line):
@@ -67,6 +70,7 @@ class Replicas:
         self.store = SlowStore()
         self.index = FakeLeaseTable(LoopClock())
         self.knowledge = MemoryKnowledgeIndex()
+        self.turns = FakeTurns()
         self.clock = StoppedClock()
         self._settings = settings
         self.all = [self.added(number) for number in range(count)]
@@ -87,6 +91,7 @@ class Replicas:
             )
         )
         parts.manifest_cache.add_kwargs(shared=self.store)
+        parts.fetch_manifest.add_kwargs(turns=self.turns)
         return replica
 
     @property
