@@ -53,6 +53,7 @@ from application.ports.content import ContentStore
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
 from application.ports.telemetry import EventSink, MetricsPage
+from application.ports.turns import Turns
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
 from application.search import Search
 from application.status import ReportStatus
@@ -132,6 +133,10 @@ def _shares_downloads(shared: SharedTier | None, provenance: Provenance, events:
 
 def _shared_store(shared: SharedTier | None) -> SharedStore | None:
     return shared.store if shared else None
+
+
+def _turns(shared: SharedTier | None) -> Turns | None:
+    return shared.turns if shared else None
 
 
 def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
@@ -380,6 +385,7 @@ class Container(containers.DeclarativeContainer):
         back_offs=back_offs,
         events=events,
         background=background,
+        turns=providers.Callable(_turns, shared=storage.provided.shared),
     )
     pull_manifest: providers.Provider[PullManifest] = providers.Singleton(
         PullManifest,

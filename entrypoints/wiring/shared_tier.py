@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from application.ports.shared import SharedLeases, SharedService, SharedStore
 from application.ports.telemetry import EventSink
+from application.ports.turns import Turns
 from domain.events import SharedTierOpened
 from domain.redis_address import RedisAddress
 from entrypoints.settings import Settings, SettingsError
@@ -17,6 +18,7 @@ class SharedTier:
 
     store: SharedStore
     leases: SharedLeases
+    turns: Turns
     services: tuple[SharedService, ...]
 
 
@@ -50,6 +52,7 @@ async def open_shared_tier(settings: Settings, replica: str, events: EventSink) 
     from adapters.shared.object_store import ObstoreSharedStore, open_object_store  # noqa: PLC0415 - as above
     from adapters.shared.redis_connection import RedisConnection  # noqa: PLC0415 - as above
     from adapters.shared.redis_leases import RedisLeases  # noqa: PLC0415 - as above
+    from adapters.shared.redis_turns import RedisTurns  # noqa: PLC0415 - as above
     from adapters.shared.store_service import StoreService  # noqa: PLC0415 - as above
 
     address = _index_address(settings, settings.shared_index)
@@ -60,6 +63,7 @@ async def open_shared_tier(settings: Settings, replica: str, events: EventSink) 
         yield SharedTier(
             store=store,
             leases=RedisLeases(connection, replica),
+            turns=RedisTurns(connection),
             services=(StoreService(store, settings.shared_store), IndexService(connection, address)),
         )
     finally:
