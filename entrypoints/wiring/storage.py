@@ -145,13 +145,15 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
     store = FilesystemContentStore(folder, _reserve(folder))
     maintenance = FilesystemStorageMaintenance(folder, clock)
     database = SqliteDatabase(folder / _INDEX)
+    index = SqliteKnowledgeIndex(database, clock)
     try:
-        async with open_shared_tier(settings, replica_id(folder) if settings.is_shared else "", events) as shared:
+        replica = replica_id(folder) if settings.is_shared else ""
+        async with open_shared_tier(settings, replica, index, clock, events) as shared:
             yield Storage(
                 store=store,
                 leases=store.leases,
                 maintenance=maintenance,
-                index=SqliteKnowledgeIndex(database, clock),
+                index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
                 shared=shared,
             )
