@@ -17,7 +17,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -41,6 +44,9 @@ _VERSION = 1
 _REASONS = (
     (AuthenticationError, "rejected the user name or the password"),
     (BusyLoadingError, "is still loading its data"),
+    (ReadOnlyError, "is a replica, which accepts no writes"),
+    (OutOfMemoryError, "has no memory left"),
+    (NoPermissionError, "does not permit this user a command that the mirror needs"),
     (MasterNotFoundError, "(Sentinel) knows no primary, or cannot be reached"),
     (RedisClusterException, "cannot be used as a Redis Cluster"),
 )
@@ -74,6 +80,7 @@ class RedisConnection:
         self._client: _Client | None = None
         self._clients = 0
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closing = asyncio.Event()
         self._free = asyncio.Semaphore(_CONNECTIONS)
         self._trial_at: float | None = None
         """The loop time from which Redis may be tried again; None if it works."""
@@ -132,8 +139,9 @@ class RedisConnection:
         return await self.run(evaluate, in_background=in_background)
 
     async def close(self) -> None:
-        """Close the connections. Never raises. Later requests would open new ones."""
-        self._retire(after=0)
+        """Close the connections. Never raises. A later request opens a new one."""
+        self._is_closing.set()
+        self._retire()
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -171,19 +179,24 @@ class RedisConnection:
 
     def _opened(self, is_trial: bool) -> Redis:  # noqa: FBT001 - private
         if is_trial:
-            self._retire(after=2 * self._wait)
+            self._retire()
         if self._client is None:
             self._client = _Client(self._address, self._wait, self._clients)
             self._clients += 1
         return self._client.redis
 
-    def _retire(self, after: float) -> None:
-        """Close the connections in the background. `after`: seconds in which requests that use them may end."""
+    def _retire(self) -> None:
+        """Close the connections in the background, after the requests that use them have ended."""
         if self._client is not None:
-            task = asyncio.get_running_loop().create_task(self._client.close(after))
+            task = asyncio.get_running_loop().create_task(self._close_later(self._client))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             self._client = None
+
+    async def _close_later(self, client: "_Client") -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_closing.wait(), 2 * self._wait)
+        await client.close()
 
     def _record_failure(self, reason: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -195,15 +208,12 @@ class RedisConnection:
 
     def _explained(self, error: Exception) -> str:
         """The reason for the log. It contains no text of the error, which may contain arguments of the command."""
+        reason = next((text for kind, text in _REASONS if isinstance(error, kind)), "")
         if isinstance(error, TimeoutError | RedisTimeoutError):
             reason = f"did not answer within {self._wait * 1000:.0f} ms"
         elif isinstance(error, ResponseError):
-            reason = f"refused a request: {_code(error)}"
-        else:
-            reason = next((text for kind, text in _REASONS if isinstance(error, kind)), "") or _connection_failure(
-                error
-            )
-        return f"{self._address} {reason}"
+            reason = reason or f"refused a request: {_code(error)}"
+        return f"{self._address} {reason or _connection_failure(error)}"
 
 
 class _Client:
@@ -215,10 +225,11 @@ class _Client:
         first = number % len(address.nodes)
         nodes = address.nodes[first:] + address.nodes[:first]
         self._sentinel: Sentinel | None = None
+        self._cluster: RedisCluster | None = None
         if address.kind is RedisKind.CLUSTER:
             startup_nodes = [ClusterNode(host, port) for host, port in nodes]
-            cluster = RedisCluster(startup_nodes=startup_nodes, **_arguments(address))
-            self.redis = cast("Redis", cluster)  # it has the same methods
+            self._cluster = RedisCluster(startup_nodes=startup_nodes, **_arguments(address))
+            self.redis = cast("Redis", self._cluster)  # it has the same methods
         elif address.kind is RedisKind.SENTINEL:
             sentinel_arguments = {
                 **_arguments(address, has_login=address.is_sentinel_login),
@@ -231,12 +242,16 @@ class _Client:
             host, port = nodes[0]
             self.redis = Redis(host=host, port=port, db=address.database, **_arguments(address))
 
-    async def close(self, after: float) -> None:
-        await asyncio.sleep(after)
-        for client in (self.redis, self._sentinel):
+    async def close(self) -> None:
+        closing: list[Awaitable[None]] = [self.redis.aclose()]
+        if self._sentinel:
+            closing.append(self._sentinel.aclose())
+        if self._cluster:  # its aclose() does nothing after a failure
+            nodes = self._cluster.nodes_manager
+            closing += [nodes.aclose(), nodes.aclose("startup_nodes")]
+        for each in closing:
             with suppress(RedisError, RedisClusterException, OSError):
-                if client is not None:
-                    await client.aclose()
+                await each
 
 
 def _arguments(address: RedisAddress, *, has_login: bool = True) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Valkey:
         """The answer to one command. Raises redis.RedisError."""
         retry = Retry(NoBackoff(), 0)
         with closing(redis.Redis(port=self.port, socket_timeout=5, retry=retry, protocol=2)) as client:
+            client.response_callbacks.clear()
             return client.execute_command(*words)
 
     def answers(self) -> bool:
