@@ -4,7 +4,8 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import cast
 
@@ -20,6 +21,7 @@ from adapters.index_records import (
 from adapters.shared.redis_connection import RedisConnection, key
 from application.ports.index import CallerIdentity
 from domain.digest import Digest
+from domain.errors import DigestInvalid
 from domain.names import RepositoryName, Tag
 from domain.ports import Clock
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
@@ -135,7 +137,8 @@ class _Entry:
     content: int | str | None
 
     def __str__(self) -> str:
-        return "\t".join(map(json.dumps, astuple(self)))
+        cells = (self.caller_class, self.variant, float(self.time), self.media_type, self.content)
+        return "\t".join(map(json.dumps, cells))
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,9 @@ class RedisKnowledgeIndex:
         found = []
         async for field, entries in self._fields(_of_repository(self._links, source)):
             kind, _, digest = field.partition(" ")
-            link = _link(ContentLocation(source, ContentKind(kind), Digest.parse(digest)), entries)
-            if link is not None:
-                found.append(link)
+            with suppress(ValueError, DigestInvalid):
+                link = _link(ContentLocation(source, ContentKind(kind), Digest.parse(digest)), entries)
+                found += [link] if link else []
         return found
 
     async def keep_link(self, link: Link, now: float) -> None:
@@ -258,28 +261,26 @@ class RedisKnowledgeIndex:
     # --- who may read what, and how upstreams authenticate ---
 
     async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:
-        text = await self._get(key("grant", _tag_of(source), caller))
-        if text is None:
-            return None
-        given_at, ends_at = json.loads(text)
-        return Grant(caller, source, given_at, ends_at)
+        match _read(await self._get(key("grant", _tag_of(source), caller))):
+            case [float(given_at), float(ends_at)]:
+                return Grant(caller, source, given_at, ends_at)
+        return None
 
     async def keep_grant(self, grant: Grant, until: float) -> None:
-        text = json.dumps([grant.given_at, grant.ends_at])
+        text = json.dumps([float(grant.given_at), float(grant.ends_at)])
         await self._set_until(key("grant", _tag_of(grant.source), grant.caller), text, until)
 
     async def forget_grant(self, caller: CallerId, source: Source) -> None:
         await self._delete(key("grant", _tag_of(source), caller))
 
     async def find_token(self, fingerprint: str) -> CallerIdentity | None:
-        text = await self._get(key("token", fingerprint))
-        if text is None:
-            return None
-        caller, ends_at = json.loads(text)
-        return CallerIdentity(CallerId(caller), ends_at)
+        match _read(await self._get(key("token", fingerprint))):
+            case [str(caller), float(ends_at)]:
+                return CallerIdentity(CallerId(caller), ends_at)
+        return None
 
     async def keep_token(self, fingerprint: str, identity: CallerIdentity) -> None:
-        text = json.dumps([identity.caller, identity.ends_at])
+        text = json.dumps([identity.caller, float(identity.ends_at)])
         await self._set_until(key("token", fingerprint), text, identity.ends_at)
 
     async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
@@ -429,7 +430,23 @@ def _texts(result: object) -> list[str]:
 def _entries(text: bytes | None) -> list[_Entry]:
     """The entries in a field, the newest first."""
     lines = text.split(b"\n") if text else []
-    return sorted((_Entry(*map(json.loads, line.split(b"\t"))) for line in lines), key=attrgetter("time"), reverse=True)
+    found = [entry for line in lines if (entry := _read_entry(line))]
+    return sorted(found, key=attrgetter("time"), reverse=True)
+
+
+def _read_entry(line: bytes) -> _Entry | None:
+    match [_read(cell) for cell in line.split(b"\t")]:
+        case [str(caller_class), str(variant), float(time), str(media_type), int() | str() | None as content]:
+            return _Entry(caller_class, variant, time, media_type, content)
+    return None
+
+
+def _read(text: bytes | None) -> object:
+    """The JSON value; None if there is none, or if it is not JSON."""
+    try:
+        return json.loads(text or b"null")
+    except ValueError:
+        return None
 
 
 def _link(location: ContentLocation, entries: Sequence[_Entry]) -> Link | None:

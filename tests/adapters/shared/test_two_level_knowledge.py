@@ -404,3 +404,29 @@ async def test_every_key_but_those_of_upstreams_expires(server: Valkey, one: Rep
     assert kinds >= {b"links", b"links-by-time", b"tags", b"tags-by-time", b"sent", b"grant", b"token"}
     lasting = {name.split(b":")[2] for name in keys if server.command("TTL", name) == -1}
     assert lasting == {b"upstream-auth", b"epoch"}
+
+
+@by_two_replicas
+async def test_what_cannot_be_read_counts_as_missing(server: Valkey, one: Replica, other: Replica) -> None:
+    await one.learn()
+    await one.index.keep_upstream_auth(QUAY, UpstreamAuth())
+    keys = server.command("KEYS", "*")
+    assert isinstance(keys, list)
+    for name in keys:
+        kind = server.command("TYPE", name)
+        if kind == b"string":
+            server.command("SET", name, "[1, ")
+        elif kind == b"hash":
+            fields = server.command("HKEYS", name)
+            assert isinstance(fields, list)
+            for field in fields:
+                server.command("HSET", name, field, '"anonymous"\t""\tno number')
+    assert await other.index.find_link(LOCATION) is None
+    assert await other.index.find_tags(NGINX, LATEST) == []
+    assert await other.index.links_of(NGINX) == await other.index.tags_of(HUB) == []
+    assert await other.index.find_grant(ALICE, NGINX) is None
+    assert await other.index.find_token(f"token of {ALICE}") is None
+    assert await other.index.find_upstream_auth(QUAY) is None
+    await other.learn()
+    assert await one.index.find_link(LOCATION) == LINK
+    assert set(await one.index.find_tags(NGINX, LATEST)) == {PUBLIC_TAG, PERSONAL_TAG}
