@@ -59,8 +59,10 @@ class PartPublisher:
             with self._download.holding():
                 await self._publish()
                 if self._download.is_verified and not self._lease.is_lost:
-                    await self._store.put(self._download.digest, await self._record())
+                    record = await self._record()
+                    await self._store.put(self._download.digest, record)
                     self._keeps_parts = False  # the record names them now
+                    self._events.emit(SharedBytesStored(len(record.content or b"")))
         except (SharedUnavailable, StorageRefused):
             pass  # the adapter reports it; the next replica that downloads the blob publishes it
         finally:
