@@ -10,14 +10,15 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
+from application.upstreams.shared_rate_limits import SharedRateLimits
 from domain.events import UpkeepFailed
 
 _PAUSE_SECONDS = 5.0
 
 
 class Upkeep:
-    """Removes what an earlier run left behind, stores the times of last use, and clears the memory after an operator
-    has purged content.
+    """Removes what an earlier run left behind, stores the times of last use, clears the memory after an operator has
+    purged content, and exchanges rate limits with the other replicas.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Upkeep:
         cached_tags: CachedTags,
         manifest_cache: ManifestCache,
         index: KnowledgeIndex,
+        rate_limits: SharedRateLimits,
         events: EventSink,
     ) -> None:
         self._eviction = eviction
@@ -36,6 +38,7 @@ class Upkeep:
         self._cached_tags = cached_tags
         self._manifest_cache = manifest_cache
         self._index = index
+        self._rate_limits = rate_limits
         self._events = events
         self._seen = 0
         self._task: asyncio.Task[None] | None = None
@@ -43,8 +46,10 @@ class Upkeep:
     def start(self) -> None:
         """Start the periodic work, which runs until `close`."""
         self._task = asyncio.create_task(self._run())
+        self._rate_limits.start()
 
     async def close(self) -> None:
+        await self._rate_limits.close()
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -1,10 +1,12 @@
 """Allowances: how many pulls an upstream still allows a caller. BackOffs: until when an upstream wants no requests."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from application.concurrency import LruCache
+from application.ports.rate_limits import AllowanceNews, BackOffNews
 from application.ports.telemetry import AllowanceTable, EventSink
+from application.upstreams.rate_limit_outbox import RateLimitOutbox
 from domain.allowance import Allowance, RateLimit, seconds_to_wait
 from domain.errors import UpstreamBackOff, UpstreamThrottled
 from domain.events import BackOffStarted
@@ -27,25 +29,45 @@ class Allowances:
     caller's allowance is private: it is kept by the caller's fingerprint, so that requests can stop in time.
     """
 
-    def __init__(self, allowance_table: AllowanceTable, clock: Clock) -> None:
+    def __init__(self, allowance_table: AllowanceTable, clock: Clock, outbox: RateLimitOutbox | None = None) -> None:
+        """`outbox`: None if this replica shares nothing."""
         self._table = allowance_table
         self._clock = clock
+        self._outbox = outbox
         self._known: LruCache[tuple[Upstream, CallerId], Allowance] = LruCache(_REMEMBERED)
 
     def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit) -> None:
         """The upstream has just stated the allowance of this caller."""
-        allowance = rate_limit.seen(self._clock.now())
+        allowance, before = rate_limit.seen(self._clock.now()), self.last(upstream, caller)
+        self._keep(upstream, caller, allowance)
+        # Of a caller with a login of its own, the others need to know only whether the allowance is used up.
+        is_needed = _is_shown(caller) or not allowance.remaining or (before is not None and not before.remaining)
+        if self._outbox and is_needed:
+            self._outbox.put(AllowanceNews(upstream.fingerprint, caller, allowance))
+
+    def learn(self, upstream: Upstream, caller: CallerId, allowance: Allowance) -> None:
+        """Another worker or replica has received this allowance."""
+        before = self.last(upstream, caller)
+        if before is None or before.seen_at < allowance.seen_at:
+            self._keep(upstream, caller, allowance)
+
+    def _keep(self, upstream: Upstream, caller: CallerId, allowance: Allowance) -> None:
         self._known.put((upstream, caller), allowance)
-        if caller == ANONYMOUS_CALLER or is_mirror_caller(caller):
+        if _is_shown(caller):
             self._table.publish(upstream, allowance)
 
     def last(self, upstream: Upstream, caller: CallerId) -> Allowance | None:
-        """The last allowance that this worker received."""
+        """The last allowance that this worker received or learnt from others."""
         return self._known.get((upstream, caller))
 
     def newest(self, upstream: Upstream) -> Allowance | None:
         """The last allowance that any worker received and that operators may see."""
         return self._table.newest(upstream)
+
+
+def _is_shown(caller: CallerId) -> bool:
+    """Whether operators may see the allowance of this caller."""
+    return caller == ANONYMOUS_CALLER or is_mirror_caller(caller)
 
 
 @dataclass(frozen=True)
@@ -61,11 +83,14 @@ class Asker:
 
 @dataclass(frozen=True)
 class BackOff:
-    """No requests are sent until `until`, in seconds since 1970. `is_from_upstream`: the time is from Retry-After."""
+    """No requests are sent until `until`. `is_from_upstream`: the time is from Retry-After; `at`: when the upstream
+    answered. Times in seconds since 1970.
+    """
 
     until: float
     message: str
     is_from_upstream: bool = False
+    at: float = 0.0
 
 
 class BackOffs:
@@ -73,10 +98,14 @@ class BackOffs:
     a 429.
     """
 
-    def __init__(self, allowances: Allowances, clock: Clock, events: EventSink) -> None:
+    def __init__(
+        self, allowances: Allowances, clock: Clock, events: EventSink, outbox: RateLimitOutbox | None = None
+    ) -> None:
+        """`outbox`: None if this replica shares nothing."""
         self._allowances = allowances
         self._clock = clock
         self._events = events
+        self._outbox = outbox
         self._throttled: LruCache[Asker, BackOff] = LruCache(_REMEMBERED)
         self._asked: LruCache[Asker, float] = LruCache(_REMEMBERED)
 
@@ -120,15 +149,34 @@ class BackOffs:
             self._allowances.saw(asker.upstream, asker.caller, error.allowance)
         stated = seconds_to_wait(error.retry_after, now)
         seconds = _DEFAULT_SECONDS if stated is None else min(stated, _LONGEST_SECONDS)
-        self._throttled.put(asker, BackOff(now + seconds, error.message, is_from_upstream=stated is not None))
+        back_off = BackOff(now + seconds, error.message, is_from_upstream=stated is not None, at=now)
+        self._throttled.put(asker, back_off)
         self._asked.put(asker, now)
+        self._tell(asker, back_off)
         self._emit_start(asker, before)
 
     def answered(self, asker: Asker) -> None:
         """The upstream answered without a 429. This ends the back-off after a 429, but not that of an exhausted
         allowance.
         """
-        self._throttled.pop(asker)
+        if back_off := self._throttled.get(asker):
+            self._throttled.pop(asker)
+            now = self._clock.now()
+            self._tell(asker, replace(back_off, until=now, at=now))
+
+    def learn(self, upstream: Upstream, news: BackOffNews) -> None:
+        """At another worker or replica, the upstream has answered 429, or has ended a back-off."""
+        asker, now = Asker(upstream, news.caller, news.manifests), self._clock.now()
+        known = self._throttled.get(asker)
+        if known and known.at > news.at:
+            return
+        if news.until <= news.at:
+            self._throttled.pop(asker)
+        elif known is None or known.at < news.at:
+            # The clock of the other replica may be wrong.
+            until = min(news.until, now + _LONGEST_SECONDS)
+            self._throttled.put(asker, BackOff(until, news.message, news.is_from_upstream, news.at))
+            self._asked.put(asker, now)
 
     def saw(self, upstream: Upstream, caller: CallerId, rate_limit: RateLimit | None) -> None:
         """The upstream answered a request for a manifest. `rate_limit`: the allowance that it stated, or None."""
@@ -150,6 +198,12 @@ class BackOffs:
             return None
         until = min(known.spent_until, known.seen_at + _LONGEST_SECONDS)
         return BackOff(until, "the allowance at the upstream is used up")
+
+    def _tell(self, asker: Asker, back_off: BackOff) -> None:
+        if self._outbox:
+            fingerprint, caller, manifests = asker.upstream.fingerprint, asker.caller, asker.manifests
+            told = (back_off.at, back_off.until, back_off.message, back_off.is_from_upstream)
+            self._outbox.put(BackOffNews(fingerprint, caller, manifests, *told))
 
     def _emit_start(self, asker: Asker, before: BackOff | None) -> None:
         """Emit one event for each back-off, however many requests it affects."""

@@ -50,6 +50,7 @@ from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
+from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
 from application.ports.telemetry import EventSink, MetricsPage
@@ -62,6 +63,8 @@ from application.upkeep.periodic import Upkeep
 from application.upkeep.warm import WarmCache
 from application.upstreams.back_offs import Allowances, BackOffs
 from application.upstreams.outages import Outages
+from application.upstreams.rate_limit_outbox import RateLimitOutbox
+from application.upstreams.shared_rate_limits import SharedRateLimits
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
 from domain.cache_policy import CacheCapacity, CachePolicy
@@ -137,6 +140,14 @@ def _shared_store(shared: SharedTier | None) -> SharedStore | None:
 
 def _turns(shared: SharedTier | None) -> Turns | None:
     return shared.turns if shared else None
+
+
+def _rate_limits(shared: SharedTier | None) -> RateLimitBoard | None:
+    return shared.rate_limits if shared else None
+
+
+def _outbox(shared: SharedTier | None) -> RateLimitOutbox | None:
+    return RateLimitOutbox() if shared else None
 
 
 def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
@@ -240,11 +251,12 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
     )
     cache_capacity: providers.Provider[CacheCapacity] = providers.Singleton(_cache_capacity, settings=settings)
+    outbox: providers.Provider[RateLimitOutbox | None] = providers.Singleton(_outbox, shared=storage.provided.shared)
     allowances: providers.Provider[Allowances] = providers.Singleton(
-        Allowances, allowance_table=counting.provided.allowance_table, clock=clock
+        Allowances, allowance_table=counting.provided.allowance_table, clock=clock, outbox=outbox
     )
     back_offs: providers.Provider[BackOffs] = providers.Singleton(
-        BackOffs, allowances=allowances, clock=clock, events=events
+        BackOffs, allowances=allowances, clock=clock, events=events, outbox=outbox
     )
     outages: providers.Provider[Outages] = providers.Singleton(Outages, back_offs=back_offs, clock=clock, events=events)
     relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
@@ -323,6 +335,14 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         events=events,
     )
+    rate_limits: providers.Provider[SharedRateLimits] = providers.Singleton(
+        SharedRateLimits,
+        board=providers.Callable(_rate_limits, shared=storage.provided.shared),
+        outbox=outbox,
+        back_offs=back_offs,
+        allowances=allowances,
+        upstreams=upstreams.provided.upstreams,
+    )
     upkeep: providers.Provider[Upkeep] = providers.Singleton(
         Upkeep,
         eviction=eviction,
@@ -331,6 +351,7 @@ class Container(containers.DeclarativeContainer):
         cached_tags=cached_tags,
         manifest_cache=manifest_cache,
         index=storage.provided.index,
+        rate_limits=rate_limits,
         events=events,
     )
 

@@ -9,6 +9,7 @@ from adapters.shared.object_store import ObstoreSharedStore, open_object_store
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
 from adapters.shared.redis_leases import RedisLeases
+from adapters.shared.redis_rate_limits import RedisRateLimits
 from adapters.shared.redis_turns import RedisTurns
 from adapters.shared.store_service import StoreService
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
@@ -49,6 +50,7 @@ async def connected_tier(
             store=store,
             leases=RedisLeases(connection, replica),
             turns=RedisTurns(connection),
+            rate_limits=RedisRateLimits(connection),
             index=TwoLevelKnowledgeIndex(knowledge, local, clock),
             knowledge=knowledge,
             services=(StoreService(store, store_address), IndexService(connection, index_address)),

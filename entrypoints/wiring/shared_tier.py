@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from application.ports.index import KnowledgeIndex
+from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedKnowledge, SharedLeases, SharedService, SharedStore
 from application.ports.telemetry import EventSink
 from application.ports.turns import Turns
@@ -21,6 +22,7 @@ class SharedTier:
     store: SharedStore
     leases: SharedLeases
     turns: Turns
+    rate_limits: RateLimitBoard
     index: KnowledgeIndex
     knowledge: SharedKnowledge
     services: tuple[SharedService, ...]

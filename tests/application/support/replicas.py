@@ -1,5 +1,5 @@
-"""Several replicas before one slow upstream. Each has its own storage; they share an index, a store, leases and
-turns.
+"""Several replicas before one slow upstream. Each has its own storage; they share an index, a store, leases,
+turns and rate limits.
 """
 
 import asyncio
@@ -9,12 +9,14 @@ from typing import Any
 from dependency_injector import providers
 
 from application.blobs.shared_download import SharedDownloads
+from application.upstreams.rate_limit_outbox import RateLimitOutbox
 from domain.events import BytesFetched, SharedDownloadStarted
 from tests.application.support.line import Line, VirtualTimeLoop, elapsed
 from tests.application.support.watched import watched
 from tests.fakes.clock import StoppedClock
 from tests.fakes.index import MemoryKnowledgeIndex
 from tests.fakes.parts import memory_storage
+from tests.fakes.rate_limits import FakeRateLimits, RateLimitTable
 from tests.fakes.shared_leases import FakeLeaseTable, FakeSharedLeases
 from tests.fakes.shared_store import FakeSharedStore
 from tests.fakes.turns import FakeTurns
@@ -71,6 +73,7 @@ class Replicas:
         self.index = FakeLeaseTable(LoopClock())
         self.knowledge = MemoryKnowledgeIndex()
         self.turns = FakeTurns()
+        self.rate_limits = RateLimitTable()
         self.clock = StoppedClock()
         self._settings = settings
         self.all = [self.added(number) for number in range(count)]
@@ -92,6 +95,8 @@ class Replicas:
         )
         parts.manifest_cache.add_kwargs(shared=self.store)
         parts.fetch_manifest.add_kwargs(turns=self.turns)
+        parts.outbox.override(providers.Singleton(RateLimitOutbox))
+        parts.rate_limits.add_kwargs(board=FakeRateLimits(self.rate_limits))
         return replica
 
     @property
