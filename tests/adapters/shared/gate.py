@@ -11,12 +11,13 @@ PIECE = 65536
 
 
 class Gate:
-    """A TCP relay. `is_silent`: it accepts connections and requests, and passes nothing on in either direction.
-    `connections`: how many it has accepted; `requests`: how many pieces it has received from clients.
+    """A TCP relay to `backend_port`, which may change for new connections. `is_silent`: it accepts connections and
+    requests, and passes nothing on in either direction. `connections`: how many it has accepted; `requests`: how many
+    pieces it has received from clients.
     """
 
     def __init__(self, backend_port: int) -> None:
-        self._backend_port = backend_port
+        self.backend_port = backend_port
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -42,7 +43,11 @@ class Gate:
         assert task
         self._tasks.add(task)
         self.connections += 1
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._backend_port)
+        try:
+            server, to_server = await asyncio.open_connection("127.0.0.1", self.backend_port)
+        except OSError:
+            to_client.transport.abort()
+            return
         self._writers |= {to_client, to_server}
         try:
             await asyncio.gather(self._relay(client, to_server, is_up=True), self._relay(server, to_client))

@@ -23,6 +23,8 @@ from tests.e2e.support.processes import free_port, wait_until
 from tests.e2e.support.valkey import Valkey, sentinel, valkey
 from tests.fakes.events import RecordingEventSink
 
+pytestmark = pytest.mark.slow
+
 WAIT = 0.25
 TRIAL_AFTER = 1.0
 
@@ -227,7 +229,7 @@ async def test_a_script_runs_on_a_server_that_does_not_know_it(valkey_server: Va
 async def test_a_read_only_server_is_not_used_for_a_while(tmp_path: Path, valkey_server: Valkey) -> None:
     """So it is after a failover, if the address leads to the server that was the primary before."""
     with valkey(tmp_path) as server:
-        server.follow(valkey_server)
+        server.follow(valkey_server.port)
         async with connected(server.url) as (connection, _):
             with pytest.raises(SharedUnavailable, match="is a replica, which accepts no writes"):
                 await connection.call("return redis.call('SET', KEYS[1], 'x')", [key("test", "tag")], [])
@@ -320,7 +322,7 @@ async def test_a_redis_cluster_finds_the_node_of_each_key(tmp_path: Path) -> Non
 @in_loop
 async def test_sentinel_leads_to_the_new_primary_after_a_failover(tmp_path: Path) -> None:
     with valkey(tmp_path) as first, valkey(tmp_path) as second:
-        second.follow(first)
+        second.follow(first.port)
         with sentinel(tmp_path, first, "mirror") as port:
             # The first Sentinel of the list does not exist.
             address = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{port}/mirror/2"

@@ -71,9 +71,9 @@ class Valkey:
         self.process = self._started()
         self.process.wait_ready(self.answers)
 
-    def follow(self, primary: "Valkey") -> None:
-        """Become a replica. Returns when it has all data of the primary."""
-        self.command("REPLICAOF", "127.0.0.1", primary.port)
+    def follow(self, port: int) -> None:
+        """Become a replica of the server at this port. Returns when it has all data of the primary."""
+        self.command("REPLICAOF", "127.0.0.1", port)
         assert wait_until(lambda: "master_link_status:up" in self.replication(), 20), self.replication()
 
     def promote(self) -> None:
