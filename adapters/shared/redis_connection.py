@@ -37,6 +37,8 @@ WAIT = 0.25
 TRIAL_AFTER = 5.0
 """Seconds after a failure until one request tries again."""
 _CONNECTIONS = 16
+_ROUNDS = 20
+"""Of the event loop. A new connection with a login and a script needs fewer."""
 _CLOSING = 1.0
 """Seconds in which a connection must close: TLS waits for the answer of the server."""
 _VERSION = 1
@@ -159,19 +161,24 @@ class RedisConnection:
     async def _limited(self) -> AsyncIterator[None]:
         """Ends the block with a TimeoutError after `wait` seconds.
 
-        If the event loop itself was late, the answer may have arrived meanwhile. The limit is then extended, so that a
-        busy or paused process does not blame Redis.
+        A busy or paused process must not blame Redis for its own delay, so answers that have arrived by then still
+        count: the event loop first does the work that is ready, and if this takes long, the limit is extended once.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() + self._wait
+        timer: asyncio.Handle
 
-        def expire() -> None:
+        def expire(rounds: int) -> None:
+            nonlocal timer
+            if rounds:
+                timer = loop.call_soon(expire, rounds - 1)
+                return
             now = loop.time()
             is_late = now - due > self._wait / 5
             limit.reschedule(now + self._wait / 5 if is_late else now)
 
         async with asyncio.timeout(None) as limit:
-            timer = loop.call_at(due, expire)
+            timer = loop.call_at(due, expire, _ROUNDS)
             try:
                 yield
             finally:

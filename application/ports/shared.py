@@ -138,7 +138,9 @@ class SharedLease(Protocol):
         """What holders of earlier leases had published when this one began."""
 
     async def publish(self, part: SharedPart, total: int | None) -> bool:
-        """Make the part known to the replicas that follow. False: the lease is lost, and the part does not count."""
+        """Make the part known to the replicas that follow. False: the lease is lost, and the part does not count. If
+        the shared index does not answer, the adapter tries again until the lease is lost.
+        """
 
     async def release(self, *, keep: bool) -> None:
         """End the lease. `keep`: the next holder may use the published parts; otherwise they are forgotten, because

@@ -184,6 +184,24 @@ async def test_an_event_loop_that_is_late_does_not_blame_the_server(valkey_serve
 
 
 @in_loop
+async def test_an_event_loop_with_much_work_does_not_blame_the_server(valkey_server: Valkey) -> None:
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        nonlocal rest
+        time.sleep(WAIT / 3)
+        rest = loop.call_soon(work)
+
+    rest = loop.call_soon(work)
+    async with connected(f"redis://127.0.0.1:{valkey_server.port}/1") as (connection, events):
+        waited = await seconds_of(connection.call("return ARGV[1]", [], ["a new connection"]))
+        rest.cancel()
+        assert connection.is_available
+        assert waited > 1.5 * WAIT, "it took longer than the limit"
+        assert not events.events
+
+
+@in_loop
 async def test_a_server_that_is_killed_and_restarted_is_used_again(tmp_path: Path) -> None:
     with valkey(tmp_path) as server:
         async with connected(server.url, wait=5) as (connection, events):
