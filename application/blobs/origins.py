@@ -22,6 +22,7 @@ from application.ports.upstream import (
 )
 from domain.byte_ranges import Span
 from domain.digest import Bytes
+from domain.errors import RangeUnsatisfiable
 from domain.events import SharedBytesReceived
 
 _LOOK_SECONDS = 0.02
@@ -94,14 +95,20 @@ class SharedOrigin:
         self.received: set[SharedPart] = set()
         self.is_damaged = False
         """A part was missing or wrong in the store."""
-        self.is_silent = False
-        """The replica that publishes the parts has the lease and publishes none, or the store does not answer."""
+        self.ends_sharing = False
+        """The upstream must answer: the store does not, or the replica that has the lease publishes nothing, or the
+        requested bytes are outside the blob, and only the upstream may tell that to the caller.
+        """
 
     @asynccontextmanager
     async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         total = await self._total()
         asked = request.byte_range
-        span = asked.of(total) if asked else Span(0, total)
+        try:
+            span = asked.of(total) if asked else Span(0, total)
+        except RangeUnsatisfiable as error:
+            self.ends_sharing = True
+            raise OriginLost("the blob has none of the requested bytes") from error
         metadata = ResponseMetadata(
             size=span.length,
             span=span if asked else None,
@@ -134,7 +141,7 @@ class SharedOrigin:
             self.is_damaged = True
             raise OriginLost(str(error)) from error
         except SharedUnavailable as error:
-            self.is_silent = True
+            self.ends_sharing = True
             raise OriginLost(str(error)) from error
         self.received.add(part)
         return part, content
@@ -162,12 +169,12 @@ class SharedOrigin:
             if not self._progress.is_held:
                 raise OriginLost("no replica fetches the blob any more")
             if loop.time() >= end:
-                self.is_silent = True
+                self.ends_sharing = True
                 raise OriginLost("the replica that fetches the blob has published nothing for some time")
             try:
                 self._progress = await self._look()
             except SharedUnavailable as error:
-                self.is_silent = True
+                self.ends_sharing = True
                 raise OriginLost(str(error)) from error
             if self._progress == known:
                 await asyncio.sleep(_LOOK_SECONDS)

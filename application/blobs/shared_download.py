@@ -146,7 +146,7 @@ class _Sharing:
         if self._download.is_restart or self._role in {"led", "alone"}:
             return None
         last = self._origins[-1] if self._origins else None
-        if last and (last.is_silent or (last.is_damaged and self._role == "followed")):
+        if last and (last.ends_sharing or (last.is_damaged and self._role == "followed")):
             self._play("alone")
             return None
         try:

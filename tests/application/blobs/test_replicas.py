@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from domain.byte_ranges import ByteRange
 from domain.errors import Denied
 from domain.events import ContentDamaged
 from tests.application.support.line import LARGE, LARGE_DIGEST, MIB, elapsed, once, seconds
@@ -107,6 +108,36 @@ def test_the_store_proves_no_right(header: str) -> None:
 
     with pytest.raises(Denied):
         replicas.run(act())
+
+
+@pytest.mark.parametrize("ranges", [(ByteRange(0, 9),), (ByteRange(len(LARGE), None),)])
+def test_a_range_proves_no_right_either(ranges: tuple[ByteRange, ...]) -> None:
+    replicas = Replicas()
+    first, second = replicas.all
+
+    async def act() -> bytes:
+        await first.read()
+        await published(replicas)
+        replicas.upstream.refuse = lambda fetch: Denied("no")
+        return await second.read(BOBS, ranges=ranges)
+
+    with pytest.raises(Denied):
+        replicas.run(act())
+    assert LARGE_DIGEST in replicas.store.kept
+
+
+def test_ranges_are_read_from_the_store() -> None:
+    replicas = Replicas()
+    first, second = replicas.all
+
+    async def act() -> list[bytes]:
+        await first.read()
+        await published(replicas)
+        spans = [(MIB - 5, MIB + 5), (9 * MIB, 10 * MIB - 1), (len(LARGE) - 9, len(LARGE) - 1)]
+        return [await second.read(ranges=(ByteRange(*span),)) for span in spans]
+
+    assert replicas.run(act()) == [LARGE[MIB - 5 : MIB + 6], LARGE[9 * MIB : 10 * MIB], LARGE[-9:]]
+    assert replicas.fetched < 1.02 * len(LARGE)
 
 
 def test_content_of_another_upstream_is_fetched_again() -> None:
