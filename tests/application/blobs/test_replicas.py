@@ -118,6 +118,7 @@ def test_a_range_proves_no_right_either(ranges: tuple[ByteRange, ...]) -> None:
     async def act() -> bytes:
         await first.read()
         await published(replicas)
+        await second.read(BOBS, digest=LAYER_DIGEST)  # gives bob a grant for the repository
         replicas.upstream.refuse = lambda fetch: Denied("no")
         return await second.read(BOBS, ranges=ranges)
 
