@@ -11,7 +11,7 @@ from domain.errors import Denied
 from domain.events import ContentDamaged
 from tests.application.support.line import LARGE, LARGE_DIGEST, MIB, elapsed, once, seconds
 from tests.application.support.replicas import Replicas
-from tests.application.support.service import IMAGE_CONTENT, LAYER, LAYER_DIGEST, PRIVATE
+from tests.application.support.service import IMAGE_CONTENT, LAYER, LAYER_DIGEST, NAME, PRIVATE
 from tests.application.support.watched import ALICES, BOBS, NOBODYS
 from tests.fakes.shared_leases import LEASE_SECONDS
 
@@ -116,11 +116,11 @@ def test_a_range_proves_no_right_either(ranges: tuple[ByteRange, ...]) -> None:
     first, second = replicas.all
 
     async def act() -> bytes:
-        await first.read()
+        await first.read(name=NAME)
         await published(replicas)
-        await second.read(BOBS, digest=LAYER_DIGEST)  # gives bob a grant for the repository
+        await second.read(NOBODYS, name=NAME, digest=LAYER_DIGEST)  # gives anonymous callers a grant for the repository
         replicas.upstream.refuse = lambda fetch: Denied("no")
-        return await second.read(BOBS, ranges=ranges)
+        return await second.read(NOBODYS, name=NAME, ranges=ranges)
 
     with pytest.raises(Denied):
         replicas.run(act())
