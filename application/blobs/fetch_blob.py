@@ -10,7 +10,7 @@ from application.access.read_permission import ReadPermissions
 from application.blobs.download import Download, PartialBlobLost
 from application.blobs.origins import OriginLost, UpstreamOrigin
 from application.blobs.retries import Retries
-from application.blobs.shared_download import SharesDownloads, SharingOfDownload
+from application.blobs.shared_download import NoSharing, SharedDownload, SharesDownloads
 from application.blobs.transfer import Transfer
 from application.concurrency import BackgroundTasks
 from application.eviction import Eviction
@@ -98,34 +98,34 @@ class FetchBlob:
 
     async def _fetch(self, download: Download, lease: DownloadLease) -> None:
         """Receive, verify and commit the blob, and end its lease."""
-        async with self._replicas.sharing(download) as sharing:
-            partial_blob = lease.partial_blob
-            # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
-            download.is_public = not partial_blob.present.length
-            download.grow(partial_blob.present)
-            try:
-                transfer = await self._receive(download, lease, sharing)
-                is_right = await partial_blob.commit()
-            except BaseException as error:
-                # The next download continues from here, unless the bytes are useless.
-                is_wrong = isinstance(error, UpstreamContentChanged)
-                keep = bool(partial_blob.present) and not is_wrong and not isinstance(error, StorageRefused)
-                await asyncio.shield(lease.release(keep=keep))
-                if is_wrong:
-                    await sharing.discard()
-                raise
-            finally:
-                self._eviction.reserve(download.upstream, download.digest, 0)
-            if not is_right:
+        sharing, partial_blob = self._replicas.sharing(download), lease.partial_blob
+        # For the bytes of an earlier download, it is unknown which callers the upstream sent them to.
+        download.is_public = not partial_blob.present.length
+        download.grow(partial_blob.present)
+        try:
+            transfer = await self._receive(download, lease, sharing)
+            is_right = await partial_blob.commit()
+        except BaseException as error:
+            # The next download continues from here, unless the bytes are useless.
+            is_wrong = isinstance(error, UpstreamContentChanged)
+            keep = bool(partial_blob.present) and not is_wrong and not isinstance(error, StorageRefused)
+            await asyncio.shield(lease.release(keep=keep))
+            if is_wrong:
                 await sharing.discard()
-                self._refuse(download, transfer, sharing)
-            self._provenance.sent(download.upstream, download.digest, is_public=download.is_public)
-            download.grow(partial_blob.present)
-            download.complete()
-            # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
-            self._background.start(self._eviction.added(download.digest, partial_blob.present.length))
+            raise
+        finally:
+            sharing.end()
+            self._eviction.reserve(download.upstream, download.digest, 0)
+        if not is_right:
+            await sharing.discard()
+            self._refuse(download, transfer, sharing)
+        self._provenance.sent(download.upstream, download.digest, is_public=download.is_public)
+        download.grow(partial_blob.present)
+        download.complete()
+        # Not awaited, because readers are waiting. BackgroundTasks completes it even if the service stops now.
+        self._background.start(self._eviction.added(download.digest, partial_blob.present.length))
 
-    async def _receive(self, download: Download, lease: DownloadLease, sharing: SharingOfDownload) -> Transfer:
+    async def _receive(self, download: Download, lease: DownloadLease, sharing: SharedDownload | NoSharing) -> Transfer:
         """The transfer that received the last missing bytes."""
         while True:
             origin = await sharing.next_origin()
@@ -144,7 +144,7 @@ class FetchBlob:
                 await transfer.run()
                 return transfer
 
-    def _refuse(self, download: Download, transfer: Transfer, sharing: SharingOfDownload) -> NoReturn:
+    def _refuse(self, download: Download, transfer: Transfer, sharing: SharedDownload | NoSharing) -> NoReturn:
         """The digest of the received blob is wrong. Raises the reason."""
         source = transfer.source
         self._events.emit(DigestMismatch(source.upstream.url, str(source.repository), str(download.digest)))

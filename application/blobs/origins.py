@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from application.ports.shared import (
     SharedContentDamaged,
@@ -41,29 +40,16 @@ class OriginLost(Exception):
     """The origin does not have the next bytes. The download goes on with another one."""
 
 
-class BlobOrigin(Protocol):
-    """Sends the bytes of one blob.
-
-    `is_upstream`: it is the upstream, whose response proves that the caller may read the blob, and that its bytes are
-    public if the caller is anonymous. `is_public`: bytes of another origin are known to be public. `connections`: the
-    most requests at a time, besides those for readers of parts.
-    """
-
-    is_upstream: bool
-    is_public: bool
-    connections: int
-
-    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[UpstreamResponse]:
-        """Raises what UpstreamRegistry.open raises, and OriginLost. Reading the response raises OriginLost, too."""
-
-
 class UpstreamOrigin:
-    """The upstream itself."""
+    """The upstream itself. Its response proves that the caller may read the blob, and that its bytes are public if the
+    caller is anonymous.
+    """
 
     is_upstream = True
     is_public = False
 
     def __init__(self, registry: UpstreamRegistry, connections: int) -> None:
+        """`connections`: the most requests at a time, besides those for readers of parts."""
         self.connections = connections
         self.open = registry.open
 
@@ -84,7 +70,9 @@ class SharedOrigin:
         *,
         is_public: bool = False,
     ) -> None:
-        """`look`: the current progress of the replica that publishes the parts; raises SharedUnavailable."""
+        """`look`: the current progress of the replica that publishes the parts; raises SharedUnavailable. `is_public`:
+        all bytes are known to be public.
+        """
         self._get_part = get_part
         self._look = look
         self._events = events
@@ -102,6 +90,7 @@ class SharedOrigin:
 
     @asynccontextmanager
     async def open(self, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
+        """As UpstreamRegistry.open. Also raises OriginLost, as does reading the response."""
         total = await self._total()
         asked = request.byte_range
         try:
@@ -183,6 +172,9 @@ class SharedOrigin:
 def _retrieved(task: "asyncio.Task[bytes]") -> None:
     if not task.cancelled():
         task.exception()  # or asyncio warns if nobody waited for the part any more
+
+
+BlobOrigin = UpstreamOrigin | SharedOrigin
 
 
 @dataclass(frozen=True)

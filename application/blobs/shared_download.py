@@ -1,12 +1,12 @@
 """SharedDownloads: what replicas share of their downloads. NoSharing: each replica downloads for itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from application.access.provenance import Provenance
 from application.blobs.download import Download
@@ -31,47 +31,13 @@ _UPLOADS = 2
 """Parts of at most 16 MiB that one worker has in memory to write them to the shared store."""
 
 
-class SharingOfDownload(Protocol):
-    """What one download gets from other replicas and gives to them."""
-
-    async def next_origin(self) -> BlobOrigin | None:
-        """The next origin to try before the upstream; None if there is none. Called again when the last one is lost."""
-
-    @property
-    def is_used(self) -> bool:
-        """Some bytes of the download are not from the upstream."""
-
-    async def discard(self) -> None:
-        """The bytes of the download are wrong. Nothing of them must be used again."""
-
-
-class SharesDownloads(Protocol):
-    """Connects downloads with those of other replicas."""
-
-    def sharing(self, download: Download) -> AbstractAsyncContextManager[SharingOfDownload]:
-        """The context ends with the download."""
-
-    async def finished(self) -> None:
-        """Returns when everything that is verified has been written to the shared store, as far as it can be."""
-
-    async def close(self) -> None:
-        """Stop writing to the shared store."""
-
-
 class NoSharing:
-    """Implements SharesDownloads and SharingOfDownload without a shared tier."""
+    """Takes the place of SharedDownloads, and of SharedDownload, without a shared tier."""
 
     is_used = False
 
-    @asynccontextmanager
-    async def sharing(self, download: Download) -> AsyncIterator[SharingOfDownload]:  # noqa: ARG002 - as the protocol
-        yield self
-
-    async def finished(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
+    def sharing(self, download: Download) -> "NoSharing":  # noqa: ARG002 - as SharedDownloads
+        return self
 
     async def next_origin(self) -> BlobOrigin | None:
         return None
@@ -79,9 +45,18 @@ class NoSharing:
     async def discard(self) -> None:
         pass
 
+    async def finished(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
 
 class SharedDownloads:
-    """Implements SharesDownloads with the shared store and its leases."""
+    """Connects downloads with those of other replicas, through the shared store and its leases."""
 
     def __init__(self, store: SharedStore, leases: SharedLeases, provenance: Provenance, events: EventSink) -> None:
         self.store = store
@@ -91,13 +66,8 @@ class SharedDownloads:
         self._uploads = asyncio.Semaphore(_UPLOADS)
         self._publishing: set[asyncio.Task[None]] = set()
 
-    @asynccontextmanager
-    async def sharing(self, download: Download) -> AsyncIterator[SharingOfDownload]:
-        one = _Sharing(self, download)
-        try:
-            yield one
-        finally:
-            one.close()
+    def sharing(self, download: Download) -> "SharedDownload":
+        return SharedDownload(self, download)
 
     def publish(
         self, download: Download, lease: SharedLease, older: SharedRecord | None, taken: AbstractSet[SharedPart]
@@ -111,17 +81,19 @@ class SharedDownloads:
         return publisher
 
     async def finished(self) -> None:
+        """Returns when everything that is verified has been written to the shared store, as far as it can be."""
         await asyncio.gather(*self._publishing, return_exceptions=True)
 
     async def close(self) -> None:
+        """Stop writing to the shared store."""
         tasks = list(self._publishing)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Sharing:
-    """Implements SharingOfDownload."""
+class SharedDownload:
+    """What one download gets from other replicas and gives to them."""
 
     def __init__(self, shared: SharedDownloads, download: Download) -> None:
         self._shared = shared
@@ -136,10 +108,13 @@ class _Sharing:
 
     @property
     def is_used(self) -> bool:
+        """Some bytes of the download are not from the upstream."""
         return any(origin.received for origin in self._origins)
 
     async def next_origin(self) -> BlobOrigin | None:
-        """The parts that another replica publishes, or the whole blob if the shared store has it. Otherwise this
+        """The next origin to try before the upstream; None if there is none. Called again when the last one is lost.
+
+        It has the parts that another replica publishes, or the whole blob if the shared store has it. Otherwise this
         replica takes the lease, uses what earlier holders have published, and publishes the rest.
         """
         # What replicas have may be what was wrong before a restart.
@@ -231,16 +206,20 @@ class _Sharing:
         await self._store.drop(self._download.digest)
 
     async def discard(self) -> None:
+        """The bytes of the download are wrong. Nothing of them must be used again."""
         if self._publisher:
             self._publisher.discard()
         if self._record and self.is_used:
             with suppress(SharedUnavailable):
                 await self._drop_record()
 
-    def close(self) -> None:
-        """Give up what is still being fetched from the shared store."""
+    def end(self) -> None:
+        """The download is over. Give up what is still being fetched from the shared store."""
         for origin in self._origins:
             origin.close()
+
+
+SharesDownloads = SharedDownloads | NoSharing
 
 
 def _always(value: T) -> Callable[..., Awaitable[T]]:
