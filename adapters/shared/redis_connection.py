@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -105,11 +106,17 @@ class RedisConnection:
 
         `in_background`: no client waits for the result, so the request may try again before `trial_after`.
         """
-        is_trial = self._check(in_background)
+        is_trial, begun_at = self._check(in_background), math.inf
         try:
             async with self._limited(), self._free:
+                if not (self.is_available or is_trial):  # it failed while this request waited for a connection
+                    raise SharedUnavailable(self._reason)
+                begun_at = asyncio.get_running_loop().time()
                 result = await command(self._opened(is_trial))
         except (RedisError, RedisClusterException, OSError) as error:  # a TimeoutError is an OSError
+            if isinstance(error, TimeoutError) and asyncio.get_running_loop().time() - begun_at < self._wait / 2:
+                # Most of the time, the request waited for a connection, and the server has no part in that.
+                raise SharedUnavailable(f"too many requests of this worker wait for {self._address}") from error
             self._record_failure(self._explained(error))
             raise SharedUnavailable(self._reason) from error
         finally:

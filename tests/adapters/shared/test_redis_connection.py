@@ -91,10 +91,25 @@ async def test_a_silent_server_delays_each_request_once_and_then_none(valkey_ser
         waited = await seconds_of(asyncio.gather(*(ping(connection) for _ in range(50)), return_exceptions=True))
         assert 0.9 * WAIT <= waited < 3 * WAIT
         accepted = relay.requests
+        assert accepted <= 16, "the others fail without a request when the first ones have failed"
         for _ in range(50):
             assert await failure_of(connection) == f"127.0.0.1:{relay.port} did not answer within 250 ms"
         assert relay.requests == accepted
         assert [type(event) for event in events.events] == [SharedIndexLost]
+
+
+@in_loop
+async def test_requests_that_wait_for_those_of_their_own_worker_do_not_blame_the_server(valkey_server: Valkey) -> None:
+    async with connected(valkey_server.url, wait=10) as (connection, events):
+        requests = [asyncio.create_task(connection.run(lambda redis: redis.blpop(["nothing"], 2))) for _ in range(16)]
+        await asyncio.sleep(WAIT)
+        connection._wait = WAIT
+        with pytest.raises(SharedUnavailable, match="too many requests of this worker"):
+            await ping(connection)
+        assert connection.is_available
+        assert await asyncio.gather(*requests) == [None] * 16
+        assert await ping(connection)
+        assert not events.events
 
 
 @in_loop
