@@ -27,6 +27,7 @@ from adapters.shared.object_layout import (
     record_key,
 )
 from adapters.shared.store_breaker import StoreBreaker
+from adapters.shared.store_errors import explained
 from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
 from application.ports.telemetry import EventSink
 from domain.digest import Bytes, Digest
@@ -262,5 +263,4 @@ def _verified(pieces: list[StoreBytes] | None, sha256: str) -> bytes | None:
 
 
 def _message(error: Exception) -> str:
-    """What the library says, in one line, without queries of URLs, which can contain signatures."""
-    return _QUERY.sub("", str(error).strip().partition("\n")[0])[:_MESSAGE_CHARACTERS]
+    return explained(error)
