@@ -50,7 +50,7 @@ _REASONS = (
     (ReadOnlyError, "is a replica, which accepts no writes"),
     (OutOfMemoryError, "has no memory left"),
     (NoPermissionError, "does not permit this user a command that the mirror needs"),
-    (MasterNotFoundError, "(Sentinel) knows no primary, or cannot be reached"),
+    (MasterNotFoundError, "(Sentinel) knows no primary, cannot be reached, or rejected the login"),
     (RedisClusterException, "cannot be used as a Redis Cluster"),
 )
 

@@ -388,3 +388,36 @@ def _clients(server: Valkey) -> bytes:
 
 def _bytes(answer: object) -> bytes:
     return answer if isinstance(answer, bytes) else repr(answer).encode()
+
+
+@in_loop
+async def test_the_login_of_sentinel_is_that_of_the_server_if_the_address_says_so(tmp_path: Path) -> None:
+    with (
+        valkey(tmp_path, "--requirepass", "secret") as server,
+        sentinel(tmp_path, server, "main", password="secret") as port,
+    ):
+        address = f"redis+sentinel://:secret@127.0.0.1:{port}/main"
+        async with connected(f"{address}?sentinel_auth=yes", wait=5) as (connection, _):
+            assert await ping(connection)
+        async with connected(address, wait=5) as (connection, _):
+            assert await failure_of(connection) == (
+                f"127.0.0.1:{port}/main (Sentinel) knows no primary, cannot be reached, or rejected the login"
+            )
+        async with connected(f"redis+sentinel://:secret@127.0.0.1:{port}/other?sentinel_auth=yes", wait=5) as (
+            connection,
+            _,
+        ):
+            assert "(Sentinel) knows no primary" in await failure_of(connection)
+
+
+@in_loop
+async def test_a_silent_sentinel_leaves_time_for_the_next_one(tmp_path: Path) -> None:
+    with valkey(tmp_path) as server, sentinel(tmp_path, server, "main") as port:
+        async with (
+            gate(port) as relay,
+            connected(f"redis+sentinel://127.0.0.1:{relay.port},127.0.0.1:{port}/main", wait=2) as (connection, events),
+        ):
+            relay.is_silent = True
+            assert await ping(connection)
+            assert relay.connections == 1
+            assert not events.events

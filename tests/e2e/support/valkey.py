@@ -101,8 +101,12 @@ def valkey(folder: Path, *options: str, port: int = 0) -> Iterator[Valkey]:
 
 
 @contextmanager
-def sentinel(folder: Path, primary: Valkey, service: str, silent_milliseconds: int = 300) -> Iterator[int]:
-    """The port of one Sentinel that promotes a replica when the primary is silent for this time."""
+def sentinel(
+    folder: Path, primary: Valkey, service: str, silent_milliseconds: int = 300, password: str = ""
+) -> Iterator[int]:
+    """The port of one Sentinel that promotes a replica when the primary is silent for this time. `password`: that of
+    the primary and of the Sentinel.
+    """
     port = free_port()
     configuration = folder / f"sentinel-{port}.conf"
     configuration.write_text(
@@ -110,12 +114,16 @@ def sentinel(folder: Path, primary: Valkey, service: str, silent_milliseconds: i
         f"sentinel monitor {service} 127.0.0.1 {primary.port} 1\n"
         f"sentinel down-after-milliseconds {service} {silent_milliseconds}\n"
         f"sentinel failover-timeout {service} 3000\n"
+        + (f"sentinel auth-pass {service} {password}\nrequirepass {password}\n" if password else "")
     )
     process = Process([server_program(), str(configuration), "--sentinel"], folder / f"sentinel-{port}.log")
 
     def knows_primary() -> bool:
+        retry = Retry(NoBackoff(), 0)
         try:
-            with closing(redis.Redis(port=port, socket_timeout=2, retry=Retry(NoBackoff(), 0), protocol=2)) as client:
+            with closing(
+                redis.Redis(port=port, password=password, socket_timeout=2, retry=retry, protocol=2)
+            ) as client:
                 return bool(client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service))
         except redis.RedisError:
             return False
