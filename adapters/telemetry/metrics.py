@@ -63,7 +63,7 @@ class _Counter:
 
 
 _KINDS = {"kind": tuple(kind.value for kind in ContentKind)}
-_ROLES = {"role": ("found", "followed", "led", "alone")}
+_ROLES = {"role": ("found", "followed", "led", "took over", "alone")}
 _STORE_REQUESTS = {"operation": ("get", "put", "list", "delete"), "result": ("ok", "missing", "failed")}
 _COUNTERS = (
     _Counter("cache_hits", "Manifests and blobs served entirely from the cache", ContentRequested, _KINDS),
@@ -78,8 +78,8 @@ _COUNTERS = (
     _Counter("shared_bytes_stored", "Bytes of manifests and blobs written to the shared store", SharedBytesStored),
     _Counter(
         "shared_downloads",
-        "Blobs that the replica found in the shared store, received while another replica fetched them, or fetched "
-        "from the upstream for all replicas or only for itself",
+        "Blobs that the replica found in the shared store, received while another replica fetched them, fetched for "
+        "all replicas, took over from a replica that had stopped, or fetched only for itself",
         SharedDownloadStarted,
         _ROLES,
     ),

@@ -24,6 +24,9 @@ _CHECKS = 500
 _AT_START = ("host", "port", "workers")
 """The socket is opened once, and so is the memory that the workers share."""
 
+_STORED = ("cache_dir", "shared_store")
+"""The settings that say where content is stored."""
+
 Load = Callable[[], Settings]
 
 
@@ -102,7 +105,7 @@ class SettingsReloader:
         in_force: Settings = self._app.ctx.settings
         loaded = self._load()
         change = change_of(in_force, loaded)
-        if change.settings.cache_dir != in_force.cache_dir:
+        if any(getattr(change.settings, name) != getattr(in_force, name) for name in _STORED):
             prepare_storage(change.settings)
         certificate = read_certificate(change.settings) if self._app.ctx.certificates else None
         # A worker that replaces a dead one is forked with these.
