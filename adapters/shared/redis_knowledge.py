@@ -186,8 +186,9 @@ class RedisKnowledgeIndex:
 
     # --- what is in which repository ---
 
-    async def find_link(self, location: ContentLocation) -> Link | None:
-        return _link(location, await self._entries_of(self._links, location.source, _field(location)))
+    async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
+        entries = await self._entries_of(self._links, location.source, _field(location))
+        return _link(location, [entry for entry in entries if entry.time > since])
 
     async def links_of(self, source: Source) -> list[Link]:
         found = []

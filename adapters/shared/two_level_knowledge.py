@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
+from application.concurrency import LruCache
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity, KnowledgeIndex
 from application.ports.shared import SharedUnavailable
@@ -33,6 +35,12 @@ _MISSED = 16384
 """Removals that are kept until the shared index can be asked again."""
 _DELIVERED = 100
 """Missed removals that one request delivers, so that no request waits long for them."""
+_COPIES = 16384
+"""Copies that a process remembers, so that it does not write them again."""
+_COPIED_GRANT_SECONDS = 30 * 86400.0
+"""How long the copy of a grant is kept. How long it may be used is decided when it is read."""
+_LONG_AGO = 0.0
+"""In seconds since 1970: everything that was checked then has ended."""
 _LOCAL_BITS = 64
 """Bits of the epoch that are from the local index."""
 
@@ -41,10 +49,11 @@ class TwoLevelKnowledgeIndex:
     """Implements KnowledgeIndex. Writes go to both levels, and the shared one is read: what a replica has learnt or
     removed holds on all replicas.
 
-    While the shared index cannot be asked, the local one is read, but only for what anonymous callers were given. This
-    replica does not know then whether another one has met a refusal since, and callers with a login would lose most by
-    a wrong answer. For them, the index is empty, so the upstream is asked. When the shared index is back, it is read
-    again, and what was learnt meanwhile is learnt anew. Only removals are repeated there, before anything is read.
+    While the shared index cannot be asked, the local one is read: for what this replica has learnt since then, and for
+    what anonymous callers were given before, which is copied when it is read. Another replica may have met a refusal
+    before, and callers with a login would lose most by a wrong answer. Their grants and tokens are never read there, so
+    the upstream is asked about each of them. When the shared index is back, it is read again, and what was learnt
+    meanwhile is learnt anew. Only removals are repeated there, before anything is read.
 
     Whether an upstream has sent some content is read on both levels at any time: it is a fact that gives no caller a
     right, and it never becomes wrong.
@@ -60,17 +69,27 @@ class TwoLevelKnowledgeIndex:
         self._missed: dict[object, Work] = {}
         """The removals that the shared index has missed, the oldest first."""
         self._is_delivering = False
+        self._copies: LruCache[object, object] = LruCache(_COPIES)
+        """What this process has copied from the shared index to the local one."""
 
     # --- what is in which repository ---
 
-    async def find_link(self, location: ContentLocation) -> Link | None:
+    async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
+        now = self._clock.now()
         try:
-            return await self._ask(lambda: self._shared.find_link(location))
+            link = await self._ask(lambda: self._shared.find_link(location, since))
         except SharedUnavailable:
-            link = await self._local.find_link(location)
-        if link is None or ANONYMOUS_CLASS not in link.caller_classes:
-            return None
-        return replace(link, caller_classes=frozenset({ANONYMOUS_CLASS}))
+            link = await self._local.find_link(location, since)
+        else:
+            if link and ANONYMOUS_CLASS in link.caller_classes:
+                public = replace(link, caller_classes=frozenset({ANONYMOUS_CLASS}))
+                await self._copy(location, public, lambda: self._local.keep_link(public, now))
+            return link
+        if link is None or link.caller_classes == {ANONYMOUS_CLASS}:
+            return link
+        recent = await self._local.find_link(location, max(since, self._answered_at))
+        classes = (link.caller_classes & {ANONYMOUS_CLASS}) | (recent.caller_classes if recent else frozenset())
+        return replace(link, caller_classes=classes) if classes else None
 
     async def links_of(self, source: Source) -> list[Link]:
         """The links of both levels. Only operators' commands ask, and no caller is served by the answer."""
@@ -90,10 +109,23 @@ class TwoLevelKnowledgeIndex:
         )
 
     async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+        """Without the shared index, a tag that was given to other callers before is neither fresh nor served while the
+        upstream is unavailable. It only makes the mirror ask by HEAD, which registries with a pull limit do not count,
+        whether the upstream gives this caller the same manifest.
+        """
         try:
-            return await self._ask(lambda: self._shared.find_tags(source, tag))
+            cached_tags = await self._ask(lambda: self._shared.find_tags(source, tag))
         except SharedUnavailable:
-            return [one for one in await self._local.find_tags(source, tag) if one.caller_class == ANONYMOUS_CLASS]
+            return [
+                one
+                if one.caller_class == ANONYMOUS_CLASS or one.checked_at > self._answered_at
+                else replace(one, checked_at=_LONG_AGO)
+                for one in await self._local.find_tags(source, tag)
+            ]
+        for one in cached_tags:
+            if one.caller_class == ANONYMOUS_CLASS:
+                await self._copy(one.key, one, partial(self._local.keep_tag, one))
+        return cached_tags
 
     async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
         """The cached tags of both levels. Only operators' commands ask, and no caller is served by the answer."""
@@ -138,9 +170,14 @@ class TwoLevelKnowledgeIndex:
         a refusal since. It still serves for as long as the upstream is unavailable, too.
         """
         try:
-            return await self._ask(lambda: self._shared.find_grant(caller, source))
+            grant = await self._ask(lambda: self._shared.find_grant(caller, source))
         except SharedUnavailable:
             grant = await self._local.find_grant(caller, source) if caller == ANONYMOUS_CALLER else None
+        else:
+            if grant and caller == ANONYMOUS_CALLER:
+                until = grant.given_at + _COPIED_GRANT_SECONDS
+                await self._copy((caller, source), grant, lambda: self._local.keep_grant(grant, until))
+            return grant
         if grant and grant.given_at <= self._answered_at:
             return replace(grant, ends_at=min(grant.ends_at, grant.given_at))
         return grant
@@ -206,6 +243,12 @@ class TwoLevelKnowledgeIndex:
         answer = await ask()
         self._answered_at = self._clock.now()
         return answer
+
+    async def _copy(self, what: object, value: object, keep: Work) -> None:
+        """Store on this replica what another one has learnt of public content. Written only when it has changed."""
+        if self._copies.get(what) != value:
+            self._copies.put(what, value)
+            await keep()
 
     async def _write(self, local: Awaitable[None] | None, shared: Work) -> None:
         """`local`: None if it is not written there."""

@@ -59,11 +59,11 @@ class SqliteKnowledgeIndex:
 
     # --- what is in which repository ---
 
-    async def find_link(self, location: ContentLocation) -> Link | None:
+    async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
         rows = await self._database.rows(
             "SELECT given_to, media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
-            " AND digest = ? ORDER BY given_at DESC, given_to",
-            _location(location),
+            " AND digest = ? AND given_at > ? ORDER BY given_at DESC, given_to",
+            (*_location(location), since),
         )
         return read_link(location, rows) if rows else None
 

@@ -32,8 +32,10 @@ class KnowledgeIndex(Protocol):
     without stored content first.
     """
 
-    async def find_link(self, location: ContentLocation) -> Link | None:
-        """The link with the last known metadata, and with all caller classes to which the upstream gave the content."""
+    async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
+        """The link with the last known metadata, and with all caller classes to which the upstream gave the content
+        after `since` (seconds since 1970).
+        """
 
     async def links_of(self, source: Source) -> list[Link]:
         """All links of the repository."""

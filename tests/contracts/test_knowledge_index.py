@@ -138,6 +138,18 @@ async def test_a_link_is_deleted_for_one_caller_class_and_stays_for_the_others(
     assert await one.index.find_link(MANIFEST.location) == MANIFEST
 
 
+@by_two_workers
+async def test_a_link_can_be_read_as_it_was_given_since_some_time(one: IndexWorker, other: IndexWorker) -> None:
+    await one.index.keep_link(BLOB, NOW)
+    await one.index.keep_link(replace(BLOB, caller_classes=frozenset({PERSONAL_CLASS})), NOW + 2)
+    since_then = replace(BLOB, caller_classes=frozenset({PERSONAL_CLASS}))
+    assert await other.index.find_link(BLOB.location, since=NOW + 1) == since_then
+    assert await other.index.find_link(BLOB.location, since=NOW + 2) is None
+    await one.index.keep_link(BLOB, NOW + 3)
+    both = replace(BLOB, caller_classes=ANONYMOUS_ONLY | {PERSONAL_CLASS})
+    assert await other.index.find_link(BLOB.location, since=NOW + 1) == both
+
+
 # --- tags ---
 
 LATEST = Tag("latest")

@@ -36,8 +36,9 @@ class MemoryKnowledgeIndex:
         self.number = 0
         self._bound = bound
 
-    async def find_link(self, location: ContentLocation) -> Link | None:
-        keys = sorted((key for key in self.links if key[:3] == _location(location)), key=self.given_at.__getitem__)
+    async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
+        keys = [key for key in self.links if key[:3] == _location(location) and self.given_at[key] > since]
+        keys.sort(key=self.given_at.__getitem__)
         if not keys:
             return None
         return replace(self.links[keys[-1]], location=location, caller_classes=frozenset(key[3] for key in keys))
