@@ -20,7 +20,7 @@ from domain.redis_address import RedisAddress
 from tests.adapters.shared.gate import gate, in_loop, seconds_of
 from tests.e2e.support.certificates import make_authority
 from tests.e2e.support.processes import free_port, wait_until
-from tests.e2e.support.valkey import Valkey, sentinel, valkey
+from tests.e2e.support.valkey import Valkey, redis_cluster, sentinel, valkey
 from tests.fakes.events import RecordingEventSink
 
 pytestmark = pytest.mark.slow
@@ -338,9 +338,7 @@ async def test_a_tls_server_that_is_silent_delays_neither_requests_nor_the_end(
 
 @in_loop
 async def test_a_redis_cluster_finds_the_node_of_each_key(tmp_path: Path) -> None:
-    with valkey(tmp_path, "--cluster-enabled", "yes", "--cluster-config-file", str(tmp_path / "nodes")) as server:
-        server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        assert wait_until(lambda: b"cluster_state:ok" in _bytes(server.command("CLUSTER", "INFO")), 20)
+    with redis_cluster(tmp_path) as server:
         address = f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{server.port}"
         async with connected(address, wait=2) as (connection, _):
             one, other = key("test", "a tag", "one"), key("test", "a tag", "other")

@@ -100,6 +100,31 @@ def valkey(folder: Path, *options: str, port: int = 0) -> Iterator[Valkey]:
         server.process.kill()
 
 
+class ClusterNode(Valkey):
+    """The only node of a Redis Cluster. It refuses commands and scripts whose keys are in several hash slots."""
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
+    def is_ready(self) -> bool:
+        state = self.command("CLUSTER", "INFO")
+        return isinstance(state, bytes) and b"cluster_state:ok" in state
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[ClusterNode]:
+    """A cluster of one node."""
+    server = ClusterNode(folder, ("--cluster-enabled", "yes", "--cluster-config-file", str(folder / "nodes")))
+    try:
+        server.process.wait_ready(server.answers)
+        server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        server.process.wait_ready(server.is_ready)
+        yield server
+    finally:
+        server.process.kill()
+
+
 @contextmanager
 def sentinel(
     folder: Path, primary: Valkey, service: str, silent_milliseconds: int = 300, password: str = ""
