@@ -15,8 +15,11 @@ from adapters.shared.object_store import ObjectStore, ObstoreSharedStore
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.store_errors import explained
 from adapters.shared.store_service import StoreService
-from application.ports.shared import SharedUnavailable
+from application.ports.shared import SharedRecord, SharedUnavailable
+from domain.digest import Digest
+from domain.events import SharedStoreAsked
 from domain.redis_address import RedisAddress
+from tests.contracts.storage import HUB
 from tests.e2e.support.processes import free_port
 from tests.e2e.support.valkey import Valkey
 from tests.entrypoints.plain_server import served
@@ -87,7 +90,7 @@ def answering(status: int, given: str, removal: str = "") -> Iterator[str]:
 async def test_a_store_that_can_do_everything_is_empty_after_the_examination() -> None:
     store = MemoryStore()
     async with store_service(store) as service:
-        assert await service.examine()
+        assert (await service.examine()).warnings == ()
         await service.check()
         assert (service.setting, service.address, service.failure) == ("SHARED_STORE", ADDRESS, "")
     assert store.list().collect() == []
@@ -215,3 +218,44 @@ async def test_an_index_that_cannot_be_reached_is_explained() -> None:
         with pytest.raises(SharedUnavailable, match=f"^127.0.0.1:{port} cannot be reached: Connection refused$"):
             await service.check()
         assert urlsplit(f"//{service.address}").port == port
+
+
+# --- what is counted ---
+
+
+async def test_each_request_to_the_store_is_counted_once_with_its_result() -> None:
+    events = RecordingEventSink()
+    content = b"some content"
+    digest = Digest.of(content)
+    record = SharedRecord(len(content), frozenset({HUB.fingerprint}), is_public=True, content=content)
+    store = ObstoreSharedStore(MemoryStore(), ADDRESS, events)
+    try:
+        assert await store.find(digest) is None
+        await store.put(digest, record)
+        assert await store.find(digest) == record
+        assert [found async for found, _ in store.records()] == [digest]
+        await store.drop(digest)
+    finally:
+        await store.close()
+    counted = [(event.operation, event.result) for event in events.events if isinstance(event, SharedStoreAsked)]
+    assert [each for each in counted if each[0] != "list"] == [
+        ("get", "missing"),
+        ("put", "ok"),
+        ("get", "ok"),
+        ("delete", "ok"),
+    ]
+    assert ("list", "ok") in counted
+
+
+async def test_a_request_without_an_answer_is_counted_as_failed() -> None:
+    events = RecordingEventSink()
+    store = ObstoreSharedStore(s3(f"http://127.0.0.1:{free_port()}"), ADDRESS, events)
+    try:
+        for _ in range(2):  # the breaker is open at the second time, so nothing is sent
+            with pytest.raises(SharedUnavailable):
+                await store.find(Digest.of(b"some content"))
+    finally:
+        await store.close()
+    assert [event for event in events.events if isinstance(event, SharedStoreAsked)] == [
+        SharedStoreAsked("get", "failed")
+    ]
