@@ -26,7 +26,7 @@ from adapters.shared.object_layout import (
     print_record,
     record_key,
 )
-from adapters.shared.store_breaker import StoreBreaker
+from adapters.shared.store_breaker import TRIAL_SECONDS, StoreBreaker
 from adapters.shared.store_errors import explained
 from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
 from application.ports.telemetry import EventSink
@@ -94,12 +94,14 @@ class ObstoreSharedStore:
     Used only after the fork of the workers: obstore has threads, which a forked process does not have.
     """
 
-    def __init__(self, store: ObjectStore, address: str, events: EventSink) -> None:
-        """`address`: the address of the store for messages, without credentials."""
+    def __init__(
+        self, store: ObjectStore, address: str, events: EventSink, trial_seconds: float = TRIAL_SECONDS
+    ) -> None:
+        """`address`: the address of the store for messages, without credentials. `trial_seconds`: see StoreBreaker."""
         self._store = store
         self._address = address
         self._events = events
-        self._breaker = StoreBreaker(address, self._try, events)
+        self._breaker = StoreBreaker(address, self._try, events, trial_seconds)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shared-store")
 
     @property

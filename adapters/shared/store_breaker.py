@@ -8,7 +8,7 @@ from application.ports.shared import SharedUnavailable
 from application.ports.telemetry import EventSink
 from domain.events import SharedStoreLost, SharedStoreRecovered
 
-_TRIAL_SECONDS = 5.0
+TRIAL_SECONDS = 5.0
 
 
 class StoreBreaker:
@@ -21,7 +21,7 @@ class StoreBreaker:
         address: str,
         trial: Callable[[], Awaitable[None]],
         events: EventSink,
-        trial_seconds: float = _TRIAL_SECONDS,
+        trial_seconds: float,
     ) -> None:
         """`address`: the store, for messages. `trial`: sends one small request within a bounded time; raises
         SharedUnavailable. `trial_seconds`: the pause before each trial.
