@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from adapters.shared.index_service import IndexService
-from adapters.shared.object_store import ObstoreSharedStore, open_object_store
+from adapters.shared.object_store import ObjectStore, ObstoreSharedStore, open_object_store
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
 from adapters.shared.redis_leases import RedisLeases
@@ -24,9 +24,13 @@ from entrypoints.wiring.shared_tier import SharedTier
 
 def check_store(settings: Settings) -> None:
     """See prepare_shared_tier."""
-    address, _ = _addresses(settings)
+    _opened(_addresses(settings)[0])
+
+
+def _opened(address: str) -> ObjectStore:
+    """Raises SettingsError."""
     try:
-        open_object_store(address)
+        return open_object_store(address)
     except ValueError as error:
         reason = str(error).removeprefix(f"{address}: ")
         raise SettingsError(
@@ -42,7 +46,7 @@ async def connected_tier(
     """See open_shared_tier."""
     store_address, index_address = _addresses(settings)
     connection = RedisConnection(index_address, events)
-    store = ObstoreSharedStore(open_object_store(store_address), store_address, events)
+    store = ObstoreSharedStore(_opened(store_address), store_address, events)
     knowledge = RedisKnowledgeIndex(connection, settings.table.upstreams, clock)
     events.emit(SharedTierOpened())
     try:

@@ -11,7 +11,7 @@ from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
 from adapters.storage.null_storage import NullContentStore, NullStorageMaintenance
-from adapters.storage.replica_id import replica_id
+from adapters.storage.replica_id import make_replica_id, replica_id
 from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
@@ -55,7 +55,7 @@ def prepare_storage(settings: Settings) -> None:
     try:
         require_usable(folder)
         if settings.is_shared:
-            replica_id(folder)
+            make_replica_id(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
@@ -135,8 +135,8 @@ def sweep_storage(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> AsyncIterator[Storage]:
-    """The storage of one process. Threads and connections are opened at first use. Raises OSError if the id of the
-    replica cannot be read.
+    """The storage of one process. Threads and connections are opened at first use. Raises SettingsError if the shared
+    store cannot be opened.
     """
     if settings.cache_dir is None:
         yield no_storage()

@@ -171,8 +171,10 @@ def test_commands_examine_store_and_index(
     name: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     settings = shared_settings(index, store)
-    done = run_command(name, tmp_path, upstream, settings)
+    folder = tmp_path / "cache"
+    done = run_command(name, folder, upstream, settings)
     assert (done.returncode, done.stderr) == (0, "")
+    assert folder.exists() == (name == "doctor"), "check-config writes nothing"
     assert f"ok: SHARED_STORE: {settings['SHARED_STORE']}: objects can be written, read, listed and deleted" in (
         done.stdout.splitlines()
     )
@@ -202,11 +204,12 @@ def test_a_full_index_that_removes_nothing_is_a_warning(
     )
 
 
+@pytest.mark.parametrize("name", ["serve", "check-config"])
 def test_a_store_that_cannot_be_opened_ends_the_start(
-    tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+    name: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     settings = shared_settings(index, store) | {"SHARED_STORE": "az://images"}  # whose account is not set
-    done = run_command("serve", tmp_path, upstream, settings)
+    done = run_command(name, tmp_path, upstream, settings)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("docker-image-proxy: SHARED_STORE: got 'az://images', which cannot be opened (")
     assert done.stderr.count("\n") == 1
