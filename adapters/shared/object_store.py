@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -59,7 +58,6 @@ _RETRIES: Any = {
 }
 
 _MESSAGE_CHARACTERS = 300
-_QUERY = re.compile(r"\?\S*")
 
 T = TypeVar("T")
 
@@ -84,7 +82,7 @@ def open_object_store(address: str) -> ObjectStore:
             case "file":
                 return LocalStore(f"/{folder}", mkdir=True)
     except (BaseError, OSError) as error:
-        raise ValueError(f"{address}: {_message(error)}") from error
+        raise ValueError(f"{address}: {explained(error)}") from error
     raise ValueError(f"{address}: an object store has the scheme s3, gs, az or file")
 
 
@@ -192,7 +190,7 @@ class ObstoreSharedStore:
         try:
             await self._call("put", seconds, put)
         except FileNotFoundError as error:  # there is no such bucket
-            raise self._failed(_message(error)) from error
+            raise self._failed(explained(error)) from error
 
     async def _list(self, folder: str) -> AsyncIterator[SharedObject]:
         self._breaker.check()
@@ -205,7 +203,7 @@ class ObstoreSharedStore:
         try:
             return await self._call("list", _LIST_SECONDS, following)
         except FileNotFoundError as error:  # there is no such bucket
-            raise self._failed(_message(error)) from error
+            raise self._failed(explained(error)) from error
 
     async def _call(self, operation: str, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
         """The result of one call of the library. Raises SharedUnavailable, and FileNotFoundError. `operation`: see
@@ -234,7 +232,7 @@ class ObstoreSharedStore:
         try:
             await self._limited(_ANSWER_SECONDS, partial(anext, stream, None))
         except FileNotFoundError as error:
-            raise SharedUnavailable(f"{self._address}: {_message(error)}") from error
+            raise SharedUnavailable(f"{self._address}: {explained(error)}") from error
 
     async def _limited(self, seconds: float, call: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -245,7 +243,7 @@ class ObstoreSharedStore:
         except FileNotFoundError:
             raise
         except (BaseError, OSError, ValueError) as error:
-            raise SharedUnavailable(f"{self._address}: {_message(error)}") from error
+            raise SharedUnavailable(f"{self._address}: {explained(error)}") from error
 
     def _failed(self, reason: str) -> SharedUnavailable:
         failure = SharedUnavailable(f"{self._address}: {reason}")
@@ -262,7 +260,3 @@ class ObstoreSharedStore:
 def _verified(pieces: list[StoreBytes] | None, sha256: str) -> bytes | None:
     content = b"".join(pieces or [])
     return content if hashlib.sha256(content).hexdigest() == sha256 else None
-
-
-def _message(error: Exception) -> str:
-    return explained(error)
