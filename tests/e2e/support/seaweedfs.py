@@ -75,7 +75,8 @@ class SeaweedFS:
             *(f"-{name}={port}" for name, port in self.ports.items()),
             "-filer", "-s3", f"-s3.config={self.folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64", "-volume.max=16", "-volume.preStopSeconds=0",
-            "-master.electionTimeout=1s", "-volume.minFreeSpace=1",
+            # A single master needs no election, which takes seconds. The server would send statistics to its authors.
+            "-master.peers=none", "-master.telemetry=false", "-volume.minFreeSpace=1",
         ]  # fmt: skip
         self.process = Process(argv, self.folder / "seaweedfs.log")
         self.process.wait_ready(self._takes_objects, 60)
