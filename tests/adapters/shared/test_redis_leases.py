@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_leases import RedisLeases
@@ -287,6 +289,47 @@ async def test_after_a_failover_that_lost_the_lease_two_replicas_may_hold_it_but
                 assert await lease.publish(new, 20)
                 assert await (await followed(one)).look() == SharedProgress((new,), 20, is_held=True)
                 await lease.release(keep=False)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(("lease", "publish", "publish", "keep", "forget", "flush")), st.integers(0, 99)),
+        max_size=25,
+    )
+)
+@settings(max_examples=40)
+def test_whatever_is_lost_one_lease_publishes_and_no_part_is_there_twice(
+    steps: list[tuple[str, int]], valkey_server: Valkey
+) -> None:
+    asyncio.run(_lose(steps, valkey_server))
+
+
+async def _lose(steps: list[tuple[str, int]], server: Valkey) -> None:
+    server.flush()
+    async with replica(server.url, "one", LONG) as one, replica(server.url, "other", LONG) as other:
+        leases: list[SharedLease] = []
+        published: set[str] = set()
+        for offset, (action, number) in enumerate(steps):
+            lease = leases[number % len(leases)] if leases else None
+            if action == "flush":
+                server.flush()
+            elif action == "lease" and not isinstance(
+                new := await (one, other)[number % 2].lease(HUB, DIGEST), FollowedLease
+            ):
+                leases.append(new)
+            elif action == "publish" and lease and await lease.publish(part(offset, lease), None):
+                published.add(part(offset, lease).key)
+            elif action in {"keep", "forget"} and lease:
+                await lease.release(keep=action == "keep")
+        owners = [await lease.publish(part(100, lease), None) for lease in leases]
+        assert owners.count(True) <= 1
+        for lease in leases:
+            await lease.release(keep=True)
+        last = await held(one)
+        await last.release(keep=True)
+        keys = [each.key for each in last.found.parts]
+        assert len(keys) == len(set(keys))
+        assert set(keys) <= published | {part(100, lease).key for lease in leases}
 
 
 async def _taken(leases: RedisLeases) -> SharedLease | FollowedLease:
