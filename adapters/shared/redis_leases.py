@@ -21,9 +21,10 @@ _RENEWAL_SECONDS = 1.0
 _KEPT_SECONDS = 24 * 3600
 """Parts are forgotten this long after the last one was published. The sweep of the store then removes the objects."""
 
-# Each script gets three keys of one slot: the lease, the list of parts, and the length of the blob. The lease contains
-# the replica and the id of the lease. The first item of the list is a random version, which changes when the list
-# begins anew, so that a replica that follows can ask for the parts that it does not know.
+# Each script gets four keys of one slot: the lease, the list of parts, the length of the blob, and a key that exists
+# for some seconds after a lease was released. The lease contains the replica and the id of the lease. The first item of
+# the list is a random version, which changes when the list begins anew, so that a replica that follows can ask for the
+# parts that it does not know.
 
 _TAKE = """
 local held = redis.call('GET', KEYS[1])
@@ -31,6 +32,7 @@ if held and string.sub(held, 1, #ARGV[2]) ~= ARGV[2] then
   return {0}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+redis.call('DEL', KEYS[4])
 return {1, redis.call('GET', KEYS[3]), redis.call('LRANGE', KEYS[2], 0, -1)}
 """
 """ARGV: the lease, the beginning of all leases of this replica, milliseconds. Returns {0} if another replica has the
@@ -39,7 +41,7 @@ lease, otherwise {1, length, list}.
 
 _SYNC = """
 local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then
+if held and held ~= ARGV[1] or not held and redis.call('EXISTS', KEYS[4]) == 1 then
   return 0
 end
 local version, known = ARGV[3], tonumber(ARGV[4])
@@ -63,7 +65,8 @@ if ARGV[6] ~= '' then
 end
 return 1
 """
-"""Renews the lease and adds parts to the list. It also restores a lease and a list that the server has lost.
+"""Renews the lease and adds parts to the list. It also restores a lease and a list that the server has lost; but not
+after another lease has begun and ended, because the list is then what that one left.
 
 ARGV: the lease, its milliseconds, the version of the list, how many parts of it are known to be in the list, the
 seconds that the list is kept, the length of the blob or "", and the parts to add. Returns 1; 0 if another replica has
@@ -75,12 +78,13 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
 redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[4], '', 'PX', ARGV[3])
 if ARGV[2] == '0' then
   redis.call('DEL', KEYS[2], KEYS[3])
 end
 return 1
 """
-"""ARGV: the lease, and whether the parts are kept: 1 or 0."""
+"""ARGV: the lease, whether the parts are kept (1 or 0), and milliseconds in which earlier leases end."""
 
 _LOOK = """
 local start = 1
@@ -115,7 +119,7 @@ class RedisLeases:
 
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
         tag = f"{upstream.fingerprint}:{digest}"
-        keys = tuple(key(kind, tag) for kind in ("lease", "parts", "total"))
+        keys = tuple(key(kind, tag) for kind in ("lease", "parts", "total", "released"))
         lease_id = secrets.token_hex(8)
         value = f"{self._replica}:{lease_id}"
         asked_at = time.monotonic()
@@ -132,7 +136,7 @@ class RedisLeases:
 
 @dataclass(frozen=True)
 class _Index:
-    """The three keys of one blob of one upstream, for the holder of the lease with this value."""
+    """The keys of one blob of one upstream, for the holder of the lease with this value."""
 
     connection: RedisConnection
     keys: Sequence[str]
@@ -148,7 +152,8 @@ class _Index:
         return _Synced(cast("int", await self.connection.call(_SYNC, self.keys, arguments, in_background=True)))
 
     async def release(self, *, keep: bool) -> None:
-        await self.connection.call(_RELEASE, self.keys, (self.value, int(keep)), in_background=True)
+        milliseconds = int(2 * self.lease_seconds * 1000)
+        await self.connection.call(_RELEASE, self.keys, (self.value, int(keep), milliseconds), in_background=True)
 
 
 class _RedisLease:
