@@ -28,8 +28,10 @@ _LOOK_SECONDS = 0.02
 """How often the progress of another replica is read while the next part is missing."""
 _SILENCE_SECONDS = 10.0
 """After this time without a new part, the download goes on without the other replica."""
-_AHEAD = 2
-"""Parts that are fetched at the same time."""
+_AHEAD = 3
+"""Parts that are fetched before they are needed: one request does not fill the line to a distant store."""
+_KEPT = 1 + _AHEAD
+"""Parts of one blob in memory."""
 
 
 GetPart = Callable[[SharedPart], Awaitable[bytes]]
@@ -54,6 +56,19 @@ class UpstreamOrigin:
         self.open = registry.open
 
 
+class PartsInMemory:
+    """The parts that all downloads of this worker have read from the shared store and still keep."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: beyond this number of parts, none are fetched before they are needed."""
+        self._limit = limit
+        self.count = 0
+
+    @property
+    def are_few(self) -> bool:
+        return self.count < self._limit
+
+
 class SharedOrigin:
     """The parts that other replicas have published. It fetches each part whole and checks its hash before it passes on
     a byte of it.
@@ -67,6 +82,7 @@ class SharedOrigin:
         get_part: GetPart,
         look: Callable[[], Awaitable[SharedProgress]],
         events: EventSink,
+        in_memory: PartsInMemory,
         *,
         is_public: bool = False,
     ) -> None:
@@ -76,6 +92,7 @@ class SharedOrigin:
         self._get_part = get_part
         self._look = look
         self._events = events
+        self._in_memory = in_memory
         self.is_public = is_public
         self._progress = SharedProgress((), None, is_held=True)
         self._loads: dict[SharedPart, asyncio.Task[bytes]] = {}
@@ -108,8 +125,9 @@ class SharedOrigin:
 
     def close(self) -> None:
         """Give up the parts that are still being fetched."""
-        for load in self._loads.values():
+        for part, load in list(self._loads.items()):
             load.cancel()
+            self._forget(part)
 
     async def _total(self) -> int:
         while self._progress.total is None:
@@ -120,12 +138,12 @@ class SharedOrigin:
         """The part that contains this byte of the blob. Waits until it is published. Raises OriginLost."""
         while (part := self._published(offset)) is None:
             await self._grown()
-        ahead = self._published(part.stop)
-        for each in (part, ahead):
-            if each is not None and each not in self._loads:
-                self._load(each)
+        if part not in self._loads:
+            self._load(part)
+        load = self._loads[part]
+        self._load_ahead(part.stop)
         try:
-            content = await asyncio.shield(self._loads[part])
+            content = await asyncio.shield(load)
         except SharedContentDamaged as error:
             self.is_damaged = True
             raise OriginLost(str(error)) from error
@@ -135,11 +153,26 @@ class SharedOrigin:
         self.received.add(part)
         return part, content
 
+    def _load_ahead(self, offset: int) -> None:
+        """Fetch the parts that are needed next, if they are published and there is memory."""
+        for _ in range(_AHEAD):
+            following = self._published(offset)
+            if following is None or not self._in_memory.are_few:
+                return
+            if following not in self._loads:
+                self._load(following)
+            offset = following.stop
+
     def _load(self, part: SharedPart) -> None:
-        while len(self._loads) >= 2 * _AHEAD:
-            del self._loads[next(iter(self._loads))]
-        task = self._loads[part] = asyncio.create_task(self._fetched(part))
-        task.add_done_callback(_retrieved)
+        while len(self._loads) >= _KEPT:
+            self._forget(next(iter(self._loads)))
+        load = self._loads[part] = asyncio.create_task(self._fetched(part))
+        load.add_done_callback(_retrieved)
+        self._in_memory.count += 1
+
+    def _forget(self, part: SharedPart) -> None:
+        del self._loads[part]
+        self._in_memory.count -= 1
 
     async def _fetched(self, part: SharedPart) -> bytes:
         content = await self._get_part(part)

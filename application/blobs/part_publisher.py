@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 
 from application.blobs.download import Download
 from application.ports.content import StorageRefused
@@ -13,6 +12,8 @@ from domain.events import SharedBytesStored
 from domain.part_layout import INLINE_BYTES, part_size
 from domain.span_set import SpanSet
 
+_AT_ONCE = 4
+"""Parts of one blob that are written at the same time."""
 _PART_SECONDS = 2.0
 """After this time a part is published although it has not its usual size: others wait for it."""
 
@@ -42,6 +43,8 @@ class PartPublisher:
         self._uploads = uploads
         self._older = older
         self._taken = taken
+        self._begun: list[Span] = []
+        """The parts that this replica publishes or has published."""
         self._own: list[SharedPart] = []
         self._keeps_parts = True
         self._due = 0.0
@@ -69,19 +72,42 @@ class PartPublisher:
             await self._lease.release(keep=self._keeps_parts)
 
     async def _publish(self) -> None:
-        """Publish each part when it is complete, the lowest first."""
+        """Publish each part when it is complete, the lowest first, and several at the same time: one request does not
+        fill the line to a distant store. Returns when all are published, or when the lease or the download has ended.
+        """
         download, loop = self._download, asyncio.get_running_loop()
         self._due = loop.time() + _PART_SECONDS
-        while not self._lease.is_lost and not download.failure:
-            is_over = download.is_over
-            if span := self._next(loop.time()):
-                await self._publish_part(span)
-                self._due = loop.time() + _PART_SECONDS
-            elif is_over:
-                return
-            else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(download.changed(), _PART_SECONDS)
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while not self._lease.is_lost and not download.failure:
+                is_over = download.is_over
+                span = self._next(loop.time()) if len(running) < _AT_ONCE else None
+                if span:
+                    self._due = loop.time() + _PART_SECONDS
+                    self._begun.append(span)
+                    running.add(asyncio.create_task(self._publish_part(span)))
+                elif is_over and not running:
+                    return
+                else:
+                    running = await self._next_event(running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _next_event(self, running: set["asyncio.Task[None]"]) -> set["asyncio.Task[None]"]:
+        """Wait until a part is published, or the download has changed, or for some time. Returns the parts that are
+        still being published. Raises SharedUnavailable and StorageRefused.
+        """
+        change = asyncio.create_task(self._download.changed())
+        try:
+            await asyncio.wait({change, *running}, timeout=_PART_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            change.cancel()
+        for task in running:
+            if task.done():
+                task.result()
+        return {task for task in running if not task.done()}
 
     async def _publish_part(self, span: Span) -> None:
         download = self._download
@@ -93,12 +119,12 @@ class PartPublisher:
         await self._lease.publish(part, download.total)
 
     def _next(self, now: float) -> Span | None:
-        """The next part: the first bytes that are present and not published, if they are enough."""
+        """The next part: the first bytes that are present and that no part has, if they are enough."""
         total, present = self._download.total, self._download.present
         if total is None or total <= INLINE_BYTES:
             return None
-        published = SpanSet.of(Span(part.offset, part.stop) for part in self._parts())
-        missing = next(iter(published.missing(Span(0, total))), None)
+        begun = SpanSet.of((*self._begun, *(Span(part.offset, part.stop) for part in self._taken)))
+        missing = next(iter(begun.missing(Span(0, total))), None)
         if missing is None:
             return None
         most = min(missing.stop, missing.start + part_size(missing.start))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from application.access.provenance import Provenance
 from application.blobs.download import Download
-from application.blobs.origins import BlobOrigin, GetPart, SharedOrigin
+from application.blobs.origins import BlobOrigin, GetPart, PartsInMemory, SharedOrigin
 from application.blobs.part_publisher import PartPublisher
 from application.ports.shared import (
     FollowedLease,
@@ -27,8 +27,10 @@ from domain.events import ContentDamaged, SharedDownloadStarted
 
 T = TypeVar("T")
 
-_UPLOADS = 2
+_UPLOADS = 4
 """Parts of at most 16 MiB that one worker has in memory to write them to the shared store."""
+_READS = 4
+"""Beyond this number of parts in memory that were read from the shared store, none are read ahead."""
 
 
 class NoSharing:
@@ -63,6 +65,7 @@ class SharedDownloads:
         self.leases = leases
         self.provenance = provenance
         self.events = events
+        self.parts_in_memory = PartsInMemory(_READS)
         self._uploads = asyncio.Semaphore(_UPLOADS)
         self._publishing: set[asyncio.Task[None]] = set()
 
@@ -196,7 +199,7 @@ class SharedDownload:
         is_public: bool = False,
     ) -> SharedOrigin:
         look = progress.look if isinstance(progress, FollowedLease) else _always(progress)
-        origin = SharedOrigin(get_part, look, self._shared.events, is_public=is_public)
+        origin = SharedOrigin(get_part, look, self._shared.events, self._shared.parts_in_memory, is_public=is_public)
         self._origins.append(origin)
         return origin
 
