@@ -212,6 +212,11 @@ class CountingEventSink:
         # An event without the field `count` counts once.
         self._counters.add(self._worker, _COUNTER_INDEX[counter.name, values], getattr(event, "count", 1))
 
+    def forget_services(self) -> None:
+        """The mirror has no shared store and no shared index, or no longer."""
+        for index in range(len(_SERVICES)):
+            self._counters.set_service(self._worker, index, _UNUSED)
+
     def _note_service(self, event: type[Event]) -> None:
         for index, (_, _, available, lost) in enumerate(_SERVICES):
             if event is lost or event in available:

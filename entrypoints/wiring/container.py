@@ -477,6 +477,8 @@ async def open_container(
         open_upstreams(settings, worker) as clients,
         open_storage(settings, SystemClock(), EventFanOut([LoggingEventSink(), counting])) as storage,
     ):
+        if storage.shared is None:
+            counting.forget_services()  # a reload may have removed them
         container = Container(settings=settings, clients=clients, storage=storage, counting=counting)
         try:
             yield container

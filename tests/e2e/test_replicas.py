@@ -227,9 +227,11 @@ def test_replicas_begin_and_end_to_share_at_a_reload(
         file.write_text(alone + "".join(f'{name} = "{value}"\n' for name, value in shared.items()))
         assert "SHARED_INDEX, SHARED_STORE" in "".join(proxy.reload())
         assert [entry["available"] for entry in proxy.get("/readyz").json()["shared"]] == [True, True]
+        assert "\ndocker_image_proxy_shared_store_available 1.0" in proxy.get("/metrics").body.decode()
         file.write_text(file.read_text().replace(shared["shared_store"], "az://images"))
         [line] = proxy.reload()
         assert "settings not reloaded, the old ones stay in force: SHARED_STORE: got 'az://images'" in line
         file.write_text(alone)
         assert "SHARED_INDEX, SHARED_STORE" in "".join(proxy.reload())
         assert "shared" not in proxy.get("/readyz").json()
+        assert "\ndocker_image_proxy_shared_store_available" not in proxy.get("/metrics").body.decode()

@@ -191,6 +191,9 @@ def test_a_shared_service_is_available_while_it_answers_all_workers() -> None:
     for worker, event, expected in steps:
         sinks[worker].emit(event)
         assert tuple(numbers(sinks[1])[name] for name in services) == expected, event
+    for sink in sinks:  # a reload removes the settings
+        sink.forget_services()
+    assert not set(services) & set(numbers(sinks[0]))
 
 
 def test_names_are_never_on_the_page() -> None:
