@@ -43,9 +43,9 @@ class Parameters:
     get_cpu: float = given(1.35, "CPU-s/GiB", "reading parts from the store (obstore 0.12 with SeaweedFS)")
     fetch_rate: float = given(0.38, "GiB/s", "one download of one replica (BENCHMARKS.md, cold blobs)")
     look: float = given(0.02, "s", "interval at which a replica looks for new parts (application/blobs/origins.py)")
-    parts_ahead: float = given(2, "", "parts that a replica reads at the same time (application/blobs/origins.py)")
+    parts_ahead: float = given(4, "", "parts that a replica reads at the same time (application/blobs/origins.py)")
     uploads: float = given(
-        1, "", "parts of a blob that are written at the same time (application/blobs/part_publisher.py)"
+        4, "", "parts of a blob that are written at the same time (application/blobs/part_publisher.py)"
     )
     cores: float = given(4, "", "cores of a replica")
     line: float = given(1.16, "GiB/s", "network of a replica in each direction, 10 Gbit/s")
