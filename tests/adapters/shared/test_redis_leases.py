@@ -157,6 +157,19 @@ async def test_a_server_that_lost_everything_gets_the_lease_and_its_parts_again(
 
 
 @in_loop
+async def test_a_lease_that_began_after_a_release_is_restored_as_well(valkey_server: Valkey) -> None:
+    valkey_server.flush()
+    async with replica(valkey_server.url, "one") as one, replica(valkey_server.url, "other") as other:
+        await (await held(other)).release(keep=True)
+        lease = await held(one)
+        for key in _keys(valkey_server, "lease"):
+            valkey_server.command("DEL", key)
+        assert await lease.publish(part(0, lease), None)
+        assert (await (await followed(other)).look()).parts == (part(0, lease),)
+        await lease.release(keep=False)
+
+
+@in_loop
 async def test_a_lease_that_another_replica_took_after_a_flush_is_lost(valkey_server: Valkey) -> None:
     valkey_server.flush()
     async with replica(valkey_server.url, "one") as one, replica(valkey_server.url, "other") as other:
