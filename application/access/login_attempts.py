@@ -8,39 +8,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from application.access.shared_lane import SharedCounting, SharedLane
 from application.concurrency import LruCache
+from application.ports.login_counts import LoginResult
 from application.ports.telemetry import EventSink
 from domain.errors import TooManyAttempts
 from domain.events import LoginDelayed, LoginRejected
+from domain.login_pace import COUNTED_SECONDS, MOST_COUNTED, Pace
 from domain.ports import Clock
 
-_COUNTED_SECONDS = 300.0
-"""A wrong attempt counts for this time."""
 _PATIENCE = 10.0
 """Seconds. A login that would wait longer is refused at once, because clients do not wait much longer for a server."""
-_MOST_COUNTED = 40
 _DISTRUST = 20
 """After this number of wrong or refused attempts, a login that was correct before waits, too. See `trusts`."""
 _LANES = 8192
 
 Pause = Callable[[float], Awaitable[object]]
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How long an attempt waits. The first `free` wrong attempts cause no wait. The next one causes `first` seconds;
-    each further one doubles the wait, up to `longest` seconds. `is_strict`: attempts that are still running count as
-    wrong.
-    """
-
-    free: int
-    first: float
-    longest: float
-    is_strict: bool
-
-    def seconds(self, wrong: int) -> float:
-        """The wait after this number of wrong attempts."""
-        return min(self.first * 2.0 ** (wrong - self.free), self.longest) if wrong >= self.free else 0.0
 
 
 OF_ACCOUNT = Pace(free=3, first=1, longest=8, is_strict=True)
@@ -67,11 +50,11 @@ class _TooLongError(Exception):
 
 
 class _Counted:
-    """Counts events of the last minutes, up to `_MOST_COUNTED`."""
+    """Counts events of the last minutes, up to `MOST_COUNTED`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._times: deque[float] = deque(maxlen=_MOST_COUNTED)
+        self._times: deque[float] = deque(maxlen=MOST_COUNTED)
 
     def add(self) -> None:
         self._times.append(self._clock.now())
@@ -83,7 +66,7 @@ class _Counted:
         now = self._clock.now()
         if self._times and self._times[-1] > now:
             self._times.clear()  # the clock was set back, so the age of the events is not known
-        while self._times and now - self._times[0] >= _COUNTED_SECONDS:
+        while self._times and now - self._times[0] >= COUNTED_SECONDS:
             self._times.popleft()
         return len(self._times)
 
@@ -98,21 +81,40 @@ class _Lane:
     one at a time. So a client that sends attempts in parallel cannot try more passwords than one that does not.
     """
 
-    def __init__(self, pace: Pace, clock: Clock) -> None:
+    def __init__(self, pace: Pace, clock: Clock, shared: SharedLane | None) -> None:
+        """`shared`: the lane of all replicas; None if this replica shares nothing."""
         self._pace = pace
         self._clock = clock
-        self.wrong = _Counted(clock)
-        self.refused = _Counted(clock)
+        self._shared = shared
+        self._wrong = _Counted(clock)
+        self._refused = _Counted(clock)
         self._running = 0
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._ended = asyncio.Event()
 
+    def record(self, result: LoginResult) -> None:
+        """Count a result. A right one sets the counts to zero."""
+        if result is LoginResult.RIGHT:
+            self._wrong.clear()
+            self._refused.clear()
+        else:
+            (self._wrong if result is LoginResult.WRONG else self._refused).add()
+        # A flood of refused attempts must not become a flood of requests to the shared index.
+        is_flood = result is LoginResult.REFUSED and self._refused.count() > _DISTRUST
+        if self._shared and not is_flood:
+            self._shared.record(result)
+
+    def distrusted(self) -> int:
+        """The number of wrong and refused attempts."""
+        here = self._wrong.count() + self._refused.count()
+        return max(here, self._shared.distrusted()) if self._shared else here
+
     def expected(self) -> float:
         """The seconds that an attempt would wait if it came now."""
-        wrong = self.wrong.count()
+        wrong = self._wrong.count()
         is_counted = self._pace.is_strict or wrong >= self._pace.free
-        ahead = min(self._running + self._waiting, _MOST_COUNTED) if is_counted else 0
+        ahead = min(self._running + self._waiting, MOST_COUNTED) if is_counted else 0
         return self._due() + sum(self._pace.seconds(wrong + place) for place in range(1, ahead + 1))
 
     @asynccontextmanager
@@ -124,6 +126,9 @@ class _Lane:
         try:
             async with self._turn:
                 await self._wait(until, pause)
+                attempt = await self._shared.begin(until, pause) if self._shared else ""
+                if attempt is None:
+                    raise _TooLongError
                 self._running += 1
         finally:
             self._waiting -= 1
@@ -132,15 +137,17 @@ class _Lane:
         finally:
             self._running -= 1
             self._ended.set()
+            if self._shared:
+                self._shared.end(attempt)
 
     def _due(self) -> float:
         """The seconds until the next attempt may be checked."""
-        wrong = self.wrong.count()
-        return max(self._pace.seconds(wrong) - self.wrong.seconds_since(), 0.0) if wrong else 0.0
+        wrong = self._wrong.count()
+        return max(self._pace.seconds(wrong) - self._wrong.seconds_since(), 0.0) if wrong else 0.0
 
     async def _wait(self, until: float, pause: Pause) -> None:
         while True:
-            if self._running and self._running >= self._pace.free - self.wrong.count():
+            if self._running and self._running >= self._pace.free - self._wrong.count():
                 self._ended.clear()
                 await self._ended.wait()
             elif not (due := self._due()):
@@ -152,19 +159,27 @@ class _Lane:
 
 
 class LoginAttempts:
-    """Counts wrong logins for each account and address, and for each address, in the memory of this process.
+    """Counts wrong logins for each account and address, and for each address, in the memory of this process, and for
+    all workers of all replicas if they share an index.
 
     An account is slowed down only for the address that sent the wrong logins. So an attacker at another address cannot
     lock out the owner.
     """
 
     def __init__(
-        self, clock: Clock, events: EventSink, pause: Pause = asyncio.sleep, of_account: Pace = OF_ACCOUNT
+        self,
+        clock: Clock,
+        events: EventSink,
+        pause: Pause = asyncio.sleep,
+        of_account: Pace = OF_ACCOUNT,
+        shared: SharedCounting | None = None,
     ) -> None:
+        """`shared`: None if this replica shares nothing."""
         self._clock = clock
         self._events = events
         self._pause = pause
         self._pace = of_account
+        self._shared = shared
         self._of_account: LruCache[tuple[str, bytes], _Lane] = LruCache(_LANES)
         self._of_address: LruCache[str, _Lane] = LruCache(_LANES)
 
@@ -174,8 +189,9 @@ class LoginAttempts:
         An attacker at the same address could recognise the correct password by the missing wait. So this ends after
         some wrong or refused logins.
         """
-        lane = self._of_account.get(_key(attempt))
-        return lane is None or lane.wrong.count() + lane.refused.count() < _DISTRUST
+        # Other replicas may have counted wrong logins of an account that has no lane here.
+        lane = self._lane_of_account(attempt) if self._shared else self._of_account.get(_key(attempt))
+        return lane is None or lane.distrusted() < _DISTRUST
 
     @asynccontextmanager
     async def turn(self, attempt: Attempt) -> AsyncIterator[None]:
@@ -201,19 +217,17 @@ class LoginAttempts:
             raise self._refusal(attempt, max(account.expected(), address.expected())) from None
 
     def wrong(self, attempt: Attempt) -> None:
-        self._lane_of_account(attempt).wrong.add()
-        self._lane_of_address(attempt).wrong.add()
+        self._lane_of_account(attempt).record(LoginResult.WRONG)
+        self._lane_of_address(attempt).record(LoginResult.WRONG)
 
     def right(self, attempt: Attempt) -> None:
         """The login was correct. That says nothing about other accounts at this address."""
-        lane = self._lane_of_account(attempt)
-        lane.wrong.clear()
-        lane.refused.clear()
+        self._lane_of_account(attempt).record(LoginResult.RIGHT)
 
     def _refusal(self, attempt: Attempt, seconds: float) -> TooManyAttempts:
         """Record a refusal. It does not make the wait longer: a client that keeps trying could never log in again."""
         if attempt.exists:
-            self._lane_of_account(attempt).refused.add()
+            self._lane_of_account(attempt).record(LoginResult.REFUSED)
         wait = max(math.ceil(seconds), 1)
         self._events.emit(LoginRejected(_shown(attempt), attempt.address, wait))
         return TooManyAttempts(f"too many wrong logins; try again in {wait} seconds", retry_after=wait)
@@ -221,13 +235,18 @@ class LoginAttempts:
     def _lane_of_account(self, attempt: Attempt) -> _Lane:
         key = _key(attempt)
         if (lane := self._of_account.get(key)) is None:
-            self._of_account.put(key, lane := _Lane(self._pace, self._clock))
+            shared = self._shared_lane(f"{len(attempt.address)}:{attempt.address}:{key[1].hex()}", self._pace)
+            self._of_account.put(key, lane := _Lane(self._pace, self._clock, shared))
         return lane
 
     def _lane_of_address(self, attempt: Attempt) -> _Lane:
         if (lane := self._of_address.get(attempt.address)) is None:
-            self._of_address.put(attempt.address, lane := _Lane(OF_ADDRESS, self._clock))
+            shared = self._shared_lane(attempt.address, OF_ADDRESS)
+            self._of_address.put(attempt.address, lane := _Lane(OF_ADDRESS, self._clock, shared))
         return lane
+
+    def _shared_lane(self, name: str, pace: Pace) -> SharedLane | None:
+        return SharedLane(self._shared, name, pace, self._clock) if self._shared else None
 
 
 def _key(attempt: Attempt) -> tuple[str, bytes]:

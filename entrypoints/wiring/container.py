@@ -35,6 +35,7 @@ from application.access.pull_rules import PullRules
 from application.access.read_permission import ReadPermissions
 from application.access.refusals import Refusals
 from application.access.relayed_logins import RelayedLogins
+from application.access.shared_lane import SharedCounting
 from application.access.upstream_auth import UpstreamAuthCache
 from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
@@ -77,23 +78,13 @@ from domain.upstream_table import UpstreamTable
 from domain.upstreams import Upstream
 from entrypoints.settings import Settings, UpstreamSettings
 from entrypoints.version import NAME, VERSION
+from entrypoints.wiring.keys import derived_key, server_secret
 from entrypoints.wiring.shared_tier import SharedTier
 from entrypoints.wiring.storage import Storage, open_storage
 
 _KEY_BYTES = 32
 _PASSWORD_THREADS = 2
 """Threads of each worker that hash passwords. A slow hash occupies a core; the other cores remain for pulls."""
-
-
-def _secret(settings: Settings) -> bytes:
-    return settings.server_secret.value.encode()
-
-
-def _derived_key(settings: Settings, purpose: str) -> bytes:
-    """A key that becomes invalid together with the secret that signs tokens, because it is derived from it. The key
-    differs from the secret, so that a hash that is made with it is never usable as a signature.
-    """
-    return hashlib.blake2b(_secret(settings), person=purpose.encode()).digest()
 
 
 def _account_directory(settings: Settings, clock: Clock, events: EventSink, stamp_key: bytes) -> AccountDirectory:
@@ -150,6 +141,10 @@ def _outbox(shared: SharedTier | None) -> RateLimitOutbox | None:
     return RateLimitOutbox() if shared else None
 
 
+def _shared_counting(shared: SharedTier | None, kind: str, background: BackgroundTasks) -> SharedCounting | None:
+    return SharedCounting(shared.login_counts, kind, background) if shared else None
+
+
 def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
     return shared.services if shared else ()
 
@@ -184,19 +179,27 @@ class Container(containers.DeclarativeContainer):
         EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
     )
     codec: providers.Provider[TokenCodec] = providers.Singleton(
-        JwsTokenCodec, secret=providers.Callable(_secret, settings=settings)
+        JwsTokenCodec, secret=providers.Callable(server_secret, settings=settings)
     )
     accounts: providers.Provider[AccountDirectory] = providers.Singleton(
         _account_directory,
         settings=settings,
         clock=clock,
         events=events,
-        stamp_key=providers.Callable(_derived_key, settings=settings, purpose="account stamps"),
+        stamp_key=providers.Callable(derived_key, settings=settings, purpose="account stamps"),
     )
     access_rules: providers.Provider[AccessRules] = settings.provided.access_rules
     rules: providers.Provider[PullRules] = providers.Singleton(PullRules, rules=access_rules, events=events)
     policy: providers.Provider[AccountPolicy] = providers.Singleton(AccountPolicy, accounts=accounts)
-    attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
+    background: providers.Provider[BackgroundTasks] = providers.Singleton(BackgroundTasks)
+    attempts: providers.Provider[LoginAttempts] = providers.Singleton(
+        LoginAttempts,
+        clock=clock,
+        events=events,
+        shared=providers.Callable(
+            _shared_counting, shared=storage.provided.shared, kind="account", background=background
+        ),
+    )
     passwords: providers.Provider[SlowSteps] = providers.Singleton(Threads, count=_PASSWORD_THREADS, name="passwords")
     check_login: providers.Provider[CheckLogin] = providers.Singleton(
         CheckLogin,
@@ -225,7 +228,6 @@ class Container(containers.DeclarativeContainer):
     )
     upstream_search: providers.Provider[UpstreamSearch] = providers.Singleton(HttpUpstreamSearch, clients=clients)
 
-    background: providers.Provider[BackgroundTasks] = providers.Singleton(BackgroundTasks)
     upstream_auth: providers.Provider[UpstreamAuthCache] = providers.Singleton(
         UpstreamAuthCache,
         registry=registry,
@@ -246,7 +248,7 @@ class Container(containers.DeclarativeContainer):
         CallerIdentities,
         index=storage.provided.index,
         codec=codec,
-        key=providers.Callable(_derived_key, settings=settings, purpose="cache callers"),
+        key=providers.Callable(derived_key, settings=settings, purpose="cache callers"),
         mirrors=mirror_callers,
         clock=clock,
     )
@@ -260,7 +262,13 @@ class Container(containers.DeclarativeContainer):
     )
     outages: providers.Provider[Outages] = providers.Singleton(Outages, back_offs=back_offs, clock=clock, events=events)
     relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
-        LoginAttempts, clock=clock, events=events, of_account=OF_RELAYED
+        LoginAttempts,
+        clock=clock,
+        events=events,
+        of_account=OF_RELAYED,
+        shared=providers.Callable(
+            _shared_counting, shared=storage.provided.shared, kind="upstream", background=background
+        ),
     )
     relayed_logins: providers.Provider[RelayedLogins] = providers.Singleton(
         RelayedLogins,
@@ -268,7 +276,7 @@ class Container(containers.DeclarativeContainer):
         attempts=relayed_attempts,
         callers=caller_identities,
         outages=outages,
-        key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
+        key=providers.Callable(derived_key, settings=settings, purpose="relayed logins"),
     )
     grants: providers.Provider[Grants] = providers.Singleton(
         Grants, index=storage.provided.index, policy=cache_policy, clock=clock, background=background

@@ -9,6 +9,7 @@ from adapters.shared.object_store import ObjectStore, ObstoreSharedStore, open_o
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
 from adapters.shared.redis_leases import RedisLeases
+from adapters.shared.redis_login_counts import RedisLoginCounts
 from adapters.shared.redis_rate_limits import RedisRateLimits
 from adapters.shared.redis_turns import RedisTurns
 from adapters.shared.store_service import StoreService
@@ -19,6 +20,7 @@ from domain.events import SharedTierOpened
 from domain.ports import Clock
 from domain.redis_address import RedisAddress
 from entrypoints.settings import Settings, SettingsError
+from entrypoints.wiring.keys import derived_key
 from entrypoints.wiring.shared_tier import SharedTier
 
 
@@ -55,6 +57,7 @@ async def connected_tier(
             leases=RedisLeases(connection, replica),
             turns=RedisTurns(connection),
             rate_limits=RedisRateLimits(connection),
+            login_counts=RedisLoginCounts(connection, derived_key(settings, "login attempts")),
             index=TwoLevelKnowledgeIndex(knowledge, local, clock),
             knowledge=knowledge,
             services=(StoreService(store, store_address), IndexService(connection, index_address)),

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from application.ports.index import KnowledgeIndex
+from application.ports.login_counts import SharedLoginCounts
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedKnowledge, SharedLeases, SharedService, SharedStore
 from application.ports.telemetry import EventSink
@@ -23,6 +24,7 @@ class SharedTier:
     leases: SharedLeases
     turns: Turns
     rate_limits: RateLimitBoard
+    login_counts: SharedLoginCounts
     index: KnowledgeIndex
     knowledge: SharedKnowledge
     services: tuple[SharedService, ...]
