@@ -32,7 +32,7 @@ class Heads(Pulls):
         parts = self.service.parts
         location = ContentLocation(parts.upstreams().source_of(PRIVATE), ContentKind.BLOB, LAYER_DIGEST)
         await parts.storage().index.keep_link(
-            Link(location, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), 0.0
+            Link(location, "application/octet-stream", size, frozenset({PERSONAL_CLASS})), self.service.clock.now()
         )
         parts.read_permissions().forget_all()
 
