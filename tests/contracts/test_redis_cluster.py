@@ -6,12 +6,24 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.contracts import test_knowledge_index, test_rate_limit_board, test_shared_leases, test_turns
+from tests.contracts import (
+    test_knowledge_index,
+    test_rate_limit_board,
+    test_shared_leases,
+    test_shared_login_counts,
+    test_turns,
+)
 from tests.e2e.support.valkey import Valkey, redis_cluster
 
 pytestmark = pytest.mark.slow
 
-KINDS = {test_knowledge_index: "redis", test_rate_limit_board: "real", test_shared_leases: "real", test_turns: "real"}
+KINDS = {
+    test_knowledge_index: "redis",
+    test_rate_limit_board: "real",
+    test_shared_leases: "real",
+    test_shared_login_counts: "real",
+    test_turns: "real",
+}
 
 
 def _tests() -> Iterator[object]:
