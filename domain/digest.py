@@ -9,6 +9,8 @@ from domain.errors import DigestInvalid
 
 # The registered algorithms and their length in hex digits (OCI image specification, descriptor.md).
 _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
+ALGORITHMS = tuple(_HEX_DIGITS)
+"""The algorithms that the mirror can verify."""
 
 Bytes = bytes | memoryview
 """Bytes, or a view of a part of a larger buffer."""

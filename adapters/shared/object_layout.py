@@ -8,7 +8,7 @@ import re
 from typing import Any, TypeGuard
 
 from application.ports.shared import SharedPart, SharedRecord
-from domain.digest import Digest
+from domain.digest import ALGORITHMS, Digest
 from domain.documents import parse_object, print_json
 from domain.errors import DigestInvalid
 from domain.part_layout import INLINE_BYTES, LARGEST_PART_BYTES
@@ -31,7 +31,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST_PATH = r"(?P<algorithm>[a-z0-9]{1,16})/(?P<folder>[0-9a-f]{2})/(?P<encoded>[0-9a-f]{1,128})"
 _RECORD_KEY = re.compile(rf"{RECORDS}/{_DIGEST_PATH}")
 _PART_KEY = re.compile(
-    rf"{PARTS}/{_DIGEST_PATH}/[0-9a-f]{{16}}/[A-Za-z0-9_-][A-Za-z0-9_.:-]{{0,127}}/(?P<offset>[0-9]{{1,16}})"
+    rf"{PARTS}/{_DIGEST_PATH}/(?P<upstream>[0-9a-f]{{16}})/[A-Za-z0-9_-][A-Za-z0-9_.:-]{{0,127}}/(?P<offset>[0-9]{{1,16}})"
 )
 
 
@@ -45,6 +45,11 @@ def part_key(upstream: Upstream, digest: Digest, lease_id: str, offset: int) -> 
     return f"{PARTS}/{_path(digest)}/{upstream.fingerprint}/{lease_id}/{offset}"
 
 
+def folders(folder: str, shard: str) -> list[str]:
+    """The folders in RECORDS or PARTS that have the objects of the shard, or of all digests without a shard."""
+    return [f"{folder}/{algorithm}/{shard}" for algorithm in ALGORITHMS] if shard else [folder]
+
+
 def digest_of_record(key: str) -> Digest | None:
     """The digest whose record has this name; None if no record has it."""
     return _digest_of(_RECORD_KEY.fullmatch(key))
@@ -53,6 +58,12 @@ def digest_of_record(key: str) -> Digest | None:
 def digest_of_part(key: str) -> Digest | None:
     """The digest of the blob that has a part of this name; None if no part has it."""
     return _digest_of(_PART_KEY.fullmatch(key))
+
+
+def upstream_of_part(key: str) -> str:
+    """The fingerprint of the upstream that sent the part of this name; empty if no part has it."""
+    matched = _PART_KEY.fullmatch(key)
+    return matched["upstream"] if matched else ""
 
 
 def is_possible_part(part: SharedPart) -> bool:

@@ -19,15 +19,24 @@ from adapters.shared.object_layout import (
     RECORDS,
     digest_of_part,
     digest_of_record,
+    folders,
     is_possible_part,
     parse_record,
     part_key,
     print_record,
     record_key,
+    upstream_of_part,
 )
 from adapters.shared.store_breaker import TRIAL_SECONDS, StoreBreaker
 from adapters.shared.store_errors import explained
-from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
+from application.ports.shared import (
+    SharedContentDamaged,
+    SharedObject,
+    SharedPart,
+    SharedRecord,
+    SharedUnavailable,
+    StoredPart,
+)
 from application.ports.telemetry import EventSink
 from domain.digest import Bytes, Digest
 from domain.events import SharedStoreAsked
@@ -149,15 +158,16 @@ class ObstoreSharedStore:
             raise SharedContentDamaged(f"{part.key} has other bytes than were written")
         return content
 
-    async def records(self) -> AsyncIterator[tuple[Digest, SharedObject]]:
-        async for found in self._list(RECORDS):
+    async def records(self, shard: str = "") -> AsyncIterator[tuple[Digest, SharedObject]]:
+        async for found in self._list(folders(RECORDS, shard)):
             if digest := digest_of_record(found.key):
                 yield digest, found
 
-    async def parts(self) -> AsyncIterator[SharedObject]:
-        async for found in self._list(PARTS):
-            if digest_of_part(found.key):
-                yield found
+    async def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
+        async for found in self._list(folders(PARTS, shard)):
+            if digest := digest_of_part(found.key):
+                upstream = upstream_of_part(found.key)
+                yield StoredPart(found.key, found.size, found.changed_at, digest, upstream)
 
     async def remove(self, keys: list[str]) -> None:
         for start in range(0, len(keys), _REMOVED):
@@ -192,12 +202,14 @@ class ObstoreSharedStore:
         except FileNotFoundError as error:  # there is no such bucket
             raise self._failed(explained(error)) from error
 
-    async def _list(self, folder: str) -> AsyncIterator[SharedObject]:
-        self._breaker.check()
-        stream = self._store.list(folder, chunk_size=_LISTED)
-        while found := await self._listed(partial(anext, stream, None)):
-            for each in found:
-                yield SharedObject(each["path"], each["size"], each["last_modified"].timestamp())
+    async def _list(self, names: list[str]) -> AsyncIterator[SharedObject]:
+        """The objects in these folders."""
+        for folder in names:
+            self._breaker.check()
+            stream = self._store.list(folder, chunk_size=_LISTED)
+            while found := await self._listed(partial(anext, stream, None)):
+                for each in found:
+                    yield SharedObject(each["path"], each["size"], each["last_modified"].timestamp())
 
     async def _listed(self, following: Callable[[], Awaitable[Sequence[Any] | None]]) -> Sequence[Any] | None:
         try:

@@ -118,8 +118,7 @@ class RedisLeases:
         self._lease_seconds = lease_seconds
 
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
-        tag = f"{upstream.fingerprint}:{digest}"
-        keys = tuple(key(kind, tag) for kind in ("lease", "parts", "total", "released"))
+        keys = _keys(upstream.fingerprint, digest)
         lease_id = secrets.token_hex(8)
         value = f"{self._replica}:{lease_id}"
         asked_at = time.monotonic()
@@ -132,6 +131,9 @@ class RedisLeases:
                 return _RedisLease(index, lease_id, progress, asked_at, items[0] if items else b"")
             case _:
                 return _FollowedRedisLease(self._connection, keys)
+
+    async def progress(self, fingerprint: str, digest: Digest) -> SharedProgress:
+        return await _FollowedRedisLease(self._connection, _keys(fingerprint, digest)).look()
 
 
 @dataclass(frozen=True)
@@ -243,6 +245,10 @@ class _FollowedRedisLease:
         self.version = version or b""
         self.parts[known:] = _parts(added)
         return SharedProgress(tuple(self.parts), _number(total), is_held=bool(is_held))
+
+
+def _keys(fingerprint: str, digest: Digest) -> tuple[str, ...]:
+    return tuple(key(kind, f"{fingerprint}:{digest}") for kind in ("lease", "parts", "total", "released"))
 
 
 def _item(part: SharedPart) -> str:

@@ -68,6 +68,27 @@ class SharedObject:
     changed_at: float
 
 
+@dataclass(frozen=True)
+class StoredPart(SharedObject):
+    """The object of a part, which a record may name or not. `digest`: that of the blob; `upstream`: the fingerprint of
+    the upstream that sent it.
+    """
+
+    digest: Digest
+    upstream: str
+
+
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+"""The first two hexadecimal digits of all digests. Whoever lists a large store lists one shard after the other, so that
+it never has all names in memory.
+"""
+
+
+def shard_of(digest: Digest) -> str:
+    """The shard to which the content belongs."""
+    return digest.encoded[:2]
+
+
 class SharedStore(Protocol):
     """The shared content. Each method ends within a bounded time and raises SharedUnavailable if the store fails."""
 
@@ -90,11 +111,13 @@ class SharedStore(Protocol):
     async def get_part(self, part: SharedPart) -> bytes:
         """The bytes of the part. Raises SharedContentDamaged if they are missing or do not match its hash."""
 
-    def records(self) -> AsyncIterator[tuple[Digest, SharedObject]]:
-        """All records."""
+    def records(self, shard: str = "") -> AsyncIterator[tuple[Digest, SharedObject]]:
+        """The records of all digests, or of those in one of SHARDS. Also objects of which `find` makes no record:
+        damaged ones, and those of another release.
+        """
 
-    def parts(self) -> AsyncIterator[SharedObject]:
-        """The objects of all parts, also those that no record names."""
+    def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
+        """The objects of the parts of all digests, or of those in one of SHARDS; also parts that no record names."""
 
     async def remove(self, keys: list[str]) -> None:
         """Remove these objects. Missing ones are not an error."""
@@ -162,6 +185,11 @@ class SharedLeases(Protocol):
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
         """The lease, or that of the replica that has it. The caller has the download lease of its own replica, so a
         shared lease of a worker of the same replica has no holder any more and is taken over at once. Raises
+        SharedUnavailable.
+        """
+
+    async def progress(self, fingerprint: str, digest: Digest) -> SharedProgress:
+        """What has been published of the blob of the upstream with this fingerprint, and is not yet forgotten. Raises
         SharedUnavailable.
         """
 

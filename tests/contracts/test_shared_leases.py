@@ -72,6 +72,19 @@ async def test_kept_parts_are_found_by_the_next_holder(replicas: TwoReplicas) ->
 
 
 @by_two_replicas
+async def test_the_progress_can_be_read_without_a_request_for_the_lease(replicas: TwoReplicas) -> None:
+    assert await replicas.one.progress(HUB.fingerprint, DIGEST) == NOTHING
+    lease = await held(replicas.one)
+    first = part(0, lease)
+    await lease.publish(first, 20)
+    for leases in (replicas.one, replicas.other):
+        assert await leases.progress(HUB.fingerprint, DIGEST) == SharedProgress((first,), 20, is_held=True)
+    await lease.release(keep=True)
+    assert await replicas.other.progress(HUB.fingerprint, DIGEST) == SharedProgress((first,), 20, is_held=False)
+    assert await replicas.other.progress(QUAY.fingerprint, DIGEST) == NOTHING
+
+
+@by_two_replicas
 async def test_parts_that_are_not_kept_are_forgotten(replicas: TwoReplicas) -> None:
     lease, follower = await held(replicas.one), await followed(replicas.other)
     await lease.publish(part(0, lease), 20)

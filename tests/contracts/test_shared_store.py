@@ -11,7 +11,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from adapters.shared.object_store import ObjectStore, ObstoreSharedStore, open_object_store
-from application.ports.shared import SharedContentDamaged, SharedPart, SharedRecord, SharedStore
+from application.ports.shared import SharedContentDamaged, SharedPart, SharedRecord, SharedStore, shard_of
 from domain.digest import Digest
 from domain.part_layout import INLINE_BYTES, LARGEST_PART_BYTES, MIB
 from tests.contracts.storage import HUB, QUAY
@@ -214,6 +214,30 @@ async def test_the_lists_contain_all_records_and_all_parts(one: SharedStore, oth
     assert {digest async for digest, _ in other.records()} == {DIGEST, OTHER}
     assert {(found.key, found.size) async for found in other.parts()} == {
         (part.key, part.size) for part in (*parts, orphan)
+    }
+
+
+@by_two_replicas
+async def test_a_list_of_one_shard_contains_the_digests_that_begin_with_it(
+    one: SharedStore, other: SharedStore
+) -> None:
+    digests = [Digest.of(CONTENT, algorithm) for algorithm in ("sha256", "sha512")]
+    for digest in digests:
+        await put_parts(one, digest, b"abc")
+        await one.put(digest, inline())
+    for shard in ("00", *map(shard_of, digests)):
+        wanted = {digest for digest in digests if digest.encoded.startswith(shard)}
+        assert {digest async for digest, _ in other.records(shard)} == wanted
+        assert {part.digest async for part in other.parts(shard)} == wanted
+
+
+@by_two_replicas
+async def test_a_listed_part_names_its_blob_and_its_upstream(one: SharedStore, other: SharedStore) -> None:
+    for upstream in (HUB, QUAY):
+        await one.put_part(upstream, DIGEST, LEASE, 0, b"abc")
+    assert {(part.digest, part.upstream) async for part in other.parts()} == {
+        (DIGEST, HUB.fingerprint),
+        (DIGEST, QUAY.fingerprint),
     }
 
 

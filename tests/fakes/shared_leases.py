@@ -76,6 +76,9 @@ class FakeSharedLeases:
         self._leases.append(lease)
         return lease
 
+    async def progress(self, fingerprint: str, digest: Digest) -> SharedProgress:
+        return await _FakeFollowedLease(self, self._table, (fingerprint, digest)).look()
+
     def stop_renewals(self) -> None:
         """As a killed or stopped process: its leases end after LEASE_SECONDS of the clock."""
         for lease in self._leases:

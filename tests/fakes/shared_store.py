@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from application.ports.shared import SharedContentDamaged, SharedObject, SharedPart, SharedRecord, SharedUnavailable
+from application.ports.shared import (
+    SharedContentDamaged,
+    SharedObject,
+    SharedPart,
+    SharedRecord,
+    SharedUnavailable,
+    StoredPart,
+)
 from domain.digest import Bytes, Digest
 from domain.upstreams import Upstream
 from tests.fakes.clock import StoppedClock
@@ -57,16 +64,19 @@ class FakeSharedStore:
             raise SharedContentDamaged(f"{part.key} is missing or damaged")
         return content
 
-    async def records(self) -> AsyncIterator[tuple[Digest, SharedObject]]:
+    async def records(self, shard: str = "") -> AsyncIterator[tuple[Digest, SharedObject]]:
         await self._answer("records")
         for digest, record in list(self.kept.items()):
             key = record_key(digest)
-            yield digest, SharedObject(key, len(record.content or b""), self.changed[key])
+            if digest.encoded.startswith(shard):
+                yield digest, SharedObject(key, len(record.content or b""), self.changed[key])
 
-    async def parts(self) -> AsyncIterator[SharedObject]:
+    async def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
         await self._answer("parts")
-        for key, content in list(self.contents.items()):
-            yield SharedObject(key, len(content), self.changed[key])
+        for key, content in sorted(self.contents.items()):
+            _, algorithm, folder, encoded, upstream, *_ = key.split("/")
+            if folder.startswith(shard):
+                yield StoredPart(key, len(content), self.changed[key], Digest(algorithm, encoded), upstream)
 
     async def remove(self, keys: list[str]) -> None:
         await self._answer("remove")
