@@ -142,11 +142,12 @@ class Eviction:
         """Remove the partial blobs that no download has continued for an hour."""
         await self._maintenance.remove_abandoned_partial_blobs(_ABANDONED_SECONDS)
 
-    async def flush(self) -> None:
-        """Store the uses since the last call."""
+    async def flush(self) -> dict[Digest, float]:
+        """Store the uses since the last call, and return them."""
         touched, self._touched = self._touched, {}
         if touched:
             await self._usage.touch(touched)
+        return touched
 
     async def _state(self) -> tuple[Space, int]:
         """The disk space, where partial blobs include the bytes reserved for them; and the used bytes of the bound."""

@@ -176,6 +176,16 @@ class ContentEvicted:
 
 
 @dataclass(frozen=True)
+class SharedContentEvicted:
+    """Content was removed from the shared store to keep it below its bound, or parts that no content needs. `count`:
+    objects; `size`: bytes.
+    """
+
+    count: int
+    size: int
+
+
+@dataclass(frozen=True)
 class ContentDamaged:
     """Stored content did not match its digest. It was removed and will be downloaded again."""
 
@@ -293,6 +303,7 @@ Event = (
     | StaleServed
     | BackOffStarted
     | ContentEvicted
+    | SharedContentEvicted
     | ContentDamaged
     | CacheFull
     | CacheWriteFailed

@@ -4,7 +4,7 @@ A replica is one service with its own cache folder. Replicas share content and k
 never send requests to each other. Everything shared may be lost at any time: it is then fetched and learnt again.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -130,6 +130,25 @@ class SharedKnowledge(Protocol):
         """Remove all links and cached tags of content that has left the shared store, and the record of the upstreams
         that sent it. It reads all links and cached tags, so it is called with many digests at once. Raises
         SharedUnavailable.
+        """
+
+
+class SharedUses(Protocol):
+    """When any replica last used the content of the shared store, and who looks after the store. All methods raise
+    SharedUnavailable. Content without a known use counts as used when its record was written.
+    """
+
+    async def touch(self, times: Mapping[Digest, float]) -> None:
+        """Store these uses, in seconds since 1970. An earlier time does not replace a later one."""
+
+    async def last(self, digests: Sequence[Digest]) -> dict[Digest, float]:
+        """The times of the last known uses."""
+
+    async def forget(self, digests: Sequence[Digest]) -> None: ...
+
+    async def take_upkeep(self, seconds: float) -> bool:
+        """Whether the caller looks after the store now. It is asked at intervals by all workers of all replicas, and
+        answers True once in `seconds`.
         """
 
 

@@ -1,6 +1,7 @@
 """Upkeep: the periodic work of each worker on the cache, independent of requests."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 from application.access.read_permission import ReadPermissions
@@ -10,15 +11,17 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
+from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upstreams.shared_rate_limits import SharedRateLimits
 from domain.events import UpkeepFailed
 
 _PAUSE_SECONDS = 5.0
+_SHARED_PAUSE_SECONDS = 60.0
 
 
 class Upkeep:
     """Removes what an earlier run left behind, stores the times of last use, clears the memory after an operator has
-    purged content, and exchanges rate limits with the other replicas.
+    purged content, exchanges rate limits with the other replicas, and looks after the shared store.
     """
 
     def __init__(
@@ -31,7 +34,9 @@ class Upkeep:
         index: KnowledgeIndex,
         rate_limits: SharedRateLimits,
         events: EventSink,
+        shared: SharedUpkeep | None = None,
     ) -> None:
+        """`shared`: None if this replica shares nothing."""
         self._eviction = eviction
         self._downloads = downloads
         self._permissions = permissions
@@ -40,20 +45,23 @@ class Upkeep:
         self._index = index
         self._rate_limits = rate_limits
         self._events = events
+        self._shared = shared
         self._seen = 0
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start the periodic work, which runs until `close`."""
-        self._task = asyncio.create_task(self._run())
+        self._tasks.append(asyncio.create_task(self._run()))
+        if self._shared:
+            self._tasks.append(asyncio.create_task(self._run_shared(self._shared)))
         self._rate_limits.start()
 
     async def close(self) -> None:
         await self._rate_limits.close()
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._eviction.flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._flush()
 
     async def _run(self) -> None:
         self._seen = await self._index.epoch()  # before anything is kept in memory
@@ -62,8 +70,20 @@ class Upkeep:
             await asyncio.sleep(_PAUSE_SECONDS)
             await self._try(self._look_after)
 
+    async def _run_shared(self, shared: SharedUpkeep) -> None:
+        while True:
+            # Not all workers of all replicas at the same moment.
+            await asyncio.sleep(_SHARED_PAUSE_SECONDS * (0.5 + random.random()))  # noqa: S311 - no secret
+            await self._try(shared.run_if_due)
+
+    async def _flush(self) -> None:
+        """Store the uses of content, for this replica and for all."""
+        used = await self._eviction.flush()
+        if self._shared:
+            await self._shared.used(used)
+
     async def _look_after(self) -> None:
-        await self._eviction.flush()
+        await self._flush()
         await self._eviction.remove_abandoned_partial_blobs()
         await self._eviction.make_space(0)  # content that other workers have added counts too
         self._downloads.end_abandoned()

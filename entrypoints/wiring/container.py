@@ -61,6 +61,7 @@ from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
 from application.upkeep.periodic import Upkeep
+from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upkeep.warm import WarmCache
 from application.upstreams.back_offs import Allowances, BackOffs
 from application.upstreams.outages import Outages
@@ -131,6 +132,15 @@ def _shared_store(shared: SharedTier | None) -> SharedStore | None:
 
 def _turns(shared: SharedTier | None) -> Turns | None:
     return shared.turns if shared else None
+
+
+def _shared_upkeep(
+    shared: SharedTier | None, settings: Settings, clock: Clock, events: EventSink
+) -> SharedUpkeep | None:
+    if shared is None:
+        return None
+    size = settings.shared_size
+    return SharedUpkeep(shared.store, shared.leases, shared.uses, shared.knowledge, size, clock, events)
 
 
 def _rate_limits(shared: SharedTier | None) -> RateLimitBoard | None:
@@ -361,6 +371,9 @@ class Container(containers.DeclarativeContainer):
         index=storage.provided.index,
         rate_limits=rate_limits,
         events=events,
+        shared=providers.Callable(
+            _shared_upkeep, shared=storage.provided.shared, settings=settings, clock=clock, events=events
+        ),
     )
 
     # --- requests of clients and operators ---

@@ -12,6 +12,7 @@ from adapters.shared.redis_leases import RedisLeases
 from adapters.shared.redis_login_counts import RedisLoginCounts
 from adapters.shared.redis_rate_limits import RedisRateLimits
 from adapters.shared.redis_turns import RedisTurns
+from adapters.shared.redis_uses import RedisUses
 from adapters.shared.store_service import StoreService
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
 from application.ports.index import KnowledgeIndex
@@ -60,6 +61,7 @@ async def connected_tier(
             login_counts=RedisLoginCounts(connection, derived_key(settings, "login attempts")),
             index=TwoLevelKnowledgeIndex(knowledge, local, clock),
             knowledge=knowledge,
+            uses=RedisUses(connection),
             services=(StoreService(store, store_address), IndexService(connection, index_address)),
         )
     finally:

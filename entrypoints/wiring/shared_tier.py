@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from application.ports.index import KnowledgeIndex
 from application.ports.login_counts import SharedLoginCounts
 from application.ports.rate_limits import RateLimitBoard
-from application.ports.shared import SharedKnowledge, SharedLeases, SharedService, SharedStore
+from application.ports.shared import SharedKnowledge, SharedLeases, SharedService, SharedStore, SharedUses
 from application.ports.telemetry import EventSink
 from application.ports.turns import Turns
 from domain.ports import Clock
@@ -27,6 +27,7 @@ class SharedTier:
     login_counts: SharedLoginCounts
     index: KnowledgeIndex
     knowledge: SharedKnowledge
+    uses: SharedUses
     services: tuple[SharedService, ...]
 
 

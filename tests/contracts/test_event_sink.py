@@ -40,6 +40,7 @@ from domain.events import (
     ServiceNameConflict,
     SharedBytesReceived,
     SharedBytesStored,
+    SharedContentEvicted,
     SharedDownloadStarted,
     SharedIndexLost,
     SharedIndexRecovered,
@@ -95,6 +96,7 @@ EVENTS = [
     BytesDelivered(7),
     StaleServed(URL, "connection refused"),
     ContentEvicted(3, 4096),
+    SharedContentEvicted(3, 4096),
     ContentDamaged(DIGEST),
     CacheFull(DIGEST),
     CacheWriteFailed(DIGEST, "a partial blob cannot be opened: Too many open files"),
@@ -124,7 +126,7 @@ UNLOGGED = (
 )
 LEVELS = {
     "DEBUG": (StaleServed,),
-    "INFO": (ContentEvicted, PullDenied, AccountsReloaded, LoginDelayed, LoginRejected),
+    "INFO": (ContentEvicted, SharedContentEvicted, PullDenied, AccountsReloaded, LoginDelayed, LoginRejected),
     "WARNING": (
         ServiceNameConflict,
         UpstreamFailed,

@@ -1,0 +1,243 @@
+"""The bound of the shared store, and the parts that no content needs."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from application.ports.shared import SharedPart, SharedRecord
+from application.upkeep.shared_upkeep import SharedUpkeep
+from domain.digest import Digest
+from domain.events import SharedContentEvicted
+from domain.upstreams import Origin, Upstream
+from tests.fakes.clock import StoppedClock
+from tests.fakes.events import RecordingEventSink
+from tests.fakes.shared_leases import FakeLeaseTable, FakeSharedLeases
+from tests.fakes.shared_store import FakeSharedStore
+from tests.fakes.shared_uses import FakeSharedUses
+
+DAY = 24 * 3600
+UPSTREAM = Upstream("https://upstream.test", Origin("https", "upstream.test", 443))
+PART = 100
+
+
+class Knowledge:
+    """Implements SharedKnowledge."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[Digest] = []
+
+    async def forget_content(self, digests: list[Digest]) -> None:
+        self.forgotten += digests
+
+
+@dataclass
+class Shared:
+    """A store with its upkeep. `bound`: bytes."""
+
+    bound: int = 10_000
+    clock: StoppedClock = field(default_factory=StoppedClock)
+
+    def __post_init__(self) -> None:
+        self.store = FakeSharedStore(self.clock)
+        self.uses = FakeSharedUses(self.clock)
+        self.leases = FakeSharedLeases(FakeLeaseTable(self.clock))
+        self.knowledge = Knowledge()
+        self.events = RecordingEventSink()
+        self.upkeep = SharedUpkeep(
+            self.store, self.leases, self.uses, self.knowledge, self.bound, self.clock, self.events
+        )
+
+    def run(self) -> None:
+        asyncio.run(self.upkeep.run())
+
+    async def part(self, digest: Digest, lease: str, offset: int) -> SharedPart:
+        return await self.store.put_part(UPSTREAM, digest, lease, offset, bytes([offset % 251]) * PART)
+
+    def blob(self, name: str, parts: int = 2, lease: str = "lease1") -> Digest:
+        """A blob that is whole in the store."""
+        digest = Digest("sha256", hashlib.sha256(name.encode()).hexdigest())
+
+        async def write() -> None:
+            written = [await self.part(digest, lease, number * PART) for number in range(parts)]
+            record = SharedRecord(parts * PART, frozenset({UPSTREAM.fingerprint}), False, None, tuple(written))
+            await self.store.put(digest, record)
+
+        asyncio.run(write())
+        return digest
+
+    def holds(self, digest: Digest) -> bool:
+        record = self.store.kept.get(digest)
+        return record is not None and all(part.key in self.store.contents for part in record.parts)
+
+
+def test_the_content_that_was_used_least_recently_is_removed() -> None:
+    shared = Shared(bound=450)
+    first, second, third = (shared.blob(name) for name in ("a", "b", "c"))
+    shared.clock.advance(2 * 3600)
+    asyncio.run(shared.upkeep.used({first: shared.clock.now()}))
+    shared.clock.advance(2 * 3600)
+    asyncio.run(shared.upkeep.used({third: shared.clock.now()}))
+    shared.run()
+    assert [shared.holds(one) for one in (first, second, third)] == [True, False, True]
+    assert shared.knowledge.forgotten == [second]
+    assert shared.events.events == [SharedContentEvicted(3, 200)]
+    assert not [key for key in shared.store.contents if second.encoded in key]
+
+
+def test_no_more_is_removed_than_needed() -> None:
+    shared = Shared(bound=1000)
+    blobs = [shared.blob(str(number)) for number in range(20)]
+    shared.run()
+    assert sum(map(shared.holds, blobs)) == 5
+
+
+def test_nothing_is_removed_below_the_bound() -> None:
+    shared = Shared(bound=400)
+    blobs = [shared.blob(name) for name in ("a", "b")]
+    shared.clock.advance(30 * DAY)
+    shared.run()
+    assert all(map(shared.holds, blobs))
+    assert shared.events.events == []
+
+
+def test_parts_that_no_record_names_are_removed_after_a_day() -> None:
+    shared = Shared()
+    whole, gone = shared.blob("a"), Digest.of(b"gone")
+    asyncio.run(shared.part(whole, "lease0", 0))
+    asyncio.run(shared.part(gone, "lease0", 0))
+    shared.clock.advance(DAY - 60)
+    shared.run()
+    assert len(shared.store.contents) == 4
+    shared.clock.advance(120)
+    shared.run()
+    assert len(shared.store.contents) == 2
+    assert shared.holds(whole)
+
+
+def test_parts_that_a_replica_has_published_are_kept() -> None:
+    """A slow download takes more than a day."""
+    shared = Shared()
+    digest = Digest.of(b"slow")
+
+    async def publish() -> None:
+        lease = await shared.leases.lease(UPSTREAM, digest)
+        part = await shared.part(digest, lease.id, 0)
+        await lease.publish(part, 1000)
+        await shared.part(digest, "lease0", 100)
+
+    asyncio.run(publish())
+    shared.clock.advance(3 * DAY)
+    shared.run()
+    assert len(shared.store.contents) == 2
+
+
+def test_a_record_of_another_release_is_left_alone() -> None:
+    shared = Shared()
+    digest = shared.blob("a", lease="lease1")
+    asyncio.run(shared.part(digest, "lease2", 0))
+    shared.clock.advance(2 * DAY)
+
+    async def find(_: Digest) -> None:
+        return None
+
+    shared.store.find = find  # type: ignore[method-assign] - a record that this release cannot read
+    shared.run()
+    assert len(shared.store.contents) == 3
+
+
+def test_a_run_is_due_once_in_some_minutes_whichever_replica_makes_it() -> None:
+    shared = Shared()
+    for _ in range(3):
+        asyncio.run(shared.upkeep.run_if_due())
+    first = shared.store.asked["records"]
+    shared.clock.advance(601)
+    asyncio.run(shared.upkeep.run_if_due())
+    assert shared.store.asked["records"] == 2 * first
+
+
+def test_an_index_that_does_not_answer_ends_nothing_and_uses_are_stored_later() -> None:
+    shared = Shared()
+    digest = shared.blob("a")
+    shared.uses.is_away = True
+    asyncio.run(shared.upkeep.used({digest: 5.0}))
+    asyncio.run(shared.upkeep.run_if_due())
+    shared.uses.is_away = False
+    asyncio.run(shared.upkeep.used({}))
+    assert shared.uses.times == {digest: 5.0}
+
+
+class Machine(RuleBasedStateMachine):
+    """Replicas download, use and abandon blobs in any order, and the upkeep runs at any time. A record in the store
+    always has its parts, and the parts of a running download stay.
+    """
+
+    names = st.sampled_from("abcdef")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = Shared(bound=700)
+        self.running: dict[str, tuple[object, list[SharedPart]]] = {}
+        self.leases = 0
+
+    @rule(name=names)
+    def begin(self, name: str) -> None:
+        digest = Digest.of(name.encode())
+        if name not in self.running and digest not in self.shared.store.kept:
+            lease = asyncio.run(self.shared.leases.lease(UPSTREAM, digest))
+            self.running[name] = (lease, list(lease.found.parts))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def publish(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.running)))
+        lease, parts = self.running[name]
+        part = asyncio.run(self.shared.part(Digest.of(name.encode()), lease.id, len(parts) * PART))
+        asyncio.run(lease.publish(part, None))
+        parts.append(part)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def complete(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.running)))
+        lease, parts = self.running.pop(name)
+        record = SharedRecord(len(parts) * PART, frozenset(), False, None, tuple(parts))
+        asyncio.run(self.shared.store.put(Digest.of(name.encode()), record))
+        asyncio.run(lease.release(keep=False))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), keep=st.booleans())
+    def abandon(self, data: st.DataObject, *, keep: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.running)))
+        lease, _ = self.running.pop(name)
+        asyncio.run(lease.release(keep=keep))
+
+    @rule(name=names)
+    def use(self, name: str) -> None:
+        asyncio.run(self.shared.upkeep.used({Digest.of(name.encode()): self.shared.clock.now()}))
+
+    @rule(seconds=st.sampled_from([60, 3600, DAY]))
+    def wait(self, seconds: int) -> None:
+        self.shared.clock.advance(seconds)
+
+    @rule()
+    def upkeep(self) -> None:
+        self.shared.run()
+        sizes = [record.size for record in self.shared.store.kept.values()]
+        assert sum(sizes) <= self.shared.bound
+
+    @invariant()
+    def records_are_whole(self) -> None:
+        assert all(map(self.shared.holds, list(self.shared.store.kept)))
+
+    @invariant()
+    def running_downloads_have_their_parts(self) -> None:
+        published = [part.key for _, parts in self.running.values() for part in parts]
+        assert [key for key in published if key not in self.shared.store.contents] == []
+
+
+TestUpkeepOfReplicas = Machine.TestCase
+TestUpkeepOfReplicas.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

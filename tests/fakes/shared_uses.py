@@ -1,0 +1,47 @@
+"""The uses of shared content, in memory."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from application.ports.shared import SharedUnavailable
+from domain.digest import Digest
+from domain.ports import Clock
+from tests.fakes.clock import StoppedClock
+
+
+@dataclass
+class FakeSharedUses:
+    """Implements SharedUses. `is_away`: every method raises SharedUnavailable."""
+
+    clock: Clock = field(default_factory=StoppedClock)
+    is_away: bool = False
+    times: dict[Digest, float] = field(default_factory=dict)
+    _taken_until: float = 0.0
+
+    async def touch(self, times: Mapping[Digest, float]) -> None:
+        await self._answer()
+        for digest, time in times.items():
+            self.times[digest] = max(time, self.times.get(digest, time))
+
+    async def last(self, digests: Sequence[Digest]) -> dict[Digest, float]:
+        await self._answer()
+        return {digest: self.times[digest] for digest in digests if digest in self.times}
+
+    async def forget(self, digests: Sequence[Digest]) -> None:
+        await self._answer()
+        for digest in digests:
+            self.times.pop(digest, None)
+
+    async def take_upkeep(self, seconds: float) -> bool:
+        await self._answer()
+        now = self.clock.now()
+        if now < self._taken_until:
+            return False
+        self._taken_until = now + seconds
+        return True
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise SharedUnavailable("the fake shared index is away")
