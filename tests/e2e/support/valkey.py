@@ -115,7 +115,9 @@ class ClusterNode(Valkey):
 @contextmanager
 def redis_cluster(folder: Path) -> Iterator[ClusterNode]:
     """A cluster of one node."""
-    server = ClusterNode(folder, ("--cluster-enabled", "yes", "--cluster-config-file", str(folder / "nodes")))
+    # Without it, the second port would be that of the clients plus 10,000, which may be in use.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    server = ClusterNode(folder, (*options, "--cluster-config-file", str(folder / "nodes")))
     try:
         server.process.wait_ready(server.answers)
         server.command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
