@@ -1,0 +1,130 @@
+"""What the workers of two replicas agree on: who requests a new manifest, back-offs, and wrong logins."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.support.cached_mirror import NAME, FaultyUpstream, Pulled, faulty_upstream, pull
+from tests.e2e.support.images import MANIFEST_TYPES, make_image
+from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas
+from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
+from tests.e2e.support.service import Serving
+from tests.e2e.support.upstreams import account_entry, basic
+from tests.e2e.support.valkey import Valkey, valkey
+
+pytestmark = pytest.mark.real()
+
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
+MANIFESTS = f"/v2/{NAME}/manifests"
+CLIENTS = 24
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    with seaweedfs(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
+    with faulty_upstream(workplace, workplace / "agreements-upstream") as running:
+        yield running
+
+
+@pytest.fixture
+def pair(
+    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> Iterator[Replicas]:
+    with replicas(serve, tmp_path, upstream, index, store) as found:
+        yield found
+    upstream.control()
+
+
+def pull_everywhere(pair: Replicas, path: str) -> list[Pulled]:
+    """The answers to clients that come at once to all workers of both replicas."""
+
+    def one(number: int) -> Pulled:
+        return pull(pair[number % 2].proxy.port, path, ACCEPT)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return list(pool.map(one, range(CLIENTS)))
+
+
+def requests(upstream: FaultyUpstream, since: int) -> Counter[str]:
+    """How many requests for manifests the upstream got, by method."""
+    return Counter(entry["method"] for entry in upstream.log(since) if "/manifests/" in entry["path"])
+
+
+def test_a_new_tag_that_all_workers_of_two_replicas_want_costs_one_request(
+    pair: Replicas, upstream: FaultyUpstream
+) -> None:
+    image = make_image("wanted by all", (100,))
+    upstream.push(image, "wanted")
+    upstream.control({"path": ".*/manifests/.*", "methods": ["GET", "HEAD"], "delay": 0.5})
+    since = upstream.mark()
+    answers = pull_everywhere(pair, f"{MANIFESTS}/wanted")
+    assert {(answer.status, answer.body) for answer in answers} == {(200, image.manifest.content)}
+    assert requests(upstream, since) == {"GET": 1}
+
+
+def test_without_the_index_each_worker_requests_the_tag_and_no_client_waits_long(
+    pair: Replicas, upstream: FaultyUpstream, index: Valkey
+) -> None:
+    image = make_image("wanted without an index", (100,))
+    upstream.push(image, "alone")
+    upstream.control({"path": ".*/manifests/.*", "delay": 0.5})
+    since = upstream.mark()
+    index.pause()
+    try:
+        answers = pull_everywhere(pair, f"{MANIFESTS}/alone")
+    finally:
+        index.resume()
+    assert {(answer.status, answer.body) for answer in answers} == {(200, image.manifest.content)}
+    assert requests(upstream, since)["GET"] <= 4
+
+
+def test_a_429_that_one_replica_met_holds_at_the_other(
+    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> None:
+    image = make_image("throttled", (100,))
+    upstream.push(image, "throttled")
+    path = f"{MANIFESTS}/throttled"
+    with replicas(serve, tmp_path, upstream, index, store, TAG_TTL="1") as pair:
+        pull_everywhere(pair, path)
+        assert pair.stores(image.manifest.digest)
+        time.sleep(1.5)  # the cached tag is not fresh any more
+        rule = {"path": ".*/manifests/.*", "methods": ["GET", "HEAD"], "status": 429, "retry_after": "60"}
+        upstream.control(rule)
+        since = upstream.mark()
+        assert pull(pair[0].proxy.port, path, ACCEPT).status == 200
+        assert requests(upstream, since).total() == 1
+        time.sleep(4)  # the first replica has made the tag fresh for another second
+        since = upstream.mark()
+        answers = [pull(pair[1].proxy.port, path, ACCEPT) for _ in range(8)]
+        upstream.control()
+        assert {(answer.status, answer.body) for answer in answers} == {(200, image.manifest.content)}
+        assert requests(upstream, since) == {}
+
+
+def test_wrong_logins_at_both_replicas_are_counted_together(
+    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> None:
+    with replicas(serve, tmp_path, upstream, index, store, ACCOUNTS=account_entry("alice")) as pair:
+
+        def guess(number: int) -> int:
+            return pair[number % 2].proxy.ask_token("", basic("alice", f"guess {number}")).status
+
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            statuses = Counter(pool.map(guess, range(CLIENTS)))
+        assert set(statuses) == {401, 429}
+        assert statuses[401] <= 8, "three at once, and then one after 1, 2 and 4 seconds; each may wait for 10"
