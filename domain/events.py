@@ -121,7 +121,7 @@ class SharedStoreAsked:
 @dataclass(frozen=True)
 class SharedDownloadStarted:
     """The download of a blob takes part in what replicas share. `role`: "found" if the shared store has the whole blob,
-    "followed" if another replica fetches it, "led" if this replica fetches it for all, "took over" if it goes on with
+    "followed" if another replica fetches it, "led" if this replica fetches it for all, "took_over" if it goes on with
     the parts of a replica that has stopped, "alone" if it fetches it for itself only, because the shared store, the
     shared index or the other replica failed.
     """

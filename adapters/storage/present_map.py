@@ -49,6 +49,8 @@ def read_map(descriptor: int, size: int) -> PresentBytes | None:
     if total < 0:
         return None
     content = os.pread(descriptor, MAP_BYTES, total)
+    if len(content) < MAP_BYTES:
+        return None  # another process has just removed the map, because the blob is whole
     slots = [_read_slot(content[start : start + _SLOT_BYTES], total) for start in (0, _SLOT_BYTES)]
     return max((slot for slot in slots if slot), key=lambda slot: slot.number, default=None)
 

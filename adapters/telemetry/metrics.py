@@ -64,7 +64,7 @@ class _Counter:
 
 
 _KINDS = {"kind": tuple(kind.value for kind in ContentKind)}
-_ROLES = {"role": ("found", "followed", "led", "took over", "alone")}
+_ROLES = {"role": ("found", "followed", "led", "took_over", "alone")}
 _STORE_REQUESTS = {"operation": ("get", "put", "list", "delete"), "result": ("ok", "missing", "failed")}
 _COUNTERS = (
     _Counter("cache_hits", "Manifests and blobs served entirely from the cache", ContentRequested, _KINDS),

@@ -121,7 +121,7 @@ class SharedDownload:
         replica takes the lease, uses what earlier holders have published, and publishes the rest.
         """
         # What replicas have may be what was wrong before a restart.
-        if self._download.is_restart or self._role in {"led", "took over", "alone"}:
+        if self._download.is_restart or self._role in {"led", "took_over", "alone"}:
             return None
         last = self._origins[-1] if self._origins else None
         if last and (last.ends_sharing or (last.is_damaged and self._role == "followed")):
@@ -181,7 +181,7 @@ class SharedDownload:
             if self._download.is_whole_wanted:
                 self._play("alone")
             return None
-        self._play("took over" if held.found.parts else "led")
+        self._play("took_over" if held.found.parts else "led")
         found = self._origin(self._store.get_part, replace(held.found, is_held=False))
         self._publisher = self._shared.publish(self._download, held, self._record, found.received)
         return found if held.found.parts else None

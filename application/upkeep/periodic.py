@@ -1,7 +1,6 @@
 """Upkeep: the periodic work of each worker on the cache, independent of requests."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 from application.access.read_permission import ReadPermissions
@@ -72,8 +71,7 @@ class Upkeep:
 
     async def _run_shared(self, shared: SharedUpkeep) -> None:
         while True:
-            # Not all workers of all replicas at the same moment.
-            await asyncio.sleep(_SHARED_PAUSE_SECONDS * (0.5 + random.random()))  # noqa: S311 - no secret
+            await asyncio.sleep(_SHARED_PAUSE_SECONDS)
             await self._try(shared.run_if_due)
 
     async def _flush(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.support.cached_mirror import MIB, FaultyUpstream, Made, faulty_upstream, pull
 from tests.e2e.support.processes import wait_until
-from tests.e2e.support.replicas import Replicas, replicas
+from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas
 from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
 from tests.e2e.support.service import Serving
 from tests.e2e.support.tcp_gate import TcpGate, tcp_gate
@@ -28,7 +28,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with valkey(tmp_path_factory.mktemp("index")) as running_one:
+    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running_one:
         yield running_one
 
 

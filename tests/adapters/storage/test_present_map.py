@@ -137,3 +137,12 @@ def test_a_map_never_contains_more_than_is_present_and_never_less_than_before(de
         before = recorded
         counts.add(len(recorded.spans))
     assert max(counts) >= SPANS_LIMIT - 1
+
+
+def test_a_map_that_is_removed_while_it_is_read_is_not_valid(tmp_path: Path) -> None:
+    """Another process removes it when the blob is whole; the size that was read before then includes it."""
+    with (tmp_path / "blob").open("w+b", buffering=0) as file:
+        file.truncate(TOTAL + MAP_BYTES)
+        for left in (0, 10, MAP_BYTES - 1):
+            file.truncate(TOTAL + left)
+            assert read_map(file.fileno(), TOTAL + MAP_BYTES) is None

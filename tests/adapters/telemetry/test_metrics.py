@@ -77,7 +77,7 @@ TABLE: list[tuple[Event, str, float]] = [
     (SharedBytesStored(7), "shared_bytes_stored_total", 7),
     *(
         (SharedDownloadStarted(role), f'shared_downloads_total{{role="{role}"}}', 1)
-        for role in ("found", "followed", "led", "took over", "alone")
+        for role in ("found", "followed", "led", "took_over", "alone")
     ),
     *(
         (

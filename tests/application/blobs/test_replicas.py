@@ -195,7 +195,7 @@ def test_a_follower_takes_over_when_the_leading_replica_is_killed() -> None:
     # The part that was being filled, and at most what arrives until the lease ends.
     assert replicas.run(act()) < LEASE_SECONDS + 2 + 3
     assert replicas.fetched < len(LARGE) + 5 * MIB
-    assert second.roles == ["followed", "took over"]
+    assert second.roles == ["followed", "took_over"]
 
 
 def test_a_new_replica_continues_from_the_parts_of_a_killed_one() -> None:
@@ -214,7 +214,7 @@ def test_a_new_replica_continues_from_the_parts_of_a_killed_one() -> None:
 
     assert replicas.run(act()) == LARGE
     assert replicas.fetched < len(LARGE) + 3 * MIB
-    assert second.roles == ["took over"]
+    assert second.roles == ["took_over"]
     leases = {key.split("/")[-2] for key in keys_of_parts(replicas)}
     assert len(leases) == 2  # the parts of the first lease are not written again
     assert len(keys_of_parts(replicas)) == len({key.split("/")[-1] for key in keys_of_parts(replicas)})
@@ -237,7 +237,7 @@ def test_the_parts_of_a_replica_that_was_stopped_beyond_its_lease_do_not_count()
         return got
 
     assert replicas.run(act()) == [LARGE, LARGE]
-    assert second.roles == ["took over"]
+    assert second.roles == ["took_over"]
     assert replicas.fetched <= 2 * len(LARGE)
 
 
