@@ -133,6 +133,5 @@ def test_a_worker_that_stops_waits_for_its_upkeep() -> None:
         await asyncio.sleep(0)
 
     service.run(act())
-    task = service.parts.upkeep()._task
-    assert task is not None
-    assert task.done()
+    tasks = service.parts.upkeep()._tasks
+    assert [task.done() for task in tasks] == [True]
