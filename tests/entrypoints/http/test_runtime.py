@@ -77,7 +77,7 @@ class TestCounting:
         for request in requests:
             request.enter_context(first.in_use())
         requests[0].close()
-        upkeep = first.container.upkeep()._task
+        (upkeep,) = first.container.upkeep()._tasks
         await runtimes.replace(settings_of(tag_ttl=5))
         assert runtimes.current.settings.tag_ttl == 5
         await until(upkeep.done)
