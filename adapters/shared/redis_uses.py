@@ -37,6 +37,9 @@ class RedisUses:
         for batch in _batches(digests):
             await self._connection.run(partial(_forget, batch))
 
+    async def forget_before(self, time: float) -> None:
+        await self._connection.run(partial(_forget_before, time))
+
     async def take_upkeep(self, seconds: float) -> bool:
         return await self._connection.run(partial(_take, int(seconds * 1000)))
 
@@ -51,6 +54,10 @@ async def _last(digests: Sequence[Digest], redis: Redis) -> list[float | None]:
 
 async def _forget(digests: Sequence[Digest], redis: Redis) -> object:
     return await redis.zrem(_USES, *map(str, digests))
+
+
+async def _forget_before(time: float, redis: Redis) -> object:
+    return await redis.zremrangebyscore(_USES, "-inf", f"({time}")
 
 
 async def _take(milliseconds: int, redis: Redis) -> bool:

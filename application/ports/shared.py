@@ -146,6 +146,9 @@ class SharedUses(Protocol):
 
     async def forget(self, digests: Sequence[Digest]) -> None: ...
 
+    async def forget_before(self, time: float) -> None:
+        """Forget all uses before this time, also those of content that only the folders of replicas have."""
+
     async def take_upkeep(self, seconds: float) -> bool:
         """Whether the caller looks after the store now. It is asked at intervals by all workers of all replicas, and
         answers True once in `seconds`.

@@ -22,6 +22,7 @@ _PAUSE_SECONDS = 600.0
 """The time between two runs, whichever replica makes them."""
 _KEPT_SECONDS = 24 * 3600.0
 """Parts that no record names are kept this long, because a replica may continue the download."""
+_KEPT_USES_SECONDS = 90 * 24 * 3600.0
 _HOUR = 3600.0
 _REMEMBERED = 100_000
 """Uses that wait for the shared index."""
@@ -83,6 +84,7 @@ class SharedUpkeep:
 
     async def run(self) -> None:
         """Raises SharedUnavailable."""
+        await self._uses.forget_before(self._clock.now() - _KEPT_USES_SECONDS)
         by_hour: Counter[int] = Counter()
         for shard in SHARDS:
             for digest, stored in (await self._stored(shard)).items():
@@ -164,20 +166,22 @@ class SharedUpkeep:
             await self._knowledge.forget_content(evicted)
 
     async def _drop(self, digest: Digest, stored: _Stored) -> int:
-        """Remove the record first: from then on, no replica finds the parts. A replica that reads them fetches the rest
-        from the upstream. Parts that a replica publishes stay.
+        """Remove one content, and return its bytes. Parts that a replica publishes stay, and those that the next lease
+        would find: they are asked for first, because from the end of a lease on, its record may name them. A replica
+        that reads the other parts meanwhile fetches the rest from the upstream.
         """
+        used: set[str] = set()
+        for upstream in {part.upstream for part in stored.parts}:
+            progress = await self._leases.progress(upstream, digest)
+            used |= {part.key for part in progress.parts}
+            if progress.is_held:
+                used |= {part.key for part in stored.parts if part.upstream == upstream}
         await self._store.drop(digest)
-        held = {
-            upstream
-            for upstream in {part.upstream for part in stored.parts}
-            if (await self._leases.progress(upstream, digest)).is_held
-        }
-        parts = [part for part in stored.parts if part.upstream not in held]
+        parts = [part for part in stored.parts if part.key not in used]
         await self._store.remove([part.key for part in parts])
-        kept = sum(part.size for part in stored.parts if part.upstream in held)
-        self._events.emit(SharedContentEvicted(1 + len(parts), stored.size - kept))
-        return stored.size - kept
+        freed = stored.size - sum(part.size for part in stored.parts if part.key in used)
+        self._events.emit(SharedContentEvicted(1 + len(parts), freed))
+        return freed
 
 
 def _lease_of(part: StoredPart) -> str:

@@ -71,6 +71,15 @@ def test_forgotten_uses_are_unknown(run: Callable[[Act], object]) -> None:
     assert run(act) == {SECOND: 2.0}
 
 
+def test_old_uses_can_be_forgotten(run: Callable[[Act], object]) -> None:
+    async def act(uses: SharedUses) -> object:
+        await uses.touch({FIRST: 1.0, SECOND: 2.5, THIRD: 3.0})
+        await uses.forget_before(2.5)
+        return await uses.last([FIRST, SECOND, THIRD])
+
+    assert run(act) == {SECOND: 2.5, THIRD: 3.0}
+
+
 def test_any_number_of_uses_is_kept(run: Callable[[Act], object]) -> None:
     many = {Digest.of(str(number).encode()): float(number) for number in range(1201)}
 

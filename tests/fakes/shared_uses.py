@@ -33,6 +33,10 @@ class FakeSharedUses:
         for digest in digests:
             self.times.pop(digest, None)
 
+    async def forget_before(self, time: float) -> None:
+        await self._answer()
+        self.times = {digest: used_at for digest, used_at in self.times.items() if used_at >= time}
+
     async def take_upkeep(self, seconds: float) -> bool:
         await self._answer()
         now = self.clock.now()

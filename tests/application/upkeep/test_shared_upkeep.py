@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -95,6 +96,15 @@ def test_no_more_is_removed_than_needed() -> None:
     assert sum(map(shared.holds, blobs)) == 5
 
 
+def test_uses_are_forgotten_after_ninety_days() -> None:
+    shared = Shared()
+    asyncio.run(shared.upkeep.used({Digest.of(b"elsewhere"): shared.clock.now()}))
+    shared.clock.advance(91 * DAY)
+    asyncio.run(shared.upkeep.used({Digest.of(b"recent"): shared.clock.now()}))
+    shared.run()
+    assert list(shared.uses.times) == [Digest.of(b"recent")]
+
+
 def test_nothing_is_removed_below_the_bound() -> None:
     shared = Shared(bound=400)
     blobs = [shared.blob(name) for name in ("a", "b")]
@@ -133,6 +143,48 @@ def test_parts_that_a_replica_has_published_are_kept() -> None:
     shared.clock.advance(3 * DAY)
     shared.run()
     assert len(shared.store.contents) == 2
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_eviction_keeps_the_parts_of_a_download_that_fetches_the_content_again(*, is_held: bool) -> None:
+    shared = Shared(bound=0)
+    digest = shared.blob("a")
+
+    async def publish() -> SharedPart:
+        lease = await shared.leases.lease(UPSTREAM, digest)
+        part = await shared.part(digest, lease.id, 0)
+        await lease.publish(part, 200)
+        if not is_held:
+            await lease.release(keep=True)
+        return part
+
+    part = asyncio.run(publish())
+    shared.run()
+    assert digest not in shared.store.kept
+    assert part.key in shared.store.contents
+
+
+def test_a_record_that_is_written_during_an_eviction_has_its_parts() -> None:
+    shared = Shared(bound=0)
+    digest = shared.blob("a")
+    drop = shared.store.drop
+
+    async def run() -> None:
+        lease = await shared.leases.lease(UPSTREAM, digest)
+        part = await shared.part(digest, lease.id, 0)
+        await lease.publish(part, PART)
+
+        async def drop_and_write(dropped: Digest) -> None:
+            await drop(dropped)
+            record = SharedRecord(PART, frozenset(), is_public=False, parts=(part,))
+            await shared.store.put(digest, record)
+            await lease.release(keep=False)
+
+        shared.store.drop = drop_and_write  # type: ignore[method-assign] - the download ends at this moment
+        await shared.upkeep.run()
+
+    asyncio.run(run())
+    assert shared.holds(digest)
 
 
 def test_a_record_of_another_release_is_left_alone() -> None:
