@@ -84,11 +84,6 @@ it never has all names in memory.
 """
 
 
-def shard_of(digest: Digest) -> str:
-    """The shard to which the content belongs."""
-    return digest.encoded[:2]
-
-
 class SharedStore(Protocol):
     """The shared content. Each method ends within a bounded time and raises SharedUnavailable if the store fails."""
 

@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 from adapters.index_records import LINKS, TAGS
-from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex
 from application.ports.index import KnowledgeIndex
-from domain.redis_address import RedisAddress
+from tests.contracts.replicas import connection_to
 from tests.contracts.storage import HUB, QUAY
 from tests.e2e.support.valkey import Valkey
 from tests.fakes.clock import StoppedClock
-from tests.fakes.events import RecordingEventSink
 from tests.fakes.index import MemoryKnowledgeIndex
 
 FORGETTING_KINDS = ("sqlite", "redis", "fake")
@@ -93,7 +91,7 @@ async def index_of(
 async def redis_index(
     server: Valkey, clock: StoppedClock, links: int = LINKS, tags: int = TAGS
 ) -> AsyncIterator[RedisKnowledgeIndex]:
-    connection = RedisConnection(RedisAddress.parse(server.url), RecordingEventSink())
+    connection = connection_to(server)
     try:
         yield RedisKnowledgeIndex(connection, (HUB, QUAY), clock, links=links, tags=tags)
     finally:

@@ -2,28 +2,23 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
-
-import pytest
 
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_leases import RedisLeases
 from application.ports.shared import FollowedLease, SharedLease, SharedLeases, SharedPart
 from domain.digest import Digest
-from domain.redis_address import RedisAddress
 from domain.upstreams import Upstream
+from tests.contracts.replicas import connected, with_each_kind
 from tests.contracts.storage import HUB
 from tests.e2e.support.valkey import Valkey
-from tests.fakes.events import RecordingEventSink
 from tests.fakes.shared_leases import LEASE_SECONDS, FakeLeaseTable, FakeSharedLeases
 
-KINDS = ("real", "fake")
 DIGEST = Digest.of(b"a layer")
 _REAL_SECONDS = 2.0
-_WAIT = 1.0  # of a request to Valkey: a loaded machine is slow
 
 
 class Index(Protocol):
@@ -98,31 +93,17 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
             _FakeIndex(table),
         )
         return
-    server.flush()
-    connections = [RedisConnection(RedisAddress.parse(server.url), RecordingEventSink(), _WAIT) for _ in range(3)]
-    replicas = [_ObservedLeases(one, name) for one, name in zip(connections, ("one", "other", "one"), strict=True)]
-    try:
-        yield TwoReplicas(*replicas, _RealIndex(server))
-    finally:
-        server.resume()
-        for lease in (lease for replica in replicas for lease in replica.taken):
-            await lease.release(keep=False)
-        for connection in connections:
-            await connection.close()
+    async with connected(server, 3) as connections:
+        replicas = [_ObservedLeases(one, name) for one, name in zip(connections, ("one", "other", "one"), strict=True)]
+        try:
+            yield TwoReplicas(*replicas, _RealIndex(server))
+        finally:
+            server.resume()
+            for lease in (lease for replica in replicas for lease in replica.taken):
+                await lease.release(keep=False)
 
 
-def by_two_replicas(test: Callable[[TwoReplicas], Awaitable[None]]) -> Callable[[str, Valkey], None]:
-    """Runs the test once on a real Valkey and once on the fake."""
-
-    @pytest.mark.parametrize("kind", KINDS)
-    def run(kind: str, valkey_server: Valkey) -> None:
-        async def go() -> None:
-            async with two_replicas(kind, valkey_server) as replicas:
-                await test(replicas)
-
-        asyncio.run(go())
-
-    return run
+by_two_replicas = with_each_kind(two_replicas)
 
 
 async def held(replica: SharedLeases, digest: Digest = DIGEST, upstream: Upstream = HUB) -> SharedLease:

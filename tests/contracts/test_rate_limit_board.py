@@ -1,22 +1,19 @@
 """The contract of RateLimitBoard, against a real Valkey and against the fake."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import pytest
 
-from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_rate_limits import RedisRateLimits
 from application.ports.rate_limits import AllowanceNews, BackOffNews, RateLimitBoard
 from application.ports.shared import SharedUnavailable
 from domain.allowance import Allowance
 from domain.records import ANONYMOUS_CALLER, CallerId
-from domain.redis_address import RedisAddress
+from tests.contracts.replicas import connected, with_each_kind
 from tests.contracts.storage import HUB, QUAY
 from tests.e2e.support.valkey import Valkey
-from tests.fakes.events import RecordingEventSink
 from tests.fakes.rate_limits import FakeRateLimits, RateLimitTable
 
 NOW = 1_800_000_000.25
@@ -30,7 +27,6 @@ BACK_OFF = BackOffNews(
     is_from_upstream=True,
 )
 ALLOWANCE = AllowanceNews(HUB.fingerprint, CallerId("login ab12"), Allowance(100, 76, 21600, NOW))
-_WAIT = 1.0  # of a request to Valkey: a loaded machine is slow
 
 
 @dataclass(frozen=True)
@@ -51,28 +47,11 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
             FakeRateLimits(table), FakeRateLimits(table), table.lose, lambda: setattr(table, "is_away", True)
         )
         return
-    server.flush()
-    connections = [RedisConnection(RedisAddress.parse(server.url), RecordingEventSink(), _WAIT) for _ in range(2)]
-    try:
+    async with connected(server) as connections:
         yield TwoReplicas(*map(RedisRateLimits, connections), server.flush, server.pause)
-    finally:
-        server.resume()
-        for connection in connections:
-            await connection.close()
 
 
-def by_two_replicas(test: Callable[[TwoReplicas], Awaitable[None]]) -> Callable[[str, Valkey], None]:
-    """Runs the test once on a real Valkey and once on the fake."""
-
-    @pytest.mark.parametrize("kind", ["real", "fake"])
-    def run(kind: str, valkey_server: Valkey) -> None:
-        async def go() -> None:
-            async with two_replicas(kind, valkey_server) as replicas:
-                await test(replicas)
-
-        asyncio.run(go())
-
-    return run
+by_two_replicas = with_each_kind(two_replicas)
 
 
 @by_two_replicas

@@ -11,6 +11,7 @@ from tests.contracts import (
     test_rate_limit_board,
     test_shared_leases,
     test_shared_login_counts,
+    test_shared_uses,
     test_turns,
 )
 from tests.e2e.support.valkey import Valkey, redis_cluster
@@ -22,6 +23,7 @@ KINDS = {
     test_rate_limit_board: "real",
     test_shared_leases: "real",
     test_shared_login_counts: "real",
+    test_shared_uses: "real",
     test_turns: "real",
 }
 

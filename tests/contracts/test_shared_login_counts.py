@@ -2,27 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_login_counts import RedisLoginCounts
 from application.ports.login_counts import LoginCounts, LoginResult, SharedLoginCounts
 from application.ports.shared import SharedUnavailable
 from domain.login_pace import MOST_COUNTED, Pace
-from domain.redis_address import RedisAddress
+from tests.contracts.replicas import connected, with_each_kind
 from tests.e2e.support.valkey import Valkey
-from tests.fakes.events import RecordingEventSink
 from tests.fakes.login_counts import FakeLoginCounts
 
 LANE, OTHER_LANE = "account 192.0.2.0/24 alice", "account 192.0.2.0/24 bob"
 STRICT = Pace(free=3, first=1, longest=8, is_strict=True)
 LOOSE = Pace(free=3, first=1, longest=8, is_strict=False)
 NONE = LoginCounts()
-_WAIT = 1.0  # of a request to Valkey: a loaded machine is slow
 
 
 class _RealClock:
@@ -51,28 +48,11 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
         counts = FakeLoginCounts(_RealClock())
         yield TwoReplicas(counts, counts, lambda: setattr(counts, "is_away", True))
         return
-    server.flush()
-    connections = [RedisConnection(RedisAddress.parse(server.url), RecordingEventSink(), _WAIT) for _ in range(2)]
-    try:
+    async with connected(server) as connections:
         yield TwoReplicas(*(RedisLoginCounts(one, b"a secret") for one in connections), server.pause)
-    finally:
-        server.resume()
-        for connection in connections:
-            await connection.close()
 
 
-def by_two_replicas(test: Callable[[TwoReplicas], Awaitable[None]]) -> Callable[[str, Valkey], None]:
-    """Runs the test once on a real Valkey and once on the fake."""
-
-    @pytest.mark.parametrize("kind", ["real", "fake"])
-    def run(kind: str, valkey_server: Valkey) -> None:
-        async def go() -> None:
-            async with two_replicas(kind, valkey_server) as replicas:
-                await test(replicas)
-
-        asyncio.run(go())
-
-    return run
+by_two_replicas = with_each_kind(two_replicas)
 
 
 WRONG, REFUSED, RIGHT = LoginResult.WRONG, LoginResult.REFUSED, LoginResult.RIGHT

@@ -1,23 +1,18 @@
 """The contract of Turns, against a real Valkey and against the fake."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import pytest
-
-from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_turns import RedisTurns
 from application.ports.turns import Turn, Turns
-from domain.redis_address import RedisAddress
+from tests.contracts.replicas import connected, with_each_kind
 from tests.contracts.storage import NGINX, NGINX_AT_QUAY, REDIS
 from tests.e2e.support.valkey import Valkey
-from tests.fakes.events import RecordingEventSink
 from tests.fakes.turns import FakeTurns
 
 _SECONDS = 0.5
-_WAIT = 1.0  # of a request to Valkey: a loaded machine is slow
 
 
 @dataclass(frozen=True)
@@ -34,28 +29,11 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
         turns = FakeTurns(_SECONDS)
         yield TwoReplicas(turns, turns, lambda: setattr(turns, "is_away", True))
         return
-    server.flush()
-    connections = [RedisConnection(RedisAddress.parse(server.url), RecordingEventSink(), _WAIT) for _ in range(2)]
-    try:
+    async with connected(server) as connections:
         yield TwoReplicas(*(RedisTurns(one, _SECONDS) for one in connections), server.pause)
-    finally:
-        server.resume()
-        for connection in connections:
-            await connection.close()
 
 
-def by_two_replicas(test: Callable[[TwoReplicas], Awaitable[None]]) -> Callable[[str, Valkey], None]:
-    """Runs the test once on a real Valkey and once on the fake."""
-
-    @pytest.mark.parametrize("kind", ["real", "fake"])
-    def run(kind: str, valkey_server: Valkey) -> None:
-        async def go() -> None:
-            async with two_replicas(kind, valkey_server) as replicas:
-                await test(replicas)
-
-        asyncio.run(go())
-
-    return run
+by_two_replicas = with_each_kind(two_replicas)
 
 
 async def taken(turns: Turns, *names: str) -> Turn:

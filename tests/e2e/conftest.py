@@ -14,7 +14,10 @@ from tests.e2e.support.certificates import KeyPair, PrivateAuthority, make_autho
 from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.kept_services import Services
 from tests.e2e.support.processes import NotReadyError, free_port, program
+from tests.e2e.support.replicas import VALKEY_OPTIONS
+from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
 from tests.e2e.support.service import Serving, serving
+from tests.e2e.support.valkey import Valkey, valkey
 
 pytest.register_assert_rewrite("tests.e2e.support.pull_checks")
 
@@ -49,6 +52,20 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder for the configurations and logs of the session."""
     return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A shared index with a database for each mirror of a test file."""
+    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A shared store."""
+    with seaweedfs(tmp_path_factory.mktemp("store")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

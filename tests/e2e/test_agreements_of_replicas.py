@@ -10,29 +10,17 @@ import pytest
 
 from tests.e2e.support.cached_mirror import NAME, FaultyUpstream, Pulled, faulty_upstream, pull
 from tests.e2e.support.images import MANIFEST_TYPES, make_image
-from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas
-from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
+from tests.e2e.support.replicas import Replicas, replicas
+from tests.e2e.support.seaweedfs import SeaweedFS
 from tests.e2e.support.service import Serving
 from tests.e2e.support.upstreams import account_entry, basic
-from tests.e2e.support.valkey import Valkey, valkey
+from tests.e2e.support.valkey import Valkey
 
 pytestmark = pytest.mark.real()
 
 ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 MANIFESTS = f"/v2/{NAME}/manifests"
 CLIENTS = 24
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with seaweedfs(tmp_path_factory.mktemp("store")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

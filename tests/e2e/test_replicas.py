@@ -11,7 +11,7 @@ from tests.e2e.support.cached_mirror import MIB, NAME, Cached, FaultyUpstream, f
 from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
 from tests.e2e.support.processes import wait_until
 from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas, shared_settings
-from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
+from tests.e2e.support.seaweedfs import SeaweedFS
 from tests.e2e.support.service import Serving, command, environment
 from tests.e2e.support.valkey import Valkey, valkey
 
@@ -20,18 +20,6 @@ pytestmark = pytest.mark.real()
 ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 SIZES = (100, 3 * MIB, 6 * MIB)
 """Blobs that are stored with their record, and in parts."""
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running_one:
-        yield running_one
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with seaweedfs(tmp_path_factory.mktemp("store")) as running_one:
-        yield running_one
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 
 from tests.e2e.support.cached_mirror import MIB, FaultyUpstream, Made, faulty_upstream, pull
 from tests.e2e.support.processes import wait_until
-from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas
-from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
+from tests.e2e.support.replicas import Replicas, replicas
+from tests.e2e.support.seaweedfs import SeaweedFS
 from tests.e2e.support.service import Serving
 from tests.e2e.support.tcp_gate import TcpGate, tcp_gate
-from tests.e2e.support.valkey import Valkey, valkey
+from tests.e2e.support.valkey import Valkey
 
 pytestmark = pytest.mark.real()
 
@@ -24,18 +24,6 @@ FAULTS = {
     "silent": TcpGate.silence,
     "slow": lambda gate: gate.limit(200_000),
 }
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
-    with valkey(tmp_path_factory.mktemp("index"), *VALKEY_OPTIONS) as running_one:
-        yield running_one
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    with seaweedfs(tmp_path_factory.mktemp("store")) as running_one:
-        yield running_one
 
 
 @pytest.fixture
