@@ -122,17 +122,23 @@ class SharedUpkeep:
         candidates = [part for part in stored.parts if part.changed_at < old]
         if not candidates or (stored.recorded_at is not None and len({_lease_of(part) for part in stored.parts}) == 1):
             return 0  # the parts of one lease are all named by its record
-        for upstream in {part.upstream for part in candidates}:
-            progress = await self._leases.progress(upstream, digest)
-            listed = {part.key for part in progress.parts}
-            candidates = [
-                part for part in candidates if part.upstream != upstream or not (progress.is_held or part.key in listed)
-            ]
+        used = await self._in_use(digest, candidates)
+        candidates = [part for part in candidates if part.key not in used]
         record = await self._store.find(digest) if candidates else None
         if record is None and stored.recorded_at is not None:
             return 0  # of another release, or removed meanwhile
         named = {part.key for part in record.parts} if record else set()
         return await self._remove([part for part in candidates if part.key not in named])
+
+    async def _in_use(self, digest: Digest, parts: Sequence[StoredPart]) -> set[str]:
+        """The keys of the parts that a replica publishes, or that the next lease would find."""
+        used: set[str] = set()
+        for upstream in {part.upstream for part in parts}:
+            progress = await self._leases.progress(upstream, digest)
+            used |= {part.key for part in progress.parts}
+            if progress.is_held:
+                used |= {part.key for part in parts if part.upstream == upstream}
+        return used
 
     async def _remove(self, parts: Sequence[StoredPart]) -> int:
         if not parts:
@@ -170,12 +176,7 @@ class SharedUpkeep:
         would find: they are asked for first, because from the end of a lease on, its record may name them. A replica
         that reads the other parts meanwhile fetches the rest from the upstream.
         """
-        used: set[str] = set()
-        for upstream in {part.upstream for part in stored.parts}:
-            progress = await self._leases.progress(upstream, digest)
-            used |= {part.key for part in progress.parts}
-            if progress.is_held:
-                used |= {part.key for part in stored.parts if part.upstream == upstream}
+        used = await self._in_use(digest, stored.parts)
         await self._store.drop(digest)
         parts = [part for part in stored.parts if part.key not in used]
         await self._store.remove([part.key for part in parts])
