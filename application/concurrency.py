@@ -97,6 +97,12 @@ class BackgroundTasks:
         """Wait until the running tasks end."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def cancel(self) -> None:
+        """End the running tasks."""
+        for task in self._tasks:
+            task.cancel()
+        await self.close()
+
 
 async def until_done(step: "asyncio.Future[Any]") -> None:
     """Wait until the step ends. Ignores cancellations of the waiting task meanwhile."""

@@ -94,7 +94,7 @@ def print_record(record: SharedRecord) -> bytes:
 def parse_record(digest: Digest, content: bytes) -> SharedRecord | None:
     """The record of the digest that an object contains; None if the object is not a record of this release.
 
-    Does not compare the content with the digest: whoever uses the content does this.
+    The caller must compare the content with the digest.
     """
     end = content.find(b"\n", 0, _LINE_BYTES)
     line: dict[str, Any] | None = parse_object(content[:end]) if end >= 0 else None

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from contextvars import Context
 from dataclasses import replace
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ from application.access.provenance import Provenance
 from application.blobs.download import Download
 from application.blobs.origins import BlobOrigin, GetPart, PartsInMemory, SharedOrigin
 from application.blobs.part_publisher import PartPublisher
+from application.concurrency import BackgroundTasks
 from application.ports.shared import (
     FollowedLease,
     SharedLease,
@@ -67,7 +67,7 @@ class SharedDownloads:
         self.events = events
         self.parts_in_memory = PartsInMemory(_READS)
         self._uploads = asyncio.Semaphore(_UPLOADS)
-        self._publishing: set[asyncio.Task[None]] = set()
+        self._publishing = BackgroundTasks()
 
     def sharing(self, download: Download) -> "SharedDownload":
         return SharedDownload(self, download)
@@ -77,22 +77,16 @@ class SharedDownloads:
     ) -> PartPublisher:
         """Start to publish the download. The publisher ends after the download, which does not wait for it."""
         publisher = PartPublisher(download, lease, self.store, self.events, self._uploads, older, taken)
-        # With a new context, so that the work does not write into the access log record of the current request.
-        task = asyncio.create_task(publisher.run(), context=Context())
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
+        self._publishing.start(publisher.run())
         return publisher
 
     async def finished(self) -> None:
         """Returns when everything that is verified has been written to the shared store, as far as it can be."""
-        await asyncio.gather(*self._publishing, return_exceptions=True)
+        await self._publishing.close()
 
     async def close(self) -> None:
         """Stop writing to the shared store."""
-        tasks = list(self._publishing)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._publishing.cancel()
 
 
 class SharedDownload:

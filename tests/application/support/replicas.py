@@ -36,10 +36,7 @@ class Replica(Line):
         """End the replica as kill -9 does: it says nothing to anybody. Its clients lose their connections."""
         self.cut_off()
         parts = self.service.parts
-        tasks = [*parts.downloads()._tasks.values(), *parts.replicas()._publishing]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(parts.downloads().close(), parts.replicas().close())
 
     def cut_off(self) -> None:
         """The index hears nothing from it any more."""
