@@ -73,8 +73,8 @@ SECTIONS = (
         "Cold blobs from an upstream with limited connections",
         f"The upstream gives each connection {limited.RATE_EACH / 1e6:g} MB/s. With one client, the servers and a "
         "download directly from the upstream are measured at the same time, because none of them needs much of the "
-        "processor. Connections are those that sent within the same 0.1 s; the last column has those of the last "
-        "second.",
+        "processor. A connection is counted if it sent bytes in the same 0.1 s as the others; the last column counts "
+        "only those of the last second.",
         _LIMITED,
         (*PEERS, DIRECT),
     ),
