@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adapters.shared.redis_connection import RedisConnection
+from adapters.shared.redis_leases import LEASE_SECONDS as REAL_SECONDS
 from adapters.shared.redis_leases import RedisLeases
 from application.ports.shared import FollowedLease, SharedLease, SharedLeases, SharedPart
 from domain.digest import Digest
@@ -18,7 +19,6 @@ from tests.e2e.support.valkey import Valkey
 from tests.fakes.shared_leases import LEASE_SECONDS, FakeLeaseTable, FakeSharedLeases
 
 DIGEST = Digest.of(b"a layer")
-_REAL_SECONDS = 2.0
 
 
 class Index(Protocol):
@@ -49,7 +49,7 @@ class _RealIndex:
         assert isinstance(holder, _ObservedLeases)
         for lease in holder.taken:
             lease._renewal.cancel()
-        await asyncio.sleep(1.2 * _REAL_SECONDS)
+        await asyncio.sleep(1.2 * REAL_SECONDS)
 
     async def stop(self) -> None:
         self._server.pause()
@@ -59,7 +59,7 @@ class _ObservedLeases(RedisLeases):
     """Remembers its leases."""
 
     def __init__(self, connection: RedisConnection, replica: str) -> None:
-        super().__init__(connection, replica, _REAL_SECONDS)
+        super().__init__(connection, replica)
         self.taken: list = []
 
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
