@@ -7,7 +7,7 @@
 import re
 from typing import Any, TypeGuard
 
-from application.ports.shared import SharedPart, SharedRecord
+from application.ports.shared import SHARDS, SharedPart, SharedRecord
 from domain.digest import ALGORITHMS, Digest
 from domain.documents import parse_object, print_json
 from domain.errors import DigestInvalid
@@ -47,7 +47,12 @@ def part_key(upstream: Upstream, digest: Digest, lease_id: str, offset: int) -> 
 
 def folders(folder: str, shard: str) -> list[str]:
     """The folders in RECORDS or PARTS that have the objects of the shard, or of all digests without a shard."""
-    return [f"{folder}/{algorithm}/{shard}" for algorithm in ALGORITHMS] if shard else [folder]
+    if not shard:
+        return [folder]
+    others = (
+        [f"{folder}/{algorithm}" for algorithm in ALGORITHMS if algorithm != "sha256"] if shard == SHARDS[0] else []
+    )
+    return [f"{folder}/sha256/{shard}", *others]
 
 
 def digest_of_record(key: str) -> Digest | None:

@@ -79,8 +79,8 @@ class StoredPart(SharedObject):
 
 
 SHARDS = tuple(f"{number:02x}" for number in range(256))
-"""The first two hexadecimal digits of all digests. Whoever lists a large store lists one shard after the other, so that
-it never has all names in memory.
+"""Whoever lists a large store lists one shard after the other, so that it never has all names in memory. A shard is the
+first two hexadecimal digits of a SHA-256 digest. All digests of other algorithms, which are rare, are in the first one.
 """
 
 

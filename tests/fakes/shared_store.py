@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from application.ports.shared import (
+    SHARDS,
     SharedContentDamaged,
     SharedObject,
     SharedPart,
@@ -68,15 +69,16 @@ class FakeSharedStore:
         await self._answer("records")
         for digest, record in list(self.kept.items()):
             key = record_key(digest)
-            if digest.encoded.startswith(shard):
+            if shard in {"", shard_of(digest)}:
                 yield digest, SharedObject(key, len(record.content or b""), self.changed[key])
 
     async def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
         await self._answer("parts")
         for key, content in sorted(self.contents.items()):
-            _, algorithm, folder, encoded, upstream, *_ = key.split("/")
-            if folder.startswith(shard):
-                yield StoredPart(key, len(content), self.changed[key], Digest(algorithm, encoded), upstream)
+            _, algorithm, _, encoded, upstream, *_ = key.split("/")
+            digest = Digest(algorithm, encoded)
+            if shard in {"", shard_of(digest)}:
+                yield StoredPart(key, len(content), self.changed[key], digest, upstream)
 
     async def remove(self, keys: list[str]) -> None:
         await self._answer("remove")
@@ -98,6 +100,11 @@ class FakeSharedStore:
         await asyncio.sleep(0)
         if self.is_away:
             raise SharedUnavailable("the fake shared store is away")
+
+
+def shard_of(digest: Digest) -> str:
+    """The shard to which the content belongs."""
+    return digest.encoded[:2] if digest.algorithm == "sha256" else SHARDS[0]
 
 
 def record_key(digest: Digest) -> str:
