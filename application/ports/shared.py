@@ -145,8 +145,13 @@ class SharedUses(Protocol):
         """Forget all uses before this time, also those of content that only the folders of replicas have."""
 
     async def take_upkeep(self, seconds: float) -> bool:
-        """Whether the caller looks after the store now. It is asked at intervals by all workers of all replicas, and
-        answers True once in `seconds`.
+        """Whether the caller looks after the store now. No other worker of any replica does so for `seconds`. Two
+        workers at the same time would do no damage.
+        """
+
+    async def keep_upkeep(self, seconds: float) -> bool:
+        """For the worker that looks after the store: no other one does so for `seconds` from now. False: another one
+        does so already.
         """
 
 

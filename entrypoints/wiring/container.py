@@ -61,6 +61,7 @@ from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
 from application.upkeep.periodic import Upkeep
+from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upkeep.warm import WarmCache
 from application.upstreams.back_offs import Allowances, BackOffs
@@ -134,13 +135,18 @@ def _turns(shared: SharedTier | None) -> Turns | None:
     return shared.turns if shared else None
 
 
-def _shared_upkeep(
-    shared: SharedTier | None, settings: Settings, clock: Clock, events: EventSink
-) -> SharedUpkeep | None:
+def _shared_content(shared: SharedTier | None, clock: Clock, events: EventSink) -> SharedContent | None:
     if shared is None:
         return None
-    size = settings.shared_size
-    return SharedUpkeep(shared.store, shared.leases, shared.uses, shared.knowledge, size, clock, events)
+    return SharedContent(shared.store, shared.leases, shared.uses, shared.knowledge, clock, events)
+
+
+def _shared_upkeep(
+    shared: SharedTier | None, content: SharedContent | None, settings: Settings, clock: Clock
+) -> SharedUpkeep | None:
+    if shared is None or content is None:
+        return None
+    return SharedUpkeep(content, shared.uses, settings.shared_size, clock)
 
 
 def _rate_limits(shared: SharedTier | None) -> RateLimitBoard | None:
@@ -361,6 +367,9 @@ class Container(containers.DeclarativeContainer):
         allowances=allowances,
         upstreams=upstreams.provided.upstreams,
     )
+    shared_content: providers.Provider[SharedContent | None] = providers.Singleton(
+        _shared_content, shared=storage.provided.shared, clock=clock, events=events
+    )
     upkeep: providers.Provider[Upkeep] = providers.Singleton(
         Upkeep,
         eviction=eviction,
@@ -372,7 +381,11 @@ class Container(containers.DeclarativeContainer):
         rate_limits=rate_limits,
         events=events,
         shared=providers.Callable(
-            _shared_upkeep, shared=storage.provided.shared, settings=settings, clock=clock, events=events
+            _shared_upkeep,
+            shared=storage.provided.shared,
+            content=shared_content,
+            settings=settings,
+            clock=clock,
         ),
     )
 

@@ -1,8 +1,10 @@
 """The contract of SharedUses, against a real Valkey and against the fake."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from adapters.clock import SystemClock
 from adapters.shared.redis_uses import RedisUses
 from application.ports.shared import SharedUses
 from domain.digest import Digest
@@ -14,15 +16,23 @@ FIRST, SECOND, THIRD = (Digest.of(bytes([number])) for number in range(3))
 
 
 @asynccontextmanager
-async def uses_of(kind: str, server: Valkey) -> AsyncIterator[SharedUses]:
+async def two_workers(kind: str, server: Valkey) -> AsyncIterator[tuple[SharedUses, SharedUses]]:
     if kind == "fake":
-        yield FakeSharedUses()
+        uses = FakeSharedUses(SystemClock())
+        yield uses, uses.of_another_worker()
         return
-    async with connected(server, 1) as (connection,):
-        yield RedisUses(connection)
+    async with connected(server) as (one, other):
+        yield RedisUses(one), RedisUses(other)
 
 
-with_uses = with_each_kind(uses_of)
+@asynccontextmanager
+async def one_worker(kind: str, server: Valkey) -> AsyncIterator[SharedUses]:
+    async with two_workers(kind, server) as (uses, _):
+        yield uses
+
+
+with_uses = with_each_kind(one_worker)
+with_two_workers = with_each_kind(two_workers)
 
 
 @with_uses
@@ -54,6 +64,14 @@ async def test_old_uses_can_be_forgotten(uses: SharedUses) -> None:
 
 
 @with_uses
+async def test_any_number_of_old_uses_is_forgotten(uses: SharedUses) -> None:
+    many = {Digest.of(str(number).encode()): float(number) for number in range(1201)}
+    await uses.touch(many)
+    await uses.forget_before(1199.0)
+    assert sorted((await uses.last(list(many))).values()) == [1199.0, 1200.0]
+
+
+@with_uses
 async def test_any_number_of_uses_is_kept(uses: SharedUses) -> None:
     many = {Digest.of(str(number).encode()): float(number) for number in range(1201)}
     await uses.touch(many)
@@ -69,6 +87,19 @@ async def test_nothing_is_asked_for_nothing(uses: SharedUses) -> None:
     assert await uses.last([]) == {}
 
 
-@with_uses
-async def test_one_caller_looks_after_the_store_at_a_time(uses: SharedUses) -> None:
-    assert [await uses.take_upkeep(60) for _ in range(3)] == [True, False, False]
+@with_two_workers
+async def test_one_worker_looks_after_the_store_at_a_time(workers: tuple[SharedUses, SharedUses]) -> None:
+    one, other = workers
+    assert [await uses.take_upkeep(60) for uses in (one, other, one)] == [True, False, False]
+
+
+@with_two_workers
+async def test_the_worker_that_looks_after_the_store_goes_on_until_another_one_begins(
+    workers: tuple[SharedUses, SharedUses],
+) -> None:
+    one, other = workers
+    began = [await one.take_upkeep(60), await one.keep_upkeep(60), await other.keep_upkeep(60)]
+    assert began == [True, True, False]
+    await one.keep_upkeep(0.01)
+    await asyncio.sleep(0.05)
+    assert [await other.take_upkeep(60), await one.keep_upkeep(60), await other.keep_upkeep(60)] == [True, False, True]

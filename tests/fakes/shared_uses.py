@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from application.ports.shared import SharedUnavailable
 from domain.digest import Digest
@@ -11,13 +11,25 @@ from tests.fakes.clock import StoppedClock
 
 
 @dataclass
+class Upkeep:
+    """Who looks after the store, and until when."""
+
+    holder: object = None
+    until: float = 0.0
+
+
+@dataclass(eq=False)
 class FakeSharedUses:
     """Implements SharedUses. `is_away`: every method raises SharedUnavailable."""
 
     clock: Clock = field(default_factory=StoppedClock)
     is_away: bool = False
     times: dict[Digest, float] = field(default_factory=dict)
-    _taken_until: float = 0.0
+    upkeep: Upkeep = field(default_factory=Upkeep)
+
+    def of_another_worker(self) -> "FakeSharedUses":
+        """What another worker uses at the same time."""
+        return replace(self)
 
     async def touch(self, times: Mapping[Digest, float]) -> None:
         await self._answer()
@@ -35,14 +47,21 @@ class FakeSharedUses:
 
     async def forget_before(self, time: float) -> None:
         await self._answer()
-        self.times = {digest: used_at for digest, used_at in self.times.items() if used_at >= time}
+        for digest in [digest for digest, used_at in self.times.items() if used_at < time]:
+            del self.times[digest]
 
     async def take_upkeep(self, seconds: float) -> bool:
         await self._answer()
-        now = self.clock.now()
-        if now < self._taken_until:
+        if self.clock.now() < self.upkeep.until:
             return False
-        self._taken_until = now + seconds
+        self.upkeep.holder, self.upkeep.until = self, self.clock.now() + seconds
+        return True
+
+    async def keep_upkeep(self, seconds: float) -> bool:
+        await self._answer()
+        if self.clock.now() < self.upkeep.until and self.upkeep.holder is not self:
+            return False
+        self.upkeep.holder, self.upkeep.until = self, self.clock.now() + seconds
         return True
 
     async def _answer(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from application.ports.shared import SharedPart, SharedRecord
+from application.ports.shared import SHARDS, SharedObject, SharedPart, SharedRecord
+from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
 from domain.digest import Digest
 from domain.events import SharedContentEvicted
@@ -48,12 +50,13 @@ class Shared:
         self.leases = FakeSharedLeases(FakeLeaseTable(self.clock))
         self.knowledge = Knowledge()
         self.events = RecordingEventSink()
-        self.upkeep = SharedUpkeep(
-            self.store, self.leases, self.uses, self.knowledge, self.bound, self.clock, self.events
-        )
+        content = SharedContent(self.store, self.leases, self.uses, self.knowledge, self.clock, self.events)
+        self.upkeep = SharedUpkeep(content, self.uses, self.bound, self.clock)
 
     def run(self) -> None:
-        asyncio.run(self.upkeep.run())
+        """A run that is due."""
+        self.uses.upkeep.until = 0.0
+        asyncio.run(self.upkeep.run_if_due())
 
     async def part(self, digest: Digest, lease: str, offset: int) -> SharedPart:
         return await self.store.put_part(UPSTREAM, digest, lease, offset, bytes([offset % 251]) * PART)
@@ -93,16 +96,7 @@ def test_no_more_is_removed_than_needed() -> None:
     shared = Shared(bound=1000)
     blobs = [shared.blob(str(number)) for number in range(20)]
     shared.run()
-    assert sum(map(shared.holds, blobs)) == 5
-
-
-def test_uses_are_forgotten_after_ninety_days() -> None:
-    shared = Shared()
-    asyncio.run(shared.upkeep.used({Digest.of(b"elsewhere"): shared.clock.now()}))
-    shared.clock.advance(91 * DAY)
-    asyncio.run(shared.upkeep.used({Digest.of(b"recent"): shared.clock.now()}))
-    shared.run()
-    assert list(shared.uses.times) == [Digest.of(b"recent")]
+    assert sum(map(shared.holds, blobs)) == 4  # nine tenths of the bound, so that the next run need not remove any
 
 
 def test_nothing_is_removed_below_the_bound() -> None:
@@ -181,7 +175,7 @@ def test_a_record_that_is_written_during_an_eviction_has_its_parts() -> None:
             await lease.release(keep=False)
 
         shared.store.drop = drop_and_write  # type: ignore[method-assign] - the download ends at this moment
-        await shared.upkeep.run()
+        await shared.upkeep.run_if_due()
 
     asyncio.run(run())
     assert shared.holds(digest)
@@ -209,6 +203,62 @@ def test_a_run_is_due_once_in_some_minutes_whichever_replica_makes_it() -> None:
     shared.clock.advance(601)
     asyncio.run(shared.upkeep.run_if_due())
     assert shared.store.asked["records"] == 2 * first
+
+
+def test_a_long_run_is_followed_by_a_long_pause() -> None:
+    """Stores charge for each list request."""
+    shared = Shared()
+    one_run = 2 * len(SHARDS)  # requests for lists of records and of parts
+
+    class SlowStore(FakeSharedStore):
+        async def records(self, shard: str = "") -> AsyncIterator[tuple[Digest, SharedObject]]:
+            shared.clock.advance(1)
+            async for found in super().records(shard):
+                yield found
+
+    store = SlowStore(shared.clock)
+    content = SharedContent(store, shared.leases, shared.uses, shared.knowledge, shared.clock, shared.events)
+    upkeep = SharedUpkeep(content, shared.uses, 1000, shared.clock)
+    for _ in range(80):
+        asyncio.run(upkeep.run_if_due())
+        shared.clock.advance(60)
+    assert store.asked["records"] + store.asked["parts"] == one_run
+    shared.clock.advance(20 * len(SHARDS))
+    asyncio.run(upkeep.run_if_due())
+    assert store.asked["records"] + store.asked["parts"] == 2 * one_run
+
+
+def test_a_worker_that_lost_its_turn_stops() -> None:
+    shared = Shared(bound=100)
+    blob = shared.blob("a")
+
+    class SlowUses(FakeSharedUses):
+        async def last(self, digests: Sequence[Digest]) -> dict[Digest, float]:
+            if digests:  # of the only blob
+                self.clock.advance(61)
+                assert await other.take_upkeep(60)
+            return await super().last(digests)
+
+    uses = SlowUses(shared.clock)
+    other = FakeSharedUses(shared.clock, upkeep=uses.upkeep)
+    content = SharedContent(shared.store, shared.leases, uses, shared.knowledge, shared.clock, shared.events)
+    asyncio.run(SharedUpkeep(content, uses, 100, shared.clock).run_if_due())
+    assert shared.holds(blob)
+    asyncio.run(SharedUpkeep(content, other, 100, shared.clock).run_if_due())
+    assert not asyncio.run(uses.keep_upkeep(60))
+
+
+def test_uses_of_content_that_is_nowhere_in_the_store_are_forgotten() -> None:
+    shared = Shared()
+    digest = shared.blob("a")
+    asyncio.run(shared.upkeep.used({Digest.of(b"local"): shared.clock.now()}))
+    shared.clock.advance(89 * DAY)
+    asyncio.run(shared.upkeep.used({digest: shared.clock.now()}))
+    shared.run()
+    assert len(shared.uses.times) == 2
+    shared.clock.advance(2 * DAY)
+    shared.run()
+    assert list(shared.uses.times) == [digest]
 
 
 def test_an_index_that_does_not_answer_ends_nothing_and_uses_are_stored_later() -> None:
