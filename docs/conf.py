@@ -1,12 +1,9 @@
 """Configuration of the documentation site. `scripts/docs` builds and serves it, `scripts/test` builds it."""
 
-import tomllib
-from pathlib import Path
+from entrypoints.version import NAME, VERSION
 
-_PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-project = _PROJECT["name"]
-release = _PROJECT["version"]
+project = NAME
+release = VERSION
 html_title = f"{project} {release}"
 
 extensions = ["myst_parser"]

@@ -173,7 +173,7 @@ make_venv() {
     fi
     venv_runtime=$(state_of "$root/requirements/runtime.lock")
     venv_dev=$(state_of "$root/requirements/dev.lock")
-    venv_project=$(state_of "$root/pyproject.toml")
+    venv_project=$(state_of "$root/pyproject.toml" "$root/requirements/build.lock" "$root/entrypoints/version.py")
 
     # If a lock has changed, creates the environment again, so that packages which were removed from the lock are gone.
     if ! is_state runtime "$venv_runtime" || ! "$root/.venv/bin/python" -c '' 2>/dev/null ||
@@ -194,9 +194,8 @@ make_venv() {
     fi
     if ! is_state project "$venv_project"; then
         say "installing the project in editable mode"
-        # The mode "compat" adds the path of the checkout. mypy and import-linter do not support the import hooks that
-        # setuptools would use otherwise.
-        pip_install --no-build-isolation --config-settings editable_mode=compat --editable "$root"
+        pip_install --require-hashes --only-binary :all: -r "$root/requirements/build.lock"
+        pip_install --no-build-isolation --editable "$root"
         printf '%s\n' "$venv_project" >"$root/.venv/.state-project"
     fi
     exec 9<&-

@@ -35,9 +35,11 @@ def everywhere(pattern: str) -> set[str]:
     return {found for path in DOCUMENTS for found in re.findall(pattern, path.read_text(encoding="utf-8"))}
 
 
-def test_the_project_has_the_version_of_the_service() -> None:
-    project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    assert (project["name"], project["version"]) == (NAME, VERSION)
+def test_the_project_has_the_name_and_the_version_of_the_service() -> None:
+    project = tomllib.loads(text_of("pyproject.toml"))
+    assert (project["project"]["name"], project["project"]["dynamic"]) == (NAME, ["version"])
+    version = project["tool"]["hatch"]["version"]
+    assert re.findall(version["pattern"], text_of(version["path"]), re.MULTILINE) == [VERSION]
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:

@@ -1,10 +1,10 @@
 """The console script, as a process of its own."""
 
+import importlib.metadata
 import os
 import pty
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
@@ -65,9 +65,9 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return checked
 
 
-def test_the_version_is_that_of_pyproject() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+def test_the_version_is_that_of_the_installed_package() -> None:
     done = _run("--version")
+    version = importlib.metadata.version("docker-image-proxy")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"docker-image-proxy {version}\n", "")
 
 

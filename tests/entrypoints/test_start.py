@@ -37,6 +37,7 @@ def test_other_commands_end_with_their_terminal(command: str) -> None:
     assert held(command) == "False []"
 
 
-def test_the_console_script_is_in_start() -> None:
-    assert 'docker-image-proxy = "entrypoints.start:main"' in (ROOT / "pyproject.toml").read_text()
+def test_the_console_script_calls_start() -> None:
+    assert 'docker-image-proxy = "docker_image_proxy.__main__:main"' in (ROOT / "pyproject.toml").read_text()
+    assert "from entrypoints.start import main" in (ROOT / "docker_image_proxy" / "__main__.py").read_text()
     assert signal.SIGHUP not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), "importing it holds nothing"

@@ -1,0 +1,1 @@
+"""The only package that an installation adds to site-packages."""
