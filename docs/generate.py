@@ -19,18 +19,14 @@ from benchmarks import replicas
 from domain.known_registries import KNOWN_REGISTRIES, KnownRegistry
 from entrypoints.cli import command_parser
 from entrypoints.settings.definitions import (
-    AccountAndTokenSettings,
-    CacheSettings,
     FreshnessKeys,
-    ProxySettings,
     RuleKeys,
-    ServerSettings,
     ServiceAndUpstreamSettings,
-    SharedTierSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import Definition, definitions_of
 from entrypoints.settings.sources import ONLY_IN_FILE
+from entrypoints.settings.templates import GROUPS, environment_file
 from entrypoints.version import NAME
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +62,8 @@ def _groups(parser: argparse.ArgumentParser) -> "list[argparse._SubParsersAction
 def _form(argument: argparse.Action) -> str:
     """The argument as a user types it: `IMAGE...`, `[IMAGE]`, `--older-than DAYS`."""
     value = str(argument.metavar or argument.dest.upper())
+    if argument.option_strings and argument.nargs == 0:
+        return argument.option_strings[-1]
     if argument.option_strings:
         return f"{argument.option_strings[-1]} {value}"
     return {"+": f"{value}...", "?": f"[{value}]"}.get(str(argument.nargs), value)
@@ -89,13 +87,6 @@ def metrics() -> str:
 
 def settings() -> str:
     """A table for each group of settings, and for the keys of each kind of table in the settings file."""
-    groups = {
-        "Server": ServerSettings,
-        "Accounts and tokens": AccountAndTokenSettings,
-        "Cache": CacheSettings,
-        "Several replicas": SharedTierSettings,
-        "Outbound proxies": ProxySettings,
-    }
     kinds = {"Keys of an access rule": RuleKeys, "Keys of a freshness rule": FreshnessKeys}
     overridable, known = definitions_of(ServiceAndUpstreamSettings), KNOWN_REGISTRIES.values()
     upstreams = [
@@ -109,7 +100,7 @@ def settings() -> str:
     ]
     return "\n\n".join(
         [
-            *(_table(title, ["Name", *_COLUMNS], _rows(kind, str.upper)) for title, kind in groups.items()),
+            *(_table(title, ["Name", *_COLUMNS], _rows(kind, str.upper)) for title, kind in GROUPS.items()),
             _table("Upstreams", ["Variable", "Key of an upstream", *_COLUMNS], upstreams),
             *(_table(title, ["Key", *_COLUMNS], _rows(kind, str)) for title, kind in kinds.items()),
             _table("Well-known registries", ["Name", "Address", "What else the name brings"], map(_known, known)),
@@ -201,7 +192,12 @@ def written(name: str) -> str:
     return f"{text[: found.start()]}<!-- generated: {name} -->\n{write()}\n<!-- end -->{text[found.end() :]}"
 
 
+ENVIRONMENT_FILE = ".env.example"
+"""A file that is generated as a whole."""
+
+
 def main() -> None:
+    (ROOT / ENVIRONMENT_FILE).write_text(environment_file(), encoding="utf-8")
     for name, (page, _) in PARTS.items():
         (ROOT / page).write_text(written(name), encoding="utf-8")
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from domain.access import Credentials
-from domain.authorization import encode_basic
-from entrypoints.commands.command_input import InvalidInput, ask_password
+from entrypoints.commands.command_input import InvalidInput, encoded_account
 from entrypoints.settings import SettingsError, load_settings
 from entrypoints.version import NAME, VERSION
 
@@ -75,8 +73,42 @@ def command_parser() -> argparse.ArgumentParser:
     encode = commands.add_parser("encode-account", help="ask for a password and print the entry for ACCOUNTS")
     encode.add_argument("user", metavar="USER")
     encode.set_defaults(run=_encode)
+    _add_init(commands.add_parser("init", help="ask a few questions and write a settings file"))
     parser.set_defaults(run=_run)
     return parser
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=Path("mirror.toml"),
+        metavar="FILE",
+        help="the file to write; the default is mirror.toml",
+    )
+    init.add_argument("--yes", action="store_true", help="ask nothing: use the options and the defaults")
+    init.add_argument("--force", action="store_true", help="replace an existing file")
+    init.add_argument(
+        "--registry",
+        action="append",
+        metavar="NAME",
+        help="a registry to mirror, by name or address; can be repeated; the default is docker.io",
+    )
+    init.add_argument("--host", metavar="ADDRESS", help="the address to listen on")
+    init.add_argument("--port", metavar="PORT", help="the port to listen on")
+    init.add_argument("--cache-dir", metavar="FOLDER", help="the folder of the cache, or off")
+    init.add_argument("--cache-size", metavar="SIZE", help="the limit of the cache, such as 20GiB or 80%%")
+    init.add_argument("--tls-cert", metavar="FILE", help="the PEM file of the certificate")
+    init.add_argument("--tls-key", metavar="FILE", help="the PEM file of its key")
+    init.add_argument("--self-registry", metavar="ADDRESS", help="the address at which clients reach the service")
+    init.add_argument(
+        "--account",
+        action="append",
+        metavar="USER",
+        help="an account of the mirror, whose password is asked; can be repeated; the default is none",
+    )
+    init.set_defaults(run=_init)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -105,10 +137,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _encode(options: argparse.Namespace) -> int:
-    if not options.user or ":" in options.user:
-        raise InvalidInput("a user name must not be empty or contain a colon (RFC 7617)")
-    print(encode_basic(Credentials(options.user, ask_password(options.user))))
+    print(encoded_account(options.user))
     return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from entrypoints.commands import init_command  # noqa: PLC0415 - as above
+
+    return init_command.run(options)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import getpass
 import sys
 
+from domain.access import Credentials
+from domain.authorization import encode_basic
 from domain.digest import Digest
 from domain.errors import ClientFault
 from domain.names import Reference, RepositoryName, Tag
@@ -48,3 +50,10 @@ def ask_password(user: str) -> str:
         return sys.stdin.buffer.readline().decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InvalidInput("the password is not UTF-8 text") from error
+
+
+def encoded_account(user: str) -> str:
+    """The entry of ACCOUNTS for this user, with a password that it asks for. Raises InvalidInput."""
+    if not user or ":" in user:
+        raise InvalidInput("a user name must not be empty or contain a colon (RFC 7617)")
+    return encode_basic(Credentials(user, ask_password(user)))

@@ -153,6 +153,15 @@ def test_check_config_accepts_an_open_registry() -> None:
     assert done.stdout == f"ok: {address} answers as a registry; trust row 2: {meaning}\n"
 
 
+def test_check_config_accepts_the_file_that_init_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "mirror.toml")
+    with _registry(200) as address:
+        assert main(["init", file, "--yes", "--registry", address]) == 0
+        assert f"docker-image-proxy --config {file} check-config" in capsys.readouterr().out
+        assert main(["--config", file, "check-config"]) == 0
+    assert capsys.readouterr().out.startswith(f"ok: {address} answers as a registry; ")
+
+
 def test_check_config_requests_a_token(check: Check) -> None:
     with _registry(401, 'Bearer realm="http://127.0.0.1:{port}/token",service="docker-image-proxy"') as address:
         status, out, err = check(UPSTREAM_REGISTRY=address)
