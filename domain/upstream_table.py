@@ -83,6 +83,10 @@ class UpstreamTable:
         """The upstream of a request without a repository."""
         return hint.upstream or (hint.group or self._shared).default
 
+    def upstreams_of(self, hint: RegistryHint = NO_HINT) -> tuple[Upstream, ...]:
+        """All upstreams behind the host name of the request, the default first."""
+        return (hint.group or self._shared).upstreams
+
     def search_of(self, term: str, hint: RegistryHint = NO_HINT) -> tuple[Upstream, str, str]:
         """The upstream to search, the term, and the prefix of the result names for the client."""
         first, slash, rest = term.partition("/")
@@ -110,6 +114,7 @@ class _UpstreamGroup:
     """The upstreams behind one host name of the mirror."""
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self.upstreams = tuple(upstreams)
         self.default = upstreams[0]
         self._named: dict[str, Upstream] = {}
         for upstream in upstreams:

@@ -12,6 +12,7 @@ from sanic.response import BaseHTTPResponse
 from entrypoints.http import access_log
 from entrypoints.http.delivery.body_delivery import close_if_stopping
 from entrypoints.http.delivery.kernel_copy import CopyThreads
+from entrypoints.http.page.routes import pages
 from entrypoints.http.responses.error_responses import answer_error
 from entrypoints.http.responses.response_cache import CachingSanic
 from entrypoints.http.routes.operation_routes import operations
@@ -64,7 +65,7 @@ def create_app(
             **timeouts(settings),
         }
     )
-    app.blueprint([pulls, tokens, searches, operations])
+    app.blueprint([pulls, tokens, searches, operations, pages])
     app.ctx.settings = settings
     app.ctx.is_stopping = False
     app.ctx.certificates = None

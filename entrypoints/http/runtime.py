@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanag
 from sanic import Request
 
 from application.concurrency import BackgroundTasks
+from entrypoints.http.page.loading import PageLoader
 from entrypoints.http.requests.addresses import RequestAddresses
 from entrypoints.http.responses.response_cache import ResponseCache
 from entrypoints.settings import Settings
@@ -29,6 +30,7 @@ class Runtime:
         self.container = container
         self.addresses = RequestAddresses(settings)
         self.response_cache = ResponseCache(container.clock(), container.events(), container.policy())
+        self.page = PageLoader()
         self.requests = 0
         self.resources = AsyncExitStack()
         """Closed together with the runtime."""

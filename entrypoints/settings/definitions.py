@@ -176,6 +176,12 @@ class ServerSettings:
     shutdown_grace: float = setting(
         30.0, number(float, 0, 3600, "seconds"), "Time that running transfers have to finish after SIGTERM."
     )
+    page: str = setting(
+        "public",
+        choice("off", "public"),
+        "[The page](../guides/page.md) at `/`. `public`: everyone who reaches the mirror can open it; without a login "
+        "it shows only what the mirror gives to anonymous callers. `off`: `/` is 404.",
+    )
     log_level: str = setting(
         "info",
         choice("debug", "info", "warning", "error"),

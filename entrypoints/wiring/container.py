@@ -49,6 +49,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
+from application.page.viewer import IdentifyViewer
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
 from application.ports.rate_limits import RateLimitBoard
@@ -468,6 +469,9 @@ class Container(containers.DeclarativeContainer):
         downloads=downloads,
         passthrough=passthrough,
         events=events,
+    )
+    identify_viewer: providers.Provider[IdentifyViewer] = providers.Singleton(
+        IdentifyViewer, accounts=check_login, has_accounts=settings.provided.has_accounts
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
     manage_cache: providers.Provider[ManageCache] = providers.Singleton(

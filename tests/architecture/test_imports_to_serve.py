@@ -9,6 +9,8 @@ from tests.architecture.sources import ROOT
 
 NOT_NEEDED = {
     "cryptography": "TLS and HS256 are in the standard library; as large as Sanic",
+    "jinja2": "imported when the page is first opened",
+    "entrypoints.http.page.rendering": "the same",
     "joserfc": "the same; imports cryptography",
     "obstore": "only replicas have a shared store",
     "redis": "only replicas have a shared index",

@@ -48,16 +48,20 @@ class RequestAddresses:
         return found
 
     def realm_of(self, request: Request) -> str:
-        """The realm of tokens: SELF_REGISTRY if it is set. Otherwise it is built from the request, so that a mirror
-        without SELF_REGISTRY works for other machines. A host name that belongs to one upstream only has a realm of its
-        own. Raises RequestInvalid if Host is invalid.
+        """The realm of tokens. Raises RequestInvalid if Host is invalid."""
+        return self.address_of(request) + _TOKEN_PATH
+
+    def address_of(self, request: Request) -> str:
+        """The address at which the client reaches this service: SELF_REGISTRY if it is set. Otherwise it is built from
+        the request, so that a mirror without SELF_REGISTRY works for other machines. A host name that belongs to one
+        upstream only has an address of its own. Raises RequestInvalid if Host is invalid.
         """
         address = self.settings.self_registry
         if address is None:
-            return f"{self._scheme(request)}://{self._host(request)}{_TOKEN_PATH}"
+            return f"{self._scheme(request)}://{self._host(request)}"
         if host := self.host_of(request):
-            address = f"{address.partition('://')[0]}://{host}"
-        return address + _TOKEN_PATH
+            return f"{address.partition('://')[0]}://{host}"
+        return address
 
     def host_of(self, request: Request) -> str | None:
         """The requested host name, if it belongs to one upstream only. Raises RequestInvalid as `realm_of`."""

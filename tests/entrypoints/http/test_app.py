@@ -25,6 +25,9 @@ PAGES = {
     "/livez": {"GET", "HEAD"},
     "/metrics": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
+    "/": {"GET", "HEAD"},
+    "/login": {"GET", "HEAD"},
+    "/static/<name:str>": {"GET", "HEAD"},
 }
 
 

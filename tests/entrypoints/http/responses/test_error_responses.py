@@ -154,7 +154,7 @@ async def test_connection_outlives_a_whole_push(start: Start) -> None:
 
 
 async def test_unknown_pages_are_json_too(start: Start, upstream: FakeUpstream) -> None:
-    service = await start(accounts=basic("a", "b").split()[1])
+    service = await start(accounts=basic("a", "b").split()[1], page="off")
     pages = ("/", "/v1", "/v1/", "/v3/", "/v2x", "//v2/", "/v2/x", "/v2/a/b", "/v2/a/tags/list/", "/v2/a/manifests/v/")
     for path in (*pages, "/v2/a/tags/all", "/v2/a/blobs/uploads/", "/V2/", "/favicon.ico", "/v2/auth/", "/metric"):
         answer = await service.ask(f"GET {path} HTTP/1.1\nHost: a")

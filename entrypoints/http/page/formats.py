@@ -1,0 +1,29 @@
+"""How the page writes numbers and times: in forms that readers of every language understand."""
+
+from datetime import UTC, datetime
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_THOUSAND = 1000
+_TEN = 10
+
+
+def size(count: int) -> str:
+    """A number of bytes with three digits or fewer before the point, in decimal units as docker shows them."""
+    value, unit = float(count), 0
+    while value >= _THOUSAND - 0.5 and unit < len(_UNITS) - 1:
+        value, unit = value / _THOUSAND, unit + 1
+    digits = 1 if unit and value < _TEN else 0
+    return f"{value:.{digits}f} {_UNITS[unit]}"
+
+
+def time(seconds: float) -> str:
+    """A time in seconds since 1970, as `2026-11-28 14:05 UTC`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def machine_time(seconds: float) -> str:
+    """The same for the `datetime` attribute (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+FILTERS = {"size": size, "time": time, "machine_time": machine_time}

@@ -1,0 +1,28 @@
+"""PageLoader: makes the renderer of the page when it is first needed."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from entrypoints.http.page.rendering import Renderer
+
+
+class PageLoader:
+    """The renderer of one runtime."""
+
+    def __init__(self) -> None:
+        self._made: asyncio.Task[Renderer] | None = None
+
+    async def renderer(self) -> "Renderer":
+        """The renderer. The first call imports Jinja2 and compiles the templates, in a thread, because that takes about
+        0.2 seconds, in which the worker must serve pulls.
+        """
+        if self._made is None:
+            self._made = asyncio.create_task(asyncio.to_thread(_make))
+        return await asyncio.shield(self._made)
+
+
+def _make() -> "Renderer":
+    from entrypoints.http.page.rendering import Renderer  # noqa: PLC0415 - imports Jinja2
+
+    return Renderer()

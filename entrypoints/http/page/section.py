@@ -1,0 +1,59 @@
+"""What a section of the page is: its paths, their templates, and the code that collects what a template shows."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from application.page.viewer import Viewer
+from domain.upstream_table import RegistryHint
+from entrypoints.settings import Settings
+from entrypoints.wiring.container import Container
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """One request for a page. `viewer`: whose login it has; `hint`: the registry that its host name means; `scheme` and
+    `host`: the address at which the viewer reaches the service; `arguments`: the first value of each query parameter.
+    """
+
+    viewer: Viewer
+    hint: RegistryHint
+    scheme: str
+    host: str
+    arguments: Mapping[str, str]
+    settings: Settings
+    container: Container
+
+    def argument(self, name: str, limit: int = 512) -> str:
+        """The value of the query parameter, without spaces around it; "" if it is missing or longer than `limit`
+        characters.
+        """
+        value = self.arguments.get(name, "").strip()
+        return value if len(value) <= limit and value.isprintable() else ""
+
+
+Context = Mapping[str, object]
+"""The variables of a template."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A path of a section. `template`: a file below `templates`; `context`: collects its variables, and may raise a
+    RegistryError, which is shown as a page.
+    """
+
+    path: str
+    template: str
+    context: Callable[[PageRequest], Awaitable[Context]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page. To add one, write a module below `sections`, its templates, and its texts with the title
+    `NAME.title` in `texts.toml`, and add it to `SECTIONS` in `entrypoints/http/page/routes.py`.
+
+    `views`: the first is the one that the navigation links to. The others may be parts of a page that the browser
+    fetches later.
+    """
+
+    name: str
+    views: tuple[View, ...]
