@@ -147,6 +147,18 @@ class RedisConnection:
 
         return await self.run(evaluate, in_background=in_background)
 
+    async def values(self, names: Sequence[str]) -> list[bytes | None]:
+        """The values of these keys, which are strings. In a cluster, those of one slot are read at the same moment.
+        Raises SharedUnavailable.
+        """
+
+        async def read(redis: Redis) -> list[bytes | None]:
+            is_cluster = self._address.kind is RedisKind.CLUSTER
+            found = await (cast("RedisCluster", redis).mget_nonatomic(names) if is_cluster else redis.mget(names))
+            return cast("list[bytes | None]", found)
+
+        return await self.run(read)
+
     async def close(self) -> None:
         """Close the connections. Never raises. A later request opens a new one."""
         self._is_closing.set()

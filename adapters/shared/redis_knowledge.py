@@ -37,14 +37,27 @@ _PAGE_SIZE = 500
 
 # An entry is a line of JSON values between tabs; JSON has no tab or line break inside a value. The class and the
 # variant identify it within its field, and its time says which one is the oldest.
+_READ = """
+-- Returns the version of a repository and one value. KEYS: the version, and a string or a hash. ARGV: the version if
+-- there is none, its lifetime in milliseconds, the field of the hash.
+local version = redis.call('GET', KEYS[1])
+if not version then
+    version = ARGV[1]
+    redis.call('SET', KEYS[1], version, 'PX', ARGV[2])
+end
+if ARGV[3] then return {version, redis.call('HGET', KEYS[2], ARGV[3])} end
+return {version, redis.call('GET', KEYS[2])}
+"""
 _KEEP = r"""
 -- Put lines in place of those with the same class and variant, and keep the newest ones of each class.
--- KEYS: a hash. ARGV: the field, the most lines of a class, the lifetime in milliseconds, the new lines.
+-- KEYS: a hash, and the version of the repository. ARGV: the field, the most lines of a class, the lifetime in
+-- milliseconds, the version if the field exists, the new lines.
 local function class(line) return string.match(line, '^[^\t]*') end
 local function identity(line) return string.match(line, '^[^\t]*\t[^\t]*') end
 local function time(line) return tonumber(string.match(line, '^[^\t]*\t[^\t]*\t([^\t]*)')) or 0 end
 local lines, is_new, count, older, removed = {}, {}, {}, {}, {}
-for i = 4, #ARGV do
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[3]) end
+for i = 5, #ARGV do
     lines[#lines + 1] = ARGV[i]
     is_new[identity(ARGV[i])] = true
     count[class(ARGV[i])] = (count[class(ARGV[i])] or 0) + 1
@@ -66,10 +79,11 @@ redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return removed
 """
 _REMOVE = r"""
--- Remove the lines that begin with a prefix. KEYS: a hash. ARGV: pairs of a field and a prefix.
+-- Remove the lines that begin with a prefix. KEYS: a hash, and the version of the repository. ARGV: the new
+-- version, its lifetime in milliseconds, pairs of a field and a prefix.
 -- Returns the field and the identity of each removed line.
 local removed = {}
-for i = 1, #ARGV, 2 do
+for i = 3, #ARGV, 2 do
     local value, kept = redis.call('HGET', KEYS[1], ARGV[i]), {}
     for line in string.gmatch(value or '', '[^\n]+') do
         if string.sub(line, 1, #ARGV[i + 1]) == ARGV[i + 1] then
@@ -84,7 +98,13 @@ for i = 1, #ARGV, 2 do
         redis.call('HDEL', KEYS[1], ARGV[i])
     end
 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return removed
+"""
+_FORGET_GRANT = """
+-- KEYS: a grant, and the version of the repository. ARGV: the new version, and its lifetime in milliseconds.
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 """
 _RANK = r"""
 -- Add members to a ranking by time, and return the oldest ones if there are too many or if they have expired.
@@ -162,6 +182,10 @@ class RedisKnowledgeIndex:
     fields are tags. The keys of one repository have the same hash tag. Names of keys contain fingerprints of callers
     and tokens, never credentials.
 
+    Each repository has a *version*: a random string, which is replaced in the same step in which a link, a cached tag
+    or a grant is removed, or in which a link or a tag that exists is changed. RememberedKnowledgeIndex compares it. It
+    is also replaced if there was nothing to remove, because Redis may have lost what a replica remembers.
+
     The number of entries of each upstream is limited. Beyond the limit, the ones that were confirmed longest ago are
     removed, whether their content is stored or not. Entries that were not confirmed for 90 days are removed, too.
     """
@@ -186,9 +210,16 @@ class RedisKnowledgeIndex:
 
     # --- what is in which repository ---
 
+    def age(self, subject: Source | str) -> float:  # noqa: ARG002 - every answer is read from Redis
+        return 0.0
+
     async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
-        entries = await self._entries_of(self._links, location.source, _field(location))
-        return _link(location, [entry for entry in entries if entry.time > since])
+        return (await self._read_link(location, since))[1]
+
+    async def _read_link(self, location: ContentLocation, since: float = 0.0) -> tuple[bytes, Link | None]:
+        """The version of the repository, and the link."""
+        version, entries = await self._read_field(self._links, location.source, _field(location))
+        return version, _link(location, [entry for entry in entries if entry.time > since])
 
     async def links_of(self, source: Source) -> list[Link]:
         found = []
@@ -208,8 +239,13 @@ class RedisKnowledgeIndex:
     async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
         await self._remove(self._links, location.source, [(_field(location), _prefix(from_class))])
 
-    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
-        return _cached_tags(source, str(tag), await self._entries_of(self._tags, source, str(tag)))
+    async def find_tags(self, source: Source, tag: Tag, *, latest: bool = False) -> list[CachedTag]:  # noqa: ARG002 - the same
+        return (await self._read_tags(source, tag))[1]
+
+    async def _read_tags(self, source: Source, tag: Tag) -> tuple[bytes, list[CachedTag]]:
+        """The version of the repository, and the cached tags."""
+        version, entries = await self._read_field(self._tags, source, str(tag))
+        return version, _cached_tags(source, str(tag), entries)
 
     async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
         return [
@@ -262,27 +298,38 @@ class RedisKnowledgeIndex:
     # --- who may read what, and how upstreams authenticate ---
 
     async def find_grant(self, caller: CallerId, source: Source) -> Grant | None:
-        match _read(await self._get(key("grant", _tag_of(source), caller))):
+        return (await self._read_grant(caller, source))[1]
+
+    async def _read_grant(self, caller: CallerId, source: Source) -> tuple[bytes, Grant | None]:
+        """The version of the repository, and the grant."""
+        version, text = await self._read_value(source, _grant_key(caller, source))
+        match _read(text):
             case [float(given_at), float(ends_at)]:
-                return Grant(caller, source, given_at, ends_at)
-        return None
+                return version, Grant(caller, source, given_at, ends_at)
+        return version, None
 
     async def keep_grant(self, grant: Grant, until: float) -> None:
         text = json.dumps([float(grant.given_at), float(grant.ends_at)])
-        await self._set_until(key("grant", _tag_of(grant.source), grant.caller), text, until)
+        await self._set_until(_grant_key(grant.caller, grant.source), text, until)
 
     async def forget_grant(self, caller: CallerId, source: Source) -> None:
-        await self._delete(key("grant", _tag_of(source), caller))
+        keys = [_grant_key(caller, source), version_key(source)]
+        await self._connection.call(_FORGET_GRANT, keys, [_random_version(), _milliseconds(_LIFETIME)])
 
     async def find_token(self, fingerprint: str) -> CallerIdentity | None:
-        match _read(await self._get(key("token", fingerprint))):
+        return (await self._read_token(fingerprint))[1]
+
+    async def _read_token(self, fingerprint: str) -> tuple[bytes | None, CallerIdentity | None]:
+        """The entry as it is stored, and what it says."""
+        text = await self._get(token_key(fingerprint))
+        match _read(text):
             case [str(caller), float(ends_at)]:
-                return CallerIdentity(CallerId(caller), ends_at)
-        return None
+                return text, CallerIdentity(CallerId(caller), ends_at)
+        return text, None
 
     async def keep_token(self, fingerprint: str, identity: CallerIdentity) -> None:
         text = json.dumps([identity.caller, float(identity.ends_at)])
-        await self._set_until(key("token", fingerprint), text, identity.ends_at)
+        await self._set_until(token_key(fingerprint), text, identity.ends_at)
 
     async def find_upstream_auth(self, upstream: Upstream) -> UpstreamAuth | None:
         text = await self._get(key("upstream-auth", upstream.fingerprint))
@@ -311,8 +358,8 @@ class RedisKnowledgeIndex:
         members = [_member(source, field, json.dumps(one.caller_class), json.dumps(one.variant)) for one in entries]
         ranked: list[str | float] = [table.bound, time - _LIFETIME, _TRIMMED, lifetime, time, *members]
         surplus = await self._connection.call(_RANK, [_ranking(table, source.upstream)], ranked)
-        kept: list[str | float] = [field, table.variants, lifetime, *map(str, entries)]
-        removed = await self._connection.call(_KEEP, [_of_repository(table, source)], kept)
+        kept: list[str | float] = [field, table.variants, lifetime, _random_version(), *map(str, entries)]
+        removed = await self._connection.call(_KEEP, [_of_repository(table, source), version_key(source)], kept)
         await self._unrank(table, source.upstream, [_member(source, field, one) for one in _texts(removed)])
         await self._trim(table, source.upstream, _texts(surplus))
 
@@ -323,16 +370,20 @@ class RedisKnowledgeIndex:
             repository, field, identity = member.split("\t", 2)
             found[repository].append((field, identity + "\t"))
         for repository, prefixes in found.items():
-            name = _of_repository(table, Source(upstream, RepositoryName(repository)))
-            await self._connection.call(_REMOVE, [name], [word for pair in prefixes for word in pair])
+            await self._remove_lines(table, Source(upstream, RepositoryName(repository)), prefixes)
         await self._unrank(table, upstream, members)
 
     async def _remove(self, table: _Table, source: Source, prefixes: Sequence[tuple[str, str]]) -> None:
         """Remove the entries of the fields whose lines begin with the prefixes."""
         for start in range(0, len(prefixes), _PAGE_SIZE):
-            words = [word for pair in prefixes[start : start + _PAGE_SIZE] for word in pair]
-            removed = await self._connection.call(_REMOVE, [_of_repository(table, source)], words)
-            await self._unrank(table, source.upstream, [_member(source, one) for one in _texts(removed)])
+            removed = await self._remove_lines(table, source, prefixes[start : start + _PAGE_SIZE])
+            await self._unrank(table, source.upstream, [_member(source, one) for one in removed])
+
+    async def _remove_lines(self, table: _Table, source: Source, prefixes: Sequence[tuple[str, str]]) -> list[str]:
+        """Returns the field and the identity of each removed line."""
+        keys = [_of_repository(table, source), version_key(source)]
+        words = [word for pair in prefixes for word in pair]
+        return _texts(await self._connection.call(_REMOVE, keys, [_random_version(), _milliseconds(_LIFETIME), *words]))
 
     async def _unrank(self, table: _Table, upstream: Upstream, members: Sequence[str]) -> None:
         if members:
@@ -344,9 +395,15 @@ class RedisKnowledgeIndex:
         names = {member.decode().partition("\t")[0] for member in members}
         return [Source(upstream, RepositoryName(name)) for name in sorted(names)]
 
-    async def _entries_of(self, table: _Table, source: Source, field: str) -> list[_Entry]:
-        name = _of_repository(table, source)
-        return _entries(cast("bytes | None", await self._connection.run(lambda redis: redis.hget(name, field))))
+    async def _read_field(self, table: _Table, source: Source, field: str) -> tuple[bytes, list[_Entry]]:
+        """The version of the repository, and the entries of the field."""
+        version, text = await self._read_value(source, _of_repository(table, source), field)
+        return version, _entries(text)
+
+    async def _read_value(self, source: Source, name: str, *field: str) -> tuple[bytes, bytes | None]:
+        """The version of the repository, and the value of a string or of a field of a hash."""
+        args: list[str | int] = [_random_version(), _milliseconds(_LIFETIME), *field]
+        return cast("tuple[bytes, bytes | None]", await self._connection.call(_READ, [version_key(source), name], args))
 
     async def _fields(self, name: str) -> AsyncIterator[tuple[str, list[_Entry]]]:
         """The fields of a hash with their entries. The hash may change meanwhile."""
@@ -391,6 +448,20 @@ def _of_repository(table: _Table, source: Source) -> str:
     return key(table.of_repository, _tag_of(source))
 
 
+def version_key(source: Source) -> str:
+    """The key of the version of a repository."""
+    return key("version", _tag_of(source))
+
+
+def token_key(fingerprint: str) -> str:
+    """The key of the identity of a token."""
+    return key("token", fingerprint)
+
+
+def _grant_key(caller: CallerId, source: Source) -> str:
+    return key("grant", _tag_of(source), caller)
+
+
 def _ranking(table: _Table, upstream: Upstream) -> str:
     return key(table.ranking, upstream.fingerprint)
 
@@ -401,6 +472,10 @@ def _epoch_key() -> str:
 
 def _random_epoch() -> int:
     return secrets.randbits(48)
+
+
+def _random_version() -> str:
+    return secrets.token_hex(8)
 
 
 def _field(location: ContentLocation) -> str:

@@ -72,6 +72,9 @@ class TwoLevelKnowledgeIndex:
         self._copies: LruCache[object, object] = LruCache(_COPIES)
         """What this process has copied from the shared index to the local one."""
 
+    def age(self, subject: Source | str) -> float:
+        return self._shared.age(subject)
+
     # --- what is in which repository ---
 
     async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
@@ -108,13 +111,13 @@ class TwoLevelKnowledgeIndex:
             lambda: self._shared.forget_link(location, from_class),
         )
 
-    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+    async def find_tags(self, source: Source, tag: Tag, *, latest: bool = False) -> list[CachedTag]:
         """Without the shared index, a tag that was given to other callers before is neither fresh nor served while the
         upstream is unavailable. It only makes the mirror ask by HEAD, which registries with a pull limit do not count,
         whether the upstream gives this caller the same manifest.
         """
         try:
-            cached_tags = await self._ask(lambda: self._shared.find_tags(source, tag))
+            cached_tags = await self._ask(lambda: self._shared.find_tags(source, tag, latest=latest))
         except SharedUnavailable:
             return [
                 one

@@ -59,6 +59,9 @@ class SqliteKnowledgeIndex:
 
     # --- what is in which repository ---
 
+    def age(self, subject: Source | str) -> float:  # noqa: ARG002 - every answer is read from the file
+        return 0.0
+
     async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
         rows = await self._database.rows(
             "SELECT given_to, media_type, size FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
@@ -97,7 +100,7 @@ class SqliteKnowledgeIndex:
         )
         await self._database.change((statement, [(*_location(location), from_class)]))
 
-    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+    async def find_tags(self, source: Source, tag: Tag, *, latest: bool = False) -> list[CachedTag]:  # noqa: ARG002 - the same
         rows = await self._database.rows(
             "SELECT repository, tag, variant, given_to, digest, media_type, checked_at FROM tags"
             " WHERE upstream = ? AND repository = ? AND tag = ?",

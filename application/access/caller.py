@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from application.access.access_request import FOREVER, Access
-from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
-from application.ports.index import CallerIdentity, KnowledgeIndex
+from application.ports.index import BELIEVED_SECONDS, CallerIdentity, KnowledgeIndex
 from application.ports.upstream import SessionCredentials
 from domain.access import Credentials
 from domain.authorization import Basic, Bearer, UnsupportedAuthorization, parse_authorization
@@ -68,27 +67,28 @@ class CallerIdentities:
         if known and known.caller != identity.caller:
             # The upstream gives the same token to several logins, so the token is an identity of its own.
             identity = replace(identity, caller=self.caller_of(token.text))
-        self._remember(fingerprint, identity, token.text)
+        self._remember(fingerprint, identity, token.text, self._clock.now())
         await self._index.keep_token(fingerprint, identity)
 
     async def _of_token(self, token: str) -> CallerIdentity:
         fingerprint = self._fingerprint(token)
         known = self._remembered(fingerprint)
         if known is None:
+            read_at = self._clock.now() - self._index.age(fingerprint)
             known = await self._index.find_token(fingerprint) or self._of_unknown_token(token)
-            self._remember(fingerprint, known, token)
+            self._remember(fingerprint, known, token, read_at)
         return known
 
     def _remembered(self, fingerprint: str) -> CallerIdentity | None:
         known = self._known.get(fingerprint)
         return known[0] if known and self._clock.now() < known[1] else None
 
-    def _remember(self, fingerprint: str, identity: CallerIdentity, token: str) -> None:
+    def _remember(self, fingerprint: str, identity: CallerIdentity, token: str, read_at: float) -> None:
         """A token that is an identity of its own remains one. Otherwise another worker or replica may have learnt that
         the upstream gives the same token to several logins.
         """
         is_own = identity.caller == self.caller_of(token)
-        self._known.put(fingerprint, (identity, FOREVER if is_own else self._clock.now() + BELIEVED_SECONDS))
+        self._known.put(fingerprint, (identity, FOREVER if is_own else read_at + BELIEVED_SECONDS))
 
     def _of_unknown_token(self, token: str) -> CallerIdentity:
         """The identity of a token that the caller did not fetch through this mirror. The token's `exp` is not verified;

@@ -2,7 +2,7 @@
 
 from application.access.access_request import PullAccess
 from application.concurrency import BackgroundTasks, LruCache
-from application.ports.index import KnowledgeIndex
+from application.ports.index import BELIEVED_SECONDS, KnowledgeIndex
 from domain.cache_policy import CachePolicy
 from domain.ports import Clock
 from domain.records import (
@@ -18,8 +18,6 @@ from domain.records import (
 from domain.upstreams import Source
 
 _REMEMBERED = 32768
-BELIEVED_SECONDS = 5.0
-"""How long a worker uses what it has read from the index; later another worker or replica may have changed it."""
 _REWRITTEN_SHARE = 0.25
 """A grant is written again only if this share of its lifetime has passed."""
 
@@ -100,9 +98,10 @@ class Grants:
         return known[0] if known and self._clock.now() < known[1] + BELIEVED_SECONDS else None
 
     async def _look_up(self, caller: CallerId, source: Source) -> Grant | None:
+        read_at = self._clock.now() - self._index.age(source)
         grant = await self._index.find_grant(caller, source)
         if grant is None:
             self._known.pop((caller, source))
         else:
-            self._known.put((caller, source), (grant, self._clock.now()))
+            self._known.put((caller, source), (grant, read_at))
         return grant

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 
 from application.access.access_request import PullAccess
-from application.access.grants import BELIEVED_SECONDS, Grants
+from application.access.grants import Grants
 from application.concurrency import BackgroundTasks, LruCache, SingleFlight
-from application.ports.index import KnowledgeIndex
+from application.ports.index import BELIEVED_SECONDS, KnowledgeIndex
 from application.ports.upstream import (
     Resource,
     ResourceKind,
@@ -197,11 +197,12 @@ class ReadPermissions:
     async def _find(self, location: ContentLocation) -> Link | None:
         if known := self._believed(location):
             return known
+        read_at = self._clock.now() - self._index.age(location.source)
         link = await self._index.find_link(location)
         if link is None:
             self._links.pop(location)
         else:
-            self._links.put(location, (link, self._clock.now()))
+            self._links.put(location, (link, read_at))
         return link
 
     def _believed(self, location: ContentLocation) -> Link | None:

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from application.access.access_request import PullAccess
-from application.access.grants import BELIEVED_SECONDS
 from application.concurrency import LruCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
-from application.ports.index import KnowledgeIndex
+from application.ports.index import BELIEVED_SECONDS, KnowledgeIndex
 from domain.cache_policy import CachePolicy
 from domain.digest import Digest
 from domain.manifests import accepts
@@ -32,17 +31,15 @@ class CachedTags:
         self._recent_answers: LruCache[tuple[Source, Tag], _TagsByVariant] = LruCache(_REMEMBERED)
         """What this process has learnt. A read of the index may miss it until the index has been written."""
 
-    async def find(self, key: TagKey, classes: frozenset[CallerClass]) -> CachedTag | None:
-        """The newest cached tag that was given to one of these caller classes, by any worker. None if there is none."""
+    async def find(self, key: TagKey, classes: frozenset[CallerClass], *, latest: bool = False) -> CachedTag | None:
+        """The newest cached tag that was given to one of these caller classes, by any worker. None if there is none.
+        `latest`: read from the index, because another worker may just have asked the upstream.
+        """
         known = self._known.get((key.source, key.tag))
         cached_tag = _newest(known[0], key, classes) if known else None
         if cached_tag is None or not self.is_fresh(cached_tag):
-            self._known.pop((key.source, key.tag))  # another worker may have asked the upstream since
-        return _newest(await self._variants(key.source, key.tag), key, classes)
-
-    def look_again(self, source: Source, tag: Tag) -> None:
-        """The next search reads the index, because another worker may just have asked the upstream."""
-        self._known.pop((source, tag))
+            latest = True
+        return _newest(await self._variants(key.source, key.tag, latest=latest), key, classes)
 
     async def stand_in(self, key: TagKey, accept: tuple[str, ...], classes: frozenset[CallerClass]) -> CachedTag | None:
         """The cached tag to serve while the upstream is unavailable, from those that were given to these caller
@@ -131,16 +128,17 @@ class CachedTags:
         self._known.clear()
         self._recent_answers.clear()
 
-    async def _variants(self, source: Source, tag: Tag) -> _TagsByVariant:
+    async def _variants(self, source: Source, tag: Tag, *, latest: bool = False) -> _TagsByVariant:
         """The cached tags of this tag. They stay in memory for seconds only, because another worker may have newer
         ones.
         """
         known = self._known.get((source, tag))
-        now = read_at = self._clock.now()
-        if known is None or now >= known[1] + BELIEVED_SECONDS:
+        now = self._clock.now()
+        if latest or known is None or now >= known[1] + BELIEVED_SECONDS:
+            read_at = now if latest else now - self._index.age(source)
             found = {
                 (cached_tag.key.variant, cached_tag.caller_class): cached_tag
-                for cached_tag in await self._index.find_tags(source, tag)
+                for cached_tag in await self._index.find_tags(source, tag, latest=latest)
             }
             for place, cached_tag in (self._recent_answers.get((source, tag)) or {}).items():
                 stored = found.get(place)

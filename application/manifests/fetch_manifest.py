@@ -214,9 +214,8 @@ class FetchManifest:
         target = query.reference.target
         if not isinstance(target, Tag):
             return await self._known_by_digest(access, target)
-        self._cached_tags.look_again(access.source, target)
         key = query.tag_key(access.source)
-        cached_tag = await self._cached_tags.find(key, classes_for(access.caller)) if key else None
+        cached_tag = await self._cached_tags.find(key, classes_for(access.caller), latest=True) if key else None
         if cached_tag is None or not self._cached_tags.is_fresh(cached_tag):
             return None
         is_granted = await self._permissions.grants.live(access)

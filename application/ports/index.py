@@ -10,6 +10,9 @@ from domain.records import CachedTag, CallerClass, CallerId, ContentLocation, Gr
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
 
+BELIEVED_SECONDS = 5.0
+"""How long a worker uses what it has read from the index; later another worker or replica may have changed it."""
+
 
 @dataclass(frozen=True)
 class CallerIdentity:
@@ -32,6 +35,11 @@ class KnowledgeIndex(Protocol):
     without stored content first.
     """
 
+    def age(self, subject: Source | str) -> float:
+        """How old the next answer about this repository, or about the token with this fingerprint, may be: seconds,
+        less than BELIEVED_SECONDS. 0 if it is read from the index.
+        """
+
     async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
         """The link with the last known metadata, and with all caller classes to which the upstream gave the content
         after `since` (seconds since 1970).
@@ -48,8 +56,8 @@ class KnowledgeIndex(Protocol):
         link.
         """
 
-    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
-        """All variants of the tag, in any order."""
+    async def find_tags(self, source: Source, tag: Tag, *, latest: bool = False) -> list[CachedTag]:
+        """All variants of the tag, in any order. `latest`: read from the index, whatever `age` says."""
 
     async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
         """The cached tags of all repositories of the upstream."""

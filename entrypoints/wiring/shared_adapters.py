@@ -7,12 +7,12 @@ from dataclasses import replace
 from adapters.shared.index_service import IndexService
 from adapters.shared.object_store import ObjectStore, ObstoreSharedStore, open_object_store
 from adapters.shared.redis_connection import RedisConnection
-from adapters.shared.redis_knowledge import RedisKnowledgeIndex
 from adapters.shared.redis_leases import RedisLeases
 from adapters.shared.redis_login_counts import RedisLoginCounts
 from adapters.shared.redis_rate_limits import RedisRateLimits
 from adapters.shared.redis_turns import RedisTurns
 from adapters.shared.redis_uses import RedisUses
+from adapters.shared.remembered_knowledge import RememberedKnowledgeIndex
 from adapters.shared.store_service import StoreService
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
 from application.ports.index import KnowledgeIndex
@@ -50,7 +50,7 @@ async def connected_tier(
     store_address, index_address = _addresses(settings)
     connection = RedisConnection(index_address, events)
     store = ObstoreSharedStore(_opened(store_address), store_address, events)
-    knowledge = RedisKnowledgeIndex(connection, settings.table.upstreams, clock)
+    knowledge = RememberedKnowledgeIndex(connection, settings.table.upstreams, clock)
     events.emit(SharedTierOpened())
     try:
         yield SharedTier(

@@ -5,22 +5,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adapters.index_records import LINKS, TAGS
 from adapters.shared.redis_knowledge import RedisKnowledgeIndex
+from adapters.shared.remembered_knowledge import RememberedKnowledgeIndex
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex
-from application.ports.index import KnowledgeIndex
+from application.ports.index import BELIEVED_SECONDS, KnowledgeIndex
 from tests.contracts.replicas import connection_to
 from tests.contracts.storage import HUB, QUAY
 from tests.e2e.support.valkey import Valkey
 from tests.fakes.clock import StoppedClock
 from tests.fakes.index import MemoryKnowledgeIndex
 
-FORGETTING_KINDS = ("sqlite", "redis", "fake")
+FORGETTING_KINDS = ("sqlite", "redis", "remembered", "fake")
 """The two-level index forgets content only on its own replica."""
 INDEX_KINDS = (*FORGETTING_KINDS, "two levels")
 
@@ -59,7 +61,7 @@ def by_two_workers_of(kinds: Sequence[str]) -> Callable[[Test], Callable[[str, P
 
 def server_for(kind: str, request: pytest.FixtureRequest) -> Valkey | None:
     """An empty server, if this kind of index needs one."""
-    if kind not in {"redis", "two levels"}:
+    if kind not in {"redis", "remembered", "two levels"}:
         return None
     server: Valkey = request.getfixturevalue("valkey_server")
     server.flush()
@@ -81,18 +83,28 @@ async def index_of(
         if server is None:
             yield local
             return
-        async with redis_index(server, clock, links, tags) as shared:
-            yield shared if kind == "redis" else TwoLevelKnowledgeIndex(shared, local, clock)
+        async with redis_index(server, kind, clock, links, tags) as shared:
+            yield TwoLevelKnowledgeIndex(shared, local, clock) if kind == "two levels" else shared
     finally:
         await database.close()
 
 
 @asynccontextmanager
 async def redis_index(
-    server: Valkey, clock: StoppedClock, links: int = LINKS, tags: int = TAGS
+    server: Valkey, kind: str, clock: StoppedClock, links: int = LINKS, tags: int = TAGS
 ) -> AsyncIterator[RedisKnowledgeIndex]:
     connection = connection_to(server)
     try:
-        yield RedisKnowledgeIndex(connection, (HUB, QUAY), clock, links=links, tags=tags)
+        implementation = _Later if kind == "remembered" else RedisKnowledgeIndex
+        yield implementation(connection, (HUB, QUAY), clock, links=links, tags=tags)
     finally:
         await connection.close()
+
+
+class _Later(RememberedKnowledgeIndex):
+    """Some time has passed before each question, so it compares what it remembers."""
+
+    async def _find(self, *question: Any) -> Any:
+        assert isinstance(self._clock, StoppedClock)
+        self._clock.advance(BELIEVED_SECONDS)
+        return await super()._find(*question)

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -19,20 +20,20 @@ from tests.e2e.support.valkey import Valkey, redis_cluster
 pytestmark = pytest.mark.slow
 
 KINDS = {
-    test_knowledge_index: "redis",
-    test_rate_limit_board: "real",
-    test_shared_leases: "real",
-    test_shared_login_counts: "real",
-    test_shared_uses: "real",
-    test_turns: "real",
+    test_knowledge_index: ("redis", "remembered"),
+    test_rate_limit_board: ("real",),
+    test_shared_leases: ("real",),
+    test_shared_login_counts: ("real",),
+    test_shared_uses: ("real",),
+    test_turns: ("real",),
 }
 
 
 def _tests() -> Iterator[object]:
-    for module, kind in KINDS.items():
-        for name, test in vars(module).items():
+    for module, kinds in KINDS.items():
+        for kind, (name, test) in itertools.product(kinds, vars(module).items()):
             if name.startswith("test_") and "kind" in inspect.signature(test).parameters:
-                yield pytest.param(test, kind, id=f"{module.__name__.rpartition('.')[2]}-{name}")
+                yield pytest.param(test, kind, id=f"{module.__name__.rpartition('.')[2]}-{name}-{kind}")
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,16 @@
 """What the workers of two replicas agree on: who requests a new manifest, back-offs, and wrong logins."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.support.cached_mirror import NAME, FaultyUpstream, Pulled, faulty_upstream, pull
+from tests.e2e.support.cached_mirror import NAME, FaultyUpstream, Pulled, faulty_upstream, pull, pull_over
 from tests.e2e.support.images import MANIFEST_TYPES, make_image
 from tests.e2e.support.replicas import Replicas, replicas
 from tests.e2e.support.seaweedfs import SeaweedFS
@@ -116,3 +118,43 @@ def test_wrong_logins_at_both_replicas_are_counted_together(
             statuses = Counter(pool.map(guess, range(CLIENTS)))
         assert set(statuses) == {401, 429}
         assert statuses[401] <= 8, "three at once, and then one after 1, 2 and 4 seconds; each may wait for 10"
+
+
+def test_cached_content_costs_each_worker_one_request_to_the_index_in_five_seconds(
+    pair: Replicas, upstream: FaultyUpstream, index: Valkey
+) -> None:
+    """Whatever the number of tags, manifests, blobs and callers is."""
+    images = [make_image(f"cached {number}", (100, 200, 300)) for number in range(3)]
+    for image in images:
+        upstream.push(image, "cached")
+    upstream.tag(**{f"cached-{number}": image.manifest.digest for number, image in enumerate(images)})
+    paths = [f"{MANIFESTS}/cached-{number}" for number in range(len(images))]
+    paths += [f"{MANIFESTS}/{image.manifest.digest}" for image in images]
+    paths += [f"/v2/{NAME}/blobs/{blob.digest}" for image in images for blob in image.blobs]
+    callers = [{}, {"Authorization": "Bearer one"}, {"Authorization": "Bearer other"}]
+    with ExitStack() as stack:
+        workers = [
+            connection
+            for replica in pair.running
+            for connection in stack.enter_context(replica.proxy.connection_to_each_worker())
+        ]
+
+        def pull_all() -> None:
+            for connection, caller, path in itertools.product(workers, callers, paths):
+                assert pull_over(connection, path, ACCEPT | caller).status == 200
+
+        end = time.monotonic() + 12  # until every worker knows what the others have learnt
+        while time.monotonic() < end:
+            pull_all()
+        since = upstream.mark()
+        index.command("CONFIG", "RESETSTAT")
+        begun = time.monotonic()
+        while time.monotonic() < begun + 12:
+            pull_all()
+            time.sleep(0.2)
+        seconds = time.monotonic() - begun
+        asked = index.calls()
+    assert upstream.log(since) == []
+    assert 0 < asked["mget"] <= len(workers) * (seconds / 5 + 1)
+    assert asked["hget"] == 0, "nothing has changed"
+    assert asked["get"] == asked["set"], "only the script that reads the epoch uses both"

@@ -36,6 +36,9 @@ class MemoryKnowledgeIndex:
         self.number = 0
         self._bound = bound
 
+    def age(self, subject: Source | str) -> float:
+        return 0.0
+
     async def find_link(self, location: ContentLocation, since: float = 0.0) -> Link | None:
         keys = [key for key in self.links if key[:3] == _location(location) and self.given_at[key] > since]
         keys.sort(key=self.given_at.__getitem__)
@@ -60,7 +63,7 @@ class MemoryKnowledgeIndex:
     async def forget_link(self, location: ContentLocation, from_class: CallerClass | None = None) -> None:
         self._drop_links([key for key in self.links if key[:3] == _location(location) and from_class in {None, key[3]}])
 
-    async def find_tags(self, source: Source, tag: Tag) -> list[CachedTag]:
+    async def find_tags(self, source: Source, tag: Tag, *, latest: bool = False) -> list[CachedTag]:
         found = [cached_tag for key, cached_tag in self.cached_tags.items() if key[:2] == (_place(source), tag)]
         return [replace(cached_tag, key=replace(cached_tag.key, source=source)) for cached_tag in found]
 

@@ -49,9 +49,9 @@ class Scattered(Pulls):
         await self.pause(30)
 
     def _late(self, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def late(*values: Any) -> Any:
+        async def late(*values: Any, **options: Any) -> Any:
             await self.pause()
-            result = await call(*values)
+            result = await call(*values, **options)
             await self.pause()
             return result
 

@@ -1,7 +1,9 @@
 """A real Valkey server, which a test can pause, kill, restart, flush and promote."""
 
 import os
+import re
 import signal
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
@@ -82,6 +84,13 @@ class Valkey:
     def replication(self) -> str:
         text = self.command("INFO", "replication")
         return text.decode() if isinstance(text, bytes) else str(text)
+
+    def calls(self) -> Counter[str]:
+        """How often each command was called since the start or CONFIG RESETSTAT, also by scripts."""
+        text = self.command("INFO", "commandstats")
+        assert isinstance(text, bytes)
+        lines = re.findall(r"cmdstat_([^:]+):calls=(\d+)", text.decode())
+        return Counter({name: int(calls) for name, calls in lines})
 
     def _started(self) -> Process:
         argv = [server_program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
