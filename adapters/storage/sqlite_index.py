@@ -1,10 +1,12 @@
 """The index in SQLite: what upstreams have said, and what is stored."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
+from typing import TypeVar
 
 from adapters.index_records import (
     LINKS,
@@ -15,16 +17,18 @@ from adapters.index_records import (
     read_tags,
     read_upstream_auth,
 )
-from adapters.storage.sqlite_database import Change, Database
+from adapters.storage.sqlite_database import Change, Database, Row
 from application.ports.content import StorageFailed
-from application.ports.index import CallerIdentity, Used
+from application.ports.index import CallerIdentity, Occurrence, Used
 from domain.digest import Digest
-from domain.errors import DigestInvalid
-from domain.names import Tag
+from domain.errors import DigestInvalid, NameInvalid, TagInvalid
+from domain.names import RepositoryName, Tag
 from domain.ports import Clock
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
+
+T = TypeVar("T")
 
 _CHECKS = 256
 _KEPT_SHARE = 0.9
@@ -222,16 +226,85 @@ class SqliteUsageIndex:
         await self._database.change(("DELETE FROM usage WHERE digest = ?", [(str(one),) for one in digests]))
 
     async def all(self) -> list[Used]:
-        rows = await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest")
-        used = []
-        for digest, size, used_at in rows:
-            with suppress(DigestInvalid):
-                used.append(Used(Digest.parse(digest), size, used_at))
-        return used
+        return _read_uses(await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest"))
 
     async def total(self) -> int:
         rows = await self._database.rows("SELECT coalesce(sum(size), 0) FROM usage")
         return next((total for (total,) in rows), 0)
+
+    async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
+        wanted = json.dumps([str(digest) for digest in digests])
+        rows = await self._database.rows(
+            "SELECT digest, size, used_at FROM usage WHERE digest IN (SELECT value FROM json_each(?))", (wanted,)
+        )
+        return {one.digest: one for one in _read_uses(rows)}
+
+
+class SqliteImageIndex:
+    """Implements ImageIndex. Each query walks along the primary key of its table, or along the index by digest."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def repositories(
+        self, upstream: Upstream, classes: frozenset[CallerClass], containing: str, after: str, limit: int
+    ) -> list[RepositoryName]:
+        rows = await self._database.rows(
+            "SELECT DISTINCT repository FROM tags WHERE upstream = ? AND repository > ? AND instr(repository, ?)"
+            " AND given_to IN (SELECT value FROM json_each(?)) ORDER BY repository LIMIT ?",
+            (upstream.url, after, containing, _listed(classes), limit),
+        )
+        return _readable(RepositoryName, NameInvalid, rows)
+
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
+        rows = await self._database.rows(
+            "SELECT DISTINCT tag FROM tags WHERE upstream = ? AND repository = ? AND tag > ?"
+            " AND given_to IN (SELECT value FROM json_each(?)) ORDER BY tag LIMIT ?",
+            (*_source(source), after, _listed(classes), limit),
+        )
+        return _readable(Tag, TagInvalid, rows)
+
+    async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
+        rows = await self._database.rows(
+            "SELECT digest, max(given_at) FROM links WHERE upstream = ? AND repository = ? AND kind = ?"
+            " AND given_to IN (SELECT value FROM json_each(?)) GROUP BY digest ORDER BY 2 DESC, digest LIMIT ?",
+            (*_source(source), ContentKind.MANIFEST.value, _listed(classes), limit),
+        )
+        return _readable(Digest.parse, DigestInvalid, rows)
+
+    async def occurrences(self, digests: Iterable[Digest], limit: int) -> list[Occurrence]:
+        wanted = {str(digest): digest for digest in digests}
+        rows = await self._database.rows(
+            "SELECT upstream, repository, digest, given_to FROM links"
+            " WHERE digest IN (SELECT value FROM json_each(?)) LIMIT ?",
+            (json.dumps(list(wanted)), limit),
+        )
+        return [
+            Occurrence(upstream, repository, wanted[digest], CallerClass(given_to))
+            for upstream, repository, digest, given_to in rows
+        ]
+
+
+def _listed(classes: frozenset[CallerClass]) -> str:
+    """The value of a parameter for json_each: SQLite takes no lists."""
+    return json.dumps(sorted(classes))
+
+
+def _readable(read: Callable[[str], T], error: type[Exception], rows: Iterable[Row]) -> list[T]:
+    """The first column of the rows, without values that cannot be read."""
+    found = []
+    for text, *_ in rows:
+        with suppress(error):
+            found.append(read(text))
+    return found
+
+
+def _read_uses(rows: Iterable[Row]) -> list[Used]:
+    used = []
+    for digest, size, used_at in rows:
+        with suppress(DigestInvalid):
+            used.append(Used(Digest.parse(digest), size, used_at))
+    return used
 
 
 class _Bound:

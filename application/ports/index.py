@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from domain.digest import Digest
-from domain.names import Tag
+from domain.names import RepositoryName, Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
@@ -143,3 +143,40 @@ class UsageIndex(Protocol):
 
     async def total(self) -> int:
         """The number of bytes of all content. It is read much more often than `all`."""
+
+    async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
+        """The entries of this content, by digest."""
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """Content in a repository, and a class of callers to which the upstream gave it there. The upstream with this URL
+    may have been removed from the settings.
+    """
+
+    upstream_url: str
+    repository: str
+    digest: Digest
+    caller_class: CallerClass
+
+
+class ImageIndex(Protocol):
+    """Lists for the page, each with a bounded number of entries. They contain what this replica has learnt. Another
+    replica may have learnt of a refusal since, so an entry is checked with the KnowledgeIndex before it is shown.
+
+    `classes`: the entry was given to callers of one of these classes. A failing read finds nothing.
+    """
+
+    async def repositories(
+        self, upstream: Upstream, classes: frozenset[CallerClass], containing: str, after: str, limit: int
+    ) -> list[RepositoryName]:
+        """The names of repositories with cached tags that contain this text and follow the name `after`, in order."""
+
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
+        """The cached tags of a repository that follow the tag `after`, in order."""
+
+    async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
+        """The manifests of a repository, the last confirmed first."""
+
+    async def occurrences(self, digests: Iterable[Digest], limit: int) -> list[Occurrence]:
+        """Where this content occurs, in the repositories of all upstreams."""

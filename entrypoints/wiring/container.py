@@ -49,7 +49,9 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
+from application.page.browse_cache import BrowseCache
 from application.page.viewer import IdentifyViewer
+from application.page.visible import Visibility
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
 from application.ports.rate_limits import RateLimitBoard
@@ -472,6 +474,24 @@ class Container(containers.DeclarativeContainer):
     )
     identify_viewer: providers.Provider[IdentifyViewer] = providers.Singleton(
         IdentifyViewer, accounts=check_login, has_accounts=settings.provided.has_accounts
+    )
+    visibility: providers.Provider[Visibility] = providers.Singleton(
+        Visibility,
+        authorize=authorize,
+        identities=caller_identities,
+        rules=rules,
+        grants=grants,
+        index=storage.provided.index,
+    )
+    browse_cache: providers.Provider[BrowseCache] = providers.Singleton(
+        BrowseCache,
+        visibility=visibility,
+        images=storage.provided.images,
+        usage=storage.provided.usage,
+        upstreams=upstreams,
+        manifest_cache=manifest_cache,
+        provenance=provenance,
+        store=store,
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
     manage_cache: providers.Provider[ManageCache] = providers.Singleton(

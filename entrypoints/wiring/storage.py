@@ -14,9 +14,9 @@ from adapters.storage.null_storage import NullContentStore, NullStorageMaintenan
 from adapters.storage.replica_id import make_replica_id, replica_id
 from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
-from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteImageIndex, SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, StorageMaintenance
-from application.ports.index import KnowledgeIndex, UsageIndex
+from application.ports.index import ImageIndex, KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLeases
 from application.ports.telemetry import EventSink
 from domain.ports import Clock
@@ -37,6 +37,7 @@ class Storage:
     maintenance: StorageMaintenance
     index: KnowledgeIndex
     usage: UsageIndex
+    images: ImageIndex
     shared: SharedTier | None = None
 
 
@@ -155,6 +156,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
                 maintenance=maintenance,
                 index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
+                images=SqliteImageIndex(database),
                 shared=shared,
             )
     finally:
@@ -172,6 +174,7 @@ def no_storage() -> Storage:
         maintenance=NullStorageMaintenance(),
         index=SqliteKnowledgeIndex(database, SystemClock()),
         usage=SqliteUsageIndex(database),
+        images=SqliteImageIndex(database),
     )
 
 

@@ -12,9 +12,9 @@ import pytest
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.sqlite_database import SqliteDatabase
-from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_index import SqliteImageIndex, SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import ContentStore, PartialBlob, StorageMaintenance
-from application.ports.index import KnowledgeIndex, UsageIndex
+from application.ports.index import ImageIndex, KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob, PartialBlobState
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
@@ -22,7 +22,7 @@ from domain.span_set import SpanSet
 from domain.upstreams import Origin, Source, Upstream
 from tests.fakes import storage as fakes
 from tests.fakes.clock import StoppedClock
-from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex, MemoryUsageIndex
 
 HUB = Upstream("https://hub.test", Origin("https", "hub.test", 443))
 QUAY = Upstream("https://quay.test/v2path", Origin("https", "quay.test", 443))
@@ -41,6 +41,7 @@ class Worker:
     maintenance: StorageMaintenance
     index: KnowledgeIndex
     usage: UsageIndex
+    images: ImageIndex
 
 
 def by_two_workers(test: Callable[[Worker, Worker], Awaitable[None]]) -> Callable[[str, Path], None]:
@@ -79,6 +80,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
             maintenance,
             SqliteKnowledgeIndex(database, clock),
             SqliteUsageIndex(database),
+            SqliteImageIndex(database),
         )
     finally:
         await database.close()
@@ -138,12 +140,14 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
     store = fakes.MemoryContentStore(disk)
+    index = MemoryKnowledgeIndex()
     return Worker(
         store,
         store,
         fakes.MemoryStorageMaintenance(disk),
-        MemoryKnowledgeIndex(),
+        index,
         MemoryUsageIndex(),
+        MemoryImageIndex(index),
     )
 
 

@@ -53,3 +53,10 @@ async def test_empty_lists_change_nothing(one: Worker, other: Worker) -> None:
     await one.usage.touch({})
     await one.usage.forget([])
     assert await one.usage.all() == []
+
+
+@by_two_workers
+async def test_content_is_found_by_its_digest(one: Worker, other: Worker) -> None:
+    await one.usage.keep([A, B])
+    assert await other.usage.find([C.digest, A.digest]) == {A.digest: A}
+    assert await other.usage.find([]) == {}

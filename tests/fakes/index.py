@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from application.ports.index import CallerIdentity, Used
+from application.ports.index import CallerIdentity, Occurrence, Used
 from domain.digest import Digest
-from domain.names import Tag
+from domain.names import RepositoryName, Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
@@ -174,6 +174,50 @@ class MemoryUsageIndex:
 
     async def total(self) -> int:
         return sum(one.size for one in self.entries.values())
+
+    async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
+        return {digest: self.entries[digest] for digest in digests if digest in self.entries}
+
+
+class MemoryImageIndex:
+    """Implements ImageIndex, on what is in the index in memory."""
+
+    def __init__(self, index: MemoryKnowledgeIndex) -> None:
+        self._index = index
+
+    async def repositories(
+        self, upstream: Upstream, classes: frozenset[CallerClass], containing: str, after: str, limit: int
+    ) -> list[RepositoryName]:
+        names = {
+            name
+            for (url, name), _, _, caller_class in self._index.cached_tags
+            if url == upstream.url and caller_class in classes and containing in name and name > after
+        }
+        return [RepositoryName(name) for name in sorted(names)][:limit]
+
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
+        tags = {
+            str(tag)
+            for place, tag, _, caller_class in self._index.cached_tags
+            if place == _place(source) and caller_class in classes and str(tag) > after
+        }
+        return [Tag(tag) for tag in sorted(tags)][:limit]
+
+    async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
+        given: dict[Digest, float] = {}
+        for (place, kind, digest, caller_class), given_at in self._index.given_at.items():
+            if place == _place(source) and kind is ContentKind.MANIFEST and caller_class in classes:
+                given[digest] = max(given_at, given.get(digest, 0.0))
+        return sorted(given, key=lambda digest: (-given[digest], str(digest)))[:limit]
+
+    async def occurrences(self, digests: Iterable[Digest], limit: int) -> list[Occurrence]:
+        wanted = set(digests)
+        found = [
+            Occurrence(url, name, digest, caller_class)
+            for (url, name), _, digest, caller_class in self._index.links
+            if digest in wanted
+        ]
+        return found[:limit]
 
 
 def _place(source: Source) -> Place:

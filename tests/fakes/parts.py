@@ -17,7 +17,7 @@ from entrypoints.wiring.container import Container, _mirror_callers, close_conta
 from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
-from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
 from tests.fakes.upstream import FakeUpstream
@@ -51,14 +51,15 @@ def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
 
 def memory_storage() -> Storage:
     """A storage in memory."""
-    disk = MemoryDisk()
+    disk, index = MemoryDisk(), MemoryKnowledgeIndex()
     store = MemoryContentStore(disk)
     return Storage(
         store=store,
         leases=store,
         maintenance=MemoryStorageMaintenance(disk),
-        index=MemoryKnowledgeIndex(),
+        index=index,
         usage=MemoryUsageIndex(),
+        images=MemoryImageIndex(index),
     )
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _THOUSAND = 1000
 _TEN = 10
+_SHORT = 12
 
 
 def size(count: int) -> str:
@@ -26,4 +27,10 @@ def machine_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-FILTERS = {"size": size, "time": time, "machine_time": machine_time}
+def short(digest: object) -> str:
+    """The algorithm and the first 12 digits of a digest, as docker shows them."""
+    algorithm, _, encoded = str(digest).partition(":")
+    return f"{algorithm}:{encoded[:_SHORT]}"
+
+
+FILTERS = {"size": size, "time": time, "machine_time": machine_time, "short": short}

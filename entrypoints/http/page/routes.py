@@ -10,13 +10,14 @@ from domain.access import ANONYMOUS
 from domain.errors import CredentialsRejected, RegistryError
 from entrypoints.http.page.assets import PATH
 from entrypoints.http.page.section import Context, PageRequest, Section, View
+from entrypoints.http.page.sections.browse import BROWSE
 from entrypoints.http.page.sections.use_it import USE_IT
 from entrypoints.http.responses.error_responses import error_response
 from entrypoints.http.routes.pull_routes import READ, caller_of
 from entrypoints.http.runtime import runtime_of
 from entrypoints.version import VERSION
 
-SECTIONS: tuple[Section, ...] = (USE_IT,)
+SECTIONS: tuple[Section, ...] = (USE_IT, BROWSE)
 """In the order of the navigation."""
 
 # Pico's icons are data: images.
@@ -37,7 +38,7 @@ _OF_PAGE = {"Cache-Control": "no-store", "Vary": "Accept-Language, Authorization
 _OF_ASSET = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
 
 
-async def show(request: Request, view: View) -> HTTPResponse:
+async def show(request: Request, section: Section, view: View) -> HTTPResponse:
     """One view of a section."""
     _require_page(request)
     try:
@@ -45,7 +46,7 @@ async def show(request: Request, view: View) -> HTTPResponse:
         context = await view.context(page)
     except RegistryError as error:
         return await _problem(request, error)
-    return await _html(request, view.template, {"page": page, "path": view.path, **context})
+    return await _html(request, view.template, {"page": page, "current": section.name, **context})
 
 
 async def login(request: Request) -> HTTPResponse:
@@ -98,7 +99,7 @@ async def _page_request(request: Request) -> PageRequest:
 async def _problem(request: Request, error: RegistryError) -> HTTPResponse:
     """The page for an error, with the status and the headers that the registry API gives to the same error."""
     answer = error_response(error, runtime_of(request).settings.self_auth_service)
-    context = {"page": None, "path": "", "message": error.message, "status": HTTPStatus(answer.status)}
+    context = {"page": None, "current": "", "message": error.message, "status": HTTPStatus(answer.status)}
     shown = await _html(request, "problem.html", context)
     shown.status = answer.status
     for name, value in answer.headers.items():
@@ -119,6 +120,6 @@ async def _html(request: Request, template: str, context: Context) -> HTTPRespon
 pages = Blueprint("pages")
 for _section in SECTIONS:
     for _view in _section.views:
-        pages.add_route(partial(show, view=_view), _view.path, methods=READ, name=f"page{_view.path}")
+        pages.add_route(partial(show, section=_section, view=_view), _view.path, methods=READ, name=f"page{_view.path}")
 pages.add_route(login, "/login", methods=READ)
 pages.add_route(static, f"{PATH}<name:str>", methods=READ)

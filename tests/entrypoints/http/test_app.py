@@ -26,6 +26,10 @@ PAGES = {
     "/metrics": {"GET", "HEAD"},
     "/readyz": {"GET", "HEAD"},
     "/": {"GET", "HEAD"},
+    "/browse": {"GET", "HEAD"},
+    "/browse/image": {"GET", "HEAD"},
+    "/browse/repository": {"GET", "HEAD"},
+    "/browse/search": {"GET", "HEAD"},
     "/login": {"GET", "HEAD"},
     "/static/<name:str>": {"GET", "HEAD"},
 }

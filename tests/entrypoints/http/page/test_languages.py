@@ -1,11 +1,13 @@
 """The language of the page, and its texts."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from domain.image_details import read_image_configuration
 from entrypoints.http.page import languages
 from entrypoints.http.page.client_configurations import CLIENTS, Image, Mirror, Registry
 from entrypoints.http.page.languages import LANGUAGES, language_for, read_texts
@@ -13,6 +15,22 @@ from entrypoints.http.page.routes import SECTIONS
 
 PAGE = Path(languages.__file__).parent
 TEXTS = PAGE / "texts.toml"
+
+CONFIGURATION = json.dumps(
+    {
+        "os": "linux",
+        "created": "now",
+        "author": "Ann",
+        "config": {
+            "Entrypoint": ["a"],
+            "Cmd": ["a"],
+            "ExposedPorts": {"a": {}},
+            "Volumes": {"a": {}},
+            "User": "a",
+            "WorkingDir": "a",
+        },
+    }
+).encode()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +84,8 @@ def used() -> set[str]:
         for mirror in mirrors
         for step in client(mirror, Image(hub, "library/nginx", ":1"))
     }
-    return found | {f"{section.name}.title" for section in SECTIONS}
+    facts = {f"fact.{name}" for name, _ in read_image_configuration(CONFIGURATION).facts}
+    return found | facts | {f"{section.name}.title" for section in SECTIONS}
 
 
 def test_the_page_uses_every_text_and_no_other() -> None:

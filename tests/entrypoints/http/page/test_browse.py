@@ -1,0 +1,154 @@
+"""The views of the section Browse, with a service behind them."""
+
+import json
+from urllib.parse import quote
+
+import pytest
+
+from application.ports.upstream import SearchResult
+from domain.digest import Digest
+from tests.application.page.gallery import CONFIG, PUBLIC_IMAGE, SHARED
+from tests.entrypoints.conftest import Start
+from tests.entrypoints.http.page.test_routes import ACCOUNTS, ANN, parsed
+from tests.entrypoints.service import Service
+from tests.fakes.upstream import FakeUpstream
+
+NAME = "team/app"
+HOSTILE = '"><script>alert(1)</script>'
+REPOSITORY = f"registry=upstream.test&repository={quote(NAME, safe='')}"
+
+
+@pytest.fixture
+def upstream() -> FakeUpstream:
+    found = FakeUpstream(results=(SearchResult("team/other", HOSTILE, 7, is_official=True),))
+    found.put_manifest(NAME, "1", PUBLIC_IMAGE)
+    for blob in (CONFIG, SHARED):
+        found.put_blob(NAME, blob)
+    return found
+
+
+async def pulled(service: Service, headers: dict[str, str] | None = None) -> None:
+    for path in ("manifests/1", f"blobs/{Digest.of(CONFIG)}", f"blobs/{Digest.of(SHARED)}"):
+        assert (await service.get(f"/v2/{NAME}/{path}", headers)).status_code == 200
+    await service.parts.downloads().finished()
+    await service.parts.background().close()
+
+
+async def text_of(service: Service, path: str, headers: dict[str, str] | None = None) -> str:
+    """The page at this path, which is valid HTML."""
+    answer = await service.get(path, headers)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Security-Policy"]
+    assert "<script>alert" not in answer.text
+    parsed(answer.text)
+    return str(answer.text)
+
+
+async def test_an_empty_cache_points_to_the_instructions(start: Start) -> None:
+    service = await start()
+    assert "There is no cached image yet" in await text_of(service, "/browse")
+
+
+async def test_a_pulled_image_is_found(start: Start) -> None:
+    service = await start()
+    await pulled(service)
+    text = await text_of(service, "/browse")
+    assert f'href="/browse/repository?{REPOSITORY.replace("&", "&amp;")}"' in text
+    assert NAME in await text_of(service, "/browse?q=APP")
+    assert "No cached image matches" in await text_of(service, "/browse?q=absent")
+    tags = await text_of(service, f"/browse/repository?{REPOSITORY}")
+    assert str(Digest.of(PUBLIC_IMAGE))[:19] in tags
+    image = await text_of(service, f"/browse/image?{REPOSITORY}&reference=1")
+    for shown in (
+        str(Digest.of(PUBLIC_IMAGE)),
+        str(Digest.of(SHARED))[:19],
+        "COPY . /",
+        "A=1",
+        "linux/amd64",
+        "cached",
+    ):
+        assert shown in image
+    assert "1 layer" not in image
+
+
+async def test_the_image_is_shown_in_chinese(start: Start) -> None:
+    service = await start()
+    await pulled(service)
+    chinese = {"Accept-Language": "zh-CN"}
+    assert "已缓存" in await text_of(service, f"/browse/image?{REPOSITORY}&reference=1", chinese)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/browse/repository",
+        "/browse/repository?repository=absent",
+        f"/browse/repository?repository={quote(HOSTILE)}",
+        "/browse/image?repository=team/app&reference=2",
+        "/browse/image?repository=team/app&reference=",
+        "/browse/image?repository=team/app&reference=sha256:0",
+        f"/browse/image?repository=team/app&reference={quote(HOSTILE)}",
+        "/browse/image?repository=team/app&reference=1&platform=x",
+    ],
+)
+async def test_what_is_not_known_is_404(start: Start, path: str) -> None:
+    service = await start()
+    await pulled(service)
+    answer = await service.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "<script>alert" not in answer.text
+    parsed(answer.text)
+
+
+async def test_a_hidden_image_and_an_absent_one_give_the_same_answer(start: Start) -> None:
+    service = await start(**ACCOUNTS)
+    await pulled(service, {"Authorization": ANN})
+    assert NAME in await text_of(service, "/browse", {"Authorization": ANN})
+    for path in ("repository?", "image?reference=1&"):
+        hidden = await service.get(f"/browse/{path}repository={NAME}")
+        absent = await service.get(f"/browse/{path}repository=team/absent")
+        assert (hidden.status_code, hidden.text) == (404, absent.text)
+        assert (await service.get(f"/browse/{path}repository={NAME}", {"Authorization": ANN})).status_code == 200
+    text = await text_of(service, "/browse")
+    assert NAME not in text
+    assert "Log in to see the images" in text
+
+
+async def test_the_upstream_is_searched(start: Start) -> None:
+    service = await start(search_upstream="https://search.test/v1/search")
+    text = await text_of(service, "/browse/search?q=other")
+    assert "team/other" in text
+    assert "official" in text
+    assert "/browse/search?q=app" in await text_of(service, "/browse?q=app")
+    assert [term for _, term, _ in service.upstream.searched] == ["other"]
+
+
+async def test_without_an_account_the_upstream_is_not_searched(start: Start) -> None:
+    service = await start(search_upstream="https://search.test/v1/search", **ACCOUNTS)
+    text = await text_of(service, "/browse/search?q=other")
+    assert "team/other" not in text
+    assert service.upstream.searched == []
+    assert "team/other" in await text_of(service, "/browse/search?q=other", {"Authorization": ANN})
+
+
+async def test_an_empty_term_is_not_searched(start: Start) -> None:
+    service = await start(search_upstream="https://search.test/v1/search")
+    for term in ("", quote("a\nb"), "x" * 300):
+        await text_of(service, f"/browse/search?q={term}")
+    assert service.upstream.searched == []
+
+
+async def test_hostile_content_is_shown_as_text(start: Start, upstream: FakeUpstream) -> None:
+    config = json.dumps({"author": HOSTILE, "config": {"Labels": {HOSTILE: HOSTILE}, "Env": [HOSTILE]}}).encode()
+    document = json.loads(PUBLIC_IMAGE)
+    document["config"] |= {"digest": str(upstream.put_blob(NAME, config)), "size": len(config)}
+    document["annotations"] = {HOSTILE: HOSTILE}
+    upstream.put_manifest(NAME, "hostile", json.dumps(document).encode())
+    service = await start()
+    assert (await service.get(f"/v2/{NAME}/manifests/hostile")).status_code == 200
+    assert (await service.get(f"/v2/{NAME}/blobs/{Digest.of(config)}")).status_code == 200
+    await service.parts.downloads().finished()
+    await service.parts.background().close()
+    text = await text_of(service, f"/browse/image?{REPOSITORY}&reference=hostile")
+    assert text.count("alert(1)") == 6
