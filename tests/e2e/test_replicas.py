@@ -1,18 +1,23 @@
 """Two replicas with one Valkey and one SeaweedFS: what one has pulled, the other one serves; what operators see."""
 
+import re
+import statistics
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.support.cached_mirror import MIB, NAME, Cached, FaultyUpstream, faulty_upstream, pull
+from tests.e2e.support.cached_mirror import MIB, NAME, Cached, FaultyUpstream, faulty_upstream, pull, settle
 from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
 from tests.e2e.support.processes import wait_until
 from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas, shared_settings
 from tests.e2e.support.seaweedfs import SeaweedFS
 from tests.e2e.support.service import Serving, command, environment
+from tests.e2e.support.timed_clients import TimedClient
 from tests.e2e.support.valkey import Valkey, valkey
 
 pytestmark = pytest.mark.real()
@@ -20,6 +25,9 @@ pytestmark = pytest.mark.real()
 ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 SIZES = (100, 3 * MIB, 6 * MIB)
 """Blobs that are stored with their record, and in parts."""
+STORE_REQUESTS = re.compile(
+    r'^docker_image_proxy_shared_store_requests_total\{operation="(\w+)".*\} ([0-9.e+]+)$', re.MULTILINE
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,12 @@ def pair(
     with replicas(serve, tmp_path_factory.mktemp("replicas"), upstream, index, store) as found:
         yield found
     assert [replica.cache.wrong() for replica in found.running] == [[]] * len(found.running)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as running:
+        yield running
 
 
 def pull_image(replica: Cached, image: Image, tag: str) -> None:
@@ -87,6 +101,53 @@ def test_a_cluster_with_an_empty_index_downloads_nothing_that_is_in_the_store(
     index.flush()
     pull_image(pair.start(), image, "handed")
     assert [path for path in downloads(upstream, since) if "/blobs/" in path] == []
+
+
+def test_a_follower_sends_its_first_byte_soon_after_the_leader(
+    pair: Replicas, upstream: FaultyUpstream, pool: ThreadPoolExecutor
+) -> None:
+    """With an upstream of 20 MiB/s. The median, because other programs delay single answers."""
+
+    def later() -> float:
+        made = upstream.blob(6 * MIB)
+        upstream.control({"path": made.digest, "rate": 20 * MIB})
+        clients = [TimedClient(replica, made, pool) for replica in pair.running[:2]]
+        assert all(client.is_right() for client in clients)
+        first, second = sorted(client.arrivals[0][0] for client in clients)
+        return second - first
+
+    assert statistics.median(later() for _ in range(7)) < 0.15
+
+
+def store_requests(replica: Cached) -> Counter[str]:
+    """The requests of the replica to the shared store, by operation. Only the upkeep lists objects."""
+    found = STORE_REQUESTS.findall(replica.proxy.get("/metrics").body.decode())
+    requests = Counter[str]()
+    for operation, count in found:
+        requests[operation] += int(float(count))
+    del requests["list"]
+    return requests
+
+
+@pytest.mark.parametrize("size", [100, 24 * MIB])
+def test_a_cold_blob_costs_the_store_two_requests_beside_its_upload_and_a_warm_one_none(
+    pair: Replicas, upstream: FaultyUpstream, size: int
+) -> None:
+    first, second = pair.running[:2]
+    made, before = upstream.blob(size), store_requests(first)
+    assert first.gives(made)
+    assert pair.stores(made.digest)
+    settle()
+    cold = store_requests(first)
+    asked = cold - before
+    assert asked.total() - asked["put"] <= 2, asked
+    assert second.gives(made)
+    assert all(one.cache.holds(made) for one in (first, second))
+    warm = store_requests(second)
+    for _ in range(8):
+        assert first.gives(made)
+        assert second.gives(made)
+    assert (store_requests(first), store_requests(second)) == (cold, warm)
 
 
 # --- what operators see ---
