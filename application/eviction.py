@@ -9,7 +9,7 @@ from application.ports.index import KnowledgeIndex, UsageIndex, Used
 from application.ports.telemetry import EventSink
 from domain.cache_policy import CacheCapacity, content_to_evict
 from domain.digest import Digest, DigestCheck
-from domain.events import ContentEvicted
+from domain.events import CacheMeasured, ContentEvicted
 from domain.ports import Clock
 from domain.upstreams import Upstream
 
@@ -90,9 +90,11 @@ class Eviction:
         if not self._capacity.can_store(wanted):
             raise StorageFull
         async with self._evicting:
-            space, used = await self._state()
+            space, used, count = await self._state()
             if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
                 await self._evict(bytes_to_free, wanted)
+            else:
+                self._events.emit(CacheMeasured(used, self._capacity.max_bytes, space.free, space.total, count))
 
     @property
     def reservation(self) -> int:
@@ -118,7 +120,7 @@ class Eviction:
             if count:
                 await asyncio.sleep(_RECOUNT_SECONDS)
             async with self._evicting:
-                space, used = await self._state()
+                space, used, _ = await self._state()
                 own = space.partial_blobs_of.get(upstream.fingerprint, 0)
                 if space.partial_blobs + wanted <= share and self.can_store(own + wanted):
                     if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
@@ -149,17 +151,20 @@ class Eviction:
             await self._usage.touch(touched)
         return touched
 
-    async def _state(self) -> tuple[Space, int]:
-        """The disk space, where partial blobs include the bytes reserved for them; and the used bytes of the bound."""
+    async def _state(self) -> tuple[Space, int, int]:
+        """The disk space, where partial blobs include the bytes reserved for them; the used bytes of the bound; and the
+        number of manifests and blobs.
+        """
         # This order counts bytes that are written or committed at the same time twice, rather than not at all.
         reserved: Counter[str] = Counter()
         for (upstream, _), size in self._reserved.items():
             reserved[upstream.fingerprint] += size
         space = await self._maintenance.space()
-        total = await self._usage.total()
+        stored = await self._usage.total()
         partial_blobs = space.partial_blobs + reserved.total()
+        size = stored.size + partial_blobs
         reserved.update(space.partial_blobs_of)
-        return replace(space, partial_blobs=partial_blobs, partial_blobs_of=reserved), total + partial_blobs
+        return replace(space, partial_blobs=partial_blobs, partial_blobs_of=reserved), size, stored.count
 
     def _bytes_to_free(self, space: Space, used: int, wanted: int) -> int:
         """The bytes to evict for `wanted` more bytes; not above 0 if there is space for them."""
@@ -178,7 +183,8 @@ class Eviction:
             self._events.emit(ContentEvicted(sum(size > 0 for size in freed), sum(freed)))
         # Measured again: another worker may have removed the same content. Running downloads cannot be removed, and
         # files of other programs may fill the disk.
-        space, used = await self._state()
+        space, used, count = await self._state()
+        self._events.emit(CacheMeasured(used, self._capacity.max_bytes, space.free, space.total, count))
         if wanted and (used + wanted > self._capacity.max_bytes or space.free < wanted):
             raise StorageFull
 

@@ -16,6 +16,7 @@ import yaml
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from benchmarks import replicas
+from domain.events import BodiesReceived, QueueLeft, RequestAnswered, UpstreamAnswered
 from domain.known_registries import KNOWN_REGISTRIES, KnownRegistry
 from entrypoints.cli import command_parser
 from entrypoints.settings.definitions import (
@@ -27,7 +28,7 @@ from entrypoints.settings.definitions import (
 from entrypoints.settings.schema import Definition, definitions_of
 from entrypoints.settings.sources import ONLY_IN_FILE
 from entrypoints.settings.templates import GROUPS, environment_file
-from entrypoints.version import NAME
+from entrypoints.version import NAME, VERSION
 
 ROOT = Path(__file__).parents[1]
 _CHART = ROOT / "deploy" / "helm" / "docker-image-proxy"
@@ -75,14 +76,27 @@ def _sentence(text: str) -> str:
 
 def metrics() -> str:
     """One row for each metric, parsed from the output of `/metrics`."""
-    page = CountingEventSink(SharedCounters(1, ["https://registry.example.com"]), 0).render()[0].decode()
+    url = "https://registry.example.com"
+    sink = CountingEventSink(SharedCounters(1, {url: [url, "https://second.example.com"]}, VERSION), 0)
+    # A histogram shows its labels only after its first event.
+    for event in _OBSERVED:
+        sink.emit(event)
+    page = sink.render()[0].decode()
     rows = []
     for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
         kind = re.search(rf"^# TYPE {name} (\w+)$", page, re.MULTILINE)
-        labels = re.search(rf"^{name}{{(.*)}} ", page, re.MULTILINE)
+        labels = re.search(rf"^{name}(?:_count)?{{(.*)}} ", page, re.MULTILINE)
         label = "".join(f" `{one}`" for one in re.findall(r'(\w+)="', labels[1])) if labels else ""
         rows.append(f"| `{name}` | {kind[1] if kind else ''}{label} | {meaning} |")
     return "\n".join(["| Metric | Type, label | Meaning |", "|---|---|---|", *rows])
+
+
+_OBSERVED = (
+    RequestAnswered("blob", "hit", "", 1.0, 1, 1.0),
+    UpstreamAnswered("", "blob", "ok", 1.0),
+    QueueLeft("", 1.0),
+    BodiesReceived("", 2**20, 1.0),
+)
 
 
 def settings() -> str:

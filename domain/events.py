@@ -4,6 +4,18 @@ from dataclasses import dataclass
 
 from domain.records import ContentKind
 
+ROUTES = ("manifest", "blob", "tags", "referrers", "catalog", "ping", "token", "search", "operation", "other")
+"""What clients request. `operation`: /livez, /readyz and /metrics; `other`: a path that the mirror does not have."""
+RESULTS = ("hit", "miss", "joined", "stale", "ok", "refused", "upstream_fault", "mirror_fault", "client_left")
+"""How requests end. The first four are results of manifests and blobs: from the cache; from the upstream; from a
+download that was running already; from the cache during an outage. `ok`: another success; `refused`: an error of the
+client, which includes content that does not exist and missing logins.
+"""
+UPSTREAM_KINDS = ("manifest", "blob", "tags", "referrers", "catalog", "ping", "token", "search", "storage")
+"""What the mirror requests from upstreams. `storage`: the target of a redirect."""
+UPSTREAM_RESULTS = ("ok", "challenged", "refused", "throttled", "failed")
+"""A status below 400; 401; another status from 400 to 499; 429; and a status from 500, or no response."""
+
 
 @dataclass(frozen=True)
 class UpstreamAuthLearned:
@@ -147,6 +159,65 @@ class SharedBytesStored:
 class BytesDelivered:
     """The mirror sent bytes of content to clients."""
 
+    count: int
+
+
+@dataclass(frozen=True)
+class RequestAnswered:
+    """The mirror answered a request of a client. `route`: one of ROUTES; `result`: one of RESULTS; `upstream`: the URL
+    of the upstream, "" if the request concerned none. `seconds`: until the end of the response; `first_byte_seconds`:
+    until the first byte of a streamed body, None for another response. `size`: the bytes of the body.
+    """
+
+    route: str
+    result: str
+    upstream: str
+    seconds: float
+    size: int
+    first_byte_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class UpstreamAnswered:
+    """An exchange with an upstream reached the head of its response, or failed. `kind`: one of UPSTREAM_KINDS;
+    `result`: one of UPSTREAM_RESULTS; `seconds`: without the time in the queue.
+    """
+
+    upstream: str
+    kind: str
+    result: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class QueueLeft:
+    """A request left the queue for an upstream after this many seconds, because it was its turn or because it is not
+    sent any more.
+    """
+
+    upstream: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BodiesReceived:
+    """A transfer of a blob from an upstream ended. `size`: the bytes that it received; `seconds`: its duration."""
+
+    upstream: str
+    size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CacheMeasured:
+    """Numbers of bytes. `size`: the content and the partial blobs in the cache; `limit`: the most that the cache may
+    have; `free` and `total`: of the file system. `count`: the manifests and blobs.
+    """
+
+    size: int
+    limit: int
+    free: int
+    total: int
     count: int
 
 
@@ -300,6 +371,11 @@ Event = (
     | SharedBytesReceived
     | SharedBytesStored
     | BytesDelivered
+    | RequestAnswered
+    | UpstreamAnswered
+    | QueueLeft
+    | BodiesReceived
+    | CacheMeasured
     | StaleServed
     | BackOffStarted
     | ContentEvicted

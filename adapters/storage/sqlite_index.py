@@ -19,7 +19,7 @@ from adapters.index_records import (
 )
 from adapters.storage.sqlite_database import Change, Database, Row
 from application.ports.content import StorageFailed
-from application.ports.index import CallerIdentity, Occurrence, Used
+from application.ports.index import CallerIdentity, Occurrence, Stored, Used
 from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
 from domain.names import RepositoryName, Tag
@@ -228,9 +228,9 @@ class SqliteUsageIndex:
     async def all(self) -> list[Used]:
         return _read_uses(await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest"))
 
-    async def total(self) -> int:
-        rows = await self._database.rows("SELECT coalesce(sum(size), 0) FROM usage")
-        return next((total for (total,) in rows), 0)
+    async def total(self) -> Stored:
+        rows = await self._database.rows("SELECT count(*), coalesce(sum(size), 0) FROM usage")
+        return next((Stored(count, size) for count, size in rows), Stored())
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         wanted = json.dumps([str(digest) for digest in digests])

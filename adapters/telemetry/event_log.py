@@ -1,7 +1,7 @@
 """Writes events to the log."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import DEBUG, ERROR, INFO, WARNING
 
 from application.ports.telemetry import EventSink
@@ -109,6 +109,15 @@ class LoggingEventSink:
                 values["account"] = "(unknown)"
         _LOG.log(level, text, values)
 
+    def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
+        logged = [event for event in events if type(event) in _MESSAGES]
+
+        def repeat(_: float) -> None:
+            for event in logged:
+                self.emit(event)
+
+        return repeat if logged else None
+
 
 class EventFanOut:
     """Implements EventSink: passes each event on to several sinks."""
@@ -119,3 +128,14 @@ class EventFanOut:
     def emit(self, event: Event) -> None:
         for sink in self._sinks:
             sink.emit(event)
+
+    def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
+        repeaters = [one for sink in self._sinks if (one := sink.repeater(events))]
+        if len(repeaters) <= 1:
+            return next(iter(repeaters), None)
+
+        def repeat(seconds: float) -> None:
+            for one in repeaters:
+                one(seconds)
+
+        return repeat

@@ -1,21 +1,30 @@
 """Counters in memory that all workers share, and the metrics page for Prometheus."""
 
-import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from operator import attrgetter
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
+from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
+from application.ports.telemetry import WorkerState
 from domain.events import (
+    RESULTS,
+    ROUTES,
+    UPSTREAM_KINDS,
+    UPSTREAM_RESULTS,
     BackOffStarted,
+    BodiesReceived,
     BytesDelivered,
     BytesFetched,
     CacheFull,
+    CacheMeasured,
     CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
@@ -30,6 +39,8 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     PullDenied,
+    QueueLeft,
+    RequestAnswered,
     SharedBytesReceived,
     SharedBytesStored,
     SharedContentEvicted,
@@ -41,12 +52,12 @@ from domain.events import (
     SharedStoreRecovered,
     SharedTierOpened,
     StaleServed,
+    UpstreamAnswered,
     UpstreamFailed,
 )
 from domain.records import ContentKind
 
 _PREFIX = "docker_image_proxy_"
-_BYTES = 8  # of one number
 
 
 @dataclass(frozen=True)
@@ -150,17 +161,142 @@ _SERVICE_EVENTS = frozenset(event for _, _, available, lost in _SERVICES for eve
 _UNUSED, _AVAILABLE, _LOST = range(3)
 
 
-class SharedCounters(Collector):
-    """The counters of each worker, in shared memory that the main process creates before it forks the workers.
-
-    Only one worker writes to each set of counters, so there are no locks. A worker that replaces a dead one continues
-    its counters. `upstreams`: the URLs of the upstreams whose allowances are stored beside the counters.
+@dataclass(frozen=True)
+class _Histogram:
+    """A histogram of one field of an event. `labels`: as in _Counter, where None means the URLs of all upstreams.
+    `value`: the observed number; None if the event has none, which is then not counted.
     """
 
-    def __init__(self, workers: int, upstreams: Iterable[str] = ()) -> None:
-        self.allowances = SharedAllowances(workers, upstreams)
-        self._numbers = _shared_numbers(workers * len(_COUNTER_INDEX))
-        self._services = _shared_numbers(workers * len(_SERVICES))
+    name: str
+    meaning: str
+    event: type[Event]
+    value: Callable[[Any], float | None]
+    labels: Mapping[str, tuple[str, ...] | None]
+    bounds: tuple[float, ...]
+
+
+def _speed(event: BodiesReceived) -> float | None:
+    """Bytes a second. None for a short body, whose time is that of the first byte."""
+    return event.size / event.seconds if event.size >= _LARGE and event.seconds > 0 else None
+
+
+_LARGE = 1024 * 1024
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_SIZES = tuple(float(2**power) for power in range(10, 36, 2))
+_SPEEDS = tuple(float(2**power) for power in range(16, 33, 2))
+_ANSWERED: Mapping[str, tuple[str, ...] | None] = {"route": ROUTES, "result": RESULTS, "upstream": None}
+_HISTOGRAMS = (
+    _Histogram(
+        "request_seconds",
+        "Time from the request of a client to the end of the response",
+        RequestAnswered,
+        attrgetter("seconds"),
+        _ANSWERED,
+        _SECONDS,
+    ),
+    _Histogram(
+        "response_bytes", "Bytes of the bodies of responses", RequestAnswered, attrgetter("size"), _ANSWERED, _SIZES
+    ),
+    _Histogram(
+        "first_byte_seconds",
+        "Time from the request of a client to the first byte of a streamed body, as blobs have it",
+        RequestAnswered,
+        attrgetter("first_byte_seconds"),
+        _ANSWERED,
+        _SECONDS,
+    ),
+    _Histogram(
+        "upstream_request_seconds",
+        "Time from a request to an upstream to the head of its response, without the time in the queue",
+        UpstreamAnswered,
+        attrgetter("seconds"),
+        {"upstream": None, "kind": UPSTREAM_KINDS, "result": UPSTREAM_RESULTS},
+        _SECONDS,
+    ),
+    _Histogram(
+        "upstream_queue_seconds",
+        "Time that requests to an upstream waited because of its limits; requests that did not wait are not counted",
+        QueueLeft,
+        attrgetter("seconds"),
+        {"upstream": None},
+        _SECONDS,
+    ),
+    _Histogram(
+        "download_bytes_per_second",
+        "Speed of transfers of blobs from an upstream that received 1 MiB or more",
+        BodiesReceived,
+        _speed,
+        {"upstream": None},
+        _SPEEDS,
+    ),
+)
+_HISTOGRAMS_OF_EVENT = {
+    event: tuple(number for number, one in enumerate(_HISTOGRAMS) if one.event is event)
+    for event in {one.event for one in _HISTOGRAMS}
+}
+
+# Sums over all workers: name, help text, and the field of WorkerState.
+_SUMS = (
+    ("downloads_running", "Downloads of blobs that run now", attrgetter("downloads")),
+    ("download_readers", "Requests that read from a running download now", attrgetter("readers")),
+    ("requests_in_progress", "Requests of clients that are being answered now", attrgetter("requests")),
+    ("client_connections", "Open connections of clients", attrgetter("connections")),
+)
+# For each worker
+_OF_WORKER = (
+    (
+        "event_loop_lag_seconds",
+        "The longest delay of the event loop of a worker in the last 15 seconds",
+        attrgetter("loop_lag_seconds"),
+    ),
+    ("open_file_descriptors", "File descriptors that a worker uses", attrgetter("open_files")),
+    ("max_file_descriptors", "The limit of file descriptors of a worker", attrgetter("max_open_files")),
+)
+_STATE = (*_SUMS, *_OF_WORKER)
+# Of the cache, which all workers share: name, help text, and the field of CacheMeasured.
+_CACHE = (
+    ("cache_bytes", "Bytes of the content and the partial blobs in the cache", attrgetter("size")),
+    ("cache_limit_bytes", "The most bytes that the cache may have", attrgetter("limit")),
+    ("cache_objects", "Manifests and blobs in the cache", attrgetter("count")),
+    ("cache_free_disk_bytes", "Free bytes on the file system of the cache", attrgetter("free")),
+    ("cache_disk_bytes", "The size of the file system of the cache", attrgetter("total")),
+)
+
+
+class SharedCounters(Collector):
+    """The metrics of each worker, in shared memory that the main process creates before it forks the workers.
+
+    Only one worker writes to each set of numbers, so there are no locks. A worker that replaces a dead one continues
+    its counters. `upstreams`: the URLs of the upstreams that have numbers of their own, each with the URLs of all its
+    endpoints if it has several; other upstreams, which a reload has added, count together. `version`: of the service.
+    """
+
+    def __init__(
+        self, workers: int, upstreams: Mapping[str, Sequence[str]] | Iterable[str] = (), version: str = ""
+    ) -> None:
+        names = tuple(dict.fromkeys(upstreams))
+        endpoints = upstreams if isinstance(upstreams, Mapping) else {}
+        self.workers = workers
+        self._version = version
+        self.allowances = SharedAllowances(workers, names)
+        self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
+        self._services = shared_integers(workers * len(_SERVICES))
+        self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}
+        self._histograms = tuple(
+            SharedHistogram(
+                workers,
+                # The mirror answers some requests without an upstream.
+                {name: values or ("", *self._upstreams) for name, values in one.labels.items()},
+                one.bounds,
+            )
+            for one in _HISTOGRAMS
+        )
+        self._states = shared_floats(workers * len(_STATE))
+        self._upstream_requests = shared_floats(workers * len(self._upstreams))
+        self._cache = shared_floats(len(_CACHE))
+        pairs = [(name, endpoint) for name, several in endpoints.items() if len(several) > 1 for endpoint in several]
+        self._endpoints = {pair: place for place, pair in enumerate(pairs)}
+        self._failed_endpoints = shared_integers(workers * len(self._endpoints))
 
     def add(self, worker: int, index: int, count: int) -> None:
         self._numbers[worker * len(_COUNTER_INDEX) + index] += count
@@ -168,8 +304,102 @@ class SharedCounters(Collector):
     def set_service(self, worker: int, index: int, state: int) -> None:
         self._services[worker * len(_SERVICES) + index] = state
 
+    def observe(self, worker: int, number: int, event: Event) -> None:
+        """Add the event to the histogram with this number."""
+        kind = _HISTOGRAMS[number]
+        value = kind.value(event)
+        if value is not None:
+            histogram = self._histograms[number]
+            histogram.observe(histogram.place(worker, [getattr(event, label) for label in kind.labels]), value)
+
+    def answer_repeater(self, worker: int, event: RequestAnswered) -> Callable[[float], None]:
+        """A function that observes the event again, with the given seconds. It is part of every response from the
+        response cache, so all that does not change is computed here.
+        """
+        seconds, sizes = self._histograms[:2]
+        labels = (event.route, event.result, event.upstream)
+        place, size, bucket = seconds.place(worker, labels), event.size, bisect_left(sizes.bounds, event.size)
+        observe, add = seconds.observe, sizes.add
+
+        def repeat(elapsed: float) -> None:
+            observe(place, elapsed)
+            add(place, size, bucket)
+
+        return repeat
+
+    def set_state(self, worker: int, state: WorkerState) -> None:
+        for place, (_, _, value_of) in enumerate(_STATE, worker * len(_STATE)):
+            self._states[place] = value_of(state)
+        requests = dict.fromkeys(self._upstreams, 0)
+        for upstream, number in state.upstream_requests.items():
+            requests[upstream if upstream in requests else OTHER] += number
+        for place, number in enumerate(requests.values(), worker * len(self._upstreams)):
+            self._upstream_requests[place] = number
+
+    def set_cache(self, measured: CacheMeasured) -> None:
+        for place, (_, _, value_of) in enumerate(_CACHE):
+            self._cache[place] = value_of(measured)
+
+    def set_endpoint(self, worker: int, upstream: str, endpoint: str, *, failed: bool) -> None:
+        if (place := self._endpoints.get((upstream, endpoint))) is not None:
+            self._failed_endpoints[worker * len(self._endpoints) + place] = failed
+
+    def forget_endpoints(self, worker: int) -> None:
+        start = worker * len(self._endpoints)
+        for place in range(start, start + len(self._endpoints)):
+            self._failed_endpoints[place] = 0
+
     def collect(self) -> Iterator[Metric]:
-        """The sums over all workers, the newest allowance of each upstream, and whether shared services answer."""
+        """The sums over all workers, the newest allowance of each upstream, and the states."""
+        yield from self._collect_counters()
+        yield from self._collect_histograms()
+        yield from self._collect_states()
+        yield from self._collect_upstreams()
+        build = GaugeMetricFamily(
+            _PREFIX + "build_info", "1, with the version of the service as a label", labels=("version",)
+        )
+        build.add_metric((self._version,), 1)
+        yield build
+
+    def _collect_histograms(self) -> Iterator[Metric]:
+        for kind, histogram in zip(_HISTOGRAMS, self._histograms, strict=True):
+            family = HistogramMetricFamily(_PREFIX + kind.name, kind.meaning, labels=tuple(kind.labels))
+            bounds = list(map(str, histogram.bounds))
+            for values, cumulated, count, total in histogram.read():
+                buckets = [*zip(bounds, map(float, cumulated), strict=True), ("+Inf", float(count))]
+                family.add_metric(values, buckets, total)
+            yield family
+
+    def _collect_states(self) -> Iterator[Metric]:
+        for place, (name, meaning, _) in enumerate(_SUMS):
+            yield GaugeMetricFamily(_PREFIX + name, meaning, sum(self._states[place :: len(_STATE)]))
+        for place, (name, meaning, _) in enumerate(_OF_WORKER, len(_SUMS)):
+            gauge = GaugeMetricFamily(_PREFIX + name, meaning, labels=("worker",))
+            for worker, value in enumerate(self._states[place :: len(_STATE)]):
+                gauge.add_metric((str(worker),), value)
+            yield gauge
+        for place, (name, meaning, _) in enumerate(_CACHE):
+            yield GaugeMetricFamily(_PREFIX + name, meaning, self._cache[place])
+
+    def _collect_upstreams(self) -> Iterator[Metric]:
+        requests = GaugeMetricFamily(
+            _PREFIX + "upstream_requests_in_progress",
+            "Requests to the upstream whose response has not ended",
+            labels=("upstream",),
+        )
+        for url, place in self._upstreams.items():
+            requests.add_metric((url,), sum(self._upstream_requests[place :: len(self._upstreams)]))
+        yield requests
+        available = GaugeMetricFamily(
+            _PREFIX + "endpoint_available",
+            "1 if all workers use this address of an upstream with several addresses, 0 if it has failed",
+            labels=("upstream", "endpoint"),
+        )
+        for (url, endpoint), place in self._endpoints.items():
+            available.add_metric((url, endpoint), not any(self._failed_endpoints[place :: len(self._endpoints)]))
+        yield available
+
+    def _collect_counters(self) -> Iterator[Metric]:
         for one in _COUNTERS:
             counter = CounterMetricFamily(_PREFIX + one.name, one.meaning, labels=tuple(one.labels))
             for values in one.series():
@@ -189,12 +419,8 @@ class SharedCounters(Collector):
             yield gauge
 
 
-def _shared_numbers(count: int) -> memoryview:
-    return memoryview(mmap.mmap(-1, count * _BYTES)).cast("Q")
-
-
 class CountingEventSink:
-    """Implements EventSink and MetricsPage. `worker`: the number of this worker, from 0."""
+    """Implements EventSink, WorkerStates and MetricsPage. `worker`: the number of this worker, from 0."""
 
     def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters
@@ -204,15 +430,55 @@ class CountingEventSink:
     def emit(self, event: Event) -> None:
         if type(event) in _SERVICE_EVENTS:
             self._note_service(type(event))
+        for number in _HISTOGRAMS_OF_EVENT.get(type(event), ()):
+            self._counters.observe(self._worker, number, event)
+        match event:
+            case CacheMeasured():
+                self._counters.set_cache(event)
+            case EndpointFailed(upstream, endpoint) | EndpointRecovered(upstream, endpoint):
+                failed = isinstance(event, EndpointFailed)
+                self._counters.set_endpoint(self._worker, upstream, endpoint, failed=failed)
+        if counted := self._counted(event):
+            self._counters.add(self._worker, *counted)
+
+    def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
+        counted = [counted for event in events if (counted := self._counted(event))]
+        answers = [
+            self._counters.answer_repeater(self._worker, event)
+            for event in events
+            if isinstance(event, RequestAnswered)
+        ]
+        if not counted and not answers:
+            return None
+        add, worker = self._counters.add, self._worker
+
+        def repeat(seconds: float) -> None:
+            for index, count in counted:
+                add(worker, index, count)
+            for answer in answers:
+                answer(seconds)
+
+        return repeat
+
+    @staticmethod
+    def _counted(event: Event) -> tuple[int, int] | None:
+        """The index of the counter of the event, and the number to add; None if the event has no counter."""
         counter = _COUNTER_OF_EVENT.get(type(event))
         if counter is None:
-            return
+            return None
         if isinstance(event, ContentRequested):
             counter, values = _HITS if event.is_hit else _MISSES, (event.kind.value,)
         else:
             values = tuple(getattr(event, label) for label in counter.labels)
         # An event without the field `count` counts once.
-        self._counters.add(self._worker, _COUNTER_INDEX[counter.name, values], getattr(event, "count", 1))
+        return _COUNTER_INDEX[counter.name, values], getattr(event, "count", 1)
+
+    def report(self, state: WorkerState) -> None:
+        self._counters.set_state(self._worker, state)
+
+    def forget_endpoints(self) -> None:
+        """The worker has just started, or has new objects after a reload, which know of no failure."""
+        self._counters.forget_endpoints(self._worker)
 
     def forget_services(self) -> None:
         """The mirror has no shared store and no shared index, or no longer."""

@@ -18,13 +18,15 @@ from adapters.upstream.bodies import BodyReceiver, decode_body
 from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.transport_errors import check_header_fields, translate_errors
-from application.ports.telemetry import current_record
+from application.ports.telemetry import EventSink, current_record
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
+from domain.events import QueueLeft, UpstreamAnswered
 from domain.manifests import is_web_page
 from domain.upstreams import Origin, Upstream
 
 _OK = 200
+_CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 10
 _DRAINED = 16 * 1024
@@ -46,6 +48,7 @@ Check = Callable[[], None]
 class HttpRequest:
     """One request.
 
+    `kind`: one of UPSTREAM_KINDS, for the metrics.
     `authorization`: sent only to the origin of `url`. `follow`: whether to follow redirects; otherwise the redirect is
     the response. `keeps_query`: a redirect target without a query gets the query of the request. `may_be_empty`: a HEAD
     may report 0 bytes of content. `check`: called before the request is sent; raises if the request is no longer
@@ -66,6 +69,7 @@ class HttpRequest:
     is_probe: bool = False
     is_extra: bool = False
     redirected_by: Origin | None = None
+    kind: str = "ping"
 
     @property
     def origin(self) -> Origin:
@@ -145,14 +149,31 @@ class HttpResponse:
 
 class HttpClient:
     """Sends HTTP requests to one upstream and to the targets of its redirects. `agent`: the User-Agent header.
-    `configured`: the origins that the operator configured; their IP addresses are not checked.
+    `configured`: the origins that the operator configured; their IP addresses are not checked. `name`: the URL of the
+    upstream, for the metrics.
     """
 
-    def __init__(self, sessions: Sessions, limiter: RequestLimiter, agent: str, configured: ConfiguredOrigins) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        limiter: RequestLimiter,
+        agent: str,
+        configured: ConfiguredOrigins,
+        events: EventSink,
+        name: str,
+    ) -> None:
         self._sessions = sessions
         self._limiter = limiter
         self._agent = agent
         self._configured = configured
+        self._events = events
+        self.name = name
+        limiter.waited = lambda seconds: events.emit(QueueLeft(name, seconds))
+
+    @property
+    def running(self) -> int:
+        """The requests whose response has not ended, without probes."""
+        return self._limiter.running
 
     def proxy_to(self, url: URL) -> str | None:
         """The proxy for requests to this URL, or None for a direct connection."""
@@ -204,16 +225,39 @@ class HttpClient:
             send = partial(
                 session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
             )
-            try:
-                response = await send()
-            except aiohttp.ServerDisconnectedError:
-                # The server closed an idle connection just before the request. aiohttp repeats idempotent requests. A
-                # refresh grant may be repeated too, because its refresh token does not change.
-                if method != "POST":
-                    raise
-                response = await send()
+            with self._timed("storage" if target != upstream else request.kind) as answered:
+                try:
+                    response = await send()
+                except aiohttp.ServerDisconnectedError:
+                    # The server closed an idle connection just before the request. aiohttp repeats idempotent requests.
+                    # A refresh grant may be repeated too, because its refresh token does not change.
+                    if method != "POST":
+                        raise
+                    response = await send()
+                answered(response.status)
         current_record().upstream_status = response.status
         return response
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[Callable[[int], None]]:
+        """Emit UpstreamAnswered at the end. The context gets a function that it calls with the status of the response.
+        An exchange that is cancelled is not counted, because the upstream may not be the reason.
+        """
+        loop = asyncio.get_running_loop()
+        began, result = loop.time(), "failed"
+
+        def answered(status: int) -> None:
+            nonlocal result
+            result = _result_of(status)
+
+        try:
+            yield answered
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self._events.emit(UpstreamAnswered(self.name, kind, result, loop.time() - began))
+            raise
+        self._events.emit(UpstreamAnswered(self.name, kind, result, loop.time() - began))
 
 
 UpstreamClients = Mapping[Upstream, HttpClient]
@@ -222,7 +266,10 @@ UpstreamClients = Mapping[Upstream, HttpClient]
 
 @asynccontextmanager
 async def open_clients(
-    connections: Mapping[Upstream, tuple[SessionSettings, RequestLimits]], proxies: ProxyRules, agent: str
+    connections: Mapping[Upstream, tuple[SessionSettings, RequestLimits]],
+    proxies: ProxyRules,
+    agent: str,
+    events: EventSink,
 ) -> AsyncIterator[UpstreamClients]:
     """A client for each of these upstreams, open until the context ends. Needs a running event loop.
 
@@ -238,9 +285,35 @@ async def open_clients(
                 stack.push_async_callback(sessions[settings].close)
             # Upstreams that have this one as a fallback use its client too.
             configured = ConfiguredOrigins.of(*(one for one in connections if upstream in one.endpoints))
-            clients[upstream] = HttpClient(sessions[settings], RequestLimiter(limits), agent, configured)
+            clients[upstream] = HttpClient(
+                sessions[settings], RequestLimiter(limits), agent, configured, events, upstream.url
+            )
         of_endpoints = {endpoint: client for upstream, client in clients.items() for endpoint in upstream.endpoints}
         yield of_endpoints | clients  # an upstream that is also a fallback of another upstream has its own client
+
+
+class RequestsInProgress:
+    """Implements UpstreamRequests."""
+
+    def __init__(self, clients: UpstreamClients) -> None:
+        self._clients = clients
+
+    def running(self) -> Mapping[str, int]:
+        return {client.name: client.running for client in self._clients.values()}
+
+
+def _result_of(status: int) -> str:
+    """One of UPSTREAM_RESULTS."""
+    match status:
+        case 401:
+            return "challenged"
+        case 429:
+            return "throttled"
+        case _ if status >= _SERVER_ERRORS:
+            return "failed"
+        case _ if status >= _CLIENT_ERRORS:
+            return "refused"
+    return "ok"
 
 
 @contextmanager

@@ -237,6 +237,7 @@ def _request(fetch: UpstreamRequest, endpoint: Upstream, check: Check | None = N
         may_be_empty=resource.may_be_empty,
         check=check,
         is_extra=fetch.is_extra,
+        kind=resource.kind.value,
     )
 
 

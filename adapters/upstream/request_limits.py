@@ -3,8 +3,8 @@
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -127,6 +127,10 @@ class RequestLimiter:
         self._timer: asyncio.TimerHandle | None = None
         self._for_slot = _Queue()
         self._for_turn = _Queue()
+        self.running = 0
+        """The requests that hold a connection."""
+        self.waited: Callable[[float], None] = lambda _: None
+        """Called with the seconds for which a request has waited."""
 
     @asynccontextmanager
     async def slot(self, *, is_extra: bool = False) -> AsyncIterator[None]:
@@ -136,10 +140,13 @@ class RequestLimiter:
         elif is_extra:
             raise MirrorBusy("all connections to the upstream are in use", retry_after=_RETRY_SECONDS)
         else:
-            await self._for_slot.wait(self._leave)
+            with self._timed():
+                await self._for_slot.wait(self._leave)
+        self.running += 1
         try:
             yield
         finally:
+            self.running -= 1
             self._leave()
 
     async def turn(self, *, is_extra: bool = False) -> None:
@@ -151,7 +158,17 @@ class RequestLimiter:
         if is_extra:
             raise MirrorBusy("the limit of the request rate is reached", retry_after=_RETRY_SECONDS)
         self._schedule()
-        await self._for_turn.wait(self._give_turn_back)
+        with self._timed():
+            await self._for_turn.wait(self._give_turn_back)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            yield
+        finally:
+            self.waited(loop.time() - began)
 
     def _leave(self) -> None:
         if not self._for_slot.let_one_in():

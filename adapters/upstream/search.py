@@ -22,7 +22,7 @@ class HttpUpstreamSearch:
 
     async def search(self, upstream: Upstream, term: str, limit: int) -> tuple[SearchResult, ...]:
         address = parse_url(f"{upstream.search_url}?{urlencode({'q': term, 'n': limit})}")
-        request = HttpRequest("GET", address)
+        request = HttpRequest("GET", address, kind="search")
         try:
             async with self._clients[upstream].request(request) as response:
                 await check_ok(response)

@@ -75,7 +75,8 @@ def _query(request: TokenRequest, realm: URL) -> HttpRequest:
     address = str(realm).partition("#")[0].partition("?")[0]
     url = URL(f"{address}?{query}" if query else address, encoded=True)
     credentials = request.credentials
-    return HttpRequest("GET", url, authorization=f"Basic {encode_basic(credentials)}" if credentials else None)
+    login = f"Basic {encode_basic(credentials)}" if credentials else None
+    return HttpRequest("GET", url, authorization=login, kind="token")
 
 
 def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
@@ -88,7 +89,7 @@ def _refresh(request: TokenRequest, realm: URL) -> HttpRequest:
         scope=str(request.scopes),
     )
     headers = [("Content-Type", "application/x-www-form-urlencoded")]
-    return HttpRequest("POST", realm, headers, data=form, follow=False)
+    return HttpRequest("POST", realm, headers, data=form, follow=False, kind="token")
 
 
 def _service(challenge: Challenge) -> str | None:

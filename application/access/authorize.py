@@ -72,6 +72,7 @@ class Authorize:
         """Access for this request. Raises Unauthorized with the challenges of the row, Denied by the access rules, or
         TooManyAttempts.
         """
+        current_record().upstream = request.upstream.url
         row, auth = await self._upstream_auth.row(request.upstream, of_host=request.purpose is Purpose.PING)
         check = AccessCheck(request, row, auth)
         match request.caller.authorization:

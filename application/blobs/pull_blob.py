@@ -15,7 +15,7 @@ from application.blobs.running_downloads import RunningDownloads
 from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
 from application.ports.content import ContentPart, ContentStore, StorageRefused, StoredContent
-from application.ports.telemetry import EventSink
+from application.ports.telemetry import EventSink, current_record
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
@@ -140,6 +140,7 @@ class PullBlob:
             permission = await self._permission(access, query)
             if await self._cached.is_intact(query.digest, stored, permission.link.size):
                 self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=True))
+                current_record().result = "hit"
                 self._cached.used(query.digest)
                 spans = query.spans(stored.size)
                 parts = [ContentPart(stored.file, span.start, span.stop) for span in spans or [Span(0, stored.size)]]
@@ -154,6 +155,7 @@ class PullBlob:
         elif await self._permissions.is_asked_first(access):
             await self._permissions.require(access, _location(access, query))
         self._events.emit(ContentRequested(ContentKind.BLOB, is_hit=False))
+        current_record().result = "miss"
         return None
 
     async def _from_download(self, stack: AsyncExitStack, access: PullAccess, query: BlobQuery) -> BlobAnswer:
@@ -166,6 +168,7 @@ class PullBlob:
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())
+                current_record().result = "joined"
             try:
                 metadata = await self._metadata(download, query, is_own=is_own)
             except (StorageRefused, PartialBlobLost):

@@ -46,6 +46,11 @@ class RunningDownloads:
         self._tasks: dict[Download, asyncio.Task[None]] = {}
         self._no_space_until: LruCache[_Key, float] = LruCache(_NO_SPACE_REMEMBERED)
 
+    def counts(self) -> tuple[int, int]:
+        """The number of running downloads, and of the requests that read from them."""
+        running = [one for one in self._running.values() if not one.is_over]
+        return len(running), sum(one.readers for one in running)
+
     def running(self, upstream: Upstream, digest: Digest) -> Download | None:
         """The running download of the blob; None if there is none."""
         download = self._running.get((upstream, digest))

@@ -39,7 +39,7 @@ from domain.errors import (
     UpstreamUnavailable,
     UpstreamWrongPart,
 )
-from domain.events import BytesFetched, DownloadResumed, DownloadStarted
+from domain.events import BodiesReceived, BytesFetched, DownloadResumed, DownloadStarted
 from domain.ports import Clock
 from domain.records import ContentKind, ContentLocation
 from domain.span_set import END_UNKNOWN
@@ -150,6 +150,7 @@ class Transfer:
         origin may have the rest.
         """
         loop = asyncio.get_running_loop()
+        began = loop.time()
         self._download.wants_changed = self._woken.set
         self._download.expect(self._partial_blob.total)
         try:
@@ -167,6 +168,9 @@ class Transfer:
                     else:
                         self.source = connection.access.source
         finally:
+            if self._origin.is_upstream and self._received:
+                seconds = loop.time() - began
+                self._events.emit(BodiesReceived(self._download.upstream.url, self._received, seconds))
             self._download.wants_changed = lambda: None
             for connection in self._running:
                 connection.task.cancel()

@@ -9,7 +9,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
-from application.ports.telemetry import EventSink
+from application.ports.telemetry import EventSink, current_record
 from application.upstreams.outages import Outages
 from domain.digest import Digest
 from domain.errors import ContentUnknown, Denied, UpstreamChallenged, UpstreamThrottled, UpstreamUnavailable
@@ -59,6 +59,8 @@ class PullManifest:
             return replace(answer, content=None)
         if answer.content is not None:
             self._events.emit(ContentRequested(ContentKind.MANIFEST, answer.is_hit))
+            record = current_record()
+            record.result = record.result or ("hit" if answer.is_hit else "miss")
         return answer
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:

@@ -127,6 +127,14 @@ class Used:
     used_at: float
 
 
+@dataclass(frozen=True)
+class Stored:
+    """`count`: manifests and blobs; `size`: their bytes."""
+
+    count: int = 0
+    size: int = 0
+
+
 class UsageIndex(Protocol):
     """The size and the last use of all stored content, by digest. It survives restarts, and all workers share it."""
 
@@ -141,8 +149,8 @@ class UsageIndex(Protocol):
     async def all(self) -> list[Used]:
         """All entries, the least recently used first."""
 
-    async def total(self) -> int:
-        """The number of bytes of all content. It is read much more often than `all`."""
+    async def total(self) -> Stored:
+        """All content together. It is read much more often than `all`."""
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         """The entries of this content, by digest."""

@@ -1,7 +1,8 @@
 """The ports to what operators see: events, metrics, the allowances at upstreams, and the access log."""
 
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.allowance import Allowance
@@ -13,6 +14,37 @@ class EventSink(Protocol):
     """Receives events. Never raises and never waits."""
 
     def emit(self, event: Event) -> None: ...
+
+    def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
+        """A function that emits these events again, RequestAnswered with the given seconds. It costs less than `emit`,
+        for a response that is repeated thousands of times a second. None if the sink ignores these events.
+        """
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker process is doing. `downloads`: running downloads of blobs; `readers`: requests that read from them;
+    `requests`: requests of clients that are being answered; `connections`: connections of clients;
+    `upstream_requests`: requests to each upstream whose response has not ended, by the URL of the upstream;
+    `loop_lag_seconds`: the longest delay of the event loop in the last seconds; `open_files`: file descriptors in use,
+    and `max_open_files`: their limit.
+    """
+
+    downloads: int = 0
+    readers: int = 0
+    requests: int = 0
+    connections: int = 0
+    upstream_requests: Mapping[str, int] = field(default_factory=dict)
+    loop_lag_seconds: float = 0.0
+    open_files: int = 0
+    max_open_files: float = 0
+
+
+class WorkerStates(Protocol):
+    """The states of all workers, for the metrics."""
+
+    def report(self, state: WorkerState) -> None:
+        """Replace the last state of this worker."""
 
 
 class MetricsPage(Protocol):
@@ -36,15 +68,19 @@ class AllowanceTable(Protocol):
 
 @dataclass
 class RequestRecord:
-    """What the access log reports of a request. `account`: the name of the checked account; `account_stamp`: its stamp
-    at the time of the check, "" if it is not known; `upstream_status`: the last HTTP status of the upstream; `client`:
-    the address of the client, empty for requests of the mirror itself. In the queue of an upstream, clients with
-    different addresses take turns.
+    """What the access log and the metrics report of a request. `account`: the name of the checked account;
+    `account_stamp`: its stamp at the time of the check, "" if it is not known; `upstream`: the URL of the upstream that
+    the request concerns, "" if it is not known; `upstream_status`: the last HTTP status of the upstream; `result`: how
+    a manifest or a blob was found (domain/events.py, RESULTS), "" for other requests; `client`: the address of the
+    client, empty for requests of the mirror itself. In the queue of an upstream, clients with different addresses take
+    turns.
     """
 
     account: str | None = None
     account_stamp: str = ""
+    upstream: str = ""
     upstream_status: int | None = None
+    result: str = ""
     client: str = ""
 
     def passed(self, account: str, stamp: str) -> None:

@@ -5,7 +5,7 @@ in a queue. The mirror causes this wait, so it does not count as silence of the 
 while its request is in the queue.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -205,6 +205,13 @@ class UpstreamRegistry(Protocol):
         UpstreamChallenged for a 401, also if it refuses the token of the session; ContentUnknown, Denied,
         RangeUnsatisfiable, or another UpstreamFault.
         """
+
+
+class UpstreamRequests(Protocol):
+    """The requests to upstreams that this process has sent."""
+
+    def running(self) -> Mapping[str, int]:
+        """The number of requests whose response has not ended, by the URL of the upstream."""
 
 
 @dataclass(frozen=True)

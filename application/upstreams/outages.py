@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from application.concurrency import LruCache
-from application.ports.telemetry import EventSink
+from application.ports.telemetry import EventSink, current_record
 from application.ports.upstream import SharedWork, current_watch, watched_by
 from application.upstreams.back_offs import Asker, BackOffs
 from domain.documents import one_line
@@ -111,6 +111,7 @@ class Outages:
         """Report that an older answer is served; returns the value of its Warning header."""
         reason = one_line(fault.message)
         self._events.emit(StaleServed(upstream.url, reason))
+        current_record().result = "stale"
         return warning(f"not checked with the upstream just now: {reason[:512]}")
 
     def _recent(self, asker: Asker) -> str | None:

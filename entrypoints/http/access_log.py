@@ -11,21 +11,25 @@ from sanic import Request
 from sanic.response import BaseHTTPResponse
 
 from application.ports.telemetry import RequestRecord, begin_record
-from domain.events import BytesDelivered
+from domain.events import BytesDelivered, RequestAnswered
 from entrypoints.http.requests.addresses import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
 # Sanic accepts any bytes as a method. Those outside the grammar (RFC 9110 section 5.6.2) could forge a line.
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 CLIENT_LEFT = "the client left"
+_CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
 
 
 @dataclass
 class BodyOutcome:
-    """How many bytes of a response body were sent, and why the body ended early, if it did."""
+    """How many bytes of a response body were sent, and why the body ended early, if it did. `began_at`: when the first
+    byte was sent, on the clock of `time.perf_counter`; None if it was sent with the rest.
+    """
 
     size: int = 0
     fault: str | None = None
+    began_at: float | None = None
 
 
 def begin(request: Request) -> None:
@@ -36,6 +40,8 @@ def begin(request: Request) -> None:
     request.ctx.is_content = False
     request.ctx.good_until = 0.0
     request.ctx.fault = None
+    request.ctx.fault_result = ""
+    request.ctx.route = "other"
 
 
 def end(request: Request, response: BaseHTTPResponse) -> None:
@@ -50,7 +56,7 @@ def end(request: Request, response: BaseHTTPResponse) -> None:
 def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
     """A context in which a body is streamed. Writes the line at its end."""
     request.ctx.is_streamed = True
-    outcome = BodyOutcome()
+    outcome = BodyOutcome(began_at=time.perf_counter())
     try:
         yield outcome
     except BaseException:
@@ -85,6 +91,24 @@ def write(request: Request, status: int, outcome: BodyOutcome, seconds: float, r
 
 
 def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
-    if request.ctx.is_content and outcome.size:
-        request.ctx.runtime.container.events().emit(BytesDelivered(outcome.size))
-    write(request, status, outcome, time.perf_counter() - request.ctx.began, request.ctx.record)
+    ctx = request.ctx
+    # A request that is refused while it is read has no runtime.
+    runtime = getattr(ctx, "runtime", None) or request.app.ctx.runtimes.current
+    seconds, events = time.perf_counter() - ctx.began, runtime.container.events()
+    if ctx.is_content and outcome.size:
+        events.emit(BytesDelivered(outcome.size))
+    first = outcome.began_at - ctx.began if outcome.began_at is not None else None
+    result = _result(status, outcome.fault, ctx.fault_result, ctx.record)
+    events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))
+    write(request, status, outcome, seconds, ctx.record)
+
+
+def _result(status: int, fault: str | None, fault_result: str, record: RequestRecord) -> str:
+    """One of RESULTS."""
+    if fault == CLIENT_LEFT:
+        return "client_left"
+    if fault_result:
+        return fault_result
+    if status >= _CLIENT_ERRORS:
+        return "mirror_fault" if status >= _SERVER_ERRORS else "refused"
+    return record.result or "ok"

@@ -69,6 +69,8 @@ class Runtimes:
     def __init__(self, container_factory: ContainerFactory) -> None:
         self._container_factory = container_factory
         self._retiring = BackgroundTasks()
+        self.open: list[Runtime] = []
+        """The current runtime and those that are still in use."""
         self._closing = asyncio.Event()
         self.current: Runtime
 
@@ -93,6 +95,8 @@ class Runtimes:
             container = await stack.enter_async_context(self._container_factory(settings))
             runtime = Runtime(settings, container)
             container.upkeep().start()
+            self.open.append(runtime)
+            stack.callback(self.open.remove, runtime)
             runtime.resources = stack.pop_all()
         return runtime
 

@@ -12,6 +12,7 @@ from entrypoints.http.app import App, create_app
 from entrypoints.http.connection.acceptor import Acceptor
 from entrypoints.http.connection.connection_protocol import MirrorProtocol
 from entrypoints.http.connection.connection_table import ConnectionLimits, ConnectionTable
+from entrypoints.http.worker_state import report_worker_state
 from entrypoints.server.certificates import Certificates
 from entrypoints.server.listening_sockets import listen
 from entrypoints.server.logging_setup import configure_logging
@@ -110,14 +111,16 @@ async def _start_worker(app: App, *, connections: set[MirrorProtocol], channel: 
     def is_exempt(address: str) -> bool:
         return bool(app.ctx.runtimes.current.addresses.is_trusted(address))
 
+    table = ConnectionTable(limits)
     app.ctx.acceptor = Acceptor(
         app.ctx.listening.sockets,
-        ConnectionTable(limits),
+        table,
         partial(MirrorProtocol, loop=loop, app=app, connections=connections),
         is_exempt=is_exempt,
         tls=app.ctx.certificates.listening if app.ctx.certificates else None,
     )
     app.add_task(apply_published_settings(app, channel))
+    app.add_task(report_worker_state(app.ctx.runtimes, table.__len__))
     if app.m.name == _FIRST_WORKER:
         # A task, because a slow upstream must not delay the start.
         app.add_task(print_start_line(app))

@@ -16,7 +16,7 @@ from adapters.storage.threads import Threads
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.tokens.jws import JwsTokenCodec
-from adapters.upstream.client import UpstreamClients, open_clients
+from adapters.upstream.client import RequestsInProgress, UpstreamClients, open_clients
 from adapters.upstream.connections import ProxyRules, SessionSettings
 from adapters.upstream.failover import Failover
 from adapters.upstream.registry import HttpUpstreamRegistry
@@ -57,9 +57,9 @@ from application.ports.content import ContentStore
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
-from application.ports.telemetry import EventSink, MetricsPage
+from application.ports.telemetry import EventSink, MetricsPage, WorkerStates
 from application.ports.turns import Turns
-from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamSearch
+from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamRequests, UpstreamSearch
 from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
@@ -170,7 +170,8 @@ def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
 
 def make_counters(settings: Settings) -> SharedCounters:
     """The counters that all workers share. They must be created before the workers are forked."""
-    return SharedCounters(settings.workers, [one.url for one in settings.table.upstreams])
+    upstreams = {one.url: [endpoint.url for endpoint in one.endpoints] for one in settings.table.upstreams}
+    return SharedCounters(settings.workers, upstreams, VERSION)
 
 
 class Container(containers.DeclarativeContainer):
@@ -194,6 +195,8 @@ class Container(containers.DeclarativeContainer):
 
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     metrics: providers.Provider[MetricsPage] = counting.provided
+    worker_states: providers.Provider[WorkerStates] = counting.provided
+    upstream_requests: providers.Provider[UpstreamRequests] = providers.Singleton(RequestsInProgress, clients=clients)
     events: providers.Provider[EventSink] = providers.Singleton(
         EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
     )
@@ -506,14 +509,14 @@ class Container(containers.DeclarativeContainer):
     )
 
 
-def open_upstreams(settings: Settings, worker: int) -> AbstractAsyncContextManager[UpstreamClients]:
+def open_upstreams(settings: Settings, worker: int, events: EventSink) -> AbstractAsyncContextManager[UpstreamClients]:
     """The clients of all upstreams for one worker. Each worker gets a share of the configured limits, so that all
     workers together keep them.
     """
     pairs = zip(settings.table.upstreams, settings.upstreams, strict=True)
     connections = {upstream: _connection_settings(one, worker, settings.workers) for upstream, one in pairs}
     proxies = ProxyRules(settings.http_proxy, settings.https_proxy, settings.no_proxy)
-    return open_clients(connections, proxies, f"{NAME}/{VERSION}")
+    return open_clients(connections, proxies, f"{NAME}/{VERSION}", events)
 
 
 def _connection_settings(one: UpstreamSettings, worker: int, workers: int) -> tuple[SessionSettings, RequestLimits]:
@@ -531,9 +534,11 @@ async def open_container(
     `counters`: shared by all workers; `worker`: the number of this worker.
     """
     counting = CountingEventSink(counters or make_counters(settings), worker)
+    counting.forget_endpoints()
+    events = EventFanOut([LoggingEventSink(), counting])
     async with (
-        open_upstreams(settings, worker) as clients,
-        open_storage(settings, SystemClock(), EventFanOut([LoggingEventSink(), counting])) as storage,
+        open_upstreams(settings, worker, events) as clients,
+        open_storage(settings, SystemClock(), events) as storage,
     ):
         if storage.shared is None:
             counting.forget_services()  # a reload may have removed them

@@ -11,7 +11,7 @@ from application.ports.content import StorageFull
 from application.ports.index import Used
 from domain.cache_policy import CacheCapacity
 from domain.digest import Digest
-from domain.events import ContentEvicted
+from domain.events import CacheMeasured, ContentEvicted, Event
 from tests.adapters.storage.places import UPSTREAM
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
@@ -44,6 +44,10 @@ class Cache:
         return digest
 
     @property
+    def removals(self) -> list[Event]:
+        return [event for event in self.events.events if not isinstance(event, CacheMeasured)]
+
+    @property
     def names(self) -> str:
         return "".join(sorted(content[:1].decode() for content in self.store.content.values()))
 
@@ -64,7 +68,7 @@ def test_nothing_is_evicted_while_everything_fits() -> None:
             await cache.put(name, 250)
 
     run(act())
-    assert (cache.names, cache.events.events) == ("abcd", [])
+    assert (cache.names, cache.removals) == ("abcd", [])
 
 
 def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
@@ -77,7 +81,7 @@ def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
 
     run(act())
     assert cache.names == "cdefghijk"  # 801 bytes; with b it would be 901
-    assert cache.events.events == [ContentEvicted(2, 200)]
+    assert cache.removals == [ContentEvicted(2, 200)]
 
 
 def test_recently_used_content_stays() -> None:
@@ -268,3 +272,13 @@ def test_a_use_of_removed_content_does_not_bring_it_back() -> None:
 
     run(act())
     assert cache.usage.entries == {}
+
+
+async def test_each_look_at_the_cache_measures_it() -> None:
+    cache = Cache(capacity=4000)
+    await cache.put("a", 300)
+    await cache.put("b", 100)
+    await cache.eviction.make_space(0)
+    assert cache.events.events[-1] == CacheMeasured(400, 1000, 3600, 4000, 2)
+    await cache.put("c", 900)
+    assert cache.events.events[-1] == CacheMeasured(900, 1000, 3100, 4000, 1)

@@ -20,9 +20,11 @@ from domain.events import (
     AccountsReloaded,
     AccountsUnreadable,
     BackOffStarted,
+    BodiesReceived,
     BytesDelivered,
     BytesFetched,
     CacheFull,
+    CacheMeasured,
     CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
@@ -37,6 +39,8 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     PullDenied,
+    QueueLeft,
+    RequestAnswered,
     ServiceNameConflict,
     SharedBytesReceived,
     SharedBytesStored,
@@ -50,6 +54,7 @@ from domain.events import (
     SharedTierOpened,
     StaleServed,
     UpkeepFailed,
+    UpstreamAnswered,
     UpstreamAuthLearned,
     UpstreamFailed,
 )
@@ -94,6 +99,11 @@ EVENTS = [
     DownloadResumed(URL, DIGEST, "connection reset"),
     BytesFetched(7),
     BytesDelivered(7),
+    RequestAnswered("blob", "hit", URL, 0.5, 7, 0.25),
+    UpstreamAnswered(URL, "blob", "ok", 0.5),
+    QueueLeft(URL, 0.5),
+    BodiesReceived(URL, 2**20, 0.5),
+    CacheMeasured(1, 2, 3, 4, 5),
     StaleServed(URL, "connection refused"),
     ContentEvicted(3, 4096),
     SharedContentEvicted(3, 4096),
@@ -118,6 +128,11 @@ UNLOGGED = (
     DownloadJoined,
     BytesFetched,
     BytesDelivered,
+    RequestAnswered,
+    UpstreamAnswered,
+    QueueLeft,
+    BodiesReceived,
+    CacheMeasured,
     SharedTierOpened,
     SharedStoreAsked,
     SharedDownloadStarted,
@@ -176,10 +191,11 @@ def test_events_are_accepted_without_an_event_loop(make: Maker) -> None:
 @pytest.mark.parametrize("kind", get_args(Event))
 def test_no_event_has_a_field_for_credentials(kind: type) -> None:
     hints = get_type_hints(kind)
-    assert {hints[field.name] for field in fields(kind)} <= {str, int, bool, ContentKind}
+    assert {hints[field.name] for field in fields(kind)} <= {str, int, float, float | None, bool, ContentKind}
     names = {"upstream", "endpoint", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
     counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds", "role", "operation", "result"}
-    assert {field.name for field in fields(kind)} <= names | counts
+    measured = {"route", "first_byte_seconds", "limit", "free", "total"}
+    assert {field.name for field in fields(kind)} <= names | counts | measured
 
 
 def _level(event: Event) -> str:
@@ -215,6 +231,23 @@ def test_text_of_an_upstream_stays_on_one_line(log: pytest.LogCaptureFixture) ->
 def test_an_unknown_account_is_not_named(log: pytest.LogCaptureFixture) -> None:
     LoggingEventSink().emit(LoginDelayed("", "192.0.2.7", 1))
     assert "account (unknown) from 192.0.2.7" in log.text
+
+
+@EACH
+def test_a_repeater_emits_the_events_again(make: Maker, log: pytest.LogCaptureFixture) -> None:
+    events = [RequestAnswered("manifest", "hit", URL, 0.5, 7), UpstreamFailed(URL, "refused")]
+    sink = make()
+    repeat = sink.repeater(events)
+    assert repeat
+    for _ in range(2):
+        repeat(0.25)
+    if isinstance(sink, RecordingEventSink):
+        assert sink.events == events * 2
+    elif isinstance(sink, CountingEventSink):
+        assert b"request_seconds_sum" in sink.render()[0]
+        assert not log.records
+    else:
+        assert [record.getMessage() for record in log.records] == [f"{URL}: refused"] * 2
 
 
 def test_several_sinks_receive_the_same_events_in_the_same_order() -> None:

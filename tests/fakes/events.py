@@ -1,5 +1,7 @@
 """An event sink that stores its events."""
 
+from collections.abc import Callable, Sequence
+
 from domain.events import Event
 
 
@@ -11,3 +13,6 @@ class RecordingEventSink:
 
     def emit(self, event: Event) -> None:
         self.events.append(event)
+
+    def repeater(self, events: Sequence[Event]) -> Callable[[float], None]:
+        return lambda _: self.events.extend(events)

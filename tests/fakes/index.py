@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from application.ports.index import CallerIdentity, Occurrence, Used
+from application.ports.index import CallerIdentity, Occurrence, Stored, Used
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
@@ -172,8 +172,8 @@ class MemoryUsageIndex:
     async def all(self) -> list[Used]:
         return sorted(self.entries.values(), key=lambda one: (one.used_at, str(one.digest)))
 
-    async def total(self) -> int:
-        return sum(one.size for one in self.entries.values())
+    async def total(self) -> Stored:
+        return Stored(len(self.entries), sum(one.size for one in self.entries.values()))
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         return {digest: self.entries[digest] for digest in digests if digest in self.entries}

@@ -73,6 +73,7 @@ def container_of(
     container.registry.override(providers.Object(upstream))
     container.relay.override(providers.Object(upstream))
     container.upstream_search.override(providers.Object(upstream))
+    container.upstream_requests.override(providers.Object(upstream))
     container.mirror_callers.override(providers.Callable(_mirror_callers_once, upstreams=container.upstreams))
     clock = clock or StoppedClock()
     # A test closes the container after each step and may use it again.

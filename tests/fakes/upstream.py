@@ -73,7 +73,7 @@ class FakeAnswer:
 
 @dataclass
 class FakeUpstream:
-    """Implements UpstreamRegistry, TokenRelay and UpstreamSearch.
+    """Implements UpstreamRegistry, UpstreamRequests, TokenRelay and UpstreamSearch.
 
     `scheme` is "none", "bearer" or "basic". `users` (a name and its password) and `logins` may read everything; an
     anonymous caller only repositories in `public`. While `fault` is set, every request to the registry, the token
@@ -179,6 +179,9 @@ class FakeUpstream:
             raise CredentialsRejected("unknown refresh token")
         text = f"upstream-token-of-{name}="
         return IssuedToken(text, 300, 1_800_000_000, request.scopes, self.refresh_token if request.offline else None)
+
+    def running(self) -> dict[str, int]:
+        return {"https://upstream.test": self.open_count}
 
     # --- the search ---
 

@@ -21,6 +21,7 @@ from application.ports.file_backed import FileBacked
 from domain.errors import RegistryError, RequestInvalid
 from entrypoints.http.access_log import BodyOutcome, streamed
 from entrypoints.http.delivery.kernel_copy import ContentShort, CopyThreads, KernelCopy
+from entrypoints.http.responses.error_responses import fault_result_of
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -58,7 +59,7 @@ async def deliver(
                 async for piece in pieces:
                     await sender.send(piece)
         except Exception as error:  # noqa: BLE001 - after any error, the body must not look complete
-            outcome.fault = _fault(error)
+            outcome.fault, request.ctx.fault_result = _fault(error), fault_result_of(error)
             if isinstance(error, ContentShort) and damaged:
                 await _report(damaged)
             # Sanic cancels this task when the connection is lost, as for a client that leaves, and then does not try to

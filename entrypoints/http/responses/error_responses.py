@@ -87,7 +87,7 @@ def answer_error(request: Request, error: BaseException) -> HTTPResponse:
     match error:
         case RegistryError():
             if isinstance(error, UpstreamFault | MirrorFault):
-                request.ctx.fault = error.message
+                request.ctx.fault, request.ctx.fault_result = error.message, fault_result_of(error)
             if isinstance(error, RequestNotSent):
                 _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
             return error_response(error, request.ctx.runtime.settings.self_auth_service)
@@ -99,6 +99,11 @@ def answer_error(request: Request, error: BaseException) -> HTTPResponse:
             return sanic_error_response(error)
     _LOG.error("%s %s", request.method, request.path, exc_info=error)
     return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", None)
+
+
+def fault_result_of(error: Exception) -> str:
+    """For the metrics, whose fault the error is (domain/events.py, RESULTS)."""
+    return "upstream_fault" if isinstance(error, UpstreamFault) else "mirror_fault"
 
 
 def error_response(error: RegistryError, service: str) -> HTTPResponse:

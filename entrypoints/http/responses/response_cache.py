@@ -7,6 +7,7 @@ response is valid as long as everything is valid that it was made from; the appl
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from application.concurrency import LruCache
 from application.ports.telemetry import EventSink, RequestRecord
 from domain.account_policy import AccountPolicy
 from domain.authorization import Basic, UnsupportedAuthorization, parse_authorization
-from domain.events import BytesDelivered, ContentRequested, Event
+from domain.events import BytesDelivered, ContentRequested, Event, RequestAnswered
 from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
@@ -35,7 +36,8 @@ _LONGEST_SECONDS = 5.0
 @dataclass(frozen=True)
 class CachedResponse:
     """A response as it is written to the connection, with its data for the access log and the metrics. `record` has the
-    account, if there is one, and the stamp of the account when its token was verified.
+    account, if there is one, and the stamp of the account when its token was verified. `count`: counts the response in
+    the metrics; called with the seconds that it took.
     """
 
     wire: bytes
@@ -43,7 +45,7 @@ class CachedResponse:
     good_until: float
     outcome: BodyOutcome
     record: RequestRecord
-    events: tuple[Event, ...]
+    count: Callable[[float], None]
 
 
 class ResponseCache:
@@ -51,7 +53,7 @@ class ResponseCache:
 
     def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy) -> None:
         self._clock = clock
-        self.events = events
+        self._events = events
         self._accounts = accounts
         self._answers: LruCache[bytes, CachedResponse] = LruCache(_MEMORY)
 
@@ -73,16 +75,28 @@ class ResponseCache:
             return
         if isinstance(parse_authorization(request.headers.get("authorization")), Basic | UnsupportedAuthorization):
             return
-        record = RequestRecord(request.ctx.record.account, request.ctx.record.account_stamp)
+        made: RequestRecord = request.ctx.record
+        record = RequestRecord(
+            made.account, made.account_stamp, made.upstream, result="hit" if request.method == "GET" else ""
+        )
         if record.account and not record.account_stamp:
             return
         body = b"" if stream.head_only else response.body or b""
         headers = [*response.processed_headers, (b"connection", b"keep-alive")]
         wire = format_http1_response(response.status, headers) + body
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
-        events = (ContentRequested(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))) if body else ()
-        answer = CachedResponse(wire, response.status, until, BodyOutcome(len(body)), record, events)
+        events: list[Event] = [
+            RequestAnswered(request.ctx.route, record.result or "ok", record.upstream, 0.0, len(body))
+        ]
+        if body:
+            events += [ContentRequested(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))]
+        count = self._events.repeater(events) or _count_nothing
+        answer = CachedResponse(wire, response.status, until, BodyOutcome(len(body)), record, count)
         self._answers.put(request.head, answer, len(request.head) + len(wire))
+
+
+def _count_nothing(_: float) -> None:
+    """For a sink that ignores the events of responses."""
 
 
 class CachingSanic(Sanic[Any, Any]):
@@ -102,7 +116,6 @@ class CachingSanic(Sanic[Any, Any]):
             return
         stream.stage = Stage.IDLE
         await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
-        for event in answer.events:
-            response_cache.events.emit(event)
         seconds = time.perf_counter() - (stream.perft0 or 0.0)
+        answer.count(seconds)
         access_log.write(request, answer.status, answer.outcome, seconds, answer.record)

@@ -10,8 +10,9 @@ from domain.documents import print_json
 from entrypoints.http.runtime import runtime_of
 
 
-async def livez(_: Request) -> HTTPResponse:
+async def livez(request: Request) -> HTTPResponse:
     """The process answers; nothing else is checked."""
+    request.ctx.route = "operation"
     return _json(200, {"status": "live"})
 
 
@@ -20,6 +21,7 @@ async def readyz(request: Request) -> HTTPResponse:
     upstream is asked at most once in a few seconds. A replica is ready without the shared store and the shared index,
     too, because it then fetches for itself.
     """
+    request.ctx.route = "operation"
     container = runtime_of(request).container
     upstreams = container.upstreams().upstreams
     statuses = await asyncio.gather(*map(container.report_status(), upstreams))
@@ -51,6 +53,7 @@ async def readyz(request: Request) -> HTTPResponse:
 
 async def metrics(request: Request) -> HTTPResponse:
     """Sums over all workers. They contain no names of repositories or accounts."""
+    request.ctx.route = "operation"
     content, media_type = runtime_of(request).container.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
 

@@ -54,6 +54,7 @@ def caller_of(request: Request) -> Caller:
 
 
 async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
+    request.ctx.route = "ping"
     container = runtime_of(request).container
     upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     await container.answer_ping()(caller_of(request), upstream)
@@ -61,6 +62,7 @@ async def ping(request: Request, prefix: str | None = None) -> HTTPResponse:
 
 
 async def catalog(request: Request, prefix: str | None = None) -> HTTPResponse:
+    request.ctx.route = "catalog"
     container = runtime_of(request).container
     upstream = container.upstreams().upstream_of(hint_for(request, prefix))
     listing = await container.listings().repositories(caller_of(request), upstream, paging(request))
@@ -71,14 +73,18 @@ async def pull(request: Request, path: str, prefix: str | None = None) -> HTTPRe
     hint = hint_for(request, prefix)
     match parse_pull_path(path):
         case ManifestPath() as manifest:
+            request.ctx.route = "manifest"
             return await _manifest(request, manifest, hint)
         case BlobPath() as blob:
+            request.ctx.route = "blob"
             return await _blob(request, blob, hint)
         case TagsPath(name):
+            request.ctx.route = "tags"
             listings = runtime_of(request).container.listings()
             listing = await listings.tags(caller_of(request), name, paging(request), hint)
             return _listing_answer(request, f"{_base(prefix)}{name}/tags/list", listing)
         case ReferrersPath(name, digest):
+            request.ctx.route = "referrers"
             listings = runtime_of(request).container.listings()
             listing = await listings.referrers(caller_of(request), name, digest, paging(request), hint)
             return _listing_answer(request, f"{_base(prefix)}{name}/referrers/{digest}", listing)

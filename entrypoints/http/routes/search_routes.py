@@ -17,13 +17,15 @@ searches = Blueprint("searches")
 
 
 @searches.get("/v1/_ping")
-async def ping_v1(_: Request) -> HTTPResponse:
+async def ping_v1(request: Request) -> HTTPResponse:
     """`Standalone` makes docker send its login by Basic, instead of requesting a token from Docker Hub."""
+    request.ctx.route = "search"
     return HTTPResponse("true", 200, {"X-Docker-Registry-Standalone": "1"}, "application/json")
 
 
 @searches.get("/v1/search")
 async def search(request: Request) -> HTTPResponse:
+    request.ctx.route = "search"
     term = str(request.args.get("q", "")).strip()
     if len(term) > _TERM_LIMIT or not term.isprintable():
         raise RequestInvalid("malformed search term")

@@ -31,6 +31,7 @@ tokens = Blueprint("tokens")
 
 @tokens.get("/v2/auth")
 async def token_by_get(request: Request) -> HTTPResponse:
+    request.ctx.route = "token"
     args = request.get_args(keep_blank_values=False)
     caller = caller_of(request)
     authorization = caller.authorization
@@ -49,6 +50,7 @@ async def token_by_get(request: Request) -> HTTPResponse:
 
 @tokens.post("/v2/auth")
 async def token_by_post(request: Request) -> HTTPResponse:
+    request.ctx.route = "token"
     try:
         token = await runtime_of(request).container.grant_token()(_form_query(request))
     except CredentialsRejected as refused:

@@ -2,7 +2,7 @@ from adapters.storage.null_storage import NullStorageMaintenance
 from adapters.storage.sqlite_database import NoDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import Space
-from application.ports.index import CallerIdentity, Used
+from application.ports.index import CallerIdentity, Stored, Used
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import (
@@ -53,7 +53,7 @@ async def test_usage_without_a_database_keeps_nothing() -> None:
     await usage.touch({DIGEST: 2.0})
     await usage.forget([DIGEST])
     assert await usage.all() == []
-    assert await usage.total() == 0
+    assert await usage.total() == Stored()
 
 
 async def test_null_maintenance_finds_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What is counted, by however many workers."""
+"""What is counted and observed, by however many workers."""
 
 import os
 from typing import Any, get_args
@@ -7,14 +7,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from application.ports.telemetry import WorkerState
 from domain.allowance import Allowance
 from domain.events import (
     AccountsReloaded,
     AccountsUnreadable,
     BackOffStarted,
+    BodiesReceived,
     BytesDelivered,
     BytesFetched,
     CacheFull,
+    CacheMeasured,
     CacheWriteFailed,
     ContentDamaged,
     ContentEvicted,
@@ -29,6 +32,8 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     PullDenied,
+    QueueLeft,
+    RequestAnswered,
     ServiceNameConflict,
     SharedBytesReceived,
     SharedBytesStored,
@@ -42,6 +47,7 @@ from domain.events import (
     SharedTierOpened,
     StaleServed,
     UpkeepFailed,
+    UpstreamAnswered,
     UpstreamAuthLearned,
     UpstreamFailed,
 )
@@ -100,7 +106,20 @@ UNCOUNTED = {
     AccountsReloaded,
     AccountsUnreadable,
     SharedTierOpened,
+    RequestAnswered,
+    UpstreamAnswered,
+    QueueLeft,
+    BodiesReceived,
+    CacheMeasured,
 }
+
+# Of an upstream that the memory has no place for
+OBSERVED = (
+    RequestAnswered("blob", "hit", URL, 0.5, 7, 0.25),
+    UpstreamAnswered(URL, "storage", "ok", 0.5),
+    QueueLeft(URL, 0.5),
+    BodiesReceived(URL, 2**21, 0.5),
+)
 
 
 def numbers(sink: CountingEventSink) -> dict[str, float]:
@@ -124,7 +143,7 @@ def test_every_kind_of_event_is_counted_or_listed_as_uncounted() -> None:
 
 
 def test_counters_start_at_zero() -> None:
-    counted = numbers(CountingEventSink(SharedCounters(3), 1))
+    counted = counters(CountingEventSink(SharedCounters(3), 1))
     assert set(counted) == {name for _, name, _ in TABLE}
     assert set(counted.values()) == {0.0}
 
@@ -141,7 +160,7 @@ def test_uncounted_events_are_accepted() -> None:
     sink = CountingEventSink(SharedCounters(1), 0)
     sink.emit(UpstreamAuthLearned(URL, 2, "open", is_change=True))
     sink.emit(ServiceNameConflict(URL, "mirror"))
-    assert not any(numbers(sink).values())
+    assert not any(counters(sink).values())
 
 
 def test_every_worker_reports_the_sum_of_all_workers() -> None:
@@ -200,7 +219,7 @@ def test_a_shared_service_is_available_while_it_answers_all_workers() -> None:
 
 def test_names_are_never_on_the_page() -> None:
     sink: Any = CountingEventSink(SharedCounters(1), 0)
-    for event, _, _ in TABLE:
+    for event in (*(event for event, _, _ in TABLE), *OBSERVED):
         sink.emit(event)
     page = sink.render()[0].decode()
     for name in ("alice", "upstream.test", "a/b", "sha256", "refused"):
@@ -220,3 +239,129 @@ def test_every_worker_reports_the_newest_allowance_of_each_upstream() -> None:
             f'allowance_window_seconds{{upstream="{HUB.url}"}}': 21600,
             f'allowance_seen_timestamp_seconds{{upstream="{HUB.url}"}}': 1_800_000_001.5,
         }
+
+
+# --- histograms ---
+
+
+def test_a_request_is_observed_by_route_result_and_upstream() -> None:
+    sink = CountingEventSink(SharedCounters(1, [HUB.url]), 0)
+    sink.emit(RequestAnswered("blob", "miss", HUB.url, 0.02, 3000, 0.004))
+    sink.emit(RequestAnswered("blob", "miss", HUB.url, 700.0, 2**40, 0.3))
+    labels = f'result="miss",route="blob",upstream="{HUB.url}"'
+    found = numbers(sink)
+    assert found[f"request_seconds_count{{{labels}}}"] == found[f"first_byte_seconds_count{{{labels}}}"] == 2
+    assert found[f"request_seconds_sum{{{labels}}}"] == pytest.approx(700.02)
+    assert found[f"response_bytes_sum{{{labels}}}"] == 2**40 + 3000
+    bounds = ("0.01", "0.025", "300.0", "+Inf")
+    assert [found[f'request_seconds_bucket{{le="{bound}",{labels}}}'] for bound in bounds] == [0, 1, 1, 2]
+
+
+def test_a_value_on_a_bound_belongs_to_the_bucket_of_this_bound() -> None:
+    sink = CountingEventSink(SharedCounters(1, [HUB.url]), 0)
+    sink.emit(QueueLeft(HUB.url, 0.5))
+    name = f'upstream_queue_seconds_bucket{{le="BOUND",upstream="{HUB.url}"}}'
+    assert [numbers(sink)[name.replace("BOUND", bound)] for bound in ("0.25", "0.5", "1.0")] == [0, 1, 1]
+
+
+def test_upstreams_that_a_reload_has_added_are_observed_together() -> None:
+    sink = CountingEventSink(SharedCounters(1, [HUB.url]), 0)
+    for event in OBSERVED:
+        sink.emit(event)
+    found = numbers(sink)
+    assert found['upstream_request_seconds_count{kind="storage",result="ok",upstream="other"}'] == 1
+    assert found['upstream_queue_seconds_count{upstream="other"}'] == 1
+    assert found['download_bytes_per_second_sum{upstream="other"}'] == 2**22
+    assert found['request_seconds_count{result="hit",route="blob",upstream="other"}'] == 1
+
+
+def test_the_speed_of_short_transfers_is_not_observed() -> None:
+    sink = CountingEventSink(SharedCounters(1, [HUB.url]), 0)
+    sink.emit(BodiesReceived(HUB.url, 2**20 - 1, 1.0))
+    assert not [name for name in numbers(sink) if name.startswith("download_bytes")]
+
+
+def test_histograms_are_sums_over_forked_workers() -> None:
+    shared = SharedCounters(3, [HUB.url])
+    event = RequestAnswered("manifest", "hit", HUB.url, 0.02, 100)
+    for worker in range(3):
+        child = os.fork()
+        if child == 0:
+            for _ in range(worker + 1):
+                CountingEventSink(shared, worker).emit(event)
+            os._exit(0)
+        os.waitpid(child, 0)
+    found = numbers(CountingEventSink(shared, 1))
+    labels = f'result="hit",route="manifest",upstream="{HUB.url}"'
+    assert found[f"request_seconds_count{{{labels}}}"] == 6
+    assert found[f"request_seconds_sum{{{labels}}}"] == pytest.approx(0.12)
+    assert found[f'request_seconds_bucket{{le="0.025",{labels}}}'] == 6
+    assert not [name for name in found if name.startswith("first_byte")]
+
+
+def test_a_repeated_answer_is_counted_like_the_first() -> None:
+    events = [
+        RequestAnswered("manifest", "hit", HUB.url, 0.02, 100),
+        ContentRequested(ContentKind.MANIFEST, is_hit=True),
+        BytesDelivered(100),
+    ]
+    one, other = (CountingEventSink(SharedCounters(2, [HUB.url]), 1) for _ in range(2))
+    repeat = other.repeater(events)
+    assert repeat
+    for _ in range(3):
+        for event in events:
+            one.emit(event)
+        repeat(0.02)
+    assert numbers(one) == numbers(other)
+    assert one.repeater([SharedTierOpened()]) is None
+
+
+# --- states ---
+
+
+def test_states_of_workers_are_added_or_shown_for_each_worker() -> None:
+    shared = SharedCounters(2, [HUB.url])
+    first, second = (CountingEventSink(shared, row) for row in range(2))
+    first.report(WorkerState(2, 5, 9, 20, {HUB.url: 3, URL: 1}, 0.25, 40, 1024))
+    second.report(WorkerState(1, 1, 1, 1, {HUB.url: 1}, 0.5, 50, 1024))
+    second.report(WorkerState(1, 0, 1, 2, {}, 0.5, 50, 1024))
+    found = numbers(second)
+    sums = ("downloads_running", "download_readers", "requests_in_progress", "client_connections")
+    assert [found[name] for name in sums] == [3, 5, 10, 22]
+    assert found[f'upstream_requests_in_progress{{upstream="{HUB.url}"}}'] == 3
+    assert found['upstream_requests_in_progress{upstream="other"}'] == 1
+    assert [found[f'event_loop_lag_seconds{{worker="{worker}"}}'] for worker in range(2)] == [0.25, 0.5]
+    assert [found[f'open_file_descriptors{{worker="{worker}"}}'] for worker in range(2)] == [40, 50]
+
+
+def test_the_last_measurement_of_the_cache_is_shown() -> None:
+    sink = CountingEventSink(SharedCounters(2), 0)
+    sink.emit(CacheMeasured(1, 2, 3, 4, 5))
+    sink.emit(CacheMeasured(100, 200, 300, 400, 500))
+    names = ("cache_bytes", "cache_limit_bytes", "cache_free_disk_bytes", "cache_disk_bytes", "cache_objects")
+    assert [numbers(sink)[name] for name in names] == [100, 200, 300, 400, 500]
+
+
+def test_an_endpoint_is_available_while_all_workers_use_it() -> None:
+    second = "https://second.test"
+    shared = SharedCounters(2, {HUB.url: [HUB.url, second], QUAY.url: [QUAY.url]})
+    sinks = [CountingEventSink(shared, row) for row in range(2)]
+    names = [f'endpoint_available{{endpoint="{one}",upstream="{HUB.url}"}}' for one in (HUB.url, second)]
+    steps: list[tuple[int, Event, list[float]]] = [
+        (0, EndpointFailed(HUB.url, second, "refused"), [1, 0]),
+        (1, EndpointFailed(HUB.url, second, "refused"), [1, 0]),
+        (0, EndpointRecovered(HUB.url, second), [1, 0]),
+        (1, EndpointRecovered(HUB.url, second), [1, 1]),
+        (1, EndpointFailed(HUB.url, HUB.url, "refused"), [0, 1]),
+        (1, EndpointFailed("https://added.test", "https://added.test", "refused"), [0, 1]),
+    ]
+    for worker, event, expected in steps:
+        sinks[worker].emit(event)
+        assert [numbers(sinks[0])[name] for name in names] == expected, event
+    sinks[1].forget_endpoints()  # a worker that replaces it, or a reload
+    assert [numbers(sinks[0])[name] for name in names] == [1, 1]
+    assert not [name for name in numbers(sinks[0]) if "endpoint_available" in name and QUAY.url in name]
+
+
+def test_the_version_is_shown() -> None:
+    assert numbers(CountingEventSink(SharedCounters(1, version="1.2.3"), 0))['build_info{version="1.2.3"}'] == 1

@@ -60,7 +60,7 @@ def resources(upstream: Upstream) -> dict[str, Resource]:
 
 @dataclass
 class Parts:
-    """The adapters of one upstream, and the events that they emitted."""
+    """The adapters of one upstream, the events that they emitted, and those of the HTTP client for the metrics."""
 
     clients: UpstreamClients
     relay: HttpTokenRelay
@@ -68,6 +68,7 @@ class Parts:
     search: HttpUpstreamSearch
     clock: StoppedClock
     events: RecordingEventSink
+    measured: RecordingEventSink
 
 
 class AnyUpstream(dict[Upstream, HttpClient]):
@@ -100,19 +101,20 @@ async def parts(
 ) -> AsyncIterator[Parts]:
     """`session`: further SessionSettings."""
     clock, events, limiter = StoppedClock(), RecordingEventSink(), RequestLimiter(limits or RequestLimits())
+    measured = RecordingEventSink()
     async with AsyncExitStack() as stack:
         with no_authorities():
             sessions = Sessions(SessionSettings(read_timeout, **session), proxies or ProxyRules())
         stack.push_async_callback(sessions.close)
 
         def client_of(upstream: Upstream) -> HttpClient:
-            return HttpClient(sessions, limiter, "test-agent/1", ConfiguredOrigins.of(upstream))
+            return HttpClient(sessions, limiter, "test-agent/1", ConfiguredOrigins.of(upstream), measured, upstream.url)
 
         clients = AnyUpstream(client_of)
         relay = HttpTokenRelay(clients, RealmPolicy(_SUFFIXES()), clock)
         failover = Failover(events, trial_after)
         registry = HttpUpstreamRegistry(clients, UpstreamLogins(relay, clock), failover)
-        yield Parts(clients, relay, registry, HttpUpstreamSearch(clients), clock, events)
+        yield Parts(clients, relay, registry, HttpUpstreamSearch(clients), clock, events, measured)
     await asyncio.sleep(0)
 
 

@@ -16,6 +16,7 @@ from domain.upstreams import Upstream
 from tests.adapters.upstream.line import CONTENT, Parts, in_loop, no_authorities, parts, resources, upstream_at
 from tests.adapters.upstream.relays import SocksProxy
 from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
+from tests.fakes.events import RecordingEventSink
 
 FORBIDDEN = [
     "127.0.0.1",
@@ -209,7 +210,9 @@ async def test_a_pooled_connection_is_not_used_under_a_stricter_policy(names: Na
         server.script = sending_to(f"http://inside.test:{server.port}/stored")
         way = (SessionSettings(5), RequestLimits())
         with no_authorities():
-            async with open_clients(dict.fromkeys((here, far, named), way), ProxyRules(), "agent") as clients:
+            async with open_clients(
+                dict.fromkeys((here, far, named), way), ProxyRules(), "agent", RecordingEventSink()
+            ) as clients:
                 for upstream in (here, named):
                     async with clients[upstream].request(HttpRequest("GET", URL(f"{upstream.url}/v2/x"))) as response:
                         assert await response.read(100) == CONTENT

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+from contextlib import suppress
 
 import pytest
 
@@ -9,7 +10,8 @@ from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.allowance import RateLimit
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
-from domain.errors import UpstreamBroken
+from domain.errors import RegistryError, UpstreamBroken
+from domain.events import UpstreamAnswered
 from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line
 from tests.adapters.upstream.wire import Headers, Heard, Say, WireServer, reply, whole
 
@@ -321,3 +323,36 @@ async def test_parallel_fetches_do_not_mix() -> None:
         words = {"manifest": b"manifests", "blob": b"blobs", "tags": b"tags", "catalog": b"_catalog"}
         for kind, (_, body) in zip(kinds, bodies, strict=True):
             assert words.get(kind, b"referrers") in body
+
+
+@pytest.mark.parametrize(
+    ("status", "result"),
+    [(200, "ok"), (401, "challenged"), (404, "refused"), (429, "throttled"), (503, "failed")],
+)
+@in_loop
+async def test_each_exchange_is_measured_by_kind_and_result(status: int, result: str) -> None:
+    async with line(lambda _: reply(status, body=CONTENT)) as link:
+        with suppress(RegistryError):
+            await link.fetch("manifest")
+        (measured,) = link.parts.measured.events
+    assert measured == UpstreamAnswered(link.upstream.url, "manifest", result, measured.seconds)
+    assert 0 < measured.seconds < 5
+
+
+@in_loop
+async def test_an_exchange_without_a_response_is_measured_as_failed() -> None:
+    async with line(lambda _: Say(then="close")) as link:
+        with suppress(RegistryError):
+            await link.ping()
+        measured = link.parts.measured.events
+    assert {(one.kind, one.result) for one in measured} == {("ping", "failed")}
+
+
+@in_loop
+async def test_the_target_of_a_redirect_is_measured_as_storage() -> None:
+    async with WireServer(lambda _: reply(body=CONTENT)) as storage:
+        away = ("Location", f"{storage.url}/signed")
+        async with line(lambda _: reply(307, away)) as link:
+            await link.fetch("blob")
+            kinds = [(one.kind, one.result) for one in link.parts.measured.events]
+    assert kinds == [("blob", "ok"), ("storage", "ok")]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.errors import UpstreamUnreachable
-from domain.events import BytesDelivered, ContentRequested, Event
+from domain.events import BytesDelivered, ContentRequested, Event, RequestAnswered
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic, until
 from tests.fakes.clock import StoppedClock
@@ -29,6 +29,9 @@ def upstream() -> FakeUpstream:
 @pytest.fixture
 def clock() -> StoppedClock:
     return StoppedClock()
+
+
+COUNTED = (ContentRequested, BytesDelivered)
 
 
 class Hot:
@@ -67,7 +70,7 @@ class Hot:
     def counted(self) -> list[Event]:
         """What was counted since the last look."""
         events: list[Event] = self.service.parts.events().events
-        counted = [event for event in events if isinstance(event, ContentRequested | BytesDelivered)]
+        counted = [event for event in events if isinstance(event, COUNTED)]
         events.clear()
         return counted
 
@@ -265,6 +268,16 @@ async def test_each_cached_response_is_counted(begin: Begin, method: str) -> Non
     await hot.raw(request)
     assert hot.found[-1]
     assert hot.counted() == expected
+
+
+async def test_a_cached_response_is_a_hit_of_its_route_and_upstream(begin: Begin) -> None:
+    hot = await begin()
+    await hot.warm()
+    hot.service.parts.events().events.clear()
+    await hot.raw(GET)
+    assert hot.found == [True]
+    answered = [one for one in hot.service.parts.events().events if isinstance(one, RequestAnswered)]
+    assert answered == [RequestAnswered("manifest", "hit", "https://upstream.test", 0.0, len(CONTENT))]
 
 
 async def test_other_requests_on_the_connection_go_on(begin: Begin) -> None:
