@@ -54,6 +54,8 @@ _LISTED = 1000
 _REMOVED = 100
 """Objects that one call removes."""
 _THREADS = 2
+_GIVEN_UP_SECONDS = 0.2
+"""obstore ends a cancelled request a moment later, in a thread that panics if the interpreter has ended by then."""
 _SMALL_BYTES = 64 * 1024
 """The event loop computes hashes of fewer bytes and reads shorter records itself: a thread would take longer."""
 
@@ -110,6 +112,8 @@ class ObstoreSharedStore:
         self._events = events
         self._breaker = StoreBreaker(address, self._try, events, trial_seconds)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="shared-store")
+        self._has_given_up = False
+        """Whether a request was cancelled before its end."""
 
     @property
     def failure(self) -> str:
@@ -120,6 +124,8 @@ class ObstoreSharedStore:
         """Stop the background work."""
         await self._breaker.close()
         self._threads.shutdown(wait=False)
+        if self._has_given_up:
+            await asyncio.sleep(_GIVEN_UP_SECONDS)
 
     async def find(self, digest: Digest) -> SharedRecord | None:
         try:
@@ -251,7 +257,11 @@ class ObstoreSharedStore:
             async with asyncio.timeout(seconds):
                 return await call()
         except TimeoutError as error:
+            self._has_given_up = True
             raise SharedUnavailable(f"{self._address}: no answer within {seconds:.0f} s") from error
+        except asyncio.CancelledError:
+            self._has_given_up = True
+            raise
         except FileNotFoundError:
             raise
         except (BaseError, OSError, ValueError) as error:
