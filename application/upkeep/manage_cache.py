@@ -1,17 +1,16 @@
 """ManageCache: what an operator can query and change in the cache."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
+from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
 from domain.digest import Digest
-from domain.manifests import ManifestWalk, descriptors_of
 from domain.names import Tag
 from domain.ports import Clock
-from domain.records import CachedTag
 from domain.upstreams import Source, Upstream
 
 
@@ -27,15 +26,6 @@ class Statistics:
     tags: int
     oldest: float | None
     newest: float | None
-
-
-@dataclass(frozen=True)
-class TagEntry:
-    """A tag, and how much of its image is cached: `held` of `size` bytes, both None if its manifest is not cached."""
-
-    cached_tag: CachedTag
-    size: int | None
-    held: int | None
 
 
 @dataclass(frozen=True)
@@ -86,19 +76,12 @@ class ManageCache:
 
     async def tags(self, upstream: Upstream) -> list[TagEntry]:
         """The output of `ls`: every tag that was requested, and how much of its image is cached."""
-        held = {one.digest: one.size for one in await self._usage.all()}
-        cached_tags = {
-            (str(cached_tag.key.source.repository), str(cached_tag.key.tag)): cached_tag
-            for cached_tag in await self._index.tags_of(upstream)
-        }
-        entries = []
-        for cached_tag in [cached_tags[key] for key in sorted(cached_tags)]:
-            # Of an index, usually only the images of one platform are cached. The layers of images that were never
-            # requested are not in the tree, so they do not count as missing.
-            tree = await self._tree(cached_tag.digest)
-            here = sum(size for digest, size in tree.items() if digest in held)
-            entries.append(TagEntry(cached_tag, sum(tree.values()), here) if tree else TagEntry(cached_tag, None, None))
-        return entries
+        held = {one.digest for one in await self._usage.all()}
+
+        async def find(_: Collection[Digest]) -> set[Digest]:
+            return held
+
+        return await tag_entries(await self._index.tags_of(upstream), self._manifest_cache.look, find)
 
     async def verify(self) -> AsyncIterator[Verdict]:
         """Hash all content again. Wrong content is dropped, and will be fetched again."""
@@ -111,9 +94,10 @@ class ManageCache:
             yield Verdict(used, is_right)
         await self._index.advance_epoch()
 
-    async def purge(self, source: Source, tag: Tag | None) -> list[Digest]:
+    async def purge(self, source: Source, tag: Tag | None, known: Iterable[Digest] = ()) -> list[Digest]:
         """Remove an image, or all content of a repository; returns the digests that were dropped. A layer that another
-        image shares is dropped too, and is fetched again at its next request.
+        image shares is dropped too, and is fetched again at its next request. `known`: content of the image, in case
+        its manifests are not cached here. Raises StorageFailed if workers cannot be told.
         """
         roots = [
             one.digest
@@ -121,9 +105,9 @@ class ManageCache:
             if one.key.source == source and tag in {None, one.key.tag}
         ]
         links = await self._index.links_of(source)
-        digests = dict.fromkeys(roots)
+        digests = dict.fromkeys((*roots, *known))
         for root in roots:
-            digests |= dict.fromkeys(await self._tree(root))
+            digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
         if tag is None:
             digests |= dict.fromkeys(link.location.digest for link in links)
         await self._index.forget_tags(source, tag)
@@ -148,20 +132,3 @@ class ManageCache:
             await self._eviction.drop(one.digest)
         await self._index.advance_epoch()
         return dropped
-
-    async def _tree(self, root: Digest) -> dict[Digest, int]:
-        """The sizes in bytes of a manifest and of all content below it, as far as its manifests are cached and within
-        the limits of ManifestWalk; empty if the manifest itself is not cached.
-        """
-        found: dict[Digest, int] = {}
-        walk = ManifestWalk(root)
-        for digest in walk:
-            content = await self._manifest_cache.look(digest)
-            if content is None:
-                continue
-            found[digest] = len(content)
-            named = descriptors_of(content)
-            walk.add(named)
-            for one in named:
-                found.setdefault(one.digest, one.size)
-        return found

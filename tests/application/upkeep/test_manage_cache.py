@@ -5,7 +5,7 @@ import json
 from collections import deque
 from typing import Any
 
-from application.upkeep.manage_cache import TagEntry
+from application.upkeep.image_tree import TagEntry
 from domain.digest import Digest
 from domain.manifests import INDEX_MEDIA_TYPE
 from domain.names import Tag
