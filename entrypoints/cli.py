@@ -48,13 +48,29 @@ def command_parser() -> argparse.ArgumentParser:
     )
     cache = commands.add_parser("cache", parents=[config], help="inspect and maintain the cache")
     actions = cache.add_subparsers(required=True, metavar="COMMAND", dest="action")
-    add_action = partial(actions.add_parser, parents=[config])
-    add_action("stats", help="show the size of the cache and its limit")
-    add_action("ls", help="list the tags that clients requested, and how much of each is cached")
-    add_action("verify", help="compute all digests again and remove damaged content")
-    purge = add_action("purge", help="remove an image, or all images of a repository")
+    add_action = partial(_add_action, actions, config)
+    add_action("stats", "show the size of the cache and its limit", "of the shared store; lists it completely")
+    add_action(
+        "ls",
+        "list the tags that clients requested, and how much of each is cached",
+        "the tags of all replicas, and how much of each is in the shared store",
+    )
+    add_action(
+        "verify",
+        "compute all digests again and remove damaged content",
+        "in the shared store; reads it completely",
+    )
+    purge = add_action(
+        "purge",
+        "remove an image, or all images of a repository",
+        "remove it from the shared store too, where it stays otherwise; other replicas keep the files in their folders",
+    )
     purge.add_argument("image", metavar="IMAGE", help="NAME:TAG, or NAME for the whole repository")
-    prune = add_action("prune", help="remove content that was not used for a while, and leftovers of a crash")
+    prune = add_action(
+        "prune",
+        "remove content that was not used for a while, and leftovers of a crash",
+        "from the shared store, if no replica used it",
+    )
     prune.add_argument(
         "--older-than", type=float, default=30, metavar="DAYS", help="unused for this many days; the default is 30"
     )
@@ -111,6 +127,19 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.set_defaults(run=_init)
 
 
+def _add_action(
+    actions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    config: argparse.ArgumentParser,
+    name: str,
+    text: str,
+    shared: str,
+) -> argparse.ArgumentParser:
+    """A `cache` command. `shared`: what it does with --shared."""
+    action = actions.add_parser(name, parents=[config], help=text)
+    action.add_argument("--shared", action="store_true", help=shared)
+    return action
+
+
 def _serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     for warning in settings.warnings:
@@ -123,7 +152,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
-    from entrypoints.commands import cache_commands, check_config, doctor, warm_command  # noqa: PLC0415 - as above
+    from entrypoints.commands import (  # noqa: PLC0415 - as above
+        cache_commands,
+        check_config,
+        doctor,
+        shared_cache_commands,
+        warm_command,
+    )
 
     match options.command:
         case "check-config":
@@ -132,6 +167,8 @@ def _run(options: argparse.Namespace) -> int:
             return doctor.run(settings, options.image)
         case "warm":
             return warm_command.run(settings, options)
+        case "cache" if options.shared:
+            return shared_cache_commands.run(settings, options)
         case _:
             return cache_commands.run(settings, options)
 

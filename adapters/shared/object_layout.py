@@ -42,7 +42,7 @@ def record_key(digest: Digest) -> str:
 
 def part_key(upstream: Upstream, digest: Digest, lease_id: str, offset: int) -> str:
     """The name of a part."""
-    return f"{PARTS}/{_path(digest)}/{upstream.fingerprint}/{lease_id}/{offset}"
+    return f"{folder_of_parts(digest)}/{upstream.fingerprint}/{lease_id}/{offset}"
 
 
 def folders(folder: str, shard: str) -> list[str]:
@@ -53,6 +53,11 @@ def folders(folder: str, shard: str) -> list[str]:
         [f"{folder}/{algorithm}" for algorithm in ALGORITHMS if algorithm != "sha256"] if shard == SHARDS[0] else []
     )
     return [f"{folder}/sha256/{shard}", *others]
+
+
+def folder_of_parts(digest: Digest) -> str:
+    """The folder that has all parts of the digest."""
+    return f"{PARTS}/{_path(digest)}"
 
 
 def digest_of_record(key: str) -> Digest | None:

@@ -19,6 +19,7 @@ from adapters.shared.object_layout import (
     RECORDS,
     digest_of_part,
     digest_of_record,
+    folder_of_parts,
     folders,
     is_possible_part,
     parse_record,
@@ -170,7 +171,15 @@ class ObstoreSharedStore:
                 yield digest, found
 
     async def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
-        async for found in self._list(folders(PARTS, shard)):
+        async for found in self._parts(folders(PARTS, shard)):
+            yield found
+
+    async def parts_of(self, digest: Digest) -> AsyncIterator[StoredPart]:
+        async for found in self._parts([folder_of_parts(digest)]):
+            yield found
+
+    async def _parts(self, names: list[str]) -> AsyncIterator[StoredPart]:
+        async for found in self._list(names):
             if digest := digest_of_part(found.key):
                 upstream = upstream_of_part(found.key)
                 yield StoredPart(found.key, found.size, found.changed_at, digest, upstream)

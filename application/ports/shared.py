@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from domain.digest import Bytes, Digest
-from domain.upstreams import Upstream
+from domain.records import CachedTag, Link
+from domain.upstreams import Source, Upstream
 
 
 class SharedUnavailable(Exception):
@@ -114,17 +115,25 @@ class SharedStore(Protocol):
     def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
         """The objects of the parts of all digests, or of those in one of SHARDS; also parts that no record names."""
 
+    def parts_of(self, digest: Digest) -> AsyncIterator[StoredPart]:
+        """The objects of the parts of one digest; also parts that no record names."""
+
     async def remove(self, keys: list[str]) -> None:
         """Remove these objects. Missing ones are not an error."""
 
 
 class SharedKnowledge(Protocol):
-    """What all replicas know of content."""
+    """What all replicas know of content. All methods raise SharedUnavailable."""
+
+    async def tags_of(self, upstream: Upstream) -> list[CachedTag]:
+        """The cached tags of all repositories of the upstream."""
+
+    async def links_of(self, source: Source) -> list[Link]:
+        """All links of the repository."""
 
     async def forget_content(self, digests: Iterable[Digest]) -> None:
         """Remove all links and cached tags of content that has left the shared store, and the record of the upstreams
-        that sent it. It reads all links and cached tags, so it is called with many digests at once. Raises
-        SharedUnavailable.
+        that sent it. It reads all links and cached tags, so it is called with many digests at once.
         """
 
 

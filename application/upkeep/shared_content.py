@@ -77,6 +77,14 @@ class SharedContent:
             found[digest].used_at = max(found[digest].used_at, used_at)
         return found
 
+    async def of(self, digest: Digest) -> Stored | None:
+        """What the store has of one digest; None if it has nothing. Without the times."""
+        record = await self._store.find(digest)
+        parts = [part async for part in self._store.parts_of(digest)]
+        if record is None and not parts:
+            return None
+        return Stored(record_size=len(record.content or b"") if record else 0, parts=parts)
+
     async def sweep(self, digest: Digest, stored: Stored) -> int:
         """Remove the abandoned parts of one digest, and return their bytes."""
         old = self._clock.now() - _KEPT_SECONDS

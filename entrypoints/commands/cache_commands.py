@@ -3,14 +3,18 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from application.upkeep.image_tree import TagEntry
 from domain.errors import NameUnknown
 from domain.names import Tag
+from domain.upstream_table import UpstreamTable
+from domain.upstreams import Source, Upstream
 from entrypoints.commands.command_input import InvalidInput, parse_image
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
@@ -39,7 +43,6 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 async def _stats(container: Container, _: argparse.Namespace) -> int:
     found = await container.manage_cache().statistics(container.upstreams().upstreams)
     settings: Settings = container.settings()
-    table = Table(box=None, show_header=False)
     rows = [
         ("folder", str(storage_folder(settings))),
         *(("upstream", upstream.url) for upstream in container.upstreams().upstreams),
@@ -48,28 +51,15 @@ async def _stats(container: Container, _: argparse.Namespace) -> int:
         ("being downloaded", decimal(found.space.partial_blobs)),
         ("free on the disk", decimal(found.space.free)),
         ("tags", str(found.tags)),
-        ("least recently used", _time(found.oldest)),
-        ("most recently used", _time(found.newest)),
+        ("least recently used", shown_time(found.oldest)),
+        ("most recently used", shown_time(found.newest)),
     ]
-    for row in rows:
-        table.add_row(*row)
-    _print(table)
+    print_rows(rows)
     return 0
 
 
 async def _ls(container: Container, _: argparse.Namespace) -> int:
-    table = Table(box=None)
-    for name in ("IMAGE", "DIGEST", "CACHED", "SIZE", "CHECKED"):
-        table.add_column(name, justify="right" if name in {"CACHED", "SIZE"} else "left", no_wrap=name != "IMAGE")
-    upstreams = container.upstreams()
-    for upstream in upstreams.upstreams:
-        for entry in await container.manage_cache().tags(upstream):
-            key = entry.cached_tag.key
-            sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
-            digest = str(entry.cached_tag.digest)[:19]
-            name = upstreams.name_of(key.source)
-            table.add_row(f"{name}:{key.tag}", digest, *sizes, _time(entry.cached_tag.checked_at))
-    _print(table)
+    await print_tags(container.upstreams(), container.manage_cache().tags, "CACHED")
     return 0
 
 
@@ -86,17 +76,10 @@ async def _verify(container: Container, _: argparse.Namespace) -> int:
 
 
 async def _purge(container: Container, options: argparse.Namespace) -> int:
-    name, reference = parse_image(options.image)
-    if reference is not None and not isinstance(reference.target, Tag):
-        raise InvalidInput("purge takes NAME or NAME:TAG")
-    tag = reference.target if reference and isinstance(reference.target, Tag) else None
-    upstreams = container.upstreams()
-    try:
-        source = upstreams.source_of(name, upstreams.hint_for(name))
-    except NameUnknown as error:
-        print(f"{NAME}: {options.image}: {error.message}", file=sys.stderr)
+    found = source_to_purge(container.upstreams(), options.image)
+    if found is None:
         return _PROBLEM
-    removed = await container.manage_cache().purge(source, tag)
+    removed = await container.manage_cache().purge(*found)
     if not removed:
         print(f"{NAME}: {options.image} is not in the cache", file=sys.stderr)
         return _PROBLEM
@@ -107,21 +90,71 @@ async def _purge(container: Container, options: argparse.Namespace) -> int:
 
 
 async def _prune(container: Container, options: argparse.Namespace) -> int:
-    if options.older_than < 0:
-        raise InvalidInput("--older-than takes a number of days, 0 or more")
-    removed = await container.manage_cache().prune(options.older_than * _DAY)
+    removed = await container.manage_cache().prune(seconds_unused(options))
     print(f"{len(removed)} removed, {decimal(sum(one.size for one in removed))}")
     return 0
 
 
-def _print(table: Table) -> None:
+# --- what the commands for the shared store use too ---
+
+
+async def print_tags(
+    upstreams: UpstreamTable, tags_of: Callable[[Upstream], Awaitable[list[TagEntry]]], held: str
+) -> None:
+    """Print the tags of all upstreams. `held`: the heading of the bytes that are stored."""
+    table = Table(box=None)
+    for name in ("IMAGE", "DIGEST", held, "SIZE", "CHECKED"):
+        table.add_column(name, justify="right" if name in {held, "SIZE"} else "left", no_wrap=name != "IMAGE")
+    for upstream in upstreams.upstreams:
+        for entry in await tags_of(upstream):
+            key = entry.cached_tag.key
+            sizes = ["-" if size is None else decimal(size) for size in (entry.held, entry.size)]
+            digest = str(entry.cached_tag.digest)[:19]
+            table.add_row(
+                f"{upstreams.name_of(key.source)}:{key.tag}", digest, *sizes, shown_time(entry.cached_tag.checked_at)
+            )
+    print_table(table)
+
+
+def source_to_purge(upstreams: UpstreamTable, image: str) -> tuple[Source, Tag | None] | None:
+    """The repository and the tag of the image. If the registry is not mirrored, says so and returns None. Raises
+    InvalidInput.
+    """
+    name, reference = parse_image(image)
+    if reference is not None and not isinstance(reference.target, Tag):
+        raise InvalidInput("purge takes NAME or NAME:TAG")
+    try:
+        source = upstreams.source_of(name, upstreams.hint_for(name))
+    except NameUnknown as error:
+        print(f"{NAME}: {image}: {error.message}", file=sys.stderr)
+        return None
+    return source, reference.target if reference and isinstance(reference.target, Tag) else None
+
+
+def seconds_unused(options: argparse.Namespace) -> float:
+    """The value of --older-than. Raises InvalidInput."""
+    if options.older_than < 0:
+        raise InvalidInput("--older-than takes a number of days, 0 or more")
+    return float(options.older_than * _DAY)
+
+
+def print_rows(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values below each other."""
+    table = Table(box=None, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    print_table(table)
+
+
+def print_table(table: Table) -> None:
     """Print the table. If the output is not a terminal, nothing is truncated."""
     console = Console()
     # rich limits a table to the width of its console.
     (console if console.is_terminal else Console(width=_PIPE_WIDTH)).print(table)
 
 
-def _time(seconds: float | None) -> str:
+def shown_time(seconds: float | None) -> str:
+    """`seconds`: since 1970."""
     return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

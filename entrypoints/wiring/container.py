@@ -63,6 +63,7 @@ from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamReq
 from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
+from application.upkeep.manage_shared_content import ManageSharedContent
 from application.upkeep.periodic import Upkeep
 from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
@@ -142,6 +143,18 @@ def _shared_content(shared: SharedTier | None, clock: Clock, events: EventSink) 
     if shared is None:
         return None
     return SharedContent(shared.store, shared.leases, shared.uses, shared.knowledge, clock, events)
+
+
+def _manage_shared_content(
+    shared: SharedTier | None,
+    content: SharedContent | None,
+    local: ManageCache,
+    manifest_cache: ManifestCache,
+    clock: Clock,
+) -> ManageSharedContent | None:
+    if shared is None or content is None:
+        return None
+    return ManageSharedContent(content, shared.store, shared.knowledge, local, manifest_cache, clock)
 
 
 def _shared_upkeep(
@@ -504,6 +517,14 @@ class Container(containers.DeclarativeContainer):
         usage=storage.provided.usage,
         index=storage.provided.index,
         eviction=eviction,
+        manifest_cache=manifest_cache,
+        clock=clock,
+    )
+    manage_shared_content: providers.Provider[ManageSharedContent | None] = providers.Singleton(
+        _manage_shared_content,
+        shared=storage.provided.shared,
+        content=shared_content,
+        local=manage_cache,
         manifest_cache=manifest_cache,
         clock=clock,
     )

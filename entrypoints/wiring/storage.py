@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.clock import SystemClock
@@ -138,9 +138,13 @@ def sweep_storage(settings: Settings) -> None:
 async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> AsyncIterator[Storage]:
     """The storage of one process. Threads and connections are opened at first use. Raises SettingsError if the shared
     store cannot be opened.
+
+    Commands can use the shared tier without a cache: then this process is no replica.
     """
     if settings.cache_dir is None:
-        yield no_storage()
+        storage = no_storage()
+        async with open_shared_tier(settings, "", storage.index, clock, events) as shared:
+            yield replace(storage, index=shared.index, shared=shared) if shared else storage
         return
     folder = settings.cache_dir
     store = FilesystemContentStore(folder, _reserve(folder))

@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize(
 )
 # container_of passes None as the clients, because the fakes need none.
 WITHOUT_A_VALUE = {"clients"}
-ONLY_ON_REPLICAS = {"outbox", "shared_content"}
+ONLY_ON_REPLICAS = {"outbox", "shared_content", "manage_shared_content"}
 
 
 def production(settings: Settings, storage: Storage | None = None) -> Container:

@@ -218,6 +218,15 @@ async def test_the_lists_contain_all_records_and_all_parts(one: SharedStore, oth
 
 
 @by_two_replicas
+async def test_the_parts_of_one_digest_can_be_listed(one: SharedStore, other: SharedStore) -> None:
+    digest, neighbour = Digest.of(CONTENT), Digest.of(b"another blob")
+    parts = await put_parts(one, digest, b"abc", b"de")
+    await put_parts(one, neighbour, b"abc")
+    assert {part.key: part.size async for part in other.parts_of(digest)} == {part.key: part.size for part in parts}
+    assert [part async for part in other.parts_of(Digest.of(b"unknown"))] == []
+
+
+@by_two_replicas
 async def test_each_digest_is_in_the_list_of_its_shard_only(one: SharedStore, other: SharedStore) -> None:
     digests = [Digest.of(CONTENT, algorithm) for algorithm in ("sha256", "sha512")]
     for digest in digests:

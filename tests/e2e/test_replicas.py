@@ -2,7 +2,6 @@
 
 import re
 import statistics
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +10,26 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.support.cached_mirror import MIB, NAME, Cached, FaultyUpstream, faulty_upstream, pull, settle
-from tests.e2e.support.images import MANIFEST_TYPES, Image, make_image
+from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, faulty_upstream, settle
+from tests.e2e.support.images import make_image
 from tests.e2e.support.processes import wait_until
-from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas, shared_settings
+from tests.e2e.support.replicas import (
+    VALKEY_OPTIONS,
+    Replicas,
+    digests,
+    downloads,
+    pull_image,
+    replicas,
+    run_command,
+    shared_settings,
+)
 from tests.e2e.support.seaweedfs import SeaweedFS
-from tests.e2e.support.service import Serving, command, environment
+from tests.e2e.support.service import Serving
 from tests.e2e.support.timed_clients import TimedClient
 from tests.e2e.support.valkey import Valkey, valkey
 
 pytestmark = pytest.mark.real()
 
-ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 SIZES = (100, 3 * MIB, 6 * MIB)
 """Blobs that are stored with their record, and in parts."""
 STORE_REQUESTS = re.compile(
@@ -53,24 +60,6 @@ def pair(
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as running:
         yield running
-
-
-def pull_image(replica: Cached, image: Image, tag: str) -> None:
-    """Pull all of the image, as a client does."""
-    manifest = pull(replica.proxy.port, f"/v2/{NAME}/manifests/{tag}", ACCEPT)
-    assert (manifest.status, manifest.body) == (200, image.manifest.content)
-    for blob in image.blobs:
-        pulled = pull(replica.proxy.port, f"/v2/{NAME}/blobs/{blob.digest}")
-        assert (pulled.status, pulled.whole, pulled.body == blob.content) == (200, True, True)
-
-
-def downloads(upstream: FaultyUpstream, since: int) -> list[str]:
-    """The paths of the manifests and blobs that the upstream has sent."""
-    return [entry["path"] for entry in upstream.log(since) if entry["method"] == "GET" and entry["path"] != "/v2/"]
-
-
-def digests(image: Image) -> list[str]:
-    return [image.manifest.digest, *(blob.digest for blob in image.blobs)]
 
 
 def test_an_image_that_one_replica_has_pulled_is_not_downloaded_again_by_another(
@@ -208,20 +197,13 @@ def test_a_lost_index_is_reported_and_the_replica_stays_ready(
         assert f"SHARED_INDEX: 127.0.0.1:{index.port} answers again" in complaints
 
 
-def run_command(
-    name: str, folder: Path, upstream: FaultyUpstream, settings: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    environ = environment(1, {"CACHE_DIR": str(folder), "UPSTREAM_REGISTRY": upstream.url, **settings})
-    return subprocess.run(command(name), env=environ, capture_output=True, text=True, timeout=60, check=False)
-
-
 @pytest.mark.parametrize("name", ["doctor", "check-config"])
 def test_commands_examine_store_and_index(
     name: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     settings = shared_settings(index, store)
     folder = tmp_path / "cache"
-    done = run_command(name, folder, upstream, settings)
+    done = run_command([name], folder, upstream, settings)
     assert (done.returncode, done.stderr) == (0, "")
     assert folder.exists() == (name == "doctor"), "check-config writes nothing"
     assert f"ok: SHARED_STORE: {settings['SHARED_STORE']}: objects can be written, read, listed and deleted" in (
@@ -235,7 +217,7 @@ def test_commands_say_what_is_wrong_with_store_and_index(
     name: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     wrong = {"SHARED_INDEX": f"redis://:hunter2@127.0.0.1:{index.port}", "AWS_SECRET_ACCESS_KEY": "hunter2"}
-    done = run_command(name, tmp_path, upstream, shared_settings(index, store) | wrong)
+    done = run_command([name], tmp_path, upstream, shared_settings(index, store) | wrong)
     assert done.returncode == 1
     assert "error: SHARED_STORE: " in done.stdout
     assert f"error: SHARED_INDEX: 127.0.0.1:{index.port}: rejected the user name or the password; " in done.stdout
@@ -246,7 +228,7 @@ def test_a_full_index_that_removes_nothing_is_a_warning(
     tmp_path: Path, upstream: FaultyUpstream, store: SeaweedFS
 ) -> None:
     with valkey(tmp_path, *VALKEY_OPTIONS, "--maxmemory", "64mb") as index:
-        done = run_command("check-config", tmp_path / "cache", upstream, shared_settings(index, store))
+        done = run_command(["check-config"], tmp_path / "cache", upstream, shared_settings(index, store))
     assert done.returncode == 0
     assert f"warning: SHARED_INDEX: 127.0.0.1:{index.port}: its memory is limited, and its maxmemory-policy is " in (
         done.stdout
@@ -258,7 +240,7 @@ def test_a_store_that_cannot_be_opened_ends_the_start(
     name: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     settings = shared_settings(index, store) | {"SHARED_STORE": "az://images"}  # whose account is not set
-    done = run_command(name, tmp_path, upstream, settings)
+    done = run_command([name], tmp_path, upstream, settings)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("docker-image-proxy: SHARED_STORE: got 'az://images', which cannot be opened (")
     assert done.stderr.count("\n") == 1

@@ -74,11 +74,22 @@ class FakeSharedStore:
 
     async def parts(self, shard: str = "") -> AsyncIterator[StoredPart]:
         await self._answer("parts")
+        for part in self._stored_parts():
+            if shard in {"", shard_of(part.digest)}:
+                yield part
+
+    async def parts_of(self, digest: Digest) -> AsyncIterator[StoredPart]:
+        await self._answer("parts_of")
+        for part in self._stored_parts():
+            if part.digest == digest:
+                yield part
+
+    def _stored_parts(self) -> list[StoredPart]:
+        found = []
         for key, content in sorted(self.contents.items()):
             _, algorithm, _, encoded, upstream, *_ = key.split("/")
-            digest = Digest(algorithm, encoded)
-            if shard in {"", shard_of(digest)}:
-                yield StoredPart(key, len(content), self.changed[key], digest, upstream)
+            found.append(StoredPart(key, len(content), self.changed[key], Digest(algorithm, encoded), upstream))
+        return found
 
     async def remove(self, keys: list[str]) -> None:
         await self._answer("remove")

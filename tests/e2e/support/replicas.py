@@ -1,7 +1,8 @@
 """Replicas of one mirror: services with processes and folders of their own, beside one Valkey and one shared store."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any, cast
 
 from obstore.store import S3Store
 
-from tests.e2e.support.cached_mirror import Cached, FaultyUpstream, cached
+from tests.e2e.support.cached_mirror import NAME, Cached, FaultyUpstream, cached, pull
+from tests.e2e.support.images import MANIFEST_TYPES, Image
 from tests.e2e.support.processes import wait_until
 from tests.e2e.support.seaweedfs import SeaweedFS
-from tests.e2e.support.service import SECRET, Serving
+from tests.e2e.support.service import SECRET, Serving, command, environment
 from tests.e2e.support.valkey import Valkey
 
+ACCEPT = {"Accept": ", ".join(MANIFEST_TYPES)}
 _DATABASES = 256
 _NUMBERS = itertools.count()
 VALKEY_OPTIONS = ("--databases", str(_DATABASES))
@@ -35,21 +38,14 @@ class Replicas:
     def __getitem__(self, number: int) -> Cached:
         return self.running[number]
 
+    @property
+    def objects(self) -> S3Store:
+        """The shared store."""
+        return objects_of(self.settings)
+
     def stores(self, *digests: str) -> bool:
         """Wait until the shared store has all of the content, so that another replica needs no download."""
-        variables = {name.lower(): value for name, value in self.settings.items() if name.startswith("AWS_")}
-        bucket, _, prefix = self.settings["SHARED_STORE"].removeprefix("s3://").partition("/")
-        store = S3Store(bucket, prefix=prefix, config=cast("Any", variables))
-
-        def has(digest: str) -> bool:
-            algorithm, _, encoded = digest.partition(":")
-            try:
-                store.head(f"content/{algorithm}/{encoded[:2]}/{encoded}")
-            except FileNotFoundError:
-                return False
-            return True
-
-        return wait_until(lambda: all(map(has, digests)), 20, pause=0.1)
+        return wait_until(lambda: not missing(self.objects, *digests), 20, pause=0.1)
 
     def start(self, **settings: str) -> Cached:
         """Start another replica with an empty folder. `settings`: its own, for instance the address of a gate."""
@@ -57,6 +53,54 @@ class Replicas:
         replica = self.stack.enter_context(cached(self.serve, self.upstream, folder, **{**self.settings, **settings}))
         self.running.append(replica)
         return replica
+
+
+def objects_of(settings: Mapping[str, str]) -> S3Store:
+    """The shared store of replicas with these settings."""
+    variables = {name.lower(): value for name, value in settings.items() if name.startswith("AWS_")}
+    bucket, _, prefix = settings["SHARED_STORE"].removeprefix("s3://").partition("/")
+    return S3Store(bucket, prefix=prefix, config=cast("Any", variables))
+
+
+def missing(store: S3Store, *digests: str) -> list[str]:
+    """Those of the digests whose content is not in the store."""
+
+    def has(digest: str) -> bool:
+        algorithm, _, encoded = digest.partition(":")
+        try:
+            store.head(f"content/{algorithm}/{encoded[:2]}/{encoded}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    return [digest for digest in digests if not has(digest)]
+
+
+def digests(image: Image) -> list[str]:
+    """The digests of all content of the image."""
+    return [image.manifest.digest, *(blob.digest for blob in image.blobs)]
+
+
+def pull_image(replica: Cached, image: Image, tag: str) -> None:
+    """Pull all of the image, as a client does. Fails if anything is missing or wrong."""
+    manifest = pull(replica.proxy.port, f"/v2/{NAME}/manifests/{tag}", ACCEPT)
+    assert (manifest.status, manifest.body) == (200, image.manifest.content)
+    for blob in image.blobs:
+        pulled = pull(replica.proxy.port, f"/v2/{NAME}/blobs/{blob.digest}")
+        assert (pulled.status, pulled.whole, pulled.body == blob.content) == (200, True, True)
+
+
+def downloads(upstream: FaultyUpstream, since: int) -> list[str]:
+    """The paths of the manifests and blobs that the upstream has sent."""
+    return [entry["path"] for entry in upstream.log(since) if entry["method"] == "GET" and entry["path"] != "/v2/"]
+
+
+def run_command(
+    words: Sequence[str], folder: Path, upstream: FaultyUpstream, settings: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of the program with this cache folder."""
+    environ = environment(1, {"CACHE_DIR": str(folder), "UPSTREAM_REGISTRY": upstream.url, **settings})
+    return subprocess.run(command(*words), env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
 def shared_settings(index: Valkey, store: SeaweedFS) -> dict[str, str]:

@@ -54,6 +54,16 @@ def test_an_image_has_the_same_name_in_warm_ls_and_purge(
         assert capsys.readouterr().out.splitlines()[0] == str(Digest.of(MANIFEST))
 
 
+@pytest.mark.parametrize("action", ["stats", "ls", "verify", "purge library/redis:1", "prune"])
+def test_without_a_shared_store_there_is_nothing_to_inspect_there(
+    action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
+    assert main(["cache", *action.split(), "--shared"]) == 2
+    assert capsys.readouterr().err == ("docker-image-proxy: SHARED_STORE: is not set, so there is no shared store\n")
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_registry_that_is_not_mirrored_is_named_in_the_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
