@@ -61,12 +61,12 @@ def _groups(parser: argparse.ArgumentParser) -> "list[argparse._SubParsersAction
 
 
 def _form(argument: argparse.Action) -> str:
-    """The argument as a user types it: `IMAGE...`, `[IMAGE]`, `--older-than DAYS`."""
+    """The argument as a user types it: `IMAGE...`, `[IMAGE]`, `--older-than DAYS`, `--shared`."""
     value = str(argument.metavar or argument.dest.upper())
     if argument.option_strings and argument.nargs == 0:
         return argument.option_strings[-1]
     if argument.option_strings:
-        return f"{argument.option_strings[-1]} {value}"
+        return argument.option_strings[-1] if argument.nargs == 0 else f"{argument.option_strings[-1]} {value}"
     return {"+": f"{value}...", "?": f"[{value}]"}.get(str(argument.nargs), value)
 
 
