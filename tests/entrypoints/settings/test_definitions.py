@@ -45,6 +45,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     ),
     "shutdown_grace": (30, "0.5", 0.5, "-1", "takes seconds from 0 to 3600"),
     "token_ttl": (300, "60", 60, "59", "takes seconds from 60 to 86400"),
+    "page": ("public", "off", "off", "on", "takes off or public"),
     "log_level": ("info", "debug", "debug", "loud", "takes debug, info, warning or error"),
     "log_format": ("text", "json", "json", "xml", "takes text or json"),
     "upstream_identity": (

@@ -11,6 +11,7 @@ from entrypoints.wiring.container import open_container, open_upstreams
 from tests.adapters.upstream.line import in_loop
 from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.environment import Load, refusal
+from tests.fakes.events import RecordingEventSink
 from tests.fakes.parts import settings_of
 
 FIRST = "https://first.test"
@@ -99,7 +100,7 @@ name = "quay.io"
 async def test_each_upstream_of_the_file_has_its_own_connection_settings(load: Load, tmp_path: Path) -> None:
     (file := tmp_path / "mirror.toml").write_text(FILE)
     settings = load(CONFIG=str(file), CACHE_DIR=str(tmp_path / "cache"), HTTPS_PROXY="http://everybodys.test:3128")
-    async with open_upstreams(settings, 0) as clients:
+    async with open_upstreams(settings, 0, RecordingEventSink()) as clients:
         corp, quay = settings.table.upstreams
         assert [url for url, _ in corp.fallbacks] == ["https://two.corp.test", "https://three.corp.test"]
         assert clients[corp].proxy_to(URL("https://two.corp.test/v2/")) == "socks5://user:secret@proxy.test"
