@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from application.ports.content import StorageFailed
 from application.upkeep.image_tree import TagEntry
 from domain.errors import NameUnknown
 from domain.names import Tag
@@ -27,7 +28,9 @@ _PIPE_WIDTH = 1000
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Returns the exit status: 0, or 1 if content is damaged or nothing matched."""
+    """Returns the exit status: 0, or 1 if content is damaged, if nothing matched, or if the running workers cannot be
+    told.
+    """
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: the cache is off")
     act_as_owner(settings, may_stay_root=True)
@@ -37,7 +40,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
 async def _run(settings: Settings, options: argparse.Namespace) -> int:
     async with open_container(settings) as container:
-        return await _ACTIONS[options.action](container, options)
+        try:
+            return await _ACTIONS[options.action](container, options)
+        except StorageFailed as error:
+            print(f"{NAME}: {error}", file=sys.stderr)
+            return _PROBLEM
 
 
 async def _stats(container: Container, _: argparse.Namespace) -> int:

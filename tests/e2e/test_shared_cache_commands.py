@@ -171,6 +171,17 @@ def test_a_service_that_is_silent_is_named_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("action", ["verify", "prune", f"purge {NAME}:commands"])
+def test_a_command_for_one_machine_says_if_the_other_replicas_were_not_told(
+    action: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> None:
+    settings = {**shared_settings(index, store), **address("SHARED_INDEX", free_port())}
+    done = run_command(["cache", *action.split()], tmp_path, upstream, settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "docker-image-proxy: the other replicas were not told: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def address(name: str, port: int) -> dict[str, str]:
     """The variable with the address of the service."""
     if name == "SHARED_STORE":
