@@ -21,7 +21,7 @@ from adapters.storage.sqlite_database import Change, Database, Row
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity, Occurrence, Stored, Used
 from domain.digest import Digest
-from domain.errors import DigestInvalid, NameInvalid, TagInvalid
+from domain.errors import DigestInvalid, NameInvalid
 from domain.names import RepositoryName, Tag
 from domain.ports import Clock
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
@@ -256,13 +256,15 @@ class SqliteImageIndex:
         )
         return _readable(RepositoryName, NameInvalid, rows)
 
-    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
+        # SQLite takes the other columns from the row with the maximum (sqlite.org/lang_select.html, section 2.5).
         rows = await self._database.rows(
-            "SELECT DISTINCT tag FROM tags WHERE upstream = ? AND repository = ? AND tag > ?"
-            " AND given_to IN (SELECT value FROM json_each(?)) ORDER BY tag LIMIT ?",
+            "SELECT repository, tag, variant, given_to, digest, media_type, max(checked_at) FROM tags"
+            " WHERE upstream = ? AND repository = ? AND tag > ? AND given_to IN (SELECT value FROM json_each(?))"
+            " GROUP BY tag ORDER BY tag LIMIT ?",
             (*_source(source), after, _listed(classes), limit),
         )
-        return _readable(Tag, TagInvalid, rows)
+        return read_tags(source.upstream, rows)
 
     async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
         rows = await self._database.rows(

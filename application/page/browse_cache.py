@@ -206,9 +206,7 @@ class BrowseCache:
         return RepositoryEntry(source, tags[:_SHOWN_TAGS], len(tags) > _SHOWN_TAGS)
 
     async def _tags_of(self, sight: Sight, source: Source, after: str, limit: int) -> list[CachedTag]:
-        tags = await self._images.tags_in(source, await sight.classes(source), after, limit)
-        found = await asyncio.gather(*(sight.tag(source, tag) for tag in tags))
-        return [one for one in found if one]
+        return await self._images.tags_in(source, await sight.classes(source), after, limit)
 
     async def _manifest(self, source: Source, digest: Digest) -> ManifestDetails | None:
         content = await self._contents.manifest(source, digest)

@@ -169,8 +169,9 @@ class Occurrence:
 
 
 class ImageIndex(Protocol):
-    """Lists for the page, each with a bounded number of entries. They contain what this replica has learnt. Another
-    replica may have learnt of a refusal since, so an entry is checked with the KnowledgeIndex before it is shown.
+    """Lists for the page, each with a bounded number of entries. They contain what this replica has learnt, without the
+    tags that have been removed on another replica since. Links and grants may have been removed there, so they are
+    checked with the KnowledgeIndex.
 
     `classes`: the entry was given to callers of one of these classes. A failing read finds nothing.
     """
@@ -180,8 +181,10 @@ class ImageIndex(Protocol):
     ) -> list[RepositoryName]:
         """The names of repositories with cached tags that contain this text and follow the name `after`, in order."""
 
-    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
-        """The cached tags of a repository that follow the tag `after`, in order."""
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
+        """The cached tags of a repository that follow the tag `after`, in order; of each, the one that was checked
+        last.
+        """
 
     async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
         """The manifests of a repository, the last confirmed first."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.clock import SystemClock
+from adapters.confirmed_images import ConfirmedImageIndex
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
@@ -150,7 +151,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
     store = FilesystemContentStore(folder, _reserve(folder))
     maintenance = FilesystemStorageMaintenance(folder, clock)
     database = SqliteDatabase(folder / _INDEX)
-    index = SqliteKnowledgeIndex(database, clock)
+    index, images = SqliteKnowledgeIndex(database, clock), SqliteImageIndex(database)
     try:
         replica = replica_id(folder) if settings.is_shared else ""
         async with open_shared_tier(settings, replica, index, clock, events) as shared:
@@ -160,7 +161,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
                 maintenance=maintenance,
                 index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
-                images=SqliteImageIndex(database),
+                images=ConfirmedImageIndex(images, shared.index) if shared else images,
                 shared=shared,
             )
     finally:

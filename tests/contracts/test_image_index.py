@@ -1,5 +1,7 @@
 """The contract of ImageIndex."""
 
+from dataclasses import replace
+
 from application.ports.index import Occurrence
 from domain.digest import Digest
 from domain.names import RepositoryName, Tag
@@ -54,15 +56,27 @@ async def test_repositories_come_in_pages_and_by_a_part_of_the_name(one: Worker,
     assert await other.images.repositories(HUB, ANYONE, "%", "", 9) == []
 
 
+def tags(found: list[CachedTag]) -> list[str]:
+    return [str(one.key.tag) for one in found]
+
+
 @by_two_workers
 async def test_tags_are_listed_once_in_order_and_in_pages(one: Worker, other: Worker) -> None:
     for tag, variant in (("2", "a"), ("2", "b"), ("10", ""), ("3", "")):
         await one.index.keep_tag(cached(NGINX, tag, variant=variant))
     await one.index.keep_tag(cached(NGINX, "secret", PERSONAL_CLASS))
-    assert list(map(str, await other.images.tags_in(NGINX, ANYONE, "", 9))) == ["10", "2", "3"]
-    assert list(map(str, await other.images.tags_in(NGINX, ANYONE, "10", 1))) == ["2"]
-    assert list(map(str, await other.images.tags_in(NGINX, PERSON, "", 9))) == ["secret"]
+    assert tags(await other.images.tags_in(NGINX, ANYONE, "", 9)) == ["10", "2", "3"]
+    assert tags(await other.images.tags_in(NGINX, ANYONE, "10", 1)) == ["2"]
+    assert tags(await other.images.tags_in(NGINX, PERSON, "", 9)) == ["secret"]
     assert await other.images.tags_in(REDIS, ALL, "", 9) == []
+
+
+@by_two_workers
+async def test_of_several_variants_of_a_tag_the_newest_is_listed(one: Worker, other: Worker) -> None:
+    older, newer = cached(NGINX, "1", variant="b"), replace(cached(NGINX, "1", variant="a"), digest=B, checked_at=200.0)
+    for record in (newer, older, replace(cached(NGINX, "1", PERSONAL_CLASS), digest=C, checked_at=300.0)):
+        await one.index.keep_tag(record)
+    assert await other.images.tags_in(NGINX, ANYONE, "", 9) == [newer]
 
 
 @by_two_workers

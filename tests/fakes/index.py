@@ -195,13 +195,13 @@ class MemoryImageIndex:
         }
         return [RepositoryName(name) for name in sorted(names)][:limit]
 
-    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[Tag]:
-        tags = {
-            str(tag)
-            for place, tag, _, caller_class in self._index.cached_tags
-            if place == _place(source) and caller_class in classes and str(tag) > after
-        }
-        return [Tag(tag) for tag in sorted(tags)][:limit]
+    async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
+        newest: dict[str, CachedTag] = {}
+        for (place, tag, _, caller_class), one in self._index.cached_tags.items():
+            name, known = str(tag), newest.get(str(tag))
+            if place == _place(source) and caller_class in classes and name > after:
+                newest[name] = one if known is None or one.checked_at > known.checked_at else known
+        return [newest[name] for name in sorted(newest)][:limit]
 
     async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
         given: dict[Digest, float] = {}
