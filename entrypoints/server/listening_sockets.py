@@ -35,20 +35,22 @@ class ListeningSockets:
             one.close()
 
 
-def listen(settings: Settings) -> ListeningSockets:
-    """Listen on every address of HOST. `::` includes all IPv4 addresses if the system allows one socket for both
-    families. If HOST is a name, addresses of it that this machine does not have are skipped.
+def listen(settings: Settings, port: int | None = None, name: str = "PORT") -> ListeningSockets:
+    """Listen on every address of HOST, at PORT or at `port`, which the setting `name` contains. `::` includes all IPv4
+    addresses if the system allows one socket for both families. If HOST is a name, addresses of it that this machine
+    does not have are skipped.
 
     Raises SettingsError if no address remains, or if one of them is in use.
     """
     host = settings.host
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+    port = settings.port if port is None else port
     try:
-        sockets = _bound(host, settings.port)
+        sockets = _bound(host, port)
     except (OSError, ValueError) as error:  # ValueError: the name cannot be encoded for DNS
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
-        message = f"HOST, PORT: got {settings.host!r}, {settings.port}; cannot listen there: {reason}"
+        message = f"HOST, {name}: got {settings.host!r}, {port}; cannot listen there: {reason}"
         raise SettingsError(message) from error
     return ListeningSockets(sockets, f"[{host}]" if ":" in host else host, _families(host, sockets))
 

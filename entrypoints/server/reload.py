@@ -21,8 +21,8 @@ _LOG = logging.getLogger("docker_image_proxy")
 _CHECKS = 500
 """How often `check` looks for the acknowledgements of the workers: every 20 ms, for ten seconds."""
 
-_AT_START = ("host", "port", "workers")
-"""The socket is opened once, and so is the memory that the workers share."""
+_AT_START = ("host", "port", "metrics_port", "workers")
+"""The sockets are opened once, and so is the memory that the workers share."""
 
 _STORED = ("cache_dir", "shared_store")
 """The settings that say where content is stored."""

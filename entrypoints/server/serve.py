@@ -4,13 +4,15 @@ import asyncio
 import gc
 import logging
 import resource
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from sanic import Sanic
 
 from entrypoints.http.app import App, create_app
 from entrypoints.http.connection.acceptor import Acceptor
-from entrypoints.http.connection.connection_protocol import MirrorProtocol
+from entrypoints.http.connection.connection_protocol import MetricsProtocol, MirrorProtocol
 from entrypoints.http.connection.connection_table import ConnectionLimits, ConnectionTable
 from entrypoints.http.worker_state import report_worker_state
 from entrypoints.server.certificates import Certificates
@@ -31,6 +33,8 @@ _FILES_PER_CONNECTION = 3
 _RESERVED_FILES = 256
 """For connections to upstreams, the index, and files that are being downloaded."""
 _FEWEST_CONNECTIONS = 16
+_METRICS_CONNECTIONS = 16
+"""The most connections of a worker at METRICS_PORT."""
 
 
 def run(settings: Settings, load: Load) -> None:
@@ -45,6 +49,9 @@ def run(settings: Settings, load: Load) -> None:
     channel = SettingsChannel(settings.workers)
     supervise(app, SettingsReloader(app, load, channel))
     app.ctx.listening = listen(settings)
+    app.ctx.metrics_listening = (
+        listen(settings, settings.metrics_port, "METRICS_PORT") if settings.metrics_port is not None else None
+    )
     app.ctx.certificates = Certificates(settings) if settings.tls_cert else None
     # Sanic starts and stops the workers. Its own server has the first socket, but does not start serving: the Acceptor
     # accepts the connections.
@@ -74,6 +81,8 @@ def run(settings: Settings, load: Load) -> None:
         raise
     finally:
         app.ctx.listening.close()
+        if app.ctx.metrics_listening:
+            app.ctx.metrics_listening.close()
 
 
 def _raise_open_file_limit() -> None:
@@ -112,13 +121,18 @@ async def _start_worker(app: App, *, connections: set[MirrorProtocol], channel: 
         return bool(app.ctx.runtimes.current.addresses.is_trusted(address))
 
     table = ConnectionTable(limits)
-    app.ctx.acceptor = Acceptor(
-        app.ctx.listening.sockets,
-        table,
-        partial(MirrorProtocol, loop=loop, app=app, connections=connections),
-        is_exempt=is_exempt,
-        tls=app.ctx.certificates.listening if app.ctx.certificates else None,
-    )
+    tls = app.ctx.certificates.listening if app.ctx.certificates else None
+    protocol: dict[str, Any] = {"loop": loop, "app": app, "connections": connections}
+    app.ctx.acceptors = [
+        Acceptor(app.ctx.listening.sockets, table, partial(MirrorProtocol, **protocol), is_exempt=is_exempt, tls=tls)
+    ]
+    if app.ctx.metrics_listening:
+        # A table of its own: clients that use all connections of the service do not hide what the service is doing.
+        metrics_table = ConnectionTable(lambda: replace(limits(), connections=_METRICS_CONNECTIONS))
+        make = partial(MetricsProtocol, **protocol)
+        app.ctx.acceptors.append(
+            Acceptor(app.ctx.metrics_listening.sockets, metrics_table, make, is_exempt=is_exempt, tls=tls)
+        )
     app.add_task(apply_published_settings(app, channel))
     app.add_task(report_worker_state(app.ctx.runtimes, table.__len__))
     if app.m.name == _FIRST_WORKER:
@@ -132,4 +146,5 @@ async def _stop_worker(app: App) -> None:
     open.
     """
     app.ctx.is_stopping = True
-    app.ctx.acceptor.close()
+    for acceptor in app.ctx.acceptors:
+        acceptor.close()

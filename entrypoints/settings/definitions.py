@@ -130,6 +130,13 @@ class ServerSettings:
         "The address to listen on. `127.0.0.1`: only clients on this machine can connect. `::`: all addresses, IPv6 "
         "and, if the system allows it, IPv4. A name: all addresses of the name that this machine has.",
     )
+    metrics_port: int | None = setting(
+        None,
+        number(int, 1, 65535, "a port number"),
+        "A port of its own for `/metrics`, at `HOST`. If set, `PORT` has no `/metrics`, and this port has nothing but "
+        "`/metrics`, `/livez` and `/readyz`. It has its own connections, so it can be read while `PORT` has none left.",
+        default_text="none: `/metrics` is at `PORT`",
+    )
     workers: int = setting(2, number(int, 1, 256, "a number of processes"), "The number of worker processes.")
     self_registry: str | None = setting(
         None,
@@ -204,6 +211,13 @@ class AccountAndTokenSettings:
         FILE,
         "[A file of accounts](../guides/accounts.md#accounts-in-a-file) as `htpasswd -B` writes it, instead of "
         "`ACCOUNTS` or in addition. The service reads it again when it changes.",
+    )
+    metrics_accounts: tuple[Credentials, ...] = setting(
+        (),
+        ACCOUNTS,
+        "Accounts for `/metrics`, in the format of `ACCOUNTS`. If set, `/metrics` requires one of them by Basic "
+        "authentication. They can do nothing else, and other accounts cannot read `/metrics`.",
+        is_secret=True,
     )
     allow_everyone: bool = setting(
         False, FLAG, "`true`: everyone who can reach the mirror may read what the mirror's own upstream login can read."

@@ -100,6 +100,8 @@ class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSett
     def check(self) -> None:
         """Raises ValueError if values contradict each other, or a file does not hold what its setting takes."""
         check_key_pair(self.tls_cert, self.tls_key, ("TLS_CERT", "TLS_KEY"))
+        if self.metrics_port == self.port:
+            raise ValueError(f"METRICS_PORT: got {self.port}, which is PORT; takes another port")
         for one in self.upstreams:
             one.check(self.workers)
         _check_shared_tier(self)

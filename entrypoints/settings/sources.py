@@ -39,9 +39,9 @@ def load_settings(config: Path | None = None) -> Settings:
 
 def _load(config: Path | None) -> Settings:
     variables = {name.lower(): text for name, text in os.environ.items() if name.lower() in KNOWN_NAMES}
-    for name in ("accounts", "accounts_file", "htpasswd_file"):
+    for name in ("accounts", "accounts_file", "htpasswd_file", "metrics_accounts", "metrics_accounts_file"):
         if variables.get(name) == "":
-            takes = ACCOUNTS.takes if name == "accounts" else FILE.takes
+            takes = ACCOUNTS.takes if name.endswith("accounts") else FILE.takes
             raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
     variables = {name: text for name, text in variables.items() if text}
     if misplaced := sorted(variables.keys() & ONLY_IN_FILE):

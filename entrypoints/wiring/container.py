@@ -243,6 +243,21 @@ class Container(containers.DeclarativeContainer):
         steps=passwords,
         key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
     )
+    metrics_attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
+    metrics_login: providers.Provider[CheckLogin] = providers.Singleton(
+        CheckLogin,
+        policy=providers.Singleton(
+            AccountPolicy,
+            accounts=providers.Singleton(
+                FixedAccountDirectory,
+                accounts=settings.provided.metrics_accounts,
+                stamp_key=providers.Callable(derived_key, settings=settings, purpose="metric accounts"),
+            ),
+        ),
+        attempts=metrics_attempts,
+        steps=passwords,
+        key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
+    )
     issuer: providers.Provider[TokenIssuer] = providers.Singleton(
         TokenIssuer, issuer=service, clock=clock, codec=codec, lifetime=settings.provided.token_ttl
     )

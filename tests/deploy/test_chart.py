@@ -28,6 +28,7 @@ SECRET = "0123456789abcdef" * 4
 FILES = {
     "secrets/server-secret": SECRET,
     "secrets/shared-index-password": "password",
+    "secrets/metrics-accounts": "cHJvbWV0aGV1czpwYXNzd29yZA==",
     "secrets/htpasswd": "alice:$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
     "upstreams/docker.io": "password",
 }
@@ -204,7 +205,19 @@ def test_the_service_monitor_finds_the_port_of_the_service(name: str) -> None:
     [endpoint] = monitor["spec"]["endpoints"]
     assert endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
     assert endpoint["path"] == "/metrics"
+    assert endpoint["port"] == ("metrics" if name == "persistent" else "http")
+    assert ("basicAuth" in endpoint) == (name == "persistent")
     assert endpoint.get("scheme", "http") == ("https" if name == "persistent" else "http")
+
+
+@needs_helm
+def test_the_port_of_the_metrics_is_the_same_everywhere() -> None:
+    [port] = [one for one in container("persistent")["ports"] if one["name"] == "metrics"]
+    assert environment("persistent")["METRICS_PORT"] == str(port["containerPort"]) == "9100"
+    allowed = of_kind("persistent", "NetworkPolicy")["spec"]["ingress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in allowed] == [["http"], ["metrics"]]
+    assert allowed[0]["from"] != allowed[1]["from"]
+    assert [one["name"] for one in container("replicas")["ports"]] == ["http"]
 
 
 @needs_helm

@@ -79,7 +79,7 @@ def container_of(
     # A test closes the container after each step and may use it again.
     container.passwords.override(providers.Object(TirelessSteps()))
     container.clock.override(providers.Object(clock))
-    for attempts in (container.attempts, container.relayed_attempts):
+    for attempts in (container.attempts, container.relayed_attempts, container.metrics_attempts):
         attempts.add_kwargs(pause=clock.pause)
     container.events.override(providers.Singleton(RecordingEventSink))
     return container

@@ -9,7 +9,7 @@ from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from entrypoints.http.connection.connection_table import Connection, ConnectionState
-from entrypoints.http.connection.request_parser import StrictHttp
+from entrypoints.http.connection.request_parser import MetricsHttp, StrictHttp
 from entrypoints.http.responses.error_responses import error_body
 
 _TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446 section 5.1: a handshake record, of any version
@@ -86,3 +86,11 @@ class MirrorProtocol(HttpProtocol):
             return
         self._http.exception = RequestTimeout("the request did not arrive in time")
         self._task.cancel()
+
+
+class MetricsProtocol(MirrorProtocol):
+    """The protocol of a connection at METRICS_PORT."""
+
+    __slots__ = ()
+
+    HTTP_CLASS = MetricsHttp

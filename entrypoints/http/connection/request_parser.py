@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from sanic.compat import Header
-from sanic.exceptions import BadRequest, ExpectationFailed, PayloadTooLarge
+from sanic.exceptions import BadRequest, ExpectationFailed, NotFound, PayloadTooLarge
 from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE, Http
 
 from entrypoints.http.connection.connection_table import ConnectionState
 
 CHUNKED = "chunked"
+METRICS_PORT_PATHS = ("/metrics", "/livez", "/readyz")
 
 # RFC 9110 section 5.6.2. Field values are not matched by a regular expression: for a token of a kilobyte that would
 # take longer than the rest of the head.
@@ -280,3 +281,18 @@ class StrictHttp(Http):
             self.recv_buffer.clear()
             await self._receive_more()
             yield b""
+
+
+class MetricsHttp(StrictHttp):
+    """The exchange at METRICS_PORT. It refuses all other paths before anything else sees the request: at this port
+    there are no pulls, not even from the response cache.
+    """
+
+    __slots__ = ()
+
+    async def http1_request_header(self) -> None:
+        """Raises NotFound for other paths, and what StrictHttp raises."""
+        await super().http1_request_header()
+        if self.request.path not in METRICS_PORT_PATHS:
+            raise NotFound(f"this port of the mirror has only {', '.join(METRICS_PORT_PATHS)}")
+        self.request.ctx.is_at_metrics_port = True

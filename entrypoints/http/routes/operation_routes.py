@@ -4,9 +4,13 @@ import asyncio
 from datetime import UTC, datetime
 
 from sanic import Blueprint, HTTPResponse, Request
+from sanic.exceptions import NotFound
 
+from application.ports.telemetry import current_record
 from domain.allowance import Allowance
+from domain.authorization import Basic, parse_authorization
 from domain.documents import print_json
+from domain.errors import CredentialsRejected
 from entrypoints.http.runtime import runtime_of
 
 
@@ -52,10 +56,28 @@ async def readyz(request: Request) -> HTTPResponse:
 
 
 async def metrics(request: Request) -> HTTPResponse:
-    """Sums over all workers. They contain no names of repositories or accounts."""
+    """The metrics of all workers. They contain no names of repositories or accounts. Raises NotFound at PORT if there
+    is a METRICS_PORT, and CredentialsRejected or TooManyAttempts if the caller is none of METRICS_ACCOUNTS.
+    """
     request.ctx.route = "operation"
-    content, media_type = runtime_of(request).container.metrics().render()
+    runtime = runtime_of(request)
+    if runtime.settings.metrics_port is not None and not getattr(request.ctx, "is_at_metrics_port", False):
+        raise NotFound("the metrics of this mirror are at another port")
+    if runtime.settings.metrics_accounts:
+        await _require_login(request)
+    content, media_type = runtime.container.metrics().render()
     return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
+
+
+async def _require_login(request: Request) -> None:
+    authorization = parse_authorization(request.headers.get("authorization"))
+    account = None
+    if isinstance(authorization, Basic):
+        check_login = runtime_of(request).container.metrics_login()
+        account = await check_login(authorization.credentials, runtime_of(request).addresses.client_of(request))
+    if account is None:
+        raise CredentialsRejected("the metrics require a login")
+    current_record().passed(account.name, account.stamp)
 
 
 def _allowance(known: Allowance | None) -> dict[str, object] | None:

@@ -35,11 +35,12 @@ def test_equal_settings_change_nothing() -> None:
 
 def test_settings_that_need_a_restart_stay_and_others_change() -> None:
     change = changed(
-        {"host": "127.0.0.1", "port": 5000, "workers": 2}, {"host": "::1", "port": 5001, "workers": 3, "tag_ttl": 1}
+        {"host": "127.0.0.1", "port": 5000, "workers": 2},
+        {"host": "::1", "port": 5001, "metrics_port": 9100, "workers": 3, "tag_ttl": 1},
     )
     in_force = change.settings
     assert (in_force.host, in_force.port, in_force.workers, in_force.tag_ttl) == ("127.0.0.1", 5000, 2, 1)
-    assert change.held_back == ("HOST", "PORT", "WORKERS")
+    assert change.held_back == ("HOST", "PORT", "METRICS_PORT", "WORKERS")
     assert change.changed == ("TAG_TTL",)
 
 

@@ -32,6 +32,8 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
         'a"b',
         "takes a name of letters, digits and ._:/-",
     ),
+    "metrics_port": (None, "9100", 9100, "0", "takes a port number from 1 to 65535"),
+    "metrics_accounts": ((), ANN, (Credentials("ann", "hunter2"),), None, ""),
     "accounts": ((), ANN, (Credentials("ann", "hunter2"),), None, ""),
     "skip_auth_proxy": (False, "true", True, "perhaps", "takes true or false"),
     "host": ("0.0.0.0", "127.0.0.1", "127.0.0.1", None, ""),
@@ -137,7 +139,7 @@ ELSEWHERE = {
 }
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
 ELSEWHERE |= {"shared_index_password", "shared_index_password_file"}
-ELSEWHERE |= {"htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
+ELSEWHERE |= {"metrics_accounts_file", "htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]
 NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
@@ -163,7 +165,7 @@ def test_setting_has_its_default_when_unset(load: Load, name: str) -> None:
     assert value_of(load(), name) == TABLE[name][0]
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"accounts"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"accounts", "metrics_accounts"}))
 def test_empty_variable_counts_as_unset(load: Load, name: str) -> None:
     assert value_of(load(**{name.upper(): ""}), name) == TABLE[name][0]
 
@@ -308,6 +310,15 @@ def test_accounts_without_self_registry_are_warned_of(load: Load) -> None:
     assert load(ACCOUNTS=ANN, HOST="127.0.0.1").warnings == ()
     assert load(ACCOUNTS=ANN, HOST="", SELF_REGISTRY="https://mirror.test").warnings == ()
     assert load().warnings == ()
+
+
+def test_the_metrics_need_another_port_than_pulls(load: Load) -> None:
+    assert refusal(load, METRICS_PORT="8080") == "METRICS_PORT: got 8080, which is PORT; takes another port"
+
+
+def test_empty_accounts_of_the_metrics_are_an_error(load: Load) -> None:
+    for name in ("METRICS_ACCOUNTS", "METRICS_ACCOUNTS_FILE"):
+        assert refusal(load, **{name: ""}).startswith(f"{name}: is set but empty; takes ")
 
 
 def test_empty_accounts_are_an_error(load: Load) -> None:
