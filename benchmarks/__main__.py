@@ -31,6 +31,7 @@ from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.pulls import PULLS, docker_pulls
 from benchmarks.ranges import RANGES, shared_ranges
 from benchmarks.results import DISTRIBUTION, Results
+from benchmarks.several_replicas import REPLICAS, warm_replicas
 from benchmarks.start_up import START, start_up
 from tests.e2e.support.processes import program
 
@@ -43,7 +44,7 @@ BESIDE: dict[str, Callable[[Arena, Sequence[Server]], None]] = {
 }  # fmt: skip
 ALONE: dict[str, Callable[[Arena], None]] = {
     START: start_up, COLD: cold_blobs, COLD_TLS: cold_blobs_over_tls, EACH: limited_connections, IN_ALL: limited_line,
-    RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls,
+    RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls, REPLICAS: warm_replicas,
 }  # fmt: skip
 SCENARIOS = {name.replace(" ", "-").lower(): name for name in (*BESIDE, *ALONE)}
 

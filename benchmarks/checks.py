@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks import blobs, crowds, limited, manifests, ranges, start_up
+from benchmarks import blobs, crowds, limited, manifests, ranges, several_replicas, start_up
 from benchmarks.plan import MIB, blob_case
 from benchmarks.results import DIRECT, HASHLIB, NGINX, OURS, REGISTRY, SANIC, Results
 
@@ -29,7 +29,18 @@ class Bound:
 
 
 def bounds(results: Results) -> list[Bound]:
-    parts = (_start, _warm, _manifests, _cold, _cold_tls, _limited_connections, _limited_line, _ranges, _crowds)
+    parts = (
+        _start,
+        _warm,
+        _manifests,
+        _cold,
+        _cold_tls,
+        _limited_connections,
+        _limited_line,
+        _ranges,
+        _crowds,
+        _replicas,
+    )
     return [bound for part in parts for bound in part(results)]
 
 
@@ -147,3 +158,17 @@ def _crowds(results: Results) -> Iterator[Bound]:
         f"{crowds.SLOW}: throughput of a fast client beside {results.plan.slow_clients:,} slow ones, relative to alone"
     )
     yield Bound(crowds.SLOW, text, share, 0.8, at_least=True)
+
+
+def _replicas(results: Results) -> Iterator[Bound]:
+    name, one, four = several_replicas.REPLICAS, several_replicas.ONE, several_replicas.FOUR
+    blob = blob_case(results.plan.small, several_replicas.CLIENTS)
+    for case, metric, what in (
+        (blob, "cpu", "CPU per GiB"),
+        (several_replicas.MANIFESTS, "request_cpu", "CPU per request"),
+    ):
+        ratio = results.ratio(name, case, metric, four, one)
+        yield Bound(name, f"{name}, {case}: {what} of four relative to one", ratio, 1.1, at_least=False)
+        asked = [results.worst(name, case, server, "store") for server in (one, four)]
+        most = max((number for number in asked if number is not None), default=None)
+        yield Bound(name, f"{name}, {case}: requests to the store", most, 0, at_least=False)

@@ -99,7 +99,7 @@ def ours(folder: Path, setup: Setup) -> Iterator[Server]:
     env, ca = environment(port, settings), _clients_trust(setup)
     with _started(OURS, folder, command("serve"), port, live="/livez", env=env, ca=ca) as server:
         # Wait until all workers answer; the first one answers while the others still start.
-        with Proxy(server.process, port, server.tls).connection_to_each_worker(WORKERS):
+        with Proxy(server.process, port, server.tls).connection_to_each_worker(int(settings["WORKERS"])):
             pass
         yield server
 

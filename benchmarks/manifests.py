@@ -19,6 +19,7 @@ _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 
 @dataclass(frozen=True)
 class Load:
+    requests: int
     rate: float
     p50: float  # milliseconds
     p99: float
@@ -28,11 +29,12 @@ def parse_wrk(output: str) -> Load:
     """Raises BadAnswerError if wrk reports an error or a status other than 2xx and 3xx."""
     if trouble := re.search(r"Non-2xx.*|Socket errors.*", output):
         raise BadAnswerError(trouble[0])
+    requests = re.search(r"^ +(\d+) requests in ", output, re.MULTILINE)
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
     parts = dict(re.findall(r"^ +(50|99)% +([\d.]+\w+)$", output, re.MULTILINE))
-    if not rate or len(parts) < 2:
+    if not requests or not rate or len(parts) < 2:
         raise BadAnswerError(f"the output of wrk cannot be parsed: {output}")
-    return Load(float(rate[1]), _milliseconds(parts["50"]), _milliseconds(parts["99"]))
+    return Load(int(requests[1]), float(rate[1]), _milliseconds(parts["50"]), _milliseconds(parts["99"]))
 
 
 def _milliseconds(text: str) -> float:
@@ -40,10 +42,10 @@ def _milliseconds(text: str) -> float:
     return float(number) * _MILLISECONDS[unit]
 
 
-def wrk(server: Server, path: str, seconds: int) -> Load:
+def wrk(server: Server, path: str, seconds: int, connections: int = CONNECTIONS) -> Load:
     headers = [word for line in server.headers() for word in ("-H", line)]
     url = f"http://127.0.0.1:{server.port}{path}"
-    argv = [program("wrk") or "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", *headers, url]
+    argv = [program("wrk") or "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", *headers, url]
     return parse_wrk(subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout)
 
 

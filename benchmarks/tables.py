@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import blobs, crowds, limited, manifests, pulls, ranges, start_up
+from benchmarks import blobs, crowds, limited, manifests, pulls, ranges, several_replicas, start_up
 from benchmarks.results import DIRECT, OURS, PEERS, Results
 
 
@@ -122,6 +122,23 @@ SECTIONS = (
         "A fast client beside slow ones",
         "One client downloads the large blob alone, and then while slow clients read the same blob.",
         (_THROUGHPUT, Metric("cost", "cost, %", 0), Metric("slowest", "slowest of the slow, KiB/s", 1)),
+    ),
+    Section(
+        several_replicas.REPLICAS,
+        "One replica and four replicas",
+        "One replica with four workers, and four replicas with one worker each. They run on this machine with their "
+        "own folders, and share a Valkey and a SeaweedFS. The same clients are divided among them, and everything is "
+        "cached. CPU is that of all processes of the replicas. Reads of the index include those of the upkeep.",
+        (
+            Metric("cpu", "CPU-s/GiB", 3, "less"),
+            Metric("request_cpu", "CPU-µs/request", 0, "less"),
+            Metric("throughput", "GiB/s"),
+            Metric("rate", "requests/s", 0),
+            Metric("index_cpu", "CPU-s of Valkey", 2),
+            Metric("index", "reads of the index", 0),
+            Metric("store", "requests to the store", 0),
+        ),
+        (several_replicas.ONE,),
     ),
     Section(
         start_up.START,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import blobs, checks, manifests, report, tables
+from benchmarks import blobs, checks, manifests, report, several_replicas, tables
 from benchmarks.downloads import BadAnswerError
 from benchmarks.plan import FULL, GIB, KIB, MIB, blob_case, size_text
 from benchmarks.results import HASHLIB, NGINX, OURS, REGISTRY, Results
@@ -36,7 +36,7 @@ def measured(ours: float, registry: float, nginx: float) -> Results:
 
 
 def test_the_output_of_wrk_is_parsed() -> None:
-    assert manifests.parse_wrk(WRK) == manifests.Load(58126.10, 0.433, 17.88)
+    assert manifests.parse_wrk(WRK) == manifests.Load(58201, 58126.10, 0.433, 17.88)
 
 
 @pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 0, read 3, write 0"])
@@ -73,6 +73,17 @@ def test_the_pass_of_sha_256_of_a_cold_blob_is_not_compared_with_nginx(cpu: floa
     results.add(blobs.COLD_TLS, blobs.HASHED, HASHLIB, cpu=0.5)
     [bound] = [one for one in checks.bounds(results) if one.scenario == blobs.COLD_TLS and "SHA-256" in one.text]
     assert report.headline([bound]).endswith(f"| {verdict} |\n")
+
+
+@pytest.mark.parametrize(("four", "store", "verdicts"), [(1.09, 0, [True, True]), (1.11, 1, [False, False])])
+def test_four_replicas_may_need_a_tenth_more_than_one_and_nothing_of_the_store(
+    four: float, store: float, verdicts: list[bool]
+) -> None:
+    results = Results(FULL)
+    for server, cpu in ((several_replicas.ONE, 1.0), (several_replicas.FOUR, four)):
+        results.add(several_replicas.REPLICAS, several_replicas.MANIFESTS, server, request_cpu=cpu, store=store)
+    found = [bound for bound in checks.bounds(results) if several_replicas.MANIFESTS in bound.text]
+    assert [bound.holds for bound in found] == verdicts
 
 
 def test_a_bound_without_a_measurement_fails() -> None:
