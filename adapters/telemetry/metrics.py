@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
 from application.ports.telemetry import WorkerState
@@ -269,6 +270,8 @@ class SharedCounters(Collector):
     Only one worker writes to each set of numbers, so there are no locks. A worker that replaces a dead one continues
     its counters. `upstreams`: the URLs of the upstreams that have numbers of their own, each with the URLs of all its
     endpoints if it has several; other upstreams, which a reload has added, count together. `version`: of the service.
+
+    The newest pulls, which the page shows, are stored beside them.
     """
 
     def __init__(
@@ -279,6 +282,7 @@ class SharedCounters(Collector):
         self.workers = workers
         self._version = version
         self.allowances = SharedAllowances(workers, names)
+        self.pulls = SharedPulls(workers)
         self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
         self._services = shared_integers(workers * len(_SERVICES))
         self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}
@@ -426,6 +430,7 @@ class CountingEventSink:
         self._counters = counters
         self._worker = worker
         self.allowance_table = WorkerAllowanceTable(counters.allowances, worker)
+        self.pulls = counters.pulls.ring(worker)
 
     def emit(self, event: Event) -> None:
         if type(event) in _SERVICE_EVENTS:

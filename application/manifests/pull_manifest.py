@@ -9,6 +9,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
+from application.ports.pull_log import ManifestPull
 from application.ports.telemetry import EventSink, current_record
 from application.upstreams.outages import Outages
 from domain.digest import Digest
@@ -61,6 +62,8 @@ class PullManifest:
             self._events.emit(ContentRequested(ContentKind.MANIFEST, answer.is_hit))
             record = current_record()
             record.result = record.result or ("hit" if answer.is_hit else "miss")
+            reference, caller_class = str(query.reference), class_of(access.caller)
+            record.pull = ManifestPull(access.source, reference, caller_class, answer.is_hit)
         return answer
 
     async def _by_digest(self, access: PullAccess, query: ManifestQuery, digest: Digest) -> ManifestAnswer:

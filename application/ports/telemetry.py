@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from application.ports.pull_log import ManifestPull
 from domain.allowance import Allowance
 from domain.events import Event
 from domain.upstreams import Upstream
@@ -73,7 +74,7 @@ class RequestRecord:
     the request concerns, "" if it is not known; `upstream_status`: the last HTTP status of the upstream; `result`: how
     a manifest or a blob was found (domain/events.py, RESULTS), "" for other requests; `client`: the address of the
     client, empty for requests of the mirror itself. In the queue of an upstream, clients with different addresses take
-    turns.
+    turns. `pull`: the manifest that the caller got, for the page.
     """
 
     account: str | None = None
@@ -82,6 +83,7 @@ class RequestRecord:
     upstream_status: int | None = None
     result: str = ""
     client: str = ""
+    pull: ManifestPull | None = None
 
     def passed(self, account: str, stamp: str) -> None:
         """Record the account whose login or token was accepted; "" for the anonymous caller."""

@@ -100,6 +100,8 @@ def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
     first = outcome.began_at - ctx.began if outcome.began_at is not None else None
     result = _result(status, outcome.fault, ctx.fault_result, ctx.record)
     events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))
+    if ctx.record.pull:
+        runtime.container.pull_log().add(ctx.record.pull, ctx.record.account, seconds, outcome.size)
     write(request, status, outcome, seconds, ctx.record)
 
 

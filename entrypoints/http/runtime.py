@@ -29,7 +29,9 @@ class Runtime:
         self.settings = settings
         self.container = container
         self.addresses = RequestAddresses(settings)
-        self.response_cache = ResponseCache(container.clock(), container.events(), container.policy())
+        self.response_cache = ResponseCache(
+            container.clock(), container.events(), container.policy(), container.pull_log()
+        )
         self.page = PageLoader()
         self.requests = 0
         self.resources = AsyncExitStack()

@@ -15,6 +15,7 @@ from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.storage.threads import Threads
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from adapters.telemetry.pull_log import NoPullLog, WorkerPullLog, WorkerPulls
 from adapters.tokens.jws import JwsTokenCodec
 from adapters.upstream.client import RequestsInProgress, UpstreamClients, open_clients
 from adapters.upstream.connections import ProxyRules, SessionSettings
@@ -50,10 +51,12 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.page.browse_cache import BrowseCache
+from application.page.recent_pulls import ListRecentPulls
 from application.page.viewer import IdentifyViewer
 from application.page.visible import Visibility
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
+from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
@@ -181,8 +184,12 @@ def _shared_services(shared: SharedTier | None) -> tuple[SharedService, ...]:
     return shared.services if shared else ()
 
 
+def _pull_log(settings: Settings, pulls: WorkerPulls, clock: Clock) -> PullLog:
+    return NoPullLog() if settings.page == "off" else WorkerPullLog(pulls, settings.table.upstreams, clock)
+
+
 def make_counters(settings: Settings) -> SharedCounters:
-    """The counters that all workers share. They must be created before the workers are forked."""
+    """The counters and the newest pulls that all workers share. They must be created before the workers are forked."""
     upstreams = {one.url: [endpoint.url for endpoint in one.endpoints] for one in settings.table.upstreams}
     return SharedCounters(settings.workers, upstreams, VERSION)
 
@@ -212,6 +219,9 @@ class Container(containers.DeclarativeContainer):
     upstream_requests: providers.Provider[UpstreamRequests] = providers.Singleton(RequestsInProgress, clients=clients)
     events: providers.Provider[EventSink] = providers.Singleton(
         EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
+    )
+    pull_log: providers.Provider[PullLog] = providers.Singleton(
+        _pull_log, settings=settings, pulls=counting.provided.pulls, clock=clock
     )
     codec: providers.Provider[TokenCodec] = providers.Singleton(
         JwsTokenCodec, secret=providers.Callable(server_secret, settings=settings)
@@ -513,6 +523,9 @@ class Container(containers.DeclarativeContainer):
         rules=rules,
         grants=grants,
         index=storage.provided.index,
+    )
+    list_recent_pulls: providers.Provider[ListRecentPulls] = providers.Singleton(
+        ListRecentPulls, pulls=pull_log, visibility=visibility
     )
     browse_cache: providers.Provider[BrowseCache] = providers.Singleton(
         BrowseCache,

@@ -33,4 +33,11 @@ def short(digest: object) -> str:
     return f"{algorithm}:{encoded[:_SHORT]}"
 
 
-FILTERS = {"size": size, "time": time, "machine_time": machine_time, "short": short}
+def duration(seconds: float) -> str:
+    """A duration with two or three digits, as `0.4 ms`, `12 ms` or `3.5 s`."""
+    value, unit = (seconds, "s") if seconds >= 1 else (seconds * 1000, "ms")
+    digits = 1 if value < _TEN else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+FILTERS = {"size": size, "time": time, "machine_time": machine_time, "short": short, "duration": duration}

@@ -8,7 +8,7 @@ response is valid as long as everything is valid that it was made from; the appl
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from sanic import Request, Sanic
@@ -18,6 +18,7 @@ from sanic.http.http1 import Http
 from sanic.response import HTTPResponse
 
 from application.concurrency import LruCache
+from application.ports.pull_log import PullLog
 from application.ports.telemetry import EventSink, RequestRecord
 from domain.account_policy import AccountPolicy
 from domain.authorization import Basic, UnsupportedAuthorization, parse_authorization
@@ -51,9 +52,10 @@ class CachedResponse:
 class ResponseCache:
     """An LRU cache with a limit in bytes."""
 
-    def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy) -> None:
+    def __init__(self, clock: Clock, events: EventSink, accounts: AccountPolicy, pull_log: PullLog) -> None:
         self._clock = clock
         self._events = events
+        self.pull_log = pull_log
         self._accounts = accounts
         self._answers: LruCache[bytes, CachedResponse] = LruCache(_MEMORY)
 
@@ -77,7 +79,11 @@ class ResponseCache:
             return
         made: RequestRecord = request.ctx.record
         record = RequestRecord(
-            made.account, made.account_stamp, made.upstream, result="hit" if request.method == "GET" else ""
+            made.account,
+            made.account_stamp,
+            made.upstream,
+            result="hit" if request.method == "GET" else "",
+            pull=replace(made.pull, is_hit=True) if made.pull else None,
         )
         if record.account and not record.account_stamp:
             return
@@ -118,4 +124,7 @@ class CachingSanic(Sanic[Any, Any]):
         await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
         seconds = time.perf_counter() - (stream.perft0 or 0.0)
         answer.count(seconds)
-        access_log.write(request, answer.status, answer.outcome, seconds, answer.record)
+        record = answer.record
+        if record.pull:
+            response_cache.pull_log.add(record.pull, record.account, seconds, answer.outcome.size)
+        access_log.write(request, answer.status, answer.outcome, seconds, record)

@@ -30,6 +30,7 @@ PAGES = {
     "/browse/image": {"GET", "HEAD"},
     "/browse/repository": {"GET", "HEAD"},
     "/browse/search": {"GET", "HEAD"},
+    "/pulls": {"GET", "HEAD"},
     "/login": {"GET", "HEAD"},
     "/static/<name:str>": {"GET", "HEAD"},
 }

@@ -1,0 +1,134 @@
+"""The newest pulls of manifests, in memory that all workers share."""
+
+import asyncio
+import mmap
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from heapq import nlargest
+from typing import cast
+
+from application.ports.pull_log import ManifestPull, RecentPull
+from domain.documents import parse_json, print_json
+from domain.names import RepositoryName
+from domain.ports import Clock
+from domain.records import CallerClass
+from domain.upstreams import Source, Upstream
+
+_KEPT = 256
+"""Pulls of each worker."""
+_SHOWN = 300
+_WRITE_SECONDS = 1.0
+_SLOT_BYTES = 1024
+"""More than the longest pull: a repository of 255 characters, a tag of 128, and an account."""
+_COUNT = struct.Struct("<Q")
+_HEAD = struct.Struct("<dHI")  # time, length of the content, checksum of both and of the content
+_RING_BYTES = _COUNT.size + _KEPT * _SLOT_BYTES
+
+
+class SharedPulls:
+    """One ring of slots for each worker. The main process creates the memory before it forks the workers.
+
+    Only one worker writes to a ring, so there are no locks. A reader ignores a slot whose checksum is wrong, because
+    its worker is writing it, or was killed meanwhile. A worker that replaces a dead one continues its ring.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._memory = mmap.mmap(-1, workers * _RING_BYTES)
+
+    def ring(self, worker: int) -> "WorkerPulls":
+        """The ring of this worker, from 0, and the means to read all others."""
+        return WorkerPulls(self, worker)
+
+    def write(self, worker: int, at: float, content: bytes) -> None:
+        """Ignores content that is longer than a slot. `at`: seconds since 1970."""
+        if len(content) > _SLOT_BYTES - _HEAD.size:
+            return
+        ring = worker * _RING_BYTES
+        (written,) = _COUNT.unpack_from(self._memory, ring)
+        head = _HEAD.pack(at, len(content), _checksum(at, content))
+        slot = ring + _COUNT.size + written % _KEPT * _SLOT_BYTES
+        self._memory[slot : slot + len(head) + len(content)] = head + content
+        _COUNT.pack_into(self._memory, ring, written + 1)
+
+    def newest(self, count: int) -> list[tuple[float, bytes]]:
+        """The time and the content of this many slots of all workers, the newest first."""
+        slots = [
+            (_HEAD.unpack_from(self._memory, slot), slot)
+            for worker in range(self._workers)
+            for slot in range(worker * _RING_BYTES + _COUNT.size, (worker + 1) * _RING_BYTES, _SLOT_BYTES)
+        ]
+        found = []
+        for (at, length, checksum), slot in nlargest(count, (one for one in slots if one[0][0])):
+            content = self._memory[slot + _HEAD.size : slot + _HEAD.size + length]
+            if checksum == _checksum(at, content):
+                found.append((at, content))
+        return found
+
+
+def _checksum(at: float, content: bytes) -> int:
+    return zlib.crc32(_HEAD.pack(at, len(content), 0) + content)
+
+
+@dataclass(frozen=True)
+class WorkerPulls:
+    """The memory of all workers, and the number of the worker that uses it."""
+
+    shared: SharedPulls
+    worker: int
+
+
+class WorkerPullLog:
+    """Implements PullLog. `upstreams`: those of the settings.
+
+    A pull that is answered from the response cache takes tens of microseconds, so it is only appended to a list. What
+    has come in a second is then written at once.
+    """
+
+    def __init__(self, pulls: WorkerPulls, upstreams: Iterable[Upstream], clock: Clock) -> None:
+        self._pulls = pulls
+        self._clock = clock
+        self._upstreams = {one.fingerprint: one for one in upstreams}
+        self._fingerprints = {one: fingerprint for fingerprint, one in self._upstreams.items()}
+        self._waiting: deque[tuple[float, ManifestPull, str | None, float, int]] = deque(maxlen=_KEPT)
+
+    def add(self, pull: ManifestPull, account: str | None, seconds: float, size: int) -> None:
+        if not self._waiting:
+            # No timer runs while nothing is pulled.
+            asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._write)
+        self._waiting.append((self._clock.now(), pull, account, seconds, size))
+
+    def newest(self) -> list[RecentPull]:
+        self._write()
+        read = (self._read(at, content) for at, content in self._pulls.shared.newest(_SHOWN))
+        return [pull for pull in read if pull]
+
+    def _write(self) -> None:
+        while self._waiting:
+            at, pull, account, seconds, size = self._waiting.popleft()
+            upstream, repository = self._fingerprints[pull.source.upstream], str(pull.source.repository)
+            fields = (upstream, repository, pull.reference, pull.caller_class, pull.is_hit, account, seconds, size)
+            self._pulls.shared.write(self._pulls.worker, at, print_json(fields))
+
+    def _read(self, at: float, content: bytes) -> RecentPull | None:
+        fields = cast("tuple[str, str, str, str, bool, str | None, float, int]", parse_json(content))
+        fingerprint, repository, reference, caller_class, is_hit, account, seconds, size = fields
+        upstream = self._upstreams.get(fingerprint)
+        if upstream is None:
+            return None  # a reload has removed it
+        source = Source(upstream, RepositoryName(repository))
+        pull = ManifestPull(source, reference, CallerClass(caller_class), is_hit)
+        return RecentPull(at, pull, account, seconds, size)
+
+
+class NoPullLog:
+    """Implements PullLog for a mirror without a page."""
+
+    def add(self, pull: ManifestPull, account: str | None, seconds: float, size: int) -> None:
+        pass
+
+    def newest(self) -> list[RecentPull]:
+        return []

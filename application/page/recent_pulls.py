@@ -1,0 +1,41 @@
+"""ListRecentPulls: the newest pulls that a person who looks at the page may know of."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from application.page.viewer import Viewer
+from application.page.visible import Visibility
+from application.ports.pull_log import PullLog, RecentPull
+from domain.access import ANONYMOUS
+from domain.upstreams import Upstream
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class ShownPull:
+    """A pull as the viewer may see it: without its account. `is_own`: the viewer's account has made it."""
+
+    recent: RecentPull
+    is_own: bool
+
+
+class ListRecentPulls:
+    """Shows pulls of what the viewer could pull, too, and to nobody the account of another caller."""
+
+    def __init__(self, pulls: PullLog, visibility: Visibility) -> None:
+        self._pulls = pulls
+        self._visibility = visibility
+
+    async def __call__(self, viewer: Viewer, upstreams: Collection[Upstream]) -> list[ShownPull]:
+        """At most 100 pulls from these upstreams, the newest first."""
+        shown: list[ShownPull] = []
+        sight = self._visibility.of(viewer)
+        for recent in self._pulls.newest():
+            source = recent.pull.source
+            if source.upstream in upstreams and recent.pull.caller_class in await sight.classes(source):
+                is_own = viewer.account != ANONYMOUS and recent.account == viewer.account
+                shown.append(ShownPull(recent._replace(account=None), is_own))
+                if len(shown) == _SHOWN:
+                    break
+        return shown
