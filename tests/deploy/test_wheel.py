@@ -20,6 +20,7 @@ from tests.e2e.support.cached_mirror import MIB, CacheFolder, FaultyUpstream, fa
 from tests.e2e.support.plain_http import answers
 from tests.e2e.support.processes import Process, free_port, running
 from tests.e2e.support.service import environment
+from tests.packages.served import check_page
 
 ROOT = Path(__file__).parents[2]
 INSIDE = "docker_image_proxy/_packages/"
@@ -165,6 +166,7 @@ def test_a_client_pulls_through_the_installed_service(
     settings = {"CACHE_DIR": str(cache), "UPSTREAM_REGISTRY": upstream.url}
     process = Process([str(installed / NAME), "serve"], tmp_path / "service.log", environment(port, settings))
     with running(process, lambda: answers(f"http://127.0.0.1:{port}/readyz"), 30):
+        check_page(f"http://127.0.0.1:{port}")
         pulled = pull(port, made.path)
         assert (pulled.status, pulled.body) == (200, made.content)
         assert CacheFolder(cache).holds(made)

@@ -1,6 +1,7 @@
 """A client pulls through an installed service, which then ends as it should."""
 
 import os
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +9,17 @@ from pathlib import Path
 from tests.e2e.support.cached_mirror import NAME, FaultyUpstream
 from tests.e2e.support.clients import Skopeo
 from tests.e2e.support.images import Image
-from tests.e2e.support.plain_http import answers
+from tests.e2e.support.plain_http import answers, fetch
 from tests.e2e.support.processes import Process, running, wait_until
+
+
+def check_page(url: str) -> None:
+    """The page and its style sheets and scripts are part of the installation."""
+    page = fetch("GET", f"{url}/")
+    assert page.status == 200
+    assets = set(re.findall(r'"(/static/[^"]+)"', page.body.decode()))
+    assert len(assets) > 3
+    assert {asset for asset in assets if fetch("GET", url + asset).status != 200} == set()
 
 
 def check_service(
@@ -25,9 +35,11 @@ def check_service(
     and stop the service with SIGTERM.
     """
     upstream.push(image, "latest")
+    url = f"http://127.0.0.1:{port}"
     reference = f"127.0.0.1:{port}/{NAME}:latest"
     process = Process(argv, log, environment)
-    with running(process, lambda: answers(f"http://127.0.0.1:{port}/readyz"), 60):
+    with running(process, lambda: answers(f"{url}/readyz"), 60):
+        check_page(url)
         skopeo.copy(reference).ok()
         assert skopeo.copied_digests() == image.blob_digests | {image.manifest.digest}
         os.kill(process.pid, signal.SIGHUP)
