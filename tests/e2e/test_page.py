@@ -153,7 +153,7 @@ def test_the_registry_is_searched_after_the_cache(browser: Browser, mirrored: Pr
         shown.open("/browse")
         shown.page.get_by_label("Search for images").fill("e2e-single")
         shown.page.get_by_role("button", name="Search").click()
-        expect(shown.page.locator("#results")).to_contain_text("library/e2e-single-segment")
+        expect(shown.page.locator(".results")).to_contain_text("library/e2e-single-segment")
         assert shown.messages == []
 
 

@@ -87,7 +87,8 @@ def docker(mirror: Mirror, image: Image) -> Iterator[Step]:
     accounts of the mirror.
     """
     is_plain = not mirror.is_tls and not mirror.is_local
-    if mirror.registries[0].name == DOCKER_HUB and not mirror.has_accounts:
+    uses_hub = mirror.registries[0].name == DOCKER_HUB and not mirror.has_accounts
+    if uses_hub:
         daemon = f'{{\n  "registry-mirrors": ["{mirror.address}"]\n}}\n'
         yield Step("docker_hub", daemon, "/etc/docker/daemon.json")
         yield Step("restart", "sudo systemctl restart docker\n")
@@ -98,7 +99,7 @@ def docker(mirror: Mirror, image: Image) -> Iterator[Step]:
         yield Step("docker_insecure", daemon, "/etc/docker/daemon.json")
     if mirror.has_accounts:
         yield Step("login", f"docker login {mirror.host}\n")
-    yield Step("by_name", f"docker pull {mirror.host}/{image.at_mirror}\n")
+    yield Step("or_by_name" if uses_hub else "by_name", f"docker pull {mirror.host}/{image.at_mirror}\n")
 
 
 def containerd(mirror: Mirror, image: Image) -> Iterator[Step]:

@@ -35,8 +35,8 @@ def test_docker() -> None:
     assert found["docker_hub"].text == documented("docker", "json", 0)
     assert found["docker_insecure"].text == documented("docker", "json", 1)
     commands = documented("docker", "sh", 0).splitlines()
-    assert found["by_name"].text.strip() in commands
-    assert steps("docker", SEVERAL, BUSYBOX)["by_name"].text.strip() in commands
+    assert found["or_by_name"].text.strip() in commands
+    assert steps("docker", SEVERAL, BUSYBOX)["or_by_name"].text.strip() in commands
 
 
 def test_docker_with_accounts() -> None:

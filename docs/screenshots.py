@@ -1,0 +1,162 @@
+"""Writes the screenshots of the page. `scripts/screenshots` runs it."""
+
+import gzip
+import json
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser
+
+from tests.e2e.support.browser import NARROW, WIDE, chromium, tab
+from tests.e2e.support.docker_registry import docker_registry
+from tests.e2e.support.images import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_INDEX, Blob
+from tests.e2e.support.push import push_blob, push_manifest
+from tests.e2e.support.service import Proxy, serving
+
+FOLDER = Path(__file__).with_name("screenshots")
+_LONGEST = 1600
+"""Pixels of a screenshot's height."""
+_STEPS = (
+    "/bin/sh -c #(nop) ADD file:4b4b2b8d21f1c2a0 in / ",
+    "/bin/sh -c set -x && groupadd --system --gid 101 {name} && useradd --system --gid {name} --uid 101 {name}",
+    "/bin/sh -c apt-get update && apt-get install --no-install-recommends -y ca-certificates gettext-base",
+    "COPY docker-entrypoint.sh / # buildkit",
+)
+_SIZES = (1_292_000, 310_000, 41_000, 460)
+_IMAGES = {
+    "docker.io": {
+        "library/nginx": ("1.27", "1.27-alpine", "latest"),
+        "library/redis": ("7", "8", "8.2-alpine"),
+        "library/postgres": ("16", "17"),
+        "library/python": ("3.13", "3.13-slim", "3.14", "3.14-slim"),
+        "grafana/grafana": ("12.2.0",),
+        "bitnami/kubectl": ("1.34",),
+    },
+    "quay.io": {"prometheus/prometheus": ("v3.7.1",), "prometheus/node-exporter": ("v1.10.0",)},
+}
+
+
+def _print(document: object) -> bytes:
+    return json.dumps(document).encode()
+
+
+def _image(name: str, tag: str, architecture: str) -> tuple[list[Blob], Blob]:
+    """The blobs and the manifest of an image, with small layers."""
+    short = name.rpartition("/")[2]
+    layers = []
+    for number, size in enumerate(_SIZES):
+        seed = f"base {architecture}" if number == 0 else f"{name} {tag} {architecture} {number}"
+        content = random.Random(seed).randbytes(size)  # noqa: S311 - not a secret
+        layers.append(Blob(gzip.compress(content, compresslevel=1, mtime=0), DOCKER_LAYER))
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "created": "2026-11-24T08:14:03Z",
+        "config": {
+            "Entrypoint": ["/docker-entrypoint.sh"],
+            "Cmd": [short, "-g", "daemon off;"],
+            "ExposedPorts": {"80/tcp": {}},
+            "Env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                f"{short.upper()}_VERSION={tag}",
+            ],
+            "Labels": {"maintainer": "maintainers@example.com"},
+        },
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "history": [
+            *({"created_by": step.format(name=short)} for step in _STEPS),
+            {"created_by": 'CMD ["nginx" "-g" "daemon off;"]', "empty_layer": True},
+        ],
+    }
+    configuration = Blob(_print(config), DOCKER_CONFIG)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": DOCKER_MANIFEST,
+        "config": configuration.descriptor(),
+        "layers": [layer.descriptor() for layer in layers],
+    }
+    return [configuration, *layers], Blob(_print(manifest), DOCKER_MANIFEST)
+
+
+def _push(registry: str, name: str, tag: str) -> None:
+    entries = []
+    for architecture in ("amd64", "arm64", "s390x"):
+        blobs, manifest = _image(name, tag, architecture)
+        for blob in blobs:
+            push_blob(registry, name, blob)
+        push_manifest(registry, name, manifest.digest, manifest)
+        entries.append(manifest.descriptor(platform={"os": "linux", "architecture": architecture}))
+    annotations = {
+        "org.opencontainers.image.version": tag,
+        "org.opencontainers.image.url": f"https://example.com/{name}",
+    }
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, "annotations": annotations}
+    push_manifest(registry, name, tag, Blob(_print(index), OCI_INDEX))
+
+
+def _pull(proxy: Proxy, registry: str, name: str, tag: str) -> None:
+    path = f"/v2/{registry}/{name}"
+    accept = {"Accept": f"{OCI_INDEX}, {DOCKER_MANIFEST}"}
+    for architecture in ("amd64", "arm64")[: 1 + (tag == "latest")]:
+        blobs, manifest = _image(name, tag, architecture)
+        for part in (f"manifests/{tag}", f"manifests/{manifest.digest}", *(f"blobs/{blob.digest}" for blob in blobs)):
+            proxy.get(f"{path}/{part}", **accept)
+
+
+@contextmanager
+def _mirror(folder: Path) -> Iterator[Proxy]:
+    """A mirror that believes to be https://mirror.example.com and to mirror Docker Hub and Quay."""
+    with docker_registry(folder, folder / "content", "hub") as registry:
+        for images in _IMAGES.values():
+            for name, tags in images.items():
+                for tag in tags:
+                    _push(registry.url, name, tag)
+        file = folder / "mirror.toml"
+        file.write_text(
+            'self_registry = "https://mirror.example.com"\n'
+            f'[[upstreams]]\nname = "docker.io"\nurl = "{registry.url}"\nlibrary = true\n'
+            f'[[upstreams]]\nname = "quay.io"\nurl = "{registry.url.replace("127.0.0.1", "localhost")}"\n'
+        )
+        with serving(folder, CONFIG=str(file)) as proxy:
+            yield proxy
+
+
+def _shoot(browser: Browser, proxy: Proxy, name: str, path: str, **options: Any) -> None:
+    with tab(browser, proxy.url, **options) as shown:
+        shown.open(path)
+        height = min(_LONGEST, int(shown.page.evaluate("document.documentElement.scrollHeight")))
+        width = options.get("viewport", WIDE)["width"]
+        shown.page.set_viewport_size({"width": width, "height": max(height, 500)})
+        shown.page.screenshot(path=FOLDER / f"{name}.png")
+
+
+def main() -> None:
+    """Write all screenshots."""
+    FOLDER.mkdir(exist_ok=True)
+    image = urlencode({"registry": "docker.io", "repository": "library/nginx", "reference": "latest"})
+    tags = urlencode({"registry": "docker.io", "repository": "library/python"})
+    use_it, browse, details = "/?image=nginx:latest", "/browse", f"/browse/image?{image}"
+    podman = "/?image=quay.io/prometheus/prometheus:v3.7.1&client=podman"
+    with tempfile.TemporaryDirectory() as folder, _mirror(Path(folder)) as proxy, chromium() as chrome:
+        _shoot(chrome, proxy, "empty-light", "/browse")
+        for registry, images in _IMAGES.items():
+            for name, tagged in images.items():
+                for tag in tagged:
+                    _pull(proxy, registry, name, tag)
+        for name, path in {"use-it": use_it, "browse": browse, "image": details}.items():
+            _shoot(chrome, proxy, f"{name}-light", path)
+            _shoot(chrome, proxy, f"{name}-dark", path, color_scheme="dark")
+            _shoot(chrome, proxy, f"{name}-narrow", path, viewport=NARROW)
+        for name, path in {"use-it": podman, "image": details}.items():
+            _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
+        _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
+        _shoot(chrome, proxy, "search-light", "/browse?q=prom")
+
+
+if __name__ == "__main__":
+    main()
