@@ -129,6 +129,19 @@ def test_the_page_works_by_keyboard(browser: Browser, mirrored: Proxy) -> None:
         expect(shown.page.locator("main")).to_contain_text(f"docker pull {mirrored.host}/team/app:7")
 
 
+@IN_BROWSER
+def test_a_new_pull_appears_in_the_open_list(browser: Browser, mirrored: Proxy) -> None:
+    with tab(browser, mirrored.url) as shown:
+        shown.open("/pulls")
+        rows = shown.page.locator("main tbody tr")
+        before = rows.count()
+        pull(mirrored, PUBLIC, "1")
+        expect(rows).to_have_count(before + 1)
+        expect(rows.first).to_contain_text(f"{PUBLIC}:1")
+        assert shown.barriers() == []
+        assert shown.messages == []
+
+
 def press(shown: Tab, *keys: str) -> None:
     for key in keys:
         shown.page.keyboard.press(key)

@@ -1,5 +1,6 @@
 """The page lists the newest pulls of all workers, each to those who may pull the same."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +90,24 @@ def test_the_list_survives_a_reload_and_is_empty_after_a_restart(
         assert counts(proxy, PUBLIC) == {2}
     with serve(**spied_token.settings, **folder) as proxy:
         assert counts(proxy, PUBLIC) == {0}
+
+
+def test_a_stream_shows_pulls_of_all_workers_and_ends_at_a_reload_and_at_a_stop(
+    serve: Serving, spied_token: LoggedUpstream
+) -> None:
+    with serve(SHUTDOWN_GRACE="30", **spied_token.settings) as proxy:
+        for end in (proxy.reload, proxy.process.terminate):
+            with proxy.connection_to_each_worker() as connections:
+                streams = []
+                for connection in connections:
+                    connection.request("GET", "/pulls/events")
+                    streams.append(connection.getresponse())
+                pulled_by_each_worker(proxy, PUBLIC, None)
+                for stream in streams:
+                    assert any(PUBLIC.encode() in line for line in stream)
+                end()
+                began = time.monotonic()
+                for stream in streams:
+                    stream.read()  # returns when the stream has ended
+                assert time.monotonic() - began < 10
+        assert proxy.process.wait(10) == 0

@@ -3,14 +3,17 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from entrypoints.http.page.renderings import SharedRenderings
+
 if TYPE_CHECKING:
     from entrypoints.http.page.rendering import Renderer
 
 
 class PageLoader:
-    """The renderer of one runtime."""
+    """The renderer of one runtime, and what its event streams share."""
 
     def __init__(self) -> None:
+        self.shared = SharedRenderings()
         self._made: asyncio.Task[Renderer] | None = None
 
     async def renderer(self) -> "Renderer":

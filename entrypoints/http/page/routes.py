@@ -9,6 +9,8 @@ from sanic.exceptions import NotFound
 from domain.access import ANONYMOUS
 from domain.errors import CredentialsRejected, RegistryError
 from entrypoints.http.page.assets import PATH
+from entrypoints.http.page.event_streams import send_events
+from entrypoints.http.page.languages import language_for
 from entrypoints.http.page.section import Context, PageRequest, Section, View
 from entrypoints.http.page.sections.browse import BROWSE
 from entrypoints.http.page.sections.recent_pulls import RECENT_PULLS
@@ -48,6 +50,26 @@ async def show(request: Request, section: Section, view: View) -> HTTPResponse:
     except RegistryError as error:
         return await _problem(request, error)
     return await _html(request, view.template, {"page": page, "current": section.name, **context})
+
+
+async def events(request: Request, view: View) -> HTTPResponse | None:
+    """The live part of a view, again whenever it has changed."""
+    _require_page(request)
+    runtime = runtime_of(request)
+    try:
+        page = await _page_request(request)
+    except RegistryError as error:
+        return await _problem(request, error)
+    renderer = await runtime.page.renderer()
+    accept_language = request.headers.get("accept-language", "")
+    # Viewers with the same account, language and address see the same.
+    key = (view.path, page.viewer.account, language_for(accept_language), page.hint, page.scheme, page.host)
+
+    async def render() -> str:
+        return renderer.render(view.live, accept_language, {"page": page, **await view.context(page)})
+
+    await send_events(request, page.viewer, _HEADERS | _OF_PAGE, lambda: runtime.page.shared.get(key, render))
+    return None
 
 
 async def login(request: Request) -> HTTPResponse:
@@ -122,5 +144,7 @@ pages = Blueprint("pages")
 for _section in SECTIONS:
     for _view in _section.views:
         pages.add_route(partial(show, section=_section, view=_view), _view.path, methods=READ, name=f"page{_view.path}")
+        if _view.live:
+            pages.add_route(partial(events, view=_view), f"{_view.path}/events", name=f"events{_view.path}")
 pages.add_route(login, "/login", methods=READ)
 pages.add_route(static, f"{PATH}<name:str>", methods=READ)

@@ -38,12 +38,14 @@ Context = Mapping[str, object]
 @dataclass(frozen=True)
 class View:
     """A path of a section. `template`: a file below `templates`; `context`: collects its variables, and may raise a
-    RegistryError, which is shown as a page.
+    RegistryError, which is shown as a page. `live`: the template of the part of the page that an event stream at
+    `PATH/events` keeps up to date, "" if there is none.
     """
 
     path: str
     template: str
     context: Callable[[PageRequest], Awaitable[Context]]
+    live: str = ""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ PAGES = {
     "/browse/repository": {"GET", "HEAD"},
     "/browse/search": {"GET", "HEAD"},
     "/pulls": {"GET", "HEAD"},
+    "/pulls/events": {"GET"},
     "/login": {"GET", "HEAD"},
     "/static/<name:str>": {"GET", "HEAD"},
 }

@@ -10,4 +10,4 @@ async def _page(page: PageRequest) -> Context:
     return {"shown": shown, "registries": registries}
 
 
-RECENT_PULLS = Section("recent_pulls", (View("/pulls", "recent_pulls/page.html", _page),))
+RECENT_PULLS = Section("recent_pulls", (View("/pulls", "recent_pulls/page.html", _page, "recent_pulls/list.html"),))

@@ -1,4 +1,4 @@
-// Copy buttons. Without this script the page works, and texts are selected by hand.
+// Copy buttons and live parts. Without this script the page works: texts are selected by hand, and pages are reloaded.
 "use strict";
 
 function showCopyButtons(root) {
@@ -28,3 +28,27 @@ document.addEventListener("click", (event) => {
 });
 document.addEventListener("htmx:load", (event) => showCopyButtons(event.detail.elt));
 showCopyButtons(document);
+
+// A live part shows what its event stream sends. There is no stream while the page is hidden, and what a person reads by
+// keyboard stays as it is.
+function follow(part) {
+  let stream;
+  function connect() {
+    stream = new EventSource(part.dataset.live);
+    stream.addEventListener("message", (event) => {
+      if (!part.contains(document.activeElement)) part.innerHTML = event.data;
+    });
+    stream.addEventListener("error", () => {
+      // After a refused connection, some browsers do not try again.
+      if (stream.readyState === EventSource.CLOSED) setTimeout(showOrHide, 5000);
+    });
+  }
+  function showOrHide() {
+    stream?.close();
+    if (!document.hidden) connect();
+  }
+  document.addEventListener("visibilitychange", showOrHide);
+  showOrHide();
+}
+
+for (const part of document.querySelectorAll("[data-live]")) follow(part);
