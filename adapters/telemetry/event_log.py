@@ -107,7 +107,8 @@ class LoggingEventSink:
                 values["caller"] = f"account {one_line(account)!r}" if account else "an anonymous caller"
             case LoginDelayed(account="") | LoginRejected(account=""):
                 values["account"] = "(unknown)"
-        _LOG.log(level, text, values)
+        # For JSON lines, which have the fields of the event beside the text.
+        _LOG.log(level, text, values, extra={"event": type(event).__name__, **values})
 
     def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
         logged = [event for event in events if type(event) in _MESSAGES]

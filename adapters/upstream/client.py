@@ -219,6 +219,8 @@ class HttpClient:
         headers = [_NO_CODING, *request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
+        if target == upstream and (request_id := current_record().request_id):
+            headers.append(("X-Request-ID", request_id))
         check_header_fields(headers)
         with translate_errors(url, is_sending=True), _note_silence():
             session, proxy = self._sessions.session_for(url, self._configured.address_policy(upstream, target))

@@ -2,7 +2,7 @@
 
 from application.concurrency import BackgroundTasks, SingleFlight
 from application.ports.index import KnowledgeIndex
-from application.ports.telemetry import EventSink, begin_record
+from application.ports.telemetry import EventSink, begin_record, current_record
 from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import IdentityRejected, MirrorFault, RegistryError, RequestNotSent, UpstreamAuthUnknown
 from domain.events import ServiceNameConflict, UpstreamAuthLearned, UpstreamFailed
@@ -90,7 +90,9 @@ class UpstreamAuthCache:
             raise UpstreamAuthUnknown(f"the mirror does not know yet how the upstream authenticates: {error.message}")
 
     async def _probe(self, upstream: Upstream) -> None:
-        begin_record()  # the access log of the request that waits does not report the status of the probe
+        begin_record(
+            current_record().request_id
+        )  # the access log of the request that waits does not report the status of the probe
         try:
             answer = await self._registry.ping(upstream, ForwardedCredentials(), is_probe=True)
         except RegistryError as error:

@@ -69,7 +69,8 @@ class AllowanceTable(Protocol):
 
 @dataclass
 class RequestRecord:
-    """What the access log and the metrics report of a request. `account`: the name of the checked account;
+    """What the access log and the metrics report of a request. `request_id`: the id by which the request can be found
+    in the log, "" outside of a request. `account`: the name of the checked account;
     `account_stamp`: its stamp at the time of the check, "" if it is not known; `upstream`: the URL of the upstream that
     the request concerns, "" if it is not known; `upstream_status`: the last HTTP status of the upstream; `result`: how
     a manifest or a blob was found (domain/events.py, RESULTS), "" for other requests; `client`: the address of the
@@ -79,6 +80,7 @@ class RequestRecord:
 
     account: str | None = None
     account_stamp: str = ""
+    request_id: str = ""
     upstream: str = ""
     upstream_status: int | None = None
     result: str = ""
@@ -93,9 +95,9 @@ class RequestRecord:
 _current: ContextVar[RequestRecord | None] = ContextVar("request_record", default=None)
 
 
-def begin_record() -> RequestRecord:
+def begin_record(request_id: str = "") -> RequestRecord:
     """Start a new record for the request that the current task serves."""
-    record = RequestRecord()
+    record = RequestRecord(request_id=request_id)
     _current.set(record)
     return record
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 from sanic import Request
 from sanic.response import BaseHTTPResponse
@@ -34,7 +35,7 @@ class BodyOutcome:
 
 def begin(request: Request) -> None:
     """Start the record of a request. Called before the request is handled."""
-    request.ctx.record = begin_record()
+    request.ctx.record = begin_record(cast("Any", request).request_id)
     request.ctx.began = time.perf_counter()
     request.ctx.is_streamed = False
     request.ctx.is_content = False
@@ -66,7 +67,9 @@ def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
         _write(request, status, outcome)
 
 
-def write(request: Request, status: int, outcome: BodyOutcome, seconds: float, record: RequestRecord) -> None:
+def write(
+    request: Request, status: int, outcome: BodyOutcome, seconds: float, record: RequestRecord, request_id: str
+) -> None:
     """Write the line of one request. `seconds` is its duration; `record` has the account and the upstream status."""
     if not _LOG.isEnabledFor(logging.INFO):
         return
@@ -80,11 +83,13 @@ def write(request: Request, status: int, outcome: BodyOutcome, seconds: float, r
         "account": record.account,
         "client": plain_address(request.ip),
         "fault": outcome.fault,
+        "result": record.result or None,
+        "request_id": request_id,
     }
     # The record is created here, because the logger would search for the calling line of code, which takes as long as
     # all the rest.
     shown = ["-" if value is None else value for value in metadata.values()]
-    text = "{} {} {} {} bytes {}s upstream={} account={} client={} fault={}".format(*shown)
+    text = "{} {} {} {} bytes {}s upstream={} account={} client={} fault={} result={} request={}".format(*shown)
     line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, text, (), None)
     line.__dict__.update(metadata)
     _LOG.handle(line)
@@ -102,7 +107,7 @@ def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
     events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))
     if ctx.record.pull:
         runtime.container.pull_log().add(ctx.record.pull, ctx.record.account, seconds, outcome.size)
-    write(request, status, outcome, seconds, ctx.record)
+    write(request, status, outcome, seconds, ctx.record, ctx.record.request_id)
 
 
 def _result(status: int, fault: str | None, fault_result: str, record: RequestRecord) -> str:

@@ -13,6 +13,7 @@ from entrypoints.http import access_log
 from entrypoints.http.delivery.body_delivery import close_if_stopping
 from entrypoints.http.delivery.kernel_copy import CopyThreads
 from entrypoints.http.page.routes import pages
+from entrypoints.http.requests.request_ids import HEADER, TRACING, RequestIds, without_tracing
 from entrypoints.http.responses.error_responses import answer_error
 from entrypoints.http.responses.response_cache import CachingSanic
 from entrypoints.http.routes.operation_routes import operations
@@ -46,6 +47,11 @@ class AnyTargetRequest(Request[Any, Any]):
         if not self._parsed_url.path:
             # RFC 9112 section 3.2.2: a target in absolute form without a path has the path "/".
             super().__init__(b"/", *args, **others)
+        self.request_id: str = self.app.ctx.request_ids.id_of(self.headers.getall(HEADER, ()))
+        self.key: bytes = self.head if TRACING.isdisjoint(self.headers) else without_tracing(self.head)
+        """Identifies the request in the response cache. If ids and traces were part of it, clients that send them would
+        find no response.
+        """
 
 
 def create_app(
@@ -69,6 +75,7 @@ def create_app(
     app.ctx.settings = settings
     app.ctx.is_stopping = False
     app.ctx.certificates = None
+    app.ctx.request_ids = RequestIds()
     app.before_server_start(partial(_start, container_factory=container_factory))
     app.after_server_stop(_stop)
     app.error_handler.add(Exception, answer_error)
@@ -95,6 +102,8 @@ def _finish(request: Request, response: BaseHTTPResponse) -> None:
     """
     close_if_stopping(request)
     response.headers.setdefault("Docker-Distribution-Api-Version", "registry/2.0")
+    if hasattr(request.ctx, "record"):
+        response.headers["X-Request-ID"] = request.ctx.record.request_id
     if namespace := getattr(request.ctx, "namespace", None):
         # OCI distribution specification, "Registry Proxying".
         response.headers.setdefault("OCI-Namespace", namespace)
@@ -103,6 +112,7 @@ def _finish(request: Request, response: BaseHTTPResponse) -> None:
 
 
 async def _start(app: App, *, container_factory: ContainerFactory) -> None:
+    app.ctx.request_ids = RequestIds()  # after the fork, so that each worker has another random beginning
     app.ctx.runtimes = Runtimes(partial(container_factory, worker=worker_number(app)))
     await app.ctx.runtimes.begin(app.ctx.settings)
     app.ctx.copy_threads = CopyThreads()

@@ -5,9 +5,13 @@ import logging
 from contextlib import nullcontext, suppress
 from typing import TextIO
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+from application.ports.telemetry import current_record
 from entrypoints.settings import Settings
+
+_SUFFIX = "request_suffix"
 
 
 class TextFormatter(logging.Formatter):
@@ -56,14 +60,32 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
             super().flush()
 
 
+class RequestIdFilter(logging.Filter):
+    """Adds the id of the request that the current task serves to each line, also to lines of downloads that it has
+    started. The access log has it already.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "request_id") and (request_id := current_record().request_id):
+            record.request_id = request_id
+            record.request_suffix = f" request={request_id}"
+        return True
+
+
+def formatter_of(log_format: str) -> logging.Formatter:
+    """The formatter for LOG_FORMAT."""
+    if log_format == "json":
+        fields, names = "%(asctime)s %(levelname)s %(name)s %(message)s", {"asctime": "time", "levelname": "level"}
+        return JsonFormatter(fields, rename_fields=names, reserved_attrs=[*RESERVED_ATTRS, _SUFFIX])
+    line = "%(asctime)s %(levelname)s %(message)s%(request_suffix)s"
+    return TextFormatter(line, defaults={_SUFFIX: ""})
+
+
 def configure_logging(settings: Settings) -> None:
     """Called before the workers are forked, which inherit the configuration, and in every process after a reload."""
     handler = BatchingHandler()
-    if settings.log_format == "json":
-        fields, names = "%(asctime)s %(levelname)s %(name)s %(message)s", {"asctime": "time", "levelname": "level"}
-        handler.setFormatter(JsonFormatter(fields, rename_fields=names))
-    else:
-        handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(RequestIdFilter())
+    handler.setFormatter(formatter_of(settings.log_format))
     # Values that neither format shows (documentation of logging, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

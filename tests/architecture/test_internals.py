@@ -82,7 +82,7 @@ INTERNALS = (
         Http, "_send stage perft0 keep_alive", RESPONSE_CACHE, "A cached response is written as Sanic writes one."
     ),
     Internal(Sanic, "handle_request ctx", RESPONSE_CACHE, "Cached responses skip the router and the middleware."),
-    Internal(Request, "head", RESPONSE_CACHE, "The whole request head is the key of a cached response."),
+    Internal(Request, "head headers app", APP, "The request head without its trace is the key of a cached response."),
     Internal(
         BaseHTTPResponse, "processed_headers", RESPONSE_CACHE, "The header fields as Sanic sends them, for the cache."
     ),

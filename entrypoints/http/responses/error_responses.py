@@ -90,15 +90,34 @@ def answer_error(request: Request, error: BaseException) -> HTTPResponse:
                 request.ctx.fault, request.ctx.fault_result = error.message, fault_result_of(error)
             if isinstance(error, RequestNotSent):
                 _LOG.error("%s %s: %s", request.method, request.path, error.message, exc_info=error.__cause__)
-            return error_response(error, request.ctx.runtime.settings.self_auth_service)
+            return error_response(error, request.ctx.runtime.settings.self_auth_service, _id_of(request))
         case RequestCancelled():
             # The client has left. The status appears in the log only; nginx introduced it.
             request.ctx.fault = CLIENT_LEFT
             return HTTPResponse(status=499)
         case SanicException():
-            return sanic_error_response(error)
+            return sanic_error_response(error, _id_of(request))
     _LOG.error("%s %s", request.method, request.path, exc_info=error)
-    return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", None)
+    detail = _with_id(None, _id_of(request))
+    return _body(500, "UNKNOWN", "internal error of the mirror; its log has the details", detail)
+
+
+def _id_of(request: Request) -> str:
+    return request.ctx.record.request_id if hasattr(request.ctx, "record") else ""
+
+
+def _with_id(detail: object, request_id: str) -> object:
+    """The detail of an error with the id of the request, by which an operator finds the lines of the log. A detail that
+    is neither an object nor a list, as only upstreams send it, stays as it is.
+    """
+    match detail:
+        case None if request_id:
+            return {"request_id": request_id}
+        case dict() if request_id:
+            return {**detail, "request_id": request_id}
+        case list() | tuple() if request_id:
+            return [*detail, {"request_id": request_id}]
+    return detail
 
 
 def fault_result_of(error: Exception) -> str:
@@ -106,9 +125,9 @@ def fault_result_of(error: Exception) -> str:
     return "upstream_fault" if isinstance(error, UpstreamFault) else "mirror_fault"
 
 
-def error_response(error: RegistryError, service: str) -> HTTPResponse:
+def error_response(error: RegistryError, service: str, request_id: str = "") -> HTTPResponse:
     """The response to a rejected request. `service` is the realm of the Basic challenge of the token endpoint."""
-    response = _body(status_of(type(error)), error.code, error.message, error.detail)
+    response = _body(status_of(type(error)), error.code, error.message, _with_id(error.detail, request_id))
     match error:
         case Unauthorized(challenges=challenges):
             _challenge(response, challenges)
@@ -123,11 +142,11 @@ def error_response(error: RegistryError, service: str) -> HTTPResponse:
     return response
 
 
-def sanic_error_response(error: SanicException) -> HTTPResponse:
+def sanic_error_response(error: SanicException, request_id: str = "") -> HTTPResponse:
     """The response to a request that Sanic rejects: unknown paths, other methods, invalid syntax."""
     code = next((code for kind, code in SANIC_CODES if isinstance(error, kind)), "UNKNOWN")
     message = "this mirror is read-only" if isinstance(error, MethodNotAllowed) else str(error)
-    response = _body(error.status_code, code, message, None)
+    response = _body(error.status_code, code, message, _with_id(None, request_id))
     response.headers.update(error.headers)
     return response
 

@@ -1,9 +1,10 @@
 """ResponseCache: repeats a response for a request with exactly the same bytes, without processing the request again.
 
 The same clients request the same few manifests thousands of times, byte for byte. To parse such a request, verify its
-token, check that its tag is fresh and format the same headers costs several times as much as all of Sanic. So complete
-responses are kept, and their key is the whole head of the request: method, path, token, Accept and all other fields. A
-response is valid as long as everything is valid that it was made from; the application returns that time.
+token, check that its tag is fresh and format the same headers costs several times as much as all of Sanic. So
+complete responses are kept, and their key is the whole head of the request: method, path, token, Accept and all other
+fields except its id and its trace (request_ids.py). A response is valid as long as everything is valid that it was
+made from; the application returns that time.
 """
 
 import time
@@ -30,18 +31,20 @@ from entrypoints.http.access_log import BodyOutcome
 
 _MEMORY = 16 * 1024 * 1024
 """Bytes in each worker."""
+_REQUEST_ID = b"x-request-id"
 _LONGEST_SECONDS = 5.0
 """Then the request is processed again: another worker may have met a refusal, or an operator purged the image."""
 
 
 @dataclass(frozen=True)
 class CachedResponse:
-    """A response as it is written to the connection, with its data for the access log and the metrics. `record` has the
-    account, if there is one, and the stamp of the account when its token was verified. `count`: counts the response in
-    the metrics; called with the seconds that it took.
+    """A response as it is written to the connection, in the two parts before and after the id of the request, with its
+    data for the access log and the metrics. `record` has the account, if there is one, and the stamp of the account
+    when its token was verified. `count`: counts the response in the metrics; called with the seconds that it took.
     """
 
-    wire: bytes
+    beginning: bytes
+    end: bytes
     status: int
     good_until: float
     outcome: BodyOutcome
@@ -60,7 +63,7 @@ class ResponseCache:
         self._answers: LruCache[bytes, CachedResponse] = LruCache(_MEMORY)
 
     def find(self, request: Request[Any, Any]) -> CachedResponse | None:
-        answer = self._answers.get(request.head)
+        answer = self._answers.get(cast("Any", request).key)
         if answer is None or self._clock.now() >= answer.good_until:
             return None
         account = answer.record.account
@@ -81,15 +84,16 @@ class ResponseCache:
         record = RequestRecord(
             made.account,
             made.account_stamp,
-            made.upstream,
+            upstream=made.upstream,
             result="hit" if request.method == "GET" else "",
             pull=replace(made.pull, is_hit=True) if made.pull else None,
         )
         if record.account and not record.account_stamp:
             return
         body = b"" if stream.head_only else response.body or b""
-        headers = [*response.processed_headers, (b"connection", b"keep-alive")]
-        wire = format_http1_response(response.status, headers) + body
+        headers = [pair for pair in response.processed_headers if pair[0].lower() != _REQUEST_ID]
+        head = format_http1_response(response.status, [*headers, (b"connection", b"keep-alive")])
+        status_line, _, rest = head.partition(b"\r\n")
         until = min(good_until, self._clock.now() + _LONGEST_SECONDS)
         events: list[Event] = [
             RequestAnswered(request.ctx.route, record.result or "ok", record.upstream, 0.0, len(body))
@@ -97,8 +101,12 @@ class ResponseCache:
         if body:
             events += [ContentRequested(ContentKind.MANIFEST, is_hit=True), BytesDelivered(len(body))]
         count = self._events.repeater(events) or _count_nothing
-        answer = CachedResponse(wire, response.status, until, BodyOutcome(len(body)), record, count)
-        self._answers.put(request.head, answer, len(request.head) + len(wire))
+        beginning = status_line + b"\r\n" + _REQUEST_ID + b": "
+        answer = CachedResponse(
+            beginning, b"\r\n" + rest + body, response.status, until, BodyOutcome(len(body)), record, count
+        )
+        key: bytes = cast("Any", request).key
+        self._answers.put(key, answer, len(key) + len(body) + len(rest))
 
 
 def _count_nothing(_: float) -> None:
@@ -121,10 +129,12 @@ class CachingSanic(Sanic[Any, Any]):
                 await super().handle_request(request)
             return
         stream.stage = Stage.IDLE
-        await stream._send(answer.wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
+        request_id: str = cast("Any", request).request_id
+        wire = answer.beginning + request_id.encode() + answer.end
+        await stream._send(wire)  # noqa: SLF001 - as Sanic's own stream sends a complete response
         seconds = time.perf_counter() - (stream.perft0 or 0.0)
         answer.count(seconds)
         record = answer.record
         if record.pull:
             response_cache.pull_log.add(record.pull, record.account, seconds, answer.outcome.size)
-        access_log.write(request, answer.status, answer.outcome, seconds, record)
+        access_log.write(request, answer.status, answer.outcome, seconds, record, request_id)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from application.ports.telemetry import begin_record
 from application.ports.upstream import ForwardedCredentials, ResponseMetadata
 from domain.allowance import RateLimit
 from domain.byte_ranges import ByteRange, Span
@@ -356,3 +357,14 @@ async def test_the_target_of_a_redirect_is_measured_as_storage() -> None:
             await link.fetch("blob")
             kinds = [(one.kind, one.result) for one in link.parts.measured.events]
     assert kinds == [("blob", "ok"), ("storage", "ok")]
+
+
+@in_loop
+async def test_the_id_of_the_request_is_sent_to_the_upstream_and_not_to_its_storage() -> None:
+    begin_record("mine")
+    async with WireServer(lambda _: reply(body=CONTENT)) as storage:
+        away = ("Location", f"{storage.url}/signed")
+        async with line(lambda _: reply(307, away)) as link:
+            await link.fetch("blob")
+            assert link.server.heard[0].lines("X-Request-ID") == ["mine"]
+            assert storage.heard[0].lines("X-Request-ID") == []

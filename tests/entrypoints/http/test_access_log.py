@@ -14,7 +14,7 @@ from tests.entrypoints.service import Service, basic, until
 from tests.fakes.upstream import FakeAnswer, FakeUpstream
 
 ACCESS = "docker_image_proxy.access"
-FIELDS = ("method", "path", "status", "bytes", "seconds", "upstream_status", "account", "client", "fault")
+FIELDS = ("method", "path", "status", "bytes", "seconds", "upstream_status", "account", "client", "fault", "result")
 ANN = basic("ann", "hunter2")
 CONTENT = bytes(range(256)) * 1200
 
@@ -51,10 +51,13 @@ async def test_each_request_writes_one_line(start: Start, caplog: pytest.LogCapt
         "account": None,
         "client": "127.0.0.1",
         "fault": None,
+        "result": "miss",
     }
     assert line.levelno == logging.INFO
     assert line.getMessage().startswith("GET /v2/team/app/manifests/v1 200 19 bytes ")
-    assert line.getMessage().endswith(" upstream=- account=- client=127.0.0.1 fault=-")
+    assert line.getMessage().endswith(
+        f" upstream=- account=- client=127.0.0.1 fault=- result=miss request={line.request_id}"
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

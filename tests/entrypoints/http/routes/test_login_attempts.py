@@ -51,7 +51,13 @@ async def test_too_many_requests_at_once_get_a_retry_after(
         seconds = int(answer.headers["retry-after"])
         assert 10 < seconds <= 15
         assert answer.json() == {
-            "errors": [{"code": "TOOMANYREQUESTS", "message": f"too many wrong logins; try again in {seconds} seconds"}]
+            "errors": [
+                {
+                    "code": "TOOMANYREQUESTS",
+                    "message": f"too many wrong logins; try again in {seconds} seconds",
+                    "detail": {"request_id": answer.headers["x-request-id"]},
+                }
+            ]
         }
     events = service.parts.events().events
     assert LoginDelayed("ann", "127.0.0.1", 1) in events
