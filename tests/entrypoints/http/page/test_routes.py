@@ -89,7 +89,15 @@ async def test_without_the_page_its_paths_are_unknown(start: Start, path: str) -
     unknown = await service.get("/unknown")
     assert (answer.status_code, answer.json()) == (
         404,
-        {"errors": [{"code": "UNSUPPORTED", "message": f"Requested URL {path} not found"}]},
+        {
+            "errors": [
+                {
+                    "code": "UNSUPPORTED",
+                    "message": f"Requested URL {path} not found",
+                    "detail": {"request_id": answer.headers["X-Request-ID"]},
+                }
+            ]
+        },
     )
     assert answer.headers["Content-Type"] == unknown.headers["Content-Type"]
     assert service.client.app.ctx.runtimes.current.page._made is None
