@@ -78,16 +78,23 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield running
 
 
+@pytest.mark.parametrize("is_lease_lost", [False, True])
 def test_no_client_notices_a_failover_and_the_replicas_share_again_after_it(
-    mirror: Mirror, pool: ThreadPoolExecutor
+    mirror: Mirror,
+    pool: ThreadPoolExecutor,
+    is_lease_lost: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
+    """`is_lease_lost`: the new primary has nothing that was written after the download began."""
     assert mirror.shares()
     made = mirror.upstream.blob(SIZE)
     mirror.upstream.control({"path": made.digest, "rate": SIZE // SECONDS})
+    if is_lease_lost:
+        mirror.second.pause()
     clients = mirror.download(made, pool)
     assert wait_until(lambda: bool(mirror.upstream.gets(made.path)), 20)
     time.sleep(SECONDS / 4)  # the download is under way
     mirror.primary.kill()
+    mirror.second.resume()
     pulled = [client.result(60) for client in clients]
     assert [one.body == made.content for one in pulled] == [True, True]
     assert len(mirror.upstream.gets(made.path)) <= 2, "at most one download for each replica"
