@@ -3,15 +3,27 @@
 import pytest
 
 from application.access.access_request import Caller
+from application.page.browse_cache import ImageDetails
 from domain.access import Credentials
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import CredentialsRejected, Denied
 from domain.names import RepositoryName
-from tests.application.page.gallery import CONFIG, LOGINS, PEOPLE, SECRET, SHARED, Gallery
+from tests.application.page.gallery import (
+    CONFIG,
+    LOGINS,
+    PEOPLE,
+    PRIVATE_IMAGE,
+    PUBLIC_IMAGE,
+    SECRET,
+    SHARED,
+    Gallery,
+    manifest_of,
+)
 from tests.application.support.ruled import CLOSED, FOR_ACCOUNTS, ruled
 from tests.application.support.service import NAME, PRIVATE, basic
 from tests.application.support.trust_table import ROWS
+from tests.application.support.watched import ALICES
 
 EACH_ROW = pytest.mark.parametrize("row", ROWS)
 LATER = pytest.mark.parametrize("seconds", [0, 301, 90_000])
@@ -225,5 +237,65 @@ def test_a_wrong_login_is_refused_and_not_shown_as_anonymous(login: Credentials)
         caller = Caller(parse_authorization(basic(login)), "", "192.0.2.1")
         with pytest.raises(CredentialsRejected):
             await gallery.service.parts.identify_viewer()(caller)
+
+    gallery.run(act())
+
+
+def test_a_tag_that_only_a_login_was_given_is_hidden_in_a_public_repository() -> None:
+    gallery = Gallery("3")
+    secret = manifest_of(SECRET)
+
+    async def act() -> None:
+        await gallery.pull("nobody", NAME, SHARED, CONFIG)
+        gallery.upstream.public.discard(str(NAME))
+        digest = str(gallery.upstream.put_manifest(str(NAME), "secret", secret))
+        for reference in ("secret", digest):
+            await gallery.service.manifest(ALICES, NAME, reference)
+        await gallery.service.parts.background().close()
+        assert await gallery.tags("nobody") == ["1"]
+        assert await gallery.image("nobody") is not None
+        for reference in ("secret", digest):
+            assert await gallery.image("nobody", NAME, reference) is None
+
+    gallery.run(act())
+
+
+def test_a_tag_shows_anonymous_viewers_what_anonymous_callers_were_told() -> None:
+    gallery = Gallery("3")
+    newer = manifest_of(SHARED, annotations={"secret": "yes"})
+
+    async def act() -> None:
+        await gallery.pull("nobody", NAME, SHARED)
+        gallery.upstream.put_manifest(str(NAME), "1", newer)
+        gallery.service.clock.advance(61)
+        await gallery.service.manifest(ALICES, NAME)
+        await gallery.service.parts.background().close()
+        image = await gallery.image("nobody")
+        assert image
+        assert image.digest == Digest.of(PUBLIC_IMAGE)
+
+    gallery.run(act())
+
+
+def test_content_of_another_upstream_is_not_shown() -> None:
+    """As if another upstream had sent the content, and this one had only confirmed by HEAD that it has it."""
+    gallery = Gallery("6 service")
+    parts = gallery.service.parts
+
+    async def act() -> None:
+        await gallery.pull("alice", PRIVATE, SHARED, SECRET, CONFIG)
+
+        async def after(*forgotten: bytes) -> ImageDetails:
+            for content in forgotten:
+                parts.storage().index.sent.pop((Digest.of(content), parts.upstream().url))
+            parts.reset_singletons()
+            image = await gallery.image("alice", PRIVATE)
+            assert image
+            return image
+
+        assert [part.is_cached for part in (await after()).parts] == [True, True]
+        assert [part.is_cached for part in (await after(SECRET)).parts] == [True, False]
+        assert (await after(CONFIG)).configuration is None
+        assert (await after(PRIVATE_IMAGE)).manifest is None
 
     gallery.run(act())
