@@ -1,6 +1,7 @@
 """What the page shows of repositories, tags and images, to a viewer who may know of them."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -279,5 +280,37 @@ def test_an_odd_manifest_is_shown_without_layers(content: bytes) -> None:
         shelf.put("team/app", "1", odd)
         await shelf.fetch("team/app", "1")
         assert (await shelf.seen("team/app")).parts == ()
+
+    shelf.run(act())
+
+
+@pytest.mark.parametrize("repositories", [30, 120])
+def test_the_number_of_reads_does_not_grow_with_the_cache(repositories: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf, reads = Shelf(), Counter[str]()
+
+    def count(owner: Any, *names: str) -> None:
+        for name in names:
+            read = getattr(owner, name)
+
+            async def counted(*args: Any, name: str = name, read: Any = read) -> Any:
+                reads[name] += 1
+                return await read(*args)
+
+            monkeypatch.setattr(owner, name, counted)
+
+    async def act() -> None:
+        for number in range(repositories):
+            shelf.put(f"team/app{number:03}", "1")
+            await shelf.fetch(f"team/app{number:03}", "1")
+        shelf.service.parts.grants().forget_all()
+        count(shelf.service.parts.storage().index, "find_grant", "find_tags", "find_link", "tags_of", "links_of")
+        count(shelf.service.parts.storage().images, "repositories", "tags_in")
+        page = await shelf.service.parts.browse_cache().repositories(
+            await shelf.viewer("nobody"), shelf.service.parts.upstreams().upstreams
+        )
+        assert len(page.entries) == 25
+        assert reads["find_grant"] <= 32
+        assert (reads["repositories"], reads["tags_in"]) == (1, 25)
+        assert reads.total() <= 58
 
     shelf.run(act())
