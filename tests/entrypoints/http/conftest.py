@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,10 +23,13 @@ from adapters.storage.threads import Threads
 from application.ports.content import ContentPart
 from domain.errors import RegistryError
 from entrypoints.http import access_log
+from entrypoints.http.app import AnyTargetRequest
 from entrypoints.http.delivery.body_delivery import deliver
 from entrypoints.http.delivery.kernel_copy import CopyThreads
+from entrypoints.http.requests.request_ids import RequestIds
 from entrypoints.http.responses.error_responses import error_response
 from tests.entrypoints.service import Wire
+from tests.fakes.events import RecordingEventSink
 
 _NUMBERS = count()  # Sanic refuses a second application of the same name
 _SIZE = 20_000_000  # more than the sockets between here and there take at once
@@ -156,7 +160,11 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 def _application(silence: float) -> Sanic[Any, Any]:
     """The parts of the application that the delivery needs."""
-    app = Sanic(f"files_{next(_NUMBERS)}", configure_logging=False)
+    app = Sanic(f"files_{next(_NUMBERS)}", configure_logging=False, request_class=AnyTargetRequest)
+    app.ctx.request_ids = RequestIds()
+    # The access log also counts each answer.
+    container = SimpleNamespace(events=RecordingEventSink)
+    app.ctx.runtimes = SimpleNamespace(current=SimpleNamespace(container=container))
     app.config.update({"ACCESS_LOG": False, "MOTD": False, "TOUCHUP": False, "RESPONSE_TIMEOUT": silence})
     app.ctx.is_stopping = False
     app.register_middleware(access_log.begin, "request")

@@ -134,7 +134,7 @@ async def test_an_error_before_the_first_byte_is_a_json_response(
         upstream.alter = _failing(fault, after, size=size)
         answer = await service.ask(GET)
         assert (answer.status, answer.get("content-type"), answer.is_whole) == (status, "application/json", True)
-        assert set(json.loads(answer.body)["errors"][0]) == {"code", "message"}
+        assert set(json.loads(answer.body)["errors"][0]) == {"code", "message", "detail"}
         assert (answer.get("etag"), answer.get("content-range")) == (None, None)
 
 
