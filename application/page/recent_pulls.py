@@ -9,7 +9,7 @@ from application.ports.pull_log import PullLog, RecentPull
 from domain.access import ANONYMOUS
 from domain.upstreams import Upstream
 
-_SHOWN = 100
+_SHOWN = 50
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ListRecentPulls:
         self._visibility = visibility
 
     async def __call__(self, viewer: Viewer, upstreams: Collection[Upstream]) -> list[ShownPull]:
-        """At most 100 pulls from these upstreams, the newest first."""
+        """At most 50 pulls from these upstreams, the newest first."""
         shown: list[ShownPull] = []
         sight = self._visibility.of(viewer)
         for recent in self._pulls.newest():

@@ -1,4 +1,4 @@
-"""SharedRenderings: what event streams show, rendered once for all that show the same."""
+"""SharedRenderings: the events of event streams, made once for all streams that show the same."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -13,21 +13,22 @@ Render = Callable[[], Awaitable[str]]
 
 
 class SharedRenderings:
-    """What the event streams of one runtime show: for viewers who see the same, it is rendered once a second."""
+    """The events of all streams of one runtime: for viewers who see the same, one is made each second."""
 
     def __init__(self) -> None:
         self._running = SingleFlight()
-        self._last: LruCache[Hashable, tuple[float, str]] = LruCache(_REMEMBERED)
+        self._last: LruCache[Hashable, tuple[float, bytes]] = LruCache(_REMEMBERED)
 
-    async def get(self, key: Hashable, render: Render) -> str:
-        """The rendering of the last second, or a new one."""
+    async def get(self, key: Hashable, render: Render) -> bytes:
+        """The event of the last second, or a new one, as it is sent."""
         last = self._last.get(key)
         if last and asyncio.get_running_loop().time() < last[0] + RENDER_SECONDS:
             return last[1]
         return await self._running.do(key, lambda: self._render(key, render))
 
-    async def _render(self, key: Hashable, render: Render) -> str:
+    async def _render(self, key: Hashable, render: Render) -> bytes:
         began = asyncio.get_running_loop().time()
         text = await render()
-        self._last.put(key, (began, text))
-        return text
+        event = ("".join(f"data: {line}\n" for line in text.splitlines()) + "\n").encode()
+        self._last.put(key, (began, event))
+        return event

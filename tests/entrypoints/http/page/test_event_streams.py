@@ -157,10 +157,30 @@ async def test_streams_of_the_same_viewer_share_one_rendering() -> None:
         nonlocal count
         count += 1
         await asyncio.sleep(0)
-        return str(count)
+        return f"{count}\nof several"
 
-    assert set(await asyncio.gather(*(shared.get("a", render) for _ in range(200)))) == {"1"}
-    assert await shared.get("a", render) == "1"
-    assert await shared.get("b", render) == "2"
+    first = b"data: 1\ndata: of several\n\n"
+    assert set(await asyncio.gather(*(shared.get("a", render) for _ in range(200)))) == {first}
+    assert await shared.get("a", render) == first
+    assert (await shared.get("b", render)).startswith(b"data: 2\n")
     await asyncio.sleep(0.06)
-    assert await shared.get("a", render) == "3"
+    assert (await shared.get("a", render)).startswith(b"data: 3\n")
+
+
+async def test_what_always_changes_is_sent_less_often(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[int] = []
+    numbers = iter(range(1000))
+
+    async def changing(*_: object) -> bytes:
+        return b"data: %d\n\n" % next(numbers)
+
+    async def no_pause(_: object, __: object, looks: int) -> None:
+        pauses.append(looks)
+        await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(SharedRenderings, "get", changing)
+    monkeypatch.setattr(event_streams, "_sleep", no_pause)
+    service = await start()
+    async with stream(service) as wire:
+        await until(wire, "data: 7\n")
+    assert pauses[:7] == [2, 3, 4, 5, 5, 5, 5]
