@@ -53,8 +53,11 @@ def asked(service: Cached, since: int = 0, method: str = "GET") -> int:
 
 
 def gauges(page: bytes, upstream: str) -> dict[str, float]:
+    prefix = "docker_image_proxy_allowance_"
     lines = [line.partition(f'{{upstream="{upstream}"}} ') for line in page.decode().splitlines()]
-    return {name.removeprefix("docker_image_proxy_allowance_"): float(value) for name, found, value in lines if found}
+    return {
+        name.removeprefix(prefix): float(value) for name, found, value in lines if found and name.startswith(prefix)
+    }
 
 
 def test_many_clients_of_one_manifest_cost_the_upstream_one_get(service: Cached) -> None:

@@ -123,7 +123,9 @@ class Composition:
 
     def settings(self, name: str) -> dict[str, str]:
         given = dict(line.split("=") for line in (self.folder / "secrets" / "store.env").read_text().split())
-        return {**given, **{key: self.here(value) for key, value in self.services[name]["environment"].items()}}
+        here = {key: self.here(value) for key, value in self.services[name]["environment"].items()}
+        # In their containers, the replicas can use the same port.
+        return {**given, **here, "METRICS_PORT": str(free_port())}
 
     def pull(self, made: Made) -> Pulled:
         """As a client, at the load balancer."""

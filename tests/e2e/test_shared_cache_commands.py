@@ -131,9 +131,9 @@ def test_a_purged_image_leaves_the_store_and_this_replica_and_is_fetched_again(p
 
 
 def refetched(found: Replicas, image: Image, since: int) -> bool:
-    """Whether a pull has made the upstream send all blobs. Workers remember manifests for some seconds."""
+    """Whether pulls have made the upstream send everything. Workers remember manifests for some seconds."""
     pull_image(found[0], image, "commands")
-    wanted = {f"/v2/{NAME}/blobs/{blob.digest}" for blob in image.blobs}
+    wanted = {f"/v2/{NAME}/manifests/commands", *(f"/v2/{NAME}/blobs/{blob.digest}" for blob in image.blobs)}
     return wanted <= set(downloads(found.upstream, since))
 
 
