@@ -2,7 +2,7 @@
 
 The main process creates the memory before it forks the workers. Each worker writes only to its own numbers, so there
 are no locks; a worker that replaces a dead one continues them. Every number has 8 bytes, which a processor writes at
-once. What a worker counts costs it a few additions; whoever reads a metric computes the sum over the workers.
+once. To count costs a worker a few additions; the sum over all workers is computed when a metric is read.
 """
 
 from __future__ import annotations
