@@ -7,13 +7,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from application.access.provenance import Provenance
-from application.manifests.manifest_cache import ManifestCache
 from application.page.image_contents import ImageContents, Part
 from application.page.viewer import Viewer
 from application.page.visible import Sight, Visibility
-from application.ports.content import ContentStore
-from application.ports.index import ImageIndex, UsageIndex
+from application.ports.index import ImageIndex
 from domain.digest import Digest
 from domain.image_details import (
     ContentEntry,
@@ -24,7 +21,6 @@ from domain.image_details import (
 )
 from domain.names import Reference, Tag
 from domain.records import CachedTag, ContentKind
-from domain.upstream_table import UpstreamTable
 from domain.upstreams import Source, Upstream
 
 _BATCH = 32
@@ -118,15 +114,11 @@ class BrowseCache:
         self,
         visibility: Visibility,
         images: ImageIndex,
-        usage: UsageIndex,
-        upstreams: UpstreamTable,
-        manifest_cache: ManifestCache,
-        provenance: Provenance,
-        store: ContentStore,
+        contents: ImageContents,
     ) -> None:
         self._visibility = visibility
         self._images = images
-        self._contents = ImageContents(images, usage, upstreams, manifest_cache, provenance, store)
+        self._contents = contents
 
     async def repositories(
         self,

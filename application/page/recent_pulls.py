@@ -21,7 +21,7 @@ class ShownPull:
 
 
 class ListRecentPulls:
-    """Shows pulls of what the viewer could pull, too, and to nobody the account of another caller."""
+    """Shows the pulls of content that the viewer could pull too. It shows no viewer the account of another caller."""
 
     def __init__(self, pulls: PullLog, visibility: Visibility) -> None:
         self._pulls = pulls

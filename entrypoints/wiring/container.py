@@ -51,6 +51,7 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.page.browse_cache import BrowseCache
+from application.page.image_contents import ImageContents
 from application.page.recent_pulls import ListRecentPulls
 from application.page.viewer import IdentifyViewer
 from application.page.visible import Visibility
@@ -531,11 +532,15 @@ class Container(containers.DeclarativeContainer):
         BrowseCache,
         visibility=visibility,
         images=storage.provided.images,
-        usage=storage.provided.usage,
-        upstreams=upstreams,
-        manifest_cache=manifest_cache,
-        provenance=provenance,
-        store=store,
+        contents=providers.Singleton(
+            ImageContents,
+            images=storage.provided.images,
+            usage=storage.provided.usage,
+            upstreams=upstreams,
+            manifest_cache=manifest_cache,
+            provenance=provenance,
+            store=store,
+        ),
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
     manage_cache: providers.Provider[ManageCache] = providers.Singleton(
