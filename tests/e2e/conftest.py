@@ -10,11 +10,12 @@ import pytest
 from tests.e2e.support import clients, upstreams
 from tests.e2e.support import containerd as real_containerd
 from tests.e2e.support import docker as real_docker
+from tests.e2e.support.cached_mirror import FaultyUpstream
 from tests.e2e.support.certificates import KeyPair, PrivateAuthority, make_authority, make_signer
 from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.kept_services import Services
 from tests.e2e.support.processes import NotReadyError, free_port, program
-from tests.e2e.support.replicas import VALKEY_OPTIONS
+from tests.e2e.support.replicas import VALKEY_OPTIONS, Replicas, replicas
 from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
 from tests.e2e.support.service import Serving, serving
 from tests.e2e.support.valkey import Valkey, valkey
@@ -66,6 +67,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     """A shared store."""
     with seaweedfs(tmp_path_factory.mktemp("store")) as running:
         yield running
+
+
+@pytest.fixture
+def pair(
+    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> Iterator[Replicas]:
+    """Two replicas before the upstream of the test file."""
+    with replicas(serve, tmp_path, upstream, index, store) as found:
+        yield found
+    upstream.control()
 
 
 @pytest.fixture(scope="session")

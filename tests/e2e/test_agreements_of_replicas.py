@@ -31,15 +31,6 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
         yield running
 
 
-@pytest.fixture
-def pair(
-    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
-) -> Iterator[Replicas]:
-    with replicas(serve, tmp_path, upstream, index, store) as found:
-        yield found
-    upstream.control()
-
-
 def pull_everywhere(pair: Replicas, path: str) -> list[Pulled]:
     """The answers to clients that come at once to all workers of both replicas."""
 

@@ -38,14 +38,6 @@ def upstream(workplace: Path) -> Iterator[FaultyUpstream]:
         yield running_one
 
 
-@pytest.fixture
-def pair(
-    serve: Serving, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
-) -> Iterator[Replicas]:
-    with replicas(serve, tmp_path, upstream, index, store) as found:
-        yield found
-
-
 def elsewhere(found: Replicas, *words: str) -> tuple[int, str]:
     """The status and the output of a `cache` command on a machine that is no replica."""
     done = run_command(["cache", *words, "--shared"], found.folder / "no such folder", found.upstream, found.settings)
