@@ -26,6 +26,8 @@ exec chroot "$root" "$@"
 """
 """Runs a command in the system. Its mounts end with it. The exec keeps the process id, so signals reach the command."""
 
+HOME = "/root"
+"""The folder of the user that runs the commands."""
 PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CERT", "PIP_PROXY")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -44,7 +46,7 @@ class BareSystem:
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in (*PASSED_ON, *PROXIES) if name in os.environ}
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {"PATH": path, "HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **kept, **more}
+        return {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **kept, **more}
 
     def run(self, *words: str, check: bool = True) -> str:
         """What the command printed. If it fails, the error has its output."""

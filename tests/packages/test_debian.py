@@ -11,7 +11,7 @@ from tests.e2e.support.cached_mirror import FaultyUpstream
 from tests.e2e.support.clients import Skopeo
 from tests.e2e.support.images import Image
 from tests.e2e.support.processes import free_port
-from tests.packages.bare_system import BareSystem, run
+from tests.packages.bare_system import HOME, BareSystem, run
 from tests.packages.served import check_service
 
 # The tests follow each other: each continues with the system of the one before.
@@ -30,8 +30,8 @@ def package(packages: Path) -> Path:
 
 
 def give(system: BareSystem, package: Path) -> str:
-    shutil.copy(package, system.path("/root"))
-    return f"/root/{package.name}"
+    shutil.copy(package, system.path(HOME))
+    return f"{HOME}/{package.name}"
 
 
 def status(system: BareSystem) -> str:
@@ -116,8 +116,8 @@ def test_a_removal_keeps_the_settings_and_the_cache(system: BareSystem) -> None:
 def test_a_purge_removes_all_but_the_user(system: BareSystem) -> None:
     system.run("apt-get", "-q", "-y", "purge", NAME)
     assert status(system) in {"", f"dpkg-query: no packages found matching {NAME}", "un"}
-    left = [str(path) for path in system.root.rglob(f"*{NAME}*") if "/var/cache/" not in str(path)]
-    assert [path for path in left if not path.endswith(".deb") and "/root/" not in path] == []
+    left = [f"/{path.relative_to(system.root)}" for path in system.root.rglob(f"*{NAME}*")]
+    assert [path for path in left if not path.endswith(".deb") and not path.startswith(("/var/cache/", HOME))] == []
     assert system.run("getent", "passwd", NAME).startswith(NAME)
 
 

@@ -11,27 +11,28 @@ from tests.e2e.support.cached_mirror import FaultyUpstream
 from tests.e2e.support.clients import Skopeo
 from tests.e2e.support.images import Image
 from tests.e2e.support.processes import free_port
-from tests.packages.bare_system import BareSystem, run
+from tests.packages.bare_system import HOME, BareSystem, run
 from tests.packages.served import check_service
 
 pytestmark = [pytest.mark.real("skopeo", "unshare"), pytest.mark.timeout(1200)]
 
-PROGRAM = "/root/.local/bin/docker-image-proxy"
+PROGRAM = f"{HOME}/.local/bin/docker-image-proxy"
+SETTINGS = f"{HOME}/mirror.toml"
 
 
 def test_a_client_pulls_through_the_wheel_that_pipx_has_installed(
     system: BareSystem, packages: Path, upstream: FaultyUpstream, image: Image, skopeo: Skopeo, tmp_path: Path
 ) -> None:
     [wheel] = packages.glob("*.whl")
-    shutil.copy(wheel, system.path("/root"))
+    shutil.copy(wheel, system.path(HOME))
     system.install("pipx", "ca-certificates")
-    system.run("pipx", "install", f"/root/{wheel.name}")
+    system.run("pipx", "install", f"{HOME}/{wheel.name}")
     assert system.run(PROGRAM, "--version").strip() == f"docker-image-proxy {VERSION}"
     port = free_port()
     system.run(PROGRAM, "init", "--yes", "--registry", upstream.url, "--host", "127.0.0.1", "--port", str(port),
-               "/root/mirror.toml")  # fmt: skip
-    assert system.run(PROGRAM, "--config", "/root/mirror.toml", "check-config").startswith(f"ok: {upstream.url}")
-    argv = system.argv(PROGRAM, "--config", "/root/mirror.toml", "serve")
+               SETTINGS)  # fmt: skip
+    assert system.run(PROGRAM, "--config", SETTINGS, "check-config").startswith(f"ok: {upstream.url}")
+    argv = system.argv(PROGRAM, "--config", SETTINGS, "serve")
     check_service(argv, system.environment(), port, tmp_path / "log", upstream, image, skopeo)
 
 
