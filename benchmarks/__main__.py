@@ -32,6 +32,7 @@ from benchmarks.pulls import PULLS, docker_pulls
 from benchmarks.ranges import RANGES, shared_ranges
 from benchmarks.results import DISTRIBUTION, Results
 from benchmarks.several_replicas import REPLICAS, warm_replicas
+from benchmarks.shared_store import STORE, blobs_to_a_store
 from benchmarks.start_up import START, start_up
 from tests.e2e.support.processes import program
 
@@ -45,6 +46,7 @@ BESIDE: dict[str, Callable[[Arena, Sequence[Server]], None]] = {
 ALONE: dict[str, Callable[[Arena], None]] = {
     START: start_up, COLD: cold_blobs, COLD_TLS: cold_blobs_over_tls, EACH: limited_connections, IN_ALL: limited_line,
     RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls, REPLICAS: warm_replicas,
+    STORE: blobs_to_a_store,
 }  # fmt: skip
 SCENARIOS = {name.replace(" ", "-").lower(): name for name in (*BESIDE, *ALONE)}
 

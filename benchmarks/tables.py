@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks import blobs, crowds, limited, manifests, pulls, ranges, several_replicas, start_up
+from benchmarks import blobs, crowds, limited, manifests, pulls, ranges, several_replicas, shared_store, start_up
 from benchmarks.results import DIRECT, OURS, PEERS, Results
 
 
@@ -139,6 +139,19 @@ SECTIONS = (
             Metric("store", "requests to the store", 0),
         ),
         (several_replicas.ONE,),
+    ),
+    Section(
+        shared_store.STORE,
+        "A cold blob beside a shared store",
+        "The replica writes what it downloads to a SeaweedFS on the same machine, which gets the processors only while "
+        "nothing else needs them, as if it were on another machine. CPU is that of the mirror until the client has the "
+        "last byte.",
+        (
+            Metric("rate", "MB/s", 1, "more"),
+            Metric("first_byte", "first byte, ms", 1, "less"),
+            Metric("cpu", "CPU-s/GiB", 2, "less"),
+        ),
+        (shared_store.WITHOUT,),
     ),
     Section(
         start_up.START,

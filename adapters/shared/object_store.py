@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -86,7 +87,7 @@ def open_object_store(address: str) -> ObjectStore:
     try:
         match scheme:
             case "s3":
-                return S3Store(bucket, prefix=prefix, config=_CLIENT, retry_config=_RETRIES)
+                return S3Store(bucket, prefix=prefix, config=_s3_options(), retry_config=_RETRIES)
             case "gs":
                 return GCSStore(bucket, prefix=prefix, config=_CLIENT, retry_config=_RETRIES)
             case "az":
@@ -96,6 +97,14 @@ def open_object_store(address: str) -> ObjectStore:
     except (BaseError, OSError) as error:
         raise ValueError(f"{address}: {explained(error)}") from error
     raise ValueError(f"{address}: an object store has the scheme s3, gs, az or file")
+
+
+def _s3_options() -> Any:
+    """By default, S3 requests are signed without a SHA-256 of their body: it would be a third pass of SHA-256 over each
+    part, and readers verify the part itself. Some bucket policies demand it: then AWS_UNSIGNED_PAYLOAD is false.
+    """
+    is_set = "AWS_UNSIGNED_PAYLOAD" in os.environ  # noqa: TID251 - obstore reads the options of the store there, too
+    return _CLIENT if is_set else {**_CLIENT, "unsigned_payload": True}
 
 
 class ObstoreSharedStore:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import blobs, checks, manifests, report, several_replicas, tables
+from benchmarks import blobs, checks, manifests, report, several_replicas, shared_store, tables
 from benchmarks.downloads import BadAnswerError
 from benchmarks.plan import FULL, GIB, KIB, MIB, blob_case, size_text
 from benchmarks.results import HASHLIB, NGINX, OURS, REGISTRY, Results
@@ -84,6 +84,20 @@ def test_four_replicas_may_need_a_tenth_more_than_one_and_nothing_of_the_store(
         results.add(several_replicas.REPLICAS, several_replicas.MANIFESTS, server, request_cpu=cpu, store=store)
     found = [bound for bound in checks.bounds(results) if several_replicas.MANIFESTS in bound.text]
     assert [bound.holds for bound in found] == verdicts
+
+
+@pytest.mark.parametrize(("line", "least"), [(shared_store.FAST_LINE, 70), (shared_store.LIMITED_LINE, 90)])
+def test_a_shared_store_may_slow_down_a_cold_blob_a_little(line: str, least: float) -> None:
+    def holds(rate: float) -> bool:
+        results = Results(FULL)
+        case = shared_store.line_case(FULL.big, line)
+        for server, value in ((shared_store.WITHOUT, 100), (shared_store.WITH, rate)):
+            results.add(shared_store.STORE, case, server, rate=value)
+        [bound] = [one for one in checks.bounds(results) if case in one.text]
+        return bound.holds
+
+    assert holds(least)
+    assert not holds(least - 1)
 
 
 def test_a_bound_without_a_measurement_fails() -> None:

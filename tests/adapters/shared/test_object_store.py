@@ -23,6 +23,7 @@ from tests.contracts.storage import HUB
 from tests.fakes.events import RecordingEventSink
 
 CONTENT = b"layer bytes"
+CONTENT_SHA256 = hashlib.sha256(CONTENT).hexdigest()
 DIGEST = Digest.of(CONTENT)
 
 
@@ -103,12 +104,12 @@ async def _written(store: ObstoreSharedStore) -> None:
 
 @asynccontextmanager
 async def answering(status: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[str]]:
-    """A server that answers all requests of the store with this status. Gives the methods of the requests."""
-    methods: list[str] = []
+    """A server that answers all requests of the store with this status. Gives the heads of the requests."""
+    heads: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        methods.append(head.partition(" ")[0])
+        heads.append(head)
         length = re.search(r"(?i)content-length: (\d+)", head)
         await reader.readexactly(int(length[1]) if length else 0)
         writer.write(f'HTTP/1.1 {status}\r\nETag: "x"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'.encode())
@@ -119,7 +120,7 @@ async def answering(status: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         for name, value in (("ALLOW_HTTP", "true"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
             monkeypatch.setenv(f"AWS_{name}", value)
-        yield methods
+        yield heads
 
 
 @pytest.mark.parametrize("call", [_listed, _written])
@@ -129,13 +130,13 @@ def test_a_bucket_that_does_not_exist_is_a_failure_of_the_store(
     """S3 answers 404 for a missing bucket as for a missing object."""
 
     async def go() -> None:
-        async with answering("404 Not Found", monkeypatch) as methods:
+        async with answering("404 Not Found", monkeypatch) as heads:
             events = RecordingEventSink()
             store = ObstoreSharedStore(open_object_store("s3://missing"), "s3://missing", events, 0.1)
             with pytest.raises(SharedUnavailable):
                 await call(store)
             async with asyncio.timeout(10):
-                while len(methods) < 4:  # noqa: ASYNC110 - requests of trials, which nothing else signals
+                while len(heads) < 4:  # noqa: ASYNC110 - requests of trials, which nothing else signals
                     await asyncio.sleep(0.02)
             assert [type(event) for event in events.events if not isinstance(event, SharedStoreAsked)] == [
                 SharedStoreLost
@@ -150,10 +151,26 @@ def test_a_part_is_written_by_one_request(monkeypatch: pytest.MonkeyPatch) -> No
     """An interrupted upload in several requests would leave objects that no list shows."""
 
     async def go() -> None:
-        async with answering("200 OK", monkeypatch) as methods:
+        async with answering("200 OK", monkeypatch) as heads:
             store = ObstoreSharedStore(open_object_store("s3://bucket"), "s3://bucket", RecordingEventSink())
             await store.put_part(HUB, DIGEST, "lease", 0, bytes(LARGEST_PART_BYTES))
-            assert methods == ["PUT"]
+            assert [head.partition(" ")[0] for head in heads] == ["PUT"]
+            await store.close()
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(("unsigned", "signed_content"), [(None, "unsigned-payload"), ("false", CONTENT_SHA256)])
+def test_the_content_of_a_part_is_hashed_once_more_only_for_a_bucket_that_demands_it(
+    unsigned: str | None, signed_content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        if unsigned:
+            monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", unsigned)
+        async with answering("200 OK", monkeypatch) as heads:
+            store = ObstoreSharedStore(open_object_store("s3://bucket"), "s3://bucket", RecordingEventSink())
+            await _written(store)
+            assert f"x-amz-content-sha256: {signed_content}" in heads[0].lower()
             await store.close()
 
     asyncio.run(go())
@@ -162,11 +179,11 @@ def test_a_part_is_written_by_one_request(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Slow Down", "403 Forbidden", "418 I'm a teapot"])
 def test_a_refusal_of_the_store_is_a_failure_of_the_store(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
-        async with answering(status, monkeypatch) as methods:
+        async with answering(status, monkeypatch) as heads:
             store = ObstoreSharedStore(open_object_store("s3://bucket"), "s3://bucket", RecordingEventSink())
             with pytest.raises(SharedUnavailable):
                 await store.find(DIGEST)
-            assert len(methods) <= 2
+            assert len(heads) <= 2
             assert store.failure
             await store.close()
 

@@ -74,7 +74,7 @@ class SeaweedFS:
             f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             *(f"-{name}={port}" for name, port in self.ports.items()),
             "-filer", "-s3", f"-s3.config={self.folder / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            "-master.volumeSizeLimitMB=64", "-volume.max=16", "-volume.preStopSeconds=0",
+            "-master.volumeSizeLimitMB=64", "-volume.max=64", "-volume.preStopSeconds=0",
             # A single master needs no election, which takes seconds. The server would send statistics to its authors.
             "-master.peers=none", "-master.telemetry=false", "-volume.minFreeSpace=1",
         ]  # fmt: skip
