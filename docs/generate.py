@@ -81,7 +81,7 @@ def metrics() -> str:
     # A histogram shows its labels only after its first event.
     for event in _OBSERVED:
         sink.emit(event)
-    page = sink.render()[0].decode()
+    page = b"".join(sink.parts()).decode()
     rows = []
     for name, meaning in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
         kind = re.search(rf"^# TYPE {name} (\w+)$", page, re.MULTILINE)

@@ -3,14 +3,14 @@
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 from operator import attrgetter
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from adapters.telemetry.prometheus_text import families_text, histogram_text
 from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
@@ -264,7 +264,7 @@ _CACHE = (
 )
 
 
-class SharedCounters(Collector):
+class SharedCounters:
     """The metrics of each worker, in shared memory that the main process creates before it forks the workers.
 
     Only one worker writes to each set of numbers, so there are no locks. A worker that replaces a dead one continues
@@ -353,26 +353,19 @@ class SharedCounters(Collector):
         for place in range(start, start + len(self._endpoints)):
             self._failed_endpoints[place] = 0
 
-    def collect(self) -> Iterator[Metric]:
-        """The sums over all workers, the newest allowance of each upstream, and the states."""
-        yield from self._collect_counters()
-        yield from self._collect_histograms()
-        yield from self._collect_states()
-        yield from self._collect_upstreams()
+    def parts(self) -> Iterator[bytes]:
+        """The metrics as text: the sums over all workers, the newest allowance of each upstream, and the states."""
+        yield families_text(self._collect_counters())
+        for kind, histogram in zip(_HISTOGRAMS, self._histograms, strict=True):
+            yield from histogram_text(_PREFIX + kind.name, kind.meaning, tuple(kind.labels), histogram)
+        yield families_text(chain(self._collect_states(), self._collect_upstreams(), [self._build()]))
+
+    def _build(self) -> Metric:
         build = GaugeMetricFamily(
             _PREFIX + "build_info", "1, with the version of the service as a label", labels=("version",)
         )
         build.add_metric((self._version,), 1)
-        yield build
-
-    def _collect_histograms(self) -> Iterator[Metric]:
-        for kind, histogram in zip(_HISTOGRAMS, self._histograms, strict=True):
-            family = HistogramMetricFamily(_PREFIX + kind.name, kind.meaning, labels=tuple(kind.labels))
-            bounds = list(map(str, histogram.bounds))
-            for values, cumulated, count, total in histogram.read():
-                buckets = [*zip(bounds, map(float, cumulated), strict=True), ("+Inf", float(count))]
-                family.add_metric(values, buckets, total)
-            yield family
+        return build
 
     def _collect_states(self) -> Iterator[Metric]:
         for place, (name, meaning, _) in enumerate(_SUMS):
@@ -495,5 +488,9 @@ class CountingEventSink:
             if event is lost or event in available:
                 self._counters.set_service(self._worker, index, _LOST if event is lost else _AVAILABLE)
 
-    def render(self) -> tuple[bytes, str]:
-        return generate_latest(self._counters), CONTENT_TYPE_LATEST
+    @property
+    def media_type(self) -> str:
+        return CONTENT_TYPE_LATEST
+
+    def parts(self) -> Iterator[bytes]:
+        return self._counters.parts()

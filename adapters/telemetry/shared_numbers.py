@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import accumulate, compress, product
 
 _BYTES = 8
 OTHER = "other"
@@ -66,18 +66,14 @@ class SharedHistogram:
         """For each series that was observed: the values of its labels, the numbers in each bucket and in those below
         it, the number of all, and their sum.
         """
-        # As lists, because most series are empty: to read them one by one would take most of the time.
-        size, width = len(self._series), len(self.bounds)
-        counts = self._counts.tolist()
-        for values, index in self._series.items():
-            places = [place for place in range(index, index + self._workers * size, size) if counts[place]]
-            if not places:
-                continue
+        # Most series are empty, so those that are not are found with few operations on all of them.
+        size, width, counts = len(self._series), len(self.bounds), self._counts.tolist()
+        of_workers = [counts[start : start + size] for start in range(0, len(counts), size)]
+        used = map(any, zip(*of_workers, strict=True))
+        for values, index in compress(self._series.items(), used):
+            places = [place for place in range(index, len(counts), size) if counts[place]]
+            count = sum(self._counts[place] for place in places)
             rows = [self._buckets[place * width : (place + 1) * width].tolist() for place in places]
-            below, cumulated = 0, []
-            for column in zip(*rows, strict=True):
-                below += sum(column)
-                cumulated.append(below)
+            cumulated = list(accumulate(map(sum, zip(*rows, strict=True))))
             # A worker may have written to a bucket since the counts were read.
-            count = max(sum(counts[place] for place in places), below)
-            yield values, cumulated, count, sum(self._sums[place] for place in places)
+            yield values, cumulated, max(count, cumulated[-1]), sum(self._sums[place] for place in places)

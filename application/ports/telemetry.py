@@ -1,6 +1,6 @@
 """The ports to what operators see: events, metrics, the allowances at upstreams, and the access log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -51,8 +51,11 @@ class WorkerStates(Protocol):
 class MetricsPage(Protocol):
     """The metrics, summed over all workers."""
 
-    def render(self) -> tuple[bytes, str]:
-        """The page and its media type."""
+    @property
+    def media_type(self) -> str: ...
+
+    def parts(self) -> Iterator[bytes]:
+        """The page in parts. Each takes a few milliseconds to make, so that the caller can serve others in between."""
 
 
 class AllowanceTable(Protocol):

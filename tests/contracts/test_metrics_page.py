@@ -12,20 +12,22 @@ def _page() -> MetricsPage:
     return CountingEventSink(SharedCounters(2), 0)
 
 
+def _text(page: MetricsPage) -> str:
+    return b"".join(page.parts()).decode()
+
+
 def test_the_page_has_the_prometheus_text_format() -> None:
-    content, media_type = _page().render()
-    families = list(text_string_to_metric_families(content.decode()))
+    families = list(text_string_to_metric_families(_text(_page())))
     assert families
     assert all(family.documentation for family in families)
-    assert "charset=utf-8" in media_type
+    assert "charset=utf-8" in _page().media_type
 
 
 def test_all_names_have_the_same_prefix() -> None:
-    content, _ = _page().render()
-    names = re.findall(r"^([a-z_]+)", content.decode(), re.MULTILINE)
+    names = re.findall(r"^([a-z_]+)", _text(_page()), re.MULTILINE)
     assert {name.startswith("docker_image_proxy_") for name in names} == {True}
 
 
 def test_rendering_the_page_changes_nothing() -> None:
     page = _page()
-    assert page.render() == page.render()
+    assert _text(page) == _text(page)

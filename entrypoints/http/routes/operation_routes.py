@@ -65,8 +65,11 @@ async def metrics(request: Request) -> HTTPResponse:
         raise NotFound("the metrics of this mirror are at another port")
     if runtime.settings.metrics_accounts:
         await _require_login(request)
-    content, media_type = runtime.container.metrics().render()
-    return HTTPResponse(content, 200, {"Cache-Control": "no-store"}, media_type)
+    page, content = runtime.container.metrics(), bytearray()
+    for part in page.parts():
+        content += part
+        await asyncio.sleep(0)  # with many upstreams the page is long: other requests go on in between
+    return HTTPResponse(bytes(content), 200, {"Cache-Control": "no-store"}, page.media_type)
 
 
 async def _require_login(request: Request) -> None:

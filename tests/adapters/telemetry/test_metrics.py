@@ -1,15 +1,26 @@
 """What is counted and observed, by however many workers."""
 
 import os
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, get_args
 
 import pytest
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from adapters.telemetry.prometheus_text import histogram_text
+from adapters.telemetry.shared_numbers import SharedHistogram
 from application.ports.telemetry import WorkerState
 from domain.allowance import Allowance
 from domain.events import (
+    RESULTS,
+    ROUTES,
+    UPSTREAM_KINDS,
+    UPSTREAM_RESULTS,
     AccountsReloaded,
     AccountsUnreadable,
     BackOffStarted,
@@ -123,10 +134,9 @@ OBSERVED = (
 
 
 def numbers(sink: CountingEventSink) -> dict[str, float]:
-    content, media_type = sink.render()
-    assert media_type.startswith("text/plain; version=")
+    assert sink.media_type.startswith("text/plain; version=")
     found = {}
-    for family in text_string_to_metric_families(content.decode()):
+    for family in text_string_to_metric_families(b"".join(sink.parts()).decode()):
         for sample in family.samples:
             labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
             name = sample.name.removeprefix("docker_image_proxy_")
@@ -221,7 +231,7 @@ def test_names_are_never_on_the_page() -> None:
     sink: Any = CountingEventSink(SharedCounters(1), 0)
     for event in (*(event for event, _, _ in TABLE), *OBSERVED):
         sink.emit(event)
-    page = sink.render()[0].decode()
+    page = b"".join(sink.parts()).decode()
     for name in ("alice", "upstream.test", "a/b", "sha256", "refused"):
         assert name not in page
 
@@ -365,3 +375,37 @@ def test_an_endpoint_is_available_while_all_workers_use_it() -> None:
 
 def test_the_version_is_shown() -> None:
     assert numbers(CountingEventSink(SharedCounters(1, version="1.2.3"), 0))['build_info{version="1.2.3"}'] == 1
+
+
+# --- the text ---
+
+
+def busy_sink(workers: int, upstreams: Sequence[str]) -> CountingEventSink:
+    """One of several workers that have observed every combination of labels."""
+    shared = SharedCounters(workers, upstreams)
+    sinks = [CountingEventSink(shared, worker) for worker in range(workers)]
+    for place, (route, result, upstream) in enumerate(product(ROUTES, RESULTS, ("", *upstreams))):
+        sinks[place % workers].emit(RequestAnswered(route, result, upstream, place / 7, place**3, place / 11))
+        sinks[place % 3].emit(RequestAnswered(route, result, upstream, 0.003, 10**15, 0.001))
+    for place, (upstream, kind, answer) in enumerate(product(upstreams, UPSTREAM_KINDS, UPSTREAM_RESULTS)):
+        sinks[place % workers].emit(UpstreamAnswered(upstream, kind, answer, place / 3))
+    return sinks[0]
+
+
+def test_no_part_of_a_long_page_is_long() -> None:
+    sizes = [len(part) for part in busy_sink(8, [f"https://registry-{number}.test" for number in range(20)]).parts()]
+    assert sum(sizes) > 10 * 1024 * 1024
+    assert max(sizes) < sum(sizes) / 100
+
+
+def test_the_text_is_that_of_the_library() -> None:
+    """prometheus_client reads the text, and writes the same."""
+    odd = SharedHistogram(2, {"kind": ("a",), "upstream": ('https://"\\.test',)}, (0.5, 1.0))
+    odd.observe(odd.place(1, ("a", 'https://"\\.test')), 0.7)
+    text = b"".join([*busy_sink(3, [HUB.url]).parts(), *histogram_text("odd", "A meaning", ("kind", "upstream"), odd)])
+
+    class Read(Collector):
+        def collect(self) -> Iterator[Metric]:
+            return text_string_to_metric_families(text.decode())
+
+    assert generate_latest(Read()) == text

@@ -22,7 +22,7 @@ def test_each_upstream_has_an_allowance_of_its_own() -> None:
     parts = house.service.parts
     shown = {one.url: parts.allowances().newest(one) for one in parts.upstreams().upstreams}
     assert {url: one.remaining for url, one in shown.items() if one} == {HUB: 0, QUAY: 7}
-    page = parts.metrics().render()[0].decode()
+    page = b"".join(parts.metrics().parts()).decode()
     for url, left in ((HUB, 0), (QUAY, 7)):
         assert f'allowance_remaining{{upstream="{url}"}} {left}.0' in page
 

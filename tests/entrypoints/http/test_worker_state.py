@@ -57,7 +57,7 @@ async def test_a_blocked_event_loop_is_reported(start: Start) -> None:
     task = asyncio.create_task(report_worker_state(service.client.app.ctx.runtimes, lambda: 7))
 
     def page() -> str:
-        return str(service.parts.metrics().render()[0].decode())
+        return b"".join(service.parts.metrics().parts()).decode()
 
     try:
         await until(lambda: "docker_image_proxy_client_connections 7.0" in page())

@@ -1,6 +1,7 @@
 """What load balancers ask."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -98,6 +99,31 @@ async def test_metrics_are_what_prometheus_reads(start: Start, upstream: FakeUps
     families = {family.name for family in text_string_to_metric_families(answer.text)}
     assert "docker_image_proxy_client_bytes" in families
     assert upstream.asked == upstream.pinged == []
+
+
+async def test_other_requests_go_on_while_the_metrics_are_written(start: Start) -> None:
+    service = await start()
+
+    class Page:
+        media_type = "text/plain"
+        turns = 0
+        seen: list[int] = []  # noqa: RUF012 - of one test
+
+        def parts(self) -> Iterator[bytes]:
+            for _ in range(5):
+                self.seen.append(self.turns)
+                yield b"part\n"
+
+        def turn(self) -> None:
+            self.turns += 1
+            if len(self.seen) < 5:
+                asyncio.get_running_loop().call_soon(self.turn)
+
+    page = Page()
+    service.parts.metrics.override(providers.Object(page))
+    page.turn()
+    assert (await service.get("/metrics")).text == "part\n" * 5
+    assert page.seen == sorted(set(page.seen)), "the event loop took no turn between two parts"
 
 
 async def test_metrics_count_what_clients_get(start: Start, upstream: FakeUpstream) -> None:
