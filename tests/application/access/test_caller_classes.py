@@ -230,13 +230,13 @@ def test_what_one_personal_caller_is_refused_stays_readable_to_another() -> None
 
 def test_another_login_of_the_mirror_gets_nothing_of_what_the_one_before_was_given() -> None:
     turned = Turned()
-    turned.service = Service(turned.upstream, tag_ttl=60, grant_ttl=300, **_login("alice"))
+    turned.service = Service(turned.upstream, tag_ttl=60, grant_ttl=300, **login_of("alice"))
     repository = RepositoryName("private/app")
     turned.upstream.put_manifest(str(repository), "secret", SECRET)
 
     async def act() -> None:
         alices, clock = turned.service, turned.service.clock
-        bobs = Service(turned.upstream, clock, alices.parts.storage(), tag_ttl=60, grant_ttl=300, **_login("bob"))
+        bobs = Service(turned.upstream, clock, alices.parts.storage(), tag_ttl=60, grant_ttl=300, **login_of("bob"))
         await alices.warm_up()
         assert (await alices.manifest(name=repository, reference="secret")).content == SECRET
         await bobs.warm_up()
@@ -255,7 +255,7 @@ def test_another_login_of_the_mirror_gets_nothing_of_what_the_one_before_was_giv
     turned.service.run(act())
 
 
-def _login(name: str) -> dict[str, object]:
+def login_of(name: str) -> dict[str, object]:
     return {"upstream_username": name, "upstream_password": "right", "allow_everyone": True}
 
 

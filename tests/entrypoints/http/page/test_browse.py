@@ -8,6 +8,7 @@ import pytest
 from application.ports.upstream import SearchResult
 from domain.digest import Digest
 from tests.application.page.gallery import CONFIG, PUBLIC_IMAGE, SHARED
+from tests.application.support.ruled import CLOSED, ruled
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.http.page.test_routes import ACCOUNTS, ANN, parsed
 from tests.entrypoints.service import Service
@@ -130,6 +131,14 @@ async def test_without_an_account_the_upstream_is_not_searched(start: Start) -> 
     assert "team/other" not in text
     assert service.upstream.searched == []
     assert "team/other" in await text_of(service, "/browse/search?q=other", {"Authorization": ANN})
+
+
+async def test_a_search_finds_no_repository_that_the_rules_deny(start: Start) -> None:
+    service = await start(search_upstream="https://search.test/v1/search")
+    service.upstream.results = (SearchResult("public/secret"), SearchResult("team/other"))
+    ruled(service, CLOSED)
+    text = await text_of(service, "/browse/search?q=team")
+    assert ("team/other" in text, "public/secret" in text) == (True, False)
 
 
 async def test_an_empty_term_is_not_searched(start: Start) -> None:
