@@ -148,11 +148,13 @@ def main() -> None:
             for name, tagged in images.items():
                 for tag in tagged:
                     _pull(proxy, registry, name, tag)
-        for name, path in {"use-it": use_it, "browse": browse, "image": details}.items():
+        for name, tag in (("library/nginx", "latest"), ("library/redis", "8"), ("library/postgres", "17")):
+            _pull(proxy, "docker.io", name, tag)  # from the cache
+        for name, path in {"use-it": use_it, "browse": browse, "image": details, "pulls": "/pulls"}.items():
             _shoot(chrome, proxy, f"{name}-light", path)
             _shoot(chrome, proxy, f"{name}-dark", path, color_scheme="dark")
             _shoot(chrome, proxy, f"{name}-narrow", path, viewport=NARROW)
-        for name, path in {"use-it": podman, "image": details}.items():
+        for name, path in {"use-it": podman, "image": details, "pulls": "/pulls"}.items():
             _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
         _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
         _shoot(chrome, proxy, "search-light", "/browse?q=prom")
