@@ -21,7 +21,8 @@ from tests.architecture.sources import PACKAGES, ROOT, files, parsed
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 NO_SETTINGS = {
     "AWS_ACCESS_KEY_ID", "AWS_ALLOW_HTTP", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_SECRET_ACCESS_KEY",
-    "BARE_ROOT_CACHE", "BARE_SUITE", "MSG_TRUNC", "SOURCE_DATE_EPOCH", "SSL_CERT_FILE", "XDG_DATA_HOME",
+    "AWS_UNSIGNED_PAYLOAD", "BARE_ROOT_CACHE", "BARE_SUITE", "MSG_TRUNC", "SOURCE_DATE_EPOCH", "SSL_CERT_FILE",
+    "XDG_DATA_HOME",
 }  # fmt: skip
 """Names in the documents that look like settings and are not."""
 
