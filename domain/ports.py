@@ -13,6 +13,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since 1970-01-01 UTC."""
 
+    def midnight(self) -> float:
+        """When this day began in the time zone of the machine, in seconds since 1970-01-01 UTC."""
+
 
 @dataclass(frozen=True)
 class SignedToken:

@@ -1,4 +1,4 @@
-"""The SQLite file of the index, shared by several processes. A broken file is renamed and replaced by a new one."""
+"""An SQLite file, shared by several processes. A broken file is renamed and replaced by a new one."""
 
 import errno
 import fcntl
@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from adapters.storage.safe_paths import CacheFolder, cache_folder, open_file, state_at
-from adapters.storage.sqlite_schema import TABLES, VERSION
+from adapters.storage.sqlite_schema import INDEX, Schema
 from adapters.storage.threads import HasThreads, NoThreads, Threads, in_thread
 
 _LOG = logging.getLogger("docker_image_proxy")
-_QUIET_SECONDS = 60.0
 _RETRY_SECONDS = 5.0
 _BUSY_SECONDS = 5.0
 _ERRORS = (sqlite3.Error, OSError, UnicodeError, OverflowError)
@@ -33,12 +32,13 @@ class SqliteDatabase(HasThreads):
     """One connection in one thread. It is opened at the first use, which is after the workers were forked.
 
     Its errors do not reach requests: a query that fails finds nothing, a change that fails is not made, and the log
-    reports this at most once a minute.
+    reports this as often as the schema says.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: Schema = INDEX) -> None:
         self._path = path
-        self.threads = Threads(1, "index")
+        self._schema = schema
+        self.threads = Threads(1, schema.name)
         self._connection: sqlite3.Connection | None = None
         self._inode: Inode | None = None
         self._quiet_until = self._absent_until = float("-inf")
@@ -82,7 +82,7 @@ class SqliteDatabase(HasThreads):
         if time.monotonic() < self._absent_until:
             raise sqlite3.OperationalError("it could not be opened a moment ago")
         try:
-            self._connection = _open(self._path)
+            self._connection = _open(self._path, self._schema)
         except (sqlite3.Error, OSError):
             self._absent_until = time.monotonic() + _RETRY_SECONDS
             raise
@@ -100,14 +100,11 @@ class SqliteDatabase(HasThreads):
         if isinstance(error, sqlite3.Error) and _is_broken(error) and self._connection is not None:
             self._disconnect()
             with suppress(OSError):
-                set_aside(self._path, self._inode, error)
+                set_aside(self._path, self._inode, error, self._schema)
         elif time.monotonic() >= self._quiet_until:
-            self._quiet_until = time.monotonic() + _QUIET_SECONDS
-            _LOG.warning(
-                "the index %s cannot be read or written; what it records counts as missing until it works again: %s",
-                self._path,
-                error,
-            )
+            self._quiet_until = time.monotonic() + self._schema.quiet_seconds
+            name, loss = self._schema.name, self._schema.loss
+            _LOG.warning("the %s %s cannot be read or written; %s: %s", name, self._path, loss, error)
 
 
 class NoDatabase:
@@ -127,25 +124,25 @@ class _WrongVersion(sqlite3.DatabaseError):
     """The schema of the file is that of another version of this service."""
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, schema: Schema) -> sqlite3.Connection:
     """A connection for this thread. `path`: the configured folder and the name of the file. The file is in the folder
     that `cache_folder` opens for the configured one. Raises sqlite3.Error or OSError.
     """
     with cache_folder(path.parent, make=True) as folder, _locked(folder, path.name):
         try:
-            return _connection(folder, path.name)
+            return _connection(folder, path.name, schema)
         except sqlite3.DatabaseError as error:
             if not _is_broken(error):
                 raise
-            _move_aside(folder, path.name, error)
-        return _connection(folder, path.name)
+            _move_aside(folder, path.name, error, schema)
+        return _connection(folder, path.name, schema)
 
 
-def set_aside(path: Path, seen: Inode | None, error: sqlite3.Error) -> None:
+def set_aside(path: Path, seen: Inode | None, error: sqlite3.Error, schema: Schema = INDEX) -> None:
     """Rename the broken file, unless another process has already replaced it. Raises OSError."""
     with cache_folder(path.parent) as folder, _locked(folder, path.name):
         if _inode_at(folder, path.name) == seen:
-            _move_aside(folder, path.name, error)
+            _move_aside(folder, path.name, error, schema)
 
 
 def _is_broken(error: Exception) -> bool:
@@ -177,7 +174,7 @@ def _locked(folder: CacheFolder, name: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
+def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error, schema: Schema) -> None:
     broken = f"{name}.broken"
     os.replace(name, broken, src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
     # SQLite would use them with the new file.
@@ -185,10 +182,12 @@ def _move_aside(folder: CacheFolder, name: str, error: sqlite3.Error) -> None:
         with suppress(FileNotFoundError):
             os.unlink(name + end, dir_fd=folder.descriptor)
     path = folder.path / name
-    _LOG.warning("the index %s cannot be used (%s): set aside as %s, and a new one was started", path, error, broken)
+    _LOG.warning(
+        "the %s %s cannot be used (%s): set aside as %s, and a new one was started", schema.name, path, error, broken
+    )
 
 
-def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
+def _connection(folder: CacheFolder, name: str, schema: Schema) -> sqlite3.Connection:
     """SQLite opens its files by path and follows links. Therefore this checks that there are no links, makes the file
     itself (`mode=rw` forbids it to SQLite), and compares what SQLite has opened before anything is read or written.
     """
@@ -209,7 +208,7 @@ def _connection(folder: CacheFolder, name: str) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # After a power cut, the last changes may be missing, but the file is intact. The mirror learns them again.
         connection.execute("PRAGMA synchronous = NORMAL")
-        _prepare(connection)
+        _prepare(connection, schema)
     except BaseException:
         connection.close()
         raise
@@ -223,15 +222,15 @@ def _require_same(path: Path, folder: CacheFolder) -> None:
         raise OSError(errno.ELOOP, "another folder has taken the place of the cache's")
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
+def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
     """Make the tables in a new file. Raises _WrongVersion."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == VERSION:
+    if version == schema.version:
         return
     if version or connection.execute("SELECT 1 FROM sqlite_master").fetchall():
-        raise _WrongVersion(f"it has version {version}, not {VERSION}")
+        raise _WrongVersion(f"it has version {version}, not {schema.version}")
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in TABLES:
+        for statement in schema.tables:
             connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA user_version = {schema.version}")

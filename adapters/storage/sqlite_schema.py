@@ -1,8 +1,26 @@
-"""The tables of the index. A change of a table changes the version. An index of another version is replaced."""
+"""The tables of the index and of the history. A change of a table changes the version. A file of another version is
+replaced.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a file contains. `name`: what messages call it; `loss`: what follows if it cannot be read or written, and
+    `quiet_seconds`: how long the log does not repeat this.
+    """
+
+    name: str
+    version: int
+    tables: tuple[str, ...]
+    loss: str
+    quiet_seconds: float
+
 
 VERSION = 3
 
-TABLES = (
+_INDEX_TABLES = (
     """CREATE TABLE links (
         upstream TEXT NOT NULL, repository TEXT NOT NULL, kind TEXT NOT NULL, digest TEXT NOT NULL,
         given_to TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER, given_at REAL NOT NULL,
@@ -38,4 +56,21 @@ TABLES = (
     "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     # Random, so that a new index has another epoch than the index that it replaces.
     "INSERT INTO meta VALUES ('epoch', random() & 0xffffffff)",
+)
+
+INDEX = Schema(
+    "index", VERSION, _INDEX_TABLES, "what it records counts as missing until it works again", quiet_seconds=60.0
+)
+
+HISTORY = Schema(
+    "history",
+    1,
+    (
+        # `numbers`: those of domain.history.Totals, as JSON.
+        """CREATE TABLE buckets (
+            seconds INTEGER NOT NULL, start INTEGER NOT NULL, numbers TEXT NOT NULL, PRIMARY KEY (seconds, start)
+        ) WITHOUT ROWID""",
+    ),
+    "the history on the page may have gaps after the next start",
+    quiet_seconds=float("inf"),
 )

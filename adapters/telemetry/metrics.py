@@ -1,6 +1,7 @@
 """Counters in memory that all workers share, and the metrics page for Prometheus."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, product
@@ -13,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from adapters.telemetry.prometheus_text import families_text, histogram_text
 from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
+from adapters.telemetry.shared_history import SharedHistory
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
 from application.ports.telemetry import WorkerState
 from domain.events import (
@@ -56,6 +58,7 @@ from domain.events import (
     UpstreamAnswered,
     UpstreamFailed,
 )
+from domain.history import DURATION_BOUNDS, Totals
 from domain.records import ContentKind
 
 _PREFIX = "docker_image_proxy_"
@@ -182,7 +185,6 @@ def _speed(event: BodiesReceived) -> float | None:
 
 
 _LARGE = 1024 * 1024
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SIZES = tuple(float(2**power) for power in range(10, 36, 2))
 _SPEEDS = tuple(float(2**power) for power in range(16, 33, 2))
 _ANSWERED: Mapping[str, tuple[str, ...] | None] = {"route": ROUTES, "result": RESULTS, "upstream": None}
@@ -193,7 +195,7 @@ _HISTOGRAMS = (
         RequestAnswered,
         attrgetter("seconds"),
         _ANSWERED,
-        _SECONDS,
+        DURATION_BOUNDS,
     ),
     _Histogram(
         "response_bytes", "Bytes of the bodies of responses", RequestAnswered, attrgetter("size"), _ANSWERED, _SIZES
@@ -204,7 +206,7 @@ _HISTOGRAMS = (
         RequestAnswered,
         attrgetter("first_byte_seconds"),
         _ANSWERED,
-        _SECONDS,
+        DURATION_BOUNDS,
     ),
     _Histogram(
         "upstream_request_seconds",
@@ -212,7 +214,7 @@ _HISTOGRAMS = (
         UpstreamAnswered,
         attrgetter("seconds"),
         {"upstream": None, "kind": UPSTREAM_KINDS, "result": UPSTREAM_RESULTS},
-        _SECONDS,
+        DURATION_BOUNDS,
     ),
     _Histogram(
         "upstream_queue_seconds",
@@ -220,7 +222,7 @@ _HISTOGRAMS = (
         QueueLeft,
         attrgetter("seconds"),
         {"upstream": None},
-        _SECONDS,
+        DURATION_BOUNDS,
     ),
     _Histogram(
         "download_bytes_per_second",
@@ -235,6 +237,14 @@ _HISTOGRAMS_OF_EVENT = {
     event: tuple(number for number, one in enumerate(_HISTOGRAMS) if one.event is event)
     for event in {one.event for one in _HISTOGRAMS}
 }
+_HISTOGRAM_INDEX = {one.name: index for index, one in enumerate(_HISTOGRAMS)}
+
+# What the history counts.
+_CONTENT_ROUTES = frozenset({"manifest", "blob"})
+_ROUTES_WITH_FAULTS = frozenset(ROUTES) - {"ping", "operation", "other"}
+"""The first request of most clients, a ping, is refused with a challenge, and strangers ask for unknown paths."""
+_FROM_CACHE = frozenset({"hit", "joined", "stale"})
+_SUCCESSES = _FROM_CACHE | {"miss", "ok"}
 
 # Sums over all workers: name, help text, and the field of WorkerState.
 _SUMS = (
@@ -264,6 +274,11 @@ _CACHE = (
 )
 
 
+def _in_each(cumulated: Sequence[int], count: int) -> list[int]:
+    """The numbers in each bucket, and those above the last bound."""
+    return [upper - lower for upper, lower in zip((*cumulated, count), (0, *cumulated), strict=True)]
+
+
 class SharedCounters:
     """The metrics of each worker, in shared memory that the main process creates before it forks the workers.
 
@@ -271,7 +286,7 @@ class SharedCounters:
     its counters. `upstreams`: the URLs of the upstreams that have numbers of their own, each with the URLs of all its
     endpoints if it has several; other upstreams, which a reload has added, count together. `version`: of the service.
 
-    The newest pulls, which the page shows, are stored beside them.
+    The newest pulls and the history, which the page shows, are stored beside them.
     """
 
     def __init__(
@@ -283,6 +298,7 @@ class SharedCounters:
         self._version = version
         self.allowances = SharedAllowances(workers, names)
         self.pulls = SharedPulls(workers)
+        self.history = SharedHistory(self.totals)
         self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
         self._services = shared_integers(workers * len(_SERVICES))
         self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}
@@ -353,6 +369,41 @@ class SharedCounters:
         for place in range(start, start + len(self._endpoints)):
             self._failed_endpoints[place] = 0
 
+    def totals(self) -> Totals:
+        """What all workers have done since the start of the service, for the history."""
+        results, latencies, saved = Counter[str](), [[0] * (len(DURATION_BOUNDS) + 1)], 0
+        for (route, result, _), cumulated, count, _ in self._histogram("request_seconds").read():
+            if route in _ROUTES_WITH_FAULTS:
+                results[result] += count
+            if route == "manifest" and result in _SUCCESSES:
+                latencies.append(_in_each(cumulated, count))
+        for (route, result, _), cumulated, count, _ in self._histogram("first_byte_seconds").read():
+            if route == "blob" and result in _SUCCESSES:
+                latencies.append(_in_each(cumulated, count))
+        for (route, result, _), _, _, size in self._histogram("response_bytes").read():
+            if route in _CONTENT_ROUTES and result in _FROM_CACHE:
+                saved += int(size)
+        return Totals(
+            hits=self._total(_HITS),
+            misses=self._total(_MISSES),
+            bytes_in=self._total(_COUNTER_OF_EVENT[BytesFetched]),
+            bytes_out=self._total(_COUNTER_OF_EVENT[BytesDelivered]),
+            bytes_saved=saved,
+            upstream_faults=results["upstream_fault"],
+            mirror_faults=results["mirror_fault"],
+            refused=results["refused"],
+            client_left=results["client_left"],
+            latencies=tuple(map(sum, zip(*latencies, strict=True))),
+        )
+
+    def _total(self, counter: _Counter) -> int:
+        """The sum over all time series and workers."""
+        places = (_COUNTER_INDEX[counter.name, values] for values in counter.series())
+        return sum(sum(self._numbers[place :: len(_COUNTER_INDEX)]) for place in places)
+
+    def _histogram(self, name: str) -> SharedHistogram:
+        return self._histograms[_HISTOGRAM_INDEX[name]]
+
     def parts(self) -> Iterator[bytes]:
         """The metrics as text: the sums over all workers, the newest allowance of each upstream, and the states."""
         yield families_text(self._collect_counters())
@@ -421,34 +472,33 @@ class CountingEventSink:
 
     def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters
-        self._worker = worker
+        self.worker = worker
         self.allowance_table = WorkerAllowanceTable(counters.allowances, worker)
         self.pulls = counters.pulls.ring(worker)
+        self.history = counters.history
 
     def emit(self, event: Event) -> None:
         if type(event) in _SERVICE_EVENTS:
             self._note_service(type(event))
         for number in _HISTOGRAMS_OF_EVENT.get(type(event), ()):
-            self._counters.observe(self._worker, number, event)
+            self._counters.observe(self.worker, number, event)
         match event:
             case CacheMeasured():
                 self._counters.set_cache(event)
             case EndpointFailed(upstream, endpoint) | EndpointRecovered(upstream, endpoint):
                 failed = isinstance(event, EndpointFailed)
-                self._counters.set_endpoint(self._worker, upstream, endpoint, failed=failed)
+                self._counters.set_endpoint(self.worker, upstream, endpoint, failed=failed)
         if counted := self._counted(event):
-            self._counters.add(self._worker, *counted)
+            self._counters.add(self.worker, *counted)
 
     def repeater(self, events: Sequence[Event]) -> Callable[[float], None] | None:
         counted = [counted for event in events if (counted := self._counted(event))]
         answers = [
-            self._counters.answer_repeater(self._worker, event)
-            for event in events
-            if isinstance(event, RequestAnswered)
+            self._counters.answer_repeater(self.worker, event) for event in events if isinstance(event, RequestAnswered)
         ]
         if not counted and not answers:
             return None
-        add, worker = self._counters.add, self._worker
+        add, worker = self._counters.add, self.worker
 
         def repeat(seconds: float) -> None:
             for index, count in counted:
@@ -472,21 +522,21 @@ class CountingEventSink:
         return _COUNTER_INDEX[counter.name, values], getattr(event, "count", 1)
 
     def report(self, state: WorkerState) -> None:
-        self._counters.set_state(self._worker, state)
+        self._counters.set_state(self.worker, state)
 
     def forget_endpoints(self) -> None:
         """The worker has just started, or has new objects after a reload, which know of no failure."""
-        self._counters.forget_endpoints(self._worker)
+        self._counters.forget_endpoints(self.worker)
 
     def forget_services(self) -> None:
         """The mirror has no shared store and no shared index, or no longer."""
         for index in range(len(_SERVICES)):
-            self._counters.set_service(self._worker, index, _UNUSED)
+            self._counters.set_service(self.worker, index, _UNUSED)
 
     def _note_service(self, event: type[Event]) -> None:
         for index, (_, _, available, lost) in enumerate(_SERVICES):
             if event is lost or event in available:
-                self._counters.set_service(self._worker, index, _LOST if event is lost else _AVAILABLE)
+                self._counters.set_service(self.worker, index, _LOST if event is lost else _AVAILABLE)
 
     @property
     def media_type(self) -> str:

@@ -10,6 +10,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
+from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upstreams.shared_rate_limits import SharedRateLimits
 from domain.events import UpkeepFailed
@@ -20,7 +21,8 @@ _SHARED_PAUSE_SECONDS = 60.0
 
 class Upkeep:
     """Removes what an earlier run left behind, stores the times of last use, clears the memory after an operator has
-    purged content, exchanges rate limits with the other replicas, and looks after the shared store.
+    purged content, exchanges rate limits with the other replicas, looks after the shared store, and records the history
+    that the page shows.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class Upkeep:
         rate_limits: SharedRateLimits,
         events: EventSink,
         shared: SharedUpkeep | None = None,
+        history: RecordHistory | None = None,
     ) -> None:
-        """`shared`: None if this replica shares nothing."""
+        """`shared`: None if this replica shares nothing; `history`: None if another worker records it, or none does."""
         self._eviction = eviction
         self._downloads = downloads
         self._permissions = permissions
@@ -45,6 +48,7 @@ class Upkeep:
         self._rate_limits = rate_limits
         self._events = events
         self._shared = shared
+        self._history = history
         self._seen = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -53,6 +57,8 @@ class Upkeep:
         self._tasks.append(asyncio.create_task(self._run()))
         if self._shared:
             self._tasks.append(asyncio.create_task(self._run_shared(self._shared)))
+        if self._history:
+            self._tasks.append(asyncio.create_task(self._record(self._history)))
         self._rate_limits.start()
 
     async def close(self) -> None:
@@ -61,6 +67,8 @@ class Upkeep:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._flush()
+        if self._history:
+            await self._try(self._history.record)
 
     async def _run(self) -> None:
         self._seen = await self._index.epoch()  # before anything is kept in memory
@@ -73,6 +81,12 @@ class Upkeep:
         while True:
             await asyncio.sleep(_SHARED_PAUSE_SECONDS)
             await self._try(shared.run_if_due)
+
+    async def _record(self, history: RecordHistory) -> None:
+        await self._try(history.begin)
+        while True:
+            await asyncio.sleep(history.pause)
+            await self._try(history.record)
 
     async def _flush(self) -> None:
         """Store the uses of content, for this replica and for all."""

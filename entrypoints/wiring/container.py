@@ -51,12 +51,14 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.page.browse_cache import BrowseCache
+from application.page.history import ReadHistory
 from application.page.image_contents import ImageContents
 from application.page.recent_pulls import ListRecentPulls
 from application.page.viewer import IdentifyViewer
 from application.page.visible import Visibility
 from application.ping import AnswerPing
 from application.ports.content import ContentStore
+from application.ports.history import History, HistoryArchive
 from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
@@ -69,6 +71,7 @@ from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
 from application.upkeep.manage_shared_content import ManageSharedContent
 from application.upkeep.periodic import Upkeep
+from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upkeep.warm import WarmCache
@@ -189,8 +192,15 @@ def _pull_log(settings: Settings, pulls: WorkerPulls, clock: Clock) -> PullLog:
     return NoPullLog() if settings.page == "off" else WorkerPullLog(pulls, settings.table.upstreams, clock)
 
 
+def _record_history(
+    settings: Settings, worker: int, history: History, archive: HistoryArchive, clock: Clock
+) -> RecordHistory | None:
+    """The first worker records the history of all. Without a page, nobody does."""
+    return RecordHistory(history, archive, clock) if settings.page != "off" and worker == 0 else None
+
+
 def make_counters(settings: Settings) -> SharedCounters:
-    """The counters and the newest pulls that all workers share. They must be created before the workers are forked."""
+    """The counters, the newest pulls and the history, which all workers share. They must be created before the fork."""
     upstreams = {one.url: [endpoint.url for endpoint in one.endpoints] for one in settings.table.upstreams}
     return SharedCounters(settings.workers, upstreams, VERSION)
 
@@ -224,6 +234,7 @@ class Container(containers.DeclarativeContainer):
     pull_log: providers.Provider[PullLog] = providers.Singleton(
         _pull_log, settings=settings, pulls=counting.provided.pulls, clock=clock
     )
+    history: providers.Provider[History] = counting.provided.history
     codec: providers.Provider[TokenCodec] = providers.Singleton(
         JwsTokenCodec, secret=providers.Callable(server_secret, settings=settings)
     )
@@ -432,6 +443,14 @@ class Container(containers.DeclarativeContainer):
             settings=settings,
             clock=clock,
         ),
+        history=providers.Callable(
+            _record_history,
+            settings=settings,
+            worker=counting.provided.worker,
+            history=history,
+            archive=storage.provided.history,
+            clock=clock,
+        ),
     )
 
     # --- requests of clients and operators ---
@@ -528,6 +547,7 @@ class Container(containers.DeclarativeContainer):
     list_recent_pulls: providers.Provider[ListRecentPulls] = providers.Singleton(
         ListRecentPulls, pulls=pull_log, visibility=visibility
     )
+    read_history: providers.Provider[ReadHistory] = providers.Singleton(ReadHistory, history=history, clock=clock)
     browse_cache: providers.Provider[BrowseCache] = providers.Singleton(
         BrowseCache,
         visibility=visibility,

@@ -15,8 +15,11 @@ from adapters.storage.null_storage import NullContentStore, NullStorageMaintenan
 from adapters.storage.replica_id import make_replica_id, replica_id
 from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
+from adapters.storage.sqlite_history import SqliteHistoryArchive
 from adapters.storage.sqlite_index import SqliteImageIndex, SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_schema import HISTORY
 from application.ports.content import ContentStore, StorageMaintenance
+from application.ports.history import HistoryArchive
 from application.ports.index import ImageIndex, KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLeases
 from application.ports.telemetry import EventSink
@@ -25,6 +28,7 @@ from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.shared_tier import SharedTier, open_shared_tier, prepare_shared_tier
 
 _INDEX = "index.sqlite3"
+_HISTORY = "history.sqlite3"
 _RESERVE = 16 * 1024 * 1024
 """Bytes of the disk that content must leave free, so that the index and the log can still be written."""
 
@@ -39,6 +43,7 @@ class Storage:
     index: KnowledgeIndex
     usage: UsageIndex
     images: ImageIndex
+    history: HistoryArchive
     shared: SharedTier | None = None
 
 
@@ -150,7 +155,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
     folder = settings.cache_dir
     store = FilesystemContentStore(folder, _reserve(folder))
     maintenance = FilesystemStorageMaintenance(folder, clock)
-    database = SqliteDatabase(folder / _INDEX)
+    database, history = SqliteDatabase(folder / _INDEX), SqliteDatabase(folder / _HISTORY, HISTORY)
     index, images = SqliteKnowledgeIndex(database, clock), SqliteImageIndex(database)
     try:
         replica = replica_id(folder) if settings.is_shared else ""
@@ -162,9 +167,11 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
                 index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
                 images=ConfirmedImageIndex(images, shared.index) if shared else images,
+                history=SqliteHistoryArchive(history),
                 shared=shared,
             )
     finally:
+        await history.close()
         await database.close()
         maintenance.close()
         store.close()
@@ -180,6 +187,7 @@ def no_storage() -> Storage:
         index=SqliteKnowledgeIndex(database, SystemClock()),
         usage=SqliteUsageIndex(database),
         images=SqliteImageIndex(database),
+        history=SqliteHistoryArchive(database),
     )
 
 

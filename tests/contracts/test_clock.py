@@ -27,6 +27,21 @@ def test_a_clock_does_not_run_backwards(clock: Clock) -> None:
     assert clock.now() <= clock.now()
 
 
+def test_midnight_is_the_beginning_of_today(clock: Clock) -> None:
+    assert clock.now() - 25 * 3600 <= clock.midnight() <= clock.now()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York"])
+def test_midnight_is_that_of_the_time_zone(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert time.localtime(SystemClock().midnight())[3:6] == (0, 0, 0)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_the_system_clock_returns_the_time_of_the_machine() -> None:
     assert time.time() - 5 < SystemClock().now() < time.time() + 5
 

@@ -54,6 +54,8 @@ def paths(registry: Registry, name: str = PUBLIC) -> dict[str, str]:
         "podman": f"/?{urlencode({'image': f'{name}:1', 'client': 'podman'})}",
         "a wrong name": "/?image=A%20B/C",
         "pulls": "/pulls",
+        "history": "/history",
+        "history of a week": "/history?range=week",
         "list": "/browse",
         "search": "/browse?q=e2e",
         "search upstream": "/browse/search?q=e2e",

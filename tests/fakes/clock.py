@@ -1,4 +1,4 @@
-"""A clock that moves only when a test advances it."""
+"""A clock that moves only when a test advances it, in the time zone UTC."""
 
 import asyncio
 
@@ -11,6 +11,9 @@ class StoppedClock:
 
     def now(self) -> float:
         return self._now
+
+    def midnight(self) -> float:
+        return self._now // 86400 * 86400
 
     async def pause(self, seconds: float) -> None:
         """Replaces `asyncio.sleep`: let other tasks run once, and advance this clock."""

@@ -7,6 +7,8 @@ from functools import cache
 
 from dependency_injector import providers
 
+from adapters.storage.sqlite_database import NoDatabase
+from adapters.storage.sqlite_history import SqliteHistoryArchive
 from adapters.telemetry.metrics import CountingEventSink
 from domain.records import CallerId
 from domain.upstream_table import UpstreamTable
@@ -60,6 +62,7 @@ def memory_storage() -> Storage:
         index=index,
         usage=MemoryUsageIndex(),
         images=MemoryImageIndex(index),
+        history=SqliteHistoryArchive(NoDatabase()),
     )
 
 

@@ -40,4 +40,17 @@ def duration(seconds: float) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
-FILTERS = {"size": size, "time": time, "machine_time": machine_time, "short": short, "duration": duration}
+def percent(ratio: float) -> str:
+    """A ratio from 0 to 1, as `97.5 %`. Only 1 is `100 %`."""
+    tenths = 1000 if ratio >= 1 else min(999, round(ratio * 1000))
+    return f"{tenths / 10:g} %"
+
+
+FILTERS = {
+    "size": size,
+    "time": time,
+    "machine_time": machine_time,
+    "short": short,
+    "duration": duration,
+    "percent": percent,
+}
