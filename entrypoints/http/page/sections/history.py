@@ -23,7 +23,7 @@ class Chart:
     series: dict[str, list[float | None]]
 
 
-_CHARTS: dict[str, tuple[str, dict[str, _Value]]] = {
+CHARTS: dict[str, tuple[str, dict[str, _Value]]] = {
     "hits": ("share", {"hit_ratio": lambda totals: _rounded(totals.hit_ratio)}),
     "bytes": ("bytes", {"bytes_out": lambda totals: totals.bytes_out, "bytes_in": lambda totals: totals.bytes_in}),
     "latency": (
@@ -49,15 +49,16 @@ def _rounded(value: float | None) -> float | None:
 def _charts(buckets: list[Bucket]) -> list[Chart]:
     return [
         Chart(name, unit, {key: [value(bucket.totals) for bucket in buckets] for key, value in series.items()})
-        for name, (unit, series) in _CHARTS.items()
+        for name, (unit, series) in CHARTS.items()
     ]
 
 
 async def _page(page: PageRequest) -> Context:
     name = page.argument("range")
     chosen = name if name in SPANS else _DEFAULT
-    report = page.container.read_history().over(SPANS[chosen])
-    return {"report": report, "charts": _charts(report.buckets), "spans": SPANS, "chosen": chosen}
+    history = page.container.read_history()
+    report, today = history.over(SPANS[chosen]), history.today()
+    return {"report": report, "today": today, "charts": _charts(report.buckets), "spans": SPANS, "chosen": chosen}
 
 
 HISTORY = Section("history", (View("/history", "history/page.html", _page),))

@@ -88,6 +88,7 @@ async def test_the_numbers_of_pulls_are_shown(start: Start, upstream: FakeUpstre
     assert found["From upstreams"] == "31 B"
     assert found["Saved by the cache"] == "93 B"
     assert re.fullmatch(r"[0-9.]+ m?s", found["Latency p50"])
+    assert "3 hits, and 93 B saved" in text(page)
     newest, *others = rows(page)
     assert newest[:3] == ["75 %", "124 B", "31 B"]
     assert newest[5:] == ["0"] * 4

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from domain.history import RESOLUTIONS, SPANS
 from domain.image_details import read_image_configuration
 from entrypoints.http.page import languages
 from entrypoints.http.page.client_configurations import CLIENTS, Image, Mirror, Registry
 from entrypoints.http.page.languages import LANGUAGES, language_for, read_texts
 from entrypoints.http.page.routes import SECTIONS
+from entrypoints.http.page.sections.history import CHARTS
 
 PAGE = Path(languages.__file__).parent
 TEXTS = PAGE / "texts.toml"
@@ -74,7 +76,7 @@ def used() -> set[str]:
     """
     sources = [path.read_text(encoding="utf-8") for path in PAGE.rglob("*") if path.suffix in {".html", ".py"}]
     known = tomllib.loads(TEXTS.read_text(encoding="utf-8"))
-    pattern = rf"""["']((?:{"|".join(known)})\.(?!html)\w+)["']"""
+    pattern = rf"""["']((?:{"|".join(known)})\.(?!html|js)\w+)["']"""
     found = {key for source in sources for key in re.findall(pattern, source)}
     hub, quay = Registry("docker.io", "https://registry-1.docker.io"), Registry("quay.io", "https://quay.io", "quay.io")
     mirrors = [Mirror("a.test", False, (hub, quay), accounts) for accounts in (False, True)]
@@ -85,7 +87,11 @@ def used() -> set[str]:
         for step in client(mirror, Image(hub, "library/nginx", ":1"))
     }
     facts = {f"fact.{name}" for name, _ in read_image_configuration(CONFIGURATION).facts}
-    return found | facts | {f"{section.name}.title" for section in SECTIONS}
+    history = {f"history.{name}" for name in SPANS} | {f"history.per_{one.seconds}" for one in RESOLUTIONS}
+    for chart, (_, series) in CHARTS.items():
+        history |= {f"history.chart_{chart}", *(f"history.{name}" for name in series)}
+    found -= {"history.chart_", "history.per_"}
+    return found | facts | history | {f"{section.name}.title" for section in SECTIONS}
 
 
 def test_the_page_uses_every_text_and_no_other() -> None:
