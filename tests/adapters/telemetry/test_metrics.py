@@ -409,3 +409,29 @@ def test_the_text_is_that_of_the_library() -> None:
             return text_string_to_metric_families(text.decode())
 
     assert generate_latest(Read()) == text
+
+
+# --- the history ---
+
+
+def test_totals_are_sums_over_workers_upstreams_and_kinds() -> None:
+    shared = SharedCounters(2, [HUB.url])
+    for worker in range(2):
+        sink = CountingEventSink(shared, worker)
+        for kind in ContentKind:
+            sink.emit(ContentRequested(kind, is_hit=True))
+            sink.emit(ContentRequested(kind, is_hit=False))
+        sink.emit(BytesFetched(100))
+        sink.emit(BytesDelivered(300))
+        for result, size in (("hit", 10), ("joined", 20), ("stale", 30), ("miss", 1000), ("client_left", 1000)):
+            sink.emit(RequestAnswered("manifest", result, HUB.url, 0.02, size))
+        # A blob may take long because the client is slow, so only the first byte counts.
+        sink.emit(RequestAnswered("blob", "hit", URL, 1000.0, 40, 400.0))
+        for route in ("ping", "operation", "other", "token"):
+            for result in ("refused", "upstream_fault", "mirror_fault"):
+                sink.emit(RequestAnswered(route, result, "", 0.02, 5))
+    totals = shared.totals()
+    assert (totals.hits, totals.misses, totals.bytes_in, totals.bytes_out) == (4, 4, 200, 600)
+    assert totals.bytes_saved == 2 * (10 + 20 + 30 + 40)
+    assert (totals.refused, totals.upstream_faults, totals.mirror_faults, totals.client_left) == (2, 2, 2, 2)
+    assert {place: count for place, count in enumerate(totals.latencies) if count} == {4: 8, 16: 2}
