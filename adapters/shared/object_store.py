@@ -40,6 +40,7 @@ from application.ports.shared import (
     StoredPart,
 )
 from application.ports.telemetry import EventSink
+from application.ports.tracing import NO_SPAN, SpanKind, current_span
 from domain.digest import Bytes, Digest
 from domain.events import SharedStoreAsked
 from domain.upstreams import Upstream
@@ -247,6 +248,8 @@ class ObstoreSharedStore:
         """
         self._breaker.check()
         result = ""  # if the caller is cancelled
+        parent = current_span() if operation else NO_SPAN
+        span = parent.child(f"{operation} shared store", SpanKind.CLIENT, {"mirror.store": self._address})
         try:
             answer = await self._limited(seconds, call)
             result = "ok"
@@ -260,6 +263,10 @@ class ObstoreSharedStore:
         finally:
             if operation and result:
                 self._events.emit(SharedStoreAsked(operation, result))
+            span.set({"mirror.result": result})
+            if result not in {"ok", "missing"}:
+                span.fail(result or "cancelled")
+            span.end()
         return answer
 
     async def _try(self) -> None:

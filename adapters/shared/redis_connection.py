@@ -30,6 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from application.ports.shared import SharedUnavailable
 from application.ports.telemetry import EventSink
+from application.ports.tracing import SpanKind, traced
 from domain.events import SharedIndexLost, SharedIndexRecovered
 from domain.redis_address import RedisAddress, RedisKind
 
@@ -107,12 +108,14 @@ class RedisConnection:
         `in_background`: no client waits for the result, so the request may try again before `trial_after`.
         """
         is_trial, begun_at = self._check(in_background), math.inf
+        attributes = {"db.system.name": "redis", "mirror.index": str(self._address)}
         try:
-            async with self._limited(), self._free:
-                if not (self.is_available or is_trial):  # it failed while this request waited for a connection
-                    raise SharedUnavailable(self._reason)
-                begun_at = asyncio.get_running_loop().time()
-                result = await command(self._opened(is_trial))
+            with traced("ask shared index", SpanKind.CLIENT, attributes):
+                async with self._limited(), self._free:
+                    if not (self.is_available or is_trial):  # it failed while this request waited for a connection
+                        raise SharedUnavailable(self._reason)
+                    begun_at = asyncio.get_running_loop().time()
+                    result = await command(self._opened(is_trial))
         except (RedisError, RedisClusterException, OSError) as error:  # a TimeoutError is an OSError
             if isinstance(error, TimeoutError) and asyncio.get_running_loop().time() - begun_at < self._wait / 2:
                 # Most of the time, the request waited for a connection, and the server has no part in that.

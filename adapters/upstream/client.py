@@ -5,7 +5,14 @@ import fcntl
 import termios
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
@@ -19,6 +26,7 @@ from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
 from adapters.upstream.request_limits import RequestLimiter, RequestLimits
 from adapters.upstream.transport_errors import check_header_fields, translate_errors
 from application.ports.telemetry import EventSink, current_record
+from application.ports.tracing import Attributes, SpanKind, TraceSpan, traced
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
 from domain.events import QueueLeft, UpstreamAnswered
@@ -216,29 +224,56 @@ class HttpClient:
                 await self._limiter.turn(is_extra=request.is_extra)
             if request.check:
                 request.check()
+        kind = "storage" if target != upstream else request.kind
+        with self._traced(method, url, kind) as span:
+            headers = self._headers(request, span if target == upstream else None)
+            with translate_errors(url, is_sending=True), _note_silence():
+                session, proxy = self._sessions.session_for(url, self._configured.address_policy(upstream, target))
+                send = partial(
+                    session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
+                )
+                with self._timed(kind) as answered:
+                    try:
+                        response = await send()
+                    except aiohttp.ServerDisconnectedError:
+                        # The server closed an idle connection just before the request. aiohttp repeats idempotent
+                        # requests. A refresh grant may be repeated too, because its refresh token does not change.
+                        if method != "POST":
+                            raise
+                        response = await send()
+                    answered(response.status)
+            span.set({"http.response.status_code": response.status})
+            if _result_of(response.status) not in {"ok", "challenged"}:  # a challenge is part of every login
+                span.fail(str(response.status))
+        current_record().upstream_status = response.status
+        return response
+
+    def _headers(self, request: HttpRequest, span: TraceSpan | None) -> list[tuple[str, str]]:
+        """The header fields. `span`: that of the request, which the upstream gets and its storage does not."""
         headers = [_NO_CODING, *request.headers, ("User-Agent", self._agent)]
         if request.authorization is not None:
             headers.append(("Authorization", request.authorization))
-        if target == upstream and (request_id := current_record().request_id):
-            headers.append(("X-Request-ID", request_id))
+        if span is not None:
+            headers += span.headers
+            if request_id := current_record().request_id:
+                headers.append(("X-Request-ID", request_id))
         check_header_fields(headers)
-        with translate_errors(url, is_sending=True), _note_silence():
-            session, proxy = self._sessions.session_for(url, self._configured.address_policy(upstream, target))
-            send = partial(
-                session.request, method, url, headers=headers, data=request.data, allow_redirects=False, proxy=proxy
-            )
-            with self._timed("storage" if target != upstream else request.kind) as answered:
-                try:
-                    response = await send()
-                except aiohttp.ServerDisconnectedError:
-                    # The server closed an idle connection just before the request. aiohttp repeats idempotent requests.
-                    # A refresh grant may be repeated too, because its refresh token does not change.
-                    if method != "POST":
-                        raise
-                    response = await send()
-                answered(response.status)
-        current_record().upstream_status = response.status
-        return response
+        return headers
+
+    def _traced(self, method: str, url: URL, kind: str) -> AbstractContextManager[TraceSpan]:
+        """The span of an exchange until the head of its response. It has no query, which may be a signature or a name
+        to search for, and of a storage no path, which may be signed too.
+        """
+        shown = url.origin() if kind == "storage" else url.with_query(None).with_user(None)
+        attributes: Attributes = {
+            "http.request.method": method,
+            "url.full": str(shown),
+            "server.address": url.host or "",
+            "server.port": url.port or 0,
+            "mirror.upstream": self.name,
+            "mirror.kind": kind,
+        }
+        return traced(f"{method} upstream {kind}", SpanKind.CLIENT, attributes)
 
     @contextmanager
     def _timed(self, kind: str) -> Iterator[Callable[[int], None]]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from application.access.access_request import PullAccess
 from application.ports.content import ContentPart, OpenFile
+from application.ports.tracing import NO_SPAN, TraceSpan
 from application.ports.upstream import ResponseMetadata
 from domain.byte_ranges import ByteRange, Span, grouped
 from domain.digest import Digest
@@ -84,6 +85,10 @@ class Download:
         self.wants_changed: Callable[[], None] = lambda: None
         """Called when a reader begins to want bytes, and when a reader leaves."""
         self.failure: BaseException | None = None
+        self.span: TraceSpan = NO_SPAN
+        """The span of the download. It begins in the trace of the request that started it, and is linked with the
+        requests that join.
+        """
         self._wants: dict[Want, None] = {}
         self._begun: asyncio.Future[ResponseMetadata | None] = asyncio.get_running_loop().create_future()
         self._files: list[OpenFile] = []

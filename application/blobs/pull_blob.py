@@ -16,6 +16,7 @@ from application.concurrency import LruCache, SingleFlight
 from application.eviction import Eviction
 from application.ports.content import ContentPart, ContentStore, StorageRefused, StoredContent
 from application.ports.telemetry import EventSink, current_record
+from application.ports.tracing import current_span
 from application.ports.upstream import Resource, ResponseMetadata, UpstreamRequest
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
@@ -168,6 +169,8 @@ class PullBlob:
             stack.enter_context(download.reading())
             if not is_own:
                 self._events.emit(DownloadJoined())
+                download.span.link(current_span())
+                current_span().link(download.span)
                 current_record().result = "joined"
             try:
                 metadata = await self._metadata(download, query, is_own=is_own)

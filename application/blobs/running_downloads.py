@@ -10,6 +10,7 @@ from application.blobs.fetch_blob import FetchBlob
 from application.concurrency import LruCache
 from application.ports.content import StorageFull, StorageRefused
 from application.ports.telemetry import EventSink
+from application.ports.tracing import SpanKind, current_span, work_for
 from application.ports.upstream import QueueWatch, watched_by
 from domain.byte_ranges import ByteRange
 from domain.cache_policy import CacheCapacity
@@ -69,8 +70,17 @@ class RunningDownloads:
         self._running[download.upstream, digest] = download
         # The context of the request that started it, whose access log line shows the response of the upstream.
         with watched_by(QueueWatch(lambda: download.readers > 0)):
-            task = self._tasks[download] = asyncio.create_task(self._fetch(download), context=copy_context())
-            task.add_done_callback(partial(self._ended, download))
+            context = copy_context()
+        source = access.source
+        attributes = {
+            "mirror.upstream": source.upstream.url,
+            "mirror.repository": str(source.repository),
+            "mirror.digest": str(digest),
+        }
+        download.span = current_span().child("download", SpanKind.INTERNAL, attributes)
+        context.run(work_for, download.span)
+        task = self._tasks[download] = asyncio.create_task(self._fetch(download), context=context)
+        task.add_done_callback(partial(self._ended, download))
         return download
 
     def can_store(self, upstream: Upstream, digest: Digest) -> bool:
@@ -127,6 +137,9 @@ class RunningDownloads:
         failure = UpstreamBroken("the mirror stopped fetching this blob") if task.cancelled() else task.exception()
         if failure:
             download.fail(failure)
+            download.span.fail(type(failure).__name__)
+        download.span.set({"mirror.bytes": download.present.length})
+        download.span.end()
         if isinstance(download.failure, StorageRefused):
             self._events.emit(
                 CacheFull(str(download.digest))

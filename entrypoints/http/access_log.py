@@ -12,7 +12,9 @@ from sanic import Request
 from sanic.response import BaseHTTPResponse
 
 from application.ports.telemetry import RequestRecord, begin_record
+from application.ports.tracing import NO_SPAN, TraceSpan, work_for
 from domain.events import BytesDelivered, RequestAnswered
+from domain.trace_context import TraceContext
 from entrypoints.http.requests.addresses import plain_address
 
 _LOG = logging.getLogger("docker_image_proxy.access")
@@ -20,6 +22,17 @@ _LOG = logging.getLogger("docker_image_proxy.access")
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 CLIENT_LEFT = "the client left"
 _CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
+_UNTRACED = frozenset({"/livez", "/readyz", "/metrics"})
+"""Requested every few seconds by programs that look after the service."""
+_PATTERNS = {
+    "manifest": "/v2/{name}/manifests/{reference}",
+    "blob": "/v2/{name}/blobs/{digest}",
+    "tags": "/v2/{name}/tags/list",
+    "referrers": "/v2/{name}/referrers/{digest}",
+    "catalog": "/v2/_catalog",
+    "ping": "/v2/",
+}
+"""`http.route` of the routes that have one path."""
 
 
 @dataclass
@@ -43,6 +56,8 @@ def begin(request: Request) -> None:
     request.ctx.fault = None
     request.ctx.fault_result = ""
     request.ctx.route = "other"
+    request.ctx.span = _begin_span(request)
+    work_for(request.ctx.span)
 
 
 def end(request: Request, response: BaseHTTPResponse) -> None:
@@ -68,13 +83,19 @@ def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
 
 
 def write(
-    request: Request, status: int, outcome: BodyOutcome, seconds: float, record: RequestRecord, request_id: str
+    request: Request,
+    status: int,
+    outcome: BodyOutcome,
+    seconds: float,
+    record: RequestRecord,
+    request_id: str,
+    span: TraceSpan = NO_SPAN,
 ) -> None:
     """Write the line of one request. `seconds` is its duration; `record` has the account and the upstream status."""
     if not _LOG.isEnabledFor(logging.INFO):
         return
     metadata = {
-        "method": request.method if _METHOD.fullmatch(request.method) else "?",
+        "method": _method_of(request) or "?",
         "path": request.path,
         "status": status,
         "bytes": outcome.size,
@@ -92,6 +113,8 @@ def write(
     text = "{} {} {} {} bytes {}s upstream={} account={} client={} fault={} result={} request={}".format(*shown)
     line = logging.LogRecord(_LOG.name, logging.INFO, __file__, 0, text, (), None)
     line.__dict__.update(metadata)
+    if ids := span.ids:
+        line.trace_id, line.span_id = ids
     _LOG.handle(line)
 
 
@@ -107,7 +130,54 @@ def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
     events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))
     if ctx.record.pull:
         runtime.container.pull_log().add(ctx.record.pull, ctx.record.account, seconds, outcome.size)
-    write(request, status, outcome, seconds, ctx.record, ctx.record.request_id)
+    _end_span(request, status, outcome, result)
+    write(request, status, outcome, seconds, ctx.record, ctx.record.request_id, ctx.span)
+
+
+def _method_of(request: Request) -> str:
+    """The method of the request; "" if it could forge a line."""
+    return request.method if _METHOD.fullmatch(request.method) else ""
+
+
+def _begin_span(request: Request) -> TraceSpan:
+    """The span of the request, in the trace that the client names."""
+    if request.path in _UNTRACED:
+        return NO_SPAN
+    given = None
+    if "traceparent" in request.headers:
+        given = TraceContext.parse(request.headers.getall("traceparent"), request.headers.getall("tracestate", ()))
+    runtime = getattr(request.ctx, "runtime", None) or request.app.ctx.runtimes.current
+    span: TraceSpan = runtime.tracer.begin(given)
+    return span
+
+
+def _end_span(request: Request, status: int, outcome: BodyOutcome, result: str) -> None:
+    """The span names neither the account nor the address of the client, and has no query, which may have a name to
+    search for.
+    """
+    ctx = request.ctx
+    if ctx.span.ids is None:
+        return
+    method = _method_of(request) or "_OTHER"
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "http.response.body.size": outcome.size,
+        "url.path": request.path,
+        "url.scheme": request.scheme,
+        "mirror.route": ctx.route,
+        "mirror.result": result,
+        "mirror.request_id": ctx.record.request_id,
+    }
+    if pattern := _PATTERNS.get(ctx.route):
+        attributes["http.route"] = pattern
+    if ctx.record.upstream:
+        attributes["mirror.upstream"] = ctx.record.upstream
+    ctx.span.rename(f"{method} {ctx.route}")
+    ctx.span.set(attributes)
+    if status >= _SERVER_ERRORS or (outcome.fault and outcome.fault != CLIENT_LEFT):
+        ctx.span.fail(str(status) if status >= _SERVER_ERRORS else result)
+    ctx.span.end()
 
 
 def _result(status: int, fault: str | None, fault_result: str, record: RequestRecord) -> str:

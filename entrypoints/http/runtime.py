@@ -32,6 +32,7 @@ class Runtime:
         self.response_cache = ResponseCache(
             container.clock(), container.events(), container.policy(), container.pull_log()
         )
+        self.tracer = container.tracer()
         self.page = PageLoader()
         self.requests = 0
         self.resources = AsyncExitStack()

@@ -9,6 +9,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from application.ports.telemetry import current_record
+from application.ports.tracing import current_span
 from entrypoints.settings import Settings
 
 _SUFFIX = "request_suffix"
@@ -61,14 +62,16 @@ class BatchingHandler(logging.StreamHandler[TextIO]):
 
 
 class RequestIdFilter(logging.Filter):
-    """Adds the id of the request that the current task serves to each line, also to lines of downloads that it has
-    started. The access log has it already.
+    """Adds the ids of the request that the current task serves, of its trace and of its span to each line, also to
+    lines of downloads that it has started. The access log has them already.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not hasattr(record, "request_id") and (request_id := current_record().request_id):
             record.request_id = request_id
             record.request_suffix = f" request={request_id}"
+            if ids := current_span().ids:
+                record.trace_id, record.span_id = ids
         return True
 
 

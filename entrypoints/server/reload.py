@@ -16,6 +16,7 @@ from entrypoints.server.logging_setup import configure_logging
 from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.storage import prepare_storage
+from entrypoints.wiring.tracing import prepare_tracing
 
 _LOG = logging.getLogger("docker_image_proxy")
 _CHECKS = 500
@@ -105,6 +106,7 @@ class SettingsReloader:
         in_force: Settings = self._app.ctx.settings
         loaded = self._load()
         change = change_of(in_force, loaded)
+        prepare_tracing(change.settings)
         if any(getattr(change.settings, name) != getattr(in_force, name) for name in _STORED):
             prepare_storage(change.settings)
         certificate = read_certificate(change.settings) if self._app.ctx.certificates else None

@@ -25,6 +25,7 @@ from entrypoints.server.workers import end_workers, supervise
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import make_counters, open_container
 from entrypoints.wiring.storage import prepare_storage, sweep_storage
+from entrypoints.wiring.tracing import prepare_tracing
 
 _LOG = logging.getLogger("docker_image_proxy")
 _FIRST_WORKER = "Sanic-Server-0-0"
@@ -43,6 +44,7 @@ def run(settings: Settings, load: Load) -> None:
     """
     configure_logging(settings)
     _raise_open_file_limit()
+    prepare_tracing(settings)
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, container_factory=partial(open_container, counters=make_counters(settings)))

@@ -1,8 +1,8 @@
 """Every setting, defined once: its type, parser, default, description and names.
 
-A setting of the service is a field of ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings or
-SharedTierSettings. Its environment variable is its name in capitals; its key at the top of the settings file is its
-name.
+A setting of the service is a field of ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings,
+SharedTierSettings or TraceSettings. Its environment variable is its name in capitals; its key at the top of the
+settings file is its name.
 
 A setting of one upstream is a field of UpstreamDefinitions. Its name is its key in a table of `upstreams`. `variable`
 is the environment variable for the only upstream, and in lower case its key at the top of the file. A setting without
@@ -35,12 +35,14 @@ from entrypoints.settings.values import (
     AUTHORITIES,
     CACHE_FOLDER,
     CACHE_SIZE,
+    FIELDS,
     FILE,
     FLAG,
     HOST_LIST,
     HOSTS,
     IDENTITY,
     NETWORKS,
+    PAIRS,
     PASSWORD,
     PEM_FILE,
     PROXY,
@@ -339,6 +341,44 @@ class SharedTierSettings:
         SHARED_SIZE,
         "The limit of the content in `SHARED_STORE`, at least 1 MiB.",
         default_text="`100GiB`",
+    )
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    otel_exporter_otlp_endpoint: str | None = setting(
+        None,
+        ADDRESS,
+        "The address of a collector of [traces](../guides/operation.md#traces) that takes OTLP over HTTP, such as "
+        "`http://localhost:4318`; the mirror adds `/v1/traces`. If set, the mirror sends traces; otherwise it makes "
+        "none.",
+    )
+    otel_exporter_otlp_headers: tuple[tuple[str, str], ...] = setting(
+        (),
+        FIELDS,
+        "Header fields for the collector, such as `authorization=Bearer%20TOKEN`, separated by commas.",
+        is_secret=True,
+    )
+    otel_service_name: str = setting("docker-image-proxy", TEXT, "The name of the mirror in traces.")
+    otel_resource_attributes: tuple[tuple[str, str], ...] = setting(
+        (),
+        PAIRS,
+        "Attributes of all spans, such as `deployment.environment.name=production,region=eu`.",
+    )
+    otel_traces_sampler: str = setting(
+        "parentbased_always_on",
+        choice(
+            "always_on",
+            "always_off",
+            "traceidratio",
+            "parentbased_always_on",
+            "parentbased_always_off",
+            "parentbased_traceidratio",
+        ),
+        "Which traces are recorded. `parentbased_`: if a client names its trace, as the client decided.",
+    )
+    otel_traces_sampler_arg: float = setting(
+        1.0, number(float, 0, 1), "The share of the traces that the samplers with `traceidratio` record."
     )
 
 

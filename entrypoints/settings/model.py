@@ -17,6 +17,7 @@ from entrypoints.settings.definitions import (
     ProxySettings,
     ServerSettings,
     SharedTierSettings,
+    TraceSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import definitions_of, shown
@@ -90,7 +91,9 @@ class UpstreamSettings(UpstreamDefinitions):
 
 
 @dataclass(frozen=True)
-class Settings(ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings, SharedTierSettings):
+class Settings(
+    ServerSettings, AccountAndTokenSettings, ProxySettings, CacheSettings, SharedTierSettings, TraceSettings
+):
     """All settings. `upstreams` is never empty; the first is the default. What follows from the values is computed
     once, at its first use.
     """

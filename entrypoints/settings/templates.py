@@ -13,6 +13,7 @@ from entrypoints.settings.definitions import (
     ProxySettings,
     ServerSettings,
     SharedTierSettings,
+    TraceSettings,
     UpstreamDefinitions,
 )
 from entrypoints.settings.schema import Definition, definitions_of
@@ -22,6 +23,7 @@ GROUPS: Mapping[str, type] = {
     "Accounts and tokens": AccountAndTokenSettings,
     "Cache": CacheSettings,
     "Several replicas": SharedTierSettings,
+    "Traces": TraceSettings,
     "Outbound proxies": ProxySettings,
 }
 """The settings of the service by the titles of their groups. Those of upstreams have their own form."""

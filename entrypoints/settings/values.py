@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import platformdirs
 
@@ -29,6 +29,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)(?::[0-9]{1,5})?")
 _ADDRESS = re.compile(r"[!$%&'()*+,\-./0-9:;=@A-Z_a-z~\[\]]{1,2048}")
 _SERVICE = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD = re.compile(r"[\t -~]*")
 _SECRET_BYTES = 32
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PROXIES = frozenset({"http", "https", "socks5", "socks5h"})
@@ -168,6 +170,19 @@ def _hosts(words: list[str]) -> frozenset[str]:
     return _require(frozenset(map(str.lower, words)), all(map(HOST.fullmatch, words)))
 
 
+def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Names with their values, percent-encoded as the variables of OpenTelemetry have them."""
+    found = [word.partition("=") for word in words]
+    pairs = tuple((unquote(name.strip()), unquote(value.strip())) for name, _, value in found)
+    return _require(pairs, all(name and equals for name, equals, _ in found))
+
+
+def _fields(words: list[str]) -> tuple[tuple[str, str], ...]:
+    """Header fields. Raises ValueError for what a header cannot contain (RFC 9110 section 5.5)."""
+    pairs = _pairs(words)
+    return _require(pairs, all(_FIELD_NAME.fullmatch(name) and _FIELD.fullmatch(value) for name, value in pairs))
+
+
 def _name(text: str) -> str:
     name = text.strip().lower()
     return _require(name, not name or HOST.fullmatch(name))
@@ -303,6 +318,8 @@ NETWORKS = several(
     "addresses or networks such as 10.0.0.0/8, separated by commas",
     lambda words: tuple(map(ipaddress.ip_network, words)),
 )
+PAIRS = several("NAME=VALUE, percent-encoded, separated by commas", _pairs)
+FIELDS = several("NAME=VALUE, percent-encoded, separated by commas", _fields)
 REGISTRY_NAME = scalar("a name such as registry.example.com or hub", _name)
 IDENTITY = scalar("client, anonymous or service", UpstreamIdentity)
 SERVICE_NAME = scalar("a name of letters, digits and ._:/-", lambda text: _require(text, _SERVICE.fullmatch(text)))

@@ -64,6 +64,7 @@ from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
 from application.ports.telemetry import EventSink, MetricsPage, WorkerStates
+from application.ports.tracing import NoTracer, Tracer
 from application.ports.turns import Turns
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamRequests, UpstreamSearch
 from application.search import Search
@@ -94,6 +95,7 @@ from entrypoints.version import NAME, VERSION
 from entrypoints.wiring.keys import derived_key, server_secret
 from entrypoints.wiring.shared_tier import SharedTier
 from entrypoints.wiring.storage import Storage, open_storage
+from entrypoints.wiring.tracing import open_tracer
 
 _KEY_BYTES = 32
 _PASSWORD_THREADS = 2
@@ -219,6 +221,7 @@ class Container(containers.DeclarativeContainer):
     clients: providers.Dependency[UpstreamClients] = providers.Dependency()
     storage: providers.Dependency[Storage] = providers.Dependency(instance_of=Storage)
     counting: providers.Dependency[CountingEventSink] = providers.Dependency(instance_of=CountingEventSink)
+    tracer: providers.Dependency[Tracer] = providers.Dependency(default=NoTracer())
 
     service: providers.Provider[str] = settings.provided.self_auth_service
     upstreams: providers.Provider[UpstreamTable] = settings.provided.table
@@ -613,10 +616,11 @@ async def open_container(
     async with (
         open_upstreams(settings, worker, events) as clients,
         open_storage(settings, SystemClock(), events) as storage,
+        open_tracer(settings) as tracer,
     ):
         if storage.shared is None:
             counting.forget_services()  # a reload may have removed them
-        container = Container(settings=settings, clients=clients, storage=storage, counting=counting)
+        container = Container(settings=settings, clients=clients, storage=storage, counting=counting, tracer=tracer)
         try:
             yield container
         finally:

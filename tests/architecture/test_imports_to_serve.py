@@ -14,6 +14,8 @@ NOT_NEEDED = {
     "joserfc": "the same; imports cryptography",
     "obstore": "only replicas have a shared store",
     "redis": "only replicas have a shared index",
+    "opentelemetry": "only a mirror with a collector of traces makes traces",
+    "requests": "the same",
     "rich": "only commands print tables",
     "entrypoints.commands.doctor": "another command",
     "entrypoints.commands.cache_commands": "another command",

@@ -21,6 +21,7 @@ from sanic import HTTPResponse, Request, Sanic
 from adapters.storage.open_files import DescriptorFile
 from adapters.storage.threads import Threads
 from application.ports.content import ContentPart
+from application.ports.tracing import NoTracer
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.app import AnyTargetRequest
@@ -164,7 +165,7 @@ def _application(silence: float) -> Sanic[Any, Any]:
     app.ctx.request_ids = RequestIds()
     # The access log also counts each answer.
     container = SimpleNamespace(events=RecordingEventSink)
-    app.ctx.runtimes = SimpleNamespace(current=SimpleNamespace(container=container))
+    app.ctx.runtimes = SimpleNamespace(current=SimpleNamespace(container=container, tracer=NoTracer()))
     app.config.update({"ACCESS_LOG": False, "MOTD": False, "TOUCHUP": False, "RESPONSE_TIMEOUT": silence})
     app.ctx.is_stopping = False
     app.register_middleware(access_log.begin, "request")

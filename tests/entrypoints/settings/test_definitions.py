@@ -124,6 +124,36 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "request_timeout": (30, "5", 5, "0.9", "takes seconds from 1 to 600"),
     "max_connections": (4096, "16", 16, "15", "takes a number from 16 to 1000000"),
     "max_waiting_per_address": (256, "1", 1, "0", "takes a number from 1 to 1000000"),
+    "otel_exporter_otlp_endpoint": (
+        None,
+        "http://traces.test:4318/",
+        "http://traces.test:4318",
+        "traces:4318",
+        ADDRESS,
+    ),
+    "otel_exporter_otlp_headers": (
+        (),
+        "authorization=Bearer%20a,x-team=b",
+        (("authorization", "Bearer a"), ("x-team", "b")),
+        None,
+        "",
+    ),
+    "otel_service_name": ("docker-image-proxy", "mirror", "mirror", None, ""),
+    "otel_resource_attributes": (
+        (),
+        "zone=eu%2C1, team=infra",
+        (("zone", "eu,1"), ("team", "infra")),
+        "zone",
+        "takes NAME=VALUE, percent-encoded, separated by commas",
+    ),
+    "otel_traces_sampler": (
+        "parentbased_always_on",
+        "traceidratio",
+        "traceidratio",
+        "jaeger_remote",
+        "takes always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_tr",
+    ),
+    "otel_traces_sampler_arg": (1.0, "0.1", 0.1, "1.1", "takes a number from 0 to 1"),
     "delivery_idle": (120, "1", 1, "0.9", "takes seconds of silence from 1 to 86400"),
 }
 ELSEWHERE = {
@@ -138,6 +168,7 @@ ELSEWHERE = {
     "upstream_ca",
 }
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
+ELSEWHERE |= {"otel_exporter_otlp_headers_file"}
 ELSEWHERE |= {"shared_index_password", "shared_index_password_file"}
 ELSEWHERE |= {"metrics_accounts_file", "htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
@@ -314,6 +345,12 @@ def test_accounts_without_self_registry_are_warned_of(load: Load) -> None:
 
 def test_the_metrics_need_another_port_than_pulls(load: Load) -> None:
     assert refusal(load, METRICS_PORT="8080") == "METRICS_PORT: got 8080, which is PORT; takes another port"
+
+
+@pytest.mark.parametrize("bad", ["hunter2", "a b=hunter2", "a=hunter2%0d%0ab: c"])
+def test_invalid_headers_for_the_collector_are_not_repeated(load: Load, bad: str) -> None:
+    line = refusal(load, OTEL_EXPORTER_OTLP_HEADERS=bad)
+    assert line == "OTEL_EXPORTER_OTLP_HEADERS: takes NAME=VALUE, percent-encoded, separated by commas"
 
 
 def test_empty_accounts_of_the_metrics_are_an_error(load: Load) -> None:

@@ -163,6 +163,7 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command, "path": self.path, "range": self.headers.get("Range"), "status": self.status,
             "sent": self.sent, "agent": self.headers.get("User-Agent", ""),
             "authorization": "Authorization" in self.headers, "began": self.began,
+            "traceparent": self.headers.get("traceparent"), "tracestate": self.headers.get("tracestate"),
         }  # fmt: skip
         # One write: print writes the line end separately, so lines of several threads could mix.
         sys.stdout.write(json.dumps(note) + "\n")
