@@ -56,40 +56,40 @@ class OtelSpan:
 
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer = tracer
-        self._span = span
+        self.recorded = span
 
     @property
     def ids(self) -> tuple[str, str] | None:
-        context = self._span.get_span_context()
+        context = self.recorded.get_span_context()
         return (f"{context.trace_id:032x}", f"{context.span_id:016x}") if context.is_valid else None
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
-        context = self._span.get_span_context()
+        context = self.recorded.get_span_context()
         if not (ids := self.ids):
             return ()
         fields = [("traceparent", f"00-{ids[0]}-{ids[1]}-{context.trace_flags:02x}")]
         return [*fields, ("tracestate", context.trace_state.to_header())] if context.trace_state else fields
 
     def child(self, name: str, kind: SpanKind, attributes: Attributes) -> "OtelSpan":
-        return _started(self._tracer, name, kind, self._span, attributes)
+        return _started(self._tracer, name, kind, self.recorded, attributes)
 
     def link(self, other: TraceSpan) -> None:
         if isinstance(other, OtelSpan):
-            self._span.add_link(other._span.get_span_context())  # noqa: SLF001 - the same class
+            self.recorded.add_link(other.recorded.get_span_context())
 
     def rename(self, name: str) -> None:
-        self._span.update_name(name)
+        self.recorded.update_name(name)
 
     def set(self, attributes: Attributes) -> None:
-        self._span.set_attributes(attributes)
+        self.recorded.set_attributes(attributes)
 
     def fail(self, reason: str) -> None:
-        self._span.set_attribute("error.type", reason)
-        self._span.set_status(Status(StatusCode.ERROR))
+        self.recorded.set_attribute("error.type", reason)
+        self.recorded.set_status(Status(StatusCode.ERROR))
 
     def end(self) -> None:
-        self._span.end()
+        self.recorded.end()
 
 
 def _started(

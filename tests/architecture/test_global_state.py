@@ -13,6 +13,7 @@ KNOWN = {
     "entrypoints/server/logging_setup.py: logging.logProcesses",
     "entrypoints/server/logging_setup.py: logging.logMultiprocessing",
     "entrypoints/server/serve.py: Sanic.start_method",
+    "adapters/telemetry/traces.py: _LIBRARY.propagate",
     # Changed for the import of a library, and restored after it.
     "adapters/upstream/__init__.py: os.environ['SSL_CERT_FILE']",
     # Bounded caches of pure functions.
