@@ -1,7 +1,9 @@
 """Writes the screenshots of the page. `scripts/screenshots` runs it."""
 
+import asyncio
 import gzip
 import json
+import math
 import random
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,11 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Browser
 
+from adapters.clock import SystemClock
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_history import SqliteHistoryArchive
+from adapters.storage.sqlite_schema import HISTORY
+from domain.history import DURATION_BOUNDS, RESOLUTIONS, Bucket, Totals
 from tests.e2e.support.browser import NARROW, WIDE, chromium, tab
 from tests.e2e.support.docker_registry import docker_registry
 from tests.e2e.support.images import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_INDEX, Blob
@@ -108,6 +115,27 @@ def _pull(proxy: Proxy, registry: str, name: str, tag: str) -> None:
             proxy.get(f"{path}/{part}", **accept)
 
 
+def _invented(start: int, seconds: int) -> Totals:
+    """What a mirror of a few dozen machines may do in this time, more by day than by night."""
+    dice = random.Random(start)  # noqa: S311 - not a secret
+    pulls = int((1.2 - math.cos(start / 13751)) * seconds * dice.uniform(1.5, 3))
+    misses = int(pulls * dice.uniform(0.02, 0.15))
+    latencies = [0] * (len(DURATION_BOUNDS) + 1)
+    for _ in range(min(pulls, 2000)):
+        latencies[max(0, int(dice.gauss(2, 1.2)) + 5 * (dice.randrange(50) == 0))] += 1
+    out, into = pulls * 3_000_000, misses * 3_000_000
+    failed = dice.choice((0, 0, 0, 0, 0, 0, 0, 2, 5))
+    return Totals(pulls - misses, misses, into, out, out - into, failed, 0, pulls // 300, failed // 2, tuple(latencies))
+
+
+async def _invent_history(cache: Path) -> None:
+    database, now = SqliteDatabase(cache / "history.sqlite3", HISTORY), SystemClock().now()
+    starts = [(one.seconds, one.start_of(now) - past * one.seconds) for one in RESOLUTIONS for past in range(one.kept)]
+    buckets = [Bucket(seconds, start, _invented(start, seconds)) for seconds, start in starts]
+    await SqliteHistoryArchive(database).save(buckets, now)
+    await database.close()
+
+
 @contextmanager
 def _mirror(folder: Path) -> Iterator[Proxy]:
     """A mirror that believes to be https://mirror.example.com and to mirror Docker Hub and Quay."""
@@ -122,7 +150,10 @@ def _mirror(folder: Path) -> Iterator[Proxy]:
             f'[[upstreams]]\nname = "docker.io"\nurl = "{registry.url}"\nlibrary = true\n'
             f'[[upstreams]]\nname = "quay.io"\nurl = "{registry.url.replace("127.0.0.1", "localhost")}"\n'
         )
-        with serving(folder, CONFIG=str(file)) as proxy:
+        cache = folder / "cache"
+        cache.mkdir()
+        asyncio.run(_invent_history(cache))
+        with serving(folder, CONFIG=str(file), CACHE_DIR=str(cache)) as proxy:
             yield proxy
 
 
@@ -150,11 +181,18 @@ def main() -> None:
                     _pull(proxy, registry, name, tag)
         for name, tag in (("library/nginx", "latest"), ("library/redis", "8"), ("library/postgres", "17")):
             _pull(proxy, "docker.io", name, tag)  # from the cache
-        for name, path in {"use-it": use_it, "browse": browse, "image": details, "pulls": "/pulls"}.items():
+        history = "/history?range=day"
+        for name, path in {
+            "use-it": use_it,
+            "browse": browse,
+            "image": details,
+            "pulls": "/pulls",
+            "history": history,
+        }.items():
             _shoot(chrome, proxy, f"{name}-light", path)
             _shoot(chrome, proxy, f"{name}-dark", path, color_scheme="dark")
             _shoot(chrome, proxy, f"{name}-narrow", path, viewport=NARROW)
-        for name, path in {"use-it": podman, "image": details, "pulls": "/pulls"}.items():
+        for name, path in {"use-it": podman, "image": details, "pulls": "/pulls", "history": history}.items():
             _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
         _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
         _shoot(chrome, proxy, "search-light", "/browse?q=prom")
