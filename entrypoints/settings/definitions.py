@@ -358,6 +358,7 @@ class TraceSettings:
         FIELDS,
         "Header fields for the collector, such as `authorization=Bearer%20TOKEN`, separated by commas.",
         is_secret=True,
+        may_hold_secret=True,  # so that no repr has them, because they are plain texts
     )
     otel_service_name: str = setting("docker-image-proxy", TEXT, "The name of the mirror in traces.")
     otel_resource_attributes: tuple[tuple[str, str], ...] = setting(

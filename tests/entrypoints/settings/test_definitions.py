@@ -353,6 +353,10 @@ def test_invalid_headers_for_the_collector_are_not_repeated(load: Load, bad: str
     assert line == "OTEL_EXPORTER_OTLP_HEADERS: takes NAME=VALUE, percent-encoded, separated by commas"
 
 
+def test_headers_for_the_collector_are_not_printed(load: Load) -> None:
+    assert "hunter2" not in repr(load(OTEL_EXPORTER_OTLP_HEADERS="authorization=hunter2"))
+
+
 def test_empty_accounts_of_the_metrics_are_an_error(load: Load) -> None:
     for name in ("METRICS_ACCOUNTS", "METRICS_ACCOUNTS_FILE"):
         assert refusal(load, **{name: ""}).startswith(f"{name}: is set but empty; takes ")
