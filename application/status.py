@@ -30,6 +30,10 @@ class ReportStatus:
         self._last: dict[Upstream, UpstreamStatus] = {}
         self._checks = SingleFlight()
 
+    def last(self, upstream: Upstream) -> UpstreamStatus | None:
+        """The last known status, without a check; None if there was no check yet."""
+        return self._last.get(upstream)
+
     async def __call__(self, upstream: Upstream) -> UpstreamStatus:
         """The status of the upstream. An upstream that answers with a refusal is reachable."""
         last = self._last.get(upstream)

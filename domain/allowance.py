@@ -33,9 +33,14 @@ class Allowance(RateLimit):
         return self.remaining < self.limit * 0.1
 
     @property
+    def renewed_by(self) -> float:
+        """The time by which all of it is available again if nothing more is pulled, in seconds since 1970."""
+        return self.seen_at + self.window
+
+    @property
     def spent_until(self) -> float:
         """The latest time at which a used-up allowance is renewed, in seconds since 1970."""
-        return self.seen_at if self.remaining else self.seen_at + self.window
+        return self.seen_at if self.remaining else self.renewed_by
 
 
 def read_rate_limit(limit: str | None, remaining: str | None) -> RateLimit | None:

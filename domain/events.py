@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from domain.records import ContentKind
 
-ROUTES = ("manifest", "blob", "tags", "referrers", "catalog", "ping", "token", "search", "operation", "other")
+REGISTRY_ROUTES = ("manifest", "blob", "tags", "referrers", "catalog", "ping", "token", "search")
+ROUTES = (*REGISTRY_ROUTES, "operation", "other")
 """What clients request. `operation`: /livez, /readyz and /metrics; `other`: a path that the mirror does not have."""
 RESULTS = ("hit", "miss", "joined", "stale", "ok", "refused", "upstream_fault", "mirror_fault", "client_left")
 """How requests end. The first four are results of manifests and blobs: from the cache; from the upstream; from a

@@ -11,13 +11,15 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from adapters.telemetry.activity import SharedActivity
 from adapters.telemetry.prometheus_text import families_text, histogram_text
 from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
 from adapters.telemetry.shared_history import SharedHistory
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
-from application.ports.telemetry import WorkerState
+from application.ports.telemetry import Traffic, WorkerState
 from domain.events import (
+    REGISTRY_ROUTES,
     RESULTS,
     ROUTES,
     UPSTREAM_KINDS,
@@ -286,7 +288,7 @@ class SharedCounters:
     its counters. `upstreams`: the URLs of the upstreams that have numbers of their own, each with the URLs of all its
     endpoints if it has several; other upstreams, which a reload has added, count together. `version`: of the service.
 
-    The newest pulls and the history, which the page shows, are stored beside them.
+    The newest pulls, the running downloads and the history, which the page shows, are stored beside them.
     """
 
     def __init__(
@@ -299,6 +301,7 @@ class SharedCounters:
         self.allowances = SharedAllowances(workers, names)
         self.pulls = SharedPulls(workers)
         self.history = SharedHistory(self.totals)
+        self.activity = SharedActivity(workers)
         self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
         self._services = shared_integers(workers * len(_SERVICES))
         self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}
@@ -404,6 +407,12 @@ class SharedCounters:
     def _histogram(self, name: str) -> SharedHistogram:
         return self._histograms[_HISTOGRAM_INDEX[name]]
 
+    def traffic(self) -> Traffic:
+        """The sums over all workers that the page shows."""
+        requests = self._histogram("request_seconds").count(lambda labels: labels[0] in REGISTRY_ROUTES)
+        sent, fetched = (self._total(_COUNTER_OF_EVENT[event]) for event in (BytesDelivered, BytesFetched))
+        return Traffic(requests, sent, fetched)
+
     def parts(self) -> Iterator[bytes]:
         """The metrics as text: the sums over all workers, the newest allowance of each upstream, and the states."""
         yield families_text(self._collect_counters())
@@ -468,7 +477,7 @@ class SharedCounters:
 
 
 class CountingEventSink:
-    """Implements EventSink, WorkerStates and MetricsPage. `worker`: the number of this worker, from 0."""
+    """Implements EventSink, WorkerStates, MetricsPage and TrafficCounts. `worker`: the number of the worker, from 0."""
 
     def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters
@@ -476,6 +485,7 @@ class CountingEventSink:
         self.allowance_table = WorkerAllowanceTable(counters.allowances, worker)
         self.pulls = counters.pulls.ring(worker)
         self.history = counters.history
+        self.activity = counters.activity.of(worker)
 
     def emit(self, event: Event) -> None:
         if type(event) in _SERVICE_EVENTS:
@@ -544,3 +554,6 @@ class CountingEventSink:
 
     def parts(self) -> Iterator[bytes]:
         return self._counters.parts()
+
+    def traffic(self) -> Traffic:
+        return self._counters.traffic()

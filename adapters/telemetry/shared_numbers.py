@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, compress, product
 
 _BYTES = 8
@@ -61,6 +61,12 @@ class SharedHistogram:
             self._buckets[place * len(self.bounds) + bucket] += 1
         self._sums[place] += value
         self._counts[place] += 1
+
+    def count(self, is_chosen: Callable[[tuple[str, ...]], bool]) -> int:
+        """The number of all observations in the series that are chosen by the values of their labels."""
+        counts, size = self._counts.tolist(), len(self._series)
+        chosen = [index for values, index in self._series.items() if is_chosen(values)]
+        return sum(counts[start + index] for start in range(0, len(counts), size) for index in chosen)
 
     def read(self) -> Iterator[tuple[tuple[str, ...], list[int], int, float]]:
         """For each series that was observed: the values of its labels, the numbers in each bucket and in those below

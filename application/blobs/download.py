@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 from application.access.access_request import PullAccess
+from application.ports.activity import DownloadState
 from application.ports.content import ContentPart, OpenFile
 from application.ports.tracing import NO_SPAN, TraceSpan
 from application.ports.upstream import ResponseMetadata
 from domain.byte_ranges import ByteRange, Span, grouped
 from domain.digest import Digest
+from domain.rate_meter import RateMeter
 from domain.span_set import SpanSet
 
 _SMALL_BYTES = 64 * 1024
+_SHOWN_REPOSITORIES = 8
 _AHEAD = 2
 """Of a reader of several parts, this many groups of parts are fetched at the same time."""
 
@@ -65,6 +69,10 @@ class Download:
         """
         self.accesses = [access]
         """The accesses of callers that the download may use, in this order. The upstream decides on each."""
+        self._repositories = {access.source.repository: None}
+        """The repositories from which callers with a permission want the blob, in the order of their requests. Whether
+        the first caller has the permission is known when the upstream has answered.
+        """
         self.present = SpanSet()
         """The bytes in the partial blob."""
         self.is_whole_wanted = first_range is None
@@ -75,7 +83,15 @@ class Download:
         """All bytes so far are public."""
         self.total: int | None = None
         """The length of the blob in bytes; None while it is unknown."""
+        self.received = 0
+        """Bytes that this process has received from the upstream or from other replicas, also those of repeated
+        requests.
+        """
+        self.connections: Callable[[], int] = lambda: 0
+        """The number of requests that fetch the blob now."""
         self.readers = 0
+        self.started_at = 0.0
+        """In seconds since 1970."""
         self.unread_since = 0.0
         """When the last reader left, or when the download started; in seconds since 1970."""
         self.left_unread: Callable[[Download], None] = lambda _: None
@@ -95,6 +111,23 @@ class Download:
         self._holders = 0
         self._is_whole = False
         self._changed = asyncio.Event()
+        self._speed = RateMeter()
+
+    def state(self) -> DownloadState:
+        """For the page. Called at intervals, because the speed is that since the calls of the last seconds."""
+        speed = self._speed.look(asyncio.get_running_loop().time(), self.received)
+        return DownloadState(
+            self.upstream,
+            self.digest,
+            tuple(islice(self._repositories, _SHOWN_REPOSITORIES)),
+            len(self._repositories) > _SHOWN_REPOSITORIES,
+            self.started_at,
+            self.present.length,
+            self.total,
+            speed[0] if speed else None,
+            self.connections(),
+            self.readers,
+        )
 
     # --- for readers ---
 
@@ -109,6 +142,8 @@ class Download:
         """Add the access of another caller at the same upstream. It is used when the accesses before it have been
         refused.
         """
+        if len(self._repositories) <= _SHOWN_REPOSITORIES:
+            self._repositories.setdefault(access.source.repository)
         if all(access.identity != known.identity for known in self.accesses):
             self.accesses.append(access)
 

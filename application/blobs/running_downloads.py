@@ -8,6 +8,7 @@ from application.access.access_request import PullAccess
 from application.blobs.download import Download
 from application.blobs.fetch_blob import FetchBlob
 from application.concurrency import LruCache
+from application.ports.activity import DownloadState
 from application.ports.content import StorageFull, StorageRefused
 from application.ports.telemetry import EventSink
 from application.ports.tracing import SpanKind, current_span, work_for
@@ -52,6 +53,10 @@ class RunningDownloads:
         running = [one for one in self._running.values() if not one.is_over]
         return len(running), sum(one.readers for one in running)
 
+    def states(self) -> list[DownloadState]:
+        """The states of the running downloads, for the page."""
+        return [one.state() for one in self._running.values() if not one.is_over]
+
     def running(self, upstream: Upstream, digest: Digest) -> Download | None:
         """The running download of the blob; None if there is none."""
         download = self._running.get((upstream, digest))
@@ -64,7 +69,7 @@ class RunningDownloads:
         which `first_range` is the first one. No download of the blob may be running.
         """
         download = Download(digest, access, first_range, is_restart=is_restart)
-        download.unread_since = self._clock.now()
+        download.started_at = download.unread_since = self._clock.now()
         download.left_unread = self._left_unread
         download.may_fetch_whole = lambda: len(self._unread()) < _UNREAD_AT_ONCE
         self._running[download.upstream, digest] = download

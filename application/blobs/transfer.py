@@ -152,6 +152,7 @@ class Transfer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._download.wants_changed = self._woken.set
+        self._download.connections = self._running.__len__
         self._download.expect(self._partial_blob.total)
         try:
             while not self._is_complete:
@@ -172,6 +173,7 @@ class Transfer:
                 seconds = loop.time() - began
                 self._events.emit(BodiesReceived(self._download.upstream.url, self._received, seconds))
             self._download.wants_changed = lambda: None
+            self._download.connections = lambda: 0
             for connection in self._running:
                 connection.task.cancel()
             for connection in self._running:
@@ -400,6 +402,7 @@ class Transfer:
         connection.first_byte_at = connection.first_byte_at or now
         connection.received += count
         self._received += count
+        self._download.received += count
 
     async def _recover(self, connection: _Connection, error: BaseException, now: float) -> None:
         """Decide how the transfer goes on after a failed request. Raises the error if it cannot."""

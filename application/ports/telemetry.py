@@ -58,6 +58,24 @@ class MetricsPage(Protocol):
         """The page in parts. Each takes a few milliseconds to make, so that the caller can serve others in between."""
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Sums over all workers since the start. `requests`: answered requests of registry clients, without those for the
+    page and for operators; `sent`: bytes of manifests and blobs that were sent to clients; `fetched`: bytes that were
+    received from upstreams.
+    """
+
+    requests: int
+    sent: int
+    fetched: int
+
+
+class TrafficCounts(Protocol):
+    """The counters of the metrics, as far as the page needs them."""
+
+    def traffic(self) -> Traffic: ...
+
+
 class AllowanceTable(Protocol):
     """The allowances that operators see: those of the mirror's own login and of anonymous requests. The allowances of
     callers are private.

@@ -107,6 +107,15 @@ class Outages:
         self._back_offs.answered(asker)
         return result
 
+    def failure(self, upstream: Upstream) -> tuple[float, str] | None:
+        """Until when the upstream is not asked if there is an older answer (seconds since 1970), and why; None if it
+        has not just failed.
+        """
+        failure = self._failures.get(upstream)
+        if failure is None or self._clock.now() >= failure[0] + _PAUSE_SECONDS:
+            return None
+        return failure[0] + _PAUSE_SECONDS, failure[1]
+
     def stale(self, upstream: Upstream, fault: RegistryError) -> str:
         """Report that an older answer is served; returns the value of its Warning header."""
         reason = one_line(fault.message)
@@ -115,8 +124,7 @@ class Outages:
         return warning(f"not checked with the upstream just now: {reason[:512]}")
 
     def _recent(self, asker: Asker) -> str | None:
-        failure = self._failures.get(asker.upstream)
-        if failure and self._clock.now() < failure[0] + _PAUSE_SECONDS:
+        if failure := self.failure(asker.upstream):
             return failure[1]
         back_off = self._back_offs.current(asker)
         return back_off.message if back_off else None

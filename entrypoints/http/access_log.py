@@ -38,12 +38,14 @@ _PATTERNS = {
 @dataclass
 class BodyOutcome:
     """How many bytes of a response body were sent, and why the body ended early, if it did. `began_at`: when the first
-    byte was sent, on the clock of `time.perf_counter`; None if it was sent with the rest.
+    byte was sent, on the clock of `time.perf_counter`; None if it was sent with the rest. `counted`: as many of the
+    bytes are in the metrics.
     """
 
     size: int = 0
     fault: str | None = None
     began_at: float | None = None
+    counted: int = 0
 
 
 def begin(request: Request) -> None:
@@ -80,6 +82,13 @@ def streamed(request: Request, status: int) -> Iterator[BodyOutcome]:
         raise
     finally:
         _write(request, status, outcome)
+
+
+def count_bytes(request: Request, outcome: BodyOutcome) -> None:
+    """Add the bytes of content that were sent since the last call to the metrics."""
+    if request.ctx.is_content and outcome.size > outcome.counted:
+        request.ctx.runtime.container.events().emit(BytesDelivered(outcome.size - outcome.counted))
+        outcome.counted = outcome.size
 
 
 def write(
@@ -123,8 +132,7 @@ def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
     # A request that is refused while it is read has no runtime.
     runtime = getattr(ctx, "runtime", None) or request.app.ctx.runtimes.current
     seconds, events = time.perf_counter() - ctx.began, runtime.container.events()
-    if ctx.is_content and outcome.size:
-        events.emit(BytesDelivered(outcome.size))
+    count_bytes(request, outcome)
     first = outcome.began_at - ctx.began if outcome.began_at is not None else None
     result = _result(status, outcome.fault, ctx.fault_result, ctx.record)
     events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))

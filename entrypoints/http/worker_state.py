@@ -1,4 +1,4 @@
-"""Reports what the worker is doing to the metrics, once a second."""
+"""Reports what the worker is doing to the metrics and to the page, once a second."""
 
 import asyncio
 import math
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from application.ports.activity import Activity
 from application.ports.telemetry import WorkerState
 from entrypoints.http.runtime import Runtimes
 
@@ -25,6 +26,8 @@ async def report_worker_state(runtimes: Runtimes, connections: Callable[[], int]
         while True:
             state = current_state(runtimes, connections(), max(lags))
             runtimes.current.container.worker_states().report(state)
+            if runtimes.current.settings.page != "off":
+                runtimes.current.container.activity_table().report(current_activity(runtimes))
             due = loop.time() + _PAUSE_SECONDS
             await asyncio.sleep(_PAUSE_SECONDS)
             lags.append(max(0.0, loop.time() - due))
@@ -49,6 +52,12 @@ def current_state(runtimes: Runtimes, connections: int, lag: float) -> WorkerSta
         open_files(),
         math.inf if limit == resource.RLIM_INFINITY else limit,
     )
+
+
+def current_activity(runtimes: Runtimes) -> Activity:
+    """The running downloads, also those that began before a reload, and the troubles with upstreams."""
+    downloads = [state for runtime in runtimes.open for state in runtime.container.downloads().states()]
+    return Activity(downloads, tuple(runtimes.current.container.find_troubles()()))
 
 
 def open_files() -> int:

@@ -13,6 +13,7 @@ from adapters.accounts.several import CombinedAccountDirectory
 from adapters.clock import SystemClock
 from adapters.public_suffixes import BundledPublicSuffixes
 from adapters.storage.threads import Threads
+from adapters.telemetry.activity import NoActivityTable, WorkerActivity, WorkerActivityTable
 from adapters.telemetry.event_log import EventFanOut, LoggingEventSink
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.telemetry.pull_log import NoPullLog, WorkerPullLog, WorkerPulls
@@ -51,19 +52,23 @@ from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
 from application.page.browse_cache import BrowseCache
+from application.page.downloads import ListDownloads
 from application.page.history import ReadHistory
 from application.page.image_contents import ImageContents
 from application.page.recent_pulls import ListRecentPulls
+from application.page.traffic import MeasureTraffic
+from application.page.upstreams import DescribeUpstreams
 from application.page.viewer import IdentifyViewer
 from application.page.visible import Visibility
 from application.ping import AnswerPing
+from application.ports.activity import ActivityTable
 from application.ports.content import ContentStore
 from application.ports.history import History, HistoryArchive
 from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
-from application.ports.telemetry import EventSink, MetricsPage, WorkerStates
+from application.ports.telemetry import EventSink, MetricsPage, TrafficCounts, WorkerStates
 from application.ports.tracing import NoTracer, Tracer
 from application.ports.turns import Turns
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamRequests, UpstreamSearch
@@ -80,6 +85,7 @@ from application.upstreams.back_offs import Allowances, BackOffs
 from application.upstreams.outages import Outages
 from application.upstreams.rate_limit_outbox import RateLimitOutbox
 from application.upstreams.shared_rate_limits import SharedRateLimits
+from application.upstreams.troubles import FindTroubles
 from domain.access_rules import AccessRules
 from domain.account_policy import AccountPolicy
 from domain.cache_policy import CacheCapacity, CachePolicy
@@ -201,8 +207,14 @@ def _record_history(
     return RecordHistory(history, archive, clock) if settings.page != "off" and worker == 0 else None
 
 
+def _activity_table(settings: Settings, slots: WorkerActivity, clock: Clock) -> ActivityTable:
+    return NoActivityTable() if settings.page == "off" else WorkerActivityTable(slots, settings.table.upstreams, clock)
+
+
 def make_counters(settings: Settings) -> SharedCounters:
-    """The counters, the newest pulls and the history, which all workers share. They must be created before the fork."""
+    """The counters, the newest pulls, the running downloads and the history, which all workers share. They must be
+    created before the fork.
+    """
     upstreams = {one.url: [endpoint.url for endpoint in one.endpoints] for one in settings.table.upstreams}
     return SharedCounters(settings.workers, upstreams, VERSION)
 
@@ -230,6 +242,7 @@ class Container(containers.DeclarativeContainer):
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     metrics: providers.Provider[MetricsPage] = counting.provided
     worker_states: providers.Provider[WorkerStates] = counting.provided
+    traffic_counts: providers.Provider[TrafficCounts] = counting.provided
     upstream_requests: providers.Provider[UpstreamRequests] = providers.Singleton(RequestsInProgress, clients=clients)
     events: providers.Provider[EventSink] = providers.Singleton(
         EventFanOut, sinks=providers.List(providers.Singleton(LoggingEventSink), counting)
@@ -238,6 +251,9 @@ class Container(containers.DeclarativeContainer):
         _pull_log, settings=settings, pulls=counting.provided.pulls, clock=clock
     )
     history: providers.Provider[History] = counting.provided.history
+    activity_table: providers.Provider[ActivityTable] = providers.Singleton(
+        _activity_table, settings=settings, slots=counting.provided.activity, clock=clock
+    )
     codec: providers.Provider[TokenCodec] = providers.Singleton(
         JwsTokenCodec, secret=providers.Callable(server_secret, settings=settings)
     )
@@ -336,6 +352,13 @@ class Container(containers.DeclarativeContainer):
         BackOffs, allowances=allowances, clock=clock, events=events, outbox=outbox
     )
     outages: providers.Provider[Outages] = providers.Singleton(Outages, back_offs=back_offs, clock=clock, events=events)
+    find_troubles: providers.Provider[FindTroubles] = providers.Singleton(
+        FindTroubles,
+        back_offs=back_offs,
+        outages=outages,
+        mirror_callers=mirror_callers,
+        upstreams=upstreams.provided.upstreams,
+    )
     relayed_attempts: providers.Provider[LoginAttempts] = providers.Singleton(
         LoginAttempts,
         clock=clock,
@@ -551,6 +574,13 @@ class Container(containers.DeclarativeContainer):
         ListRecentPulls, pulls=pull_log, visibility=visibility
     )
     read_history: providers.Provider[ReadHistory] = providers.Singleton(ReadHistory, history=history, clock=clock)
+    list_downloads: providers.Provider[ListDownloads] = providers.Singleton(
+        ListDownloads, table=activity_table, visibility=visibility
+    )
+    describe_upstreams: providers.Provider[DescribeUpstreams] = providers.Singleton(
+        DescribeUpstreams, table=activity_table, status=report_status, allowances=allowances, clock=clock
+    )
+    measure_traffic: providers.Provider[MeasureTraffic] = providers.Singleton(MeasureTraffic, counts=traffic_counts)
     browse_cache: providers.Provider[BrowseCache] = providers.Singleton(
         BrowseCache,
         visibility=visibility,

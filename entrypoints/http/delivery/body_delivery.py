@@ -19,7 +19,7 @@ from application.blobs.blob_query import Piece
 from application.ports.content import ContentPart
 from application.ports.file_backed import FileBacked
 from domain.errors import RegistryError, RequestInvalid
-from entrypoints.http.access_log import BodyOutcome, streamed
+from entrypoints.http.access_log import BodyOutcome, count_bytes, streamed
 from entrypoints.http.delivery.kernel_copy import ContentShort, CopyThreads, KernelCopy
 from entrypoints.http.responses.error_responses import fault_result_of
 
@@ -27,6 +27,7 @@ _LOG = logging.getLogger("docker_image_proxy")
 
 _CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
 _LONGEST_PAUSE = 3.0  # seconds
+_COUNT_SECONDS = 1.0  # between two updates of the metrics, which would show a large blob only at its end
 # Errors of sendfile that mean a lost connection; all others concern the file.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 
@@ -103,19 +104,21 @@ class BodySender:
     """
 
     def __init__(self, request: Request, response: BaseHTTPResponse, outcome: BodyOutcome) -> None:
+        self._request = request
         self._response = response
         self._outcome = outcome
         self._stream = cast("Http", request.stream)
         self._transport = cast("asyncio.Transport", request.transport)
         self._threads: CopyThreads = request.app.ctx.copy_threads
         self._kernel_copy: KernelCopy | None = None
+        self._count_at = time.monotonic() + _COUNT_SECONDS
 
     async def send(self, piece: Piece) -> None:
         """Raises ContentShort, RequestCancelled when the client has left, OSError when the file cannot be read."""
         if not isinstance(piece, ContentPart):
             if piece:
                 await self._response.send(piece)  # type: ignore[type-var]  # it accepts any bytes-like object
-                self._outcome.size += len(piece)
+                self._sent(len(piece))
         elif piece.start < piece.stop:
             if self._stream.stage is Stage.HANDLER:
                 await self._response.send(b"")  # the head alone
@@ -171,7 +174,13 @@ class BodySender:
         self._stream.protocol._time = time.monotonic()  # noqa: SLF001 - Sanic has no public way to set it
         # When Sanic's count reaches 0, the response has ended and the connection can receive the next request.
         self._stream.response_bytes_left -= step.result()
-        self._outcome.size += step.result()
+        self._sent(step.result())
+
+    def _sent(self, size: int) -> None:
+        self._outcome.size += size
+        if (now := time.monotonic()) >= self._count_at:
+            self._count_at = now + _COUNT_SECONDS
+            count_bytes(self._request, self._outcome)
 
     async def _read_and_send(self, part: ContentPart) -> None:
         position = part.start
@@ -185,5 +194,5 @@ class BodySender:
             if not content:
                 raise ContentShort
             await self._response.send(content)
-            self._outcome.size += len(content)
+            self._sent(len(content))
             position += len(content)

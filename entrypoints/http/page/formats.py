@@ -8,7 +8,7 @@ _TEN = 10
 _SHORT = 12
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """A number of bytes with three digits or fewer before the point, in decimal units as docker shows them."""
     value, unit = float(count), 0
     while value >= _THOUSAND - 0.5 and unit < len(_UNITS) - 1:
@@ -46,6 +46,17 @@ def percent(ratio: float) -> str:
     return f"{tenths / 10:g} %"
 
 
+def number(value: float) -> str:
+    """A number that is 0 or greater, with one digit after the point if it is small and not whole."""
+    return f"{value:.1f}" if 0 < value < _TEN else f"{value:.0f}"
+
+
+def window(seconds: int) -> str:
+    """A duration of minutes or hours, as `90 min` or `6 h`."""
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours} h" if hours and not rest else f"{seconds / 60:.0f} min"
+
+
 FILTERS = {
     "size": size,
     "time": time,
@@ -53,4 +64,6 @@ FILTERS = {
     "short": short,
     "duration": duration,
     "percent": percent,
+    "number": number,
+    "window": window,
 }

@@ -14,6 +14,7 @@ from entrypoints.http.page.languages import language_for
 from entrypoints.http.page.section import Context, PageRequest, Section, View
 from entrypoints.http.page.sections.browse import BROWSE
 from entrypoints.http.page.sections.history import HISTORY
+from entrypoints.http.page.sections.now import NOW
 from entrypoints.http.page.sections.recent_pulls import RECENT_PULLS
 from entrypoints.http.page.sections.use_it import USE_IT
 from entrypoints.http.responses.error_responses import error_response
@@ -21,7 +22,7 @@ from entrypoints.http.routes.pull_routes import READ, caller_of
 from entrypoints.http.runtime import runtime_of
 from entrypoints.version import VERSION
 
-SECTIONS: tuple[Section, ...] = (USE_IT, RECENT_PULLS, HISTORY, BROWSE)
+SECTIONS: tuple[Section, ...] = (USE_IT, NOW, RECENT_PULLS, HISTORY, BROWSE)
 """In the order of the navigation."""
 
 # Pico's icons are data: images.
