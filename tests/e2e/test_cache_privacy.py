@@ -1,9 +1,7 @@
 """The cache gives a caller only content that the upstream would give to the same caller."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,9 @@ from tests.e2e.support.draining_clients import Drain
 from tests.e2e.support.images import OCI_MANIFEST, Blob, Image
 from tests.e2e.support.machines import KINDS, MACHINES, lose_index, on
 from tests.e2e.support.plain_http import UpstreamResponse, send
-from tests.e2e.support.processes import Process, free_port, running, wait_until
+from tests.e2e.support.processes import wait_until
 from tests.e2e.support.service import Proxy, Serving
-from tests.e2e.support.upstreams import BOBS, PRIVATE, PUBLIC, SERVERS, Content, LoggedUpstream, basic
+from tests.e2e.support.upstreams import BOBS, PRIVATE, PUBLIC, Content, LoggedUpstream, basic, gated
 
 pytestmark = pytest.mark.real("docker-registry")
 
@@ -150,17 +148,6 @@ def test_referrers_are_fetched_from_the_upstream_for_each_caller(service: Servic
                 # This upstream answers every caller, so a caller with an answer must have asked it itself.
                 asked = [one.user for one in service.upstream.content_requests(since) if one.path == path]
                 assert answer.status in REFUSED or (answer.status == 200 and asked == [user])
-
-
-@contextmanager
-def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[str, Path]]:
-    """The address of a relay that holds each answer after `size` bytes, and the file that makes it continue."""
-    port, opened = free_port(), folder / "gate-is-open"
-    behind = upstream.url.rpartition(":")[2]
-    argv = [sys.executable, str(SERVERS / "holding_relay.py"), str(port), behind, str(size), str(opened)]
-    process = Process(argv, folder / "gate.log")
-    with running(process, lambda: b"listening" in process.log.read_bytes()):
-        yield f"http://127.0.0.1:{port}", opened
 
 
 @MACHINES

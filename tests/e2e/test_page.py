@@ -53,6 +53,7 @@ def paths(registry: Registry, name: str = PUBLIC) -> dict[str, str]:
         "use it": "/?image=nginx:latest",
         "podman": f"/?{urlencode({'image': f'{name}:1', 'client': 'podman'})}",
         "a wrong name": "/?image=A%20B/C",
+        "now": "/now",
         "pulls": "/pulls",
         "history": "/history",
         "history of a week": "/history?range=week",

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.telemetry.prometheus_text import histogram_text
 from adapters.telemetry.shared_numbers import SharedHistogram
-from application.ports.telemetry import WorkerState
+from application.ports.telemetry import Traffic, WorkerState
 from domain.allowance import Allowance
 from domain.events import (
     RESULTS,
@@ -202,6 +202,19 @@ def test_forked_workers_share_the_counters() -> None:
     sink = CountingEventSink(counters, 0)
     sink.emit(BytesDelivered(2))
     assert numbers(sink)["client_bytes_total"] == 7
+
+
+def test_the_traffic_is_that_of_all_workers_without_requests_for_the_page_and_for_operators() -> None:
+    shared = SharedCounters(2, ["https://a.test"])
+    sinks = [CountingEventSink(shared, worker) for worker in range(2)]
+    for number, sink in enumerate(sinks, 1):
+        for route in ROUTES:
+            for upstream in ("", "https://a.test", "https://added-later.test"):
+                sink.emit(RequestAnswered(route, "ok", upstream, 0.1, 5, None))
+        sink.emit(BytesDelivered(number))
+        sink.emit(BytesFetched(10 * number))
+    routes = len(ROUTES) - 2
+    assert sinks[0].traffic() == sinks[1].traffic() == Traffic(2 * 3 * routes, 3, 30)
 
 
 def test_a_shared_service_is_available_while_it_answers_all_workers() -> None:

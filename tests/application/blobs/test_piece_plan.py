@@ -12,6 +12,8 @@ from application.blobs.piece_plan import PiecePlan, PieceRequest
 from domain.byte_ranges import ByteRange, Span
 from domain.connection_count import ConnectionCount
 from domain.span_set import END_UNKNOWN, SpanSet
+from domain.upstreams import Source
+from tests.application.support.service import NAME
 from tests.application.support.watched import BIG_DIGEST
 from tests.fakes.parts import settings_of
 
@@ -20,12 +22,8 @@ TOTAL = 200 * MIB
 NOW = 10.0
 
 
-class Source:
-    upstream = settings_of().table.upstreams[0]
-
-
 class Access:
-    source = Source
+    source = Source(settings_of().table.upstreams[0], NAME)
     identity = "anonymous"
 
 

@@ -174,6 +174,17 @@ def spied(folder: Path, upstream: Registry | TokenUpstream) -> Iterator[LoggedUp
 
 
 @contextmanager
+def gated(folder: Path, upstream: LoggedUpstream, size: int) -> Iterator[tuple[str, Path]]:
+    """The address of a relay that holds each answer after `size` bytes, and the file that makes it continue."""
+    port, opened = free_port(), folder / "gate-is-open"
+    behind = upstream.url.rpartition(":")[2]
+    argv = [sys.executable, str(SERVERS / "holding_relay.py"), str(port), behind, str(size), str(opened)]
+    process = Process(argv, folder / "gate.log")
+    with running(process, lambda: b"listening" in process.log.read_bytes()):
+        yield f"http://127.0.0.1:{port}", opened
+
+
+@contextmanager
 def blob_server(folder: Path, files: Path) -> Iterator[LoggedUpstream]:
     port = free_port()
     argv = [sys.executable, str(SERVERS / "blob_server.py"), str(port), str(files)]
