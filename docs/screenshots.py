@@ -6,6 +6,7 @@ import json
 import math
 import random
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,9 @@ from adapters.storage.sqlite_history import SqliteHistoryArchive
 from adapters.storage.sqlite_schema import HISTORY
 from domain.history import DURATION_BOUNDS, RESOLUTIONS, Bucket, Totals
 from tests.e2e.support.browser import NARROW, WIDE, chromium, tab
+from tests.e2e.support.cached_mirror import faulty_upstream
 from tests.e2e.support.docker_registry import docker_registry
+from tests.e2e.support.draining_clients import Drain
 from tests.e2e.support.images import DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, OCI_INDEX, Blob
 from tests.e2e.support.push import push_blob, push_manifest
 from tests.e2e.support.service import Proxy, serving
@@ -46,6 +49,15 @@ _IMAGES = {
     },
     "quay.io": {"prometheus/prometheus": ("v3.7.1",), "prometheus/node-exporter": ("v1.10.0",)},
 }
+_RATES = {"docker.io": 1_400_000, "quay.io": 600_000}
+"""Bytes per second of one connection to a slow registry."""
+_DOWNLOADS = (
+    ("docker.io", "library/postgres", 240_000_000, 3),
+    ("docker.io", "library/python", 160_000_000, 1),
+    ("quay.io", "prometheus/prometheus", 64_000_000, 2),
+)
+"""The registry, the repository, the bytes of the layer, and the readers."""
+_DOWNLOADED_SECONDS = 9.0
 
 
 def _print(document: object) -> bytes:
@@ -157,6 +169,29 @@ def _mirror(folder: Path) -> Iterator[Proxy]:
             yield proxy
 
 
+@contextmanager
+def _busy_mirror(folder: Path) -> Iterator[Proxy]:
+    """A mirror that believes to mirror Docker Hub and Quay, and that downloads layers from slow registries."""
+    with faulty_upstream(folder, folder / "hub-files") as hub, faulty_upstream(folder, folder / "quay-files") as quay:
+        upstreams = {"docker.io": hub, "quay.io": quay}
+        file = folder / "busy.toml"
+        tables = [f'[[upstreams]]\nname = "{name}"\nurl = "{one.url}"\n' for name, one in upstreams.items()]
+        file.write_text("".join(tables))
+        clients: list[Drain] = []
+        with serving(folder, CONFIG=str(file)) as proxy:
+            for registry, rate in _RATES.items():
+                upstreams[registry].control({"path": "blobs", "rate": rate})
+            for registry, name, size, readers in _DOWNLOADS:
+                path = f"/v2/{registry}/{name}/blobs/{upstreams[registry].blob(size).digest}"
+                clients += [Drain(proxy.port, path) for _ in range(readers)]
+            for client in clients:
+                client.start()
+            time.sleep(_DOWNLOADED_SECONDS)
+            yield proxy
+        for client in clients:
+            client.join()
+
+
 def _shoot(browser: Browser, proxy: Proxy, name: str, path: str, **options: Any) -> None:
     with tab(browser, proxy.url, **options) as shown:
         shown.open(path)
@@ -196,6 +231,11 @@ def main() -> None:
             _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
         _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
         _shoot(chrome, proxy, "search-light", "/browse?q=prom")
+    with tempfile.TemporaryDirectory() as folder, _busy_mirror(Path(folder)) as proxy, chromium() as chrome:
+        _shoot(chrome, proxy, "now-light", "/now")
+        _shoot(chrome, proxy, "now-dark", "/now", color_scheme="dark")
+        _shoot(chrome, proxy, "now-narrow", "/now", viewport=NARROW)
+        _shoot(chrome, proxy, "now-chinese", "/now", locale="zh-CN")
 
 
 if __name__ == "__main__":

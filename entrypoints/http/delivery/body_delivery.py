@@ -27,7 +27,7 @@ _LOG = logging.getLogger("docker_image_proxy")
 
 _CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
 _LONGEST_PAUSE = 3.0  # seconds
-_COUNT_SECONDS = 1.0  # between two updates of the metrics, which would show a large blob only at its end
+_COUNT_SECONDS = 0.5  # between two updates of the metrics, which would show a large blob only at its end
 # Errors of sendfile that mean a lost connection; all others concern the file.
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH})
 

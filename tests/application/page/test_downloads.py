@@ -141,6 +141,19 @@ def test_a_second_account_sees_a_download_only_after_the_upstream_gave_it_the_re
     gallery.run(act())
 
 
+def test_of_a_repository_that_became_private_only_blobs_that_anonymous_callers_were_given_are_shown() -> None:
+    gallery = Gallery("3")
+
+    async def act() -> None:
+        assert await gets_manifest(gallery, "nobody", NAME)
+        gallery.upstream.public.clear()
+        async with downloading(gallery, "alice", NAME):
+            assert (await seen_by(gallery, "nobody")).running == 1
+            assert await names(gallery, "nobody") == []
+
+    gallery.run(act())
+
+
 def test_an_account_does_not_see_what_the_rules_deny_to_it() -> None:
     gallery = Gallery("6 service")
     ruled(gallery.service, FOR_ACCOUNTS)

@@ -138,7 +138,7 @@ async def test_the_worker_reports_its_downloads_each_second(start: Start) -> Non
 async def test_the_state_of_an_upstream_and_its_reason_are_shown(start: Start) -> None:
     service = await start()
     await service.get("/v2/")  # the mirror learns how the upstream authenticates
-    assert await rows(service) == [["upstream.testhttps://upstream.test", "reachable", "not stated"]]
+    assert await rows(service) == [["upstream.test", "reachable", "not stated"]]
     service.upstream.fault = UpstreamThrottled("slow down", retry_after="90")
     assert (await service.get("/v2/team/app/manifests/1")).status_code == 429
     report(service)
