@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import bcrypt
 from playwright.sync_api import Browser
 
 from adapters.clock import SystemClock
@@ -37,6 +38,8 @@ _STEPS = (
     "/bin/sh -c apt-get update && apt-get install --no-install-recommends -y ca-certificates gettext-base",
     "COPY docker-entrypoint.sh / # buildkit",
 )
+_OPERATOR = {"username": "olga", "password": "olga-pass"}
+_HASH = bcrypt.hashpw(_OPERATOR["password"].encode(), bcrypt.gensalt(4)).decode()
 _SIZES = (1_292_000, 310_000, 41_000, 460)
 _IMAGES = {
     "docker.io": {
@@ -165,7 +168,7 @@ def _mirror(folder: Path) -> Iterator[Proxy]:
         cache = folder / "cache"
         cache.mkdir()
         asyncio.run(_invent_history(cache))
-        with serving(folder, CONFIG=str(file), CACHE_DIR=str(cache)) as proxy:
+        with serving(folder, CONFIG=str(file), CACHE_DIR=str(cache), ADMIN_ACCOUNTS=f"olga:{_HASH}") as proxy:
             yield proxy
 
 
@@ -201,6 +204,13 @@ def _shoot(browser: Browser, proxy: Proxy, name: str, path: str, **options: Any)
         shown.page.screenshot(path=FOLDER / f"{name}.png")
 
 
+def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
+    login = {"http_credentials": _OPERATOR}
+    _shoot(chrome, proxy, "admin-light", "/admin", **login)
+    _shoot(chrome, proxy, "admin-narrow", "/admin", viewport=NARROW, **login)
+    _shoot(chrome, proxy, "purge-dark", f"/admin/purge?{image}", color_scheme="dark", **login)
+
+
 def main() -> None:
     """Write all screenshots."""
     FOLDER.mkdir(exist_ok=True)
@@ -229,6 +239,7 @@ def main() -> None:
             _shoot(chrome, proxy, f"{name}-narrow", path, viewport=NARROW)
         for name, path in {"use-it": podman, "image": details, "pulls": "/pulls", "history": history}.items():
             _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
+        _shoot_administration(chrome, proxy, image)
         _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
         _shoot(chrome, proxy, "search-light", "/browse?q=prom")
     with tempfile.TemporaryDirectory() as folder, _busy_mirror(Path(folder)) as proxy, chromium() as chrome:

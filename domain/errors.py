@@ -29,6 +29,7 @@ RegistryError
 |-- MirrorFault                 the mirror could not send the request; this is never an upstream outage
 |   |-- MirrorBusy              too many requests are waiting for the upstream
 |   `-- RequestNotSent
+|-- ActionFailed                 an action of an operator failed
 `-- UpstreamChallenged          internal: the upstream answered 401; a use case turns it into Unauthorized
 
 The classes do not contain HTTP statuses. entrypoints/http/responses/error_responses.py maps classes to statuses.
@@ -241,6 +242,10 @@ class MirrorBusy(MirrorFault):
 
 class RequestNotSent(MirrorFault):
     """The mirror could not build the request, or this machine has no free descriptor, port or memory."""
+
+
+class ActionFailed(RegistryError):
+    """An action of an operator failed, or was only done in part, because a store or an index could not be written."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -353,6 +353,19 @@ class SharedStoreRecovered:
     address: str
 
 
+@dataclass(frozen=True)
+class OperatorActed:
+    """The audit line of an action on the page. `operator`: the login name; `address`: that of the client; `action`:
+    such as `purge`; `subject`: what it was applied to; `result`: one sentence.
+    """
+
+    operator: str
+    address: str
+    action: str
+    subject: str
+    result: str
+
+
 Event = (
     UpstreamAuthLearned
     | ServiceNameConflict
@@ -393,4 +406,5 @@ Event = (
     | SharedIndexRecovered
     | SharedStoreLost
     | SharedStoreRecovered
+    | OperatorActed
 )

@@ -2,10 +2,19 @@
 
 import re
 from collections.abc import Container
+from dataclasses import dataclass, field
 
 # $2y$, $2a$ and $2b$ are the same algorithm. `htpasswd -C` accepts costs from 4 to 17; with a higher one, a login would
 # take minutes. bcrypt requires that four bits of the last character of the salt are zero.
 _HASH = re.compile(r"\$2[aby]\$(?:0[4-9]|1[0-7])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+
+
+@dataclass(frozen=True)
+class HashedLogin:
+    """A user and the bcrypt hash of the password. The repr contains only the user."""
+
+    user: str
+    hashed: str = field(repr=False)
 
 
 def parse_htpasswd(text: str, taken: Container[str] = ()) -> dict[str, str]:
@@ -27,7 +36,7 @@ def parse_htpasswd(text: str, taken: Container[str] = ()) -> dict[str, str]:
         if user in found:
             raise ValueError(f"line {number} repeats a user name of an earlier line")
         if user in taken:
-            raise ValueError(f"line {number} repeats a user name of ACCOUNTS")
+            raise ValueError(f"line {number} repeats a user name of ACCOUNTS or ADMIN_ACCOUNTS")
         found[user] = hashed
     if not found:
         raise ValueError("contains no entry")

@@ -1,10 +1,10 @@
-"""Accounts from an htpasswd file. The directory reads the file again when it changes."""
+"""Accounts with bcrypt hashes, of the settings or of an htpasswd file, which is read again when it changes."""
 
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,11 +32,52 @@ class _Entry:
     stamp: str
 
 
+class HashedAccountDirectory:
+    """Implements AccountDirectory over bcrypt hashes, by user name. `stamp_key`: the key of the stamps, at most 64
+    bytes. A stamp is computed from the hash, so a new salt for the same password gives a new stamp.
+    """
+
+    def __init__(self, hashes: Mapping[str, str], stamp_key: bytes) -> None:
+        self._key = secrets.token_bytes(16)
+        self._entries = {user: _entry(user, hashed, stamp_key) for user, hashed in hashes.items()}
+
+    def find(self, credentials: Credentials) -> Account | None:
+        """Takes as long as bcrypt, so call it in a thread.
+
+        For an unknown user it compares the password with the hash of another user, always the same one for the same
+        name. So the response time does not reveal which users exist, even if the hashes have different costs.
+        """
+        entry = self._entries.get(credentials.username)
+        against = entry or self._decoy(credentials.username)
+        password = credentials.password.encode(errors="surrogatepass")
+        # bcrypt repeats the NUL-terminated password to fill its key, so "a" and "a\0a" have the same hash.
+        if against is None or len(password) > _PASSWORD_LIMIT or b"\0" in password:
+            return None
+        is_right = bcrypt.checkpw(password, against.hashed)
+        return Account(credentials.username, entry.stamp) if is_right and entry else None
+
+    def stamp(self, name: str) -> str:
+        entry = self._entries.get(name)
+        return entry.stamp if entry else ""
+
+    def _decoy(self, name: str) -> _Entry | None:
+        entries = list(self._entries.values())
+        if not entries:
+            return None
+        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), key=self._key, digest_size=8).digest()
+        return entries[int.from_bytes(digest) % len(entries)]
+
+
+def _entry(user: str, hashed: str, stamp_key: bytes) -> _Entry:
+    # User names in the file contain no colon, so different entries give different texts.
+    stamp = hashlib.blake2b(f"{user}:{hashed}".encode(), key=stamp_key, digest_size=_STAMP_BYTES)
+    return _Entry(hashed.encode(), stamp.hexdigest())
+
+
 class HtpasswdAccountDirectory:
     """Implements AccountDirectory over an htpasswd file.
 
-    `taken`: user names that the file must not contain. `stamp_key`: the key of the stamps, at most 64 bytes. A stamp is
-    computed from the hash, so a new salt for the same password gives a new stamp.
+    `taken`: user names that the file must not contain. `stamp_key`: see HashedAccountDirectory.
 
     If the file becomes invalid, the accounts stay as they were: another program may be writing the file. If the file is
     invalid when a new worker replaces a dead one, that worker has no accounts and rejects every login.
@@ -48,39 +89,18 @@ class HtpasswdAccountDirectory:
         self._clock = clock
         self._events = events
         self._stamp_key = stamp_key
-        self._key = secrets.token_bytes(16)
-        self._entries: dict[str, _Entry] = {}  # the content of the file when it was last valid
+        self._last_valid = HashedAccountDirectory({}, stamp_key)
         self._file_state: _FileState | str | None = None
         self._checked_at = clock.now()
         self._reload_if_changed(is_first=True)
 
     def find(self, credentials: Credentials) -> Account | None:
-        """Takes as long as bcrypt, so call it in a thread. Uses the file as `stamp` last read it.
-
-        For an unknown user it compares the password with the hash of another user, always the same one for the same
-        name. So the response time does not reveal which users exist, even if the hashes have different costs.
-        """
-        entries = self._entries
-        entry = entries.get(credentials.username)
-        decoy = self._decoy(list(entries.values()), credentials.username)
-        against = entry or decoy
-        password = credentials.password.encode(errors="surrogatepass")
-        # bcrypt repeats the NUL-terminated password to fill its key, so "a" and "a\0a" have the same hash.
-        if against is None or len(password) > _PASSWORD_LIMIT or b"\0" in password:
-            return None
-        is_right = bcrypt.checkpw(password, against.hashed)
-        return Account(credentials.username, entry.stamp) if is_right and entry else None
+        """Takes as long as bcrypt, so call it in a thread. Uses the file as `stamp` last read it."""
+        return self._last_valid.find(credentials)
 
     def stamp(self, name: str) -> str:
         self._reload_periodically()
-        entry = self._entries.get(name)
-        return entry.stamp if entry else ""
-
-    def _decoy(self, entries: Sequence[_Entry], name: str) -> _Entry | None:
-        if not entries:
-            return None
-        digest = hashlib.blake2b(name.encode(errors="surrogatepass"), key=self._key, digest_size=8).digest()
-        return entries[int.from_bytes(digest) % len(entries)]
+        return self._last_valid.stamp(name)
 
     def _reload_periodically(self) -> None:
         now = self._clock.now()
@@ -107,14 +127,9 @@ class HtpasswdAccountDirectory:
             if reason != file_state:
                 self._refuse(reason)
         else:
-            self._entries = {user: self._entry(user, hashed) for user, hashed in found.items()}
+            self._last_valid = HashedAccountDirectory(found, self._stamp_key)
             if not is_first:
                 self._events.emit(AccountsReloaded(len(found)))
-
-    def _entry(self, user: str, hashed: str) -> _Entry:
-        # User names in the file contain no colon, so different entries give different texts.
-        stamp = hashlib.blake2b(f"{user}:{hashed}".encode(), key=self._stamp_key, digest_size=_STAMP_BYTES)
-        return _Entry(hashed.encode(), stamp.hexdigest())
 
     def _refuse(self, reason: str) -> None:
         self._events.emit(AccountsUnreadable(f"{self._path}: {reason}"))

@@ -21,6 +21,7 @@ from domain.events import (
     Event,
     LoginDelayed,
     LoginRejected,
+    OperatorActed,
     PullDenied,
     ServiceNameConflict,
     SharedContentEvicted,
@@ -89,6 +90,7 @@ _MESSAGES: dict[type[Event], tuple[int, str]] = {
     SharedIndexRecovered: (WARNING, "SHARED_INDEX: %(address)s answers again"),
     SharedStoreLost: (WARNING, "SHARED_STORE: %(reason)s; this worker does without it for a while"),
     SharedStoreRecovered: (WARNING, "SHARED_STORE: %(address)s answers again"),
+    OperatorActed: (INFO, "operator %(operator)s from %(address)s: %(action)s %(subject)s: %(result)s"),
 }
 
 

@@ -179,11 +179,11 @@ class BrowseCache:
         self, sight: Sight, upstream: Upstream, containing: str, after: str, limit: int
     ) -> tuple[list[Source], bool]:
         """At most `limit` repositories, and whether there may be more that were not looked for."""
-        view, found = await sight.view(upstream), list[Source]()
-        if view is None:
+        possible, found = await sight.possible_classes(upstream), list[Source]()
+        if not possible:
             return [], False
         for _ in range(_BATCHES):
-            names = await self._images.repositories(upstream, view.possible_classes, containing, after, _BATCH)
+            names = await self._images.repositories(upstream, possible, containing, after, _BATCH)
             sources = [Source(upstream, name) for name in names]
             classes = await asyncio.gather(*map(sight.classes, sources))
             found += [source for source, seen in zip(sources, classes, strict=True) if seen]

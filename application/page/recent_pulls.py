@@ -14,14 +14,16 @@ _SHOWN = 50
 
 @dataclass(frozen=True)
 class ShownPull:
-    """A pull as the viewer may see it: without its account. `is_own`: the viewer's account has made it."""
+    """A pull as the viewer may see it: only operators see its account. `is_own`: the viewer's account has made it."""
 
     recent: RecentPull
     is_own: bool
 
 
 class ListRecentPulls:
-    """Shows the pulls of content that the viewer could pull too. It shows no viewer the account of another caller."""
+    """Shows the pulls of content that the viewer could pull too. It shows the account of another caller only to
+    operators.
+    """
 
     def __init__(self, pulls: PullLog, visibility: Visibility) -> None:
         self._pulls = pulls
@@ -35,7 +37,8 @@ class ListRecentPulls:
             source = recent.pull.source
             if source.upstream in upstreams and recent.pull.caller_class in await sight.classes(source):
                 is_own = viewer.account != ANONYMOUS and recent.account == viewer.account
-                shown.append(ShownPull(recent._replace(account=None), is_own))
+                seen = recent if viewer.is_operator else recent._replace(account=None)
+                shown.append(ShownPull(seen, is_own))
                 if len(shown) == _SHOWN:
                     break
         return shown

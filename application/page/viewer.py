@@ -8,35 +8,42 @@ from application.ports.telemetry import current_record
 from domain.access import ANONYMOUS
 from domain.authorization import Basic
 from domain.errors import CredentialsRejected
+from domain.ports import AccountDirectory
 
 
 @dataclass(frozen=True)
 class Viewer:
     """A person who looks at the page. `caller`: the same person as a caller of the registry API, with the login that
-    counts here; `account`: the checked account, or ANONYMOUS.
+    counts here; `account`: the checked account or operator, or ANONYMOUS. The login of an operator gives no right to
+    pull, so the caller of an operator is anonymous.
     """
 
     caller: Caller
     account: str = ANONYMOUS
+    is_operator: bool = False
 
 
 class IdentifyViewer:
-    """Checks the login of an account of the mirror, as the token endpoint does. A mirror without accounts takes no
-    login on the page: what a browser sends is not used, and not sent to an upstream.
+    """Checks the login of an account of the mirror or of an operator, whose names differ. A mirror that has neither
+    takes no login on the page: what a browser sends is not used, and not sent to an upstream.
     """
 
-    def __init__(self, accounts: CheckLogin, *, has_accounts: bool) -> None:
-        self._accounts = accounts
-        self._has_accounts = has_accounts
+    def __init__(self, logins: CheckLogin, operators: AccountDirectory, *, takes_logins: bool) -> None:
+        """`logins`: checks accounts and operators alike, so that the response time does not tell them apart."""
+        self._logins = logins
+        self._operators = operators
+        self._takes_logins = takes_logins
 
     async def __call__(self, caller: Caller) -> Viewer:
         """Raises CredentialsRejected for a wrong login, TooManyAttempts."""
-        if not self._has_accounts or caller.authorization is None:
+        if not self._takes_logins or caller.authorization is None:
             return Viewer(replace(caller, authorization=None))
         if not isinstance(caller.authorization, Basic):
             raise CredentialsRejected("the page takes a user name and a password")
-        account = await self._accounts(caller.authorization.credentials, caller.address)
+        account = await self._logins(caller.authorization.credentials, caller.address)
         if account is None:
             raise CredentialsRejected("wrong user name or password")
         current_record().passed(account.name, account.stamp)
+        if self._operators.stamp(account.name):
+            return Viewer(replace(caller, authorization=None), account.name, is_operator=True)
         return Viewer(caller, account.name)

@@ -4,9 +4,12 @@ A name, and whether something is cached, are content. So the page shows them by 
 the registry API: the trust row of the upstream, the access rules, the viewer's grants, and the classes of callers to
 which the upstream gave each tag and each piece of content (docs/explanation/trust.md). The page never asks an upstream
 for a permission. So it shows what the API would serve if the upstream could not be asked: see Grants.standing_in.
+
+An operator sees everything that any caller was given: see Visibility.classes_of_operator.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from application.access.access_request import AccessCheck, AccessRequest, PullAccess, Purpose
@@ -20,7 +23,18 @@ from application.ports.upstream import UpstreamCredentials
 from domain.digest import Digest
 from domain.errors import RegistryError
 from domain.names import Tag
-from domain.records import CachedTag, CallerClass, ContentKind, ContentLocation, Link, classes_for
+from domain.records import (
+    ANONYMOUS_CLASS,
+    PERSONAL_CLASS,
+    CachedTag,
+    CallerClass,
+    CallerId,
+    ContentKind,
+    ContentLocation,
+    Link,
+    class_of,
+    classes_for,
+)
 from domain.upstreams import Source, Upstream
 
 _LONGEST_SECONDS = 3.0
@@ -56,16 +70,27 @@ class Visibility:
         rules: PullRules,
         grants: Grants,
         index: KnowledgeIndex,
+        mirrors: Mapping[Upstream, CallerId],
     ) -> None:
+        """`mirrors`: the identity of the mirror's own login at each upstream that it has one for."""
         self._authorize = authorize
         self._identities = identities
         self._rules = rules
         self._grants = grants
         self._index = index
+        self._mirrors = mirrors
 
     def of(self, viewer: Viewer) -> "Sight":
         """What this viewer sees, for the time of one request."""
         return Sight(self, viewer)
+
+    def classes_of_operator(self, upstream: Upstream) -> frozenset[CallerClass]:
+        """All classes of callers at this upstream: whatever one of them was given, an operator sees, whether or not the
+        access rules or the upstream would still allow it. Content that only an earlier login of the mirror was given is
+        not shown.
+        """
+        mirror = self._mirrors.get(upstream)
+        return frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS} | ({class_of(mirror)} if mirror else set()))
 
     async def view(self, viewer: Viewer, upstream: Upstream) -> UpstreamView | None:
         """What the viewer is to this upstream. None if the viewer gets nothing from it: it needs a login, refuses the
@@ -110,16 +135,25 @@ class Sight:
         self._views: dict[Upstream, UpstreamView | None] = {}
         self._classes: dict[Source, frozenset[CallerClass]] = {}
 
-    async def view(self, upstream: Upstream) -> UpstreamView | None:
+    async def possible_classes(self, upstream: Upstream) -> frozenset[CallerClass]:
+        """The classes whose content the viewer can get in some repository of the upstream; empty if in none."""
+        if self._viewer.is_operator:
+            return self._visibility.classes_of_operator(upstream)
+        view = await self._view(upstream)
+        return view.possible_classes if view else frozenset()
+
+    async def _view(self, upstream: Upstream) -> UpstreamView | None:
         """See Visibility.view."""
         if upstream not in self._views:
             self._views[upstream] = await self._visibility.view(self._viewer, upstream)
         return self._views[upstream]
 
     async def classes(self, source: Source) -> frozenset[CallerClass]:
-        """See Visibility.classes."""
+        """See Visibility.classes and Visibility.classes_of_operator."""
+        if self._viewer.is_operator:
+            return self._visibility.classes_of_operator(source.upstream)
         if source not in self._classes:
-            view = await self.view(source.upstream)
+            view = await self._view(source.upstream)
             self._classes[source] = await self._visibility.classes(view, source) if view else frozenset()
         return self._classes[source]
 

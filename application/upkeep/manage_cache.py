@@ -94,24 +94,21 @@ class ManageCache:
             yield Verdict(used, is_right)
         await self._index.advance_epoch()
 
-    async def purge(self, source: Source, tag: Tag | None, known: Iterable[Digest] = ()) -> list[Digest]:
-        """Remove an image, or all content of a repository; returns the digests that were dropped. A layer that another
-        image shares is dropped too, and is fetched again at its next request. `known`: content of the image, in case
-        its manifests are not cached here. Raises StorageFailed if workers cannot be told.
+    async def to_purge(self, source: Source, target: Tag | Digest | None) -> list[Used]:
+        """The stored content that `purge` would drop."""
+        digests = await self._content_of(source, target)
+        return [one for one in await self._usage.all() if one.digest in digests]
+
+    async def purge(self, source: Source, target: Tag | Digest | None, known: Iterable[Digest] = ()) -> list[Digest]:
+        """Remove an image by its tag or by the digest of its manifest, or all content of a repository; returns the
+        digests that were dropped. A layer that another image shares is dropped too, and is fetched again at its next
+        request. `known`: content of the image, in case its manifests are not cached here. Raises StorageFailed if
+        workers cannot be told.
         """
-        roots = [
-            one.digest
-            for one in await self._index.tags_of(source.upstream)
-            if one.key.source == source and tag in {None, one.key.tag}
-        ]
-        links = await self._index.links_of(source)
-        digests = dict.fromkeys((*roots, *known))
-        for root in roots:
-            digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
-        if tag is None:
-            digests |= dict.fromkeys(link.location.digest for link in links)
-        await self._index.forget_tags(source, tag)
-        for link in links:
+        digests = await self._content_of(source, target) | dict.fromkeys(known)
+        if not isinstance(target, Digest):
+            await self._index.forget_tags(source, target)
+        for link in await self._index.links_of(source):
             if link.location.digest in digests:
                 await self._index.forget_link(link.location)
         dropped = [digest for digest in digests if await self._eviction.holds(digest)]
@@ -120,15 +117,36 @@ class ManageCache:
         await self._index.advance_epoch()
         return dropped
 
+    async def to_prune(self, older_than: float) -> list[Used]:
+        """The content that `prune` would drop."""
+        limit = self._clock.now() - older_than
+        return [one for one in await self._usage.all() if one.used_at < limit]
+
     async def prune(self, older_than: float) -> list[Used]:
         """Drop the content that was not used for `older_than` seconds, and repair what a crash left behind. Returns the
         dropped content.
         """
         await self._maintenance.remove_abandoned_partial_blobs()
         await self._eviction.reconcile()
-        limit = self._clock.now() - older_than
-        dropped = [one for one in await self._usage.all() if one.used_at < limit]
+        dropped = await self.to_prune(older_than)
         for one in dropped:
             await self._eviction.drop(one.digest)
         await self._index.advance_epoch()
         return dropped
+
+    async def _content_of(self, source: Source, target: Tag | Digest | None) -> dict[Digest, None]:
+        """The content of the image, as far as its manifests are cached, or of the repository."""
+        links = [one.location.digest for one in await self._index.links_of(source)]
+        if isinstance(target, Digest):
+            # A digest that this repository does not contain is not removed from others.
+            roots = [target] if target in links else []
+        else:
+            roots = [
+                one.digest
+                for one in await self._index.tags_of(source.upstream)
+                if one.key.source == source and target in {None, one.key.tag}
+            ]
+        digests = dict.fromkeys(roots)
+        for root in roots:
+            digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
+        return digests | dict.fromkeys(links) if target is None else digests

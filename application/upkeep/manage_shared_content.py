@@ -133,15 +133,15 @@ class ManageSharedContent:
                     yield digest, State.UNREADABLE
         await self._content.forget(damaged)
 
-    async def purge(self, source: Source, tag: Tag | None) -> Removed:
+    async def purge(self, source: Source, target: Tag | Digest | None) -> Removed:
         """Remove an image, or all content of a repository, from the shared store and from the cache of this machine,
         and forget its tags and links on all replicas. Other replicas keep what is in their folders. Raises
         StorageFailed if their workers cannot be told.
         """
-        digests = await self._digests(source, tag)
+        digests = await self._digests(source, target)
         # The tags go last: if this fails, the next purge still finds the content.
         shared = [digest for digest in digests if await self._drop(digest)]
-        local = await self._local.purge(source, tag, digests)
+        local = await self._local.purge(source, target, digests)
         await self._content.forget(shared)
         return Removed(shared, local)
 
@@ -164,7 +164,7 @@ class ManageSharedContent:
 
     # --- images ---
 
-    async def _digests(self, source: Source, tag: Tag | None) -> list[Digest]:
+    async def _digests(self, source: Source, target: Tag | Digest | None) -> list[Digest]:
         """The content of the image, or of the repository."""
         images = _StoredImages(self._store)
 
@@ -172,10 +172,12 @@ class ManageSharedContent:
             return await self._manifest_cache.look(digest) or await images.manifest(digest)
 
         found: dict[Digest, None] = {}
+        if isinstance(target, Digest):
+            return list(dict.fromkeys((target, *await image_tree(target, read))))
         for cached_tag in await self._knowledge.tags_of(source.upstream):
-            if cached_tag.key.source == source and tag in {None, cached_tag.key.tag}:
+            if cached_tag.key.source == source and target in {None, cached_tag.key.tag}:
                 found |= dict.fromkeys((cached_tag.digest, *await image_tree(cached_tag.digest, read)))
-        if tag is None:
+        if target is None:
             found |= dict.fromkeys(link.location.digest for link in await self._knowledge.links_of(source))
         return list(found)
 

@@ -96,4 +96,4 @@ def _an_account(settings: Settings) -> str:
     """The name of any account; "" if there are none. An operator who can read the settings may pull as any account."""
     if settings.accounts:
         return settings.accounts[0].username
-    return next(iter(read_htpasswd(settings.htpasswd_file, ()))) if settings.htpasswd_file else ""
+    return next(iter(read_htpasswd(settings.htpasswd_file))) if settings.htpasswd_file else ""

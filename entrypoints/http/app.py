@@ -75,6 +75,7 @@ def create_app(
     app.ctx.settings = settings
     app.ctx.is_stopping = False
     app.ctx.certificates = None
+    app.ctx.reloads = None
     app.ctx.request_ids = RequestIds()
     app.before_server_start(partial(_start, container_factory=container_factory))
     app.after_server_stop(_stop)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from application.ports.reloads import ReloadResult
 from entrypoints.http.app import App, timeouts, worker_number
 from entrypoints.server.certificates import read_certificate
 from entrypoints.server.logging_setup import configure_logging
@@ -51,6 +52,7 @@ class SettingsReloader:
         self._channel = channel
         self._change: Change | None = None
         self._checks = 0
+        self._results = 0
         self._reading = threading.Lock()
 
     def guard_forks(self) -> None:
@@ -74,8 +76,10 @@ class SettingsReloader:
                 self._change = self._read()
             except SettingsError as error:
                 _LOG.error("settings not reloaded, the old ones stay in force: %s", error)
+                self._publish_result(f"settings not reloaded, the old ones stay in force: {error}", is_error=True)
             except Exception as error:  # noqa: BLE001 - this thread also replaces dead workers, and must not end
                 _LOG.error("settings not reloaded, the old ones stay in force", exc_info=error)
+                self._publish_result("settings not reloaded, the old ones stay in force; see the log", is_error=True)
             else:
                 self._channel.publish(self._change.settings)
         self._checks = 0
@@ -91,16 +95,20 @@ class SettingsReloader:
             return
         change, failed_workers = self._change, self._channel.failed_workers
         self._change = None
-        _LOG.log(
-            logging.ERROR if failed_workers else logging.INFO,
-            "settings reloaded%s; changed: %s",
-            f", but not by {failed_workers} of {change.settings.workers} workers" if failed_workers else "",
-            ", ".join(change.changed) or "none",
-        )
+        failed = f", but not by {failed_workers} of {change.settings.workers} workers" if failed_workers else ""
+        message = f"settings reloaded{failed}; changed: {', '.join(change.changed) or 'none'}"
+        _LOG.log(logging.ERROR if failed_workers else logging.INFO, "%s", message)
         if change.held_back:
-            _LOG.warning("these settings need a restart and were not changed: %s", ", ".join(change.held_back))
+            held_back = f"these settings need a restart and were not changed: {', '.join(change.held_back)}"
+            _LOG.warning("%s", held_back)
+            message += f"; {held_back}"
+        self._publish_result(message, is_error=failed_workers > 0)
         for warning in change.settings.warnings:
             _LOG.warning("%s", warning)
+
+    def _publish_result(self, message: str, *, is_error: bool) -> None:
+        self._results += 1
+        self._channel.publish_result(ReloadResult(self._results, message, is_error))
 
     def _read(self) -> Change:
         in_force: Settings = self._app.ctx.settings

@@ -50,6 +50,7 @@ def run(settings: Settings, load: Load) -> None:
     app = create_app(settings, container_factory=partial(open_container, counters=make_counters(settings)))
     channel = SettingsChannel(settings.workers)
     supervise(app, SettingsReloader(app, load, channel))
+    app.ctx.reloads = channel
     app.ctx.listening = listen(settings)
     app.ctx.metrics_listening = (
         listen(settings, settings.metrics_port, "METRICS_PORT") if settings.metrics_port is not None else None

@@ -4,9 +4,11 @@ import hashlib
 import mmap
 import os
 import pickle
+import signal
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from application.ports.reloads import ReloadResult
 from entrypoints.settings import Settings
 
 _NUMBER_BYTES = 8
@@ -28,10 +30,14 @@ class SettingsChannel:
     unpickles was pickled by the main process, and secrets are not written to a disk. Workers are notified by an eventfd
     and not by a signal, which could be sent to a process that is just starting or ending: an eventfd stays readable
     until the worker of that number reads it, even if that worker has been replaced.
+
+    Implements Reloads.
     """
 
     def __init__(self, workers: int) -> None:
         self._memory = os.memfd_create("settings")
+        self._result = os.memfd_create("result of a reload")
+        self._main_process = os.getpid()
         self._notifications = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         # For each worker, its last acknowledgement: twice the number, plus one if it could not apply the settings.
         self._acknowledgements = memoryview(mmap.mmap(-1, workers * _NUMBER_BYTES)).cast("Q")
@@ -42,12 +48,14 @@ class SettingsChannel:
 
     def publish(self, settings: Settings) -> None:
         self.number += 1
-        text = pickle.dumps(PublishedSettings(self.number, settings))
-        os.ftruncate(self._memory, 0)
-        os.pwrite(self._memory, hashlib.sha256(text).digest() + text, 0)
+        _write(self._memory, PublishedSettings(self.number, settings))
         for notification in self._notifications:
             with suppress(BlockingIOError):  # the counter is at its maximum, so the descriptor is readable
                 os.eventfd_write(notification, 1)
+
+    def publish_result(self, result: ReloadResult) -> None:
+        """How the last reload ended."""
+        _write(self._result, result)
 
     @property
     def is_acknowledged(self) -> bool:
@@ -71,12 +79,33 @@ class SettingsChannel:
 
     def read(self) -> PublishedSettings | None:
         """The last publication. None if it is not completely written; a notification follows when it is."""
-        content = os.pread(self._memory, os.fstat(self._memory).st_size, 0)
-        digest, text = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if not text or hashlib.sha256(text).digest() != digest:
-            return None
-        published: PublishedSettings = pickle.loads(text)  # noqa: S301 - pickled by the main process, see above
+        published: PublishedSettings | None = _read(self._memory)
         return published
 
     def acknowledge(self, worker: int, number: int, *, applied: bool) -> None:
         self._acknowledgements[worker] = 2 * number + (not applied)
+
+    # --- Reloads, for the page ---
+
+    def request(self) -> None:
+        with suppress(ProcessLookupError):  # the service is ending
+            os.kill(self._main_process, signal.SIGHUP)
+
+    def last(self) -> ReloadResult | None:
+        result: ReloadResult | None = _read(self._result)
+        return result
+
+
+def _write(memory: int, value: object) -> None:
+    text = pickle.dumps(value)
+    os.ftruncate(memory, 0)
+    os.pwrite(memory, hashlib.sha256(text).digest() + text, 0)
+
+
+def _read(memory: int) -> Any:
+    """What was written last; None if nothing was, or if it is not completely written."""
+    content = os.pread(memory, os.fstat(memory).st_size, 0)
+    digest, text = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if not text or hashlib.sha256(text).digest() != digest:
+        return None
+    return pickle.loads(text)  # noqa: S301 - pickled by the main process, see SettingsChannel

@@ -23,6 +23,7 @@ from pathlib import Path
 from domain.access import Credentials
 from domain.access_rules import AccessRule, Effect
 from domain.cache_policy import FreshnessRule
+from domain.htpasswd import HashedLogin
 from domain.patterns import RepositoryPattern, TagPattern
 from domain.redis_address import RedisAddress
 from domain.trust import UpstreamIdentity
@@ -42,6 +43,7 @@ from entrypoints.settings.values import (
     HOSTS,
     IDENTITY,
     NETWORKS,
+    OPERATORS,
     PAIRS,
     PASSWORD,
     PEM_FILE,
@@ -187,9 +189,10 @@ class ServerSettings:
     )
     page: str = setting(
         "public",
-        choice("off", "public"),
+        choice("off", "public", "admin"),
         "[The page](../guides/page.md) at `/`. `public`: everyone who reaches the mirror can open it; without a login "
-        "it shows only what the mirror gives to anonymous callers. `off`: `/` is 404.",
+        "it shows only what the mirror gives to anonymous callers. `admin`: only operators (`ADMIN_ACCOUNTS`) can open "
+        "it. `off`: `/` is 404.",
     )
     log_level: str = setting(
         "info",
@@ -219,6 +222,15 @@ class AccountAndTokenSettings:
         ACCOUNTS,
         "Accounts for `/metrics`, in the format of `ACCOUNTS`. If set, `/metrics` requires one of them by Basic "
         "authentication. They can do nothing else, and other accounts cannot read `/metrics`.",
+        is_secret=True,
+    )
+    admin_accounts: tuple[HashedLogin, ...] = setting(
+        (),
+        OPERATORS,
+        "The logins of operators, as `htpasswd -nB NAME` prints them, separated by commas or lines. They open "
+        "[the administration](../guides/page.md#administration) at `/admin`, which is 404 without this setting. They "
+        "give no right to pull, and their names must differ from those of other accounts. `ADMIN_ACCOUNTS_FILE` names "
+        "an htpasswd file; reload the settings after you change it.",
         is_secret=True,
     )
     allow_everyone: bool = setting(

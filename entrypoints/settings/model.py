@@ -115,6 +115,7 @@ class Settings(
                 raise ValueError(
                     "rules: a rule names accounts, but no accounts are set; set ACCOUNTS, or remove the names"
                 )
+        _check_operators(self)
         logins = any(one.credentials for one in self.upstreams)
         if logins and not self.has_accounts and not self.allow_everyone and not is_loopback(self.host):
             raise ValueError(
@@ -123,7 +124,7 @@ class Settings(
             )
         if path := self.htpasswd_file:
             try:
-                read_htpasswd(path, self.accounts)
+                read_htpasswd(path, self.taken_names)
             except ValueError as error:
                 takes = "takes the path of a file of user:hash lines, as htpasswd -B writes them"
                 raise ValueError(f"HTPASSWD_FILE: {shown('htpasswd_file', path)}{error}; {takes}") from error
@@ -141,6 +142,16 @@ class Settings(
     @property
     def has_accounts(self) -> bool:
         return bool(self.accounts) or self.htpasswd_file is not None
+
+    @property
+    def takes_page_logins(self) -> bool:
+        """Whether somebody can log in to the page."""
+        return self.has_accounts or bool(self.admin_accounts)
+
+    @property
+    def taken_names(self) -> frozenset[str]:
+        """The names of ACCOUNTS and ADMIN_ACCOUNTS, which HTPASSWD_FILE must not contain."""
+        return frozenset(one.username for one in self.accounts) | {one.user for one in self.admin_accounts}
 
     @property
     def is_shared(self) -> bool:
@@ -199,6 +210,17 @@ class Settings(
             )
             return (exposed,)
         return ()
+
+
+def _check_operators(settings: Settings) -> None:
+    """Raises ValueError if the page is for operators and there are none, or if an operator has the name of an account:
+    one name would have two passwords and two sets of rights.
+    """
+    if settings.page == "admin" and not settings.admin_accounts:
+        raise ValueError("PAGE: got 'admin' without ADMIN_ACCOUNTS, so nobody could open it; takes ADMIN_ACCOUNTS too")
+    accounts = {one.username for one in settings.accounts}
+    if any(one.user in accounts for one in settings.admin_accounts):
+        raise ValueError("ADMIN_ACCOUNTS: contains a user name of ACCOUNTS; takes other names than those of accounts")
 
 
 def _check_shared_tier(settings: Settings) -> None:

@@ -11,8 +11,8 @@ from domain.known_registries import KNOWN_REGISTRIES
 from domain.trust import UpstreamIdentity
 from entrypoints.settings.definitions import ServiceAndUpstreamSettings
 from entrypoints.settings.model import VARIABLES, Settings, SettingsError, UpstreamSettings
-from entrypoints.settings.schema import check_keys, definitions_of, keys_of, read, read_text, shown
-from entrypoints.settings.values import ACCOUNTS, FILE, HOST
+from entrypoints.settings.schema import Parser, check_keys, definitions_of, keys_of, read, read_text, shown
+from entrypoints.settings.values import ACCOUNTS, FILE, HOST, OPERATORS
 
 _OF_ONLY_UPSTREAM = {
     name: VARIABLES[base].lower() + name.removeprefix(base)
@@ -39,9 +39,18 @@ def load_settings(config: Path | None = None) -> Settings:
 
 def _load(config: Path | None) -> Settings:
     variables = {name.lower(): text for name, text in os.environ.items() if name.lower() in KNOWN_NAMES}
-    for name in ("accounts", "accounts_file", "htpasswd_file", "metrics_accounts", "metrics_accounts_file"):
+    takes_of: dict[str, Parser[Any]] = {
+        "accounts": ACCOUNTS,
+        "accounts_file": FILE,
+        "htpasswd_file": FILE,
+        "metrics_accounts": ACCOUNTS,
+        "metrics_accounts_file": FILE,
+        "admin_accounts": OPERATORS,
+        "admin_accounts_file": FILE,
+    }
+    for name, parser in takes_of.items():
         if variables.get(name) == "":
-            takes = ACCOUNTS.takes if name.endswith("accounts") else FILE.takes
+            takes = parser.takes
             raise ValueError(f"{name.upper()}: is set but empty; takes {takes}")
     variables = {name: text for name, text in variables.items() if text}
     if misplaced := sorted(variables.keys() & ONLY_IN_FILE):

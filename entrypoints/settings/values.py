@@ -4,7 +4,7 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -14,7 +14,7 @@ import platformdirs
 
 from domain.access import Credentials
 from domain.authorization import decode_basic
-from domain.htpasswd import parse_htpasswd
+from domain.htpasswd import HashedLogin, parse_htpasswd
 from domain.trust import UpstreamIdentity
 from domain.upstreams import Origin
 from entrypoints.settings.schema import Parser, Refusal, check_is_file, check_keys, keys_of, read, read_text
@@ -201,15 +201,28 @@ def _accounts(entries: list[str]) -> tuple[Credentials, ...]:
     return tuple(accounts)
 
 
+def _operators(given: object) -> tuple[HashedLogin, ...]:
+    """A message names a malformed entry by its line only, because the entry may be a password."""
+    lines = given.split("\n") if isinstance(given, str) else given
+    if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
+        raise ValueError
+    # A comment may contain commas; a hash contains none.
+    entries = [line if line.lstrip().startswith("#") else line.replace(",", "\n") for line in lines]
+    try:
+        return tuple(HashedLogin(user, hashed) for user, hashed in parse_htpasswd("\n".join(entries)).items())
+    except ValueError as error:
+        raise Refusal(f"{error}; takes {OPERATORS.takes}") from error
+
+
 def _server_secret(text: str) -> Secret:
     if len(text.encode()) < _SECRET_BYTES:
         raise Refusal(f"is too short; takes {SERVER_SECRET.takes}")
     return Secret(text)
 
 
-def read_htpasswd(path: Path, accounts: Iterable[Credentials]) -> dict[str, str]:
-    """The hash of each user. `accounts` are the accounts of other settings. Raises ValueError."""
-    return parse_htpasswd(read_text(path), {account.username for account in accounts})
+def read_htpasswd(path: Path, taken: Container[str] = ()) -> dict[str, str]:
+    """The hash of each user. `taken`: the users of other settings. Raises ValueError."""
+    return parse_htpasswd(read_text(path), taken)
 
 
 def check_key_pair(certificate: Path | None, key: Path | None, names: tuple[str, str]) -> None:
@@ -326,6 +339,7 @@ SERVICE_NAME = scalar("a name of letters, digits and ._:/-", lambda text: _requi
 USER = scalar("a user name", lambda text: _require(text, text and ":" not in text))
 PASSWORD = scalar("a password", lambda text: _require(Secret(text), text))
 ACCOUNTS = several("base64 of user:password, separated by commas", _accounts)
+OPERATORS = Parser("user:hash entries as htpasswd -nB prints them, separated by commas or lines", _operators)
 SERVER_SECRET = scalar(f"{_SECRET_BYTES} bytes or more", _server_secret)
 CACHE_FOLDER = scalar("an absolute path, or off", _cache_folder)
 CACHE_SIZE = scalar("bytes, a size such as 20GiB, or a share of the disk such as 80%", _cache_size)

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dependency_injector import containers, providers
 
 from adapters.accounts.fixed import FixedAccountDirectory
-from adapters.accounts.htpasswd import HtpasswdAccountDirectory
+from adapters.accounts.htpasswd import HashedAccountDirectory, HtpasswdAccountDirectory
 from adapters.accounts.several import CombinedAccountDirectory
 from adapters.clock import SystemClock
 from adapters.public_suffixes import BundledPublicSuffixes
@@ -51,6 +51,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.fetch_manifest import FetchManifest
 from application.manifests.manifest_cache import ManifestCache
 from application.manifests.pull_manifest import PullManifest
+from application.page.administer import Administer
 from application.page.browse_cache import BrowseCache
 from application.page.downloads import ListDownloads
 from application.page.history import ReadHistory
@@ -112,9 +113,16 @@ def _account_directory(settings: Settings, clock: Clock, events: EventSink, stam
     fixed = FixedAccountDirectory(settings.accounts, stamp_key)
     if settings.htpasswd_file is None:
         return fixed
-    taken = frozenset(account.username for account in settings.accounts)
-    in_file = HtpasswdAccountDirectory(settings.htpasswd_file, taken, clock, events, stamp_key)
+    in_file = HtpasswdAccountDirectory(settings.htpasswd_file, settings.taken_names, clock, events, stamp_key)
     return CombinedAccountDirectory(fixed, in_file)
+
+
+def _operator_directory(settings: Settings, stamp_key: bytes) -> AccountDirectory:
+    return HashedAccountDirectory({one.user: one.hashed for one in settings.admin_accounts}, stamp_key)
+
+
+def _page_directory(accounts: AccountDirectory, operators: AccountDirectory) -> AccountDirectory:
+    return CombinedAccountDirectory(accounts, operators)
 
 
 def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
@@ -283,6 +291,14 @@ class Container(containers.DeclarativeContainer):
         attempts=attempts,
         steps=passwords,
         key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
+    )
+    operators: providers.Provider[AccountDirectory] = providers.Singleton(
+        _operator_directory,
+        settings=settings,
+        stamp_key=providers.Callable(derived_key, settings=settings, purpose="operators"),
+    )
+    page_logins: providers.Provider[AccountPolicy] = providers.Singleton(
+        AccountPolicy, accounts=providers.Singleton(_page_directory, accounts=accounts, operators=operators)
     )
     metrics_attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
     metrics_login: providers.Provider[CheckLogin] = providers.Singleton(
@@ -560,7 +576,16 @@ class Container(containers.DeclarativeContainer):
         events=events,
     )
     identify_viewer: providers.Provider[IdentifyViewer] = providers.Singleton(
-        IdentifyViewer, accounts=check_login, has_accounts=settings.provided.has_accounts
+        IdentifyViewer,
+        logins=providers.Singleton(
+            CheckLogin,
+            policy=page_logins,
+            attempts=attempts,
+            steps=passwords,
+            key=providers.Callable(secrets.token_bytes, nbytes=_KEY_BYTES),
+        ),
+        operators=operators,
+        takes_logins=settings.provided.takes_page_logins,
     )
     visibility: providers.Provider[Visibility] = providers.Singleton(
         Visibility,
@@ -569,6 +594,7 @@ class Container(containers.DeclarativeContainer):
         rules=rules,
         grants=grants,
         index=storage.provided.index,
+        mirrors=mirror_callers,
     )
     list_recent_pulls: providers.Provider[ListRecentPulls] = providers.Singleton(
         ListRecentPulls, pulls=pull_log, visibility=visibility
@@ -614,6 +640,10 @@ class Container(containers.DeclarativeContainer):
         manifest_cache=manifest_cache,
         clock=clock,
     )
+    administer: providers.Provider[Administer] = providers.Singleton(
+        Administer, cache=manage_cache, shared=manage_shared_content, events=events
+    )
+    form_key: providers.Provider[bytes] = providers.Singleton(derived_key, settings=settings, purpose="page forms")
 
 
 def open_upstreams(settings: Settings, worker: int, events: EventSink) -> AbstractAsyncContextManager[UpstreamClients]:

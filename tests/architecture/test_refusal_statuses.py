@@ -46,6 +46,7 @@ EXPECTED = {
     errors.RealmNotTrusted: 502,
     errors.MirrorFault: 500,
     errors.RequestNotSent: 500,
+    errors.ActionFailed: 500,
     errors.MirrorBusy: 429,
     errors.UpstreamChallenged: 401,
 }

@@ -69,5 +69,5 @@ def _is_current(request: Request, viewer: Viewer) -> bool:
     runtime, context = runtime_of(request), request.app.ctx
     if context.is_stopping or context.runtimes.current is not runtime:
         return False
-    stamp = runtime.container.policy().stamp(viewer.account)
+    stamp = runtime.container.page_logins().stamp(viewer.account)
     return viewer.account == ANONYMOUS or stamp == request.ctx.record.account_stamp

@@ -1,5 +1,6 @@
 """Routes of the page: its sections, their style sheets and scripts, and the login."""
 
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 
@@ -7,22 +8,25 @@ from sanic import Blueprint, HTTPResponse, Request
 from sanic.exceptions import NotFound
 
 from domain.access import ANONYMOUS
-from domain.errors import CredentialsRejected, RegistryError
+from domain.errors import CredentialsRejected, RegistryError, RequestInvalid
 from entrypoints.http.page.assets import PATH
 from entrypoints.http.page.event_streams import send_events
+from entrypoints.http.page.form_checks import FIELD, check_origin, check_token, make_token
 from entrypoints.http.page.languages import language_for
-from entrypoints.http.page.section import Context, PageRequest, Section, View
+from entrypoints.http.page.section import Action, Context, PageRequest, Section, View
+from entrypoints.http.page.sections.administration import ADMINISTRATION
 from entrypoints.http.page.sections.browse import BROWSE
 from entrypoints.http.page.sections.history import HISTORY
 from entrypoints.http.page.sections.now import NOW
 from entrypoints.http.page.sections.recent_pulls import RECENT_PULLS
 from entrypoints.http.page.sections.use_it import USE_IT
+from entrypoints.http.requests.forms import form_of
 from entrypoints.http.responses.error_responses import error_response
 from entrypoints.http.routes.pull_routes import READ, caller_of
 from entrypoints.http.runtime import runtime_of
 from entrypoints.version import VERSION
 
-SECTIONS: tuple[Section, ...] = (USE_IT, NOW, RECENT_PULLS, HISTORY, BROWSE)
+SECTIONS: tuple[Section, ...] = (USE_IT, NOW, RECENT_PULLS, HISTORY, BROWSE, ADMINISTRATION)
 """In the order of the navigation."""
 
 # Pico's icons are data: images.
@@ -40,26 +44,49 @@ _HEADERS = {
 }
 _OF_PAGE = {"Cache-Control": "no-store", "Vary": "Accept-Language, Authorization"}
 """Not compressed: the length of a compressed page that repeats what the viewer typed can reveal the rest of it."""
+_OF_FORM = {"Referrer-Policy": "same-origin"}
+"""Of pages with actions: with `no-referrer`, the Origin of a form is `null` (Fetch standard, "append a request Origin
+header").
+"""
 _OF_ASSET = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
 
 
 async def show(request: Request, section: Section, view: View) -> HTTPResponse:
     """One view of a section."""
-    _require_page(request)
+    _require_section(request, section)
     try:
         page = await _page_request(request)
-        context = await view.context(page)
+        _require_viewer(page, section)
+        context = {"page": page, "current": section.name, "token": _form_token(page), **await view.context(page)}
     except RegistryError as error:
         return await _problem(request, error)
-    return await _html(request, view.template, {"page": page, "current": section.name, **context})
+    shown = await _html(request, view.template, context)
+    if section.is_for_operators:
+        shown.headers.update(_OF_FORM)
+    return shown
 
 
-async def events(request: Request, view: View) -> HTTPResponse | None:
+async def act(request: Request, section: Section, action: Action) -> HTTPResponse:
+    """The action of a form. Answered by 303, so that a reload of the next page does not repeat it."""
+    _require_section(request, section)
+    try:
+        page = await _page_request(request, _fields_of(request))
+        _require_viewer(page, section)
+        check_origin(request.headers, runtime_of(request).addresses.requested_host(request))
+        check_token(*_signed_values(page), page.arguments.get(FIELD, ""))
+        target = await action.act(page)
+    except RegistryError as error:
+        return await _problem(request, error)
+    return HTTPResponse(None, 303, {**_HEADERS, **_OF_PAGE, "Location": target})
+
+
+async def events(request: Request, section: Section, view: View) -> HTTPResponse | None:
     """The live part of a view, again whenever it has changed."""
-    _require_page(request)
+    _require_section(request, section)
     runtime = runtime_of(request)
     try:
         page = await _page_request(request)
+        _require_viewer(page, section)
     except RegistryError as error:
         return await _problem(request, error)
     renderer = await runtime.page.renderer()
@@ -77,7 +104,7 @@ async def events(request: Request, view: View) -> HTTPResponse | None:
 async def login(request: Request) -> HTTPResponse:
     """Makes the browser ask for a login, which it then sends with each request for the page."""
     _require_page(request)
-    if not runtime_of(request).settings.has_accounts:
+    if not runtime_of(request).settings.takes_page_logins:
         raise _not_found(request)
     try:
         page = await _page_request(request)
@@ -91,6 +118,11 @@ async def login(request: Request) -> HTTPResponse:
 async def static(request: Request, name: str) -> HTTPResponse:
     """A style sheet or script. Its name changes with its content."""
     _require_page(request)
+    if runtime_of(request).settings.page == "admin":
+        try:
+            await _page_request(request)
+        except RegistryError as error:
+            return await _problem(request, error)
     asset = (await runtime_of(request).page.renderer()).assets.find(name)
     if asset is None:
         raise _not_found(request)
@@ -106,19 +138,57 @@ def _require_page(request: Request) -> None:
         raise _not_found(request)
 
 
+def _require_section(request: Request, section: Section) -> None:
+    """Raises NotFound if the settings turn the page or the section off."""
+    _require_page(request)
+    if section.is_for_operators and not runtime_of(request).settings.admin_accounts:
+        raise _not_found(request)
+
+
+def _require_viewer(page: PageRequest, section: Section) -> None:
+    """Raises CredentialsRejected if the section is for operators and the viewer is none: an account of the mirror can
+    then log in as an operator.
+    """
+    if section.is_for_operators and not page.viewer.is_operator:
+        raise CredentialsRejected("log in as an operator of this mirror")
+
+
+def _form_token(page: PageRequest) -> str:
+    """The token of the forms on a page; "" for a viewer who may not act."""
+    return make_token(*_signed_values(page)) if page.viewer.is_operator else ""
+
+
+def _signed_values(page: PageRequest) -> tuple[bytes, str, str, float]:
+    container, operator = page.container, page.viewer.account
+    return container.form_key(), operator, container.operators().stamp(operator), container.clock().now()
+
+
+def _fields_of(request: Request) -> dict[str, str]:
+    """The first value of each field of the form. Raises RequestInvalid."""
+    try:
+        return {name: values[0] for name, values in form_of(request).items()}
+    except ValueError as error:
+        raise RequestInvalid(str(error)) from error
+
+
 def _not_found(request: Request) -> NotFound:
     """As Sanic raises it for a path without a route."""
     return NotFound(f"Requested URL {request.path} not found")
 
 
-async def _page_request(request: Request) -> PageRequest:
-    """Raises CredentialsRejected for a wrong login, TooManyAttempts, RequestInvalid for an invalid Host."""
+async def _page_request(request: Request, form: Mapping[str, str] | None = None) -> PageRequest:
+    """`form`: its fields take the place of the query. Raises CredentialsRejected for a wrong login, or if the page is
+    for operators and the viewer is none; TooManyAttempts; RequestInvalid for an invalid Host.
+    """
     runtime = runtime_of(request)
     viewer = await runtime.container.identify_viewer()(caller_of(request))
+    if runtime.settings.page == "admin" and not viewer.is_operator:
+        raise CredentialsRejected("log in as an operator of this mirror")
     scheme, _, host = runtime.addresses.address_of(request).partition("://")
     hint = runtime.container.upstreams().hint_of(host=runtime.addresses.host_of(request))
-    arguments = {name: values[0] for name, values in request.get_args().items()}
-    return PageRequest(viewer, hint, scheme, host, arguments, runtime.settings, runtime.container)
+    arguments = form if form is not None else {name: values[0] for name, values in request.get_args().items()}
+    reloads = request.app.ctx.reloads
+    return PageRequest(viewer, hint, scheme, host, arguments, runtime.settings, runtime.container, reloads)
 
 
 async def _problem(request: Request, error: RegistryError) -> HTTPResponse:
@@ -135,9 +205,17 @@ async def _problem(request: Request, error: RegistryError) -> HTTPResponse:
 
 async def _html(request: Request, template: str, context: Context) -> HTTPResponse:
     renderer = await runtime_of(request).page.renderer()
-    navigation = [(one.name, one.views[0].path) for one in SECTIONS]
-    has_accounts = runtime_of(request).settings.has_accounts
-    everywhere = {"navigation": navigation, "version": VERSION, "has_accounts": has_accounts}
+    page = context["page"]
+    is_operator = isinstance(page, PageRequest) and page.viewer.is_operator
+    navigation = [(one.name, one.views[0].path) for one in SECTIONS if is_operator or not one.is_for_operators]
+    settings = runtime_of(request).settings
+    takes_logins, has_accounts = settings.takes_page_logins, settings.has_accounts
+    everywhere = {
+        "navigation": navigation,
+        "version": VERSION,
+        "takes_logins": takes_logins,
+        "has_accounts": has_accounts,
+    }
     text = renderer.render(template, request.headers.get("accept-language", ""), {**everywhere, **context})
     return HTTPResponse(text, 200, {**_HEADERS, **_OF_PAGE}, "text/html; charset=utf-8")
 
@@ -147,6 +225,11 @@ for _section in SECTIONS:
     for _view in _section.views:
         pages.add_route(partial(show, section=_section, view=_view), _view.path, methods=READ, name=f"page{_view.path}")
         if _view.live:
-            pages.add_route(partial(events, view=_view), f"{_view.path}/events", name=f"events{_view.path}")
+            pages.add_route(
+                partial(events, section=_section, view=_view), f"{_view.path}/events", name=f"events{_view.path}"
+            )
+    for _action in _section.actions:
+        _path = _action.path
+        pages.add_route(partial(act, section=_section, action=_action), _path, methods=("POST",), name=f"act{_path}")
 pages.add_route(login, "/login", methods=READ)
 pages.add_route(static, f"{PATH}<name:str>", methods=READ)

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from application.page.viewer import Viewer
+from application.ports.reloads import Reloads
 from domain.upstream_table import RegistryHint
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container
@@ -12,7 +13,8 @@ from entrypoints.wiring.container import Container
 @dataclass(frozen=True)
 class PageRequest:
     """One request for a page. `viewer`: whose login it has; `hint`: the registry that its host name means; `scheme` and
-    `host`: the address at which the viewer reaches the service; `arguments`: the first value of each query parameter.
+    `host`: the address at which the viewer reaches the service; `arguments`: the first value of each query parameter,
+    or of each field of the form for an action; `reloads`: None if the settings cannot be reloaded from here.
     """
 
     viewer: Viewer
@@ -22,6 +24,7 @@ class PageRequest:
     arguments: Mapping[str, str]
     settings: Settings
     container: Container
+    reloads: Reloads | None = None
 
     def argument(self, name: str, limit: int = 512) -> str:
         """The value of the query parameter, without spaces around it; "" if it is missing or longer than `limit`
@@ -49,13 +52,26 @@ class View:
 
 
 @dataclass(frozen=True)
+class Action:
+    """A form that changes something. `act` returns the path of the page that shows the result, and may raise a
+    RegistryError. It is called only for an operator and a valid form: see form_checks.py.
+    """
+
+    path: str
+    act: Callable[[PageRequest], Awaitable[str]]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page. To add one, write a module below `sections`, its templates, and its texts with the title
     `NAME.title` in `texts.toml`, and add it to `SECTIONS` in `entrypoints/http/page/routes.py`.
 
     `views`: the first is the one that the navigation links to. The others may be parts of a page that the browser
-    fetches later.
+    fetches later. `is_for_operators`: unknown without ADMIN_ACCOUNTS, and only operators see it. Only such a section
+    has actions.
     """
 
     name: str
     views: tuple[View, ...]
+    actions: tuple[Action, ...] = ()
+    is_for_operators: bool = False

@@ -58,7 +58,7 @@ class RequestAddresses:
         """
         address = self.settings.self_registry
         if address is None:
-            return f"{self._scheme(request)}://{self._host(request)}"
+            return f"{self._scheme(request)}://{self.requested_host(request)}"
         if host := self.host_of(request):
             return f"{address.partition('://')[0]}://{host}"
         return address
@@ -67,7 +67,7 @@ class RequestAddresses:
         """The requested host name, if it belongs to one upstream only. Raises RequestInvalid as `realm_of`."""
         if not self.settings.table.has_own_hosts:
             return None
-        host = self._host(request)
+        host = self.requested_host(request)
         return host if self.settings.table.is_own_host(host) else None
 
     def _scheme(self, request: Request) -> str:
@@ -78,7 +78,8 @@ class RequestAddresses:
             raise RequestInvalid("the X-Forwarded-Proto field of the request is neither http nor https")
         return scheme
 
-    def _host(self, request: Request) -> str:
+    def requested_host(self, request: Request) -> str:
+        """The host name by which the client reaches this service. Raises RequestInvalid if it is invalid."""
         # The request parser rejects a second Host field.
         host = str(request.headers.get("host") or f"localhost:{self.settings.port}")
         if self.is_trusted(request.ip):

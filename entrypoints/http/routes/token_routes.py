@@ -2,12 +2,10 @@
 
 import re
 from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
 from authlib.oauth2 import OAuth2Error
 from authlib.oauth2.rfc6749.errors import InvalidGrantError, InvalidRequestError, UnsupportedGrantTypeError
 from sanic import Blueprint, HTTPResponse, Request
-from sanic.request import RequestParameters
 
 from application.access.grant_token import TokenQuery
 from domain.access import Credentials, ScopeSet
@@ -16,6 +14,7 @@ from domain.challenge import Challenge
 from domain.documents import print_json
 from domain.errors import CredentialsRejected
 from domain.tokens import IssuedToken
+from entrypoints.http.requests.forms import form_of
 from entrypoints.http.responses.error_responses import error_body
 from entrypoints.http.routes.pull_routes import caller_of, client_address, hint_for
 from entrypoints.http.runtime import runtime_of
@@ -23,7 +22,6 @@ from entrypoints.http.runtime import runtime_of
 _NOT_STORED = {"Cache-Control": "no-store"}
 # RFC 6749 section 5.2: characters that error_description must not contain.
 _DESCRIPTION = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
-_FORM = "application/x-www-form-urlencoded"
 
 
 tokens = Blueprint("tokens")
@@ -69,13 +67,10 @@ async def token_by_post(request: Request) -> HTTPResponse:
 
 def _form_query(request: Request) -> TokenQuery:
     """Raises an OAuth2 error of RFC 6749 section 5.2."""
-    if request.content_type.partition(";")[0].strip().lower() != _FORM:
-        raise InvalidRequestError(f"the body must be of the type {_FORM}")
     try:
-        form = RequestParameters(parse_qs(request.body.decode(), errors="strict"))
+        form = form_of(request)
     except ValueError as error:
-        # Replaced characters would turn a password into a wrong one, and Sanic logs each such form with a traceback.
-        raise InvalidRequestError("the form is not UTF-8") from error
+        raise InvalidRequestError(str(error)) from error
     grant = form.get("grant_type")
     if grant == "password":
         credentials = _named(Credentials(form.get("username") or "", form.get("password") or ""))

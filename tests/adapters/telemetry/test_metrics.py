@@ -42,6 +42,7 @@ from domain.events import (
     Event,
     LoginDelayed,
     LoginRejected,
+    OperatorActed,
     PullDenied,
     QueueLeft,
     RequestAnswered,
@@ -111,6 +112,7 @@ TABLE: list[tuple[Event, str, float]] = [
     (SharedIndexRecovered("index.test:6379"), "shared_index_recoveries_total", 1),
 ]
 UNCOUNTED = {
+    OperatorActed,
     UpstreamAuthLearned,
     ServiceNameConflict,
     UpkeepFailed,

@@ -9,6 +9,7 @@ import pytest
 from platformdirs import user_data_path
 
 from domain.access import Credentials
+from domain.htpasswd import HashedLogin
 from domain.redis_address import RedisAddress, RedisKind
 from domain.trust import UpstreamIdentity
 from entrypoints.settings import Settings
@@ -18,6 +19,7 @@ from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.environment import ANN, Load, refusal
 from tests.fakes.parts import settings_of
 
+HASH = "$2y$05$" + "a" * 21 + "e" + "b" * 31
 ADDRESS = "takes an address such as https://registry.example.com, without user, query or fragment"
 
 # Setting: its default, the text of a good value, that value, a bad text (None where any text is good), what is said.
@@ -33,6 +35,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
         "takes a name of letters, digits and ._:/-",
     ),
     "metrics_port": (None, "9100", 9100, "0", "takes a port number from 1 to 65535"),
+    "admin_accounts": ((), f"olga:{HASH}", (HashedLogin("olga", HASH),), None, ""),
     "metrics_accounts": ((), ANN, (Credentials("ann", "hunter2"),), None, ""),
     "accounts": ((), ANN, (Credentials("ann", "hunter2"),), None, ""),
     "skip_auth_proxy": (False, "true", True, "perhaps", "takes true or false"),
@@ -47,7 +50,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     ),
     "shutdown_grace": (30, "0.5", 0.5, "-1", "takes seconds from 0 to 3600"),
     "token_ttl": (300, "60", 60, "59", "takes seconds from 60 to 86400"),
-    "page": ("public", "off", "off", "on", "takes off or public"),
+    "page": ("public", "off", "off", "on", "takes off, public or admin"),
     "log_level": ("info", "debug", "debug", "loud", "takes debug, info, warning or error"),
     "log_format": ("text", "json", "json", "xml", "takes text or json"),
     "upstream_identity": (
@@ -170,7 +173,14 @@ ELSEWHERE = {
 ELSEWHERE |= {"upstream_client_cert", "upstream_client_key"}
 ELSEWHERE |= {"otel_exporter_otlp_headers_file"}
 ELSEWHERE |= {"shared_index_password", "shared_index_password_file"}
-ELSEWHERE |= {"metrics_accounts_file", "htpasswd_file", "accounts_file", "server_secret_file", "upstream_password_file"}
+ELSEWHERE |= {
+    "admin_accounts_file",
+    "metrics_accounts_file",
+    "htpasswd_file",
+    "accounts_file",
+    "server_secret_file",
+    "upstream_password_file",
+}
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]
 NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
@@ -196,7 +206,7 @@ def test_setting_has_its_default_when_unset(load: Load, name: str) -> None:
     assert value_of(load(), name) == TABLE[name][0]
 
 
-@pytest.mark.parametrize("name", sorted(set(TABLE) - {"accounts", "metrics_accounts"}))
+@pytest.mark.parametrize("name", sorted(set(TABLE) - {"accounts", "admin_accounts", "metrics_accounts"}))
 def test_empty_variable_counts_as_unset(load: Load, name: str) -> None:
     assert value_of(load(**{name.upper(): ""}), name) == TABLE[name][0]
 
@@ -355,6 +365,41 @@ def test_invalid_headers_for_the_collector_are_not_repeated(load: Load, bad: str
 
 def test_headers_for_the_collector_are_not_printed(load: Load) -> None:
     assert "hunter2" not in repr(load(OTEL_EXPORTER_OTLP_HEADERS="authorization=hunter2"))
+
+
+def test_operators_can_be_in_an_htpasswd_file(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "operators"
+    file.write_text(f"# olga, otto\nolga:{HASH}\n\notto:{HASH}\n")
+    assert [one.user for one in load(ADMIN_ACCOUNTS_FILE=str(file)).admin_accounts] == ["olga", "otto"]
+    separated = {load(ADMIN_ACCOUNTS=f"olga:{HASH}{one}otto:{HASH}").admin_accounts for one in (",", "\n")}
+    assert [[login.user for login in logins] for logins in separated] == [["olga", "otto"]]
+    assert HASH not in repr(load(ADMIN_ACCOUNTS=f"olga:{HASH}").admin_accounts)
+
+
+@pytest.mark.parametrize("text", ["olga", "olga:secret", "olga:{SHA}x", ANN, f"olga:{HASH},olga:{HASH}", "#"])
+def test_invalid_operators_are_refused_without_the_value(load: Load, text: str) -> None:
+    line = refusal(load, ADMIN_ACCOUNTS=text)
+    assert line.startswith("ADMIN_ACCOUNTS: ")
+    assert "secret" not in line
+    assert ANN not in line
+
+
+def test_operators_and_accounts_have_different_names(load: Load, tmp_path: Path) -> None:
+    assert "contains a user name of ACCOUNTS" in refusal(load, ACCOUNTS=ANN, ADMIN_ACCOUNTS=f"ann:{HASH}")
+    file = tmp_path / "htpasswd"
+    file.write_text(f"olga:{HASH}\n")
+    line = refusal(load, HTPASSWD_FILE=str(file), ADMIN_ACCOUNTS=f"olga:{HASH}")
+    assert "repeats a user name of ACCOUNTS or ADMIN_ACCOUNTS" in line
+
+
+def test_a_page_for_operators_needs_operators(load: Load) -> None:
+    assert refusal(load, PAGE="admin").startswith("PAGE: got 'admin' without ADMIN_ACCOUNTS")
+    assert load(PAGE="admin", ADMIN_ACCOUNTS=f"olga:{HASH}").page == "admin"
+
+
+def test_empty_operators_are_an_error(load: Load) -> None:
+    for name in ("ADMIN_ACCOUNTS", "ADMIN_ACCOUNTS_FILE"):
+        assert refusal(load, **{name: ""}).startswith(f"{name}: is set but empty; takes ")
 
 
 def test_empty_accounts_of_the_metrics_are_an_error(load: Load) -> None:

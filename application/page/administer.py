@@ -1,0 +1,73 @@
+"""Administer: what operators change in the cache from the page. Each action leaves one audit event."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from application.page.viewer import Viewer
+from application.ports.content import StorageFailed
+from application.ports.shared import SharedUnavailable
+from application.ports.telemetry import EventSink
+from application.upkeep.manage_cache import ManageCache
+from application.upkeep.manage_shared_content import ManageSharedContent
+from domain.digest import Digest
+from domain.errors import ActionFailed
+from domain.events import OperatorActed
+from domain.names import Tag
+from domain.upstreams import Source
+
+T = TypeVar("T")
+
+
+class Administer:
+    """The caller has checked that the viewer is an operator. Actions raise ActionFailed."""
+
+    def __init__(self, cache: ManageCache, shared: ManageSharedContent | None, events: EventSink) -> None:
+        """`shared`: what all replicas share; None if this replica shares nothing."""
+        self._cache = cache
+        self._shared = shared
+        self._events = events
+
+    async def purge(
+        self, viewer: Viewer, source: Source, target: Tag | Digest | None, *, everywhere: bool = False
+    ) -> int:
+        """Remove an image or a repository from the cache; returns the number of manifests and blobs. `everywhere`: also
+        from the shared store, if there is one.
+        """
+        subject = f"{source.upstream.name}/{source.repository}"
+        if target is not None:
+            subject += f"@{target}" if isinstance(target, Digest) else f":{target}"
+        shared = self._shared if everywhere else None
+
+        async def act() -> tuple[int, str]:
+            if shared:
+                removed = await shared.purge(source, target)
+                here, there = len(removed.local), len(removed.shared)
+                return len({*removed.local, *removed.shared}), f"{here} removed, {there} from the shared store"
+            dropped = await self._cache.purge(source, target)
+            return len(dropped), f"{len(dropped)} removed"
+
+        return await self._audited(viewer, "purge", subject, act)
+
+    async def prune(self, viewer: Viewer, older_than: float) -> int:
+        """Remove the content that was not used for `older_than` seconds; returns the number of manifests and blobs."""
+
+        async def act() -> tuple[int, str]:
+            dropped = await self._cache.prune(older_than)
+            return len(dropped), f"{len(dropped)} removed, {sum(one.size for one in dropped)} bytes"
+
+        return await self._audited(viewer, "purge", f"unused for {older_than:.0f} s", act)
+
+    def record(self, viewer: Viewer, action: str, subject: str, result: str) -> None:
+        """Leave the audit event of an action."""
+        self._events.emit(OperatorActed(viewer.account, viewer.caller.address, action, subject, result))
+
+    async def _audited(
+        self, viewer: Viewer, action: str, subject: str, act: Callable[[], Awaitable[tuple[T, str]]]
+    ) -> T:
+        try:
+            found, result = await act()
+        except (StorageFailed, SharedUnavailable) as error:
+            self.record(viewer, action, subject, f"failed: {error}")
+            raise ActionFailed(str(error)) from error
+        self.record(viewer, action, subject, result)
+        return found

@@ -1,0 +1,119 @@
+"""Administration: what operators can do. Each action is a form that is checked by form_checks.py and leaves an audit
+line in the log.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from domain.digest import Digest
+from domain.errors import ActionFailed, DigestInvalid, NameInvalid, RequestInvalid, TagInvalid
+from domain.names import Reference, RepositoryName, Tag
+from domain.upstreams import Source, Upstream
+from entrypoints.http.page.client_configurations import Registry
+from entrypoints.http.page.image_names import registries_of
+from entrypoints.http.page.section import Action, Context, PageRequest, Section, View
+
+_PATH = "/admin"
+_DAY_SECONDS = 86400
+_SHOWN = 100
+"""Digests in a preview."""
+_RELOAD_SECONDS = 12.0
+"""How long a reload is waited for: longer than the main process waits for its workers."""
+_LOOK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Purge:
+    """What a form wants to remove: content that was not used for some `days`, or else the content of a repository, or
+    the image of its tag or digest `target`. `everywhere`: also from the shared store.
+    """
+
+    days: int | None
+    source: Source | None
+    target: Tag | Digest | None
+    everywhere: bool
+
+    @classmethod
+    def of(cls, page: PageRequest) -> "Purge":
+        """Raises RequestInvalid, NameInvalid, TagInvalid, DigestInvalid."""
+        everywhere = page.argument("everywhere") == "yes"
+        if days := page.argument("days"):
+            if not days.isascii() or not days.isdigit() or len(days) > len("99999"):
+                raise RequestInvalid("the number of days is not a whole number from 0 to 99999")
+            return cls(int(days), None, None, everywhere)
+        wanted, reference = page.argument("registry"), page.argument("reference")
+        upstream = next((one for one, registry in _registries(page).items() if registry.name == wanted), None)
+        if upstream is None:
+            raise RequestInvalid("this registry is not mirrored here")
+        source = Source(upstream, RepositoryName(page.argument("repository")))
+        return cls(None, source, Reference.parse(reference).target if reference else None, everywhere)
+
+
+def _registries(page: PageRequest) -> dict[Upstream, Registry]:
+    return registries_of(page.container.upstreams(), page.hint)
+
+
+async def _page(page: PageRequest) -> Context:
+    removed = page.argument("removed", 9)
+    return {
+        "registries": _registries(page).values(),
+        "removed": int(removed) if removed.isascii() and removed.isdigit() else None,
+        "can_reload": page.reloads is not None,
+        "last_reload": page.reloads.last() if page.reloads else None,
+        "is_shared": page.settings.is_shared,
+    }
+
+
+async def _preview(page: PageRequest) -> Context:
+    cache, problem, found, purge = page.container.manage_cache(), "", [], None
+    try:
+        purge = Purge.of(page)
+        if purge.source:
+            found = await cache.to_purge(purge.source, purge.target)
+        else:
+            found = await cache.to_prune((purge.days or 0) * _DAY_SECONDS)
+    except (RequestInvalid, NameInvalid, TagInvalid, DigestInvalid) as error:
+        problem = error.message
+    return {
+        "purge": purge,
+        "problem": problem,
+        "registry": _registries(page)[purge.source.upstream] if purge and purge.source else None,
+        "shown": found[:_SHOWN],
+        "count": len(found),
+        "size": sum(one.size for one in found),
+        "is_shared": page.settings.is_shared,
+    }
+
+
+async def _purge(page: PageRequest) -> str:
+    purge, administer = Purge.of(page), page.container.administer()
+    if purge.source:
+        count = await administer.purge(page.viewer, purge.source, purge.target, everywhere=purge.everywhere)
+    else:
+        count = await administer.prune(page.viewer, (purge.days or 0) * _DAY_SECONDS)
+    return f"{_PATH}?{urlencode({'removed': count})}"
+
+
+async def _reload(page: PageRequest) -> str:
+    """Reloads the settings. The result is shown by the next page, whichever worker makes it."""
+    reloads, administer = page.reloads, page.container.administer()
+    if reloads is None:
+        raise ActionFailed("the settings cannot be reloaded here")
+    before = reloads.last()
+    reloads.request()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _RELOAD_SECONDS
+    while (result := reloads.last()) == before and loop.time() < end:  # noqa: ASYNC110 - another process writes it
+        await asyncio.sleep(_LOOK_SECONDS)
+    done = result.message if result and result != before else "not finished yet"
+    administer.record(page.viewer, "reload", "settings", done)
+    return f"{_PATH}#reload"
+
+
+ADMINISTRATION = Section(
+    "admin",
+    (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview)),
+    (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload)),
+    is_for_operators=True,
+)
