@@ -4,11 +4,12 @@ import pytest
 
 from application.access.access_request import Caller
 from application.page.browse_cache import ImageDetails
+from application.page.viewer import Viewer
 from domain.access import Credentials
 from domain.authorization import parse_authorization
 from domain.digest import Digest
 from domain.errors import CredentialsRejected, Denied
-from domain.names import RepositoryName
+from domain.names import Reference, RepositoryName
 from tests.application.page.gallery import (
     CONFIG,
     LOGINS,
@@ -297,5 +298,27 @@ def test_content_of_another_upstream_is_not_shown() -> None:
         assert [part.is_cached for part in (await after(SECRET)).parts] == [True, False]
         assert (await after(CONFIG)).configuration is None
         assert (await after(PRIVATE_IMAGE)).manifest is None
+
+    gallery.run(act())
+
+
+@EACH_ROW
+def test_an_operator_sees_what_any_caller_was_given_and_asks_no_upstream(row: str) -> None:
+    gallery = Gallery(row)
+    operator = Viewer(Caller(None, "", "192.0.2.1"), "olga", is_operator=True)
+
+    async def act() -> None:
+        given = {name for person in PEOPLE for name in BOTH if await gallery.pull(person, name, SHARED)}
+        assert given
+        gallery.service.clock.advance(90_000)
+        gallery.upstream.asked.clear()
+        browse = gallery.service.parts.browse_cache()
+        page = await browse.repositories(operator, gallery.service.parts.upstreams().upstreams)
+        assert {entry.source.repository for entry in page.entries} == given
+        for name in given:
+            image = await browse.image(operator, gallery.source(name), Reference.parse("1"))
+            assert image
+            assert image.parts[0].is_cached
+        assert gallery.upstream.asked == []
 
     gallery.run(act())
