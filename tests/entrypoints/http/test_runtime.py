@@ -77,10 +77,10 @@ class TestCounting:
         for request in requests:
             request.enter_context(first.in_use())
         requests[0].close()
-        (upkeep,) = first.container.upkeep()._tasks
+        upkeep = first.container.upkeep()._tasks
         await runtimes.replace(settings_of(tag_ttl=5))
         assert runtimes.current.settings.tag_ttl == 5
-        await until(upkeep.done)
+        await until(lambda: all(task.done() for task in upkeep))
         requests[1].close()
         await turns()
         assert (opened.closed, len(runtimes._retiring._tasks)) == ([], 1)

@@ -16,6 +16,7 @@ async def _page(page: PageRequest) -> Context:
     )
     return {
         "traffic": traffic,
+        "today": container.read_history().today(),
         "upstreams": upstreams,
         "services": container.shared_services(),
         "downloads": downloads,

@@ -99,8 +99,10 @@ def _unsized(answer: FakeAnswer) -> FakeAnswer:
 
 
 async def _nothing_left(upstream: CountingUpstream) -> None:
-    """Waits until the service has let go of everything: the test's own task is left, and the cache's upkeep."""
-    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 2)
+    """Waits until the service has let go of everything: the test's own task is left, the cache's upkeep, and the
+    history's.
+    """
+    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 3)
 
 
 async def test_large_body_arrives_as_one(start: Start) -> None:

@@ -159,7 +159,7 @@ async def test_a_purge_is_previewed_confirmed_and_leaves_an_audit_event(start: S
     assert (await pull(service), await pull(service, "v2")) == (200, 200)
     answer = await service.get(preview(PLACE), {"Authorization": OLGA})
     assert parsed(answer.text) is not None
-    assert "1 manifests and blobs, 31 B" in answer.text
+    assert "Manifests and blobs: 1, 31 B" in answer.text
     assert await is_stored(service)
     done = await purge(
         service, await form_token(service, path=preview(PLACE)), Origin=f"http://127.0.0.1:{service.port}"
@@ -168,7 +168,7 @@ async def test_a_purge_is_previewed_confirmed_and_leaves_an_audit_event(start: S
     assert not await is_stored(service)
     assert await is_stored(service, OTHER_MANIFEST)
     assert audits(service) == [OperatorActed("olga", "127.0.0.1", "purge", "upstream.test/team/app:v1", "1 removed")]
-    assert "1 manifests and blobs removed" in (await service.get("/admin?removed=1", {"Authorization": OLGA})).text
+    assert "Manifests and blobs removed: 1." in (await service.get("/admin?removed=1", {"Authorization": OLGA})).text
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_a_digest_is_not_removed_by_the_name_of_another_repository(start: 
     service = await start(**OPERATORS)
     await pull(service)
     fields = PLACE | {"repository": "team/other", "reference": str(Digest.of(MANIFEST))}
-    assert "0 manifests and blobs" in (await service.get(preview(fields), {"Authorization": OLGA})).text
+    assert "Manifests and blobs: 0" in (await service.get(preview(fields), {"Authorization": OLGA})).text
     await purge(service, await form_token(service), fields)
     assert await is_stored(service)
 

@@ -93,6 +93,7 @@ async def test_the_numbers_of_pulls_are_shown(start: Start, upstream: FakeUpstre
     assert newest[:3] == ["75 %", "124 B", "31 B"]
     assert newest[5:] == ["0"] * 4
     assert others == [[MISSING, "0 B", "0 B", MISSING, MISSING, "0", "0", "0", "0"]] * 12
+    assert "3 hits, and 93 B saved" in text(await shown(service, "/now"))
 
 
 async def test_errors_are_counted_by_cause(start: Start, upstream: FakeUpstream) -> None:
