@@ -19,8 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from application.concurrency import BackgroundTasks
-from entrypoints.wiring.container import open_container
+from entrypoints.wiring.container import Container, open_container
 from tests.architecture.sources import PACKAGES, ROOT
 from tests.entrypoints.conftest import Start, start, upstream  # noqa: F401 - fixtures
 
@@ -76,13 +75,13 @@ def registry() -> Iterator[str]:
 
 
 class Steps:
-    """The functions that may wait and were entered while the context was open, by file, without those that run in
-    `background`.
+    """The functions that may wait and were entered while the context was open, by file, without those of background
+    tasks and of the upkeep, which runs at its own times.
     """
 
-    def __init__(self, background: BackgroundTasks) -> None:
+    def __init__(self, parts: Container) -> None:
         self.of_file: dict[str, set[str]] = {}
-        self._background = background
+        self._others = (parts.background()._tasks, parts.upkeep()._tasks)
 
     def __enter__(self) -> Self:
         sys.setprofile(self._entered)
@@ -92,7 +91,7 @@ class Steps:
         sys.setprofile(None)
 
     def _entered(self, frame: FrameType, event: str, _: Any) -> None:
-        if event != "call" or asyncio.current_task() in self._background._tasks:
+        if event != "call" or any(asyncio.current_task() in tasks for tasks in self._others):
             return
         code = frame.f_code
         if is_thread_call := code.co_qualname == "in_thread.<locals>.run":
@@ -115,12 +114,11 @@ async def test_a_cold_blob_and_a_warm_tag_pass_through_few_files(start: Start, t
         settings = {"upstream_registry": url, "upstream_identity": "anonymous", "cache_dir": str(tmp_path / "cache")}
         service = await start(parts=open_container, **settings)
         assert (await service.client.get("/v2/a/b/manifests/1")).status_code == 200
-        background = service.parts.background()
-        with Steps(background) as cold:
+        with Steps(service.parts) as cold:
             answer = await service.client.get(f"/v2/a/b/blobs/{digest_of(BLOB)}")
         assert (answer.status_code, answer.content) == (200, BLOB)
         await asyncio.sleep(0.3)  # until the background work of the first request has ended
-        with Steps(background) as warm:
+        with Steps(service.parts) as warm:
             # With the same Accept header the answer would come from the response cache.
             answer = await service.client.get("/v2/a/b/manifests/1", headers={"Accept": "*/*"})
         assert (answer.status_code, answer.content) == (200, MANIFEST)
