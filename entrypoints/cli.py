@@ -65,7 +65,7 @@ def command_parser() -> argparse.ArgumentParser:
         "remove an image, or all images of a repository",
         "remove it from the shared store too, where it stays otherwise; other replicas keep the files in their folders",
     )
-    purge.add_argument("image", metavar="IMAGE", help="NAME:TAG, or NAME for the whole repository")
+    purge.add_argument("image", metavar="IMAGE", help="NAME:TAG or NAME@DIGEST, or NAME for the whole repository")
     prune = add_action(
         "prune",
         "remove content that was not used for a while, and leftovers of a crash",

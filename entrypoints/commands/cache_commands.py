@@ -12,6 +12,7 @@ from rich.table import Table
 
 from application.ports.content import StorageFailed
 from application.upkeep.image_tree import TagEntry
+from domain.digest import Digest
 from domain.errors import NameUnknown
 from domain.names import Tag
 from domain.upstream_table import UpstreamTable
@@ -123,19 +124,17 @@ async def print_tags(
     print_table(table)
 
 
-def source_to_purge(upstreams: UpstreamTable, image: str) -> tuple[Source, Tag | None] | None:
-    """The repository and the tag of the image. If the registry is not mirrored, says so and returns None. Raises
-    InvalidInput.
+def source_to_purge(upstreams: UpstreamTable, image: str) -> tuple[Source, Tag | Digest | None] | None:
+    """The repository, and the tag or the digest of the image. If the registry is not mirrored, says so and returns
+    None. Raises InvalidInput.
     """
     name, reference = parse_image(image)
-    if reference is not None and not isinstance(reference.target, Tag):
-        raise InvalidInput("purge takes NAME or NAME:TAG")
     try:
         source = upstreams.source_of(name, upstreams.hint_for(name))
     except NameUnknown as error:
         print(f"{NAME}: {image}: {error.message}", file=sys.stderr)
         return None
-    return source, reference.target if reference and isinstance(reference.target, Tag) else None
+    return source, reference.target if reference else None
 
 
 def seconds_unused(options: argparse.Namespace) -> float:

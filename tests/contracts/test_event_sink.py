@@ -38,6 +38,7 @@ from domain.events import (
     Event,
     LoginDelayed,
     LoginRejected,
+    OperatorActed,
     PullDenied,
     QueueLeft,
     RequestAnswered,
@@ -120,6 +121,7 @@ EVENTS = [
     SharedStoreRecovered("s3://images"),
     SharedIndexLost("index.test:6379", "index.test:6379 did not answer within 250 ms"),
     SharedIndexRecovered("index.test:6379"),
+    OperatorActed("olga", "192.0.2.7", "purge", "docker.io/team/app:1", "5 removed"),
 ]
 # These events are only counted, because they are too frequent for the log.
 UNLOGGED = (
@@ -141,7 +143,15 @@ UNLOGGED = (
 )
 LEVELS = {
     "DEBUG": (StaleServed,),
-    "INFO": (ContentEvicted, SharedContentEvicted, PullDenied, AccountsReloaded, LoginDelayed, LoginRejected),
+    "INFO": (
+        ContentEvicted,
+        SharedContentEvicted,
+        PullDenied,
+        AccountsReloaded,
+        LoginDelayed,
+        LoginRejected,
+        OperatorActed,
+    ),
     "WARNING": (
         ServiceNameConflict,
         UpstreamFailed,
@@ -195,7 +205,8 @@ def test_no_event_has_a_field_for_credentials(kind: type) -> None:
     names = {"upstream", "endpoint", "row", "meaning", "is_change", "service", "reason", "repository", "digest"}
     counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds", "role", "operation", "result"}
     measured = {"route", "first_byte_seconds", "limit", "free", "total"}
-    assert {field.name for field in fields(kind)} <= names | counts | measured
+    audited = {"operator", "action", "subject"}
+    assert {field.name for field in fields(kind)} <= names | counts | measured | audited
 
 
 def _level(event: Event) -> str:

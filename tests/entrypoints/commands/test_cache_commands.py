@@ -30,8 +30,9 @@ class OneImage(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name is http.server's
 
 
+@pytest.mark.parametrize("reference", [":1", f"@{Digest.of(MANIFEST)}"])
 def test_an_image_has_the_same_name_in_warm_ls_and_purge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The registry has its own host name. Without a terminal, the list is not truncated."""
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
@@ -50,7 +51,7 @@ def test_an_image_has_the_same_name_in_warm_ls_and_purge(
         capsys.readouterr()
         assert main(["cache", "ls"]) == 0
         assert capsys.readouterr().out.splitlines()[1].split()[0] == image
-        assert main(["cache", "purge", image]) == 0
+        assert main(["cache", "purge", f"gitlab.test/{REPOSITORY}{reference}"]) == 0
         assert capsys.readouterr().out.splitlines()[0] == str(Digest.of(MANIFEST))
 
 
