@@ -140,7 +140,7 @@ def test_an_operator_purges_and_reloads_in_a_browser(
         expect(shown.page.locator("main tbody tr")).to_have_count(1)
         check()
         shown.page.locator("form[method=post] button").click()
-        expect(shown.page.locator("[role=status]")).to_contain_text("1 manifests" if is_english else "1 个")
+        expect(shown.page.locator("[role=status]")).to_contain_text("removed: 1." if is_english else "1 个")
         check()
         shown.page.locator("form[action='/admin/reload'] button").click()
         expect(shown.page.locator("main")).to_contain_text("settings reloaded; changed: none")
