@@ -20,8 +20,6 @@ from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
 from tests.e2e.support.service import Serving, serving
 from tests.e2e.support.valkey import Valkey, valkey
 
-pytest.register_assert_rewrite("tests.e2e.support.pull_checks")
-
 _SHOWN = 16 * 1024
 """Bytes of each log."""
 
