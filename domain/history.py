@@ -7,6 +7,8 @@ from itertools import accumulate
 
 DURATION_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The upper bounds, in seconds, of the buckets of histograms of durations, in the metrics and in the history."""
+SAMPLE_SECONDS = 10.0
+"""The time between two samples. It divides the seconds of every resolution."""
 _HOUR, _DAY, _WEEK = 3600, 24 * 3600, 7 * 24 * 3600
 
 

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, product
 from operator import attrgetter
@@ -281,6 +282,11 @@ def _in_each(cumulated: Sequence[int], count: int) -> list[int]:
     return [upper - lower for upper, lower in zip((*cumulated, count), (0, *cumulated), strict=True)]
 
 
+def _labelled(routes: AbstractSet[str], results: AbstractSet[str]) -> Callable[[tuple[str, ...]], bool]:
+    """Whether a series of RequestAnswered, by the values of its labels, is of one of these routes and results."""
+    return lambda labels: labels[0] in routes and labels[1] in results
+
+
 class SharedCounters:
     """The metrics of each worker, in shared memory that the main process creates before it forks the workers.
 
@@ -374,18 +380,15 @@ class SharedCounters:
 
     def totals(self) -> Totals:
         """What all workers have done since the start of the service, for the history."""
-        results, latencies, saved = Counter[str](), [[0] * (len(DURATION_BOUNDS) + 1)], 0
-        for (route, result, _), cumulated, count, _ in self._histogram("request_seconds").read():
+        results, latencies = Counter[str](), [[0] * (len(DURATION_BOUNDS) + 1)]
+        for (route, result, _), count in self._histogram("request_seconds").counts():
             if route in _ROUTES_WITH_FAULTS:
                 results[result] += count
-            if route == "manifest" and result in _SUCCESSES:
-                latencies.append(_in_each(cumulated, count))
-        for (route, result, _), cumulated, count, _ in self._histogram("first_byte_seconds").read():
-            if route == "blob" and result in _SUCCESSES:
-                latencies.append(_in_each(cumulated, count))
-        for (route, result, _), _, _, size in self._histogram("response_bytes").read():
-            if route in _CONTENT_ROUTES and result in _FROM_CACHE:
-                saved += int(size)
+        for name, timed in (("request_seconds", "manifest"), ("first_byte_seconds", "blob")):
+            succeeded = _labelled({timed}, _SUCCESSES)
+            latencies += [_in_each(below, count) for _, below, count, _ in self._histogram(name).read(succeeded)]
+        from_cache = _labelled(_CONTENT_ROUTES, _FROM_CACHE)
+        saved = sum(int(size) for _, _, _, size in self._histogram("response_bytes").read(from_cache))
         return Totals(
             hits=self._total(_HITS),
             misses=self._total(_MISSES),
@@ -409,7 +412,8 @@ class SharedCounters:
 
     def traffic(self) -> Traffic:
         """The sums over all workers that the page shows."""
-        requests = self._histogram("request_seconds").count(lambda labels: labels[0] in REGISTRY_ROUTES)
+        counts = self._histogram("request_seconds").counts()
+        requests = sum(count for (route, _, _), count in counts if route in REGISTRY_ROUTES)
         sent, fetched = (self._total(_COUNTER_OF_EVENT[event]) for event in (BytesDelivered, BytesFetched))
         return Traffic(requests, sent, fetched)
 

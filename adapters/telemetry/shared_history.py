@@ -4,9 +4,8 @@ from array import array
 from collections.abc import Callable, Iterable
 
 from adapters.telemetry.shared_numbers import shared_integers
-from domain.history import NUMBERS, RESOLUTIONS, Bucket, Resolution, Totals
+from domain.history import NUMBERS, RESOLUTIONS, SAMPLE_SECONDS, Bucket, Resolution, Totals
 
-_SAMPLE_SECONDS = 10.0
 _LONGEST_GAP = 60.0
 """Seconds. A worker that replaces a dead one starts earlier; a page that was off may have been so for days."""
 _WIDTH = 1 + NUMBERS
@@ -48,7 +47,7 @@ class SharedHistory:
             return []
         # Samples are taken at the ends of buckets, but never exactly. So what happened belongs to the bucket in which
         # the middle of the time since the last sample is, unless the machine has slept.
-        at = now - min(max(0.0, now - began), _SAMPLE_SECONDS) / 2
+        at = now - min(max(0.0, now - began), SAMPLE_SECONDS) / 2
         return [self._add(resolution, resolution.start_of(at), added) for resolution in RESOLUTIONS]
 
     def buckets(self, resolution: Resolution, start: float, end: float) -> list[Bucket]:

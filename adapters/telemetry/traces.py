@@ -160,7 +160,7 @@ async def _shut_down(provider: TracerProvider) -> None:
 
     def shut_down() -> None:
         provider.shutdown()
-        with suppress(RuntimeError):  # the loop is closed, because nobody waits any more
+        with suppress(RuntimeError):  # the wait below has ended, and the loop is closed
             loop.call_soon_threadsafe(ended.set)
 
     # A daemon: the interpreter does not wait for it, as it does for the threads of an executor.
@@ -180,7 +180,7 @@ async def open_otlp_tracer(
         _LIBRARY.addHandler(_LibraryLog())
         _LIBRARY.propagate = False
     with requests.Session() as session:
-        # The proxies of the environment are for upstreams, and a login of ~/.netrc is for nobody.
+        # Requests to the collector use no proxy of the environment, and send no login from ~/.netrc.
         session.trust_env = False
         exporter = OTLPSpanExporter(
             f"{endpoint}/v1/traces", headers=dict(headers), timeout=_EXPORT_SECONDS, session=session

@@ -28,7 +28,9 @@ class MeasureTraffic:
         self._meter = RateMeter()
 
     async def __call__(self) -> TrafficRates:
-        """The rates of the last seconds. If nobody has looked in them, waits for half a second."""
+        """The rates of the last five seconds. If this worker has not shown the page in the last fifteen seconds, it
+        measures them for half a second first.
+        """
         rates = self._look()
         if rates is None:
             await asyncio.sleep(_FIRST_SECONDS)

@@ -11,6 +11,7 @@ from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
 from domain.digest import Digest
 from domain.names import Tag
 from domain.ports import Clock
+from domain.records import Link
 from domain.upstreams import Source, Upstream
 
 
@@ -95,9 +96,9 @@ class ManageCache:
         await self._index.advance_epoch()
 
     async def to_purge(self, source: Source, target: Tag | Digest | None) -> list[Used]:
-        """The stored content that `purge` would drop."""
-        digests = await self._content_of(source, target)
-        return [one for one in await self._usage.all() if one.digest in digests]
+        """The stored content that `purge` would drop, the least recently used first."""
+        digests = await self._content_of(source, target, await self._index.links_of(source))
+        return sorted((await self._usage.find(digests)).values(), key=lambda one: (one.used_at, str(one.digest)))
 
     async def purge(self, source: Source, target: Tag | Digest | None, known: Iterable[Digest] = ()) -> list[Digest]:
         """Remove an image by its tag or by the digest of its manifest, or all content of a repository; returns the
@@ -105,10 +106,11 @@ class ManageCache:
         request. `known`: content of the image, in case its manifests are not cached here. Raises StorageFailed if
         workers cannot be told.
         """
-        digests = await self._content_of(source, target) | dict.fromkeys(known)
+        links = await self._index.links_of(source)
+        digests = await self._content_of(source, target, links) | dict.fromkeys(known)
         if not isinstance(target, Digest):
             await self._index.forget_tags(source, target)
-        for link in await self._index.links_of(source):
+        for link in links:
             if link.location.digest in digests:
                 await self._index.forget_link(link.location)
         dropped = [digest for digest in digests if await self._eviction.holds(digest)]
@@ -134,12 +136,16 @@ class ManageCache:
         await self._index.advance_epoch()
         return dropped
 
-    async def _content_of(self, source: Source, target: Tag | Digest | None) -> dict[Digest, None]:
-        """The content of the image, as far as its manifests are cached, or of the repository."""
-        links = [one.location.digest for one in await self._index.links_of(source)]
+    async def _content_of(
+        self, source: Source, target: Tag | Digest | None, links: Iterable[Link]
+    ) -> dict[Digest, None]:
+        """The content of the image, as far as its manifests are cached, or of the repository. `links`: all those of the
+        repository.
+        """
+        linked = dict.fromkeys(link.location.digest for link in links)
         if isinstance(target, Digest):
             # A digest that this repository does not contain is not removed from others.
-            roots = [target] if target in links else []
+            roots = [target] if target in linked else []
         else:
             roots = [
                 one.digest
@@ -149,4 +155,4 @@ class ManageCache:
         digests = dict.fromkeys(roots)
         for root in roots:
             digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
-        return digests | dict.fromkeys(links) if target is None else digests
+        return digests | linked if target is None else digests

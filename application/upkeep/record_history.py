@@ -1,10 +1,8 @@
 """RecordHistory: samples the numbers of all workers for the history on the page. One worker runs it."""
 
 from application.ports.history import History, HistoryArchive
+from domain.history import SAMPLE_SECONDS
 from domain.ports import Clock
-
-_SAMPLE_SECONDS = 10.0
-"""Divides the seconds of every resolution."""
 
 
 class RecordHistory:
@@ -25,7 +23,7 @@ class RecordHistory:
     @property
     def pause(self) -> float:
         """The seconds until the next sample. Samples are taken at the ends of buckets."""
-        return _SAMPLE_SECONDS - self._clock.now() % _SAMPLE_SECONDS
+        return SAMPLE_SECONDS - self._clock.now() % SAMPLE_SECONDS
 
     async def record(self) -> None:
         """Take a sample."""

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.exceptions import NotFound
 
+from application.page.viewer import Viewer
 from domain.access import ANONYMOUS
 from domain.errors import CredentialsRejected, RegistryError, RequestInvalid
 from entrypoints.http.page.assets import PATH
@@ -56,7 +57,7 @@ async def show(request: Request, section: Section, view: View) -> HTTPResponse:
     _require_section(request, section)
     try:
         page = await _page_request(request)
-        _require_viewer(page, section)
+        _require_viewer(page.viewer, is_for_operators=section.is_for_operators)
         context = {"page": page, "current": section.name, "token": _form_token(page), **await view.context(page)}
     except RegistryError as error:
         return await _problem(request, error)
@@ -71,7 +72,7 @@ async def act(request: Request, section: Section, action: Action) -> HTTPRespons
     _require_section(request, section)
     try:
         page = await _page_request(request, _fields_of(request))
-        _require_viewer(page, section)
+        _require_viewer(page.viewer, is_for_operators=section.is_for_operators)
         check_origin(request.headers, runtime_of(request).addresses.requested_host(request))
         check_token(*_signed_values(page), page.arguments.get(FIELD, ""))
         target = await action.act(page)
@@ -86,7 +87,7 @@ async def events(request: Request, section: Section, view: View) -> HTTPResponse
     runtime = runtime_of(request)
     try:
         page = await _page_request(request)
-        _require_viewer(page, section)
+        _require_viewer(page.viewer, is_for_operators=section.is_for_operators)
     except RegistryError as error:
         return await _problem(request, error)
     renderer = await runtime.page.renderer()
@@ -145,11 +146,11 @@ def _require_section(request: Request, section: Section) -> None:
         raise _not_found(request)
 
 
-def _require_viewer(page: PageRequest, section: Section) -> None:
-    """Raises CredentialsRejected if the section is for operators and the viewer is none: an account of the mirror can
+def _require_viewer(viewer: Viewer, *, is_for_operators: bool) -> None:
+    """Raises CredentialsRejected if only operators may see this and the viewer is none: an account of the mirror can
     then log in as an operator.
     """
-    if section.is_for_operators and not page.viewer.is_operator:
+    if is_for_operators and not viewer.is_operator:
         raise CredentialsRejected("log in as an operator of this mirror")
 
 
@@ -182,8 +183,7 @@ async def _page_request(request: Request, form: Mapping[str, str] | None = None)
     """
     runtime = runtime_of(request)
     viewer = await runtime.container.identify_viewer()(caller_of(request))
-    if runtime.settings.page == "admin" and not viewer.is_operator:
-        raise CredentialsRejected("log in as an operator of this mirror")
+    _require_viewer(viewer, is_for_operators=runtime.settings.page == "admin")
     scheme, _, host = runtime.addresses.address_of(request).partition("://")
     hint = runtime.container.upstreams().hint_of(host=runtime.addresses.host_of(request))
     arguments = form if form is not None else {name: values[0] for name, values in request.get_args().items()}

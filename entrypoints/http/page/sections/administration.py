@@ -61,7 +61,6 @@ async def _page(page: PageRequest) -> Context:
         "removed": int(removed) if removed.isascii() and removed.isdigit() else None,
         "can_reload": page.reloads is not None,
         "last_reload": page.reloads.last() if page.reloads else None,
-        "is_shared": page.settings.is_shared,
     }
 
 
