@@ -1,13 +1,12 @@
 """What all workers are doing, in memory that they share."""
 
 import mmap
-import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
+from adapters.telemetry.memory_slots import HEAD_BYTES, read_slot, time_of_slot, write_slot
 from application.ports.activity import Activity, DownloadState, UpstreamTrouble
 from domain.digest import Digest
 from domain.documents import parse_json, print_json
@@ -17,7 +16,6 @@ from domain.upstreams import Upstream
 
 _SLOT_BYTES = 64 * 1024
 """Enough for about two hundred downloads. Memory that was never written occupies none."""
-_HEAD = struct.Struct("<dII")  # time, length of the content, checksum of both and of the content
 _VALID_SECONDS = 5.0
 """A worker reports each second. Without a report for so long, it was killed."""
 _READ_ATTEMPTS = 10
@@ -30,8 +28,8 @@ _LONGEST_MESSAGE = 512
 class SharedActivity:
     """One slot for each worker. The main process creates the memory before it forks the workers.
 
-    Only one worker writes to a slot, so there are no locks. A reader that finds a wrong checksum reads again, because
-    the worker is writing. A worker that replaces a dead one uses its slot.
+    A reader that finds a wrong checksum reads again, because the worker is writing. A worker that replaces a dead one
+    uses its slot.
     """
 
     def __init__(self, workers: int) -> None:
@@ -44,25 +42,19 @@ class SharedActivity:
 
     def write(self, worker: int, at: float, content: bytes) -> None:
         """`at`: seconds since 1970. The content must fit into a slot."""
-        written = _HEAD.pack(at, len(content), _checksum(at, content)) + content
-        slot = worker * _SLOT_BYTES
-        self._memory[slot : slot + len(written)] = written
+        write_slot(self._memory, worker * _SLOT_BYTES, at, content)
 
     def read(self, since: float) -> Iterator[bytes]:
         """What each worker has written since this time. Nothing of a worker that was killed while it wrote."""
         for slot in range(0, self._workers * _SLOT_BYTES, _SLOT_BYTES):
             for _ in range(_READ_ATTEMPTS):
-                at, length, checksum = _HEAD.unpack_from(self._memory, slot)
-                if not length or at < since:
+                if time_of_slot(self._memory, slot) < since:
                     break
-                content = self._memory[slot + _HEAD.size : slot + _HEAD.size + length]
-                if checksum == _checksum(at, content):
-                    yield content
+                if found := read_slot(self._memory, slot):
+                    _, content = found
+                    if content:
+                        yield content
                     break
-
-
-def _checksum(at: float, content: bytes) -> int:
-    return zlib.crc32(_HEAD.pack(at, len(content), 0) + content)
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ class WorkerActivityTable:
 
 def _content(activity: Activity) -> bytes:
     """One line for each trouble and each download, as many as fit into a slot."""
-    lines, left = [], _SLOT_BYTES - _HEAD.size
+    lines, left = [], _SLOT_BYTES - HEAD_BYTES
     for line in chain(map(_line_of_trouble, activity.troubles), map(_line_of_download, activity.downloads)):
         left -= len(line)
         if left < 0:

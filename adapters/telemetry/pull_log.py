@@ -3,13 +3,13 @@
 import asyncio
 import mmap
 import struct
-import zlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 from typing import cast
 
+from adapters.telemetry.memory_slots import HEAD_BYTES, read_slot, time_of_slot, write_slot
 from application.ports.pull_log import ManifestPull, RecentPull
 from domain.documents import parse_json, print_json
 from domain.names import RepositoryName
@@ -24,15 +24,14 @@ _WRITE_SECONDS = 1.0
 _SLOT_BYTES = 1024
 """More than the longest pull: a repository of 255 characters, a tag of 128, and an account."""
 _COUNT = struct.Struct("<Q")
-_HEAD = struct.Struct("<dHI")  # time, length of the content, checksum of both and of the content
 _RING_BYTES = _COUNT.size + _KEPT * _SLOT_BYTES
 
 
 class SharedPulls:
     """One ring of slots for each worker. The main process creates the memory before it forks the workers.
 
-    Only one worker writes to a ring, so there are no locks. A reader ignores a slot whose checksum is wrong, because
-    its worker is writing it, or was killed meanwhile. A worker that replaces a dead one continues its ring.
+    Only one worker writes to a ring. A reader ignores a slot whose checksum is wrong. A worker that replaces a dead one
+    continues its ring.
     """
 
     def __init__(self, workers: int) -> None:
@@ -45,32 +44,24 @@ class SharedPulls:
 
     def write(self, worker: int, at: float, content: bytes) -> None:
         """Ignores content that is longer than a slot. `at`: seconds since 1970."""
-        if len(content) > _SLOT_BYTES - _HEAD.size:
+        if len(content) > _SLOT_BYTES - HEAD_BYTES:
             return
         ring = worker * _RING_BYTES
         (written,) = _COUNT.unpack_from(self._memory, ring)
-        head = _HEAD.pack(at, len(content), _checksum(at, content))
-        slot = ring + _COUNT.size + written % _KEPT * _SLOT_BYTES
-        self._memory[slot : slot + len(head) + len(content)] = head + content
+        write_slot(self._memory, ring + _COUNT.size + written % _KEPT * _SLOT_BYTES, at, content)
         _COUNT.pack_into(self._memory, ring, written + 1)
 
     def newest(self, count: int) -> list[tuple[float, bytes]]:
         """The time and the content of this many slots of all workers, the newest first."""
         slots = [
-            (_HEAD.unpack_from(self._memory, slot), slot)
+            (time_of_slot(self._memory, slot), slot)
             for worker in range(self._workers)
             for slot in range(worker * _RING_BYTES + _COUNT.size, (worker + 1) * _RING_BYTES, _SLOT_BYTES)
         ]
-        found = []
-        for (at, length, checksum), slot in nlargest(count, (one for one in slots if one[0][0])):
-            content = self._memory[slot + _HEAD.size : slot + _HEAD.size + length]
-            if checksum == _checksum(at, content):
-                found.append((at, content))
-        return found
-
-
-def _checksum(at: float, content: bytes) -> int:
-    return zlib.crc32(_HEAD.pack(at, len(content), 0) + content)
+        newest = nlargest(count, (one for one in slots if one[0]))
+        found = ((at, read_slot(self._memory, slot)) for at, slot in newest)
+        # A slot that was written since its time was read belongs to another place in the order.
+        return [read for at, read in found if read and read[0] == at]
 
 
 @dataclass(frozen=True)

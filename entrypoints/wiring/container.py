@@ -121,6 +121,10 @@ def _operator_directory(settings: Settings, stamp_key: bytes) -> AccountDirector
     return HashedAccountDirectory({one.user: one.hashed for one in settings.admin_accounts}, stamp_key)
 
 
+def _page_directory(accounts: AccountDirectory, operators: AccountDirectory) -> AccountDirectory:
+    return CombinedAccountDirectory(accounts, operators)
+
+
 def _mirror_callers(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
     """The identity of the mirror as a caller of each upstream: a hash of the login that it uses there.
 
@@ -294,7 +298,7 @@ class Container(containers.DeclarativeContainer):
         stamp_key=providers.Callable(derived_key, settings=settings, purpose="operators"),
     )
     page_logins: providers.Provider[AccountPolicy] = providers.Singleton(
-        AccountPolicy, accounts=providers.Singleton(CombinedAccountDirectory, accounts, operators)
+        AccountPolicy, accounts=providers.Singleton(_page_directory, accounts=accounts, operators=operators)
     )
     metrics_attempts: providers.Provider[LoginAttempts] = providers.Singleton(LoginAttempts, clock=clock, events=events)
     metrics_login: providers.Provider[CheckLogin] = providers.Singleton(

@@ -48,6 +48,15 @@ class Turned(Throttling):
         assert await self.service.blob(ALICES, name=NAME, digest=SECRET_LAYER_DIGEST) == SECRET_LAYER
         self.asked()
 
+    async def restart(self) -> None:
+        """The service is another one with the same storage."""
+        await self.service.parts.background().close()
+        self.service = Service(
+            self.upstream, self.service.clock, self.service.parts.storage(), tag_ttl=60, grant_ttl=300
+        )
+        await self.service.warm_up()
+        await self.login()
+
     async def read_public(self, header: str = NOBODYS) -> None:
         for reference in ("1", str(IMAGE_DIGEST)):
             assert (await self.pull(header, name=NAME, reference=reference)).content == IMAGE_CONTENT
@@ -131,11 +140,7 @@ def test_the_class_of_an_item_outlives_a_restart(outage: RegistryError) -> None:
 
     async def act() -> None:
         await turned.begin()
-        await turned.service.parts.background().close()
-        first, storage = turned.service, turned.service.parts.storage()
-        turned.service = Service(turned.upstream, first.clock, storage, tag_ttl=60, grant_ttl=300)
-        await turned.service.warm_up()
-        await turned.login()
+        await turned.restart()
         turned.upstream.refuse = lambda _: outage
         await turned.refused_secrets()
         await turned.read_public()

@@ -53,11 +53,8 @@ def test_what_a_restarted_mirror_shows_is_what_it_showed_before() -> None:
 
     async def act() -> None:
         await turned.begin()
-        await turned.service.parts.background().close()
-        first, storage = turned.service, turned.service.parts.storage()
-        turned.service = Service(turned.upstream, first.clock, storage, tag_ttl=60, grant_ttl=300)
-        await turned.service.warm_up()
-        await turned.login()
+        first = turned.service
+        await turned.restart()
         for service in (first, turned.service):
             assert await tags(service) == ["1"]
             assert [await shows(service, one) for one in ("1", "secret", str(SECRET_DIGEST))] == [True, False, False]

@@ -7,22 +7,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from entrypoints.http.page import event_streams, renderings
+from entrypoints.http.page import event_streams
 from entrypoints.http.page.renderings import SharedRenderings
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, Wire, basic
 from tests.fakes.parts import settings_of
 from tests.fakes.upstream import FakeUpstream
 
+pytestmark = pytest.mark.usefixtures("quick_streams")
 ANN, BEN = basic("ann", "pw"), basic("ben", "pw")
 STREAM = "GET /pulls/events HTTP/1.1\r\nHost: a\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_streams, renderings):
-        monkeypatch.setattr(module, "RENDER_SECONDS", 0.05)
 
 
 @pytest.fixture

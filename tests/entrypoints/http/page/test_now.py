@@ -12,21 +12,16 @@ from domain.allowance import RateLimit
 from domain.errors import UpstreamThrottled, UpstreamUnreachable
 from domain.events import BytesDelivered, BytesFetched, RequestAnswered
 from domain.records import ANONYMOUS_CALLER
-from entrypoints.http.page import event_streams, renderings
+from entrypoints.http.page import event_streams
 from entrypoints.http.worker_state import current_activity, report_worker_state
 from tests.application.support.watched import BIG, held
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic, until
 from tests.fakes.upstream import FakeUpstream
 
+pytestmark = pytest.mark.usefixtures("quick_streams")
 ANN, BEN = basic("ann", "pw"), basic("ben", "pw")
 ACCOUNTS = {"accounts": ",".join(login.removeprefix("Basic ") for login in (ANN, BEN))}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_streams, renderings):
-        monkeypatch.setattr(module, "RENDER_SECONDS", 0.05)
 
 
 @pytest.fixture
