@@ -107,6 +107,7 @@ def supervise(app: App, reloader: SettingsReloader) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     app.main_process_ready(partial(_supervise_when_ready, reloader=reloader, parent=parent, stop_flag=stop_flag))
     app.before_server_start(_block_signals_in_worker)
+    app.before_server_start(_end_worker_without_helper)
     app.after_server_start(partial(_handle_signals_in_worker, parent=parent, stop_flag=stop_flag))
 
 
@@ -220,6 +221,21 @@ async def _block_signals_in_worker(_: App) -> None:
     """Block the stop signals. In a process group of its own, a worker does not receive Ctrl-C."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
     os.setpgrp()
+
+
+async def _end_worker_without_helper(app: App) -> None:
+    """End this worker without a message if the helper has ended before the worker could report its start: Sanic would
+    log a traceback. The main process logs what has happened, and ends the service.
+    """
+    report: Callable[[], None] = app.multiplexer.ack
+
+    def report_or_end() -> None:
+        try:
+            report()
+        except (EOFError, OSError):  # see `run` above
+            os._exit(STATUS_TO_RESTART)
+
+    app.multiplexer.ack = report_or_end  # type: ignore[method-assign]
 
 
 async def _handle_signals_in_worker(app: App, *, parent: ParentWatch, stop_flag: mmap.mmap) -> None:

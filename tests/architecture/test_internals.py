@@ -99,6 +99,7 @@ INTERNALS = (
         "Sanic has no event for the moment in which the workers have started.",
     ),
     Internal(WorkerProcess, "pid is_alive", WORKERS, "Dead workers are replaced."),
+    Internal(WorkerMultiplexer, "ack", WORKERS, "A worker reports its start through it; Sanic logs a failure."),
     # --- aiohttp ---
     Internal(
         ResponseHandler,

@@ -80,12 +80,18 @@ class Proxy:
 
     def worker_of(self, connection: http.client.HTTPConnection) -> int:
         """The process of the service that has the other end of the connection."""
+        worker = self._worker_at(connection)
+        assert worker, f"no process of {self.host} holds the other end of the connection"
+        return worker
+
+    def _worker_at(self, connection: http.client.HTTPConnection) -> int | None:
+        """As `worker_of`. None if it is a process of an earlier service on the same port, which has not ended yet."""
         ours = connection.sock.getsockname()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()  # number, local address, remote address, ..., inode
             if fields[1].endswith(f":{self.port:04X}") and fields[2].endswith(f":{ours:04X}"):
                 inode = f"socket:[{fields[9]}]"
-                return next(pid for pid in session_pids(self.process.pid) if inode in _open_files(pid))
+                return next((pid for pid in session_pids(self.process.pid) if inode in _open_files(pid)), None)
         raise AssertionError(f"{self.host} holds no end of the connection from port {ours}")
 
     @contextmanager
@@ -101,7 +107,8 @@ class Proxy:
                 held.append(connect(self.url, self.tls))
                 held[-1].request("GET", "/livez")
                 held[-1].getresponse().read()
-                found.setdefault(self.worker_of(held[-1]), held[-1])
+                if worker := self._worker_at(held[-1]):
+                    found.setdefault(worker, held[-1])
             yield list(found.values())
         finally:
             for connection in held:
