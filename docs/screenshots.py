@@ -21,7 +21,7 @@ from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_history import SqliteHistoryArchive
 from adapters.storage.sqlite_schema import HISTORY
 from domain.history import DURATION_BOUNDS, RESOLUTIONS, Bucket, Totals
-from tests.e2e.support.browser import NARROW, WIDE, chromium, tab
+from tests.e2e.support.browser import NARROW, WIDE, Tab, chromium, tab
 from tests.e2e.support.cached_mirror import faulty_upstream
 from tests.e2e.support.docker_registry import docker_registry
 from tests.e2e.support.draining_clients import Drain
@@ -198,10 +198,15 @@ def _busy_mirror(folder: Path) -> Iterator[Proxy]:
 def _shoot(browser: Browser, proxy: Proxy, name: str, path: str, **options: Any) -> None:
     with tab(browser, proxy.url, **options) as shown:
         shown.open(path)
-        height = min(_LONGEST, int(shown.page.evaluate("document.documentElement.scrollHeight")))
-        width = options.get("viewport", WIDE)["width"]
-        shown.page.set_viewport_size({"width": width, "height": max(height, 500)})
-        shown.page.screenshot(path=FOLDER / f"{name}.png")
+        _save(shown, name, options)
+
+
+def _save(shown: Tab, name: str, options: dict[str, Any]) -> None:
+    """As high as the page."""
+    height = min(_LONGEST, int(shown.page.evaluate("document.documentElement.scrollHeight")))
+    width = options.get("viewport", WIDE)["width"]
+    shown.page.set_viewport_size({"width": width, "height": max(height, 500)})
+    shown.page.screenshot(path=FOLDER / f"{name}.png")
 
 
 def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
@@ -209,6 +214,21 @@ def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
     _shoot(chrome, proxy, "admin-light", "/admin", **login)
     _shoot(chrome, proxy, "admin-narrow", "/admin", viewport=NARROW, **login)
     _shoot(chrome, proxy, "purge-dark", f"/admin/purge?{image}", color_scheme="dark", **login)
+    for name, options in {
+        "why-light": {},
+        "why-dark": {"color_scheme": "dark"},
+        "why-narrow": {"viewport": NARROW},
+    }.items():
+        _shoot_explanation(chrome, proxy, name, **login, **options)
+
+
+def _shoot_explanation(chrome: Browser, proxy: Proxy, name: str, **options: Any) -> None:
+    with tab(chrome, proxy.url, **options) as shown:
+        shown.open("/admin")
+        shown.page.locator("#image").fill("docker.io/library/nginx:latest")
+        shown.page.locator("form[action='/admin/why'] button").click()
+        shown.page.locator("dl.facts").wait_for()
+        _save(shown, name, options)
 
 
 def main() -> None:

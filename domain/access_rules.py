@@ -55,8 +55,12 @@ class AccessRules:
 
     def may_pull(self, account: str, source: Source) -> bool:
         """`account`: the name of an account whose login was checked, or ANONYMOUS."""
-        decisive = next((rule.effect for rule in self.rules if rule.matches(account, source)), None)
-        return (decisive or self.default or self._opposite) is Effect.ALLOW
+        decisive = self.deciding_rule(account, source)
+        return (decisive.effect if decisive else self.default or self._opposite) is Effect.ALLOW
+
+    def deciding_rule(self, account: str, source: Source) -> AccessRule | None:
+        """The first matching rule; None if no rule matches. `account`: see `may_pull`."""
+        return next((rule for rule in self.rules if rule.matches(account, source)), None)
 
     @property
     def _opposite(self) -> Effect:

@@ -72,6 +72,11 @@ class TrustRow:
         """Whether callers use tokens of the upstream. A token of the mirror alone is then anonymous."""
         return self.endpoint in {TokenEndpoint.RELAY, TokenEndpoint.RELAY_AND_COUNTERSIGN}
 
+    @property
+    def sends_caller_logins(self) -> bool:
+        """Whether the upstream gets the login of a caller who has one, or a token for it."""
+        return self.relays or self.basic in {BasicRule.PASS, BasicRule.ACCOUNT_PASSED}
+
 
 TABLE = (
     TrustRow(

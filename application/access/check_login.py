@@ -2,7 +2,7 @@
 
 import hashlib
 
-from application.access.login_attempts import Attempt, LoginAttempts
+from application.access.login_attempts import Attempt, ExpectedWait, LoginAttempts
 from application.concurrency import LruCache, SingleFlight
 from application.ports.slow_steps import SlowSteps
 from domain.access import Account, Credentials
@@ -35,19 +35,25 @@ class CheckLogin:
         A login that was correct from the same network before does not wait. From another network it waits like any
         other, or a client that guesses there would learn at once which password is correct.
         """
-        network, name = client_network(address), credentials.username
-        attempt = Attempt(network, name, self._policy.stamp(name) != "")
-        login = self._fingerprint(credentials, network)
-        if (account := self._remembered(login, name)) and self._attempts.trusts(attempt):
+        attempt = self._attempt(credentials.username, address)
+        login = self._fingerprint(credentials, attempt.address)
+        if (account := self._remembered(login, attempt.account)) and self._attempts.trusts(attempt):
             return account
         # docker sends the same login with all layers at once, which counts as one attempt.
         return await self._joined.do(login, lambda: self._check(credentials, attempt, login))
+
+    def expected_wait(self, name: str, address: str) -> ExpectedWait:
+        """What a login to this account from this address would meet now, if it was not correct there before."""
+        return self._attempts.expected(self._attempt(name, address))
 
     def is_unchanged(self, account: Account) -> bool:
         """Whether the account exists and its password is the same as when the stamp was taken. Called for each token of
         an account.
         """
         return self._policy.is_unchanged(account)
+
+    def _attempt(self, name: str, address: str) -> Attempt:
+        return Attempt(client_network(address), name, exists=self._policy.stamp(name) != "")
 
     async def _check(self, credentials: Credentials, attempt: Attempt, login: bytes) -> Account | None:
         async with self._attempts.turn(attempt):

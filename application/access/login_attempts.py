@@ -45,6 +45,14 @@ class Attempt:
     exists: bool
 
 
+@dataclass(frozen=True)
+class ExpectedWait:
+    """`seconds`: how long a login would wait if it came now; `is_refused`: it would be refused instead."""
+
+    seconds: float = 0.0
+    is_refused: bool = False
+
+
 class _TooLongError(Exception):
     """The turn of the attempt would come too late."""
 
@@ -192,6 +200,12 @@ class LoginAttempts:
         # Other replicas may have counted wrong logins of an account that has no lane here.
         lane = self._lane_of_account(attempt) if self._shared else self._of_account.get(_key(attempt))
         return lane is None or lane.distrusted() < _DISTRUST
+
+    def expected(self, attempt: Attempt) -> ExpectedWait:
+        """What this attempt would meet now, as far as this process has counted. Records nothing."""
+        lanes = (self._of_account.get(_key(attempt)), self._of_address.get(attempt.address))
+        seconds = max((lane.expected() for lane in lanes if lane), default=0.0)
+        return ExpectedWait(seconds, seconds > _PATIENCE)
 
     @asynccontextmanager
     async def turn(self, attempt: Attempt) -> AsyncIterator[None]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from application.access.access_request import RelayedLogin
 from application.access.caller import CallerIdentities
-from application.access.login_attempts import Attempt, LoginAttempts
+from application.access.login_attempts import Attempt, ExpectedWait, LoginAttempts
 from application.concurrency import LruCache
 from application.ports.upstream import UpstreamCredentials, UpstreamRegistry
 from application.upstreams.outages import Outages
@@ -15,6 +15,7 @@ from domain.access import Credentials
 from domain.client_network import client_network
 from domain.errors import CredentialsRejected, Denied, RegistryError, TooManyAttempts, UpstreamChallenged
 from domain.trust import UpstreamAuth, UpstreamScheme
+from domain.upstreams import Upstream
 
 T = TypeVar("T")
 
@@ -88,6 +89,10 @@ class RelayedLogins:
         except RegistryError:
             return
 
+    def expected_wait(self, upstream: Upstream, name: str, address: str) -> ExpectedWait:
+        """What a login with this user name from this address would meet now, if it was not correct there before."""
+        return self._attempts.expected(self._attempt_of(upstream, name, address))
+
     def refused(self, login: RelayedLogin, refusal: CredentialsRejected | UpstreamChallenged) -> None:
         """The upstream refused a request with this login, so the login is checked again before its next use. If `prove`
         did not show that the login was correct, it now counts as wrong.
@@ -142,8 +147,11 @@ class RelayedLogins:
 
     def _attempt(self, login: RelayedLogin) -> Attempt:
         name = login.secret.username if isinstance(login.secret, Credentials) else self._hash(login.secret).hex()
-        account = f"{name} at {login.upstream.url}"
-        return Attempt(client_network(login.address), account, exists=bool(self._names.get(self._hash(account))))
+        return self._attempt_of(login.upstream, name, login.address)
+
+    def _attempt_of(self, upstream: Upstream, name: str, address: str) -> Attempt:
+        account = f"{name} at {upstream.url}"
+        return Attempt(client_network(address), account, exists=bool(self._names.get(self._hash(account))))
 
     def _fingerprint(self, login: RelayedLogin) -> bytes:
         secret = login.secret

@@ -50,10 +50,7 @@ class UpstreamAuthCache:
         if settled := upstream.trust.fixed_row:
             return settled, UpstreamAuth()
         try:
-            if upstream not in self._known and (kept := await self._index.find_upstream_auth(upstream)) is not None:
-                # Learnt before a restart: the mirror can send challenges while the upstream is unavailable.
-                self._checked.setdefault(upstream, 0.0)
-                self._known.setdefault(upstream, kept)
+            await self._read_index(upstream)
             if upstream not in self._known:
                 await self._first_probe(upstream)
             elif self._clock.now() - self._checked[upstream] > _RECHECK_SECONDS:
@@ -65,6 +62,15 @@ class UpstreamAuthCache:
             if not of_host or not upstream.trust.shares_host:
                 raise
             return upstream.trust.row_for(UpstreamAuth()), UpstreamAuth()
+
+    async def known_row(self, upstream: Upstream) -> TrustRow:
+        """The trust row as far as it is known, without a request to the upstream. Raises UpstreamAuthUnknown and
+        IdentityRejected as `row` does.
+        """
+        if settled := upstream.trust.fixed_row:
+            return settled
+        await self._read_index(upstream)
+        return upstream.trust.row_for(self._known.get(upstream))
 
     def learn(self, upstream: Upstream, received: UpstreamAuth) -> None:
         """A resource sent this challenge. A Bearer challenge overrides a ping that asked for nothing."""
@@ -78,6 +84,12 @@ class UpstreamAuthCache:
     async def close(self) -> None:
         """Cancel the running probes."""
         await self._probes.close()
+
+    async def _read_index(self, upstream: Upstream) -> None:
+        """What was learnt before a restart: the mirror can send challenges while the upstream is unavailable."""
+        if upstream not in self._known and (kept := await self._index.find_upstream_auth(upstream)) is not None:
+            self._checked.setdefault(upstream, 0.0)
+            self._known.setdefault(upstream, kept)
 
     async def _first_probe(self, upstream: Upstream) -> None:
         failed = self._failed.get(upstream)

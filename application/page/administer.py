@@ -18,6 +18,14 @@ from domain.upstreams import Source
 T = TypeVar("T")
 
 
+def image_name(source: Source, target: Tag | Digest | None) -> str:
+    """The name of an image or a repository in audit events."""
+    name = f"{source.upstream.name}/{source.repository}"
+    if target is None:
+        return name
+    return f"{name}@{target}" if isinstance(target, Digest) else f"{name}:{target}"
+
+
 class Administer:
     """The caller has checked that the viewer is an operator. Actions raise ActionFailed."""
 
@@ -33,9 +41,7 @@ class Administer:
         """Remove an image or a repository from the cache; returns the number of manifests and blobs. `everywhere`: also
         from the shared store, if there is one.
         """
-        subject = f"{source.upstream.name}/{source.repository}"
-        if target is not None:
-            subject += f"@{target}" if isinstance(target, Digest) else f":{target}"
+        subject = image_name(source, target)
         shared = self._shared if everywhere else None
 
         async def act() -> tuple[int, str]:

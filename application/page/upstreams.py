@@ -41,19 +41,30 @@ class DescribeUpstreams:
 
     async def __call__(self, upstreams: Iterable[Upstream]) -> list[DescribedUpstream]:
         """The upstreams in the same order."""
-        now, wanted = self._clock.now(), list(upstreams)
+        wanted = list(upstreams)
         statuses = await asyncio.gather(*map(self._checked, wanted))
-        troubles = [one for activity in self._table.all() for one in activity.troubles if now < one.until]
-        return [
-            DescribedUpstream(
-                upstream,
-                status,
-                _last(one for one in troubles if one.upstream == upstream and one.is_back_off),
-                _last(one for one in troubles if one.upstream == upstream and not one.is_back_off),
-                self._allowances.newest(upstream),
-            )
-            for upstream, status in zip(wanted, statuses, strict=True)
-        ]
+        troubles = self._troubles()
+        return [self._described(*one, troubles) for one in zip(wanted, statuses, strict=True)]
+
+    def last_known(self, upstream: Upstream) -> DescribedUpstream:
+        """The same of one upstream, without asking it. The status is that of the last check, however old it is."""
+        return self._described(upstream, self._status.last(upstream), self._troubles())
+
+    def _troubles(self) -> list[UpstreamTrouble]:
+        now = self._clock.now()
+        return [one for activity in self._table.all() for one in activity.troubles if now < one.until]
+
+    def _described(
+        self, upstream: Upstream, status: UpstreamStatus | None, troubles: Iterable[UpstreamTrouble]
+    ) -> DescribedUpstream:
+        of_upstream = [one for one in troubles if one.upstream == upstream]
+        return DescribedUpstream(
+            upstream,
+            status,
+            _last(one for one in of_upstream if one.is_back_off),
+            _last(one for one in of_upstream if not one.is_back_off),
+            self._allowances.newest(upstream),
+        )
 
     async def _checked(self, upstream: Upstream) -> UpstreamStatus | None:
         try:

@@ -113,10 +113,10 @@ class Visibility:
             return frozenset()
         return await self._grants.standing_in(view.access_to(source))
 
-    async def tag(self, source: Source, tag: Tag, classes: frozenset[CallerClass]) -> CachedTag | None:
-        """The newest answer of the upstream for this tag that callers of these classes were given."""
+    async def answers(self, source: Source, tag: Tag, classes: frozenset[CallerClass]) -> list[CachedTag]:
+        """The answers of the upstream for this tag that callers of these classes were given, the newest first."""
         found = [one for one in await self._index.find_tags(source, tag) if one.caller_class in classes]
-        return max(found, key=lambda one: one.checked_at, default=None)
+        return sorted(found, key=lambda one: -one.checked_at)
 
     async def link(
         self, source: Source, kind: ContentKind, digest: Digest, classes: frozenset[CallerClass]
@@ -158,9 +158,13 @@ class Sight:
         return self._classes[source]
 
     async def tag(self, source: Source, tag: Tag) -> CachedTag | None:
-        """The tag, if the viewer may know of it."""
+        """The newest answer of the upstream for the tag, if the viewer may know of it."""
+        return next(iter(await self.answers(source, tag)), None)
+
+    async def answers(self, source: Source, tag: Tag) -> list[CachedTag]:
+        """All answers of the upstream for the tag that the viewer may know of, the newest first."""
         classes = await self.classes(source)
-        return await self._visibility.tag(source, tag, classes) if classes else None
+        return await self._visibility.answers(source, tag, classes) if classes else []
 
     async def link(self, source: Source, kind: ContentKind, digest: Digest) -> Link | None:
         """The link of the content, if the viewer may know that the repository contains it."""

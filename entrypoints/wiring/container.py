@@ -54,6 +54,7 @@ from application.manifests.pull_manifest import PullManifest
 from application.page.administer import Administer
 from application.page.browse_cache import BrowseCache
 from application.page.downloads import ListDownloads
+from application.page.explain_pull import DecidePull, ExplainPull
 from application.page.history import ReadHistory
 from application.page.image_contents import ImageContents
 from application.page.recent_pulls import ListRecentPulls
@@ -642,6 +643,25 @@ class Container(containers.DeclarativeContainer):
     )
     administer: providers.Provider[Administer] = providers.Singleton(
         Administer, cache=manage_cache, shared=manage_shared_content, events=events
+    )
+    explain_pull: providers.Provider[ExplainPull] = providers.Singleton(
+        ExplainPull,
+        upstreams=upstreams,
+        decide=providers.Singleton(
+            DecidePull,
+            upstream_auth=upstream_auth,
+            policy=policy,
+            rules=access_rules,
+            accounts=check_login,
+            logins=relayed_logins,
+        ),
+        describe=describe_upstreams,
+        visibility=visibility,
+        grants=grants,
+        policy=cache_policy,
+        eviction=eviction,
+        mirrors=mirror_callers,
+        clock=clock,
     )
     form_key: providers.Provider[bytes] = providers.Singleton(derived_key, settings=settings, purpose="page forms")
 

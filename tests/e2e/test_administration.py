@@ -107,6 +107,27 @@ def test_an_operator_pulls_nothing_and_an_account_administers_nothing(mirror: Pr
     assert audits(mirror) == []
 
 
+def test_the_explanation_of_a_pull_is_what_the_pull_gets(mirror: Proxy, open_registry: Registry) -> None:
+    image = f"{open_registry.url.partition('//')[2]}/{PUBLIC}:1"
+    for account, status, said in (
+        ("", 401, "login_needed"),
+        ("bob", 401, "account_unknown"),
+        ("alice", 200, "allowed"),
+    ):
+        login = basic(account) if account else None
+        assert (
+            mirror.get(f"/v2/{PUBLIC}/manifests/1", login, Accept=f"{OCI_MANIFEST}, {DOCKER_MANIFEST}").status == status
+        )
+        asked = {"token": token(mirror), "image": image, "account": account, "address": "127.0.0.1"}
+        answer = post(mirror, "/admin/why", asked)
+        assert answer.status == 200
+        assert ("badge good" in answer.body.decode()) == (status == 200)
+        assert audits(mirror)[-1]["result"].endswith(f": {said}")
+    # Only in the audit line, and not in the access log.
+    named = [line for line in mirror.process.settled_lines(0) if PUBLIC in line and "/admin" in line]
+    assert named == []
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -144,4 +165,11 @@ def test_an_operator_purges_and_reloads_in_a_browser(
         check()
         shown.page.locator("form[action='/admin/reload'] button").click()
         expect(shown.page.locator("main")).to_contain_text("settings reloaded; changed: none")
+        check()
+        shown.page.locator("#image").fill(f"{PUBLIC}:1")
+        shown.page.locator("#account").fill("alice")
+        shown.page.locator("#address").fill("192.0.2.1")
+        shown.page.locator("form[action='/admin/why'] button").click()
+        expect(shown.page.locator("[role=status] .badge.good")).to_have_text("allowed" if is_english else "允许")
+        assert "alice" not in shown.page.url
         check()

@@ -54,9 +54,17 @@ def example_of(registry: Registry) -> Image:
 
 
 def parse_image(text: str, table: UpstreamTable, hint: RegistryHint, mirror_host: str) -> tuple[Source, str]:
-    """The source of the image, and `:TAG` or `@DIGEST`. Takes a name, a reference, a command such as `docker pull
-    nginx`, a line of a Dockerfile, and addresses of Docker Hub and Quay. Without a registry, it is Docker Hub as for
-    docker, or else the default.
+    """The source of the image, and `:TAG` or `@DIGEST`. See parse_request."""
+    name, hint, reference = parse_request(text, table, hint, mirror_host)
+    return table.source_of(name, hint), reference
+
+
+def parse_request(
+    text: str, table: UpstreamTable, hint: RegistryHint, mirror_host: str
+) -> tuple[RepositoryName, RegistryHint, str]:
+    """The name and the hint of a request for the image, and `:TAG` or `@DIGEST`. Takes a name, a reference, a command
+    such as `docker pull nginx`, a line of a Dockerfile, and addresses of Docker Hub and Quay. Without a registry, it is
+    Docker Hub as for docker, or else the default.
 
     Raises NameUnknown for a registry that is not mirrored, and another RegistryError for what is not an image.
     """
@@ -72,7 +80,7 @@ def parse_image(text: str, table: UpstreamTable, hint: RegistryHint, mirror_host
     elif not any(first in one.names for one in table.upstreams_of(hint)):
         hub = next((one for one in table.upstreams_of(hint) if one.names & DOCKER_HUB.hosts), None)
         hint = RegistryHint(hint.group, hub)
-    return table.source_of(RepositoryName(name), hint), reference
+    return RepositoryName(name), hint, reference
 
 
 def _word(text: str) -> str:

@@ -14,7 +14,7 @@ from entrypoints.http.page.assets import PATH
 from entrypoints.http.page.event_streams import send_events
 from entrypoints.http.page.form_checks import FIELD, check_origin, check_token, make_token
 from entrypoints.http.page.languages import language_for
-from entrypoints.http.page.section import Action, Context, PageRequest, Section, View
+from entrypoints.http.page.section import Action, Context, PageRequest, Question, Section, View
 from entrypoints.http.page.sections.administration import ADMINISTRATION
 from entrypoints.http.page.sections.browse import BROWSE
 from entrypoints.http.page.sections.history import HISTORY
@@ -61,24 +61,28 @@ async def show(request: Request, section: Section, view: View) -> HTTPResponse:
         context = {"page": page, "current": section.name, "token": _form_token(page), **await view.context(page)}
     except RegistryError as error:
         return await _problem(request, error)
-    shown = await _html(request, view.template, context)
-    if section.is_for_operators:
-        shown.headers.update(_OF_FORM)
-    return shown
+    return await _shown(request, section, view.template, context)
 
 
 async def act(request: Request, section: Section, action: Action) -> HTTPResponse:
     """The action of a form. Answered by 303, so that a reload of the next page does not repeat it."""
     _require_section(request, section)
     try:
-        page = await _page_request(request, _fields_of(request))
-        _require_viewer(page.viewer, is_for_operators=section.is_for_operators)
-        check_origin(request.headers, runtime_of(request).addresses.requested_host(request))
-        check_token(*_signed_values(page), page.arguments.get(FIELD, ""))
-        target = await action.act(page)
+        target = await action.act(await _checked_form(request, section))
     except RegistryError as error:
         return await _problem(request, error)
     return HTTPResponse(None, 303, {**_HEADERS, **_OF_PAGE, "Location": target})
+
+
+async def answer(request: Request, section: Section, question: Question) -> HTTPResponse:
+    """The page that answers a form."""
+    _require_section(request, section)
+    try:
+        page = await _checked_form(request, section)
+        context = {"page": page, "current": section.name, "token": _form_token(page), **await question.context(page)}
+    except RegistryError as error:
+        return await _problem(request, error)
+    return await _shown(request, section, question.template, context)
 
 
 async def events(request: Request, section: Section, view: View) -> HTTPResponse | None:
@@ -131,6 +135,15 @@ async def static(request: Request, name: str) -> HTTPResponse:
         headers = {**_HEADERS, **_OF_ASSET, "Content-Encoding": "gzip"}
         return HTTPResponse(asset.compressed, 200, headers, asset.media_type)
     return HTTPResponse(asset.content, 200, {**_HEADERS, **_OF_ASSET}, asset.media_type)
+
+
+async def _checked_form(request: Request, section: Section) -> PageRequest:
+    """The fields of a form of this section. Raises CredentialsRejected, Denied for a forged form, RequestInvalid."""
+    page = await _page_request(request, _fields_of(request))
+    _require_viewer(page.viewer, is_for_operators=section.is_for_operators)
+    check_origin(request.headers, runtime_of(request).addresses.requested_host(request))
+    check_token(*_signed_values(page), page.arguments.get(FIELD, ""))
+    return page
 
 
 def _require_page(request: Request) -> None:
@@ -203,6 +216,14 @@ async def _problem(request: Request, error: RegistryError) -> HTTPResponse:
     return shown
 
 
+async def _shown(request: Request, section: Section, template: str, context: Context) -> HTTPResponse:
+    """A page of the section."""
+    shown = await _html(request, template, context)
+    if section.is_for_operators:
+        shown.headers.update(_OF_FORM)
+    return shown
+
+
 async def _html(request: Request, template: str, context: Context) -> HTTPResponse:
     renderer = await runtime_of(request).page.renderer()
     page = context["page"]
@@ -231,5 +252,10 @@ for _section in SECTIONS:
     for _action in _section.actions:
         _path = _action.path
         pages.add_route(partial(act, section=_section, action=_action), _path, methods=("POST",), name=f"act{_path}")
+    for _question in _section.questions:
+        _path = _question.path
+        pages.add_route(
+            partial(answer, section=_section, question=_question), _path, methods=("POST",), name=f"answer{_path}"
+        )
 pages.add_route(login, "/login", methods=READ)
 pages.add_route(static, f"{PATH}<name:str>", methods=READ)

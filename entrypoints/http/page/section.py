@@ -62,16 +62,28 @@ class Action:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A form whose answer is a page. It changes nothing, but what it contains must not become part of an address, which
+    browsers and access logs keep. It is checked as the form of an Action is.
+    """
+
+    path: str
+    template: str
+    context: Callable[[PageRequest], Awaitable[Context]]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the page. To add one, write a module below `sections`, its templates, and its texts with the title
     `NAME.title` in `texts.toml`, and add it to `SECTIONS` in `entrypoints/http/page/routes.py`.
 
     `views`: the first is the one that the navigation links to. The others may be parts of a page that the browser
     fetches later. `is_for_operators`: unknown without ADMIN_ACCOUNTS, and only operators see it. Only such a section
-    has actions.
+    has actions and questions.
     """
 
     name: str
     views: tuple[View, ...]
     actions: tuple[Action, ...] = ()
+    questions: tuple[Question, ...] = ()
     is_for_operators: bool = False

@@ -38,6 +38,7 @@ PAGES = {
     "/admin": {"GET", "HEAD"},
     "/admin/purge": {"GET", "HEAD", "POST"},
     "/admin/reload": {"POST"},
+    "/admin/why": {"POST"},
     "/login": {"GET", "HEAD"},
     "/static/<name:str>": {"GET", "HEAD"},
 }

@@ -4,15 +4,19 @@ line in the log.
 
 import asyncio
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlencode
 
+from application.page.administer import image_name
+from application.page.explain_pull import PullQuestion
 from domain.digest import Digest
-from domain.errors import ActionFailed, DigestInvalid, NameInvalid, RequestInvalid, TagInvalid
+from domain.errors import ActionFailed, DigestInvalid, NameInvalid, RegistryError, RequestInvalid, TagInvalid
 from domain.names import Reference, RepositoryName, Tag
+from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS
 from domain.upstreams import Source, Upstream
 from entrypoints.http.page.client_configurations import Registry
-from entrypoints.http.page.image_names import registries_of
-from entrypoints.http.page.section import Action, Context, PageRequest, Section, View
+from entrypoints.http.page.image_names import parse_request, registries_of
+from entrypoints.http.page.section import Action, Context, PageRequest, Question, Section, View
 
 _PATH = "/admin"
 _DAY_SECONDS = 86400
@@ -21,6 +25,8 @@ _SHOWN = 100
 _RELOAD_SECONDS = 12.0
 """How long a reload is waited for: longer than the main process waits for its workers."""
 _LOOK_SECONDS = 0.05
+_KINDS = {ANONYMOUS_CLASS: "anonymous", PERSONAL_CLASS: "personal"}
+"""The names of classes of callers in texts. The others are logins of the mirror."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +116,44 @@ async def _reload(page: PageRequest) -> str:
     return f"{_PATH}#reload"
 
 
+async def _why(page: PageRequest) -> Context:
+    """Why a pull was refused, or whether it would be allowed."""
+    container, problem, explanation = page.container, "", None
+    try:
+        explanation = await container.explain_pull()(page.viewer, _question(page))
+    except RegistryError as error:
+        problem = error.message
+    else:
+        subject, reason = image_name(explanation.source, explanation.question.target), explanation.decision.reason
+        container.administer().record(page.viewer, "explain", subject, f"{reason.verdict.value}: {reason.key}")
+    registries = _registries(page)
+    return {
+        "problem": problem,
+        "asked": {name: page.argument(name) for name in ("image", "account", "address")},
+        "explained": explanation,
+        "registry": registries[explanation.source.upstream] if explanation else None,
+        "given_to": sorted({_KINDS.get(one, "mirrors") for one in explanation.cache.classes})
+        if explanation and explanation.cache
+        else (),
+    }
+
+
+def _question(page: PageRequest) -> PullQuestion:
+    """Raises a RegistryError for what is not an image, not mirrored, or not an address."""
+    name, hint, reference = parse_request(page.argument("image"), page.container.upstreams(), page.hint, page.host)
+    address = page.argument("address")
+    if address:
+        try:
+            address = str(ip_address(address))
+        except ValueError:
+            raise RequestInvalid("the address of the client is not an IP address") from None
+    return PullQuestion(name, hint, Reference.parse(reference[1:]).target, page.argument("account"), address)
+
+
 ADMINISTRATION = Section(
     "admin",
     (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview)),
     (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload)),
+    (Question(f"{_PATH}/why", "admin/why.html", _why),),
     is_for_operators=True,
 )

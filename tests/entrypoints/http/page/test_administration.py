@@ -25,6 +25,7 @@ OPERATORS = {"admin_accounts": ",".join(f"{name}:{hashed}" for name, hashed in H
 ACCOUNTS = {"accounts": ANN.removeprefix("Basic ")}
 MANIFEST = b'{"schemaVersion":2,"layers":[]}'
 OTHER_MANIFEST = b'{"schemaVersion":2,"layers":[],"annotations":{"a":"b"}}'
+WHY = {"image": "upstream.test/team/app:v1", "account": "", "address": ""}
 PLACE = {"registry": "upstream.test", "repository": "team/app", "reference": "v1"}
 
 
@@ -96,6 +97,7 @@ async def test_without_operators_the_section_is_unknown(start: Start, path: str)
     service = await start(**ACCOUNTS)
     assert (await service.get(path, {"Authorization": ANN})).status_code == 404
     assert (await service.client.post(path, data={})).status_code in {404, 405}
+    assert (await service.client.post("/admin/why", data=WHY)).status_code == 404
     assert 'href="/admin"' not in (await service.get("/")).text
 
 
@@ -107,8 +109,10 @@ async def test_only_operators_open_the_section(start: Start, path: str, login: s
     answer = await service.get(path, headers)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-    posted = await service.client.post("/admin/purge", data=PLACE, headers=headers, follow_redirects=False)
-    assert posted.status_code == 401
+    for target in ("/admin/purge", "/admin/why"):
+        posted = await service.client.post(target, data=PLACE | WHY, headers=headers, follow_redirects=False)
+        assert posted.status_code == 401
+        assert "team/app" not in posted.text
 
 
 async def test_an_operator_sees_the_section_in_the_navigation(start: Start) -> None:
@@ -288,3 +292,90 @@ async def test_an_action_takes_only_a_form(start: Start) -> None:
 async def test_the_section_is_in_chinese_too(start: Start) -> None:
     service = await start(**OPERATORS)
     assert "清除" in (await service.get("/admin", {"Authorization": OLGA, "Accept-Language": "zh"})).text
+
+
+async def explain(service: Service, login: str = OLGA, token: str | None = None, **fields: str) -> Any:
+    token = await form_token(service) if token is None else token
+    headers = {"Authorization": login, "Origin": f"http://127.0.0.1:{service.port}"}
+    return await service.client.post("/admin/why", data={"token": token, **WHY, **fields}, headers=headers)
+
+
+async def test_a_pull_is_explained_without_names_in_an_address(start: Start) -> None:
+    service = await start(**ACCOUNTS, **OPERATORS)
+    assert await pull(service, login=ANN) == 200
+    answer = await explain(service, account="ann", address="192.0.2.1")
+    assert answer.status_code == 200
+    assert parsed(answer.text) is not None
+    assert (answer.headers["Cache-Control"], answer.headers["Referrer-Policy"]) == ("no-store", "same-origin")
+    assert answer.history == []
+    for said in ("The mirror allows it", "no rule matches", "Delay after wrong logins", str(Digest.of(MANIFEST))[:19]):
+        assert said in answer.text
+    assert audits(service) == [
+        OperatorActed("olga", "127.0.0.1", "explain", "upstream.test/team/app:v1", "allowed: allowed")
+    ]
+    assert (await service.get(f"/admin/why?{urlencode(WHY)}", {"Authorization": OLGA})).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("fields", "said", "result"),
+    [
+        ({}, "a pull needs the login of one", "refused: login_needed"),
+        ({"account": "bob"}, "no account with this name", "refused: account_unknown"),
+        ({"account": "olga"}, "no account with this name", "refused: account_unknown"),
+        ({"account": "ann"}, "The mirror allows it", "allowed: allowed"),
+    ],
+)
+async def test_each_caller_gets_its_reason(start: Start, fields: dict[str, str], said: str, result: str) -> None:
+    service = await start(**ACCOUNTS, **OPERATORS, upstream_identity="anonymous")
+    answer = await explain(service, **fields)
+    assert said in answer.text
+    assert [event.result for event in audits(service)] == [result]
+    # A user may type a password as a name.
+    assert "bob" not in str(audits(service))
+
+
+async def test_a_question_about_no_image_leaves_no_audit_event(start: Start) -> None:
+    service = await start(**OPERATORS)
+    for fields in (
+        {"image": ""},
+        {"image": "A B:"},
+        {"image": "quay.io/org/app"},
+        {"image": "team/app@sha256:1"},
+        {"address": "home"},
+    ):
+        answer = await explain(service, **fields)
+        assert (answer.status_code, "note problem" in answer.text) == (200, True), fields
+        assert parsed(answer.text) is not None
+    assert audits(service) == []
+
+
+async def test_what_an_operator_typed_is_escaped(start: Start) -> None:
+    service = await start(**OPERATORS)
+    answer = await explain(service, account='"><script>alert(1)</script>')
+    assert "<script>alert" not in answer.text
+    assert parsed(answer.text) is not None
+
+
+async def test_a_forged_question_is_not_answered(start: Start) -> None:
+    service = await start(**OPERATORS)
+    await pull(service)
+    for token in ("", "x", await form_token(service, OTTO)):
+        answer = await explain(service, token=token)
+        assert (answer.status_code, "team/app" in answer.text) == (403, False)
+    token = await form_token(service)
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        answer = await service.client.post(
+            "/admin/why", data={"token": token, **WHY}, headers={"Authorization": OLGA, **headers}
+        )
+        assert answer.status_code == 403
+    assert audits(service) == []
+
+
+async def test_the_explanation_is_in_chinese_too(start: Start) -> None:
+    service = await start(**OPERATORS)
+    await pull(service)
+    token = await form_token(service)
+    headers = {"Authorization": OLGA, "Accept-Language": "zh"}
+    answer = await service.client.post("/admin/why", data={"token": token, **WHY}, headers=headers)
+    assert "允许" in answer.text
+    assert parsed(answer.text) is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from application.page.explain_pull import Reason, Sends, Verdict
 from domain.history import RESOLUTIONS, SPANS
 from domain.image_details import read_image_configuration
 from entrypoints.http.page import languages
@@ -90,8 +91,12 @@ def used() -> set[str]:
     history = {f"history.{name}" for name in SPANS} | {f"history.per_{one.seconds}" for one in RESOLUTIONS}
     for chart, (_, series) in CHARTS.items():
         history |= {f"history.chart_{chart}", *(f"history.{name}" for name in series)}
-    found -= {"history.chart_", "history.per_"}
-    return found | facts | history | {f"{section.name}.title" for section in SECTIONS}
+    why = {f"why.because_{one.key}" for one in Reason} | {f"why.sends_{one.value}" for one in Sends}
+    why |= {f"why.{one.value}" for one in Verdict} | {
+        f"why.given_to_{one}" for one in ("anonymous", "mirrors", "personal")
+    }
+    found -= {"history.chart_", "history.per_", "why.because_", "why.sends_", "why.given_to_"}
+    return found | facts | history | why | {f"{section.name}.title" for section in SECTIONS}
 
 
 def test_the_page_uses_every_text_and_no_other() -> None:
