@@ -8,7 +8,8 @@ from typing import Any
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.errors import DigestInvalid, NameInvalid, TagInvalid
-from domain.names import RepositoryName, Tag
+from domain.names import Reference, RepositoryName, Tag
+from domain.pins import Pin, PinnedImage
 from domain.records import CachedTag, CallerClass, ContentLocation, Link, TagKey
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
@@ -56,3 +57,41 @@ def read_upstream_auth(text: str | bytes) -> UpstreamAuth | None:
     if not all(isinstance(word, str) for word in words):
         return None
     return UpstreamAuth(tuple(Challenge(scheme, tuple(parameters)) for scheme, parameters in read))
+
+
+def print_pinned_image(image: PinnedImage) -> str:
+    """What is stored of the image beside its key and `pinned_at`, as JSON. The index in SQLite reads `tree` itself."""
+    return json.dumps(
+        {
+            "platforms": image.pin.platforms,
+            "digest": str(image.digest) if image.digest else None,
+            "tree": {str(digest): size for digest, size in image.tree.items()},
+            "checked_at": image.checked_at,
+            "due_at": image.due_at,
+            "problem": image.problem,
+        }
+    )
+
+
+def read_pinned_images(rows: Iterable[Row]) -> list[PinnedImage]:
+    """The pinned images in the rows (upstream, repository, reference, pinned_at, record), without those that cannot be
+    read.
+    """
+    images = []
+    for upstream, repository, reference, pinned_at, text in rows:
+        # KeyError and the others: a later version may have written the record.
+        with suppress(NameInvalid, TagInvalid, DigestInvalid, ValueError, KeyError, TypeError, AttributeError):
+            record = json.loads(text)
+            pin = Pin(upstream, RepositoryName(repository), Reference.parse(reference), tuple(record["platforms"]))
+            images.append(
+                PinnedImage(
+                    pin,
+                    pinned_at,
+                    Digest.parse(record["digest"]) if record["digest"] else None,
+                    {Digest.parse(digest): size for digest, size in record["tree"].items()},
+                    record["checked_at"],
+                    record["due_at"],
+                    record["problem"],
+                )
+            )
+    return images

@@ -26,7 +26,7 @@ _READ_BYTES = 1024 * 1024
 
 class Eviction:
     """Keeps content and partial blobs below the bound. Removed content stays readable through files that are already
-    open.
+    open. Content of pinned images is not evicted, so it alone may be above the bound: then nothing else is stored.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Eviction:
     async def _evict(self, bytes_to_free: int, wanted: int) -> None:
         """Evict content. Raises StorageFull if `wanted` more bytes still do not fit."""
         await self.flush()  # otherwise content that was just used would look old
-        sizes = {str(one.digest): one.size for one in await self._usage.all()}
+        sizes = {str(one.digest): one.size for one in await self._usage.evictable()}
         chosen = [Digest.parse(name) for name in content_to_evict(sizes.items(), bytes_to_free)]
         # The index first: if the content is stored again during this, its new index entry remains.
         await self._forget(chosen)

@@ -1,9 +1,12 @@
 """The storage while the cache is off: it finds nothing and stores nothing."""
 # ruff: noqa: ARG002 - the ports have these arguments
 
-from application.ports.content import Space, StorageFull, StoredContent
+from collections.abc import Sequence
+
+from application.ports.content import Space, StorageFailed, StorageFull, StoredContent
 from application.ports.lease import DownloadLease, FollowedPartialBlob
 from domain.digest import Digest
+from domain.pins import Pin, PinnedImage
 from domain.upstreams import Upstream
 
 _OFF = "the cache is off"
@@ -38,3 +41,26 @@ class NullStorageMaintenance:
 
     async def contents(self) -> dict[Digest, int]:
         return {}
+
+
+class NullPinIndex:
+    """Implements PinIndex, where no image can be pinned."""
+
+    def __init__(self, reason: str = _OFF) -> None:
+        """`reason`: why not, for the operator who tries it."""
+        self._reason = reason
+
+    async def all(self) -> Sequence[PinnedImage]:
+        return ()
+
+    async def keep(self, image: PinnedImage) -> None:
+        raise StorageFailed(self._reason)
+
+    async def update(self, image: PinnedImage) -> None:
+        pass
+
+    async def forget(self, pin: Pin) -> bool:
+        return False
+
+    async def lead(self, seconds: float) -> bool:
+        return False

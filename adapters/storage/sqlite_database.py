@@ -223,14 +223,26 @@ def _require_same(path: Path, folder: CacheFolder) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
-    """Make the tables in a new file. Raises _WrongVersion."""
+    """Make the tables in a new file, or upgrade those of an earlier version. Raises _WrongVersion. The caller has the
+    lock of the file, so no other process does the same.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == schema.version:
         return
-    if version or connection.execute("SELECT 1 FROM sqlite_master").fetchall():
-        raise _WrongVersion(f"it has version {version}, not {schema.version}")
+    if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchall():
+        statements = schema.tables
+    else:
+        statements = _upgrade(version, schema)
     with connection:
         connection.execute("BEGIN IMMEDIATE")
-        for statement in schema.tables:
+        for statement in statements:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {schema.version}")
+
+
+def _upgrade(version: int, schema: Schema) -> tuple[str, ...]:
+    """The statements that bring a file of this version to that of the schema. Raises _WrongVersion."""
+    steps = range(version, schema.version)
+    if not steps or any(step not in schema.upgrades for step in steps):
+        raise _WrongVersion(f"it has version {version}, not {schema.version}")
+    return tuple(statement for step in steps for statement in schema.upgrades[step])

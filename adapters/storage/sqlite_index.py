@@ -33,6 +33,8 @@ T = TypeVar("T")
 _CHECKS = 256
 _KEPT_SHARE = 0.9
 _SWEEP_SECONDS = 60.0
+PINNED_CONTENT = "SELECT tree.key FROM pins, json_each(pins.record, '$.tree') AS tree"
+"""The digests of all content that pinned images need."""
 # These remove rows only if there are more than ?2, and keep ?3 then. Rows of stored content are removed last, because
 # stored content was used not long ago.
 _TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
@@ -228,8 +230,23 @@ class SqliteUsageIndex:
     async def all(self) -> list[Used]:
         return _read_uses(await self._database.rows("SELECT digest, size, used_at FROM usage ORDER BY used_at, digest"))
 
+    async def evictable(self) -> list[Used]:
+        # One query: if a query for the pins failed alone, pinned content would look evictable.
+        return _read_uses(
+            await self._database.rows(
+                f"SELECT digest, size, used_at FROM usage WHERE digest NOT IN ({PINNED_CONTENT})"  # noqa: S608 - constant
+                " ORDER BY used_at, digest"
+            )
+        )
+
+    async def pinned(self) -> Stored:
+        return await self._stored(f" WHERE digest IN ({PINNED_CONTENT})")
+
     async def total(self) -> Stored:
-        rows = await self._database.rows("SELECT count(*), coalesce(sum(size), 0) FROM usage")
+        return await self._stored()
+
+    async def _stored(self, condition: str = "") -> Stored:
+        rows = await self._database.rows(f"SELECT count(*), coalesce(sum(size), 0) FROM usage{condition}")  # noqa: S608 - constants
         return next((Stored(count, size) for count, size in rows), Stored())
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:

@@ -1,14 +1,16 @@
-"""The tables of the index and of the history. A change of a table changes the version. A file of another version is
-replaced.
+"""The tables of the index and of the history. A change of a table changes the version. A file of an earlier version is
+upgraded if the schema says how; a file of any other version is replaced.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Schema:
     """What a file contains. `name`: what messages call it; `loss`: what follows if it cannot be read or written, and
-    `quiet_seconds`: how long the log does not repeat this.
+    `quiet_seconds`: how long the log does not repeat this; `upgrades`: the statements that bring a file of each earlier
+    version to the next one.
     """
 
     name: str
@@ -16,9 +18,20 @@ class Schema:
     tables: tuple[str, ...]
     loss: str
     quiet_seconds: float
+    upgrades: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-VERSION = 3
+VERSION = 4
+
+_PIN_TABLES = (
+    # `record`: the rest of domain.pins.PinnedImage, as JSON. The eviction reads the tree in it, and would fail for good
+    # at a text that is not JSON.
+    """CREATE TABLE pins (
+        upstream TEXT NOT NULL, repository TEXT NOT NULL, reference TEXT NOT NULL, pinned_at REAL NOT NULL,
+        record TEXT NOT NULL CHECK (json_valid(record)), PRIMARY KEY (upstream, repository, reference)
+    ) WITHOUT ROWID""",
+    "CREATE TABLE leases (name TEXT NOT NULL PRIMARY KEY, holder TEXT NOT NULL, ends_at REAL NOT NULL) WITHOUT ROWID",
+)
 
 _INDEX_TABLES = (
     """CREATE TABLE links (
@@ -56,10 +69,17 @@ _INDEX_TABLES = (
     "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     # Random, so that a new index has another epoch than the index that it replaces.
     "INSERT INTO meta VALUES ('epoch', random() & 0xffffffff)",
+    *_PIN_TABLES,
 )
 
 INDEX = Schema(
-    "index", VERSION, _INDEX_TABLES, "what it records counts as missing until it works again", quiet_seconds=60.0
+    "index",
+    VERSION,
+    _INDEX_TABLES,
+    "what it records counts as missing until it works again",
+    quiet_seconds=60.0,
+    # Everything else can be learnt again, but not pins: so files with pins have to be upgraded by later versions, too.
+    upgrades={3: _PIN_TABLES},
 )
 
 HISTORY = Schema(

@@ -149,6 +149,14 @@ class UsageIndex(Protocol):
     async def all(self) -> list[Used]:
         """All entries, the least recently used first."""
 
+    async def evictable(self) -> list[Used]:
+        """The entries of content that no pinned image needs, the least recently used first; see PinIndex. Content of
+        which this cannot be found out is not among them.
+        """
+
+    async def pinned(self) -> Stored:
+        """All stored content that is not evictable, together."""
+
     async def total(self) -> Stored:
         """All content together. It is read much more often than `all`."""
 

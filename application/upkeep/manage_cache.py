@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
-from application.ports.index import KnowledgeIndex, UsageIndex, Used
+from application.ports.index import KnowledgeIndex, Stored, UsageIndex, Used
 from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
 from domain.digest import Digest
 from domain.names import Tag
@@ -17,12 +17,13 @@ from domain.upstreams import Source, Upstream
 
 @dataclass(frozen=True)
 class Statistics:
-    """`size`: bytes of all content. `oldest` and `newest`: times of last use in seconds since 1970; None if there is no
-    content.
+    """`size`: bytes of all content. `pinned`: the part that pinned images need. `oldest` and `newest`: times of last use
+    in seconds since 1970; None if there is no content.
     """
 
     count: int
     size: int
+    pinned: Stored
     space: Space
     tags: int
     oldest: float | None
@@ -63,6 +64,7 @@ class ManageCache:
         return Statistics(
             len(used),
             sum(one.size for one in used),
+            await self._usage.pinned(),
             await self._maintenance.space(),
             len(
                 {

@@ -55,6 +55,7 @@ async def _stats(container: Container, _: argparse.Namespace) -> int:
         ("folder", str(storage_folder(settings))),
         *(("upstream", upstream.url) for upstream in container.upstreams().upstreams),
         ("content", f"{found.count} manifests and blobs, {decimal(found.size)}"),
+        ("pinned", f"{found.pinned.count} manifests and blobs, {decimal(found.pinned.size)}"),
         ("limit", decimal(container.cache_capacity().max_bytes)),
         ("being downloaded", decimal(found.space.partial_blobs)),
         ("free on the disk", decimal(found.space.free)),

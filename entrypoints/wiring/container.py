@@ -66,6 +66,7 @@ from application.ping import AnswerPing
 from application.ports.activity import ActivityTable
 from application.ports.content import ContentStore
 from application.ports.history import History, HistoryArchive
+from application.ports.pins import PinIndex
 from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
@@ -348,6 +349,7 @@ class Container(containers.DeclarativeContainer):
 
     # --- the cache ---
     store: providers.Provider[ContentStore] = storage.provided.store
+    pins: providers.Provider[PinIndex] = storage.provided.pins
     cache_policy: providers.Provider[CachePolicy] = settings.provided.cache_policy
     mirror_callers: providers.Provider[dict[Upstream, CallerId]] = providers.Singleton(
         _mirror_callers, upstreams=upstreams

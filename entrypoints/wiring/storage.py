@@ -11,17 +11,19 @@ from adapters.confirmed_images import ConfirmedImageIndex
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.network_file_systems import network_file_system
-from adapters.storage.null_storage import NullContentStore, NullStorageMaintenance
+from adapters.storage.null_storage import NullContentStore, NullPinIndex, NullStorageMaintenance
 from adapters.storage.replica_id import make_replica_id, replica_id
 from adapters.storage.safe_paths import ACTING, cache_folder, owner_of_cache, require_usable
 from adapters.storage.sqlite_database import NoDatabase, SqliteDatabase
 from adapters.storage.sqlite_history import SqliteHistoryArchive
 from adapters.storage.sqlite_index import SqliteImageIndex, SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_pins import SqlitePinIndex
 from adapters.storage.sqlite_schema import HISTORY
 from application.ports.content import ContentStore, StorageMaintenance
 from application.ports.history import HistoryArchive
 from application.ports.index import ImageIndex, KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLeases
+from application.ports.pins import PinIndex
 from application.ports.telemetry import EventSink
 from domain.ports import Clock
 from entrypoints.settings import Settings, SettingsError
@@ -31,6 +33,8 @@ _INDEX = "index.sqlite3"
 _HISTORY = "history.sqlite3"
 _RESERVE = 16 * 1024 * 1024
 """Bytes of the disk that content must leave free, so that the index and the log can still be written."""
+
+_SHARED = "images cannot be pinned while replicas share a store: its eviction does not know of pins"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Storage:
     index: KnowledgeIndex
     usage: UsageIndex
     images: ImageIndex
+    pins: PinIndex
     history: HistoryArchive
     shared: SharedTier | None = None
 
@@ -167,6 +172,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
                 index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
                 images=ConfirmedImageIndex(images, shared.index) if shared else images,
+                pins=NullPinIndex(_SHARED) if shared else SqlitePinIndex(database, clock),
                 history=SqliteHistoryArchive(history),
                 shared=shared,
             )
@@ -187,6 +193,7 @@ def no_storage() -> Storage:
         index=SqliteKnowledgeIndex(database, SystemClock()),
         usage=SqliteUsageIndex(database),
         images=SqliteImageIndex(database),
+        pins=NullPinIndex(),
         history=SqliteHistoryArchive(database),
     )
 

@@ -13,9 +13,11 @@ from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.maintenance import FilesystemStorageMaintenance
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteImageIndex, SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_pins import SqlitePinIndex
 from application.ports.content import ContentStore, PartialBlob, StorageMaintenance
 from application.ports.index import ImageIndex, KnowledgeIndex, UsageIndex
 from application.ports.lease import DownloadLease, DownloadLeases, FollowedPartialBlob, PartialBlobState
+from application.ports.pins import PinIndex
 from domain.digest import Bytes, Digest
 from domain.names import RepositoryName
 from domain.span_set import SpanSet
@@ -23,6 +25,7 @@ from domain.upstreams import Origin, Source, Upstream
 from tests.fakes import storage as fakes
 from tests.fakes.clock import StoppedClock
 from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.pins import MemoryPinIndex
 
 HUB = Upstream("https://hub.test", Origin("https", "hub.test", 443))
 QUAY = Upstream("https://quay.test/v2path", Origin("https", "quay.test", 443))
@@ -42,6 +45,7 @@ class Worker:
     index: KnowledgeIndex
     usage: UsageIndex
     images: ImageIndex
+    pins: PinIndex
 
 
 def by_two_workers(test: Callable[[Worker, Worker], Awaitable[None]]) -> Callable[[str, Path], None]:
@@ -63,7 +67,7 @@ async def two_workers(kind: str, folder: Path) -> AsyncIterator[tuple[Worker, Wo
     if kind == "fake":
         first = _fake(fakes.MemoryDisk())
         store = fakes.MemoryContentStore(_disk(first))
-        yield first, replace(first, store=store, leases=store)
+        yield first, replace(first, store=store, leases=store, pins=_pins(first).of_another_worker())
         return
     async with real_worker(folder) as one, real_worker(folder) as other:
         yield one, other
@@ -81,6 +85,7 @@ async def real_worker(folder: Path) -> AsyncIterator[Worker]:
             SqliteKnowledgeIndex(database, clock),
             SqliteUsageIndex(database),
             SqliteImageIndex(database),
+            SqlitePinIndex(database, clock),
         )
     finally:
         await database.close()
@@ -140,17 +145,23 @@ async def content_of(worker: Worker, digest: Digest) -> bytes | None:
 
 def _fake(disk: fakes.MemoryDisk) -> Worker:
     store = fakes.MemoryContentStore(disk)
-    index = MemoryKnowledgeIndex()
+    index, pins = MemoryKnowledgeIndex(), MemoryPinIndex()
     return Worker(
         store,
         store,
         fakes.MemoryStorageMaintenance(disk),
         index,
-        MemoryUsageIndex(),
+        MemoryUsageIndex(pins),
         MemoryImageIndex(index),
+        pins,
     )
 
 
 def _disk(worker: Worker) -> fakes.MemoryDisk:
     assert isinstance(worker.store, fakes.MemoryContentStore)
     return worker.store.disk
+
+
+def _pins(worker: Worker) -> MemoryPinIndex:
+    assert isinstance(worker.pins, MemoryPinIndex)
+    return worker.pins

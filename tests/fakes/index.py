@@ -9,6 +9,7 @@ from domain.names import RepositoryName, Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
+from tests.fakes.pins import MemoryPinIndex
 
 VARIANTS = 16
 Place = tuple[str, str]
@@ -154,8 +155,9 @@ class MemoryKnowledgeIndex:
 class MemoryUsageIndex:
     """Implements UsageIndex."""
 
-    def __init__(self) -> None:
+    def __init__(self, pins: MemoryPinIndex | None = None) -> None:
         self.entries: dict[Digest, Used] = {}
+        self._pins = pins or MemoryPinIndex()
 
     async def keep(self, entries: list[Used]) -> None:
         self.entries.update({one.digest: one for one in entries})
@@ -171,6 +173,15 @@ class MemoryUsageIndex:
 
     async def all(self) -> list[Used]:
         return sorted(self.entries.values(), key=lambda one: (one.used_at, str(one.digest)))
+
+    async def evictable(self) -> list[Used]:
+        if self._pins.is_broken:
+            return []
+        return [one for one in await self.all() if one.digest not in self._pins.content]
+
+    async def pinned(self) -> Stored:
+        sizes = [one.size for one in self.entries.values() if one.digest in self._pins.content]
+        return Stored(len(sizes), sum(sizes))
 
     async def total(self) -> Stored:
         return Stored(len(self.entries), sum(one.size for one in self.entries.values()))

@@ -20,6 +20,7 @@ from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.pins import MemoryPinIndex
 from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
 from tests.fakes.upstream import FakeUpstream
@@ -53,15 +54,16 @@ def _mirror_callers_once(upstreams: UpstreamTable) -> dict[Upstream, CallerId]:
 
 def memory_storage() -> Storage:
     """A storage in memory."""
-    disk, index = MemoryDisk(), MemoryKnowledgeIndex()
+    disk, index, pins = MemoryDisk(), MemoryKnowledgeIndex(), MemoryPinIndex()
     store = MemoryContentStore(disk)
     return Storage(
         store=store,
         leases=store,
         maintenance=MemoryStorageMaintenance(disk),
         index=index,
-        usage=MemoryUsageIndex(),
+        usage=MemoryUsageIndex(pins),
         images=MemoryImageIndex(index),
+        pins=pins,
         history=SqliteHistoryArchive(NoDatabase()),
     )
 

@@ -1,7 +1,9 @@
-from adapters.storage.null_storage import NullStorageMaintenance
+import pytest
+
+from adapters.storage.null_storage import NullPinIndex, NullStorageMaintenance
 from adapters.storage.sqlite_database import NoDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
-from application.ports.content import Space
+from application.ports.content import Space, StorageFailed
 from application.ports.index import CallerIdentity, Stored, Used
 from domain.digest import Digest
 from domain.names import Tag
@@ -17,6 +19,7 @@ from domain.records import (
 )
 from domain.trust import UpstreamAuth
 from tests.contracts.storage import HUB, NGINX
+from tests.contracts.test_pin_index import PINNED
 from tests.fakes.clock import StoppedClock
 
 DIGEST = Digest.of(b"content")
@@ -61,3 +64,13 @@ async def test_null_maintenance_finds_nothing() -> None:
     assert await maintenance.space() == Space(0, 0, 0)
     assert await maintenance.contents() == {}
     assert await maintenance.remove_abandoned_partial_blobs() == 0
+
+
+async def test_no_image_is_pinned_without_a_cache() -> None:
+    pins = NullPinIndex()
+    with pytest.raises(StorageFailed, match="the cache is off"):
+        await pins.keep(PINNED)
+    await pins.update(PINNED)
+    assert list(await pins.all()) == []
+    assert not await pins.forget(PINNED.pin)
+    assert not await pins.lead(60.0)

@@ -1,0 +1,50 @@
+"""Pinned images: images that operators keep in the cache, whatever else is evicted."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from domain.digest import Digest
+from domain.names import Reference, RepositoryName
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The image that an operator has pinned. There is one pin for each upstream, repository and reference.
+
+    `upstream_url`: the upstream may have been removed from the settings since. `platforms`: each
+    `os/architecture[/variant]`; empty: all platforms of the image.
+    """
+
+    upstream_url: str
+    repository: RepositoryName
+    reference: Reference
+    platforms: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The URL, the repository and the reference. Pins with the same key replace each other."""
+        return self.upstream_url, str(self.repository), str(self.reference)
+
+
+@dataclass(frozen=True)
+class PinnedImage:
+    """A pin, and what is known of its image. Times in seconds since 1970.
+
+    `pinned_at`: with the key of the pin, it identifies this pin: an image that was unpinned and pinned again has
+    another time. `digest`: the manifest that the reference named at the last check; None before the first one. `tree`:
+    the size in bytes of each manifest and blob that is not evicted. `checked_at`: when the upstream last answered; None
+    if it has not. `due_at`: when to ask it again. `problem`: why the last check failed; "" if it did not.
+    """
+
+    pin: Pin
+    pinned_at: float
+    digest: Digest | None = None
+    tree: Mapping[Digest, int] = field(default_factory=dict)
+    checked_at: float | None = None
+    due_at: float = 0.0
+    problem: str = ""
+
+    @property
+    def size(self) -> int:
+        """The bytes of its tree, stored or not."""
+        return sum(self.tree.values())

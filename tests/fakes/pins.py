@@ -1,0 +1,65 @@
+"""The pinned images, in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from application.ports.content import StorageFailed
+from domain.digest import Digest
+from domain.pins import Pin, PinnedImage
+from domain.ports import Clock
+from tests.fakes.clock import StoppedClock
+
+
+@dataclass
+class Lead:
+    """Who checks the pinned images, and until when."""
+
+    holder: object = None
+    until: float = 0.0
+
+
+@dataclass(eq=False)
+class MemoryPinIndex:
+    """Implements PinIndex. `is_broken`: it can be neither read nor written."""
+
+    clock: Clock = field(default_factory=StoppedClock)
+    is_broken: bool = False
+    pins: dict[tuple[str, str, str], PinnedImage] = field(default_factory=dict)
+    leader: Lead = field(default_factory=Lead)
+
+    def of_another_worker(self) -> "MemoryPinIndex":
+        """What another worker uses at the same time."""
+        return replace(self)
+
+    @property
+    def content(self) -> frozenset[Digest]:
+        """Everything that pinned images need."""
+        return frozenset(digest for image in self.pins.values() for digest in image.tree)
+
+    async def all(self) -> Sequence[PinnedImage]:
+        self._work()
+        return [self.pins[key] for key in sorted(self.pins)]
+
+    async def keep(self, image: PinnedImage) -> None:
+        self._work()
+        self.pins[image.pin.key] = image
+
+    async def update(self, image: PinnedImage) -> None:
+        known = self.pins.get(image.pin.key)
+        if known and known.pinned_at == image.pinned_at and not self.is_broken:
+            self.pins[image.pin.key] = image
+
+    async def forget(self, pin: Pin) -> bool:
+        self._work()
+        return self.pins.pop(pin.key, None) is not None
+
+    async def lead(self, seconds: float) -> bool:
+        now = self.clock.now()
+        if self.is_broken or (self.leader.holder not in {None, self} and now < self.leader.until):
+            return False
+        self.leader.holder, self.leader.until = self, now + seconds
+        return True
+
+    def _work(self) -> None:
+        if self.is_broken:
+            raise StorageFailed("the fake pins are broken")
