@@ -20,6 +20,10 @@ class AccountPolicy:
         """The account with this name and its current stamp, which is "" if the account does not exist."""
         return Account(name, self.stamp(name))
 
+    def some_account(self) -> Account:
+        """One of the accounts; if there are none, the anonymous one, which has no stamp."""
+        return self.account(self.accounts.some_account())
+
     def is_unchanged(self, account: Account) -> bool:
         """Whether the account exists and still has the stamp of `account`. So a token becomes invalid when the password
         changes, even if a new account gets the same name. False for the anonymous caller, which has no account.

@@ -47,6 +47,9 @@ class AccountDirectory(Protocol):
         Takes the same time for a wrong user name as for a wrong password. May be slow, so call it in a thread.
         """
 
+    def some_account(self) -> str:
+        """The name of one account, always the same while the accounts do not change; "" if there are none."""
+
     def stamp(self, name: str) -> str:
         """A text that changes when the password of the account changes; "" if the account does not exist.
 

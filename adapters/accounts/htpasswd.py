@@ -56,6 +56,9 @@ class HashedAccountDirectory:
         is_right = bcrypt.checkpw(password, against.hashed)
         return Account(credentials.username, entry.stamp) if is_right and entry else None
 
+    def some_account(self) -> str:
+        return next(iter(self._entries), "")
+
     def stamp(self, name: str) -> str:
         entry = self._entries.get(name)
         return entry.stamp if entry else ""
@@ -97,6 +100,10 @@ class HtpasswdAccountDirectory:
     def find(self, credentials: Credentials) -> Account | None:
         """Takes as long as bcrypt, so call it in a thread. Uses the file as `stamp` last read it."""
         return self._last_valid.find(credentials)
+
+    def some_account(self) -> str:
+        self._reload_periodically()
+        return self._last_valid.some_account()
 
     def stamp(self, name: str) -> str:
         self._reload_periodically()

@@ -14,5 +14,8 @@ class CombinedAccountDirectory:
         found = (directory.find(credentials) for directory in self._directories)
         return next((account for account in found if account), None)
 
+    def some_account(self) -> str:
+        return next((name for directory in self._directories if (name := directory.some_account())), "")
+
     def stamp(self, name: str) -> str:
         return next((stamp for directory in self._directories if (stamp := directory.stamp(name))), "")

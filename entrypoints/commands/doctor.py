@@ -16,7 +16,6 @@ from domain.names import Reference, RepositoryName
 from domain.upstreams import Upstream
 from entrypoints.commands.check_config import examine_service, report
 from entrypoints.commands.command_input import parse_image_or_latest
-from entrypoints.commands.warm_command import caller_for
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage, storage_folder
@@ -150,7 +149,7 @@ class _Doctor:
             return
         text = f"{name}{'@' if reference.digest else ':'}{reference}"
         try:
-            caller = await caller_for(container, name, hint, None)
+            caller = await container.mirror_caller()(name, hint)
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, hint=hint)
             found = await container.pull_manifest()(caller, query)
         except Unauthorized:

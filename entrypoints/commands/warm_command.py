@@ -7,19 +7,11 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from application.access.access_request import Caller
-from application.access.grant_token import TokenQuery
 from application.upkeep.warm import Image, NoSuchPlatform
-from domain.access import Credentials, Scope, ScopeSet
-from domain.authorization import Basic, Bearer, encode_basic
+from domain.access import Credentials
 from domain.errors import RegistryError
-from domain.names import RepositoryName
-from domain.trust import BasicRule, BearerRule, TrustRow
-from domain.upstream_table import RegistryHint
-from domain.upstreams import Upstream
 from entrypoints.commands.command_input import ask_password, parse_image_or_latest
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.settings.values import read_htpasswd
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
 
@@ -55,7 +47,7 @@ async def _warm(settings: Settings, images: list[Image], login: Credentials | No
 
 async def _pull(container: Container, image: Image, login: Credentials | None, bar: Progress) -> None:
     image = replace(image, hint=container.upstreams().hint_for(image.name))
-    caller = replace(await caller_for(container, image.name, image.hint, login), is_operator=True)
+    caller = await container.mirror_caller()(image.name, image.hint, login)
     shown = bar.add_task(f"{image.name}:{image.reference}", total=None)
     try:
         async for progress in container.warm_cache()(caller, image):
@@ -63,37 +55,3 @@ async def _pull(container: Container, image: Image, login: Credentials | None, b
     except (RegistryError, NoSuchPlatform):
         bar.remove_task(shown)
         raise
-
-
-async def caller_for(
-    container: Container, name: RepositoryName, hint: RegistryHint, login: Credentials | None
-) -> Caller:
-    """The caller that the trust row accepts: the given user, else the mirror's own account, else an anonymous one."""
-    realm = "http://localhost/v2/auth"  # appears only in challenges, which are not sent
-    upstream = container.upstreams().source_of(name, hint).upstream
-    row, _ = await container.upstream_auth().row(upstream)
-    if login is not None and row.basic is not BasicRule.REFUSE:
-        return Caller(Basic(login, f"Basic {encode_basic(login)}"), realm)
-    token = await _token(
-        container, row, upstream, TokenQuery(scopes=ScopeSet((Scope.pull(name),)), credentials=login, hint=hint)
-    )
-    return Caller(Bearer(token, f"Bearer {token}") if token else None, realm)
-
-
-async def _token(container: Container, row: TrustRow, upstream: Upstream, query: TokenQuery) -> str | None:
-    if query.credentials is not None and row.relays:
-        return (await container.grant_token()(query)).text
-    settings: Settings = container.settings()
-    account = container.policy().account(_an_account(settings))
-    if row.bearer in {BearerRule.OURS, BearerRule.OURS_OR_PASS, BearerRule.EITHER_OF_OURS}:
-        return container.issuer().issue(account, query.scopes).text
-    if row.bearer is BearerRule.COUNTERSIGNED:
-        return container.issuer().countersign(account, query.scopes, upstream, None).text
-    return None
-
-
-def _an_account(settings: Settings) -> str:
-    """The name of any account; "" if there are none. An operator who can read the settings may pull as any account."""
-    if settings.accounts:
-        return settings.accounts[0].username
-    return next(iter(read_htpasswd(settings.htpasswd_file))) if settings.htpasswd_file else ""

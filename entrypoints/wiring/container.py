@@ -32,6 +32,7 @@ from application.access.check_login import CheckLogin
 from application.access.grant_token import GrantToken, RelayedTokens
 from application.access.grants import Grants
 from application.access.login_attempts import OF_RELAYED, LoginAttempts
+from application.access.mirror_caller import MirrorCaller
 from application.access.provenance import Provenance
 from application.access.pull_rules import PullRules
 from application.access.read_permission import ReadPermissions
@@ -539,6 +540,14 @@ class Container(containers.DeclarativeContainer):
         relayed=relayed,
         upstreams=upstreams,
         service=service,
+    )
+    mirror_caller: providers.Provider[MirrorCaller] = providers.Singleton(
+        MirrorCaller,
+        upstreams=upstreams,
+        upstream_auth=upstream_auth,
+        grant_token=grant_token,
+        policy=policy,
+        issuer=issuer,
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
         FetchManifest,

@@ -71,6 +71,15 @@ def test_a_directory_has_stamps_for_exactly_its_names(make: Maker, known: list[C
 
 
 @EACH
+@given(known=accounts)
+def test_a_directory_names_one_of_its_accounts(make: Maker, known: list[Credentials]) -> None:
+    directory = make(known)
+    name = directory.some_account()
+    assert name == directory.some_account()
+    assert name in {one.username for one in known} or (name == "" and not known)
+
+
+@EACH
 def test_an_empty_directory_has_no_accounts(make: Maker) -> None:
     assert make([]).find(Credentials("", "")) is None
     assert make([]).stamp("") == ""
