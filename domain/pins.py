@@ -1,10 +1,11 @@
 """Pinned images: images that operators keep in the cache, whatever else is evicted."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
+from domain.upstreams import Source
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Pin:
     def key(self) -> tuple[str, str, str]:
         """The URL, the repository and the reference. Pins with the same key replace each other."""
         return self.upstream_url, str(self.repository), str(self.reference)
+
+    def is_in(self, source: Source) -> bool:
+        """Whether the image is in this repository."""
+        return self.upstream_url == source.upstream.url and self.repository == source.repository
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,8 @@ class PinnedImage:
     def size(self) -> int:
         """The bytes of its tree, stored or not."""
         return sum(self.tree.values())
+
+
+def content_of(images: Iterable[PinnedImage]) -> frozenset[Digest]:
+    """The content in the trees of the images."""
+    return frozenset(digest for image in images for digest in image.tree)

@@ -44,17 +44,13 @@ class NullStorageMaintenance:
 
 
 class NullPinIndex:
-    """Implements PinIndex, where no image can be pinned."""
-
-    def __init__(self, reason: str = _OFF) -> None:
-        """`reason`: why not, for the operator who tries it."""
-        self._reason = reason
+    """Implements PinIndex."""
 
     async def all(self) -> Sequence[PinnedImage]:
         return ()
 
     async def keep(self, image: PinnedImage) -> None:
-        raise StorageFailed(self._reason)
+        raise StorageFailed(_OFF)
 
     async def update(self, image: PinnedImage) -> None:
         pass

@@ -33,18 +33,20 @@ T = TypeVar("T")
 _CHECKS = 256
 _KEPT_SHARE = 0.9
 _SWEEP_SECONDS = 60.0
-PINNED_CONTENT = "SELECT tree.key FROM pins, json_each(pins.record, '$.tree') AS tree"
+_PINNED_CONTENT = "SELECT tree.key FROM pins, json_each(pins.record, '$.tree') AS tree"
 """The digests of all content that pinned images need."""
 # These remove rows only if there are more than ?2, and keep ?3 then. Rows of stored content are removed last, because
-# stored content was used not long ago.
-_TRIM_LINKS = """DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
+# stored content was used not long ago, and those of pinned images after all others.
+_TRIM_LINKS = f"""DELETE FROM links WHERE upstream = ?1 AND (repository, kind, digest, given_to) IN (
     SELECT repository, kind, digest, given_to FROM links
     WHERE upstream = ?1 AND (SELECT count(*) FROM links WHERE upstream = ?1) > ?2
-    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC, given_at DESC LIMIT -1 OFFSET ?3)"""
-_TRIM_TAGS = """DELETE FROM tags WHERE upstream = ?1 AND (repository, tag, variant, given_to) IN (
+    ORDER BY digest IN ({_PINNED_CONTENT}) DESC, EXISTS (SELECT 1 FROM usage WHERE usage.digest = links.digest) DESC,
+    given_at DESC LIMIT -1 OFFSET ?3)"""  # noqa: S608 - a constant
+_TRIM_TAGS = f"""DELETE FROM tags WHERE upstream = ?1 AND (repository, tag, variant, given_to) IN (
     SELECT repository, tag, variant, given_to FROM tags
     WHERE upstream = ?1 AND (SELECT count(*) FROM tags WHERE upstream = ?1) > ?2
-    ORDER BY EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC, checked_at DESC LIMIT -1 OFFSET ?3)"""
+    ORDER BY digest IN ({_PINNED_CONTENT}) DESC, EXISTS (SELECT 1 FROM usage WHERE usage.digest = tags.digest) DESC,
+    checked_at DESC LIMIT -1 OFFSET ?3)"""  # noqa: S608 - a constant
 _TRIM_VARIANTS = """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
     AND variant NOT IN (
     SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
@@ -234,19 +236,19 @@ class SqliteUsageIndex:
         # One query: if a query for the pins failed alone, pinned content would look evictable.
         return _read_uses(
             await self._database.rows(
-                f"SELECT digest, size, used_at FROM usage WHERE digest NOT IN ({PINNED_CONTENT})"  # noqa: S608 - constant
+                f"SELECT digest, size, used_at FROM usage WHERE digest NOT IN ({_PINNED_CONTENT})"  # noqa: S608 - constant
                 " ORDER BY used_at, digest"
             )
         )
 
     async def pinned(self) -> Stored:
-        return await self._stored(f" WHERE digest IN ({PINNED_CONTENT})")
+        rows = await self._database.rows(
+            f"SELECT count(*), coalesce(sum(size), 0) FROM usage WHERE digest IN ({_PINNED_CONTENT})"  # noqa: S608 - constant
+        )
+        return next((Stored(count, size) for count, size in rows), Stored())
 
     async def total(self) -> Stored:
-        return await self._stored()
-
-    async def _stored(self, condition: str = "") -> Stored:
-        rows = await self._database.rows(f"SELECT count(*), coalesce(sum(size), 0) FROM usage{condition}")  # noqa: S608 - constants
+        rows = await self._database.rows("SELECT count(*), coalesce(sum(size), 0) FROM usage")
         return next((Stored(count, size) for count, size in rows), Stored())
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:

@@ -7,7 +7,7 @@ from application.page.viewer import Viewer
 from application.ports.content import StorageFailed
 from application.ports.shared import SharedUnavailable
 from application.ports.telemetry import EventSink
-from application.upkeep.manage_cache import ManageCache
+from application.upkeep.manage_cache import ImagePinned, ManageCache
 from application.upkeep.manage_shared_content import ManageSharedContent
 from domain.digest import Digest
 from domain.errors import ActionFailed
@@ -27,7 +27,9 @@ def image_name(source: Source, target: Tag | Digest | None) -> str:
 
 
 class Administer:
-    """The caller has checked that the viewer is an operator. Actions raise ActionFailed."""
+    """The caller has checked that the viewer is an operator. Actions raise ActionFailed. An action that fails or is
+    refused leaves an audit event, too.
+    """
 
     def __init__(self, cache: ManageCache, shared: ManageSharedContent | None, events: EventSink) -> None:
         """`shared`: what all replicas share; None if this replica shares nothing."""
@@ -39,7 +41,7 @@ class Administer:
         self, viewer: Viewer, source: Source, target: Tag | Digest | None, *, everywhere: bool = False
     ) -> int:
         """Remove an image or a repository from the cache; returns the number of manifests and blobs. `everywhere`: also
-        from the shared store, if there is one.
+        from the shared store, if there is one. Raises ImagePinned.
         """
         subject = image_name(source, target)
         shared = self._shared if everywhere else None
@@ -75,5 +77,8 @@ class Administer:
         except (StorageFailed, SharedUnavailable) as error:
             self.record(viewer, action, subject, f"failed: {error}")
             raise ActionFailed(str(error)) from error
+        except ImagePinned as error:
+            self.record(viewer, action, subject, f"refused: {error}")
+            raise
         self.record(viewer, action, subject, result)
         return found

@@ -164,6 +164,15 @@ class SharedUses(Protocol):
         """
 
 
+class SharedPins(Protocol):
+    """What the eviction of the shared store must not remove."""
+
+    async def protected(self) -> frozenset[Digest]:
+        """The content that pinned images need. Raises SharedUnavailable, also while some pins may be missing because
+        the shared index has lost them.
+        """
+
+
 @dataclass(frozen=True)
 class SharedProgress:
     """What the holder of a shared lease has published. `total`: the length of the blob in bytes, None while it is

@@ -7,9 +7,11 @@ from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
 from application.ports.index import KnowledgeIndex, Stored, UsageIndex, Used
+from application.ports.pins import PinIndex
 from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
 from domain.digest import Digest
 from domain.names import Tag
+from domain.pins import Pin, PinnedImage, content_of
 from domain.ports import Clock
 from domain.records import Link
 from domain.upstreams import Source, Upstream
@@ -17,8 +19,8 @@ from domain.upstreams import Source, Upstream
 
 @dataclass(frozen=True)
 class Statistics:
-    """`size`: bytes of all content. `pinned`: the part that pinned images need. `oldest` and `newest`: times of last use
-    in seconds since 1970; None if there is no content.
+    """`size`: bytes of all content. `pinned`: the content that pinned images need. `oldest` and `newest`: times of last
+    use in seconds since 1970; None if there is no content.
     """
 
     count: int
@@ -28,6 +30,16 @@ class Statistics:
     tags: int
     oldest: float | None
     newest: float | None
+
+
+class ImagePinned(Exception):
+    """The image, or an image of the repository, is pinned, and must be unpinned before it can be purged."""
+
+    def __init__(self, source: Source, pin: Pin) -> None:
+        name = f"{source.upstream.name}/{pin.repository}{'@' if pin.reference.digest else ':'}{pin.reference}"
+        super().__init__(f"{name} is pinned and cannot be purged; unpin it first")
+        self.source = source
+        self.pin = pin
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,7 @@ class ManageCache:
         index: KnowledgeIndex,
         eviction: Eviction,
         manifest_cache: ManifestCache,
+        pins: PinIndex,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -57,6 +70,7 @@ class ManageCache:
         self._index = index
         self._eviction = eviction
         self._manifest_cache = manifest_cache
+        self._pins = pins
         self._clock = clock
 
     async def statistics(self, upstreams: Sequence[Upstream]) -> Statistics:
@@ -87,7 +101,7 @@ class ManageCache:
         return await tag_entries(await self._index.tags_of(upstream), self._manifest_cache.look, find)
 
     async def verify(self) -> AsyncIterator[Verdict]:
-        """Hash all content again. Wrong content is dropped, and will be fetched again."""
+        """Hash all content again. Wrong content is dropped, also that of pinned images, and will be fetched again."""
         for used in await self._usage.all():
             is_right = await self._eviction.is_right(used.digest)
             if is_right is None:
@@ -98,24 +112,29 @@ class ManageCache:
         await self._index.advance_epoch()
 
     async def to_purge(self, source: Source, target: Tag | Digest | None) -> list[Used]:
-        """The stored content that `purge` would drop, the least recently used first."""
-        digests = await self._content_of(source, target, await self._index.links_of(source))
-        return sorted((await self._usage.find(digests)).values(), key=lambda one: (one.used_at, str(one.digest)))
+        """The stored content that `purge` would drop, the least recently used first. Raises the same errors."""
+        pinned = await self._pins.all()
+        digests = await self._content_of(source, target, await self._index.links_of(source), pinned)
+        found = await self._usage.find(digests.keys() - content_of(pinned))
+        return sorted(found.values(), key=lambda one: (one.used_at, str(one.digest)))
 
     async def purge(self, source: Source, target: Tag | Digest | None, known: Iterable[Digest] = ()) -> list[Digest]:
         """Remove an image by its tag or by the digest of its manifest, or all content of a repository; returns the
         digests that were dropped. A layer that another image shares is dropped too, and is fetched again at its next
-        request. `known`: content of the image, in case its manifests are not cached here. Raises StorageFailed if
-        workers cannot be told.
+        request, unless a pinned image needs it. `known`: content of the image, in case its manifests are not cached
+        here. Raises ImagePinned; StorageFailed if the pins cannot be read or workers cannot be told.
         """
+        pinned = await self._pins.all()
         links = await self._index.links_of(source)
-        digests = await self._content_of(source, target, links) | dict.fromkeys(known)
+        digests = await self._content_of(source, target, links, pinned) | dict.fromkeys(known)
         if not isinstance(target, Digest):
             await self._index.forget_tags(source, target)
+        kept = content_of(image for image in pinned if image.pin.is_in(source))
         for link in links:
-            if link.location.digest in digests:
+            if link.location.digest in digests.keys() - kept:
                 await self._index.forget_link(link.location)
-        dropped = [digest for digest in digests if await self._eviction.holds(digest)]
+        kept = content_of(pinned)
+        dropped = [digest for digest in digests if digest not in kept and await self._eviction.holds(digest)]
         for digest in dropped:
             await self._eviction.drop(digest)
         await self._index.advance_epoch()
@@ -124,11 +143,11 @@ class ManageCache:
     async def to_prune(self, older_than: float) -> list[Used]:
         """The content that `prune` would drop."""
         limit = self._clock.now() - older_than
-        return [one for one in await self._usage.all() if one.used_at < limit]
+        return [one for one in await self._usage.evictable() if one.used_at < limit]
 
     async def prune(self, older_than: float) -> list[Used]:
-        """Drop the content that was not used for `older_than` seconds, and repair what a crash left behind. Returns the
-        dropped content.
+        """Drop the content that was not used for `older_than` seconds and that no pinned image needs, and repair what a
+        crash left behind. Returns the dropped content.
         """
         await self._maintenance.remove_abandoned_partial_blobs()
         await self._eviction.reconcile()
@@ -139,10 +158,10 @@ class ManageCache:
         return dropped
 
     async def _content_of(
-        self, source: Source, target: Tag | Digest | None, links: Iterable[Link]
+        self, source: Source, target: Tag | Digest | None, links: Iterable[Link], pinned: Iterable[PinnedImage]
     ) -> dict[Digest, None]:
         """The content of the image, as far as its manifests are cached, or of the repository. `links`: all those of the
-        repository.
+        repository. Raises ImagePinned.
         """
         linked = dict.fromkeys(link.location.digest for link in links)
         if isinstance(target, Digest):
@@ -154,7 +173,21 @@ class ManageCache:
                 for one in await self._index.tags_of(source.upstream)
                 if one.key.source == source and target in {None, one.key.tag}
             ]
+        require_unpinned(source, target, roots, pinned)
         digests = dict.fromkeys(roots)
         for root in roots:
             digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
         return digests | linked if target is None else digests
+
+
+def require_unpinned(
+    source: Source, target: Tag | Digest | None, roots: Collection[Digest], pinned: Iterable[PinnedImage]
+) -> None:
+    """Raises ImagePinned if the tag or the digest is pinned, or names content of a pinned image of this repository. For
+    a repository: if one of its images is pinned. `roots`: the digests that `target` names.
+    """
+    for image in pinned:
+        if image.pin.is_in(source) and (
+            target is None or image.pin.reference.target == target or any(root in image.tree for root in roots)
+        ):
+            raise ImagePinned(source, image.pin)

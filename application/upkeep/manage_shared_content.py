@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from application.manifests.manifest_cache import ManifestCache
+from application.ports.pins import PinIndex
 from application.ports.shared import (
     SHARDS,
     SharedContentDamaged,
@@ -17,10 +18,11 @@ from application.ports.shared import (
     SharedUnavailable,
 )
 from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
-from application.upkeep.manage_cache import ManageCache
+from application.upkeep.manage_cache import ManageCache, require_unpinned
 from application.upkeep.shared_content import SharedContent
 from domain.digest import Digest, DigestCheck
 from domain.names import Tag
+from domain.pins import PinnedImage, content_of
 from domain.ports import Clock
 from domain.upstreams import Source, Upstream
 
@@ -75,6 +77,7 @@ class ManageSharedContent:
         knowledge: SharedKnowledge,
         local: ManageCache,
         manifest_cache: ManifestCache,
+        pins: PinIndex,
         clock: Clock,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -84,6 +87,7 @@ class ManageSharedContent:
         self._knowledge = knowledge
         self._local = local
         self._manifest_cache = manifest_cache
+        self._pins = pins
         self._clock = clock
         self._pause = pause
 
@@ -135,10 +139,12 @@ class ManageSharedContent:
 
     async def purge(self, source: Source, target: Tag | Digest | None) -> Removed:
         """Remove an image, or all content of a repository, from the shared store and from the cache of this machine,
-        and forget its tags and links on all replicas. Other replicas keep what is in their folders. Raises
-        StorageFailed if their workers cannot be told.
+        and forget its tags and links on all replicas. Other replicas keep what is in their folders. What a pinned image
+        shares stays. Raises ImagePinned; StorageFailed if their workers cannot be told.
         """
-        digests = await self._digests(source, target)
+        pinned = await self._pins.all()
+        kept = content_of(pinned)
+        digests = [digest for digest in await self._digests(source, target, pinned) if digest not in kept]
         # The tags go last: if this fails, the next purge still finds the content.
         shared = [digest for digest in digests if await self._drop(digest)]
         local = await self._local.purge(source, target, digests)
@@ -146,15 +152,16 @@ class ManageSharedContent:
         return Removed(shared, local)
 
     async def prune(self, older_than: float) -> tuple[int, int]:
-        """Remove the content that no replica used for `older_than` seconds, and parts that no content needs. Returns
-        the number of digests that were removed, and the removed bytes.
+        """Remove the content that no replica used for `older_than` seconds and no pinned image needs, and parts that no
+        content needs. Returns the number of digests that were removed, and the removed bytes.
         """
         limit = self._clock.now() - older_than
+        kept = content_of(await self._pins.all())
         pruned: list[Digest] = []
         size = 0
         for shard in SHARDS:
             for digest, stored in (await self._content.stored(shard)).items():
-                if stored.recorded_at is None or stored.used_at >= limit:
+                if stored.recorded_at is None or stored.used_at >= limit or digest in kept:
                     size += await self._content.sweep(digest, stored)
                 else:
                     size += await self._content.drop(digest, stored)
@@ -164,19 +171,27 @@ class ManageSharedContent:
 
     # --- images ---
 
-    async def _digests(self, source: Source, target: Tag | Digest | None) -> list[Digest]:
-        """The content of the image, or of the repository."""
+    async def _digests(
+        self, source: Source, target: Tag | Digest | None, pinned: Sequence[PinnedImage]
+    ) -> list[Digest]:
+        """The content of the image, or of the repository. Raises ImagePinned."""
         images = _StoredImages(self._store)
 
         async def read(digest: Digest) -> bytes | None:
             return await self._manifest_cache.look(digest) or await images.manifest(digest)
 
-        found: dict[Digest, None] = {}
         if isinstance(target, Digest):
-            return list(dict.fromkeys((target, *await image_tree(target, read))))
-        for cached_tag in await self._knowledge.tags_of(source.upstream):
-            if cached_tag.key.source == source and target in {None, cached_tag.key.tag}:
-                found |= dict.fromkeys((cached_tag.digest, *await image_tree(cached_tag.digest, read)))
+            roots = [target]
+        else:
+            roots = [
+                one.digest
+                for one in await self._knowledge.tags_of(source.upstream)
+                if one.key.source == source and target in {None, one.key.tag}
+            ]
+        require_unpinned(source, target, roots, pinned)
+        found: dict[Digest, None] = {}
+        for root in roots:
+            found |= dict.fromkeys((root, *await image_tree(root, read)))
         if target is None:
             found |= dict.fromkeys(link.location.digest for link in await self._knowledge.links_of(source))
         return list(found)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from application.ports.shared import SHARDS, SharedUnavailable, SharedUses
+from application.ports.shared import SHARDS, SharedPins, SharedUnavailable, SharedUses
 from application.upkeep.shared_content import SharedContent
 from domain.cache_policy import CacheCapacity
 from domain.digest import Digest
@@ -27,13 +27,15 @@ _REMEMBERED = 100_000
 class SharedUpkeep:
     """One worker of all replicas runs it at a time. It lists the store in 256 shards, so that it never has all names in
     memory: first to measure how many bytes were last used in which hour, and to remove abandoned parts; then, if there
-    are too many bytes, once more to remove the content that was used least recently.
+    are too many bytes, once more to remove the content that was used least recently. Content of pinned images counts,
+    and is not removed.
     """
 
-    def __init__(self, content: SharedContent, uses: SharedUses, size: int, clock: Clock) -> None:
+    def __init__(self, content: SharedContent, uses: SharedUses, pins: SharedPins, size: int, clock: Clock) -> None:
         """`size`: the bound in bytes."""
         self._content = content
         self._uses = uses
+        self._pins = pins
         self._capacity = CacheCapacity(size)
         self._clock = clock
         self._unsent: dict[Digest, float] = {}
@@ -62,15 +64,19 @@ class SharedUpkeep:
         """Whether all is done. False: another worker has the lease now."""
         await self._uses.forget_before(self._clock.now() - _KEPT_USES_SECONDS)
         by_hour: Counter[int] = Counter()
+        pinned = 0
         for shard in SHARDS:
             if not await self._uses.keep_upkeep(_LEASE_SECONDS):
                 return False
+            protected = await self._pins.protected()
             for digest, stored in (await self._content.stored(shard)).items():
                 removed = await self._content.sweep(digest, stored)
-                if stored.recorded_at is not None:
+                if digest in protected:
+                    pinned += stored.size - removed
+                elif stored.recorded_at is not None:
                     by_hour[int(stored.used_at // _HOUR)] += stored.size - removed
-        excess = self._capacity.bytes_to_free(by_hour.total())
-        return excess <= 0 or await self._evict(by_hour, excess)
+        excess = self._capacity.bytes_to_free(by_hour.total() + pinned)
+        return excess <= 0 or not by_hour or await self._evict(by_hour, excess)
 
     async def _evict(self, by_hour: Counter[int], excess: int) -> bool:
         """Remove the content that was last used in the earliest hours, until `excess` bytes are free. Returns whether
@@ -88,9 +94,12 @@ class SharedUpkeep:
             is_leased = await self._uses.keep_upkeep(_LEASE_SECONDS)
             if not is_leased:
                 break
+            protected = await self._pins.protected()
             for digest, stored in sorted((await self._content.stored(shard)).items(), key=lambda one: one[1].used_at):
                 hour = stored.used_at // _HOUR
-                if stored.recorded_at is None or hour > last_hour or (hour == last_hour and excess <= 0):
+                if stored.recorded_at is None or digest in protected or hour > last_hour:
+                    continue
+                if hour == last_hour and excess <= 0:
                     continue
                 freed = await self._content.drop(digest, stored)
                 excess -= freed if hour == last_hour else 0

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from application.ports.content import StorageFailed
 from application.upkeep.image_tree import TagEntry
+from application.upkeep.manage_cache import ImagePinned
 from domain.digest import Digest
 from domain.errors import NameUnknown
 from domain.names import Tag
@@ -29,8 +30,8 @@ _PIPE_WIDTH = 1000
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Returns the exit status: 0, or 1 if content is damaged, if nothing matched, or if the running workers cannot be
-    told.
+    """Returns the exit status: 0, or 1 if content is damaged, nothing matched, the image to purge is pinned, or the
+    running workers cannot be told.
     """
     if settings.cache_dir is None:
         raise SettingsError("CACHE_DIR: the cache is off")
@@ -43,7 +44,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
     async with open_container(settings) as container:
         try:
             return await _ACTIONS[options.action](container, options)
-        except StorageFailed as error:
+        except (StorageFailed, ImagePinned) as error:
             print(f"{NAME}: {error}", file=sys.stderr)
             return _PROBLEM
 

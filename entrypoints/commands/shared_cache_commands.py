@@ -12,6 +12,7 @@ from rich.filesize import decimal
 
 from application.ports.content import StorageFailed
 from application.ports.shared import SharedUnavailable
+from application.upkeep.manage_cache import ImagePinned
 from application.upkeep.manage_shared_content import ManageSharedContent, State
 from entrypoints.commands.cache_commands import print_rows, print_tags, seconds_unused, shown_time, source_to_purge
 from entrypoints.settings import Settings, SettingsError
@@ -23,8 +24,8 @@ _PROBLEM = 1
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
-    """Returns the exit status: 0, or 1 if content is damaged, if nothing matched, or if the shared store or the shared
-    index does not answer. Raises SettingsError.
+    """Returns the exit status: 0, or 1 if content is damaged, nothing matched, the image to purge is pinned, or the
+    shared store or the shared index does not answer. Raises SettingsError.
     """
     if not settings.is_shared:
         raise SettingsError("SHARED_STORE: is not set, so there is no shared store")
@@ -49,6 +50,9 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
         except (SharedUnavailable, StorageFailed) as error:
             failures = [f"{one.setting}: {one.failure}" for one in container.shared_services() if one.failure]
             print(f"{NAME}: {failures[0] if failures else error}", file=sys.stderr)
+            return _PROBLEM
+        except ImagePinned as error:
+            print(f"{NAME}: {error}", file=sys.stderr)
             return _PROBLEM
 
 

@@ -176,11 +176,12 @@ def _manage_shared_content(
     content: SharedContent | None,
     local: ManageCache,
     manifest_cache: ManifestCache,
+    pins: PinIndex,
     clock: Clock,
 ) -> ManageSharedContent | None:
     if shared is None or content is None:
         return None
-    return ManageSharedContent(content, shared.store, shared.knowledge, local, manifest_cache, clock)
+    return ManageSharedContent(content, shared.store, shared.knowledge, local, manifest_cache, pins, clock)
 
 
 def _shared_upkeep(
@@ -188,7 +189,7 @@ def _shared_upkeep(
 ) -> SharedUpkeep | None:
     if shared is None or content is None:
         return None
-    return SharedUpkeep(content, shared.uses, settings.shared_size, clock)
+    return SharedUpkeep(content, shared.uses, shared.protection, settings.shared_size, clock)
 
 
 def _rate_limits(shared: SharedTier | None) -> RateLimitBoard | None:
@@ -642,6 +643,7 @@ class Container(containers.DeclarativeContainer):
         index=storage.provided.index,
         eviction=eviction,
         manifest_cache=manifest_cache,
+        pins=pins,
         clock=clock,
     )
     manage_shared_content: providers.Provider[ManageSharedContent | None] = providers.Singleton(
@@ -650,6 +652,7 @@ class Container(containers.DeclarativeContainer):
         content=shared_content,
         local=manage_cache,
         manifest_cache=manifest_cache,
+        pins=pins,
         clock=clock,
     )
     administer: providers.Provider[Administer] = providers.Singleton(

@@ -9,20 +9,21 @@ from adapters.shared.object_store import ObjectStore, ObstoreSharedStore, open_o
 from adapters.shared.redis_connection import RedisConnection
 from adapters.shared.redis_leases import RedisLeases
 from adapters.shared.redis_login_counts import RedisLoginCounts
+from adapters.shared.redis_pins import RedisPins
 from adapters.shared.redis_rate_limits import RedisRateLimits
 from adapters.shared.redis_turns import RedisTurns
 from adapters.shared.redis_uses import RedisUses
 from adapters.shared.remembered_knowledge import RememberedKnowledgeIndex
 from adapters.shared.store_service import StoreService
 from adapters.shared.two_level_knowledge import TwoLevelKnowledgeIndex
-from application.ports.index import KnowledgeIndex
+from adapters.shared.two_level_pins import TwoLevelPinIndex
 from application.ports.telemetry import EventSink
 from domain.events import SharedTierOpened
 from domain.ports import Clock
 from domain.redis_address import RedisAddress
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.keys import derived_key
-from entrypoints.wiring.shared_tier import SharedTier
+from entrypoints.wiring.shared_tier import LocalIndex, SharedTier
 
 
 def check_store(settings: Settings) -> None:
@@ -44,13 +45,14 @@ def _opened(address: str) -> ObjectStore:
 
 @asynccontextmanager
 async def connected_tier(
-    settings: Settings, replica: str, local: KnowledgeIndex, clock: Clock, events: EventSink
+    settings: Settings, replica: str, local: LocalIndex, clock: Clock, events: EventSink
 ) -> AsyncIterator[SharedTier]:
     """See open_shared_tier."""
     store_address, index_address = _addresses(settings)
     connection = RedisConnection(index_address, events)
     store = ObstoreSharedStore(_opened(store_address), store_address, events)
     knowledge = RememberedKnowledgeIndex(connection, settings.table.upstreams, clock)
+    pins = RedisPins(connection)
     events.emit(SharedTierOpened())
     try:
         yield SharedTier(
@@ -59,9 +61,11 @@ async def connected_tier(
             turns=RedisTurns(connection),
             rate_limits=RedisRateLimits(connection),
             login_counts=RedisLoginCounts(connection, derived_key(settings, "login attempts")),
-            index=TwoLevelKnowledgeIndex(knowledge, local, clock),
+            index=TwoLevelKnowledgeIndex(knowledge, local.knowledge, clock),
             knowledge=knowledge,
             uses=RedisUses(connection),
+            pins=TwoLevelPinIndex(pins, local.pins),
+            protection=pins,
             services=(StoreService(store, store_address), IndexService(connection, index_address)),
         )
     finally:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from application.ports.index import KnowledgeIndex
 from application.ports.login_counts import SharedLoginCounts
+from application.ports.pins import PinIndex
 from application.ports.rate_limits import RateLimitBoard
-from application.ports.shared import SharedKnowledge, SharedLeases, SharedService, SharedStore, SharedUses
+from application.ports.shared import SharedKnowledge, SharedLeases, SharedPins, SharedService, SharedStore, SharedUses
 from application.ports.telemetry import EventSink
 from application.ports.turns import Turns
 from domain.ports import Clock
@@ -17,7 +18,8 @@ from entrypoints.settings import Settings
 @dataclass(frozen=True)
 class SharedTier:
     """The ports to what all replicas share. `index`: what they know, with the index of this replica as second level;
-    `knowledge`: its shared level; `services`: the shared store and the shared index, for operators.
+    `knowledge`: its shared level; `pins`: the pinned images, on both levels, and `protection`: their content;
+    `services`: the shared store and the shared index, for operators.
     """
 
     store: SharedStore
@@ -28,7 +30,17 @@ class SharedTier:
     index: KnowledgeIndex
     knowledge: SharedKnowledge
     uses: SharedUses
+    pins: PinIndex
+    protection: SharedPins
     services: tuple[SharedService, ...]
+
+
+@dataclass(frozen=True)
+class LocalIndex:
+    """The indexes of this replica. `pins`: None if the process is no replica."""
+
+    knowledge: KnowledgeIndex
+    pins: PinIndex | None
 
 
 def prepare_shared_tier(settings: Settings) -> None:
@@ -43,10 +55,10 @@ def prepare_shared_tier(settings: Settings) -> None:
 
 @asynccontextmanager
 async def open_shared_tier(
-    settings: Settings, replica: str, local: KnowledgeIndex, clock: Clock, events: EventSink
+    settings: Settings, replica: str, local: LocalIndex, clock: Clock, events: EventSink
 ) -> AsyncIterator[SharedTier | None]:
     """The shared tier for one process of this replica; None if the settings define none. `replica`: the id of the
-    replica; `local`: its own index. Sends nothing before the first use.
+    replica; `local`: its own indexes. Sends nothing before the first use.
     """
     if not settings.is_shared:
         yield None

@@ -27,14 +27,12 @@ from application.ports.pins import PinIndex
 from application.ports.telemetry import EventSink
 from domain.ports import Clock
 from entrypoints.settings import Settings, SettingsError
-from entrypoints.wiring.shared_tier import SharedTier, open_shared_tier, prepare_shared_tier
+from entrypoints.wiring.shared_tier import LocalIndex, SharedTier, open_shared_tier, prepare_shared_tier
 
 _INDEX = "index.sqlite3"
 _HISTORY = "history.sqlite3"
 _RESERVE = 16 * 1024 * 1024
 """Bytes of the disk that content must leave free, so that the index and the log can still be written."""
-
-_SHARED = "images cannot be pinned while replicas share a store: its eviction does not know of pins"
 
 
 @dataclass(frozen=True)
@@ -154,17 +152,18 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
     """
     if settings.cache_dir is None:
         storage = no_storage()
-        async with open_shared_tier(settings, "", storage.index, clock, events) as shared:
-            yield replace(storage, index=shared.index, shared=shared) if shared else storage
+        async with open_shared_tier(settings, "", LocalIndex(storage.index, None), clock, events) as shared:
+            yield replace(storage, index=shared.index, pins=shared.pins, shared=shared) if shared else storage
         return
     folder = settings.cache_dir
     store = FilesystemContentStore(folder, _reserve(folder))
     maintenance = FilesystemStorageMaintenance(folder, clock)
     database, history = SqliteDatabase(folder / _INDEX), SqliteDatabase(folder / _HISTORY, HISTORY)
     index, images = SqliteKnowledgeIndex(database, clock), SqliteImageIndex(database)
+    pins = SqlitePinIndex(database, clock)
     try:
         replica = replica_id(folder) if settings.is_shared else ""
-        async with open_shared_tier(settings, replica, index, clock, events) as shared:
+        async with open_shared_tier(settings, replica, LocalIndex(index, pins), clock, events) as shared:
             yield Storage(
                 store=store,
                 leases=store.leases,
@@ -172,7 +171,7 @@ async def open_storage(settings: Settings, clock: Clock, events: EventSink) -> A
                 index=shared.index if shared else index,
                 usage=SqliteUsageIndex(database),
                 images=ConfirmedImageIndex(images, shared.index) if shared else images,
-                pins=NullPinIndex(_SHARED) if shared else SqlitePinIndex(database, clock),
+                pins=shared.pins if shared else pins,
                 history=SqliteHistoryArchive(history),
                 shared=shared,
             )

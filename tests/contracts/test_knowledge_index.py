@@ -8,10 +8,12 @@ import pytest
 
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
+from adapters.storage.sqlite_pins import SqlitePinIndex
 from application.ports.index import CallerIdentity, KnowledgeIndex, Used
 from domain.challenge import Challenge
 from domain.digest import Digest
-from domain.names import Tag
+from domain.names import Reference, Tag
+from domain.pins import Pin, PinnedImage
 from domain.records import (
     ANONYMOUS_CALLER,
     ANONYMOUS_CLASS,
@@ -503,4 +505,21 @@ async def test_links_to_stored_content_are_removed_last(tmp_path: Path) -> None:
         await index.keep_tag(new_tag(number))
     assert await index.find_link(new_link(0).location)
     assert new_tag(0) in await index.tags_of(HUB)
+    await database.close()
+
+
+async def test_links_and_tags_of_pinned_images_are_removed_after_all_others(tmp_path: Path) -> None:
+    database, clock = SqliteDatabase(tmp_path / "index"), StoppedClock()
+    index = SqliteKnowledgeIndex(database, clock, links=BOUND, tags=BOUND)
+    stored = [Used(new_tag(number).digest, 1, 1.0) for number in range(10 * BOUND)]
+    await SqliteUsageIndex(database).keep(stored)
+    pinned = PinnedImage(Pin(HUB.url, NGINX.repository, Reference(new_tag(0).key.tag)), 1.0, tree={stored[0].digest: 1})
+    await SqlitePinIndex(database, clock).keep(pinned)
+    for number in range(10 * BOUND):
+        await index.keep_link(new_link(number), 1000.0 + number)
+        await index.keep_tag(new_tag(number))
+    assert await index.find_link(new_link(0).location)
+    assert await index.find_link(new_link(1).location) is None
+    assert new_tag(0) in await index.tags_of(HUB)
+    assert new_tag(1) not in await index.tags_of(HUB)
     await database.close()

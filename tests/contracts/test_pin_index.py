@@ -1,12 +1,75 @@
-"""The contract of PinIndex, and of UsageIndex as far as pins matter to it."""
+"""The contract of PinIndex and of SharedPins, and of UsageIndex as far as pins matter to it."""
 
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from adapters.shared.redis_pins import RedisPins
+from adapters.shared.two_level_pins import TwoLevelPinIndex
+from adapters.storage.sqlite_database import SqliteDatabase
+from adapters.storage.sqlite_pins import SqlitePinIndex
 from application.ports.index import Stored, Used
+from application.ports.pins import PinIndex
+from application.ports.shared import SharedPins
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
 from domain.pins import Pin, PinnedImage
-from tests.contracts.storage import HUB, QUAY, Worker, by_two_workers
+from tests.contracts.replicas import connected, with_each_kind
+from tests.contracts.storage import HUB, QUAY, Worker
+from tests.contracts.storage import by_two_workers as by_two_workers_with_storage
+from tests.e2e.support.valkey import Valkey
+from tests.fakes.clock import StoppedClock
+from tests.fakes.pins import MemoryPinIndex
+
+FOLDERS = {"sqlite": ("one", "one"), "one replica": ("one", "one"), "two replicas": ("one", "other")}
+"""Of the local indexes of two workers."""
+REDIS_KINDS = ("one replica", "two replicas", "no replica")
+KINDS = ("sqlite", "fake", *REDIS_KINDS)
+
+Test = Callable[[PinIndex, PinIndex], Awaitable[None]]
+
+
+@asynccontextmanager
+async def two_workers(
+    kind: str, folder: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[PinIndex, PinIndex]]:
+    """The pin indexes of two processes."""
+    if kind == "fake":
+        pins = MemoryPinIndex()
+        yield pins, pins.of_another_worker()
+        return
+    clock = StoppedClock()
+    async with AsyncExitStack() as stack:
+        found: list[PinIndex] = []
+        for name in FOLDERS.get(kind, ()):
+            database = SqliteDatabase(folder / name / "index.sqlite3")
+            stack.push_async_callback(database.close)
+            found.append(SqlitePinIndex(database, clock))
+        if kind in REDIS_KINDS:
+            connections = await stack.enter_async_context(connected(request.getfixturevalue("valkey_server")))
+            local = found or [None, None]
+            found = [TwoLevelPinIndex(RedisPins(one), pins) for one, pins in zip(connections, local, strict=True)]
+        one, other = found
+        yield one, other
+
+
+def by_two_workers(test: Test) -> Callable[[str, Path, pytest.FixtureRequest], None]:
+    """Runs the test with each of KINDS."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def run(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+        async def go() -> None:
+            async with two_workers(kind, tmp_path, request) as (one, other):
+                await test(one, other)
+
+        asyncio.run(go())
+
+    return run
+
 
 MANIFEST, LAYER, OTHER = (Digest.of(bytes([number])) for number in range(3))
 NGINX_PIN = Pin(HUB.url, RepositoryName("library/nginx"), Reference.parse("1.25"), ("linux/amd64", "linux/arm64/v8"))
@@ -18,69 +81,72 @@ PINNED = PinnedImage(
 
 
 @by_two_workers
-async def test_a_pinned_image_is_known_to_all_workers_with_all_that_is_known_of_it(one: Worker, other: Worker) -> None:
-    assert list(await one.pins.all()) == []
-    await one.pins.keep(PINNED)
-    await one.pins.keep(PinnedImage(REDIS_PIN, 101.0))
-    await one.pins.keep(PinnedImage(AT_QUAY, 102.0))
+async def test_a_pinned_image_is_known_to_all_workers_with_all_that_is_known_of_it(
+    one: PinIndex, other: PinIndex
+) -> None:
+    assert list(await one.all()) == []
+    await one.keep(PINNED)
+    await one.keep(PinnedImage(REDIS_PIN, 101.0))
+    await one.keep(PinnedImage(AT_QUAY, 102.0))
     pinned = [PINNED, PinnedImage(REDIS_PIN, 101.0), PinnedImage(AT_QUAY, 102.0)]
-    assert list(await other.pins.all()) == list(await one.pins.all()) == pinned
+    assert list(await other.all()) == list(await one.all()) == pinned
 
 
 @by_two_workers
-async def test_a_pin_with_the_same_key_replaces_the_other(one: Worker, other: Worker) -> None:
-    await one.pins.keep(PINNED)
+async def test_a_pin_with_the_same_key_replaces_the_other(one: PinIndex, other: PinIndex) -> None:
+    await one.keep(PINNED)
     again = PinnedImage(replace(NGINX_PIN, platforms=()), 101.0)
-    await other.pins.keep(again)
-    assert list(await one.pins.all()) == [again]
+    await other.keep(again)
+    assert list(await one.all()) == [again]
 
 
 @by_two_workers
-async def test_an_image_that_was_unpinned_is_forgotten(one: Worker, other: Worker) -> None:
-    await one.pins.keep(PINNED)
-    await one.pins.keep(PinnedImage(REDIS_PIN, 101.0))
-    assert not await other.pins.forget(AT_QUAY)
-    assert await other.pins.forget(replace(NGINX_PIN, platforms=()))
-    assert not await one.pins.forget(NGINX_PIN)
-    assert list(await one.pins.all()) == [PinnedImage(REDIS_PIN, 101.0)]
+async def test_an_image_that_was_unpinned_is_forgotten(one: PinIndex, other: PinIndex) -> None:
+    await one.keep(PINNED)
+    await one.keep(PinnedImage(REDIS_PIN, 101.0))
+    assert not await other.forget(AT_QUAY)
+    assert await other.forget(replace(NGINX_PIN, platforms=()))
+    assert not await one.forget(NGINX_PIN)
+    assert list(await one.all()) == [PinnedImage(REDIS_PIN, 101.0)]
 
 
 @by_two_workers
-async def test_an_update_replaces_what_is_known_of_the_image(one: Worker, other: Worker) -> None:
-    await one.pins.keep(PinnedImage(NGINX_PIN, PINNED.pinned_at))
-    await one.pins.keep(PinnedImage(REDIS_PIN, PINNED.pinned_at))
-    await other.pins.update(PINNED)
-    assert list(await one.pins.all()) == [PINNED, PinnedImage(REDIS_PIN, PINNED.pinned_at)]
+async def test_an_update_replaces_what_is_known_of_the_image(one: PinIndex, other: PinIndex) -> None:
+    await one.keep(PinnedImage(NGINX_PIN, PINNED.pinned_at))
+    await one.keep(PinnedImage(REDIS_PIN, PINNED.pinned_at))
+    await other.update(PINNED)
+    assert list(await one.all()) == [PINNED, PinnedImage(REDIS_PIN, PINNED.pinned_at)]
 
 
 @by_two_workers
-async def test_a_late_update_does_not_bring_back_an_image_that_was_unpinned(one: Worker, other: Worker) -> None:
-    await one.pins.keep(PINNED)
-    await one.pins.forget(NGINX_PIN)
-    await other.pins.update(PINNED)
-    assert list(await one.pins.all()) == []
+async def test_a_late_update_does_not_bring_back_an_image_that_was_unpinned(one: PinIndex, other: PinIndex) -> None:
+    await one.keep(PINNED)
+    await one.forget(NGINX_PIN)
+    await other.update(PINNED)
+    assert list(await one.all()) == []
 
 
 @by_two_workers
-async def test_a_late_update_does_not_change_an_image_that_was_pinned_again(one: Worker, other: Worker) -> None:
-    await one.pins.keep(PINNED)
+async def test_a_late_update_does_not_change_an_image_that_was_pinned_again(one: PinIndex, other: PinIndex) -> None:
+    await one.keep(PINNED)
     again = PinnedImage(NGINX_PIN, 101.0)
-    await one.pins.keep(again)
-    await other.pins.update(PINNED)
-    assert list(await one.pins.all()) == [again]
+    await one.keep(again)
+    await other.update(PINNED)
+    assert list(await one.all()) == [again]
 
 
 @by_two_workers
-async def test_one_worker_checks_the_pinned_images_at_a_time(one: Worker, other: Worker) -> None:
-    assert [await worker.pins.lead(60) for worker in (one, other, one, other)] == [True, False, True, False]
-    await one.pins.lead(0)
-    assert [await worker.pins.lead(60) for worker in (other, one)] == [True, False]
+async def test_one_worker_checks_the_pinned_images_at_a_time(one: PinIndex, other: PinIndex) -> None:
+    assert [await worker.lead(60) for worker in (one, other, one, other)] == [True, False, True, False]
+    await one.lead(0)
+    await asyncio.sleep(0.01)
+    assert [await worker.lead(60) for worker in (other, one)] == [True, False]
 
 
 USES = [Used(digest, number + 1, 10.0 + number) for number, digest in enumerate((MANIFEST, LAYER, OTHER))]
 
 
-@by_two_workers
+@by_two_workers_with_storage
 async def test_content_that_a_pinned_image_needs_is_not_evictable(one: Worker, other: Worker) -> None:
     await one.usage.keep(USES)
     assert (await one.usage.evictable(), await one.usage.pinned()) == (USES, Stored())
@@ -93,7 +159,33 @@ async def test_content_that_a_pinned_image_needs_is_not_evictable(one: Worker, o
     assert (await other.usage.evictable(), await other.usage.pinned()) == (USES, Stored())
 
 
-@by_two_workers
+@by_two_workers_with_storage
 async def test_pinned_content_that_is_not_stored_does_not_count(one: Worker, other: Worker) -> None:
     await one.pins.keep(PINNED)
     assert (await other.usage.evictable(), await other.usage.pinned()) == ([], Stored())
+
+
+@asynccontextmanager
+async def pins_of_replicas(kind: str, server: Valkey) -> AsyncIterator[tuple[PinIndex, SharedPins]]:
+    """A pin index, and what the upkeep of another replica uses."""
+    if kind == "fake":
+        pins = MemoryPinIndex()
+        yield pins, pins.of_another_worker()
+        return
+    async with connected(server) as (one, other):
+        yield TwoLevelPinIndex(RedisPins(one), None), RedisPins(other, settled_seconds=0)
+
+
+@with_each_kind(pins_of_replicas)
+async def test_the_content_of_pinned_images_is_protected(replicas: tuple[PinIndex, SharedPins]) -> None:
+    pins, shared = replicas
+    assert await shared.protected() == frozenset()
+    await pins.keep(PINNED)
+    await pins.keep(PinnedImage(REDIS_PIN, 101.0))
+    assert await shared.protected() == await shared.protected() == {MANIFEST, LAYER}
+    await pins.update(PinnedImage(REDIS_PIN, 101.0, OTHER, {OTHER: 1, LAYER: 2}))
+    assert await shared.protected() == {MANIFEST, LAYER, OTHER}
+    await pins.forget(NGINX_PIN)
+    assert await shared.protected() == {LAYER, OTHER}
+    await pins.forget(REDIS_PIN)
+    assert await shared.protected() == frozenset()

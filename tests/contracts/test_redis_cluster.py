@@ -9,6 +9,7 @@ import pytest
 
 from tests.contracts import (
     test_knowledge_index,
+    test_pin_index,
     test_rate_limit_board,
     test_shared_leases,
     test_shared_login_counts,
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 KINDS = {
     test_knowledge_index: ("redis", "remembered"),
+    test_pin_index: ("two replicas", "real"),
     test_rate_limit_board: ("real",),
     test_shared_leases: ("real",),
     test_shared_login_counts: ("real",),

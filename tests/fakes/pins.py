@@ -1,11 +1,13 @@
 """The pinned images, in memory."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from application.ports.content import StorageFailed
+from application.ports.shared import SharedUnavailable
 from domain.digest import Digest
-from domain.pins import Pin, PinnedImage
+from domain.pins import Pin, PinnedImage, content_of
 from domain.ports import Clock
 from tests.fakes.clock import StoppedClock
 
@@ -20,7 +22,7 @@ class Lead:
 
 @dataclass(eq=False)
 class MemoryPinIndex:
-    """Implements PinIndex. `is_broken`: it can be neither read nor written."""
+    """Implements PinIndex and SharedPins. `is_broken`: it can be neither read nor written."""
 
     clock: Clock = field(default_factory=StoppedClock)
     is_broken: bool = False
@@ -34,7 +36,7 @@ class MemoryPinIndex:
     @property
     def content(self) -> frozenset[Digest]:
         """Everything that pinned images need."""
-        return frozenset(digest for image in self.pins.values() for digest in image.tree)
+        return content_of(self.pins.values())
 
     async def all(self) -> Sequence[PinnedImage]:
         self._work()
@@ -59,6 +61,12 @@ class MemoryPinIndex:
             return False
         self.leader.holder, self.leader.until = self, now + seconds
         return True
+
+    async def protected(self) -> frozenset[Digest]:
+        await asyncio.sleep(0)
+        if self.is_broken:
+            raise SharedUnavailable("the fake pins are broken")
+        return self.content
 
     def _work(self) -> None:
         if self.is_broken:

@@ -5,10 +5,16 @@ import json
 from collections import deque
 from typing import Any
 
+import pytest
+
+from application.ports.content import StorageFailed
+from application.ports.index import Stored
 from application.upkeep.image_tree import TagEntry
+from application.upkeep.manage_cache import ImagePinned
 from domain.digest import Digest
 from domain.manifests import INDEX_MEDIA_TYPE
-from domain.names import Tag
+from domain.names import Reference, Tag
+from domain.pins import Pin, PinnedImage
 from domain.upstreams import Source
 from tests.application.support.service import NAME, PRIVATE, Service
 from tests.application.support.watched import watched
@@ -50,6 +56,16 @@ class Cache:
 
     def source(self, name: Any = NAME) -> Source:
         return self.service.parts.upstreams().source_of(name)
+
+    @property
+    def pins(self) -> Any:
+        return self.beside.parts.pins()
+
+    async def pin(self, tag: str, *tree: bytes) -> None:
+        """`tree`: its manifest and all that it names, if they were fetched."""
+        pin = Pin(self.source().upstream.url, NAME, Reference(Tag(tag)))
+        sizes = {Digest.of(one): len(one) for one in tree}
+        await self.pins.keep(PinnedImage(pin, 1.0, next(iter(sizes), None), sizes))
 
     async def pull(self, *layers: bytes, name: Any = NAME, tag: str = "two") -> None:
         await self.service.manifest(name=name, reference=tag)
@@ -231,6 +247,131 @@ def test_pruning_removes_the_drafts_of_nobody() -> None:
         await busy.partial_blob.write(0, deque([b"some"]))
         await cache.inspect.prune(10)
         assert list(cache.store.partial_blobs) == [Digest.of(b"busy")]
+
+    cache.run(act())
+
+
+# --- pinned images ---
+
+
+@pytest.mark.parametrize("target", [Tag("two"), None, Digest.of(TWO), Digest.of(OWN), Tag("also-two")])
+def test_a_pinned_image_is_not_purged_by_any_of_its_names(target: Tag | Digest | None) -> None:
+    cache = Cache()
+    cache.upstream.put_manifest(str(NAME), "also-two", TWO)
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED, OWN)
+        await cache.pull(tag="also-two")
+        await cache.service.parts.background().close()
+        await cache.pin("two", TWO, CONFIG, SHARED, OWN)
+        before = set(cache.store.content)
+        for ask in (cache.inspect.to_purge, cache.inspect.purge):
+            with pytest.raises(ImagePinned, match="public/app:two is pinned and cannot be purged; unpin it first"):
+                await ask(cache.source(), target)
+        assert set(cache.store.content) == before
+        await cache.pins.forget((await cache.pins.all())[0].pin)
+        assert await cache.inspect.purge(cache.source(), target)
+
+    cache.run(act())
+
+
+def test_an_image_whose_pin_was_not_fetched_yet_is_not_purged() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG)
+        await cache.service.parts.background().close()
+        await cache.pin("two")
+        for target in (Tag("two"), None):
+            with pytest.raises(ImagePinned):
+                await cache.inspect.purge(cache.source(), target)
+        assert len(cache.store.content) == 2
+
+    cache.run(act())
+
+
+def test_a_purge_leaves_what_a_pinned_image_of_the_same_repository_shares() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED, OWN)
+        await cache.pull(CONFIG, SHARED, tag="one")
+        await cache.service.parts.background().close()
+        await cache.pin("one", ONE, CONFIG, SHARED)
+        previewed = {one.digest for one in await cache.inspect.to_purge(cache.source(), Tag("two"))}
+        dropped = await cache.inspect.purge(cache.source(), Tag("two"), known=[Digest.of(SHARED)])
+        assert set(dropped) == previewed == {Digest.of(TWO), Digest.of(OWN)}
+        cache.upstream.asked.clear()
+        await cache.pull(CONFIG, SHARED, tag="one")
+        assert cache.upstream.asked == [], "its links are still there"
+
+    cache.run(act())
+
+
+def test_a_purge_of_another_repository_leaves_pinned_content_and_forgets_its_links() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED, tag="one")
+        await cache.pull(CONFIG, SHARED, name=PRIVATE, tag="one")
+        await cache.service.parts.background().close()
+        await cache.pin("one", ONE, CONFIG, SHARED)
+        before = set(cache.store.content)
+        assert await cache.inspect.to_purge(cache.source(PRIVATE), None) == []
+        assert await cache.inspect.purge(cache.source(PRIVATE), None) == []
+        index = cache.service.parts.storage().index
+        assert set(cache.store.content) == before
+        assert await index.links_of(cache.source(PRIVATE)) == []
+        assert len(await index.links_of(cache.source())) == 3
+
+    cache.run(act())
+
+
+def test_nothing_is_purged_while_the_pins_cannot_be_read() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED)
+        await cache.service.parts.background().close()
+        cache.pins.is_broken = True
+        for ask in (cache.inspect.to_purge, cache.inspect.purge):
+            with pytest.raises(StorageFailed):
+                await ask(cache.source(), Tag("two"))
+        assert await cache.inspect.prune(-1) == []
+        assert len(cache.store.content) == 3
+
+    cache.run(act())
+
+
+def test_pruning_leaves_pinned_content() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED, OWN)
+        await cache.pull(CONFIG, SHARED, tag="one")
+        await cache.service.parts.background().close()
+        await cache.pin("one", ONE, CONFIG, SHARED)
+        cache.service.clock.advance(100)
+        previewed = {one.digest for one in await cache.inspect.to_prune(99)}
+        dropped = {one.digest for one in await cache.inspect.prune(99)}
+        assert dropped == previewed == {Digest.of(TWO), Digest.of(OWN)}
+        assert set(cache.store.content) == {Digest.of(one) for one in (ONE, CONFIG, SHARED)}
+        statistics = await cache.inspect.statistics([cache.source().upstream])
+        assert statistics.pinned == Stored(3, len(ONE) + len(CONFIG) + len(SHARED))
+
+    cache.run(act())
+
+
+def test_verifying_drops_pinned_content_that_is_wrong() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED)
+        await cache.service.parts.background().close()
+        await cache.pin("two", TWO, CONFIG, SHARED)
+        cache.store.disk.inodes[Digest.of(SHARED)] = MemoryInode(b"!" + SHARED[1:])
+        assert [one.used.digest async for one in cache.inspect.verify() if not one.is_right] == [Digest.of(SHARED)]
+        assert Digest.of(SHARED) not in cache.store.content
 
     cache.run(act())
 

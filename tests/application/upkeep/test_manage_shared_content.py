@@ -7,17 +7,20 @@ from typing import Any
 import pytest
 
 from application.ports.shared import SharedObject, SharedPart, SharedRecord, SharedUnavailable
+from application.upkeep.manage_cache import ImagePinned
 from application.upkeep.manage_shared_content import ManageSharedContent, Removed, State
 from application.upkeep.shared_content import SharedContent
 from domain.digest import Digest
-from domain.names import Tag
+from domain.names import Reference, Tag
+from domain.pins import Pin, PinnedImage
 from domain.upstreams import Source
 from tests.application.support.service import NAME, PRIVATE, Service
 from tests.application.support.watched import watched
 from tests.application.upkeep.test_manage_cache import CONFIG, ONE, OWN, SHARED, TWO
 from tests.fakes.events import RecordingEventSink
-from tests.fakes.index import MemoryKnowledgeIndex
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.parts import memory_storage
+from tests.fakes.pins import MemoryPinIndex
 from tests.fakes.shared_leases import FakeLeaseTable, FakeSharedLeases
 from tests.fakes.shared_store import FakeSharedStore
 from tests.fakes.shared_uses import FakeSharedUses
@@ -38,7 +41,9 @@ class Tier:
             for layer in (CONFIG, SHARED, OWN):
                 upstream.put_blob(str(name), layer)
         self.knowledge = MemoryKnowledgeIndex()
-        self.replica = Service(upstream, storage=replace(memory_storage(), index=self.knowledge))
+        self.pins = MemoryPinIndex()
+        storage = replace(memory_storage(), index=self.knowledge, pins=self.pins, usage=MemoryUsageIndex(self.pins))
+        self.replica = Service(upstream, storage=storage)
         self.clock = self.replica.clock
         self.store = FakeSharedStore(self.clock)
         self.uses = FakeSharedUses(self.clock)
@@ -51,9 +56,14 @@ class Tier:
         events = RecordingEventSink()
         content = SharedContent(self.store, self.leases, self.uses, self.knowledge, self.clock, events)
         parts = self.replica.parts
+        local, manifests = parts.manage_cache(), parts.manifest_cache()
         return ManageSharedContent(
-            content, self.store, self.knowledge, parts.manage_cache(), parts.manifest_cache(), self.clock, self.pause
+            content, self.store, self.knowledge, local, manifests, self.pins, self.clock, self.pause
         )
+
+    async def pin(self, tag: str, *tree: bytes) -> None:
+        pin = Pin(self.source().upstream.url, NAME, Reference(Tag(tag)))
+        await self.pins.keep(PinnedImage(pin, 1.0, Digest.of(tree[0]), {Digest.of(one): len(one) for one in tree}))
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -326,6 +336,51 @@ def test_a_purge_keeps_the_parts_of_a_running_download() -> None:
         await tier.manage.purge(tier.source(), Tag("two"))
         assert Digest.of(SHARED) not in tier.store.kept
         assert part.key in tier.store.contents
+
+    tier.run(act())
+
+
+@pytest.mark.parametrize("target", [Tag("two"), None, Digest.of(TWO), Digest.of(SHARED)])
+def test_a_pinned_image_is_not_purged(target: Tag | Digest | None) -> None:
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill()
+        await tier.pin("two", TWO, CONFIG, SHARED, OWN)
+        before = set(tier.store.kept)
+        with pytest.raises(ImagePinned, match="public/app:two is pinned"):
+            await tier.manage.purge(tier.source(), target)
+        assert set(tier.store.kept) == before
+
+    tier.run(act())
+
+
+def test_a_purge_leaves_what_a_pinned_image_shares_in_the_store_and_on_this_machine() -> None:
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill()
+        await tier.pin("one", ONE, CONFIG, SHARED)
+        removed = await tier.manage.purge(tier.source(), Tag("two"))
+        gone = {Digest.of(one) for one in (TWO, OWN)}
+        assert (set(removed.shared), set(removed.local)) == (gone, gone)
+        assert set(tier.store.kept) == {Digest.of(one) for one in (ONE, CONFIG, SHARED)}
+        assert await tier.manage.purge(tier.source(PRIVATE), None) == Removed([], [])
+        assert set(tier.store.kept) == {Digest.of(one) for one in (ONE, CONFIG, SHARED)}
+
+    tier.run(act())
+
+
+def test_pruning_leaves_the_content_of_pinned_images() -> None:
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill()
+        await tier.pin("one", ONE, CONFIG, SHARED)
+        await tier.part(SHARED, 0, "abandoned")
+        tier.clock.advance(2 * DAY)
+        assert await tier.manage.prune(DAY) == (2, len(TWO) + len(OWN) + PART)
+        assert set(tier.store.kept) == {Digest.of(one) for one in (ONE, CONFIG, SHARED)}
 
     tier.run(act())
 

@@ -19,11 +19,14 @@ from application.upkeep import shared_upkeep
 from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
 from domain.digest import Digest
+from domain.names import Reference, RepositoryName, Tag
+from domain.pins import Pin, PinnedImage
 from domain.span_set import SpanSet
 from domain.upstreams import Upstream
 from tests.contracts.storage import HUB, QUAY
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
+from tests.fakes.pins import MemoryPinIndex
 from tests.fakes.shared_leases import LEASE_SECONDS, FakeLeaseTable, FakeSharedLeases
 from tests.fakes.shared_store import FakeSharedStore
 from tests.fakes.shared_uses import FakeSharedUses
@@ -36,6 +39,7 @@ SHARD = "aa"
 PROCESSES = 3
 """At a time. More of them make the interesting orders rarer."""
 DIGEST = Digest("sha256", SHARD.ljust(64, "0"))
+PINNED = PinnedImage(Pin(HUB.url, RepositoryName("team/app"), Reference(Tag("1"))), 1.0, DIGEST, {DIGEST: BLOB})
 
 
 def make_small(replace: Callable[[object, str, object], None]) -> None:
@@ -137,6 +141,7 @@ class Cluster:
         self.store = FakeSharedStore(self.clock)
         self.table = FakeLeaseTable(self.clock)
         self.uses = FakeSharedUses(self.clock)
+        self.pins = MemoryPinIndex(self.clock)
         self.bound = bound
         self.processes: dict[int, tuple[Process, FakeSharedLeases]] = {}
         self._numbers = iter(range(1 << 30))
@@ -220,7 +225,7 @@ class Cluster:
                 self.clock,
                 RecordingEventSink(),
             )
-            await SharedUpkeep(content, uses, self.bound, self.clock).run_if_due()
+            await SharedUpkeep(content, uses, process.paced(self.pins), self.bound, self.clock).run_if_due()
 
         return self.start(work)
 
@@ -299,11 +304,12 @@ def test_records_have_their_parts_at_whatever_moment_of_a_download_the_upkeep_ru
 
 
 class Machine(RuleBasedStateMachine):
-    """Replicas download, use content and are killed, while one or several of them look after the store. Each of their
-    requests can come before or after each request of another one.
+    """Replicas download, use content and are killed, while one or several of them look after the store and the content
+    is pinned and unpinned. Each of their requests can come before or after each request of another one.
 
-    No record ever names a part that is missing. With a large bound, no content that was stored is lost. In the end, the
-    store has no more than the bound, and nothing that no record names.
+    No record ever names a part that is missing. With a large bound, no content that was stored is lost, and with any
+    bound none that was pinned before the upkeep began. In the end, when nothing is pinned, the store has no more than
+    the bound, and nothing that no record names.
     """
 
     cluster: Cluster
@@ -316,6 +322,8 @@ class Machine(RuleBasedStateMachine):
         if is_stored:
             self.cluster.finish(self.cluster.download(HUB))
         self.stored: set[Digest] = set()
+        self.upkeeps: set[int] = set()
+        self.is_protected = False
 
     @precondition(lambda self: len(self.cluster.processes) < PROCESSES)
     @rule(upstream=st.sampled_from([HUB, QUAY]))
@@ -325,7 +333,18 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.cluster.processes) < PROCESSES)
     @rule()
     def upkeep(self) -> None:
-        self.cluster.upkeep()
+        self.upkeeps.add(self.cluster.upkeep())
+
+    @rule()
+    def pin(self) -> None:
+        self.cluster.loop.run_until_complete(self.cluster.pins.keep(PINNED))
+        # An upkeep that is running may have asked for the pins already.
+        self.is_protected = self.is_protected or not self.upkeeps & self.cluster.processes.keys()
+
+    @rule()
+    def unpin(self) -> None:
+        self.cluster.loop.run_until_complete(self.cluster.pins.forget(PINNED.pin))
+        self.is_protected = False
 
     @rule()
     def use(self) -> None:
@@ -356,9 +375,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        if self.cluster.bound == UNBOUNDED:
-            assert self.stored <= self.cluster.store.kept.keys()
-            self.stored |= self.cluster.store.kept.keys()
+        is_lost = not self.stored <= self.cluster.store.kept.keys()
+        assert not (is_lost and (self.is_protected or self.cluster.bound == UNBOUNDED))
+        self.stored = set(self.cluster.store.kept)
 
     def teardown(self) -> None:
         if not hasattr(self, "cluster"):
@@ -367,6 +386,11 @@ class Machine(RuleBasedStateMachine):
             for number in list(self.cluster.processes):
                 self.cluster.finish(number)
                 self.records_are_whole()
+                self.nothing_is_lost()
+            self.pin()
+            self.cluster.finish(self.cluster.upkeep())
+            self.nothing_is_lost()
+            self.unpin()
             for _ in range(2):  # parts of evicted content that a replica published are removed by the next run
                 self.cluster.clock.advance(3 * DAY)
                 self.cluster.table.entries.clear()  # the index forgets published parts after a day

@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 
 from application.page.administer import image_name
 from application.page.explain_pull import PullQuestion
+from application.ports.content import StorageFailed
+from application.upkeep.manage_cache import ImagePinned
 from domain.digest import Digest
 from domain.errors import ActionFailed, DigestInvalid, NameInvalid, RegistryError, RequestInvalid, TagInvalid
 from domain.names import Reference, RepositoryName, Tag
@@ -71,7 +73,7 @@ async def _page(page: PageRequest) -> Context:
 
 
 async def _preview(page: PageRequest) -> Context:
-    cache, problem, found, purge = page.container.manage_cache(), "", [], None
+    cache, problem, pinned, found, purge = page.container.manage_cache(), "", None, [], None
     try:
         purge = Purge.of(page)
         if purge.source:
@@ -80,9 +82,14 @@ async def _preview(page: PageRequest) -> Context:
             found = await cache.to_prune((purge.days or 0) * _DAY_SECONDS)
     except (RequestInvalid, NameInvalid, TagInvalid, DigestInvalid) as error:
         problem = error.message
+    except ImagePinned as error:
+        pinned = image_name(error.source, error.pin.reference.target)
+    except StorageFailed as error:
+        raise ActionFailed(str(error)) from error
     return {
         "purge": purge,
         "problem": problem,
+        "pinned": pinned,
         "registry": _registries(page)[purge.source.upstream] if purge and purge.source else None,
         "shown": found[:_SHOWN],
         "count": len(found),
@@ -94,7 +101,12 @@ async def _preview(page: PageRequest) -> Context:
 async def _purge(page: PageRequest) -> str:
     purge, administer = Purge.of(page), page.container.administer()
     if purge.source:
-        count = await administer.purge(page.viewer, purge.source, purge.target, everywhere=purge.everywhere)
+        try:
+            count = await administer.purge(page.viewer, purge.source, purge.target, everywhere=purge.everywhere)
+        except ImagePinned:
+            # It was pinned after the preview, which says so now.
+            names = ("registry", "repository", "reference")
+            return f"{_PATH}/purge?{urlencode({name: page.argument(name) for name in names})}"
     else:
         count = await administer.prune(page.viewer, (purge.days or 0) * _DAY_SECONDS)
     return f"{_PATH}?{urlencode({'removed': count})}"

@@ -11,6 +11,8 @@ import pytest
 from application.ports.reloads import ReloadResult
 from domain.digest import Digest
 from domain.events import OperatorActed
+from domain.names import Reference, RepositoryName, Tag
+from domain.pins import Pin, PinnedImage
 from entrypoints.http.page.form_checks import make_token
 from tests.entrypoints.conftest import Start
 from tests.entrypoints.service import Service, basic
@@ -193,6 +195,45 @@ async def test_a_digest_is_not_removed_by_the_name_of_another_repository(start: 
     fields = PLACE | {"repository": "team/other", "reference": str(Digest.of(MANIFEST))}
     assert "Manifests and blobs: 0" in (await service.get(preview(fields), {"Authorization": OLGA})).text
     await purge(service, await form_token(service), fields)
+    assert await is_stored(service)
+
+
+def pinned_in(service: Service) -> PinnedImage:
+    pin = Pin(service.parts.upstream().url, RepositoryName("team/app"), Reference(Tag("v1")))
+    return PinnedImage(pin, 1.0, Digest.of(MANIFEST), {Digest.of(MANIFEST): len(MANIFEST)})
+
+
+@pytest.mark.parametrize("reference", ["v1", "", str(Digest.of(MANIFEST))])
+async def test_a_pinned_image_is_not_purged_and_the_page_says_so(start: Start, reference: str) -> None:
+    service = await start(**OPERATORS)
+    assert (await pull(service), await pull(service, "v2")) == (200, 200)
+    fields = PLACE | {"reference": reference}
+    token = await form_token(service, path=preview(fields))
+    await service.parts.pins().keep(pinned_in(service))
+    answer = await service.get(preview(fields), {"Authorization": OLGA})
+    assert parsed(answer.text) is not None
+    assert "upstream.test/team/app:v1 is pinned and cannot be purged. Unpin it first." in answer.text
+    assert 'action="/admin/purge"' not in answer.text
+    # The operator had opened the preview before the image was pinned.
+    done = await purge(service, token, fields)
+    assert (done.status_code, done.headers["Location"]) == (303, preview(fields))
+    headers = {"Authorization": OLGA, "Accept-Language": "zh"}
+    assert "upstream.test/team/app:v1 已固定" in (await service.get(preview(fields), headers)).text
+    assert await is_stored(service)
+    assert await is_stored(service, OTHER_MANIFEST)
+    (audit,) = audits(service)
+    assert audit.result == "refused: upstream.test/team/app:v1 is pinned and cannot be purged; unpin it first"
+
+
+async def test_pins_that_cannot_be_read_are_reported_by_the_preview(start: Start) -> None:
+    service = await start(**OPERATORS)
+    await pull(service)
+    service.parts.pins().is_broken = True
+    answer = await service.get(preview(PLACE), {"Authorization": OLGA})
+    assert answer.status_code == 500
+    assert "the fake pins are broken" in answer.text
+    done = await purge(service, await form_token(service))
+    assert done.status_code == 500
     assert await is_stored(service)
 
 
