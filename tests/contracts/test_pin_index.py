@@ -1,4 +1,4 @@
-"""The contract of PinIndex and of SharedPins, and of UsageIndex as far as pins matter to it."""
+"""The contract of PinIndex, and of UsageIndex as far as pins matter to it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,14 +14,12 @@ from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_pins import SqlitePinIndex
 from application.ports.index import Stored, Used
 from application.ports.pins import PinIndex
-from application.ports.shared import SharedPins
 from domain.digest import Digest
 from domain.names import Reference, RepositoryName
 from domain.pins import Pin, PinnedImage
-from tests.contracts.replicas import connected, with_each_kind
+from tests.contracts.replicas import connected
 from tests.contracts.storage import HUB, QUAY, Worker
 from tests.contracts.storage import by_two_workers as by_two_workers_with_storage
-from tests.e2e.support.valkey import Valkey
 from tests.fakes.clock import StoppedClock
 from tests.fakes.pins import MemoryPinIndex
 
@@ -163,29 +161,3 @@ async def test_content_that_a_pinned_image_needs_is_not_evictable(one: Worker, o
 async def test_pinned_content_that_is_not_stored_does_not_count(one: Worker, other: Worker) -> None:
     await one.pins.keep(PINNED)
     assert (await other.usage.evictable(), await other.usage.pinned()) == ([], Stored())
-
-
-@asynccontextmanager
-async def pins_of_replicas(kind: str, server: Valkey) -> AsyncIterator[tuple[PinIndex, SharedPins]]:
-    """A pin index, and what the upkeep of another replica uses."""
-    if kind == "fake":
-        pins = MemoryPinIndex()
-        yield pins, pins.of_another_worker()
-        return
-    async with connected(server) as (one, other):
-        yield TwoLevelPinIndex(RedisPins(one), None), RedisPins(other, settled_seconds=0)
-
-
-@with_each_kind(pins_of_replicas)
-async def test_the_content_of_pinned_images_is_protected(replicas: tuple[PinIndex, SharedPins]) -> None:
-    pins, shared = replicas
-    assert await shared.protected() == frozenset()
-    await pins.keep(PINNED)
-    await pins.keep(PinnedImage(REDIS_PIN, 101.0))
-    assert await shared.protected() == await shared.protected() == {MANIFEST, LAYER}
-    await pins.update(PinnedImage(REDIS_PIN, 101.0, OTHER, {OTHER: 1, LAYER: 2}))
-    assert await shared.protected() == {MANIFEST, LAYER, OTHER}
-    await pins.forget(NGINX_PIN)
-    assert await shared.protected() == {LAYER, OTHER}
-    await pins.forget(REDIS_PIN)
-    assert await shared.protected() == frozenset()

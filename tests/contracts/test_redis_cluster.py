@@ -13,6 +13,7 @@ from tests.contracts import (
     test_rate_limit_board,
     test_shared_leases,
     test_shared_login_counts,
+    test_shared_pins,
     test_shared_uses,
     test_turns,
 )
@@ -22,10 +23,11 @@ pytestmark = pytest.mark.slow
 
 KINDS = {
     test_knowledge_index: ("redis", "remembered"),
-    test_pin_index: ("two replicas", "real"),
+    test_pin_index: ("two replicas",),
     test_rate_limit_board: ("real",),
     test_shared_leases: ("real",),
     test_shared_login_counts: ("real",),
+    test_shared_pins: ("real",),
     test_shared_uses: ("real",),
     test_turns: ("real",),
 }

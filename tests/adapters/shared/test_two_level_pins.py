@@ -85,6 +85,17 @@ async def test_pins_that_valkey_has_lost_are_written_back_also_if_a_new_replica_
             assert list(await each.pins.all()) == list(await each.local.all()) == [PINNED, OTHER]
 
 
+async def test_what_is_written_back_late_replaces_nothing_newer(valkey_server: Valkey, tmp_path: Path) -> None:
+    """Another replica may have written between the moment when a pin was missing and this one."""
+    async with replicas(valkey_server, tmp_path) as (one, other):
+        moved = replace(PINNED, digest=LAYER, tree={LAYER: 1})
+        await other.pins.keep(moved)
+        await other.pins.keep(OTHER)
+        await other.pins.forget(REDIS_PIN)
+        await one.shared.add([PINNED, OTHER])
+        assert list(await one.pins.all()) == list(await other.pins.all()) == [moved]
+
+
 async def test_an_image_that_was_unpinned_is_not_pinned_again_by_a_replica_that_was_away(
     valkey_server: Valkey, tmp_path: Path
 ) -> None:
