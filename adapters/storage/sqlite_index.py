@@ -51,6 +51,11 @@ _TRIM_VARIANTS = """DELETE FROM tags WHERE upstream = ?1 AND repository = ?2 AND
     AND variant NOT IN (
     SELECT variant FROM tags WHERE upstream = ?1 AND repository = ?2 AND tag = ?3 AND given_to = ?4
     ORDER BY variant = ?5 DESC, checked_at DESC, variant LIMIT ?6)"""
+# A few milliseconds. The row without an upstream contains the content that no known upstream has sent.
+_STEP_ROWS = 2000
+_STEP_BY_UPSTREAM = """SELECT upstream, count(*), sum(size), max(digest)
+    FROM (SELECT digest, size FROM usage WHERE digest > ? ORDER BY digest LIMIT ?) LEFT JOIN sent USING (digest)
+    GROUP BY upstream"""
 
 
 class SqliteKnowledgeIndex:
@@ -250,6 +255,15 @@ class SqliteUsageIndex:
     async def total(self) -> Stored:
         rows = await self._database.rows("SELECT count(*), coalesce(sum(size), 0) FROM usage")
         return next((Stored(count, size) for count, size in rows), Stored())
+
+    async def by_upstream(self) -> dict[str, Stored]:
+        counts, sizes, last = Counter[str | None](), Counter[str | None](), ""
+        while rows := await self._database.rows(_STEP_BY_UPSTREAM, (last, _STEP_ROWS)):
+            for upstream, count, size, _ in rows:
+                counts[upstream] += count
+                sizes[upstream] += size
+            last = max(digest for *_, digest in rows)
+        return {upstream: Stored(counts[upstream], sizes[upstream]) for upstream in counts if upstream is not None}
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         wanted = json.dumps([str(digest) for digest in digests])

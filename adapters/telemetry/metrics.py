@@ -18,6 +18,7 @@ from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
 from adapters.telemetry.shared_history import SharedHistory
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
+from application.ports.index import Stored
 from application.ports.telemetry import Traffic, WorkerState
 from domain.events import (
     REGISTRY_ROUTES,
@@ -275,6 +276,11 @@ _CACHE = (
     ("cache_free_disk_bytes", "Free bytes on the file system of the cache", attrgetter("free")),
     ("cache_disk_bytes", "The size of the file system of the cache", attrgetter("total")),
 )
+# For each upstream: name, help text, and the field of Stored.
+_CACHE_BY_UPSTREAM = (
+    ("upstream_cache_bytes", "Bytes of the cached manifests and blobs that the upstream has sent", attrgetter("size")),
+    ("upstream_cache_objects", "Cached manifests and blobs that the upstream has sent", attrgetter("count")),
+)
 
 
 def _in_each(cumulated: Sequence[int], count: int) -> list[int]:
@@ -323,6 +329,7 @@ class SharedCounters:
         self._states = shared_floats(workers * len(_STATE))
         self._upstream_requests = shared_floats(workers * len(self._upstreams))
         self._cache = shared_floats(len(_CACHE))
+        self._cache_by_upstream = shared_floats(len(_CACHE_BY_UPSTREAM) * len(self._upstreams))
         pairs = [(name, endpoint) for name, several in endpoints.items() if len(several) > 1 for endpoint in several]
         self._endpoints = {pair: place for place, pair in enumerate(pairs)}
         self._failed_endpoints = shared_integers(workers * len(self._endpoints))
@@ -368,6 +375,14 @@ class SharedCounters:
     def set_cache(self, measured: CacheMeasured) -> None:
         for place, (_, _, value_of) in enumerate(_CACHE):
             self._cache[place] = value_of(measured)
+
+    def set_cache_by_upstream(self, stored: Mapping[str, Stored]) -> None:
+        for start, (_, _, value_of) in enumerate(_CACHE_BY_UPSTREAM):
+            values = dict.fromkeys(self._upstreams, 0)
+            for upstream, content in stored.items():
+                values[upstream if upstream in values else OTHER] += value_of(content)
+            for place, value in enumerate(values.values()):
+                self._cache_by_upstream[start * len(values) + place] = value
 
     def set_endpoint(self, worker: int, upstream: str, endpoint: str, *, failed: bool) -> None:
         if (place := self._endpoints.get((upstream, endpoint))) is not None:
@@ -451,6 +466,11 @@ class SharedCounters:
         for url, place in self._upstreams.items():
             requests.add_metric((url,), sum(self._upstream_requests[place :: len(self._upstreams)]))
         yield requests
+        for start, (name, meaning, _) in enumerate(_CACHE_BY_UPSTREAM):
+            gauge = GaugeMetricFamily(_PREFIX + name, meaning, labels=("upstream",))
+            for url, place in self._upstreams.items():
+                gauge.add_metric((url,), self._cache_by_upstream[start * len(self._upstreams) + place])
+            yield gauge
         available = GaugeMetricFamily(
             _PREFIX + "endpoint_available",
             "1 if all workers use this address of an upstream with several addresses, 0 if it has failed",
@@ -481,7 +501,9 @@ class SharedCounters:
 
 
 class CountingEventSink:
-    """Implements EventSink, WorkerStates, MetricsPage and TrafficCounts. `worker`: the number of the worker, from 0."""
+    """Implements EventSink, WorkerStates, CacheByUpstream, MetricsPage and TrafficCounts. `worker`: the number of the
+    worker, from 0.
+    """
 
     def __init__(self, counters: SharedCounters, worker: int) -> None:
         self._counters = counters
@@ -537,6 +559,9 @@ class CountingEventSink:
 
     def report(self, state: WorkerState) -> None:
         self._counters.set_state(self.worker, state)
+
+    def report_by_upstream(self, stored: Mapping[str, Stored]) -> None:
+        self._counters.set_cache_by_upstream(stored)
 
     def forget_endpoints(self) -> None:
         """The worker has just started, or has new objects after a reload, which know of no failure."""

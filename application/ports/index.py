@@ -136,7 +136,9 @@ class Stored:
 
 
 class UsageIndex(Protocol):
-    """The size and the last use of all stored content, by digest. It survives restarts, and all workers share it."""
+    """The size and the last use of all stored content, by digest. It survives restarts, and all workers share it. It
+    is next to the KnowledgeIndex of this replica, which knows the upstreams that sent the content.
+    """
 
     async def keep(self, entries: list[Used]) -> None:
         """Store these entries, in place of existing entries with the same digests."""
@@ -159,6 +161,11 @@ class UsageIndex(Protocol):
 
     async def total(self) -> Stored:
         """All content together. It is read much more often than `all`."""
+
+    async def by_upstream(self) -> dict[str, Stored]:
+        """The content that each upstream has sent, by its URL; see KnowledgeIndex.was_sent. Content that several
+        upstreams have sent counts for each of them. It reads all entries, in short steps between other queries.
+        """
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         """The entries of this content, by digest."""

@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from application.ports.index import Stored
 from application.ports.pull_log import ManifestPull
 from domain.allowance import Allowance
 from domain.events import Event
@@ -46,6 +47,15 @@ class WorkerStates(Protocol):
 
     def report(self, state: WorkerState) -> None:
         """Replace the last state of this worker."""
+
+
+class CacheByUpstream(Protocol):
+    """How much of the cache each upstream has sent, for the metrics."""
+
+    def report_by_upstream(self, stored: Mapping[str, Stored]) -> None:
+        """Replace the last report of any worker. `stored`: by the URL of the upstream; one that is missing has sent
+        nothing.
+        """
 
 
 class MetricsPage(Protocol):

@@ -10,6 +10,7 @@ from application.manifests.cached_tags import CachedTags
 from application.manifests.manifest_cache import ManifestCache
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
+from application.upkeep.measure_by_upstream import MeasureByUpstream
 from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upstreams.shared_rate_limits import SharedRateLimits
@@ -17,12 +18,14 @@ from domain.events import UpkeepFailed
 
 _PAUSE_SECONDS = 5.0
 _SHARED_PAUSE_SECONDS = 60.0
+_MEASURING_PART = 0.01
+"""The part of the time for which the cache may be measured. So a large cache is measured less often."""
 
 
 class Upkeep:
     """Removes what an earlier run left behind, stores the times of last use, clears the memory after an operator has
-    purged content, exchanges rate limits with the other replicas, looks after the shared store, and records the history
-    that the page shows.
+    purged content, exchanges rate limits with the other replicas, looks after the shared store, measures how much of
+    the cache each upstream has sent, and records the history that the page shows.
     """
 
     def __init__(
@@ -37,8 +40,11 @@ class Upkeep:
         events: EventSink,
         shared: SharedUpkeep | None = None,
         history: RecordHistory | None = None,
+        by_upstream: MeasureByUpstream | None = None,
     ) -> None:
-        """`shared`: None if this replica shares nothing; `history`: None if another worker records it, or none does."""
+        """`shared`: None if this replica shares nothing; `history`: None if another worker records it, or none does;
+        `by_upstream`: None if another worker measures it.
+        """
         self._eviction = eviction
         self._downloads = downloads
         self._permissions = permissions
@@ -49,6 +55,7 @@ class Upkeep:
         self._events = events
         self._shared = shared
         self._history = history
+        self._by_upstream = by_upstream
         self._seen = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -59,6 +66,8 @@ class Upkeep:
             self._tasks.append(asyncio.create_task(self._run_shared(self._shared)))
         if self._history:
             self._tasks.append(asyncio.create_task(self._record(self._history)))
+        if self._by_upstream:
+            self._tasks.append(asyncio.create_task(self._measure(self._by_upstream)))
         self._rate_limits.start()
 
     async def close(self) -> None:
@@ -87,6 +96,13 @@ class Upkeep:
         while True:
             await asyncio.sleep(history.pause)
             await self._try(history.record)
+
+    async def _measure(self, measure: MeasureByUpstream) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._try(measure)
+            await asyncio.sleep(max(_PAUSE_SECONDS, (loop.time() - began) / _MEASURING_PART))
 
     async def _flush(self) -> None:
         """Store the uses of content, for this replica and for all."""

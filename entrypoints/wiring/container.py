@@ -67,12 +67,13 @@ from application.ping import AnswerPing
 from application.ports.activity import ActivityTable
 from application.ports.content import ContentStore
 from application.ports.history import History, HistoryArchive
+from application.ports.index import UsageIndex
 from application.ports.pins import PinIndex
 from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
 from application.ports.shared import SharedService, SharedStore
 from application.ports.slow_steps import SlowSteps
-from application.ports.telemetry import EventSink, MetricsPage, TrafficCounts, WorkerStates
+from application.ports.telemetry import CacheByUpstream, EventSink, MetricsPage, TrafficCounts, WorkerStates
 from application.ports.tracing import NoTracer, Tracer
 from application.ports.turns import Turns
 from application.ports.upstream import TokenRelay, UpstreamRegistry, UpstreamRequests, UpstreamSearch
@@ -80,6 +81,7 @@ from application.search import Search
 from application.status import ReportStatus
 from application.upkeep.manage_cache import ManageCache
 from application.upkeep.manage_shared_content import ManageSharedContent
+from application.upkeep.measure_by_upstream import MeasureByUpstream
 from application.upkeep.periodic import Upkeep
 from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_content import SharedContent
@@ -219,6 +221,11 @@ def _record_history(
     return RecordHistory(history, archive, clock) if settings.page != "off" and worker == 0 else None
 
 
+def _measure_by_upstream(worker: int, usage: UsageIndex, metrics: CacheByUpstream) -> MeasureByUpstream | None:
+    """The first worker measures for all."""
+    return MeasureByUpstream(usage, metrics) if worker == 0 else None
+
+
 def _activity_table(settings: Settings, slots: WorkerActivity, clock: Clock) -> ActivityTable:
     return NoActivityTable() if settings.page == "off" else WorkerActivityTable(slots, settings.table.upstreams, clock)
 
@@ -254,6 +261,7 @@ class Container(containers.DeclarativeContainer):
     clock: providers.Provider[Clock] = providers.Singleton(SystemClock)
     metrics: providers.Provider[MetricsPage] = counting.provided
     worker_states: providers.Provider[WorkerStates] = counting.provided
+    cache_by_upstream: providers.Provider[CacheByUpstream] = counting.provided
     traffic_counts: providers.Provider[TrafficCounts] = counting.provided
     upstream_requests: providers.Provider[UpstreamRequests] = providers.Singleton(RequestsInProgress, clients=clients)
     events: providers.Provider[EventSink] = providers.Singleton(
@@ -497,6 +505,12 @@ class Container(containers.DeclarativeContainer):
             history=history,
             archive=storage.provided.history,
             clock=clock,
+        ),
+        by_upstream=providers.Callable(
+            _measure_by_upstream,
+            worker=counting.provided.worker,
+            usage=storage.provided.usage,
+            metrics=cache_by_upstream,
         ),
     )
 

@@ -25,8 +25,8 @@ class Cache:
     def __init__(self, bound: int = 1000, capacity: int | None = None) -> None:
         self.disk = MemoryDisk(capacity)
         self.store = MemoryContentStore(self.disk)
-        self.usage = MemoryUsageIndex()
         self.index = MemoryKnowledgeIndex()
+        self.usage = MemoryUsageIndex(self.index)
         self.clock = StoppedClock(1000)
         self.events = RecordingEventSink()
         self.eviction, self.other = (self.sweeper(bound) for _ in range(2))

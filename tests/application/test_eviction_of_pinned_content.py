@@ -39,7 +39,7 @@ class Cache:
         self.store = MemoryContentStore(self.disk)
         self.index = MemoryKnowledgeIndex()
         self.pins = MemoryPinIndex()
-        self.usage = MemoryUsageIndex(self.pins)
+        self.usage = MemoryUsageIndex(self.index, self.pins)
         self.shrink(BOUND)
 
     def shrink(self, bound: int) -> None:

@@ -191,9 +191,9 @@ class Sharing:
     def __init__(self) -> None:
         self.disk = MemoryDisk()
         self.store = MemoryContentStore(self.disk)
-        usage, clock, events = MemoryUsageIndex(), StoppedClock(), RecordingEventSink()
-        maintenance = MemoryStorageMaintenance(self.disk)
         index = MemoryKnowledgeIndex()
+        usage, clock, events = MemoryUsageIndex(index), StoppedClock(), RecordingEventSink()
+        maintenance = MemoryStorageMaintenance(self.disk)
         self.eviction = Eviction(self.store, maintenance, usage, index, CacheCapacity(1000, 2), clock, events)
         self._number = 0
 

@@ -151,7 +151,7 @@ def _fake(disk: fakes.MemoryDisk) -> Worker:
         store,
         fakes.MemoryStorageMaintenance(disk),
         index,
-        MemoryUsageIndex(pins),
+        MemoryUsageIndex(index, pins),
         MemoryImageIndex(index),
         pins,
     )

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from application.ports.index import Used
+from application.ports.index import Stored, Used
 from domain.digest import Digest
-from tests.contracts.storage import Worker, by_two_workers
+from tests.contracts.storage import HUB, QUAY, Worker, by_two_workers
 
 A, B, C = (Used(Digest.of(bytes([number])), number, 100.5 + number) for number in range(3))
 
@@ -60,3 +60,15 @@ async def test_content_is_found_by_its_digest(one: Worker, other: Worker) -> Non
     await one.usage.keep([A, B])
     assert await other.usage.find([C.digest, A.digest]) == {A.digest: A}
     assert await other.usage.find([]) == {}
+
+
+@by_two_workers
+async def test_stored_content_counts_for_each_upstream_that_has_sent_it(one: Worker, other: Worker) -> None:
+    assert await one.usage.by_upstream() == {}
+    await one.usage.keep([replace(A, size=100), replace(B, size=20)])
+    assert await one.usage.by_upstream() == {}
+    for upstream, content in ((HUB, A), (HUB, B), (QUAY, B), (HUB, C)):  # C is not stored
+        await one.index.keep_sent(upstream, content.digest, is_public=True)
+    assert await other.usage.by_upstream() == {HUB.url: Stored(2, 120), QUAY.url: Stored(1, 20)}
+    await one.usage.forget([B.digest])
+    assert await other.usage.by_upstream() == {HUB.url: Stored(1, 100)}

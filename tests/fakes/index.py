@@ -155,7 +155,8 @@ class MemoryKnowledgeIndex:
 class MemoryUsageIndex:
     """Implements UsageIndex."""
 
-    def __init__(self, pins: MemoryPinIndex | None = None) -> None:
+    def __init__(self, index: MemoryKnowledgeIndex, pins: MemoryPinIndex | None = None) -> None:
+        self._index = index
         self.entries: dict[Digest, Used] = {}
         self._pins = pins or MemoryPinIndex()
 
@@ -185,6 +186,14 @@ class MemoryUsageIndex:
 
     async def total(self) -> Stored:
         return Stored(len(self.entries), sum(one.size for one in self.entries.values()))
+
+    async def by_upstream(self) -> dict[str, Stored]:
+        found: dict[str, Stored] = {}
+        for digest, url in self._index.sent:
+            if digest in self.entries:
+                known = found.get(url, Stored())
+                found[url] = Stored(known.count + 1, known.size + self.entries[digest].size)
+        return found
 
     async def find(self, digests: Iterable[Digest]) -> dict[Digest, Used]:
         return {digest: self.entries[digest] for digest in digests if digest in self.entries}

@@ -61,7 +61,7 @@ def memory_storage() -> Storage:
         leases=store,
         maintenance=MemoryStorageMaintenance(disk),
         index=index,
-        usage=MemoryUsageIndex(pins),
+        usage=MemoryUsageIndex(index, pins),
         images=MemoryImageIndex(index),
         pins=pins,
         history=SqliteHistoryArchive(NoDatabase()),

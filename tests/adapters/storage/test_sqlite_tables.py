@@ -9,7 +9,7 @@ import pytest
 from adapters.storage.sqlite_database import SqliteDatabase
 from adapters.storage.sqlite_index import SqliteKnowledgeIndex, SqliteUsageIndex
 from application.ports.content import StorageFailed
-from application.ports.index import CallerIdentity, Used
+from application.ports.index import CallerIdentity, Stored, Used
 from domain.challenge import Challenge
 from domain.digest import Digest
 from domain.names import Tag
@@ -98,6 +98,22 @@ def test_invalid_rows_are_not_found(digest: str, tmp_path: Path) -> None:
         assert await index.tags_of(HUB) == []
         assert await index.links_of(NGINX) == [link]
         assert await usage.all() == [Used(DIGEST, 7, NOW)]
+
+    with_database(tmp_path / "index", check)
+
+
+@pytest.mark.parametrize("rows", [6, 7, 8])
+def test_a_large_index_is_measured_in_short_steps(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.storage.sqlite_index._STEP_ROWS", 3)
+
+    async def check(database: SqliteDatabase) -> None:
+        index, usage = SqliteKnowledgeIndex(database, StoppedClock()), SqliteUsageIndex(database)
+        entries = [Used(Digest.of(bytes([number])), 10, NOW) for number in range(rows)]
+        await usage.keep(entries)
+        by_digest = sorted(entries, key=lambda one: str(one.digest))
+        for one in by_digest[:4]:  # the last steps contain nothing that an upstream has sent
+            await index.keep_sent(HUB, one.digest, is_public=True)
+        assert await usage.by_upstream() == {HUB.url: Stored(4, 40)}
 
     with_database(tmp_path / "index", check)
 

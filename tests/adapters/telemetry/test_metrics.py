@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from adapters.telemetry.metrics import CountingEventSink, SharedCounters
 from adapters.telemetry.prometheus_text import histogram_text
 from adapters.telemetry.shared_numbers import SharedHistogram
+from application.ports.index import Stored
 from application.ports.telemetry import Traffic, WorkerState
 from domain.allowance import Allowance
 from domain.events import (
@@ -365,6 +366,20 @@ def test_the_last_measurement_of_the_cache_is_shown() -> None:
     sink.emit(CacheMeasured(100, 200, 300, 400, 500))
     names = ("cache_bytes", "cache_limit_bytes", "cache_free_disk_bytes", "cache_disk_bytes", "cache_objects")
     assert [numbers(sink)[name] for name in names] == [100, 200, 300, 400, 500]
+
+
+def test_the_last_measurement_of_the_content_of_each_upstream_is_shown() -> None:
+    shared = SharedCounters(2, [HUB.url, QUAY.url])
+    first, second = (CountingEventSink(shared, row) for row in range(2))
+    first.report_by_upstream({HUB.url: Stored(9, 900), QUAY.url: Stored(3, 30)})
+    # Upstreams that a reload has added, or that were removed from the settings, count together.
+    second.report_by_upstream({HUB.url: Stored(2, 2**40), URL: Stored(1, 5), f"{URL}/two": Stored(1, 6)})
+    found = numbers(first)
+    shown = {
+        what: [found[f'upstream_cache_{what}{{upstream="{one}"}}'] for one in (HUB.url, QUAY.url, "other")]
+        for what in ("bytes", "objects")
+    }
+    assert shown == {"bytes": [2**40, 0, 11], "objects": [2, 0, 2]}
 
 
 def test_an_endpoint_is_available_while_all_workers_use_it() -> None:

@@ -42,7 +42,8 @@ class Tier:
                 upstream.put_blob(str(name), layer)
         self.knowledge = MemoryKnowledgeIndex()
         self.pins = MemoryPinIndex()
-        storage = replace(memory_storage(), index=self.knowledge, pins=self.pins, usage=MemoryUsageIndex(self.pins))
+        usage = MemoryUsageIndex(self.knowledge, self.pins)
+        storage = replace(memory_storage(), index=self.knowledge, pins=self.pins, usage=usage)
         self.replica = Service(upstream, storage=storage)
         self.clock = self.replica.clock
         self.store = FakeSharedStore(self.clock)

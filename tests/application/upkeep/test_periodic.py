@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from adapters.telemetry.metrics import CountingEventSink, SharedCounters
+from application.ports.index import Stored
 from domain.digest import Digest
+from entrypoints.wiring.container import _measure_by_upstream
 from tests.application.support.service import IMAGE_DIGEST, LAYER, LAYER_DIGEST, NAME, Service
 from tests.application.support.watched import soon, watched
+from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
 from tests.fakes.parts import memory_storage
 from tests.fakes.storage import MemoryContentStore, MemoryStorageMaintenance
 
@@ -134,4 +138,52 @@ def test_a_worker_that_stops_waits_for_its_upkeep() -> None:
 
     service.run(act())
     tasks = service.parts.upkeep()._tasks
-    assert [task.done() for task in tasks] == [True, True]
+    assert [task.done() for task in tasks] == [True, True, True]
+
+
+def by_upstream(service: Service) -> list[float]:
+    """The bytes and the objects that the metrics show for the upstream of the service."""
+    text = b"".join(service.parts.metrics().parts()).decode()
+    label = f'upstream="{service.parts.upstream().url}"'
+    names = (f"docker_image_proxy_upstream_cache_{what}{{{label}}} " for what in ("bytes", "objects"))
+    return [float(line.removeprefix(name)) for name in names for line in text.splitlines() if line.startswith(name)]
+
+
+def test_what_an_upstream_has_sent_is_measured_again_and_again() -> None:
+    service = Service(watched("none"))
+
+    async def act() -> None:
+        service.parts.upkeep().start()
+        await service.blob()
+        await soon(lambda: by_upstream(service) == [len(LAYER), 1])
+        await service.manifest()
+        await soon(lambda: by_upstream(service)[1] == 2)
+        await service.parts.eviction().drop(LAYER_DIGEST)
+        await soon(lambda: by_upstream(service)[1] == 1)
+
+    service.run(act())
+
+
+def test_a_cache_that_takes_long_to_measure_is_measured_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, measured = Service(watched("none")), []
+
+    async def slow() -> dict[str, Stored]:
+        measured.append(1)
+        await asyncio.sleep(0.05)
+        return {}
+
+    monkeypatch.setattr(service.parts.storage().usage, "by_upstream", slow)
+
+    async def act() -> None:
+        service.parts.upkeep().start()
+        await asyncio.sleep(0.5)
+
+    service.run(act())
+    assert measured == [1]
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_one_worker_measures_for_all(worker: int) -> None:
+    sink = CountingEventSink(SharedCounters(2), worker)
+    found = _measure_by_upstream(worker, MemoryUsageIndex(MemoryKnowledgeIndex()), sink)
+    assert (found is not None) == (worker == 0)
