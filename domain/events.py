@@ -354,6 +354,44 @@ class SharedStoreRecovered:
 
 
 @dataclass(frozen=True)
+class PinsMeasured:
+    """`size`: the bytes of the content of all pinned images, stored or not; `problems`: the images whose last check
+    failed.
+    """
+
+    size: int
+    problems: int
+
+
+@dataclass(frozen=True)
+class PinsTooLarge:
+    """The content of all pinned images, `size` bytes, is larger than the cache, `limit` bytes. Nothing of it is
+    removed, and what does not fit is not fetched.
+    """
+
+    size: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class PinCheckFailed:
+    """A pinned image has a new problem. `reason` contains no credentials."""
+
+    upstream: str
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PinMoved:
+    """The tag of a pinned image names another manifest, which has been fetched."""
+
+    upstream: str
+    image: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class OperatorActed:
     """The audit line of an action on the page. `operator`: the login name; `address`: that of the client; `action`:
     such as `purge`; `subject`: what it was applied to; `result`: one sentence.
@@ -406,5 +444,9 @@ Event = (
     | SharedIndexRecovered
     | SharedStoreLost
     | SharedStoreRecovered
+    | PinsMeasured
+    | PinsTooLarge
+    | PinCheckFailed
+    | PinMoved
     | OperatorActed
 )

@@ -2,7 +2,7 @@
 
 import base64
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from domain.digest import Digest
@@ -29,6 +29,8 @@ MANIFEST_MEDIA_TYPES = (
 """The Accept types for clients that send none: without them, old registries send the withdrawn schema 1."""
 MANIFEST_LIMIT = 4 * 1024 * 1024
 """Bytes; the size that every registry must accept (OCI distribution specification, "Pushing Manifests")."""
+UNKNOWN_PLATFORM = "unknown/unknown"
+"""The platform of manifests that are not images, such as those of attestations (BuildKit)."""
 DEPTH_LIMIT = 8
 """Maximum levels of indexes. Usual images have two."""
 MANIFESTS_LIMIT = 10_000
@@ -215,6 +217,13 @@ class Descriptor:
     size: int
     is_manifest: bool
     platform: str | None = None
+
+    def is_for(self, platforms: Sequence[str]) -> bool:
+        """Whether it is for one of these platforms: `linux/arm64` includes `linux/arm64/v8`. Always without platforms,
+        which means all of them.
+        """
+        own = self.platform or UNKNOWN_PLATFORM
+        return not platforms or any(own == one or own.startswith(f"{one}/") for one in platforms)
 
 
 class ManifestWalk:

@@ -58,6 +58,11 @@ class Reference:
         return cls(Digest.parse(text) if ":" in text else Tag(text))
 
     @property
+    def suffix(self) -> str:
+        """The reference behind the name of its repository: `:tag` or `@digest`."""
+        return f"{'@' if self.digest else ':'}{self.target}"
+
+    @property
     def digest(self) -> Digest | None:
         return self.target if isinstance(self.target, Digest) else None
 

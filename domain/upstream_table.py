@@ -79,6 +79,12 @@ class UpstreamTable:
             return str(source.repository)
         return f"{source.upstream.name}/{source.repository}"
 
+    def request_for(self, source: Source) -> tuple[RepositoryName, RegistryHint]:
+        """The name and the hint of a request for this source, whose upstream is one of this table."""
+        is_shared = source.upstream in self._shared.upstreams
+        group = None if is_shared else next(one for one in self._groups.values() if source.upstream in one.upstreams)
+        return source.repository, RegistryHint(group, source.upstream)
+
     def upstream_of(self, hint: RegistryHint = NO_HINT) -> Upstream:
         """The upstream of a request without a repository."""
         return hint.upstream or (hint.group or self._shared).default

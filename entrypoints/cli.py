@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def command_parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--older-than", type=float, default=30, metavar="DAYS", help="unused for this many days; the default is 30"
     )
+    _add_pins(partial(actions.add_parser, parents=[config]))
     warm = commands.add_parser("warm", parents=[config], help="pull images into the cache")
     warm.add_argument(
         "images", nargs="+", metavar="IMAGE", help="an image as clients of this mirror name it, as NAME[:TAG][@DIGEST]"
@@ -92,6 +93,22 @@ def command_parser() -> argparse.ArgumentParser:
     _add_init(commands.add_parser("init", help="ask a few questions and write a settings file"))
     parser.set_defaults(run=_run)
     return parser
+
+
+def _add_pins(add_action: Callable[..., argparse.ArgumentParser]) -> None:
+    pin = add_action("pin", help="keep an image in the cache and up to date; pulls what is missing")
+    pin.add_argument("image", metavar="IMAGE", help="an image as clients of this mirror name it, as for warm")
+    pin.add_argument(
+        "--platform",
+        action="append",
+        metavar="OS/ARCHITECTURE",
+        help="a platform, such as linux/amd64, or all; can be repeated; the default is those that are cached, or all",
+    )
+    unpin = add_action("unpin", help="let an image be evicted again")
+    unpin.add_argument("image", metavar="IMAGE", help="the pinned image, as `cache pins` shows it")
+    pins = add_action("pins", help="list the pinned images, and the problem of each")
+    for action in (pin, unpin, pins):
+        action.set_defaults(shared=False)
 
 
 def _add_init(init: argparse.ArgumentParser) -> None:
@@ -156,6 +173,7 @@ def _run(options: argparse.Namespace) -> int:
         cache_commands,
         check_config,
         doctor,
+        pin_commands,
         shared_cache_commands,
         warm_command,
     )
@@ -167,6 +185,8 @@ def _run(options: argparse.Namespace) -> int:
             return doctor.run(settings, options.image)
         case "warm":
             return warm_command.run(settings, options)
+        case "cache" if options.action in pin_commands.ACTIONS:
+            return pin_commands.run(settings, options)
         case "cache" if options.shared:
             return shared_cache_commands.run(settings, options)
         case _:

@@ -22,6 +22,9 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     OperatorActed,
+    PinCheckFailed,
+    PinMoved,
+    PinsTooLarge,
     PullDenied,
     ServiceNameConflict,
     SharedContentEvicted,
@@ -90,6 +93,15 @@ _MESSAGES: dict[type[Event], tuple[int, str]] = {
     SharedIndexRecovered: (WARNING, "SHARED_INDEX: %(address)s answers again"),
     SharedStoreLost: (WARNING, "SHARED_STORE: %(reason)s; this worker does without it for a while"),
     SharedStoreRecovered: (WARNING, "SHARED_STORE: %(address)s answers again"),
+    PinsTooLarge: (
+        WARNING,
+        (
+            "the pinned images have %(size)d bytes, but the cache may have only %(limit)d: nothing pinned is removed, "
+            "and what does not fit is not fetched; raise CACHE_SIZE or unpin images"
+        ),
+    ),
+    PinCheckFailed: (WARNING, "%(upstream)s: the pinned image %(image)s cannot be checked: %(reason)s"),
+    PinMoved: (INFO, "%(upstream)s: the pinned image %(image)s is %(digest)s now"),
     OperatorActed: (INFO, "operator %(operator)s from %(address)s: %(action)s %(subject)s: %(result)s"),
 }
 

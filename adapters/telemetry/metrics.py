@@ -45,6 +45,7 @@ from domain.events import (
     Event,
     LoginDelayed,
     LoginRejected,
+    PinsMeasured,
     PullDenied,
     QueueLeft,
     RequestAnswered,
@@ -281,6 +282,11 @@ _CACHE_BY_UPSTREAM = (
     ("upstream_cache_bytes", "Bytes of the cached manifests and blobs that the upstream has sent", attrgetter("size")),
     ("upstream_cache_objects", "Cached manifests and blobs that the upstream has sent", attrgetter("count")),
 )
+# Of the pinned images in the cache: name, help text, and the field of PinsMeasured.
+_PINS = (
+    ("cache_pinned_bytes", "Bytes of the content of all pinned images, stored or not", attrgetter("size")),
+    ("cache_pin_problems", "Pinned images whose last check failed", attrgetter("problems")),
+)
 
 
 def _in_each(cumulated: Sequence[int], count: int) -> list[int]:
@@ -330,6 +336,7 @@ class SharedCounters:
         self._upstream_requests = shared_floats(workers * len(self._upstreams))
         self._cache = shared_floats(len(_CACHE))
         self._cache_by_upstream = shared_floats(len(_CACHE_BY_UPSTREAM) * len(self._upstreams))
+        self._pins = shared_floats(len(_PINS))
         pairs = [(name, endpoint) for name, several in endpoints.items() if len(several) > 1 for endpoint in several]
         self._endpoints = {pair: place for place, pair in enumerate(pairs)}
         self._failed_endpoints = shared_integers(workers * len(self._endpoints))
@@ -383,6 +390,10 @@ class SharedCounters:
                 values[upstream if upstream in values else OTHER] += value_of(content)
             for place, value in enumerate(values.values()):
                 self._cache_by_upstream[start * len(values) + place] = value
+
+    def set_pins(self, measured: PinsMeasured) -> None:
+        for place, (_, _, value_of) in enumerate(_PINS):
+            self._pins[place] = value_of(measured)
 
     def set_endpoint(self, worker: int, upstream: str, endpoint: str, *, failed: bool) -> None:
         if (place := self._endpoints.get((upstream, endpoint))) is not None:
@@ -456,6 +467,8 @@ class SharedCounters:
             yield gauge
         for place, (name, meaning, _) in enumerate(_CACHE):
             yield GaugeMetricFamily(_PREFIX + name, meaning, self._cache[place])
+        for place, (name, meaning, _) in enumerate(_PINS):
+            yield GaugeMetricFamily(_PREFIX + name, meaning, self._pins[place])
 
     def _collect_upstreams(self) -> Iterator[Metric]:
         requests = GaugeMetricFamily(
@@ -521,6 +534,8 @@ class CountingEventSink:
         match event:
             case CacheMeasured():
                 self._counters.set_cache(event)
+            case PinsMeasured():
+                self._counters.set_pins(event)
             case EndpointFailed(upstream, endpoint) | EndpointRecovered(upstream, endpoint):
                 failed = isinstance(event, EndpointFailed)
                 self._counters.set_endpoint(self.worker, upstream, endpoint, failed=failed)

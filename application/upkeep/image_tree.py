@@ -1,6 +1,6 @@
 """What belongs to an image, and how much of it is stored."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -23,9 +23,10 @@ class TagEntry:
     held: int | None
 
 
-async def image_tree(root: Digest, read: ReadManifest) -> dict[Digest, int]:
+async def image_tree(root: Digest, read: ReadManifest, platforms: Sequence[str] = ()) -> dict[Digest, int]:
     """The sizes in bytes of a manifest and of all content below it, as far as its manifests are stored and within the
-    limits of ManifestWalk; empty if the manifest itself is not stored.
+    limits of ManifestWalk; empty if the manifest itself is not stored. `platforms`: those of an index that are wanted,
+    each `os/architecture[/variant]`; none: all.
     """
     found: dict[Digest, int] = {}
     walk = ManifestWalk(root)
@@ -34,7 +35,7 @@ async def image_tree(root: Digest, read: ReadManifest) -> dict[Digest, int]:
         if content is None:
             continue
         found[digest] = len(content)
-        named = descriptors_of(content)
+        named = [one for one in descriptors_of(content) if not one.is_manifest or one.is_for(platforms)]
         walk.add(named)
         for one in named:
             found.setdefault(one.digest, one.size)

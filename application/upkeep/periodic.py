@@ -11,6 +11,7 @@ from application.manifests.manifest_cache import ManifestCache
 from application.ports.index import KnowledgeIndex
 from application.ports.telemetry import EventSink
 from application.upkeep.measure_by_upstream import MeasureByUpstream
+from application.upkeep.pinned_images import PinnedImages
 from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_upkeep import SharedUpkeep
 from application.upstreams.shared_rate_limits import SharedRateLimits
@@ -20,12 +21,13 @@ _PAUSE_SECONDS = 5.0
 _SHARED_PAUSE_SECONDS = 60.0
 _MEASURING_PART = 0.01
 """The part of the time for which the cache may be measured. So a large cache is measured less often."""
+_PINS_PAUSE_SECONDS = 5.0
 
 
 class Upkeep:
     """Removes what an earlier run left behind, stores the times of last use, clears the memory after an operator has
-    purged content, exchanges rate limits with the other replicas, looks after the shared store, measures how much of
-    the cache each upstream has sent, and records the history that the page shows.
+    purged content, exchanges rate limits with the other replicas, looks after the shared store and the pinned images,
+    measures how much of the cache each upstream has sent, and records the history that the page shows.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Upkeep:
         shared: SharedUpkeep | None = None,
         history: RecordHistory | None = None,
         by_upstream: MeasureByUpstream | None = None,
+        pins: PinnedImages | None = None,
     ) -> None:
         """`shared`: None if this replica shares nothing; `history`: None if another worker records it, or none does;
-        `by_upstream`: None if another worker measures it.
+        `by_upstream`: None if another worker measures it; `pins`: None if another worker looks after them.
         """
         self._eviction = eviction
         self._downloads = downloads
@@ -56,6 +59,7 @@ class Upkeep:
         self._shared = shared
         self._history = history
         self._by_upstream = by_upstream
+        self._pins = pins
         self._seen = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,6 +72,8 @@ class Upkeep:
             self._tasks.append(asyncio.create_task(self._record(self._history)))
         if self._by_upstream:
             self._tasks.append(asyncio.create_task(self._measure(self._by_upstream)))
+        if self._pins:
+            self._tasks.append(asyncio.create_task(self._run_pins(self._pins)))
         self._rate_limits.start()
 
     async def close(self) -> None:
@@ -90,6 +96,11 @@ class Upkeep:
         while True:
             await asyncio.sleep(_SHARED_PAUSE_SECONDS)
             await self._try(shared.run_if_due)
+
+    async def _run_pins(self, pins: PinnedImages) -> None:
+        while True:
+            await asyncio.sleep(_PINS_PAUSE_SECONDS)
+            await self._try(pins.look_after)
 
     async def _record(self, history: RecordHistory) -> None:
         await self._try(history.begin)

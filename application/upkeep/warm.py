@@ -1,7 +1,7 @@
 """WarmCache: pulls an image ahead of time, in the same way as a client."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,18 +17,19 @@ from domain.manifests import MANIFEST_MEDIA_TYPES, Descriptor, ManifestWalk, des
 from domain.names import Reference, RepositoryName
 from domain.upstream_table import NO_HINT, RegistryHint
 
-_ACCEPT = (", ".join(MANIFEST_MEDIA_TYPES),)
+ANY_MANIFEST = (", ".join(MANIFEST_MEDIA_TYPES),)
+"""The value of Accept in a request for a manifest of any kind."""
 _AT_ONCE = 3
 """Concurrent blob downloads; the same number as docker."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """The image as a client names it at the mirror. `platform`: `os/architecture[/variant]`; None: all platforms."""
+    """The image as a client names it at the mirror. `platforms`: each `os/architecture[/variant]`; none: all."""
 
     name: RepositoryName
     reference: Reference
-    platform: str | None = None
+    platforms: tuple[str, ...] = ()
     hint: RegistryHint = NO_HINT
 
 
@@ -47,9 +48,9 @@ class WarmCache:
         self._manifests = manifests
         self._blobs = blobs
 
-    async def __call__(self, caller: Caller, image: Image) -> AsyncIterator[Progress]:
-        """Yields the progress. Raises the same errors as a pull, and NoSuchPlatform if the index has no image for the
-        platform.
+    async def __call__(self, caller: Caller, image: Image) -> AsyncGenerator[Progress, None]:
+        """Yields the progress, first when all manifests are cached and no blob has been fetched yet. Raises the same
+        errors as a pull, and NoSuchPlatform if the index has no image for one of the platforms.
         """
         layers = await self._layers(caller, image)
         total, done = sum(one.size for one in layers), 0
@@ -81,17 +82,14 @@ class WarmCache:
         same errors as a pull; NoSuchPlatform; UpstreamBroken if the image exceeds the limits of ManifestWalk.
         """
         found: dict[Digest, Descriptor] = {}
-        is_matched = False
         walk = ManifestWalk()
         for reference in chain([image.reference], (Reference(digest) for digest in walk)):
-            query = ManifestQuery(image.name, reference, _ACCEPT, hint=image.hint)
+            query = ManifestQuery(image.name, reference, ANY_MANIFEST, hint=image.hint)
             answer = await self._manifests(caller, query)
             named = descriptors_of(answer.content or b"")
-            children = [one for one in named if one.is_manifest and _is_wanted(one, image.platform)]
-            is_matched = is_matched or bool(children)
-            if any(one.is_manifest for one in named) and not is_matched:
-                offered = ", ".join(sorted({one.platform or "unknown" for one in named if one.is_manifest}))
-                raise NoSuchPlatform(f"the image does not support {image.platform}; it supports {offered}")
+            if reference == image.reference:
+                check_platforms(named, image.platforms)
+            children = [one for one in named if one.is_manifest and one.is_for(image.platforms)]
             walk.add(children)
             if walk.is_cut:
                 raise UpstreamBroken("the image has more manifests, or more levels of indexes, than can be warmed")
@@ -100,9 +98,15 @@ class WarmCache:
 
 
 class NoSuchPlatform(Exception):
-    """The image does not exist for the wanted platform. The message names the platforms that it exists for."""
+    """The image does not exist for a wanted platform. The message names the platforms that it exists for."""
 
 
-def _is_wanted(one: Descriptor, platform: str | None) -> bool:
-    """`linux/arm64` includes `linux/arm64/v8`."""
-    return platform is None or one.platform == platform or (one.platform or "").startswith(f"{platform}/")
+def check_platforms(named: Sequence[Descriptor], platforms: Sequence[str]) -> None:
+    """Raises NoSuchPlatform if an index names no manifest for one of the platforms. An image of one platform is not
+    checked.
+    """
+    offered = [one for one in named if one.is_manifest]
+    missing = [platform for platform in platforms if not any(one.is_for((platform,)) for one in offered)]
+    if offered and missing:
+        known = ", ".join(sorted({one.platform or "unknown" for one in offered}))
+        raise NoSuchPlatform(f"the image does not support {', '.join(missing)}; it supports {known}")

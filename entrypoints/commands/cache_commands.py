@@ -51,12 +51,14 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 async def _stats(container: Container, _: argparse.Namespace) -> int:
     found = await container.manage_cache().statistics(container.upstreams().upstreams)
+    pinned = await container.pinned_images().totals()
     settings: Settings = container.settings()
     rows = [
         ("folder", str(storage_folder(settings))),
         *(("upstream", upstream.url) for upstream in container.upstreams().upstreams),
         ("content", f"{found.count} manifests and blobs, {decimal(found.size)}"),
         ("pinned", f"{found.pinned.count} manifests and blobs, {decimal(found.pinned.size)}"),
+        ("pinned images", f"{pinned.count}, {decimal(pinned.size)}; {pinned.problems} with a problem"),
         ("limit", decimal(container.cache_capacity().max_bytes)),
         ("being downloaded", decimal(found.space.partial_blobs)),
         ("free on the disk", decimal(found.space.free)),

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from yarl import URL
 
 from application.manifests.manifest_query import ManifestQuery
+from application.ports.content import StorageFailed
 from domain.errors import NameUnknown, RegistryError, Unauthorized
 from domain.manifests import MANIFEST_MEDIA_TYPES
 from domain.names import Reference, RepositoryName
@@ -47,6 +48,7 @@ class _Doctor:
         async with open_container(settings) as container:
             if has_cache:
                 await self._check_disk_space(container)
+                await self._check_pins(container)
             for service in container.shared_services():
                 if not await examine_service(service):
                     self._status = _PROBLEM
@@ -93,6 +95,23 @@ class _Doctor:
             print(f"warning: the cache in {usage}, but {free}; set CACHE_SIZE to a size that the disk has, such as 80%")
         else:
             print(f"ok: the cache in {usage}; {decimal(found.space.free)} are free on the disk")
+
+    async def _check_pins(self, container: Container) -> None:
+        try:
+            found = await container.pinned_images().totals()
+        except StorageFailed as error:
+            self._report_problem(str(error))
+            return
+        bound = container.cache_capacity().max_bytes
+        if found.size > bound:
+            print(
+                f"warning: the pinned images have {decimal(found.size)}, and the cache may have only {decimal(bound)}; "
+                "raise CACHE_SIZE or unpin images"
+            )
+        if found.problems:
+            print(f"warning: {found.problems} of {found.count} pinned images have a problem; see `cache pins`")
+        elif found.count:
+            print(f"ok: {found.count} pinned images have {decimal(found.size)}")
 
     async def _check_address(self, container: Container, upstream: Upstream) -> None:
         """Resolve the name of the upstream, or of the proxy to it, which resolves the upstream's name itself."""
@@ -147,9 +166,10 @@ class _Doctor:
             return
         if upstream not in reached:
             return
-        text = f"{name}{'@' if reference.digest else ':'}{reference}"
+        text = f"{name}{reference.suffix}"
         try:
-            caller = await container.mirror_caller()(name, hint)
+            # Asks as a client, to whom the access rules apply.
+            caller = replace(await container.mirror_caller()(name, hint), is_operator=False)
             query = ManifestQuery(name, reference, (", ".join(MANIFEST_MEDIA_TYPES),), head=True, hint=hint)
             found = await container.pull_manifest()(caller, query)
         except Unauthorized:

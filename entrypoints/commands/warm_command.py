@@ -16,6 +16,8 @@ from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
 
 _PROBLEM = 1
+COLUMNS = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+"""Of the progress of a pull."""
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -24,15 +26,15 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         raise SettingsError("CACHE_DIR: the cache is off, so no image can be pulled into it")
     act_as_owner(settings, may_stay_root=False)
     prepare_storage(settings)
-    images = [Image(*parse_image_or_latest(text), options.platform) for text in options.images]
+    platforms = (options.platform,) if options.platform is not None else ()
+    images = [Image(*parse_image_or_latest(text), platforms) for text in options.images]
     login = Credentials(options.user, ask_password(options.user)) if options.user else None
     return asyncio.run(_warm(settings, images, login))
 
 
 async def _warm(settings: Settings, images: list[Image], login: Credentials | None) -> int:
     failed = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*COLUMNS, console=Console(stderr=True))
     async with open_container(settings) as container:
         with bar:
             for image in images:

@@ -324,6 +324,11 @@ class CacheSettings(ServiceAndUpstreamSettings):
     fill_retries: int = setting(
         5, number(int, 0, 100), "Number of attempts to resume a download that makes no progress."
     )
+    pin_check_interval: float = setting(
+        3600.0,
+        number(float, 1, 31_536_000, "seconds"),
+        "Time between two checks of [a pinned image](../guides/cache.md#pinned-images) for an update.",
+    )
 
 
 @dataclass(frozen=True)

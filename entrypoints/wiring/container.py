@@ -83,6 +83,7 @@ from application.upkeep.manage_cache import ManageCache
 from application.upkeep.manage_shared_content import ManageSharedContent
 from application.upkeep.measure_by_upstream import MeasureByUpstream
 from application.upkeep.periodic import Upkeep
+from application.upkeep.pinned_images import PinnedImages
 from application.upkeep.record_history import RecordHistory
 from application.upkeep.shared_content import SharedContent
 from application.upkeep.shared_upkeep import SharedUpkeep
@@ -224,6 +225,11 @@ def _record_history(
 def _measure_by_upstream(worker: int, usage: UsageIndex, metrics: CacheByUpstream) -> MeasureByUpstream | None:
     """The first worker measures for all."""
     return MeasureByUpstream(usage, metrics) if worker == 0 else None
+
+
+def _pins_of_worker(pinned_images: PinnedImages, worker: int) -> PinnedImages | None:
+    """The first worker looks after the pinned images for all."""
+    return pinned_images if worker == 0 else None
 
 
 def _activity_table(settings: Settings, slots: WorkerActivity, clock: Clock) -> ActivityTable:
@@ -481,38 +487,6 @@ class Container(containers.DeclarativeContainer):
     shared_content: providers.Provider[SharedContent | None] = providers.Singleton(
         _shared_content, shared=storage.provided.shared, clock=clock, events=events
     )
-    upkeep: providers.Provider[Upkeep] = providers.Singleton(
-        Upkeep,
-        eviction=eviction,
-        downloads=downloads,
-        permissions=read_permissions,
-        cached_tags=cached_tags,
-        manifest_cache=manifest_cache,
-        index=storage.provided.index,
-        rate_limits=rate_limits,
-        events=events,
-        shared=providers.Callable(
-            _shared_upkeep,
-            shared=storage.provided.shared,
-            content=shared_content,
-            settings=settings,
-            clock=clock,
-        ),
-        history=providers.Callable(
-            _record_history,
-            settings=settings,
-            worker=counting.provided.worker,
-            history=history,
-            archive=storage.provided.history,
-            clock=clock,
-        ),
-        by_upstream=providers.Callable(
-            _measure_by_upstream,
-            worker=counting.provided.worker,
-            usage=storage.provided.usage,
-            metrics=cache_by_upstream,
-        ),
-    )
 
     # --- requests of clients and operators ---
     refusals: providers.Provider[Refusals] = providers.Singleton(
@@ -649,6 +623,55 @@ class Container(containers.DeclarativeContainer):
         ),
     )
     warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
+    pinned_images: providers.Provider[PinnedImages] = providers.Singleton(
+        PinnedImages,
+        pins=pins,
+        usage=storage.provided.usage,
+        index=storage.provided.index,
+        upstreams=upstreams,
+        caller=mirror_caller,
+        manifests=pull_manifest,
+        warm=warm_cache,
+        manifest_cache=manifest_cache,
+        eviction=eviction,
+        capacity=cache_capacity,
+        interval=settings.provided.pin_check_interval,
+        clock=clock,
+        events=events,
+    )
+    upkeep: providers.Provider[Upkeep] = providers.Singleton(
+        Upkeep,
+        eviction=eviction,
+        downloads=downloads,
+        permissions=read_permissions,
+        cached_tags=cached_tags,
+        manifest_cache=manifest_cache,
+        index=storage.provided.index,
+        rate_limits=rate_limits,
+        events=events,
+        shared=providers.Callable(
+            _shared_upkeep,
+            shared=storage.provided.shared,
+            content=shared_content,
+            settings=settings,
+            clock=clock,
+        ),
+        history=providers.Callable(
+            _record_history,
+            settings=settings,
+            worker=counting.provided.worker,
+            history=history,
+            archive=storage.provided.history,
+            clock=clock,
+        ),
+        by_upstream=providers.Callable(
+            _measure_by_upstream,
+            worker=counting.provided.worker,
+            usage=storage.provided.usage,
+            metrics=cache_by_upstream,
+        ),
+        pins=providers.Callable(_pins_of_worker, pinned_images=pinned_images, worker=counting.provided.worker),
+    )
     manage_cache: providers.Provider[ManageCache] = providers.Singleton(
         ManageCache,
         store=store,

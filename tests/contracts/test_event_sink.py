@@ -39,6 +39,10 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     OperatorActed,
+    PinCheckFailed,
+    PinMoved,
+    PinsMeasured,
+    PinsTooLarge,
     PullDenied,
     QueueLeft,
     RequestAnswered,
@@ -121,6 +125,10 @@ EVENTS = [
     SharedStoreRecovered("s3://images"),
     SharedIndexLost("index.test:6379", "index.test:6379 did not answer within 250 ms"),
     SharedIndexRecovered("index.test:6379"),
+    PinsMeasured(4096, 1),
+    PinsTooLarge(8192, 4096),
+    PinCheckFailed(URL, "team/app:1", "the upstream is unavailable"),
+    PinMoved(URL, "team/app:1", DIGEST),
     OperatorActed("olga", "192.0.2.7", "purge", "docker.io/team/app:1", "5 removed"),
 ]
 # These events are only counted, because they are too frequent for the log.
@@ -140,6 +148,7 @@ UNLOGGED = (
     SharedDownloadStarted,
     SharedBytesReceived,
     SharedBytesStored,
+    PinsMeasured,
 )
 LEVELS = {
     "DEBUG": (StaleServed,),
@@ -150,6 +159,7 @@ LEVELS = {
         AccountsReloaded,
         LoginDelayed,
         LoginRejected,
+        PinMoved,
         OperatorActed,
     ),
     "WARNING": (
@@ -160,6 +170,8 @@ LEVELS = {
         DownloadResumed,
         CacheFull,
         BackOffStarted,
+        PinsTooLarge,
+        PinCheckFailed,
         SharedStoreLost,
         SharedStoreRecovered,
         SharedIndexLost,
@@ -206,7 +218,8 @@ def test_no_event_has_a_field_for_credentials(kind: type) -> None:
     counts = {"kind", "is_hit", "count", "size", "account", "address", "seconds", "role", "operation", "result"}
     measured = {"route", "first_byte_seconds", "limit", "free", "total"}
     audited = {"operator", "action", "subject"}
-    assert {field.name for field in fields(kind)} <= names | counts | measured | audited
+    pinned = {"image", "problems"}
+    assert {field.name for field in fields(kind)} <= names | counts | measured | audited | pinned
 
 
 def _level(event: Event) -> str:

@@ -245,6 +245,7 @@ def test_the_name_of_a_source_leads_back_to_it(text: str) -> None:
         source = Source(upstream, RepositoryName(f"x/{text}"))
         name = RepositoryName(TABLE.name_of(source))
         assert TABLE.source_of(name, TABLE.hint_for(name)) == source
+        assert TABLE.source_of(*TABLE.request_for(source)) == source
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN_REGISTRIES.keys() - {"docker.io"} | OTHER_DOMAINS))

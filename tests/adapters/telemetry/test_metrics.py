@@ -44,6 +44,10 @@ from domain.events import (
     LoginDelayed,
     LoginRejected,
     OperatorActed,
+    PinCheckFailed,
+    PinMoved,
+    PinsMeasured,
+    PinsTooLarge,
     PullDenied,
     QueueLeft,
     RequestAnswered,
@@ -114,6 +118,10 @@ TABLE: list[tuple[Event, str, float]] = [
 ]
 UNCOUNTED = {
     OperatorActed,
+    PinCheckFailed,
+    PinMoved,
+    PinsMeasured,
+    PinsTooLarge,
     UpstreamAuthLearned,
     ServiceNameConflict,
     UpkeepFailed,
@@ -380,6 +388,14 @@ def test_the_last_measurement_of_the_content_of_each_upstream_is_shown() -> None
         for what in ("bytes", "objects")
     }
     assert shown == {"bytes": [2**40, 0, 11], "objects": [2, 0, 2]}
+
+
+def test_the_numbers_of_pinned_images_are_the_last_measured() -> None:
+    shared = SharedCounters(2)
+    CountingEventSink(shared, 0).emit(PinsMeasured(1, 2))
+    CountingEventSink(shared, 1).emit(PinsMeasured(300, 4))
+    found = numbers(CountingEventSink(shared, 0))
+    assert (found["cache_pinned_bytes"], found["cache_pin_problems"]) == (300, 4)
 
 
 def test_an_endpoint_is_available_while_all_workers_use_it() -> None:

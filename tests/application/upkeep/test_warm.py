@@ -52,7 +52,7 @@ class Warm:
     def pull(self, tag: str = "multi", platform: str | None = None) -> list[Progress]:
         async def act() -> list[Progress]:
             warm = self.service.parts.warm_cache()
-            wanted = Image(NAME, Reference.parse(tag), platform)
+            wanted = Image(NAME, Reference.parse(tag), () if platform is None else (platform,))
             return [progress async for progress in warm(Caller(None, REALM), wanted)]
 
         return self.service.run(act())

@@ -162,6 +162,30 @@ def test_a_disk_with_less_space_than_cache_size_is_a_warning(doctor: Doctor) -> 
     assert (status, "set CACHE_SIZE" in beginning(lines, "warning: the cache in ")) == (0, True)
 
 
+def test_pinned_images_are_counted_and_their_problems_are_a_warning(
+    doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with registry() as url:
+        for name, value in {"UPSTREAM_REGISTRY": url, "CACHE_DIR": str(tmp_path / "cache")}.items():
+            monkeypatch.setenv(name, value)
+        assert main(["cache", "pin", "team/app:1"]) == 0
+        capsys.readouterr()
+        lines = doctor(UPSTREAM_REGISTRY=url)[1]
+        assert beginning(lines, "ok: 1 pinned images") == f"ok: 1 pinned images have {len(MANIFEST)} bytes"
+        assert main(["cache", "pin", "team/app:2"]) == 1
+        capsys.readouterr()
+        lines = doctor(UPSTREAM_REGISTRY=url)[1]
+    assert "warning: 1 of 2 pinned images have a problem; see `cache pins`" in lines
+
+
+def test_access_rules_apply_to_the_image_as_to_a_client(doctor: Doctor, tmp_path: Path) -> None:
+    with registry() as url:
+        (tmp_path / "mirror.toml").write_text(f'upstream_registry = "{url}"\n[[rules]]\ndeny = ["**"]\n')
+        status, lines = doctor("team/app:1", CONFIG=str(tmp_path / "mirror.toml"))
+    assert status == 1
+    assert "the access rules of this mirror do not allow" in beginning(lines, "error: team/app:1")
+
+
 def test_later_checks_run_without_a_usable_folder(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with registry() as url:

@@ -124,6 +124,7 @@ TABLE: dict[str, tuple[Any, str, Any, str | None, str]] = {
     "stale_ttl": (86400, "0", 0, "-1", "takes seconds from 0 to 31536000"),
     "download_connections": (4, "1", 1, "65", "takes a number from 1 to 64"),
     "fill_retries": (5, "0", 0, "101", "takes a number from 0 to 100"),
+    "pin_check_interval": (3600, "1", 1, "0.9", "takes seconds from 1 to 31536000"),
     "request_timeout": (30, "5", 5, "0.9", "takes seconds from 1 to 600"),
     "max_connections": (4096, "16", 16, "15", "takes a number from 16 to 1000000"),
     "max_waiting_per_address": (256, "1", 1, "0", "takes a number from 1 to 1000000"),
@@ -183,6 +184,7 @@ ELSEWHERE |= {
 }
 NUMBERS = ["port", "workers", "token_ttl", "shutdown_grace", "upstream_timeout"]
 NUMBERS += ["tag_ttl", "grant_ttl", "stale_ttl", "download_connections", "fill_retries", "delivery_idle"]
+NUMBERS += ["pin_check_interval"]
 NUMBERS += ["request_timeout", "max_connections", "max_waiting_per_address"]
 NUMBERS += ["upstream_max_connections", "upstream_max_rate"]
 COMPANIONS = {
