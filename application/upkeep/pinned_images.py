@@ -151,8 +151,7 @@ class PinnedImages:
 
     async def pinned_tags(self, source: Source) -> frozenset[Tag]:
         """The pinned tags of the repository. Raises StorageFailed."""
-        pins = [one.pin for one in await self._pins.all()]
-        targets = (pin.reference.target for pin in pins if self._source_of(pin) == source)
+        targets = (one.pin.reference.target for one in await self._pins.all() if one.pin.is_in(source))
         return frozenset(target for target in targets if isinstance(target, Tag))
 
     # --- checks ---
