@@ -44,7 +44,7 @@ class Search:
         registry.
 
         Names are content too: if accounts are checked, a search needs an account, and names that the caller may not
-        pull are left out.
+        pull are left out. An operator needs no account: the search finds what the mirror's own login finds.
         """
         upstream, there, registry = self._upstreams.search_of(term, hint)
         if upstream.search_url:

@@ -17,7 +17,8 @@ FOREVER = float("inf")
 @dataclass(frozen=True)
 class Caller:
     """The sender of a request. `realm`: the URL of the mirror's token endpoint at the address that the caller uses;
-    `address`: the caller's own address; `is_operator`: the mirror itself pulls for its operator, see MirrorCaller.
+    `address`: the caller's own address; `is_operator`: an operator of the page, or the mirror itself, which pulls for
+    its operator: see MirrorCaller.
     """
 
     authorization: Authorization | None

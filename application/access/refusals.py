@@ -114,10 +114,9 @@ class Refusals:
 
     def _after_login(self, access: Access, refused: CredentialsRejected) -> RegistryError:
         """The upstream's token server rejected credentials that the mirror used."""
-        mirrors = mirror_credentials(access.request.upstream)
-        if access.credentials == mirrors == SessionCredentials():
+        if access.is_mirrors and access.credentials == SessionCredentials():
             return Denied(_NO_RIGHT, detail=refused.detail)  # ghcr.io refuses an anonymous token for private content
-        if access.credentials == mirrors:
+        if access.credentials == mirror_credentials(access.request.upstream):
             return IdentityRejected(_WRONG_LOGIN)
         return self.by_us(access.check, REFUSED_UPSTREAM if access.check.row.checks_accounts else refused.message)
 

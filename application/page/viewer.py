@@ -14,8 +14,8 @@ from domain.ports import AccountDirectory
 @dataclass(frozen=True)
 class Viewer:
     """A person who looks at the page. `caller`: the same person as a caller of the registry API, with the login that
-    counts here; `account`: the checked account or operator, or ANONYMOUS. The login of an operator gives no right to
-    pull, so the caller of an operator is anonymous.
+    counts here; `account`: the checked account or operator, or ANONYMOUS. The login of an operator is not one of the
+    registry API, so the caller of an operator has none.
     """
 
     caller: Caller
@@ -45,5 +45,5 @@ class IdentifyViewer:
             raise CredentialsRejected("wrong user name or password")
         current_record().passed(account.name, account.stamp)
         if self._operators.stamp(account.name):
-            return Viewer(replace(caller, authorization=None), account.name, is_operator=True)
+            return Viewer(replace(caller, authorization=None, is_operator=True), account.name, is_operator=True)
         return Viewer(caller, account.name)

@@ -5,16 +5,21 @@ from urllib.parse import quote
 
 import pytest
 
-from application.ports.upstream import SearchResult
+from application.ports.upstream import SearchResult, SessionCredentials
+from domain.access import Credentials
 from domain.digest import Digest
+from domain.errors import CredentialsRejected
 from tests.application.page.gallery import CONFIG, PUBLIC_IMAGE, SHARED
 from tests.application.support.ruled import CLOSED, ruled
 from tests.entrypoints.conftest import Start
+from tests.entrypoints.http.page.test_administration import OLGA, OPERATORS
 from tests.entrypoints.http.page.test_routes import ACCOUNTS, ANN, parsed
-from tests.entrypoints.service import Service
-from tests.fakes.upstream import FakeUpstream
+from tests.entrypoints.service import Service, basic
+from tests.fakes.upstream import FakeAnswer, FakeUpstream
 
 NAME = "team/app"
+MIRRORS = Credentials("mirror", "pw")
+"""The mirror's own login at the upstream."""
 HOSTILE = '"><script>alert(1)</script>'
 REPOSITORY = f"registry=upstream.test&repository={quote(NAME, safe='')}"
 
@@ -26,6 +31,10 @@ def upstream() -> FakeUpstream:
     for blob in (CONFIG, SHARED):
         found.put_blob(NAME, blob)
     return found
+
+
+def fail_with(error: Exception) -> FakeAnswer:
+    raise error
 
 
 async def pulled(service: Service, headers: dict[str, str] | None = None) -> None:
@@ -139,6 +148,51 @@ async def test_a_search_finds_no_repository_that_the_rules_deny(start: Start) ->
     ruled(service, CLOSED)
     text = await text_of(service, "/browse/search?q=team")
     assert ("team/other" in text, "public/secret" in text) == (True, False)
+
+
+@pytest.mark.parametrize("scheme", ["none", "bearer"])
+@pytest.mark.parametrize("identity", ["client", "anonymous", "service"])
+@pytest.mark.parametrize("search_upstream", [None, "https://search.test/v1/search"], ids=["catalog", "search"])
+async def test_an_operator_searches_registries_that_need_accounts(
+    start: Start, upstream: FakeUpstream, scheme: str, identity: str, search_upstream: str | None
+) -> None:
+    upstream.scheme, upstream.logins = scheme, {MIRRORS}
+    upstream.put_manifest("team/other", "1", PUBLIC_IMAGE)
+    settings: dict[str, object] = {"upstream_identity": identity, "search_upstream": search_upstream}
+    if identity == "service":
+        settings |= {"upstream_username": MIRRORS.username, "upstream_password": MIRRORS.password}
+    service = await start(**settings, **ACCOUNTS, **OPERATORS)
+    for login in ({}, {"Authorization": basic("olga", "wrong")}, {"Authorization": basic("nobody", "secret")}):
+        answer = await service.get("/browse/search?q=other", login)
+        assert "team/other" not in answer.text
+    assert (upstream.asked, upstream.searched) == ([], [])
+    assert "team/other" in await text_of(service, "/browse/search?q=other", {"Authorization": OLGA})
+    # The upstream sees the mirror itself, and not the operator.
+    mirrors = SessionCredentials(MIRRORS if identity == "service" else None)
+    assert [one.credentials for one in upstream.asked] == ([] if search_upstream else [mirrors])
+
+
+async def test_an_operator_finds_what_the_rules_deny_to_others(start: Start) -> None:
+    service = await start(search_upstream="https://search.test/v1/search", **ACCOUNTS, **OPERATORS)
+    service.upstream.results = (SearchResult("public/secret"), SearchResult("team/other"))
+    ruled(service, CLOSED)
+    for login, is_found in ((ANN, False), (OLGA, True)):
+        text = await text_of(service, "/browse/search?q=team", {"Authorization": login})
+        assert "team/other" in text
+        text = await text_of(service, "/browse/search?q=secret", {"Authorization": login})
+        assert ("public/secret" in text) == is_found
+
+
+@pytest.mark.parametrize("refusal", [CredentialsRejected("no anonymous tokens"), None], ids=["no token", "challenge"])
+async def test_an_operator_learns_that_the_upstream_refuses_the_mirror(
+    start: Start, upstream: FakeUpstream, refusal: CredentialsRejected | None
+) -> None:
+    upstream.scheme = "bearer" if refusal else "basic"
+    service = await start(**ACCOUNTS, **OPERATORS)
+    if refusal:
+        upstream.alter = lambda _: fail_with(refusal)
+    text = await text_of(service, "/browse/search?q=other", {"Authorization": OLGA})
+    assert "the upstream denies access" in text
 
 
 async def test_an_empty_term_is_not_searched(start: Start) -> None:
