@@ -8,7 +8,8 @@ from application.manifests.manifest_cache import ManifestCache
 from application.ports.content import ContentStore, Space, StorageMaintenance
 from application.ports.index import KnowledgeIndex, Stored, UsageIndex, Used
 from application.ports.pins import PinIndex
-from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
+from application.ports.shared import SharedKnowledge
+from application.upkeep.image_tree import ReadManifest, TagEntry, image_tree, tag_entries
 from domain.digest import Digest
 from domain.names import Tag
 from domain.pins import Pin, PinnedImage, content_of
@@ -114,7 +115,8 @@ class ManageCache:
     async def to_purge(self, source: Source, target: Tag | Digest | None) -> list[Used]:
         """The stored content that `purge` would drop, the least recently used first. Raises the same errors."""
         pinned = await self._pins.all()
-        digests = await self._content_of(source, target, await self._index.links_of(source), pinned)
+        links = await self._index.links_of(source)
+        digests = await content_to_purge(source, target, links, pinned, self._index, self._manifest_cache.look)
         found = await self._usage.find(digests.keys() - content_of(pinned))
         return sorted(found.values(), key=lambda one: (one.used_at, str(one.digest)))
 
@@ -126,7 +128,8 @@ class ManageCache:
         """
         pinned = await self._pins.all()
         links = await self._index.links_of(source)
-        digests = await self._content_of(source, target, links, pinned) | dict.fromkeys(known)
+        own = await content_to_purge(source, target, links, pinned, self._index, self._manifest_cache.look)
+        digests = own | dict.fromkeys(known)
         if not isinstance(target, Digest):
             await self._index.forget_tags(source, target)
         kept = content_of(image for image in pinned if image.pin.is_in(source))
@@ -157,30 +160,36 @@ class ManageCache:
         await self._index.advance_epoch()
         return dropped
 
-    async def _content_of(
-        self, source: Source, target: Tag | Digest | None, links: Iterable[Link], pinned: Iterable[PinnedImage]
-    ) -> dict[Digest, None]:
-        """The content of the image, as far as its manifests are cached, or of the repository. `links`: all those of the
-        repository. Raises ImagePinned.
-        """
-        linked = dict.fromkeys(link.location.digest for link in links)
-        if isinstance(target, Digest):
-            # A digest that this repository does not contain is not removed from others.
-            roots = [target] if target in linked else []
-        else:
-            roots = [
-                one.digest
-                for one in await self._index.tags_of(source.upstream)
-                if one.key.source == source and target in {None, one.key.tag}
-            ]
-        require_unpinned(source, target, roots, pinned)
-        digests = dict.fromkeys(roots)
-        for root in roots:
-            digests |= dict.fromkeys(await image_tree(root, self._manifest_cache.look))
-        return digests | linked if target is None else digests
+
+async def content_to_purge(
+    source: Source,
+    target: Tag | Digest | None,
+    links: Iterable[Link],
+    pinned: Iterable[PinnedImage],
+    index: KnowledgeIndex | SharedKnowledge,
+    read: ReadManifest,
+) -> dict[Digest, None]:
+    """The content of the image with this tag or digest, as far as its manifests are stored, or all content of the
+    repository; also what a pinned image shares. Empty for a digest that the repository does not contain: others may
+    contain it. `links`: all those of the repository in the index. Raises ImagePinned.
+    """
+    linked = dict.fromkeys(link.location.digest for link in links)
+    if isinstance(target, Digest):
+        roots = [target] if target in linked else []
+    else:
+        roots = [
+            one.digest
+            for one in await index.tags_of(source.upstream)
+            if one.key.source == source and target in {None, one.key.tag}
+        ]
+    _require_unpinned(source, target, roots, pinned)
+    digests = dict.fromkeys(roots)
+    for root in roots:
+        digests |= dict.fromkeys(await image_tree(root, read))
+    return digests | linked if target is None else digests
 
 
-def require_unpinned(
+def _require_unpinned(
     source: Source, target: Tag | Digest | None, roots: Collection[Digest], pinned: Iterable[PinnedImage]
 ) -> None:
     """Raises ImagePinned if the tag or the digest is pinned, or names content of a pinned image of this repository. For

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -17,12 +18,12 @@ from application.ports.shared import (
     SharedStore,
     SharedUnavailable,
 )
-from application.upkeep.image_tree import TagEntry, image_tree, tag_entries
-from application.upkeep.manage_cache import ManageCache, require_unpinned
+from application.upkeep.image_tree import TagEntry, tag_entries
+from application.upkeep.manage_cache import ManageCache, content_to_purge
 from application.upkeep.shared_content import SharedContent
 from domain.digest import Digest, DigestCheck
 from domain.names import Tag
-from domain.pins import PinnedImage, content_of
+from domain.pins import content_of
 from domain.ports import Clock
 from domain.upstreams import Source, Upstream
 
@@ -137,14 +138,21 @@ class ManageSharedContent:
                     yield digest, State.UNREADABLE
         await self._content.forget(damaged)
 
+    async def to_purge(self, source: Source, target: Tag | Digest | None) -> dict[Digest, int]:
+        """The content that `purge` would remove from the shared store, with its bytes; without the parts of unfinished
+        downloads. Raises ImagePinned; StorageFailed if the pins cannot be read.
+        """
+        images = _StoredImages(self._store)
+        digests = await self._content_to_purge(source, target, images)
+        await images.find(digests)
+        return {digest: images.sizes[digest] for digest in digests if digest in images.sizes}
+
     async def purge(self, source: Source, target: Tag | Digest | None) -> Removed:
         """Remove an image, or all content of a repository, from the shared store and from the cache of this machine,
         and forget its tags and links on all replicas. Other replicas keep what is in their folders. What a pinned image
         shares stays. Raises ImagePinned; StorageFailed if their workers cannot be told.
         """
-        pinned = await self._pins.all()
-        kept = content_of(pinned)
-        digests = [digest for digest in await self._digests(source, target, pinned) if digest not in kept]
+        digests = await self._content_to_purge(source, target, _StoredImages(self._store))
         # The tags go last: if this fails, the next purge still finds the content.
         shared = [digest for digest in digests if await self._drop(digest)]
         local = await self._local.purge(source, target, digests)
@@ -171,30 +179,19 @@ class ManageSharedContent:
 
     # --- images ---
 
-    async def _digests(
-        self, source: Source, target: Tag | Digest | None, pinned: Sequence[PinnedImage]
+    async def _content_to_purge(
+        self, source: Source, target: Tag | Digest | None, images: "_StoredImages"
     ) -> list[Digest]:
-        """The content of the image, or of the repository. Raises ImagePinned."""
-        images = _StoredImages(self._store)
+        """The content of the image or of the repository that no pinned image needs. Raises ImagePinned."""
+        pinned = await self._pins.all()
+        kept = content_of(pinned)
 
         async def read(digest: Digest) -> bytes | None:
             return await self._manifest_cache.look(digest) or await images.manifest(digest)
 
-        if isinstance(target, Digest):
-            roots = [target]
-        else:
-            roots = [
-                one.digest
-                for one in await self._knowledge.tags_of(source.upstream)
-                if one.key.source == source and target in {None, one.key.tag}
-            ]
-        require_unpinned(source, target, roots, pinned)
-        found: dict[Digest, None] = {}
-        for root in roots:
-            found |= dict.fromkeys((root, *await image_tree(root, read)))
-        if target is None:
-            found |= dict.fromkeys(link.location.digest for link in await self._knowledge.links_of(source))
-        return list(found)
+        links = await self._knowledge.links_of(source)
+        found = await content_to_purge(source, target, links, pinned, self._knowledge, read)
+        return [digest for digest in found if digest not in kept]
 
     async def _drop(self, digest: Digest) -> bool:
         """Whether the store had something of it."""
@@ -247,7 +244,8 @@ class _StoredImages:
 
     def __init__(self, store: SharedStore) -> None:
         self._store = store
-        self._stored: set[Digest] = set()
+        self.sizes: dict[Digest, int] = {}
+        """The bytes of the content that the store has."""
         self._asked: set[Digest] = set()
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -257,18 +255,18 @@ class _StoredImages:
         content = record.content if record else None
         return content if content is not None and digest.matches(content) else None
 
-    async def find(self, digests: Collection[Digest]) -> set[Digest]:
+    async def find(self, digests: Collection[Digest]) -> AbstractSet[Digest]:
         """See FindStored."""
         asking = [self._record(digest) for digest in digests if digest not in self._asked]
         for answer in await asyncio.gather(*asking, return_exceptions=True):  # no request outlives the call
             if isinstance(answer, BaseException):
                 raise answer
-        return self._stored
+        return self.sizes.keys()
 
     async def _record(self, digest: Digest) -> SharedRecord | None:
         async with self._turns:
             record = await self._store.find(digest)
         self._asked.add(digest)
         if record:
-            self._stored.add(digest)
+            self.sizes[digest] = record.size
         return record

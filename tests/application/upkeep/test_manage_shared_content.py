@@ -293,6 +293,41 @@ def test_a_machine_that_is_no_replica_purges_the_whole_repository() -> None:
     tier.run(act())
 
 
+def test_a_digest_is_purged_only_from_a_repository_that_contains_it() -> None:
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill()
+        await tier.replica.manifest(name=PRIVATE, reference="one")
+        stored = dict(tier.store.kept)
+        # PRIVATE has only the tag `one`.
+        assert await tier.manage.to_purge(tier.source(PRIVATE), Digest.of(TWO)) == {}
+        assert await tier.manage.purge(tier.source(PRIVATE), Digest.of(TWO)) == Removed([], [])
+        assert tier.store.kept == stored
+        image = {Digest.of(one): len(one) for one in (TWO, CONFIG, SHARED, OWN)}
+        assert await tier.manage.to_purge(tier.source(), Digest.of(TWO)) == image
+        removed = await tier.manage.purge(tier.source(), Digest.of(TWO))
+        assert set(removed.shared) == set(removed.local) == set(image)
+        assert set(tier.store.kept) == {Digest.of(ONE)}
+
+    tier.run(act())
+
+
+def test_a_preview_of_a_purge_has_what_is_in_the_store() -> None:
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill(TWO, CONFIG)
+        await tier.part(OWN, 0)
+        stored = {Digest.of(one): len(one) for one in (TWO, CONFIG)}
+        for target in (Tag("two"), Digest.of(TWO), None):
+            assert await tier.manage.to_purge(tier.source(), target) == stored
+        assert await tier.manage.to_purge(tier.source(PRIVATE), None) == {}
+        assert set(tier.store.kept) == set(stored)
+
+    tier.run(act())
+
+
 def test_content_whose_manifest_is_only_on_this_machine_is_purged_too() -> None:
     tier = Tier()
 
