@@ -1,10 +1,12 @@
 """Administer: what operators change in the cache from the page. Each action leaves one audit event."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from application.page.viewer import Viewer
 from application.ports.content import StorageFailed
+from application.ports.index import Used
 from application.ports.shared import SharedUnavailable
 from application.ports.telemetry import EventSink
 from application.upkeep.manage_cache import ImagePinned, ManageCache
@@ -26,6 +28,17 @@ def image_name(source: Source, target: Tag | Digest | None) -> str:
     return f"{name}@{target}" if isinstance(target, Digest) else f"{name}:{target}"
 
 
+@dataclass(frozen=True)
+class Preview:
+    """What a purge would remove. `here`: from the cache of this replica; `shared`: from the shared store, with its
+    bytes; None if there is no shared store, or if it does not answer because of `failure`.
+    """
+
+    here: Sequence[Used]
+    shared: Mapping[Digest, int] | None = None
+    failure: str = ""
+
+
 class Administer:
     """The caller has checked that the viewer is an operator. Actions raise ActionFailed. An action that fails or is
     refused leaves an audit event, too.
@@ -36,6 +49,20 @@ class Administer:
         self._cache = cache
         self._shared = shared
         self._events = events
+
+    async def to_purge(self, source: Source, target: Tag | Digest | None) -> Preview:
+        """What `purge` would remove. Leaves no audit event. Raises ImagePinned, StorageFailed."""
+        here = await self._cache.to_purge(source, target)
+        if self._shared is None:
+            return Preview(here)
+        try:
+            return Preview(here, await self._shared.to_purge(source, target))
+        except SharedUnavailable as error:
+            return Preview(here, failure=str(error))
+
+    async def to_prune(self, older_than: float) -> Preview:
+        """What `prune` would remove, from this replica only. Leaves no audit event. Raises StorageFailed."""
+        return Preview(await self._cache.to_prune(older_than))
 
     async def purge(
         self, viewer: Viewer, source: Source, target: Tag | Digest | None, *, everywhere: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlencode
 
-from application.page.administer import image_name
+from application.page.administer import Preview, image_name
 from application.page.explain_pull import PullQuestion
 from application.ports.content import StorageFailed
 from application.upkeep.manage_cache import ImagePinned
@@ -73,13 +73,13 @@ async def _page(page: PageRequest) -> Context:
 
 
 async def _preview(page: PageRequest) -> Context:
-    cache, problem, pinned, found, purge = page.container.manage_cache(), "", None, [], None
+    administer, problem, pinned, found, purge = page.container.administer(), "", None, Preview(()), None
     try:
         purge = Purge.of(page)
         if purge.source:
-            found = await cache.to_purge(purge.source, purge.target)
+            found = await administer.to_purge(purge.source, purge.target)
         else:
-            found = await cache.to_prune((purge.days or 0) * _DAY_SECONDS)
+            found = await administer.to_prune((purge.days or 0) * _DAY_SECONDS)
     except (RequestInvalid, NameInvalid, TagInvalid, DigestInvalid) as error:
         problem = error.message
     except ImagePinned as error:
@@ -91,10 +91,12 @@ async def _preview(page: PageRequest) -> Context:
         "problem": problem,
         "pinned": pinned,
         "registry": _registries(page)[purge.source.upstream] if purge and purge.source else None,
-        "shown": found[:_SHOWN],
-        "count": len(found),
-        "size": sum(one.size for one in found),
+        "shown": found.here[:_SHOWN],
+        "count": len(found.here),
+        "size": sum(one.size for one in found.here),
         "is_shared": page.settings.is_shared,
+        "shared": found.shared,
+        "failure": found.failure,
     }
 
 
