@@ -19,6 +19,10 @@ _MEMORY = 24 * 1024 * 1024
 """Bytes in each worker: about ten thousand manifests of the usual size."""
 
 
+_UPLOAD_SECONDS = 60.0
+"""The adapter of the store gives up long before."""
+
+
 class ManifestCache:
     """Returns bytes only if this process has hashed them since it read or received them."""
 
@@ -76,8 +80,9 @@ class ManifestCache:
         is_public = self._provenance.is_public(access)
         if self._shared:
             # Not awaited: a client waits for the manifest.
+            ended = self._uploads[digest] = asyncio.Event()
             self._background.start(
-                self._upload(self._shared, access.source.upstream, digest, content, is_public=is_public)
+                self._upload(self._shared, access.source.upstream, digest, content, ended, is_public=is_public)
             )
         await self._keep(access.source.upstream, digest, content, is_public=is_public)
 
@@ -115,6 +120,16 @@ class ManifestCache:
         await self._keep(upstream, digest, record.content, is_public=record.is_public)
         return record.content
 
+    async def share(self, upstream: Upstream, digest: Digest) -> None:
+        """Returns when the shared store has the manifest, if this replica has it and serves it for this upstream. A
+        store that fails is reported by its adapter.
+        """
+        if self._shared is None or not await self._provenance.serves(upstream, digest):
+            return
+        await self.when_shared(digest, _UPLOAD_SECONDS)  # that record also says whether the manifest is public
+        if (content := await self.look(digest)) is not None:
+            await self._share(self._shared, upstream, digest, content, is_public=False)
+
     async def when_shared(self, digest: Digest, at_most: float) -> None:
         """Return when the other replicas can get the manifest, or when its upload has failed or has taken `at_most`
         seconds. Returns at once if no upload runs.
@@ -124,9 +139,15 @@ class ManifestCache:
                 await asyncio.wait_for(ended.wait(), at_most)
 
     async def _upload(
-        self, shared: SharedStore, upstream: Upstream, digest: Digest, content: bytes, *, is_public: bool
+        self,
+        shared: SharedStore,
+        upstream: Upstream,
+        digest: Digest,
+        content: bytes,
+        ended: asyncio.Event,
+        *,
+        is_public: bool,
     ) -> None:
-        ended = self._uploads[digest] = asyncio.Event()
         try:
             await self._share(shared, upstream, digest, content, is_public=is_public)
         finally:

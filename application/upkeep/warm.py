@@ -7,7 +7,9 @@ from itertools import chain
 
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery
+from application.blobs.publish_stored import NoPublishing, PublishStored
 from application.blobs.pull_blob import PullBlob
+from application.manifests.manifest_cache import ManifestCache
 from application.manifests.manifest_query import ManifestQuery
 from application.manifests.pull_manifest import PullManifest
 from application.ports.content import ContentPart
@@ -15,7 +17,7 @@ from domain.digest import Digest
 from domain.errors import UpstreamBroken
 from domain.manifests import MANIFEST_MEDIA_TYPES, Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
-from domain.upstream_table import NO_HINT, RegistryHint
+from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
 
 ANY_MANIFEST = (", ".join(MANIFEST_MEDIA_TYPES),)
 """The value of Accept in a request for a manifest of any kind."""
@@ -42,17 +44,29 @@ class Progress:
 
 
 class WarmCache:
-    """Reads the whole image through the cache, and discards the bytes."""
+    """Reads the whole image through the cache, and discards the bytes. With a shared store, it also writes what only
+    this replica has to that store.
+    """
 
-    def __init__(self, manifests: PullManifest, blobs: PullBlob) -> None:
+    def __init__(
+        self,
+        manifests: PullManifest,
+        blobs: PullBlob,
+        upstreams: UpstreamTable,
+        manifest_cache: ManifestCache,
+        publish: PublishStored | NoPublishing,
+    ) -> None:
         self._manifests = manifests
         self._blobs = blobs
+        self._upstreams = upstreams
+        self._manifest_cache = manifest_cache
+        self._publish = publish
 
     async def __call__(self, caller: Caller, image: Image) -> AsyncGenerator[Progress, None]:
         """Yields the progress, first when all manifests are cached and no blob has been fetched yet. Raises the same
         errors as a pull, and NoSuchPlatform if the index has no image for one of the platforms.
         """
-        layers = await self._layers(caller, image)
+        manifests, layers = await self._content(caller, image)
         total, done = sum(one.size for one in layers), 0
         yield Progress(total, done)
         queue: asyncio.Queue[int | None] = asyncio.Queue()
@@ -76,16 +90,24 @@ class WarmCache:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(fetching, *tasks, return_exceptions=True)
+        upstream = self._upstreams.source_of(image.name, image.hint).upstream
+        for manifest in manifests:
+            await self._manifest_cache.share(upstream, manifest)
+        for one in layers:
+            if not await self._publish(upstream, one.digest):
+                await fetch(one.digest)  # the cached file was damaged; the download publishes the right bytes
 
-    async def _layers(self, caller: Caller, image: Image) -> list[Descriptor]:
-        """The blobs of all wanted manifests, each once. Pulls the manifests, which are cached afterwards. Raises the
+    async def _content(self, caller: Caller, image: Image) -> tuple[list[Digest], list[Descriptor]]:
+        """The wanted manifests and their blobs, each once. Pulls the manifests, which are cached afterwards. Raises the
         same errors as a pull; NoSuchPlatform; UpstreamBroken if the image exceeds the limits of ManifestWalk.
         """
+        manifests: dict[Digest, None] = {}
         found: dict[Digest, Descriptor] = {}
         walk = ManifestWalk()
         for reference in chain([image.reference], (Reference(digest) for digest in walk)):
             query = ManifestQuery(image.name, reference, ANY_MANIFEST, hint=image.hint)
             answer = await self._manifests(caller, query)
+            manifests[answer.digest] = None
             named = descriptors_of(answer.content or b"")
             if reference == image.reference:
                 check_platforms(named, image.platforms)
@@ -94,7 +116,7 @@ class WarmCache:
             if walk.is_cut:
                 raise UpstreamBroken("the image has more manifests, or more levels of indexes, than can be warmed")
             found |= {one.digest: one for one in named if not one.is_manifest}
-        return list(found.values())
+        return list(manifests), list(found.values())
 
 
 class NoSuchPlatform(Exception):

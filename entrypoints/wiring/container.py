@@ -42,6 +42,7 @@ from application.access.shared_lane import SharedCounting
 from application.access.upstream_auth import UpstreamAuthCache
 from application.blobs.fetch_blob import FetchBlob
 from application.blobs.passthrough import Passthrough
+from application.blobs.publish_stored import NoPublishing, PublishStored
 from application.blobs.pull_blob import CachedBlobs, PullBlob
 from application.blobs.running_downloads import RunningDownloads
 from application.blobs.shared_download import NoSharing, SharedDownloads, SharesDownloads
@@ -158,6 +159,14 @@ def _cache_capacity(settings: Settings) -> CacheCapacity:
 
 def _shares_downloads(shared: SharedTier | None, provenance: Provenance, events: EventSink) -> SharesDownloads:
     return SharedDownloads(shared.store, shared.leases, provenance, events) if shared else NoSharing()
+
+
+def _publish_stored(
+    shared: SharedTier | None, content: ContentStore, eviction: Eviction, provenance: Provenance, events: EventSink
+) -> PublishStored | NoPublishing:
+    if shared is None:
+        return NoPublishing()
+    return PublishStored(content, eviction, provenance, shared.store, shared.leases, events)
 
 
 def _shared_store(shared: SharedTier | None) -> SharedStore | None:
@@ -622,7 +631,21 @@ class Container(containers.DeclarativeContainer):
             store=store,
         ),
     )
-    warm_cache: providers.Provider[WarmCache] = providers.Singleton(WarmCache, manifests=pull_manifest, blobs=pull_blob)
+    warm_cache: providers.Provider[WarmCache] = providers.Singleton(
+        WarmCache,
+        manifests=pull_manifest,
+        blobs=pull_blob,
+        upstreams=upstreams,
+        manifest_cache=manifest_cache,
+        publish=providers.Singleton(
+            _publish_stored,
+            shared=storage.provided.shared,
+            content=store,
+            eviction=eviction,
+            provenance=provenance,
+            events=events,
+        ),
+    )
     pinned_images: providers.Provider[PinnedImages] = providers.Singleton(
         PinnedImages,
         pins=pins,

@@ -205,6 +205,24 @@ def test_warm_fetches_nothing_that_another_replica_has_stored(pair: Replicas) ->
     assert (done.returncode, downloads(pair.upstream, since)) == (0, [])
 
 
+def test_warm_uploads_what_only_the_folder_of_this_machine_has(
+    tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> None:
+    image = make_image("only here", SIZES)
+    upstream.push(image, "here")
+    settings = shared_settings(index, store)
+    away = {**settings, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
+    assert run_command(["warm", f"{NAME}:here"], tmp_path, upstream, away).returncode == 0
+    objects, since = objects_of(settings), upstream.mark()
+    assert missing(objects, *digests(image)) == digests(image)
+    assert run_command(["warm", f"{NAME}:here"], tmp_path, upstream, settings).returncode == 0
+    assert missing(objects, *digests(image)) == []
+    assert [path for path in downloads(upstream, since) if "/blobs/" in path] == []
+    # All of it is right: another machine gets it without the upstream.
+    assert run_command(["warm", f"{NAME}:here"], tmp_path / "other", upstream, settings).returncode == 0
+    assert [path for path in downloads(upstream, since) if "/blobs/" in path] == []
+
+
 def test_warm_ends_without_the_store(tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS) -> None:
     image = make_image("warm without a store", SIZES)
     upstream.push(image, "alone")

@@ -22,12 +22,13 @@ from tests.fakes.clock import StoppedClock
 
 @dataclass
 class FakeSharedStore:
-    """Implements SharedStore. `is_away`: every method raises SharedUnavailable. `asked`: how often each method was
-    called.
+    """Implements SharedStore. `is_away`: every method raises SharedUnavailable; `failing`: the names of methods that
+    do. `asked`: how often each method was called.
     """
 
     clock: StoppedClock = field(default_factory=StoppedClock)
     is_away: bool = False
+    failing: frozenset[str] = frozenset()
     asked: Counter[str] = field(default_factory=Counter)
     contents: dict[str, bytes] = field(default_factory=dict)
     """The bytes of the parts, by key."""
@@ -109,7 +110,7 @@ class FakeSharedStore:
     async def _answer(self, method: str) -> None:
         self.asked[method] += 1
         await asyncio.sleep(0)
-        if self.is_away:
+        if self.is_away or method in self.failing:
             raise SharedUnavailable("the fake shared store is away")
 
 

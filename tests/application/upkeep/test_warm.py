@@ -1,6 +1,7 @@
 """An image that is pulled ahead of time."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from domain.manifests import INDEX_MEDIA_TYPE
 from domain.names import Reference
 from tests.application.support.service import NAME, REALM, Service
 from tests.application.support.watched import watched
+from tests.fakes.shared_leases import FakeSharedLeases
+from tests.fakes.shared_tier import FakeTier
 
 LAYERS = {name: name.encode() * 1000 for name in ("config", "common", "amd", "arm7", "arm8")}
 
@@ -53,7 +56,9 @@ class Warm:
         async def act() -> list[Progress]:
             warm = self.service.parts.warm_cache()
             wanted = Image(NAME, Reference.parse(tag), () if platform is None else (platform,))
-            return [progress async for progress in warm(Caller(None, REALM), wanted)]
+            progress = [one async for one in warm(Caller(None, REALM), wanted)]
+            await self.service.parts.replicas().finished()
+            return progress
 
         return self.service.run(act())
 
@@ -186,3 +191,116 @@ def test_a_manifest_that_is_named_twice_is_pulled_once() -> None:
     warm.upstream.put_manifest(str(NAME), "twice", index, INDEX_MEDIA_TYPE)
     warm.pull("twice")
     assert [fetch.resource.path.rpartition("/")[2] for fetch in warm.upstream.asked].count(str(Digest.of(AMD))) == 1
+
+
+# --- with a shared store ---
+
+
+LARGE = bytes(range(256)) * 14_000
+"""More than one part."""
+
+
+class WarmReplica(Warm):
+    """A replica. `was_alone`: it has pulled all images before it got a shared store."""
+
+    def __init__(self, *, was_alone: bool = True) -> None:
+        self.tier = FakeTier()
+        storage = self.tier.storage()
+        super().__init__(clock=self.tier.clock, storage=replace(storage, shared=None))
+        self.upstream.put_blob(str(NAME), LARGE)
+        self.upstream.put_manifest(str(NAME), "large", of_large())
+        if was_alone:
+            self.pull()
+            self.pull("large")
+        assert self.tier.store.kept == {}
+        self.upstream.asked.clear()
+        self.service = Service(self.upstream, self.tier.clock, storage)
+
+    @property
+    def shared(self) -> set[Digest]:
+        return set(self.tier.store.kept)
+
+
+def of_large() -> bytes:
+    return json.dumps({"schemaVersion": 2, "config": entry(LAYERS["config"]), "layers": [entry(LARGE)]}).encode()
+
+
+def test_what_only_the_folder_of_this_machine_has_is_written_to_the_shared_store() -> None:
+    warm = WarmReplica()
+    warm.pull()
+    warm.pull("large")
+    assert warm.upstream.asked == []
+    assert warm.shared == digests(INDEX, AMD, ARM7, ARM8, *LAYERS, of_large(), LARGE)
+    record = warm.tier.store.kept[Digest.of(LARGE)]
+    assert (record.size, record.content, len(record.parts)) == (len(LARGE), None, 3)
+    assert warm.here == warm.shared
+
+
+def test_another_replica_reads_what_a_warm_has_shared() -> None:
+    warm = WarmReplica()
+    warm.pull("large")
+    other = Service(warm.upstream, warm.tier.clock, warm.tier.storage("another"))
+
+    async def act() -> None:
+        assert await other.blob(digest=Digest.of(LARGE)) == LARGE
+        assert await other.blob(digest=Digest.of(LAYERS["config"])) == LAYERS["config"]
+
+    other.run(act())
+    assert [one.resource.path for one in warm.upstream.asked if not one.head] == []
+
+
+def test_what_the_store_has_already_is_not_written_again() -> None:
+    warm = WarmReplica(was_alone=False)
+    warm.pull("large")  # the downloads publish it
+    written = dict(warm.tier.store.asked)
+    shared = dict(warm.tier.store.kept)
+    warm.pull("large")
+    assert (warm.tier.store.asked["put"], warm.tier.store.asked["put_part"]) == (written["put"], written["put_part"])
+    assert warm.tier.store.kept == shared
+    assert all(record.is_public for record in shared.values())
+
+
+def test_what_another_replica_publishes_now_is_left_to_it() -> None:
+    warm = WarmReplica()
+    leases = FakeSharedLeases(warm.tier.leases, "another")
+    upstream = warm.service.parts.upstream()
+
+    async def act() -> None:
+        await leases.lease(upstream, Digest.of(LARGE))
+
+    warm.service.run(act())
+    warm.pull("large")
+    assert warm.shared == digests("config", of_large())
+    assert warm.tier.store.contents == {}
+
+
+def test_content_of_another_upstream_is_not_shared_for_this_one() -> None:
+    warm = WarmReplica()
+    warm.tier.knowledge.sent.clear()
+    parts = warm.service.parts
+
+    async def act() -> None:
+        await parts.manifest_cache().share(parts.upstream(), Digest.of(AMD))
+        assert await parts.warm_cache()._publish(parts.upstream(), Digest.of(LARGE))
+
+    warm.service.run(act())
+    assert warm.shared == set()
+
+
+def test_a_damaged_file_is_fetched_again_and_never_shared() -> None:
+    warm = WarmReplica()
+    store, digest = warm.service.parts.store(), Digest.of(LARGE)
+    store.disk.inodes[digest].write(len(LARGE) - 1, b"x")
+    assert store.content[digest] != LARGE
+    warm.pull("large")
+    assert [one.resource.path.rpartition("/")[2] for one in warm.upstream.asked if not one.head] == [str(digest)]
+    assert store.content[digest] == LARGE
+    assert warm.shared == digests("config", of_large(), LARGE)
+
+
+@pytest.mark.parametrize("method", ["find", "put", "put_part"])
+def test_a_store_that_fails_does_not_fail_the_warm(method: str) -> None:
+    warm = WarmReplica()
+    warm.tier.store.failing = frozenset({method})
+    assert warm.pull("large")[-1].done == len(LARGE) + len(LAYERS["config"])
+    assert Digest.of(LARGE) not in warm.shared
