@@ -29,6 +29,7 @@ FILES = {
     "secrets/server-secret": SECRET,
     "secrets/shared-index-password": "password",
     "secrets/metrics-accounts": "cHJvbWV0aGV1czpwYXNzd29yZA==",
+    "secrets/operators": "olga:$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
     "secrets/htpasswd": "alice:$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW",
     "upstreams/docker.io": "password",
 }
@@ -177,6 +178,10 @@ def test_the_service_accepts_its_settings(name: str, tmp_path: Path, monkeypatch
         if variable not in {"TLS_CERT", "TLS_KEY"}:  # their content is checked too
             monkeypatch.setenv(variable, text.replace(folder, str(tmp_path)))
     settings = load_settings()
+    is_administered = name == "persistent"
+    assert (settings.page, [one.user for one in settings.admin_accounts]) == (
+        ("admin", ["olga"]) if is_administered else ("public", [])
+    )
     assert settings.is_shared == (name in {"replicas", "in-cluster-store"})
     assert settings.port == container(name)["ports"][0]["containerPort"]
     assert pod(name)["terminationGracePeriodSeconds"] > settings.shutdown_grace
@@ -301,6 +306,9 @@ def test_a_changed_settings_file_replaces_the_pods() -> None:
         ({"shared": {"index": "redis://valkey"}}, "shared.index is set and shared.store is not"),
         ({"shared": {"store": "s3://bucket", "index": "redis://valkey"}}, "serverSecret.name is not set"),
         ({"replicaCount": 2}, "serverSecret.name is not set"),
+        ({"page": {"mode": "admin"}}, "page.operatorsSecret.name is not set"),
+        ({"page": {"mode": "private"}}, "mode"),
+        ({"env": {"ADMIN_ACCOUNTS": "olga:hash"}}, "ADMIN_ACCOUNTS"),
         ({"env": {"WORKERS": 4}}, "env"),
         ({"env": {"CACHE_DIR": "/cache"}}, "CACHE_DIR"),
         ({"replicas": 2}, "replicas"),

@@ -57,6 +57,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and $shared.index (not $shared.store) -}}
 {{- fail "shared.index is set and shared.store is not: the shared tier needs both" -}}
 {{- end -}}
+{{- if and (eq .Values.page.mode "admin") (not .Values.page.operatorsSecret.name) -}}
+{{- fail "page.operatorsSecret.name is not set: with page.mode=admin, only operators can open the page" -}}
+{{- end -}}
 {{- if and (or $shared.store (gt (int .Values.replicaCount) 1)) (not .Values.serverSecret.name) -}}
 {{- fail "serverSecret.name is not set: without a common SERVER_SECRET, a replica refuses the tokens of the others" -}}
 {{- end -}}
