@@ -3,17 +3,20 @@
 import asyncio
 import gzip
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from application.ports.telemetry import begin_record
-from application.ports.upstream import ForwardedCredentials, ResponseMetadata
+from application.ports.tracing import UntracedSpan, work_for
+from application.ports.upstream import ForwardedCredentials, ResponseMetadata, UpstreamRequest
 from domain.allowance import RateLimit
 from domain.byte_ranges import ByteRange, Span
 from domain.digest import Digest
 from domain.errors import RegistryError, UpstreamBroken
 from domain.events import UpstreamAnswered
-from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line
+from domain.trace_context import TraceContext
+from tests.adapters.upstream.line import CONTENT, DIGEST, in_loop, line, resources
 from tests.adapters.upstream.wire import Headers, Heard, Say, WireServer, reply, whole
 
 TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -360,11 +363,23 @@ async def test_the_target_of_a_redirect_is_measured_as_storage() -> None:
 
 
 @in_loop
-async def test_the_id_of_the_request_is_sent_to_the_upstream_and_not_to_its_storage() -> None:
+async def test_the_id_and_the_trace_of_the_request_are_sent_to_the_upstream_and_not_to_its_storage() -> None:
+    """A storage host is often another company's, and would learn which requests belong together."""
+    parent, names = (
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ("X-Request-ID", "traceparent", "tracestate"),
+    )
     begin_record("mine")
+    work_for(UntracedSpan(TraceContext.parse([parent], ["team=1"])))
     async with WireServer(lambda _: reply(body=CONTENT)) as storage:
         away = ("Location", f"{storage.url}/signed")
         async with line(lambda _: reply(307, away)) as link:
-            await link.fetch("blob")
-            assert link.server.heard[0].lines("X-Request-ID") == ["mine"]
-            assert storage.heard[0].lines("X-Request-ID") == []
+            asked = UpstreamRequest(resources(link.upstream)["blob"], ForwardedCredentials())
+            async with link.parts.registry.open(asked) as answer:
+                target = answer.target
+            # At once at the address that is known now.
+            async with link.parts.registry.open(replace(asked, target=target)) as answer:
+                assert await answer.read(1000) == CONTENT
+            sent = [[heard.lines(name) for name in names] for heard in link.server.heard]
+    assert sent == [[["mine"], [parent], ["team=1"]]]
+    assert [[heard.lines(name) for name in names] for heard in storage.heard] == [[[], [], []]] * 2
