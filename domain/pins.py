@@ -39,10 +39,10 @@ class PinnedImage:
     """A pin, and what is known of its image. Times in seconds since 1970.
 
     `pinned_at`: with the key of the pin, it identifies this pin: an image that was unpinned and pinned again has
-    another time. `digest`: the manifest that was last fetched with all of its content, or that was cached when
-    the image was pinned; None if there is none. `tree`:
-    the size in bytes of each manifest and blob that is not evicted. `checked_at`: when the upstream last answered; None
-    if it has not. `due_at`: when to ask it again. `problem`: why the last check failed; "" if it did not.
+    another time. `digest`: the manifest that was last fetched with all of its content, or that was cached when the
+    image was pinned; None if there is none. `tree`: the size in bytes of each manifest and blob that is not evicted.
+    `checked_at`: when the upstream last answered; None if it has not. `due_at`: when to ask it again. `problem`: why
+    the last check failed; "" if it did not.
     """
 
     pin: Pin

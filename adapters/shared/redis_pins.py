@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from adapters.index_records import print_pinned_image, read_pinned_images
 from adapters.shared.redis_connection import RedisConnection, key
+from adapters.shared.redis_worker_lease import RedisWorkerLease
 from application.ports.shared import SharedUnavailable
 from domain.digest import Digest
 from domain.pins import Pin, PinnedImage, content_of
@@ -73,16 +74,6 @@ return {now - found[1], version, redis.call('HGETALL', KEYS[1])}
 """
 """ARGV: the known version. Returns the age of the hash, its version and, if that is not the known one, all fields."""
 
-_LEASE = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-"""ARGV: the value of the lease of this worker, and milliseconds. Returns 0 if another worker has the lease."""
-
 
 @dataclass(frozen=True)
 class SharedPinRecords:
@@ -108,7 +99,7 @@ class RedisPins:
         """`settled_seconds`: how long replicas may take to write their pins back after Redis has lost them."""
         self._connection = connection
         self._settled_seconds = settled_seconds
-        self._holder = secrets.token_hex(8)
+        self._lead = RedisWorkerLease(connection, _LEAD)
         self._version = b""
         self._protected: frozenset[Digest] = frozenset()
 
@@ -135,7 +126,7 @@ class RedisPins:
 
     async def lead(self, seconds: float) -> bool:
         """See PinIndex."""
-        return bool(await self._connection.call(_LEASE, [_LEAD], [self._holder, max(1, int(seconds * 1000))]))
+        return await self._lead.keep(seconds)
 
     async def protected(self) -> frozenset[Digest]:
         answer = await self._connection.call(_PROTECTED, [_PINS], [self._version])

@@ -1,12 +1,12 @@
 """The uses of shared content, in Redis: a sorted set of digests by the time of the last use. And who looks after it."""
 
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from redis.asyncio import Redis
 
 from adapters.shared.redis_connection import RedisConnection, key
+from adapters.shared.redis_worker_lease import RedisWorkerLease
 from domain.digest import Digest
 
 _USES = key("uses", "all")
@@ -14,24 +14,13 @@ _UPKEEP = key("upkeep", "all")
 _BATCH = 500
 """Digests of one command: Redis answers nobody else meanwhile."""
 
-_KEEP = """
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] then
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-"""ARGV: the value of the lease of this worker, and milliseconds. Returns 0 if another worker has the lease."""
-
 
 class RedisUses:
     """Implements SharedUses."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection = connection
-        self._token = secrets.token_hex(8)
-        """The value of the lease while this worker looks after the store."""
+        self._upkeep = RedisWorkerLease(connection, _UPKEEP)
 
     async def touch(self, times: Mapping[Digest, float]) -> None:
         for batch in _batches(list(times)):
@@ -54,10 +43,10 @@ class RedisUses:
             pass
 
     async def take_upkeep(self, seconds: float) -> bool:
-        return await self._connection.run(partial(_take, self._token, int(seconds * 1000)))
+        return await self._upkeep.take(seconds)
 
     async def keep_upkeep(self, seconds: float) -> bool:
-        return bool(await self._connection.call(_KEEP, [_UPKEEP], [self._token, int(seconds * 1000)]))
+        return await self._upkeep.keep(seconds)
 
 
 async def _touch(scores: dict[str, float], redis: Redis) -> object:
@@ -76,10 +65,6 @@ async def _forget_some(time: float, redis: Redis) -> int:
     """Returns how many uses were found and forgotten, at most _BATCH."""
     names = await redis.zrangebyscore(_USES, "-inf", f"({time}", start=0, num=_BATCH)
     return await redis.zrem(_USES, *names) if names else 0
-
-
-async def _take(token: str, milliseconds: int, redis: Redis) -> bool:
-    return bool(await redis.set(_UPKEEP, token, nx=True, px=milliseconds))
 
 
 def _batches(digests: Sequence[Digest]) -> Iterator[Sequence[Digest]]:

@@ -37,8 +37,7 @@ class ImagePinned(Exception):
     """The image, or an image of the repository, is pinned, and must be unpinned before it can be purged."""
 
     def __init__(self, source: Source, pin: Pin) -> None:
-        name = f"{source.upstream.name}/{pin.repository}{'@' if pin.reference.digest else ':'}{pin.reference}"
-        super().__init__(f"{name} is pinned and cannot be purged; unpin it first")
+        super().__init__(f"{source.upstream.name}/{pin} is pinned and cannot be purged; unpin it first")
         self.source = source
         self.pin = pin
 

@@ -139,6 +139,36 @@ def test_what_no_replica_uses_is_pruned(pair: Replicas) -> None:
     assert all(parts_of(pair, digest) == [] for digest in digests(image))
 
 
+def test_an_image_that_is_pinned_on_one_replica_is_pinned_on_all(pair: Replicas) -> None:
+    image, other = pulled_by_both(pair, "pinned"), make_image("other", SIZES)
+    first, second = (replica.cache.path for replica in pair.running)
+
+    def command(folder: Path, *words: str) -> tuple[int, str]:
+        done = run_command(["cache", *words], folder, pair.upstream, pair.settings)
+        return done.returncode, done.stdout + done.stderr
+
+    status, said = command(first, "pin", f"{NAME}:commands")
+    assert (status, image.manifest.digest in said) == (0, True), said
+    status, said = command(second, "pins")
+    assert (status, [line.split()[-1] for line in said.splitlines()]) == (0, ["STATE", "complete"])
+    pair.upstream.push(other, "other")
+    pull_image(pair[0], other, "other")
+    assert pair.stores(*digests(other))
+    for words in (["purge", "--shared"], ["purge"]):
+        status, said = command(second, *words, f"{NAME}:commands")
+        assert status == 1
+        assert f"{NAME}:commands is pinned and cannot be purged; unpin it first" in said
+    status, said = elsewhere(pair, "prune", "--older-than", "0")
+    assert missing(pair.objects, *digests(image)) == []
+    assert missing(pair.objects, *digests(other)) != []
+    assert command(second, "prune", "--older-than", "0")[0] == 0
+    assert all(pair[1].cache.file(digest).exists() for digest in digests(image))
+    assert command(second, "unpin", f"{NAME}:commands")[0] == 0
+    assert command(first, "pins")[1].split()[-1] == "STATE"
+    assert command(first, "purge", "--shared", f"{NAME}:commands")[0] == 0
+    assert sorted(missing(pair.objects, *digests(image))) == sorted(digests(image))
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("name", ["SHARED_STORE", "SHARED_INDEX"])
 def test_a_service_that_refuses_connections_is_named_in_one_line(

@@ -52,6 +52,17 @@ def test_an_image_is_pinned_listed_and_unpinned_by_the_same_name(run: Run, refer
     assert run("ls")[1].count(REPOSITORY) == (reference == ":1"), "its content stays"
 
 
+@pytest.mark.parametrize("target", ["", ":1", f"@{Digest.of(MANIFEST)}"])
+def test_a_pinned_image_is_purged_only_after_it_was_unpinned(run: Run, target: str) -> None:
+    image = f"gitlab.test/{REPOSITORY}"
+    run("pin", f"{image}:1")
+    status, out, err = run("purge", f"{image}{target}")
+    assert (status, out) == (1, "")
+    assert err == f"docker-image-proxy: {image}:1 is pinned and cannot be purged; unpin it first\n"
+    run("unpin", f"{image}:1")
+    assert run("purge", f"{image}{target}")[0] == 0
+
+
 def test_an_image_that_does_not_exist_is_pinned_with_a_problem(run: Run) -> None:
     status, out, err = run("pin", "gitlab.test/team/none", "--platform", "all")
     assert (status, out) == (1, "")
