@@ -128,3 +128,82 @@ def test_a_collector_that_does_not_answer_delays_neither_pulls_nor_the_stop(
             assert mirror.proxy.process.wait(30) == 0
             # The exporter alone would wait ten seconds.
             assert time.monotonic() - began < 8
+
+
+class Settings:
+    """The settings file of a mirror."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.are()
+
+    def are(self, **otel: str) -> None:
+        lines = [f'otel_{name} = "{value}"\n' for name, value in otel.items()]
+        self.path.write_text("".join(["workers = 2\n", *lines]))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(tmp_path / "mirror.toml")
+
+
+def test_a_reload_turns_traces_on_and_off_and_moves_them_to_another_collector(
+    serve: Serving, upstream: FaultyUpstream, collecting: Collector, settings: Settings, tmp_path: Path
+) -> None:
+    held = upstream.blob(2**20)
+    with collector() as other, cached(serve, upstream, tmp_path / "cache", CONFIG=str(settings.path)) as mirror:
+
+        def pull_as(trace: str) -> None:
+            with mirror.proxy.connection_to_each_worker() as workers:
+                for worker in workers:
+                    sent = {"traceparent": f"00-{trace * 32}-{PARENT}-01", "Cache-Control": trace}
+                    assert send(worker, "GET", MANIFEST, sent).status == 200
+
+        def reload(**otel: str) -> None:
+            settings.are(**otel)
+            [said] = mirror.proxy.reload()
+            assert "settings reloaded" in said
+            assert "OTEL_EXPORTER_OTLP_ENDPOINT" in said
+
+        pull_as("1")
+        reload(exporter_otlp_endpoint=collecting.url, service_name="first")
+        pull_as("2")
+        upstream.control({"path": held.digest, "hold_after": 2**19})
+        with mirror.proxy.open(held.path) as running:
+            assert upstream.holds()
+            reload(exporter_otlp_endpoint=other.url, service_name="second")
+            pull_as("3")
+            upstream.control()
+            assert running.read() == held.content
+        # What began before the reload is in the traces of before.
+        (download,) = collecting.named("download")
+        assert download.resource["service.name"] == "first"
+        found = {
+            name: {(one.trace_id[0], one.resource["service.name"]) for one in place.named("GET manifest", 2)}
+            for name, place in (("first", collecting), ("second", other))
+        }
+        assert found == {"first": {("2", "first")}, "second": {("3", "second")}}
+        reload()
+        mark = upstream.mark()
+        mirror.gives(upstream.blob(1000))
+        pull_as("4")
+        reload(exporter_otlp_endpoint=collecting.url, service_name="third")
+        pull_as("5")
+        assert [one.trace_id[0] for one in collecting.named("GET manifest", 4)] == ["2", "2", "5", "5"]
+        assert len(other.named("GET manifest", 2)) == 2
+        assert [entry["traceparent"] for entry in upstream.log(mark) if "/blobs/" in entry["path"]] == [None]
+
+
+def test_a_reload_refuses_invalid_settings_of_traces(
+    serve: Serving, upstream: FaultyUpstream, collecting: Collector, settings: Settings, tmp_path: Path
+) -> None:
+    settings.are(exporter_otlp_endpoint=collecting.url)
+    with cached(serve, upstream, tmp_path / "cache", CONFIG=str(settings.path)) as mirror:
+        for wrong in ({"traces_sampler": "sometimes"}, {"traces_sampler_arg": "2"}, {"resource_attributes": "region"}):
+            settings.are(exporter_otlp_endpoint="http://127.0.0.1:9", **wrong)
+            [said] = mirror.proxy.reload()
+            assert "settings not reloaded, the old ones stay in force: " in said
+            assert f"otel_{next(iter(wrong))}" in said.lower()
+        assert pull(mirror.proxy.port, MANIFEST, GIVEN).status == 200
+        (server,) = collecting.named("GET manifest")
+        assert server.trace_id == TRACE
