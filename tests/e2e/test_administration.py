@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ from tests.e2e.support.docker_registry import Registry
 from tests.e2e.support.images import DOCKER_MANIFEST, OCI_MANIFEST
 from tests.e2e.support.plain_http import UpstreamResponse, fetch, send
 from tests.e2e.support.processes import wait_until
-from tests.e2e.support.service import Proxy, Serving
+from tests.e2e.support.service import Proxy, Serving, command, environment
 from tests.e2e.support.upstreams import PUBLIC, Content, account_entry, basic
 
 pytestmark = pytest.mark.real("docker-registry")
 OLGA = basic("olga", "olga-pass")
 OPERATORS = f"# operators, by name\nolga:{bcrypt.hashpw(b'olga-pass', bcrypt.gensalt(4)).decode()}\n"
 FORM = {"Content-Type": "application/x-www-form-urlencoded", "Authorization": OLGA}
+
+SHOWN = ["light", "dark", "narrow", "Chinese", "without JavaScript"]
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def mirror(serve: Serving, open_registry: Registry, tmp_path: Path) -> Iterator[
     operators.write_text(OPERATORS)
     accounts.write_text(account_entry("alice"))
     settings = {**open_registry.settings, "ACCOUNTS_FILE": str(accounts), "UPSTREAM_IDENTITY": "anonymous"}
-    with serve(**settings, ADMIN_ACCOUNTS_FILE=str(operators)) as proxy:
+    with serve(**settings, ADMIN_ACCOUNTS_FILE=str(operators), CACHE_DIR=str(tmp_path / "cache")) as proxy:
         yield proxy
 
 
@@ -138,7 +141,7 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.parametrize(
     "options",
     [{}, {"color_scheme": "dark"}, {"viewport": NARROW}, {"locale": "zh-CN"}, {"java_script_enabled": False}],
-    ids=["light", "dark", "narrow", "Chinese", "without JavaScript"],
+    ids=SHOWN,
 )
 def test_an_operator_purges_and_reloads_in_a_browser(
     browser: Browser, mirror: Proxy, options: dict[str, object]
@@ -173,3 +176,23 @@ def test_an_operator_purges_and_reloads_in_a_browser(
         expect(shown.page.locator("[role=status] .badge.good")).to_have_text("allowed" if is_english else "允许")
         assert "alice" not in shown.page.url
         check()
+
+
+@pytest.mark.real(PROGRAM)
+@pytest.mark.parametrize(
+    "options", [{}, {"color_scheme": "dark"}, {"viewport": NARROW}, {"locale": "zh-CN"}], ids=SHOWN[:4]
+)
+def test_the_purge_of_a_pinned_image_is_refused_in_a_browser(
+    browser: Browser, mirror: Proxy, open_registry: Registry, tmp_path: Path, options: dict[str, object]
+) -> None:
+    environ = environment(1, {**open_registry.settings, "CACHE_DIR": str(tmp_path / "cache")})
+    subprocess.run(command("cache", "pin", f"{PUBLIC}:1"), env=environ, capture_output=True, timeout=60, check=True)
+    with tab(browser, mirror.url, http_credentials={"username": "olga", "password": "olga-pass"}, **options) as shown:
+        assert shown.open("/admin") == 200
+        shown.page.locator("#repository").fill(PUBLIC)
+        shown.page.locator("form[action='/admin/purge']").first.locator("button").click()
+        expect(shown.page.locator("[role=alert]")).to_contain_text("固定" if "locale" in options else "Unpin it first.")
+        expect(shown.page.locator("form[method=post]")).to_have_count(0)
+        assert shown.messages == []
+        assert shown.barriers() == []
+        assert shown.overflow() <= 0
