@@ -22,6 +22,7 @@ the same time, so it may be too high."""
 _RECOUNT_SECONDS = 0.05
 """The time between two measurements."""
 _READ_BYTES = 1024 * 1024
+"""Hashed at a time: reads for clients, which use the same threads, wait no longer than that takes."""
 
 
 class Eviction:
@@ -75,7 +76,7 @@ class Eviction:
         check = DigestCheck(digest)
         try:
             for start in range(0, stored.size, _READ_BYTES):
-                check.update(await stored.file.read(start, min(start + _READ_BYTES, stored.size)))
+                await stored.file.hash(check, start, min(start + _READ_BYTES, stored.size))
         finally:
             stored.file.close()
         return check.holds

@@ -214,6 +214,13 @@ def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
     _shoot(chrome, proxy, "admin-light", "/admin", **login)
     _shoot(chrome, proxy, "admin-narrow", "/admin", viewport=NARROW, **login)
     _shoot(chrome, proxy, "purge-dark", f"/admin/purge?{image}", color_scheme="dark", **login)
+    with tab(chrome, proxy.url, **login) as shown:
+        shown.open("/admin")
+        shown.page.locator("form[action='/admin/verify'] button").click()
+        shown.page.locator(".job.done").wait_for()
+        _save(shown, "job-light", {})
+    _shoot(chrome, proxy, "job-narrow", "/admin/job", viewport=NARROW, **login)
+    _shoot(chrome, proxy, "job-dark", "/admin/job", color_scheme="dark", **login)
     for name, options in {
         "why-light": {},
         "why-dark": {"color_scheme": "dark"},

@@ -30,6 +30,7 @@ RegistryError
 |   |-- MirrorBusy              too many requests are waiting for the upstream
 |   `-- RequestNotSent
 |-- ActionFailed                 an action of an operator failed
+|   `-- JobRunning              a job of an operator is running, so another one cannot begin
 `-- UpstreamChallenged          internal: the upstream answered 401; a use case turns it into Unauthorized
 
 The classes do not contain HTTP statuses. entrypoints/http/responses/error_responses.py maps classes to statuses.
@@ -246,6 +247,10 @@ class RequestNotSent(MirrorFault):
 
 class ActionFailed(RegistryError):
     """An action of an operator failed, or was only done in part, because a store or an index could not be written."""
+
+
+class JobRunning(ActionFailed):
+    """A job of an operator is running. The next one can begin when it has ended."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

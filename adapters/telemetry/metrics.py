@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from adapters.telemetry.activity import SharedActivity
+from adapters.telemetry.jobs import SharedJobs
 from adapters.telemetry.prometheus_text import families_text, histogram_text
 from adapters.telemetry.pull_log import SharedPulls
 from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowanceTable
@@ -306,7 +307,7 @@ class SharedCounters:
     its counters. `upstreams`: the URLs of the upstreams that have numbers of their own, each with the URLs of all its
     endpoints if it has several; other upstreams, which a reload has added, count together. `version`: of the service.
 
-    The newest pulls, the running downloads and the history, which the page shows, are stored beside them.
+    The newest pulls, the running downloads, the history and the last job, which the page shows, are stored beside them.
     """
 
     def __init__(
@@ -320,6 +321,7 @@ class SharedCounters:
         self.pulls = SharedPulls(workers)
         self.history = SharedHistory(self.totals)
         self.activity = SharedActivity(workers)
+        self.jobs = SharedJobs()
         self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
         self._services = shared_integers(workers * len(_SERVICES))
         self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}
@@ -525,6 +527,7 @@ class CountingEventSink:
         self.pulls = counters.pulls.ring(worker)
         self.history = counters.history
         self.activity = counters.activity.of(worker)
+        self.jobs = counters.jobs
 
     def emit(self, event: Event) -> None:
         if type(event) in _SERVICE_EVENTS:

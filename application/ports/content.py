@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from domain.digest import Bytes, Digest
+from domain.digest import Bytes, Digest, DigestCheck
 from domain.span_set import SpanSet
 
 
@@ -36,6 +36,9 @@ class OpenFile(Protocol):
         """The bytes from `start` up to but not including `stop`; fewer if the content ends before. Raises
         StorageRefused if the disk fails.
         """
+
+    async def hash(self, check: DigestCheck, start: int, stop: int) -> None:
+        """Add the same bytes to the check, without work on the event loop. Raises StorageRefused if the disk fails."""
 
     def close(self) -> None:
         """Called once, after the last reader has finished."""

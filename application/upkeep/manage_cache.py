@@ -44,10 +44,14 @@ class ImagePinned(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of hashing one piece of content again."""
+    """The result of hashing one piece of content again. `done`: bytes of the content that has been examined so far,
+    with content that was evicted meanwhile; `total`: bytes of all content.
+    """
 
     used: Used
     is_right: bool
+    done: int
+    total: int
 
 
 class ManageCache:
@@ -101,15 +105,25 @@ class ManageCache:
         return await tag_entries(await self._index.tags_of(upstream), self._manifest_cache.look, find)
 
     async def verify(self) -> AsyncIterator[Verdict]:
-        """Hash all content again. Wrong content is dropped, also that of pinned images, and will be fetched again."""
-        for used in await self._usage.all():
-            is_right = await self._eviction.is_right(used.digest)
-            if is_right is None:
-                continue  # it has been evicted since
-            if not is_right:
-                await self._eviction.drop(used.digest)
-            yield Verdict(used, is_right)
-        await self._index.advance_epoch()
+        """Hash all content again. Wrong content is dropped, also that of pinned images, and will be fetched again.
+        Raises StorageFailed.
+        """
+        everything = await self._usage.all()
+        done, total, has_dropped = 0, sum(one.size for one in everything), False
+        try:
+            for used in everything:
+                is_right = await self._eviction.is_right(used.digest)
+                done += used.size
+                if is_right is None:
+                    continue  # it has been evicted since
+                if not is_right:
+                    has_dropped = True
+                    await self._eviction.drop(used.digest)
+                yield Verdict(used, is_right, done, total)
+        finally:
+            # Workers must forget what was dropped, also if the task was cancelled meanwhile.
+            if has_dropped:
+                await self._index.advance_epoch()
 
     async def to_purge(self, source: Source, target: Tag | Digest | None) -> list[Used]:
         """The stored content that `purge` would drop, the least recently used first. Raises the same errors."""

@@ -50,12 +50,13 @@ class Runtime:
             self._request_ended.set()
 
     async def unused(self) -> None:
-        """Wait until no request uses the runtime and its downloads have finished: requests of a later runtime may be
-        reading from these downloads, as they could from those of another process.
+        """Wait until no request uses the runtime and its job and its downloads have finished: requests of a later
+        runtime may be reading from these downloads, as they could from those of another process.
         """
         while self.requests:
             self._request_ended.clear()
             await self._request_ended.wait()
+        await self.container.job_tasks().close()
         await self.container.downloads().finished()
         await self.container.replicas().finished()
 

@@ -60,6 +60,7 @@ from application.page.explain_pull import DecidePull, ExplainPull
 from application.page.history import ReadHistory
 from application.page.image_contents import ImageContents
 from application.page.recent_pulls import ListRecentPulls
+from application.page.run_jobs import RunJobs
 from application.page.traffic import MeasureTraffic
 from application.page.upstreams import DescribeUpstreams
 from application.page.viewer import IdentifyViewer
@@ -69,6 +70,7 @@ from application.ports.activity import ActivityTable
 from application.ports.content import ContentStore
 from application.ports.history import History, HistoryArchive
 from application.ports.index import UsageIndex
+from application.ports.jobs import Jobs
 from application.ports.pins import PinIndex
 from application.ports.pull_log import PullLog
 from application.ports.rate_limits import RateLimitBoard
@@ -246,8 +248,8 @@ def _activity_table(settings: Settings, slots: WorkerActivity, clock: Clock) -> 
 
 
 def make_counters(settings: Settings) -> SharedCounters:
-    """The counters, the newest pulls, the running downloads and the history, which all workers share. They must be
-    created before the fork.
+    """The counters, the newest pulls, the running downloads, the history and the last job, which all workers share.
+    They must be created before the fork.
     """
     upstreams = {one.url: [endpoint.url for endpoint in one.endpoints] for one in settings.table.upstreams}
     return SharedCounters(settings.workers, upstreams, VERSION)
@@ -286,6 +288,7 @@ class Container(containers.DeclarativeContainer):
         _pull_log, settings=settings, pulls=counting.provided.pulls, clock=clock
     )
     history: providers.Provider[History] = counting.provided.history
+    jobs: providers.Provider[Jobs] = counting.provided.jobs
     activity_table: providers.Provider[ActivityTable] = providers.Singleton(
         _activity_table, settings=settings, slots=counting.provided.activity, clock=clock
     )
@@ -718,6 +721,16 @@ class Container(containers.DeclarativeContainer):
     administer: providers.Provider[Administer] = providers.Singleton(
         Administer, cache=manage_cache, shared=manage_shared_content, events=events
     )
+    job_tasks: providers.Provider[BackgroundTasks] = providers.Singleton(BackgroundTasks)
+    run_jobs: providers.Provider[RunJobs] = providers.Singleton(
+        RunJobs,
+        jobs=jobs,
+        cache=manage_cache,
+        administer=administer,
+        tasks=job_tasks,
+        events=events,
+        clock=clock,
+    )
     explain_pull: providers.Provider[ExplainPull] = providers.Singleton(
         ExplainPull,
         upstreams=upstreams,
@@ -783,6 +796,7 @@ async def open_container(
 
 async def close_container(container: Container) -> None:
     """Stop background work. Each component stops before the components that it depends on."""
+    await container.job_tasks().cancel()
     await container.report_status().close()
     await container.upstream_auth().close()
     await container.upkeep().close()

@@ -47,6 +47,7 @@ EXPECTED = {
     errors.MirrorFault: 500,
     errors.RequestNotSent: 500,
     errors.ActionFailed: 500,
+    errors.JobRunning: 409,
     errors.MirrorBusy: 429,
     errors.UpstreamChallenged: 401,
 }

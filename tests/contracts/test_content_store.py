@@ -9,7 +9,7 @@ import pytest
 from adapters.storage.null_storage import NullContentStore
 from application.ports.content import StorageFull
 from application.ports.file_backed import FileBacked
-from domain.digest import Digest
+from domain.digest import Digest, DigestCheck
 from tests.contracts.storage import (
     HUB,
     KINDS,
@@ -49,6 +49,20 @@ async def test_content_is_found_under_each_kind_of_digest(kind: str, algorithm: 
         assert await partial_blob.commit()
         partial_blob.file.close()
         assert [await content_of(other, put), await content_of(other, filled)] == [b"put", b"filled"]
+
+
+@by_two_workers
+async def test_parts_of_content_are_hashed(one: Worker, other: Worker) -> None:
+    await one.store.put(DIGEST, CONTENT)
+    stored = await other.store.open(DIGEST)
+    assert stored is not None
+    check = DigestCheck(DIGEST)
+    for start in (0, 1000):
+        await stored.file.hash(check, start, 1000 if start == 0 else stored.size)
+    assert check.holds
+    await stored.file.hash(check, 0, 1)
+    assert not check.holds
+    stored.file.close()
 
 
 @by_two_workers

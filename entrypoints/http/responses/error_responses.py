@@ -23,6 +23,7 @@ from domain.errors import (
     ContentUnknown,
     CredentialsRejected,
     Denied,
+    JobRunning,
     MirrorBusy,
     MirrorFault,
     PathUnknown,
@@ -62,6 +63,7 @@ STATUSES: tuple[tuple[type[RegistryError], int], ...] = (
     (UpstreamAuthUnknown, 503),
     (UpstreamTimedOut, 504),
     (UpstreamFault, 502),
+    (JobRunning, 409),
     (RegistryError, 500),
 )
 

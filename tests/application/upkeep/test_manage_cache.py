@@ -191,6 +191,25 @@ def test_verifying_finds_what_is_wrong_and_drops_it() -> None:
     cache.run(act())
 
 
+def test_a_verification_knows_its_total_and_tells_workers_only_of_removals() -> None:
+    cache = Cache()
+
+    async def act() -> None:
+        await cache.pull(CONFIG, SHARED)
+        await cache.service.parts.background().close()
+        index, total = cache.service.parts.storage().index, len(TWO) + len(CONFIG) + len(SHARED)
+        epoch = await index.epoch()
+        verdicts = [one async for one in cache.inspect.verify()]
+        assert [one.total for one in verdicts] == [total] * 3
+        assert [one.done for one in verdicts] == [sum(one.used.size for one in verdicts[: n + 1]) for n in range(3)]
+        assert await index.epoch() == epoch
+        cache.store.disk.inodes[Digest.of(SHARED)] = MemoryInode(b"!")
+        assert [one.is_right async for one in cache.inspect.verify()].count(False) == 1
+        assert await index.epoch() > epoch
+
+    cache.run(act())
+
+
 def test_what_was_evicted_meanwhile_was_not_damaged() -> None:
     """The service that runs beside makes room while everything is hashed."""
     cache = Cache()

@@ -22,6 +22,7 @@ from adapters.storage.open_files import DescriptorFile
 from adapters.storage.threads import Threads
 from application.ports.content import ContentPart
 from application.ports.tracing import NoTracer
+from domain.digest import DigestCheck
 from domain.errors import RegistryError
 from entrypoints.http import access_log
 from entrypoints.http.app import AnyTargetRequest
@@ -48,6 +49,9 @@ class Elsewhere:
 
     async def read(self, start: int, stop: int) -> bytes:
         return self._path.read_bytes()[start:stop]
+
+    async def hash(self, check: DigestCheck, start: int, stop: int) -> None:
+        check.update(self._path.read_bytes()[start:stop])
 
     def close(self) -> None:
         pass

@@ -19,6 +19,7 @@ from domain.upstreams import Source, Upstream
 from entrypoints.http.page.client_configurations import Registry
 from entrypoints.http.page.image_names import parse_request, registries_of
 from entrypoints.http.page.section import Action, Context, PageRequest, Question, Section, View
+from entrypoints.http.page.sections.jobs import JOB_ACTIONS, JOB_VIEWS
 
 _PATH = "/admin"
 _DAY_SECONDS = 86400
@@ -66,6 +67,8 @@ async def _page(page: PageRequest) -> Context:
     removed = page.argument("removed", 9)
     return {
         "registries": _registries(page).values(),
+        "has_cache": page.settings.cache_dir is not None,
+        "job": page.container.run_jobs().last(),
         "removed": int(removed) if removed.isascii() and removed.isdigit() else None,
         "can_reload": page.reloads is not None,
         "last_reload": page.reloads.last() if page.reloads else None,
@@ -166,8 +169,8 @@ def _question(page: PageRequest) -> PullQuestion:
 
 ADMINISTRATION = Section(
     "admin",
-    (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview)),
-    (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload)),
+    (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview), *JOB_VIEWS),
+    (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload), *JOB_ACTIONS),
     (Question(f"{_PATH}/why", "admin/why.html", _why),),
     is_for_operators=True,
 )

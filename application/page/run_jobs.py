@@ -1,0 +1,135 @@
+"""RunJobs: work of operators that outlasts a request."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from application.concurrency import BackgroundTasks, until_done
+from application.page.administer import Administer
+from application.page.viewer import Viewer
+from application.ports.content import StorageRefused
+from application.ports.jobs import Job, JobKind, Jobs, JobState
+from application.ports.telemetry import EventSink
+from application.upkeep.manage_cache import ManageCache
+from domain.errors import JobRunning, RegistryError
+from domain.events import ContentDamaged
+from domain.ports import Clock
+
+_LOOK_SECONDS = 0.5
+"""How often a job reports its progress, and looks whether it is cancelled."""
+_WHOLE_CACHE = "cache"
+"""The subject of a verification."""
+
+
+class RunJobs:
+    """One job runs at a time in a replica. It runs in the worker that began it, whether or not a page is open. All
+    workers show its progress and can cancel it. It ends with the service, and goes on after a reload, with the settings
+    that it began with. The caller has checked that the viewer is an operator.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        cache: ManageCache,
+        administer: Administer,
+        tasks: BackgroundTasks,
+        events: EventSink,
+        clock: Clock,
+    ) -> None:
+        """`tasks`: the running job of this worker; whoever stops the worker cancels it."""
+        self._jobs = jobs
+        self._cache = cache
+        self._administer = administer
+        self._tasks = tasks
+        self._events = events
+        self._clock = clock
+
+    def last(self) -> Job | None:
+        """The job that is running or ran last; None if there was none since the start of the service."""
+        return self._jobs.last()
+
+    def verify(self, viewer: Viewer) -> None:
+        """Begin to hash all cached content again. Damaged content is removed. Raises JobRunning."""
+        self._begin(viewer, JobKind.VERIFY, _WHOLE_CACHE, self._verify)
+
+    def cancel(self, viewer: Viewer, number: int) -> None:
+        """Cancel the job with this number, in whichever worker. Does nothing if it has ended."""
+        job = self._jobs.last()
+        if job and self._jobs.cancel(number):
+            self._administer.record(viewer, "cancel", f"{job.kind.value} {job.subject}", "requested")
+
+    def _begin(self, viewer: Viewer, kind: JobKind, subject: str, work: "_Work") -> None:
+        job = self._jobs.begin(kind, subject, viewer.account, self._clock.now())
+        if job is None:
+            raise JobRunning(_running(self._jobs.last()))
+        self._administer.record(viewer, kind.value, subject, "started")
+        self._tasks.start(self._run(viewer, _Progress(job), work))
+
+    async def _run(self, viewer: Viewer, progress: "_Progress", work: "_Work") -> None:
+        task = asyncio.create_task(work(progress))
+        is_cancelled = False
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=_LOOK_SECONDS)
+                self._jobs.report(progress.job)
+                # Once only: a second cancellation would interrupt what the work does at its end.
+                if not is_cancelled and self._jobs.is_cancelled(progress.job.number):
+                    is_cancelled = task.cancel()
+        except asyncio.CancelledError:  # the service stops
+            task.cancel()
+            await until_done(task)
+        finally:
+            job = _ended(progress.job, task, self._clock.now())
+            self._jobs.report(job)
+            self._administer.record(viewer, job.kind.value, job.subject, _result(job))
+
+    async def _verify(self, progress: "_Progress") -> None:
+        async for verdict in self._cache.verify():
+            if verdict.is_right:
+                progress.update(intact=progress.job.intact + 1)
+            else:
+                progress.update(damaged=progress.job.damaged + 1)
+                self._events.emit(ContentDamaged(str(verdict.used.digest)))
+            progress.update(done=verdict.done, total=verdict.total)
+
+
+class _Progress:
+    """What the running job has done so far."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def update(self, **amounts: int) -> None:
+        self.job = replace(self.job, **amounts)  # type: ignore[arg-type]
+
+
+_Work = Callable[[_Progress], Coroutine[Any, Any, None]]
+
+
+def _running(job: Job | None) -> str:
+    if job is None:
+        return "another job is running"
+    return f"{job.kind.value} {job.subject} is running, started by {job.operator}; wait until it ends, or cancel it"
+
+
+def _ended(job: Job, task: asyncio.Task[None], now: float) -> Job:
+    """`task`: the work, which has ended."""
+    if task.cancelled():
+        return replace(job, state=JobState.CANCELLED, ended_at=now)
+    match task.exception():
+        case None:
+            return replace(job, state=JobState.DONE, ended_at=now)
+        case RegistryError(message):
+            problem = message
+        case StorageRefused() as error:
+            problem = str(error)
+        case error:
+            problem = f"{type(error).__name__}: {error}"
+    return replace(job, state=JobState.FAILED, ended_at=now, problem=problem)
+
+
+def _result(job: Job) -> str:
+    """What the audit event says about a job that has ended."""
+    ending = f"failed: {job.problem}" if job.state is JobState.FAILED else job.state.value
+    return f"{ending}; {job.intact} intact, {job.damaged} damaged and removed"
