@@ -21,7 +21,7 @@ from adapters.storage.sqlite_database import Change, Database, Row
 from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity, Occurrence, Stored, Used
 from domain.digest import Digest
-from domain.errors import DigestInvalid, NameInvalid
+from domain.errors import DigestInvalid, NameInvalid, TagInvalid
 from domain.names import RepositoryName, Tag
 from domain.ports import Clock
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
@@ -56,6 +56,14 @@ _STEP_ROWS = 2000
 _STEP_BY_UPSTREAM = """SELECT upstream, count(*), sum(size), max(digest)
     FROM (SELECT digest, size FROM usage WHERE digest > ? ORDER BY digest LIMIT ?) LEFT JOIN sent USING (digest)
     GROUP BY upstream"""
+
+# ?1: an array of [upstream, repository, classes]. Each repository costs a few steps along the primary key of `tags`,
+# however many tags it has.
+_FIRST_TAGS = """SELECT wanted.key, (SELECT json_group_array(tag) FROM (
+        SELECT DISTINCT tag FROM tags
+        WHERE upstream = json_extract(wanted.value, '$[0]') AND repository = json_extract(wanted.value, '$[1]')
+        AND given_to IN (SELECT value FROM json_each(wanted.value, '$[2]')) ORDER BY tag LIMIT ?2))
+    FROM json_each(?1) AS wanted"""
 
 
 class SqliteKnowledgeIndex:
@@ -288,6 +296,16 @@ class SqliteImageIndex:
             (upstream.url, after, containing, _listed(classes), limit),
         )
         return _readable(RepositoryName, NameInvalid, rows)
+
+    async def first_tags(
+        self, repositories: Mapping[Source, frozenset[CallerClass]], limit: int
+    ) -> dict[Source, list[Tag]]:
+        sources = list(repositories)
+        wanted = json.dumps([[*_source(source), sorted(repositories[source])] for source in sources])
+        found: dict[Source, list[Tag]] = {source: [] for source in sources}
+        for number, tags in await self._database.rows(_FIRST_TAGS, (wanted, limit)):
+            found[sources[number]] = _readable(Tag, TagInvalid, ((tag,) for tag in sorted(json.loads(tags))))
+        return found
 
     async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
         # SQLite takes the other columns from the row with the maximum (sqlite.org/lang_select.html, section 2.5).

@@ -137,15 +137,16 @@ class BrowseCache:
             found, is_cut = found + more, is_cut or is_cut_here
             if len(found) > limit:
                 break
-        entries = await asyncio.gather(*(self._entry(sight, source) for source in found[:limit]))
-        return RepositoryPage(tuple(entries), found[limit - 1] if len(found) > limit else None, is_cut)
+        entries = await self._entries(sight, found[:limit])
+        return RepositoryPage(entries, found[limit - 1] if len(found) > limit else None, is_cut)
 
     async def tags(self, viewer: Viewer, source: Source, after: str = "", limit: int = 50) -> TagPage | None:
         """One page of the tags. None if the viewer may not know that the repository exists."""
         sight = self._visibility.of(viewer)
-        if not await sight.classes(source):
+        classes = await sight.classes(source)
+        if not classes:
             return None
-        found = await self._tags_of(sight, source, after, limit + 1)
+        found = await self._images.tags_in(source, classes, after, limit + 1)
         return TagPage(source, tuple(found[:limit]), found[limit - 1].key.tag if len(found) > limit else None)
 
     async def image(
@@ -192,13 +193,13 @@ class BrowseCache:
             after = str(names[-1])
         return found, True
 
-    async def _entry(self, sight: Sight, source: Source) -> RepositoryEntry:
-        found = await self._tags_of(sight, source, "", _SHOWN_TAGS + 1)
-        tags = tuple(one.key.tag for one in found)
-        return RepositoryEntry(source, tags[:_SHOWN_TAGS], len(tags) > _SHOWN_TAGS)
-
-    async def _tags_of(self, sight: Sight, source: Source, after: str, limit: int) -> list[CachedTag]:
-        return await self._images.tags_in(source, await sight.classes(source), after, limit)
+    async def _entries(self, sight: Sight, sources: Sequence[Source]) -> tuple[RepositoryEntry, ...]:
+        visible = {source: await sight.classes(source) for source in sources}
+        found = await self._images.first_tags(visible, _SHOWN_TAGS + 1)
+        return tuple(
+            RepositoryEntry(source, tuple(tags[:_SHOWN_TAGS]), len(tags) > _SHOWN_TAGS)
+            for source, tags in found.items()
+        )
 
     async def _manifest(self, source: Source, digest: Digest) -> ManifestDetails | None:
         content = await self._contents.manifest(source, digest)

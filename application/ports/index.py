@@ -196,6 +196,13 @@ class ImageIndex(Protocol):
     ) -> list[RepositoryName]:
         """The names of repositories with cached tags that contain this text and follow the name `after`, in order."""
 
+    async def first_tags(
+        self, repositories: Mapping[Source, frozenset[CallerClass]], limit: int
+    ) -> dict[Source, list[Tag]]:
+        """The first cached tags of each of these repositories, in order, at most `limit` of each; given to callers of
+        one of its classes.
+        """
+
     async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
         """The cached tags of a repository that follow the tag `after`, in order; of each, the one that was checked
         last.

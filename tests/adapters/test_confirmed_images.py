@@ -6,7 +6,7 @@ from adapters.confirmed_images import ConfirmedImageIndex
 from domain.digest import Digest
 from domain.names import Tag
 from domain.records import ANONYMOUS_CLASS, CachedTag, ContentKind, ContentLocation, Link, TagKey
-from tests.contracts.storage import HUB, NGINX
+from tests.contracts.storage import HUB, NGINX, REDIS
 from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex
 
 ANYONE = frozenset({ANONYMOUS_CLASS})
@@ -27,6 +27,10 @@ def test_tags_are_those_that_all_replicas_know() -> None:
         assert [str(one.key.tag) for one in found] == ["v3", "v4", "v6"]
         assert [str(one.key.tag) for one in await images.tags_in(NGINX, ANYONE, "v6", 3)] == ["v7"]
         assert await images.tags_in(NGINX, frozenset(), "", 3) == []
+        assert await images.first_tags({NGINX: ANYONE, REDIS: ANYONE}, 3) == {
+            NGINX: [Tag("v3"), Tag("v4"), Tag("v6")],
+            REDIS: [],
+        }
         await local.keep_link(
             Link(ContentLocation(NGINX, ContentKind.MANIFEST, DIGEST), "application/json", 1, ANYONE), 1.0
         )

@@ -72,6 +72,26 @@ async def test_tags_are_listed_once_in_order_and_in_pages(one: Worker, other: Wo
 
 
 @by_two_workers
+async def test_the_first_tags_of_many_repositories_are_those_of_the_classes_of_each(one: Worker, other: Worker) -> None:
+    for source, tag, variant in (
+        (NGINX, "2", "a"),
+        (NGINX, "2", "b"),
+        (NGINX, "10", ""),
+        (NGINX, "3", ""),
+        (REDIS, "7", ""),
+        (NGINX_AT_QUAY, "8", ""),
+    ):
+        await one.index.keep_tag(cached(source, tag, variant=variant))
+    await one.index.keep_tag(cached(NGINX, "0secret", PERSONAL_CLASS))
+    await one.index.keep_tag(cached(REDIS, "6secret", PERSONAL_CLASS))
+    found = await other.images.first_tags({NGINX: ANYONE, REDIS: ALL, NGINX_AT_QUAY: PERSON}, 2)
+    assert list(found) == [NGINX, REDIS, NGINX_AT_QUAY]
+    assert [list(map(str, tags)) for tags in found.values()] == [["10", "2"], ["6secret", "7"], []]
+    assert await other.images.first_tags({NGINX: frozenset()}, 9) == {NGINX: []}
+    assert await other.images.first_tags({}, 9) == {}
+
+
+@by_two_workers
 async def test_of_several_variants_of_a_tag_the_newest_is_listed(one: Worker, other: Worker) -> None:
     older, newer = cached(NGINX, "1", variant="b"), replace(cached(NGINX, "1", variant="a"), digest=B, checked_at=200.0)
     for record in (newer, older, replace(cached(NGINX, "1", PERSONAL_CLASS), digest=C, checked_at=300.0)):

@@ -215,13 +215,24 @@ class MemoryImageIndex:
         }
         return [RepositoryName(name) for name in sorted(names)][:limit]
 
+    async def first_tags(
+        self, repositories: Mapping[Source, frozenset[CallerClass]], limit: int
+    ) -> dict[Source, list[Tag]]:
+        return {
+            source: [one.key.tag for one in self._newest(source, classes, "")][:limit]
+            for source, classes in repositories.items()
+        }
+
     async def tags_in(self, source: Source, classes: frozenset[CallerClass], after: str, limit: int) -> list[CachedTag]:
+        return self._newest(source, classes, after)[:limit]
+
+    def _newest(self, source: Source, classes: frozenset[CallerClass], after: str) -> list[CachedTag]:
         newest: dict[str, CachedTag] = {}
         for (place, tag, _, caller_class), one in self._index.cached_tags.items():
             name, known = str(tag), newest.get(str(tag))
             if place == _place(source) and caller_class in classes and name > after:
                 newest[name] = one if known is None or one.checked_at > known.checked_at else known
-        return [newest[name] for name in sorted(newest)][:limit]
+        return [newest[name] for name in sorted(newest)]
 
     async def manifests_in(self, source: Source, classes: frozenset[CallerClass], limit: int) -> list[Digest]:
         given: dict[Digest, float] = {}
