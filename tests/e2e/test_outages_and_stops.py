@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.support.cached_mirror import faulty_upstream
 from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.images import Blob, digest_of
 from tests.e2e.support.plain_http import fetch, send
@@ -47,18 +48,18 @@ def mortal(large: tuple[Path, Blob]) -> Iterator[Registry]:
         yield registry
 
 
-def test_a_body_that_the_upstream_breaks_off_ends_early_for_the_client(
-    serve: Serving, mortal: Registry, large: tuple[Path, Blob]
-) -> None:
-    with (
-        serve(**mortal.settings) as proxy,
-        proxy.open(f"/v2/e2e/large/blobs/{large[1].digest}") as response,
-    ):
-        assert (response.status, response.length) == (200, LARGE)
-        response.read(MIB)
-        mortal.process.kill()
-        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
-            response.read()
+def test_a_body_that_the_upstream_breaks_off_ends_early_for_the_client(serve: Serving, tmp_path: Path) -> None:
+    with faulty_upstream(tmp_path, tmp_path / "files") as upstream, serve(UPSTREAM_REGISTRY=upstream.url) as proxy:
+        blob = upstream.blob(8 * MIB)
+        # The mirror cannot have the rest, however fast it is.
+        upstream.control({"path": blob.digest, "hold_after": 2 * MIB})
+        with proxy.open(blob.path) as response:
+            assert (response.status, response.length) == (200, blob.size)
+            assert len(response.read(MIB)) == MIB
+            assert wait_until(lambda: upstream.state("holding") >= 1, 20)
+            upstream.process.kill()
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                response.read()
         assert proxy.get("/livez").status == 200
 
 
