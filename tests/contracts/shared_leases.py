@@ -1,24 +1,24 @@
 """Two replicas that share leases, on a real Valkey or on the fake."""
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from adapters.shared.redis_connection import RedisConnection
-from adapters.shared.redis_leases import LEASE_SECONDS as REAL_SECONDS
 from adapters.shared.redis_leases import RedisLeases
 from application.ports.shared import FollowedLease, SharedLease, SharedLeases, SharedPart
 from domain.digest import Digest
 from domain.upstreams import Upstream
-from tests.contracts.replicas import connected, with_each_kind
+from tests.contracts.replicas import connected, let_expire, silence, with_each_kind
 from tests.contracts.storage import HUB
 from tests.e2e.support.valkey import Valkey
 from tests.fakes.shared_leases import LEASE_SECONDS, FakeLeaseTable, FakeSharedLeases
 
 DIGEST = Digest.of(b"a layer")
+REAL_SECONDS = 60.0
+"""Much longer than a test: only `let_leases_end` ends a lease that nobody releases."""
 
 
 class Index(Protocol):
@@ -42,24 +42,26 @@ class TwoReplicas:
 
 
 class _RealIndex:
-    def __init__(self, server: Valkey) -> None:
+    def __init__(self, server: Valkey, connections: Sequence[RedisConnection]) -> None:
         self._server = server
+        self._connections = connections
 
     async def let_leases_end(self, holder: SharedLeases) -> None:
         assert isinstance(holder, _ObservedLeases)
         for lease in holder.taken:
             lease._renewal.cancel()
-        await asyncio.sleep(1.2 * REAL_SECONDS)
+            lease._renewed_at -= REAL_SECONDS
+            let_expire(self._server, lease._index.keys[0], within=REAL_SECONDS)
 
     async def stop(self) -> None:
-        self._server.pause()
+        silence(self._server, self._connections)
 
 
 class _ObservedLeases(RedisLeases):
     """Remembers its leases."""
 
     def __init__(self, connection: RedisConnection, replica: str) -> None:
-        super().__init__(connection, replica)
+        super().__init__(connection, replica, REAL_SECONDS)
         self.taken: list = []
 
     async def lease(self, upstream: Upstream, digest: Digest) -> SharedLease | FollowedLease:
@@ -96,7 +98,7 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
     async with connected(server, 3) as connections:
         replicas = [_ObservedLeases(one, name) for one, name in zip(connections, ("one", "other", "one"), strict=True)]
         try:
-            yield TwoReplicas(*replicas, _RealIndex(server))
+            yield TwoReplicas(*replicas, _RealIndex(server, connections))
         finally:
             server.resume()
             for lease in (lease for replica in replicas for lease in replica.taken):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -11,7 +12,7 @@ from application.ports.rate_limits import AllowanceNews, BackOffNews, RateLimitB
 from application.ports.shared import SharedUnavailable
 from domain.allowance import Allowance
 from domain.records import ANONYMOUS_CALLER, CallerId
-from tests.contracts.replicas import connected, with_each_kind
+from tests.contracts.replicas import connected, silence, with_each_kind
 from tests.contracts.storage import HUB, QUAY
 from tests.e2e.support.valkey import Valkey
 from tests.fakes.rate_limits import FakeRateLimits, RateLimitTable
@@ -48,7 +49,7 @@ async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
         )
         return
     async with connected(server) as connections:
-        yield TwoReplicas(*map(RedisRateLimits, connections), server.flush, server.pause)
+        yield TwoReplicas(*map(RedisRateLimits, connections), server.flush, partial(silence, server, connections))
 
 
 by_two_replicas = with_each_kind(two_replicas)

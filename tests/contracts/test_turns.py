@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from adapters.shared.redis_turns import RedisTurns
 from application.ports.turns import Turn, Turns
-from tests.contracts.replicas import connected, with_each_kind
+from tests.contracts.replicas import connected, let_expire, silence, with_each_kind
 from tests.contracts.storage import NGINX, NGINX_AT_QUAY, REDIS
 from tests.e2e.support.valkey import Valkey
 from tests.fakes.turns import FakeTurns
 
-_SECONDS = 0.5
+_SECONDS = 60.0
+"""Much longer than a test: only `let_turns_end` ends a turn that nobody ends."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,26 @@ class TwoReplicas:
     other: Turns
     stop: Callable[[], None]
     """The index does not answer any more."""
+    let_turns_end: Callable[[], None]
+    """The time of all turns passes."""
 
 
 @asynccontextmanager
 async def two_replicas(kind: str, server: Valkey) -> AsyncIterator[TwoReplicas]:
     if kind == "fake":
         turns = FakeTurns(_SECONDS)
-        yield TwoReplicas(turns, turns, lambda: setattr(turns, "is_away", True))
+        yield TwoReplicas(turns, turns, lambda: setattr(turns, "is_away", True), turns.running.clear)
         return
+
+    def let_turns_end() -> None:
+        names = server.command("KEYS", "*")
+        assert isinstance(names, list)
+        assert names
+        let_expire(server, *(name.decode() for name in names), within=_SECONDS)
+
     async with connected(server) as connections:
-        yield TwoReplicas(*(RedisTurns(one, _SECONDS) for one in connections), server.pause)
+        turns_of_each = [RedisTurns(one, _SECONDS) for one in connections]
+        yield TwoReplicas(*turns_of_each, partial(silence, server, connections), let_turns_end)
 
 
 by_two_replicas = with_each_kind(two_replicas)
@@ -80,7 +92,7 @@ async def test_turns_of_other_repositories_and_upstreams_are_independent(replica
 async def test_a_turn_that_is_not_ended_ends_by_itself(replicas: TwoReplicas) -> None:
     await taken(replicas.one, "1")
     assert await replicas.other.take(NGINX, ["1"]) is None
-    await asyncio.sleep(1.2 * _SECONDS)
+    replicas.let_turns_end()
     assert await replicas.other.is_over(NGINX, ["1"])
     assert await taken(replicas.other, "1")
 
@@ -88,7 +100,7 @@ async def test_a_turn_that_is_not_ended_ends_by_itself(replicas: TwoReplicas) ->
 @by_two_replicas
 async def test_a_late_end_does_not_end_the_turn_of_another_request(replicas: TwoReplicas) -> None:
     late = await taken(replicas.one, "1")
-    await asyncio.sleep(1.2 * _SECONDS)
+    replicas.let_turns_end()
     await taken(replicas.other, "1")
     await replicas.one.end(late)
     assert not await replicas.one.is_over(NGINX, ["1"])
@@ -107,7 +119,7 @@ async def test_a_name_can_be_added_to_a_running_turn(replicas: TwoReplicas) -> N
 async def test_an_added_name_ends_with_the_turn_by_itself(replicas: TwoReplicas) -> None:
     await taken(replicas.one, "1")
     await replicas.other.add(NGINX, "1", "sha256:ab")
-    await asyncio.sleep(1.2 * _SECONDS)
+    replicas.let_turns_end()
     assert await replicas.other.is_over(NGINX, ["sha256:ab"])
 
 

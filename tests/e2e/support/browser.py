@@ -11,6 +11,10 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, 
 from tests.e2e.support.processes import program
 
 PROGRAM = "chromium-headless-shell"
+_WAIT = 30_000
+"""Milliseconds that a test waits for what the page will show: a reload of the settings takes seconds on a loaded
+machine.
+"""
 WIDE, NARROW = {"width": 1200, "height": 800}, {"width": 375, "height": 720}
 
 
@@ -48,6 +52,7 @@ class Tab:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=_WAIT)
     with sync_playwright() as playwright:
         # uPlot fails in the locale of LANG=C.
         browser = playwright.chromium.launch(executable_path=program(PROGRAM), env={"LANG": "en_US.UTF-8"})
