@@ -1,6 +1,7 @@
 """FetchManifest: requests manifests from the upstream, verifies them and caches them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from itertools import chain, repeat
@@ -37,6 +38,12 @@ _PAUSES = (0.02, 0.04, 0.06, 0.1)
 _UPLOAD_SECONDS = 0.5
 """How long the other replicas wait for the upload of a manifest. If it takes longer, they fetch the manifest again."""
 _ANY = (", ".join(MANIFEST_MEDIA_TYPES),)
+
+
+_Outcome = tuple[ManifestAnswer | None, ManifestAnswer | None]
+"""The answer; without one, the fetch of another request has ended, and the second is what it fetched, if known."""
+_Attempt = Callable[[ManifestAnswer | None], Awaitable[_Outcome]]
+"""Fetch the manifest, unless another request does so: then wait for its end. Takes the response to the last HEAD."""
 
 
 class FetchManifest:
@@ -106,24 +113,25 @@ class FetchManifest:
         *,
         proves_first: bool | None,
     ) -> ManifestAnswer:
-        """Of all concurrent requests, one fetches the manifest. When it has ended, each other request proves its
-        permission with HEAD, whatever media types it accepts. If the fetch failed, one of the allowed requests fetches
-        instead.
+        """The manifest, which one of all concurrent requests of this worker fetches, and of all workers and replicas if
+        they have turns.
+        """
+        attempt = partial(self._lead_or_wait, access, query, proves_first=proves_first)
+        return await self._one_of_all(access, query, head_answer, attempt)
+
+    async def _one_of_all(
+        self, access: PullAccess, query: ManifestQuery, head_answer: ManifestAnswer | None, attempt: _Attempt
+    ) -> ManifestAnswer:
+        """Of all requests that make this attempt, one fetches the manifest. When it has ended, each other request
+        proves its permission with HEAD, whatever media types it accepts. If the fetch failed, one of the allowed
+        requests fetches instead.
         """
         asker = Asker(access.source.upstream, access.caller, manifests=True)
         before = self._back_offs.last(asker)
         for _ in range(_ROUNDS):
-            # What a fetch for this query may fetch, as far as it is known.
-            digests = [head_answer.digest] if head_answer else await self._cached_tags.likely_digests(access, query)
-            names = dict.fromkeys([str(query.reference), *map(str, digests)])
-            keys = [(access.source, name) for name in names]
-            running = self._shared_fetches.under_way(*keys)
-            if running is None:
-                async with self._shared_fetches.lead(*keys) as fetch:
-                    start = self._find_or_get if self._turns is None else partial(self._in_turn, self._turns, [*names])
-                    fetch.result = await start(access, query, head_answer, proves_first=proves_first)
-                    return fetch.result
-            fetched = await running.wait()
+            answer, fetched = await attempt(head_answer)
+            if answer:
+                return answer
             self._back_offs.check(asker, before)
             head_answer = await self._head_or_none(access, query)
             if found := await self._found(access, query, head_answer, fetched):
@@ -131,6 +139,29 @@ class FetchManifest:
             if head_answer is None:
                 break  # only a GET shows whether this caller may read it
         return await self._get(access, query)
+
+    async def _lead_or_wait(
+        self,
+        access: PullAccess,
+        query: ManifestQuery,
+        head_answer: ManifestAnswer | None,
+        *,
+        proves_first: bool | None,
+    ) -> _Outcome:
+        """An attempt among the requests of this worker."""
+        # What a fetch for this query may fetch, as far as it is known.
+        digests = [head_answer.digest] if head_answer else await self._cached_tags.likely_digests(access, query)
+        names = [*dict.fromkeys([str(query.reference), *map(str, digests)])]
+        keys = [(access.source, name) for name in names]
+        if running := self._shared_fetches.under_way(*keys):
+            return None, await running.wait()
+        async with self._shared_fetches.lead(*keys) as fetch:
+            if self._turns is None:
+                fetch.result = await self._find_or_get(access, query, head_answer, proves_first=proves_first)
+            else:
+                attempt = partial(self._take_turn_or_wait, self._turns, names, access, query, proves_first=proves_first)
+                fetch.result = await self._one_of_all(access, query, head_answer, attempt)
+            return fetch.result, None
 
     async def _find_or_get(
         self,
@@ -145,7 +176,7 @@ class FetchManifest:
 
     # --- turns with the other workers and replicas ---
 
-    async def _in_turn(
+    async def _take_turn_or_wait(
         self,
         turns: Turns,
         names: list[str],
@@ -154,23 +185,12 @@ class FetchManifest:
         head_answer: ManifestAnswer | None,
         *,
         proves_first: bool | None,
-    ) -> ManifestAnswer:
-        """As `_find_or_get`, when no other worker or replica fetches the manifest."""
-        asker = Asker(access.source.upstream, access.caller, manifests=True)
-        before = self._back_offs.last(asker)
-        for _ in range(_ROUNDS):
-            if turn := await turns.take(access.source, names):
-                return await self._with_turn(turns, turn, access, query, head_answer, proves_first=proves_first)
-            await self._turn_over(turns, access.source, names)
-            self._back_offs.check(asker, before)
-            if known := await self._known_by_now(access, query):
-                return known
-            head_answer = await self._head_or_none(access, query)
-            if found := await self._found(access, query, head_answer, None):
-                return found
-            if head_answer is None:
-                break  # only a GET shows whether this caller may read it
-        return await self._get(access, query)
+    ) -> _Outcome:
+        """An attempt among all workers of all replicas."""
+        if turn := await turns.take(access.source, names):
+            return await self._with_turn(turns, turn, access, query, head_answer, proves_first=proves_first), None
+        await self._turn_over(turns, access.source, names)
+        return await self._known_by_now(access, query), None
 
     async def _with_turn(
         self,
