@@ -19,13 +19,13 @@ from tests.e2e.support.cached_mirror import (
     FaultyUpstream,
     Made,
     Pulled,
-    cached,
     faulty_upstream,
     pull,
     settle,
 )
 from tests.e2e.support.processes import session_pids, wait_until
-from tests.e2e.support.service import SECRET, Serving
+from tests.e2e.support.replicas import Replicas, tier_settings
+from tests.e2e.support.service import Serving
 from tests.e2e.support.timed_clients import TimedClient
 from tests.e2e.support.valkey import Valkey, valkey
 
@@ -42,25 +42,11 @@ LEASE_SECONDS = 4
 
 
 @dataclass
-class Shared:
+class Shared(Replicas):
     """Two replicas, and what they share. `store`: the folder of the shared store."""
 
-    serve: Serving
-    upstream: FaultyUpstream
     index: Valkey
     store: Path
-    folder: Path
-    stack: ExitStack
-    settings: dict[str, str]
-    replicas: list[Cached]
-
-    def start(self) -> Cached:
-        """Start another replica, with an empty folder."""
-        folder = self.folder / f"replica{len(self.replicas)}"
-        shared = {"SHARED_STORE": self.store.as_uri(), "SHARED_INDEX": self.index.url, "SERVER_SECRET": SECRET}
-        replica = self.stack.enter_context(cached(self.serve, self.upstream, folder, **shared, **self.settings))
-        self.replicas.append(replica)
-        return replica
 
     def parts(self) -> list[Path]:
         return [file for file in (self.store / "parts").rglob("*") if file.is_file()]
@@ -87,7 +73,8 @@ def sharing(serve: Serving, tmp_path: Path, **settings: str) -> Iterator[Shared]
         valkey(tmp_path) as index,
         ExitStack() as stack,
     ):
-        shared = Shared(serve, upstream, index, store, tmp_path, stack, settings, [])
+        settings |= tier_settings(store.as_uri(), index.url)
+        shared = Shared(serve, tmp_path, upstream, settings, [], stack, index, store)
         for _ in range(2):
             shared.start()
         yield shared
@@ -136,9 +123,9 @@ def kill(replica: Cached, number: int = signal.SIGKILL) -> None:
 
 def follows(shared: Shared, made: Made, pool: ThreadPoolExecutor) -> tuple[TimedClient, TimedClient]:
     """A client of the replica that fetches the blob, and a client of the one that follows it."""
-    leading = TimedClient(shared.replicas[0], made, pool)
+    leading = TimedClient(shared[0], made, pool)
     assert leading.has(1)
-    following = TimedClient(shared.replicas[1], made, pool)
+    following = TimedClient(shared[1], made, pool)
     assert following.has(1)
     return leading, following
 
@@ -149,10 +136,10 @@ def test_fifty_clients_of_two_replicas_cost_the_upstream_one_blob(
 ) -> None:
     with sharing(serve, tmp_path, DOWNLOAD_CONNECTIONS=connections) as shared:
         made = limited(shared.upstream, rate=RATE // int(connections))
-        clients = [pool.submit(pull, one.proxy.port, made.path) for one in shared.replicas for _ in range(25)]
+        clients = [pool.submit(pull, one.proxy.port, made.path) for one in shared.running for _ in range(25)]
         assert are_right(made, *clients)
         assert sent(shared.upstream, made) <= 1.02 * SIZE
-        assert all(one.cache.holds(made) for one in shared.replicas)
+        assert all(one.cache.holds(made) for one in shared.running)
 
 
 def test_a_client_of_the_other_replica_receives_bytes_while_the_first_one_fetches_them(
@@ -167,7 +154,7 @@ def test_a_client_of_the_other_replica_receives_bytes_while_the_first_one_fetche
 
 
 def test_a_blob_that_one_replica_has_fetched_is_not_fetched_by_another(shared: Shared, blob: Made) -> None:
-    first, second = shared.replicas
+    first, second = shared.running
     assert first.gives(blob)
     assert shared.has_record(blob)
     assert second.gives(blob)
@@ -179,7 +166,7 @@ def test_a_client_hardly_notices_that_the_leading_replica_is_killed(shared: Shar
     blob = limited(shared.upstream, LARGE)
     leading, following = follows(shared, blob, pool)
     assert following.has(LARGE - FETCHED_AGAIN // 2)
-    kill(shared.replicas[0])
+    kill(shared[0])
     assert following.is_right()
     assert following.longest_wait() < LEASE_SECONDS + 1
     assert sent(shared.upstream, blob) <= LARGE + FETCHED_AGAIN
@@ -188,9 +175,9 @@ def test_a_client_hardly_notices_that_the_leading_replica_is_killed(shared: Shar
 
 def test_a_new_replica_continues_what_a_killed_one_has_published(shared: Shared, pool: ThreadPoolExecutor) -> None:
     blob = limited(shared.upstream, LARGE)
-    leading = TimedClient(shared.replicas[0], blob, pool)
+    leading = TimedClient(shared[0], blob, pool)
     assert leading.has(LARGE - FETCHED_AGAIN // 2)
-    kill(shared.replicas[0])
+    kill(shared[0])
     assert leading.is_cut()
     newest = shared.start()
     assert newest.gives(blob)
@@ -202,14 +189,14 @@ def test_a_replica_that_was_stopped_beyond_its_lease_publishes_nothing_more(
     shared: Shared, blob: Made, pool: ThreadPoolExecutor
 ) -> None:
     leading, following = follows(shared, blob, pool)
-    kill(shared.replicas[0], signal.SIGSTOP)
+    kill(shared[0], signal.SIGSTOP)
     before = set(shared.parts())
     assert following.is_right()
     assert shared.has_record(blob)
     after, record = set(shared.parts()), shared.record(blob).read_bytes()
-    kill(shared.replicas[0], signal.SIGCONT)
+    kill(shared[0], signal.SIGCONT)
     assert leading.is_right()
-    assert shared.replicas[0].cache.holds(blob)
+    assert shared[0].cache.holds(blob)
     settle()
     assert shared.record(blob).read_bytes() == record
     assert not shared.lists_parts()
@@ -233,15 +220,15 @@ def test_no_client_notices_that_the_shared_index_fails(
         gets = shared.upstream.gets(blob.path)
         assert len(gets) <= 2, "at most one download for each replica"
         made = limited(shared.upstream)
-        assert shared.replicas[0].gives(made)
-        assert shared.replicas[1].gives(made)
+        assert shared[0].gives(made)
+        assert shared[1].gives(made)
     finally:
         if fault == "pause":
             shared.index.resume()
 
 
 def test_the_index_is_used_again_when_it_is_back(shared: Shared) -> None:
-    first, second = shared.replicas
+    first, second = shared.running
     shared.index.kill()
     alone = limited(shared.upstream, 2 * MIB)
     assert first.gives(alone)
@@ -263,11 +250,11 @@ def test_no_client_notices_that_the_shared_store_fails(shared: Shared, blob: Mad
     assert following.is_right()
     assert len(shared.upstream.gets(blob.path)) <= 2
     made = limited(shared.upstream, 2 * MIB)
-    assert all(one.gives(made) for one in shared.replicas)
+    assert all(one.gives(made) for one in shared.running)
 
 
 def test_a_flipped_bit_in_a_stored_part_reaches_no_client(shared: Shared, blob: Made) -> None:
-    first, second = shared.replicas
+    first, second = shared.running
     assert first.gives(blob)
     assert shared.has_record(blob)
     part = max(shared.parts(), key=lambda file: int(file.name))

@@ -11,8 +11,8 @@ import pytest
 
 from tests.e2e.support.cached_mirror import MIB, FaultyUpstream, Made, Pulled, faulty_upstream, pull
 from tests.e2e.support.processes import wait_until
-from tests.e2e.support.replicas import Replicas
-from tests.e2e.support.service import SECRET, Serving
+from tests.e2e.support.replicas import Replicas, tier_settings
+from tests.e2e.support.service import Serving
 from tests.e2e.support.valkey import Valkey, sentinel, valkey
 
 pytestmark = pytest.mark.real()
@@ -60,12 +60,8 @@ def mirror(serve: Serving, tmp_path: Path) -> Iterator[Mirror]:
     ):
         second.follow(primary.port)
         port = stack.enter_context(sentinel(tmp_path, primary, "mirror"))
-        settings = {
-            "SHARED_STORE": store.as_uri(),
-            "SHARED_INDEX": f"redis+sentinel://127.0.0.1:{port}/mirror",
-            "SERVER_SECRET": SECRET,
-            "DOWNLOAD_CONNECTIONS": "1",
-        }
+        settings = tier_settings(store.as_uri(), f"redis+sentinel://127.0.0.1:{port}/mirror")
+        settings["DOWNLOAD_CONNECTIONS"] = "1"
         replicas = Replicas(serve, tmp_path, upstream, settings, [], stack)
         for _ in range(2):
             replicas.start()

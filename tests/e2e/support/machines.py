@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.support.plain_http import UpstreamResponse
-from tests.e2e.support.service import SECRET, Proxy, Serving
+from tests.e2e.support.replicas import tier_settings
+from tests.e2e.support.service import Proxy, Serving
 from tests.e2e.support.valkey import Valkey, valkey
 
 KINDS = ("one machine", "two replicas", "two replicas without Valkey")
@@ -64,7 +65,7 @@ def on(machines: str, serve: Serving, folder: Path) -> Serving:
         store = shared / "store"
         store.mkdir(parents=True)
         with valkey(shared) as index, ExitStack() as stack:
-            settings |= {"SHARED_STORE": store.as_uri(), "SHARED_INDEX": index.url, "SERVER_SECRET": SECRET}
+            settings |= tier_settings(store.as_uri(), index.url)
             first = stack.enter_context(serve(**settings))
             cache = {"CACHE_DIR": str(shared / "cache")}  # the first has the folder that the test names
             second = stack.enter_context(serve(**settings | cache))

@@ -103,18 +103,18 @@ def run_command(
     return subprocess.run(command(*words), env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
+def tier_settings(store: str, index: str) -> dict[str, str]:
+    """The settings of replicas with the shared store and the shared index at these addresses."""
+    return {"SHARED_STORE": store, "SHARED_INDEX": index, "SERVER_SECRET": SECRET}
+
+
 def shared_settings(index: Valkey, store: SeaweedFS) -> dict[str, str]:
     """The settings of replicas that share nothing with the replicas of other tests, which may use the same servers: a
     database of the index and a prefix of the store.
     """
     number = next(_NUMBERS)
     assert number < _DATABASES, "more mirrors than databases"
-    return {
-        "SHARED_STORE": f"{store.url}/mirror-{number}",
-        "SHARED_INDEX": f"{index.url}/{number}",
-        "SERVER_SECRET": SECRET,
-        **store.environment,
-    }
+    return tier_settings(f"{store.url}/mirror-{number}", f"{index.url}/{number}") | store.environment
 
 
 @contextmanager
