@@ -40,6 +40,12 @@ _STEPS = (
 )
 _OPERATOR = {"username": "olga", "password": "olga-pass"}
 _HASH = bcrypt.hashpw(_OPERATOR["password"].encode(), bcrypt.gensalt(4)).decode()
+_PINNED = (
+    ("docker.io/library/nginx:latest", ""),
+    ("docker.io/library/postgres:17", "linux/amd64 linux/arm64"),
+    ("quay.io/team/deleted:1", ""),
+)
+"""Images and their platforms."""
 _SIZES = (1_292_000, 310_000, 41_000, 460)
 _IMAGES = {
     "docker.io": {
@@ -229,6 +235,24 @@ def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
         _shoot_explanation(chrome, proxy, name, **login, **options)
 
 
+def _shoot_pins(chrome: Browser, proxy: Proxy) -> None:
+    """After the workers have checked the images, the last of which does not exist."""
+    login = {"http_credentials": _OPERATOR}
+    with tab(chrome, proxy.url, **login) as shown:
+        for image, platforms in _PINNED:
+            shown.open("/admin/pins")
+            shown.page.locator("#pin-image").fill(image)
+            shown.page.locator("#platforms").fill(platforms)
+            shown.page.locator("form[action='/admin/pins'] button").click()
+        while shown.page.locator("tbody .badge:not(.good, .bad)").count():
+            time.sleep(1)
+            shown.open("/admin/pins")
+    _shoot(chrome, proxy, "pins-light", "/admin/pins", **login)
+    _shoot(chrome, proxy, "pins-dark", "/admin/pins", color_scheme="dark", **login)
+    _shoot(chrome, proxy, "pins-narrow", "/admin/pins", viewport=NARROW, **login)
+    _shoot(chrome, proxy, "pins-chinese", "/admin/pins", locale="zh-CN", **login)
+
+
 def _shoot_explanation(chrome: Browser, proxy: Proxy, name: str, **options: Any) -> None:
     with tab(chrome, proxy.url, **options) as shown:
         shown.open("/admin")
@@ -267,6 +291,7 @@ def main() -> None:
         for name, path in {"use-it": podman, "image": details, "pulls": "/pulls", "history": history}.items():
             _shoot(chrome, proxy, f"{name}-chinese", path, locale="zh-CN")
         _shoot_administration(chrome, proxy, image)
+        _shoot_pins(chrome, proxy)
         _shoot(chrome, proxy, "tags-light", f"/browse/repository?{tags}")
         _shoot(chrome, proxy, "search-light", "/browse?q=prom")
     with tempfile.TemporaryDirectory() as folder, _busy_mirror(Path(folder)) as proxy, chromium() as chrome:

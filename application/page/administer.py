@@ -11,10 +11,12 @@ from application.ports.shared import SharedUnavailable
 from application.ports.telemetry import EventSink
 from application.upkeep.manage_cache import ImagePinned, ManageCache
 from application.upkeep.manage_shared_content import ManageSharedContent
+from application.upkeep.pinned_images import PinnedImages
 from domain.digest import Digest
 from domain.errors import ActionFailed
 from domain.events import OperatorActed
-from domain.names import Tag
+from domain.names import Reference, Tag
+from domain.pins import Pin
 from domain.upstreams import Source
 
 T = TypeVar("T")
@@ -44,10 +46,13 @@ class Administer:
     refused leaves an audit event, too.
     """
 
-    def __init__(self, cache: ManageCache, shared: ManageSharedContent | None, events: EventSink) -> None:
+    def __init__(
+        self, cache: ManageCache, shared: ManageSharedContent | None, pins: PinnedImages, events: EventSink
+    ) -> None:
         """`shared`: what all replicas share; None if this replica shares nothing."""
         self._cache = cache
         self._shared = shared
+        self._pins = pins
         self._events = events
 
     async def to_purge(self, source: Source, target: Tag | Digest | None) -> Preview:
@@ -91,6 +96,25 @@ class Administer:
             return len(dropped), f"{len(dropped)} removed, {sum(one.size for one in dropped)} bytes"
 
         return await self._audited(viewer, "purge", f"unused for {older_than:.0f} s", act)
+
+    async def pin(self, viewer: Viewer, source: Source, reference: Reference, platforms: Sequence[str] | None) -> None:
+        """See PinnedImages.pin. The upkeep fetches the image."""
+
+        async def act() -> tuple[None, str]:
+            image = await self._pins.pin(source, reference, platforms)
+            return None, f"pinned, {', '.join(image.pin.platforms) or 'all platforms'}"
+
+        await self._audited(viewer, "pin", image_name(source, reference.target), act)
+
+    async def unpin(self, viewer: Viewer, pin: Pin) -> None:
+        """See PinnedImages.unpin. An image that is not pinned is no error."""
+        source = self._pins.source_of(pin)
+        subject = image_name(source, pin.reference.target) if source else f"{pin.upstream_url}/{pin}"
+
+        async def act() -> tuple[None, str]:
+            return None, "unpinned" if await self._pins.unpin(pin) else "was not pinned"
+
+        await self._audited(viewer, "unpin", subject, act)
 
     def record(self, viewer: Viewer, action: str, subject: str, result: str) -> None:
         """Leave the audit event of an action."""

@@ -59,11 +59,14 @@ class RepositoryPage:
 
 @dataclass(frozen=True)
 class TagPage:
-    """Cached tags of a repository. `following`: the tag after which the next page begins; None on the last page."""
+    """Cached tags of a repository. `following`: the tag after which the next page begins; None on the last page.
+    `pinned`: see Sight.pinned.
+    """
 
     source: Source
     tags: tuple[CachedTag, ...]
     following: Tag | None = None
+    pinned: frozenset[Tag | Digest] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class ImageDetails:
     """One image. `digest`: of the manifest that was asked for; `cached_tag`: None if it was asked for by digest.
 
     `manifest`, `configuration` and `parts` are those of the image of one platform, `shown`. `manifest` is None if it is
-    not cached, or if the viewer may not know that it is.
+    not cached, or if the viewer may not know that it is. `is_pinned`: as far as the viewer may know, see Sight.pinned.
     """
 
     source: Source
@@ -103,6 +106,7 @@ class ImageDetails:
     configuration: ImageConfiguration | None
     parts: tuple[Part, ...]
     referrers: tuple[Referrer, ...]
+    is_pinned: bool = False
 
 
 class BrowseCache:
@@ -147,7 +151,8 @@ class BrowseCache:
         if not classes:
             return None
         found = await self._images.tags_in(source, classes, after, limit + 1)
-        return TagPage(source, tuple(found[:limit]), found[limit - 1].key.tag if len(found) > limit else None)
+        following = found[limit - 1].key.tag if len(found) > limit else None
+        return TagPage(source, tuple(found[:limit]), following, await sight.pinned(source))
 
     async def image(
         self, viewer: Viewer, source: Source, reference: Reference, platform: Digest | None = None
@@ -172,8 +177,9 @@ class BrowseCache:
             configuration = read_image_configuration(config) if config else None
             parts = await self._contents.parts(sight, source, manifest.layers)
         referrers = await self._referrers(sight, source, shown, index)
+        is_pinned = reference.target in await sight.pinned(source)
         return ImageDetails(
-            source, digest, cached_tag, index, platforms, shown, manifest, configuration, parts, referrers
+            source, digest, cached_tag, index, platforms, shown, manifest, configuration, parts, referrers, is_pinned
         )
 
     async def _visible_of(

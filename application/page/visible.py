@@ -18,7 +18,9 @@ from application.access.caller import CallerIdentities
 from application.access.grants import Grants
 from application.access.pull_rules import PullRules
 from application.page.viewer import Viewer
+from application.ports.content import StorageFailed
 from application.ports.index import CallerIdentity, KnowledgeIndex
+from application.ports.pins import PinIndex
 from application.ports.upstream import UpstreamCredentials
 from domain.digest import Digest
 from domain.errors import RegistryError
@@ -70,6 +72,7 @@ class Visibility:
         rules: PullRules,
         grants: Grants,
         index: KnowledgeIndex,
+        pins: PinIndex,
         mirrors: Mapping[Upstream, CallerId],
     ) -> None:
         """`mirrors`: the identity of the mirror's own login at each upstream that it has one for."""
@@ -78,6 +81,7 @@ class Visibility:
         self._rules = rules
         self._grants = grants
         self._index = index
+        self._pins = pins
         self._mirrors = mirrors
 
     def of(self, viewer: Viewer) -> "Sight":
@@ -91,6 +95,16 @@ class Visibility:
         """
         mirror = self._mirrors.get(upstream)
         return frozenset({ANONYMOUS_CLASS, PERSONAL_CLASS} | ({class_of(mirror)} if mirror else set()))
+
+    async def pinned(self, source: Source) -> frozenset[Tag | Digest]:
+        """What is pinned in this repository. Only operators may know, see Sight.pinned. If the pins cannot be read,
+        nothing: the page shows everything else.
+        """
+        try:
+            pins = [image.pin for image in await self._pins.all()]
+        except StorageFailed:
+            return frozenset()
+        return frozenset(pin.reference.target for pin in pins if pin.is_in(source))
 
     async def view(self, viewer: Viewer, upstream: Upstream) -> UpstreamView | None:
         """What the viewer is to this upstream. None if the viewer gets nothing from it: it needs a login, refuses the
@@ -165,6 +179,12 @@ class Sight:
         """All answers of the upstream for the tag that the viewer may know of, the newest first."""
         classes = await self.classes(source)
         return await self._visibility.answers(source, tag, classes) if classes else []
+
+    async def pinned(self, source: Source) -> frozenset[Tag | Digest]:
+        """The tags and digests of the repository that are pinned. A pin says that the image is cached, whoever may read
+        it, so only operators may know of it.
+        """
+        return await self._visibility.pinned(source) if self._viewer.is_operator else frozenset()
 
     async def link(self, source: Source, kind: ContentKind, digest: Digest) -> Link | None:
         """The link of the content, if the viewer may know that the repository contains it."""

@@ -131,9 +131,9 @@ class PinnedImages:
         await self._pins.keep(image)
         return image
 
-    async def unpin(self, source: Source, reference: Reference) -> bool:
+    async def unpin(self, pin: Pin) -> bool:
         """Whether the image was pinned. Its content stays until the space is needed. Raises StorageFailed."""
-        return await self._pins.forget(Pin(source.upstream.url, source.repository, reference))
+        return await self._pins.forget(pin)
 
     async def states(self) -> list[PinState]:
         """All pinned images, sorted. Raises StorageFailed."""
@@ -142,17 +142,12 @@ class PinnedImages:
             stored = await self._usage.find(image.tree)
             held = sum(size for digest, size in image.tree.items() if digest in stored)
             is_complete = image.digest is not None and stored.keys() == image.tree.keys()
-            states.append(PinState(image, self._source_of(image.pin), held, is_complete))
+            states.append(PinState(image, self.source_of(image.pin), held, is_complete))
         return states
 
     async def totals(self) -> PinTotals:
         """Raises StorageFailed."""
         return PinTotals.of(await self._pins.all())
-
-    async def pinned_tags(self, source: Source) -> frozenset[Tag]:
-        """The pinned tags of the repository. Raises StorageFailed."""
-        targets = (one.pin.reference.target for one in await self._pins.all() if one.pin.is_in(source))
-        return frozenset(target for target in targets if isinstance(target, Tag))
 
     # --- checks ---
 
@@ -183,7 +178,7 @@ class PinnedImages:
         """Check one image, and store the result, which `states` shows. Yields the progress if something must be
         fetched. Raises StorageFailed if the other pins cannot be read.
         """
-        source = self._source_of(image.pin)
+        source = self.source_of(image.pin)
         if source is None:
             await self._failed(image, _NOT_MIRRORED, is_definite=True)
             return
@@ -295,7 +290,8 @@ class PinnedImages:
 
     # --- what is known ---
 
-    def _source_of(self, pin: Pin) -> Source | None:
+    def source_of(self, pin: Pin) -> Source | None:
+        """None if the upstream is not in the settings any more."""
         upstream = next((one for one in self._upstreams.upstreams if one.url == pin.upstream_url), None)
         return Source(upstream, pin.repository) if upstream else None
 

@@ -14,6 +14,7 @@ from application.ports.content import StorageFailed
 from application.upkeep.pinned_images import PinState
 from domain.errors import NameUnknown
 from domain.names import Reference
+from domain.pins import Pin
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Source
 from entrypoints.commands.cache_commands import print_table, shown_time
@@ -68,7 +69,8 @@ async def _pin(container: Container, options: argparse.Namespace) -> int:
 
 
 async def _unpin(container: Container, options: argparse.Namespace) -> int:
-    if not await container.pinned_images().unpin(*_image(container.upstreams(), options.image)):
+    source, reference = _image(container.upstreams(), options.image)
+    if not await container.pinned_images().unpin(Pin(source.upstream.url, source.repository, reference)):
         print(f"{NAME}: {options.image} is not pinned", file=sys.stderr)
         return _PROBLEM
     print(f"{options.image} is not pinned any more; it stays in the cache until the space is needed")

@@ -607,6 +607,7 @@ class Container(containers.DeclarativeContainer):
         rules=rules,
         grants=grants,
         index=storage.provided.index,
+        pins=pins,
         mirrors=mirror_callers,
     )
     list_recent_pulls: providers.Provider[ListRecentPulls] = providers.Singleton(
@@ -719,7 +720,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
     )
     administer: providers.Provider[Administer] = providers.Singleton(
-        Administer, cache=manage_cache, shared=manage_shared_content, events=events
+        Administer, cache=manage_cache, shared=manage_shared_content, pins=pinned_images, events=events
     )
     job_tasks: providers.Provider[BackgroundTasks] = providers.Singleton(BackgroundTasks)
     run_jobs: providers.Provider[RunJobs] = providers.Singleton(

@@ -205,3 +205,51 @@ def test_the_purge_of_a_pinned_image_is_refused_in_a_browser(
         assert shown.messages == []
         assert shown.barriers() == []
         assert shown.overflow() <= 0
+
+
+@pytest.mark.real(PROGRAM)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"color_scheme": "dark"}, {"viewport": NARROW}, {"locale": "zh-CN"}, {"java_script_enabled": False}],
+    ids=SHOWN,
+)
+def test_an_operator_pins_and_unpins_in_a_browser(browser: Browser, mirror: Proxy, options: dict[str, object]) -> None:
+    """The workers fetch the image soon after it was pinned."""
+    has_scripts, is_english = options.get("java_script_enabled") is not False, "locale" not in options
+    complete, none = ("complete", "No image is pinned.") if is_english else ("完整", "没有固定的镜像。")
+    with tab(browser, mirror.url, http_credentials={"username": "olga", "password": "olga-pass"}, **options) as shown:
+
+        def check() -> None:
+            assert shown.messages == []
+            assert shown.foreign_requests == []
+            if has_scripts:
+                assert shown.barriers() == []
+                assert shown.overflow() <= 0
+
+        assert shown.open("/admin") == 200
+        shown.page.locator("a[href='/admin/pins']").click()
+        expect(shown.page.locator("main")).to_contain_text(none)
+        check()
+        for image in (f"{PUBLIC}:1", "team/absent:1"):
+            shown.page.locator("#pin-image").fill(image)
+            shown.page.locator("form[action='/admin/pins'] button").click()
+            expect(shown.page.locator("tbody")).to_contain_text(image)
+        check()
+
+        def is_checked() -> bool:
+            shown.open("/admin/pins")
+            return (
+                shown.page.locator("tbody .badge.good").count() == shown.page.locator("tbody .badge.bad").count() == 1
+            )
+
+        assert wait_until(is_checked, 30)
+        expect(shown.page.locator("tbody .badge.good")).to_have_text(complete)
+        check()
+        shown.open(f"/browse/image?{urlencode({'repository': PUBLIC, 'reference': '1'})}")
+        expect(shown.page.locator("h1 .badge")).to_have_text("pinned" if is_english else "已固定")
+        check()
+        shown.open("/admin/pins")
+        for _ in range(2):
+            shown.page.locator("form[action='/admin/pins/unpin'] button").first.click()
+        expect(shown.page.locator("main")).to_contain_text(none)
+    assert [one["action"] for one in audits(mirror)] == ["pin", "pin", "unpin", "unpin"]

@@ -1,5 +1,7 @@
 """The page shows a viewer what the registry API would give to the same caller, in every row of the trust table."""
 
+from itertools import product
+
 import pytest
 
 from application.access.access_request import Caller
@@ -320,5 +322,43 @@ def test_an_operator_sees_what_any_caller_was_given_and_asks_no_upstream(row: st
             assert image
             assert image.parts[0].is_cached
         assert gallery.upstream.asked == []
+
+    gallery.run(act())
+
+
+@EACH_ROW
+def test_only_an_operator_sees_what_is_pinned(row: str) -> None:
+    gallery = Gallery(row)
+    operator = Viewer(Caller(None, "", "192.0.2.1"), "olga", is_operator=True)
+
+    async def act() -> None:
+        given = {name for person in PEOPLE for name in BOTH if await gallery.pull(person, name)}
+        pins, browse = gallery.service.parts.pinned_images(), gallery.service.parts.browse_cache()
+        for name in given:
+            image = await pins.pin(gallery.source(name), Reference.parse("1"))
+            await pins.pin(gallery.source(name), Reference(image.digest))
+        viewers = [await gallery.viewer(person) for person in PEOPLE]
+        for viewer, name in product((*viewers, operator), given):
+            tags = await browse.tags(viewer, gallery.source(name))
+            if tags is None:
+                continue
+            image = await browse.image(viewer, gallery.source(name), Reference.parse("1"))
+            by_digest = await browse.image(viewer, gallery.source(name), Reference(image.digest))
+            shown = [image.is_pinned, by_digest.is_pinned, bool(tags.pinned)]
+            assert shown == [viewer is operator] * 3, f"{name} for {viewer.account or 'nobody'}"
+
+    gallery.run(act())
+
+
+def test_pins_that_cannot_be_read_hide_no_image() -> None:
+    gallery = Gallery("2")
+    operator = Viewer(Caller(None, "", "192.0.2.1"), "olga", is_operator=True)
+
+    async def act() -> None:
+        await gallery.pull("nobody")
+        gallery.service.parts.pins().is_broken = True
+        image = await gallery.service.parts.browse_cache().image(operator, gallery.source(), Reference.parse("1"))
+        assert image
+        assert not image.is_pinned
 
     gallery.run(act())

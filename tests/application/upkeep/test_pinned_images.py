@@ -15,6 +15,7 @@ from domain.errors import UpstreamUnreachable
 from domain.events import PinCheckFailed, PinMoved, PinsMeasured, PinsTooLarge
 from domain.manifests import INDEX_MEDIA_TYPE
 from domain.names import Reference, RepositoryName, Tag
+from domain.pins import Pin
 from domain.upstreams import Source
 from tests.application.support.service import NAME, PRIVATE, REALM, Service
 from tests.application.support.watched import watched
@@ -67,8 +68,10 @@ class Pinned:
         )
 
     def unpin(self, reference: str = "multi") -> bool:
-        unpinned = self.service.parts.pinned_images().unpin(self.source(), Reference.parse(reference))
-        return bool(self.service.run(unpinned))
+        return bool(self.service.run(self.service.parts.pinned_images().unpin(self.key(reference))))
+
+    def key(self, reference: str) -> Pin:
+        return Pin(self.service.parts.upstream().url, NAME, Reference.parse(reference))
 
     def look(self, after: float = 0.0) -> None:
         """The upkeep looks, some seconds later."""
@@ -386,7 +389,7 @@ def test_an_image_that_is_unpinned_during_its_check_stays_unpinned() -> None:
 
     async def unpin(fetch: Any) -> None:
         if "/blobs/" in fetch.resource.path:
-            await pinned.service.parts.pinned_images().unpin(pinned.source(), Reference.parse("multi"))
+            await pinned.service.parts.pinned_images().unpin(pinned.key("multi"))
 
     pinned.upstream.hold = unpin
     pinned.look()
@@ -402,16 +405,6 @@ def test_other_platforms_replace_the_pin() -> None:
     assert pinned.protected == ALL, "nothing loses its protection before the next check"
     pinned.look()
     assert pinned.protected == ONLY_AMD
-
-
-def test_the_pinned_tags_of_a_repository_are_known() -> None:
-    pinned = Pinned()
-    pinned.pin()
-    pinned.pin(str(Digest.of(AMD)))
-    pinned.pin("private", name=PRIVATE)
-    pins = pinned.service.parts.pinned_images()
-    assert pinned.service.run(pins.pinned_tags(pinned.source())) == {Tag("multi")}
-    assert pinned.service.run(pins.pinned_tags(pinned.source(PRIVATE))) == {Tag("private")}
 
 
 def test_pins_that_cannot_be_stored_are_not_pinned() -> None:

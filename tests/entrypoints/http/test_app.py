@@ -40,6 +40,8 @@ PAGES = {
     "/admin/job/events": {"GET"},
     "/admin/job/cancel": {"POST"},
     "/admin/purge": {"GET", "HEAD", "POST"},
+    "/admin/pins": {"GET", "HEAD", "POST"},
+    "/admin/pins/unpin": {"POST"},
     "/admin/reload": {"POST"},
     "/admin/verify": {"POST"},
     "/admin/why": {"POST"},

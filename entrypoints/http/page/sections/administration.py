@@ -20,6 +20,7 @@ from entrypoints.http.page.client_configurations import Registry
 from entrypoints.http.page.image_names import parse_request, registries_of
 from entrypoints.http.page.section import Action, Context, PageRequest, Question, Section, View
 from entrypoints.http.page.sections.jobs import JOB_ACTIONS, JOB_VIEWS
+from entrypoints.http.page.sections.pins import PIN_ACTIONS, PINS
 
 _PATH = "/admin"
 _DAY_SECONDS = 86400
@@ -169,8 +170,8 @@ def _question(page: PageRequest) -> PullQuestion:
 
 ADMINISTRATION = Section(
     "admin",
-    (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview), *JOB_VIEWS),
-    (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload), *JOB_ACTIONS),
+    (View(_PATH, "admin/page.html", _page), View(f"{_PATH}/purge", "admin/purge.html", _preview), PINS, *JOB_VIEWS),
+    (Action(f"{_PATH}/purge", _purge), Action(f"{_PATH}/reload", _reload), *PIN_ACTIONS, *JOB_ACTIONS),
     (Question(f"{_PATH}/why", "admin/why.html", _why),),
     is_for_operators=True,
 )
