@@ -34,6 +34,7 @@ from benchmarks.results import DISTRIBUTION, Results
 from benchmarks.several_replicas import REPLICAS, warm_replicas
 from benchmarks.shared_store import STORE, blobs_to_a_store
 from benchmarks.start_up import START, start_up
+from benchmarks.watching import Watch
 from tests.e2e.support.processes import program
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", help="number of rounds; default 3, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="small sizes, to test the benchmarks themselves")
     parser.add_argument("--only", action="append", choices=SCENARIOS, help="only this scenario; may be repeated")
+    parser.add_argument(
+        "--watched", action="store_true", help="with the page of the service open and its metrics scraped each second"
+    )
     parser.add_argument("--check", action="store_true", help="exit with status 1 if a bound does not hold")
     parser.add_argument("--distribution", type=Path, help="the program of distribution v3, to measure it too")
     parser.add_argument("--plot-python", default=sys.executable, help=argparse.SUPPRESS)
@@ -82,8 +86,8 @@ def add_peers(results: Results, program: Path | None) -> None:
     results.note("Zot was not measured: its build downloads the source of several hundred modules.")
 
 
-def measure(results: Results, wanted: set[str]) -> None:
-    with make_arena(results) as arena:
+def measure(results: Results, wanted: set[str], watch: Watch | None) -> None:
+    with make_arena(results, watch) as arena:
         for name in [name for name in ALONE if name in wanted]:
             attempt(results, name, lambda scenario=ALONE[name]: scenario(arena))
         if wanted & BESIDE.keys():
@@ -108,9 +112,11 @@ def attempt(results: Results, name: str, scenario: Callable[[], None]) -> None:
     print(f"   {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def write(results: Results, found: Sequence[Bound], options: argparse.Namespace, machine: dict[str, str]) -> None:
-    """Write the report into the checkout after a complete run, otherwise into build/bench."""
-    is_whole = not options.quick and not options.only and not results.failures
+def write(
+    results: Results, found: Sequence[Bound], options: argparse.Namespace, machine: dict[str, str], watch: Watch | None
+) -> None:
+    """Write the report into the checkout after a complete run of the usual kind, otherwise into build/bench."""
+    is_whole = not options.quick and not options.only and not watch and not results.failures
     folder = ROOT if is_whole else APART
     APART.mkdir(parents=True, exist_ok=True)
     data = APART / "results.json"
@@ -118,7 +124,7 @@ def write(results: Results, found: Sequence[Bound], options: argparse.Namespace,
     reason = report.draw(options.plot_python, data, folder / report.PICTURE)
     if reason:
         print(f"no picture: {reason}", file=sys.stderr)
-    text = report.document(results, found, machine, picture=not reason)
+    text = report.document(results, found, machine, picture=not reason, watched=watch.text() if watch else "")
     (folder / "BENCHMARKS.md").write_text(text, encoding="utf-8")
     print(f"\nwritten: {(folder / 'BENCHMARKS.md').relative_to(ROOT)}", file=sys.stderr)
 
@@ -135,14 +141,17 @@ def main(argv: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wanted = {SCENARIOS[name] for name in options.only or SCENARIOS}
     results = Results(plan_of(options))
+    watch = Watch() if options.watched else None
     add_peers(results, options.distribution)
     began, neighbours = time.monotonic(), Neighbours()
-    measure(results, wanted)
+    measure(results, wanted, watch)
+    if watch:
+        results.failures.extend(f"the watcher: {problem}" for problem in watch.problems)
     if cut := neighbours.cut():
         results.note(f"The kernel was out of memory for sockets (tcp_mem) and reset {cut} connections.")
     found = [bound for bound in bounds(results) if bound.scenario in wanted]
     print("\n".join(filter(None, [report.headline(found), report.notes(results), report.tables(results)])))
-    write(results, found, options, metadata(neighbours, options.distribution))
+    write(results, found, options, metadata(neighbours, options.distribution), watch)
     print(f"took {time.monotonic() - began:.0f} s", file=sys.stderr)
     broken = [bound.text for bound in found if not bound.holds] if options.check else []
     for text in broken:

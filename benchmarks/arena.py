@@ -14,6 +14,7 @@ from benchmarks.downloads import download
 from benchmarks.plan import MIB, Plan, size_text
 from benchmarks.results import Results
 from benchmarks.usage import rested_cpu_seconds
+from benchmarks.watching import Watch
 from tests.e2e.support.certificates import PrivateAuthority, make_authority
 from tests.e2e.support.docker_registry import Registry, docker_registry
 from tests.e2e.support.images import OCI_LAYER, Blob, Image, make_image
@@ -39,6 +40,7 @@ class Arena:
     small: str
     ranged: str
     results: Results
+    watch: Watch | None  # of the service, in each scenario
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
@@ -86,7 +88,7 @@ class Arena:
         self, upstream: str = "", *, serves_tls: bool = False, settings: Mapping[str, str] | None = None
     ) -> Setup:  # fmt: skip
         """`upstream` is a URL; `settings` are those of the service, besides the default ones."""
-        return Setup(upstream or self.upstream.url, self.authority, serves_tls, settings or {})
+        return Setup(upstream or self.upstream.url, self.authority, serves_tls, settings or {}, self.watch)
 
     @contextmanager
     def fresh(self, name: str, setup: Setup | None = None) -> Iterator[Server]:
@@ -127,7 +129,7 @@ class Arena:
 
 
 @contextmanager
-def make_arena(results: Results) -> Iterator[Arena]:
+def make_arena(results: Results, watch: Watch | None = None) -> Iterator[Arena]:
     plan = results.plan
     base = _memory_backed(plan)
     if base is None:
@@ -143,7 +145,7 @@ def make_arena(results: Results) -> Iterator[Arena]:
             image = make_image("bench", [plan.layer] * 4, docker=True)
             push_image(upstream.url, REPOSITORY, "1", image)
             big, small, ranged = (_push_random(upstream, size) for size in (plan.big, plan.small, plan.ranged))
-            yield Arena(folder, upstream, tls_upstream, authority, image, big, small, ranged, results)
+            yield Arena(folder, upstream, tls_upstream, authority, image, big, small, ranged, results, watch)
 
 
 def _push_random(upstream: Registry, size: int) -> str:

@@ -6,13 +6,14 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.nginx import configuration
 from benchmarks.results import DISTRIBUTION, NGINX, OURS, REGISTRY, SANIC, SANIC_LOGGING
+from benchmarks.watching import Watch
 from tests.e2e.support.certificates import PrivateAuthority
 from tests.e2e.support.images import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.e2e.support.plain_http import UpstreamResponse, answers, fetch
@@ -27,12 +28,15 @@ ACCEPT = f"Accept: {DOCKER_MANIFEST}, {OCI_INDEX}, {OCI_MANIFEST}"
 
 @dataclass(frozen=True)
 class Setup:
-    """What a server is started with. For an upstream with TLS, it trusts the authority."""
+    """What a server is started with. For an upstream with TLS, it trusts the authority. `watch`: watches the service
+    while it runs, if it is to be watched.
+    """
 
     upstream: str  # URL
     authority: PrivateAuthority
     serves_tls: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)  # of the service, besides the default ones
+    watch: Watch | None = None
 
 
 @dataclass
@@ -101,7 +105,8 @@ def ours(folder: Path, setup: Setup) -> Iterator[Server]:
         # Wait until all workers answer; the first one answers while the others still start.
         with Proxy(server.process, port, server.tls).connection_to_each_worker(int(settings["WORKERS"])):
             pass
-        yield server
+        with setup.watch.of(server.url, ca) if setup.watch else nullcontext():
+            yield server
 
 
 Start = Callable[[Path, Setup], AbstractContextManager[Server]]

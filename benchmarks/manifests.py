@@ -31,7 +31,7 @@ def parse_wrk(output: str) -> Load:
         raise BadAnswerError(trouble[0])
     requests = re.search(r"^ +(\d+) requests in ", output, re.MULTILINE)
     rate = re.search(r"Requests/sec: +([\d.]+)", output)
-    parts = dict(re.findall(r"^ +(50|99)% +([\d.]+\w+)$", output, re.MULTILINE))
+    parts = dict(re.findall(r"^ +(50|99)% +([\d.]+\w+) *$", output, re.MULTILINE))
     if not requests or not rate or len(parts) < 2:
         raise BadAnswerError(f"the output of wrk cannot be parsed: {output}")
     return Load(int(requests[1]), float(rate[1]), _milliseconds(parts["50"]), _milliseconds(parts["99"]))

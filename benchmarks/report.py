@@ -73,7 +73,10 @@ def notes(results: Results) -> str:
     return "\n".join([*(f"- {line}" for line in lines), ""]) if lines else ""
 
 
-def document(results: Results, bounds: Sequence[Bound], metadata: dict[str, str], *, picture: bool) -> str:
+def document(
+    results: Results, bounds: Sequence[Bound], metadata: dict[str, str], *, picture: bool, watched: str = ""
+) -> str:
+    """`watched`: what was received from the mirrors if they were watched during the run."""
     plan = results.plan
     machine = [
         "| property | value |",
@@ -83,6 +86,7 @@ def document(results: Results, bounds: Sequence[Bound], metadata: dict[str, str]
     ]
     parts = [
         _HEAD.format(extent="a smoke run with small sizes: its numbers mean little" if plan.is_quick else "a full run"),
+        f"**{watched}**\n" if watched else "",
         f"![The main results as bars]({PICTURE})\n" if picture else "",
         headline(bounds),
         "## Results\n",

@@ -37,6 +37,8 @@ def measured(ours: float, registry: float, nginx: float) -> Results:
 
 def test_the_output_of_wrk_is_parsed() -> None:
     assert manifests.parse_wrk(WRK) == manifests.Load(58201, 58126.10, 0.433, 17.88)
+    slow = manifests.parse_wrk(WRK.replace("17.88ms", " 1.02s "))  # wrk fills up short units
+    assert slow.p99 == 1020
 
 
 @pytest.mark.parametrize("line", ["  Non-2xx or 3xx responses: 12", "  Socket errors: connect 0, read 3, write 0"])
@@ -115,6 +117,9 @@ def test_the_report_contains_tables_bounds_notes_and_the_machine() -> None:
     text = report.document(results, checks.bounds(results), {"processor": "a fast one"}, picture=True)
     for part in ("### Warm blobs", "| holds |", "| **fails** |", "- Something was missing.", "| a fast one |", ".png)"):
         assert part in text
+    assert "**watched**" not in text
+    watched = report.document(results, checks.bounds(results), {}, picture=False, watched="watched")
+    assert watched.index("**watched**") < watched.index("## Bounds")
 
 
 def test_saved_results_are_loaded_unchanged(tmp_path: Path) -> None:
