@@ -191,7 +191,9 @@ def test_named_commands_exist() -> None:
 # --- translations ---
 
 
-@pytest.mark.parametrize("path", ["README.zh-CN.md", "docs/zh/index.md", "docs/zh/docker.md", "docs/zh/accounts.md"])
+@pytest.mark.parametrize(
+    "path", ["README.zh-CN.md", *(f"docs/zh/{path.name}" for path in sorted((ROOT / "docs" / "zh").glob("*.md")))]
+)
 def test_a_translation_names_the_document_and_version_that_it_follows(path: str) -> None:
     [followed] = re.findall(r"`(\S+\.md)` \d+\.\d+\.\d+", text_of(path))
     assert (ROOT / followed).is_file()
