@@ -235,7 +235,9 @@ class PinnedImages:
         """What stays protected until the image with this manifest is fetched. It is read from the manifest: the stored
         tree may contain other images that the tag named in between and that were never fetched whole.
         """
-        if image.digest is None or image.digest == digest:
+        if image.digest is None:
+            return {}
+        if image.digest == digest:
             return image.tree
         return await self._tree(image.digest, image.pin) or image.tree
 
@@ -253,7 +255,9 @@ class PinnedImages:
     async def _fetched(self, image: PinnedImage, digest: Digest, tree: Mapping[Digest, int], problem: str) -> None:
         """The upstream has sent all content. From now on, only this content is protected."""
         now = self._clock.now()
-        due_at = now + (self._retry if problem else self._interval)
+        # The content of before may have taken the space, which is free from now on.
+        is_soon = problem and image.digest != digest
+        due_at = now + (self._retry if is_soon else self._interval)
         if image.digest not in {None, digest}:
             self._events.emit(PinMoved(image.pin.upstream_url, str(image.pin), str(digest)))
         self._report(image, problem)

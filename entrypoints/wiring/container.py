@@ -114,6 +114,10 @@ from entrypoints.wiring.storage import Storage, open_storage
 from entrypoints.wiring.tracing import open_tracer
 
 _KEY_BYTES = 32
+_MIRROR_TOKEN_SECONDS = 86400
+"""The lifetime of tokens that the mirror makes for its own pulls and that never leave the process: a large image may
+take longer than TOKEN_TTL.
+"""
 _PASSWORD_THREADS = 2
 """Threads of each worker that hash passwords. A slow hash occupies a core; the other cores remain for pulls."""
 
@@ -548,7 +552,9 @@ class Container(containers.DeclarativeContainer):
         upstream_auth=upstream_auth,
         grant_token=grant_token,
         policy=policy,
-        issuer=issuer,
+        issuer=providers.Singleton(
+            TokenIssuer, issuer=service, clock=clock, codec=codec, lifetime=_MIRROR_TOKEN_SECONDS
+        ),
     )
     fetch_manifest: providers.Provider[FetchManifest] = providers.Singleton(
         FetchManifest,

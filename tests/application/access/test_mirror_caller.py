@@ -41,6 +41,18 @@ def test_the_mirror_pulls_public_images_without_a_login(row: str) -> None:
     _pull(service_in(row), NAME)
 
 
+@pytest.mark.parametrize("row", ROWS.keys() - _PASSES_HEADERS)
+def test_a_pull_may_take_longer_than_the_tokens_of_clients_are_valid(row: str) -> None:
+    service = service_in(row)
+
+    async def act() -> None:
+        caller = await service.parts.mirror_caller()(NAME, NO_HINT)
+        service.clock.advance(12 * 3600)
+        assert (await service.parts.pull_manifest()(caller, ManifestQuery(NAME, Reference.parse("1")))).content
+
+    service.run(act())
+
+
 @pytest.mark.parametrize("row", _PASSES_HEADERS)
 def test_a_row_that_passes_headers_gives_the_mirror_nothing(row: str) -> None:
     with pytest.raises(Unauthorized):

@@ -26,6 +26,10 @@ FRESH = b"fresh" * 500
 NEW = json.dumps({"schemaVersion": 2, "config": entry(LAYERS["config"]), "layers": [entry(FRESH)]}).encode()
 
 
+BIG = b"big" * 50_000
+BIG_IMAGE = json.dumps({"schemaVersion": 2, "layers": [entry(BIG)]}).encode()
+
+
 def index_of(*images: tuple[bytes, str]) -> bytes:
     """Of images for linux, each with its architecture."""
     found = [entry(content, platform={"os": "linux", "architecture": name}) for content, name in images]
@@ -245,6 +249,34 @@ def test_content_that_was_never_fetched_is_not_protected_for_ever() -> None:
         pinned.move(index_of((NEW, architecture)))
         pinned.look(HOUR)
     assert pinned.protected == ALL | ALL_NEW
+
+
+def test_an_image_that_was_never_fetched_whole_protects_only_the_content_of_its_tag() -> None:
+    pinned = Pinned()
+    pinned.upstream.refuse = lambda fetch: UpstreamUnreachable("gone") if "/blobs/" in fetch.resource.path else None
+    pinned.pin()
+    pinned.look()
+    assert (pinned.protected, pinned.state.image.digest) == (ALL, None)
+    pinned.move(NEW_INDEX)
+    pinned.look(HOUR)
+    assert pinned.protected == ALL_NEW
+
+
+def test_content_that_cannot_be_stored_is_fetched_again_soon_only_once() -> None:
+    """There was no space for it beside the old content, or there is none at all."""
+    pinned = Pinned()
+    disk: Any = pinned.storage.store
+    disk.disk.capacity = 20_000
+    pinned.upstream.put_blob(str(NAME), BIG)
+    pinned.upstream.put_manifest(str(NAME), "big", BIG_IMAGE)
+    pinned.pin("big")
+    pinned.look()
+    assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", RETRY)
+    pinned.look(RETRY)
+    assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", HOUR)
+    disk.disk.capacity = None
+    pinned.look(HOUR)
+    assert pinned.state.is_complete
 
 
 def test_a_platform_that_the_tag_lost_is_a_problem() -> None:
