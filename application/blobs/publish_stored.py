@@ -33,8 +33,8 @@ class NoPublishing:
 
 
 class PublishStored:
-    """A download publishes what it receives; this is for blobs that were downloaded before there was a shared store, or
-    that have left it since.
+    """A download publishes what it receives; this is for blobs that were downloaded while the shared store did not
+    answer, or that the store has lost since.
     """
 
     def __init__(
@@ -90,33 +90,42 @@ class PublishStored:
         lease = await self._leases.lease(upstream, digest)
         if isinstance(lease, FollowedLease):
             return True
+        check = DigestCheck(digest)
+        inline: bytes | None = None
+        parts: tuple[SharedPart, ...] = ()
         try:
-            check = DigestCheck(digest)
-            inline: bytes | None = None
-            parts: list[SharedPart] = []
             if stored.size <= INLINE_BYTES:
                 inline = await stored.read()
                 check.update(inline)
             else:
-                for spans in _batches(stored.size):
-                    pieces = [await stored.file.read(span.start, span.stop) for span in spans]
-                    for piece in pieces:
-                        await asyncio.to_thread(check.update, piece)  # some ten milliseconds for 16 MiB
-                    puts = [
-                        self._store.put_part(upstream, digest, lease.id, span.start, piece)
-                        for span, piece in zip(spans, pieces, strict=True)
-                    ]
-                    parts += await asyncio.gather(*puts)
-            if not check.holds:
-                return False
-            if not lease.is_lost:
+                parts = await self._put_parts(upstream, lease.id, stored, check)
+            if check.holds and not lease.is_lost:
                 senders = frozenset({upstream.fingerprint}) | (older.senders if older else frozenset())
                 is_public = bool(older and older.is_public)
-                await self._store.put(digest, SharedRecord(stored.size, senders, is_public, inline, tuple(parts)))
+                await self._store.put(digest, SharedRecord(stored.size, senders, is_public, inline, parts))
                 self._events.emit(SharedBytesStored(stored.size))
-            return True
+            return check.holds
         finally:
             await lease.release(keep=False)  # the record names the parts now, or they are useless
+
+    async def _put_parts(
+        self, upstream: Upstream, lease_id: str, stored: StoredContent, check: DigestCheck
+    ) -> tuple[SharedPart, ...]:
+        """Write the content in parts, and hash it."""
+        parts: list[SharedPart] = []
+        for spans in _batches(stored.size):
+            pieces = [await stored.file.read(span.start, span.stop) for span in spans]
+            for piece in pieces:
+                await asyncio.to_thread(check.update, piece)  # some ten milliseconds for 16 MiB
+            puts = [
+                self._store.put_part(upstream, check.promised, lease_id, span.start, piece)
+                for span, piece in zip(spans, pieces, strict=True)
+            ]
+            for part in await asyncio.gather(*puts, return_exceptions=True):  # no request outlives the lease
+                if isinstance(part, BaseException):
+                    raise part
+                parts.append(part)
+        return tuple(parts)
 
 
 def _batches(size: int) -> Iterator[Sequence[Span]]:

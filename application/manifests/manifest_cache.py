@@ -17,10 +17,8 @@ from domain.upstreams import Upstream
 
 _MEMORY = 24 * 1024 * 1024
 """Bytes in each worker: about ten thousand manifests of the usual size."""
-
-
 _UPLOAD_SECONDS = 60.0
-"""The adapter of the store gives up long before."""
+"""How long `share` waits for a running upload; the adapter of the store gives up before."""
 
 
 class ManifestCache:
