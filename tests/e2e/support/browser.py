@@ -38,12 +38,18 @@ class Tab:
 
     def barriers(self) -> list[str]:
         """What axe-core finds."""
+        self._has_styles()
         found = Axe().run(self.page).response["violations"]
         return [f"{one['id']}: {node['html'][:200]}" for one in found for node in one["nodes"]]
 
     def overflow(self) -> int:
         """How many pixels the page is wider than the window."""
+        self._has_styles()
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+    def _has_styles(self) -> None:
+        """Wait until the page is loaded: its text is there before its style sheets."""
+        self.page.wait_for_load_state("load")
 
     @property
     def foreign_requests(self) -> list[str]:
