@@ -59,9 +59,10 @@ def test_a_release_has_the_packages_the_changes_and_the_checksums(checkout: Path
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=made, check=True, timeout=20)
 
 
-def test_the_image_is_built_on_request(checkout: Path) -> None:
+def test_the_images_are_built_on_request(checkout: Path) -> None:
     assert release(checkout, "--image", "--into", "dist/x") == (0, "")
-    assert "image" in (checkout / "dist" / "x" / "packages.txt").read_text()
+    made = checkout / "dist" / "x"
+    assert (made / "packages.txt").read_text().splitlines()[-1] == f"--into {made} images"
 
 
 def refused(checkout: Path, message: str) -> bool:

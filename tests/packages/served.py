@@ -38,7 +38,7 @@ def check_service(
     url = f"http://127.0.0.1:{port}"
     reference = f"127.0.0.1:{port}/{NAME}:latest"
     process = Process(argv, log, environment)
-    with running(process, lambda: answers(f"{url}/readyz"), 60):
+    with running(process, lambda: answers(f"{url}/readyz"), 180):  # under qemu, Python starts slowly
         check_page(url)
         skopeo.copy(reference).ok()
         assert skopeo.copied_digests() == image.blob_digests | {image.manifest.digest}
