@@ -99,7 +99,6 @@ def unpacked_system(folder: Path) -> Path:
     packages = "--include=base-files,python3,util-linux"
     suite = os.environ.get("BARE_SUITE", "bookworm")
     run(["mmdebstrap", "--quiet", "--arch=arm64", "--variant=extract", packages, hook, suite, folder])
-    (folder / "tmp").chmod(0o1777)
     return folder
 
 
