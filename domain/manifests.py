@@ -1,6 +1,7 @@
 """Manifests: their media types, the checks of their content, and the walk from an index to all its manifests."""
 
 import base64
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from domain.documents import (
     print_members,
     scalar_of,
 )
-from domain.errors import DigestInvalid, ReferrersUnsupported, UpstreamBroken
+from domain.errors import DigestInvalid, ReferrersUnsupported, RequestInvalid, UpstreamBroken
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -36,6 +37,7 @@ DEPTH_LIMIT = 8
 MANIFESTS_LIMIT = 10_000
 """Maximum manifests of one image. A manifest of 4 MiB can name more, and indexes can refer to each other in a cycle."""
 
+_PLATFORM = re.compile(r"[a-z0-9._-]+(?:/[a-z0-9._-]+){1,2}")
 _SIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 _UNSIGNED_MANIFEST = "application/vnd.docker.distribution.manifest.v1+json"
 _IMAGE_MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -224,6 +226,15 @@ class Descriptor:
         """
         own = self.platform or UNKNOWN_PLATFORM
         return not platforms or any(own == one or own.startswith(f"{one}/") for one in platforms)
+
+
+def parse_platform(text: str) -> str:
+    """A platform as people write it: `os/architecture[/variant]` (OCI image specification, image-index.md). Raises
+    RequestInvalid.
+    """
+    if not _PLATFORM.fullmatch(text):
+        raise RequestInvalid(f"{text[:64]!r} is not a platform; write it like linux/amd64 or linux/arm/v7")
+    return text
 
 
 class ManifestWalk:

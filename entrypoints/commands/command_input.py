@@ -1,12 +1,14 @@
-"""What an operator types: image names on the command line, and passwords."""
+"""What an operator types: image names and platforms on the command line, and passwords."""
 
 import getpass
 import sys
+from collections.abc import Iterable
 
 from domain.access import Credentials
 from domain.authorization import encode_basic
 from domain.digest import Digest
-from domain.errors import ClientFault
+from domain.errors import ClientFault, RequestInvalid
+from domain.manifests import parse_platform
 from domain.names import Reference, RepositoryName, Tag
 
 
@@ -38,6 +40,14 @@ def parse_image_or_latest(text: str) -> tuple[RepositoryName, Reference]:
     """As `parse_image`. Without a reference, the tag is `latest`, as clients assume."""
     name, reference = parse_image(text)
     return name, reference or Reference(Tag("latest"))
+
+
+def parse_platforms(texts: Iterable[str]) -> list[str]:
+    """Parse `os/architecture[/variant]`. Raises InvalidInput."""
+    try:
+        return [parse_platform(text) for text in texts]
+    except RequestInvalid as error:
+        raise InvalidInput(error.message) from error
 
 
 def ask_password(user: str) -> str:

@@ -109,9 +109,9 @@ class _Doctor:
                 "raise CACHE_SIZE or unpin images"
             )
         if found.problems:
-            print(f"warning: {found.problems} of {found.count} pinned images have a problem; see `cache pins`")
+            print(f"warning: {found.problems} of {found.count} pinned images failed the last check; see `cache pins`")
         elif found.count:
-            print(f"ok: {found.count} pinned images have {decimal(found.size)}")
+            print(f"ok: the pinned images ({found.count}) have {decimal(found.size)}")
 
     async def _check_address(self, container: Container, upstream: Upstream) -> None:
         """Resolve the name of the upstream, or of the proxy to it, which resolves the upstream's name itself."""

@@ -18,7 +18,7 @@ from domain.pins import Pin
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Source
 from entrypoints.commands.cache_commands import print_table, shown_time
-from entrypoints.commands.command_input import parse_image_or_latest
+from entrypoints.commands.command_input import parse_image_or_latest, parse_platforms
 from entrypoints.commands.warm_command import COLUMNS
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.version import NAME
@@ -52,7 +52,7 @@ async def _run(settings: Settings, options: argparse.Namespace) -> int:
 
 async def _pin(container: Container, options: argparse.Namespace) -> int:
     source, reference = _image(container.upstreams(), options.image)
-    platforms = [one for one in options.platform if one != _ALL] if options.platform else None
+    platforms = parse_platforms(one for one in options.platform if one != _ALL) if options.platform else None
     pins = container.pinned_images()
     image = await pins.pin(source, reference, platforms, delay=_OWN_CHECK_SECONDS)
     with Progress(*COLUMNS, console=Console(stderr=True)) as bar:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from application.upkeep.warm import Image, NoSuchPlatform
 from domain.access import Credentials
 from domain.errors import RegistryError
-from entrypoints.commands.command_input import ask_password, parse_image_or_latest
+from entrypoints.commands.command_input import ask_password, parse_image_or_latest, parse_platforms
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.wiring.container import Container, open_container
 from entrypoints.wiring.storage import act_as_owner, prepare_storage
@@ -26,7 +26,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         raise SettingsError("CACHE_DIR: the cache is off, so no image can be pulled into it")
     act_as_owner(settings, may_stay_root=False)
     prepare_storage(settings)
-    platforms = (options.platform,) if options.platform is not None else ()
+    platforms = tuple(parse_platforms([options.platform])) if options.platform is not None else ()
     images = [Image(*parse_image_or_latest(text), platforms) for text in options.images]
     login = Credentials(options.user, ask_password(options.user)) if options.user else None
     return asyncio.run(_warm(settings, images, login))

@@ -171,11 +171,11 @@ def test_pinned_images_are_counted_and_their_problems_are_a_warning(
         assert main(["cache", "pin", "team/app:1"]) == 0
         capsys.readouterr()
         lines = doctor(UPSTREAM_REGISTRY=url)[1]
-        assert beginning(lines, "ok: 1 pinned images") == f"ok: 1 pinned images have {len(MANIFEST)} bytes"
+        assert beginning(lines, "ok: the pinned images") == f"ok: the pinned images (1) have {len(MANIFEST)} bytes"
         assert main(["cache", "pin", "team/app:2"]) == 1
         capsys.readouterr()
         lines = doctor(UPSTREAM_REGISTRY=url)[1]
-    assert "warning: 1 of 2 pinned images have a problem; see `cache pins`" in lines
+    assert "warning: 1 of 2 pinned images failed the last check; see `cache pins`" in lines
 
 
 def test_access_rules_apply_to_the_image_as_to_a_client(doctor: Doctor, tmp_path: Path) -> None:

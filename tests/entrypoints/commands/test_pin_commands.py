@@ -72,6 +72,14 @@ def test_an_image_that_does_not_exist_is_pinned_with_a_problem(run: Run) -> None
     assert row.rstrip().endswith("the upstream does not have it, or not all of it")
 
 
+def test_a_platform_must_be_an_operating_system_and_an_architecture(run: Run) -> None:
+    for text in ("arm64", "linux/", "linux/arm/v7/x", "Linux/amd64"):
+        status, out, err = run("pin", f"gitlab.test/{REPOSITORY}", "--platform", "linux/amd64", "--platform", text)
+        assert (status, out) == (2, "")
+        assert err == (f"docker-image-proxy: {text!r} is not a platform; write it like linux/amd64 or linux/arm/v7\n")
+    assert len(run("pins")[1].splitlines()) == 1, "nothing is pinned"
+
+
 def test_only_a_pinned_image_can_be_unpinned(run: Run) -> None:
     status, _, err = run("unpin", "gitlab.test/team/none")
     assert (status, err) == (1, "docker-image-proxy: gitlab.test/team/none is not pinned\n")

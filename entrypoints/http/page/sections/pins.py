@@ -5,6 +5,7 @@ import re
 from application.ports.content import StorageFailed
 from application.upkeep.pinned_images import PinTotals
 from domain.errors import ActionFailed
+from domain.manifests import parse_platform
 from domain.names import Reference, RepositoryName
 from domain.pins import Pin
 from entrypoints.http.page.image_names import parse_image
@@ -30,7 +31,7 @@ async def _pins(page: PageRequest) -> Context:
 async def _pin(page: PageRequest) -> str:
     source, reference = parse_image(page.argument("image"), page.container.upstreams(), page.hint, page.host)
     platforms = [one for one in re.split(r"[\s,]+", page.argument("platforms")) if one]
-    wanted = [one for one in platforms if one != _ALL] if platforms else None
+    wanted = [parse_platform(one) for one in platforms if one != _ALL] if platforms else None
     await page.container.administer().pin(page.viewer, source, Reference.parse(reference[1:]), wanted)
     return _PATH
 

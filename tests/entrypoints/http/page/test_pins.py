@@ -90,6 +90,14 @@ async def test_platforms_are_separated_by_spaces_or_commas(start: Start, text: s
     assert image.pin.platforms == platforms
 
 
+async def test_what_is_no_platform_is_refused(start: Start) -> None:
+    service = await start(**OPERATORS)
+    answer = await pin(service, platforms="linux/amd64 arm64")
+    assert answer.status_code == 400
+    assert "&#39;arm64&#39; is not a platform" in answer.text
+    assert await service.parts.pins().all() == []
+
+
 async def test_a_problem_is_shown_and_marked_as_english(start: Start) -> None:
     service = await start(**OPERATORS)
     await pin(service, f"upstream.test/team/app@{Digest.of(b'none')}")
