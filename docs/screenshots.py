@@ -222,7 +222,8 @@ def _shoot_administration(chrome: Browser, proxy: Proxy, image: str) -> None:
     _shoot(chrome, proxy, "purge-dark", f"/admin/purge?{image}", color_scheme="dark", **login)
     with tab(chrome, proxy.url, **login) as shown:
         shown.open("/admin")
-        shown.page.locator("form[action='/admin/verify'] button").click()
+        shown.page.locator("#warm-image").fill("docker.io/library/nginx:latest")
+        shown.page.locator("form[action='/admin/warm'] button").click()
         shown.page.locator(".job.done").wait_for()
         _save(shown, "job-light", {})
     _shoot(chrome, proxy, "job-narrow", "/admin/job", viewport=NARROW, **login)

@@ -3,18 +3,22 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from application.access.mirror_caller import MirrorCaller
 from application.concurrency import BackgroundTasks, until_done
-from application.page.administer import Administer
+from application.page.administer import Administer, image_name
 from application.page.viewer import Viewer
 from application.ports.content import StorageRefused
 from application.ports.jobs import Job, JobKind, Jobs, JobState
 from application.ports.telemetry import EventSink
 from application.upkeep.manage_cache import ManageCache
+from application.upkeep.warm import Image, NoSuchPlatform, WarmCache
 from domain.errors import JobRunning, RegistryError
 from domain.events import ContentDamaged
 from domain.ports import Clock
+from domain.upstream_table import UpstreamTable
 
 _LOOK_SECONDS = 0.5
 """How often a job reports its progress, and looks whether it is cancelled."""
@@ -32,6 +36,9 @@ class RunJobs:
         self,
         jobs: Jobs,
         cache: ManageCache,
+        warm_cache: WarmCache,
+        mirror_caller: MirrorCaller,
+        upstreams: UpstreamTable,
         administer: Administer,
         tasks: BackgroundTasks,
         events: EventSink,
@@ -40,6 +47,9 @@ class RunJobs:
         """`tasks`: the running job of this worker; whoever stops the worker cancels it."""
         self._jobs = jobs
         self._cache = cache
+        self._warm_cache = warm_cache
+        self._mirror_caller = mirror_caller
+        self._upstreams = upstreams
         self._administer = administer
         self._tasks = tasks
         self._events = events
@@ -52,6 +62,14 @@ class RunJobs:
     def verify(self, viewer: Viewer) -> None:
         """Begin to hash all cached content again. Damaged content is removed. Raises JobRunning."""
         self._begin(viewer, JobKind.VERIFY, _WHOLE_CACHE, self._verify)
+
+    def warm(self, viewer: Viewer, image: Image) -> None:
+        """Begin to pull the image into the cache, as the mirror itself: see MirrorCaller. Raises JobRunning, and
+        NameUnknown for a registry that is not mirrored.
+        """
+        source = self._upstreams.source_of(image.name, image.hint)
+        subject = " ".join((image_name(source, image.reference.target), *image.platforms))
+        self._begin(viewer, JobKind.WARM, subject, partial(self._warm, image))
 
     def cancel(self, viewer: Viewer, number: int) -> None:
         """Cancel the job with this number, in whichever worker. Does nothing if it has ended."""
@@ -93,6 +111,11 @@ class RunJobs:
                 self._events.emit(ContentDamaged(str(verdict.used.digest)))
             progress.update(done=verdict.done, total=verdict.total)
 
+    async def _warm(self, image: Image, progress: "_Progress") -> None:
+        caller = await self._mirror_caller(image.name, image.hint)
+        async for cached in self._warm_cache(caller, image):
+            progress.update(done=cached.done, total=cached.total)
+
 
 class _Progress:
     """What the running job has done so far."""
@@ -122,7 +145,7 @@ def _ended(job: Job, task: asyncio.Task[None], now: float) -> Job:
             return replace(job, state=JobState.DONE, ended_at=now)
         case RegistryError(message):
             problem = message
-        case StorageRefused() as error:
+        case StorageRefused() | NoSuchPlatform() as error:
             problem = str(error)
         case error:
             problem = f"{type(error).__name__}: {error}"
@@ -132,4 +155,6 @@ def _ended(job: Job, task: asyncio.Task[None], now: float) -> Job:
 def _result(job: Job) -> str:
     """What the audit event says about a job that has ended."""
     ending = f"failed: {job.problem}" if job.state is JobState.FAILED else job.state.value
-    return f"{ending}; {job.intact} intact, {job.damaged} damaged and removed"
+    if job.kind is JobKind.VERIFY:
+        return f"{ending}; {job.intact} intact, {job.damaged} damaged and removed"
+    return f"{ending}; {job.done} of {'unknown' if job.total is None else job.total} bytes cached"

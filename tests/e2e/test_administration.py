@@ -143,7 +143,7 @@ def browser() -> Iterator[Browser]:
     [{}, {"color_scheme": "dark"}, {"viewport": NARROW}, {"locale": "zh-CN"}, {"java_script_enabled": False}],
     ids=SHOWN,
 )
-def test_an_operator_purges_reloads_and_verifies_in_a_browser(
+def test_an_operator_purges_reloads_verifies_and_warms_in_a_browser(
     browser: Browser, mirror: Proxy, options: dict[str, object]
 ) -> None:
     pull(mirror)
@@ -176,6 +176,17 @@ def test_an_operator_purges_reloads_and_verifies_in_a_browser(
             shown.open("/admin/job")
         expect(shown.page.locator(".job .badge.good")).to_have_text("done" if is_english else "已完成")
         expect(shown.page.locator("form[action='/admin/job/cancel']")).to_be_hidden()
+        check()
+        shown.open("/admin")
+        check()
+        shown.page.locator("#warm-image").fill(f"{PUBLIC}:1")
+        shown.page.locator("form[action='/admin/warm'] button").click()
+        shown.page.wait_for_url("**/admin/job")
+        if not has_scripts:
+            settle()
+            shown.open("/admin/job")
+        expect(shown.page.locator(".job")).to_contain_text(f"{PUBLIC}:1")
+        expect(shown.page.locator(".job .badge.good")).to_have_text("done" if is_english else "已完成")
         check()
         shown.open("/admin")
         shown.page.locator("#image").fill(f"{PUBLIC}:1")

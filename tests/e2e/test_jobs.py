@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support.cached_mirror import Cached, FaultyUpstream, Made, cached, faulty_upstream
+from tests.e2e.support.cached_mirror import NAME, Cached, FaultyUpstream, Made, cached, faulty_upstream, settle
+from tests.e2e.support.images import OCI_MANIFEST, make_image
 from tests.e2e.support.plain_http import UpstreamResponse, send
 from tests.e2e.support.processes import wait_until
 from tests.e2e.support.service import Serving
@@ -157,3 +158,49 @@ def test_after_a_reload_the_other_settings_cancel_the_job(mirror: Cached, upstre
     assert post(mirror.proxy, "/admin/job/cancel", {"token": token(mirror.proxy), "number": "1"}).status == 303
     with mirror.proxy.connection_to_each_worker() as workers:
         assert wait_until(lambda: state(workers[0]) == "cancelled", PATIENCE)
+
+
+def test_a_warmed_image_is_a_hit_for_every_worker(mirror: Cached, upstream: FaultyUpstream) -> None:
+    image = make_image("warmed", (40_000, 3_000_000))
+    upstream.push(image, "warmed")
+    form = token(mirror.proxy)
+    accept = {"Accept": OCI_MANIFEST}
+    with mirror.proxy.connection_to_each_worker() as workers:
+        begun = submit(workers[0], "/admin/warm", form, f"image={NAME}:warmed")
+        assert (begun.status, begun.headers["Location"]) == (303, "/admin/job")
+        for worker in workers:
+            assert wait_until(lambda worker=worker: state(worker) == "done", PATIENCE)
+            assert f"{NAME}:warmed" in shown(worker)
+        settle()
+        since = upstream.mark()
+        for worker in workers:
+            manifest = send(worker, "GET", f"/v2/{NAME}/manifests/{image.manifest.digest}", accept)
+            assert manifest.body == image.manifest.content
+            for blob in image.blobs:
+                assert send(worker, "GET", f"/v2/{NAME}/blobs/{blob.digest}").body == blob.content
+        assert [entry for entry in upstream.log(since) if entry["path"] != "/v2/"] == []
+    size = sum(len(blob.content) for blob in image.blobs)
+    assert results(mirror) == [("warm", "started"), ("warm", f"done; {size} of {size} bytes cached")]
+
+
+def test_progress_of_a_slow_warming_is_shown_and_it_is_cancelled_by_another_worker(
+    mirror: Cached, upstream: FaultyUpstream
+) -> None:
+    image = make_image("slow", (8_000_000,))
+    upstream.push(image, "slow")
+    upstream.control({"path": "blobs", "rate": 1_000_000})
+    form = token(mirror.proxy)
+    with mirror.proxy.connection_to_each_worker() as workers:
+        one, another = workers
+        assert submit(one, "/admin/warm", form, f"image={NAME}:slow").status == 303
+        assert wait_until(lambda: re.search(r'<progress value="[1-9]', shown(another)) is not None, PATIENCE)
+        assert submit(another, "/admin/verify", form).status == 409
+        assert submit(another, "/admin/job/cancel", form, "number=1").status == 303
+        for worker in workers:
+            assert wait_until(lambda worker=worker: state(worker) == "cancelled", PATIENCE)
+        upstream.control()
+        # What was fetched until then stays, and the next warming fetches the rest.
+        assert submit(another, "/admin/warm", form, f"image={NAME}:slow").status == 303
+        assert wait_until(lambda: state(one) == "done", PATIENCE)
+    assert results(mirror)[1] == ("cancel", "requested")
+    assert results(mirror)[2][1].startswith("cancelled; ")

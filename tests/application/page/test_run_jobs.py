@@ -1,6 +1,7 @@
 """Jobs of operators: what they do to the cache, what they report, and how they end."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,13 +13,29 @@ from application.page import run_jobs
 from application.page.viewer import Viewer
 from application.ports.content import StorageFailed
 from application.ports.jobs import Job, JobKind, JobState
+from application.upkeep.warm import Image
 from domain.digest import Digest
-from domain.errors import JobRunning
+from domain.errors import Denied, JobRunning
 from domain.events import ContentDamaged, OperatorActed
-from tests.application.support.service import IMAGE_CONTENT, LAYER, LAYER_DIGEST, REALM, Service, stocked
+from domain.manifests import INDEX_MEDIA_TYPE
+from domain.names import Reference
+from domain.records import ContentKind, ContentLocation, class_of
+from domain.upstreams import Source
+from tests.application.support.ruled import CLOSED, ruled
+from tests.application.support.service import (
+    IMAGE_CONTENT,
+    LAYER,
+    LAYER_DIGEST,
+    NAME,
+    PRIVATE,
+    REALM,
+    Service,
+    stocked,
+)
 from tests.entrypoints.service import until
 from tests.fakes.jobs import Board, MemoryJobs
 from tests.fakes.storage import MemoryInode
+from tests.fakes.upstream import FakeUpstream
 
 OLGA, OTTO = (Viewer(Caller(None, REALM, "192.0.2.7"), name, is_operator=True) for name in ("olga", "otto"))
 
@@ -31,10 +48,10 @@ def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 class Replica:
     """Two workers with one cache, of which `one` gets the form."""
 
-    def __init__(self) -> None:
-        board, upstream = Board(), stocked("none")
-        self.one = Service(upstream)
-        self.other = Service(upstream, self.one.clock, self.one.parts.storage())
+    def __init__(self, upstream: FakeUpstream | None = None, **settings: object) -> None:
+        board, upstream = Board(), upstream or stocked("none")
+        self.one = Service(upstream, **settings)
+        self.other = Service(upstream, self.one.clock, self.one.parts.storage(), **settings)
         for worker in (self.one, self.other):
             worker.parts.jobs.override(providers.Object(MemoryJobs(board)))
         self.gate = asyncio.Event()
@@ -213,3 +230,128 @@ def test_a_job_ends_with_the_service() -> None:
     assert replica.last is not None
     assert replica.last.state is JobState.CANCELLED
     assert replica.audits()[1] == ("olga", "verify", "cache", "cancelled; 0 intact, 0 damaged and removed")
+
+
+IMAGE = Image(NAME, Reference.parse("1"))
+
+
+class Cold(Replica):
+    """A replica whose cache is empty, before an upstream with an image of one layer."""
+
+    def __init__(self, upstream: FakeUpstream | None = None, **settings: object) -> None:
+        super().__init__(upstream, **settings)
+        self.layers = json.dumps({"schemaVersion": 2, "layers": [entry(LAYER)]}).encode()
+        for name in (NAME, PRIVATE):
+            self.one.upstream.put_manifest(str(name), "1", self.layers)
+
+    def run(self, act: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        return self.one.run(act())
+
+    @property
+    def stored(self) -> set[Digest]:
+        return set(self.one.parts.store().content)  # type: ignore[attr-defined]
+
+
+def entry(content: bytes) -> dict[str, object]:
+    return {"digest": str(Digest.of(content)), "size": len(content)}
+
+
+def test_a_warmed_image_is_a_hit_for_a_later_client() -> None:
+    replica = Cold()
+
+    async def act() -> Job:
+        replica.one.parts.run_jobs().warm(OLGA, IMAGE)
+        ended = await replica.end()
+        await replica.one.parts.background().close()
+        since = len(replica.one.upstream.asked)
+        assert await replica.one.blob() == LAYER
+        assert replica.one.upstream.asked[since:] == []
+        return ended
+
+    ended = replica.run(act)
+    now = replica.one.clock.now()
+    subject = "upstream.test/public/app:1"
+    assert ended == Job(1, JobKind.WARM, subject, "olga", now, JobState.DONE, now, len(LAYER), len(LAYER))
+    assert replica.stored == {LAYER_DIGEST, Digest.of(replica.layers)}
+    assert replica.audits() == [
+        ("olga", "warm", subject, "started"),
+        ("olga", "warm", subject, f"done; {len(LAYER)} of {len(LAYER)} bytes cached"),
+    ]
+
+
+def test_access_rules_do_not_stop_the_mirror_itself_but_still_its_clients() -> None:
+    replica = Cold()
+    ruled(replica.one, CLOSED)
+
+    async def act() -> None:
+        replica.one.parts.run_jobs().warm(OLGA, IMAGE)
+        assert (await replica.end()).state is JobState.DONE
+        with pytest.raises(Denied):
+            await replica.one.blob()
+
+    replica.run(act)
+
+
+def test_content_that_the_mirrors_login_has_got_is_recorded_for_this_login_only() -> None:
+    replica = Cold(stocked("bearer"), upstream_username="alice", upstream_password="right")
+    parts = replica.one.parts
+
+    async def act() -> None:
+        parts.run_jobs().warm(OLGA, Image(PRIVATE, Reference.parse("1")))
+        assert (await replica.end()).state is JobState.DONE
+        await parts.background().close()
+        source = Source(parts.upstream(), PRIVATE)
+        link = await parts.storage().index.find_link(ContentLocation(source, ContentKind.BLOB, LAYER_DIGEST))
+        assert link is not None
+        assert link.caller_classes == {class_of(parts.mirror_callers()[parts.upstream()])}
+
+    replica.run(act)
+
+
+@pytest.mark.parametrize(
+    ("image", "problem"),
+    [
+        (Image(NAME, Reference.parse("unknown")), "manifest unknown"),
+        (
+            Image(NAME, Reference.parse("index"), ("linux/s390x",)),
+            "does not support linux/s390x; it supports linux/amd",
+        ),
+    ],
+)
+def test_a_warming_that_fails_says_why(image: Image, problem: str) -> None:
+    replica = Cold()
+    manifests = [{**entry(replica.layers), "platform": {"os": "linux", "architecture": "amd64"}}]
+    index = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
+    replica.one.upstream.put_manifest(str(NAME), "index", index, INDEX_MEDIA_TYPE)
+
+    async def act() -> Job:
+        replica.one.parts.run_jobs().warm(OLGA, image)
+        return await replica.end()
+
+    ended = replica.run(act)
+    assert ended.state is JobState.FAILED
+    assert problem in ended.problem
+    assert replica.audits()[1][3].endswith("; 0 of unknown bytes cached")
+
+
+def test_a_warming_is_cancelled_by_another_worker() -> None:
+    replica = Cold()
+
+    async def act() -> Job:
+        answer, asked = asyncio.Event(), asyncio.Event()
+
+        async def caller(*_: object) -> Caller:
+            asked.set()
+            await answer.wait()
+            raise AssertionError("it was cancelled")
+
+        replica.one.parts.mirror_caller.override(providers.Object(caller))
+        replica.one.parts.run_jobs().warm(OLGA, IMAGE)
+        await asked.wait()
+        with pytest.raises(JobRunning, match=r"warm upstream\.test/public/app:1 is running"):
+            replica.other.parts.run_jobs().verify(OTTO)
+        replica.other.parts.run_jobs().cancel(OTTO, 1)
+        return await replica.end()
+
+    assert replica.run(act).state is JobState.CANCELLED
+    assert replica.stored == set()

@@ -44,6 +44,7 @@ PAGES = {
     "/admin/pins/unpin": {"POST"},
     "/admin/reload": {"POST"},
     "/admin/verify": {"POST"},
+    "/admin/warm": {"POST"},
     "/admin/why": {"POST"},
     "/login": {"GET", "HEAD"},
     "/static/<name:str>": {"GET", "HEAD"},

@@ -1,20 +1,46 @@
-"""Jobs of operators, a part of the administration: verify the cache, and watch and cancel the running job."""
+"""Jobs of operators, a part of the administration: verify the cache, pull an image into it, and watch and cancel the
+running job.
+"""
 
-from domain.errors import ActionFailed
+import re
+
+from application.upkeep.warm import Image
+from domain.errors import ActionFailed, RequestInvalid
+from domain.names import Reference
+from entrypoints.http.page.image_names import parse_request
 from entrypoints.http.page.section import Action, Context, PageRequest, View
 
 _PATH = "/admin/job"
 _LONGEST_NUMBER = 18
+_PLATFORMS = re.compile(r"(?:[\w.]+(?:/[\w.]+){1,2}(?:[ ,]+|$))*", re.ASCII)
+"""`os/architecture[/variant]`, separated by spaces or commas."""
+_LONGEST_PLATFORMS = 200
 
 
 async def _job(page: PageRequest) -> Context:
     return {"job": page.container.run_jobs().last()}
 
 
-async def _verify(page: PageRequest) -> str:
+def _require_cache(page: PageRequest) -> None:
     if page.settings.cache_dir is None:
         raise ActionFailed("the cache is off")
+
+
+async def _verify(page: PageRequest) -> str:
+    _require_cache(page)
     page.container.run_jobs().verify(page.viewer)
+    return _PATH
+
+
+async def _warm(page: PageRequest) -> str:
+    """Raises a RegistryError for what is not an image, or not mirrored."""
+    _require_cache(page)
+    name, hint, reference = parse_request(page.argument("image"), page.container.upstreams(), page.hint, page.host)
+    platforms = page.arguments.get("platforms", "").strip()
+    if len(platforms) > _LONGEST_PLATFORMS or not _PLATFORMS.fullmatch(platforms):
+        raise RequestInvalid("a platform is OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/arm64")
+    image = Image(name, Reference.parse(reference[1:]), tuple(platforms.replace(",", " ").split()), hint)
+    page.container.run_jobs().warm(page.viewer, image)
     return _PATH
 
 
@@ -26,4 +52,4 @@ async def _cancel(page: PageRequest) -> str:
 
 
 JOB_VIEWS = (View(_PATH, "admin/job.html", _job, "admin/job_state.html"),)
-JOB_ACTIONS = (Action("/admin/verify", _verify), Action(f"{_PATH}/cancel", _cancel))
+JOB_ACTIONS = (Action("/admin/verify", _verify), Action("/admin/warm", _warm), Action(f"{_PATH}/cancel", _cancel))

@@ -132,8 +132,8 @@ async def test_only_operators_begin_see_and_cancel_a_job(start: Start, login: st
         answer = await service.get(path, headers)
         assert (answer.status_code, "olga" in answer.text) == (401, False)
     token = await form_token(service)
-    for path in ("/admin/verify", "/admin/job/cancel"):
-        data = {"token": token, "number": "1"}
+    for path in ("/admin/verify", "/admin/warm", "/admin/job/cancel"):
+        data = {"token": token, "number": "1", "image": "team/app:v1"}
         answer = await service.client.post(path, data=data, headers=headers, follow_redirects=False)
         assert answer.status_code == 401
     assert state(service) is None
@@ -146,6 +146,7 @@ async def test_forged_forms_begin_and_cancel_nothing(start: Start) -> None:
     ottos = await form_token(service, OTTO)
     for token in ("", "x", ottos):
         assert (await post(service, "verify", token=token)).status_code == 403
+        assert (await post(service, "warm", token=token, image="team/app:v1")).status_code == 403
     assert state(service) is None
     assert (await post(service, "verify")).status_code == 303
     for token in ("", "x", ottos):
@@ -161,12 +162,56 @@ async def test_without_operators_there_are_no_jobs(start: Start) -> None:
     assert (await service.client.post("/admin/verify", data={})).status_code == 404
 
 
-async def test_without_a_cache_there_is_nothing_to_verify(start: Start) -> None:
+async def test_without_a_cache_there_is_nothing_to_verify_or_to_warm(start: Start) -> None:
     service = await start(cache_dir="off", **OPERATORS)
-    assert "/admin/verify" not in (await service.get("/admin", {"Authorization": OLGA})).text
-    refused = await post(service, "verify")
-    assert (refused.status_code, "the cache is off" in refused.text) == (500, True)
+    shown = (await service.get("/admin", {"Authorization": OLGA})).text
+    assert "/admin/verify" not in shown
+    assert "/admin/warm" not in shown
+    for refused in (await post(service, "verify"), await post(service, "warm", image="team/app:v1")):
+        assert (refused.status_code, "the cache is off" in refused.text) == (500, True)
     assert state(service) is None
+
+
+async def test_an_image_is_warmed_and_then_a_hit(start: Start, upstream: FakeUpstream) -> None:
+    service = await start(**OPERATORS)
+    done = await post(service, "warm", image="docker pull team/app:v1", platforms="linux/amd64, linux/arm/v7")
+    assert (done.status_code, done.headers["Location"]) == (303, "/admin/job")
+    await ended(service)
+    text = await shown(service)
+    assert '<span class="name">upstream.test/team/app:v1 linux/amd64 linux/arm/v7</span>' in text
+    assert "Damaged" not in text
+    assert await is_stored(service)
+    since = len(upstream.asked)
+    assert (await service.get(f"/v2/team/app/manifests/{Digest.of(MANIFEST)}")).status_code == 200
+    assert upstream.asked[since:] == []
+    assert [(one.action, one.subject, one.result) for one in audits(service)] == [
+        ("warm", "upstream.test/team/app:v1 linux/amd64 linux/arm/v7", "started"),
+        ("warm", "upstream.test/team/app:v1 linux/amd64 linux/arm/v7", "done; 0 of 0 bytes cached"),
+    ]
+
+
+async def test_the_error_of_a_failed_warming_is_shown(start: Start) -> None:
+    service = await start(**OPERATORS)
+    assert (await post(service, "warm", image="team/<b>:v1")).status_code == 400
+    assert (await post(service, "warm", image="team/app:unknown")).status_code == 303
+    await ended(service)
+    text = await shown(service)
+    assert ("note problem" in text, ">failed<" in text) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [({"image": ""}, 400), ({"image": "A B:"}, 400), ({"image": "quay.io/org/app"}, 404),
+     ({"image": "team/app@sha256:1"}, 400), ({"image": "a" * 600}, 400), ({"platforms": "linux"}, 400),
+     ({"platforms": "linux/a/b/c"}, 400), ({"platforms": "linux/amd64 " * 40}, 400), ({"platforms": "../é"}, 400)],
+)  # fmt: skip
+async def test_what_is_no_image_or_no_platform_begins_no_job(start: Start, fields: dict[str, str], status: int) -> None:
+    service = await start(**OPERATORS)
+    answer = await post(service, "warm", **{"image": "team/app:v1", **fields})
+    assert answer.status_code == status
+    assert parsed(answer.text) is not None
+    assert state(service) is None
+    assert audits(service) == []
 
 
 async def test_an_open_page_follows_the_job(start: Start) -> None:
