@@ -95,7 +95,8 @@ class RunJobs:
                 if not is_cancelled and self._jobs.is_cancelled(progress.job.number):
                     is_cancelled = task.cancel()
         except asyncio.CancelledError:  # the service stops
-            task.cancel()
+            if not is_cancelled:
+                task.cancel()
             await until_done(task)
         finally:
             job = _ended(progress.job, task, self._clock.now())
