@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from application.page.explain_pull import Reason, Sends, Verdict
+from application.ports.jobs import JobKind, JobState
 from domain.history import RESOLUTIONS, SPANS
 from domain.image_details import read_image_configuration
 from entrypoints.http.page import languages
@@ -96,7 +97,8 @@ def used() -> set[str]:
         f"why.given_to_{one}" for one in ("anonymous", "mirrors", "personal")
     }
     found -= {"history.chart_", "history.per_", "why.because_", "why.sends_", "why.given_to_"}
-    return found | facts | history | why | {f"{section.name}.title" for section in SECTIONS}
+    jobs = {f"jobs.{one.value}" for one in (*JobKind, *JobState)}
+    return found | facts | history | why | jobs | {f"{section.name}.title" for section in SECTIONS}
 
 
 def test_the_page_uses_every_text_and_no_other() -> None:
