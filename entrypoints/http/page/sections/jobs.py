@@ -2,18 +2,15 @@
 running job.
 """
 
-import re
-
 from application.upkeep.warm import Image
 from domain.errors import ActionFailed, RequestInvalid
+from domain.manifests import parse_platform
 from domain.names import Reference
 from entrypoints.http.page.image_names import parse_request
 from entrypoints.http.page.section import Action, Context, PageRequest, View
 
 _PATH = "/admin/job"
 _LONGEST_NUMBER = 18
-_PLATFORMS = re.compile(r"(?:[\w.]+(?:/[\w.]+){1,2}(?:[ ,]+|$))*", re.ASCII)
-"""`os/architecture[/variant]`, separated by spaces or commas."""
 _LONGEST_PLATFORMS = 200
 
 
@@ -37,9 +34,10 @@ async def _warm(page: PageRequest) -> str:
     _require_cache(page)
     name, hint, reference = parse_request(page.argument("image"), page.container.upstreams(), page.hint, page.host)
     platforms = page.arguments.get("platforms", "").strip()
-    if len(platforms) > _LONGEST_PLATFORMS or not _PLATFORMS.fullmatch(platforms):
-        raise RequestInvalid("a platform is OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/arm64")
-    image = Image(name, Reference.parse(reference[1:]), tuple(platforms.replace(",", " ").split()), hint)
+    if len(platforms) > _LONGEST_PLATFORMS:
+        raise RequestInvalid(f"these platforms are longer than {_LONGEST_PLATFORMS} characters")
+    wanted = tuple(parse_platform(one) for one in platforms.replace(",", " ").split())
+    image = Image(name, Reference.parse(reference[1:]), wanted, hint)
     page.container.run_jobs().warm(page.viewer, image)
     return _PATH
 
