@@ -35,6 +35,7 @@ _NOT_MIRRORED = "its registry is not mirrored here any more"
 _GONE = "the upstream does not have it, or not all of it"
 _UNAVAILABLE = "the upstream is unavailable"
 _TOO_LARGE = "all pinned images together are larger than the cache; raise CACHE_SIZE or unpin some"
+_BLOB_TOO_LARGE = "one of its layers is larger than the cache can store; raise CACHE_SIZE"
 _INCOMPLETE = "not all of it could be stored yet"
 
 
@@ -180,7 +181,7 @@ class PinnedImages:
         """
         source = self.source_of(image.pin)
         if source is None:
-            await self._failed(image, _NOT_MIRRORED, is_definite=True)
+            await self._failed(image, _NOT_MIRRORED)  # nobody is asked, and a reload may add the registry
             return
         try:
             async for progress in self._fetch(image, source):
@@ -210,8 +211,8 @@ class PinnedImages:
             async with aclosing(self._warm(caller, wanted)) as warming:
                 first = await anext(warming)  # all manifests are cached now, and no layer is fetched yet
                 tree = await self._protect(image, before, answer.digest, answer.size)
-                if not await self._fits(image, tree):
-                    await self._failed(image, _TOO_LARGE, is_definite=True)
+                if problem := await self._too_large(image, tree):
+                    await self._failed(image, problem)  # one HEAD: what is too large is not fetched
                     return
                 yield first
                 async for progress in warming:
@@ -247,10 +248,12 @@ class PinnedImages:
                 return True
         return False
 
-    async def _fits(self, image: PinnedImage, tree: Mapping[Digest, int]) -> bool:
-        """Whether the cache can store this content of the image and all other pinned images."""
+    async def _too_large(self, image: PinnedImage, tree: Mapping[Digest, int]) -> str:
+        """The problem if the cache cannot store this content of the image and all other pinned images; "" if it can."""
+        if not all(map(self._eviction.can_store, tree.values())):
+            return _BLOB_TOO_LARGE
         others = [one.tree for one in await self._pins.all() if one.pin.key != image.pin.key]
-        return _size([tree, *others]) <= self._capacity.max_bytes
+        return "" if _size([tree, *others]) <= self._capacity.max_bytes else _TOO_LARGE
 
     async def _fetched(self, image: PinnedImage, digest: Digest, tree: Mapping[Digest, int], problem: str) -> None:
         """The upstream has sent all content. From now on, only this content is protected."""

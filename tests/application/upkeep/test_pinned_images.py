@@ -381,6 +381,7 @@ def test_a_registry_that_left_the_settings_is_a_problem() -> None:
     later.look()
     assert later.state.source is None
     assert later.state.image.problem == "its registry is not mirrored here any more"
+    assert later.due_in == RETRY, "a reload may add it again"
 
 
 def test_a_check_that_breaks_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,9 +480,37 @@ def test_images_larger_than_the_cache_are_reported_and_not_fetched() -> None:
     pinned.look(HOUR)
     assert len(pinned.events(PinsTooLarge)) == 1
     assert pinned.unpin("a")
-    pinned.look(HOUR)
+    pinned.look(RETRY)
     assert pinned.state.is_complete
     pinned.look(1)
     pinned.pin("a")
     pinned.look()
     assert len(pinned.events(PinsTooLarge)) == 2, "it is reported again after it was right in between"
+
+
+def push_with_layer(pinned: Pinned, layer: bytes) -> None:
+    """The tag `one` names an image with this layer."""
+    content = json.dumps({"schemaVersion": 2, "layers": [entry(layer)]}).encode()
+    pinned.upstream.put_blob(str(NAME), layer)
+    pinned.upstream.put_manifest(str(NAME), "one", content)
+
+
+def test_a_layer_that_the_cache_cannot_store_is_reported_and_not_fetched() -> None:
+    """It would be fetched at each check, and dropped again."""
+    pinned = Pinned(cache_size="1MiB")
+    push_with_layer(pinned, bytes(800_000))
+    pinned.pin("one")
+    pinned.look()
+    assert pinned.state.image.problem == "one of its layers is larger than the cache can store; raise CACHE_SIZE"
+    assert pinned.due_in == RETRY
+    assert not [fetch for fetch in pinned.upstream.asked if "/blobs/" in fetch.resource.path]
+
+
+def test_an_image_that_the_disk_has_no_space_for_is_not_fetched_every_few_minutes() -> None:
+    pinned = Pinned()
+    push_with_layer(pinned, bytes(5000))
+    disk: Any = pinned.service.parts.store()
+    disk.disk.capacity = 3000
+    pinned.pin("one")
+    pinned.look()
+    assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", HOUR)
