@@ -60,7 +60,10 @@ async def _pin(container: Container, options: argparse.Namespace) -> int:
         async for progress in pins.fetch(image):
             bar.update(shown, total=progress.total, completed=progress.done)
         bar.remove_task(shown)
-    state = next(one for one in await pins.states() if one.image.pin.key == image.pin.key)
+    state = next((one for one in await pins.states() if one.image.pin.key == image.pin.key), None)
+    if state is None:
+        print(f"{NAME}: {options.image} was unpinned meanwhile", file=sys.stderr)
+        return _PROBLEM
     if state.image.problem:
         print(f"{NAME}: {options.image} is pinned, but: {state.image.problem}", file=sys.stderr)
         return _PROBLEM
@@ -69,8 +72,8 @@ async def _pin(container: Container, options: argparse.Namespace) -> int:
 
 
 async def _unpin(container: Container, options: argparse.Namespace) -> int:
-    source, reference = _image(container.upstreams(), options.image)
-    if not await container.pinned_images().unpin(Pin(source.upstream.url, source.repository, reference)):
+    pins = container.pinned_images()
+    if not await pins.unpin(await _pinned(container, options.image)):
         print(f"{NAME}: {options.image} is not pinned", file=sys.stderr)
         return _PROBLEM
     print(f"{options.image} is not pinned any more; it stays in the cache until the space is needed")
@@ -100,6 +103,17 @@ def _image(upstreams: UpstreamTable, text: str) -> tuple[Source, Reference]:
     """Raises InvalidInput, and NameUnknown for a registry that is not mirrored."""
     name, reference = parse_image_or_latest(text)
     return upstreams.source_of(name, upstreams.hint_for(name)), reference
+
+
+async def _pinned(container: Container, text: str) -> Pin:
+    """The pin with this name. As `_image`, and takes the name that `cache pins` shows for an image of an upstream that
+    is not mirrored any more.
+    """
+    for state in await container.pinned_images().states():
+        if state.source is None and _name(container.upstreams(), state) == text:
+            return state.image.pin
+    source, reference = _image(container.upstreams(), text)
+    return Pin(source.upstream.url, source.repository, reference)
 
 
 def _name(upstreams: UpstreamTable, state: PinState) -> str:

@@ -85,6 +85,18 @@ def test_only_a_pinned_image_can_be_unpinned(run: Run) -> None:
     assert (status, err) == (1, "docker-image-proxy: gitlab.test/team/none is not pinned\n")
 
 
+def test_an_image_of_a_registry_that_left_the_settings_is_unpinned_by_the_name_in_the_list(
+    run: Run, tmp_path: Path
+) -> None:
+    run("pin", f"gitlab.test/{REPOSITORY}:1")
+    (tmp_path / "mirror.toml").write_text('upstreams = ["docker.io"]')
+    name = run("pins")[1].splitlines()[1].split()[0]
+    assert name.startswith("http://127.0.0.1:")
+    status, out, _ = run("unpin", name)
+    assert (status, out.partition(";")[0]) == (0, f"{name} is not pinned any more")
+    assert len(run("pins")[1].splitlines()) == 1
+
+
 @pytest.mark.parametrize("action", ["pin", "unpin"])
 def test_a_registry_that_is_not_mirrored_is_named_in_the_message(run: Run, action: str) -> None:
     assert run(action, "quay.io/a/b")[2] == "docker-image-proxy: this registry is not mirrored here\n"
