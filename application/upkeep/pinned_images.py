@@ -217,10 +217,13 @@ class PinnedImages:
                 yield first
                 async for progress in warming:
                     yield progress
-        problem = _INCOMPLETE if await self._missing(tree) else ""
-        if problem and answer.digest == image.digest:
-            tree = {**before, **tree}  # a manifest may be missing, so that what it names is not known
-        await self._fetched(image, answer.digest, tree, problem)
+        if not await self._missing(tree):
+            await self._fetched(image, answer.digest, tree)
+        elif answer.digest != image.digest and await self._too_large(image, {**before, **tree}):
+            await self._fetched(image, answer.digest, tree, _INCOMPLETE)  # the old content makes space for the new
+        else:
+            # Each attempt fetches what is missing, and drops it again while there is no space for it.
+            await self._failed(image, _INCOMPLETE, is_definite=True)
 
     async def _protect(
         self, image: PinnedImage, before: Mapping[Digest, int], digest: Digest, size: int
@@ -255,12 +258,11 @@ class PinnedImages:
         others = [one.tree for one in await self._pins.all() if one.pin.key != image.pin.key]
         return "" if _size([tree, *others]) <= self._capacity.max_bytes else _TOO_LARGE
 
-    async def _fetched(self, image: PinnedImage, digest: Digest, tree: Mapping[Digest, int], problem: str) -> None:
+    async def _fetched(self, image: PinnedImage, digest: Digest, tree: Mapping[Digest, int], problem: str = "") -> None:
         """The upstream has sent all content. From now on, only this content is protected."""
         now = self._clock.now()
-        # The content of before may have taken the space, which is free from now on.
-        is_soon = problem and image.digest != digest
-        due_at = now + (self._retry if is_soon else self._interval)
+        # The content of before has taken the space, which is free from now on.
+        due_at = now + (self._retry if problem else self._interval)
         if image.digest not in {None, digest}:
             self._events.emit(PinMoved(image.pin.upstream_url, str(image.pin), str(digest)))
         self._report(image, problem)

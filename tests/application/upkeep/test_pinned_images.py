@@ -514,3 +514,33 @@ def test_an_image_that_the_disk_has_no_space_for_is_not_fetched_every_few_minute
     pinned.pin("one")
     pinned.look()
     assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", HOUR)
+
+
+def test_old_content_stays_protected_while_the_disk_has_no_space_for_the_new() -> None:
+    pinned = Pinned()
+    pinned.pin()
+    pinned.look()
+    pinned.move(NEW_INDEX)
+    store: Any = pinned.service.parts.store()
+    store.disk.capacity = pinned.state.held + len(FRESH)
+    pinned.look(HOUR)
+    assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", HOUR)
+    assert pinned.state.image.digest == Digest.of(INDEX)
+    assert pinned.protected == ALL | ALL_NEW
+    store.disk.capacity = None
+    pinned.look(HOUR)
+    assert (pinned.state.image.problem, pinned.protected) == ("", ALL_NEW)
+
+
+def test_old_content_makes_space_if_the_cache_is_too_small_for_both() -> None:
+    pinned = Pinned(cache_size="1MiB")
+    push_with_layer(pinned, bytes(700_000))
+    pinned.pin("one")
+    pinned.look()
+    new = bytes([1]) * 700_000
+    push_with_layer(pinned, new)
+    pinned.look(HOUR)
+    assert (pinned.state.image.problem, pinned.due_in) == ("not all of it could be stored yet", RETRY)
+    pinned.look(RETRY)
+    assert (pinned.state.image.problem, pinned.state.is_complete) == ("", True)
+    assert Digest.of(new) in pinned.stored
