@@ -132,7 +132,10 @@ class RedisPins:
         answer = await self._connection.call(_PROTECTED, [_PINS], [self._version])
         age, version, *rest = cast("list[int | bytes | list[bytes]]", answer)
         if cast("int", age) < self._settled_seconds:
-            raise SharedUnavailable("the shared index is new, and replicas may still write their pins to it")
+            left = self._settled_seconds - cast("int", age)
+            raise SharedUnavailable(
+                f"the shared index is new, and replicas may still write their pins to it; try again in {left:.0f} s"
+            )
         if rest:
             fields = cast("list[bytes]", rest[0])
             found = _read(dict(zip(fields[::2], fields[1::2], strict=True)))

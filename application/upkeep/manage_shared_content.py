@@ -14,6 +14,7 @@ from application.ports.shared import (
     SHARDS,
     SharedContentDamaged,
     SharedKnowledge,
+    SharedPins,
     SharedRecord,
     SharedStore,
     SharedUnavailable,
@@ -79,16 +80,20 @@ class ManageSharedContent:
         local: ManageCache,
         manifest_cache: ManifestCache,
         pins: PinIndex,
+        protection: SharedPins,
         clock: Clock,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`local`: the cache of this machine, if it is a replica."""
+        """`local`: the cache of this machine, if it is a replica. `protection`: the content of pinned images; while it
+        may not be complete, nothing is removed.
+        """
         self._content = content
         self._store = store
         self._knowledge = knowledge
         self._local = local
         self._manifest_cache = manifest_cache
         self._pins = pins
+        self._protection = protection
         self._clock = clock
         self._pause = pause
 
@@ -164,10 +169,10 @@ class ManageSharedContent:
         content needs. Returns the number of digests that were removed, and the removed bytes.
         """
         limit = self._clock.now() - older_than
-        kept = content_of(await self._pins.all())
         pruned: list[Digest] = []
         size = 0
         for shard in SHARDS:
+            kept = await self._protection.protected()  # again for each shard: operators pin images meanwhile
             for digest, stored in (await self._content.stored(shard)).items():
                 if stored.recorded_at is None or stored.used_at >= limit or digest in kept:
                     size += await self._content.sweep(digest, stored)
@@ -184,7 +189,7 @@ class ManageSharedContent:
     ) -> list[Digest]:
         """The content of the image or of the repository that no pinned image needs. Raises ImagePinned."""
         pinned = await self._pins.all()
-        kept = content_of(pinned)
+        kept = content_of(pinned) | await self._protection.protected()
 
         async def read(digest: Digest) -> bytes | None:
             return await self._manifest_cache.look(digest) or await images.manifest(digest)

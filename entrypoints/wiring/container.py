@@ -199,7 +199,9 @@ def _manage_shared_content(
 ) -> ManageSharedContent | None:
     if shared is None or content is None:
         return None
-    return ManageSharedContent(content, shared.store, shared.knowledge, local, manifest_cache, pins, clock)
+    return ManageSharedContent(
+        content, shared.store, shared.knowledge, local, manifest_cache, pins, shared.protection, clock
+    )
 
 
 def _shared_upkeep(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.support.cached_mirror import MIB, NAME, FaultyUpstream, faulty_upstream
+from tests.e2e.support.cached_mirror import MIB, NAME, CacheFolder, FaultyUpstream, faulty_upstream
 from tests.e2e.support.images import Image, make_image
 from tests.e2e.support.processes import free_port, wait_until
 from tests.e2e.support.replicas import (
@@ -193,13 +193,28 @@ def test_a_service_that_is_silent_is_named_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("action", ["verify", "prune", f"purge {NAME}:commands"])
+@pytest.mark.parametrize("action", ["prune", f"purge {NAME}:commands"])
 def test_a_command_for_one_machine_says_if_the_other_replicas_were_not_told(
     action: str, tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
 ) -> None:
     settings = {**shared_settings(index, store), **address("SHARED_INDEX", free_port())}
     done = run_command(["cache", *action.split()], tmp_path, upstream, settings)
     assert (done.returncode, done.stdout) == (1, "")
+    assert "docker-image-proxy: the other replicas were not told: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_verification_says_if_the_other_replicas_were_not_told_of_what_it_has_removed(
+    tmp_path: Path, upstream: FaultyUpstream, index: Valkey, store: SeaweedFS
+) -> None:
+    settings = {**shared_settings(index, store), **address("SHARED_INDEX", free_port())}
+    digest = f"sha256:{'0' * 64}"
+    damaged = CacheFolder(tmp_path).file(digest)
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    run_command(["cache", "prune"], tmp_path, upstream, settings)  # lists the file in the index
+    done = run_command(["cache", "verify"], tmp_path, upstream, settings)
+    assert (done.returncode, done.stdout) == (1, f"damaged, removed: {digest}\n")
     assert "docker-image-proxy: the other replicas were not told: " in done.stderr
     assert "Traceback" not in done.stderr
 

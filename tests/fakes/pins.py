@@ -22,10 +22,13 @@ class Lead:
 
 @dataclass(eq=False)
 class MemoryPinIndex:
-    """Implements PinIndex and SharedPins. `is_broken`: it can be neither read nor written."""
+    """Implements PinIndex and SharedPins. `is_broken`: it can be neither read nor written; `is_new`: replicas may still
+    write their pins to it.
+    """
 
     clock: Clock = field(default_factory=StoppedClock)
     is_broken: bool = False
+    is_new: bool = False
     pins: dict[tuple[str, str, str], PinnedImage] = field(default_factory=dict)
     leader: Lead = field(default_factory=Lead)
 
@@ -64,8 +67,8 @@ class MemoryPinIndex:
 
     async def protected(self) -> frozenset[Digest]:
         await asyncio.sleep(0)
-        if self.is_broken:
-            raise SharedUnavailable("the fake pins are broken")
+        if self.is_broken or self.is_new:
+            raise SharedUnavailable("the fake pins cannot be known")
         return self.content
 
     def _work(self) -> None:

@@ -59,7 +59,7 @@ class Tier:
         parts = self.replica.parts
         local, manifests = parts.manage_cache(), parts.manifest_cache()
         return ManageSharedContent(
-            content, self.store, self.knowledge, local, manifests, self.pins, self.clock, self.pause
+            content, self.store, self.knowledge, local, manifests, self.pins, self.pins, self.clock, self.pause
         )
 
     async def pin(self, tag: str, *tree: bytes) -> None:
@@ -469,5 +469,28 @@ def test_only_records_are_listed_for_a_verification_and_one_part_is_in_memory_at
         await tier.fill()
         await tier.verdicts()
         assert (store.most, store.asked["parts"]) == (1, 0)
+
+    tier.run(act())
+
+
+def test_nothing_is_removed_while_replicas_may_still_write_their_pins_to_a_new_index() -> None:
+    """Redis has lost everything, so an image may be pinned although the index knows of no pin."""
+    tier = Tier()
+
+    async def act() -> None:
+        await tier.fill()
+        tier.pins.is_new = True
+        tier.clock.advance(DAY)
+        kept = dict(tier.store.contents)
+        for action in (
+            tier.manage.to_purge(tier.source(), Tag("two")),
+            tier.manage.purge(tier.source(), Tag("two")),
+            tier.manage.prune(0),
+        ):
+            with pytest.raises(SharedUnavailable, match="cannot be known"):
+                await action
+        assert tier.store.contents == kept
+        tier.pins.is_new = False
+        assert (await tier.manage.purge(tier.source(), Tag("two"))).shared
 
     tier.run(act())

@@ -3,12 +3,13 @@
 import itertools
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from obstore.store import S3Store
+from redis import Redis
 
 from tests.e2e.support.cached_mirror import NAME, Cached, FaultyUpstream, cached, pull
 from tests.e2e.support.images import MANIFEST_TYPES, Image
@@ -103,6 +104,12 @@ def run_command(
     return subprocess.run(command(*words), env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
+def age_pins(index: Valkey, settings: Mapping[str, str]) -> None:
+    """Commands that remove shared content need not wait until replicas have written their pins to the new index."""
+    with closing(Redis(port=index.port, db=int(settings["SHARED_INDEX"].rpartition("/")[2]))) as client:
+        client.hset("dip:1:pins:{all}", "", 0)
+
+
 def tier_settings(store: str, index: str) -> dict[str, str]:
     """The settings of replicas with the shared store and the shared index at these addresses."""
     return {"SHARED_STORE": store, "SHARED_INDEX": index, "SERVER_SECRET": SECRET}
@@ -130,6 +137,7 @@ def replicas(
     """`count` running replicas. `folder`: below it each replica has its cache."""
     with ExitStack() as stack:
         found = Replicas(serve, folder, upstream, {**shared_settings(index, store), **settings}, [], stack)
+        age_pins(index, found.settings)
         for _ in range(count):
             found.start()
         yield found
