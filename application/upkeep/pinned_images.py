@@ -222,8 +222,8 @@ class PinnedImages:
         elif answer.digest != image.digest and await self._too_large(image, {**before, **tree}):
             await self._fetched(image, answer.digest, tree, _INCOMPLETE)  # the old content makes space for the new
         else:
-            # Each attempt fetches what is missing, and drops it again while there is no space for it.
-            await self._failed(image, _INCOMPLETE, is_definite=True)
+            # Each attempt fetches what is missing, and drops it again without space: so only one follows soon.
+            await self._failed(image, _INCOMPLETE, is_definite=image.problem == _INCOMPLETE)
 
     async def _protect(
         self, image: PinnedImage, before: Mapping[Digest, int], digest: Digest, size: int
