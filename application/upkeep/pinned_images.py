@@ -253,8 +253,9 @@ class PinnedImages:
 
     async def _too_large(self, image: PinnedImage, tree: Mapping[Digest, int]) -> str:
         """The problem if the cache cannot store this content of the image and all other pinned images; "" if it can."""
-        if not all(map(self._eviction.can_store, tree.values())):
-            return _BLOB_TOO_LARGE
+        for digest, size in tree.items():
+            if not self._eviction.can_store(size) and not await self._eviction.holds(digest):
+                return _BLOB_TOO_LARGE
         others = [one.tree for one in await self._pins.all() if one.pin.key != image.pin.key]
         return "" if _size([tree, *others]) <= self._capacity.max_bytes else _TOO_LARGE
 
