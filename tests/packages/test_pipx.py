@@ -32,7 +32,11 @@ def test_a_client_pulls_through_the_wheel_that_pipx_has_installed(
     system.run(PROGRAM, "init", "--yes", "--registry", upstream.url, "--host", "127.0.0.1", "--port", str(port),
                SETTINGS)  # fmt: skip
     assert system.run(PROGRAM, "--config", SETTINGS, "check-config").startswith(f"ok: {upstream.url}")
-    argv = system.argv(PROGRAM, "--config", SETTINGS, "serve")
+    traces = ("env", "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9", PROGRAM, "--config", SETTINGS)
+    assert "install docker-image-proxy[otel]" in system.run(*traces, "check-config", check=False)
+    system.run("pipx", "install", "--force", f"{HOME}/{wheel.name}[otel]")
+    assert system.run(*traces, "check-config").startswith(f"ok: {upstream.url}")
+    argv = system.argv(*traces, "serve")
     check_service(argv, system.environment(), port, tmp_path / "log", upstream, image, skopeo)
 
 
