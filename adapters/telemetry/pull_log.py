@@ -22,7 +22,7 @@ _KEPT = 256
 _SHOWN = 300
 _WRITE_SECONDS = 1.0
 _SLOT_BYTES = 1024
-"""More than the longest pull: a repository of 255 characters, a tag of 128, and an account."""
+"""More than the longest pull: a repository of 255 characters, a tag of 128, an account, and an address."""
 _COUNT = struct.Struct("<Q")
 _RING_BYTES = _COUNT.size + _KEPT * _SLOT_BYTES
 
@@ -84,13 +84,13 @@ class WorkerPullLog:
         self._clock = clock
         self._upstreams = {one.fingerprint: one for one in upstreams}
         self._fingerprints = {one: fingerprint for fingerprint, one in self._upstreams.items()}
-        self._waiting: deque[tuple[float, ManifestPull, str | None, float, int]] = deque(maxlen=_KEPT)
+        self._waiting: deque[RecentPull] = deque(maxlen=_KEPT)
 
-    def add(self, pull: ManifestPull, account: str | None, seconds: float, size: int) -> None:
+    def add(self, pull: ManifestPull, account: str | None, address: str, seconds: float, size: int) -> None:
         if not self._waiting:
             # No timer runs while nothing is pulled.
             asyncio.get_running_loop().call_later(_WRITE_SECONDS, self._write)
-        self._waiting.append((self._clock.now(), pull, account, seconds, size))
+        self._waiting.append(RecentPull(self._clock.now(), pull, account, address, seconds, size))
 
     def newest(self) -> list[RecentPull]:
         self._write()
@@ -99,26 +99,26 @@ class WorkerPullLog:
 
     def _write(self) -> None:
         while self._waiting:
-            at, pull, account, seconds, size = self._waiting.popleft()
+            at, pull, *others = self._waiting.popleft()
             upstream, repository = self._fingerprints[pull.source.upstream], str(pull.source.repository)
-            fields = (upstream, repository, pull.reference, pull.caller_class, pull.is_hit, account, seconds, size)
+            fields = (upstream, repository, pull.reference, pull.caller_class, pull.is_hit, *others)
             self._pulls.shared.write(self._pulls.worker, at, print_json(fields))
 
     def _read(self, at: float, content: bytes) -> RecentPull | None:
-        fields = cast("tuple[str, str, str, str, bool, str | None, float, int]", parse_json(content))
-        fingerprint, repository, reference, caller_class, is_hit, account, seconds, size = fields
+        fields = cast("tuple[str, str, str, str, bool, str | None, str, float, int]", parse_json(content))
+        fingerprint, repository, reference, caller_class, is_hit, account, address, seconds, size = fields
         upstream = self._upstreams.get(fingerprint)
         if upstream is None:
             return None  # a reload has removed it
         source = Source(upstream, RepositoryName(repository))
         pull = ManifestPull(source, reference, CallerClass(caller_class), is_hit)
-        return RecentPull(at, pull, account, seconds, size)
+        return RecentPull(at, pull, account, address, seconds, size)
 
 
 class NoPullLog:
     """Implements PullLog for a mirror without a page."""
 
-    def add(self, pull: ManifestPull, account: str | None, seconds: float, size: int) -> None:
+    def add(self, pull: ManifestPull, account: str | None, address: str, seconds: float, size: int) -> None:
         pass
 
     def newest(self) -> list[RecentPull]:

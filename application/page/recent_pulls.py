@@ -14,16 +14,16 @@ _SHOWN = 50
 
 @dataclass(frozen=True)
 class ShownPull:
-    """A pull as the viewer may see it: only operators see its account. `is_own`: the viewer's account has made it."""
+    """A pull as the viewer may see it: only operators see its account and its address. `is_own`: the account of the
+    viewer has made it.
+    """
 
     recent: RecentPull
     is_own: bool
 
 
 class ListRecentPulls:
-    """Shows the pulls of content that the viewer could pull too. It shows the account of another caller only to
-    operators.
-    """
+    """Shows the pulls of content that the viewer could pull too. It shows who has pulled only to operators."""
 
     def __init__(self, pulls: PullLog, visibility: Visibility) -> None:
         self._pulls = pulls
@@ -37,7 +37,7 @@ class ListRecentPulls:
             source = recent.pull.source
             if source.upstream in upstreams and recent.pull.caller_class in await sight.classes(source):
                 is_own = viewer.account != ANONYMOUS and recent.account == viewer.account
-                seen = recent if viewer.is_operator else recent._replace(account=None)
+                seen = recent if viewer.is_operator else recent._replace(account=None, address="")
                 shown.append(ShownPull(seen, is_own))
                 if len(shown) == _SHOWN:
                     break

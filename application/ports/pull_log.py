@@ -21,14 +21,15 @@ class ManifestPull:
 
 class RecentPull(NamedTuple):
     """A pull that has ended. `at`: seconds since 1970; `account`: the checked account of the caller, or None;
-    `seconds`: the duration of the request; `size`: the bytes of the body.
+    `address`: the IP address of the client; `seconds`: the duration of the request; `size`: the bytes of the body.
 
-    It contains no address of the caller, because nobody may see that.
+    Only operators may see the account and the address.
     """
 
     at: float
     pull: ManifestPull
     account: str | None
+    address: str
     seconds: float
     size: int
 
@@ -36,7 +37,7 @@ class RecentPull(NamedTuple):
 class PullLog(Protocol):
     """The newest pulls of all workers. It is limited in size, and empty after a restart."""
 
-    def add(self, pull: ManifestPull, account: str | None, seconds: float, size: int) -> None:
+    def add(self, pull: ManifestPull, account: str | None, address: str, seconds: float, size: int) -> None:
         """A pull has ended just now. Never raises and never waits: it is called for each manifest. Other workers may
         see the pull some seconds later.
         """

@@ -137,7 +137,8 @@ def _write(request: Request, status: int, outcome: BodyOutcome) -> None:
     result = _result(status, outcome.fault, ctx.fault_result, ctx.record)
     events.emit(RequestAnswered(ctx.route, result, ctx.record.upstream, seconds, outcome.size, first))
     if ctx.record.pull:
-        runtime.container.pull_log().add(ctx.record.pull, ctx.record.account, seconds, outcome.size)
+        address = plain_address(request.ip)
+        runtime.container.pull_log().add(ctx.record.pull, ctx.record.account, address, seconds, outcome.size)
     _end_span(request, status, outcome, result)
     write(request, status, outcome, seconds, ctx.record, ctx.record.request_id, ctx.span)
 

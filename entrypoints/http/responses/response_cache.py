@@ -28,6 +28,7 @@ from domain.ports import Clock
 from domain.records import ContentKind
 from entrypoints.http import access_log
 from entrypoints.http.access_log import BodyOutcome
+from entrypoints.http.requests.addresses import plain_address
 
 _MEMORY = 16 * 1024 * 1024
 """Bytes in each worker."""
@@ -136,5 +137,6 @@ class CachingSanic(Sanic[Any, Any]):
         answer.count(seconds)
         record = answer.record
         if record.pull:
-            response_cache.pull_log.add(record.pull, record.account, seconds, answer.outcome.size)
+            address = plain_address(request.ip)
+            response_cache.pull_log.add(record.pull, record.account, address, seconds, answer.outcome.size)
         access_log.write(request, answer.status, answer.outcome, seconds, record, request_id)

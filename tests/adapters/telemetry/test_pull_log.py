@@ -32,15 +32,15 @@ async def test_a_pull_is_read_as_it_was_added() -> None:
     clock = StoppedClock()
     (log,) = logs(1, clock)
     pull = ManifestPull(Source(QUAY, RepositoryName("a/b")), f"sha256:{'0' * 64}", PERSONAL_CLASS, is_hit=False)
-    log.add(pull, "ännchen", 0.125, 2**40)
+    log.add(pull, "ännchen", "2001:db8::1", 0.125, 2**40)
     (found,) = log.newest()
-    assert found == (clock.now(), pull, "ännchen", 0.125, 2**40)
+    assert found == (clock.now(), pull, "ännchen", "2001:db8::1", 0.125, 2**40)
 
 
 async def test_another_worker_reads_a_pull_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pull_log, "_WRITE_SECONDS", 0.05)
     one, other = logs()
-    one.add(PULL, None, 0.1, 1)
+    one.add(PULL, None, "10.0.0.1", 0.1, 1)
     assert other.newest() == []
     await asyncio.sleep(0.2)
     assert [found.pull for found in other.newest()] == [PULL]
@@ -50,7 +50,7 @@ async def test_pulls_of_all_workers_are_sorted_by_time() -> None:
     clock = StoppedClock()
     one, other = logs(2, clock)
     for number in range(6):
-        (one, other)[number % 2].add(of(number), None, 0.1, 1)
+        (one, other)[number % 2].add(of(number), None, "10.0.0.1", 0.1, 1)
         clock.advance(1)
     other.newest()
     assert [found.pull.reference for found in one.newest()] == ["v5", "v4", "v3", "v2", "v1", "v0"]
@@ -60,7 +60,7 @@ async def test_the_oldest_pulls_are_forgotten() -> None:
     clock = StoppedClock()
     (log,) = logs(1, clock)
     for number in range(700):
-        log.add(of(number), None, 0.1, 1)
+        log.add(of(number), None, "10.0.0.1", 0.1, 1)
         clock.advance(1)
         if number % 50 == 0:
             log.newest()
@@ -70,7 +70,7 @@ async def test_the_oldest_pulls_are_forgotten() -> None:
 async def test_more_pulls_than_are_kept_cost_no_memory_before_they_are_written() -> None:
     (log,) = logs(1)
     for number in range(5000):
-        log.add(of(number), None, 0.1, 1)
+        log.add(of(number), None, "10.0.0.1", 0.1, 1)
     assert len(log._waiting) == 256
     assert {found.pull.reference for found in log.newest()} == {f"v{number}" for number in range(4744, 5000)}
 
@@ -82,19 +82,19 @@ async def test_no_timer_runs_when_nothing_is_pulled(monkeypatch: pytest.MonkeyPa
     (log,) = logs(1)
     assert timers == []
     for _ in range(3):
-        log.add(PULL, None, 0.1, 1)
+        log.add(PULL, None, "10.0.0.1", 0.1, 1)
     assert len(timers) == 1
     timers.pop()[1]()
     assert timers == []
-    log.add(PULL, None, 0.1, 1)
+    log.add(PULL, None, "10.0.0.1", 0.1, 1)
     assert len(timers) == 1
 
 
 async def test_a_pull_of_a_removed_upstream_is_omitted() -> None:
     shared = SharedPulls(1)
     before = WorkerPullLog(shared.ring(0), [HUB, QUAY], StoppedClock())
-    before.add(PULL, None, 0.1, 1)
-    before.add(replace(PULL, source=Source(QUAY, RepositoryName("a/b"))), None, 0.1, 1)
+    before.add(PULL, None, "10.0.0.1", 0.1, 1)
+    before.add(replace(PULL, source=Source(QUAY, RepositoryName("a/b"))), None, "10.0.0.1", 0.1, 1)
     before.newest()
     after = WorkerPullLog(shared.ring(0), [QUAY], StoppedClock())
     assert [str(found.pull.source.repository) for found in after.newest()] == ["a/b"]
@@ -102,8 +102,8 @@ async def test_a_pull_of_a_removed_upstream_is_omitted() -> None:
 
 async def test_a_name_that_is_too_long_does_no_harm() -> None:
     (log,) = logs(1)
-    log.add(PULL, "x" * 2000, 0.1, 1)
-    log.add(PULL, None, 0.1, 1)
+    log.add(PULL, "x" * 2000, "10.0.0.1", 0.1, 1)
+    log.add(PULL, None, "10.0.0.1", 0.1, 1)
     assert [found.account for found in log.newest()] == [None]
 
 

@@ -49,7 +49,7 @@ async def pull(service: Service, header: str | None, name: RepositoryName = NAME
     record = begin_record()
     await service.manifest(header, name, reference)
     assert record.pull
-    service.parts.pull_log().add(record.pull, record.account, 0.25, 87)
+    service.parts.pull_log().add(record.pull, record.account, "10.0.0.1", 0.25, 87)
     service.clock.advance(0.25)
     await asyncio.sleep(0)  # the grant is written
 
@@ -133,7 +133,8 @@ def test_accounts_that_share_the_mirrors_identity_see_each_others_pulls_but_not_
         (of_alice,) = await seen_by(service, ALICE)
         (of_bob,) = await seen_by(service, BOB)
         assert (of_alice.is_own, of_bob.is_own) == (True, False)
-        assert of_alice.recent.account is of_bob.recent.account is None
+        for one in (of_alice.recent, of_bob.recent):
+            assert (one.account, one.address) == (None, "")
 
     service.run(action())
 

@@ -116,7 +116,7 @@ def test_another_login_of_the_mirror_shows_nothing_of_what_the_one_before_was_gi
         await bobs.warm_up()
         await pull(bobs, None, PRIVATE)
         for secret in alices.parts.pull_log().newest():  # as if bob's login were of a reload
-            bobs.parts.pull_log().add(secret.pull, None, 0.25, 87)
+            bobs.parts.pull_log().add(secret.pull, None, "10.0.0.1", 0.25, 87)
         assert "secret" in await tags(alices, PRIVATE)
         assert await tags(bobs, PRIVATE) == ["1"]
         assert not await shows(bobs, str(SECRET_DIGEST), PRIVATE)

@@ -8,6 +8,7 @@ import pytest
 
 from domain.digest import Digest
 from tests.entrypoints.conftest import Start
+from tests.entrypoints.http.page.test_administration import OLGA, OPERATORS
 from tests.entrypoints.service import Service, basic
 from tests.fakes.upstream import FakeUpstream
 
@@ -93,13 +94,25 @@ async def test_an_account_sees_which_pulls_are_its_own_and_no_other_name(start: 
     assert "Log in to see" in nobodys.text
 
 
-async def test_no_address_of_a_client_is_shown(start: Start) -> None:
-    service = await start()
+async def test_only_operators_see_who_has_pulled(start: Start) -> None:
+    service = await start(**OPERATORS)
     request = "GET /v2/team/app/manifests/v1 HTTP/1.1\nHost: a"
-    assert (await service.ask(request, address="127.0.0.99")).status == 200
+    for _ in range(3):  # the last one is answered from the response cache
+        assert (await service.ask(request, address="127.0.0.99")).status == 200
     text = (await service.get("/pulls")).text
     assert "team/app:v1" in text
     assert "127.0.0.99" not in text
+    image = "upstream.test/team/app:v1"
+    assert [row[0] for row in await rows(service, {"Authorization": OLGA})] == [f"{image} from 127.0.0.99"] * 3
+
+
+async def test_operators_see_the_account_in_place_of_the_address(start: Start) -> None:
+    service = await start(**ACCOUNTS, **OPERATORS)
+    await get(service, "v1", headers=f"\nAuthorization: {ANN}")
+    answer = await service.get("/pulls", {"Authorization": OLGA})
+    assert [row[0] for row in await rows(service, {"Authorization": OLGA})] == ["upstream.test/team/app:v1 by ann"]
+    assert "Only operators see who" in answer.text
+    assert "Nobody sees here" not in answer.text
 
 
 async def test_the_section_is_in_chinese_too(start: Start) -> None:
