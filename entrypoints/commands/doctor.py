@@ -48,10 +48,11 @@ class _Doctor:
         async with open_container(settings) as container:
             if has_cache:
                 await self._check_disk_space(container)
-                await self._check_pins(container)
             for service in container.shared_services():
                 if not await examine_service(service):
                     self._status = _PROBLEM
+            if has_cache:
+                await self._check_pins(container)  # after the shared index, which has them, was examined
             reached = [one for one in container.upstreams().upstreams if await self._check_upstream(container, one)]
             if image:
                 await self._check_image(container, image, reached)
