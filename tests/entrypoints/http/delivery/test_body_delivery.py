@@ -99,10 +99,10 @@ def _unsized(answer: FakeAnswer) -> FakeAnswer:
 
 
 async def _nothing_left(upstream: CountingUpstream) -> None:
-    """Waits until the service has let go of everything: the test's own task is left, the cache's upkeep, and the
-    history's.
+    """Waits until the service has let go of everything: the test's own task is left, and the service's upkeep: of the
+    cache, of the history, of the pinned images, and of the bytes by upstream.
     """
-    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 3)
+    await until(lambda: not upstream.open_now and len(asyncio.all_tasks()) == 5)
 
 
 async def test_large_body_arrives_as_one(start: Start) -> None:
