@@ -20,6 +20,7 @@ from adapters.telemetry.shared_allowances import SharedAllowances, WorkerAllowan
 from adapters.telemetry.shared_history import SharedHistory
 from adapters.telemetry.shared_numbers import OTHER, SharedHistogram, shared_floats, shared_integers
 from application.ports.index import Stored
+from application.ports.jobs import Jobs
 from application.ports.telemetry import Traffic, WorkerState
 from domain.events import (
     REGISTRY_ROUTES,
@@ -321,7 +322,7 @@ class SharedCounters:
         self.pulls = SharedPulls(workers)
         self.history = SharedHistory(self.totals)
         self.activity = SharedActivity(workers)
-        self.jobs = SharedJobs()
+        self.jobs: Jobs = SharedJobs()
         self._numbers = shared_integers(workers * len(_COUNTER_INDEX))
         self._services = shared_integers(workers * len(_SERVICES))
         self._upstreams = {name: place for place, name in enumerate(dict.fromkeys((*names, OTHER)))}

@@ -20,6 +20,7 @@ from entrypoints.wiring.storage import Storage, no_storage
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.index import MemoryImageIndex, MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.jobs import MemoryJobs
 from tests.fakes.pins import MemoryPinIndex
 from tests.fakes.steps import TirelessSteps
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
@@ -72,7 +73,9 @@ def container_of(
     settings: Settings, upstream: FakeUpstream, clock: StoppedClock | None = None, storage: Storage | None = None
 ) -> Container:
     """A container in which the fake upstream is the registry, the token relay and the search."""
-    counting = CountingEventSink(make_counters(settings), 0)
+    counters = make_counters(settings)
+    counters.jobs = MemoryJobs()  # those of production have an open file, and applications of tests are never freed
+    counting = CountingEventSink(counters, 0)
     storage = storage or (memory_storage() if settings.cache_dir else no_storage())
     container = Container(settings=settings, clients=None, storage=storage, counting=counting)
     container.registry.override(providers.Object(upstream))
