@@ -29,7 +29,7 @@ class RedisWorkerLease:
         """The value of the lease while this worker has it."""
 
     async def take(self, seconds: float) -> bool:
-        """Whether nobody had the lease, also not this worker, and this worker has it now."""
+        """Take the lease if it is free. False: a worker has it, perhaps this one."""
         return await self._connection.run(partial(_take, self._name, self._token, _milliseconds(seconds)))
 
     async def keep(self, seconds: float) -> bool:

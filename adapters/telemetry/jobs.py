@@ -73,10 +73,10 @@ class SharedJobs:
 
     def cancel(self, number: int) -> bool:
         job = self.last()
-        if job is None or job.number != number or not job.is_running:
-            return False
-        self._set_number(_CANCELLED, number)
-        return True
+        if job and job.number == number and job.is_running:
+            self._set_number(_CANCELLED, number)
+            return True
+        return False
 
     def is_cancelled(self, number: int) -> bool:
         return self._number(_CANCELLED) == number

@@ -54,9 +54,9 @@ class PublishStored:
         self._events = events
 
     async def __call__(self, upstream: Upstream, digest: Digest) -> bool:
-        """Returns when the shared store has the blob, if this replica has it and serves it for this upstream, and if
-        nobody publishes it already. A store that fails is reported by its adapter. False: the cached file was damaged,
-        and has been removed.
+        """Write the blob to the shared store. Writes nothing if the store has it, if another process is writing it, or
+        if this replica does not have it or may not serve it for this upstream. If the store fails, its adapter reports
+        that. Returns False if the cached file was damaged; the file has then been removed.
         """
         try:
             record = await self._store.find(digest)

@@ -24,10 +24,7 @@ T = TypeVar("T")
 
 def image_name(source: Source, target: Tag | Digest | None) -> str:
     """The name of an image or a repository in audit events."""
-    name = f"{source.upstream.name}/{source.repository}"
-    if target is None:
-        return name
-    return f"{name}@{target}" if isinstance(target, Digest) else f"{name}:{target}"
+    return f"{source.upstream.name}/{source.repository}{Reference(target).suffix if target else ''}"
 
 
 @dataclass(frozen=True)

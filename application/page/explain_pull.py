@@ -202,8 +202,8 @@ class DecidePull:
 
 
 class ExplainPull:
-    """Pulls nothing, asks no upstream, and sends nobody's login. The caller has checked that the viewer is an
-    operator.
+    """Explains from what the mirror knows: it pulls nothing, asks no upstream and sends no login. The caller has
+    checked that the viewer is an operator.
     """
 
     def __init__(

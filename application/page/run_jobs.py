@@ -44,7 +44,7 @@ class RunJobs:
         events: EventSink,
         clock: Clock,
     ) -> None:
-        """`tasks`: the running job of this worker; whoever stops the worker cancels it."""
+        """`tasks`: runs the job of this worker; `close_container` cancels it when the worker stops."""
         self._jobs = jobs
         self._cache = cache
         self._warm_cache = warm_cache

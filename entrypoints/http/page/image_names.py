@@ -53,16 +53,16 @@ def example_of(registry: Registry) -> Image:
     return Image(registry, *_EXAMPLES.get(registry.name, _EXAMPLE))
 
 
-def parse_image(text: str, table: UpstreamTable, hint: RegistryHint, mirror_host: str) -> tuple[Source, str]:
-    """The source of the image, and `:TAG` or `@DIGEST`. See parse_request."""
+def parse_image(text: str, table: UpstreamTable, hint: RegistryHint, mirror_host: str) -> tuple[Source, Reference]:
+    """The source of the image, and its tag or digest. See parse_request."""
     name, hint, reference = parse_request(text, table, hint, mirror_host)
     return table.source_of(name, hint), reference
 
 
 def parse_request(
     text: str, table: UpstreamTable, hint: RegistryHint, mirror_host: str
-) -> tuple[RepositoryName, RegistryHint, str]:
-    """The name and the hint of a request for the image, and `:TAG` or `@DIGEST`. Takes a name, a reference, a command
+) -> tuple[RepositoryName, RegistryHint, Reference]:
+    """The name and the hint of a request for the image, and its tag or digest. Takes a name, a reference, a command
     such as `docker pull nginx`, a line of a Dockerfile, and addresses of Docker Hub and Quay. Without a registry, it is
     Docker Hub as for docker, or else the default.
 
@@ -90,17 +90,17 @@ def _word(text: str) -> str:
     return words[-1]
 
 
-def _split(name: str) -> tuple[str, str]:
-    """The name and the reference, `:latest` if there is none. A tag beside a digest has no meaning. Raises TagInvalid
-    or DigestInvalid.
+def _split(name: str) -> tuple[str, Reference]:
+    """The name and the reference, which is the tag `latest` if there is none. A tag beside a digest has no meaning.
+    Raises TagInvalid or DigestInvalid.
     """
     name, at, digest = name.partition("@")
     head, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         head, tag = name, "latest"
     if at:
-        return head, f"@{Digest.parse(digest)}"
-    return head, f":{Reference.parse(tag)}"
+        return head, Reference(Digest.parse(digest))
+    return head, Reference.parse(tag)
 
 
 def _is_registry(first: str) -> bool:

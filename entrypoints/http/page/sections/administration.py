@@ -165,7 +165,7 @@ def _question(page: PageRequest) -> PullQuestion:
             address = str(ip_address(address))
         except ValueError:
             raise RequestInvalid("the address of the client is not an IP address") from None
-    return PullQuestion(name, hint, Reference.parse(reference[1:]).target, page.argument("account"), address)
+    return PullQuestion(name, hint, reference.target, page.argument("account"), address)
 
 
 ADMINISTRATION = Section(

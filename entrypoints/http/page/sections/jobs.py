@@ -5,7 +5,6 @@ running job.
 from application.upkeep.warm import Image
 from domain.errors import ActionFailed, RequestInvalid
 from domain.manifests import parse_platform
-from domain.names import Reference
 from entrypoints.http.page.image_names import parse_request
 from entrypoints.http.page.section import Action, Context, PageRequest, View
 
@@ -37,7 +36,7 @@ async def _warm(page: PageRequest) -> str:
     if len(platforms) > _LONGEST_PLATFORMS:
         raise RequestInvalid(f"these platforms are longer than {_LONGEST_PLATFORMS} characters")
     wanted = tuple(parse_platform(one) for one in platforms.replace(",", " ").split())
-    image = Image(name, Reference.parse(reference[1:]), wanted, hint)
+    image = Image(name, reference, wanted, hint)
     page.container.run_jobs().warm(page.viewer, image)
     return _PATH
 

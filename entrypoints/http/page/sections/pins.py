@@ -32,7 +32,7 @@ async def _pin(page: PageRequest) -> str:
     source, reference = parse_image(page.argument("image"), page.container.upstreams(), page.hint, page.host)
     platforms = [one for one in re.split(r"[\s,]+", page.argument("platforms")) if one]
     wanted = [parse_platform(one) for one in platforms if one != _ALL] if platforms else None
-    await page.container.administer().pin(page.viewer, source, Reference.parse(reference[1:]), wanted)
+    await page.container.administer().pin(page.viewer, source, reference, wanted)
     return _PATH
 
 

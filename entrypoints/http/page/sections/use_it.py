@@ -18,7 +18,7 @@ async def _page(page: PageRequest) -> Context:
     if typed:
         try:
             source, reference = parse_image(typed, table, page.hint, page.host)
-            image = Image(registries[source.upstream], str(source.repository), reference)
+            image = Image(registries[source.upstream], str(source.repository), reference.suffix)
         except RegistryError as error:
             problem = problem_of(error)
     client = page.argument("client")

@@ -26,7 +26,7 @@ def table(*names: str) -> UpstreamTable:
 
 def named(text: str, *names: str) -> str:
     source, reference = parse_image(text, table(*(names or ("docker.io", "quay.io"))), NO_HINT, HOST)
-    return f"{source.upstream.name}/{source.repository}{reference}"
+    return f"{source.upstream.name}/{source.repository}{reference.suffix}"
 
 
 @pytest.mark.parametrize(
