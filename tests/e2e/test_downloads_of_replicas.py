@@ -23,7 +23,7 @@ from tests.e2e.support.cached_mirror import (
     pull,
     settle,
 )
-from tests.e2e.support.processes import session_pids, wait_until
+from tests.e2e.support.processes import pause, resume, session_pids, wait_until
 from tests.e2e.support.replicas import Replicas, tier_settings
 from tests.e2e.support.service import Serving
 from tests.e2e.support.timed_clients import TimedClient
@@ -115,10 +115,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield running
 
 
-def kill(replica: Cached, number: int = signal.SIGKILL) -> None:
-    """Send the signal to all processes of the replica."""
-    for pid in session_pids(replica.proxy.process.pid):
-        os.kill(pid, number)
+def pids_of(replica: Cached) -> list[int]:
+    return session_pids(replica.proxy.process.pid)
+
+
+def kill(replica: Cached) -> None:
+    for pid in pids_of(replica):
+        os.kill(pid, signal.SIGKILL)
 
 
 def follows(shared: Shared, made: Made, pool: ThreadPoolExecutor) -> tuple[TimedClient, TimedClient]:
@@ -189,12 +192,12 @@ def test_a_replica_that_was_stopped_beyond_its_lease_publishes_nothing_more(
     shared: Shared, blob: Made, pool: ThreadPoolExecutor
 ) -> None:
     leading, following = follows(shared, blob, pool)
-    kill(shared[0], signal.SIGSTOP)
+    pause(*pids_of(shared[0]))
     before = set(shared.parts())
     assert following.is_right()
     assert shared.has_record(blob)
     after, record = set(shared.parts()), shared.record(blob).read_bytes()
-    kill(shared[0], signal.SIGCONT)
+    resume(*pids_of(shared[0]))
     assert leading.is_right()
     assert shared[0].cache.holds(blob)
     settle()

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.support.browser import PROGRAM, chromium, tab
+from tests.e2e.support.cached_mirror import CacheFolder
 from tests.e2e.support.images import OCI_MANIFEST
 from tests.e2e.support.plain_http import send
 from tests.e2e.support.processes import wait_until
@@ -31,10 +32,12 @@ def figures(proxy: Proxy) -> set[tuple[str, ...]]:
     return {tuple(part.partition("</dd>")[0] for part in page.split("<dd>")[1:4]) for page in pages}
 
 
-def pull_blob(proxy: Proxy, digest: str, times: int) -> None:
+def pull_blob(proxy: Proxy, folder: Path, digest: str, times: int) -> None:
+    """After the first pull, each is a hit in every worker. `folder`: the cache of the proxy."""
     token = proxy.token(f"repository:{PUBLIC}:pull")
     for _ in range(times):
         assert proxy.get(f"/v2/{PUBLIC}/blobs/{digest}", f"Bearer {token}", Accept=OCI_MANIFEST).status == 200
+        assert wait_until(lambda: CacheFolder(folder).is_in_index(digest), 10)
 
 
 def size(count: int) -> str:
@@ -46,18 +49,18 @@ def test_the_numbers_survive_a_kill_and_continue(
     serve: Serving, spied_token: LoggedUpstream, content: Content, tmp_path: Path
 ) -> None:
     """The counters begin at zero after the kill."""
-    folder = {"CACHE_DIR": str(tmp_path / "cache")}
+    cache = tmp_path / "cache"
     blob = min(content.images[PUBLIC].blobs, key=lambda one: len(one.content))
     length = len(blob.content)
-    with serve(**spied_token.settings, **folder) as proxy:
-        pull_blob(proxy, blob.digest, 4)
+    with serve(CACHE_DIR=str(cache), **spied_token.settings) as proxy:
+        pull_blob(proxy, cache, blob.digest, 4)
         first = {("75 %", size(4 * length), size(length))}
         assert wait_until(lambda: figures(proxy) == first, 30), figures(proxy)
         os.kill(proxy.process.pid, signal.SIGKILL)
         proxy.process.kill()
-    with serve(**spied_token.settings, **folder) as proxy:
+    with serve(CACHE_DIR=str(cache), **spied_token.settings) as proxy:
         assert wait_until(lambda: figures(proxy) == first, 30), figures(proxy)
-        pull_blob(proxy, blob.digest, 4)
+        pull_blob(proxy, cache, blob.digest, 4)
         second = {("87.5 %", size(8 * length), size(length))}
         assert wait_until(lambda: figures(proxy) == second, 30), figures(proxy)
 
@@ -71,7 +74,7 @@ def test_a_broken_file_harms_neither_the_start_nor_a_pull(
     (cache / "history.sqlite3").mkdir()
     blob = content.images[PUBLIC].blobs[0]
     with serve(CACHE_DIR=str(cache), **spied_token.settings) as proxy:
-        pull_blob(proxy, blob.digest, 2)
+        pull_blob(proxy, cache, blob.digest, 2)
         assert wait_until(lambda: {one[0] for one in figures(proxy)} == {"50 %"}, 30)
         complaints = [line for line in proxy.process.log_lines() if "the history" in line]
         assert len(complaints) == 1
@@ -80,10 +83,10 @@ def test_a_broken_file_harms_neither_the_start_nor_a_pull(
 @pytest.mark.slow
 @pytest.mark.real(PROGRAM)
 def test_a_browser_draws_the_charts(
-    browser: Browser, serve: Serving, spied_token: LoggedUpstream, content: Content
+    browser: Browser, serve: Serving, spied_token: LoggedUpstream, content: Content, tmp_path: Path
 ) -> None:
-    with serve(**spied_token.settings) as proxy:
-        pull_blob(proxy, content.images[PUBLIC].blobs[0].digest, 4)
+    with serve(CACHE_DIR=str(tmp_path), **spied_token.settings) as proxy:
+        pull_blob(proxy, tmp_path, content.images[PUBLIC].blobs[0].digest, 4)
         assert wait_until(lambda: {one[0] for one in figures(proxy)} == {"75 %"}, 30)
         with tab(browser, proxy.url, color_scheme="dark") as shown:
             shown.open("/history")

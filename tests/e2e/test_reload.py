@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, cached, faulty_upstream
 from tests.e2e.support.plain_http import answers, send
-from tests.e2e.support.processes import Process, free_port, port_open, session_pids, wait_until
+from tests.e2e.support.processes import Process, free_port, pause, port_open, session_pids, wait_until
 from tests.e2e.support.service import Proxy, Serving, command, environment
 from tests.e2e.support.upstreams import basic
 
@@ -155,7 +155,7 @@ def test_the_replacement_of_a_worker_killed_during_a_reload_has_the_new_settings
     made = mirror.upstream.blob()
     accounts.are(CAROL)
     stopped = min(workers_of(mirror.proxy))
-    os.kill(stopped, signal.SIGSTOP)
+    pause(stopped)
     since = mirror.proxy.process.mark()
     os.kill(mirror.proxy.process.pid, signal.SIGHUP)
     time.sleep(0.5)

@@ -15,7 +15,7 @@ from domain.byte_ranges import Span
 from domain.span_set import SpanSet
 from tests.e2e.support.cached_mirror import MIB, Cached, FaultyUpstream, Made, cached, faulty_upstream, pull_over
 from tests.e2e.support.docker import run
-from tests.e2e.support.processes import free_port, wait_until
+from tests.e2e.support.processes import free_port, pause, wait_until
 from tests.e2e.support.service import Serving
 from tests.e2e.support.several_connections import SIZE, are_right, limited, present, pulling, sent
 
@@ -110,17 +110,11 @@ def test_clients_do_not_notice_a_reload(serve: Serving, upstream: FaultyUpstream
 # --- killed workers ---
 
 
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
-
-
 def kill_while_several_run(service: Cached, blob: Made, victims: set[int]) -> tuple[SpanSet, float]:
     """Kill the workers when the partial blob has gaps. Returns the bytes that it has, and the time."""
     assert service.upstream.sends(2)
     assert wait_until(lambda: len(present(service, blob).spans) > 1, 30)
-    for victim in victims:
-        os.kill(victim, signal.SIGSTOP)
-    assert wait_until(lambda: all(map(is_stopped, victims)), 10)
+    pause(*victims)
     found = present(service, blob), time.time()
     for victim in victims:
         os.kill(victim, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,7 @@ from domain.digest import Digest
 from domain.events import SharedStoreAsked, SharedStoreLost, SharedStoreRecovered
 from domain.part_layout import LARGEST_PART_BYTES, MIB
 from tests.contracts.storage import HUB
+from tests.e2e.support.processes import pause, resume
 from tests.e2e.support.seaweedfs import SeaweedFS, seaweedfs
 from tests.e2e.support.tcp_gate import TcpGate, tcp_gate
 from tests.fakes.events import RecordingEventSink
@@ -160,11 +160,11 @@ def test_concurrent_calls_wait_for_a_silent_store_together(run: Run) -> None:
 
 def test_a_stopped_server_is_given_up(run: Run) -> None:
     async def test(both: Behind) -> None:
-        os.kill(both.server.process.pid, signal.SIGSTOP)
+        pause(both.server.process.pid)
         try:
             assert await both.is_refused(both.store.put(DIGEST, RECORD)) < SMALL_LIMIT + SLACK
         finally:
-            os.kill(both.server.process.pid, signal.SIGCONT)
+            resume(both.server.process.pid)
         assert await both.found_again() == RECORD
 
     run(test)

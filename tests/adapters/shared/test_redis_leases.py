@@ -1,8 +1,6 @@
 """Leases when processes are paused or killed, and when the server loses what it knew."""
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from tests.adapters.shared.gate import gate, in_loop
 from tests.adapters.storage.places import line_of, process
 from tests.contracts.shared_leases import DIGEST, followed, held, part
 from tests.contracts.storage import HUB
+from tests.e2e.support.processes import pause, resume
 from tests.e2e.support.valkey import Valkey, sentinel, valkey
 from tests.fakes.events import RecordingEventSink
 
@@ -95,7 +94,7 @@ async def test_a_replica_that_was_paused_beyond_its_lease_knows_it_and_publishes
     with process(HOLDER, valkey_server.url, str(SECONDS)) as holder:
         _, is_lost, counts = (await asyncio.to_thread(line_of, holder)).split()
         assert (is_lost, counts) == ("False", "True")
-        os.kill(holder.pid, signal.SIGSTOP)
+        pause(holder.pid)
         async with replica(valkey_server.url, "other") as other:
             follower = await followed(other)
             before = await follower.look()
@@ -104,7 +103,7 @@ async def test_a_replica_that_was_paused_beyond_its_lease_knows_it_and_publishes
             lease = await held(other)
             parts = (await follower.look()).parts
             assert lease.found.parts == parts
-            os.kill(holder.pid, signal.SIGCONT)
+            resume(holder.pid)
             last = [line.split() for line in [await asyncio.to_thread(line_of, holder) for _ in range(80)]]
             lost = next(
                 number for number, (_, is_lost, counts) in enumerate(last) if is_lost == "True" or counts == "False"

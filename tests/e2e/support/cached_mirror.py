@@ -134,10 +134,10 @@ class CacheFolder:
         return (
             wait_until(file.is_file, seconds)
             and file.read_bytes() == made.content
-            and wait_until(lambda: self._is_in_index(made.digest), seconds)
+            and wait_until(lambda: self.is_in_index(made.digest), seconds)
         )
 
-    def _is_in_index(self, digest: str) -> bool:
+    def is_in_index(self, digest: str) -> bool:
         """Whether the index says which upstream sent the content. That is written after the answer and after the rest
         that the index knows of it; until then another worker fetches the content again.
         """

@@ -128,6 +128,29 @@ def running(process: Process, ready: Callable[[], bool], seconds: float = 20) ->
         process.stop()
 
 
+def pause(*pids: int) -> None:
+    """Pause the processes until `resume`. When the function returns, none of their threads runs: the kernel stops a
+    process some time after it has accepted the signal, and until then it could still answer a request.
+    """
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    if not wait_until(lambda: all(map(_is_paused, pids)), 10, 0.002):
+        raise TimeoutError(f"not all of the processes {pids} have stopped")
+
+
+def resume(*pids: int) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _is_paused(pid: int) -> bool:
+    try:
+        stats = [thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # a thread has ended meanwhile
+        return False
+    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+
+
 def cpu_seconds(pid: int) -> float:
     """The processor time of one process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()

@@ -1,8 +1,6 @@
 """A real Valkey server, which a test can pause, kill, restart, flush and promote."""
 
-import os
 import re
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +11,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.e2e.support.processes import Process, free_port, program, running, wait_until
+from tests.e2e.support.processes import Process, free_port, pause, program, resume, running, wait_until
 
 
 def server_program() -> str:
@@ -60,10 +58,10 @@ class Valkey:
 
     def pause(self) -> None:
         """The server accepts connections and answers nothing."""
-        os.kill(self.process.pid, signal.SIGSTOP)
+        pause(self.process.pid)
 
     def resume(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+        resume(self.process.pid)
 
     def kill(self) -> None:
         self.process.kill()
