@@ -66,9 +66,10 @@ INTERNALS = (
     Internal(Request, "_current", FRAMING, "Sanic's reader sets the current request; so does ours."),
     Internal(
         HttpProtocol,
-        "_http _task check_timeouts connection_lost connection_made data_received recv_buffer transport HTTP_CLASS",
+        "_callback_check_timeouts _http _task check_timeouts close conn_info connection_lost connection_made "
+        "data_received recv_buffer response_timeout transport HTTP_CLASS",
         PROTOCOL,
-        "MirrorProtocol reports the state of its connection, and ends requests that are late.",
+        "MirrorProtocol reports the state of its connection, ends requests that are late, and closes without a loss.",
     ),
     Internal(Http, "exception stage", PROTOCOL, "Sanic sends this exception when the request is cancelled."),
     Internal(

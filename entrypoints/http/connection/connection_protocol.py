@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from entrypoints.http.connection.connection_table import Connection, ConnectionState
+from entrypoints.http.connection.graceful_close import GracefulClose
 from entrypoints.http.connection.request_parser import MetricsHttp, StrictHttp
 from entrypoints.http.responses.error_responses import error_body
 
@@ -56,6 +57,14 @@ class MirrorProtocol(HttpProtocol):
             return
         super().data_received(data)
 
+    def close(self, timeout: float | None = None) -> None:  # noqa: ARG002 - Sanic's interface
+        """Close when the client has received everything. It may be slow, but not silent for RESPONSE_TIMEOUT."""
+        if timer := cast("asyncio.TimerHandle | None", self._callback_check_timeouts):
+            timer.cancel()
+        if self.transport and not self.transport.is_closing():
+            self.connection.enter(ConnectionState.BUSY)
+            GracefulClose(self.transport, self._is_lost, self.response_timeout)
+
     def abort(self) -> None:
         """Close at once. Sanic's method also clears the transport, and then fails when it ends a request whose head is
         not complete.
@@ -76,6 +85,9 @@ class MirrorProtocol(HttpProtocol):
         if self._task and self._task.cancelling():
             # Sanic does not check again, and the error response may wait for a client that does not read.
             self.connection.enter(ConnectionState.CLOSING)
+
+    def _is_lost(self) -> bool:
+        return self.conn_info is None or self.conn_info.lost
 
     def _expire(self) -> None:
         """The head or the body did not arrive in time. If a part of the request has arrived, answer 408 (RFC 9110
