@@ -17,8 +17,8 @@ class PageLoader:
         self._made: asyncio.Task[Renderer] | None = None
 
     async def renderer(self) -> "Renderer":
-        """The renderer. The first call imports Jinja2 and compiles the templates, in a thread, because that takes about
-        0.2 seconds, in which the worker must serve pulls.
+        """The renderer. The first call imports Jinja2 in a thread, because that takes about 0.1 seconds, in which the
+        worker must serve pulls.
         """
         if self._made is None:
             self._made = asyncio.create_task(asyncio.to_thread(_make))

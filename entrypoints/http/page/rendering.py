@@ -1,8 +1,8 @@
 """Renders the page. The only module that imports Jinja2: a service whose page nobody opens does not import it."""
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Mapping
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -14,7 +14,7 @@ _PACKAGE = "entrypoints.http.page"
 
 
 class Renderer:
-    """The templates, texts and assets of the page. Reads files and compiles templates, so it is created in a thread."""
+    """The templates, texts and assets of the page. Reads files, so it is created in a thread."""
 
     def __init__(self) -> None:
         package = files(_PACKAGE)
@@ -30,19 +30,19 @@ class Renderer:
         )
         self._environment.filters |= formats.FILTERS
         self._environment.globals["asset"] = self.assets.path
-        for name in _names(templates):
-            self._environment.get_template(name)
+        self._compiled: set[str] = set()
+        """The templates that have been rendered, so that they and those that they include are compiled."""
 
-    def render(self, template: str, accept_language: str, context: Mapping[str, object]) -> str:
-        """The template in the language that the browser prefers."""
+    async def render(self, template: str, accept_language: str, context: Mapping[str, object]) -> str:
+        """The template in the language that the browser prefers. A template is first rendered in a thread, because it
+        takes up to 0.1 seconds to compile it, in which the worker must serve pulls.
+        """
+        if template in self._compiled:
+            return self._rendered(template, accept_language, context)
+        text = await asyncio.to_thread(self._rendered, template, accept_language, context)
+        self._compiled.add(template)
+        return text
+
+    def _rendered(self, template: str, accept_language: str, context: Mapping[str, object]) -> str:
         texts = self._texts[language_for(accept_language)]
         return self._environment.get_template(template).render(t=texts, **context)
-
-
-def _names(folder: Traversable, path: str = "") -> Iterator[str]:
-    """The templates below the folder."""
-    for one in folder.iterdir():
-        if one.is_dir():
-            yield from _names(one, f"{path}{one.name}/")
-        else:
-            yield path + one.name

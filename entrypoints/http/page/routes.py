@@ -100,7 +100,7 @@ async def events(request: Request, section: Section, view: View) -> HTTPResponse
     key = (view.path, page.viewer.account, language_for(accept_language), page.hint, page.scheme, page.host)
 
     async def render() -> str:
-        return renderer.render(view.live, accept_language, {"page": page, **await view.context(page)})
+        return await renderer.render(view.live, accept_language, {"page": page, **await view.context(page)})
 
     await send_events(request, page.viewer, _HEADERS | _OF_PAGE, lambda: runtime.page.shared.get(key, render))
     return None
@@ -237,7 +237,7 @@ async def _html(request: Request, template: str, context: Context) -> HTTPRespon
         "takes_logins": takes_logins,
         "has_accounts": has_accounts,
     }
-    text = renderer.render(template, request.headers.get("accept-language", ""), {**everywhere, **context})
+    text = await renderer.render(template, request.headers.get("accept-language", ""), {**everywhere, **context})
     return HTTPResponse(text, 200, {**_HEADERS, **_OF_PAGE}, "text/html; charset=utf-8")
 
 
