@@ -71,7 +71,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    plan = QUICK if options.quick else FULL
+    plan = replace(QUICK if options.quick else FULL, is_watched=options.watched)
     return replace(plan, rounds=options.rounds) if options.rounds else plan
 
 

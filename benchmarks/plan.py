@@ -21,6 +21,8 @@ class Plan:
     slow_clients: int = 1000
     slow_rate: int = 64 * KIB
     is_quick: bool = False
+    is_watched: bool = False
+    """Whether the page of the service is open, and its metrics are scraped."""
 
     @property
     def space(self) -> int:

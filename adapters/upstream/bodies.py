@@ -20,7 +20,7 @@ _LARGE = 1024 * 1024
 """Minimum of missing bytes for which replacing the protocol is worth its cost."""
 _FIRST_BUFFER_BYTES = 64 * 1024
 """The size of the first buffer in bytes. All further buffers have BUFFER_BYTES; no piece is longer."""
-_AHEAD = 4 * BUFFER_BYTES
+_AHEAD = 2 * BUFFER_BYTES
 """Bytes that may be buffered after the first piece was read."""
 
 

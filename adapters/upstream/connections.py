@@ -8,7 +8,7 @@ import select
 import socket
 import ssl
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
@@ -78,14 +78,7 @@ class Sessions:
 
     def __init__(self, settings: SessionSettings, rules: ProxyRules) -> None:
         """Needs a running event loop. `rules`: ignored if the settings name a proxy."""
-        context = ssl.create_default_context()
-        # Python 3.13 rejects certificates without some extensions that private authorities often omit and docker does
-        # not require. The checks that make a certificate trusted stay on.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        if settings.ca_file:
-            context.load_verify_locations(cafile=settings.ca_file)
-        if settings.certificate:
-            context.load_cert_chain(*settings.certificate, password="")
+        context = _context_for(settings)
         self.rules = rules = ProxyRules(settings.proxy, settings.proxy) if settings.proxy else rules
         self._direct = {policy: _session(settings, _direct_connector(policy, context)) for policy in AddressPolicy}
         self._by_socks = {
@@ -112,6 +105,37 @@ class Sessions:
     async def close(self) -> None:
         for session in (*self._direct.values(), *self._by_socks.values()):
             await session.close()
+
+
+def _new_context() -> ssl.SSLContext:
+    """Trusts the certificate authorities of the system."""
+    context = ssl.create_default_context()
+    # Python 3.13 rejects certificates without some extensions that private authorities often omit and docker does not
+    # require. The checks that make a certificate trusted stay on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+_system_context = cache(_new_context)
+"""Made once, because it takes 50 ms and a megabyte. Workers share that of the process that has forked them."""
+
+
+def read_system_authorities() -> None:
+    """Read the certificate authorities of the system again, for the sessions that are made from now on."""
+    _system_context.cache_clear()
+    _system_context()
+
+
+def _context_for(settings: SessionSettings) -> ssl.SSLContext:
+    """Raises OSError, of which ssl.SSLError is one."""
+    if not (settings.ca_file or settings.certificate):
+        return _system_context()
+    context = _new_context()
+    if settings.ca_file:
+        context.load_verify_locations(cafile=settings.ca_file)
+    if settings.certificate:
+        context.load_cert_chain(*settings.certificate, password="")
+    return context
 
 
 def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) -> aiohttp.TCPConnector:
@@ -283,5 +307,5 @@ def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
     made = getattr(connector, "_factory", None)
     if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
         raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
-    factory = partial(SingleResponseHandler, loop, ReceiveBuffers())
+    factory = partial(SingleResponseHandler, loop, ReceiveBuffers(loop))
     connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

@@ -1,9 +1,12 @@
 """ReceiveBuffers: the buffers into which the sessions receive large bodies."""
 
+import asyncio
+
 BUFFER_BYTES = 512 * 1024
 """The size of a buffer in bytes."""
-_KEPT = 16
+_KEPT = 10
 """Maximum buffers that are kept for reuse. A download that waits for the disk uses about this many."""
+_REST_SECONDS = 1.0
 
 
 class ReceiveBuffers:
@@ -15,12 +18,19 @@ class ReceiveBuffers:
     is not in use.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, rest_seconds: float = _REST_SECONDS) -> None:
+        """After `rest_seconds` in which no buffer was taken, none is kept any more."""
+        self._loop = loop
+        self._rest_seconds = rest_seconds
         self._buffers: list[bytearray] = []
         """In the order in which they were taken, which is about the order in which they become unused."""
+        self._taken_at = 0.0
 
     def take(self) -> memoryview:
         """A buffer of BUFFER_BYTES. It contains bytes of earlier bodies until it is overwritten."""
+        self._taken_at = self._loop.time()
+        if not self._buffers:
+            self._loop.call_later(self._rest_seconds, self._release)
         buffer = self._take_unused() or bytearray(BUFFER_BYTES)
         self._buffers.append(buffer)
         del self._buffers[:-_KEPT]
@@ -31,6 +41,13 @@ class ReceiveBuffers:
             if _is_unused(buffer):
                 return self._buffers.pop(place)
         return None
+
+    def _release(self) -> None:
+        rest = self._taken_at + self._rest_seconds - self._loop.time()
+        if rest > 0:
+            self._loop.call_later(rest, self._release)
+        else:
+            self._buffers.clear()
 
 
 def _is_unused(buffer: bytearray) -> bool:

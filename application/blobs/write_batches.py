@@ -14,7 +14,7 @@ _LINGER_SECONDS = 0.002
 """How long fewer bytes wait. Short, because readers of a slow upstream wait for each piece."""
 _FIRST_BYTES = 64 * 1024
 """These are written before all others, because readers wait for the first byte."""
-_WAITING_LIMIT = 4 * _BATCH_BYTES
+_WAITING_LIMIT = 2 * _BATCH_BYTES
 """Maximum bytes that may wait to be written. Above it, `add` waits."""
 _LOOK_SECONDS = 0.002
 """How often `add` then checks the progress of the write."""

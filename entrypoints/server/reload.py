@@ -16,6 +16,7 @@ from entrypoints.server.certificates import read_certificate
 from entrypoints.server.logging_setup import configure_logging
 from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.settings import Settings, SettingsError
+from entrypoints.wiring.authorities import prepare_authorities
 from entrypoints.wiring.storage import prepare_storage
 from entrypoints.wiring.tracing import prepare_tracing
 
@@ -119,6 +120,7 @@ class SettingsReloader:
             prepare_storage(change.settings)
         certificate = read_certificate(change.settings) if self._app.ctx.certificates else None
         # A worker that replaces a dead one is forked with these.
+        prepare_authorities()
         put_in_force(self._app, change.settings, certificate)
         return change
 
@@ -176,6 +178,7 @@ async def apply_published_settings(app: App, channel: SettingsChannel) -> None:
 async def apply_settings(app: App, settings: Settings) -> None:
     """Use the settings for all new requests. If they cannot be used, this raises before anything has changed."""
     certificate = read_certificate(settings) if app.ctx.certificates else None
+    prepare_authorities()
     await app.ctx.runtimes.replace(settings)
     put_in_force(app, settings, certificate)
 

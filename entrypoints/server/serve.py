@@ -18,11 +18,13 @@ from entrypoints.http.worker_state import report_worker_state
 from entrypoints.server.certificates import Certificates
 from entrypoints.server.listening_sockets import listen
 from entrypoints.server.logging_setup import configure_logging
+from entrypoints.server.memory import return_free_memory
 from entrypoints.server.reload import Load, SettingsReloader, apply_published_settings
 from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.server.start_line import print_start_line
 from entrypoints.server.workers import end_workers, supervise
 from entrypoints.settings import Settings
+from entrypoints.wiring.authorities import prepare_authorities
 from entrypoints.wiring.container import make_counters, open_container
 from entrypoints.wiring.storage import prepare_storage, sweep_storage
 from entrypoints.wiring.tracing import prepare_tracing
@@ -45,6 +47,7 @@ def run(settings: Settings, load: Load) -> None:
     configure_logging(settings)
     _raise_open_file_limit()
     prepare_tracing(settings)
+    prepare_authorities()
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, container_factory=partial(open_container, counters=make_counters(settings)))
@@ -70,6 +73,7 @@ def run(settings: Settings, load: Load) -> None:
     Sanic.start_method = "fork"
     # A collection writes to each object that it examines, so the workers would get own copies of the memory that they
     # share with this process. It does not examine objects that exist now.
+    return_free_memory()
     gc.freeze()
     gc.enable()
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings, read_system_authorities
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority
@@ -67,6 +67,25 @@ async def test_a_file_without_certificates_is_an_error(tmp_path: Path) -> None:
     empty.write_text("no certificate")
     with pytest.raises(ssl.SSLError):
         Sessions(SessionSettings(ca_file=empty), ProxyRules())
+
+
+@in_loop
+async def test_the_authorities_of_the_system_are_those_of_the_last_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    async with WireServer(lambda _: reply(body=CONTENT), authority.context()) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        read_system_authorities()
+        try:
+            assert await fetch(server.url, None) == CONTENT
+            monkeypatch.delenv("SSL_CERT_FILE")
+            assert await fetch(server.url, None) == CONTENT
+        finally:
+            monkeypatch.undo()
+            read_system_authorities()
+        with pytest.raises(UpstreamUnreachable, match="UPSTREAM_CA"):
+            await fetch(server.url, None)
 
 
 @pytest.mark.parametrize("credentials", [ForwardedCredentials(), SessionCredentials(None)])
