@@ -63,7 +63,7 @@ class MirrorProtocol(HttpProtocol):
             timer.cancel()
         if self.transport and not self.transport.is_closing():
             self.connection.enter(ConnectionState.BUSY)
-            GracefulClose(self.transport, self._is_lost, self.response_timeout)
+            GracefulClose(self.loop, self.transport, self._is_lost, self.response_timeout)
 
     def abort(self) -> None:
         """Close at once. Sanic's method also clears the transport, and then fails when it ends a request whose head is

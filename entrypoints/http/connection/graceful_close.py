@@ -38,12 +38,20 @@ class GracefulClose:
     that.
     """
 
-    def __init__(self, transport: asyncio.Transport, has_ended: Callable[[], bool], patience: float) -> None:
-        """`has_ended`: whether the protocol was told that the connection is lost."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        has_ended: Callable[[], bool],
+        patience: float,
+    ) -> None:
+        """`loop`: may pause, as it does when Sanic stops and closes the remaining connections. `has_ended`: whether the
+        protocol was told that the connection is lost.
+        """
         self._transport = transport
         self._has_ended = has_ended
         self._patience = patience
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._socket: socket.socket = transport.get_extra_info("socket")
         self._sent: _Sent | None = None
         """At the last look."""

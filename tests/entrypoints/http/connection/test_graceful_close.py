@@ -40,7 +40,7 @@ class Sender(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         sending = cast("asyncio.Transport", transport)  # uvloop's own class
         sending.write(CONTENT)
-        GracefulClose(sending, self.ended.done, self._patience)
+        GracefulClose(asyncio.get_running_loop(), sending, self.ended.done, self._patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set_result(time.monotonic())
