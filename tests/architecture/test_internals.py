@@ -67,7 +67,7 @@ INTERNALS = (
     Internal(
         HttpProtocol,
         "_callback_check_timeouts _http _task check_timeouts close conn_info connection_lost connection_made "
-        "data_received recv_buffer response_timeout transport HTTP_CLASS",
+        "data_received loop recv_buffer response_timeout transport HTTP_CLASS",
         PROTOCOL,
         "MirrorProtocol reports the state of its connection, ends requests that are late, and closes without a loss.",
     ),

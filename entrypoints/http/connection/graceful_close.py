@@ -63,10 +63,9 @@ class GracefulClose:
         if self._has_ended():
             return
         before, self._sent = self._sent, self._look_at_kernel()
-        is_silent = before == self._sent
-        if not is_silent:
+        if before and self._sent and before.acknowledged != self._sent.acknowledged:
             self._silent_since = self._loop.time()
-        is_all_sent = is_silent and self._sent is not None and self._sent.is_all
+        is_all_sent = self._sent is not None and self._sent.is_all and self._sent == before
         if is_all_sent or self._loop.time() - self._silent_since >= self._patience:
             self._transport.abort()
             return
