@@ -1,8 +1,11 @@
 """The console script: blocks SIGHUP before it imports anything large."""
 
 import gc
+import os
 import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 
 def main() -> int:
@@ -16,4 +19,17 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     from entrypoints.cli import main as run_command  # noqa: PLC0415 - this import takes most of the start-up time
 
-    return run_command()
+    status = run_command()
+    if "obstore" in sys.modules and "serve" not in sys.argv[1:]:
+        _end(status)
+    return status
+
+
+def _end(status: int) -> NoReturn:
+    """End without the finalization of Python: a thread of obstore that is ending a request would then ask for the
+    interpreter lock, and Python stops such a thread in a way that makes the process abort.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(status)
