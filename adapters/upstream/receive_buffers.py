@@ -7,6 +7,7 @@ BUFFER_BYTES = 512 * 1024
 _KEPT = 10
 """Maximum buffers that are kept for reuse. A download that waits for the disk uses about this many."""
 _REST_SECONDS = 1.0
+"""Without a download for this long, the buffers are freed."""
 
 
 class ReceiveBuffers:

@@ -71,9 +71,9 @@ def run(settings: Settings, load: Load) -> None:
     # Forked workers share the memory of imported modules and need half as much as spawned ones. No thread and no event
     # loop runs yet that a fork could break.
     Sanic.start_method = "fork"
+    return_free_memory()
     # A collection writes to each object that it examines, so the workers would get own copies of the memory that they
     # share with this process. It does not examine objects that exist now.
-    return_free_memory()
     gc.freeze()
     gc.enable()
     try:

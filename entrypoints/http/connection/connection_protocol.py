@@ -87,6 +87,7 @@ class MirrorProtocol(HttpProtocol):
             self.connection.enter(ConnectionState.CLOSING)
 
     def _is_lost(self) -> bool:
+        """Whether Sanic has recorded the end of the connection."""
         return self.conn_info is None or self.conn_info.lost
 
     def _expire(self) -> None:

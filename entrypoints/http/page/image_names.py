@@ -91,8 +91,8 @@ def _word(text: str) -> str:
 
 
 def _split(name: str) -> tuple[str, Reference]:
-    """The name and the reference, which is the tag `latest` if there is none. A tag beside a digest has no meaning.
-    Raises TagInvalid or DigestInvalid.
+    """Split what a person typed into the name and the reference. Without a tag and a digest, the reference is the tag
+    `latest`; with both, it is the digest, as in docker. Raises TagInvalid or DigestInvalid.
     """
     name, at, digest = name.partition("@")
     head, colon, tag = name.rpartition(":")

@@ -129,8 +129,8 @@ def running(process: Process, ready: Callable[[], bool], seconds: float = 20) ->
 
 
 def pause(*pids: int) -> None:
-    """Pause the processes until `resume`. When the function returns, none of their threads runs: the kernel stops a
-    process some time after it has accepted the signal, and until then it could still answer a request.
+    """Stop the processes with SIGSTOP and wait until the kernel has stopped each of their threads. Without the wait, a
+    process could still answer a request. `resume` lets them continue.
     """
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
