@@ -11,13 +11,11 @@ from typing import Self
 
 import aiohttp
 
-from adapters.upstream.connections import SingleResponseHandler
+from adapters.upstream.connections import SingleResponseHandler, has_large_body
 from adapters.upstream.receive_buffers import BUFFER_BYTES
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 
-_LARGE = 1024 * 1024
-"""Minimum of missing bytes for which replacing the protocol is worth its cost."""
 _FIRST_BUFFER_BYTES = 64 * 1024
 """The size of the first buffer in bytes. All further buffers have BUFFER_BYTES; no piece is longer."""
 _AHEAD = 2 * BUFFER_BYTES
@@ -57,16 +55,15 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     @classmethod
     def take(cls, raw: aiohttp.ClientResponse) -> Self | None:
-        """A receiver for the rest of the body, or None if aiohttp should continue: few bytes are missing, the length is
-        unknown, the body has a content coding, or the connection is closing.
+        """A receiver for the rest of the body, or None if aiohttp should continue: the body is too small to be worth
+        the replacement, its length is unknown, it has a coding, or the connection is closing.
         """
         handler = raw.connection.protocol if raw.connection else None
         transport = handler.transport if handler is not None else None  # a handler with an empty queue is falsy
         if not isinstance(handler, SingleResponseHandler) or transport is None or transport.is_closing():
             return None
-        is_bare = raw.method == "GET" and not raw.headers.keys() & {"Transfer-Encoding", "Content-Encoding"}
-        is_large = (raw.content_length or 0) - raw.content.total_bytes >= _LARGE
-        return cls(raw, handler, transport) if is_bare and is_large else None
+        is_large = raw.method == "GET" and has_large_body(raw.headers) and not raw.content.is_eof()
+        return cls(raw, handler, transport) if is_large else None
 
     async def pieces(self) -> AsyncGenerator[Bytes, None]:
         """The part of the body that aiohttp had received, then the rest, each piece as soon as bytes have arrived.

@@ -7,6 +7,7 @@ import ipaddress
 import select
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +34,7 @@ _SOCKS_PORT = 1080  # RFC 1928 section 3
 _SWITCHING_PROTOCOLS = 101  # the last response on a connection, unlike the other interim responses
 _INTERIM = range(100, 200)  # aiohttp treats statuses below 100 as final, too
 _END_OF_HEAD = b"\r\n\r\n"
+_LARGE_BODY = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,12 @@ class SingleResponseHandler(ResponseHandler):
         """No request is in progress, or the header of its final response has arrived."""
         self._last = b""
         """The last received bytes of an incomplete header of a response without a body."""
+        self._large_body: StreamReader | None = None
+        """The body of the response if it is large and none of its bytes has arrived."""
 
     def set_response_params(self, **params: Any) -> None:
         """Called by aiohttp before it sends a request."""
-        self._is_answered, self._last = False, b""
+        self._is_answered, self._last, self._large_body = False, b"", None
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
@@ -220,6 +224,8 @@ class SingleResponseHandler(ResponseHandler):
             return
         status = data[0].code
         self._is_answered = status not in _INTERIM or status == _SWITCHING_PROTOCOLS
+        if self._is_answered and not self._skip_payload and has_large_body(data[0].headers):
+            self._large_body = data[1]
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
@@ -228,10 +234,19 @@ class SingleResponseHandler(ResponseHandler):
             return
         data, excess = self._without_body(data)
         super().data_received(data)
+        self._pause_large_body()
         if excess:
             self.data_received(excess)
         elif self._is_complete and self._has_begun_another():
             self._refuse_excess()
+
+    def _pause_large_body(self) -> None:
+        """Stop reading at the first bytes of a large body. Otherwise aiohttp would first buffer twice _READ_AHEAD: this
+        takes milliseconds, and the client waits for the first byte. Reading these bytes resumes the connection.
+        """
+        if self._large_body is not None and self._large_body.total_bytes:
+            self._large_body = None
+            self.pause_reading()
 
     def _without_body(self, data: bytes) -> tuple[bytes, bytes]:
         """The bytes up to the end of the header, and the bytes after it, if the response must not have a body.
@@ -284,6 +299,13 @@ class SingleResponseHandler(ResponseHandler):
         self._payload = None
         if self.transport is not None:
             self.transport.abort()
+
+
+def has_large_body(headers: Mapping[str, str]) -> bool:
+    """Whether a response to GET has a body without any coding whose length is known and at least 1 MiB."""
+    length = headers.get("Content-Length", "")
+    is_bare = "Transfer-Encoding" not in headers and "Content-Encoding" not in headers
+    return is_bare and length.isdecimal() and int(length) >= _LARGE_BODY
 
 
 class SingleResponseSocksConnector(ProxyConnector):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from adapters.upstream.connections import SingleResponseHandler
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken, UpstreamTimedOut
@@ -68,6 +69,26 @@ def test_a_large_body_is_complete_and_its_connection_is_reused(loop: NewLoop) ->
             for _ in range(3):
                 assert await all_of(one) == LARGE
             assert one.server.connections == 1
+
+    run(loop, go())
+
+
+@LOOPS
+def test_the_first_bytes_of_a_large_body_do_not_wait_for_more(loop: NewLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp receives one piece. It would buffer 2 MiB of a body that arrives at once, before the client gets any."""
+    received: list[int] = []
+    by_aiohttp = SingleResponseHandler.data_received
+
+    def data_received(self: SingleResponseHandler, data: bytes) -> None:
+        received.append(len(data))
+        by_aiohttp(self, data)
+
+    monkeypatch.setattr(SingleResponseHandler, "data_received", data_received)
+
+    async def go() -> None:
+        async with line(whole) as one:
+            assert await all_of(one, 0.3) == LARGE
+            assert sum(received) <= 512 * 1024
 
     run(loop, go())
 
