@@ -87,8 +87,10 @@ def test_the_first_bytes_of_a_large_body_do_not_wait_for_more(loop: NewLoop, mon
 
     async def go() -> None:
         async with line(whole) as one:
-            assert await all_of(one, 0.3) == LARGE
-            assert sum(received) <= 512 * 1024
+            for _ in range(3):  # the kernel buffers more on a connection that has been used
+                received.clear()
+                assert await all_of(one, 0.3) == LARGE
+                assert sum(received) <= 512 * 1024
 
     run(loop, go())
 
