@@ -264,6 +264,15 @@ class SingleResponseHandler(ResponseHandler):
         self._last = b""
         return data[:stop], data[stop:]
 
+    def close(self) -> None:
+        """Called by aiohttp when the connection is not used any more. Abort it if the response has not ended: closing
+        TLS in order would receive and discard the rest of the body for up to 30 seconds.
+        """
+        if self._is_complete:
+            super().close()
+        else:
+            self.abort()
+
     def is_connected(self) -> bool:
         """Called by aiohttp before it takes a connection from its pool. If an idle connection is readable, the server
         has sent excess bytes or has closed it.

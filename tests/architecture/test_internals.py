@@ -109,6 +109,12 @@ INTERNALS = (
         CONNECTIONS,
         "SingleResponseHandler closes a connection on which bytes arrive that belong to no response.",
     ),
+    Internal(
+        ResponseHandler,
+        "pause_reading close abort",
+        CONNECTIONS,
+        "SingleResponseHandler receives no more of a large body than its reader needs.",
+    ),
     Internal(aiohttp.TCPConnector, "_factory", CONNECTIONS, "aiohttp has no way to choose the protocol."),
     Internal(ProxyConnector, "_connect_via_proxy _factory", CONNECTIONS, "As above, for SOCKS proxies."),
     Internal(
@@ -141,6 +147,7 @@ SIGNATURES: dict[Callable[..., object], tuple[str, ...]] = {
     ResponseHandler.feed_data: ("self", "data"),
     ResponseHandler.data_received: ("self", "data"),
     ResponseHandler.is_connected: ("self",),
+    ResponseHandler.close: ("self",),
 }
 
 TEXTS = {

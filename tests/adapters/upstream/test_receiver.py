@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.adapters.upstream.wire import Heard, Say, WireServer, reply
 MIB = 1024 * 1024
 SMALL = b"small" * 20_000
 LARGE = random.Random(1).randbytes(5 * MIB + 321)  # noqa: S311 - content, not a secret
+_LONG = 512 * MIB
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -106,6 +109,39 @@ def test_a_large_body_through_tls(loop: NewLoop, tmp_path: Path) -> None:
             assert server.connections == 1
 
     run(loop, go())
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    "head", [f"Content-Length: {_LONG}", "X-Length: unknown"], ids=["known length", "unknown length"]
+)
+def test_the_rest_of_a_body_that_is_not_read_any_more_is_not_received(loop: NewLoop, tmp_path: Path, head: str) -> None:
+    """A server in Go goes on sending when the client ends TLS: it only notices that the connection is closed."""
+    authority = Authority(tmp_path)
+    sent = 0
+
+    def serve(listener: socket.socket) -> None:
+        nonlocal sent
+        with listener.accept()[0] as accepted, authority.context().wrap_socket(accepted, server_side=True) as client:
+            client.recv(64 * 1024)
+            client.sendall(f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode())
+            with suppress(OSError):
+                while sent < _LONG:
+                    client.sendall(bytes(MIB))
+                    sent += MIB
+
+    async def go(url: str) -> None:
+        async with parts(ca_file=authority.certificate) as adapters, asyncio.timeout(30):
+            request = UpstreamRequest(resources(upstream_at(url))["blob"], ForwardedCredentials())
+            async with adapters.registry.open(request) as answer:
+                await anext(aiter(answer.pieces()))
+            await asyncio.to_thread(server.join)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        run(loop, go(f"https://127.0.0.1:{listener.getsockname()[1]}"))
+    assert sent <= 32 * MIB
 
 
 @LOOPS
