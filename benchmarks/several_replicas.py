@@ -35,6 +35,8 @@ WORKERS = 4
 CLIENTS = 4
 _TIMES = 8
 """Downloads of each client, one after another: together enough bytes for a CPU time that can be compared."""
+_MEASUREMENTS = 3
+"""In each round: the CPU time for the same work varies by a fifth, and the bound is a tenth."""
 _WARM_UP_SECONDS = 1
 _UPLOAD_SECONDS = 1.0
 """More than one part of a blob needs."""
@@ -102,8 +104,9 @@ def warm_replicas(arena: Arena) -> None:
         valkey(index_folder) as index,
         seaweedfs(store_folder) as store,
     ):
-        for _ in range(arena.plan.rounds):
-            for name in COUNTS:
+        for number in range(_MEASUREMENTS * arena.plan.rounds):
+            # In turn the first and the second, because the machine becomes slower and faster during a run.
+            for name in COUNTS if number % 2 else reversed(COUNTS):
                 with cluster(arena, name, index, store) as replicas:
                     _measure_blobs(arena, replicas)
                     _measure_manifests(arena, replicas)

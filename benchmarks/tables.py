@@ -59,7 +59,7 @@ SECTIONS = (
         "Each round starts a new server with an empty cache. CPU includes the work after the clients have left. Full "
         "GETs are the requests for this blob without a Range that the upstream answered. One pass of SHA-256 is what "
         "a server needs to verify a digest; nginx does not. The time to the first byte is short and varies, so it is "
-        "also measured with the layers of the image: the figure of a round is the median of four.",
+        "also measured with the layers of the image, three times in each round; each time counts the median of four.",
         _COLD,
     ),
     Section(
