@@ -210,7 +210,7 @@ class SingleResponseHandler(ResponseHandler):
         self._last = b""
         """The last received bytes of an incomplete header of a response without a body."""
         self._large_body: StreamReader | None = None
-        """The body of the response if it is large and none of its bytes has arrived."""
+        """The large body whose first bytes the server has not sent yet; None if there is no such body."""
 
     def set_response_params(self, **params: Any) -> None:
         """Called by aiohttp before it sends a request."""
