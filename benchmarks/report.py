@@ -47,10 +47,9 @@ read from its access log.
 - {slow_clients:,} slow clients read {slow_rate} per second each.
 - nginx and this service both send warm blobs with `sendfile`, so their ratio depends on the kernel of the machine. \
 The bounds relative to nginx for warm blobs leave room for that.
-- Five aims are not reached yet: for one client of a cold blob, 0.85 of nginx's throughput and 1.15 of its CPU time \
-plus one pass of SHA-256; for the first byte of a cold layer, 1.5 times nginx's time; for the start, 1.36 times the \
-time of the imports; for a fast client beside 1,000 slow ones, 0.8 of its throughput alone. Their bounds only find \
-regressions.
+- Four aims are not reached yet: for one client of a cold blob, 0.85 of nginx's throughput and 1.15 of its CPU time \
+plus one pass of SHA-256; for the start, 1.36 times the time of the imports; for a fast client beside 1,000 slow ones, \
+0.8 of its throughput alone. Their bounds only find regressions.
 """
 
 
