@@ -279,13 +279,15 @@ class _Client:
             nodes = self._cluster.nodes_manager
             closing += [nodes.aclose(), nodes.aclose("startup_nodes")]
         for each in closing:
-            with suppress(RedisError, RedisClusterException, OSError):
-                await each
+            with suppress(RedisError, RedisClusterException, OSError):  # a TimeoutError is an OSError
+                async with asyncio.timeout(_CLOSING):
+                    await each
 
 
 def _arguments(address: RedisAddress, *, has_login: bool = True) -> dict[str, Any]:
-    """What all clients have in common. RedisConnection limits the time of requests, so the sockets have no timeouts but
-    for closing. The library must not retry: by default it waits for a silent server for half a minute.
+    """What all clients have in common. RedisConnection limits the time of requests, and `_Client.close` that of
+    closing, so the sockets have no timeouts. The library must not retry: by default it waits for a silent server for
+    half a minute.
     """
     tls = {"ssl": True, "ssl_ca_certs": address.ca_file or None} if address.uses_tls else {}
     login = {"username": address.username, "password": address.password} if has_login else {}
@@ -296,7 +298,7 @@ def _arguments(address: RedisAddress, *, has_login: bool = True) -> dict[str, An
         "driver_info": None,  # the same
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
-        "socket_connect_timeout": _CLOSING,
+        "socket_connect_timeout": None,
     }
 
 

@@ -199,6 +199,17 @@ async def test_an_event_loop_that_is_late_does_not_blame_the_server(valkey_serve
 
 
 @in_loop
+async def test_an_event_loop_that_is_late_while_it_connects_does_not_blame_the_server(valkey_server: Valkey) -> None:
+    async with connected(valkey_server.url) as (connection, events):
+        requests = [asyncio.create_task(ping(connection)) for _ in range(5)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        time.sleep(5 * WAIT)  # noqa: ASYNC251 - a busy process, or one that was paused
+        assert await asyncio.gather(*requests) == [True] * 5
+        assert not events.events
+
+
+@in_loop
 async def test_an_event_loop_with_much_work_does_not_blame_the_server(valkey_server: Valkey) -> None:
     loop = asyncio.get_running_loop()
 
