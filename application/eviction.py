@@ -93,7 +93,8 @@ class Eviction:
         async with self._evicting:
             space, used, count = await self._state()
             if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
-                await self._evict(bytes_to_free, wanted)
+                if not await self._evict(bytes_to_free, wanted):
+                    raise StorageFull
             else:
                 self._events.emit(CacheMeasured(used, self._capacity.max_bytes, space.free, space.total, count))
 
@@ -112,8 +113,8 @@ class Eviction:
         """Make space for at least `needed` and at most `most` more bytes in the partial blob of a download from this
         upstream. Returns the number of bytes there is space for. `most`: None if the length of the blob is unknown.
 
-        If partial blobs would exceed their share of the cache, removes those that have no running download first.
-        Raises StorageFull if the bytes still do not fit.
+        If the bytes do not fit, removes the partial blobs that have no running download. Raises StorageFull if they
+        still do not fit.
         """
         wanted = max(needed, self._capacity.reservation if most is None else min(most, self._capacity.reservation))
         share = self._capacity.max_partial_blobs_beside_unmeasured if most is None else self._capacity.max_partial_blobs
@@ -123,14 +124,14 @@ class Eviction:
             async with self._evicting:
                 space, used, _ = await self._state()
                 own = space.partial_blobs_of.get(upstream.fingerprint, 0)
-                if space.partial_blobs + wanted <= share and self.can_store(own + wanted):
-                    if (bytes_to_free := self._bytes_to_free(space, used, wanted)) > 0:
-                        await self._evict(bytes_to_free, wanted)
+                is_in_share = space.partial_blobs + wanted <= share and self.can_store(own + wanted)
+                bytes_to_free = self._bytes_to_free(space, used, wanted)
+                if is_in_share and (bytes_to_free <= 0 or await self._evict(bytes_to_free, wanted)):
                     self.reserve(upstream, digest, self._reserved.get((upstream, digest), 0) + wanted)
                     return wanted
                 if count == 0:
                     await self._maintenance.remove_abandoned_partial_blobs()
-        raise StorageFull("running downloads use their whole part of the cache already")
+        raise StorageFull("the cache is full, or running downloads use their whole part of it already")
 
     def reserve(self, upstream: Upstream, digest: Digest, size: int) -> None:
         """Record that there is space for `size` bytes that a download of this process has not written yet; 0 removes
@@ -172,8 +173,8 @@ class Eviction:
         short = wanted + min(_MARGIN, space.total // 16) - space.free if wanted else 0
         return max(self._capacity.bytes_to_free(used, wanted), short)
 
-    async def _evict(self, bytes_to_free: int, wanted: int) -> None:
-        """Evict content. Raises StorageFull if `wanted` more bytes still do not fit."""
+    async def _evict(self, bytes_to_free: int, wanted: int) -> bool:
+        """Evict content. Returns whether `wanted` more bytes fit now."""
         await self.flush()  # otherwise content that was just used would look old
         sizes = {str(one.digest): one.size for one in await self._usage.evictable()}
         chosen = [Digest.parse(name) for name in content_to_evict(sizes.items(), bytes_to_free)]
@@ -186,8 +187,7 @@ class Eviction:
         # files of other programs may fill the disk.
         space, used, count = await self._state()
         self._events.emit(CacheMeasured(used, self._capacity.max_bytes, space.free, space.total, count))
-        if wanted and (used + wanted > self._capacity.max_bytes or space.free < wanted):
-            raise StorageFull
+        return not wanted or (used + wanted <= self._capacity.max_bytes and wanted <= space.free)
 
     async def reconcile(self) -> None:
         """Repair what a crash left behind: content that the index does not list, and entries of the index without

@@ -14,6 +14,8 @@ from domain.byte_ranges import ByteRange
 from domain.cache_policy import CacheCapacity
 from domain.digest import Digest
 from domain.events import BytesFetched, CacheFull, ContentEvicted, DownloadStarted
+from domain.names import Reference, RepositoryName
+from domain.pins import Pin, PinnedImage
 from tests.adapters.storage.places import OTHER, UPSTREAM
 from tests.application.support.crowd import Crowd
 from tests.application.support.service import PRIVATE
@@ -21,6 +23,7 @@ from tests.application.support.watched import BIG, PIECE, held, soon
 from tests.fakes.clock import StoppedClock
 from tests.fakes.events import RecordingEventSink
 from tests.fakes.index import MemoryKnowledgeIndex, MemoryUsageIndex
+from tests.fakes.pins import MemoryPinIndex
 from tests.fakes.storage import MemoryContentStore, MemoryDisk, MemoryStorageMaintenance
 
 MIB = 1 << 20
@@ -192,10 +195,19 @@ class Sharing:
         self.disk = MemoryDisk()
         self.store = MemoryContentStore(self.disk)
         index = MemoryKnowledgeIndex()
-        usage, clock, events = MemoryUsageIndex(index), StoppedClock(), RecordingEventSink()
+        self.pins = MemoryPinIndex()
+        usage, clock, events = MemoryUsageIndex(index, self.pins), StoppedClock(), RecordingEventSink()
         maintenance = MemoryStorageMaintenance(self.disk)
         self.eviction = Eviction(self.store, maintenance, usage, index, CacheCapacity(1000, 2), clock, events)
         self._number = 0
+
+    async def store_pinned(self, size: int) -> None:
+        """Content that is never evicted."""
+        digest = Digest.of(b"-" * size)
+        pin = Pin(UPSTREAM.url, RepositoryName("team/pinned"), Reference(digest))
+        await self.pins.keep(PinnedImage(pin, 0.0, tree={digest: size}))
+        await self.store.put(digest, b"-" * size)
+        await self.eviction.added(digest, size)
 
     async def lease(self, upstream: Any) -> DownloadLease:
         """Another one, for which room was made."""
@@ -206,6 +218,30 @@ class Sharing:
         await lease.partial_blob.write(0, deque([b"-" * 100]))
         self.eviction.reserve(upstream, digest, 0)
         return lease
+
+    async def leave_abandoned(self, number: int) -> None:
+        """One after another, this many partial blobs that no download continues."""
+        for _ in range(number):
+            lease = await self.lease(UPSTREAM)
+            await lease.release(keep=True)
+            lease.partial_blob.file.close()
+
+    async def grow_while_counted_twice(self, *, reserved: int, written: int, needed: int) -> None:
+        """A download makes space for `needed` more bytes while those that a thread has written still count as reserved,
+        so that there seems to be no space.
+        """
+        digest = Digest.of(b"a")
+        await self.eviction.make_space_in_partial_blob(UPSTREAM, digest, reserved, reserved)
+        lease: Any = await self.store.lease(UPSTREAM, digest)
+        # A thread has written these bytes, and the download does not know it yet.
+        await lease.partial_blob.write(0, deque([b"-" * written]))
+        growing = asyncio.create_task(self.eviction.make_space_in_partial_blob(UPSTREAM, digest, needed, needed))
+        await asyncio.sleep(0.01)
+        assert not growing.done()
+        self.eviction.reserve(UPSTREAM, digest, reserved - written)
+        assert await growing == needed
+        await lease.release(keep=False)
+        lease.partial_blob.file.close()
 
 
 async def test_partial_blobs_are_bounded_per_upstream_and_in_total() -> None:
@@ -225,11 +261,7 @@ async def test_partial_blobs_are_bounded_per_upstream_and_in_total() -> None:
 
 async def test_abandoned_partial_blobs_are_removed_for_running_downloads() -> None:
     sharing = Sharing()
-
-    for _ in range(8):
-        lease = await sharing.lease(UPSTREAM)
-        await lease.release(keep=True)
-        lease.partial_blob.file.close()
+    await sharing.leave_abandoned(8)
 
 
 async def test_reserved_bytes_count_in_the_share() -> None:
@@ -243,18 +275,26 @@ async def test_reserved_bytes_count_in_the_share() -> None:
 
 
 async def test_bytes_that_are_counted_twice_while_they_are_written_refuse_nothing() -> None:
-    sharing, digest = Sharing(), Digest.of(b"a")
-    await sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 400, 400)
-    lease: Any = await sharing.store.lease(UPSTREAM, digest)
-    # A thread has written these bytes, and the download does not know it yet.
-    await lease.partial_blob.write(0, deque([b"-" * 300]))
-    growing = asyncio.create_task(sharing.eviction.make_space_in_partial_blob(UPSTREAM, digest, 100, 100))
-    await asyncio.sleep(0.01)
-    assert not growing.done()
-    sharing.eviction.reserve(UPSTREAM, digest, 100)
-    assert await growing == 100
-    await lease.release(keep=False)
-    lease.partial_blob.file.close()
+    await Sharing().grow_while_counted_twice(reserved=400, written=300, needed=100)
+
+
+async def test_bytes_that_are_counted_twice_beside_pinned_content_refuse_nothing() -> None:
+    sharing = Sharing()
+    await sharing.store_pinned(700)
+    await sharing.grow_while_counted_twice(reserved=200, written=200, needed=50)
+
+
+async def test_a_cache_full_of_pinned_content_refuses_a_download() -> None:
+    sharing = Sharing()
+    await sharing.store_pinned(950)
+    with pytest.raises(StorageFull):
+        await sharing.lease(UPSTREAM)
+
+
+async def test_abandoned_partial_blobs_are_removed_if_pinned_content_leaves_no_other_space() -> None:
+    sharing = Sharing()
+    await sharing.store_pinned(750)
+    await sharing.leave_abandoned(4)
 
 
 async def test_a_body_of_unknown_length_is_stored_only_below_a_quarter_of_the_cache() -> None:
