@@ -7,6 +7,7 @@ from itertools import accumulate
 from domain.patterns import RepositoryPattern, TagPattern
 from domain.records import PERSONAL_CLASS, CachedTag, Grant, TagKey, class_of
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _KEPT_SHARE = 0.9
 """Eviction stops at this share of the bound. Otherwise every new blob would start another eviction."""
@@ -106,8 +107,7 @@ class CachePolicy:
         return grant.ends_at if is_personal else max(grant.ends_at, self.grant_stale_until(grant))
 
 
-@dataclass(frozen=True)
-class CacheCapacity:
+class CacheCapacity(Value, frozen=True):
     """`max_bytes`: maximum bytes of content and partial blobs. `upstreams`: the number of upstreams that share them."""
 
     max_bytes: int
@@ -134,8 +134,10 @@ class CacheCapacity:
 
     @property
     def reservation(self) -> int:
-        """Bytes that a running download reserves at a time."""
-        return max(1, min(8 * 1024 * 1024, self.max_bytes // 64))
+        """Bytes that a running download reserves at a time. To reserve takes some milliseconds in which the download
+        receives nothing.
+        """
+        return max(1, min(64 * 1024 * 1024, self.max_bytes // 64))
 
     def can_store(self, size: int) -> bool:
         """Whether content of this size can be stored. Larger content would be evicted at once."""

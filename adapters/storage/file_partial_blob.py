@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from adapters.storage.folder import Place, StorageFolder, is_verified
@@ -23,6 +23,12 @@ _BATCH = 1024 * 1024
 """Bytes for one write."""
 _TURN_SECONDS = 0.1
 """After this time, `write` ends, so that other partial blobs can use the thread."""
+_LARGE = 512 * 1024
+"""After a batch of this many bytes, `write` waits briefly for the next pieces. The event loop would otherwise be woken
+after nearly every batch of a fast download, only to start the next write: over TLS, this costs a tenth of the speed.
+"""
+_PAUSES, _PAUSE_SECONDS = 6, 0.0005
+"""How often it looks for them, and the seconds between two looks. If the event loop woke it, both would lose more."""
 _WHOLE = 0o444
 """The mode of verified files."""
 
@@ -61,12 +67,12 @@ class FilePartialBlob(HasThreads):
 
     @in_thread
     @translated_errors("a partial blob cannot be written")
-    def write(self, offset: int, pieces: deque[Bytes]) -> int:
+    def write(self, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool] = lambda: False) -> int:
         turn_ends = time.monotonic() + _TURN_SECONDS
         start = offset
         while pieces:
             with self._step():
-                self._folder.require_free_space()
+                self._folder.require_free_space_at(self.file.descriptor)
                 batch = _taken(pieces)
                 try:
                     stop = self._write(offset, batch)
@@ -75,9 +81,13 @@ class FilePartialBlob(HasThreads):
                     raise
                 if stop <= self._present.beginning:
                     self._hash(offset, batch, turn_ends)
+                is_large = stop - offset >= _LARGE
                 offset = stop
+                del batch  # its buffers can be used again during the pauses
             if time.monotonic() >= turn_ends:
                 break
+            if is_large:
+                _wait_for_more(pieces, expects_more)
         return offset - start
 
     def _write(self, offset: int, batch: Sequence[Bytes]) -> int:
@@ -254,6 +264,13 @@ class FollowedFilePartialBlob:
 
     def want(self, spans: SpanSet) -> None:
         announce(self.file.descriptor, spans)
+
+
+def _wait_for_more(pieces: deque[Bytes], expects_more: Callable[[], bool]) -> None:
+    for _ in range(_PAUSES):
+        if pieces or not expects_more():
+            break
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _taken(pieces: deque[Bytes]) -> list[Bytes]:

@@ -8,13 +8,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.storage.safe_paths import cache_folder, open_file, state_at
 from domain.digest import Digest
 from domain.errors import DigestInvalid
 from domain.upstreams import Upstream
+from domain.value import Value
 
 CONTENT = "content"
 PARTIAL_BLOBS = "drafts"
@@ -24,8 +24,7 @@ Place = tuple[str, ...]
 """Where a file is in the cache's folder: the names of the folders, then the name of the file."""
 
 
-@dataclass(frozen=True)
-class StorageFolder:
+class StorageFolder(Value, frozen=True):
     """`path`: the configured folder. `reserve`: bytes of the file system that the cache leaves free."""
 
     path: Path
@@ -42,12 +41,16 @@ class StorageFolder:
 
     def require_free_space(self) -> None:
         """Raises OSError if the file system has no more free bytes than the reserve. Makes a missing folder."""
-        if not self.reserve:
-            return
-        with self.opened(make=True) as folder:
-            state = os.statvfs(folder)
-        if state.f_bavail * state.f_frsize <= self.reserve:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.reserve:
+            with self.opened(make=True) as folder:
+                self.require_free_space_at(folder)
+
+    def require_free_space_at(self, descriptor: int) -> None:
+        """The same for the file system of an open file or folder. It is faster, because it opens nothing."""
+        if self.reserve:
+            state = os.fstatvfs(descriptor)
+            if state.f_bavail * state.f_frsize <= self.reserve:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
     def opened(self, names: Sequence[str] = (), *, make: bool = False) -> Iterator[int]:

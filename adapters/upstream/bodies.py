@@ -11,8 +11,8 @@ from typing import Self
 
 import aiohttp
 
-from adapters.upstream.connections import SingleResponseHandler, has_large_body
 from adapters.upstream.receive_buffers import BUFFER_BYTES
+from adapters.upstream.response_protocol import SingleResponseHandler, has_large_body
 from domain.digest import Bytes
 from domain.errors import UpstreamBodyTooLarge, UpstreamBroken
 

@@ -11,7 +11,7 @@ from application.ports.content import ContentPart, OpenFile
 from application.ports.tracing import NO_SPAN, TraceSpan
 from application.ports.upstream import ResponseMetadata
 from domain.byte_ranges import ByteRange, Span, grouped
-from domain.digest import Digest
+from domain.digest import Bytes, Digest
 from domain.rate_meter import RateMeter
 from domain.span_set import SpanSet
 
@@ -25,6 +25,18 @@ class PartialBlobLost(Exception):
     """The bytes that the readers have received will not be continued, in this process or in another one. Each reader
     fetches the rest itself.
     """
+
+
+class FirstBytes:
+    """The first bytes of a blob, in memory. Readers receive them while they are being stored: a client does not wait
+    for the disk, nor for the thread that writes.
+    """
+
+    def __init__(self, content: Bytes) -> None:
+        self.content = content
+
+    async def read(self, start: int, stop: int) -> bytes:
+        return bytes(self.content[start:stop])
 
 
 class Want:
@@ -75,6 +87,8 @@ class Download:
         """
         self.present = SpanSet()
         """The bytes in the partial blob."""
+        self.first_bytes: FirstBytes | None = None
+        """Set from the arrival of the first bytes until they are stored."""
         self.is_whole_wanted = first_range is None
         """All bytes are fetched, whatever the readers want."""
         self.part_requests = 0
@@ -111,6 +125,7 @@ class Download:
         self._holders = 0
         self._is_whole = False
         self._changed = asyncio.Event()
+        self._first_sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._speed = RateMeter()
 
     def state(self) -> DownloadState:
@@ -188,13 +203,11 @@ class Download:
         finally:
             del self._wants[want]
 
-    async def parts(self, want: Want, *, is_part: bool) -> AsyncIterator[ContentPart]:
+    async def parts(self, want: Want, *, is_part: bool) -> AsyncIterator[Bytes | ContentPart]:
         """The wanted bytes as they become readable, at most to the end of the blob. Raises the failure of a download
         that ended early. `is_part`: the reader wants a part of the blob, and not its rest.
         """
-        # A small blob is delivered after its digest was verified, so that the client receives an error if the digest is
-        # wrong.
-        is_small = self.is_whole_wanted and self.total is not None and self.total <= _SMALL_BYTES
+        is_small = self._is_small
         while want.spans:
             start, stop = want.spans[0].start, want.spans[0].stop
             while not self._is_whole and (is_small or self.readable_from(start, is_part=is_part) <= start):
@@ -204,8 +217,26 @@ class Download:
             end = min(self.readable_from(start, is_part=is_part), stop)
             if end <= start:
                 return
-            yield ContentPart(self.file, start, end)
+            if self.first_bytes and not start:
+                yield self.first_bytes.content[:end]
+                if not self._first_sent.done():
+                    self._first_sent.set_result(None)
+            else:
+                yield ContentPart(self.file, start, end)
             want.received(end)
+
+    def beginning(self, stop: int) -> OpenFile | FirstBytes | None:
+        """Where the bytes up to `stop` can be read again; None if not all of them have arrived."""
+        if stop <= self.present.beginning:
+            return self.file
+        return self.first_bytes if self.first_bytes and stop <= len(self.first_bytes.content) else None
+
+    @property
+    def _is_small(self) -> bool:
+        """A small blob is delivered after its digest was verified, so that the client receives an error if the digest
+        is wrong.
+        """
+        return self.is_whole_wanted and self.total is not None and self.total <= _SMALL_BYTES
 
     @property
     def file(self) -> OpenFile:
@@ -213,7 +244,7 @@ class Download:
 
     def readable_from(self, start: int, *, is_part: bool) -> int:
         """The end of the bytes that a reader may receive from this offset on."""
-        end = self.present.end_of(start)
+        end = len(self.first_bytes.content) if self.first_bytes and not start else self.present.end_of(start)
         if self._is_whole or (self.total is not None and (is_part or not self.is_whole_wanted)):
             return end
         return end - 1 if self.total is None else min(end, self.total - 1)
@@ -257,9 +288,25 @@ class Download:
         """From now on, the readers read from this file."""
         self._files.append(file)
 
+    def arrive(self, content: Bytes) -> "asyncio.Future[None]":
+        """The first bytes of the blob have arrived, and are about to be stored. The future is done when a reader has
+        sent them, or if none will. Raises PartialBlobLost if other first bytes, which were not stored, may have been
+        sent before.
+        """
+        if self.first_bytes:
+            raise PartialBlobLost
+        if self.readers and not self._is_small:
+            self.first_bytes = FirstBytes(content)
+            self._update()
+        elif not self._first_sent.done():
+            self._first_sent.set_result(None)
+        return self._first_sent
+
     def grow(self, present: SpanSet) -> None:
         """The partial blob has these bytes now."""
         self.present = present
+        if self.first_bytes and present.beginning >= len(self.first_bytes.content):
+            self.first_bytes = None
         self._update()
 
     def complete(self) -> None:

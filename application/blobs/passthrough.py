@@ -8,6 +8,7 @@ from itertools import pairwise
 from application.access.access_request import PullAccess
 from application.access.read_permission import ReadPermissions
 from application.blobs.blob_query import BlobAnswer, BlobQuery, described
+from application.blobs.download import FirstBytes
 from application.blobs.retries import Retries
 from application.ports.content import OpenFile
 from application.ports.telemetry import EventSink
@@ -136,7 +137,7 @@ class Passthrough:
             return answer.metadata
 
     async def rest(
-        self, access: PullAccess, digest: Digest, begun: OpenFile | None, wanted: Span, total: int | None
+        self, access: PullAccess, digest: Digest, begun: OpenFile | FirstBytes | None, wanted: Span, total: int | None
     ) -> AsyncIterator[Bytes]:
         """The wanted bytes of a blob of which the client has received a beginning or a part.
 

@@ -226,8 +226,7 @@ class PullBlob:
                 # The disk is full, or the downloading process has ended the download. Each reader fetches the rest
                 # itself, uncached.
                 for rest in want.spans:
-                    is_verified = not is_part and rest.start <= download.present.beginning
-                    begun = download.file if is_verified else None
+                    begun = None if is_part else download.beginning(rest.start)
                     async for piece in self._passthrough.rest(access, download.digest, begun, rest, download.total):
                         yield piece
 

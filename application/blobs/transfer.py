@@ -55,6 +55,10 @@ _PAUSE_FOR_READERS_SECONDS = 2.0
 """The pause after a failure of a connection for a reader of a part."""
 _FOR_READERS = 16
 """The most connections for readers of parts that no other connection fetches soon."""
+_FIRST_BYTES = 64 * 1024
+"""A reader receives so many bytes at the beginning of the blob before they are stored."""
+_FIRST_SECONDS = 0.002
+"""How long the transfer waits for a reader to send them."""
 _ALL = ByteRange(0, None)
 _REFUSALS = (UpstreamChallenged, Denied, ContentUnknown)
 _HEALED = (*_REFUSALS, UpstreamUnavailable, MirrorFault)
@@ -316,6 +320,9 @@ class Transfer:
                         connection.stop = self._plan.continuation(connection, connection.body_stop, loop.time())
                     part = piece[: max(0, connection.stop - position)]
                     connection.position = position + len(part)
+                    if not position and not self._partial_blob.present:
+                        # To receive and store the next megabytes takes processor time, for which a reader would wait.
+                        await asyncio.wait([self._download.arrive(part[:_FIRST_BYTES])], timeout=_FIRST_SECONDS)
                     await writer.add(position, part)
                     position += len(part)
                     if position >= connection.stop:

@@ -13,10 +13,10 @@ _BATCH_BYTES = 1024 * 1024
 _LINGER_SECONDS = 0.002
 """How long fewer bytes wait. Short, because readers of a slow upstream wait for each piece."""
 _FIRST_BYTES = 64 * 1024
-"""These are written before all others, because readers wait for the first byte."""
-_WAITING_LIMIT = 2 * _BATCH_BYTES
+"""These are written before all others, because readers in other processes wait for the first byte."""
+_WAITING_LIMIT = 3 * _BATCH_BYTES
 """Maximum bytes that may wait to be written. Above it, `add` waits."""
-_LOOK_SECONDS = 0.002
+_LOOK_SECONDS = 0.003
 """How often `add` then checks the progress of the write."""
 
 
@@ -43,6 +43,7 @@ class WriteBatches:
         self._start = self.end = offset
         """`end`: the end of the bytes in the partial blob when everything is written."""
         self._is_first = True
+        self._is_finishing = False
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,14 +70,21 @@ class WriteBatches:
         """Returns when everything has been written. Waits for the write even if this task is cancelled: until then the
         partial blob is in use.
         """
-        while self._pieces or self._running:
-            self._begin()
-            if self._writing:
-                try:
+        self._is_finishing = True
+        try:
+            while self._pieces or self._running:
+                self._begin()
+                if self._writing:
                     await asyncio.shield(self._writing)
-                except asyncio.CancelledError:
-                    await until_done(self._writing)
-                    raise
+        except asyncio.CancelledError:
+            if self._writing:
+                await until_done(self._writing)
+            raise
+        finally:
+            self._is_finishing = False
+
+    def _expects_more(self) -> bool:
+        return not self._is_finishing
 
     def _queue(self, piece: Bytes) -> None:
         self.end += len(piece)
@@ -112,10 +120,10 @@ class WriteBatches:
         is_full_batch = True
         while is_full_batch:
             try:
-                await self._partial_blob.write(self._written, self._pieces)
+                await self._partial_blob.write(self._written, self._pieces, self._expects_more)
             except StorageFull:
                 await self._make_space(self._waiting)
-                await self._partial_blob.write(self._written, self._pieces)
+                await self._partial_blob.write(self._written, self._pieces, self._expects_more)
             is_full_batch = self._waiting >= _BATCH_BYTES
         self._grown()
         if self._pieces:

@@ -1,12 +1,13 @@
 """The ports to the storage of content: complete content, partial blobs, and maintenance."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.span_set import SpanSet
+from domain.value import Value
 
 
 class StorageRefused(Exception):
@@ -44,8 +45,7 @@ class OpenFile(Protocol):
         """Called once, after the last reader has finished."""
 
 
-@dataclass(frozen=True)
-class ContentPart:
+class ContentPart(Value, frozen=True):
     """The bytes `start` up to but not including `stop` of open content, which have not been read yet. The creator of
     the part keeps `file` open.
     """
@@ -60,8 +60,7 @@ class ContentPart:
         return self.stop - self.start
 
 
-@dataclass(frozen=True)
-class StoredContent:
+class StoredContent(Value, frozen=True):
     """Complete, verified content that is open. `size`: the current size of the file in bytes."""
 
     file: OpenFile
@@ -89,11 +88,12 @@ class PartialBlob(Protocol):
     @property
     def file(self) -> OpenFile: ...
 
-    async def write(self, offset: int, pieces: deque[Bytes]) -> int:
+    async def write(self, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool] = lambda: False) -> int:
         """Write the pieces one after the other, starting at `offset`, and remove each written piece from the queue.
         Returns the number of written bytes when the queue is empty, or earlier to let other downloads write. The caller
-        may add pieces meanwhile. Several calls may run at the same time if they write to different bytes. Hashes the
-        beginning of the blob as far as it is present.
+        may add pieces meanwhile. While `expects_more` says that it is about to, the call may wait some milliseconds for
+        them; another thread may ask. Several calls may run at the same time if they write to different bytes. Hashes
+        the beginning of the blob as far as it is present.
 
         Raises StorageRefused; the queue then contains the pieces that were not written.
         """

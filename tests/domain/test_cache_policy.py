@@ -169,7 +169,7 @@ def test_partial_blobs_may_use_three_quarters_of_the_cache_and_half_for_one_of_s
     assert (CacheCapacity(0).reservation, CacheCapacity(6400).reservation, CacheCapacity(1 << 40).reservation) == (
         1,
         100,
-        8 << 20,
+        64 << 20,
     )
 
 

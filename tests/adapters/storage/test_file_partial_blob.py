@@ -316,6 +316,34 @@ async def test_a_write_after_the_end_of_the_blob_does_not_change_the_map(tmp_pat
         again.file.close()
 
 
+async def test_a_write_of_many_bytes_waits_for_those_that_are_about_to_come(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        pieces: deque[Bytes] = deque([CONTENT[:MIB]])
+        coming = [CONTENT[MIB : 2 * MIB], CONTENT[2 * MIB : 2 * MIB + 100]]
+        asked = [0, 0, 0, 0]  # how often, by the number of pieces that are still to come
+
+        def expects_more() -> bool:
+            asked[len(coming)] += 1
+            if coming and asked[len(coming)] > 1:
+                pieces.append(coming.pop(0))
+            return True
+
+        assert await partial_blob.write(0, pieces, expects_more) == 2 * MIB + 100
+        assert asked == [0, 2, 2, 0], "it did not wait after few bytes"
+        assert partial_blob.present == SpanSet.up_to(2 * MIB + 100)
+        partial_blob.file.close()
+
+
+async def test_a_write_does_not_wait_when_nothing_comes(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        asked = []
+        assert await partial_blob.write(0, deque([CONTENT[:MIB]]), lambda: bool(asked.append(True))) == MIB
+        assert asked == [True]
+        partial_blob.file.close()
+
+
 async def test_a_gap_needs_a_known_length(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         partial_blob, follower = await leased(store), await followed(store)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,13 +29,15 @@ class Written:
         self.failure: Exception | None = None
         self.at_once = 0
         self.grown: list[int] = []
+        self.expects_more: Callable[[], bool] = lambda: False
 
     @property
     def size(self) -> int:
         return self.present.length
 
-    async def write(self, offset: int, pieces: deque[bytes]) -> int:
+    async def write(self, offset: int, pieces: deque[bytes], expects_more: Callable[[], bool]) -> int:
         assert offset == self.size
+        self.expects_more = expects_more
         self.at_once += 1
         assert self.at_once == 1
         await self.gate.wait()
@@ -49,6 +52,13 @@ class Written:
     def batched(self) -> WriteBatches:
         partial_blob: Any = self
         return WriteBatches(partial_blob, 0, self.make_room, lambda: self.grown.append(self.size))
+
+    async def held(self) -> WriteBatches:
+        """Batches whose first byte is written. All further writes wait for the gate."""
+        batches = self.batched()
+        await batches.add(b"a")
+        self.gate.clear()
+        return batches
 
     async def make_room(self, _: int) -> None:
         """There is nothing to evict."""
@@ -98,9 +108,7 @@ def test_the_first_bytes_are_written_before_all_others() -> None:
 
 async def test_a_cancelled_task_waits_for_the_running_write() -> None:
     written = Written()
-    batches = written.batched()
-    await batches.add(b"a")
-    written.gate.clear()
+    batches = await written.held()
     await batches.add(b"-" * MIB)
     ending = asyncio.create_task(batches.finish())
     for _ in range(3):
@@ -116,19 +124,30 @@ async def test_a_cancelled_task_waits_for_the_running_write() -> None:
 
 async def test_add_waits_while_too_much_is_waiting_to_be_written() -> None:
     written = Written()
-    batches = written.batched()
-    await batches.add(b"a")
-    written.gate.clear()
-    for _ in range(2):
+    batches = await written.held()
+    for _ in range(3):
         await batches.add(b"-" * MIB)
-    third = asyncio.create_task(batches.add(b"-" * MIB))
+    fourth = asyncio.create_task(batches.add(b"-" * MIB))
     await asyncio.sleep(0.02)
-    assert not third.done()
+    assert not fourth.done()
     written.gate.set()
-    await third
+    await fourth
     await batches.finish()
-    assert written.size == 3 * MIB + 1
+    assert written.size == 4 * MIB + 1
     assert written.grown[-1] == written.size
+
+
+async def test_a_running_write_learns_when_nothing_more_comes() -> None:
+    written = Written()
+    batches = await written.held()
+    await batches.add(b"-" * MIB)
+    await asyncio.sleep(0)
+    assert written.expects_more()
+    ending = asyncio.create_task(batches.finish())
+    await asyncio.sleep(0)
+    assert not written.expects_more()
+    written.gate.set()
+    await ending
 
 
 async def test_the_next_call_raises_what_a_write_has_raised() -> None:

@@ -11,6 +11,7 @@ from dependency_injector import providers
 from application.access.access_request import Caller
 from application.blobs.blob_query import BlobQuery, Piece
 from application.manifests.manifest_query import ManifestAnswer, ManifestQuery
+from application.ports.content import ContentPart
 from domain.access import Credentials, Scope, ScopeSet
 from domain.authorization import encode_basic, parse_authorization
 from domain.digest import Digest
@@ -133,9 +134,9 @@ def replace_store(service: Service, store: MemoryContentStore) -> None:
 
 def bytes_of(piece: Piece) -> bytes:
     """As the client gets them."""
-    if isinstance(piece, bytes):
-        return piece
-    return os.pread(piece.file.descriptor, piece.length, piece.start)
+    if isinstance(piece, ContentPart):
+        return os.pread(piece.file.descriptor, piece.length, piece.start)
+    return bytes(piece)
 
 
 def _caller(header: str | None) -> Caller:
