@@ -25,7 +25,11 @@ from entrypoints.http.responses.error_responses import fault_result_of
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-_CHUNK = 256 * 1024  # bytes per read where sendfile cannot be used
+# Bytes per read where sendfile cannot be used. The time for a read and for passing on its bytes is nearly the same for
+# any size, but each slow client occupies as much memory, so slow clients get small chunks. The largest is a little less
+# than what glibc treats as large (entrypoints/server/memory.py), so that its memory is reused.
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 64 * 1024, 480 * 1024
+_QUICK, _SLOW = 0.02, 0.1  # seconds that a client takes for a chunk: the next one is larger, or smaller
 _LONGEST_PAUSE = 3.0  # seconds
 _COUNT_SECONDS = 0.5  # between two updates of the metrics, which would show a large blob only at its end
 # Errors of sendfile that mean a lost connection; all others concern the file.
@@ -111,6 +115,7 @@ class BodySender:
         self._transport = cast("asyncio.Transport", request.transport)
         self._threads: CopyThreads = request.app.ctx.copy_threads
         self._kernel_copy: KernelCopy | None = None
+        self._chunk = _SMALLEST_CHUNK
         self._count_at = time.monotonic() + _COUNT_SECONDS
 
     async def send(self, piece: Piece) -> None:
@@ -185,7 +190,7 @@ class BodySender:
     async def _read_and_send(self, part: ContentPart) -> None:
         position = part.start
         while position < part.stop:
-            stop = min(position + _CHUNK, part.stop)
+            stop, began = min(position + self._chunk, part.stop), time.monotonic()
             if isinstance(part.file, FileBacked):
                 # In the threads of the copies: requests that open content must not wait for reads from a slow disk.
                 content = await self._threads.read(part.file.descriptor, position, stop)
@@ -196,3 +201,8 @@ class BodySender:
             await self._response.send(content)
             self._sent(len(content))
             position += len(content)
+            took = time.monotonic() - began
+            if took < _QUICK:
+                self._chunk = min(2 * self._chunk, _LARGEST_CHUNK)
+            elif took > _SLOW:
+                self._chunk = max(self._chunk // 2, _SMALLEST_CHUNK)

@@ -1,6 +1,7 @@
 """Bodies from files arrive complete, one after another on one connection."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from entrypoints.http.delivery import body_delivery
 from tests.e2e.support.certificates import make_authority
 from tests.entrypoints.http.conftest import FileService, Part, ServeFiles
 from tests.entrypoints.service import Wire, until
@@ -88,6 +90,32 @@ async def test_bodies_arrive_inside_tls(serve_files: ServeFiles, server_tls: ssl
     files.body()
     async with files.wire(_client_tls()) as wire:
         await _all_arrive(files, wire)
+
+
+@pytest.mark.parametrize(
+    ("quick", "slow", "first", "largest"), [(60.0, 90.0, [64, 128, 256], 480), (-2.0, -1.0, [64, 64, 64], 64)]
+)
+async def test_only_quick_clients_inside_tls_get_large_chunks(
+    serve_files: ServeFiles, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch,
+    quick: float, slow: float, first: list[int], largest: int,
+) -> None:  # fmt: skip
+    """`quick` and `slow`: the seconds for a chunk that count as such, so that each client is the one or the other."""
+    monkeypatch.setattr(body_delivery, "_QUICK", quick)
+    monkeypatch.setattr(body_delivery, "_SLOW", slow)
+    files = await serve_files(tls=server_tls)
+    threads, sizes = files.client.app.ctx.copy_threads, list[int]()
+    read = threads.read
+
+    async def watched_read(file: int, start: int, stop: int) -> bytes:
+        sizes.append((stop - start) // 1024)
+        return bytes(await read(file, start, stop))
+
+    monkeypatch.setattr(threads, "read", watched_read)
+    body = files.body((0, 2_000_000))
+    async with files.wire(_client_tls()) as wire:
+        await wire.send(files.get(body))
+        assert (await wire.answer()).body == files.expected(body)
+    assert (sizes[:3], max(sizes)) == (first, largest)
 
 
 async def test_pipelined_requests_are_answered_in_turn(serve_files: ServeFiles) -> None:
@@ -197,6 +225,33 @@ async def test_slow_client_that_leaves_is_noticed(serve_files: ServeFiles) -> No
                 await loop.sock_recv(connection, 16384)
                 await asyncio.sleep(0.02)
     await until(lambda: not body.open_now)
+
+
+def _holds_short_segments(descriptor: int) -> bool:
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK))
+
+
+async def test_the_kernel_fills_segments_until_a_part_has_been_sent(
+    serve_files: ServeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = await serve_files()
+    found, send = set(), os.sendfile
+
+    def sendfile(connection: int, file: int, offset: int, size: int) -> int:
+        found.add(_holds_short_segments(connection))
+        return send(connection, file, offset, size)
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    body = files.body((0, 5_000_001), 30.0)
+    async with files.wire() as wire:
+        await wire.send(files.get(body))
+        await wire.reader.readuntil(b"\r\n\r\n")
+        await wire.reader.readexactly(5_000_001)
+        (protocol,) = files.connections
+        connection = protocol.transport.get_extra_info("socket").fileno()
+        await until(lambda: not _holds_short_segments(connection))
+    assert found == {True}
 
 
 async def test_content_that_is_not_in_a_file_is_read_and_sent(serve_files: ServeFiles) -> None:
