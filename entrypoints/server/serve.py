@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from sanic import Sanic
+from sanic.exceptions import ServerError
 
 from entrypoints.http.app import App, create_app
 from entrypoints.http.connection.acceptor import Acceptor
@@ -24,7 +25,6 @@ from entrypoints.server.settings_channel import SettingsChannel
 from entrypoints.server.start_line import print_start_line
 from entrypoints.server.workers import end_workers, supervise
 from entrypoints.settings import Settings
-from entrypoints.wiring.authorities import prepare_authorities
 from entrypoints.wiring.container import make_counters, open_container
 from entrypoints.wiring.storage import prepare_storage, sweep_storage
 from entrypoints.wiring.tracing import prepare_tracing
@@ -42,12 +42,11 @@ _METRICS_CONNECTIONS = 16
 
 def run(settings: Settings, load: Load) -> None:
     """Serve until a signal stops the service. All workers use these settings, including a generated SERVER_SECRET.
-    `load` reads the settings again on SIGHUP.
+    `load` reads the settings again on SIGHUP. No other thread may be running: the workers are forked.
     """
     configure_logging(settings)
     _raise_open_file_limit()
     prepare_tracing(settings)
-    prepare_authorities()
     prepare_storage(settings)
     sweep_storage(settings)
     app = create_app(settings, container_factory=partial(open_container, counters=make_counters(settings)))
@@ -78,8 +77,9 @@ def run(settings: Settings, load: Load) -> None:
     gc.enable()
     try:
         Sanic.serve(primary=app)
-    except (EOFError, ConnectionError):
-        # Sanic uses a connection to its helper process before it starts the workers, too.
+    except (EOFError, ConnectionError, ServerError):
+        # Sanic uses a connection to its helper process before it starts the workers, too. It raises a ServerError if
+        # the helper has ended before it told its address, and for no other reason.
         end_workers()
         _LOG.error("the helper process, which keeps the workers' states, ended during the start; the service exits")
         raise SystemExit(1) from None

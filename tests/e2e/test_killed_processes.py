@@ -4,6 +4,7 @@ import http.client
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -208,6 +209,32 @@ def test_a_helper_killed_during_the_start_leaves_no_process(
         assert process.wait(PATIENCE) == 1
         assert wait_until(lambda: session_pids(process.pid) == [], PATIENCE)
         assert "Traceback" not in process.log.read_text()
+    finally:
+        process.kill()
+
+
+HELPER_ENDS_AT_ONCE = """
+import os, signal, sys
+from multiprocessing.managers import BaseManager
+from docker_image_proxy.__main__ import main
+
+BaseManager._run_server = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = ["docker-image-proxy", "serve"]
+sys.exit(main())
+"""
+
+
+def test_a_helper_killed_before_it_has_told_its_address_is_one_line(upstream: FaultyUpstream, tmp_path: Path) -> None:
+    process = Process(
+        [sys.executable, "-c", HELPER_ENDS_AT_ONCE],
+        tmp_path / "log",
+        environment(free_port(), {"UPSTREAM_REGISTRY": upstream.url}),
+    )
+    try:
+        assert process.wait(PATIENCE) == 1
+        (line,) = process.log.read_text().splitlines()
+        assert "the helper process, which keeps the workers' states, ended during the start" in line
+        assert wait_until(lambda: session_pids(process.pid) == [], PATIENCE)
     finally:
         process.kill()
 

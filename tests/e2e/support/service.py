@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,20 @@ class Proxy:
                 return next((pid for pid in session_pids(self.process.pid) if inode in _open_files(pid)), None)
         raise AssertionError(f"{self.host} holds no end of the connection from port {ours}")
 
+    def _asked_worker(self, connection: http.client.HTTPConnection) -> int | None:
+        """The worker that has answered a request on the connection. None as for `_worker_at`."""
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        return self._worker_at(connection)
+
+    def is_reached(self) -> bool:
+        """Whether clients reach this service, and not an earlier one on the same port, which has not ended yet."""
+        try:
+            with closing(connect(self.url, self.tls)) as connection:
+                return self._asked_worker(connection) is not None
+        except (OSError, http.client.HTTPException):
+            return False
+
     @contextmanager
     def connection_to_each_worker(self, workers: int = 2) -> Iterator[list[http.client.HTTPConnection]]:
         """One open connection to each worker. The kernel chooses the worker, so connect until all are reached."""
@@ -105,9 +119,7 @@ class Proxy:
                 assert time.monotonic() < end, f"only {len(found)} of {workers} workers accept connections"
                 time.sleep(0.002 * len(held))
                 held.append(connect(self.url, self.tls))
-                held[-1].request("GET", "/livez")
-                held[-1].getresponse().read()
-                if worker := self._worker_at(held[-1]):
+                if worker := self._asked_worker(held[-1]):
                     found.setdefault(worker, held[-1])
             yield list(found.values())
         finally:
@@ -179,7 +191,7 @@ def serving(
     process = Process([*shell, *command("serve")], folder / f"proxy-{number}.log", environ)
     proxy = Proxy(process, port)
     try:
-        with running(process, lambda: answers(f"{proxy.url}/livez") and answers(proxy.url + ready), 30):
+        with running(process, lambda: proxy.is_reached() and answers(proxy.url + ready), 30):
             # One worker answers while the others still start, so wait for all of them.
             with proxy.connection_to_each_worker(int(environ["WORKERS"])):
                 pass
