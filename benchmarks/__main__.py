@@ -27,6 +27,7 @@ from benchmarks.crowds import MEMORY, SLOW, peak_memory, slow_clients
 from benchmarks.limited import EACH, IN_ALL, limited_connections, limited_line
 from benchmarks.machine import Neighbours, metadata
 from benchmarks.manifests import MANIFESTS, manifests
+from benchmarks.network import congestion_control, enter_own_network
 from benchmarks.plan import FULL, QUICK, Plan
 from benchmarks.pulls import PULLS, docker_pulls
 from benchmarks.ranges import RANGES, shared_ranges
@@ -143,6 +144,12 @@ def main(argv: Sequence[str]) -> int:
     results = Results(plan_of(options))
     watch = Watch() if options.watched else None
     add_peers(results, options.distribution)
+    try:
+        enter_own_network()
+    except OSError as error:
+        results.note(
+            f"The run had no network of its own ({error.strerror}): its connections used {congestion_control()}."
+        )
     began, neighbours = time.monotonic(), Neighbours()
     measure(results, wanted, watch)
     if watch:

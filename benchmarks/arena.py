@@ -110,6 +110,7 @@ class Arena:
         with ExitStack() as stack:
             servers = [stack.enter_context(self.awake(name, setup)) for name in CONTENDERS]
             for server in servers:
+                self.make_resident(sum(self.file(digest).stat().st_size for digest in digests))
                 for digest in digests:
                     download(server, blob_path(digest))
                     rested_cpu_seconds(server.process.pid)
@@ -117,7 +118,7 @@ class Arena:
             yield servers
 
     def make_resident(self, size: int) -> None:
-        """Write and delete a file where the caches are, before a blob of this size is measured cold.
+        """Write and delete a file where the caches are, before a server stores blobs of this size.
 
         The host of a virtual machine can take free memory back. The first write to a page that it has taken costs
         several times as much as the next one, so a server would be measured by what the one before it had used.

@@ -19,7 +19,7 @@ WARM_TLS, COLD_TLS = "warm blobs over TLS", "cold blobs over TLS"
 FLIPPED = "one bit flipped at the upstream"
 HASHED = "one pass of SHA-256"
 LAYERS = "layers of an image, one after another, 1 client"
-_TIMES = 3  # in each round, because the time to a first byte is short, and the machine is slower for moments
+_TIMES = 3  # in each round, for what takes less than a second: the machine is slower for moments
 _ENOUGH = 4  # bodies for one measurement; the time for fewer is too short to measure
 
 
@@ -29,7 +29,7 @@ def cases(plan: Plan) -> list[tuple[int, int]]:
 
 
 def warm_blobs(arena: Arena, servers: Sequence[Server]) -> None:
-    for _ in range(arena.plan.rounds):
+    for _ in range(_TIMES * arena.plan.rounds):
         _measure_warm(arena, WARM, servers, cases(arena.plan))
 
 

@@ -54,9 +54,7 @@ def _compare(results: Results, scenario: str, case: str) -> Callable[..., Bound]
 
 
 def _start(results: Results) -> Iterator[Bound]:
-    # A bound in seconds would depend on the machine. The aim is 1.36; 1.77 to 2.0 was measured last. Nearly all of it
-    # are imports. Those of the service itself take as long as those of Sanic and aiohttp, and Python 3.11 needs half of
-    # that time to generate the methods of dataclasses.
+    # A bound in seconds would depend on the machine. The aim is 1.36. Nearly all of it are imports.
     ratio = results.median(start_up.START, start_up.FIRST_ANSWER, OURS, "relative")
     text = f"{start_up.START}, {start_up.FIRST_ANSWER}: relative to python -c '{start_up.IMPORTS}'"
     yield Bound(start_up.START, text, ratio, 1.7, at_least=False)
@@ -85,8 +83,8 @@ def _cold(results: Results) -> Iterator[Bound]:
     bound = _compare(results, blobs.COLD, blob_case(results.plan.big, 1))
     yield bound("throughput", REGISTRY, "throughput", 0.7, at_least=True)
     yield bound("first_byte", REGISTRY, "time to the first byte", 1.5, at_least=False)
-    # The next one does not hold yet: 1.5 to 2.6 was measured. nginx sends what it receives; the service first looks
-    # whether the caller may read the layer and whether another process is fetching it, and stores the bytes first.
+    # nginx sends what it receives; the service first looks whether the caller may read the layer and whether another
+    # process is fetching it.
     first = _compare(results, blobs.COLD, blobs.LAYERS)
     yield first("first_byte", NGINX, "time to the first byte", 1.5, at_least=False)
     yield from _cold_beside_nginx(results, blobs.COLD, throughput=0.35, cpu=2.5)

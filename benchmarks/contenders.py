@@ -29,7 +29,7 @@ ACCEPT = f"Accept: {DOCKER_MANIFEST}, {OCI_INDEX}, {OCI_MANIFEST}"
 @dataclass(frozen=True)
 class Setup:
     """What a server is started with. For an upstream with TLS, it trusts the authority. `watch`: watches the service
-    while it runs, if it is to be watched.
+    while it runs, if it is to be watched; `is_page_open`: then also by its page.
     """
 
     upstream: str  # URL
@@ -37,6 +37,7 @@ class Setup:
     serves_tls: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)  # of the service, besides the default ones
     watch: Watch | None = None
+    is_page_open: bool = True
 
 
 @dataclass
@@ -105,7 +106,7 @@ def ours(folder: Path, setup: Setup) -> Iterator[Server]:
         # Wait until all workers answer; the first one answers while the others still start.
         with Proxy(server.process, port, server.tls).connection_to_each_worker(int(settings["WORKERS"])):
             pass
-        with setup.watch.of(server.url, ca) if setup.watch else nullcontext():
+        with setup.watch.of(server.url, ca, is_page_open=setup.is_page_open) if setup.watch else nullcontext():
             yield server
 
 

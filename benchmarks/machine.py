@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.network import congestion_control
 from benchmarks.results import DISTRIBUTION
 from entrypoints.version import NAME, VERSION
 from tests.e2e.support.processes import program
@@ -55,6 +56,7 @@ def metadata(neighbours: Neighbours, distribution: Path | None = None) -> dict[s
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
         "other processes": f"used {100 * neighbours.share():.0f} % of the processor time during the run",
         "system": f"{_system()}, Linux {platform.release()}",
+        "congestion control": congestion_control(),
         "Python": platform.python_version(),
         NAME: f"{VERSION}{_commit()}",
         "Sanic, aiohttp": ", ".join(importlib.metadata.version(name) for name in ("sanic", "aiohttp")),

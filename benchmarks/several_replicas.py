@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import TypeVar
 
@@ -125,7 +125,9 @@ def cluster(arena: Arena, name: str, index: Valkey, store: SeaweedFS) -> Iterato
     path = blob_path(arena.small)
     with ExitStack() as stack:
         setup = arena.setup(settings=settings)
-        replicas = [stack.enter_context(arena.awake(OURS, setup)) for _ in range(COUNTS[name])]
+        # In a watched run: the page shows one replica, so an operator has one open; each replica is scraped.
+        setups = [replace(setup, is_page_open=not number) for number in range(COUNTS[name])]
+        replicas = [stack.enter_context(arena.awake(OURS, one)) for one in setups]
         for replica in replicas:
             download(replica, path)
             rested_cpu_seconds(replica.process.pid)

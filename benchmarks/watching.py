@@ -1,8 +1,9 @@
 """A program that watches a mirror as operators do: its page is open, and its metrics are scraped each second.
 
-It has an event stream of the page open for running downloads and one for recent pulls, as a browser has. It prints
-`watching` when it has received an event of each and the metrics once, and ends at the end of its standard input. Then
-it prints what it has received as JSON. It is a separate process, so that it does not slow down the clients.
+It has an event stream of the page open for running downloads and one for recent pulls, as a browser has, or only
+scrapes. It prints `watching` when it has received an event of each and the metrics once, and ends at the end of its
+standard input. Then it prints what it has received as JSON. It is a separate process, so that it does not slow down the
+clients.
 """
 
 import argparse
@@ -39,9 +40,12 @@ class Watch:
     problems: list[str] = field(default_factory=list)
 
     @contextmanager
-    def of(self, url: str, ca: Path | None) -> Iterator[None]:
-        """Watch this mirror until the context ends. `ca`: the authority that the watcher trusts, if it uses TLS."""
-        argv = [sys.executable, __file__, url, str(START_SECONDS), *([str(ca)] if ca else [])]
+    def of(self, url: str, ca: Path | None, *, is_page_open: bool = True) -> Iterator[None]:
+        """Watch this mirror until the context ends: scrape its metrics, and have its page open if `is_page_open`. `ca`:
+        the authority that the watcher trusts, if it uses TLS.
+        """
+        argv = [sys.executable, __file__, url, str(START_SECONDS)]
+        argv += [*(["--ca", str(ca)] if ca else []), *([] if is_page_open else ["--no-page"])]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             if not process.stdout.readline():
@@ -63,6 +67,7 @@ class Watch:
         return (
             "During the whole run, each mirror had two event streams of its page open "
             f"({' and '.join(f'`{path}`' for path in STREAMS)}), and its metrics were scraped each second. "
+            "Of several replicas, one had its page open. "
             f"Mirrors: {self.mirrors}; received events: {events:,}; scrapes: {self.received[METRICS]:,}."
         )
 
@@ -70,19 +75,20 @@ class Watch:
 class Watcher:
     """The clients of one mirror, each with a thread."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None, streams: Sequence[str]) -> None:
         self._address = urlsplit(url)
         self._tls = tls
+        self._streams = streams
         self.received: Counter[str] = Counter()
         self.problems: list[str] = []
 
     def start(self) -> None:
-        for path in STREAMS:
+        for path in self._streams:
             self._in_thread(lambda path=path: self._listen(path), _PAUSE)
         self._in_thread(self._scrape, SCRAPE_SECONDS)
 
     def has_all(self) -> bool:
-        return all(self.received[path] for path in (*STREAMS, METRICS))
+        return all(self.received[path] for path in (*self._streams, METRICS))
 
     def _in_thread(self, work: Callable[[], None], pause: float) -> None:
         def repeat() -> None:
@@ -128,9 +134,11 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("url")
     parser.add_argument("seconds", type=float, help="in which everything must have been received once")
-    parser.add_argument("ca", nargs="?")
+    parser.add_argument("--ca", help="the file of the authority that is trusted")
+    parser.add_argument("--no-page", action="store_true", help="only scrape the metrics")
     options = parser.parse_args(argv)
-    watcher = Watcher(options.url, ssl.create_default_context(cafile=options.ca) if options.ca else None)
+    tls = ssl.create_default_context(cafile=options.ca) if options.ca else None
+    watcher = Watcher(options.url, tls, () if options.no_page else STREAMS)
     watcher.start()
     end = time.monotonic() + options.seconds
     while not watcher.has_all():

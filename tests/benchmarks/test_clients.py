@@ -5,7 +5,6 @@ import json
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.support.certificates import PrivateAuthority, make_authority
+from tests.entrypoints.plain_server import answering
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "clients.py"
 BODY = bytes(range(256)) * 4096  # 1 MiB
@@ -40,11 +40,8 @@ def giving(tls: ssl.SSLContext | None = None) -> Iterator[int]:
         server.handle_error = lambda *_: None  # type: ignore[method-assign] # slow clients leave early
         if tls:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+        with answering(server):
+            yield server.server_address[1]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The ranges that the benchmark reads, and the check of what a server sends for them."""
 
 import re
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ from benchmarks.plan import FULL, KIB, MIB
 from benchmarks.ranges import SPOT, pieces, pieces_case, read_ranges, spots, spots_case
 from benchmarks.results import NGINX
 from tests.e2e.support.processes import Process
+from tests.entrypoints.plain_server import answering
 
 CONTENT = bytes(range(256)) * 40
 RANGES = [(0, 100), (1000, 3001), (len(CONTENT) - 1, len(CONTENT))]
@@ -45,11 +45,8 @@ def server() -> Iterator[Server]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Giver) as giver:
         giver.daemon_threads = True
         giver.block_on_close = False
-        thread = threading.Thread(target=giver.serve_forever, args=(0.01,))
-        thread.start()
-        yield Server(NGINX, cast("Process", None), giver.server_address[1])
-        giver.shutdown()
-        thread.join()
+        with answering(giver):
+            yield Server(NGINX, cast("Process", None), giver.server_address[1])
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The watcher of the benchmarks counts what it receives, connects again, and reports what it does not get."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from benchmarks.watching import METRICS, STREAMS, Watch
 from tests.e2e.support.processes import wait_until
+from tests.entrypoints.plain_server import answering
 
 NOW, PULLS = STREAMS
 STREAM = b": hello\n\ndata: one\ndata: line\n\n:\n\ndata: two\n\ndata: a part of an ev"
@@ -35,12 +35,8 @@ def mirror(bodies: dict[str, bytes], asked: dict[str, list[float]] | None = None
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server, answering(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 def test_events_and_scrapes_are_counted_over_all_mirrors() -> None:
@@ -63,6 +59,14 @@ def test_metrics_are_scraped_each_second_and_streams_that_end_are_opened_again()
     assert watch.received.keys() == BODIES.keys()
     for times in asked.values():
         assert all(later - earlier > 0.8 for earlier, later in pairwise(times))
+
+
+def test_a_mirror_whose_page_is_not_open_is_only_scraped() -> None:
+    watch, asked = Watch(), dict[str, list[float]]()
+    with mirror(BODIES, asked) as url, watch.of(url, None, is_page_open=False):
+        pass
+    assert watch.problems == []
+    assert asked.keys() == watch.received.keys() == {METRICS}
 
 
 def test_a_mirror_that_stops_to_answer_is_a_problem() -> None:
