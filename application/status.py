@@ -1,18 +1,16 @@
 """ReportStatus: reports whether an upstream is reachable. Load balancers ask far more often than it changes."""
 
-from dataclasses import dataclass
-
 from application.concurrency import SingleFlight
 from application.ports.upstream import ForwardedCredentials, UpstreamRegistry
 from domain.errors import RegistryError
 from domain.ports import Clock
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _KEEP_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class UpstreamStatus:
+class UpstreamStatus(Value, frozen=True):
     """`checked_at`: seconds since 1970. `reason`: why the upstream is not reachable."""
 
     url: str

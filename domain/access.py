@@ -7,6 +7,7 @@ from typing import Self
 
 from domain.errors import NameInvalid, ScopeInvalid
 from domain.names import RepositoryName
+from domain.value import Value
 
 ANONYMOUS = ""
 """The account name of the anonymous caller, and the `sub` claim of its tokens (distribution, spec/auth/jwt.md)."""
@@ -49,8 +50,7 @@ ANONYMOUS_ACCOUNT = Account(ANONYMOUS)
 """Stands for the anonymous caller, which has no account."""
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(Value, frozen=True):
     """A resource and actions on it (distribution, spec/auth/scope.md).
 
     A scope without colons is opaque (public.ecr.aws uses `aws`). The mirror relays opaque scopes but never grants them.

@@ -6,6 +6,7 @@ from enum import Enum
 from domain.access import ANONYMOUS
 from domain.patterns import RepositoryPattern
 from domain.upstreams import Source
+from domain.value import Value
 
 ANY_ACCOUNT = "*"
 
@@ -37,8 +38,7 @@ class AccessRule:
         return (is_named or not self.accounts) and any(pattern.matches(source) for pattern in self.repositories)
 
 
-@dataclass(frozen=True)
-class AccessRules:
+class AccessRules(Value, frozen=True):
     """The first matching rule decides, otherwise `default`.
 
     If `default` is None, it follows from the rules. If any rule allows something, everything else is denied; if all

@@ -1,13 +1,11 @@
 """AccountPolicy: who may use the service, and which of the requested scopes they get."""
 
-from dataclasses import dataclass
-
 from domain.access import ANONYMOUS, Account, Credentials, Scope, ScopeSet
 from domain.ports import AccountDirectory
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class AccountPolicy:
+class AccountPolicy(Value, frozen=True):
     """Checks logins, and reduces requested scopes to those that the mirror grants."""
 
     accounts: AccountDirectory

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 from domain.errors import RangeMalformed, RangeUnsatisfiable
+from domain.value import Value
 
 CLOSE_BYTES = 64 * 1024
 """Two ranges with at most this many bytes between them are requested together: this costs less than two requests."""
@@ -15,8 +15,7 @@ fails, they request fewer ranges (stargz-snapshotter) or the whole blob (contain
 _RANGE_SPEC = re.compile(r"([0-9]{0,19})-([0-9]{0,19})")
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Value, frozen=True):
     """The bytes from `start` up to, but not including, `stop`."""
 
     start: int
@@ -27,8 +26,7 @@ class Span:
         return self.stop - self.start
 
 
-@dataclass(frozen=True)
-class ByteRange:
+class ByteRange(Value, frozen=True):
     """One range of a Range header (RFC 9110 section 14.1.2); `first` None means the last `last` bytes."""
 
     first: int | None

@@ -1,14 +1,12 @@
 """ChallengeRewriter: replaces the upstream's challenge with one that names the mirror's token endpoint."""
 
-from dataclasses import dataclass
-
 from domain.access import NO_SCOPES, ScopeSet
 from domain.challenge import Challenge
 from domain.trust import ChallengeStyle, TrustRow, UpstreamAuth
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class ChallengeRewriter:
+class ChallengeRewriter(Value, frozen=True):
     """Builds the challenges of 401 responses. `service`: the service name of the mirror."""
 
     service: str

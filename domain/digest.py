@@ -2,10 +2,10 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from domain.errors import DigestInvalid
+from domain.value import Value
 
 # The registered algorithms and their length in hex digits (OCI image specification, descriptor.md).
 _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -16,8 +16,7 @@ Bytes = bytes | memoryview
 """Bytes, or a view of a part of a larger buffer."""
 
 
-@dataclass(frozen=True)
-class Digest:
+class Digest(Value, frozen=True):
     """`algorithm:hex` with an algorithm that the mirror can verify."""
 
     algorithm: str

@@ -1,8 +1,7 @@
 """Events for the log and the metrics."""
 
-from dataclasses import dataclass
-
 from domain.records import ContentKind
+from domain.value import Value
 
 REGISTRY_ROUTES = ("manifest", "blob", "tags", "referrers", "catalog", "ping", "token", "search")
 ROUTES = (*REGISTRY_ROUTES, "operation", "other")
@@ -18,8 +17,7 @@ UPSTREAM_RESULTS = ("ok", "challenged", "refused", "throttled", "failed")
 """A status below 400; 401; another status from 400 to 499; 429; and a status from 500, or no response."""
 
 
-@dataclass(frozen=True)
-class UpstreamAuthLearned:
+class UpstreamAuthLearned(Value, frozen=True):
     """The mirror learned how the upstream authenticates or, with `is_change`, that this has changed.
 
     `row` is the number of the trust row that now applies.
@@ -31,24 +29,21 @@ class UpstreamAuthLearned:
     is_change: bool
 
 
-@dataclass(frozen=True)
-class ServiceNameConflict:
+class ServiceNameConflict(Value, frozen=True):
     """The upstream's challenge has the mirror's service name, so the mirror cannot distinguish their tokens."""
 
     upstream: str
     service: str
 
 
-@dataclass(frozen=True)
-class UpstreamFailed:
+class UpstreamFailed(Value, frozen=True):
     """A request to the upstream failed. `reason` contains no credentials."""
 
     upstream: str
     reason: str
 
 
-@dataclass(frozen=True)
-class EndpointFailed:
+class EndpointFailed(Value, frozen=True):
     """An endpoint of the upstream failed; requests go to the other endpoints. `reason` contains no credentials."""
 
     upstream: str
@@ -56,16 +51,14 @@ class EndpointFailed:
     reason: str
 
 
-@dataclass(frozen=True)
-class EndpointRecovered:
+class EndpointRecovered(Value, frozen=True):
     """A failed endpoint of the upstream answers again."""
 
     upstream: str
     endpoint: str
 
 
-@dataclass(frozen=True)
-class DigestMismatch:
+class DigestMismatch(Value, frozen=True):
     """The upstream sent content that does not match its digest."""
 
     upstream: str
@@ -73,8 +66,7 @@ class DigestMismatch:
     digest: str
 
 
-@dataclass(frozen=True)
-class PullDenied:
+class PullDenied(Value, frozen=True):
     """The access rules denied a pull. `account` is empty for an anonymous caller."""
 
     account: str
@@ -82,26 +74,22 @@ class PullDenied:
     repository: str
 
 
-@dataclass(frozen=True)
-class ContentRequested:
+class ContentRequested(Value, frozen=True):
     """An authorized caller requested a manifest or a blob. `is_hit`: the cache contained all of it."""
 
     kind: ContentKind
     is_hit: bool
 
 
-@dataclass(frozen=True)
-class DownloadStarted:
+class DownloadStarted(Value, frozen=True):
     """A download of a blob into the cache started."""
 
 
-@dataclass(frozen=True)
-class DownloadJoined:
+class DownloadJoined(Value, frozen=True):
     """A request joined a running download."""
 
 
-@dataclass(frozen=True)
-class DownloadResumed:
+class DownloadResumed(Value, frozen=True):
     """An interrupted download continues. `reason` contains no credentials."""
 
     upstream: str
@@ -109,20 +97,17 @@ class DownloadResumed:
     reason: str
 
 
-@dataclass(frozen=True)
-class BytesFetched:
+class BytesFetched(Value, frozen=True):
     """The mirror received bytes of content from an upstream."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class SharedTierOpened:
+class SharedTierOpened(Value, frozen=True):
     """A worker has opened the shared store and the shared index, which the mirror has according to its settings."""
 
 
-@dataclass(frozen=True)
-class SharedStoreAsked:
+class SharedStoreAsked(Value, frozen=True):
     """The mirror sent a request to the shared store. `operation`: "get", "put", "list" or "delete"; `result`: "ok",
     "missing" if there is no such object, "failed" if the store did not answer in time or refused the request.
     """
@@ -131,8 +116,7 @@ class SharedStoreAsked:
     result: str
 
 
-@dataclass(frozen=True)
-class SharedDownloadStarted:
+class SharedDownloadStarted(Value, frozen=True):
     """The download of a blob takes part in what replicas share. `role`: "found" if the shared store has the whole blob,
     "followed" if another replica fetches it, "led" if this replica fetches it for all, "took_over" if it goes on with
     the parts of a replica that has stopped, "alone" if it fetches it for itself only, because the shared store, the
@@ -142,29 +126,25 @@ class SharedDownloadStarted:
     role: str
 
 
-@dataclass(frozen=True)
-class SharedBytesReceived:
+class SharedBytesReceived(Value, frozen=True):
     """The mirror received bytes of content from the shared store."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class SharedBytesStored:
+class SharedBytesStored(Value, frozen=True):
     """The mirror wrote bytes of content to the shared store."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class BytesDelivered:
+class BytesDelivered(Value, frozen=True):
     """The mirror sent bytes of content to clients."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class RequestAnswered:
+class RequestAnswered(Value, frozen=True):
     """The mirror answered a request of a client. `route`: one of ROUTES; `result`: one of RESULTS; `upstream`: the URL
     of the upstream, "" if the request concerned none. `seconds`: until the end of the response; `first_byte_seconds`:
     until the first byte of a streamed body, None for another response. `size`: the bytes of the body.
@@ -178,8 +158,7 @@ class RequestAnswered:
     first_byte_seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class UpstreamAnswered:
+class UpstreamAnswered(Value, frozen=True):
     """An exchange with an upstream reached the head of its response, or failed. `kind`: one of UPSTREAM_KINDS;
     `result`: one of UPSTREAM_RESULTS; `seconds`: without the time in the queue.
     """
@@ -190,8 +169,7 @@ class UpstreamAnswered:
     seconds: float
 
 
-@dataclass(frozen=True)
-class QueueLeft:
+class QueueLeft(Value, frozen=True):
     """A request left the queue for an upstream after this many seconds, because it was its turn or because it is not
     sent any more.
     """
@@ -200,8 +178,7 @@ class QueueLeft:
     seconds: float
 
 
-@dataclass(frozen=True)
-class BodiesReceived:
+class BodiesReceived(Value, frozen=True):
     """A transfer of a blob from an upstream ended. `size`: the bytes that it received; `seconds`: its duration."""
 
     upstream: str
@@ -209,8 +186,7 @@ class BodiesReceived:
     seconds: float
 
 
-@dataclass(frozen=True)
-class CacheMeasured:
+class CacheMeasured(Value, frozen=True):
     """Numbers of bytes. `size`: the content and the partial blobs in the cache; `limit`: the most that the cache may
     have; `free` and `total`: of the file system. `count`: the manifests and blobs.
     """
@@ -222,16 +198,14 @@ class CacheMeasured:
     count: int
 
 
-@dataclass(frozen=True)
-class StaleServed:
+class StaleServed(Value, frozen=True):
     """The mirror answered from the cache during an outage of the upstream."""
 
     upstream: str
     reason: str
 
 
-@dataclass(frozen=True)
-class BackOffStarted:
+class BackOffStarted(Value, frozen=True):
     """The upstream answered 429. The mirror sends it no requests with this login for this many seconds."""
 
     upstream: str
@@ -239,16 +213,14 @@ class BackOffStarted:
     reason: str
 
 
-@dataclass(frozen=True)
-class ContentEvicted:
+class ContentEvicted(Value, frozen=True):
     """Eviction removed content. `count`: manifests and blobs; `size`: bytes."""
 
     count: int
     size: int
 
 
-@dataclass(frozen=True)
-class SharedContentEvicted:
+class SharedContentEvicted(Value, frozen=True):
     """Content was removed from the shared store to keep it below its bound, or parts that no content needs. `count`:
     objects; `size`: bytes.
     """
@@ -257,22 +229,19 @@ class SharedContentEvicted:
     size: int
 
 
-@dataclass(frozen=True)
-class ContentDamaged:
+class ContentDamaged(Value, frozen=True):
     """Stored content did not match its digest. It was removed and will be downloaded again."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class CacheFull:
+class CacheFull(Value, frozen=True):
     """There was no space to store the content; it is delivered without being stored."""
 
     digest: str
 
 
-@dataclass(frozen=True)
-class CacheWriteFailed:
+class CacheWriteFailed(Value, frozen=True):
     """The content could not be stored for a reason other than space (no free descriptor, a read-only file system); it
     is delivered without being stored.
     """
@@ -281,29 +250,25 @@ class CacheWriteFailed:
     reason: str
 
 
-@dataclass(frozen=True)
-class UpkeepFailed:
+class UpkeepFailed(Value, frozen=True):
     """A run of the periodic maintenance of the cache failed."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class AccountsReloaded:
+class AccountsReloaded(Value, frozen=True):
     """The accounts file was read again after a change. `count`: its accounts."""
 
     count: int
 
 
-@dataclass(frozen=True)
-class AccountsUnreadable:
+class AccountsUnreadable(Value, frozen=True):
     """The accounts file is invalid or unreadable; the accounts stay as they were last read."""
 
     reason: str
 
 
-@dataclass(frozen=True)
-class LoginDelayed:
+class LoginDelayed(Value, frozen=True):
     """A login is delayed for this many seconds because of earlier wrong logins.
 
     `account` is empty if no such account exists, because the text may be a password in the wrong field.
@@ -314,8 +279,7 @@ class LoginDelayed:
     seconds: int
 
 
-@dataclass(frozen=True)
-class LoginRejected:
+class LoginRejected(Value, frozen=True):
     """A login was rejected without a check, because its delay would be this many seconds. `account` as above."""
 
     account: str
@@ -323,38 +287,33 @@ class LoginRejected:
     seconds: int
 
 
-@dataclass(frozen=True)
-class SharedIndexLost:
+class SharedIndexLost(Value, frozen=True):
     """A worker does without the shared index until it answers again. `address` and `reason` contain no credentials."""
 
     address: str
     reason: str
 
 
-@dataclass(frozen=True)
-class SharedIndexRecovered:
+class SharedIndexRecovered(Value, frozen=True):
     """The shared index answers the worker again."""
 
     address: str
 
 
-@dataclass(frozen=True)
-class SharedStoreLost:
+class SharedStoreLost(Value, frozen=True):
     """A worker does without the shared store until it answers again. `address` and `reason` contain no credentials."""
 
     address: str
     reason: str
 
 
-@dataclass(frozen=True)
-class SharedStoreRecovered:
+class SharedStoreRecovered(Value, frozen=True):
     """The shared store answers the worker again."""
 
     address: str
 
 
-@dataclass(frozen=True)
-class PinsMeasured:
+class PinsMeasured(Value, frozen=True):
     """`size`: the bytes of the content of all pinned images, stored or not; `problems`: the images whose last check
     failed.
     """
@@ -363,8 +322,7 @@ class PinsMeasured:
     problems: int
 
 
-@dataclass(frozen=True)
-class PinsTooLarge:
+class PinsTooLarge(Value, frozen=True):
     """The content of all pinned images, `size` bytes, is larger than the cache, `limit` bytes. Nothing of it is
     removed, and what does not fit is not fetched.
     """
@@ -373,8 +331,7 @@ class PinsTooLarge:
     limit: int
 
 
-@dataclass(frozen=True)
-class PinCheckFailed:
+class PinCheckFailed(Value, frozen=True):
     """A pinned image has a new problem. `reason` contains no credentials."""
 
     upstream: str
@@ -382,8 +339,7 @@ class PinCheckFailed:
     reason: str
 
 
-@dataclass(frozen=True)
-class PinMoved:
+class PinMoved(Value, frozen=True):
     """The tag of a pinned image names another manifest, which has been fetched."""
 
     upstream: str
@@ -391,8 +347,7 @@ class PinMoved:
     digest: str
 
 
-@dataclass(frozen=True)
-class OperatorActed:
+class OperatorActed(Value, frozen=True):
     """The audit line of an action on the page. `operator`: the login name; `address`: that of the client; `action`:
     such as `purge`; `subject`: what it was applied to; `result`: one sentence.
     """

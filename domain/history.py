@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+
+from domain.value import Value
 
 DURATION_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """The upper bounds, in seconds, of the buckets of histograms of durations, in the metrics and in the history."""
@@ -12,8 +13,7 @@ SAMPLE_SECONDS = 10.0
 _HOUR, _DAY, _WEEK = 3600, 24 * 3600, 7 * 24 * 3600
 
 
-@dataclass(frozen=True)
-class Totals:
+class Totals(Value, frozen=True):
     """What the mirror did in some time. `hits` and `misses`: manifests and blobs that were served entirely from the
     cache, and others. Bytes of content: `bytes_in` from upstreams, `bytes_out` to clients, and `bytes_saved` to clients
     without being fetched for them. Then the requests that failed, by cause. `latencies`: the times to the first byte of
@@ -75,8 +75,7 @@ class Totals:
 NUMBERS = len(Totals().numbers)
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(Value, frozen=True):
     """`seconds`: the length of each bucket; a bucket begins at a multiple of it. `kept`: the number of buckets."""
 
     seconds: int
@@ -95,8 +94,7 @@ HOURS = Resolution(_HOUR, (_WEEK + 7 * _HOUR) // _HOUR)
 RESOLUTIONS = (MINUTES, FIVE_MINUTES, HOURS)
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(Value, frozen=True):
     """What the mirror did in one period. `seconds`: its length; `start`: when it began, in seconds since 1970."""
 
     seconds: int
@@ -104,8 +102,7 @@ class Bucket:
     totals: Totals
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Value, frozen=True):
     """A time up to now that is shown. `seconds`: how long it is at least; `resolution`: of the chart; `row`: seconds in
     one row of the table, a multiple of the seconds of a bucket.
     """

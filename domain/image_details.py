@@ -3,11 +3,11 @@ another type than the specification says is left out, and lists and texts are cu
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.documents import parse_object
 from domain.errors import DigestInvalid
+from domain.value import Value
 
 PARSED_LIMIT = 512 * 1024
 """Bytes. Usual documents have less than 64 KiB. To build the objects of a larger one would block the event loop."""
@@ -18,8 +18,7 @@ _TEXT = 2000
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class ContentEntry:
+class ContentEntry(Value, frozen=True):
     """A descriptor (OCI image specification, descriptor.md). `size`: bytes; `platform`: `os/architecture[/variant]`, ""
     if it has none.
     """
@@ -37,8 +36,7 @@ class ContentEntry:
         return dict(self.annotations).get("vnd.docker.reference.digest", "")
 
 
-@dataclass(frozen=True)
-class ManifestDetails:
+class ManifestDetails(Value, frozen=True):
     """A manifest. `manifests`: those of an index; `config` and `layers`: those of an image."""
 
     manifests: tuple[ContentEntry, ...]
@@ -54,8 +52,7 @@ class ManifestDetails:
         return sum(one.size for one in (*self.layers, *((self.config,) if self.config else ())))
 
 
-@dataclass(frozen=True)
-class HistoryStep:
+class HistoryStep(Value, frozen=True):
     """One step of the build (OCI image specification, config.md). `has_layer`: whether it made a layer."""
 
     command: str
@@ -64,8 +61,7 @@ class HistoryStep:
     has_layer: bool
 
 
-@dataclass(frozen=True)
-class ImageConfiguration:
+class ImageConfiguration(Value, frozen=True):
     """The configuration of an image. `facts`: the names and values of its simple members."""
 
     facts: Pairs

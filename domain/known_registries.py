@@ -1,10 +1,9 @@
 """The well-known public registries and their defaults, and the registries that never stand for Docker Hub."""
 
-from dataclasses import dataclass
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class KnownRegistry:
+class KnownRegistry(Value, frozen=True):
     """`name`: the first part of image references. `hosts`: all host names of the registry, if it has several. `search`:
     its v1 search endpoint. `realms`: further hosts to which the mirror may send its logins. `has_library`: a name of
     one segment means `library/<name>`.

@@ -1,14 +1,13 @@
 """How long attempts to log in wait after wrong ones."""
 
-from dataclasses import dataclass
+from domain.value import Value
 
 COUNTED_SECONDS = 300.0
 """A wrong attempt counts for this time."""
 MOST_COUNTED = 40
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(Value, frozen=True):
     """How long an attempt waits. The first `free` wrong attempts cause no wait. The next one causes `first` seconds;
     each further one doubles the wait, up to `longest` seconds. `is_strict`: attempts that are still running count as
     wrong.

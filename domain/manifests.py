@@ -4,7 +4,6 @@ import base64
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.documents import (
@@ -17,6 +16,7 @@ from domain.documents import (
     scalar_of,
 )
 from domain.errors import DigestInvalid, ReferrersUnsupported, RequestInvalid, UpstreamBroken
+from domain.value import Value
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 INDEX_MEDIA_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -211,8 +211,7 @@ def stated_media_type(content: bytes) -> str:
     raise UpstreamBroken("the upstream sent a manifest without a media type")
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(Value, frozen=True):
     """A descriptor (OCI image specification, descriptor.md). `platform`: `os/architecture[/variant]` or None."""
 
     digest: Digest

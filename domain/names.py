@@ -6,6 +6,7 @@ from typing import Self
 
 from domain.digest import Digest
 from domain.errors import NameInvalid, TagInvalid
+from domain.value import Value
 
 # OCI distribution specification, section "Pulling manifests".
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -46,8 +47,7 @@ class Tag:
         return self.text
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(Value, frozen=True):
     """The reference of a manifest: a tag or a digest."""
 
     target: Tag | Digest

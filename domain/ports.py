@@ -1,10 +1,10 @@
 """Ports of the domain: what the rules need from outside."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from domain.access import Account, Credentials
+from domain.value import Value
 
 
 class Clock(Protocol):
@@ -17,8 +17,7 @@ class Clock(Protocol):
         """When this day began in the time zone of the machine, in seconds since 1970-01-01 UTC."""
 
 
-@dataclass(frozen=True)
-class SignedToken:
+class SignedToken(Value, frozen=True):
     """The `typ` header and the claims of a JWS."""
 
     token_type: str

@@ -10,11 +10,11 @@ realm, so a realm that is trusted for one endpoint is trusted for all.
 """
 
 import re
-from dataclasses import dataclass
 
 from domain.errors import RealmNotTrusted
 from domain.ports import PublicSuffixes
 from domain.upstreams import Origin, Upstream
+from domain.value import Value
 
 SHARED_DOMAINS = frozenset(
     {
@@ -43,8 +43,7 @@ _ALIBABA_REGISTRY = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class RealmPolicy:
+class RealmPolicy(Value, frozen=True):
     """Checks realms. `Upstream.realms` contains the configured hosts, each `host` or `host:port` in lower case."""
 
     suffixes: PublicSuffixes

@@ -2,17 +2,16 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Self
 
 from domain.byte_ranges import Span
+from domain.value import Value
 
 END_UNKNOWN = 2**62
 """The end of a span that reaches to the end of content whose length is unknown."""
 
 
-@dataclass(frozen=True)
-class SpanSet:
+class SpanSet(Value, frozen=True):
     """Spans in order. None is empty, and between two of them at least one byte is missing. A set never changes, so
     threads may share it.
     """

@@ -10,6 +10,7 @@ from typing import Literal
 from domain.access import Account, Scope, ScopeSet
 from domain.ports import Clock, TokenCodec
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _OWN_TYPE = "JWT"
 _COUNTERSIGNED_TYPE = "countersigned+jwt"
@@ -65,8 +66,7 @@ class TokenRejected(Exception):
     reason: str
 
 
-@dataclass(frozen=True)
-class TokenIssuer:
+class TokenIssuer(Value, frozen=True):
     """Issues tokens with the claims of distribution's spec/auth/jwt.md.
 
     `lifetime`: seconds; clients rely on at least 60.
@@ -128,8 +128,7 @@ def countersigned_audience(issuer: str) -> str:
     return f"{issuer}/countersigned"
 
 
-@dataclass(frozen=True)
-class TokenVerifier:
+class TokenVerifier(Value, frozen=True):
     """Verifies the text of tokens. It checks neither accounts nor the requested resource."""
 
     issuer: str

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
+
+from domain.value import Value
 
 # Section 3.2. Later versions may add parts at the end; version ff is invalid, and so are ids of zeros.
 _PARENT = re.compile(
@@ -16,8 +17,7 @@ _STATE = re.compile(r"[ -~\t]*")
 _SAMPLED = 0x01
 
 
-@dataclass(frozen=True)
-class TraceContext:
+class TraceContext(Value, frozen=True):
     """`trace_id` and `span_id`: hexadecimal; `is_sampled`: the sender records its spans; `parent` and `state`: the
     fields `traceparent` and `tracestate` as they were received.
     """

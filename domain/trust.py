@@ -9,6 +9,7 @@ from enum import Enum
 
 from domain.challenge import Challenge
 from domain.errors import IdentityRejected, UpstreamAuthUnknown
+from domain.value import Value
 
 
 class UpstreamIdentity(Enum):
@@ -23,8 +24,7 @@ UpstreamScheme = Enum("UpstreamScheme", ["NONE", "BEARER", "BASIC"])
 """How the upstream requires callers to authenticate."""
 
 
-@dataclass(frozen=True)
-class UpstreamAuth:
+class UpstreamAuth(Value, frozen=True):
     """The upstream's last definite answer to the mirror's GET /v2/ without credentials."""
 
     challenges: tuple[Challenge, ...] = ()

@@ -2,19 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from domain.access import NO_SCOPES, Scope, ScopeSet
 from domain.errors import NameUnknown
 from domain.known_registries import DOCKER_HUB, is_never_docker_hub
 from domain.names import RepositoryName
 from domain.upstreams import DEFAULT_PORTS, Source, Upstream, without_default_port
+from domain.value import Value
 
 _SHOWN = 128
 
 
-@dataclass(frozen=True)
-class RegistryHint:
+class RegistryHint(Value, frozen=True):
     """What a request says about its registry, apart from the repository name. `group`: the upstreams behind the host
     name of the mirror, None for the shared host name; `upstream`: the registry that the request names, or None.
     """

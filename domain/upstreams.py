@@ -8,6 +8,7 @@ from domain.access import Credentials, Scope
 from domain.known_registries import DOCKER_HUB
 from domain.names import RepositoryName
 from domain.trust import TrustPolicy, UpstreamIdentity
+from domain.value import Value
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -17,8 +18,7 @@ def without_default_port(host: str) -> str:
     return host.removesuffix(f":{DEFAULT_PORTS['https']}")
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Value, frozen=True):
     """Scheme, host and port (RFC 6454 section 4). URLs with the same origin belong to the same server."""
 
     scheme: str

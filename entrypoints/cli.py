@@ -161,7 +161,10 @@ def _serve(options: argparse.Namespace) -> int:
     settings = load_settings(options.config)
     for warning in settings.warnings:
         print(f"{NAME}: {warning}", file=sys.stderr)
-    from entrypoints.server.serve import run  # noqa: PLC0415 - other commands do not import the server
+    from entrypoints.wiring.authorities import authorities_prepared  # noqa: PLC0415 - other commands import less
+
+    with authorities_prepared():
+        from entrypoints.server.serve import run  # noqa: PLC0415 - as above, and it takes most of the start
 
     run(settings, partial(load_settings, options.config))
     return 0

@@ -5,7 +5,6 @@ import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import cast
 
@@ -27,6 +26,7 @@ from domain.ports import Clock
 from domain.records import CachedTag, CallerClass, CallerId, ContentKind, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _LIFETIME = 90 * 86400.0
 """Seconds after which an entry that no upstream has confirmed again is removed."""
@@ -144,8 +144,7 @@ return redis.call('GET', KEYS[1])
 """
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(Value, frozen=True):
     """A link or a cached tag as it was given to one class of callers. `variant`: empty for a link; `time`: seconds
     since 1970; `content`: the size of a link, the digest of a cached tag.
     """
@@ -161,8 +160,7 @@ class _Entry:
         return "\t".join(map(json.dumps, cells))
 
 
-@dataclass(frozen=True)
-class _Table:
+class _Table(Value, frozen=True):
     """The links or the cached tags. `of_repository`: the kind of the hash that has them; `ranking`: the kind of the
     sorted set that has the time of each entry of an upstream; `bound`: the largest number of entries of an upstream;
     `variants`: the same of each field and class of callers.

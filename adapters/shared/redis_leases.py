@@ -14,6 +14,7 @@ from adapters.shared.redis_connection import RedisConnection, key
 from application.ports.shared import FollowedLease, SharedLease, SharedPart, SharedProgress, SharedUnavailable
 from domain.digest import Digest
 from domain.upstreams import Upstream
+from domain.value import Value
 
 LEASE_SECONDS = 4.0
 """A lease that is not renewed ends after this time."""
@@ -136,8 +137,7 @@ class RedisLeases:
         return await _FollowedRedisLease(self._connection, _keys(fingerprint, digest)).look()
 
 
-@dataclass(frozen=True)
-class _Index:
+class _Index(Value, frozen=True):
     """The keys of one blob of one upstream, for the holder of the lease with this value."""
 
     connection: RedisConnection

@@ -4,7 +4,6 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
@@ -15,6 +14,7 @@ from adapters.shared.redis_worker_lease import RedisWorkerLease
 from application.ports.shared import SharedUnavailable
 from domain.digest import Digest
 from domain.pins import Pin, PinnedImage, content_of
+from domain.value import Value
 
 _PINS = key("pins", "all")
 _LEAD = key("pins-lead", "all")
@@ -75,8 +75,7 @@ return {now - found[1], version, redis.call('HGETALL', KEYS[1])}
 """ARGV: the known version. Returns the age of the hash, its version and, if that is not the known one, all fields."""
 
 
-@dataclass(frozen=True)
-class SharedPinRecords:
+class SharedPinRecords(Value, frozen=True):
     """What Redis knows. `unpinned`: the keys of images that are not pinned any more. `others`: those of records that
     cannot be read. `is_empty`: Redis knows of no pin and has never known of any, or it has lost everything.
     """

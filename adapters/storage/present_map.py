@@ -12,10 +12,10 @@ import os
 import stat
 import struct
 import zlib
-from dataclasses import dataclass
 
 from domain.byte_ranges import Span
 from domain.span_set import SpanSet
+from domain.value import Value
 
 _SLOT_BYTES = 4096
 MAP_BYTES = 2 * _SLOT_BYTES
@@ -34,8 +34,7 @@ def has_map(state: os.stat_result) -> bool:
     return bool(state.st_mode & _MARK)
 
 
-@dataclass(frozen=True)
-class PresentBytes:
+class PresentBytes(Value, frozen=True):
     """What a map contains: the bytes that are present, and the length of the blob. `number`: the sequence number."""
 
     present: SpanSet

@@ -2,7 +2,6 @@
 
 import mmap
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from domain.documents import parse_json, print_json
 from domain.names import RepositoryName
 from domain.ports import Clock
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _SLOT_BYTES = 64 * 1024
 """Enough for about two hundred downloads. Memory that was never written occupies none."""
@@ -57,8 +57,7 @@ class SharedActivity:
                     break
 
 
-@dataclass(frozen=True)
-class WorkerActivity:
+class WorkerActivity(Value, frozen=True):
     """The memory of all workers, and the number of the worker that uses it."""
 
     shared: SharedActivity

@@ -37,6 +37,7 @@ from domain.events import (
     UpstreamAuthLearned,
     UpstreamFailed,
 )
+from domain.value import fields_of
 
 _LOG = logging.getLogger("docker_image_proxy")
 
@@ -113,7 +114,8 @@ class LoggingEventSink:
         if type(event) not in _MESSAGES:
             return
         level, text = _MESSAGES[type(event)]
-        values = {name: one_line(value) if isinstance(value, str) else value for name, value in vars(event).items()}
+        fields = fields_of(event)
+        values = {name: one_line(value) if isinstance(value, str) else value for name, value in fields.items()}
         match event:
             case UpstreamAuthLearned(is_change=True):
                 level = WARNING  # the start line contains the first one

@@ -67,6 +67,7 @@ from domain.events import (
 )
 from domain.history import DURATION_BOUNDS, Totals
 from domain.records import ContentKind
+from domain.value import Value
 
 _PREFIX = "docker_image_proxy_"
 
@@ -172,8 +173,7 @@ _SERVICE_EVENTS = frozenset(event for _, _, available, lost in _SERVICES for eve
 _UNUSED, _AVAILABLE, _LOST = range(3)
 
 
-@dataclass(frozen=True)
-class _Histogram:
+class _Histogram(Value, frozen=True):
     """A histogram of one field of an event. `labels`: as in _Counter, where None means the URLs of all upstreams.
     `value`: the observed number; None if the event has none, which is then not counted.
     """

@@ -5,7 +5,6 @@ import mmap
 import struct
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from heapq import nlargest
 from typing import cast
 
@@ -16,6 +15,7 @@ from domain.names import RepositoryName
 from domain.ports import Clock
 from domain.records import CallerClass
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _KEPT = 256
 """Pulls of each worker."""
@@ -64,8 +64,7 @@ class SharedPulls:
         return [read for at, read in found if read and read[0] == at]
 
 
-@dataclass(frozen=True)
-class WorkerPulls:
+class WorkerPulls(Value, frozen=True):
     """The memory of all workers, and the number of the worker that uses it."""
 
     shared: SharedPulls

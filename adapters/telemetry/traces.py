@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 
 import requests
 from opentelemetry import trace
@@ -20,6 +19,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCod
 
 from application.ports.tracing import Attributes, SpanKind, Tracer, TraceSpan
 from domain.trace_context import TraceContext
+from domain.value import Value
 
 _LOG = logging.getLogger("docker_image_proxy")
 _LIBRARY = logging.getLogger("opentelemetry")
@@ -38,8 +38,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class TraceSampler:
+class TraceSampler(Value, frozen=True):
     """`name`: as in OTEL_TRACES_SAMPLER; `ratio`: the share of the traces, for samplers that take one."""
 
     name: str = "parentbased_always_on"

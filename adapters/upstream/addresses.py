@@ -4,7 +4,6 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
@@ -13,6 +12,7 @@ from yarl import URL
 from domain.errors import UpstreamBroken
 from domain.http_fields import is_legal, percent_encoded
 from domain.upstreams import Origin, Upstream
+from domain.value import Value
 
 _INET_ATON = re.compile(r"[0-9a-fx.]+")
 
@@ -87,8 +87,7 @@ class AddressNotAllowed(OSError):
         super().__init__("the address belongs to this machine or to a metadata service, or is not a unicast address")
 
 
-@dataclass(frozen=True)
-class ConfiguredOrigins:
+class ConfiguredOrigins(Value, frozen=True):
     """The origins that the operator configured for one upstream: its URLs, its search URL and its UPSTREAM_REALMS."""
 
     origins: frozenset[Origin]

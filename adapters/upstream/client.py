@@ -32,6 +32,7 @@ from domain.errors import UpstreamBodyTooLarge, UpstreamBroken, UpstreamFault
 from domain.events import QueueLeft, UpstreamAnswered
 from domain.manifests import is_web_page
 from domain.upstreams import Origin, Upstream
+from domain.value import Value
 
 _OK = 200
 _CLIENT_ERRORS, _SERVER_ERRORS = 400, 500
@@ -95,8 +96,7 @@ class HttpRequest:
         return replace(self, authorization=authorization)
 
 
-@dataclass(frozen=True)
-class HttpResponse:
+class HttpResponse(Value, frozen=True):
     """The final response. `is_own`: it comes from the requested origin, not from the target of a redirect."""
 
     raw: aiohttp.ClientResponse

@@ -1,40 +1,26 @@
-"""Connections to upstreams: the aiohttp sessions with their proxies, and the protocol of a connection. Each worker
-process has its own sessions.
-"""
+"""Connections to upstreams: the aiohttp sessions with their proxies. Each worker process has its own sessions."""
 
-import asyncio
 import ipaddress
-import select
 import socket
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import RawResponseMessage
 from aiohttp.resolver import ThreadedResolver
-from aiohttp.streams import StreamReader
-from aiohttp_socks import ProxyConnector
 from yarl import URL
 
 from adapters.upstream.addresses import AddressPolicy, check_address, check_host
-from adapters.upstream.receive_buffers import ReceiveBuffers
+from adapters.upstream.response_protocol import use_single_response_handler
+from adapters.upstream.system_authorities import new_context, system_context
 
 # Signed redirect URLs and challenges of large clouds exceed aiohttp's default of 8190 bytes.
 _HEADER_LIMIT = 64 * 1024
 _CONNECT_SECONDS = 10.0
 # Bytes buffered per transfer for a slow client. aiohttp stops reading at twice this number.
 _READ_AHEAD = 1024 * 1024
-_SOCKS_PORT = 1080  # RFC 1928 section 3
-_SWITCHING_PROTOCOLS = 101  # the last response on a connection, unlike the other interim responses
-_INTERIM = range(100, 200)  # aiohttp treats statuses below 100 as final, too
-_END_OF_HEAD = b"\r\n\r\n"
-_LARGE_BODY = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -109,30 +95,11 @@ class Sessions:
             await session.close()
 
 
-def _new_context() -> ssl.SSLContext:
-    """Trusts the certificate authorities of the system."""
-    context = ssl.create_default_context()
-    # Python 3.13 rejects certificates without some extensions that private authorities often omit and docker does not
-    # require. The checks that make a certificate trusted stay on.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
-_system_context = cache(_new_context)
-"""Made once, because it takes 50 ms and a megabyte. Workers share that of the process that has forked them."""
-
-
-def read_system_authorities() -> None:
-    """Read the certificate authorities of the system again, for the sessions that are made from now on."""
-    _system_context.cache_clear()
-    _system_context()
-
-
 def _context_for(settings: SessionSettings) -> ssl.SSLContext:
     """Raises OSError, of which ssl.SSLError is one."""
     if not (settings.ca_file or settings.certificate):
-        return _system_context()
-    context = _new_context()
+        return system_context()
+    context = new_context()
     if settings.ca_file:
         context.load_verify_locations(cafile=settings.ca_file)
     if settings.certificate:
@@ -154,20 +121,10 @@ def _direct_connector(address_policy: AddressPolicy, context: ssl.SSLContext) ->
 
 
 def _socks_connector(proxy: str, context: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """The proxy resolves names, for `socks5` as for `socks5h`, as in Go and so in docker and containerd: often only the
-    proxy can. So the mirror checks only literal addresses (addresses.check_host). The proxy is responsible for the
-    addresses of names, as with HTTP proxies.
-    """
-    address = URL(proxy)
-    return SingleResponseSocksConnector(
-        host=address.host or "",
-        port=address.port or _SOCKS_PORT,
-        username=address.user,
-        password=address.password or "",
-        rdns=True,
-        limit=0,
-        ssl=context,
-    )
+    # Few mirrors need it, and the import takes 3 % of the start.
+    from adapters.upstream.socks_connector import socks_connector  # noqa: PLC0415
+
+    return socks_connector(proxy, context)
 
 
 def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -187,156 +144,3 @@ def _session(settings: SessionSettings, connector: aiohttp.TCPConnector) -> aioh
         max_field_size=_HEADER_LIMIT,
         skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
     )
-
-
-class SingleResponseHandler(ResponseHandler):
-    """The protocol of a connection: exactly one response for each request. Closes the connection when bytes arrive that
-    belong to no response. The previous response stays readable.
-
-    A server may send more bytes than it declared: a response without a request, a body where none is allowed (RFC 9112
-    section 6.3), or bytes after the last chunk. aiohttp keeps such a connection and parses the bytes as the response to
-    the next request, which may belong to another caller (RFC 9112 section 11.2).
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, buffers: ReceiveBuffers, keeps: ResponseHandler | None = None
-    ) -> None:
-        """`buffers`: for large bodies. `keeps`: an object that must live as long as the connection."""
-        super().__init__(loop)
-        self.buffers = buffers
-        self._keeps = keeps
-        self._is_answered = True
-        """No request is in progress, or the header of its final response has arrived."""
-        self._last = b""
-        """The last received bytes of an incomplete header of a response without a body."""
-        self._large_body: StreamReader | None = None
-        """The large body whose first bytes the server has not sent yet; None if there is no such body."""
-
-    def set_response_params(self, **params: Any) -> None:
-        """Called by aiohttp before it sends a request."""
-        self._is_answered, self._last, self._large_body = False, b"", None
-        super().set_response_params(**params)
-
-    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """The parser calls this when it has parsed the header of a response."""
-        if self._is_answered:
-            self._refuse_excess()
-            return
-        status = data[0].code
-        self._is_answered = status not in _INTERIM or status == _SWITCHING_PROTOCOLS
-        if self._is_answered and not self._skip_payload and has_large_body(data[0].headers):
-            self._large_body = data[1]
-        super().feed_data(data, size)
-
-    def data_received(self, data: bytes) -> None:
-        if data and self._is_complete:
-            self._refuse_excess()
-            return
-        data, excess = self._without_body(data)
-        super().data_received(data)
-        self._pause_large_body()
-        if excess:
-            self.data_received(excess)
-        elif self._is_complete and self._has_begun_another():
-            self._refuse_excess()
-
-    def _pause_large_body(self) -> None:
-        """Stop reading at the first bytes of a large body. Otherwise aiohttp would first buffer twice _READ_AHEAD: this
-        takes milliseconds, and the client waits for the first byte. Reading these bytes resumes the connection.
-        """
-        if self._large_body is not None and self._large_body.total_bytes:
-            self._large_body = None
-            self.pause_reading()
-
-    def _without_body(self, data: bytes) -> tuple[bytes, bytes]:
-        """The bytes up to the end of the header, and the bytes after it, if the response must not have a body.
-
-        If the parser got a body after the response to a HEAD, it would fail and would not return the header either.
-        """
-        if not self._skip_payload or self._is_answered:
-            return data, b""
-        known = len(self._last)
-        end = (self._last + data).find(_END_OF_HEAD)
-        if end < 0:
-            self._last = (self._last + data)[1 - len(_END_OF_HEAD) :]
-            return data, b""
-        stop = end + len(_END_OF_HEAD) - known
-        self._last = b""
-        return data[:stop], data[stop:]
-
-    def close(self) -> None:
-        """Called by aiohttp when the connection is not used any more. Abort it if the response has not ended: closing
-        TLS in order would receive and discard the rest of the body for up to 30 seconds.
-        """
-        if self._is_complete:
-            super().close()
-        else:
-            self.abort()
-
-    def is_connected(self) -> bool:
-        """Called by aiohttp before it takes a connection from its pool. If an idle connection is readable, the server
-        has sent excess bytes or has closed it.
-        """
-        return super().is_connected() and not (self._is_complete and self._is_readable())
-
-    @property
-    def _is_complete(self) -> bool:
-        """The server must not send anything until the next request."""
-        return self._is_answered and (self._payload is None or self._payload.is_eof())
-
-    def _has_begun_another(self) -> bool:
-        """Whether the parser contains the start of another response: feed_eof then returns a message or fails. The
-        parser is not used again, because each request gets a new one.
-        """
-        try:
-            return self._parser is not None and self._parser.feed_eof() is not None
-        except Exception:  # noqa: BLE001 - it contains an invalid response
-            return True
-
-    def _is_readable(self) -> bool:
-        connection = self.transport.get_extra_info("socket") if self.transport else None
-        if connection is None or connection.fileno() < 0:
-            return False
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _refuse_excess(self) -> None:
-        self.force_close()
-        # An error of the parser at the end of the connection would concern these bytes, not the response.
-        self._parser = None
-        self._payload = None
-        if self.transport is not None:
-            self.transport.abort()
-
-
-def has_large_body(headers: Mapping[str, str]) -> bool:
-    """Whether a response to GET has a body without any coding whose length is known and at least 1 MiB."""
-    length = headers.get("Content-Length", "")
-    is_bare = "Transfer-Encoding" not in headers and "Content-Encoding" not in headers
-    return is_bare and length.isdecimal() and int(length) >= _LARGE_BODY
-
-
-class SingleResponseSocksConnector(ProxyConnector):
-    """Uses SingleResponseHandler through a SOCKS proxy. The base class creates a protocol to keep a writer alive."""
-
-    async def _connect_via_proxy(self, *args: Any, **options: Any) -> tuple[asyncio.Transport, ResponseHandler]:
-        transport, given = await super()._connect_via_proxy(*args, **options)
-        handler = cast("partial[SingleResponseHandler]", self._factory)(keeps=given)
-        transport.set_protocol(handler)
-        handler.connection_made(transport)
-        return transport, handler
-
-
-def use_single_response_handler(connector: aiohttp.TCPConnector) -> None:
-    """Make the connector use SingleResponseHandler. aiohttp has no public way to choose the protocol.
-
-    Raises RuntimeError if this version of aiohttp creates protocols in another way. Otherwise the connector would
-    silently use aiohttp's own handler.
-    """
-    loop = asyncio.get_running_loop()
-    made = getattr(connector, "_factory", None)
-    if not isinstance(made, partial) or made.func is not ResponseHandler or made.keywords != {"loop": loop}:
-        raise RuntimeError(f"aiohttp {aiohttp.__version__} creates the protocol of a connection in an unknown way")
-    factory = partial(SingleResponseHandler, loop, ReceiveBuffers(loop))
-    connector._factory = factory  # type: ignore[assignment]  # noqa: SLF001 - see above

@@ -19,6 +19,7 @@ from domain.errors import (
 )
 from domain.events import EndpointFailed, EndpointRecovered
 from domain.upstreams import Upstream
+from domain.value import Value
 
 
 class _EndpointSkipped(Exception):
@@ -157,8 +158,7 @@ class Failover:
         return self._breakers.setdefault((upstream, endpoint), new)
 
 
-@dataclass(frozen=True)
-class _MonitoredResponse:
+class _MonitoredResponse(Value, frozen=True):
     """Implements UpstreamResponse. Records failures of the body as failures of the endpoint."""
 
     answer: UpstreamResponse

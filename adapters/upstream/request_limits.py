@@ -5,13 +5,13 @@ import math
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 from application.ports.telemetry import current_record
 from application.ports.upstream import QueueWatch, current_watch
 from domain.client_network import client_network
 from domain.errors import MirrorBusy, RequestNotSent
+from domain.value import Value
 
 _WAITING = 2000
 """Maximum of requests that wait for one upstream in one worker."""
@@ -20,8 +20,7 @@ _WAITING_EACH = 500
 _RETRY_SECONDS = 5
 
 
-@dataclass(frozen=True)
-class RequestLimits:
+class RequestLimits(Value, frozen=True):
     """`max_connections`: concurrent requests with their bodies. `max_rate`: requests per second. None: no limit."""
 
     max_connections: int | None = None

@@ -8,17 +8,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import aiohttp
-import aiohttp_socks
 from yarl import URL
 
 from adapters.upstream.addresses import AddressNotAllowed
 from domain.errors import RegistryError, RequestNotSent, UpstreamBroken, UpstreamTimedOut, UpstreamUnreachable
 
-_SOCKS = (aiohttp_socks.ProxyError, aiohttp_socks.ProxyConnectionError, aiohttp_socks.ProxyTimeoutError)
 # This machine has no free descriptors, memory or local ports.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 # Characters that a field value must not contain (RFC 9110 section 5.5) or that UTF-8 cannot encode.
 _NOT_IN_A_FIELD = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+
+class SocksProxyFailed(Exception):
+    """A SOCKS proxy cannot be reached, or did not open a connection."""
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def translate_errors(url: URL, *, is_sending: bool = False) -> Iterator[None]:
     host = url.host or "the upstream"
     try:
         yield
-    except (TimeoutError, aiohttp.ClientError, OSError, *_SOCKS) as error:
+    except (TimeoutError, aiohttp.ClientError, OSError, SocksProxyFailed) as error:
         raise _fault(host, error) from error
     except ValueError as error:
         if is_sending:
@@ -57,18 +59,13 @@ def _fault(host: str, error: Exception) -> RegistryError:  # noqa: C901, PLR0911
                 f"the upstream refers to {host}, an address of this machine, of a metadata service or of no single "
                 "machine; the mirror does not connect there (name a host of your own in UPSTREAM_REALMS to allow it)"
             )
-        case TimeoutError() | aiohttp_socks.ProxyTimeoutError():
+        case TimeoutError():
             return UpstreamTimedOut(f"{host} did not answer in time")
         case _ if _is_caused_by(error, aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError):
             return UpstreamUnreachable(
                 f"{host} has a certificate that is not trusted; set UPSTREAM_CA to trust another certificate authority"
             )
-        case (
-            aiohttp.ClientHttpProxyError()
-            | aiohttp.ClientProxyConnectionError()
-            | aiohttp_socks.ProxyError()
-            | aiohttp_socks.ProxyConnectionError()
-        ):
+        case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError() | SocksProxyFailed():
             return UpstreamUnreachable(f"{host} cannot be reached: the proxy did not open a connection to it")
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return UpstreamBroken(f"{host} closed the connection too early")

@@ -1,7 +1,6 @@
 """Answers the challenges of upstreams with the mirror's credentials, and caches the answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from application.concurrency import LruCache, SharedFetches
 from application.ports.upstream import TokenRelay, TokenRequest
@@ -12,14 +11,14 @@ from domain.errors import MirrorFault, RegistryError, ScopeInvalid, UpstreamBrok
 from domain.ports import Clock
 from domain.trust import UpstreamAuth
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _MOST_LOGINS = 4096
 # A token is renewed when a tenth of its lifetime remains, so that it does not expire during a request.
 _USED_SHARE = 0.9
 
 
-@dataclass(frozen=True)
-class LoginKey:
+class LoginKey(Value, frozen=True):
     """What a login is valid for: an upstream, credentials (None: anonymous) and a scope."""
 
     upstream: Upstream

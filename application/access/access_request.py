@@ -10,6 +10,7 @@ from domain.authorization import Authorization, Basic, UnsupportedAuthorization
 from domain.records import CallerId
 from domain.trust import TrustRow, UpstreamAuth
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 FOREVER = float("inf")
 
@@ -36,8 +37,7 @@ class Purpose(Enum):
     SEARCH = auto()
 
 
-@dataclass(frozen=True)
-class AccessRequest:
+class AccessRequest(Value, frozen=True):
     """What a caller wants to do at an upstream. A token must cover one scope of `needed`, which has the repository both
     with the client's name and with the name at the upstream, because clients use either in a token request. `shown`:
     the scope with the client's name, for challenges and messages; `source`: None if the request is not about a
@@ -80,8 +80,7 @@ class RelayedLogin:
     address: str
 
 
-@dataclass(frozen=True)
-class Access:
+class Access(Value, frozen=True):
     """A granted request. `credentials`: what the upstream receives; `is_mirrors`: they are the mirror's own, the same
     for all callers; `ends_at`: the end of the mirror's token that the caller sent, in seconds since 1970.
     """
@@ -111,8 +110,7 @@ class Access:
         return None
 
 
-@dataclass(frozen=True)
-class PullAccess:
+class PullAccess(Value, frozen=True):
     """Access to one repository. `credentials`: what the upstream receives; `is_mirrors`: they are the mirror's own, the
     same for all callers.
     """

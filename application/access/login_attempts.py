@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from application.access.shared_lane import SharedCounting, SharedLane
 from application.concurrency import LruCache
@@ -16,6 +15,7 @@ from domain.errors import TooManyAttempts
 from domain.events import LoginDelayed, LoginRejected
 from domain.login_pace import COUNTED_SECONDS, MOST_COUNTED, Pace
 from domain.ports import Clock
+from domain.value import Value
 
 _PATIENCE = 10.0
 """Seconds. A login that would wait longer is refused at once, because clients do not wait much longer for a server."""
@@ -36,8 +36,7 @@ OF_ADDRESS = Pace(free=30, first=0.5, longest=4, is_strict=False)
 """For one address and all accounts. Many people may use the same address, for example a whole office."""
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(Value, frozen=True):
     """A login to this account from this address. `exists`: the account exists."""
 
     address: str
@@ -45,8 +44,7 @@ class Attempt:
     exists: bool
 
 
-@dataclass(frozen=True)
-class ExpectedWait:
+class ExpectedWait(Value, frozen=True):
     """`seconds`: how long a login would wait if it came now; `is_refused`: it would be refused instead."""
 
     seconds: float = 0.0

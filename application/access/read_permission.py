@@ -1,6 +1,6 @@
 """ReadPermissions: may this caller read this content? The memory, the index or the upstream answers."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from application.access.access_request import PullAccess
 from application.access.grants import Grants
@@ -31,6 +31,7 @@ from domain.manifests import BLOB_MEDIA_TYPE, MANIFEST_LIMIT, MANIFEST_MEDIA_TYP
 from domain.names import Reference
 from domain.ports import Clock
 from domain.records import PERSONAL_CLASS, ContentKind, ContentLocation, Link, class_of, classes_for
+from domain.value import Value
 
 _REMEMBERED = 32768
 _ONE_BYTE = ByteRange(0, 0)
@@ -42,8 +43,7 @@ for GET refuses HEAD too.
 """
 
 
-@dataclass(frozen=True)
-class ReadPermission:
+class ReadPermission(Value, frozen=True):
     """The caller may read the content of the link. `good_until`: the time until which no other check is necessary, in
     seconds since 1970.
     """

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from application.concurrency import BackgroundTasks
@@ -10,12 +9,12 @@ from application.ports.login_counts import LoginCounts, LoginResult, SharedLogin
 from application.ports.shared import SharedUnavailable
 from domain.login_pace import COUNTED_SECONDS, Pace
 from domain.ports import Clock
+from domain.value import Value
 
 _READ_AGAIN_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class SharedCounting:
+class SharedCounting(Value, frozen=True):
     """What all lanes of one kind have in common. `kind`: separates the logins of accounts from those of upstreams."""
 
     counts: SharedLoginCounts

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from application.ports.shared import (
     SharedContentDamaged,
@@ -23,6 +22,7 @@ from domain.byte_ranges import Span
 from domain.digest import Bytes
 from domain.errors import RangeUnsatisfiable
 from domain.events import SharedBytesReceived
+from domain.value import Value
 
 _LOOK_SECONDS = 0.02
 """How often the progress of another replica is read while the next part is missing."""
@@ -210,8 +210,7 @@ def _retrieved(task: "asyncio.Task[bytes]") -> None:
 BlobOrigin = UpstreamOrigin | SharedOrigin
 
 
-@dataclass(frozen=True)
-class _SharedResponse:
+class _SharedResponse(Value, frozen=True):
     """Implements UpstreamResponse."""
 
     metadata: ResponseMetadata

@@ -1,7 +1,6 @@
 """Administer: what operators change in the cache from the page. Each action leaves one audit event."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from application.page.viewer import Viewer
@@ -18,6 +17,7 @@ from domain.events import OperatorActed
 from domain.names import Reference, Tag
 from domain.pins import Pin
 from domain.upstreams import Source
+from domain.value import Value
 
 T = TypeVar("T")
 
@@ -27,8 +27,7 @@ def image_name(source: Source, target: Tag | Digest | None) -> str:
     return f"{source.upstream.name}/{source.repository}{Reference(target).suffix if target else ''}"
 
 
-@dataclass(frozen=True)
-class Preview:
+class Preview(Value, frozen=True):
     """What a purge would remove. `here`: from the cache of this replica; `shared`: from the shared store, with its
     bytes; None if there is no shared store, or if it does not answer because of `failure`.
     """

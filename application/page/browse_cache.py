@@ -5,7 +5,6 @@ Nothing here asks an upstream for content, and no request does more than a bound
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from application.page.image_contents import ImageContents, Part
 from application.page.viewer import Viewer
@@ -22,6 +21,7 @@ from domain.image_details import (
 from domain.names import Reference, Tag
 from domain.records import CachedTag, ContentKind
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _BATCH = 32
 _BATCHES = 4
@@ -37,8 +37,7 @@ _MANIFESTS_READ = 24
 """Manifests of a repository that are read to find those that refer to an image."""
 
 
-@dataclass(frozen=True)
-class RepositoryEntry:
+class RepositoryEntry(Value, frozen=True):
     """A repository. `tags`: the first of its tags that the viewer may know of; `has_more`: whether there are others."""
 
     source: Source
@@ -46,8 +45,7 @@ class RepositoryEntry:
     has_more: bool
 
 
-@dataclass(frozen=True)
-class RepositoryPage:
+class RepositoryPage(Value, frozen=True):
     """`following`: the repository after which the next page begins; None on the last page. `is_cut`: too many
     repositories are hidden from the viewer to look for others.
     """
@@ -57,8 +55,7 @@ class RepositoryPage:
     is_cut: bool = False
 
 
-@dataclass(frozen=True)
-class TagPage:
+class TagPage(Value, frozen=True):
     """Cached tags of a repository. `following`: the tag after which the next page begins; None on the last page.
     `pinned`: see Sight.pinned.
     """
@@ -69,16 +66,14 @@ class TagPage:
     pinned: frozenset[Tag | Digest] = frozenset()
 
 
-@dataclass(frozen=True)
-class Platform:
+class Platform(Value, frozen=True):
     """An image of an index. `is_cached`: whether the viewer may know that its manifest is cached."""
 
     entry: ContentEntry
     is_cached: bool
 
 
-@dataclass(frozen=True)
-class Referrer:
+class Referrer(Value, frozen=True):
     """A manifest that refers to an image, such as a signature or an SBOM. `kind`: its type, as far as it is known;
     `size`: bytes, 0 if it is not known.
     """
@@ -88,8 +83,7 @@ class Referrer:
     size: int
 
 
-@dataclass(frozen=True)
-class ImageDetails:
+class ImageDetails(Value, frozen=True):
     """One image. `digest`: of the manifest that was asked for; `cached_tag`: None if it was asked for by digest.
 
     `manifest`, `configuration` and `parts` are those of the image of one platform, `shown`. `manifest` is None if it is

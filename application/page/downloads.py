@@ -1,7 +1,6 @@
 """ListDownloads: the running downloads that a person who looks at the page may know of."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from application.page.viewer import Viewer
 from application.page.visible import Sight, Visibility
@@ -9,12 +8,12 @@ from application.ports.activity import ActivityTable, DownloadState
 from domain.digest import Digest
 from domain.records import ContentKind
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _SHOWN = 50
 
 
-@dataclass(frozen=True)
-class ShownDownload:
+class ShownDownload(Value, frozen=True):
     """A download as one viewer may see it. `source`: a repository in which the viewer may know of the blob; `present`,
     `total`: bytes, and `total` is None if it is unknown; `speed`: bytes per second, None if it is not measured yet;
     `readers`: None if some may read from a repository that the viewer may not know of.
@@ -29,8 +28,7 @@ class ShownDownload:
     readers: int | None
 
 
-@dataclass(frozen=True)
-class ShownDownloads:
+class ShownDownloads(Value, frozen=True):
     """`running`: the number of all downloads, also of those that the viewer may not see."""
 
     shown: list[ShownDownload]

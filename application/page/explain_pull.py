@@ -28,6 +28,7 @@ from domain.records import ANONYMOUS_CALLER, ANONYMOUS_CLASS, CallerClass, Calle
 from domain.trust import TrustRow
 from domain.upstream_table import RegistryHint, UpstreamTable
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _NO_WAIT = ExpectedWait()
 
@@ -70,8 +71,7 @@ class Sends(Enum):
     CALLERS = "callers"
 
 
-@dataclass(frozen=True)
-class PullQuestion:
+class PullQuestion(Value, frozen=True):
     """`name`, `hint`: as in the client's request; `account`: the login name of the caller, or ANONYMOUS; `address`:
     that of the client, "" if it does not matter.
     """
@@ -83,8 +83,7 @@ class PullQuestion:
     address: str = ""
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(Value, frozen=True):
     """`row`, `sends`: None if they are not known; `rule`: the access rule that decided, None if no rule matched or the
     rules were not reached; `wait`: what a login from the address meets.
     """
@@ -110,8 +109,7 @@ class CacheState:
     can_stand_in: bool
 
 
-@dataclass(frozen=True)
-class PullExplanation:
+class PullExplanation(Value, frozen=True):
     """`rule_number`: the place of the rule that decided among all access rules, from 1; `upstream`: its last known
     state; `cache`: None if the mirror knows nothing of the image.
     """
@@ -124,8 +122,7 @@ class PullExplanation:
     cache: CacheState | None
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(Value, frozen=True):
     """The image as some callers got it."""
 
     digest: Digest

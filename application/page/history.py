@@ -1,14 +1,12 @@
 """ReadHistory: what the mirror did in the last hour, day or week. It names no repository and no account."""
 
-from dataclasses import dataclass
-
 from application.ports.history import History
 from domain.history import FIVE_MINUTES, Bucket, Span, Totals, grouped
 from domain.ports import Clock
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class HistoryReport:
+class HistoryReport(Value, frozen=True):
     """What happened in a span. `buckets`: for a chart, and `rows`: fewer and longer ones for a table, both in order and
     without gaps; the last ones have not ended. `totals`: all of them together.
     """

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from application.access.provenance import Provenance
 from application.manifests.manifest_cache import ManifestCache
@@ -16,6 +15,7 @@ from domain.names import RepositoryName
 from domain.records import ContentKind
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Source
+from domain.value import Value
 
 _OCCURRENCES = 1000
 _REPOSITORIES = 60
@@ -26,8 +26,7 @@ _Place = tuple[str, str]
 """The URL of an upstream, and a repository there."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(Value, frozen=True):
     """A layer. `is_cached`: whether the viewer may know that it is cached. `used_at`: its last use in seconds since
     1970, None if it is not cached, or if it may have been used through a repository that the viewer may not know of.
     `others`: the first of the other repositories with this layer that the viewer may know of.

@@ -1,19 +1,18 @@
 """ListRecentPulls: the newest pulls that a person who looks at the page may know of."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from application.page.viewer import Viewer
 from application.page.visible import Visibility
 from application.ports.pull_log import PullLog, RecentPull
 from domain.access import ANONYMOUS
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _SHOWN = 50
 
 
-@dataclass(frozen=True)
-class ShownPull:
+class ShownPull(Value, frozen=True):
     """A pull as the viewer may see it: only operators see its account and its address. `is_own`: the account of the
     viewer has made it.
     """

@@ -1,16 +1,15 @@
 """MeasureTraffic: how many requests and bytes per second the mirror serves now."""
 
 import asyncio
-from dataclasses import dataclass
 
 from application.ports.telemetry import TrafficCounts
 from domain.rate_meter import RateMeter
+from domain.value import Value
 
 _FIRST_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class TrafficRates:
+class TrafficRates(Value, frozen=True):
     """Per second, of all workers. `requests`: answered requests of registry clients; `sent`: bytes to clients;
     `fetched`: bytes from upstreams.
     """

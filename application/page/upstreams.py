@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from application.ports.activity import ActivityTable, UpstreamTrouble
 from application.status import ReportStatus, UpstreamStatus
@@ -10,13 +9,13 @@ from application.upstreams.back_offs import Allowances
 from domain.allowance import Allowance
 from domain.ports import Clock
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _CHECK_SECONDS = 2.0
 """How long the page waits for the check of an upstream. Then it shows the last known state."""
 
 
-@dataclass(frozen=True)
-class DescribedUpstream:
+class DescribedUpstream(Value, frozen=True):
     """`status`: None if the first check still runs; `allowance`: None if the upstream has stated none. `back_off`: the
     upstream wants fewer requests; `failure`: a request of the last seconds has failed.
     """

@@ -1,6 +1,6 @@
 """IdentifyViewer: who looks at the page."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from application.access.access_request import Caller
 from application.access.check_login import CheckLogin
@@ -9,10 +9,10 @@ from domain.access import ANONYMOUS
 from domain.authorization import Basic
 from domain.errors import CredentialsRejected
 from domain.ports import AccountDirectory
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class Viewer:
+class Viewer(Value, frozen=True):
     """A person who looks at the page. `caller`: the same person as a caller of the registry API, with the login that
     counts here; `account`: the checked account or operator, or ANONYMOUS. The login of an operator is not one of the
     registry API, so the caller of an operator has none.

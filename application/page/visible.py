@@ -10,7 +10,6 @@ An operator sees everything that any caller was given: see Visibility.classes_of
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from application.access.access_request import AccessCheck, AccessRequest, PullAccess, Purpose
 from application.access.authorize import Authorize
@@ -38,13 +37,13 @@ from domain.records import (
     classes_for,
 )
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 _LONGEST_SECONDS = 3.0
 """How long a page waits to learn how an upstream authenticates, or whether the upstream accepts the viewer's login."""
 
 
-@dataclass(frozen=True)
-class UpstreamView:
+class UpstreamView(Value, frozen=True):
     """What a viewer is to one upstream: the same as a caller of the registry API with the same login."""
 
     upstream: Upstream

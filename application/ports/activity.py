@@ -7,6 +7,7 @@ from typing import Protocol
 from domain.digest import Digest
 from domain.names import RepositoryName
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class UpstreamTrouble:
     until: float
 
 
-@dataclass(frozen=True)
-class Activity:
+class Activity(Value, frozen=True):
     """What one worker is doing."""
 
     downloads: Sequence[DownloadState] = ()

@@ -9,6 +9,7 @@ from domain.names import RepositoryName, Tag
 from domain.records import CachedTag, CallerClass, CallerId, ContentLocation, Grant, Link
 from domain.trust import UpstreamAuth
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 BELIEVED_SECONDS = 5.0
 """How long a worker uses what it has read from the index; later another worker or replica may have changed it."""
@@ -127,8 +128,7 @@ class Used:
     used_at: float
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(Value, frozen=True):
     """`count`: manifests and blobs; `size`: their bytes."""
 
     count: int = 0
@@ -171,8 +171,7 @@ class UsageIndex(Protocol):
         """The entries of this content, by digest."""
 
 
-@dataclass(frozen=True)
-class Occurrence:
+class Occurrence(Value, frozen=True):
     """Content in a repository, and a class of callers to which the upstream gave it there. The upstream with this URL
     may have been removed from the settings.
     """

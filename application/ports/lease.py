@@ -1,6 +1,5 @@
 """The port to download leases: one process downloads a blob from an upstream, and the other processes follow it."""
 
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from application.ports.content import OpenFile, PartialBlob
@@ -8,6 +7,7 @@ from domain.byte_ranges import Span
 from domain.digest import Digest
 from domain.span_set import END_UNKNOWN, SpanSet
 from domain.upstreams import Upstream
+from domain.value import Value
 
 WHOLE = Span(END_UNKNOWN - 1, END_UNKNOWN)
 """A want that stands for the whole blob, whatever its length."""
@@ -33,8 +33,7 @@ class DownloadLease(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class PartialBlobState:
+class PartialBlobState(Value, frozen=True):
     """`present`: the bytes that have been written; `total`: the length of the blob, None while it is unknown;
     `is_verified`: the blob is complete and its digest is right; `is_discarded`: the download has failed, and the
     partial blob will not become content.

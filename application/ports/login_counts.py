@@ -1,10 +1,10 @@
 """The port through which replicas count wrong logins together."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from domain.login_pace import Pace
+from domain.value import Value
 
 
 class LoginResult(Enum):
@@ -15,16 +15,14 @@ class LoginResult(Enum):
     RIGHT = "right"
 
 
-@dataclass(frozen=True)
-class LoginCounts:
+class LoginCounts(Value, frozen=True):
     """The wrong and refused attempts of the last minutes, at all replicas."""
 
     wrong: int = 0
     refused: int = 0
 
 
-@dataclass(frozen=True)
-class Admission:
+class Admission(Value, frozen=True):
     """Whether an attempt may begin. `wait`: the seconds until it may ask again; 0 if it has begun. `attempt`: the id of
     the attempt if it has begun.
     """

@@ -1,11 +1,11 @@
 """The port to the main process, which reloads the settings for all workers."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from domain.value import Value
 
-@dataclass(frozen=True)
-class ReloadResult:
+
+class ReloadResult(Value, frozen=True):
     """How a reload of the settings ended. `number`: counts the reloads of this service; `message`: as it is
     logged, without secrets.
     """

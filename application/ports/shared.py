@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from domain.digest import Bytes, Digest
 from domain.records import CachedTag, Link
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 
 class SharedUnavailable(Exception):
@@ -234,8 +235,7 @@ class SharedLeases(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class ServiceExamination:
+class ServiceExamination(Value, frozen=True):
     """What an examination of a service found: what works, in a few words, and possible mistakes of its operator."""
 
     found: str

@@ -10,6 +10,7 @@ from application.ports.pull_log import ManifestPull
 from domain.allowance import Allowance
 from domain.events import Event
 from domain.upstreams import Upstream
+from domain.value import Value
 
 
 class EventSink(Protocol):
@@ -68,8 +69,7 @@ class MetricsPage(Protocol):
         """The page in parts. Each takes a few milliseconds to make, so that the caller can serve others in between."""
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(Value, frozen=True):
     """Sums over all workers since the start. `requests`: answered requests of registry clients, without those for the
     page and for operators; `sent`: bytes of manifests and blobs that were sent to clients; `fetched`: bytes that were
     received from upstreams.

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from domain.trace_context import TraceContext
+from domain.value import Value
 
 Attributes = Mapping[str, str | int | float | bool]
 """By name. Names follow OpenTelemetry's semantic conventions; the mirror's own ones begin with `mirror.`."""
@@ -60,8 +60,7 @@ class Tracer(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class UntracedSpan:
+class UntracedSpan(Value, frozen=True):
     """Implements TraceSpan for work of which no span is recorded. `given`: the trace of the client, which is passed on
     unchanged.
     """

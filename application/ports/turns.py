@@ -1,10 +1,10 @@
 """The port to turns: of several workers and replicas that need the same manifest, one requests it from the upstream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from domain.upstreams import Source
+from domain.value import Value
 
 TURN_SECONDS = 3.0
 """A turn ends after this time. If its holder dies, the others wait no longer. It is shorter than the time that a
@@ -12,8 +12,7 @@ request with an older answer waits for the upstream, so that the death of a hold
 """
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(Value, frozen=True):
     """The turn for these names of one repository: tags and digests. It contains nothing about the caller. `id`: random,
     or "" if all have the turn at once.
     """

@@ -20,6 +20,7 @@ from domain.digest import Bytes, Digest
 from domain.names import Reference
 from domain.tokens import IssuedToken
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class ForwardedCredentials:
     raw: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
-class SessionCredentials:
+class SessionCredentials(Value, frozen=True):
     """After a challenge, the mirror fetches a token with `login` and sends the request again; without a login, it
     fetches an anonymous token.
     """
@@ -61,8 +61,7 @@ class ResourceKind(Enum):
         return {"tags": "tag list", "referrers": "list of referrers"}.get(self.value, self.value)
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(Value, frozen=True):
     """A resource of an upstream. `path`: the part of the path after `/v2/`; `scope`: the usual scope of a token for the
     resource; `digest`: the digest of its content, if the resource is requested by digest.
     """
@@ -176,8 +175,7 @@ class UpstreamResponse(Protocol):
         """The whole body. Raises UpstreamBroken if it is longer than `limit` bytes."""
 
 
-@dataclass(frozen=True)
-class PingResponse:
+class PingResponse(Value, frozen=True):
     """A registry's definite answer to GET /v2/: accepted, or the challenges of its 401. `server_time`: the time in its
     Date header, in seconds since 1970.
     """

@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 from domain.digest import Digest
 from domain.manifests import ManifestWalk, descriptors_of
 from domain.records import CachedTag
+from domain.value import Value
 
 ReadManifest = Callable[[Digest], Awaitable[bytes | None]]
 """The bytes of a stored manifest, whose digest is verified; None if it is not stored."""
@@ -14,8 +14,7 @@ FindStored = Callable[[Collection[Digest]], Awaitable[AbstractSet[Digest]]]
 """Those of the digests whose content is stored, and perhaps others."""
 
 
-@dataclass(frozen=True)
-class TagEntry:
+class TagEntry(Value, frozen=True):
     """A tag, and how much of its image is stored: `held` of `size` bytes, both None if its manifest is not stored."""
 
     cached_tag: CachedTag

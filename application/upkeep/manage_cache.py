@@ -1,7 +1,6 @@
 """ManageCache: what an operator can query and change in the cache."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from application.eviction import Eviction
 from application.manifests.manifest_cache import ManifestCache
@@ -16,10 +15,10 @@ from domain.pins import Pin, PinnedImage, content_of
 from domain.ports import Clock
 from domain.records import Link
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(Value, frozen=True):
     """`size`: bytes of all content. `pinned`: the content that pinned images need. `oldest` and `newest`: times of last
     use in seconds since 1970; None if there is no content.
     """
@@ -42,8 +41,7 @@ class ImagePinned(Exception):
         self.pin = pin
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Value, frozen=True):
     """The result of hashing one piece of content again. `done`: bytes of the content that has been examined so far,
     with content that was evicted meanwhile; `total`: bytes of all content.
     """

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TypeVar
@@ -27,6 +26,7 @@ from domain.names import Tag
 from domain.pins import content_of
 from domain.ports import Clock
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 
 T = TypeVar("T")
 
@@ -36,8 +36,7 @@ _PAUSES = (6.0, 30.0)
 """Seconds after which `verify` asks a silent store again: it reads for hours, and a store may restart meanwhile."""
 
 
-@dataclass(frozen=True)
-class SharedStatistics:
+class SharedStatistics(Value, frozen=True):
     """`count`: records; `size`: their bytes with all parts; `unfinished`: bytes of the parts of blobs without a record.
     `oldest` and `newest`: times of last use in seconds since 1970; None if there is no content.
     """
@@ -59,8 +58,7 @@ class State(Enum):
     """Its record is of another release, or damaged so that nobody uses it."""
 
 
-@dataclass(frozen=True)
-class Removed:
+class Removed(Value, frozen=True):
     """What a purge has removed from the shared store, and from the cache of this machine."""
 
     shared: list[Digest]

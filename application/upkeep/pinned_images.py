@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from application.access.mirror_caller import MirrorCaller
 from application.eviction import Eviction
@@ -24,6 +24,7 @@ from domain.pins import Pin, PinnedImage
 from domain.ports import Clock
 from domain.upstream_table import UpstreamTable
 from domain.upstreams import Source
+from domain.value import Value
 
 _LEASE_SECONDS = 60.0
 """Another worker goes on with the checks this long after the one that made them has ended."""
@@ -39,8 +40,7 @@ _BLOB_TOO_LARGE = "one of its layers is larger than the cache can store; raise C
 _INCOMPLETE = "not all of it could be stored yet"
 
 
-@dataclass(frozen=True)
-class PinState:
+class PinState(Value, frozen=True):
     """A pinned image as operators see it. `source`: None if its upstream is not in the settings any more; `held`: the
     bytes of its content that are stored; `is_complete`: all of its content is.
     """
@@ -51,8 +51,7 @@ class PinState:
     is_complete: bool
 
 
-@dataclass(frozen=True)
-class PinTotals:
+class PinTotals(Value, frozen=True):
     """All pinned images together. `size`: the bytes of their content, stored or not, each once."""
 
     count: int

@@ -18,6 +18,7 @@ from domain.errors import UpstreamBroken
 from domain.manifests import MANIFEST_MEDIA_TYPES, Descriptor, ManifestWalk, descriptors_of
 from domain.names import Reference, RepositoryName
 from domain.upstream_table import NO_HINT, RegistryHint, UpstreamTable
+from domain.value import Value
 
 ANY_MANIFEST = (", ".join(MANIFEST_MEDIA_TYPES),)
 """The value of Accept in a request for a manifest of any kind."""
@@ -35,8 +36,7 @@ class Image:
     hint: RegistryHint = NO_HINT
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Value, frozen=True):
     """`total`: known bytes so far; `done`: bytes that are cached. Both only grow."""
 
     total: int

@@ -13,6 +13,7 @@ from domain.events import BackOffStarted
 from domain.ports import Clock
 from domain.records import ANONYMOUS_CALLER, CallerId, is_mirror_caller
 from domain.upstreams import Upstream
+from domain.value import Value
 
 _DEFAULT_SECONDS = 5.0
 """For a 429 without a time."""
@@ -70,8 +71,7 @@ def _is_shown(caller: CallerId) -> bool:
     return caller == ANONYMOUS_CALLER or is_mirror_caller(caller)
 
 
-@dataclass(frozen=True)
-class Asker:
+class Asker(Value, frozen=True):
     """A caller of an upstream, which counts the requests of each caller separately. `manifests`: the requests are for
     manifests, which registries count, and not for blobs and tokens.
     """

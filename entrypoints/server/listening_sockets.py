@@ -5,15 +5,14 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
+from domain.value import Value
 from entrypoints.settings import Settings, SettingsError
 
 _BACKLOG = 1024
 
 
-@dataclass(frozen=True)
-class ListeningSockets:
+class ListeningSockets(Value, frozen=True):
     """`host` is the host as it is written in a URL. `families` names the served address families if the host does not
     already show them, else it is empty.
     """

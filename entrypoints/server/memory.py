@@ -6,8 +6,8 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 512 * 1024
 """Bytes. The buffers for bodies have this size."""
-_KEPT = 512 * 1024
-"""Bytes that stay free at the end of the heap, so that the pieces of a body over TLS do not resize it each time."""
+_KEPT = 3 * 1024 * 1024
+"""Bytes that stay free at the end of the heap, so that the chunks of bodies over TLS do not resize it each time."""
 
 
 def return_free_memory() -> None:

@@ -7,10 +7,11 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from application.ports.reloads import ReloadResult
+from domain.value import Value
 from entrypoints.http.app import App, timeouts, worker_number
 from entrypoints.server.certificates import read_certificate
 from entrypoints.server.logging_setup import configure_logging
@@ -33,8 +34,7 @@ _STORED = ("cache_dir", "shared_store")
 Load = Callable[[], Settings]
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Value, frozen=True):
     """What a reload changes. `settings` take effect now. `changed` are the settings that differ from before,
     `held_back` those that need a restart. Both are names only: values may be secrets.
     """

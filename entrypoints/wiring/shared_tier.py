@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from application.ports.index import KnowledgeIndex
 from application.ports.login_counts import SharedLoginCounts
@@ -12,11 +11,11 @@ from application.ports.shared import SharedKnowledge, SharedLeases, SharedPins, 
 from application.ports.telemetry import EventSink
 from application.ports.turns import Turns
 from domain.ports import Clock
+from domain.value import Value
 from entrypoints.settings import Settings
 
 
-@dataclass(frozen=True)
-class SharedTier:
+class SharedTier(Value, frozen=True):
     """The ports to what all replicas share. `index`: what they know, with the index of this replica as second level;
     `knowledge`: its shared level; `pins`: the pinned images, on both levels, and `protection`: their content;
     `services`: the shared store and the shared index, for operators.
@@ -35,8 +34,7 @@ class SharedTier:
     services: tuple[SharedService, ...]
 
 
-@dataclass(frozen=True)
-class LocalIndex:
+class LocalIndex(Value, frozen=True):
     """The indexes of this replica. `pins`: None if the process is no replica."""
 
     knowledge: KnowledgeIndex

@@ -8,6 +8,8 @@ import pytest
 from tests.architecture.sources import ROOT
 
 NOT_NEEDED = {
+    "aiohttp_socks": "only a mirror with a SOCKS proxy needs it",
+    "python_socks": "the same",
     "cryptography": "TLS and HS256 are in the standard library; as large as Sanic",
     "jinja2": "imported when the page is first opened",
     "entrypoints.http.page.rendering": "the same",

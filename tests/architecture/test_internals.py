@@ -41,7 +41,8 @@ RESPONSE_CACHE = "entrypoints/http/responses/response_cache.py"
 APP = "entrypoints/http/app.py"
 RUN = "entrypoints/server/serve.py"
 WORKERS = "entrypoints/server/workers.py"
-CONNECTIONS = "adapters/upstream/connections.py"
+RESPONSES = "adapters/upstream/response_protocol.py"
+SOCKS = "adapters/upstream/socks_connector.py"
 BODIES = "adapters/upstream/bodies.py"
 CLIENT = "adapters/upstream/client.py"
 
@@ -99,24 +100,27 @@ INTERNALS = (
         WORKERS,
         "Sanic has no event for the moment in which the workers have started.",
     ),
+    Internal(
+        WorkerManager, "monitor_subscriber", WORKERS, "Sanic's loop would ask for the states of workers all the time."
+    ),
     Internal(WorkerProcess, "pid is_alive", WORKERS, "Dead workers are replaced."),
     Internal(WorkerMultiplexer, "ack", WORKERS, "A worker reports its start through it; Sanic logs a failure."),
     # --- aiohttp ---
     Internal(
         ResponseHandler,
-        "_parser _payload _skip_payload data_received feed_data force_close is_connected set_response_params "
-        "transport connection_made",
-        CONNECTIONS,
+        "_parser _payload _skip_payload data_received feed_data force_close is_connected set_response_params transport",
+        RESPONSES,
         "SingleResponseHandler closes a connection on which bytes arrive that belong to no response.",
     ),
     Internal(
         ResponseHandler,
         "pause_reading close abort",
-        CONNECTIONS,
+        RESPONSES,
         "SingleResponseHandler receives no more of a large body than its reader needs.",
     ),
-    Internal(aiohttp.TCPConnector, "_factory", CONNECTIONS, "aiohttp has no way to choose the protocol."),
-    Internal(ProxyConnector, "_connect_via_proxy _factory", CONNECTIONS, "As above, for SOCKS proxies."),
+    Internal(aiohttp.TCPConnector, "_factory", RESPONSES, "aiohttp has no way to choose the protocol."),
+    Internal(ResponseHandler, "connection_made", SOCKS, "As above, for SOCKS proxies."),
+    Internal(ProxyConnector, "_connect_via_proxy _factory", SOCKS, "As above, for SOCKS proxies."),
     Internal(
         ResponseHandler,
         "transport read_timeout pause_reading connection_lost",
@@ -154,6 +158,7 @@ TEXTS = {
     # The class or function of the library that handles the text or the key.
     "__TERMINATE__": WorkerManager,
     "monitor_publisher": WorkerManager,
+    "self.monitor_subscriber.poll(0.1)": WorkerManager._poll_monitor,
     "asyncio_server_kwargs": worker_serve,
     "connections": worker_serve,
     "requests_count": HttpProtocol,

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+from domain.value import Value
+
 DOCKER_HUB = "docker.io"
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
-@dataclass(frozen=True)
-class Registry:
+class Registry(Value, frozen=True):
     """A mirrored registry. `name`: the first part of image references, such as `quay.io`; `server`: the address that a
     client asks without the mirror; `prefix`: the name by which the mirror finds it in the path of an image, "" for the
     first registry, which needs none.
@@ -71,8 +72,7 @@ class Mirror:
         return self.host.rpartition(":")[0] in _LOCAL or self.host in _LOCAL
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Value, frozen=True):
     """A text to copy. `meaning`: the key of the text that says what it is for; `place`: the file that it belongs into,
     "" for commands.
     """

@@ -2,8 +2,9 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources.abc import Traversable
+
+from domain.value import Value
 
 DEFAULT = "en"
 LANGUAGES = {"en": "en", "zh": "zh-Hans"}
@@ -34,8 +35,7 @@ def _quality(parameters: str) -> float:
         return 0.0
 
 
-@dataclass(frozen=True)
-class Texts:
+class Texts(Value, frozen=True):
     """The texts of the page in one language, by their keys, such as `browse.title`."""
 
     language: str

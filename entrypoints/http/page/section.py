@@ -1,17 +1,16 @@
 """What a section of the page is: its paths, their templates, and the code that collects what a template shows."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 
 from application.page.viewer import Viewer
 from application.ports.reloads import Reloads
 from domain.upstream_table import RegistryHint
+from domain.value import Value
 from entrypoints.settings import Settings
 from entrypoints.wiring.container import Container
 
 
-@dataclass(frozen=True)
-class PageRequest:
+class PageRequest(Value, frozen=True):
     """One request for a page. `viewer`: whose login it has; `hint`: the registry that its host name means; `scheme` and
     `host`: the address at which the viewer reaches the service; `arguments`: the first value of each query parameter,
     or of each field of the form for an action; `reloads`: None if the settings cannot be reloaded from here.
@@ -38,8 +37,7 @@ Context = Mapping[str, object]
 """The variables of a template."""
 
 
-@dataclass(frozen=True)
-class View:
+class View(Value, frozen=True):
     """A path of a section. `template`: a file below `templates`; `context`: collects its variables, and may raise a
     RegistryError, which is shown as a page. `live`: the template of the part of the page that an event stream at
     `PATH/events` keeps up to date, "" if there is none.
@@ -51,8 +49,7 @@ class View:
     live: str = ""
 
 
-@dataclass(frozen=True)
-class Action:
+class Action(Value, frozen=True):
     """A form that changes something. `act` returns the path of the page that shows the result, and may raise a
     RegistryError. It is called only for an operator and a valid form: see form_checks.py.
     """
@@ -61,8 +58,7 @@ class Action:
     act: Callable[[PageRequest], Awaitable[str]]
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Value, frozen=True):
     """A form whose answer is a page. It changes nothing, but what it contains must not become part of an address, which
     browsers and access logs keep. It is checked as the form of an Action is.
     """
@@ -72,8 +68,7 @@ class Question:
     context: Callable[[PageRequest], Awaitable[Context]]
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(Value, frozen=True):
     """A part of the page. To add one, write a module below `sections`, its templates, and its texts with the title
     `NAME.title` in `texts.toml`, and add it to `SECTIONS` in `entrypoints/http/page/routes.py`.
 

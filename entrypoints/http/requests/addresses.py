@@ -2,11 +2,11 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
 
 from sanic import Request
 
 from domain.errors import RequestInvalid
+from domain.value import Value
 from entrypoints.settings import Settings
 from entrypoints.settings.values import HOST
 
@@ -18,8 +18,7 @@ _MAPPED = "::ffff:"
 _TOKEN_PATH = "/v2/auth"  # noqa: S105 - a path
 
 
-@dataclass(frozen=True)
-class RequestAddresses:
+class RequestAddresses(Value, frozen=True):
     """Clients can send any Host and any X-Forwarded-* field. Host is checked; the others are trusted only if one of
     TRUSTED_PROXIES sent the request.
     """

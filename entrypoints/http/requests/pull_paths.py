@@ -1,33 +1,29 @@
 """Parses paths under /v2/. They are parsed from the right, because a repository name has any number of segments."""
 
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from domain.digest import Digest
 from domain.errors import BlobUnknown, DigestInvalid, ManifestUnknown, PathUnknown, TagInvalid
 from domain.names import Reference, RepositoryName
+from domain.value import Value
 
 
-@dataclass(frozen=True)
-class ManifestPath:
+class ManifestPath(Value, frozen=True):
     name: RepositoryName
     reference: Reference
 
 
-@dataclass(frozen=True)
-class BlobPath:
+class BlobPath(Value, frozen=True):
     name: RepositoryName
     digest: Digest
 
 
-@dataclass(frozen=True)
-class ReferrersPath:
+class ReferrersPath(Value, frozen=True):
     name: RepositoryName
     digest: Digest
 
 
-@dataclass(frozen=True)
-class TagsPath:
+class TagsPath(Value, frozen=True):
     name: RepositoryName
 
 

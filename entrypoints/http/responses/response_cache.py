@@ -9,7 +9,7 @@ made from; the application returns that time.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from sanic import Request, Sanic
@@ -26,6 +26,7 @@ from domain.authorization import Basic, UnsupportedAuthorization, parse_authoriz
 from domain.events import BytesDelivered, ContentRequested, Event, RequestAnswered
 from domain.ports import Clock
 from domain.records import ContentKind
+from domain.value import Value
 from entrypoints.http import access_log
 from entrypoints.http.access_log import BodyOutcome
 from entrypoints.http.requests.addresses import plain_address
@@ -37,8 +38,7 @@ _LONGEST_SECONDS = 5.0
 """Then the request is processed again: another worker may have met a refusal, or an operator purged the image."""
 
 
-@dataclass(frozen=True)
-class CachedResponse:
+class CachedResponse(Value, frozen=True):
     """A response as it is written to the connection, in the two parts before and after the id of the request, with its
     data for the access log and the metrics. `record` has the account, if there is one, and the stamp of the account
     when its token was verified. `count`: counts the response in the metrics; called with the seconds that it took.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from adapters.upstream.connections import SingleResponseHandler
+from adapters.upstream.response_protocol import SingleResponseHandler
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.digest import Bytes
 from domain.errors import UpstreamBroken, UpstreamTimedOut

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings, read_system_authorities
+from adapters.upstream.connections import ProxyRules, Sessions, SessionSettings
+from adapters.upstream.system_authorities import read_system_authorities
 from application.ports.upstream import ForwardedCredentials, SessionCredentials, UpstreamRequest
 from domain.errors import UpstreamChallenged, UpstreamFault, UpstreamUnreachable
 from tests.adapters.upstream.authority import Authority

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from aiohttp.client_proto import ResponseHandler
 
-from adapters.upstream.connections import SingleResponseHandler, use_single_response_handler
+from adapters.upstream.response_protocol import SingleResponseHandler, use_single_response_handler
 from application.ports.upstream import ForwardedCredentials, UpstreamRequest
 from domain.errors import RegistryError
 from tests.adapters.upstream.authority import Authority

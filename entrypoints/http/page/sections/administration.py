@@ -3,7 +3,6 @@ line in the log.
 """
 
 import asyncio
-from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlencode
 
@@ -16,6 +15,7 @@ from domain.errors import ActionFailed, DigestInvalid, NameInvalid, RegistryErro
 from domain.names import Reference, RepositoryName, Tag
 from domain.records import ANONYMOUS_CLASS, PERSONAL_CLASS
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 from entrypoints.http.page.client_configurations import Registry
 from entrypoints.http.page.image_names import parse_request, registries_of
 from entrypoints.http.page.section import Action, Context, PageRequest, Question, Section, View
@@ -33,8 +33,7 @@ _KINDS = {ANONYMOUS_CLASS: "anonymous", PERSONAL_CLASS: "personal"}
 """The names of classes of callers in texts. The others are logins of the mirror."""
 
 
-@dataclass(frozen=True)
-class Purge:
+class Purge(Value, frozen=True):
     """What a form wants to remove: content that was not used for some `days`, or else the content of a repository, or
     the image of its tag or digest `target`. `everywhere`: also from the shared store.
     """

@@ -1,7 +1,5 @@
 """Browse: what is cached, and what the registries have, as far as the viewer may know of it."""
 
-from dataclasses import dataclass
-
 from application.ports.upstream import SearchResult
 from domain.digest import Digest
 from domain.errors import ContentUnknown, DigestInvalid, NameInvalid, RegistryError, TagInvalid
@@ -9,6 +7,7 @@ from domain.image_details import HistoryStep, ImageConfiguration
 from domain.names import Reference, RepositoryName
 from domain.upstream_table import RegistryHint
 from domain.upstreams import Source, Upstream
+from domain.value import Value
 from entrypoints.http.page.client_configurations import Registry
 from entrypoints.http.page.image_names import registries_of
 from entrypoints.http.page.section import Context, PageRequest, Section, View
@@ -16,8 +15,7 @@ from entrypoints.http.page.section import Context, PageRequest, Section, View
 _RESULTS = 25
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(Value, frozen=True):
     """The arguments of the request that name a repository. `registries`: all that the viewer can choose from."""
 
     registries: dict[Upstream, Registry]

@@ -1,9 +1,9 @@
 """History: hit ratio, bytes, latencies and errors of the last hour, day or week, as charts and as a table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from domain.history import SPANS, Bucket, Totals
+from domain.value import Value
 from entrypoints.http.page.section import Context, PageRequest, Section, View
 
 _DEFAULT = "hour"
@@ -12,8 +12,7 @@ _DIGITS = 4
 _Value = Callable[[Totals], float | None]
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(Value, frozen=True):
     """`unit`: how the script writes a value: "share", "bytes", "seconds" or "count"; `series`: the key of the text of
     each line, and its value in each bucket.
     """
