@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import replace
 
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
@@ -49,15 +50,25 @@ class Eviction:
         self._events = events
         self._touched: dict[Digest, float] = {}
         self._reserved: dict[tuple[Upstream, Digest], int] = {}
+        self._recording: dict[Digest, int] = {}
         self._evicting = asyncio.Lock()
 
     def used(self, digest: Digest) -> None:
         """Record the use in memory. `flush` stores it."""
         self._touched[digest] = self._clock.now()
 
-    async def added(self, digest: Digest, size: int) -> None:
-        """Record new content of `size` bytes."""
-        await self._usage.keep([Used(digest, size, self._clock.now())])
+    def added(self, digest: Digest, size: int) -> Coroutine[None, None, None]:
+        """Record new content of `size` bytes in the index. It counts from this call on, and not only when the coroutine
+        runs.
+        """
+        self._recording[digest] = size
+        return self._record(digest, size)
+
+    async def _record(self, digest: Digest, size: int) -> None:
+        try:
+            await self._usage.keep([Used(digest, size, self._clock.now())])
+        finally:
+            self._recording.pop(digest, None)
         await self.make_space(0)
 
     async def holds(self, digest: Digest) -> bool:
@@ -162,9 +173,10 @@ class Eviction:
         for (upstream, _), size in self._reserved.items():
             reserved[upstream.fingerprint] += size
         space = await self._maintenance.space()
+        recording = sum(self._recording.values())
         stored = await self._usage.total()
         partial_blobs = space.partial_blobs + reserved.total()
-        size = stored.size + partial_blobs
+        size = stored.size + recording + partial_blobs
         reserved.update(space.partial_blobs_of)
         return replace(space, partial_blobs=partial_blobs, partial_blobs_of=reserved), size, stored.count
 

@@ -71,6 +71,21 @@ def test_nothing_is_evicted_while_everything_fits() -> None:
     assert (cache.names, cache.removals) == ("abcd", [])
 
 
+async def test_new_content_counts_before_the_index_lists_it() -> None:
+    cache = Cache()
+    content, other = b"a" * 600, Digest.of(b"b")
+    await cache.store.put(Digest.of(content), content)
+    recording = cache.eviction.added(Digest.of(content), len(content))
+
+    growing = asyncio.create_task(cache.eviction.make_space_in_partial_blob(UPSTREAM, other, 500, 500))
+    await asyncio.sleep(0.01)
+    assert not growing.done()
+
+    await recording
+    assert await growing == 500
+    assert cache.names == ""
+
+
 def test_a_tenth_is_freed_at_once_and_the_oldest_goes_first() -> None:
     cache = Cache()
 
