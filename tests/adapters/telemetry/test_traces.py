@@ -1,8 +1,9 @@
 """Spans as OpenTelemetry records them, and the end of a tracer whose collector does not answer."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import Event
 from typing import Any
 
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from adapters.telemetry import traces
 from adapters.telemetry.traces import TraceSampler, open_otlp_tracer, open_tracer
 from application.ports.tracing import NO_SPAN, SpanKind
 from domain.trace_context import TraceContext
@@ -128,6 +130,19 @@ async def test_a_silent_collector_delays_neither_requests_nor_the_stop(caplog: p
     assert "did not take the last spans" in caplog.text
 
 
+@pytest.fixture
+def exporter_ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The thread of the exporter ends with the test. It draws from `random` before each attempt, and that would fail a
+    test of Hypothesis in the same process.
+    """
+    monkeypatch.setattr(traces, "_EXPORT_SECONDS", 1.0)
+    yield
+    for thread in threading.enumerate():
+        if thread.name == "end of traces":
+            thread.join()
+
+
+@pytest.mark.usefixtures("exporter_ends")
 async def test_a_collector_that_is_down_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     async with open_otlp_tracer(address, {}, ATTRIBUTES, ALL) as tracer:
