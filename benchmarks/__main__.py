@@ -43,12 +43,12 @@ APART = ROOT / "build" / "bench"
 NEEDED = ("docker-registry", "nginx", "wrk")
 
 BESIDE: dict[str, Callable[[Arena, Sequence[Server]], None]] = {
-    WARM: warm_blobs, MANIFESTS: manifests, SLOW: slow_clients, PULLS: docker_pulls,
+    MANIFESTS: manifests, SLOW: slow_clients, PULLS: docker_pulls,
 }  # fmt: skip
 ALONE: dict[str, Callable[[Arena], None]] = {
     START: start_up, COLD: cold_blobs, COLD_TLS: cold_blobs_over_tls, EACH: limited_connections, IN_ALL: limited_line,
-    RANGES: shared_ranges, MEMORY: peak_memory, WARM_TLS: warm_blobs_over_tls, REPLICAS: warm_replicas,
-    STORE: blobs_to_a_store,
+    RANGES: shared_ranges, MEMORY: peak_memory, WARM: warm_blobs, WARM_TLS: warm_blobs_over_tls,
+    REPLICAS: warm_replicas, STORE: blobs_to_a_store,
 }  # fmt: skip
 SCENARIOS = {name.replace(" ", "-").lower(): name for name in (*BESIDE, *ALONE)}
 

@@ -105,10 +105,14 @@ class Arena:
             yield server
 
     @contextmanager
-    def filled(self, digests: Sequence[str], setup: Setup | None = None) -> Iterator[list[Server]]:
-        """All servers at the same time, each with these blobs in its cache. Their digests are verified."""
+    def filled(self, digests: Sequence[str], setup: Setup | None = None, first: int = 0) -> Iterator[list[Server]]:
+        """All servers at the same time, each with these blobs in its cache. Their digests are verified. `first`: the
+        number of the server that is filled and measured first.
+        """
+        names = list(CONTENDERS)
+        start = first % len(names)
         with ExitStack() as stack:
-            servers = [stack.enter_context(self.awake(name, setup)) for name in CONTENDERS]
+            servers = [stack.enter_context(self.awake(name, setup)) for name in names[start:] + names[:start]]
             for server in servers:
                 self.make_resident(sum(self.file(digest).stat().st_size for digest in digests))
                 for digest in digests:

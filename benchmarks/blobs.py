@@ -1,13 +1,14 @@
 """Warm and cold blobs: throughput, processor time, and what the upstream had to send."""
 
 import hashlib
+import itertools
 import os
 import statistics
 import time
 from collections.abc import Sequence
 
 from benchmarks.arena import Arena, blob_path
-from benchmarks.contenders import COLD_CONTENDERS, Server
+from benchmarks.contenders import COLD_CONTENDERS, Server, Setup
 from benchmarks.downloads import BadAnswerError, Download, download, download_in_turn
 from benchmarks.plan import GIB, MIB, Plan, blob_case
 from benchmarks.results import HASHLIB, OURS
@@ -28,27 +29,29 @@ def cases(plan: Plan) -> list[tuple[int, int]]:
     return [(plan.big, 1), (plan.big, 4), (plan.small, 50)]
 
 
-def warm_blobs(arena: Arena, servers: Sequence[Server]) -> None:
-    for _ in range(_TIMES * arena.plan.rounds):
-        _measure_warm(arena, WARM, servers, cases(arena.plan))
+def warm_blobs(arena: Arena) -> None:
+    _measure_warm(arena, WARM, arena.setup(), cases(arena.plan), times=_TIMES)
 
 
 def warm_blobs_over_tls(arena: Arena) -> None:
-    """The servers use TLS to their clients. This needs servers of its own, because the service has one port."""
-    with arena.filled([arena.big], arena.setup(serves_tls=True)) as servers:
-        for _ in range(arena.plan.rounds):
-            _measure_warm(arena, WARM_TLS, servers, cases(arena.plan)[:2])
+    """The servers use TLS to their clients."""
+    _measure_warm(arena, WARM_TLS, arena.setup(serves_tls=True), cases(arena.plan)[:2])
 
 
-def _measure_warm(arena: Arena, scenario: str, servers: Sequence[Server], met: Sequence[tuple[int, int]]) -> None:
-    for size, clients in met:
-        for server in servers:
-            times = -(-_ENOUGH // clients)
-            got, cost, sent = _measure(arena, arena.upstream, server, size, clients, times)
-            arena.results.add(
-                scenario, blob_case(size, clients), server.name, throughput=got.gib_per_second, cpu=cost / got.gib,
-                upstream=sent.bytes / MIB,
-            )  # fmt: skip
+def _measure_warm(arena: Arena, scenario: str, setup: Setup, met: Sequence[tuple[int, int]], times: int = 1) -> None:
+    """Fill the servers anew in each round, and in another order: the speed of a server depends on the place of its
+    files in memory, which is the same for as long as the files exist.
+    """
+    digests = list({_digest(arena, size): None for size, _ in met})
+    for number in range(arena.plan.rounds):
+        with arena.filled(digests, setup, first=number) as servers:
+            for (size, clients), server in itertools.product(list(met) * times, servers):
+                bodies = -(-_ENOUGH // clients)
+                got, cost, sent = _measure(arena, arena.upstream, server, size, clients, bodies)
+                arena.results.add(
+                    scenario, blob_case(size, clients), server.name, throughput=got.gib_per_second, cpu=cost / got.gib,
+                    upstream=sent.bytes / MIB,
+                )  # fmt: skip
 
 
 def cold_blobs(arena: Arena) -> None:
