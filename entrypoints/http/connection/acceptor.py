@@ -15,8 +15,6 @@ from entrypoints.http.connection.connection_table import Connection, ConnectionT
 
 _LOG = logging.getLogger("docker_image_proxy")
 
-_BATCH = 16
-"""Connections accepted in one step; other workers should get some, too."""
 _CHECK_SECONDS = 0.5
 _PAUSE_SECONDS = 1.0
 _EXHAUSTED = {
@@ -88,26 +86,25 @@ class Acceptor:
             self._loop.remove_reader(one.fileno())
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_BATCH):
-            if self._table.is_full:
-                self._table.log_rarely(
-                    "full", "this worker has MAX_CONNECTIONS connections and accepts no more until one ends"
-                )
-                self._table.make_room()
-                self._pause()
-                return
-            try:
-                accepted, peer = listening.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if reason := _EXHAUSTED.get(error.errno or 0):
-                    self._table.log_rarely(
-                        "exhausted", f"cannot accept connections: {reason}; closing idle connections"
-                    )
-                    self._pause(0 if self._table.make_room() else _PAUSE_SECONDS)
-                    return
-                continue  # the connection ended early (ECONNABORTED), or its network failed (accept(2))
+        """Accept one connection. The loop calls this again at once if there are more: of connections that arrive at the
+        same time, the other workers get some meanwhile. Otherwise one worker would often take all of them.
+        """
+        if self._table.is_full:
+            self._table.log_rarely(
+                "full", "this worker has MAX_CONNECTIONS connections and accepts no more until one ends"
+            )
+            self._table.make_room()
+            self._pause()
+            return
+        try:
+            accepted, peer = listening.accept()
+        except OSError as error:
+            # Others: another worker was quicker, the connection ended early (ECONNABORTED), or its network failed
+            # (accept(2)).
+            if reason := _EXHAUSTED.get(error.errno or 0):
+                self._table.log_rarely("exhausted", f"cannot accept connections: {reason}; closing idle connections")
+                self._pause(0 if self._table.make_room() else _PAUSE_SECONDS)
+        else:
             self._start(accepted, str(peer[0]))
 
     def _start(self, accepted: socket.socket, peer: str) -> None:

@@ -1,9 +1,9 @@
-"""Connections that end while they are being opened."""
+"""Connections that arrive together, and connections that end while they are being opened."""
 
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import cast
 
 import pytest
@@ -86,3 +86,32 @@ async def _is_right(table: ConnectionTable, client: socket.socket, protocol: Rec
         return await loop.sock_recv(client, 1) == b"" and protocol.events in ([], ["made", "lost"])
     await loop.sock_sendall(client, b"x")
     return is_stop and await loop.sock_recv(client, 1) == b"x" and protocol.events == ["made"]
+
+
+def test_connections_that_arrive_together_are_shared_by_the_workers() -> None:
+    """A client with a pool of connections opens them at once, and then each worker should have a part of them."""
+    assert min(uvloop.run(asyncio.wait_for(_accepted_by_two(20), 10))) >= 8
+
+
+async def _accepted_by_two(number: int) -> list[int]:
+    """How many of the connections each of two acceptors gets. They wait when the acceptors begin."""
+    made: list[Recorded] = []
+
+    def make(*, connection: Connection) -> Recorded:
+        made.append(Recorded(connection))
+        return made[-1]
+
+    tables = [ConnectionTable(lambda: ConnectionLimits(60.0, 100, 100)) for _ in range(2)]
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(number):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        acceptors = [Acceptor([listening], table, make, is_exempt=lambda _: False) for table in tables]  # type: ignore[arg-type]
+        while sum(map(len, tables)) < number:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        counts = [len(table) for table in tables]
+        for acceptor in acceptors:
+            acceptor.close()
+    while any(map(len, tables)):  # noqa: ASYNC110 - the same
+        await asyncio.sleep(0)
+    return counts
