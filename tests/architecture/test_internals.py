@@ -26,6 +26,7 @@ from sanic.headers import format_http1_response
 from sanic.http.http1 import Http
 from sanic.http.tls.context import create_context
 from sanic.response import BaseHTTPResponse
+from sanic.server.protocols.base_protocol import SanicProtocol
 from sanic.server.protocols.http_protocol import HttpProtocol, HttpProtocolMixin
 from sanic.worker.manager import WorkerManager
 from sanic.worker.multiplexer import WorkerMultiplexer
@@ -72,6 +73,7 @@ INTERNALS = (
         PROTOCOL,
         "MirrorProtocol reports the state of its connection, ends requests that are late, and closes without a loss.",
     ),
+    Internal(SanicProtocol, "send", PROTOCOL, "Its subclass sends the same with a signal, which takes longer."),
     Internal(Http, "exception stage", PROTOCOL, "Sanic sends this exception when the request is cancelled."),
     Internal(
         HttpProtocol,

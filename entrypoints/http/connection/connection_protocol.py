@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from sanic.exceptions import RequestTimeout
 from sanic.http.constants import Stage
+from sanic.server.protocols.base_protocol import SanicProtocol
 from sanic.server.protocols.http_protocol import HttpProtocol
 
 from entrypoints.http.connection.connection_table import Connection, ConnectionState
@@ -31,6 +32,9 @@ class MirrorProtocol(HttpProtocol):
     __slots__ = ("connection",)
 
     HTTP_CLASS = StrictHttp
+    # HttpProtocol.send also looks for handlers of a signal of Sanic, which takes several times as long as the write.
+    # The mirror has no such handler.
+    send = SanicProtocol.send
 
     def __init__(self, *, connection: Connection, **others: Any) -> None:
         super().__init__(**others)
