@@ -35,7 +35,7 @@ WORKERS = 4
 CLIENTS = 4
 _TIMES = 8
 """Downloads of each client, one after another: together enough bytes for a CPU time that can be compared."""
-_MEASUREMENTS = 3
+_MEASUREMENTS = 5
 """In each round: the CPU time for the same work varies by a fifth, and the bound is a tenth."""
 _WARM_UP_SECONDS = 1
 _UPLOAD_SECONDS = 1.0
