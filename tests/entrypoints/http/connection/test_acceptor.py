@@ -95,18 +95,12 @@ def test_connections_that_arrive_together_are_shared_by_the_workers() -> None:
 
 async def _accepted_by_two(number: int) -> list[int]:
     """How many of the connections each of two acceptors gets. They wait when the acceptors begin."""
-    made: list[Recorded] = []
-
-    def make(*, connection: Connection) -> Recorded:
-        made.append(Recorded(connection))
-        return made[-1]
-
     tables = [ConnectionTable(lambda: ConnectionLimits(60.0, 100, 100)) for _ in range(2)]
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         for _ in range(number):
             stack.enter_context(socket.create_connection(listening.getsockname()))
-        acceptors = [Acceptor([listening], table, make, is_exempt=lambda _: False) for table in tables]  # type: ignore[arg-type]
+        acceptors = [Acceptor([listening], table, Recorded, is_exempt=lambda _: False) for table in tables]  # type: ignore[arg-type]
         while sum(map(len, tables)) < number:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0)
         counts = [len(table) for table in tables]
