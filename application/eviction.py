@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import replace
+from typing import Any
 
 from application.ports.content import ContentStore, Space, StorageFull, StorageMaintenance
 from application.ports.index import KnowledgeIndex, UsageIndex, Used
@@ -57,7 +58,7 @@ class Eviction:
         """Record the use in memory. `flush` stores it."""
         self._touched[digest] = self._clock.now()
 
-    def added(self, digest: Digest, size: int) -> Coroutine[None, None, None]:
+    def added(self, digest: Digest, size: int) -> Coroutine[Any, Any, None]:
         """Record new content of `size` bytes in the index. It counts from this call on, and not only when the coroutine
         runs.
         """

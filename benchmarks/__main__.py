@@ -96,7 +96,7 @@ def measure(results: Results, wanted: set[str], watch: Watch | None) -> None:
 
 
 def measure_beside(arena: Arena, wanted: set[str]) -> None:
-    with arena.filled([arena.small, arena.big]) as servers:
+    with arena.filled([arena.big]) as servers:
         for name in [name for name in BESIDE if name in wanted]:
             attempt(arena.results, name, lambda scenario=BESIDE[name]: scenario(arena, servers))
 

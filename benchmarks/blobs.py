@@ -39,8 +39,8 @@ def warm_blobs_over_tls(arena: Arena) -> None:
 
 
 def _measure_warm(arena: Arena, scenario: str, setup: Setup, met: Sequence[tuple[int, int]], times: int = 1) -> None:
-    """Fill the servers anew in each round, and in another order: the speed of a server depends on the place of its
-    files in memory, which is the same for as long as the files exist.
+    """Fill the servers anew in each round, and in another order, so that neither the order nor the place of the files
+    in memory decides about a whole run.
     """
     digests = list({_digest(arena, size): None for size, _ in met})
     for number in range(arena.plan.rounds):
