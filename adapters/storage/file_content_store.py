@@ -22,13 +22,14 @@ class FilesystemContentStore(HasThreads):
         self._folder = StorageFolder(folder, reserve)
         self.threads: Threads = Threads(threads, "content")
         # Separate threads: opening content must not wait for writes to a slow disk.
-        self._writers = Threads(threads, "partial")
-        self.leases = FileDownloadLeases(self._folder, self.threads, self._writers)
+        self._writers, self._hashers = Threads(threads, "partial"), Threads(threads, "hash")
+        self.leases = FileDownloadLeases(self._folder, self.threads, self._writers, self._hashers)
 
     def close(self) -> None:
         """The store cannot be used afterwards."""
         self.threads.close()
         self._writers.close()
+        self._hashers.close()
 
     async def open(self, digest: Digest) -> StoredContent | None:
         return await self.threads.run(partial(self._open, digest), _close)

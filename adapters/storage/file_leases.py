@@ -34,9 +34,9 @@ class FileDownloadLease(HasThreads):
 class FileDownloadLeases:
     """Implements DownloadLeases with locks on files. Only for local file systems: network file systems lose locks."""
 
-    def __init__(self, folder: StorageFolder, threads: Threads, writers: Threads) -> None:
-        """`threads` open and read files, `writers` write to them."""
-        self._folder, self._threads, self._writers = folder, threads, writers
+    def __init__(self, folder: StorageFolder, threads: Threads, writers: Threads, hashers: Threads) -> None:
+        """`threads` open and read files, `writers` write to them, and `hashers` hash what is written."""
+        self._folder, self._threads, self._writers, self._hashers = folder, threads, writers, hashers
 
     async def lease(
         self, upstream: Upstream, digest: Digest, *, refetch: bool = False
@@ -89,7 +89,7 @@ class FileDownloadLeases:
             # this one, because processes that follow may have read old bytes from it.
             self._folder.remove(place)
             return None
-        partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers, last)
+        partial_blob = FilePartialBlob(file, digest, place, self._folder, self._writers, self._hashers, last)
         return FileDownloadLease(partial_blob, self._writers)
 
 

@@ -7,16 +7,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from adapters.storage.folder import Place, StorageFolder, is_verified
 from adapters.storage.open_files import DescriptorFile, portions, translated_errors, write
 from adapters.storage.present_map import PresentBytes, PresentMap, has_map, read_map
+from adapters.storage.running_hash import RunningHash
 from adapters.storage.threads import HasThreads, Threads, in_thread
 from adapters.storage.wanted_spans import announce, announced
 from application.ports.lease import PartialBlobState
 from domain.byte_ranges import Span
-from domain.digest import Bytes, Digest, DigestCheck
+from domain.digest import Bytes, Digest
 from domain.span_set import SpanSet
 
 _BATCH = 1024 * 1024
@@ -24,8 +27,9 @@ _BATCH = 1024 * 1024
 _TURN_SECONDS = 0.1
 """After this time, `write` ends, so that other partial blobs can use the thread."""
 _LARGE = 512 * 1024
-"""After a batch of this many bytes, `write` waits briefly for the next pieces. The event loop would otherwise be woken
-after nearly every batch of a fast download, only to start the next write: over TLS, this costs a tenth of the speed.
+"""A batch of this many bytes is hashed in another thread, while `write` writes the next one. It also waits briefly for
+the next pieces. The event loop would otherwise be woken after nearly every batch of a fast download, only to start the
+next write: over TLS, this costs a tenth of the speed.
 """
 _PAUSES, _PAUSE_SECONDS = 6, 0.0005
 """How often it looks for them, and the seconds between two looks. If the event loop woke it, both would lose more."""
@@ -43,9 +47,12 @@ class FilePartialBlob(HasThreads):
         place: Place,
         folder: StorageFolder,
         threads: Threads,
+        hashers: Threads,
         last: PresentBytes | None,
     ) -> None:
-        """`place`: where the file is. `last`: what its map contains; None if it has no gaps. Raises OSError."""
+        """`place`: where the file is. `hashers`: at least as many as `threads`, because each write may wait for one of
+        them. `last`: what the map of the file contains; None if it has no gaps. Raises OSError.
+        """
         self.file = file
         self._digest, self._place, self._folder, self.threads = digest, place, folder, threads
         self._map = PresentMap(file.descriptor, last.total, last) if last else None
@@ -53,9 +60,8 @@ class FilePartialBlob(HasThreads):
         self.total = last.total if last else None
         self._growing = threading.Lock()
         """Held while `present` changes together with the map or with the size of the file."""
-        self._check = DigestCheck(digest)
-        self._hashing = threading.Lock()
-        """Held by the thread that hashes."""
+        self._hashers = hashers
+        self._hash = RunningHash(file.descriptor, digest)
         self._steps = threading.Condition()
         self._running = 0
         self._is_over = False
@@ -67,32 +73,51 @@ class FilePartialBlob(HasThreads):
 
     @in_thread
     @translated_errors("a partial blob cannot be written")
-    def write(self, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool] = lambda: False) -> int:
+    def write(
+        self,
+        offset: int,
+        pieces: deque[Bytes],
+        expects_more: Callable[[], bool] = lambda: False,
+        has_grown: Callable[[], None] = lambda: None,
+    ) -> int:
         turn_ends = time.monotonic() + _TURN_SECONDS
         start = offset
-        while pieces:
-            with self._step():
-                self._folder.require_free_space_at(self.file.descriptor)
-                batch = _taken(pieces)
-                try:
-                    stop = self._write(offset, batch)
-                except OSError:
-                    pieces.extendleft(reversed(batch))
-                    raise
-                if stop <= self._present.beginning:
-                    self._hash(offset, batch, turn_ends)
-                is_large = stop - offset >= _LARGE
-                offset = stop
+        hashing: Future[None] | None = None
+        try:
+            while pieces:
+                batch = self._write_batch(offset, pieces)
+                size = _length(batch)
+                if size >= _LARGE:
+                    has_grown()
+                hashing = self._hash_batch(offset, batch, turn_ends) or hashing
+                offset += size
                 del batch  # its buffers can be used again during the pauses
-            if time.monotonic() >= turn_ends:
-                break
-            if is_large:
-                _wait_for_more(pieces, expects_more)
+                if time.monotonic() >= turn_ends:
+                    break
+                if size >= _LARGE:
+                    _wait_for_more(pieces, expects_more)
+        finally:
+            if hashing:
+                wait([hashing])
+        if hashing:
+            hashing.result()
         return offset - start
 
-    def _write(self, offset: int, batch: Sequence[Bytes]) -> int:
-        """Write the batch, and record that it is present. Returns the offset of its end."""
-        stop = offset + sum(len(piece) for piece in batch)
+    def _write_batch(self, offset: int, pieces: deque[Bytes]) -> Sequence[Bytes]:
+        """Write the first batch of the queue, and return it. Raises OSError; the queue is then as before."""
+        with self._step():
+            self._folder.require_free_space_at(self.file.descriptor)
+            batch = _taken(pieces)
+            try:
+                self._write(offset, batch)
+            except OSError:
+                pieces.extendleft(reversed(batch))
+                raise
+            return batch
+
+    def _write(self, offset: int, batch: Sequence[Bytes]) -> None:
+        """Write the batch, and record that it is present."""
+        stop = offset + _length(batch)
         if self.total is not None and stop > self.total:
             raise OSError(errno.EFBIG, "bytes after the end of the blob")
         # If a write fails, the bytes that were written stay in the file: the next attempt writes the same bytes again,
@@ -104,13 +129,12 @@ class FilePartialBlob(HasThreads):
                 # Until the map is made, the size of the file says what is present. So no map is made meanwhile.
                 write(self.file.descriptor, batch, offset)
                 self._present = self._present.plus(Span(offset, stop))
-                return stop
+                return
         write(self.file.descriptor, batch, offset)
         with self._growing:
             present = self._present.plus(Span(offset, stop))
             self._map.record(present)
             self._present = present
-        return stop
 
     def _new_map(self) -> PresentMap:
         if self.total is None:
@@ -119,30 +143,22 @@ class FilePartialBlob(HasThreads):
         made.record(self._present)
         return made
 
-    def _hash(self, offset: int, batch: Sequence[Bytes], turn_ends: float) -> None:
-        """Hash the beginning as far as it is present, in one thread at a time. `batch`: bytes that were just written at
-        `offset`. Other bytes are read again. Raises OSError.
+    def _hash_batch(self, offset: int, batch: Sequence[Bytes], turn_ends: float) -> Future[None] | None:
+        """Hash the batch that was just written, unless a byte before it is missing. Returns the step that hashes it if
+        this one does not. Raises OSError.
         """
-        # After another thread was refused the lock, this one looks again, so that the bytes of both are hashed.
-        while self._check.size < self._present.beginning and self._hashing.acquire(blocking=False):
-            try:
-                if self._check.size == offset:
-                    for piece in batch:
-                        self._check.update(piece)
-                else:
-                    self._hash_portion()
-            finally:
-                self._hashing.release()
-            if self._is_over or time.monotonic() >= turn_ends:
-                break
+        size, beginning = _length(batch), self._present.beginning
+        if offset + size > beginning or not self._hash.add(offset, batch, beginning):
+            return None
+        if size < _LARGE:
+            self._hash_on(turn_ends)
+            return None
+        return self._hashers.start(partial(self._hash_on, turn_ends))
 
-    def _hash_portion(self) -> None:
-        stop = min(self._present.beginning, self._check.size + _BATCH)
-        hashed = self._check.size
-        for portion in portions(self.file.descriptor, hashed, stop):
-            self._check.update(portion)
-        if self._check.size == hashed:
-            raise OSError(errno.EIO, "the file is shorter than it was")
+    def _hash_on(self, turn_ends: float) -> None:
+        """Hash what was added. Raises OSError."""
+        with self._step():
+            self._hash.run(turn_ends)
 
     @in_thread
     def holds(self, offset: int, content: Bytes) -> bool:
@@ -163,8 +179,8 @@ class FilePartialBlob(HasThreads):
         """Returns None if bytes are left to hash."""
         if not self._is_over:
             with self._step():
-                self._hash(-1, (), time.monotonic() + _TURN_SECONDS)
-            if self._check.size < self._present.beginning:
+                self._hash.catch_up(self._present.beginning, time.monotonic() + _TURN_SECONDS)
+            if self._hash.size < self._present.beginning:
                 return None
         return self._finish()
 
@@ -179,11 +195,11 @@ class FilePartialBlob(HasThreads):
             # power cut shortens a file, its size differs from the size in the index.
             try:
                 # This removes the map. The mark stays until the next step: a process that follows then sees no change.
-                os.ftruncate(self.file.descriptor, self._check.size)
+                os.ftruncate(self.file.descriptor, self._hash.size)
                 # Before the rename: the mode tells the processes that follow that the bytes are right.
                 os.fchmod(self.file.descriptor, _WHOLE)
                 if self._folder.is_at(self.file.descriptor, self._place):
-                    self._folder.make_content(self._digest, self._place, self._check.size)
+                    self._folder.make_content(self._digest, self._place, self._hash.size)
             except OSError:
                 # The bytes are right, but cannot be stored; readers that have the file open continue.
                 self._let_go(keep=False)
@@ -192,9 +208,9 @@ class FilePartialBlob(HasThreads):
             return True
 
     def _is_right(self) -> bool:
-        is_without_gaps = self._check.size == self._present.length
-        is_whole = self._map is None or self._check.size == self._map.total
-        return is_without_gaps and is_whole and self._check.holds
+        is_without_gaps = self._hash.size == self._present.length
+        is_whole = self._map is None or self._hash.size == self._map.total
+        return is_without_gaps and is_whole and self._hash.is_right
 
     def end(self, *, keep: bool) -> None:
         """End the lease, in this thread, after the running steps have ended. Does nothing if the lease has ended."""
@@ -223,6 +239,7 @@ class FilePartialBlob(HasThreads):
             if self._is_over:
                 return False
             self._is_over = True
+            self._hash.stop()
             self._steps.wait_for(lambda: not self._running)
             return True
 
@@ -264,6 +281,10 @@ class FollowedFilePartialBlob:
 
     def want(self, spans: SpanSet) -> None:
         announce(self.file.descriptor, spans)
+
+
+def _length(batch: Sequence[Bytes]) -> int:
+    return sum(len(piece) for piece in batch)
 
 
 def _wait_for_more(pieces: deque[Bytes], expects_more: Callable[[], bool]) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -33,6 +33,15 @@ class Threads:
                 dispose(future.result())
             raise
         return future.result()
+
+    def start(self, step: Callable[[], Result]) -> Future[Result]:
+        """Begin a step, for a caller that is a thread itself. If the threads are closed, the caller runs the step."""
+        try:
+            return self._pool.submit(step)
+        except RuntimeError:
+            done = Future[Result]()
+            done.set_result(step())
+            return done
 
     def close(self) -> None:
         """Steps that have begun are finished; no other step begins."""

@@ -4,7 +4,7 @@ import asyncio
 
 BUFFER_BYTES = 512 * 1024
 """The size of a buffer in bytes."""
-_KEPT = 12
+_KEPT = 16
 """Maximum buffers that are kept for reuse. A download that waits for the disk uses about this many."""
 _REST_SECONDS = 1.0
 """Without a download for this long, the buffers are freed."""

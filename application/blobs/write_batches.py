@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from application.concurrency import until_done
 from application.ports.content import PartialBlob, StorageFull
@@ -16,8 +17,6 @@ _FIRST_BYTES = 64 * 1024
 """These are written before all others, because readers in other processes wait for the first byte."""
 _WAITING_LIMIT = 3 * _BATCH_BYTES
 """Maximum bytes that may wait to be written. Above it, `add` waits."""
-_LOOK_SECONDS = 0.003
-"""How often `add` then checks the progress of the write."""
 
 
 class WriteBatches:
@@ -46,6 +45,8 @@ class WriteBatches:
         self._is_finishing = False
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+        self._progress = asyncio.Event()
 
     async def add(self, piece: Bytes) -> None:
         """Add the piece. Waits while too much is waiting to be written."""
@@ -60,9 +61,9 @@ class WriteBatches:
         elif self._waiting:
             self._begin_soon()
         self._grown()
-        while (writing := self._running) and self._waiting > _WAITING_LIMIT:
-            await asyncio.wait([writing], timeout=_LOOK_SECONDS)
-            self._grown()
+        while self._running and self._waiting > _WAITING_LIMIT:
+            self._progress.clear()
+            await self._progress.wait()
         if self._writing and self._writing.done():
             self._writing.result()
 
@@ -86,6 +87,14 @@ class WriteBatches:
     def _expects_more(self) -> bool:
         return not self._is_finishing
 
+    def _has_grown(self) -> None:
+        """Runs in the thread that writes."""
+        self._loop.call_soon_threadsafe(self._has_progressed)
+
+    def _has_progressed(self, _writing: object = None) -> None:
+        self._grown()
+        self._progress.set()
+
     def _queue(self, piece: Bytes) -> None:
         self.end += len(piece)
         self._pieces.append(piece)
@@ -106,7 +115,7 @@ class WriteBatches:
 
     def _begin_soon(self) -> None:
         if self._timer is None and not self._running:
-            self._timer = asyncio.get_running_loop().call_later(_LINGER_SECONDS, self._begin)
+            self._timer = self._loop.call_later(_LINGER_SECONDS, self._begin)
 
     def _begin(self) -> None:
         if self._timer:
@@ -115,17 +124,20 @@ class WriteBatches:
         has_failed = self._writing is not None and self._writing.done() and self._writing.exception() is not None
         if not self._running and not has_failed:
             self._writing = asyncio.create_task(self._run())
+            self._writing.add_done_callback(self._has_progressed)
 
     async def _run(self) -> None:
         is_full_batch = True
         while is_full_batch:
             try:
-                await self._partial_blob.write(self._written, self._pieces, self._expects_more)
+                await self._write()
             except StorageFull:
                 await self._make_space(self._waiting)
-                await self._partial_blob.write(self._written, self._pieces, self._expects_more)
+                await self._write()
             is_full_batch = self._waiting >= _BATCH_BYTES
-        self._grown()
         if self._pieces:
             # These arrived while the last batch was written. The next ones may not arrive for a long time.
-            asyncio.get_running_loop().call_soon(self._begin_soon)
+            self._loop.call_soon(self._begin_soon)
+
+    def _write(self) -> Coroutine[Any, Any, int]:
+        return self._partial_blob.write(self._written, self._pieces, self._expects_more, self._has_grown)

@@ -88,12 +88,19 @@ class PartialBlob(Protocol):
     @property
     def file(self) -> OpenFile: ...
 
-    async def write(self, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool] = lambda: False) -> int:
+    async def write(
+        self,
+        offset: int,
+        pieces: deque[Bytes],
+        expects_more: Callable[[], bool] = lambda: False,
+        has_grown: Callable[[], None] = lambda: None,
+    ) -> int:
         """Write the pieces one after the other, starting at `offset`, and remove each written piece from the queue.
         Returns the number of written bytes when the queue is empty, or earlier to let other downloads write. The caller
         may add pieces meanwhile. While `expects_more` says that it is about to, the call may wait some milliseconds for
-        them; another thread may ask. Several calls may run at the same time if they write to different bytes. Hashes
-        the beginning of the blob as far as it is present.
+        them. `has_grown` is called when many bytes have become present and the call goes on. Another thread may call
+        both. Several calls may run at the same time if they write to different bytes. Hashes the beginning of the blob
+        as far as it is present.
 
         Raises StorageRefused; the queue then contains the pieces that were not written.
         """

@@ -109,7 +109,13 @@ class MemoryPartialBlob:
     def total(self, total: int | None) -> None:
         self._inode.total = total
 
-    async def write(self, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool] = lambda: False) -> int:
+    async def write(
+        self,
+        offset: int,
+        pieces: deque[Bytes],
+        expects_more: Callable[[], bool] = lambda: False,
+        has_grown: Callable[[], None] = lambda: None,
+    ) -> int:
         await asyncio.sleep(0)
         if self._is_over:
             raise StorageFull("its lease has ended")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.storage import file_partial_blob
+from adapters.storage import file_partial_blob, running_hash
 from adapters.storage.file_content_store import FilesystemContentStore
 from adapters.storage.file_leases import FileDownloadLease
 from adapters.storage.file_partial_blob import FilePartialBlob, FollowedFilePartialBlob
@@ -62,7 +62,7 @@ class Hashed:
             self.spans = self.spans.plus(Span(start, stop))
             return portions(descriptor, start, stop)
 
-        monkeypatch.setattr(file_partial_blob, "portions", counted)
+        monkeypatch.setattr(running_hash, "portions", counted)
 
 
 @pytest.fixture

@@ -38,10 +38,14 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     is_free, write = asyncio.Event(), MemoryPartialBlob.write
 
     async def waiting(
-        self: MemoryPartialBlob, offset: int, pieces: deque[Bytes], expects_more: Callable[[], bool]
+        self: MemoryPartialBlob,
+        offset: int,
+        pieces: deque[Bytes],
+        expects_more: Callable[[], bool],
+        has_grown: Callable[[], None],
     ) -> int:
         await is_free.wait()
-        return await write(self, offset, pieces, expects_more)
+        return await write(self, offset, pieces, expects_more, has_grown)
 
     monkeypatch.setattr(MemoryPartialBlob, "write", waiting)
     return is_free

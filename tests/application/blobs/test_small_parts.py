@@ -35,7 +35,9 @@ class Written:
     def size(self) -> int:
         return self.present.length
 
-    async def write(self, offset: int, pieces: deque[bytes], expects_more: Callable[[], bool]) -> int:
+    async def write(
+        self, offset: int, pieces: deque[bytes], expects_more: Callable[[], bool], has_grown: Callable[[], None]
+    ) -> int:
         assert offset == self.size
         self.expects_more = expects_more
         self.at_once += 1
