@@ -1,6 +1,7 @@
 """Partial blobs in files: gaps, hashing, and what is left when a step fails."""
 
 import asyncio
+import errno
 import os
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from adapters.storage.open_files import portions, write
 from adapters.storage.present_map import MAP_BYTES, PresentMap
 from application.ports.content import StorageFailed, StorageFull
 from domain.byte_ranges import Span
-from domain.digest import Bytes, Digest
+from domain.digest import Bytes, Digest, DigestCheck
 from domain.span_set import SpanSet
 from tests.adapters.storage.places import UPSTREAM, opened, small_disk
 from tests.contracts.storage import append, unverified
@@ -341,6 +342,62 @@ async def test_a_write_does_not_wait_when_nothing_comes(tmp_path: Path) -> None:
         asked = []
         assert await partial_blob.write(0, deque([CONTENT[:MIB]]), lambda: bool(asked.append(True))) == MIB
         assert asked == [True]
+        partial_blob.file.close()
+
+
+async def test_many_bytes_are_announced_and_followed_by_others_before_they_are_hashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing takes longer than writing, and another thread does it."""
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        hashing, go_on, update = threading.Event(), threading.Event(), DigestCheck.update
+
+        def held(check: DigestCheck, piece: Bytes) -> None:
+            hashing.set()
+            assert go_on.wait(30)
+            update(check, piece)
+
+        monkeypatch.setattr(DigestCheck, "update", held)
+        pieces: deque[Bytes] = deque([CONTENT[:MIB], CONTENT[MIB : 2 * MIB]])
+        announced, both = list[int](), threading.Event()
+
+        def has_grown() -> None:
+            announced.append(partial_blob.present.length)
+            if len(announced) == 2:
+                both.set()
+
+        writing = asyncio.create_task(partial_blob.write(0, pieces, has_grown=has_grown))
+        assert await asyncio.to_thread(hashing.wait, 30)
+        assert await asyncio.to_thread(both.wait, 30)
+        assert announced == [MIB, 2 * MIB]
+        assert not writing.done(), "a write returns when what it has written is hashed"
+        go_on.set()
+        assert await writing == 2 * MIB
+        partial_blob.file.close()
+
+
+async def test_a_write_fails_if_the_thread_that_hashes_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+
+        def fails(_check: DigestCheck, _piece: Bytes) -> None:
+            raise OSError(errno.EIO, "cannot be read")
+
+        monkeypatch.setattr(DigestCheck, "update", fails)
+        with pytest.raises(StorageFailed, match="cannot be read"):
+            await partial_blob.write(0, deque([CONTENT[:MIB]]))
+        monkeypatch.undo()
+        await written(partial_blob, MIB, len(CONTENT))
+        assert await partial_blob.commit(), "the bytes that were written are hashed later"
+        partial_blob.file.close()
+
+
+async def test_few_bytes_are_not_announced(tmp_path: Path) -> None:
+    """The return of the call tells the same, nearly at once."""
+    async with opened(tmp_path) as store:
+        partial_blob = await leased(store)
+        await partial_blob.write(0, deque([CONTENT[:1000]]), has_grown=lambda: pytest.fail("announced"))
         partial_blob.file.close()
 
 

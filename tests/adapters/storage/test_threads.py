@@ -61,3 +61,10 @@ async def test_a_cancelled_step_that_fails_disposes_of_nothing() -> None:
         await task
     threads.close()
     assert disposed == []
+
+
+def test_a_thread_starts_a_step_in_another_one_and_runs_it_itself_after_the_end() -> None:
+    threads = Threads(1, "steps")
+    assert threads.start(threading.get_ident).result(30) != threading.get_ident()
+    threads.close()
+    assert threads.start(threading.get_ident).result(30) == threading.get_ident()

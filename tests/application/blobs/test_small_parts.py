@@ -30,6 +30,7 @@ class Written:
         self.at_once = 0
         self.grown: list[int] = []
         self.expects_more: Callable[[], bool] = lambda: False
+        self.has_grown: Callable[[], None] = lambda: None
 
     @property
     def size(self) -> int:
@@ -39,7 +40,7 @@ class Written:
         self, offset: int, pieces: deque[bytes], expects_more: Callable[[], bool], has_grown: Callable[[], None]
     ) -> int:
         assert offset == self.size
-        self.expects_more = expects_more
+        self.expects_more, self.has_grown = expects_more, has_grown
         self.at_once += 1
         assert self.at_once == 1
         await self.gate.wait()
@@ -137,6 +138,24 @@ async def test_add_waits_while_too_much_is_waiting_to_be_written() -> None:
     await batches.finish()
     assert written.size == 4 * MIB + 1
     assert written.grown[-1] == written.size
+
+
+async def test_add_goes_on_and_readers_learn_of_new_bytes_while_the_write_runs() -> None:
+    written = Written()
+    batches = await written.held()
+    for _ in range(3):
+        await batches.add(b"-" * MIB)
+    fourth = asyncio.create_task(batches.add(b"-" * MIB))
+    await asyncio.sleep(0.02)
+    assert not fourth.done()
+    written.present = SpanSet.up_to(MIB + 1)
+    await asyncio.to_thread(written.has_grown)
+    await fourth
+    assert written.grown[-1] == MIB + 1
+    assert written.at_once == 1, "the write still runs"
+    written.gate.set()
+    await batches.finish()
+    assert written.size == 4 * MIB + 1
 
 
 async def test_a_running_write_learns_when_nothing_more_comes() -> None:

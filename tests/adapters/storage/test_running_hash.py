@@ -1,0 +1,134 @@
+"""RunningHash: several threads add what they have written, and one of them hashes it."""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from adapters.storage import running_hash
+from adapters.storage.running_hash import RunningHash
+from domain.digest import Digest, DigestCheck
+
+KIB = 1 << 10
+CONTENT = os.urandom(256 * KIB)
+NEVER = float("inf")
+
+
+@pytest.fixture
+def descriptor() -> Iterator[int]:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(CONTENT)
+        yield file.fileno()
+
+
+class Update:
+    """Holds each update of the hash until `go_on` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.go_on = threading.Event(), threading.Event()
+        update = DigestCheck.update
+
+        def held(check: DigestCheck, piece: bytes) -> None:
+            self.has_begun.set()
+            assert self.go_on.wait(30)
+            update(check, piece)
+
+        monkeypatch.setattr(DigestCheck, "update", held)
+
+
+@pytest.fixture
+def update(monkeypatch: pytest.MonkeyPatch) -> Update:
+    return Update(monkeypatch)
+
+
+@pytest.fixture
+def reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_hash, "portions", lambda *_: pytest.fail("bytes in memory were read again"))
+
+
+def new_hash(descriptor: int) -> RunningHash:
+    return RunningHash(descriptor, Digest.of(CONTENT))
+
+
+def add(hashed: RunningHash, start: int, stop: int) -> bool:
+    return hashed.add(start, [CONTENT[start:stop]], stop)
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_the_thread_that_hashes_also_hashes_what_another_one_adds(descriptor: int, update: Update) -> None:
+    hashed = new_hash(descriptor)
+    assert add(hashed, 0, 64 * KIB)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hashed.run, NEVER)
+        assert update.has_begun.wait(30)
+        assert not add(hashed, 64 * KIB, len(CONTENT)), "another thread hashes already"
+        update.go_on.set()
+        running.result(30)
+    assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_only_one_batch_waits_for_the_thread_that_hashes(descriptor: int, update: Update) -> None:
+    hashed = new_hash(descriptor)
+    add(hashed, 0, KIB)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(hashed.run, NEVER)
+        assert update.has_begun.wait(30)
+        add(hashed, KIB, 2 * KIB)
+        third = pool.submit(add, hashed, 2 * KIB, len(CONTENT))
+        time.sleep(0.05)
+        assert not third.done()
+        update.go_on.set()
+        if third.result(30):  # the run had ended before it was added
+            hashed.run(NEVER)
+        running.result(30)
+    wait_until(lambda: hashed.size == len(CONTENT))
+    assert hashed.is_right
+
+
+def test_the_end_of_the_lease_ends_the_run_and_the_wait(descriptor: int, update: Update) -> None:
+    hashed = new_hash(descriptor)
+    add(hashed, 0, KIB)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(hashed.run, NEVER)
+        assert update.has_begun.wait(30)
+        add(hashed, KIB, 2 * KIB)
+        third = pool.submit(add, hashed, 2 * KIB, 3 * KIB)
+        hashed.stop()
+        third.result(30)
+        update.go_on.set()
+        running.result(30)
+    assert hashed.size == KIB
+
+
+@pytest.mark.usefixtures("reads_nothing")
+def test_no_batch_is_left_when_a_run_ends_while_another_thread_adds(descriptor: int) -> None:
+    """Each batch is added at about the moment at which the run has hashed the one before it."""
+    for _ in range(200):
+        hashed = new_hash(descriptor)
+        with ThreadPoolExecutor(4) as pool:
+            for start in range(0, len(CONTENT), 8 * KIB):
+                if add(hashed, start, start + 8 * KIB):
+                    pool.submit(hashed.run, NEVER)
+        assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
+
+
+def test_the_run_after_a_failed_one_goes_on_where_that_failed(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed, portions = new_hash(descriptor), running_hash.portions
+    monkeypatch.setattr(running_hash, "portions", lambda *_: iter(()))
+    with pytest.raises(OSError, match="the file is shorter"):
+        hashed.catch_up(len(CONTENT), NEVER)
+    monkeypatch.setattr(running_hash, "portions", portions)
+    hashed.catch_up(len(CONTENT), NEVER)
+    assert hashed.is_right
