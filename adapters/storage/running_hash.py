@@ -80,8 +80,10 @@ class RunningHash:
     def _has_more(self) -> bool:
         """Whether the run goes on. Ends it in the same step, so that no added batch is left to a run that has ended."""
         with self._changes:
-            self._is_running = self._check.size < self._wanted and not self._is_stopped
-            return self._is_running
+            has_more = self._check.size < self._wanted and not self._is_stopped
+            if not has_more:
+                self._pause()
+            return has_more
 
     def _pause(self) -> None:
         with self._changes:

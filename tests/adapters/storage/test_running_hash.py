@@ -97,6 +97,31 @@ def test_only_one_batch_waits_for_the_thread_that_hashes(descriptor: int, update
     assert hashed.is_right
 
 
+def test_nobody_waits_for_a_run_that_has_ended(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a batch were read from the file before the thread that had written them added them."""
+    hashed, portions = new_hash(descriptor), running_hash.portions
+    is_reading, go_on = threading.Event(), threading.Event()
+
+    def held(file: int, start: int, stop: int) -> Iterator[bytes]:
+        is_reading.set()
+        assert go_on.wait(30)
+        return portions(file, start, stop)
+
+    monkeypatch.setattr(running_hash, "portions", held)
+    hashed.add(0, [CONTENT[:KIB]], len(CONTENT))
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(hashed.run, NEVER)
+        assert is_reading.wait(30)
+        assert not add(hashed, KIB, 2 * KIB)
+        third = pool.submit(add, hashed, 2 * KIB, len(CONTENT))
+        time.sleep(0.05)
+        assert not third.done()
+        go_on.set()
+        running.result(30)
+        assert third.result(30), "no thread hashes any more"
+    assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
+
+
 def test_the_end_of_the_lease_ends_the_run_and_the_wait(descriptor: int, update: Update) -> None:
     hashed = new_hash(descriptor)
     add(hashed, 0, KIB)
