@@ -63,6 +63,16 @@ class Written:
         self.gate.clear()
         return batches
 
+    async def full(self) -> tuple[WriteBatches, asyncio.Task[None]]:
+        """Batches of which as many wait as may, and the call that waits to add another one."""
+        batches = await self.held()
+        for _ in range(3):
+            await batches.add(b"-" * MIB)
+        fourth = asyncio.create_task(batches.add(b"-" * MIB))
+        await asyncio.sleep(0.02)
+        assert not fourth.done()
+        return batches, fourth
+
     async def make_room(self, _: int) -> None:
         """There is nothing to evict."""
 
@@ -127,12 +137,7 @@ async def test_a_cancelled_task_waits_for_the_running_write() -> None:
 
 async def test_add_waits_while_too_much_is_waiting_to_be_written() -> None:
     written = Written()
-    batches = await written.held()
-    for _ in range(3):
-        await batches.add(b"-" * MIB)
-    fourth = asyncio.create_task(batches.add(b"-" * MIB))
-    await asyncio.sleep(0.02)
-    assert not fourth.done()
+    batches, fourth = await written.full()
     written.gate.set()
     await fourth
     await batches.finish()
@@ -142,12 +147,7 @@ async def test_add_waits_while_too_much_is_waiting_to_be_written() -> None:
 
 async def test_add_goes_on_and_readers_learn_of_new_bytes_while_the_write_runs() -> None:
     written = Written()
-    batches = await written.held()
-    for _ in range(3):
-        await batches.add(b"-" * MIB)
-    fourth = asyncio.create_task(batches.add(b"-" * MIB))
-    await asyncio.sleep(0.02)
-    assert not fourth.done()
+    batches, fourth = await written.full()
     written.present = SpanSet.up_to(MIB + 1)
     await asyncio.to_thread(written.has_grown)
     await fourth
