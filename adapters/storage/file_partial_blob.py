@@ -208,6 +208,9 @@ class FilePartialBlob(HasThreads):
             return True
 
     def _is_right(self) -> bool:
+        """Whether no byte is missing and the digest is right. Without a map there are no gaps; the length may then be
+        unknown, and the digest alone shows whether the end is missing.
+        """
         is_without_gaps = self._hash.size == self._present.length
         is_whole = self._map is None or self._hash.size == self._map.total
         return is_without_gaps and is_whole and self._hash.is_right

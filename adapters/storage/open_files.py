@@ -13,7 +13,8 @@ from domain.digest import Bytes, DigestCheck
 _PIECES = 1024
 """As many buffers as Linux takes in one call (UIO_MAXIOV)."""
 
-_PORTION = 1 << 20
+PORTION_BYTES = 1 << 20
+"""The most bytes that `portions` reads at once."""
 
 
 @contextmanager
@@ -55,7 +56,7 @@ class DescriptorFile(FileBacked, HasThreads):
 
 def portions(descriptor: int, start: int, stop: int) -> Iterator[bytes]:
     """The bytes of the file from `start` to `stop`, or to its end. Raises OSError."""
-    while start < stop and (portion := os.pread(descriptor, min(_PORTION, stop - start), start)):
+    while start < stop and (portion := os.pread(descriptor, min(PORTION_BYTES, stop - start), start)):
         yield portion
         start += len(portion)
 

@@ -5,11 +5,8 @@ import threading
 import time
 from collections.abc import Sequence
 
-from adapters.storage.open_files import portions
+from adapters.storage.open_files import PORTION_BYTES, portions
 from domain.digest import Bytes, Digest, DigestCheck
-
-_PORTION = 1024 * 1024
-"""Bytes that are read again and hashed in one step."""
 
 
 class RunningHash:
@@ -91,6 +88,7 @@ class RunningHash:
             self._changes.notify_all()
 
     def _hash_some(self) -> None:
+        """Hash the next batch that is in memory. If the next bytes are not, read a portion of them from the file."""
         batch, stop = self._next()
         if batch is None:
             self._hash_again(stop)
@@ -105,7 +103,7 @@ class RunningHash:
             batch = self._batches.pop(size, None)
             self._batches = {offset: later for offset, later in self._batches.items() if offset > size}
             self._changes.notify_all()
-            return batch, min(self._wanted, size + _PORTION, *self._batches)
+            return batch, min(self._wanted, size + PORTION_BYTES, *self._batches)
 
     def _hash_again(self, stop: int) -> None:
         hashed = self._check.size

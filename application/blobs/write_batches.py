@@ -92,6 +92,7 @@ class WriteBatches:
         self._loop.call_soon_threadsafe(self._has_progressed)
 
     def _has_progressed(self, _writing: object = None) -> None:
+        """Bytes were written, or the write has ended."""
         self._grown()
         self._progress.set()
 

@@ -20,6 +20,7 @@ from application.ports.content import StorageFailed, StorageFull
 from domain.byte_ranges import Span
 from domain.digest import Bytes, Digest, DigestCheck
 from domain.span_set import SpanSet
+from tests.adapters.storage.conftest import HeldHash
 from tests.adapters.storage.places import UPSTREAM, opened, small_disk
 from tests.contracts.storage import append, unverified
 
@@ -346,19 +347,11 @@ async def test_a_write_does_not_wait_when_nothing_comes(tmp_path: Path) -> None:
 
 
 async def test_many_bytes_are_announced_and_followed_by_others_before_they_are_hashed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, held_hash: HeldHash
 ) -> None:
     """Hashing takes longer than writing, and another thread does it."""
     async with opened(tmp_path) as store:
         partial_blob = await leased(store)
-        hashing, go_on, update = threading.Event(), threading.Event(), DigestCheck.update
-
-        def held(check: DigestCheck, piece: Bytes) -> None:
-            hashing.set()
-            assert go_on.wait(30)
-            update(check, piece)
-
-        monkeypatch.setattr(DigestCheck, "update", held)
         pieces: deque[Bytes] = deque([CONTENT[:MIB], CONTENT[MIB : 2 * MIB]])
         announced, both = list[int](), threading.Event()
 
@@ -368,11 +361,11 @@ async def test_many_bytes_are_announced_and_followed_by_others_before_they_are_h
                 both.set()
 
         writing = asyncio.create_task(partial_blob.write(0, pieces, has_grown=has_grown))
-        assert await asyncio.to_thread(hashing.wait, 30)
+        assert await asyncio.to_thread(held_hash.has_begun.wait, 30)
         assert await asyncio.to_thread(both.wait, 30)
         assert announced == [MIB, 2 * MIB]
         assert not writing.done(), "a write returns when what it has written is hashed"
-        go_on.set()
+        held_hash.go_on.set()
         assert await writing == 2 * MIB
         partial_blob.file.close()
 

@@ -4,14 +4,15 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from adapters.storage import running_hash
 from adapters.storage.running_hash import RunningHash
-from domain.digest import Digest, DigestCheck
+from domain.digest import Digest
+from tests.adapters.storage.conftest import HeldHash
 
 KIB = 1 << 10
 CONTENT = os.urandom(256 * KIB)
@@ -23,26 +24,6 @@ def descriptor() -> Iterator[int]:
     with tempfile.TemporaryFile(buffering=0) as file:
         file.write(CONTENT)
         yield file.fileno()
-
-
-class Update:
-    """Holds each update of the hash until `go_on` is set."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.has_begun, self.go_on = threading.Event(), threading.Event()
-        update = DigestCheck.update
-
-        def held(check: DigestCheck, piece: bytes) -> None:
-            self.has_begun.set()
-            assert self.go_on.wait(30)
-            update(check, piece)
-
-        monkeypatch.setattr(DigestCheck, "update", held)
-
-
-@pytest.fixture
-def update(monkeypatch: pytest.MonkeyPatch) -> Update:
-    return Update(monkeypatch)
 
 
 @pytest.fixture
@@ -58,43 +39,41 @@ def add(hashed: RunningHash, start: int, stop: int) -> bool:
     return hashed.add(start, [CONTENT[start:stop]], stop)
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
-    ends = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < ends
-        time.sleep(0.001)
+def run_while_one_waits(hashed: RunningHash, pool: ThreadPoolExecutor, held_hash: HeldHash) -> Future[None]:
+    """A run that hashes a first batch, while a second one waits for it."""
+    add(hashed, 0, KIB)
+    running = pool.submit(hashed.run, NEVER)
+    assert held_hash.has_begun.wait(30)
+    add(hashed, KIB, 2 * KIB)
+    return running
 
 
 @pytest.mark.usefixtures("reads_nothing")
-def test_the_thread_that_hashes_also_hashes_what_another_one_adds(descriptor: int, update: Update) -> None:
+def test_the_thread_that_hashes_also_hashes_what_another_one_adds(descriptor: int, held_hash: HeldHash) -> None:
     hashed = new_hash(descriptor)
     assert add(hashed, 0, 64 * KIB)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(hashed.run, NEVER)
-        assert update.has_begun.wait(30)
+        assert held_hash.has_begun.wait(30)
         assert not add(hashed, 64 * KIB, len(CONTENT)), "another thread hashes already"
-        update.go_on.set()
+        held_hash.go_on.set()
         running.result(30)
     assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
 
 
 @pytest.mark.usefixtures("reads_nothing")
-def test_only_one_batch_waits_for_the_thread_that_hashes(descriptor: int, update: Update) -> None:
+def test_only_one_batch_waits_for_the_thread_that_hashes(descriptor: int, held_hash: HeldHash) -> None:
     hashed = new_hash(descriptor)
-    add(hashed, 0, KIB)
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(hashed.run, NEVER)
-        assert update.has_begun.wait(30)
-        add(hashed, KIB, 2 * KIB)
+        running = run_while_one_waits(hashed, pool, held_hash)
         third = pool.submit(add, hashed, 2 * KIB, len(CONTENT))
         time.sleep(0.05)
         assert not third.done()
-        update.go_on.set()
+        held_hash.go_on.set()
         if third.result(30):  # the run had ended before it was added
             hashed.run(NEVER)
         running.result(30)
-    wait_until(lambda: hashed.size == len(CONTENT))
-    assert hashed.is_right
+    assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
 
 
 def test_nobody_waits_for_a_run_that_has_ended(descriptor: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,17 +101,14 @@ def test_nobody_waits_for_a_run_that_has_ended(descriptor: int, monkeypatch: pyt
     assert (hashed.size, hashed.is_right) == (len(CONTENT), True)
 
 
-def test_the_end_of_the_lease_ends_the_run_and_the_wait(descriptor: int, update: Update) -> None:
+def test_the_end_of_the_lease_ends_the_run_and_the_wait(descriptor: int, held_hash: HeldHash) -> None:
     hashed = new_hash(descriptor)
-    add(hashed, 0, KIB)
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(hashed.run, NEVER)
-        assert update.has_begun.wait(30)
-        add(hashed, KIB, 2 * KIB)
+        running = run_while_one_waits(hashed, pool, held_hash)
         third = pool.submit(add, hashed, 2 * KIB, 3 * KIB)
         hashed.stop()
         third.result(30)
-        update.go_on.set()
+        held_hash.go_on.set()
         running.result(30)
     assert hashed.size == KIB
 
